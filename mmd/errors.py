@@ -1,0 +1,91 @@
+"""What can go wrong, as one tree.
+
+    MmdError
+    ├── WrongUsage            what was asked makes no sense
+    ├── NoSuchModel           no registered model has this id
+    ├── NotRunnable           the file was recognised, and nothing here can serve it
+    ├── BadModelFile          the file is damaged, or not what its name says
+    ├── RegistryDamaged       models.toml cannot be read
+    ├── StorageFailed         a file of ours cannot be read or written
+    ├── DoesNotFit            the model needs more memory than the machine has
+    ├── EngineMissing         no engine installed that could serve it
+    ├── EngineFailed          the engine started and died, or never became ready
+    ├── SwapSuperseded        another activation came in between
+    └── ManagerUnreachable    no systemd user manager to talk to
+
+Every error says what is, then what to do: `message` is one line, `hint` holds a command to paste.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class MmdError(Exception):
+    """`message` says what is; `hint` says what to do about it."""
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class WrongUsage(MmdError): ...
+
+
+class NoSuchModel(MmdError): ...
+
+
+class NotRunnable(MmdError): ...
+
+
+class BadModelFile(MmdError): ...
+
+
+class RegistryDamaged(MmdError): ...
+
+
+class StorageFailed(MmdError): ...
+
+
+class DoesNotFit(MmdError): ...
+
+
+class EngineMissing(MmdError): ...
+
+
+class EngineFailed(MmdError): ...
+
+
+class SwapSuperseded(MmdError): ...
+
+
+class ManagerUnreachable(MmdError): ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an error shows outside: the CLI's exit status, and HTTP in OpenAI's words."""
+
+    exit_status: int
+    http_status: int
+    openai_type: str
+
+
+_OUTCOMES: dict[type[MmdError], Outcome] = {
+    MmdError: Outcome(1, 500, "server_error"),
+    WrongUsage: Outcome(2, 400, "invalid_request_error"),
+    NoSuchModel: Outcome(3, 404, "invalid_request_error"),
+    NotRunnable: Outcome(1, 422, "invalid_request_error"),
+    BadModelFile: Outcome(1, 422, "invalid_request_error"),
+    DoesNotFit: Outcome(4, 507, "server_error"),
+    EngineMissing: Outcome(5, 503, "server_error"),
+    EngineFailed: Outcome(6, 503, "server_error"),
+    SwapSuperseded: Outcome(1, 409, "conflict_error"),
+    ManagerUnreachable: Outcome(1, 503, "server_error"),
+}
+
+
+def outcome(error: MmdError) -> Outcome:
+    """The outcome of the nearest class in the tree that has one."""
+    return next(_OUTCOMES[kind] for kind in type(error).__mro__ if kind in _OUTCOMES)

@@ -1,0 +1,53 @@
+"""Where things are: the XDG base directories, read from the environment at every call."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def _base(variable: str, fallback: str) -> Path:
+    # The XDG specification: a relative path in one of these variables is to be ignored.
+    value = os.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else Path.home() / fallback
+
+
+def data_dir() -> Path:
+    return _base("XDG_DATA_HOME", ".local/share") / "mmd"
+
+
+def config_dir() -> Path:
+    return _base("XDG_CONFIG_HOME", ".config") / "mmd"
+
+
+def cache_dir() -> Path:
+    return _base("XDG_CACHE_HOME", ".cache") / "mmd"
+
+
+def user_unit_dir() -> Path:
+    """Where units that a user installs for themselves go."""
+    return _base("XDG_CONFIG_HOME", ".config") / "systemd" / "user"
+
+
+def user_runtime_dir() -> Path:
+    """`$XDG_RUNTIME_DIR`, or the place logind would have made it."""
+    value = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(value) if value.startswith("/") else Path(f"/run/user/{os.getuid()}")
+
+
+def runtime_dir() -> Path:
+    """mmd's own runtime folder: the engines' sockets and the planner's lock."""
+    return user_runtime_dir() / "mmd"
+
+
+def registry_file() -> Path:
+    return data_dir() / "models.toml"
+
+
+def config_file() -> Path:
+    return config_dir() / "mmd.toml"
+
+
+def engine_socket(model_id: str) -> Path:
+    """The Unix socket an engine listens on; a socket's path may have 107 bytes, so ids are short."""
+    return runtime_dir() / model_id / "api.sock"
