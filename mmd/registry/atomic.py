@@ -1,0 +1,40 @@
+"""Replace a file so that a reader, a crash or a full disk finds the old content or the new, never half of one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> os.stat_result:
+    """Write, sync and rename; the folder is made (0700) where it is missing, the file is 0600.
+
+    Raises OSError, and then leaves the old file as it was and no temporary one. Returns the new file's status.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # tempfile would do the same, and costs every `mmd list` 4 ms to import.
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            status = os.fstat(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        _sync_folder(path.parent)
+    return status
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself is only on the disk once the folder is.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

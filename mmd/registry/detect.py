@@ -1,0 +1,176 @@
+"""What a path holds: the files of one model and the facts they state, or why mmd cannot serve it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import quote
+
+from mmd.errors import BadModelFile, MmdError, NotRunnable
+from mmd.registry import gguf, gguf_family, safetensors
+from mmd.registry.attention import config_kv_bytes_per_token, gguf_kv_bytes_per_token
+from mmd.registry.files import open_regular
+from mmd.registry.folder import Config, has_chat_template, read_config, repository_name
+from mmd.registry.folder_type import folder_type, is_encoder, refuse_other_formats
+from mmd.registry.gguf import GgufHeader
+from mmd.registry.gguf_type import gguf_type, is_encoder_architecture, refuse_what_is_no_model
+from mmd.registry.quant import folder_quant, gguf_quant, parameters
+from mmd.registry.record import Facts, Format, ModelType
+
+# The first bytes of what people take for a model file, and what it is instead.
+_FOREIGN = (
+    (b"PK\x03\x04", "a zip of pickles (PyTorch), which run their own code when they are loaded"),
+    (b"\x80\x02", "a pickle, which runs its own code when it is loaded"),
+    (b"\x80\x04", "a pickle, which runs its own code when it is loaded"),
+    (b"\x80\x05", "a pickle, which runs its own code when it is loaded"),
+    (b"\x89HDF", "an HDF5 file (Keras), which no engine of mmd serves"),
+    (b"ggjt", "a ggml file from before GGUF, which no engine reads any more"),
+    (b"tjgg", "a ggml file from before GGUF, which no engine reads any more"),
+    (b"lmgg", "a ggml file from before GGUF, which no engine reads any more"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One model as its files present it; paths are absolute."""
+
+    path: str
+    files: tuple[str, ...]
+    projector: str | None
+    facts: Facts
+
+
+def examine(path: Path) -> Found:
+    """Look at a file or folder; raises NotRunnable or BadModelFile with the reason."""
+    path = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would lose the names of a Hugging Face snapshot
+    if path.is_dir():
+        return _examine_folder(path)
+    with open_regular(path) as file:
+        start = file.read(64)
+    if start.startswith(gguf.MAGIC):
+        return _examine_gguf(path)
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return _examine_weights_file(path)
+    raise _foreign(path, start)
+
+
+def _examine_folder(folder: Path) -> Found:
+    refuse_other_formats(folder)
+    if any(folder.glob("*.safetensors")) or (folder / safetensors.INDEX).exists():
+        return _examine_safetensors(folder)
+    models = gguf_family.models_in(folder)
+    if len(models) == 1:
+        return _examine_gguf(models[0])
+    if not models:
+        raise NotRunnable(
+            f"{folder} holds no model: neither a GGUF nor safetensors",
+            hint=f"See what is below it: find {quote(str(folder))} -name '*.gguf' -o -name '*.safetensors'",
+        )
+    shown = ", ".join(model.name for model in models[:8]) + (", …" if len(models) > 8 else "")
+    raise NotRunnable(
+        f"{folder} holds {len(models)} models: {shown}",
+        hint=f"Add the one you want: mmd add {quote(str(models[0]))}",
+    )
+
+
+def _examine_gguf(path: Path) -> Found:
+    header = gguf.read_header(path)
+    refuse_what_is_no_model(header.metadata, str(path))
+    files = gguf_family.parts(header)
+    headers = [header if file == path else gguf.read_header(file) for file in files]
+    first = headers[0]
+    if first is not header:
+        refuse_what_is_no_model(first.metadata, str(files[0]))
+    if not any(part.tensors for part in headers):
+        raise BadModelFile(
+            f"{path} holds no weights, only a vocabulary",
+            hint=f"Get the model itself, then: mmd add {quote(str(path))}",
+        )
+    gguf_family.check_numbering(headers)
+    projector = gguf_family.projector_for(first, files)
+    facts = _gguf_facts(headers)
+    if projector and facts.type is ModelType.CHAT:
+        facts = replace(facts, type=ModelType.VISION)
+    return Found(str(files[0]), tuple(str(file) for file in files), str(projector) if projector else None, facts)
+
+
+def _gguf_facts(headers: list[GgufHeader]) -> Facts:
+    first = headers[0]
+    encoder = is_encoder_architecture(first.architecture)
+    return Facts(
+        format=Format.GGUF,
+        type=gguf_type(first),
+        architecture=first.architecture,
+        quant=gguf_quant(headers),
+        weights_bytes=sum(tensor.size_bytes for header in headers for tensor in header.tensors),
+        parameters=sum(tensor.elements for header in headers for tensor in header.tensors),
+        context_length=first.integer(f"{first.architecture}.context_length") or 0,
+        kv_bytes_per_token=0 if encoder else gguf_kv_bytes_per_token(first),
+        chat_template=bool(first.text("tokenizer.chat_template")),
+        name=first.text("general.name"),
+    )
+
+
+def _examine_weights_file(path: Path) -> Found:
+    """A safetensors file is a model only together with its folder."""
+    safetensors.read_file(path)
+    if not (path.parent / "config.json").exists():
+        raise NotRunnable(
+            f"{path} holds weights alone: no config.json beside it says what they are",
+            hint=f"Download the whole repository into one folder, then: mmd add {quote(str(path.parent))}",
+        )
+    return _examine_folder(path.parent)
+
+
+def _examine_safetensors(folder: Path) -> Found:
+    config = read_config(folder)
+    if not config.data:
+        raise NotRunnable(
+            f"{folder} has safetensors and no config.json, so nothing says what they are",
+            hint=f"Download the whole repository into one folder, then: mmd add {quote(str(folder))}",
+        )
+    weights = safetensors.read_folder(folder)
+    return Found(
+        path=str(folder),
+        files=tuple(str(file) for file in weights.files),
+        projector=None,
+        facts=_folder_facts(folder, config, weights),
+    )
+
+
+def _folder_facts(folder: Path, config: Config, weights: safetensors.Weights) -> Facts:
+    text = config.language()
+    return Facts(
+        format=Format.SAFETENSORS,
+        type=folder_type(folder, config),
+        architecture=next(iter(config.texts("architectures")), ""),
+        quant=folder_quant(config, weights),
+        weights_bytes=weights.tensor_bytes,
+        parameters=parameters(config, weights),
+        context_length=text.integer(
+            "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"
+        )
+        or 0,
+        kv_bytes_per_token=0 if is_encoder(config) else config_kv_bytes_per_token(config),
+        chat_template=has_chat_template(folder),
+        name=repository_name(folder),
+    )
+
+
+def _foreign(path: Path, start: bytes) -> MmdError:
+    original = f"Look for the model as GGUF or safetensors: mmd search {quote(path.stem)}"
+    if start.startswith(b"version https://git-lfs"):
+        return BadModelFile(
+            f"{path} is a Git LFS pointer, not the file itself",
+            hint=f"Fetch the file: git -C {quote(str(path.parent))} lfs pull",
+        )
+    if path.suffix == ".onnx":
+        return NotRunnable(f"{path} holds an ONNX model, which no engine of mmd serves", hint=original)
+    for magic, what in _FOREIGN:
+        if start.startswith(magic):
+            return NotRunnable(f"{path} is {what}", hint=original)
+    return BadModelFile(
+        f"{path} is no model: it begins neither like a GGUF nor like safetensors",
+        hint=f"See what it is: file {quote(str(path))}",
+    )

@@ -1,0 +1,118 @@
+"""The registry's text: models to TOML and back. What does not fit is an error that names the key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from mmd.registry.record import Facts, Format, Model, ModelType
+
+_HEADER = """\
+# The models that mmd knows, written by `mmd add` and `mmd remove`. Change it with those: mmd
+# rewrites the whole file, and comments do not survive. Your own settings go into mmd.toml.
+
+"""
+
+_MODEL_KEYS = frozenset({"path", "files", "projector", "source", "added", "facts"})
+_FACT_KEYS = frozenset(Facts.__dataclass_fields__)
+
+T = TypeVar("T")
+
+
+class UnknownText(ValueError):
+    """The text cannot be understood; the message says where and why."""
+
+
+def render(models: Iterable[Model]) -> bytes:
+    import tomli_w
+
+    tables = {model.id: _model_table(model) for model in models}
+    return (_HEADER + tomli_w.dumps({"models": tables})).encode()
+
+
+def _model_table(model: Model) -> dict[str, Any]:
+    facts = {key: getattr(model.facts, key) for key in Facts.__dataclass_fields__}
+    return {
+        "path": model.path,
+        "files": list(model.files),
+        **({"projector": model.projector} if model.projector else {}),
+        "source": model.source,
+        "added": model.added,
+        "facts": facts | {"format": facts["format"].value, "type": facts["type"].value},
+    }
+
+
+def parse(content: bytes) -> dict[str, Model]:
+    """Raises UnknownText with the line of a syntax error, or the key that is missing, unknown or wrong."""
+    import tomllib
+
+    try:
+        document = tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UnknownText(f"line {line} is not UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UnknownText(str(error)) from error
+    _refuse_unknown(document, {"models"}, "the file")
+    models = document.get("models", {})
+    if not isinstance(models, dict):
+        raise UnknownText("`models` is not a table")
+    return {model_id: _model(model_id, table) for model_id, table in models.items()}
+
+
+def _model(model_id: str, table: object) -> Model:
+    where = f"[models.{model_id}]"
+    if not isinstance(table, dict):
+        raise UnknownText(f"{where} is not a table")
+    _refuse_unknown(table, _MODEL_KEYS, where)
+    files = _value(table, "files", list, where)
+    if not all(isinstance(file, str) for file in files):
+        raise UnknownText(f"`files` in {where} is not a list of strings")
+    return Model(
+        id=model_id,
+        path=_value(table, "path", str, where),
+        files=tuple(files),
+        projector=_value(table, "projector", str, where) if "projector" in table else None,
+        source=_value(table, "source", str, where),
+        added=_value(table, "added", str, where),
+        facts=_facts(_value(table, "facts", dict, where), f"[models.{model_id}.facts]"),
+    )
+
+
+def _facts(table: Mapping[str, Any], where: str) -> Facts:
+    _refuse_unknown(table, _FACT_KEYS, where)
+    return Facts(
+        format=Format(_word(table, "format", Format, where)),
+        type=ModelType(_word(table, "type", ModelType, where)),
+        architecture=_value(table, "architecture", str, where),
+        quant=_value(table, "quant", str, where),
+        weights_bytes=_value(table, "weights_bytes", int, where),
+        parameters=_value(table, "parameters", int, where),
+        context_length=_value(table, "context_length", int, where),
+        kv_bytes_per_token=_value(table, "kv_bytes_per_token", int, where),
+        chat_template=_value(table, "chat_template", bool, where),
+        name=_value(table, "name", str, where),
+    )
+
+
+def _value(table: Mapping[str, Any], key: str, kind: type[T], where: str) -> T:
+    if key not in table:
+        raise UnknownText(f"`{key}` is missing in {where}")
+    value = table[key]
+    # A bool is an int to Python, and not one to a reader of the file.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UnknownText(f"`{key}` in {where} is not of the type {kind.__name__}")
+    return value
+
+
+def _word(table: Mapping[str, Any], key: str, words: type[Format] | type[ModelType], where: str) -> str:
+    word = _value(table, key, str, where)
+    if word not in set(words):
+        raise UnknownText(f"`{key}` in {where} is {word!r}, none of: {', '.join(words)}")
+    return word
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise UnknownText(f"`{unknown[0]}` in {where} is not known to this version of mmd")

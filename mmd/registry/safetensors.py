@@ -1,0 +1,162 @@
+"""The headers of safetensors files: one file, or a folder of shards with its index."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from mmd.errors import BadModelFile
+from mmd.registry.files import open_regular, read_json_object
+
+INDEX = "model.safetensors.index.json"
+
+# The limit of the safetensors library itself; the largest header seen in the wild has 8 MB.
+_MAX_HEADER_BYTES = 100_000_000
+
+_SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")
+_MAX_SHARDS = 4096
+
+_DTYPE_BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I8", "U8", "BOOL"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What one or more safetensors files hold."""
+
+    files: tuple[Path, ...]
+    tensor_bytes: int
+    elements: Mapping[str, int]  # per dtype
+    names: frozenset[str]
+
+    @property
+    def dominant_dtype(self) -> str:
+        return max(self.elements, key=lambda dtype: self.elements[dtype] * _DTYPE_BITS[dtype], default="")
+
+
+def read_file(path: Path) -> Weights:
+    """Read one file's header; what is untrue in it raises BadModelFile."""
+    header, data_bytes = _read_header(path)
+    elements: Counter[str] = Counter()
+    tensor_bytes = 0
+    for name, entry in header.items():
+        dtype, count, end = _read_entry(path, name, entry)
+        if end > data_bytes:
+            raise _damaged(path, f"it holds {data_bytes:,} bytes of weights and needs {end:,}")
+        elements[dtype] += count
+        tensor_bytes += count * _DTYPE_BITS[dtype] // 8
+    return Weights((path,), tensor_bytes, dict(elements), frozenset(header))
+
+
+def read_folder(folder: Path) -> Weights:
+    """Read the headers of every safetensors file a model's folder needs; a missing shard is named."""
+    return _combined(read_file(path) for path in _shards(folder))
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = read_json_object(folder / INDEX)
+    if not index:
+        whole = folder / "model.safetensors"
+        return [whole] if whole.exists() else _shards_by_name(folder)
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(_is_file_name(name) for name in weight_map.values()):
+        raise _damaged(folder / INDEX, "`weight_map` does not name the shards")
+    shards = [folder / name for name in sorted(set(weight_map.values()))]
+    _require_all(folder, shards)
+    return shards
+
+
+def _shards_by_name(folder: Path) -> list[Path]:
+    """Without an index, the names say how many shards there are."""
+    found = sorted(folder.glob("*.safetensors"))
+    numbered = _SHARD.fullmatch(found[0].name)
+    if not numbered:
+        return found
+    count = min(int(numbered["count"]), _MAX_SHARDS)
+    shards = [folder / f"{numbered['stem']}-{n:05}-of-{numbered['count']}.safetensors" for n in range(1, count + 1)]
+    _require_all(folder, shards)
+    return shards
+
+
+def _require_all(folder: Path, shards: list[Path]) -> None:
+    missing = [shard.name for shard in shards if not shard.exists()]
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise BadModelFile(
+            f"{folder} is incomplete: {len(missing)} of {len(shards)} shards are missing: {shown}",
+            hint=f"Download what is missing, then: mmd add {quote(str(folder))}",
+        )
+
+
+def _is_file_name(name: object) -> bool:
+    # A name with a slash in it could lead out of the folder.
+    return isinstance(name, str) and name == os.path.basename(name) and name.endswith(".safetensors")  # noqa: PTH119
+
+
+def _combined(parts: Iterable[Weights]) -> Weights:
+    files: list[Path] = []
+    elements: Counter[str] = Counter()
+    names: set[str] = set()
+    tensor_bytes = 0
+    for part in parts:
+        files.extend(part.files)
+        elements.update(part.elements)
+        names |= part.names
+        tensor_bytes += part.tensor_bytes
+    return Weights(tuple(files), tensor_bytes, dict(elements), frozenset(names))
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The tensor entries, and how many bytes of tensor data follow the header."""
+    with open_regular(path) as file:
+        file_bytes = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if file_bytes < 8 or length > _MAX_HEADER_BYTES or 8 + length > file_bytes:
+            raise _damaged(path, f"its header claims {length:,} bytes, and the file has {file_bytes:,}")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"its header is not JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header holds no tensors")
+    header.pop("__metadata__", None)
+    return header, file_bytes - 8 - length
+
+
+def _read_entry(path: Path, name: str, entry: object) -> tuple[str, int, int]:
+    """The dtype, the number of elements and the end offset of one tensor."""
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
+            pass
+        case _:
+            raise _damaged(path, f"tensor `{name}` lacks dtype, shape or offsets")
+    if dtype not in _DTYPE_BITS:
+        raise _damaged(path, f"tensor `{name}` has the unknown type {dtype}")
+    if not all(isinstance(side, int) and 0 <= side < 1 << 40 for side in shape) or len(shape) > 16:
+        raise _damaged(path, f"tensor `{name}` has an impossible shape")
+    count = math.prod(shape)
+    if begin < 0 or (end - begin) * 8 != count * _DTYPE_BITS[dtype]:
+        raise _damaged(path, f"tensor `{name}` has offsets that do not match its shape")
+    return dtype, count, end
+
+
+def _damaged(path: Path, what: str) -> BadModelFile:
+    return BadModelFile(
+        f"{path} is not a whole safetensors file: {what}",
+        hint=f"Download the file again, then: mmd add {quote(str(path.parent))}",
+    )

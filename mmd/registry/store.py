@@ -1,0 +1,206 @@
+"""The registry: every model mmd knows, in one text file that only mmd writes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+
+from mmd import paths
+from mmd.errors import NoSuchModel, RegistryDamaged, StorageFailed, WrongUsage
+from mmd.registry import listing, models_toml
+from mmd.registry.atomic import write_atomically
+from mmd.registry.record import Model
+
+_LOCK_SECONDS = 10.0
+_LOCK_POLL_SECONDS = 0.02
+
+
+class Registry:
+    """Reads without a lock (the file is only ever replaced whole), writes under one."""
+
+    def __init__(self, file: Path | None = None, *, lock_seconds: float = _LOCK_SECONDS) -> None:
+        self.file = file or paths.registry_file()
+        self._lock_seconds = lock_seconds
+
+    def load(self) -> dict[str, Model]:
+        """Every model by its id; raises RegistryDamaged, after which nothing of ours writes the file."""
+        try:
+            with self.file.open("rb") as file:
+                stamp = listing.stamp(os.fstat(file.fileno()))
+                models = listing.read(stamp)
+                if models is not None:
+                    return models
+                content = file.read()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise self._storage_failed("read", error) from error
+        models = self._parse(content)
+        listing.write(stamp, models)
+        return models
+
+    def all(self) -> tuple[Model, ...]:
+        return tuple(self.load().values())
+
+    def get(self, model_id: str) -> Model:
+        """The model, whether or not its files are still there; raises NoSuchModel with the nearest id."""
+        models = self.load()
+        if model_id not in models:
+            raise _no_such_model(model_id, models)
+        return models[model_id]
+
+    def add(self, path: Path, *, id: str | None = None) -> Model:
+        """Register what is at `path`; a path that is known keeps its id, and its facts are read again."""
+        from mmd.registry import ids
+        from mmd.registry.detect import examine
+
+        if id is not None:
+            ids.require_valid(id)
+        _refuse_unwritable(path)
+        found = examine(path)  # before the lock: it may take a while on a slow disk
+        with self._locked():
+            models = self.load()
+            known = next((model for model in models.values() if model.path == found.path), None)
+            if known is not None:
+                _refuse_second_id(known, id)
+                model = replace(known, files=found.files, projector=found.projector, facts=found.facts)
+            else:
+                _refuse_taken_id(models, id)
+                model = Model(
+                    id=id or ids.new_id(Path(found.path), found.facts, models),
+                    path=found.path,
+                    files=found.files,
+                    projector=found.projector,
+                    source="file",
+                    added=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    facts=found.facts,
+                )
+            if model != known:
+                self._write(models | {model.id: model})
+        return model
+
+    def remove(self, model_id: str) -> Model:
+        """Forget a model; its files stay where they are."""
+        with self._locked():
+            models = self.load()
+            if model_id not in models:
+                raise _no_such_model(model_id, models)
+            removed = models.pop(model_id)
+            self._write(models)
+        return removed
+
+    def _write(self, models: Mapping[str, Model]) -> None:
+        ordered = dict(sorted(models.items()))
+        try:
+            status = write_atomically(self.file, models_toml.render(ordered.values()))
+        except OSError as error:
+            raise self._storage_failed("written", error) from error
+        listing.write(listing.stamp(status), ordered)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time, so that two `mmd add` at once both survive."""
+        lock_file = self.file.with_suffix(".lock")
+        try:
+            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._storage_failed("written", error) from error
+        try:
+            self._wait_for(descriptor, lock_file)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _wait_for(self, descriptor: int, lock_file: Path) -> None:
+        deadline = time.monotonic() + self._lock_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise StorageFailed(
+                        f"another mmd has been writing {self.file} for {self._lock_seconds:g} s",
+                        hint=f"See who holds it: fuser -v {quote(str(lock_file))}",
+                    ) from None
+                time.sleep(_LOCK_POLL_SECONDS)
+            else:
+                return
+
+    def _parse(self, content: bytes) -> dict[str, Model]:
+        try:
+            return models_toml.parse(content)
+        except models_toml.UnknownText as error:
+            raise RegistryDamaged(
+                f"{self.file} cannot be read: {error}{self._set_aside(content)}",
+                hint=f"Mend the line: ${{EDITOR:-nano}} {quote(str(self.file))}, or start without models: "
+                f"mv {quote(str(self.file))} {quote(str(self.file))}.old",
+            ) from error
+
+    def _set_aside(self, content: bytes) -> str:
+        """Keep what was found, named after its own time so that many readers of one damage make one copy."""
+        try:
+            written = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.file.stat().st_mtime))
+            aside = self.file.with_name(f"{self.file.name}.damaged-{written}")
+            if not aside.exists():
+                write_atomically(aside, content)
+        except OSError as error:
+            return f" (and no copy of it could be made: {error.strerror})"
+        return f" (copied to {aside.name})"
+
+    def _storage_failed(self, done: str, error: OSError) -> StorageFailed:
+        folder = quote(str(self.file.parent))
+        return StorageFailed(
+            f"{self.file} cannot be {done}: {error.strerror}",
+            hint=f"Look at the folder and the space left: ls -ld {folder}; df -h {folder}",
+        )
+
+
+def missing_files(model: Model) -> tuple[str, ...]:
+    """Which of a model's files have vanished since it was added."""
+    wanted = (*model.files, *((model.projector,) if model.projector else ()))
+    return tuple(file for file in wanted if not Path(file).is_file())
+
+
+def _no_such_model(model_id: str, models: Mapping[str, Model]) -> NoSuchModel:
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(model_id.lower(), models, n=1, cutoff=0.5)
+    if nearest:
+        return NoSuchModel(
+            f"no model is called {model_id!r}; the nearest is {nearest[0]!r}",
+            hint=f"Try: mmd show {nearest[0]}",
+        )
+    if models:
+        return NoSuchModel(f"no model is called {model_id!r}", hint="See which there are: mmd list")
+    return NoSuchModel(f"no model is called {model_id!r}: none is registered yet", hint="Add one: mmd add PATH")
+
+
+def _refuse_unwritable(path: Path) -> None:
+    if not str(path.absolute()).isprintable():  # nor are the surrogates that stand for bytes that are no UTF-8
+        raise WrongUsage(
+            f"{str(path)!r} has characters in its name that cannot be written down",
+            hint="Rename it, with tab completion: mv OLD NEW",
+        )
+
+
+def _refuse_second_id(known: Model, wanted: str | None) -> None:
+    if wanted not in (None, known.id):
+        raise WrongUsage(
+            f"{known.path} is registered as {known.id!r} already",
+            hint=f"Rename it: mmd remove {known.id} && mmd add {quote(known.path)} --id {wanted}",
+        )
+
+
+def _refuse_taken_id(models: Mapping[str, Model], wanted: str | None) -> None:
+    if wanted is not None and wanted in models:
+        raise WrongUsage(
+            f"the id {wanted!r} belongs to {models[wanted].path}",
+            hint=f"Choose another --id, or free it: mmd remove {wanted}",
+        )

@@ -1,0 +1,164 @@
+"""Tiny real models, and headers that lie: made here so that no test needs a download."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def _load_maker() -> ModuleType:
+    # A script, not a package: it also runs on its own in the demo.
+    path = Path(__file__).parent.parent / "contrib" / "tiny_gguf.py"
+    spec = importlib.util.spec_from_file_location("tiny_gguf", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where @dataclass looks for the module of the class it makes
+    spec.loader.exec_module(module)
+    return module
+
+
+_maker = _load_maker()
+
+
+def tiny_gguf(
+    path: Path,
+    *,
+    name: str = "tiny",
+    chat: bool = True,
+    n_layers: int = 2,
+    dim: int = 64,
+    context: int = 2048,
+    seed: int = 0,
+) -> Path:
+    """A model that llama.cpp loads and generates from; 585 kB by default."""
+    shape = _maker.Shape(layers=n_layers, width=dim, context=context)
+    made: Path = _maker.tiny_gguf(path, name=name, chat=chat, seed=seed, shape=shape)
+    return made
+
+
+def tiny_embedding_gguf(path: Path, *, name: str = "tiny-embedding", seed: int = 0) -> Path:
+    """A model for `/v1/embeddings` (mean pooling)."""
+    import gguf
+
+    made: Path = _maker.tiny_gguf(path, name=name, chat=False, seed=seed, pooling=gguf.PoolingType.MEAN)
+    return made
+
+
+_VALUE_TYPES = {"u8": 0, "u32": 4, "i32": 5, "f32": 6, "bool": 7, "string": 8, "u64": 10}
+_PACKED = {0: "<B", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q"}
+
+
+def packed_string(text: str | bytes) -> bytes:
+    content = text.encode() if isinstance(text, str) else text
+    return struct.pack("<Q", len(content)) + content
+
+
+def packed_value(value: object) -> bytes:
+    """A metadata value with its type; lists become arrays of their first item's type."""
+    if isinstance(value, list):
+        kind = _kind(value[0])
+        return struct.pack("<IIQ", 9, kind, len(value)) + b"".join(_packed(kind, item) for item in value)
+    kind = _kind(value)
+    return struct.pack("<I", kind) + _packed(kind, value)
+
+
+def _kind(value: object) -> int:
+    return _VALUE_TYPES[{bool: "bool", int: "u32", float: "f32", str: "string", bytes: "string"}[type(value)]]
+
+
+def _packed(kind: int, value: Any) -> bytes:
+    return packed_string(value) if kind == 8 else struct.pack(_PACKED[kind], value)
+
+
+def gguf_header(
+    metadata: Mapping[str, object],
+    tensors: Sequence[tuple[str, Sequence[int], int, int]] = (),
+    *,
+    version: int = 3,
+    tensor_count: int | None = None,
+    entry_count: int | None = None,
+    magic: bytes = b"GGUF",
+) -> bytes:
+    """The bytes of a header, true or not; a tensor is (name, shape, ggml type, offset)."""
+    counts = (
+        len(tensors) if tensor_count is None else tensor_count,
+        len(metadata) if entry_count is None else entry_count,
+    )
+    entries = [packed_string(key) + packed_value(value) for key, value in metadata.items()]
+    infos = [
+        packed_string(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape) + struct.pack("<IQ", kind, offset)
+        for name, shape, kind, offset in tensors
+    ]
+    return magic + struct.pack("<IQQ", version, *counts) + b"".join(entries) + b"".join(infos)
+
+
+def sparse_gguf(
+    path: Path,
+    apparent_bytes: int = 0,
+    *,
+    metadata: Mapping[str, object] | None = None,
+    tensors: Mapping[str, tuple[Sequence[int], int]] | None = None,
+) -> Path:
+    """A file with a true header and a hole where the weights would be; tensors are name: (shape, ggml type).
+
+    Without `tensors` it gets one of the size that fills `apparent_bytes`.
+    """
+    from mmd.registry.ggml import TENSOR_TYPES
+
+    wanted = tensors or {"blk.0.ffn_up.weight": ((32, max(1, apparent_bytes // 34)), 8)}
+    infos, offset = [], 0
+    for name, (shape, kind) in wanted.items():
+        infos.append((name, shape, kind, offset))
+        elements = 1
+        for side in shape:
+            elements *= side
+        size_bytes = elements // TENSOR_TYPES[kind].block * TENSOR_TYPES[kind].block_bytes
+        offset += -(-size_bytes // 32) * 32
+    path.write_bytes(gguf_header({"general.architecture": "llama", **(metadata or {})}, infos))
+    os.truncate(path, max(apparent_bytes, path.stat().st_size + 32 + offset))
+    return path
+
+
+def safetensors_bytes(
+    tensors: Mapping[str, tuple[str, Sequence[int]]], *, bits: Mapping[str, int] | None = None
+) -> bytes:
+    """A safetensors file of zeros; tensors are name: (dtype, shape)."""
+    widths = {"F32": 32, "BF16": 16, "F16": 16, "I32": 32, "U8": 8, "F8_E4M3": 8, "F4": 4, **(bits or {})}
+    header, offset = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        elements = 1
+        for side in shape:
+            elements *= side
+        end = offset + elements * widths[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(offset)
+
+
+def tiny_safetensors(
+    folder: Path,
+    config: Mapping[str, object] | None = None,
+    *,
+    tensors: Mapping[str, tuple[str, Sequence[int]]] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """A folder as a Hugging Face download leaves it: weights of zeros, config.json, and what `files` adds.
+
+    It is for detection: no engine could generate from it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = tensors or {"model.embed_tokens.weight": ("BF16", (16, 8)), "model.norm.weight": ("BF16", (8,))}
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(weights))
+    (folder / "config.json").write_text(json.dumps(config or {"architectures": ["LlamaForCausalLM"]}))
+    for name, content in (files or {}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
