@@ -1,0 +1,57 @@
+"""The engines, best first: a table to read, and the only place to add one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from mmd.engines.embedded import EMBEDDED
+from mmd.engines.engine import Engine
+from mmd.engines.llama_server import LLAMA_SERVER
+from mmd.errors import EngineMissing, WrongUsage
+from mmd.plan.launch import Installed
+
+__all__ = ["ENGINES", "Engine", "engine", "installed"]
+
+ENGINES: tuple[Engine, ...] = (
+    # vLLM takes its seat here (issue 3): it serves safetensors, and can sleep.
+    LLAMA_SERVER,
+    EMBEDDED,
+)
+
+_log = logging.getLogger(__name__)
+
+
+def engine(name: str) -> Engine:
+    """The engine of this name; WrongUsage where there is none."""
+    for candidate in ENGINES:
+        if candidate.name == name:
+            return candidate
+    known = ", ".join(candidate.name for candidate in ENGINES)
+    raise WrongUsage(f"there is no engine {name!r}", hint=f"use one of: {known}")
+
+
+def installed(configured: Mapping[str, str]) -> tuple[Installed, ...]:
+    """What is installed here, best first; `configured` maps engine names to the places the user gave.
+
+    An engine that is found and does not work is an error where the user asked for it or where nothing else is
+    installed, and a warning otherwise.
+    """
+    for name in configured:
+        engine(name)
+    found: list[Installed] = []
+    broken: list[EngineMissing] = []
+    for candidate in ENGINES:
+        try:
+            here = candidate.find(configured.get(candidate.name))
+        except EngineMissing as error:
+            if candidate.name in configured:
+                raise
+            broken.append(error)
+        else:
+            found += [here] if here else []
+    if broken and not found:
+        raise broken[0]
+    for failure in broken:
+        _log.warning("%s; %s", failure.message, failure.hint)
+    return tuple(found)

@@ -1,0 +1,49 @@
+"""llama.cpp without llama-server: its C++ server inside the Python package xllamacpp."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mmd.engines import embedded_main
+from mmd.engines.engine import Engine
+from mmd.errors import EngineMissing
+from mmd.plan.launch import Installed
+from mmd.registry.record import Format
+
+NAME = "embedded"
+
+
+def find(configured: str | None) -> Installed | None:
+    """It runs in mmd's own Python, so no place can be configured. Nothing of it is imported: that takes 45 ms."""
+    from importlib.util import find_spec
+
+    if configured is not None:
+        raise EngineMissing(
+            f"the {NAME} engine is configured as {configured}, and it can only be a package beside mmd",
+            hint=f"{sys.executable} -m pip install xllamacpp",
+        )
+    spec = find_spec("xllamacpp")
+    if spec is None or spec.origin is None:
+        return None
+    return Installed(
+        engine=NAME,
+        # By its path, so that a start does not import the package around it. -P: a script's own folder would
+        # come first in the module path, and this one holds modules with other names for other things.
+        command=(sys.executable, "-P", embedded_main.__file__),
+        version=_version(Path(spec.origin).parent),
+        flags=embedded_main.FLAGS,
+        formats=(Format.GGUF,),
+        can_sleep=False,
+        stop_seconds=5,
+    )
+
+
+def _version(package: Path) -> str:
+    """As its .dist-info folder says; importlib.metadata would take 20 ms for the same."""
+    for folder in package.parent.glob(f"{package.name}-*.dist-info"):
+        return folder.name.removeprefix(f"{package.name}-").removesuffix(".dist-info")
+    return "unknown"
+
+
+EMBEDDED = Engine(name=NAME, find=find, ready_path="/health")

@@ -1,0 +1,249 @@
+"""The hardware, as one frozen record that can also come from a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mmd.errors import WrongUsage
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    pid: int
+    used_bytes: int | None  # None where the driver does not tell: in containers, and with some drivers
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    index: int
+    name: str
+    uuid: str
+    compute_capability: str  # "8.9"
+    total_bytes: int
+    free_bytes: int  # what the driver keeps for itself counts as used
+    processes: tuple[GpuProcess, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    gpus: tuple[Gpu, ...]  # NVIDIA's; empty on a machine without one, and models run on the CPU
+    driver: str  # NVIDIA's version, "" where there is none
+    ram_total_bytes: int
+    ram_available_bytes: int
+    cpu: str
+    cpu_cores: int  # physical
+    cpu_threads: int
+
+
+def read_machine() -> Machine:
+    """This machine, now. NVML counts as absent, with a warning, where it fails."""
+    import psutil
+
+    driver, gpus = _read_nvidia()
+    memory = psutil.virtual_memory()
+    threads = psutil.cpu_count() or 1
+    return Machine(
+        gpus=gpus,
+        driver=driver,
+        ram_total_bytes=memory.total,
+        ram_available_bytes=memory.available,
+        cpu=_cpu_name(),
+        cpu_cores=psutil.cpu_count(logical=False) or threads,  # unknown on some virtual machines
+        cpu_threads=threads,
+    )
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in (
+            "model name",
+            "Model",
+        ):  # "Model" on a Raspberry Pi; many ARM machines name nothing
+            return value.strip()
+    import platform
+
+    return platform.machine()
+
+
+# -- NVML
+
+
+def _read_nvidia() -> tuple[str, tuple[Gpu, ...]]:
+    """The driver's version and the GPUs; ("", ()) where there is no driver."""
+    import pynvml
+
+    try:
+        with _nvml(pynvml):
+            handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+            gpus = tuple(_read_gpu(pynvml, index, handle) for index, handle in enumerate(handles))
+            return _text(pynvml.nvmlSystemGetDriverVersion()), gpus
+    except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
+        return "", ()
+    except pynvml.NVMLError as error:
+        # There is a driver and it fails: after an upgrade without a reboot, say. Models can still run on the CPU.
+        _warn_once(f"NVIDIA's driver does not answer, so no GPU is used: {error}; nvidia-smi may say more")
+        return "", ()
+
+
+@cache
+def _warn_once(message: str) -> None:
+    # The gateway reads the machine for every status; the journal needs to hear it once.
+    _log.warning(message)
+
+
+@contextmanager
+def _nvml(pynvml: Any) -> Iterator[None]:
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _read_gpu(pynvml: Any, index: int, handle: Any) -> Gpu:
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Gpu(
+        index=index,
+        name=_text(pynvml.nvmlDeviceGetName(handle)),
+        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+        compute_capability=f"{major}.{minor}",
+        total_bytes=memory.total,
+        free_bytes=memory.free,
+        processes=_read_processes(pynvml, handle),
+    )
+
+
+def _read_processes(pynvml: Any, handle: Any) -> tuple[GpuProcess, ...]:
+    """Who uses the GPU, for computing or for graphics; a process that does both is in both lists, with one sum."""
+    found: dict[int, GpuProcess] = {}
+    for ask in (
+        pynvml.nvmlDeviceGetComputeRunningProcesses,
+        pynvml.nvmlDeviceGetGraphicsRunningProcesses,
+    ):
+        try:
+            running = ask(handle)
+        except (
+            pynvml.NVMLError_NotSupported,  # WSL and MIG devices have no such list
+            pynvml.NVMLError_NoPermission,
+            pynvml.NVMLError_FunctionNotFound,  # drivers before 510
+        ):
+            continue
+        for process in running:
+            found[process.pid] = GpuProcess(process.pid, process.usedGpuMemory, _process_name(process.pid))
+    return tuple(found[pid] for pid in sorted(found))
+
+
+def _process_name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""  # it has just ended, or lives in another container
+
+
+def _text(value: str | bytes) -> str:
+    # pynvml has returned either, by its version.
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+# -- to and from JSON
+
+
+def to_json(machine: Machine) -> str:
+    return json.dumps(asdict(machine), indent=2) + "\n"
+
+
+def from_json(text: str, *, source: str = "this") -> Machine:
+    """The inverse of `to_json`; WrongUsage names the source and the key that is wrong."""
+    try:
+        return _machine(_Record(json.loads(text), ""))
+    except ValueError as error:
+        raise WrongUsage(f"{source} is not a machine: {error}", hint="mmd doctor --json") from error
+
+
+def _machine(record: _Record) -> Machine:
+    return Machine(
+        gpus=tuple(_gpu(gpu) for gpu in record.records("gpus")),
+        driver=record.text("driver"),
+        ram_total_bytes=record.number("ram_total_bytes"),
+        ram_available_bytes=record.number("ram_available_bytes"),
+        cpu=record.text("cpu"),
+        cpu_cores=record.number("cpu_cores"),
+        cpu_threads=record.number("cpu_threads"),
+    )
+
+
+def load_machine(path: Path) -> Machine:
+    """A machine from a file, for `--machine FILE`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise WrongUsage(f"the machine file {path} cannot be read: {reason}", hint=f"ls -l {path}") from error
+    return from_json(text, source=str(path))
+
+
+def _gpu(record: _Record) -> Gpu:
+    return Gpu(
+        index=record.number("index"),
+        name=record.text("name"),
+        uuid=record.text("uuid"),
+        compute_capability=record.text("compute_capability"),
+        total_bytes=record.number("total_bytes"),
+        free_bytes=record.number("free_bytes"),
+        processes=tuple(
+            GpuProcess(
+                pid=process.number("pid"),
+                used_bytes=process.number_or_none("used_bytes"),
+                name=process.text("name"),
+            )
+            for process in record.records("processes")
+        ),
+    )
+
+
+class _Record:
+    """A JSON object whose getters check the type; ValueError names the key: "gpus[0].total_bytes is missing"."""
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where or 'it'} is not an object")
+        self._values: dict[str, object] = value
+        self._prefix = f"{where}." if where else ""
+
+    def _get(self, key: str) -> object:
+        if key not in self._values:
+            raise ValueError(f"{self._prefix}{key} is missing")
+        return self._values[key]
+
+    def text(self, key: str) -> str:
+        value = self._get(key)
+        if not isinstance(value, str):
+            raise ValueError(f"{self._prefix}{key} is not a string")
+        return value
+
+    def number(self, key: str) -> int:
+        value = self._get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{self._prefix}{key} is not a whole number")
+        return value
+
+    def number_or_none(self, key: str) -> int | None:
+        return None if self._get(key) is None else self.number(key)
+
+    def records(self, key: str) -> list[_Record]:
+        value = self._get(key)
+        if not isinstance(value, list):
+            raise ValueError(f"{self._prefix}{key} is not a list")
+        return [_Record(item, f"{self._prefix}{key}[{index}]") for index, item in enumerate(value)]

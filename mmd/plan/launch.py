@@ -1,0 +1,49 @@
+"""How a model would run here: chosen, not running."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """An engine found on this machine, and what its probe learned."""
+
+    engine: str  # its name in the engines table
+    command: tuple[str, ...]  # what starts it, before any flag: ("/usr/bin/llama-server",)
+    version: str
+    flags: frozenset[str]  # every option it accepts, as written: "--metrics"
+    formats: tuple[str, ...]  # of model files it serves: "gguf"
+    can_sleep: bool  # it can give up VRAM and keep its process
+    stop_seconds: int  # how long it may take to exit before it is killed
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One decision about the engine's command line and its reason."""
+
+    words: tuple[str, ...]  # as they stand in argv; empty where the decision is to leave the default
+    subject: str  # what it is about: "--flash-attn", or "context" where no single flag is
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A model on this machine: the command, the memory it is meant to take, and why.
+
+    Equal launches mean equal units, so a running unit that was made from an equal launch is left alone.
+    """
+
+    model_id: str
+    engine: str
+    title: str  # for people: "llama-server 0.6.0"
+    type: str
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    context: int  # tokens; 0 where the engine decides by what fits
+    needs_bytes: int  # the least it can run with: weights and a small context
+    socket: str
+    can_sleep: bool
+    ready_seconds: int  # how long it may load before it counts as failed
+    stop_seconds: int  # how long it may take to exit before it is killed
+    flags: tuple[Flag, ...]

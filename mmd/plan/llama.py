@@ -1,0 +1,97 @@
+"""The command line of llama.cpp's server, one decision and one reason a flag.
+
+What the guides of 2024 write as `-ngl 999 --flash-attn` is the engine's own default by now, and better so: it fits
+layers and context to the memory that is free at the moment of the load, and any fixed `-ngl` or `-c` switches that
+off. Facts: llama.cpp b11434.
+"""
+
+from __future__ import annotations
+
+from mmd.machine import Machine
+from mmd.plan.launch import Flag, Installed
+from mmd.registry.record import Model, ModelType
+
+_MIB = 1024**2
+
+# A token batch larger than this gains nothing for embeddings and costs compute buffer.
+_MOST_BATCH_TOKENS = 8192
+# Requests the HTTP side takes at once. The default pool is as small as the CPU has cores: streams would wait for one
+# another before the model has even seen them.
+_HTTP_THREADS = 128
+# The engine's own default for its prompt cache in RAM; more than a sixteenth of the RAM is not ours to take.
+_MOST_PROMPT_CACHE_MIB = 8192
+
+
+def flags(model: Model, machine: Machine, engine: Installed, *, socket: str, context: int | None) -> tuple[Flag, ...]:
+    """Every decision in the order of the command line; those left to the engine come last, without words."""
+    return (
+        Flag(("-m", model.path), "-m", "the model"),
+        Flag(("--host", socket), "--host", "a Unix socket in a folder of yours: nobody else can reach it"),
+        Flag(("--alias", model.id), "--alias", "the name under which it answers"),
+        *_type_flags(model),
+        *_context_flag(context),
+        *(flag for flag in _service_flags(machine) if flag.subject in engine.flags),
+        *_left_to_the_engine(model, machine, context),
+    )
+
+
+def environment(machine: Machine) -> tuple[tuple[str, str], ...]:
+    """Devices are numbered as NVML numbers them, so that what mmd reads and what the engine uses is the same card."""
+    return (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if machine.gpus else ()
+
+
+def ready_seconds(model: Model) -> int:
+    """How long a load may take: ten minutes, or what a disk of 50 MB/s needs for the weights."""
+    return max(600, model.facts.weights_bytes // 50_000_000)
+
+
+def _type_flags(model: Model) -> tuple[Flag, ...]:
+    batch = str(min(model.facts.context_length or 2048, _MOST_BATCH_TOKENS))
+    whole = Flag(
+        ("-b", batch, "-ub", batch), "-ub", "an input is embedded in one batch: with the default 512, longer ones fail"
+    )
+    match model.facts.type:
+        case ModelType.EMBEDDING:
+            return (Flag(("--embedding",), "--embedding", "it is an embedding model"), whole)
+        case ModelType.RERANKER:
+            return (Flag(("--rerank",), "--rerank", "it is a reranking model"), whole)
+        case ModelType.VISION if model.projector:
+            return (Flag(("--mmproj", model.projector), "--mmproj", "its projector, for images"),)
+        case _:
+            return ()
+
+
+def _context_flag(context: int | None) -> tuple[Flag, ...]:
+    return () if context is None else (Flag(("-c", str(context)), "-c", "laid down in mmd.toml"),)
+
+
+def _service_flags(machine: Machine) -> tuple[Flag, ...]:
+    cache_mib = min(_MOST_PROMPT_CACHE_MIB, machine.ram_total_bytes // 16 // _MIB)
+    return (
+        Flag(
+            ("--cache-ram", str(cache_mib)),
+            "--cache-ram",
+            f"prompts kept in RAM: a sixteenth of it, at most {_MOST_PROMPT_CACHE_MIB} MiB",
+        ),
+        Flag(("--threads-http", str(_HTTP_THREADS)), "--threads-http", "streams must not wait for one another"),
+        Flag(("--metrics",), "--metrics", "so that the load can be watched"),
+        Flag(("--no-webui",), "--no-webui", "the gateway is the only way in"),
+    )
+
+
+def _left_to_the_engine(model: Model, machine: Machine, context: int | None) -> tuple[Flag, ...]:
+    where = "the GPU" if machine.gpus else "this CPU (no GPU was found)"
+    left = [
+        Flag((), "--gpu-layers", f"left to the engine: as many as fit on {where}; a number would switch fitting off"),
+        Flag((), "--fit", "left to the engine: on, it measures what is free at the moment of the load"),
+        Flag((), "--flash-attn", "left to the engine: auto, on wherever the device has it"),
+        Flag((), "--parallel", "left to the engine: four slots over one cache, each may use all of it"),
+        Flag((), "--load-mode", "left to the engine: mmap, so a model that comes back is read from the page cache"),
+    ]
+    if context is None:
+        trained = model.facts.context_length
+        upto = f"the model's {trained} tokens" if trained else "what the model was trained for"
+        left.append(Flag((), "--ctx-size", f"left to the engine: {upto}, less where memory is short"))
+    if model.facts.chat_template:
+        left.append(Flag((), "--jinja", "left to the engine: on; tool calls and reasoning follow the model's template"))
+    return tuple(left)

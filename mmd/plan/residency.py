@@ -1,0 +1,63 @@
+"""Where a model's weights are, read off its two units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Residency(StrEnum):
+    ABSENT = "absent"
+    STARTING = "starting"
+    RESIDENT = "resident"
+    ASLEEP = "asleep"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """What systemd says of one unit, in its own words."""
+
+    active: str = "inactive"  # active, reloading, inactive, failed, activating, deactivating
+    sub: str = "dead"
+    job: str = ""  # the queued job: "start", "stop", …; "" where there is none
+    loaded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The engine and the token of one model."""
+
+    engine: UnitState = UnitState()
+    token: UnitState = UnitState()
+
+    @property
+    def holds_gpu(self) -> bool:
+        """Its token is held, or about to be."""
+        return self.token.job in _STARTS or (self.token.active in ("active", "activating") and self.token.job != "stop")
+
+
+_STARTS = ("start", "restart")
+
+
+def residency(pair: Pair) -> Residency:
+    """An engine that runs without its token is asleep: one that cannot sleep goes down with it."""
+    engine, token = pair.engine, pair.token
+    if engine.job == "stop" or engine.active == "deactivating":
+        return Residency.STOPPING
+    match engine.active:
+        case "active" | "reloading":
+            if token.active == "deactivating" or token.job == "stop":
+                return Residency.STOPPING
+            if token.active == "activating" or token.job in _STARTS:
+                return Residency.STARTING
+            return Residency.RESIDENT if token.active == "active" else Residency.ASLEEP
+        case "activating":
+            return Residency.STARTING
+        case _ if engine.job in _STARTS or token.job in _STARTS:
+            return Residency.STARTING
+        case "failed":
+            return Residency.FAILED
+        case _:
+            return Residency.ABSENT

@@ -1,0 +1,83 @@
+"""Who goes and who stays: one activation as a decision about units.
+
+systemd carries it out and keeps the order; what is decided here is only which units to name in the one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mmd.plan.residency import Pair, Residency, residency
+
+
+@dataclass(frozen=True, slots=True)
+class Already:
+    """Nothing to do: it answers."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Its start is under way: wait for that job."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Start its token, and by that its engine or its wake."""
+
+    rivals: tuple[str, ...]  # models whose tokens systemd knows: the new token must conflict with each
+    previous: str | None  # who holds the GPU now, and gets it back if this fails
+    has_engine: bool  # its engine's unit is loaded, made from an equal launch: it is used again
+    has_token: bool  # so is its token: StartUnit will do
+    forget: bool  # units of its name are loaded that cannot be used again: they must go first
+    wakes: bool  # its engine runs: the token's job is what to wait for, not the engine's
+    why: str
+
+
+Step = Already | Join | Begin
+
+
+def decide(wanted: str, pairs: Mapping[str, Pair], *, same_launch: bool) -> Step:
+    """The step that makes `wanted` resident. `same_launch`: its loaded units were made from an equal launch."""
+    pair = pairs.get(wanted, Pair())
+    here = residency(pair)
+    if same_launch:
+        match here:
+            case Residency.RESIDENT:
+                return Already(why="it is resident")
+            case Residency.STARTING if pair.holds_gpu and pair.engine.sub != "auto-restart":
+                return Join(why="its start is under way")
+    # An engine's unit that is down and that no token refers to is only there to tell how it failed: it goes by itself.
+    lies_there = pair.engine.loaded and not pair.token.loaded and pair.engine.active in ("failed", "inactive")
+    has_engine = same_launch and pair.engine.loaded and not lies_there
+    has_token = has_engine and pair.token.loaded
+    return Begin(
+        rivals=tuple(sorted(name for name, other in pairs.items() if name != wanted and other.token.loaded)),
+        previous=holder(pairs, besides=wanted),
+        has_engine=has_engine,
+        has_token=has_token,
+        forget=not has_engine and not lies_there and (pair.engine.loaded or pair.token.loaded),
+        wakes=has_engine and here is Residency.ASLEEP,
+        why={
+            Residency.ASLEEP: "asleep in RAM",
+            Residency.FAILED: "failed before, to be tried again",
+            Residency.STOPPING: "on its way out, to be started again",
+            Residency.RESIDENT: "resident with another command line",
+            Residency.STARTING: "starting with another command line, or again after a crash",
+            Residency.ABSENT: "not loaded",
+        }[here],
+    )
+
+
+def comes_back(previous: str | None, failed: str, pairs: Mapping[str, Pair]) -> bool:
+    """Whether the model that held the GPU before a failed activation gets it back: not if somebody took it since."""
+    return previous is not None and holder(pairs, besides=failed) is None
+
+
+def holder(pairs: Mapping[str, Pair], *, besides: str | None = None) -> str | None:
+    """The model whose token is held, or about to be."""
+    return next((name for name, pair in sorted(pairs.items()) if name != besides and pair.holds_gpu), None)

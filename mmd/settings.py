@@ -1,0 +1,143 @@
+"""The user's settings: one table of what mmd.toml may say, and its reader."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmd.errors import StorageFailed, WrongUsage
+from mmd.paths import config_file
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key of mmd.toml: what it must be, what holds without it, and what it is for."""
+
+    key: str  # "table.name"
+    check: Callable[[Any], bool]
+    kind: str  # what `check` wants, for the error
+    default: Any
+    help: str
+
+
+def _is_listen(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    host, colon, port = value.rpartition(":")
+    return bool(host and colon and port.isdecimal() and int(port) < 65536)
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_absolute(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("/")
+
+
+SETTINGS = (
+    Setting("gateway.listen", _is_listen, '"HOST:PORT"', "127.0.0.1:8000", "where `mmd gateway` listens"),
+    Setting(
+        "gateway.drain_seconds",
+        _is_seconds,
+        "a number of seconds",
+        60,
+        "how long running answers of the old model may hold up a swap",
+    ),
+    Setting(
+        "engines.llama-server",
+        _is_absolute,
+        "an absolute path",
+        None,
+        "the llama-server to use instead of the one on PATH",
+    ),
+)
+
+# What a [models.ID] table may say.
+MODEL_SETTINGS = (
+    Setting("engine", lambda value: isinstance(value, str), "an engine's name", None, "the engine to use for it"),
+    Setting(
+        "context",
+        lambda value: isinstance(value, int) and value > 0,
+        "a number of tokens",
+        None,
+        "its context; without it the engine takes what fits",
+    ),
+    Setting(
+        "ready_seconds",
+        _is_seconds,
+        "a number of seconds",
+        None,
+        "how long it may load before it counts as failed",
+    ),
+    Setting(
+        "arguments",
+        lambda value: isinstance(value, list) and all(isinstance(word, str) for word in value),
+        "a list of strings",
+        (),
+        "more arguments for its engine, at the end of the command line",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds: the defaults, and over them what mmd.toml says."""
+
+    values: Mapping[str, Any]
+    models: Mapping[str, Mapping[str, Any]]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def model(self, model_id: str) -> Mapping[str, Any]:
+        """The [models.ID] table with its defaults."""
+        return {setting.key: setting.default for setting in MODEL_SETTINGS} | dict(self.models.get(model_id, {}))
+
+
+def read_settings(path: Path | None = None) -> Settings:
+    """Read mmd.toml, which need not exist. Raises WrongUsage, naming the line or the key."""
+    file = path or config_file()
+    try:
+        document = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        document = {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WrongUsage(f"{file} is not TOML: {error}.", hint=f"${{EDITOR:-nano}} {file}") from error
+    except OSError as error:
+        raise StorageFailed(f"{file} cannot be read: {error.strerror}.", hint=f"ls -l {file}") from error
+    models = document.pop("models", {})
+    if not isinstance(models, dict) or not all(isinstance(table, dict) for table in models.values()):
+        raise WrongUsage(f"{file}: models must be tables, [models.ID].", hint=f"${{EDITOR:-nano}} {file}")
+    for model_id, table in models.items():
+        _checked(table, MODEL_SETTINGS, f"models.{model_id}.", file)
+    given = _checked(_flat(document), SETTINGS, "", file)
+    return Settings({setting.key: given.get(setting.key, setting.default) for setting in SETTINGS}, models)
+
+
+def _checked(given: Mapping[str, Any], table: tuple[Setting, ...], prefix: str, file: Path) -> Mapping[str, Any]:
+    known = {setting.key: setting for setting in table}
+    for key, value in given.items():
+        if key not in known:
+            raise WrongUsage(
+                f"{file}: there is no setting {prefix}{key}; there are {', '.join(known)}.",
+                hint=f"${{EDITOR:-nano}} {file}",
+            )
+        if not known[key].check(value):
+            raise WrongUsage(
+                f"{file}: {prefix}{key} must be {known[key].kind}, not {value!r}.", hint=f"${{EDITOR:-nano}} {file}"
+            )
+    return given
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            flat[name] = value
+    return flat

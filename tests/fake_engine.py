@@ -1,0 +1,288 @@
+"""A stand-in for llama-server: a real HTTP server with its command line, its phases and its manners.
+
+    python -I -S tests/fake_engine.py -m MODEL.gguf --host /run/x.sock --alias NAME
+
+It loads in no time and takes no memory. `MODEL.gguf.fake.json` makes it misbehave (see `Behaviour`). Every step
+is a line of JSON in `$MMD_FAKE_EVENTS`, or in `MODEL.gguf.events`:
+`{"t": monotonic ns, "wall": seconds, "event": WORD, "model": alias, "pid": PID}`, with the WORD start, load-begin,
+ready, request, sleep, wake, exit or overlap. Where `$MMD_FAKE_GPU` names a file, loading locks it, and `overlap`
+says that another engine still held it: two models were awake at once. The kernel drops the lock of a killed
+engine, which could not have written its own `exit`.
+
+Standard library only, and few modules of it: how soon it listens is part of what tests measure, so no pathlib
+and no typing either (8 ms, as long as everything else here).
+"""
+
+# ruff: noqa: PTH100, PTH119, PTH120, PTH123
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+# -I leaves this file's folders out of the module path.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from tests.fake_http import Api
+
+TYPE_CHECKING = False  # type checkers know the name; typing itself would have to be imported
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import FrameType
+    from typing import NoReturn
+
+# A part of what llama-server b11434 prints for --help; these are the flags that it accepts.
+HELP = """\
+----- common params -----
+
+-h,    --help, --usage                  print usage and exit
+--version                               show version and build info
+-t,    --threads N                      number of CPU threads to use during generation (default: -1)
+                                        (env: LLAMA_ARG_THREADS)
+-c,    --ctx-size N                     size of the prompt context (default: 0, 0 = loaded from model)
+-b,    --batch-size N                   logical maximum batch size (default: 2048)
+-ub,   --ubatch-size N                  physical maximum batch size (default: 512)
+-fa,   --flash-attn [on|off|auto]       set Flash Attention use ('on', 'off', or 'auto', default: 'auto')
+-ctk,  --cache-type-k TYPE              KV cache data type for K
+-ctv,  --cache-type-v TYPE              KV cache data type for V
+-ngl,  --gpu-layers, --n-gpu-layers N   max. number of layers to store in VRAM
+-fit,  --fit [on|off]                   whether to adjust unset arguments to fit in device memory
+-fitt, --fit-target MiB0,MiB1,MiB2,...
+                                        target margin per device for --fit
+-m,    --model FNAME                    model path to load
+
+
+----- example-specific params -----
+
+-cram, --cache-ram N                    set the maximum cache size in MiB (default: 8192, -1 - no limit, 0 -
+                                        disable)
+-mm,   --mmproj FILE                    path to a multimodal projector file. see tools/mtmd/README.md
+-np,   --parallel N                     number of server slots (default: -1, -1 = auto)
+-a,    --alias STRING                   set model name aliases, comma-separated (to be used by API)
+--host HOST                             IP addresses to listen on, comma-separated, or UNIX socket paths
+                                        ending in .sock
+--port PORT                             port to listen (default: 8080)
+--ui,  --webui, --no-ui, --no-webui     whether to enable the Web UI (default: enabled)
+--embedding, --embeddings               restrict to only support embedding use case
+--rerank, --reranking                   enable reranking endpoint on server (default: disabled)
+--pooling {none,mean,cls,last,rank}     pooling type for embeddings
+--threads-http N                        number of threads used to process HTTP requests (default: -1)
+--metrics                               enable prometheus compatible metrics endpoint (default: disabled)
+--slots, --no-slots                     expose slots monitoring endpoint (default: enabled)
+--jinja, --no-jinja                     whether to use jinja template engine for chat (default: enabled)
+"""
+VERSION = "version: 9611 (02182fc5b)\nbuilt with GNU 12.2.0 for Linux x86_64"
+
+
+class Behaviour:
+    """What `MODEL.gguf.fake.json` may say; without the file it is a well-behaved engine."""
+
+    load_seconds: float = 0.0
+    never_ready: bool = False
+    exit_at_once: dict[str, object] | None = None  # {"status": 1, "stderr": "a line"}
+    exit_while_loading_seconds: float | None = None
+    ignore_sigterm: bool = False
+    die_when_ready_seconds: float | None = None
+    die_on_request: bool = False
+    hang_on_request: bool = False
+    chunks: int = 3  # of an answer, streamed or not
+    chunk_seconds: float = 0.0  # before each of them
+    stdout_lines: tuple[str, ...] = ()
+    can_sleep: bool = False  # adds vLLM's /sleep, /wake_up and /is_sleeping
+    hang_in_sleep: bool = False
+
+    def __init__(self, model: str) -> None:
+        try:
+            with open(f"{model}.fake.json", encoding="utf-8") as file:
+                wanted = json.load(file)
+        except FileNotFoundError:
+            return
+        for key, value in wanted.items():
+            if key not in Behaviour.__annotations__:
+                fail(f"{model}.fake.json: no such behaviour: {key}")
+            setattr(self, key, value)
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def pause(seconds: float) -> None:
+    """Sleep in short steps: a signal that comes just before a sleep does not end it, and its handler waits as long."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.02))
+
+
+def flags() -> dict[str, tuple[str, bool]]:
+    """Every spelling of every flag in HELP: the last spelling, and whether a value follows."""
+    spellings: dict[str, tuple[str, bool]] = {}
+    for line in HELP.splitlines():
+        if line.startswith("-") and not line.startswith("-----"):
+            *others, last = line[:40].split(", ") if "  " in line else line.split(", ")
+            last, _, value_hint = last.strip().partition(" ")
+            spellings |= {name.strip(): (last, bool(value_hint)) for name in (*others, last)}
+    return spellings
+
+
+def parse(argv: list[str]) -> dict[str, str]:
+    """Options by their last spelling; one that --help does not list ends the engine, as with the real one."""
+    known = flags()
+    options: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        if word not in known:
+            fail(f"error: invalid argument: {word}")
+        name, takes_value = known[word]
+        value = next(words, None) if takes_value else word
+        if value is None:
+            fail(f'error while handling argument "{word}": expected value for argument')
+        options[name] = value
+    return options
+
+
+class Engine:
+    def __init__(self, options: dict[str, str]) -> None:
+        self.options = options
+        self.model = options["--model"]
+        self.alias = options.get("--alias", os.path.basename(self.model))
+        self.behaviour = Behaviour(self.model)
+        self.terminating = threading.Event()
+        self.gpu = -1
+        self.api = Api(self)
+
+    def run(self) -> None:
+        self.log("start")
+        for line in self.behaviour.stdout_lines:
+            print(line, flush=True)
+        if once := self.behaviour.exit_at_once:
+            fail(str(once.get("stderr", "")), int(str(once.get("status", 1))))
+        self.on_sigterm(self.die_of_sigterm)
+        listener = self.listen()
+        threading.Thread(target=self.api.accept, args=(listener,), daemon=True).start()
+        self.load()
+        self.on_sigterm(self.begin_exit)
+        self.log("ready")
+        self.api.ready.set()
+        print("main: model loaded", file=sys.stderr, flush=True)
+        if not self.terminating.wait(self.behaviour.die_when_ready_seconds):
+            self.die()
+        listener.shutdown(socket.SHUT_RDWR)  # close() would leave the accepting thread in its call
+        self.api.drain()
+        self.exit(0)
+
+    def listen(self) -> socket.socket:
+        host = self.options.get("--host", "127.0.0.1")
+        port = int(self.options.get("--port", "8080"))
+        is_unix = host.endswith(".sock")
+        listener = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET)
+        try:
+            listener.bind(host if is_unix else (host, port))
+        except OSError:
+            print(f"start: couldn't bind HTTP server socket, hostname: {host}, port: {port}", file=sys.stderr)
+            fail("llama_server: exiting due to HTTP server error")
+        listener.listen(512)
+        return listener
+
+    def load(self) -> None:
+        self.log("load-begin")
+        self.take_gpu()
+        if self.behaviour.exit_while_loading_seconds is not None:
+            pause(self.behaviour.exit_while_loading_seconds)
+            self.fail_load("unable to allocate CUDA0 buffer")
+        if self.behaviour.never_ready:
+            pause(float("inf"))
+        pause(self.behaviour.load_seconds)
+        try:
+            with open(self.model, "rb") as file:
+                magic = file.read(4)
+        except OSError as error:
+            self.fail_load(f"failed to open GGUF file '{self.model}' ({error.strerror})")
+        if magic != b"GGUF":
+            self.fail_load(f"invalid magic characters: '{magic.decode(errors='replace')}', expected 'GGUF'")
+
+    def fail_load(self, reason: str) -> NoReturn:
+        print(f"llama_model_load: error loading model: {reason}", file=sys.stderr)
+        print(f"srv    load_model: failed to load model, '{self.model}'", file=sys.stderr)
+        print("llama_server: exiting due to model loading error", file=sys.stderr, flush=True)
+        self.exit(1)
+
+    # -- signals and ends
+
+    def on_sigterm(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if self.behaviour.ignore_sigterm else handler)
+
+    def die_of_sigterm(self, *_: object) -> None:
+        """While it loads the real one has no handler yet, and the signal kills it; only the log line is ours."""
+        self.log("exit")
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def begin_exit(self, *_: object) -> None:
+        if self.terminating.is_set():
+            os._exit(1)  # a second SIGTERM
+        self.terminating.set()
+
+    def exit(self, status: int) -> NoReturn:
+        self.log("exit")
+        os._exit(status)  # threads may hang in requests, on purpose
+
+    def die(self) -> None:
+        """As the OOM killer would have it: no last word."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    # -- what tests look at
+
+    def log(self, event: str) -> None:
+        now = {"t": time.monotonic_ns(), "wall": time.time()}
+        line = json.dumps(now | {"event": event, "model": self.alias, "pid": os.getpid()})
+        where = os.environ.get("MMD_FAKE_EVENTS", f"{self.model}.events")
+        # One write to an O_APPEND file: lines of engines that share the log never mix.
+        descriptor = os.open(where, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(descriptor, f"{line}\n".encode())
+        os.close(descriptor)
+
+    def take_gpu(self) -> None:
+        if not (path := os.environ.get("MMD_FAKE_GPU")):
+            return
+        self.gpu = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self.gpu, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.log("overlap")
+
+    def leave_gpu(self) -> None:
+        if self.gpu >= 0:
+            os.close(self.gpu)
+            self.gpu = -1
+
+
+def install_fake_llama_server(directory: Path) -> Path:
+    """Put an executable `llama-server` that is this engine into `directory`, for a test's PATH."""
+    program = directory / "llama-server"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{os.path.abspath(__file__)}" "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def main(argv: list[str]) -> None:
+    options = parse(argv)
+    if "--version" in options:
+        print(VERSION, file=sys.stderr)
+    elif "--usage" in options:
+        print(HELP)
+    elif "--model" not in options:
+        fail("error: a model is needed: -m FNAME (the real one would start as a router)")
+    else:
+        Engine(options).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

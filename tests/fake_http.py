@@ -1,0 +1,268 @@
+"""llama-server's HTTP API over plain sockets, one thread for each connection: what `fake_engine` answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+
+TYPE_CHECKING = False  # see fake_engine
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from tests.fake_engine import Engine
+
+_TASKS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank")
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}
+
+
+class Api:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.ready = threading.Event()
+        self.awake = threading.Event()
+        self.awake.set()
+        self.idle = threading.Condition()  # guards in_flight
+        self.in_flight = 0
+        self.served = 0
+
+    def accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return  # closed: the engine is terminating
+            threading.Thread(target=self.converse, args=(connection,), daemon=True).start()
+
+    def converse(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as reader:
+            try:
+                while (request := read_request(reader)) and self.answer(connection, *request):
+                    pass
+            except OSError:
+                return  # the client went away
+
+    def drain(self) -> None:
+        """Streams end at their next chunk; other answers are waited for, however long they take."""
+        with self.idle:
+            self.idle.wait_for(lambda: self.in_flight == 0)
+
+    def answer(self, connection: socket.socket, method: str, path: str, body: bytes) -> bool:
+        """Whether the connection stays open: the real one closes it after every error."""
+        if not self.ready.is_set():
+            return send_error(connection, 503, "Loading model", "unavailable_error")
+        with self.idle:
+            self.in_flight += 1
+        try:
+            return self.route(connection, method, path.partition("?")[0], body)
+        finally:
+            with self.idle:
+                self.in_flight -= 1
+                self.idle.notify_all()
+
+    def route(self, connection: socket.socket, method: str, path: str, body: bytes) -> bool:
+        if method == "POST" and path in _TASKS:
+            return self.serve(connection, path, body)
+        if self.engine.behaviour.can_sleep and path in ("/sleep", "/wake_up", "/is_sleeping"):
+            return self.change_sleep(connection, path)
+        match method, path:
+            case "GET", "/health" | "/v1/health":
+                return send_json(connection, {"status": "ok"})
+            case "GET", "/props":
+                return send_json(
+                    connection, {"model_alias": self.engine.alias, "model_path": self.engine.model}
+                )
+            case "GET", "/v1/models" | "/models":
+                return send_json(
+                    connection, {"object": "list", "data": [{"id": self.engine.alias, "object": "model"}]}
+                )
+            case "GET", "/metrics":
+                return self.metrics(connection)
+            case _:
+                return send_error(connection, 404, "File Not Found", "not_found_error")
+
+    def metrics(self, connection: socket.socket) -> bool:
+        if "--metrics" not in self.engine.options:
+            return unsupported(connection, "This server does not support metrics endpoint.")
+        text = f"# TYPE llamacpp:requests_total counter\nllamacpp:requests_total {self.served}\n"
+        return send(connection, 200, "text/plain; version=0.0.4", text.encode())
+
+    def change_sleep(self, connection: socket.socket, path: str) -> bool:
+        if path == "/sleep":
+            if self.engine.behaviour.hang_in_sleep:
+                hang()
+            self.awake.clear()
+            self.engine.leave_gpu()
+            self.engine.log("sleep")
+        elif path == "/wake_up":
+            self.engine.take_gpu()
+            self.engine.log("wake")
+            self.awake.set()
+        return send_json(connection, {"is_sleeping": not self.awake.is_set()})
+
+    # -- the tasks
+
+    def serve(self, connection: socket.socket, task: str, body: bytes) -> bool:
+        try:
+            asked = json.loads(body)
+        except ValueError:
+            return send_error(connection, 400, "parse error", "invalid_request_error")
+        self.awake.wait()  # as with vLLM, a request to a sleeping engine hangs
+        self.engine.log("request")
+        self.served += 1
+        if self.engine.behaviour.die_on_request:
+            self.engine.die()
+        if self.engine.behaviour.hang_on_request:
+            hang()
+        if task == "/v1/embeddings":
+            return self.embed(connection, asked)
+        if task == "/v1/rerank":
+            return self.rerank(connection, asked)
+        is_chat = task == "/v1/chat/completions"
+        return (self.stream if asked.get("stream") else self.generate)(connection, is_chat)
+
+    def pieces(self) -> Iterator[str]:
+        """The answer, the same every time, naming the alias: "a-0 a-1 a-2 "."""
+        for number in range(self.engine.behaviour.chunks):
+            time.sleep(self.engine.behaviour.chunk_seconds)
+            yield f"{self.engine.alias}-{number} "
+
+    def record(self, kind: str, choice: dict[str, object]) -> dict[str, object]:
+        about = {
+            "id": "chatcmpl-fake",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self.engine.alias,
+        }
+        return {"choices": [{"index": 0} | choice]} | about
+
+    def generate(self, connection: socket.socket, is_chat: bool) -> bool:
+        text = "".join(self.pieces())
+        said: dict[str, object] = (
+            {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text}
+        )
+        kind = "chat.completion" if is_chat else "text_completion"
+        tokens = self.engine.behaviour.chunks
+        usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
+        return send_json(connection, self.record(kind, said | {"finish_reason": "stop"}) | {"usage": usage})
+
+    def stream(self, connection: socket.socket, is_chat: bool) -> bool:
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\nKeep-Alive: timeout=5, max=100\r\n\r\n"
+        )
+        kind = "chat.completion.chunk" if is_chat else "text_completion"
+
+        def say(said: dict[str, object], finish_reason: str | None) -> None:
+            event = self.record(kind, said | {"finish_reason": finish_reason})
+            send_chunk(connection, f"data: {json.dumps(event)}\n\n")
+
+        if is_chat:
+            say({"delta": {"role": "assistant", "content": None}}, None)
+        for text in self.pieces():
+            if self.engine.terminating.is_set():
+                return False
+            say({"delta": {"content": text}} if is_chat else {"text": text}, None)
+        say({"delta": {}} if is_chat else {"text": ""}, "stop")
+        send_chunk(connection, "data: [DONE]\n\n")
+        connection.sendall(b"0\r\n\r\n")
+        return True
+
+    def embed(self, connection: socket.socket, asked: dict[str, object]) -> bool:
+        if "--embeddings" not in self.engine.options:
+            return unsupported(
+                connection, "This server does not support embeddings. Start it with `--embeddings`"
+            )
+        texts = asked.get("input")
+        texts = texts if isinstance(texts, list) else [texts]
+        data = [
+            {"object": "embedding", "index": index, "embedding": vector(f"{self.engine.alias}:{text}")}
+            for index, text in enumerate(texts)
+        ]
+        usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+        return send_json(
+            connection, {"object": "list", "model": self.engine.alias, "data": data, "usage": usage}
+        )
+
+    def rerank(self, connection: socket.socket, asked: dict[str, object]) -> bool:
+        if "--reranking" not in self.engine.options:
+            return unsupported(
+                connection, "This server does not support reranking. Start it with `--reranking`"
+            )
+        documents = asked.get("documents")
+        if not isinstance(documents, list):
+            return send_error(connection, 400, '"documents" must be an array', "invalid_request_error")
+        results = [{"index": index, "relevance_score": -float(index)} for index in range(len(documents))]
+        return send_json(connection, {"object": "list", "model": self.engine.alias, "results": results})
+
+
+def hang() -> None:
+    threading.Event().wait()
+
+
+def vector(text: str) -> list[float]:
+    """Eight numbers of length one that follow from the text alone."""
+    data = text.encode()
+    sums = [1.0 + sum(data[offset::8]) for offset in range(8)]
+    length = sum(value * value for value in sums) ** 0.5
+    return [value / length for value in sums]
+
+
+# -- HTTP
+
+
+def read_request(reader: BinaryIO) -> tuple[str, str, bytes] | None:
+    """Method, target and body of the next request; None where the client closed instead."""
+    head = reader.readline().split()
+    if len(head) != 3:
+        return None
+    length, chunked = 0, False
+    while (line := reader.readline().strip().lower()) != b"":
+        name, _, value = line.partition(b":")
+        if name == b"content-length":
+            length = int(value)
+        chunked = chunked or (name == b"transfer-encoding" and b"chunked" in value)
+    body = read_chunked(reader) if chunked else reader.read(length)
+    return head[0].decode(), head[1].decode(), body
+
+
+def read_chunked(reader: BinaryIO) -> bytes:
+    body = b""
+    while length := int(reader.readline().partition(b";")[0], 16):
+        body += reader.read(length)
+        reader.readline()
+    reader.readline()
+    return body
+
+
+def send_json(connection: socket.socket, record: dict[str, object], status: int = 200) -> bool:
+    return send(connection, status, "application/json; charset=utf-8", json.dumps(record).encode())
+
+
+def send_error(connection: socket.socket, status: int, message: str, kind: str) -> bool:
+    return send_json(connection, {"error": {"message": message, "type": kind, "code": status}}, status)
+
+
+def unsupported(connection: socket.socket, message: str) -> bool:
+    return send_error(connection, 501, message, "not_supported_error")
+
+
+def send(connection: socket.socket, status: int, content_type: str, body: bytes) -> bool:
+    fate = "Keep-Alive: timeout=5, max=100" if status < 400 else "Connection: close"
+    head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nServer: llama.cpp\r\n{fate}\r\n"
+    head += f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return status < 400
+
+
+def send_chunk(connection: socket.socket, text: str) -> None:
+    data = text.encode()
+    connection.sendall(f"{len(data):x}\r\n".encode() + data + b"\r\n")

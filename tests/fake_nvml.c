@@ -1,0 +1,112 @@
+/* A stand-in for NVIDIA's libnvidia-ml.so.1, with the functions that mmd/machine.py needs.
+ *
+ * The file named by MMD_FAKE_NVML is read at each call. A line "init CODE" makes nvmlInit fail with that code. Each other
+ * line is a GPU, in order: "USED_BYTES [PID:BYTES ...]", where BYTES of "-" is "the driver does not tell".
+ *
+ *     cc -shared -fPIC -o libnvidia-ml.so.1 fake_nvml.c
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, MAX_GPUS = 2, LINE = 4096 };
+
+typedef struct { unsigned long long total, free, used; } Memory;
+typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } Process;
+
+static const struct { const char *name, *uuid; unsigned long long total; int major, minor; } CARDS[MAX_GPUS] = {
+    {"NVIDIA GeForce RTX 4070", "GPU-00000000-0000-0000-0000-000000004070", 12878610432ULL, 8, 9},
+    {"NVIDIA GeForce RTX 3090", "GPU-00000000-0000-0000-0000-000000003090", 25769803776ULL, 8, 6},
+};
+
+/* The line of GPU `wanted` into `line`; returns how many GPUs there are. `init` receives an init code. */
+static unsigned read_state(unsigned wanted, char *line, int *init) {
+    const char *path = getenv("MMD_FAKE_NVML");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    char current[LINE];
+    unsigned count = 0;
+    while (file && count < MAX_GPUS && fgets(current, sizeof current, file)) {
+        if (sscanf(current, "init %d", init) == 1)
+            continue;
+        if (count++ == wanted)
+            strcpy(line, current);
+    }
+    if (file)
+        fclose(file);
+    return count;
+}
+
+static unsigned index_of(void *handle) { return (unsigned)((size_t)handle - 1); }
+
+static int copy(char *target, unsigned length, const char *text) {
+    return snprintf(target, length, "%s", text) < (int)length ? SUCCESS : INSUFFICIENT_SIZE;
+}
+
+int nvmlInitWithFlags(unsigned flags) {
+    char line[LINE];
+    int init = SUCCESS;
+    (void)flags;
+    read_state(0, line, &init);
+    return init;
+}
+
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+int nvmlShutdown(void) { return SUCCESS; }
+const char *nvmlErrorString(int code) { return code == 18 ? "Driver/library version mismatch" : "Unknown Error"; }
+int nvmlSystemGetDriverVersion(char *text, unsigned length) { return copy(text, length, "580.95.05"); }
+
+int nvmlDeviceGetCount_v2(unsigned *count) {
+    char line[LINE];
+    int init;
+    *count = read_state(0, line, &init);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
+    if (index >= MAX_GPUS)
+        return INVALID_ARGUMENT;
+    *handle = (void *)((size_t)index + 1);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetName(void *gpu, char *text, unsigned length) { return copy(text, length, CARDS[index_of(gpu)].name); }
+int nvmlDeviceGetUUID(void *gpu, char *text, unsigned length) { return copy(text, length, CARDS[index_of(gpu)].uuid); }
+
+int nvmlDeviceGetCudaComputeCapability(void *gpu, int *major, int *minor) {
+    *major = CARDS[index_of(gpu)].major;
+    *minor = CARDS[index_of(gpu)].minor;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMemoryInfo(void *gpu, Memory *memory) {
+    char line[LINE] = "0";
+    int init;
+    read_state(index_of(gpu), line, &init);
+    memory->total = CARDS[index_of(gpu)].total;
+    memory->used = strtoull(line, NULL, 10);
+    memory->free = memory->total - memory->used;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *gpu, unsigned *count, Process *processes) {
+    char line[LINE] = "0", bytes[32];
+    unsigned found = 0, room = *count;
+    int init;
+    read_state(index_of(gpu), line, &init);
+    strtok(line, " \n");
+    for (char *word = strtok(NULL, " \n"); word; word = strtok(NULL, " \n"), found++) {
+        unsigned pid;
+        if (sscanf(word, "%u:%31s", &pid, bytes) != 2)
+            return INVALID_ARGUMENT;
+        if (processes && found < room)
+            processes[found] = (Process){pid, *bytes == '-' ? ~0ULL : strtoull(bytes, NULL, 10), ~0U, ~0U};
+    }
+    *count = found;
+    return found > room ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
+/* As on WSL. */
+int nvmlDeviceGetGraphicsRunningProcesses_v3(void *gpu, unsigned *count, Process *processes) {
+    (void)gpu, (void)count, (void)processes;
+    return NOT_SUPPORTED;
+}
