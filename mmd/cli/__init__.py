@@ -1,0 +1,47 @@
+"""The command line: verbs and words for people. What is data goes to stdout, what is talk to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from mmd.errors import MmdError, outcome
+
+
+def main() -> NoReturn:
+    """The edge: whatever goes wrong becomes two lines and an exit status."""
+    from mmd.cli.verbs import mmd
+
+    status = 0
+    try:
+        # Click gives back the status of --help and the like; a verb gives back None.
+        status = mmd.main(prog_name="mmd", standalone_mode=False) or 0
+    except MmdError as error:
+        _complain(error.message, error.hint)
+        status = outcome(error).exit_status
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        status = 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "mmd"
+        _complain(error.format_message(), f"{command} --help")
+        status = 2
+    except click.ClickException as error:
+        _complain(error.format_message(), "mmd --help")
+        status = 1
+    except BrokenPipeError:
+        # `mmd list | head`: whoever read has seen enough. Python must not complain about it at exit, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        status = 130
+    sys.exit(status)
+
+
+def _complain(message: str, hint: str) -> None:
+    """What is, then what to do."""
+    click.echo(click.style("mmd: ", bold=True) + message, err=True)
+    click.echo(click.style("  → ", dim=True) + hint, err=True)

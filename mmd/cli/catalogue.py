@@ -1,0 +1,157 @@
+"""Verbs about what there is: add, list, show, remove."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.text import count, gib, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from mmd.plan.launch import Launch
+    from mmd.plan.residency import Residency
+    from mmd.registry.record import Model
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--id", "model_id", metavar="ID", help="The name to give it; else one is made from its own.")
+@parameters.as_json
+def add(path: Path, model_id: str | None, as_json: bool) -> None:
+    """Register a model file or folder that is on this machine."""
+    from mmd.control.present import model_json
+    from mmd.plan.residency import Residency
+    from mmd.registry.store import Registry
+
+    model = Registry().add(path, id=model_id)
+    if as_json:
+        print_json(model_json(model, Residency.ABSENT, None))
+        return
+    click.echo(model.id)
+    say(f"{_summary(model)}; start it with: mmd activate {model.id}")
+
+
+@click.command("list")
+@parameters.as_json
+def list_models(as_json: bool) -> None:
+    """Registered models, and where each is."""
+    from mmd.control.present import models_json
+    from mmd.registry.store import Registry
+
+    models = Registry().all()
+    residencies, active = asyncio.run(_residencies())
+    rows = models_json(models, residencies, active)
+    if as_json:
+        print_json(rows)
+    elif rows:
+        table = [
+            (row["id"], row["type"], row["quant"], gib(row["vram_bytes"]), _tokens(row["context"]), row["status"])
+            for row in rows
+        ]
+        print_table(("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS"), table)
+    else:
+        say("No model is registered yet. Add one that is on this machine: mmd add PATH")
+
+
+@click.command()
+@parameters.model_id
+@click.option(
+    "--machine",
+    "machine_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Plan for the machine in this JSON snapshot.",
+)
+@click.option("--units", is_flag=True, help="Print the two units as unit files instead.")
+@parameters.as_json
+def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
+    """What a model is, whether it fits, the exact command and the reason for each flag."""
+    from mmd.control.controller import plan_launch, unit_hooks
+    from mmd.control.present import launch_json, model_json
+    from mmd.machine import load_machine, read_machine
+    from mmd.plan.fit import budget_bytes
+    from mmd.plan.residency import Residency
+    from mmd.registry.store import Registry
+    from mmd.settings import read_settings
+    from mmd.units.spec import engine_spec, token_spec
+
+    model = Registry().get(model_id)
+    machine = load_machine(machine_file) if machine_file else read_machine()
+    launch = plan_launch(model, machine, read_settings())
+    if units:
+        hooks = unit_hooks()
+        for spec in (token_spec(launch, hooks, ()), engine_spec(launch, hooks)):
+            click.echo(f"# {spec.name}\n{spec.text()}")
+    elif as_json:
+        residencies, active = asyncio.run(_residencies())
+        here = residencies.get(model_id, Residency.ABSENT)
+        print_json(model_json(model, here, active) | {"files": model.files, "launch": launch_json(launch)})
+    else:
+        _print_model(model, launch, budget_bytes(machine))
+
+
+@click.command()
+@parameters.model_id
+def remove(model_id: str) -> None:
+    """Forget a model; its engine is stopped, its files stay."""
+    from mmd.control.controller import Controller
+
+    async def work() -> Model:
+        async with Controller() as controller:
+            return await controller.remove(model_id)
+
+    model = asyncio.run(work())
+    say(f"{model.id} is forgotten; its files stay: {model.path}")
+
+
+async def _residencies() -> tuple[dict[str, Residency], str | None]:
+    """Where each model is, and who is active; nobody where there is no user manager to run anything."""
+    from mmd.errors import ManagerUnreachable
+    from mmd.plan.residency import Residency, residency
+    from mmd.plan.swap import holder
+    from mmd.units.bus import Manager
+    from mmd.units.watch import read_pairs
+
+    try:
+        async with await Manager.connect() as manager:
+            pairs = await read_pairs(manager)
+    except ManagerUnreachable as error:
+        say(f"{error.message} What runs is not known.")
+        return {}, None
+    where = {model_id: residency(pair) for model_id, pair in pairs.items()}
+    held_by = holder(pairs)
+    return where, held_by if held_by and where[held_by] is Residency.RESIDENT else None
+
+
+def _summary(model: Model) -> str:
+    facts = model.facts
+    return f"{facts.type} · {facts.format} {facts.quant} · {count(facts.parameters)} · {gib(facts.weights_bytes)}"
+
+
+def _tokens(context: int) -> str:
+    return str(context) if context else "-"
+
+
+def _print_model(model: Model, launch: Launch, has_bytes: int) -> None:
+    facts = model.facts
+    click.secho(model.id, bold=True)
+    for name, value in (
+        ("is", _summary(model)),
+        ("architecture", facts.architecture),
+        ("trained for", f"{facts.context_length} tokens" if facts.context_length else "not said in the file"),
+        ("file", model.path if len(model.files) == 1 else f"{model.path} and {len(model.files) - 1} more"),
+        ("needs", f"{gib(launch.needs_bytes)} at least, of {gib(has_bytes)} that this machine has for models"),
+        ("engine", launch.title),
+        ("unit", f"mmd-model@{model.id}.service"),
+    ):
+        click.echo(f"  {name:<13} {value}")
+    click.echo("\n" + shlex.join(launch.argv) + "\n")
+    width = max(len(" ".join(flag.words) or flag.subject) for flag in launch.flags if len(flag.words) != 2)
+    for flag in launch.flags:
+        name = flag.subject if not flag.words or len(flag.words[-1]) > width else " ".join(flag.words)
+        click.echo(f"  {name:<{width}}  {flag.reason}")

@@ -1,0 +1,37 @@
+"""Parameters that several verbs share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
+    """The id of a registered model; completes to those there are."""
+
+    name = "id"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from mmd.errors import MmdError
+        from mmd.registry.store import Registry
+
+        try:
+            models = Registry().all()
+        except MmdError:
+            return []  # a completion has nowhere to say what is wrong; the verb itself will
+        return [
+            CompletionItem(model.id, help=f"{model.facts.type} {model.facts.quant}")
+            for model in models
+            if model.id.startswith(incomplete)
+        ]
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+model_id = click.argument("model_id", metavar="ID", type=ModelId())
+some_model_id = click.argument("model_id", metavar="[ID]", type=ModelId(), required=False)

@@ -1,0 +1,134 @@
+"""Verbs about what runs: activate, sleep, stop, status, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.text import gib, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from mmd.control.status import Status
+    from mmd.control.swap import Activation
+
+
+@click.command()
+@parameters.model_id
+@parameters.as_json
+def activate(model_id: str, as_json: bool) -> None:
+    """Make a model resident; whoever has the GPU goes first. Returns when it answers."""
+    from mmd.cli.progress import shown_while_loading
+    from mmd.control.controller import Controller
+
+    async def work() -> Activation:
+        async with Controller() as controller:
+            return await shown_while_loading(model_id, controller.activate(model_id))
+
+    try:
+        done = asyncio.run(work())
+    except KeyboardInterrupt:
+        say(f"\nsystemd goes on loading {model_id}. Follow it: mmd status; end it: mmd stop {model_id}")
+        raise
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(asdict(done))
+    elif done.evicted:
+        say(f"{model_id} is resident after {done.seconds:.1f} s; {done.evicted} went")
+    else:
+        say(f"{model_id} is resident" + ("" if done.why == "it is resident" else f" after {done.seconds:.1f} s"))
+
+
+@click.command()
+@parameters.some_model_id
+def sleep(model_id: str | None) -> None:
+    """Take the GPU from a model: it sleeps in RAM, or is stopped if its engine cannot sleep."""
+    from mmd.control.controller import Controller
+
+    async def work() -> tuple[str, ...]:
+        async with Controller() as controller:
+            return await controller.sleep(model_id)
+
+    _say_ended(asyncio.run(work()), model_id, "no longer has the GPU", "Nobody has the GPU.")
+
+
+@click.command()
+@parameters.some_model_id
+def stop(model_id: str | None) -> None:
+    """End a model's engine, or all of them."""
+    from mmd.control.controller import Controller
+
+    async def work() -> tuple[str, ...]:
+        async with Controller() as controller:
+            return await controller.stop(model_id)
+
+    _say_ended(asyncio.run(work()), model_id, "is stopped", "Nothing runs.")
+
+
+@click.command()
+@parameters.as_json
+def status(as_json: bool) -> None:
+    """Who is resident, who sleeps, who loads, who failed, and what memory is left."""
+    from mmd.control.present import status_json
+    from mmd.control.status import read_status
+    from mmd.units.bus import Manager
+
+    async def work() -> Status:
+        async with await Manager.connect() as manager:
+            return await read_status(manager)
+
+    now = asyncio.run(work())
+    if as_json:
+        print_json(status_json(now))
+    else:
+        _print_status(now)
+
+
+@click.command()
+@parameters.model_id
+@click.option("-f", "--follow", is_flag=True, help="Go on as new lines come.")
+@click.option("-n", "--lines", default=100, show_default=True, metavar="N", help="How many of the newest lines.")
+def logs(model_id: str, follow: bool, lines: int) -> None:
+    """What a model's engine said, from the journal."""
+    from mmd.errors import MmdError
+    from mmd.registry.store import Registry
+
+    Registry().get(model_id)
+    journalctl = shutil.which("journalctl")
+    if journalctl is None:
+        raise MmdError(
+            "There is no journalctl on PATH, so the journal cannot be read.", hint="sudo apt install systemd"
+        )
+    # By identifier and of the whole journal: root's lines are not in a user's file.
+    words = [journalctl, "--quiet", f"--identifier={model_id}", f"--lines={lines}"]
+    os.execv(journalctl, words + (["--follow"] if follow else []))
+
+
+def _say_ended(ended: tuple[str, ...], asked: str | None, done: str, nothing: str) -> None:
+    if ended:
+        say("\n".join(f"{model_id} {done}" for model_id in ended))
+    else:
+        say(f"{asked} does not run." if asked else nothing)
+
+
+def _print_status(now: Status) -> None:
+    rows = [(model_id, "active" if model_id == now.active else "resident", "answers") for model_id in now.resident]
+    rows += [(one.id, "starting", f"for {one.seconds:.1f} s") for one in now.starting]
+    rows += [(one.id, "sleeping", f"level {one.level}, {gib(one.ram_bytes)} of RAM") for one in now.sleeping]
+    rows += [(one.id, "failed", f"{one.reason}; mmd logs {one.id}") for one in now.failed]
+    if rows:
+        print_table(("MODEL", "STATUS", ""), rows)
+    else:
+        say("No model runs. Start one: mmd activate ID")
+    memory = now.resources
+    click.echo()
+    for gpu in memory.gpus:
+        click.echo(f"{gpu.name}: {gib(gpu.used_bytes)} of {gib(gpu.total_bytes)} used")
+    if not memory.gpus:
+        click.echo("No GPU: models run on the CPU")
+    click.echo(f"RAM: {gib(memory.ram.used_bytes)} of {gib(memory.ram.total_bytes)} used")

@@ -1,0 +1,43 @@
+"""The verbs and their order in `mmd --help`. Each module imports what it works with inside its verbs."""
+
+from __future__ import annotations
+
+import click
+
+from mmd import __version__
+from mmd.cli import catalogue, running, service
+
+
+class _InOrder(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mmd", message="%(prog)s %(version)s")
+def mmd() -> None:
+    """Local language models as systemd user units, one resident on the GPU at a time.
+
+    \b
+      mmd add model.gguf      register a file that is here
+      mmd activate model      load it; whoever has the GPU goes first
+      curl http://127.0.0.1:8000/v1/models      after: mmd install
+
+    Look inside with: systemctl --user status 'mmd-*'
+    """
+
+
+for _verb in (
+    catalogue.add,
+    catalogue.list_models,
+    catalogue.show,
+    catalogue.remove,
+    running.activate,
+    running.sleep,
+    running.stop,
+    running.status,
+    running.logs,
+    service.install,
+    service.gateway,
+):
+    mmd.add_command(_verb)

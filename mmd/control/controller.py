@@ -1,0 +1,155 @@
+"""The few things one can ask of mmd. The CLI, the gateway and the Python API call these and nothing below."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mmd import engines
+from mmd.control import swap
+from mmd.control.status import Status, read_status
+from mmd.errors import BadModelFile
+from mmd.machine import Machine, read_machine
+from mmd.paths import engine_socket
+from mmd.plan.choose import Overrides, choose
+from mmd.plan.launch import Launch
+from mmd.plan.residency import Residency, residency
+from mmd.plan.swap import holder
+from mmd.registry.record import Model
+from mmd.registry.store import Registry, missing_files
+from mmd.settings import Settings, read_settings
+from mmd.units.bus import Manager
+from mmd.units.names import engine_unit, token_unit
+from mmd.units.spec import Hooks
+from mmd.units.watch import Pairs, read_pairs
+
+
+def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
+    """How a registered model would run on a machine with the engines that are installed here. Touches nothing.
+
+    Raises EngineMissing, DoesNotFit, and BadModelFile where its files are gone.
+    """
+    gone = missing_files(model)
+    if gone:
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        raise BadModelFile(
+            f"{model.id} is registered, but its file is gone: {gone[0]}{more}.",
+            hint=f"mmd remove {model.id}   # or put the file back; then: mmd add PATH",
+        )
+    laid_down = settings.model(model.id)
+    overrides = Overrides(
+        engine=laid_down["engine"],
+        context=laid_down["context"],
+        ready_seconds=laid_down["ready_seconds"],
+        arguments=tuple(laid_down["arguments"]),
+    )
+    place = settings["engines.llama-server"]
+    return choose(
+        model,
+        machine,
+        engines.installed({} if place is None else {"llama-server": place}),
+        socket=str(engine_socket(model.id)),
+        overrides=overrides,
+        projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
+    )
+
+
+def unit_hooks() -> Hooks:
+    """The programs beside the engine, run by the Python that runs mmd: isolated, and without site packages."""
+    folder = Path(__file__).parent.parent / "hooks"
+
+    def hook(name: str) -> tuple[str, ...]:
+        return (sys.executable, "-I", "-S", str(folder / f"{name}.py"))
+
+    return Hooks(
+        ready=hook("ready"),
+        wake=hook("wake"),
+        release=hook("release"),
+        systemctl=shutil.which("systemctl") or "/usr/bin/systemctl",
+        nothing=shutil.which("true") or "/bin/true",
+    )
+
+
+class Controller:
+    """mmd over one connection to the user manager. Use it as an async context manager.
+
+    `machine` is read once: what a launch depends on (totals, devices) does not change while a process lives.
+    """
+
+    def __init__(self, *, registry: Registry | None = None, machine: Callable[[], Machine] = read_machine) -> None:
+        self.registry = registry or Registry()
+        self.settings = read_settings()
+        self._read_machine = machine
+        self._machine: Machine | None = None
+        self._hooks = unit_hooks()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.manager = await self._stack.enter_async_context(await Manager.connect())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def launch(self, model_id: str) -> Launch:
+        """How the model would be started now. Raises NoSuchModel and what `plan_launch` raises."""
+        if self._machine is None:
+            self._machine = self._read_machine()
+        return plan_launch(self.registry.get(model_id), self._machine, self.settings)
+
+    async def status(self) -> Status:
+        return await read_status(self.manager)
+
+    async def residencies(self) -> Mapping[str, Residency]:
+        """Where each model is that has a unit; the others are absent."""
+        return {model_id: residency(pair) for model_id, pair in (await read_pairs(self.manager)).items()}
+
+    async def activate(self, model_id: str) -> swap.Activation:
+        """Make a model resident; returns when it answers. Refuses before anybody is evicted."""
+        return await swap.activate(self.manager, self.launch(model_id), self._hooks, self.launch)
+
+    async def sleep(self, model_id: str | None = None) -> tuple[str, ...]:
+        """Take the GPU from a model, or from whoever has it: it sleeps if its engine can, else it is stopped.
+        Returns who had it.
+        """
+        pairs = await read_pairs(self.manager)
+        if model_id is None:
+            model_id = holder(pairs)
+        else:
+            self.registry.get(model_id)
+        if model_id is None or model_id not in pairs or not pairs[model_id].holds_gpu:
+            return ()
+        token = token_unit(model_id)
+        await self.manager.run_job(token, self.manager.stop(token))
+        return (model_id,)
+
+    async def stop(self, model_id: str | None = None) -> tuple[str, ...]:
+        """End a model's engine, or everybody's. Returns whose."""
+        pairs = await read_pairs(self.manager)
+        if model_id is not None and model_id not in pairs:
+            self.registry.get(model_id)
+        ended = tuple(name for name, pair in sorted(pairs.items()) if model_id in (None, name) and _is_up(pairs, name))
+        for name in ended:
+            # The engine goes first by the order of the pair; its token has nothing left to release then.
+            engine = engine_unit(name)
+            await self.manager.stop(token_unit(name))
+            await self.manager.run_job(engine, self.manager.stop(engine))
+            await self.manager.reset_failed(engine)
+        return ended
+
+    async def remove(self, model_id: str) -> Model:
+        """Forget a model, and end its engine first; its files stay."""
+        self.registry.get(model_id)
+        await self.stop(model_id)
+        return self.registry.remove(model_id)
+
+
+def _is_up(pairs: Pairs, model_id: str) -> bool:
+    return residency(pairs[model_id]) is not Residency.ABSENT

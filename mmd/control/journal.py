@@ -1,0 +1,41 @@
+"""What an engine said: its last lines, from the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+_ASK_SECONDS = 10.0
+
+
+async def last_lines(model_id: str, *, since_us: int, count: int = 20) -> list[str]:
+    """The newest lines under the model's name since a wall-clock time in microseconds; none where there is no journal.
+
+    Asked of the whole journal that this user may read, not of `--user`: root's own lines are not in a user's file.
+    """
+    journalctl = shutil.which("journalctl")
+    if journalctl is None:
+        return []
+    words = (
+        "--quiet", "--no-pager", "--output=cat", f"--identifier={model_id}",
+        f"--since=@{since_us / 1_000_000:.6f}", f"--lines={count}",
+    )  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        journalctl, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(_ASK_SECONDS):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return []
+    return [line for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
+
+
+def telling_line(lines: list[str]) -> str:
+    """The line that most likely names the cause: the first that speaks of an error, as engines go from the cause to
+    its consequences; or the last of all.
+    """
+    errors = [line for line in lines if any(word in line.lower() for word in ("error", "failed", "cannot", "unable"))]
+    return errors[0].strip() if errors else lines[-1].strip() if lines else ""

@@ -1,0 +1,142 @@
+"""What runs, as one record that the CLI, the gateway and the Python API all show."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmd.plan.residency import Residency, residency
+from mmd.plan.swap import holder
+from mmd.units.names import engine_unit
+from mmd.units.watch import Pairs, read_pairs
+
+if TYPE_CHECKING:
+    from mmd.machine import Machine
+    from mmd.units.bus import Manager
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeping:
+    id: str
+    level: int
+    ram_bytes: int
+    wake_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    id: str
+    seconds: float
+    expected_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    used_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    name: str
+    uuid: str
+    used_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    vram: Memory  # summed over the GPUs; zeros on a machine without one
+    ram: Memory
+    gpus: tuple[GpuUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    active: str | None  # whose token is held; the model that answers when a request names none
+    resident: tuple[str, ...]
+    sleeping: tuple[Sleeping, ...]
+    starting: tuple[Starting, ...]
+    failed: tuple[Failed, ...]
+    resources: Resources
+
+
+async def read_status(manager: Manager) -> Status:
+    """What runs now, from the user manager; memory from NVML and the kernel."""
+    from mmd.machine import read_machine
+
+    pairs = await read_pairs(manager)
+    where = {model_id: residency(pair) for model_id, pair in sorted(pairs.items())}
+
+    def those(wanted: Residency) -> list[str]:
+        return [model_id for model_id, here in where.items() if here is wanted]
+
+    return Status(
+        active=_active(pairs, where),
+        resident=tuple(those(Residency.RESIDENT)),
+        sleeping=tuple([await _sleeping(manager, model_id) for model_id in those(Residency.ASLEEP)]),
+        starting=tuple([await _starting(manager, model_id) for model_id in those(Residency.STARTING)]),
+        failed=tuple([await _failed(manager, model_id) for model_id in those(Residency.FAILED)]),
+        resources=resources(read_machine()),
+    )
+
+
+def resources(machine: Machine) -> Resources:
+    gpus = tuple(GpuUse(gpu.name, gpu.uuid, gpu.total_bytes - gpu.free_bytes, gpu.total_bytes) for gpu in machine.gpus)
+    return Resources(
+        vram=Memory(sum(gpu.used_bytes for gpu in gpus), sum(gpu.total_bytes for gpu in gpus)),
+        ram=Memory(machine.ram_total_bytes - machine.ram_available_bytes, machine.ram_total_bytes),
+        gpus=gpus,
+    )
+
+
+def _active(pairs: Pairs, where: dict[str, Residency]) -> str | None:
+    """Who answers when a request names no model: the holder of the token, once it is up."""
+    held_by = holder(pairs)
+    return held_by if held_by is not None and where[held_by] is Residency.RESIDENT else None
+
+
+async def _sleeping(manager: Manager, model_id: str) -> Sleeping:
+    # What the kernel counts for the unit; "not set" is the largest number.
+    current = int((await manager.service(engine_unit(model_id)))["MemoryCurrent"])
+    return Sleeping(model_id, level=1, ram_bytes=0 if current == _NOT_SET else current, wake_seconds=None)
+
+
+async def _starting(manager: Manager, model_id: str) -> Starting:
+    began_us = int((await manager.unit(engine_unit(model_id)))["InactiveExitTimestampMonotonic"])
+    seconds = time.clock_gettime(time.CLOCK_MONOTONIC) - began_us / 1_000_000 if began_us else 0.0
+    return Starting(model_id, seconds=max(0.0, seconds), expected_seconds=None)
+
+
+async def _failed(manager: Manager, model_id: str) -> Failed:
+    service = await manager.service(engine_unit(model_id))
+    return Failed(model_id, reason=how_it_ended(str(service["Result"]), int(service["ExecMainStatus"])))
+
+
+def how_it_ended(result: str, status: int) -> str:
+    """A service's `Result` and `ExecMainStatus` as people say it."""
+    match result:
+        case "exit-code":
+            return f"the engine ended with status {status}" if status else "it was not ready in time"
+        case "signal" | "core-dump":
+            return f"the engine was killed by signal {status}"
+        case "oom-kill":
+            return "the engine was killed for want of memory"
+        case "timeout":
+            return "it was not ready in time"
+        case "start-limit-hit":
+            return "it failed too often in a row"
+        case "resources":
+            return "systemd could not start it"
+        case _:
+            return f"its start ended with {result!r}"
+
+
+_NOT_SET = 2**64 - 1

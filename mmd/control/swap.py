@@ -1,0 +1,153 @@
+"""A launch made resident: one decision, one D-Bus call, and the previous model back if it fails."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mmd.control.journal import last_lines, telling_line
+from mmd.control.status import how_it_ended
+from mmd.errors import EngineFailed, SwapSuperseded
+from mmd.paths import user_runtime_dir
+from mmd.plan.launch import Launch
+from mmd.plan.swap import Already, Begin, Join, comes_back, decide, holder
+from mmd.units.bus import Job, JobResult, Manager, NoSuchUnit, UnitExists
+from mmd.units.lock import planner_lock
+from mmd.units.names import engine_unit, token_unit
+from mmd.units.spec import FINGERPRINT, Hooks, engine_spec, fingerprint, token_spec
+from mmd.units.watch import Pairs, read_pairs
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """How an activation went: what was done and why, who went for it, and how long it took."""
+
+    model_id: str
+    why: str
+    evicted: str | None
+    seconds: float
+
+
+async def activate(manager: Manager, launch: Launch, hooks: Hooks, launch_of: Callable[[str], Launch]) -> Activation:
+    """Make `launch` resident; returns when it answers. `launch_of` chooses anew for the model that is to come back.
+
+    Raises EngineFailed, naming the cause and who is resident instead, and SwapSuperseded where another activation
+    took the GPU in between.
+    """
+    began = time.monotonic()
+    since_us = time.time_ns() // 1000
+    wanted = launch.model_id
+    async with planner_lock():
+        pairs = await read_pairs(manager)
+        step = decide(wanted, pairs, same_launch=await _same_launch(manager, launch, hooks, pairs))
+        if isinstance(step, Already):
+            return Activation(wanted, step.why, None, time.monotonic() - began)
+        previous = step.previous if isinstance(step, Begin) else None
+        job = await _submit(manager, launch, hooks, step)
+    goes = f"; {previous} goes" if previous else ""
+    _log.info("%s is activated: %s%s", wanted, step.why, goes, extra=_fields(wanted))
+    result = await job.result()
+    if result is JobResult.DONE:
+        return Activation(wanted, step.why, previous, time.monotonic() - began)
+    if result is JobResult.CANCELED and (superseded := await _superseded(manager, wanted)):
+        raise superseded
+    cause = await _cause(manager, wanted, since_us)
+    returned = await _bring_back(manager, wanted, previous, hooks, launch_of)
+    _log.warning("%s did not start: %s%s", wanted, cause, returned, extra=_fields(wanted))
+    raise EngineFailed(
+        f"{wanted} did not start: {cause}{returned}", hint=f"mmd logs {wanted}   # the engine's own words"
+    )
+
+
+async def _submit(manager: Manager, launch: Launch, hooks: Hooks, step: Begin | Join) -> Job:
+    """Carry out a step. Returns the job whose end is the activation's end."""
+    token, engine = token_unit(launch.model_id), engine_unit(launch.model_id)
+    if isinstance(step, Join):
+        return await manager.submit(engine, manager.start(token))
+    if step.forget:
+        await _forget(manager, launch.model_id)
+    await manager.reset_failed(engine)
+    if step.has_token:
+        return await manager.submit(token if step.wakes else engine, manager.start(token))
+    made = token_spec(launch, hooks, step.rivals)
+    if step.has_engine:
+        return await manager.submit(token if step.wakes else engine, manager.start_transient(made))
+    pair = made, engine_spec(launch, hooks)
+    try:
+        return await manager.submit(engine, manager.start_transient(*pair))
+    except UnitExists:
+        # Something outside mmd loaded the name between our look and our call.
+        await _forget(manager, launch.model_id)
+        return await manager.submit(engine, manager.start_transient(*pair))
+
+
+async def _forget(manager: Manager, model_id: str) -> None:
+    """Free the names of a model's units, which stay loaded while a rival's Conflicts= names the token."""
+    units = engine_unit(model_id), token_unit(model_id)
+    for unit in units:
+        await manager.run_job(unit, manager.stop(unit))
+        await manager.reset_failed(unit)
+        (user_runtime_dir() / "systemd/transient" / unit).unlink(missing_ok=True)
+    await manager.reload()
+
+
+async def _same_launch(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:
+    """Whether the model's loaded engine unit was made from an equal launch."""
+    pair = pairs.get(launch.model_id)
+    if pair is None or not pair.engine.loaded:
+        return False
+    environment = (await manager.service(engine_unit(launch.model_id)))["Environment"]
+    return f"{FINGERPRINT}={fingerprint(launch, hooks)}" in environment
+
+
+async def _superseded(manager: Manager, wanted: str) -> SwapSuperseded | None:
+    """Who came in between; None where its start was cancelled because it failed: a ready hook that gives up takes the
+    token down, and that the engine's own start job along.
+    """
+    winner = holder(await read_pairs(manager), besides=wanted)
+    if winner is None and await _result(manager, wanted) != "success":
+        return None
+    by = f"{winner} was asked for in between" if winner else "it was stopped in between"
+    return SwapSuperseded(f"{wanted} did not become resident: {by}.", hint=f"mmd activate {wanted}")
+
+
+async def _result(manager: Manager, model_id: str) -> str:
+    """How its engine's last run ended, in systemd's word."""
+    try:
+        return str((await manager.service(engine_unit(model_id)))["Result"])
+    except NoSuchUnit:
+        return "success"  # it was told to stop, and its unit is gone
+
+
+async def _bring_back(
+    manager: Manager, failed: str, previous: str | None, hooks: Hooks, launch_of: Callable[[str], Launch]
+) -> str:
+    """Give the GPU back to who had it. Says how that went, as the end of a sentence."""
+    async with planner_lock():
+        pairs = await read_pairs(manager)
+        if previous is None or not comes_back(previous, failed, pairs):
+            await manager.stop(token_unit(failed))  # or systemd would go on trying to restart it
+            return ""
+        launch = launch_of(previous)
+        step = decide(previous, pairs, same_launch=await _same_launch(manager, launch, hooks, pairs))
+        if isinstance(step, Already):
+            return f"; {previous} is still resident"
+        job = await _submit(manager, launch, hooks, step)
+    back = await job.result() is JobResult.DONE
+    return f"; {previous} is resident again" if back else f"; {previous} did not come back either"
+
+
+async def _cause(manager: Manager, model_id: str, since_us: int) -> str:
+    """What the engine died of, in its own words where it left any."""
+    service = await manager.service(engine_unit(model_id))
+    said = telling_line(await last_lines(model_id, since_us=since_us))
+    how = how_it_ended(str(service["Result"]), int(service["ExecMainStatus"]))
+    return f"{how}: {said}" if said else how
+
+
+def _fields(model_id: str) -> dict[str, str]:
+    return {"MMD_MODEL": model_id, "MMD_UNIT": engine_unit(model_id)}

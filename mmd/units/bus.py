@@ -1,0 +1,324 @@
+"""The systemd user manager over D-Bus: units, jobs, and nothing decided.
+
+Jobs are the only way a unit is started or stopped, and a job's result is the only thing believed: a unit's state
+read in between says nothing about the job that is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from mmd.errors import ManagerUnreachable, MmdError
+from mmd.paths import user_runtime_dir
+from mmd.units.names import PATTERNS, object_path, split, unit_of
+from mmd.units.spec import UnitSpec
+
+if TYPE_CHECKING:
+    from dbus_fast import Message
+    from dbus_fast.aio import MessageBus
+
+_SYSTEMD = "org.freedesktop.systemd1"
+_MANAGER = "org.freedesktop.systemd1.Manager"
+_PROPERTIES = "org.freedesktop.DBus.Properties"
+_REPLY_SECONDS = 30.0
+_JOB_CHECK_SECONDS = 2.0
+
+
+class JobResult(StrEnum):
+    """How a job ended, in systemd's words."""
+
+    DONE = "done"
+    CANCELED = "canceled"
+    TIMEOUT = "timeout"
+    FAILED = "failed"
+    DEPENDENCY = "dependency"
+    SKIPPED = "skipped"
+    UNKNOWN = "unknown"  # a word that a newer systemd added
+
+    @classmethod
+    def _missing_(cls, value: object) -> JobResult:
+        return cls.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One row of ListUnits."""
+
+    name: str
+    load_state: str
+    active_state: str
+    sub_state: str
+    job: str  # "start", "stop", "restart", …; "" where none is queued
+
+
+class BusError(MmdError):
+    """systemd answered with an error; `name` is its D-Bus name."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"systemd refused: {text}", hint="journalctl --user -n 20   # what the manager said")
+        self.name = name
+
+
+class UnitExists(BusError):
+    """StartTransientUnit on a name that is still loaded."""
+
+
+class NoSuchUnit(BusError):
+    """The unit is not loaded (any more)."""
+
+
+_ERRORS: dict[str, type[BusError]] = {
+    "org.freedesktop.systemd1.UnitExists": UnitExists,
+    "org.freedesktop.systemd1.NoSuchUnit": NoSuchUnit,
+}
+
+
+class Manager:
+    """A connection to the user manager. Use it as an async context manager."""
+
+    def __init__(self, bus: MessageBus) -> None:
+        self._bus = bus
+        self._jobs: set[Job] = set()
+        self._listeners: list[Callable[[str], None]] = []
+
+    @classmethod
+    async def connect(cls) -> Manager:
+        """Connect, and subscribe to job results before any job can be submitted. Raises ManagerUnreachable."""
+        from dbus_fast.aio import MessageBus
+
+        address = bus_address()
+        try:
+            bus = await MessageBus(bus_address=address).connect()
+        except (OSError, EOFError, ValueError) as error:
+            raise _unreachable(address, error) from error
+        manager = cls(bus)
+        bus.add_message_handler(manager._on_message)
+        try:
+            await manager._match(f"type='signal',sender='{_SYSTEMD}',interface='{_MANAGER}'")
+            await manager._call("Subscribe")
+        except MmdError as error:
+            bus.disconnect()
+            raise _unreachable(address, error) from error
+        return manager
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bus.disconnect()
+
+    # -- what runs
+
+    async def units(self, patterns: Sequence[str] = PATTERNS) -> tuple[Unit, ...]:
+        """Loaded units whose names match, the inactive ones included."""
+        (rows,) = await self._call("ListUnitsByPatterns", "asas", [[], list(patterns)])
+        return tuple(Unit(row[0], row[2], row[3], row[4], row[8]) for row in rows)
+
+    async def unit(self, name: str) -> dict[str, Any]:
+        """The properties all units have: `ActiveState`, `InactiveExitTimestampMonotonic`, `Job`, …"""
+        return await self._properties(name, "org.freedesktop.systemd1.Unit")
+
+    async def service(self, name: str) -> dict[str, Any]:
+        """The properties that only services have: `Result`, `ExecMainStatus`, `MainPID`, `Environment`, …"""
+        return await self._properties(name, "org.freedesktop.systemd1.Service")
+
+    # -- what changes
+
+    async def start_transient(self, unit: UnitSpec, *beside: UnitSpec) -> None:
+        """Make and start a unit, with others made in the same transaction, to be started only as it pulls them in.
+
+        Raises UnitExists where a name is still loaded.
+        """
+        others = [[spec.name, dbus_properties(spec)] for spec in beside]
+        body = [unit.name, "replace", dbus_properties(unit), others]
+        await self._call("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+
+    async def start(self, name: str) -> None:
+        await self._call("StartUnit", "ss", [name, "replace"])
+
+    async def stop(self, name: str) -> None:
+        """Stop a unit; one that is not loaded is stopped already."""
+        with suppress(NoSuchUnit):
+            await self._call("StopUnit", "ss", [name, "replace"])
+
+    async def kill(self, name: str, signal: int) -> None:
+        """Send a signal to every process of the unit; one that is not loaded has none."""
+        with suppress(NoSuchUnit):
+            await self._call("KillUnit", "ssi", [name, "all", signal])
+
+    async def reset_failed(self, name: str) -> None:
+        with suppress(NoSuchUnit):
+            await self._call("ResetFailedUnit", "s", [name])
+
+    async def reload(self) -> None:
+        await self._call("Reload")
+
+    async def enable(self, names: Iterable[str]) -> None:
+        await self._call("EnableUnitFiles", "asbb", [list(names), False, True])
+
+    async def disable(self, names: Iterable[str]) -> None:
+        await self._call("DisableUnitFiles", "asb", [list(names), False])
+
+    async def submit(self, unit: str, dispatch: Awaitable[None]) -> Job:
+        """Carry out `dispatch` and find the job that it queued on `unit`, which need not be the one the call names:
+        starting a token starts its engine.
+        """
+        job = Job(self, unit)
+        self._jobs.add(job)
+        try:
+            await dispatch
+            job.path = await self._queued_job(unit)
+        except BaseException:
+            self._jobs.discard(job)
+            raise
+        return job
+
+    async def run_job(self, unit: str, dispatch: Awaitable[None]) -> JobResult:
+        """Carry out `dispatch` and wait for the end of the job that it queued on `unit`."""
+        return await (await self.submit(unit, dispatch)).result()
+
+    # -- what happens
+
+    async def listen(self, listener: Callable[[str], None]) -> None:
+        """Have `listener` called with the name of each of our units whenever anything about it changes."""
+        await self._match(f"type='signal',sender='{_SYSTEMD}',path_namespace='/org/freedesktop/systemd1/unit'")
+        self._listeners.append(listener)
+
+    async def closed(self) -> None:
+        """Returns when the connection is gone, whatever ended it."""
+        with suppress(EOFError, OSError):
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
+
+    def _on_message(self, message: Message) -> None:
+        if message.member == "JobRemoved" and message.interface == _MANAGER:
+            _, path, unit, result = message.body
+            for job in self._jobs:
+                job.ended(unit, path, JobResult(result))
+            self._tell(unit)
+        elif message.member == "PropertiesChanged" and message.path:
+            self._tell(unit_of(message.path))
+
+    def _tell(self, unit: str) -> None:
+        if split(unit):
+            for listener in self._listeners:
+                listener(unit)
+
+    # -- plumbing
+
+    async def _queued_job(self, unit: str) -> str:
+        """The object path of the job queued on a unit, or ""."""
+        try:
+            (variant,) = await self._send(
+                _PROPERTIES, "Get", "ss", ["org.freedesktop.systemd1.Unit", "Job"], object_path(unit)
+            )
+        except NoSuchUnit:
+            return ""
+        number, path = variant.value
+        return str(path) if number else ""
+
+    async def _properties(self, name: str, interface: str) -> dict[str, Any]:
+        (values,) = await self._send(_PROPERTIES, "GetAll", "s", [interface], object_path(name))
+        return {key: variant.value for key, variant in values.items()}
+
+    async def _match(self, rule: str) -> None:
+        bus = "org.freedesktop.DBus"
+        await self._send(bus, "AddMatch", "s", [rule], "/org/freedesktop/DBus", destination=bus)
+
+    async def _call(self, member: str, signature: str = "", body: Sequence[Any] = ()) -> list[Any]:
+        return await self._send(_MANAGER, member, signature, body, "/org/freedesktop/systemd1")
+
+    async def _send(
+        self,
+        interface: str,
+        member: str,
+        signature: str,
+        body: Sequence[Any],
+        path: str,
+        destination: str = _SYSTEMD,
+    ) -> list[Any]:
+        from dbus_fast import Message, MessageType
+
+        message = Message(destination, path, interface, member, signature=signature, body=list(body))
+        try:
+            async with asyncio.timeout(_REPLY_SECONDS):
+                reply = await self._bus.call(message)
+        except (EOFError, OSError, TimeoutError) as error:
+            raise _unreachable(bus_address(), error) from error
+        if reply is None:
+            raise _unreachable(bus_address(), EOFError("the connection ended"))
+        if reply.message_type is MessageType.ERROR:
+            name = reply.error_name or ""
+            raise _ERRORS.get(name, BusError)(name, f"{member}: {reply.body[0] if reply.body else name}")
+        return reply.body
+
+
+class Job:
+    """A job that was queued on a unit. It listens from before the dispatch on: a job may end before the call that
+    queued it has answered.
+    """
+
+    def __init__(self, manager: Manager, unit: str) -> None:
+        self.path = ""
+        self._manager = manager
+        self._unit = unit
+        self._results: dict[str, JobResult] = {}
+        self._news = asyncio.Event()
+
+    def ended(self, unit: str, path: str, result: JobResult) -> None:
+        if unit == self._unit:
+            self._results[path] = result
+            self._news.set()
+
+    async def result(self) -> JobResult:
+        """Wait for the job's end. A job that had ended before it could be asked for is the last one that did."""
+        try:
+            if not self.path:
+                return next(reversed(self._results.values()), JobResult.DONE)
+            while self.path not in self._results:
+                self._news.clear()
+                try:
+                    async with asyncio.timeout(_JOB_CHECK_SECONDS):
+                        await self._news.wait()
+                except TimeoutError:
+                    # A manager that re-executes itself says nothing for a moment: look whether the job is still there.
+                    if self.path not in self._results and not await self._still_queued():
+                        return await self._settled()
+            return self._results[self.path]
+        finally:
+            self._manager._jobs.discard(self)
+
+    async def _still_queued(self) -> bool:
+        return await self._manager._queued_job(self._unit) == self.path
+
+    async def _settled(self) -> JobResult:
+        (unit,) = await self._manager.units([self._unit]) or (None,)
+        return JobResult.DONE if unit and unit.active_state == "active" else JobResult.FAILED
+
+
+def bus_address() -> str:
+    """The session bus, or the place where a user manager puts it."""
+    return os.environ.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path={user_runtime_dir()}/bus"
+
+
+def dbus_properties(spec: UnitSpec) -> list[list[Any]]:
+    """A spec's properties as D-Bus `a(sv)`."""
+    from dbus_fast import Variant
+
+    return [[name, Variant(signature, value)] for name, signature, value in spec.properties()]
+
+
+def _unreachable(address: str, error: BaseException) -> ManagerUnreachable:
+    reason = str(error) or type(error).__name__
+    return ManagerUnreachable(
+        f"No systemd user manager answers on {address}: {reason}",
+        hint="systemctl --user status   # log in as this user, or: loginctl enable-linger $USER",
+    )

@@ -1,0 +1,55 @@
+"""The planner's lock: whoever reads the units to decide, and submits, does both under it. Held for milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mmd.errors import MmdError, StorageFailed
+from mmd.paths import runtime_dir
+
+_WAIT_SECONDS = 20.0
+_TRY_SECONDS = 0.002
+
+
+@asynccontextmanager
+async def planner_lock() -> AsyncIterator[None]:
+    """Raises StorageFailed where the runtime folder cannot be made, MmdError where another holds on to the lock."""
+    path = runtime_dir() / ".lock"  # no model's id begins with a dot
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageFailed(
+            f"The runtime folder {path.parent} cannot be used: {error.strerror}.",
+            hint="echo $XDG_RUNTIME_DIR; systemctl --user status   # a login session has one of its own",
+        ) from error
+    try:
+        await _acquire(descriptor, path)
+        yield
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+async def _acquire(descriptor: int, path: Path) -> None:
+    try:
+        async with asyncio.timeout(_WAIT_SECONDS):
+            while not _try(descriptor):  # noqa: ASYNC110 a file lock cannot be awaited
+                await asyncio.sleep(_TRY_SECONDS)
+    except TimeoutError as error:
+        raise MmdError(
+            f"Another mmd has been deciding for {_WAIT_SECONDS:.0f} s and holds {path}.",
+            hint=f"fuser -v {path}   # who it is",
+        ) from error
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

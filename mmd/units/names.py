@@ -1,0 +1,40 @@
+"""Unit names: one template for engines, one for tokens, the model's id as the instance."""
+
+from __future__ import annotations
+
+import re
+
+SLICE = "mmd.slice"
+PATTERNS = ("mmd-model@*.service", "mmd-resident@*.service")
+
+_UNIT = re.compile(r"mmd-(model|resident)@(.+)\.service")
+
+
+def engine_unit(model_id: str) -> str:
+    """The service whose main process is the engine."""
+    return f"mmd-model@{model_id}.service"
+
+
+def token_unit(model_id: str) -> str:
+    """The service that, while active, lets the model use the GPU."""
+    return f"mmd-resident@{model_id}.service"
+
+
+def split(unit: str) -> tuple[str, str] | None:
+    """`("model" | "resident", id)`, or None where the unit is not one of ours."""
+    found = _UNIT.fullmatch(unit)
+    return (found[1], found[2]) if found else None
+
+
+def object_path(unit: str) -> str:
+    """The D-Bus object of a unit: every byte but ASCII letters and digits (and a leading digit) as _xx."""
+    label = "".join(
+        chr(byte) if chr(byte).isalpha() or (index and chr(byte).isdigit()) else f"_{byte:02x}"
+        for index, byte in enumerate(unit.encode("ascii"))
+    )
+    return f"/org/freedesktop/systemd1/unit/{label}"
+
+
+def unit_of(path: str) -> str:
+    """The unit that a D-Bus object is; the inverse of `object_path`."""
+    return re.sub(r"_([0-9a-f]{2})", lambda hexa: chr(int(hexa[1], 16)), path.rpartition("/")[2])

@@ -1,0 +1,229 @@
+"""A launch as two transient units: D-Bus properties for systemd, and the same as text for people.
+
+The engine is a service; the token is a service without a life of its own that is active while the model may use
+the GPU. `Conflicts=` between tokens is the lock, `BindsTo=` ties a token to its engine, and one
+StartTransientUnit call on the token with the engine beside it is a whole swap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from signal import Signals
+from typing import Any
+
+from mmd.plan.launch import Launch
+from mmd.units.names import SLICE, engine_unit, token_unit
+
+# The environment variable in which a unit carries the fingerprint of the launch it was made from.
+FINGERPRINT = "MMD_LAUNCH"
+
+_MICROSECONDS = 1_000_000
+
+# (directive, value) as a unit file has them; sizes and times are plain numbers.
+Directives = tuple[tuple[str, Any], ...]
+
+# Directive in a unit file -> (D-Bus property, its signature).
+_PROPERTIES: dict[str, tuple[str, str]] = {
+    "Description": ("Description", "s"),
+    "BindsTo": ("BindsTo", "as"),
+    "Before": ("Before", "as"),
+    "After": ("After", "as"),
+    "Conflicts": ("Conflicts", "as"),
+    "PropagatesStopTo": ("PropagatesStopTo", "as"),
+    "CollectMode": ("CollectMode", "s"),
+    "StartLimitIntervalSec": ("StartLimitIntervalUSec", "t"),
+    "StartLimitBurst": ("StartLimitBurst", "u"),
+    "Type": ("Type", "s"),
+    "RemainAfterExit": ("RemainAfterExit", "b"),
+    "ExecCondition": ("ExecCondition", "a(sasb)"),
+    "ExecStart": ("ExecStart", "a(sasb)"),
+    "ExecStartPost": ("ExecStartPost", "a(sasb)"),
+    "ExecStop": ("ExecStop", "a(sasb)"),
+    "TimeoutStartSec": ("TimeoutStartUSec", "t"),
+    "TimeoutStopSec": ("TimeoutStopUSec", "t"),
+    "Restart": ("Restart", "s"),
+    "RestartSec": ("RestartUSec", "t"),
+    "SuccessExitStatus": ("SuccessExitStatus", "(aiai)"),
+    "OOMPolicy": ("OOMPolicy", "s"),
+    "KillMode": ("KillMode", "s"),
+    "Slice": ("Slice", "s"),
+    "SyslogIdentifier": ("SyslogIdentifier", "s"),
+    "Environment": ("Environment", "as"),
+    "RuntimeDirectory": ("RuntimeDirectory", "as"),
+    "RuntimeDirectoryMode": ("RuntimeDirectoryMode", "u"),
+    "UMask": ("UMask", "u"),
+    "LimitNOFILE": ("LimitNOFILE", "t"),
+}
+_UNIT_SECTION = (
+    "Description",
+    "BindsTo",
+    "Before",
+    "After",
+    "Conflicts",
+    "PropagatesStopTo",
+    "CollectMode",
+    "StartLimitIntervalSec",
+    "StartLimitBurst",
+)
+_OCTAL = ("UMask", "RuntimeDirectoryMode")
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """The command lines of the programs that units run beside the engine; arguments follow."""
+
+    ready: tuple[str, ...]
+    wake: tuple[str, ...]
+    release: tuple[str, ...]
+    sleep_seconds: int = 30  # how long an engine may take to fall asleep before it is ended
+    systemctl: str = "/usr/bin/systemctl"
+    nothing: str = "/bin/true"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSpec:
+    """One transient unit."""
+
+    name: str
+    directives: Directives
+
+    def properties(self) -> list[tuple[str, str, Any]]:
+        """`(property, D-Bus signature, value)` as StartTransientUnit takes them."""
+        return [(*_PROPERTIES[key], _bus_value(key, value)) for key, value in self.directives]
+
+    def text(self) -> str:
+        """The same unit as a file; what `mmd show --units` prints and systemd-analyze verifies."""
+        unit = [_line(key, value) for key, value in self.directives if key in _UNIT_SECTION]
+        service = [_line(key, value) for key, value in self.directives if key not in _UNIT_SECTION]
+        return "\n".join(["[Unit]", *unit, "", "[Service]", *service, ""])
+
+
+def engine_spec(launch: Launch, hooks: Hooks) -> UnitSpec:
+    """The engine as a service: `activating` while it loads, `active` once its health answers."""
+    return UnitSpec(engine_unit(launch.model_id), _engine_directives(launch, hooks, fingerprint(launch, hooks)))
+
+
+def token_spec(launch: Launch, hooks: Hooks, others: Iterable[str]) -> UnitSpec:
+    """The token; `others` are the ids of the models whose tokens exist and may not share the GPU with it.
+
+    It is enough that of two tokens the later one names the earlier: systemd reads Conflicts= both ways, and
+    between a stop and a start any ordering means that the stop comes first.
+    """
+    rivals = tuple(token_unit(other) for other in sorted(others) if other != launch.model_id)
+    conflicts = (("Conflicts", rivals), ("After", rivals)) if rivals else ()
+    directives = _token_directives(launch, hooks, fingerprint(launch, hooks))
+    return UnitSpec(token_unit(launch.model_id), (*conflicts, *directives))
+
+
+def fingerprint(launch: Launch, hooks: Hooks) -> str:
+    """Equal where the units would be equal but for the rivals; carried by both units of the pair."""
+    made = (_engine_directives(launch, hooks, ""), _token_directives(launch, hooks, ""))
+    return hashlib.sha256(repr(made).encode()).hexdigest()[:16]
+
+
+def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
+    condition = (("ExecCondition", _token_is_active(launch, hooks)),) if launch.can_sleep else ()
+    environment = (*launch.environment, (FINGERPRINT, mark))
+    return (
+        ("Description", f"{launch.model_id} · {launch.engine} · {launch.type}"),
+        ("StartLimitIntervalSec", 300),
+        ("StartLimitBurst", 3),
+        # A failed engine stays listed until the next activation, so that status and systemctl can say so.
+        ("CollectMode", "inactive"),
+        ("Type", "exec"),
+        *condition,
+        ("ExecStart", launch.argv),
+        ("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds))),
+        # Both engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends,
+        # however it ends, and needs no process for it as `ExecStartPre=rm` would.
+        ("RuntimeDirectory", (f"mmd/{launch.model_id}",)),
+        ("RuntimeDirectoryMode", 0o700),
+        ("Environment", tuple(f"{name}={value}" for name, value in environment)),
+        # The ready hook gives up first: it can say what it waited for.
+        ("TimeoutStartSec", launch.ready_seconds + 15),
+        ("TimeoutStopSec", launch.stop_seconds),
+        # An engine that exits with a status has said what is wrong and would say it again; one that was killed or
+        # crashed gets another try.
+        ("Restart", "on-abnormal"),
+        ("RestartSec", 2),
+        # A ready hook that is stopped with its engine, in a swap away from a model that loads, is no failure.
+        ("SuccessExitStatus", ("SIGTERM",)),
+        ("OOMPolicy", "stop"),
+        # SIGTERM to the main process only; SIGKILL at the end to all, so no worker keeps the GPU.
+        ("KillMode", "mixed"),
+        ("Slice", SLICE),
+        ("SyslogIdentifier", launch.model_id),
+        ("UMask", 0o077),
+        ("LimitNOFILE", 65536),
+    )
+
+
+def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
+    engine = engine_unit(launch.model_id)
+    if launch.can_sleep:
+        work: Directives = (
+            ("ExecStart", (*hooks.wake, engine, launch.socket)),
+            ("ExecStop", (*hooks.release, engine, launch.socket, str(hooks.sleep_seconds))),
+            ("TimeoutStartSec", 90),
+            ("TimeoutStopSec", hooks.sleep_seconds + 60),
+        )
+    else:
+        # Nothing to wake and nothing to put to sleep: the token going down takes its engine along, engine first.
+        # (Said here and not as PartOf= in the engine: that would keep a dead token in memory.)
+        work = (("PropagatesStopTo", (engine,)), ("ExecStart", (hooks.nothing,)))
+    return (
+        ("Description", f"{launch.model_id} may use the GPU"),
+        ("BindsTo", (engine,)),
+        ("Before", (engine,)),
+        ("CollectMode", "inactive-or-failed"),
+        ("Type", "oneshot"),
+        ("RemainAfterExit", True),
+        *work,
+        ("Environment", (f"{FINGERPRINT}={mark}",)),
+        ("SyslogIdentifier", launch.model_id),
+        ("Slice", SLICE),
+    )
+
+
+def _token_is_active(launch: Launch, hooks: Hooks) -> tuple[str, ...]:
+    # An engine that dies asleep is restarted by systemd; the GPU may be somebody else's by then.
+    return (hooks.systemctl, "--user", "--quiet", "is-active", token_unit(launch.model_id))
+
+
+def _bus_value(key: str, value: Any) -> Any:
+    _, signature = _PROPERTIES[key]
+    if key.endswith("Sec"):
+        return value * _MICROSECONDS
+    if signature == "as":
+        return list(value)
+    if signature == "(aiai)":
+        return [[], [int(Signals[name]) for name in value]]
+    if signature == "a(sasb)":
+        # systemd expands % in unit files but takes a D-Bus value as it is; $ it expands in both.
+        words = [word.replace("$", "$$") for word in value]
+        return [[value[0], [value[0], *words[1:]], False]]
+    return value
+
+
+def _line(key: str, value: Any) -> str:
+    if key.startswith("Exec"):
+        # `$` is expanded in command lines only; `%` everywhere in a unit file.
+        return f"{key}={' '.join(_quoted(word.replace('$', '$$')) for word in value)}"
+    if key == "Environment":
+        return "\n".join(f"{key}={_quoted(pair)}" for pair in value)
+    if isinstance(value, bool):
+        return f"{key}={'yes' if value else 'no'}"
+    if isinstance(value, tuple):
+        return f"{key}={' '.join(value)}"
+    if key in _OCTAL:
+        return f"{key}={value:04o}"
+    return f"{key}={str(value).replace('%', '%%')}"
+
+
+def _quoted(word: str) -> str:
+    """One word in a unit file: specifiers doubled, quoted where it needs to be."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    escaped = escaped.replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{escaped}"' if not word or any(char in word for char in " \t\n\"'\\;") else escaped

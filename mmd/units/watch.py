@@ -1,0 +1,59 @@
+"""What runs, read from the user manager: once, or kept up to date."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from mmd.plan.residency import Pair, UnitState
+from mmd.units.bus import Manager, Unit
+from mmd.units.names import split
+
+Pairs = dict[str, Pair]
+
+
+async def read_pairs(manager: Manager) -> Pairs:
+    """The engine and token of every model that has a unit loaded, by model id."""
+    return pairs_of(await manager.units())
+
+
+def pairs_of(units: Iterable[Unit]) -> Pairs:
+    states: dict[str, dict[str, UnitState]] = {}
+    for unit in units:
+        if (name := split(unit.name)) is not None:
+            role, model_id = name
+            # A unit that others name and that does not exist is listed too, as "not-found".
+            state = UnitState(unit.active_state, unit.sub_state, unit.job, loaded=unit.load_state == "loaded")
+            states.setdefault(model_id, {})[role] = state
+    return {
+        model_id: Pair(found.get("model", UnitState()), found.get("resident", UnitState()))
+        for model_id, found in states.items()
+    }
+
+
+class Watch:
+    """The pairs, kept up to date by the manager's signals. Reads are of memory: the gateway's hot path asks it."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.pairs: Pairs = {}
+        self._manager = manager
+        self._news = asyncio.Event()
+        self._changed: list[Callable[[], None]] = []
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called after each change."""
+        self._changed.append(callback)
+
+    async def run(self, started: asyncio.Event) -> None:
+        """Follow until the connection ends; sets `started` once `pairs` is true for the first time."""
+        await self._manager.listen(lambda _unit: self._news.set())
+        while True:
+            # Cleared before the read: news that comes while reading leads to another read.
+            self._news.clear()
+            pairs = await read_pairs(self._manager)
+            if pairs != self.pairs or not started.is_set():
+                self.pairs = pairs
+                started.set()
+                for callback in self._changed:
+                    callback()
+            await self._news.wait()

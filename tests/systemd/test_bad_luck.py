@@ -1,0 +1,183 @@
+"""What goes wrong in real life: each ends in an error that names the cause, with nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import pytest
+
+from mmd.errors import BadModelFile, EngineFailed, EngineMissing
+from mmd.plan.residency import Residency
+from tests.systemd.world import World, wait_for
+
+
+async def test_path_vanished_is_refused_before_anybody_goes(world: World) -> None:
+    world.add("a", "b")
+    (world.folder / "b.gguf").unlink()
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        with pytest.raises(BadModelFile, match=r"b\.gguf"):
+            await mmd.activate("b")
+        assert (await mmd.status()).resident == ("a",)
+
+
+async def test_engine_gone_is_refused_before_anybody_goes(world: World, fake_llama_server: object) -> None:
+    world.add("a", "b")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        world.settings('[engines]\nllama-server = "/nowhere/llama-server"\n')
+    async with world.controller() as mmd:
+        with pytest.raises(EngineMissing, match="/nowhere/llama-server"):
+            await mmd.activate("b")
+        assert (await mmd.status()).resident == ("a",)
+
+
+async def test_engine_exits_at_once_brings_the_previous_back(world: World) -> None:
+    world.add("a", "b")
+    world.behave("b", exit_at_once={"status": 1, "stderr": "error: unknown model architecture: 'gronk'"})
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        with pytest.raises(EngineFailed, match=r"gronk.*a is resident again") as failure:
+            await mmd.activate("b")
+        assert "mmd logs b" in failure.value.hint
+        status = await mmd.status()
+        assert (status.active, [one.id for one in status.failed]) == ("a", ["b"])
+    assert not world.events("overlap")
+
+
+async def test_engine_exits_at_once_with_nobody_before_it(world: World) -> None:
+    world.add("b")
+    world.behave("b", exit_at_once={"status": 1, "stderr": "error: out of luck"})
+    async with world.controller() as mmd:
+        with pytest.raises(EngineFailed, match="status 1: error: out of luck"):
+            await mmd.activate("b")
+        assert await mmd.residencies() == {"b": Residency.FAILED}
+        world.behave("b")
+        await mmd.activate("b")  # a failure in the past does not stand in the way
+        assert (await mmd.status()).active == "b"
+
+
+async def test_engine_fails_while_loading(world: World) -> None:
+    world.add("a", "b")
+    world.behave("b", exit_while_loading_seconds=0.2)
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        with pytest.raises(EngineFailed, match=r"unable to allocate CUDA0 buffer.*a is resident again"):
+            await mmd.activate("b")
+        assert (await mmd.status()).active == "a"
+
+
+async def test_previous_that_cannot_come_back_is_said(world: World) -> None:
+    world.add("a", "b")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        for name in "ab":
+            world.behave(name, exit_at_once={"status": 1, "stderr": "error: no"})
+        with pytest.raises(EngineFailed, match="a did not come back either"):
+            await mmd.activate("b")
+        assert (await mmd.status()).resident == ()
+
+
+async def test_previous_that_sleeps_is_woken_again(world: World) -> None:
+    world.add("a", can_sleep=True)
+    world.add("b")
+    world.behave("b", exit_at_once={"status": 1, "stderr": "error: no"})
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        with pytest.raises(EngineFailed, match="a is resident again"):
+            await mmd.activate("b")
+        assert (await mmd.status()).active == "a"
+    assert world.events("load-begin", "sleep", "wake") == [("load-begin", "a"), ("sleep", "a"), ("wake", "a")]
+
+
+async def test_engine_never_ready_is_given_up(world: World) -> None:
+    world.settings("[models.b]\nready_seconds = 1\n")
+    world.add("a", "b")
+    world.behave("b", never_ready=True)
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        with pytest.raises(EngineFailed, match=r"b did not start.*Not ready after 1 s.*a is resident again"):
+            await mmd.activate("b")
+        assert (await mmd.status()).active == "a"
+
+
+async def test_engine_that_ignores_sigterm_is_killed(world: World) -> None:
+    world.add("a", ignore_sigterm=True)
+    world.add("b")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        await mmd.activate("b")
+        assert (await mmd.status()).resident == ("b",)
+    assert not world.events("overlap")
+
+
+async def test_engine_that_dies_while_serving_is_restarted(world: World) -> None:
+    world.add("a")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        world.kill("a", signal.SIGKILL)
+        wait_for(lambda: world.events("ready") == [("ready", "a")] * 2, what="a second start")
+        await mmd.activate("a")  # joins the restart, or finds it done
+        assert (await mmd.status()).active == "a"
+
+
+async def test_engine_that_dies_asleep_does_not_load(world: World) -> None:
+    """systemd restarts it; the GPU is somebody else's by then, and the condition on its token skips the start."""
+    world.add("a", can_sleep=True)
+    world.add("b")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        await mmd.activate("b")
+        world.kill("a", signal.SIGKILL)
+        wait_for(lambda: _active_state(world, "a") in ("inactive", "failed", ""), what="the end of a's restart")
+        assert (await mmd.status()).resident == ("b",)
+        await mmd.activate("a")
+        assert (await mmd.status()).resident == ("a",)
+    assert world.events("load-begin") == [("load-begin", "a"), ("load-begin", "b"), ("load-begin", "a")]
+    assert not world.events("overlap")
+
+
+async def test_engine_that_hangs_in_sleep_is_ended(world: World) -> None:
+    world.add("a", can_sleep=True, hang_in_sleep=True)
+    world.add("b")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        done = await mmd.activate("b")
+        assert done.seconds < 60
+        status = await mmd.status()
+        assert (status.resident, status.sleeping) == (("b",), ())
+    assert not world.events("overlap")
+
+
+async def test_cli_killed_in_mid_swap_the_swap_goes_on(world: World) -> None:
+    world.add("a")
+    world.add("b", load_seconds=1.0)
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        cli = await asyncio.create_subprocess_exec(sys.executable, "-m", "mmd", "activate", "b")
+        await asyncio.to_thread(wait_for, lambda: ("load-begin", "b") in world.events(), what="b's load")
+        cli.kill()
+        await cli.wait()
+        await mmd.activate("b")  # joins
+        assert (await mmd.status()).resident == ("b",)
+    assert world.events("load-begin") == [("load-begin", "a"), ("load-begin", "b")]
+
+
+async def test_manager_reexecuted_in_mid_swap(world: World) -> None:
+    world.add("a")
+    world.add("b", load_seconds=1.0)
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        swap = asyncio.create_task(mmd.activate("b"))
+        await asyncio.to_thread(wait_for, lambda: ("load-begin", "b") in world.events(), what="b's load")
+        await asyncio.to_thread(world.manager.systemctl, "daemon-reexec")
+        await swap
+        assert (await mmd.status()).resident == ("b",)
+        await mmd.activate("a")
+        assert (await mmd.status()).resident == ("a",)
+
+
+def _active_state(world: World, name: str) -> str:
+    return world.manager.systemctl("show", "--property=ActiveState", "--value", f"mmd-model@{name}.service").strip()

@@ -1,0 +1,191 @@
+"""A systemd user manager of one's own: for the tests, the demo's machines and the benches.
+
+On a machine whose PID 1 is not systemd (a container, a bare VM) root makes it a cgroup; on a desktop it lives in a
+scope of the user's own manager. Either way it has its own runtime folder, its own bus and its own home, and nothing
+of the user's is touched.
+
+    python -m tests.user_manager COMMAND [ARG…]     runs a command under one
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmd.paths import user_runtime_dir
+
+_SYSTEMD = "/lib/systemd/systemd"
+_JOURNALD = "/lib/systemd/systemd-journald"
+_JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
+_UP_SECONDS = 20.0
+
+
+class UserManager:
+    """A running manager; `environment` is what makes a process one of its users."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root  # short: a Unix socket's path may have 107 bytes
+        self.runtime = root / "r"
+        self.home = root / "h"
+        self.environment = self._environment()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cgroup: Path | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        self.runtime.mkdir(mode=0o700, parents=True)
+        self.home.mkdir(mode=0o700)
+        log = (self.root / "manager.log").open("wb")
+        if _booted_with_systemd():
+            words = ["systemd-run", "--user", "--scope", "--quiet", "-p", "Delegate=yes", "env"]
+            words += [f"{name}={value}" for name, value in self.environment.items()]
+            self._process = subprocess.Popen([*words, _SYSTEMD, "--user"], stdout=log, stderr=log)
+        else:
+            Path("/run/systemd/system").mkdir(parents=True, exist_ok=True)
+            start_journal()
+            self._cgroup = _cgroup_mount() / f"mmd-{self.root.name}"
+            self._cgroup.mkdir()
+            enter = f'echo $$ > "{self._cgroup}/cgroup.procs" && exec {_SYSTEMD} --user'
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", enter], env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+        log.close()
+        self._wait_until_up()
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGRTMIN + 24)  # a user manager exits at once; its units are ended below
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._cgroup is not None:
+            _empty_cgroup(self._cgroup)
+
+    def systemctl(self, *words: str) -> str:
+        done = subprocess.run(
+            ["systemctl", "--user", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        kept = ("PATH", "LANG", "TERM", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "PYTHONDONTWRITEBYTECODE")
+        environment = {name: os.environ[name] for name in kept if name in os.environ}
+        return environment | {
+            "HOME": str(self.home),
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.runtime}/bus",
+            "XDG_CONFIG_HOME": str(self.home / ".config"),
+            "XDG_DATA_HOME": str(self.home / ".local/share"),
+            "XDG_CACHE_HOME": str(self.home / ".cache"),
+        }
+
+    def _wait_until_up(self) -> None:
+        end = time.monotonic() + _UP_SECONDS
+        while time.monotonic() < end:
+            if (
+                self.systemctl("is-system-running").strip() in ("running", "degraded")
+                and (self.runtime / "bus").exists()
+            ):
+                return
+            assert self._process is not None
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError(f"no user manager came up:\n{(self.root / 'manager.log').read_text()}")
+
+
+@contextmanager
+def user_manager() -> Iterator[UserManager]:
+    # On a tmpfs, as logind's is: systemd removes a RuntimeDirectory= nowhere else.
+    base = user_runtime_dir() if _booted_with_systemd() else Path("/dev/shm")
+    root = Path(tempfile.mkdtemp(prefix="mm", dir=base))
+    manager = UserManager(root)
+    try:
+        manager.start()
+        yield manager
+    finally:
+        manager.stop()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def start_journal() -> None:
+    """A journal, where the machine has none running. It stays: it is the machine's, not this manager's."""
+    if subprocess.run(["pgrep", "-x", "systemd-journal"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
+        return
+    _JOURNAL_SOCKET.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.Popen(
+        [_JOURNALD],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    end = time.monotonic() + _UP_SECONDS
+    while not _JOURNAL_SOCKET.exists():
+        if time.monotonic() > end:
+            raise RuntimeError("systemd-journald did not come up")
+        time.sleep(0.02)
+
+
+def _booted_with_systemd() -> bool:
+    return Path("/proc/1/comm").read_text().strip() == "systemd"
+
+
+def _cgroup_mount() -> Path:
+    for line in Path("/proc/mounts").read_text().splitlines():
+        fields = line.split()
+        if fields[2] == "cgroup2":
+            return Path(fields[1])
+    raise RuntimeError("no cgroup2 mount: mount -t cgroup2 none /sys/fs/cgroup")
+
+
+def _empty_cgroup(cgroup: Path) -> None:
+    """End what is left in it, and remove it."""
+    end = time.monotonic() + _UP_SECONDS
+    while time.monotonic() < end:
+        folders = [Path(folder) for folder, _, _ in os.walk(cgroup, topdown=False)]
+        for folder in folders:
+            try:
+                pids = (folder / "cgroup.procs").read_text().split()
+            except OSError:
+                continue
+            for pid in pids:
+                try:
+                    os.kill(int(pid), signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+        try:
+            for folder in folders:
+                folder.rmdir()
+            return
+        except OSError:
+            time.sleep(0.02)
+
+
+def main() -> int:
+    with user_manager() as manager:
+        return subprocess.run(sys.argv[1:], env=os.environ | manager.environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
