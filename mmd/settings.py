@@ -23,7 +23,8 @@ class Setting:
     help: str
 
 
-def _is_listen(value: Any) -> bool:
+def is_listen(value: Any) -> bool:
+    """Whether a value is HOST:PORT."""
     if not isinstance(value, str):
         return False
     host, colon, port = value.rpartition(":")
@@ -39,7 +40,7 @@ def _is_absolute(value: Any) -> bool:
 
 
 SETTINGS = (
-    Setting("gateway.listen", _is_listen, '"HOST:PORT"', "127.0.0.1:8000", "where `mmd gateway` listens"),
+    Setting("gateway.listen", is_listen, '"HOST:PORT"', "127.0.0.1:8000", "where `mmd gateway` listens"),
     Setting(
         "gateway.drain_seconds",
         _is_seconds,

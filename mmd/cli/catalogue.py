@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
+from mmd.cli.loop import wait_for
 from mmd.cli.text import count, gib, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def list_models(as_json: bool) -> None:
     from mmd.registry.store import Registry
 
     models = Registry().all()
-    residencies, active = asyncio.run(_residencies())
+    residencies, active = wait_for(_residencies())
     rows = models_json(models, residencies, active)
     if as_json:
         print_json(rows)
@@ -88,7 +88,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         for spec in (token_spec(launch, hooks, ()), engine_spec(launch, hooks)):
             click.echo(f"# {spec.name}\n{spec.text()}")
     elif as_json:
-        residencies, active = asyncio.run(_residencies())
+        residencies, active = wait_for(_residencies())
         here = residencies.get(model_id, Residency.ABSENT)
         print_json(model_json(model, here, active) | {"files": model.files, "launch": launch_json(launch)})
     else:
@@ -105,15 +105,15 @@ def remove(model_id: str) -> None:
         async with Controller() as controller:
             return await controller.remove(model_id)
 
-    model = asyncio.run(work())
+    model = wait_for(work())
     say(f"{model.id} is forgotten; its files stay: {model.path}")
 
 
 async def _residencies() -> tuple[dict[str, Residency], str | None]:
     """Where each model is, and who is active; nobody where there is no user manager to run anything."""
+    from mmd.control.status import active_of
     from mmd.errors import ManagerUnreachable
-    from mmd.plan.residency import Residency, residency
-    from mmd.plan.swap import holder
+    from mmd.plan.residency import residency
     from mmd.units.bus import Manager
     from mmd.units.watch import read_pairs
 
@@ -123,9 +123,7 @@ async def _residencies() -> tuple[dict[str, Residency], str | None]:
     except ManagerUnreachable as error:
         say(f"{error.message} What runs is not known.")
         return {}, None
-    where = {model_id: residency(pair) for model_id, pair in pairs.items()}
-    held_by = holder(pairs)
-    return where, held_by if held_by and where[held_by] is Residency.RESIDENT else None
+    return {model_id: residency(pair) for model_id, pair in pairs.items()}, active_of(pairs)
 
 
 def _summary(model: Model) -> str:

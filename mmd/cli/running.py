@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
+from mmd.cli.loop import wait_for
 from mmd.cli.text import gib, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def activate(model_id: str, as_json: bool) -> None:
             return await shown_while_loading(model_id, controller.activate(model_id))
 
     try:
-        done = asyncio.run(work())
+        done = wait_for(work())
     except KeyboardInterrupt:
         say(f"\nsystemd goes on loading {model_id}. Follow it: mmd status; end it: mmd stop {model_id}")
         raise
@@ -54,7 +54,7 @@ def sleep(model_id: str | None) -> None:
         async with Controller() as controller:
             return await controller.sleep(model_id)
 
-    _say_ended(asyncio.run(work()), model_id, "no longer has the GPU", "Nobody has the GPU.")
+    _say_ended(wait_for(work()), model_id, "no longer has the GPU", "Nobody has the GPU.")
 
 
 @click.command()
@@ -67,7 +67,7 @@ def stop(model_id: str | None) -> None:
         async with Controller() as controller:
             return await controller.stop(model_id)
 
-    _say_ended(asyncio.run(work()), model_id, "is stopped", "Nothing runs.")
+    _say_ended(wait_for(work()), model_id, "is stopped", "Nothing runs.")
 
 
 @click.command()
@@ -82,7 +82,7 @@ def status(as_json: bool) -> None:
         async with await Manager.connect() as manager:
             return await read_status(manager)
 
-    now = asyncio.run(work())
+    now = wait_for(work())
     if as_json:
         print_json(status_json(now))
     else:

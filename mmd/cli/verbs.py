@@ -6,6 +6,7 @@ import click
 
 from mmd import __version__
 from mmd.cli import catalogue, running, service
+from mmd.journal import log_to_journal
 
 
 class _InOrder(click.Group):
@@ -25,6 +26,7 @@ def mmd() -> None:
 
     Look inside with: systemctl --user status 'mmd-*'
     """
+    log_to_journal()
 
 
 for _verb in (

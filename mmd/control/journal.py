@@ -6,6 +6,7 @@ import asyncio
 import shutil
 
 _ASK_SECONDS = 10.0
+_OF_AN_ERROR = ("error", "failed", "cannot", "couldn't", "unable")
 
 
 async def last_lines(model_id: str, *, since_us: int, count: int = 20) -> list[str]:
@@ -37,5 +38,5 @@ def telling_line(lines: list[str]) -> str:
     """The line that most likely names the cause: the first that speaks of an error, as engines go from the cause to
     its consequences; or the last of all.
     """
-    errors = [line for line in lines if any(word in line.lower() for word in ("error", "failed", "cannot", "unable"))]
+    errors = [line for line in lines if any(word in line.lower() for word in _OF_AN_ERROR)]
     return errors[0].strip() if errors else lines[-1].strip() if lines else ""

@@ -79,7 +79,7 @@ async def read_status(manager: Manager) -> Status:
         return [model_id for model_id, here in where.items() if here is wanted]
 
     return Status(
-        active=_active(pairs, where),
+        active=active_of(pairs),
         resident=tuple(those(Residency.RESIDENT)),
         sleeping=tuple([await _sleeping(manager, model_id) for model_id in those(Residency.ASLEEP)]),
         starting=tuple([await _starting(manager, model_id) for model_id in those(Residency.STARTING)]),
@@ -97,10 +97,10 @@ def resources(machine: Machine) -> Resources:
     )
 
 
-def _active(pairs: Pairs, where: dict[str, Residency]) -> str | None:
+def active_of(pairs: Pairs) -> str | None:
     """Who answers when a request names no model: the holder of the token, once it is up."""
     held_by = holder(pairs)
-    return held_by if held_by is not None and where[held_by] is Residency.RESIDENT else None
+    return held_by if held_by is not None and residency(pairs[held_by]) is Residency.RESIDENT else None
 
 
 async def _sleeping(manager: Manager, model_id: str) -> Sleeping:

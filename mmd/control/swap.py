@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from mmd.control.journal import last_lines, telling_line
 from mmd.control.status import how_it_ended
@@ -71,6 +72,9 @@ async def _submit(manager: Manager, launch: Launch, hooks: Hooks, step: Begin | 
     if step.forget:
         await _forget(manager, launch.model_id)
     await manager.reset_failed(engine)
+    if not step.wakes:
+        # systemd removes the folder when the engine ends, but not if it was itself killed in between.
+        Path(launch.socket).unlink(missing_ok=True)
     if step.has_token:
         return await manager.submit(token if step.wakes else engine, manager.start(token))
     made = token_spec(launch, hooks, step.rivals)

@@ -11,8 +11,9 @@ from mmd.units.bus import JobResult, Manager
 
 UNITS = ("mmd.slice", "mmd.service", "mmd.socket")
 
-# In the files, where the command that starts mmd belongs.
+# In the files: the command that starts mmd, and the address of the gateway.
 _COMMAND = "@MMD@"
+_LISTEN = "@LISTEN@"
 
 
 def mmd_command() -> str:
@@ -20,22 +21,23 @@ def mmd_command() -> str:
     return f"{sys.executable} -P -m mmd"
 
 
-def unit_text(name: str) -> str:
-    """One of `UNITS` as it is installed."""
-    return (_source_dir() / name).read_text("utf-8").replace(_COMMAND, mmd_command())
+def unit_text(name: str, *, listen: str) -> str:
+    """One of `UNITS` as it is installed; the gateway's socket is to be at `listen`, HOST:PORT."""
+    template = (_source_dir() / name).read_text("utf-8")
+    return template.replace(_COMMAND, mmd_command()).replace(_LISTEN, listen)
 
 
-async def install(manager: Manager) -> tuple[Path, ...]:
+async def install(manager: Manager, *, listen: str) -> tuple[Path, ...]:
     """Write the units into the user's own unit folder, and have the gateway's socket listen now and after a login.
 
-    A gateway that runs is told to end: its socket stays, and the next connection starts the new one.
+    Over an older installation the gateway is told to end; the next connection starts the new one.
     """
     folder = user_unit_dir()
     written = tuple(folder / name for name in UNITS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in written:
-            file.write_text(unit_text(file.name), "utf-8")
+            file.write_text(unit_text(file.name, listen=listen), "utf-8")
     except OSError as error:
         raise StorageFailed(
             f"{folder} cannot be written: {error.strerror}.", hint=f"ls -ld {folder}; df -h {folder}"
@@ -43,21 +45,25 @@ async def install(manager: Manager) -> tuple[Path, ...]:
     await manager.reload()
     await manager.enable(["mmd.socket"])
     await manager.reload()
-    await manager.run_job("mmd.service", manager.stop("mmd.service"))
+    for unit in ("mmd.socket", "mmd.service"):
+        await manager.run_job(unit, manager.stop(unit))
+    await manager.reset_failed("mmd.socket")
     if await manager.run_job("mmd.socket", manager.start("mmd.socket")) is not JobResult.DONE:
         raise MmdError(
-            "mmd.socket does not listen: its address is taken, or not to be had.",
-            hint="systemctl --user status mmd.socket; ss -ltnp 'sport = :8000'",
+            f"The gateway cannot listen on {listen}: somebody else does, or there is no such address.",
+            hint=f"ss -ltnp 'sport = :{listen.rpartition(':')[2]}'   # who; or set [gateway] listen in mmd.toml",
         )
     return written
 
 
 async def remove(manager: Manager) -> tuple[Path, ...]:
     """Undo `install`. Models go on running, and stay registered."""
+    gone = tuple(file for name in UNITS if (file := user_unit_dir() / name).exists())
+    if not gone:
+        return ()
     for unit in ("mmd.socket", "mmd.service"):
         await manager.run_job(unit, manager.stop(unit))
     await manager.disable(["mmd.socket"])
-    gone = tuple(file for name in UNITS if (file := user_unit_dir() / name).exists())
     for file in gone:
         file.unlink()
     await manager.reload()

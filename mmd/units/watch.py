@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from mmd.plan.residency import Pair, UnitState
 from mmd.units.bus import Manager, Unit
@@ -38,22 +38,15 @@ class Watch:
         self.pairs: Pairs = {}
         self._manager = manager
         self._news = asyncio.Event()
-        self._changed: list[Callable[[], None]] = []
 
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called after each change."""
-        self._changed.append(callback)
+    async def refresh(self) -> None:
+        """Have `pairs` true as of now."""
+        self.pairs = await read_pairs(self._manager)
 
-    async def run(self, started: asyncio.Event) -> None:
-        """Follow until the connection ends; sets `started` once `pairs` is true for the first time."""
+    async def run(self) -> None:
+        """Follow until cancelled."""
         await self._manager.listen(lambda _unit: self._news.set())
         while True:
-            # Cleared before the read: news that comes while reading leads to another read.
-            self._news.clear()
-            pairs = await read_pairs(self._manager)
-            if pairs != self.pairs or not started.is_set():
-                self.pairs = pairs
-                started.set()
-                for callback in self._changed:
-                    callback()
+            await self.refresh()
             await self._news.wait()
+            self._news.clear()

@@ -17,6 +17,7 @@ ROOT = Path(mmd.__file__).parent
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "paths": set(),
+    "journal": set(),
     "settings": {"errors", "paths"},
     "machine": {"errors"},
     "registry": {"errors", "paths"},
@@ -25,8 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "units": {"errors", "paths", "plan"},
     "hooks": set(),
     "control": {"errors", "paths", "settings", "machine", "registry", "plan", "engines", "units"},
-    "gateway": {"errors", "paths", "settings", "registry", "plan", "units", "control"},
-    "cli": {"errors", "settings", "machine", "registry", "plan", "units", "control", "gateway"},
+    "gateway": {"errors", "paths", "settings", "machine", "registry", "plan", "units", "control"},
+    "cli": {"errors", "journal", "settings", "machine", "registry", "plan", "units", "control", "gateway"},
 }
 
 # What plan/ may take from the standard library: nothing that reads, waits, draws or speaks.

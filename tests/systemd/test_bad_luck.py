@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 
 import pytest
 
 from mmd.errors import BadModelFile, EngineFailed, EngineMissing
+from mmd.paths import engine_socket
 from mmd.plan.residency import Residency
 from tests.systemd.world import World, wait_for
 
@@ -149,6 +151,18 @@ async def test_engine_that_hangs_in_sleep_is_ended(world: World) -> None:
         status = await mmd.status()
         assert (status.resident, status.sleeping) == (("b",), ())
     assert not world.events("overlap")
+
+
+async def test_stale_socket_is_no_obstacle(world: World) -> None:
+    """Both engines refuse to start on one; systemd removes its folder, but not if the manager itself was killed."""
+    world.add("a")
+    stale = engine_socket("a")
+    stale.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(stale))
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        assert (await mmd.status()).active == "a"
 
 
 async def test_cli_killed_in_mid_swap_the_swap_goes_on(world: World) -> None:

@@ -1,0 +1,93 @@
+"""What is known of an engine's answer while its bytes pass through unread."""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+
+_FRAMED = re.compile(rb"(?i)\r\n(?:content-length|transfer-encoding):")
+_CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding:[^\r\n]*chunked")
+_EVENT_STREAM = re.compile(rb"(?i)\r\ncontent-type:[ \t]*text/event-stream")
+
+
+class Answer:
+    """Watches for the end of one answer after another, as they come over one connection.
+
+    Headers are kept as bytes and looked at only where an answer breaks off: almost none does.
+    """
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self.expect(has_body=True)
+
+    def expect(self, *, has_body: bool) -> None:
+        """The next bytes are the answer to a new request; one to HEAD has no body, whatever its headers say."""
+        self._has_body = has_body
+        self._interim = False
+        self._head = b""
+        self._head_complete = False
+        self._at_chunk_boundary = True
+        self._last = b""
+        self.begun = False
+        self.complete = False
+        self.keep_alive = False
+        self.reusable = False
+
+    def feed(self, data: bytes) -> None:
+        """Raises ValueError where this is not the answer to one request."""
+        self.begun = True
+        if not self._head_complete:
+            self._head += data
+        self._last = data
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            raise ValueError(f"not an HTTP/1.1 answer: {error}") from error
+
+    @property
+    def ends_with_connection(self) -> bool:
+        return self._head_complete and not _FRAMED.search(self._head)
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self._head_complete and _EVENT_STREAM.search(self._head) is not None
+
+    def as_next_piece(self, data: bytes) -> bytes | None:
+        """`data` in the framing of this answer's body; None where nothing can be added."""
+        if not self._head_complete:
+            return None
+        if self.ends_with_connection:
+            return data
+        # A chunk's size line that has only half arrived does not end in CRLF.
+        if _CHUNKED.search(self._head) and self._at_chunk_boundary and self._last.endswith(b"\r\n"):
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        return None
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("more than the answer")
+
+    def on_headers_complete(self) -> None:
+        self._interim = 100 <= self._parser.get_status_code() < 200
+        if self._interim:
+            return
+        self._head_complete = True
+        if not self._has_body:
+            self.complete = True
+            self.keep_alive = self._parser.should_keep_alive()
+
+    def on_chunk_header(self) -> None:
+        self._at_chunk_boundary = False
+
+    def on_chunk_complete(self) -> None:
+        self._at_chunk_boundary = True
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+            return
+        self.complete = True
+        self.keep_alive = self.reusable = self._parser.should_keep_alive()

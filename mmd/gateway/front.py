@@ -1,0 +1,148 @@
+"""The client's side: requests come in, are taken one at a time in order, and their answers go out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mmd.gateway.exchange import Exchange
+from mmd.gateway.failure import INTERNAL, Failure
+from mmd.gateway.head import Request
+from mmd.gateway.intake import Intake
+
+if TYPE_CHECKING:
+    from mmd.gateway.gateway import Gateway
+
+_log = logging.getLogger(__name__)
+_CLOSE_WITH_RESET = struct.pack("ii", 1, 0)
+
+
+class Front(asyncio.Protocol):
+    def __init__(self, gateway: Gateway) -> None:
+        self.writing_paused = False
+        self._gateway = gateway
+        self._intake = Intake(gateway.limits)
+        self._ahead = bytearray()  # came while a request was being answered; not looked at before its turn
+        self._exchange: Exchange | None = None
+        self._advancing = False
+        self._ended = False  # nothing more is taken from this client
+        self._transport: asyncio.Transport
+        self.write: Callable[[bytes], None]
+
+    @property
+    def is_idle(self) -> bool:
+        return self._exchange is None and not self._intake.mid_message
+
+    def close(self) -> None:
+        self._ended = True
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.write = transport.write  # each piece of an answer goes through this: no call of ours in between
+        self._gateway.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return  # of a refused request: read so that the refusal can arrive, see _refuse
+        if self._exchange is None:
+            self._intake.feed(data)
+            self._advance()
+            return
+        self._ahead += data
+        if len(self._ahead) > self._gateway.limits.ahead_bytes:
+            self._transport.pause_reading()  # we shall not see this client leave, but then it is not a usual one
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._gateway.closed(self)
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.cancel()
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    # What the exchange calls.
+
+    def finished(self, *, keep_alive: bool) -> None:
+        self._exchange = None
+        if not keep_alive or (self._gateway.is_draining and self.is_idle):
+            self.close()
+        elif not self._advancing:
+            self._advance()
+
+    def cut(self, *, reset: bool) -> None:
+        self._exchange = None
+        if not reset:
+            self.close()
+            return
+        connection = self._transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _CLOSE_WITH_RESET)
+        self.abort()
+
+    def _advance(self) -> None:
+        """Takes what is ready, until something has to be waited for."""
+        self._advancing = True
+        ready = self._intake.ready
+        while self._exchange is None and not self._ended:
+            if ready:
+                self._take(ready.popleft())
+            elif self._ahead:
+                ahead, self._ahead = bytes(self._ahead), bytearray()
+                self._transport.resume_reading()
+                self._intake.feed(ahead)
+            else:
+                break
+        self._advancing = False
+        if self._intake.owes_continue and self._exchange is None and not self._ended:
+            self._intake.owes_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _take(self, request: Request | Failure) -> None:
+        if isinstance(request, Failure):
+            self._refuse(request)
+        elif request.head.is_for_an_engine:
+            self._exchange = self._gateway.exchange(self, request)
+            self._start(self._exchange)
+        else:
+            self._hand_over(request)
+
+    def _start(self, exchange: Exchange) -> None:
+        try:
+            exchange.start()
+        except Exception:  # noqa: BLE001 - the edge of a request, logged with its traceback
+            _log.exception("a request failed before it was sent on")
+            self._transport.write(INTERNAL.response(close=True))
+            self.close()
+
+    def _hand_over(self, request: Request) -> None:
+        """To the ASGI server, for good: it closes the connection after this request."""
+        self._ended = True
+        self._gateway.closed(self)
+        self._transport.resume_reading()
+        self._gateway.serve_management(self._transport, request)
+
+    def _refuse(self, failure: Failure) -> None:
+        """Closing with unread bytes would reset the connection and could overtake the answer, so they are read on."""
+        self._ended = True
+        self._transport.write(failure.response(close=True))
+        self._transport.write_eof()
+        asyncio.get_running_loop().call_later(self._gateway.limits.linger_seconds, self._transport.close)

@@ -1,0 +1,70 @@
+"""The gateway: what all its connections share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from mmd.gateway.engine import Pool
+from mmd.gateway.exchange import Exchange
+from mmd.gateway.front import Front
+from mmd.gateway.head import Request
+from mmd.gateway.limits import Limits
+from mmd.gateway.management import Management
+from mmd.gateway.models import Models
+from mmd.gateway.switchboard import Switchboard
+
+
+class Gateway:
+    """A factory of protocols for `loop.create_server`, and their common end."""
+
+    def __init__(self, models: Models, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.is_draining = False
+        self._models = models
+        self._switchboard = Switchboard(models, drain_seconds=self.limits.drain_seconds)
+        self._pool = Pool(
+            most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds
+        )
+        self._management = Management(models, self._switchboard)
+        self._fronts: set[Front] = set()
+        self._closed_one = asyncio.Event()
+
+    def front(self) -> Front:
+        return Front(self)
+
+    def exchange(self, client: Front, request: Request) -> Exchange:
+        return Exchange(self._models, self._switchboard, self._pool, client, request)
+
+    def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
+        self._management.adopt(transport, request.for_management())
+
+    def opened(self, front: Front) -> None:
+        self._fronts.add(front)
+        if self.is_draining:  # accepted in the same moment; systemd keeps those that come later
+            front.close()
+
+    def closed(self, front: Front) -> None:
+        self._fronts.discard(front)
+        self._closed_one.set()
+
+    async def drain(self, bound_seconds: float) -> None:
+        """Lets what has begun finish, takes nothing new, and drops what is left in the end."""
+        self.is_draining = True
+        for front in [front for front in self._fronts if front.is_idle]:
+            front.close()
+        try:
+            async with asyncio.timeout(bound_seconds):
+                await self._until(lambda: not self._fronts)
+                await self._management.drain()
+        except TimeoutError:
+            for front in list(self._fronts):
+                front.abort()
+        self._switchboard.close()
+        self._management.close()
+        self._pool.close()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._closed_one.clear()
+            await self._closed_one.wait()

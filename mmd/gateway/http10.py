@@ -1,0 +1,49 @@
+"""Answers for HTTP/1.0 clients, which do not know chunks: the bare body, ended by closing."""
+
+from __future__ import annotations
+
+import httptools
+
+_NOT_FOR_HTTP10 = frozenset({b"transfer-encoding", b"connection", b"keep-alive", b"trailer"})
+
+
+class Unchunked:
+    """Rewrites one answer that has been found well-formed already."""
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._written: list[bytes] = []
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._reason = b""
+        self._lines: list[bytes] = []
+        self._head_complete = False
+
+    def feed(self, data: bytes) -> bytes:
+        self._parser.feed_data(data)
+        written = b"".join(self._written)
+        self._written.clear()
+        return written
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        self._start_over()  # after an interim answer, of which HTTP/1.0 has none
+
+    def on_status(self, part: bytes) -> None:
+        self._reason += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head_complete and name.lower() not in _NOT_FOR_HTTP10:
+            self._lines.append(name + b": " + value)
+
+    def on_headers_complete(self) -> None:
+        self._head_complete = True
+        status = self._parser.get_status_code()
+        if status >= 200:
+            first = b"HTTP/1.1 %d %b" % (status, self._reason)
+            self._written.append(b"\r\n".join((first, *self._lines, b"Connection: close", b"", b"")))
+
+    def on_body(self, part: bytes) -> None:
+        self._written.append(part)

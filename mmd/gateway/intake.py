@@ -1,0 +1,119 @@
+"""Bytes from a client in, whole requests out."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import httptools
+
+from mmd.gateway.failure import Failure
+from mmd.gateway.guard import body_too_large, head_too_large, malformed, objection
+from mmd.gateway.head import Head, RawHeaders, Request
+from mmd.gateway.limits import Limits
+
+
+class Intake:
+    """Parses one connection. A Failure in `ready` is the last thing in it: what comes after is not looked at."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.ready: deque[Request | Failure] = deque()
+        self.owes_continue = False  # the client holds its body back until it is told to go on
+        self._limits = limits
+        self._parser = httptools.HttpRequestParser(self)
+        self._ended = False
+        self._begun = False
+        self._fed_bytes = 0
+        self._head_fed_bytes = 0  # in earlier calls, for a head that is not complete yet
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._url = b""
+        self._headers: RawHeaders = []
+        self._head: Head | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+
+    @property
+    def mid_message(self) -> bool:
+        return self._begun and not self._ended
+
+    def feed(self, data: bytes) -> None:
+        while data and not self._ended:
+            self._fed_bytes = len(data)
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                # An offer the client does not insist on (curl --http2 makes one). The parser takes it for accepted and
+                # the body for another protocol, so it is given the same request without the offer.
+                self._parser = httptools.HttpRequestParser(self)
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                continue
+            except httptools.HttpParserError as error:
+                self._refuse(malformed(f"not an HTTP/1.1 request: {error}"))
+            break
+        if self._begun and self._head is None:
+            self._head_fed_bytes += len(data)
+            if self._head_fed_bytes > self._limits.head_bytes:
+                self._refuse(head_too_large(self._limits))
+
+    def _head_without_upgrade(self) -> bytes:
+        assert self._head is not None
+        first = b"%b %b HTTP/%b" % (self._head.method, self._url, self._head.version.encode())
+        lines = [name + b": " + value for name, value in self._headers if name.lower() != b"upgrade"]
+        return b"\r\n".join((first, *lines, b"", b""))
+
+    def _refuse(self, failure: Failure) -> None:
+        if not self._ended:
+            self._ended = True
+            self.owes_continue = False
+            self.ready.append(failure)
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        self._begun = True
+        self._start_over()
+
+    def on_url(self, part: bytes) -> None:
+        self._url += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head is None:  # else it is a trailer, which goes no further
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._ended:
+            return
+        parser = self._parser
+        method, version = parser.get_method(), parser.get_http_version()
+        self._head = Head.read(method, self._url, version, parser.should_keep_alive(), self._headers)
+        if failure := self._long_head() or objection(self._head, self._limits):
+            self._refuse(failure)
+        self.owes_continue = self._head.expects_continue and not self._ended
+        self._head_fed_bytes = 0
+
+    def _long_head(self) -> Failure | None:
+        if self._head_fed_bytes + self._fed_bytes <= self._limits.head_bytes:
+            return None  # so much was not even sent; the sum below is for the rest
+        head_bytes = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        return head_too_large(self._limits) if head_bytes > self._limits.head_bytes else None
+
+    def on_body(self, part: bytes) -> None:
+        if self._ended:
+            return
+        self.owes_continue = False
+        self._body_bytes += len(part)
+        if self._body_bytes > self._limits.body_bytes:
+            self._body.clear()
+            self._refuse(body_too_large(self._limits))
+            return
+        self._body.append(part)
+
+    def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return  # it comes again, see feed
+        self._begun = False
+        self.owes_continue = False
+        if self._head is not None and not self._ended:
+            self.ready.append(Request(self._head, b"".join(self._body)))
+            self._body.clear()

@@ -1,0 +1,79 @@
+"""The models over systemd: what the gateway asks, answered from a watched view of the units and of the registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmd.control.controller import Controller
+from mmd.control.present import models_json, resources_json, status_json
+from mmd.control.status import active_of, resources
+from mmd.errors import NoSuchModel
+from mmd.machine import read_machine
+from mmd.paths import engine_socket
+from mmd.plan.residency import Pair, Residency, residency
+from mmd.plan.swap import holder
+from mmd.registry.record import Model
+from mmd.units.watch import Watch
+
+
+class LiveModels:
+    """A `Models` for the gateway."""
+
+    def __init__(self, controller: Controller, watch: Watch) -> None:
+        self._controller = controller
+        self._watch = watch
+        self._registered: dict[str, Model] = {}
+        self._stamp: object = None
+
+    def find(self, name: str | None) -> str:
+        if name:
+            return name if name in self._models() else self._controller.registry.get(name).id
+        held_by = holder(
+            self._watch.pairs
+        )  # or about to be: the request waits for the swap that is under way
+        if held_by is None:
+            raise NoSuchModel(
+                "The request names no model, and none is active.",
+                hint="mmd activate ID   # or name one of: mmd list",
+            )
+        return held_by
+
+    def address(self, model_id: str) -> str | None:
+        if residency(self._watch.pairs.get(model_id, Pair())) is not Residency.RESIDENT:
+            return None
+        return str(engine_socket(model_id))
+
+    async def activate(self, model_id: str) -> None:
+        await self._controller.activate(model_id)
+        await self._watch.refresh()
+
+    async def sleep(self, model_id: str | None) -> None:
+        await self._controller.sleep(model_id)
+        await self._watch.refresh()
+
+    async def stop(self, model_id: str | None) -> None:
+        await self._controller.stop(model_id)
+        await self._watch.refresh()
+
+    async def status(self) -> dict[str, Any]:
+        return status_json(await self._controller.status())
+
+    async def models(self) -> list[dict[str, Any]]:
+        pairs = self._watch.pairs
+        where = {model_id: residency(pair) for model_id, pair in pairs.items()}
+        return models_json(self._models().values(), where, active_of(pairs))
+
+    async def resources(self) -> dict[str, Any]:
+        return resources_json(resources(read_machine()))
+
+    def _models(self) -> dict[str, Model]:
+        """The registry, read again whenever its file has changed: a request costs one stat()."""
+        try:
+            status = self._controller.registry.file.stat()
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        except FileNotFoundError:
+            stamp = None
+        if stamp != self._stamp:
+            self._registered = self._controller.registry.load()
+            self._stamp = stamp
+        return self._registered

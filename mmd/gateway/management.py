@@ -1,0 +1,60 @@
+"""Everything that is not for an engine: an ordinary ASGI application on the same port."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from mmd.gateway.models import Models
+from mmd.gateway.switchboard import Switchboard
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+
+class Management:
+    """Serves connections that the front has handed over; starlette and uvicorn are imported by the first of them."""
+
+    def __init__(self, models: Models, switchboard: Switchboard) -> None:
+        self._models = models
+        self._switchboard = switchboard
+        self._config: Config | None = None
+        self._state: ServerState | None = None
+
+    def adopt(self, transport: asyncio.Transport, received: bytes) -> None:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+        config, state = self._server()
+        protocol = HttpToolsProtocol(config, state, {})
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(received)
+
+    async def drain(self) -> None:
+        """Returns when every request that is being served has been answered."""
+        while self._state is not None and self._state.tasks:
+            await asyncio.wait(self._state.tasks)
+
+    def close(self) -> None:
+        if self._state is not None:
+            for connection in list(self._state.connections):
+                connection.shutdown()
+            for task in self._state.tasks:
+                task.cancel()
+
+    def _server(self) -> tuple[Config, ServerState]:
+        if self._config is None or self._state is None:
+            from uvicorn.config import Config
+            from uvicorn.server import ServerState
+
+            from mmd.gateway.routes import application
+
+            app = application(self._models, self._switchboard)
+            # Logs go to the journal through the root logger, and a request is no event worth a line.
+            self._config = Config(
+                app, http="httptools", lifespan="off", log_config=None, access_log=False, ws="none"
+            )
+            self._config.load()
+            self._state = ServerState()
+        return self._config, self._state

@@ -1,0 +1,143 @@
+"""The management API, as design.md promises it. Imported only when somebody asks for it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mmd.errors import MmdError, NoSuchModel, WrongUsage
+from mmd.gateway.failure import INTERNAL, Failure
+from mmd.gateway.models import Models
+from mmd.gateway.switchboard import Switchboard
+
+
+class Routes:
+    def __init__(self, models: Models, switchboard: Switchboard) -> None:
+        self._models = models
+        self._switchboard = switchboard
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def status(self, request: Request) -> Response:
+        return JSONResponse(await self._models.status())
+
+    async def resources(self, request: Request) -> Response:
+        return JSONResponse(await self._models.resources())
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse(await self._models.models())
+
+    async def openai_models(self, request: Request) -> Response:
+        return JSONResponse(
+            {"object": "list", "data": [_openai(record) for record in await self._models.models()]}
+        )
+
+    async def openai_model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        model_id = self._models.find(name)
+        for record in await self._models.models():
+            if record["id"] == model_id:
+                return JSONResponse(_openai(record))
+        raise NoSuchModel(f"no model named {name}", hint="see the names: mmd list")
+
+    async def activate(self, request: Request) -> Response:
+        return await self._activate(_text(await _body(request), "model"))
+
+    async def switch(self, request: Request) -> Response:
+        return await self._activate(_text(await _body(request), "model_id"))
+
+    async def sleep(self, request: Request) -> Response:
+        await self._models.sleep(self._optional(await _body(request)))
+        return await self.status(request)
+
+    async def stop(self, request: Request) -> Response:
+        await self._models.stop(self._optional(await _body(request)))
+        return await self.status(request)
+
+    async def _activate(self, name: str) -> Response:
+        await self._switchboard.activate(self._models.find(name))
+        return JSONResponse(await self._models.status())
+
+    def _optional(self, body: dict[str, Any]) -> str | None:
+        return self._models.find(_text(body, "model")) if body.get("model") is not None else None
+
+
+def application(models: Models, switchboard: Switchboard) -> Starlette:
+    routes = Routes(models, switchboard)
+    return Starlette(
+        routes=[
+            Route("/health", routes.health),
+            Route("/status", routes.status),
+            Route("/resources", routes.resources),
+            Route("/models", routes.models),
+            Route("/models/activate", routes.activate, methods=["POST"]),
+            Route("/models/sleep", routes.sleep, methods=["POST"]),
+            Route("/models/stop", routes.stop, methods=["POST"]),
+            Route("/switch", routes.switch, methods=["POST"]),
+            Route("/v1/models", routes.openai_models),
+            Route("/v1/models/{name}", routes.openai_model),
+        ],
+        exception_handlers={MmdError: _mmd_error, HTTPException: _http_error, Exception: _internal_error},
+    )
+
+
+def _openai(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": record["id"],
+        "object": "model",
+        "created": 0,
+        "owned_by": "mmd",
+        "status": record["status"],
+    }
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """The JSON object in the request; an empty body is an empty object."""
+    raw = await request.body()
+    try:
+        body = json.loads(raw or b"{}")
+    except ValueError as error:
+        raise WrongUsage(f"the body is not JSON: {error}", hint=_EXAMPLE) from error
+    if not isinstance(body, dict):
+        raise WrongUsage("the body is not a JSON object", hint=_EXAMPLE)
+    return body
+
+
+def _text(body: dict[str, Any], key: str) -> str:
+    value = body.get(key)
+    if not isinstance(value, str) or not value:
+        raise WrongUsage(f'"{key}" must be the name of a model', hint=_EXAMPLE)
+    return value
+
+
+_EXAMPLE = """curl http://127.0.0.1:8000/models/activate -d '{"model": "ID"}'"""
+
+
+async def _mmd_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MmdError)
+    return _response(Failure.of(error))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own: there is no such path, or not with this method."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail.lower()}"
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"
+    response = _response(Failure(error.status_code, message, "curl http://127.0.0.1:8000/models", code))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _internal_error(request: Request, error: Exception) -> Response:
+    return _response(INTERNAL)  # starlette raises it again after this, and uvicorn logs it
+
+
+def _response(failure: Failure) -> Response:
+    return Response(failure.payload(), failure.status, media_type="application/json")

@@ -1,0 +1,68 @@
+"""mmd's own lines in the journal, with fields: `journalctl --user MMD_MODEL=qwen3` finds what was decided about it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from pathlib import Path
+
+_SOCKET = Path("/run/systemd/journal/socket")
+_FIELDS = ("MMD_MODEL", "MMD_UNIT")
+
+# syslog's priorities, which journalctl colours and filters by.
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+def log_to_journal() -> None:
+    """Send mmd's log lines to the journal; warnings that are about no model to stderr as well, for who sits there."""
+    log = logging.getLogger("mmd")
+    log.setLevel(logging.INFO)
+    if _SOCKET.exists():
+        log.addHandler(JournalHandler())
+    log.addHandler(_stderr_handler())
+
+
+class JournalHandler(logging.Handler):
+    """Speaks the journal's native protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/"""
+
+    def __init__(self, path: Path = _SOCKET) -> None:
+        super().__init__()
+        self._path = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._socket.sendto(datagram(self.format(record), record), self._path)
+        except OSError:
+            self.handleError(record)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+def datagram(message: str, record: logging.LogRecord) -> bytes:
+    fields = {
+        "MESSAGE": message,
+        "PRIORITY": str(_PRIORITIES.get(record.levelno, 6)),
+        "SYSLOG_IDENTIFIER": "mmd",
+        "CODE_FUNC": f"{record.name}.{record.funcName}",
+    }
+    fields |= {name: str(record.__dict__[name]) for name in _FIELDS if name in record.__dict__}
+    return b"".join(_field(name.encode(), value.encode("utf-8", "replace")) for name, value in fields.items())
+
+
+def _field(name: bytes, value: bytes) -> bytes:
+    if b"\n" not in value:
+        return name + b"=" + value + b"\n"
+    return name + b"\n" + len(value).to_bytes(8, "little") + value + b"\n"
+
+
+def _stderr_handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("mmd: %(message)s"))
+    # What was decided about a model reaches the user as the result of what they asked for.
+    handler.addFilter(lambda record: "MMD_MODEL" not in record.__dict__)
+    return handler

@@ -1,0 +1,52 @@
+"""How long the command line takes, whole processes, with a thousand models registered."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from mmd.registry import models_toml
+from mmd.registry.atomic import write_atomically
+from mmd.registry.store import Registry
+from tests.bench.measure import Row
+from tests.tiny_models import tiny_gguf
+
+_MODELS = 1000
+_RUNS = 15
+
+
+def measure(folder: Path) -> list[Row]:
+    _register_a_thousand(folder)
+    hook = [sys.executable, "-I", "-S", str(Path(__file__).parents[2] / "mmd/hooks/ready.py")]
+    return [
+        Row("mmd --help", "ms", _time("--help"), "≤ 100"),
+        Row(f"mmd status, {_MODELS} models", "ms", _time("status"), "≤ 120"),
+        Row(f"mmd list, {_MODELS} models", "ms", _time("list"), "≤ 120"),
+        Row("start of the ready hook, to its first failure", "ms", _time_command(hook), "≤ 25"),
+    ]
+
+
+def _register_a_thousand(folder: Path) -> None:
+    registry = Registry()
+    model = registry.add(tiny_gguf(folder / "many.gguf", name="many"), id="many")
+    models = [replace(model, id=f"model-{index:04}", path=f"{model.path}.{index}") for index in range(_MODELS)]
+    write_atomically(registry.file, models_toml.render(models))
+
+
+def _time(*words: str) -> list[float]:
+    return _time_command([sys.executable, "-m", "mmd", *words])
+
+
+def _time_command(command: list[str]) -> list[float]:
+    # As an installed mmd runs: with its bytecode written down. The first run writes it, and is not counted.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    times = []
+    for _ in range(_RUNS + 1):
+        began = time.perf_counter()
+        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        times.append((time.perf_counter() - began) * 1000)
+    return times[1:]

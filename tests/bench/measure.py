@@ -1,0 +1,35 @@
+"""A measured quantity, and how a list of them is shown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    unit: str
+    values: Sequence[float]
+    goal: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        low, high = min(self.values), max(self.values)
+        middle = statistics.median(self.values)
+        return (
+            self.what,
+            f"{middle:.1f} {self.unit}",
+            f"{low:.1f} – {high:.1f}",
+            str(len(self.values)),
+            self.goal,
+        )
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    table = [("measure", "median", "range", "n", "goal"), *(row.cells() for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(5)]
+    for index, row in enumerate(table):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+        if index == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")

@@ -1,0 +1,307 @@
+"""What the gateway's tests put around it: engines that do as told, models in memory, and a client that sees bytes.
+
+A Peer is a real HTTP/1.1 server on a Unix socket. What it does on a path is a coroutine of the test; without one it
+answers with what it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmd.errors import MmdError, NoSuchModel
+from mmd.gateway.gateway import Gateway
+from mmd.gateway.limits import Limits
+
+PATIENCE_SECONDS = 15.0  # what a test waits for before it fails: generous, because machines are busy
+
+
+@dataclass
+class Asked:
+    """One request as an engine got it."""
+
+    first_line: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @property
+    def target(self) -> str:
+        return self.first_line.split(" ")[1]
+
+    def values(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name]
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self, body: bytes, *, status: str = "200 OK", extra: str = "") -> None:
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
+        await self.send(head.encode() + body)
+
+    async def begin_stream(self, *pieces: bytes) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await self.send(head + b"".join(chunk(piece) for piece in pieces))
+
+    async def gone(self) -> None:
+        """Returns when the other side has closed."""
+        assert await self.reader.read(1) == b""
+
+    def die(self) -> None:
+        self.writer.transport.abort()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """For what the gateway has no reason to announce: its own state."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - every turn of the loop is looked at, so no moment is missed
+            await asyncio.sleep(0)
+
+
+Handler = Callable[[Asked], Awaitable[None]]
+
+
+def chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+class Peer:
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.address = str(folder / f"{name}.sock")
+        self.on: dict[str, Handler] = {}
+        self.asked: list[Asked] = []
+        self.arrived = asyncio.Condition()
+        self.connections = 0
+        self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._accept, self.address)
+
+    async def stop(self) -> None:
+        """As a killed engine: the socket file stays, and refuses."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        for writer in list(self._open):
+            writer.transport.abort()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def has_been_asked(self, times: int) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS), self.arrived:
+            await self.arrived.wait_for(lambda: len(self.asked) >= times)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._open.add(writer)
+        task = asyncio.create_task(self._converse(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while not writer.is_closing():
+                asked = await self._read(reader, writer)
+                async with self.arrived:
+                    self.asked.append(asked)
+                    self.arrived.notify_all()
+                await self.on.get(asked.target, self._tell)(asked)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked:
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+        headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        asked = Asked(first, headers, b"", reader, writer)
+        if length := asked.values("content-length"):
+            asked.body = await reader.readexactly(int(length[0]))
+        return asked
+
+    async def _tell(self, asked: Asked) -> None:
+        told = {
+            "peer": self.name,
+            "first_line": asked.first_line,
+            "body": asked.body.decode("latin-1")[:2000],
+        }
+        await asked.answer(json.dumps(told).encode())
+
+
+@dataclass
+class MemoryModels:
+    """`mmd.gateway.models.Models` in memory: one model is resident, and activation can be held up or made to fail."""
+
+    peers: dict[str, Peer]
+    active: str | None = None
+    log: list[str] = field(default_factory=list)
+    held: dict[str, asyncio.Event] = field(default_factory=dict)  # activation of a model waits for its event
+    failing: dict[str, Exception] = field(default_factory=dict)
+    restarts: bool = False  # activation starts an engine that has died
+
+    def find(self, name: str | None) -> str:
+        if not name:
+            if self.active is None:
+                raise MmdError("no model is active", hint="mmd activate ID")
+            return self.active
+        if name not in self.peers:
+            raise NoSuchModel(f"no model named {name}", hint="see the names: mmd list")
+        return name
+
+    def address(self, model_id: str) -> str | None:
+        return self.peers[model_id].address if model_id == self.active else None
+
+    async def activate(self, model_id: str) -> None:
+        self.log.append(f"activate {model_id}")
+        if model_id in self.held:
+            await self.held[model_id].wait()
+        if model_id in self.failing:
+            raise self.failing[model_id]
+        if self.restarts:
+            await self.peers[model_id].start()
+        self.active = model_id
+        self.log.append(f"ready {model_id}")
+
+    async def sleep(self, model_id: str | None) -> None:
+        self.log.append(f"sleep {model_id}")
+        self.active = None
+
+    async def stop(self, model_id: str | None) -> None:
+        self.log.append(f"stop {model_id}")
+        self.active = None
+
+    async def status(self) -> dict[str, Any]:
+        return {"active": self.active, "resident": [self.active] if self.active else []}
+
+    async def models(self) -> list[dict[str, Any]]:
+        return [{"id": name, "status": "active" if name == self.active else "absent"} for name in self.peers]
+
+    async def resources(self) -> dict[str, Any]:
+        return {"vram": {"used_bytes": 0}, "ram": {"used_bytes": 1}, "gpus": []}
+
+
+@dataclass
+class Answered:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class RawClient:
+    """A connection on which a test decides every byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def ask(self, data: bytes) -> Answered:
+        await self.send(data)
+        return await self.answer()
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+        pairs = (line.split(": ", 1) for line in lines)
+        return int(first.split(" ")[1]), {name.lower(): value for name, value in pairs}
+
+    async def answer(self) -> Answered:
+        status, headers = await self.head()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            if "content-length" in headers:
+                return Answered(
+                    status, headers, await self.reader.readexactly(int(headers["content-length"]))
+                )
+            body = b""
+            while piece := await self._chunk():
+                body += piece
+        return Answered(status, headers, body)
+
+    async def chunk(self) -> bytes:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._chunk()
+
+    async def _chunk(self) -> bytes:
+        size = int(await self.reader.readline(), 16)
+        return (await self.reader.readexactly(size + 2))[:-2]
+
+    async def rest(self) -> bytes:
+        """All that comes until the gateway closes."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.reader.read()
+
+    def leave(self) -> None:
+        self.writer.transport.abort()
+
+
+def post(body: bytes | dict[str, Any], path: str = "/v1/chat/completions", *extra: str) -> bytes:
+    payload = json.dumps(body).encode() if isinstance(body, dict) else body
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", *extra, f"Content-Length: {len(payload)}", "", ""]
+    return "\r\n".join(lines).encode() + payload
+
+
+@dataclass
+class Town:
+    """A running gateway, its engines and its models."""
+
+    gateway: Gateway
+    models: MemoryModels
+    port: int
+    server: asyncio.Server
+    clients: list[RawClient] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def peer(self, name: str) -> Peer:
+        return self.models.peers[name]
+
+    async def client(self) -> RawClient:
+        client = RawClient(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.clients.append(client)
+        return client
+
+
+@asynccontextmanager
+async def town(*names: str, active: str | None = "a", limits: Limits | None = None) -> AsyncIterator[Town]:
+    """A gateway in front of one engine for each name."""
+    async with AsyncExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory())
+        )  # tmp_path can be too long for a socket
+        peers = {name: Peer(name, folder) for name in names or ("a",)}
+        for peer in peers.values():
+            await peer.start()
+            stack.push_async_callback(peer.stop)
+        models = MemoryModels(peers, active=active)
+        gateway = Gateway(models, limits)
+        server = await asyncio.get_running_loop().create_server(gateway.front, "127.0.0.1", 0)
+        running = Town(gateway, models, server.sockets[0].getsockname()[1], server)
+        try:
+            yield running
+        finally:
+            server.close()
+            for client in running.clients:
+                client.leave()
+            await gateway.drain(PATIENCE_SECONDS)

@@ -1,0 +1,124 @@
+"""Everything on the port that is not for an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from mmd.errors import EngineFailed
+from tests.gateway_peer import Asked, Town, post, town
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Town]:
+    async with town("a", "b") as running:
+        yield running
+
+
+@pytest.fixture
+async def http(running: Town) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=running.url) as http:
+        yield http
+
+
+async def test_reading(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/health")).json() == {"status": "ok"}
+    assert (await http.get("/status")).json() == {"active": "a", "resident": ["a"]}
+    assert (await http.get("/resources")).json()["ram"] == {"used_bytes": 1}
+    assert (await http.get("/models")).json() == [
+        {"id": "a", "status": "active"},
+        {"id": "b", "status": "absent"},
+    ]
+
+
+async def test_models_in_openais_form(http: httpx.AsyncClient) -> None:
+    listed = (await http.get("/v1/models")).json()
+    assert listed["object"] == "list"
+    assert listed["data"][1] == {
+        "id": "b",
+        "object": "model",
+        "created": 0,
+        "owned_by": "mmd",
+        "status": "absent",
+    }
+    assert (await http.get("/v1/models/a")).json()["status"] == "active"
+    assert (await http.get("/v1/models/c")).status_code == 404
+
+
+async def test_activate_sleep_stop(http: httpx.AsyncClient, running: Town) -> None:
+    assert (await http.post("/models/activate", json={"model": "b"})).json()["active"] == "b"
+    assert (await http.post("/switch", json={"model_id": "a"})).json()["active"] == "a"
+    assert (await http.post("/models/sleep", json={"model": "a"})).json()["active"] is None
+    assert (await http.post("/models/sleep")).status_code == 200
+    assert (await http.post("/models/stop", json={"model": "b"})).status_code == 200
+    assert (await http.post("/models/stop", json={})).status_code == 200
+    assert running.models.log == [
+        *("activate b", "ready b", "activate a", "ready a"),
+        *("sleep a", "sleep None", "stop b", "stop None"),
+    ]
+
+
+async def test_activation_lets_answers_finish(http: httpx.AsyncClient, running: Town) -> None:
+    release = asyncio.Event()
+
+    async def slow(asked: Asked) -> None:
+        await release.wait()
+        await asked.answer(b"{}")
+
+    running.peer("a").on["/v1/slow"] = slow
+    client = await running.client()
+    asking = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/slow")))
+    await running.peer("a").has_been_asked(1)
+    switching = asyncio.create_task(http.post("/switch", json={"model_id": "b"}))
+    assert (await http.get("/health")).status_code == 200
+    assert running.models.log == []
+    release.set()
+    assert (await asking).status == 200
+    assert (await switching).json()["active"] == "b"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"nonsense", b'{"model": 1}', b'{"model": ""}', b'{"model_id": "a"}']
+)
+async def test_bad_bodies_are_named(http: httpx.AsyncClient, content: bytes) -> None:
+    response = await http.post("/models/activate", content=content)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["type"], error["source"]) == ("invalid_request_error", "mmd")
+    assert "curl" in error["hint"]
+
+
+async def test_errors(http: httpx.AsyncClient, running: Town) -> None:
+    assert (await http.post("/models/activate", json={"model": "c"})).json()["error"][
+        "code"
+    ] == "model_not_found"
+    assert (await http.post("/models/stop", json={"model": "c"})).status_code == 404
+    assert (await http.get("/nowhere")).json()["error"]["code"] == "not_found"
+    wrong_method = await http.get("/models/stop")
+    assert (wrong_method.status_code, wrong_method.headers["allow"]) == (405, "POST")
+    running.models.failing["b"] = EngineFailed("b exited", hint="mmd logs b")
+    assert (await http.post("/switch", json={"model_id": "b"})).status_code == 503
+    running.models.failing["b"] = RuntimeError("a bug")
+    response = await http.post("/switch", json={"model_id": "b"})
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
+
+
+async def test_connection_ends_with_the_answer(running: Town) -> None:
+    """The next request on it might be for an engine, which the ASGI server knows nothing of."""
+    client = await running.client()
+    answer = await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.headers["connection"] == "close"
+    assert await client.rest() == b""
+
+
+async def test_management_after_an_answer_and_in_pieces(running: Town) -> None:
+    client = await running.client()
+    assert (await client.ask(post({"model": "a"}))).status == 200
+    request = post({"model": "b"}, "/models/activate")
+    await client.send(request[:30])
+    await client.send(request[30:-5])
+    await client.send(request[-5:])
+    assert (await client.answer()).json()["active"] == "b"

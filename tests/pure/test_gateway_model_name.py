@@ -1,0 +1,145 @@
+"""The scanner for `model` must agree with a JSON parser on everything that is JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmd.errors import WrongUsage
+from mmd.gateway.model_name import model_in_json, named_model
+
+_TRICKY = st.sampled_from(
+    ["model", '"model":', '\\"model":', "mod\\u0065l", "{", "}", "[", "]", '"', "\\", "\\\\", "m"]
+)
+_TEXT = st.one_of(st.text(max_size=8), _TRICKY, st.lists(_TRICKY, max_size=4).map("".join))
+_VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), _TEXT),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(_TEXT, inner, max_size=3),
+        st.dictionaries(st.just("model"), inner),
+    ),
+    max_leaves=12,
+)
+
+
+def _written(text: str, style: int) -> str:
+    """One of the ways to write a string in JSON: as it is, in ASCII, all escaped, every second letter escaped."""
+    if style < 2:
+        return json.dumps(text, ensure_ascii=style == 1)
+    letters = [
+        "".join(f"\\u{unit:04x}" for unit in _utf16(letter))
+        if style == 2 or at % 2
+        else json.dumps(letter)[1:-1]
+        for at, letter in enumerate(text)
+    ]
+    return '"' + "".join(letters) + '"'
+
+
+def _utf16(letter: str) -> list[int]:
+    raw = letter.encode("utf-16-be", "surrogatepass")
+    return [raw[at] << 8 | raw[at + 1] for at in range(0, len(raw), 2)]
+
+
+_STRINGS = st.builds(_written, _TEXT, st.integers(0, 3))
+_MEMBERS = st.one_of(
+    st.tuples(st.builds(_written, st.just("model"), st.integers(0, 3)), st.one_of(_STRINGS, st.just("null"))),
+    st.tuples(_STRINGS.filter(lambda key: json.loads(key) != "model"), _VALUES.map(json.dumps)),
+)
+_SPACES = st.sampled_from(["", " ", "\n\t", "\r\n  "])
+
+
+@st.composite
+def _documents(draw: st.DrawFn) -> str:
+    """Objects with "model" among their keys: never, once or often, at the start, in the middle, at the end."""
+    space = draw(_SPACES)
+    members = [space.join(("", key, ":", value, "")) for key, value in draw(st.lists(_MEMBERS, max_size=6))]
+    return space + "{" + ",".join(members) + "}" + space
+
+
+@given(_documents())
+def test_name_is_that_of_a_json_parser(document: str) -> None:
+    body = document.encode("utf-8", "surrogatepass")
+    assert model_in_json(body) == json.loads(document).get("model")
+
+
+@given(_VALUES.filter(lambda value: not isinstance(value, dict)))
+def test_json_that_is_no_object_names_none(value: Any) -> None:
+    assert model_in_json(json.dumps(value).encode()) is None
+
+
+@given(st.integers(9, 40), st.booleans())
+def test_many_nested_models_change_nothing(depth: int, last: bool) -> None:
+    nested: Any = {"model": "deep"}
+    for _ in range(depth):
+        nested = {"model": "deep", "tools": [nested]}
+    body = {"tools": nested, "model": "top"} if last else {"model": "top", "tools": nested}
+    assert model_in_json(json.dumps(body).encode()) == "top"
+    assert model_in_json(json.dumps({"tools": nested}).encode()) is None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_end_in_a_name_or_an_error(body: bytes) -> None:
+    try:
+        model_in_json(body)
+    except WrongUsage as error:
+        assert error.hint
+
+
+@pytest.mark.parametrize("value", ["1", "[]", "{}", "true", "nullable", ""])
+def test_model_that_is_no_string_is_refused(value: str) -> None:
+    with pytest.raises(WrongUsage, match="not a string"):
+        model_in_json(b'{"model": ' + value.encode() + b"}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"' + b'\\"' * 500_000,
+        b"{" + b'"model":' * 200_000,
+        b'{"model":{' * 100_000,
+        b'"' * 1_000_001,
+        b'{"mod\\u0065l":"x",' + b'"\\u0065' * 100_000,
+        b'{"model": "' + b"\\a" * 300_000,
+    ],
+)
+def test_hostile_bodies_are_read_in_linear_time(body: bytes) -> None:
+    begun = time.perf_counter()
+    with contextlib.suppress(WrongUsage):
+        model_in_json(body)
+    assert time.perf_counter() - begun < 5  # quadratic, each took minutes
+
+
+def _form(*parts: tuple[str, bytes], boundary: str = "xYz") -> bytes:
+    written = [
+        f"--{boundary}\r\nContent-Disposition: {head}\r\n\r\n".encode() + value + b"\r\n"
+        for head, value in parts
+    ]
+    return b"".join(written) + f"--{boundary}--\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"multipart/form-data; boundary=xYz", b'Multipart/Form-Data; Boundary="xYz"']
+)
+def test_model_in_a_form(content_type: bytes) -> None:
+    audio = b'\x00\xff\r\n--xY\r\nContent-Disposition: form-data; name="model"\r\n\r\nwrong'
+    parts = [
+        ('form-data; name="file"; filename="a.wav"', audio),
+        ('form-data; name="model"', "whisper-ä".encode()),
+    ]
+    assert named_model(content_type, _form(*parts)) == "whisper-ä"
+    assert named_model(content_type, _form(*reversed(parts))) == "whisper-ä"
+
+
+def test_form_without_model_names_none() -> None:
+    body = _form(('form-data; name="file"; filename="model"', b"x"), ('form-data; name="models"', b"y"))
+    assert named_model(b"multipart/form-data; boundary=xYz", body) is None
+    assert named_model(b"multipart/form-data; boundary=other", body) is None
+    with pytest.raises(WrongUsage, match="boundary"):
+        named_model(b"multipart/form-data", body)

@@ -1,0 +1,216 @@
+"""What is refused on sight, and how."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from mmd.gateway.guard import is_loopback_authority, is_loopback_origin
+from mmd.gateway.limits import Limits
+from tests.gateway_peer import RawClient, Town, post, town
+
+_HOST = b"Host: localhost\r\n"
+
+
+async def _refused(running: Town, request: bytes, status: int) -> None:
+    """Refused with an error in OpenAI's form, closed, and the engine has seen nothing."""
+    client = await running.client()
+    answer = await client.ask(request)
+    error = answer.json()["error"]
+    assert answer.status == status, error
+    assert error["source"] == "mmd" and error["message"] and error["hint"] and error["code"] and error["type"]
+    assert answer.headers["connection"] == "close"
+    assert await client.rest() == b""
+    assert running.peer("a").asked == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /v1/x HTTP/1.1\r\n"
+        + _HOST
+        + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\n"
+        + _HOST
+        + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: +3\r\n\r\nabc",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: 0x3\r\n\r\nabc",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: 3, 3\r\n\r\nabc",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: -1\r\n\r\nabc",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length : 3\r\n\r\nabc",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\n"
+        + _HOST
+        + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.0\r\n" + _HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"X: a\r\n b\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"X: a\nContent-Length: 3\r\n\r\nabc",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"X: \x00\r\n\r\n",
+        b"POST /v1/x HTTP/2.0\r\n" + _HOST + b"\r\n",
+        b"hello\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # https:// by mistake
+    ],
+)
+async def test_request_that_could_be_read_in_two_ways_is_refused(request_: bytes) -> None:
+    async with town() as running:
+        await _refused(running, request_ + b"GET /v1/smuggled HTTP/1.1\r\n" + _HOST + b"\r\n", 400)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/v1/../sleep",
+        b"/v1/./chat",
+        b"/v1//sleep",
+        b"/v1/x/..",
+        b"/v1/%2e%2e/sleep",
+        b"/v1/%2E./sleep",
+        b"/v1/..%2fsleep",
+        b"/v1/a%5c..%5csleep",
+        b"/v1/..\\sleep",
+        b"/v1/x#/../../sleep",
+        b"/v1/x;/%00",
+        b"http://localhost/v1/chat/completions",
+        b"*",
+    ],
+)
+async def test_path_that_is_not_plain_is_refused(target: bytes) -> None:
+    async with town() as running:
+        await _refused(running, b"OPTIONS " + target + b" HTTP/1.1\r\n" + _HOST + b"\r\n", 400)
+
+
+@pytest.mark.parametrize(
+    "path", ["/sleep", "/wake_up", "/v1", "/V1/chat/completions", "/%76%31/x", "//v1/x", "/x/../v1/x"]
+)
+async def test_nothing_but_v1_reaches_an_engine(path: str) -> None:
+    async with town() as running:
+        client = await running.client()
+        answer = await client.ask(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+        assert answer.status == 404
+        assert answer.json()["error"]["source"] == "mmd"
+        assert running.peer("a").asked == []
+
+
+async def test_size_limits() -> None:
+    limits = Limits(head_bytes=2000, body_bytes=5000)
+    async with town(limits=limits) as running:
+        long_header = b"X: " + b"x" * 2000 + b"\r\n"
+        await _refused(running, b"POST /v1/x HTTP/1.1\r\n" + _HOST + long_header + b"\r\n", 431)
+        await _refused(running, b"POST /v1/x HTTP/1.1\r\n" + _HOST + long_header, 431)  # that never ends
+        await _refused(running, b"GET /v1/" + b"x" * 3000, 431)
+        await _refused(running, b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: 5001\r\n\r\n", 413)
+        await _refused(
+            running, b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: " + b"9" * 19 + b"\r\n\r\n", 413
+        )
+        chunked = (
+            b"POST /v1/x HTTP/1.1\r\n"
+            + _HOST
+            + b"Transfer-Encoding: chunked\r\n\r\n1000\r\n"
+            + b"x" * 4096
+            + b"\r\n"
+        )
+        await _refused(running, chunked + b"1000\r\n" + b"x" * 4096, 413)
+        client = await running.client()
+        assert (await client.ask(post(b'{"model":"a"}' + b" " * 4987))).status == 200
+
+
+async def test_head_that_comes_in_drops_is_counted() -> None:
+    async with town(limits=Limits(head_bytes=2000)) as running:
+        client = await running.client()
+        await client.send(b"POST /v1/x HTTP/1.1\r\n" + _HOST)
+        answering = await _drip(client, b"X: " + b"x" * 100 + b"\r\n")
+        assert answering == 431
+
+
+async def _drip(client: RawClient, line: bytes) -> int:
+    for _ in range(30):
+        await client.send(line)
+    return (await client.answer()).status
+
+
+async def test_refusal_of_an_upload_arrives() -> None:
+    """Closed at once, with the upload unread, the kernel resets the connection and the client never sees why."""
+    async with (
+        town(limits=Limits(body_bytes=1000)) as running,
+        httpx.AsyncClient(base_url=running.url) as http,
+    ):
+        response = await http.post("/v1/x", content=b"x" * 5_000_000)
+        assert response.status_code == 413
+
+
+async def test_refusal_waits_for_the_answers_before_it() -> None:
+    async with town() as running:
+        client = await running.client()
+        await client.send(post({"model": "a"}) + b"nonsense\r\n\r\n")
+        assert (await client.answer()).status == 200
+        assert (await client.answer()).status == 400
+
+
+async def test_unknown_expectation_and_proxying_are_refused() -> None:
+    async with town() as running:
+        await _refused(running, post({}, "/v1/x", "Expect: 200-maybe"), 417)
+        await _refused(running, b"CONNECT example.org:443 HTTP/1.1\r\n" + _HOST + b"\r\n", 405)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/models/stop", "/status"])
+async def test_other_hosts_are_refused(path: str) -> None:
+    """A name of the attacker's that resolves to 127.0.0.1 (DNS rebinding)."""
+    async with town() as running:
+        for host in (
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "192.168.1.5:8000",
+            "",
+        ):
+            await _refused(
+                running, f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n".encode(), 403
+            )
+        await _refused(running, f"POST {path} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode(), 400)
+        two = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\nContent-Length: 0\r\n\r\n"
+        await _refused(running, two.encode(), 400)
+        assert running.models.log == []
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "file://", "http://localhost.evil.example", "http://a@b"]
+)
+async def test_pages_of_other_sites_are_refused(origin: str) -> None:
+    async with town() as running:
+        await _refused(running, post({"model": "a"}, "/v1/x", f"Origin: {origin}"), 403)
+        await _refused(running, post({"model": "a"}, "/models/stop", f"Origin: {origin}"), 403)
+        assert running.models.log == []
+
+
+async def test_pages_of_this_machine_are_served() -> None:
+    async with town() as running:
+        client = await running.client()
+        for origin in (
+            "http://localhost:3000",
+            "http://127.0.0.1:8000",
+            "http://[::1]:1",
+            "https://ui.localhost",
+        ):
+            assert (await client.ask(post({"model": "a"}, "/v1/x", f"Origin: {origin}"))).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", [b"localhost", b"LOCALHOST:80", b"127.0.0.1:8000", b"127.9.9.9", b"[::1]:8000", b"x.localhost"]
+)
+def test_loopback_names(host: bytes) -> None:
+    assert is_loopback_authority(host)
+    assert is_loopback_origin(b"http://" + host)
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"a", b"0.0.0.0", b"[::]", b"[::1", b"x@localhost", b"\xff", b"127.0.0.1.", b"2130706433"]
+)
+def test_other_names(host: bytes) -> None:
+    assert not is_loopback_authority(host)
+    assert not is_loopback_origin(b"http://" + host)

@@ -1,0 +1,165 @@
+"""The gateway as an installed service: socket-activated, over the real user manager."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mmd.paths import config_dir
+from tests.systemd.world import World, wait_for
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def installed(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """`mmd install` was run, and nothing else; the gateway's address."""
+    manager = world.manager
+    # The manager reads units from its own home, and the gateway is its child.
+    monkeypatch.setenv("XDG_CONFIG_HOME", manager.environment["XDG_CONFIG_HOME"])
+    manager.systemctl(
+        "set-environment",
+        f"PYTHONPATH={REPOSITORY}",
+        f"PATH={os.environ['PATH']}",
+        f"XDG_DATA_HOME={os.environ['HOME']}/.local/share",
+    )
+    listen = f"127.0.0.1:{_free_port()}"
+    config_dir().mkdir(parents=True, exist_ok=True)
+    (config_dir() / "mmd.toml").write_text(f'[gateway]\nlisten = "{listen}"\n')
+    _mmd("install")
+    yield f"http://{listen}"
+    _mmd("install", "--remove")
+    (config_dir() / "mmd.toml").unlink()
+    manager.systemctl("unset-environment", "PYTHONPATH", "PATH", "XDG_DATA_HOME")
+
+
+async def test_first_connection_starts_it(world: World, installed: str) -> None:
+    world.add("a")
+    assert world.manager.systemctl("is-active", "mmd.service").strip() == "inactive"
+    async with httpx.AsyncClient(base_url=installed) as client:
+        assert (await client.get("/health")).json() == {"status": "ok"}
+        assert [model["id"] for model in (await client.get("/v1/models")).json()["data"]] == ["a"]
+    assert world.manager.systemctl("is-active", "mmd.service").strip() == "active"
+
+
+async def test_request_swaps_its_model_in(world: World, installed: str) -> None:
+    world.add("a", "b")
+    async with httpx.AsyncClient(base_url=installed, timeout=30) as client:
+        for name in ("a", "b", "a"):
+            assert name in (await _ask(client, model=name)).text
+            status = (await client.get("/status")).json()
+            assert (status["active"], status["resident"]) == (name, [name])
+        assert "a" in (await _ask(client)).text  # no model named: the active one
+    assert not world.events("overlap")
+
+
+async def test_swap_by_the_cli_is_seen(world: World, installed: str) -> None:
+    world.add("a", "b")
+    async with httpx.AsyncClient(base_url=installed, timeout=30) as client, world.controller() as mmd:
+        await _ask(client, model="a")
+        await mmd.activate("b")
+        assert "b" in (await _ask(client)).text
+        await mmd.stop()
+        async with asyncio.timeout(10):
+            while (await client.get("/models")).json()[1]["status"] != "absent":
+                pass  # its view follows systemd's signals, a moment later
+        answer = await _ask(client)
+        assert (answer.status_code, answer.json()["error"]["source"]) == (404, "mmd")
+        assert "a" in (await _ask(client, model="a")).text
+
+
+async def test_model_that_fails_is_an_error_with_its_cause(world: World, installed: str) -> None:
+    world.add("a", "b")
+    world.behave("b", exit_at_once={"status": 1, "stderr": "error: unknown model architecture: 'gronk'"})
+    async with httpx.AsyncClient(base_url=installed, timeout=30) as client:
+        await _ask(client, model="a")
+        answer = await _ask(client, model="b")
+        assert answer.status_code == 503
+        assert "gronk" in answer.json()["error"]["message"]
+        assert (await client.get("/status")).json()["active"] == "a"
+
+
+async def test_engine_killed_is_back_for_the_next_request(world: World, installed: str) -> None:
+    world.add("a")
+    async with httpx.AsyncClient(base_url=installed, timeout=30) as client:
+        await _ask(client, model="a")
+        world.kill("a", signal.SIGKILL)
+        assert "a" in (await _ask(client, model="a")).text
+
+
+async def test_killed_in_mid_swap_the_swap_goes_on_and_the_next_adopts_it(world: World, installed: str) -> None:
+    world.add("a")
+    world.add("b", load_seconds=1.0)
+    async with httpx.AsyncClient(base_url=installed, timeout=30) as client:
+        await _ask(client, model="a")
+        cut = asyncio.create_task(_ask(client, model="b"))
+        await asyncio.to_thread(wait_for, lambda: ("load-begin", "b") in world.events(), what="b's load")
+        world.manager.systemctl("kill", "--signal=SIGKILL", "mmd.service")
+        with pytest.raises(httpx.TransportError):
+            await cut
+        assert "b" in (await _ask(client, model="b")).text
+        assert (await client.get("/status")).json()["active"] == "b"
+    assert world.events("load-begin") == [("load-begin", "a"), ("load-begin", "b")]
+
+
+async def test_stopped_it_loses_no_model(world: World, installed: str) -> None:
+    world.add("a")
+    async with httpx.AsyncClient(base_url=installed, timeout=30) as client:
+        await _ask(client, model="a")
+        pid = world.main_pid("a")
+        world.manager.systemctl("stop", "mmd.service")
+        assert "a" in (await _ask(client, model="a")).text
+    assert world.main_pid("a") == pid
+
+
+def test_install_over_itself_and_remove_leave_nothing(world: World, installed: str) -> None:
+    _mmd("install")
+    assert world.manager.systemctl("is-active", "mmd.socket").strip() == "active"
+    _mmd("install", "--remove")
+    assert not list((config_dir().parent / "systemd/user").rglob("mmd*"))
+    assert world.manager.systemctl("is-active", "mmd.socket").strip() in ("inactive", "unknown")
+
+
+def test_install_on_a_taken_port_says_so(world: World, installed: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (config_dir() / "mmd.toml").write_text(f'[gateway]\nlisten = "127.0.0.1:{port}"\n')
+        failed = _run("install")
+        assert failed.returncode == 1
+        assert f"cannot listen on 127.0.0.1:{port}" in failed.stderr
+        assert f"sport = :{port}" in failed.stderr
+
+
+async def _ask(client: httpx.AsyncClient, **more: Any) -> httpx.Response:
+    messages = [{"role": "user", "content": "hello"}]
+    return await client.post("/v1/chat/completions", content=json.dumps(more | {"messages": messages}))
+
+
+def _mmd(*words: str) -> None:
+    done = _run(*words)
+    assert done.returncode == 0, done.stderr
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mmd", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
