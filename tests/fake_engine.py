@@ -166,6 +166,7 @@ class Engine:
             fail(str(once.get("stderr", "")), int(str(once.get("status", 1))))
         self.on_sigterm(self.die_of_sigterm)
         listener = self.listen()
+        self.log("load-begin")
         threading.Thread(target=self.api.accept, args=(listener,), daemon=True).start()
         self.load()
         self.on_sigterm(self.begin_exit)
@@ -192,7 +193,6 @@ class Engine:
         return listener
 
     def load(self) -> None:
-        self.log("load-begin")
         self.take_gpu()
         if self.behaviour.exit_while_loading_seconds is not None:
             pause(self.behaviour.exit_while_loading_seconds)
