@@ -169,7 +169,9 @@ def from_json(text: str, *, source: str = "this") -> Machine:
     try:
         return _machine(_Record(json.loads(text), ""))
     except ValueError as error:
-        raise WrongUsage(f"{source} is not a machine: {error}", hint="mmd doctor --json") from error
+        raise WrongUsage(
+            f"{source} is not a machine: {error}", hint="mmd machine --json   # what one looks like"
+        ) from error
 
 
 def _machine(record: _Record) -> Machine:

@@ -107,12 +107,12 @@ def read_settings(path: Path | None = None) -> Settings:
     except FileNotFoundError:
         document = {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WrongUsage(f"{file} is not TOML: {error}.", hint=f"${{EDITOR:-nano}} {file}") from error
+        raise WrongUsage(f"{file} is not TOML: {error}", hint=f"${{EDITOR:-nano}} {file}") from error
     except OSError as error:
-        raise StorageFailed(f"{file} cannot be read: {error.strerror}.", hint=f"ls -l {file}") from error
+        raise StorageFailed(f"{file} cannot be read: {error.strerror}", hint=f"ls -l {file}") from error
     models = document.pop("models", {})
     if not isinstance(models, dict) or not all(isinstance(table, dict) for table in models.values()):
-        raise WrongUsage(f"{file}: models must be tables, [models.ID].", hint=f"${{EDITOR:-nano}} {file}")
+        raise WrongUsage(f"{file}: models must be tables, [models.ID]", hint=f"${{EDITOR:-nano}} {file}")
     for model_id, table in models.items():
         _checked(table, MODEL_SETTINGS, f"models.{model_id}.", file)
     given = _checked(_flat(document), SETTINGS, "", file)
@@ -124,12 +124,12 @@ def _checked(given: Mapping[str, Any], table: tuple[Setting, ...], prefix: str, 
     for key, value in given.items():
         if key not in known:
             raise WrongUsage(
-                f"{file}: there is no setting {prefix}{key}; there are {', '.join(known)}.",
+                f"{file}: there is no setting {prefix}{key}; there are {', '.join(known)}",
                 hint=f"${{EDITOR:-nano}} {file}",
             )
         if not known[key].check(value):
             raise WrongUsage(
-                f"{file}: {prefix}{key} must be {known[key].kind}, not {value!r}.", hint=f"${{EDITOR:-nano}} {file}"
+                f"{file}: {prefix}{key} must be {known[key].kind}, not {value!r}", hint=f"${{EDITOR:-nano}} {file}"
             )
     return given
 

@@ -13,9 +13,11 @@ from mmd.cli.loop import wait_for
 from mmd.cli.text import count, gib, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from mmd.plan.launch import Launch
+    from mmd.plan.launch import Flag, Launch
     from mmd.plan.residency import Residency
     from mmd.registry.record import Model
+
+_FLAG_WIDTH = 20  # columns
 
 
 @click.command()
@@ -82,6 +84,8 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
 
     model = Registry().get(model_id)
     machine = load_machine(machine_file) if machine_file else read_machine()
+    if not units and not as_json:
+        _print_model(model, budget_bytes(machine))
     launch = plan_launch(model, machine, read_settings())
     if units:
         hooks = unit_hooks()
@@ -92,7 +96,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         here = residencies.get(model_id, Residency.ABSENT)
         print_json(model_json(model, here, active) | {"files": model.files, "launch": launch_json(launch)})
     else:
-        _print_model(model, launch, budget_bytes(machine))
+        _print_launch(launch)
 
 
 @click.command()
@@ -121,7 +125,7 @@ async def _residencies() -> tuple[dict[str, Residency], str | None]:
         async with await Manager.connect() as manager:
             pairs = await read_pairs(manager)
     except ManagerUnreachable as error:
-        say(f"{error.message} What runs is not known.")
+        say(f"mmd: {error.message}; what runs is not known")
         return {}, None
     return {model_id: residency(pair) for model_id, pair in pairs.items()}, active_of(pairs)
 
@@ -135,7 +139,7 @@ def _tokens(context: int) -> str:
     return str(context) if context else "-"
 
 
-def _print_model(model: Model, launch: Launch, has_bytes: int) -> None:
+def _print_model(model: Model, has_bytes: int) -> None:
     facts = model.facts
     click.secho(model.id, bold=True)
     for name, value in (
@@ -143,13 +147,24 @@ def _print_model(model: Model, launch: Launch, has_bytes: int) -> None:
         ("architecture", facts.architecture),
         ("trained for", f"{facts.context_length} tokens" if facts.context_length else "not said in the file"),
         ("file", model.path if len(model.files) == 1 else f"{model.path} and {len(model.files) - 1} more"),
-        ("needs", f"{gib(launch.needs_bytes)} at least, of {gib(has_bytes)} that this machine has for models"),
-        ("engine", launch.title),
-        ("unit", f"mmd-model@{model.id}.service"),
+        ("memory", f"{gib(has_bytes)} that this machine has for models"),
     ):
         click.echo(f"  {name:<13} {value}")
-    click.echo("\n" + shlex.join(launch.argv) + "\n")
-    width = max(len(" ".join(flag.words) or flag.subject) for flag in launch.flags if len(flag.words) != 2)
+
+
+def _print_launch(launch: Launch) -> None:
+    for name, value in (
+        ("needs", f"{gib(launch.needs_bytes)} at least"),
+        ("engine", launch.title),
+        ("unit", f"mmd-model@{launch.model_id}.service"),
+    ):
+        click.echo(f"  {name:<13} {value}")
+    click.echo(f"\n{shlex.join(launch.argv)}\n")
     for flag in launch.flags:
-        name = flag.subject if not flag.words or len(flag.words[-1]) > width else " ".join(flag.words)
-        click.echo(f"  {name:<{width}}  {flag.reason}")
+        click.echo(f"  {_flag_name(flag):<{_FLAG_WIDTH}}  {flag.reason}")
+
+
+def _flag_name(flag: Flag) -> str:
+    """A flag as it stands in the command; without its value where that is long, a path for instance."""
+    words = " ".join(flag.words)
+    return words if words and len(words) <= _FLAG_WIDTH else flag.subject

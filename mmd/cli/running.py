@@ -101,9 +101,7 @@ def logs(model_id: str, follow: bool, lines: int) -> None:
     Registry().get(model_id)
     journalctl = shutil.which("journalctl")
     if journalctl is None:
-        raise MmdError(
-            "There is no journalctl on PATH, so the journal cannot be read.", hint="sudo apt install systemd"
-        )
+        raise MmdError("there is no journalctl on PATH, so the journal cannot be read", hint="sudo apt install systemd")
     # By identifier and of the whole journal: root's lines are not in a user's file.
     words = [journalctl, "--quiet", f"--identifier={model_id}", f"--lines={lines}"]
     os.execv(journalctl, words + (["--follow"] if follow else []))

@@ -1,4 +1,4 @@
-"""Verbs about mmd itself: install, gateway."""
+"""Verbs about mmd and its machine: install, gateway, machine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from mmd.cli import parameters
 from mmd.cli.loop import wait_for
-from mmd.cli.text import say
+from mmd.cli.text import gib, say
 
 
 @click.command()
@@ -42,3 +43,24 @@ def gateway(listen: str | None) -> None:
     from mmd.gateway.run import run
 
     run(listen)
+
+
+@click.command()
+@parameters.as_json
+def machine(as_json: bool) -> None:
+    """This machine as mmd sees it; the JSON is what --machine takes."""
+    from mmd.machine import read_machine, to_json
+
+    here = read_machine()
+    if as_json:
+        click.echo(to_json(here))
+        return
+    for gpu in here.gpus:
+        click.echo(
+            f"GPU {gpu.index}: {gpu.name}, compute capability {gpu.compute_capability}, "
+            f"{gib(gpu.free_bytes)} of {gib(gpu.total_bytes)} free, driver {here.driver}"
+        )
+    if not here.gpus:
+        click.echo("GPU: none that NVIDIA's driver knows")
+    click.echo(f"CPU: {here.cpu}, {here.cpu_cores} cores, {here.cpu_threads} threads")
+    click.echo(f"RAM: {gib(here.ram_available_bytes)} of {gib(here.ram_total_bytes)} available")

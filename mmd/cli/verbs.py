@@ -41,5 +41,6 @@ for _verb in (
     running.logs,
     service.install,
     service.gateway,
+    service.machine,
 ):
     mmd.add_command(_verb)

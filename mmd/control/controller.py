@@ -38,7 +38,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
     if gone:
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         raise BadModelFile(
-            f"{model.id} is registered, but its file is gone: {gone[0]}{more}.",
+            f"{model.id} is registered, but its file is gone: {gone[0]}{more}",
             hint=f"mmd remove {model.id}   # or put the file back; then: mmd add PATH",
         )
     laid_down = settings.model(model.id)

@@ -13,7 +13,7 @@ from mmd.control.status import how_it_ended
 from mmd.errors import EngineFailed, SwapSuperseded
 from mmd.paths import user_runtime_dir
 from mmd.plan.launch import Launch
-from mmd.plan.swap import Already, Begin, Join, comes_back, decide, holder
+from mmd.plan.swap import Already, Begin, Join, comes_back, decide, holder, taken_since
 from mmd.units.bus import Job, JobResult, Manager, NoSuchUnit, UnitExists
 from mmd.units.lock import planner_lock
 from mmd.units.names import engine_unit, token_unit
@@ -74,7 +74,7 @@ async def _submit(manager: Manager, launch: Launch, hooks: Hooks, step: Begin | 
     await manager.reset_failed(engine)
     if not step.wakes:
         # systemd removes the folder when the engine ends, but not if it was itself killed in between.
-        Path(launch.socket).unlink(missing_ok=True)
+        Path(launch.socket).unlink(missing_ok=True)  # noqa: ASYNC240 on a tmpfs
     if step.has_token:
         return await manager.submit(token if step.wakes else engine, manager.start(token))
     made = token_spec(launch, hooks, step.rivals)
@@ -116,7 +116,7 @@ async def _superseded(manager: Manager, wanted: str) -> SwapSuperseded | None:
     if winner is None and await _result(manager, wanted) != "success":
         return None
     by = f"{winner} was asked for in between" if winner else "it was stopped in between"
-    return SwapSuperseded(f"{wanted} did not become resident: {by}.", hint=f"mmd activate {wanted}")
+    return SwapSuperseded(f"{wanted} did not become resident: {by}", hint=f"mmd activate {wanted}")
 
 
 async def _result(manager: Manager, model_id: str) -> str:
@@ -134,7 +134,8 @@ async def _bring_back(
     async with planner_lock():
         pairs = await read_pairs(manager)
         if previous is None or not comes_back(previous, failed, pairs):
-            await manager.stop(token_unit(failed))  # or systemd would go on trying to restart it
+            if not taken_since(failed, pairs):
+                await manager.stop(token_unit(failed))  # or systemd would go on trying to restart it
             return ""
         launch = launch_of(previous)
         step = decide(previous, pairs, same_launch=await _same_launch(manager, launch, hooks, pairs))

@@ -28,7 +28,7 @@ def engine(name: str) -> Engine:
         if candidate.name == name:
             return candidate
     known = ", ".join(candidate.name for candidate in ENGINES)
-    raise WrongUsage(f"there is no engine {name!r}", hint=f"use one of: {known}")
+    raise WrongUsage(f"there is no engine {name!r}", hint=f"mmd list   # the engines are: {known}")
 
 
 def installed(configured: Mapping[str, str]) -> tuple[Installed, ...]:

@@ -37,9 +37,7 @@ def _set(field: str, kind: Callable[[str], object] = str) -> Callable[[Any, str]
 def _flash_attention(params: Any, value: str) -> None:
     from xllamacpp import llama_flash_attn_type
 
-    params.flash_attn_type = getattr(
-        llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{_FLASH_ATTENTION[value]}"
-    )
+    params.flash_attn_type = getattr(llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{_FLASH_ATTENTION[value]}")
 
 
 def _rerank(params: Any, _: str) -> None:
@@ -67,17 +65,13 @@ OPTIONS: tuple[Option, ...] = (
         "path of the Unix socket to listen on, ending in .sock",
         _set("hostnames", lambda v: [v]),
     ),
-    Option(
-        ("-a", "--alias"), "STRING", "model name to be used by the API", _set("model_alias", lambda v: {v})
-    ),
+    Option(("-a", "--alias"), "STRING", "model name to be used by the API", _set("model_alias", lambda v: {v})),
     Option(("-mm", "--mmproj"), "FILE", "path to a multimodal projector file", _set("mmproj.path")),
     Option(("-c", "--ctx-size"), "N", "size of the prompt context", _set("n_ctx", int)),
     Option(("-b", "--batch-size"), "N", "logical maximum batch size", _set("n_batch", int)),
     Option(("-ub", "--ubatch-size"), "N", "physical maximum batch size", _set("n_ubatch", int)),
     Option(("-fa", "--flash-attn"), "[on|off|auto]", "set Flash Attention use", _flash_attention),
-    Option(
-        ("-ngl", "--gpu-layers", "--n-gpu-layers"), "N", "layers to store in VRAM", _set("n_gpu_layers", int)
-    ),
+    Option(("-ngl", "--gpu-layers", "--n-gpu-layers"), "N", "layers to store in VRAM", _set("n_gpu_layers", int)),
     Option(("-cram", "--cache-ram"), "N", "maximum cache size in MiB", _set("cache_ram_mib", int)),
     Option(("-np", "--parallel"), "N", "number of server slots", _set("n_parallel", int)),
     Option(
@@ -88,9 +82,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(("--rerank", "--reranking"), "", "enable reranking endpoint on server", _rerank),
     Option(("--threads-http",), "N", "threads used to process HTTP requests", _set("n_threads_http", int)),
-    Option(
-        ("--metrics",), "", "enable prometheus compatible metrics endpoint", _set("endpoint_metrics", _on)
-    ),
+    Option(("--metrics",), "", "enable prometheus compatible metrics endpoint", _set("endpoint_metrics", _on)),
     Option(("--no-ui", "--no-webui"), "", "disable the Web UI", _set("ui", _off)),
 )
 _BY_SPELLING = {spelling: option for option in OPTIONS for spelling in option.spellings}

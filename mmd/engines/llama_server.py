@@ -78,9 +78,7 @@ def _probe(program: str, _stamp: tuple[int, ...]) -> Installed:
 
 def parse_flags(help_text: str) -> frozenset[str]:
     """Every spelling of every option in llama.cpp's `--help`."""
-    return frozenset(
-        spelling.strip() for line in _SPELLINGS.findall(help_text) for spelling in line.split(",")
-    )
+    return frozenset(spelling.strip() for line in _SPELLINGS.findall(help_text) for spelling in line.split(","))
 
 
 def _ask(program: str, option: str) -> subprocess.Popen[str]:

@@ -118,9 +118,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._connect_seconds):
             connected = await _connect(address)
-        _, protocol = await loop.create_unix_connection(
-            lambda: EngineConnection(self, address), sock=connected
-        )
+        _, protocol = await loop.create_unix_connection(lambda: EngineConnection(self, address), sock=connected)
         return protocol
 
     def give_back(self, connection: EngineConnection) -> None:

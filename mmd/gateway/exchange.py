@@ -35,9 +35,7 @@ class Client(Protocol):
 
 
 class Exchange:
-    def __init__(
-        self, models: Models, switchboard: Switchboard, pool: Pool, client: Client, request: Request
-    ) -> None:
+    def __init__(self, models: Models, switchboard: Switchboard, pool: Pool, client: Client, request: Request) -> None:
         self._models = models
         self._switchboard = switchboard
         self._pool = pool
@@ -132,9 +130,7 @@ class Exchange:
     def answered(self, *, keep_alive: bool) -> None:
         self._connection = None
         self._leave()
-        self._client.finished(
-            keep_alive=keep_alive and self._request.head.keep_alive and self._unchunked is None
-        )
+        self._client.finished(keep_alive=keep_alive and self._request.head.keep_alive and self._unchunked is None)
 
     def lost(self, connection: EngineConnection) -> None:
         self._connection = None

@@ -23,9 +23,7 @@ class Gateway:
         self.is_draining = False
         self._models = models
         self._switchboard = Switchboard(models, drain_seconds=self.limits.drain_seconds)
-        self._pool = Pool(
-            most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds
-        )
+        self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
         self._management = Management(models, self._switchboard)
         self._fronts: set[Front] = set()
         self._closed_one = asyncio.Event()

@@ -53,9 +53,7 @@ class Head:
         return head
 
     def _drop_what_connection_names(self) -> None:
-        tokens = {
-            token.strip().lower() for value in self.here.get(b"connection", ()) for token in value.split(b",")
-        }
+        tokens = {token.strip().lower() for value in self.here.get(b"connection", ()) for token in value.split(b",")}
         if named := tokens - _USUAL_CONNECTION - {b"host", b"content-type"}:
             self.passed_on = [line for line in self.passed_on if line.partition(b":")[0].lower() not in named]
 

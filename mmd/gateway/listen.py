@@ -59,10 +59,8 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> MmdError:
     if error.errno == errno.EADDRINUSE:
-        return MmdError(f"port {port} of {host} is taken", hint=f"see by whom: ss -ltnp 'sport = :{port}'")
-    return MmdError(
-        f"cannot listen on {host}:{port}: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000"
-    )
+        return MmdError(f"port {port} of {host} is taken", hint=f"ss -ltnp 'sport = :{port}'   # see by whom")
+    return MmdError(f"cannot listen on {host}:{port}: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000")
 
 
 def _refuse_if_exposed(listener: socket.socket) -> None:
@@ -74,4 +72,4 @@ def _refuse_if_remote(address: str) -> None:
     # Without API keys everybody who reaches the port may use and stop the models.
     if not ip_address(address.partition("%")[0]).is_loopback:
         message = f"{address} can be reached from other machines, and the gateway has no API keys"
-        raise WrongUsage(message, hint="listen on this machine only: mmd gateway --listen 127.0.0.1:8000")
+        raise WrongUsage(message, hint="mmd gateway --listen 127.0.0.1:8000   # listen on this machine only")

@@ -28,12 +28,10 @@ class LiveModels:
     def find(self, name: str | None) -> str:
         if name:
             return name if name in self._models() else self._controller.registry.get(name).id
-        held_by = holder(
-            self._watch.pairs
-        )  # or about to be: the request waits for the swap that is under way
+        held_by = holder(self._watch.pairs)  # or about to be: the request waits for the swap that is under way
         if held_by is None:
             raise NoSuchModel(
-                "The request names no model, and none is active.",
+                "the request names no model, and none is active",
                 hint="mmd activate ID   # or name one of: mmd list",
             )
         return held_by

@@ -52,9 +52,7 @@ class Management:
 
             app = application(self._models, self._switchboard)
             # Logs go to the journal through the root logger, and a request is no event worth a line.
-            self._config = Config(
-                app, http="httptools", lifespan="off", log_config=None, access_log=False, ws="none"
-            )
+            self._config = Config(app, http="httptools", lifespan="off", log_config=None, access_log=False, ws="none")
             self._config.load()
             self._state = ServerState()
         return self._config, self._state

@@ -13,9 +13,7 @@ import re
 
 from mmd.errors import WrongUsage
 
-_KEY = re.compile(
-    rb'(?<!\\)"model"[ \t\r\n]*:'
-)  # in valid JSON this is a key; within a string its quotes are escaped
+_KEY = re.compile(rb'(?<!\\)"model"[ \t\r\n]*:')  # in valid JSON this is a key; within a string its quotes are escaped
 _ESCAPED_LETTER = re.compile(rb"\\u006[45cdfCDF]")  # one of "model", written so that _KEY could miss it
 # Possessive, and with the closing quote optional: a string that never ends is read once, not once for each quote.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -49,9 +47,7 @@ def _few_key_ends(body: bytes) -> list[tuple[int, int]] | None:
     if b"\\u006" in body and _ESCAPED_LETTER.search(body):
         return None
     ends: list[tuple[int, int]] = []
-    position = body.find(
-        b'"model"'
-    )  # the search for a plain string is many times faster than that for a pattern
+    position = body.find(b'"model"')  # the search for a plain string is many times faster than that for a pattern
     while position >= 0:
         if key := _KEY.match(body, position):
             ends.append(key.span())
@@ -88,7 +84,7 @@ def _last_key_end(body: bytes) -> int | None:
 def _value(body: bytes, position: int) -> str | None:
     found = _VALUE.match(body, position)
     if found is None:
-        raise WrongUsage("the request's model is not a string", hint="see the names: mmd list")
+        raise WrongUsage("the request's model is not a string", hint="mmd list   # see the names")
     return None if found[1] is None else _text(found[1])
 
 
@@ -96,9 +92,7 @@ def _text(string: bytes) -> str:
     try:
         return str(json.loads(string))
     except ValueError as error:
-        raise WrongUsage(
-            f"the request's body is not JSON: {error}", hint="see the names: mmd list"
-        ) from error
+        raise WrongUsage(f"the request's body is not JSON: {error}", hint="mmd list   # see the names") from error
 
 
 def _model_in_form(content_type: bytes, body: bytes) -> str | None:

@@ -35,9 +35,7 @@ class Routes:
         return JSONResponse(await self._models.models())
 
     async def openai_models(self, request: Request) -> Response:
-        return JSONResponse(
-            {"object": "list", "data": [_openai(record) for record in await self._models.models()]}
-        )
+        return JSONResponse({"object": "list", "data": [_openai(record) for record in await self._models.models()]})
 
     async def openai_model(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -45,7 +43,7 @@ class Routes:
         for record in await self._models.models():
             if record["id"] == model_id:
                 return JSONResponse(_openai(record))
-        raise NoSuchModel(f"no model named {name}", hint="see the names: mmd list")
+        raise NoSuchModel(f"no model named {name}", hint="mmd list   # see the names")
 
     async def activate(self, request: Request) -> Response:
         return await self._activate(_text(await _body(request), "model"))

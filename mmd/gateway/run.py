@@ -17,7 +17,7 @@ from mmd.units.watch import Watch
 def run(listen: str | None) -> None:
     """Serve on `HOST:PORT`, else on systemd's socket, else where mmd.toml says."""
     if listen is not None and not is_listen(listen):
-        raise WrongUsage(f"{listen!r} is no HOST:PORT.", hint="mmd gateway --listen 127.0.0.1:8000")
+        raise WrongUsage(f"{listen!r} is no HOST:PORT", hint="mmd gateway --listen 127.0.0.1:8000")
     asyncio.run(_serve(listen))
 
 
@@ -39,6 +39,6 @@ async def _follow(watch: Watch, controller: Controller) -> None:
     watching = asyncio.create_task(watch.run())
     try:
         await controller.manager.closed()
-        raise ManagerUnreachable("The connection to the user manager ended.", hint="systemctl --user status")
+        raise ManagerUnreachable("the connection to the user manager ended", hint="systemctl --user status")
     finally:
         watching.cancel()

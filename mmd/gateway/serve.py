@@ -27,9 +27,7 @@ async def serve(models: Models, *, listen: tuple[str, int] | None, limits: Limit
         loop.add_signal_handler(signal_number, stop.set)
     gateway = Gateway(models, limits)
     try:
-        servers = [
-            await loop.create_server(gateway.front, sock=listener, backlog=1024) for listener in listeners
-        ]
+        servers = [await loop.create_server(gateway.front, sock=listener, backlog=1024) for listener in listeners]
         notify("READY=1")
         await stop.wait()
         notify("STOPPING=1")

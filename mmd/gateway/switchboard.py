@@ -111,7 +111,7 @@ class Switchboard:
         address = self._models.address(turn.model_id)
         if address is None:
             message = f"{turn.model_id} became ready and was gone at once"
-            raise EngineFailed(message, hint=f"see why: mmd logs {turn.model_id}")
+            raise EngineFailed(message, hint=f"mmd logs {turn.model_id}   # see why")
         return address
 
     async def _drain(self, turn: _Turn) -> None:
@@ -122,9 +122,7 @@ class Switchboard:
                     self._changed.clear()
                     await self._changed.wait()
                 return
-        _log.warning(
-            "swapping to %s although answers of %s still run", turn.model_id, ", ".join(self._in_flight)
-        )
+        _log.warning("swapping to %s although answers of %s still run", turn.model_id, ", ".join(self._in_flight))
 
     def _let_in(self, turn: _Turn, address: str | None) -> None:
         for waiter in turn.waiters:

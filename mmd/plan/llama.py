@@ -7,6 +7,7 @@ off. Facts: llama.cpp b11434.
 
 from __future__ import annotations
 
+from mmd.errors import EngineMissing
 from mmd.machine import Machine
 from mmd.plan.launch import Flag, Installed
 from mmd.registry.record import Model, ModelType
@@ -22,17 +23,39 @@ _HTTP_THREADS = 128
 _MOST_PROMPT_CACHE_MIB = 8192
 
 
-def flags(model: Model, machine: Machine, engine: Installed, *, socket: str, context: int | None) -> tuple[Flag, ...]:
-    """Every decision in the order of the command line; those left to the engine come last, without words."""
+def flags(
+    model: Model,
+    machine: Machine,
+    engine: Installed,
+    *,
+    socket: str,
+    context: int | None,
+    arguments: tuple[str, ...],
+) -> tuple[Flag, ...]:
+    """Every decision in the order of the command line; those left to the engine come last, without words.
+
+    Raises EngineMissing where the engine is too old for what the model is.
+    """
+    for flag in _type_flags(model):
+        if flag.subject not in engine.flags:
+            raise EngineMissing(
+                f"{engine.engine} {engine.version} does not know {flag.subject}, which {model.id} needs: {flag.reason}",
+                hint=f"{engine.command[0]} --version   # a newer one does",
+            )
+    decided = (*_context_flag(context), *_service_flags(machine))
     return (
         Flag(("-m", model.path), "-m", "the model"),
         Flag(("--host", socket), "--host", "a Unix socket in a folder of yours: nobody else can reach it"),
         Flag(("--alias", model.id), "--alias", "the name under which it answers"),
         *_type_flags(model),
-        *_context_flag(context),
-        *(flag for flag in _service_flags(machine) if flag.subject in engine.flags),
+        *(flag if flag.subject in engine.flags else _unknown_to(engine, flag) for flag in decided),
+        *((Flag(arguments, arguments[0], "laid down in mmd.toml"),) if arguments else ()),
         *_left_to_the_engine(model, machine, context),
     )
+
+
+def _unknown_to(engine: Installed, flag: Flag) -> Flag:
+    return Flag((), flag.subject, f"left out: {engine.engine} {engine.version} does not know it ({flag.reason})")
 
 
 def environment(machine: Machine) -> tuple[tuple[str, str], ...]:
@@ -47,14 +70,15 @@ def ready_seconds(model: Model) -> int:
 
 def _type_flags(model: Model) -> tuple[Flag, ...]:
     batch = str(min(model.facts.context_length or 2048, _MOST_BATCH_TOKENS))
-    whole = Flag(
-        ("-b", batch, "-ub", batch), "-ub", "an input is embedded in one batch: with the default 512, longer ones fail"
+    whole = (
+        Flag(("-b", batch), "-b", "as many tokens at once as one input may have"),
+        Flag(("-ub", batch), "-ub", "an input is embedded in one batch: with the default 512, longer ones fail"),
     )
     match model.facts.type:
         case ModelType.EMBEDDING:
-            return (Flag(("--embedding",), "--embedding", "it is an embedding model"), whole)
+            return (Flag(("--embedding",), "--embedding", "it is an embedding model"), *whole)
         case ModelType.RERANKER:
-            return (Flag(("--rerank",), "--rerank", "it is a reranking model"), whole)
+            return (Flag(("--rerank",), "--rerank", "it is a reranking model"), *whole)
         case ModelType.VISION if model.projector:
             return (Flag(("--mmproj", model.projector), "--mmproj", "its projector, for images"),)
         case _:

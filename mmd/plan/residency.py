@@ -50,7 +50,7 @@ def residency(pair: Pair) -> Residency:
         case "active" | "reloading":
             if token.active == "deactivating" or token.job == "stop":
                 return Residency.STOPPING
-            if token.active == "activating" or token.job in _STARTS:
+            if token.active == "activating" or token.job in _STARTS or engine.job in _STARTS:
                 return Residency.STARTING
             return Residency.RESIDENT if token.active == "active" else Residency.ASLEEP
         case "activating":

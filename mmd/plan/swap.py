@@ -52,7 +52,8 @@ def decide(wanted: str, pairs: Mapping[str, Pair], *, same_launch: bool) -> Step
             case Residency.STARTING if pair.holds_gpu and pair.engine.sub != "auto-restart":
                 return Join(why="its start is under way")
     # An engine's unit that is down and that no token refers to is only there to tell how it failed: it goes by itself.
-    lies_there = pair.engine.loaded and not pair.token.loaded and pair.engine.active in ("failed", "inactive")
+    is_down = pair.engine.active in ("failed", "inactive") and not pair.engine.job
+    lies_there = pair.engine.loaded and is_down and not pair.token.loaded
     has_engine = same_launch and pair.engine.loaded and not lies_there
     has_token = has_engine and pair.token.loaded
     return Begin(
@@ -74,8 +75,17 @@ def decide(wanted: str, pairs: Mapping[str, Pair], *, same_launch: bool) -> Step
 
 
 def comes_back(previous: str | None, failed: str, pairs: Mapping[str, Pair]) -> bool:
-    """Whether the model that held the GPU before a failed activation gets it back: not if somebody took it since."""
-    return previous is not None and holder(pairs, besides=failed) is None
+    """Whether the model that held the GPU before a failed activation gets it back."""
+    return previous is not None and not taken_since(failed, pairs)
+
+
+def taken_since(failed: str, pairs: Mapping[str, Pair]) -> bool:
+    """Whether somebody has taken the GPU since an activation failed, be it a second try of the same model. systemd's
+    own restart of it is none.
+    """
+    pair = pairs.get(failed, Pair())
+    is_up = residency(pair) in (Residency.STARTING, Residency.RESIDENT) and pair.engine.sub != "auto-restart"
+    return (pair.holds_gpu and is_up) or holder(pairs, besides=failed) is not None
 
 
 def holder(pairs: Mapping[str, Pair], *, besides: str | None = None) -> str | None:

@@ -68,7 +68,7 @@ def _believable(layers: int, path: Path) -> int:
     if layers > _MAX_LAYERS:
         raise BadModelFile(
             f"{path} claims to have {layers:,} layers",
-            hint=f"Download it again, then compare: sha256sum {quote(str(path))}",
+            hint=f"sha256sum {quote(str(path))}   # to compare; it wants to be downloaded again",
         )
     return layers
 

@@ -11,7 +11,7 @@ from mmd.errors import BadModelFile, MmdError, NotRunnable
 from mmd.registry import gguf, gguf_family, safetensors
 from mmd.registry.attention import config_kv_bytes_per_token, gguf_kv_bytes_per_token
 from mmd.registry.files import open_regular
-from mmd.registry.folder import Config, has_chat_template, read_config, repository_name
+from mmd.registry.folder import Config, has_chat_template, read_config, repository_name, search_hint
 from mmd.registry.folder_type import folder_type, is_encoder, refuse_other_formats
 from mmd.registry.gguf import GgufHeader
 from mmd.registry.gguf_type import gguf_type, is_encoder_architecture, refuse_what_is_no_model
@@ -65,12 +65,12 @@ def _examine_folder(folder: Path) -> Found:
     if not models:
         raise NotRunnable(
             f"{folder} holds no model: neither a GGUF nor safetensors",
-            hint=f"See what is below it: find {quote(str(folder))} -name '*.gguf' -o -name '*.safetensors'",
+            hint=f"find {quote(str(folder))} -name '*.gguf' -o -name '*.safetensors'   # see what is below it",
         )
     shown = ", ".join(model.name for model in models[:8]) + (", …" if len(models) > 8 else "")
     raise NotRunnable(
         f"{folder} holds {len(models)} models: {shown}",
-        hint=f"Add the one you want: mmd add {quote(str(models[0]))}",
+        hint=f"mmd add {quote(str(models[0]))}   # add the one you want",
     )
 
 
@@ -85,7 +85,7 @@ def _examine_gguf(path: Path) -> Found:
     if not any(part.tensors for part in headers):
         raise BadModelFile(
             f"{path} holds no weights, only a vocabulary",
-            hint=f"Get the model itself, then: mmd add {quote(str(path))}",
+            hint=f"mmd add {quote(str(path))}   # on the model itself",
         )
     gguf_family.check_numbering(headers)
     projector = gguf_family.projector_for(first, files)
@@ -118,7 +118,7 @@ def _examine_weights_file(path: Path) -> Found:
     if not (path.parent / "config.json").exists():
         raise NotRunnable(
             f"{path} holds weights alone: no config.json beside it says what they are",
-            hint=f"Download the whole repository into one folder, then: mmd add {quote(str(path.parent))}",
+            hint=f"mmd add {quote(str(path.parent))}   # once the whole repository is in one folder",
         )
     return _examine_folder(path.parent)
 
@@ -128,7 +128,7 @@ def _examine_safetensors(folder: Path) -> Found:
     if not config.data:
         raise NotRunnable(
             f"{folder} has safetensors and no config.json, so nothing says what they are",
-            hint=f"Download the whole repository into one folder, then: mmd add {quote(str(folder))}",
+            hint=f"mmd add {quote(str(folder))}   # once the whole repository is in one folder",
         )
     weights = safetensors.read_folder(folder)
     return Found(
@@ -159,11 +159,11 @@ def _folder_facts(folder: Path, config: Config, weights: safetensors.Weights) ->
 
 
 def _foreign(path: Path, start: bytes) -> MmdError:
-    original = f"Look for the model as GGUF or safetensors: mmd search {quote(path.stem)}"
+    original = search_hint(path.stem)
     if start.startswith(b"version https://git-lfs"):
         return BadModelFile(
             f"{path} is a Git LFS pointer, not the file itself",
-            hint=f"Fetch the file: git -C {quote(str(path.parent))} lfs pull",
+            hint=f"git -C {quote(str(path.parent))} lfs pull   # fetch the file",
         )
     if path.suffix == ".onnx":
         return NotRunnable(f"{path} holds an ONNX model, which no engine of mmd serves", hint=original)
@@ -172,5 +172,5 @@ def _foreign(path: Path, start: bytes) -> MmdError:
             return NotRunnable(f"{path} is {what}", hint=original)
     return BadModelFile(
         f"{path} is no model: it begins neither like a GGUF nor like safetensors",
-        hint=f"See what it is: file {quote(str(path))}",
+        hint=f"file {quote(str(path))}   # what it is",
     )

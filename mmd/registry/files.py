@@ -21,11 +21,11 @@ def open_regular(path: Path) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise BadModelFile(
-            f"{path} cannot be read: {error.strerror}", hint=f"Look at it with: ls -lL {quote(str(path))}"
+            f"{path} cannot be read: {error.strerror}", hint=f"ls -lL {quote(str(path))}   # what it is"
         ) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise BadModelFile(f"{path} is not a regular file", hint=f"Look at it with: ls -lL {quote(str(path))}")
+        raise BadModelFile(f"{path} is not a regular file", hint=f"ls -lL {quote(str(path))}   # what it is")
     return os.fdopen(descriptor, "rb")
 
 
@@ -49,5 +49,5 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def _not_json(path: Path, what: str) -> BadModelFile:
     return BadModelFile(
         f"{path} is damaged: {what}",
-        hint=f"Download it again; what it is now: head -c 200 {quote(str(path))}",
+        hint=f"head -c 200 {quote(str(path))}   # what it is now; it wants to be downloaded again",
     )

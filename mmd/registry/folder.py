@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
+from urllib.parse import quote_plus
 
 from mmd.errors import BadModelFile
 from mmd.registry.files import open_regular, read_json_object
@@ -73,7 +74,7 @@ class Config:
     def _wrong(self, key: str, wanted: str) -> BadModelFile:
         return BadModelFile(
             f"{self.path} is damaged: `{key}` is not {wanted}",
-            hint=f"Look at it with: cat {quote(str(self.path))}",
+            hint=f"cat {quote(str(self.path))}   # what it is",
         )
 
 
@@ -111,6 +112,11 @@ def front_matter(folder: Path, key: str) -> str:
     front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
     found = front and re.search(rf"^{key}:\s*['\"]?([\w.-]+)", front[1], re.MULTILINE)
     return found[1] if found else ""
+
+
+def search_hint(name: str) -> str:
+    """Where to look for a model in a format that runs here."""
+    return f"xdg-open 'https://huggingface.co/models?search={quote_plus(name)}'   # as GGUF or safetensors"
 
 
 def repository_name(folder: Path) -> str:

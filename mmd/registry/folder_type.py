@@ -14,6 +14,7 @@ from mmd.registry.folder import (
     pools_sentences,
     read_config,
     repository_name,
+    search_hint,
 )
 from mmd.registry.gguf_type import generative_type
 from mmd.registry.quant import quantization_of
@@ -42,12 +43,12 @@ def refuse_other_formats(folder: Path) -> None:
         base = read_config(folder, "adapter_config.json").text("base_model_name_or_path")
         raise NotRunnable(
             f"{folder} is a LoRA adapter: a change to {base or 'another model'}, no model by itself",
-            hint=f"Get the model it was made for: mmd pull {quote(base or 'REPO')}",
+            hint=f"hf download {quote(base or 'REPO')}   # the model it was made for; then: mmd add",
         )
     if (folder / "model_index.json").exists():
         raise NotRunnable(
             f"{folder} is a diffusers pipeline: it makes images, video or sound, not text",
-            hint="Run it with diffusers or ComfyUI; for text: mmd search TEXT",
+            hint="mmd list   # what runs here; this one is for diffusers or ComfyUI",
         )
     if not any(folder.glob("*.safetensors")):
         _refuse_other_weights(folder)
@@ -58,20 +59,20 @@ def _refuse_other_weights(folder: Path) -> None:
     if any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")):
         raise NotRunnable(
             f"{folder} holds ONNX weights, which no engine of mmd serves",
-            hint=f"Look for the same model as GGUF or safetensors: mmd search {quote(repository_name(folder))}",
+            hint=search_hint(repository_name(folder)),
         )
     pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern)]
     if pickles:
         raise NotRunnable(
             f"{folder} holds pickles ({pickles[0]}): files that run their own code when they are loaded",
-            hint=f"Look for the same model as GGUF or safetensors: mmd search {quote(repository_name(folder))}",
+            hint=search_hint(repository_name(folder)),
         )
 
 
 def _refuse_other_quantizations(config: Config) -> None:
     quantization = quantization_of(config)
     method = quantization.text("quant_method").lower()
-    original = f"Look for the same model as GGUF: mmd search {quote(repository_name(config.path.parent))}"
+    original = search_hint(repository_name(config.path.parent))
     if method in ("exl2", "exl3"):
         raise NotRunnable(
             f"{config.path.parent} is quantised for ExLlama ({method}), which is no engine of mmd",
@@ -96,7 +97,7 @@ def folder_type(folder: Path, config: Config) -> ModelType:
     if _SPEECH.match(config.text("model_type")):
         raise NotRunnable(
             f"{folder} is a speech or sound model ({architecture}), which mmd does not serve",
-            hint="For text: mmd search TEXT",
+            hint="mmd list   # what runs here",
         )
     if _CLASSIFIES.fullmatch(architecture):
         return _classifier_type(config)
@@ -108,7 +109,7 @@ def folder_type(folder: Path, config: Config) -> ModelType:
         return ModelType.EMBEDDING
     raise NotRunnable(
         f"{folder} has the architecture {architecture or '(none)'}, which neither generates text, embeds, nor ranks",
-        hint=f"See what it is: cat {quote(str(config.path))}",
+        hint=f"cat {quote(str(config.path))}   # what it is",
     )
 
 

@@ -231,13 +231,12 @@ def _read_counts(cursor: _Cursor) -> tuple[int, int, int]:
     if version and version & 0xFFFF == 0:
         raise BadModelFile(
             f"{cursor.path} is a big-endian GGUF, made for another kind of machine",
-            hint="Get the ordinary (little-endian) file, or convert it: "
-            f"gguf-convert-endian {quote(str(cursor.path))} little",
+            hint=f"gguf-convert-endian {quote(str(cursor.path))} little   # or get the ordinary file",
         )
     if version not in (2, 3):
         raise BadModelFile(
             f"{cursor.path} is GGUF version {version}; versions 2 and 3 are understood",
-            hint=f"Get a current conversion of this model, then: mmd add {quote(str(cursor.path))}",
+            hint=f"mmd add {quote(str(cursor.path))}   # on a current conversion of this model",
         )
     tensor_count, entry_count = cursor.u64(), cursor.u64()
     if tensor_count > _MAX_TENSORS:
@@ -330,5 +329,5 @@ def _truncated(header: GgufHeader, file_bytes: int) -> BadModelFile:
 def _damaged(path: Path, what: str) -> BadModelFile:
     return BadModelFile(
         f"{path} is not a whole GGUF file: {what}",
-        hint=f"Download the file again, then: mmd add {quote(str(path))}",
+        hint=f"mmd add {quote(str(path))}   # once it is downloaded again",
     )

@@ -27,7 +27,7 @@ def parts(header: GgufHeader) -> tuple[Path, ...]:
     if not named or int(named["count"]) != count or count > _MAX_PARTS:
         raise BadModelFile(
             f"{header.path} is one of {count} parts and is not named like one",
-            hint=f"Rename it to what it was when you got it: …-00001-of-{count:05}.gguf",
+            hint=f"mv {quote(str(header.path))} NAME-00001-of-{count:05}.gguf   # give each part its own name back",
         )
     files = tuple(header.path.with_name(f"{named['stem']}-{n:05}-of-{count:05}.gguf") for n in range(1, count + 1))
     missing = [file.name for file in files if not file.is_file()]
@@ -35,7 +35,7 @@ def parts(header: GgufHeader) -> tuple[Path, ...]:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BadModelFile(
             f"{header.path} is incomplete: {len(missing)} of {count} parts are missing: {shown}",
-            hint=f"Download what is missing, then: mmd add {quote(str(files[0]))}",
+            hint=f"mmd add {quote(str(files[0]))}   # once what is missing is there",
         )
     return files
 
@@ -46,7 +46,7 @@ def check_numbering(headers: Sequence[GgufHeader]) -> None:
         if len(headers) > 1 and header.integer("split.no") != place:
             raise BadModelFile(
                 f"{header.path} says that it is part {(header.integer('split.no') or 0) + 1}, not {place + 1}",
-                hint=f"Download the parts again, then: mmd add {quote(str(headers[0].path))}",
+                hint=f"mmd add {quote(str(headers[0].path))}   # once its parts are downloaded again",
             )
 
 

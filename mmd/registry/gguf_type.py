@@ -31,24 +31,23 @@ def refuse_what_is_no_model(general: Mapping[str, Value], path: str) -> None:
     """Raise NotRunnable for the GGUF files that are something else than a language model."""
     architecture = str(general.get("general.architecture", ""))
     kind = general.get("general.type", "model")
-    look = f"Look for the model itself: ls {quote(path.rpartition('/')[0] or '.')}"
+    look = f"ls {quote(path.rpartition('/')[0] or '.')}   # where the model itself may be"
     if is_projector(general):
         raise NotRunnable(
             f"{path} is a projector (mmproj): the image part of a vision model, no model by itself",
-            hint="Put it beside the model's own GGUF and add that; then mmd finds it. " + look,
+            hint=look,
         )
     if kind == "adapter":
         raise NotRunnable(
             f"{path} is a LoRA adapter: a change to another model, no model by itself",
-            hint="Merge it into its base model: llama-export-lora -m BASE.gguf "
-            f"--lora {quote(path)} -o MERGED.gguf && mmd add MERGED.gguf",
+            hint=f"llama-export-lora -m BASE.gguf --lora {quote(path)} -o MERGED.gguf && mmd add MERGED.gguf",
         )
     if kind == "imatrix" or architecture == "imatrix":
         raise NotRunnable(f"{path} is an importance matrix, used to quantise a model", hint=look)
     if _DIFFUSION.fullmatch(architecture):
         raise NotRunnable(
             f"{path} is a diffusion model ({architecture}): it makes images or video, not text",
-            hint="Run it with stable-diffusion.cpp or ComfyUI; for text: mmd search TEXT",
+            hint="mmd list   # what runs here; this one is for stable-diffusion.cpp or ComfyUI",
         )
     if architecture in _VOCODERS:
         raise NotRunnable(f"{path} is a vocoder ({architecture}): it turns audio codes into sound", hint=look)

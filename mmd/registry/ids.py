@@ -25,7 +25,7 @@ def require_valid(model_id: str) -> None:
     if not _VALID.fullmatch(model_id):
         raise WrongUsage(
             f"{model_id!r} cannot be a model's id: lower-case letters, digits and . _ - only, at most {_LONGEST}",
-            hint=f"Try: --id {_slug(model_id) or 'my-model'}",
+            hint=f"mmd add PATH --id {_slug(model_id) or 'my-model'}",
         )
 
 

@@ -98,7 +98,7 @@ def _require_all(folder: Path, shards: list[Path]) -> None:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BadModelFile(
             f"{folder} is incomplete: {len(missing)} of {len(shards)} shards are missing: {shown}",
-            hint=f"Download what is missing, then: mmd add {quote(str(folder))}",
+            hint=f"mmd add {quote(str(folder))}   # once what is missing is there",
         )
 
 
@@ -158,5 +158,5 @@ def _read_entry(path: Path, name: str, entry: object) -> tuple[str, int, int]:
 def _damaged(path: Path, what: str) -> BadModelFile:
     return BadModelFile(
         f"{path} is not a whole safetensors file: {what}",
-        hint=f"Download the file again, then: mmd add {quote(str(path.parent))}",
+        hint=f"mmd add {quote(str(path.parent))}   # once it is downloaded again",
     )

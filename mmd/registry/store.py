@@ -127,7 +127,7 @@ class Registry:
                 if time.monotonic() >= deadline:
                     raise StorageFailed(
                         f"another mmd has been writing {self.file} for {self._lock_seconds:g} s",
-                        hint=f"See who holds it: fuser -v {quote(str(lock_file))}",
+                        hint=f"fuser -v {quote(str(lock_file))}   # see who holds it",
                     ) from None
                 time.sleep(_LOCK_POLL_SECONDS)
             else:
@@ -139,7 +139,7 @@ class Registry:
         except models_toml.UnknownText as error:
             raise RegistryDamaged(
                 f"{self.file} cannot be read: {error}{self._set_aside(content)}",
-                hint=f"Mend the line: ${{EDITOR:-nano}} {quote(str(self.file))}, or start without models: "
+                hint=f"${{EDITOR:-nano}} {quote(str(self.file))}   # mend it; or start without models: "
                 f"mv {quote(str(self.file))} {quote(str(self.file))}.old",
             ) from error
 
@@ -158,7 +158,7 @@ class Registry:
         folder = quote(str(self.file.parent))
         return StorageFailed(
             f"{self.file} cannot be {done}: {error.strerror}",
-            hint=f"Look at the folder and the space left: ls -ld {folder}; df -h {folder}",
+            hint=f"ls -ld {folder}; df -h {folder}   # look at the folder and the space left",
         )
 
 
@@ -175,18 +175,18 @@ def _no_such_model(model_id: str, models: Mapping[str, Model]) -> NoSuchModel:
     if nearest:
         return NoSuchModel(
             f"no model is called {model_id!r}; the nearest is {nearest[0]!r}",
-            hint=f"Try: mmd show {nearest[0]}",
+            hint=f"mmd show {nearest[0]}   # the nearest",
         )
     if models:
-        return NoSuchModel(f"no model is called {model_id!r}", hint="See which there are: mmd list")
-    return NoSuchModel(f"no model is called {model_id!r}: none is registered yet", hint="Add one: mmd add PATH")
+        return NoSuchModel(f"no model is called {model_id!r}", hint="mmd list   # see which there are")
+    return NoSuchModel(f"no model is called {model_id!r}: none is registered yet", hint="mmd add PATH   # add one")
 
 
 def _refuse_unwritable(path: Path) -> None:
     if not str(path.absolute()).isprintable():  # nor are the surrogates that stand for bytes that are no UTF-8
         raise WrongUsage(
             f"{str(path)!r} has characters in its name that cannot be written down",
-            hint="Rename it, with tab completion: mv OLD NEW",
+            hint="mv OLD NEW   # rename it, with tab completion",
         )
 
 
@@ -194,7 +194,7 @@ def _refuse_second_id(known: Model, wanted: str | None) -> None:
     if wanted not in (None, known.id):
         raise WrongUsage(
             f"{known.path} is registered as {known.id!r} already",
-            hint=f"Rename it: mmd remove {known.id} && mmd add {quote(known.path)} --id {wanted}",
+            hint=f"mmd remove {known.id} && mmd add {quote(known.path)} --id {wanted}   # rename it",
         )
 
 
@@ -202,5 +202,5 @@ def _refuse_taken_id(models: Mapping[str, Model], wanted: str | None) -> None:
     if wanted is not None and wanted in models:
         raise WrongUsage(
             f"the id {wanted!r} belongs to {models[wanted].path}",
-            hint=f"Choose another --id, or free it: mmd remove {wanted}",
+            hint=f"mmd remove {wanted}   # choose another --id, or free it",
         )

@@ -319,6 +319,6 @@ def dbus_properties(spec: UnitSpec) -> list[list[Any]]:
 def _unreachable(address: str, error: BaseException) -> ManagerUnreachable:
     reason = str(error) or type(error).__name__
     return ManagerUnreachable(
-        f"No systemd user manager answers on {address}: {reason}",
+        f"no systemd user manager answers on {address}: {reason}",
         hint="systemctl --user status   # log in as this user, or: loginctl enable-linger $USER",
     )

@@ -25,7 +25,7 @@ async def planner_lock() -> AsyncIterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StorageFailed(
-            f"The runtime folder {path.parent} cannot be used: {error.strerror}.",
+            f"the runtime folder {path.parent} cannot be used: {error.strerror}",
             hint="echo $XDG_RUNTIME_DIR; systemctl --user status   # a login session has one of its own",
         ) from error
     try:
@@ -42,7 +42,7 @@ async def _acquire(descriptor: int, path: Path) -> None:
                 await asyncio.sleep(_TRY_SECONDS)
     except TimeoutError as error:
         raise MmdError(
-            f"Another mmd has been deciding for {_WAIT_SECONDS:.0f} s and holds {path}.",
+            f"another mmd has been deciding for {_WAIT_SECONDS:.0f} s and holds {path}",
             hint=f"fuser -v {path}   # who it is",
         ) from error
 

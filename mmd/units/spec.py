@@ -209,8 +209,7 @@ def _bus_value(key: str, value: Any) -> Any:
 
 def _line(key: str, value: Any) -> str:
     if key.startswith("Exec"):
-        # `$` is expanded in command lines only; `%` everywhere in a unit file.
-        return f"{key}={' '.join(_quoted(word.replace('$', '$$')) for word in value)}"
+        return f"{key}={command_line(value)}"
     if key == "Environment":
         return "\n".join(f"{key}={_quoted(pair)}" for pair in value)
     if isinstance(value, bool):
@@ -220,6 +219,11 @@ def _line(key: str, value: Any) -> str:
     if key in _OCTAL:
         return f"{key}={value:04o}"
     return f"{key}={str(value).replace('%', '%%')}"
+
+
+def command_line(words: Iterable[str]) -> str:
+    """A command as a unit file has it, where `$` is expanded in command lines, and `%` everywhere."""
+    return " ".join(_quoted(word.replace("$", "$$")) for word in words)
 
 
 def _quoted(word: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from mmd.errors import MmdError, StorageFailed
 from mmd.paths import user_unit_dir
 from mmd.units.bus import JobResult, Manager
+from mmd.units.spec import command_line
 
 UNITS = ("mmd.slice", "mmd.service", "mmd.socket")
 
@@ -18,7 +19,7 @@ _LISTEN = "@LISTEN@"
 
 def mmd_command() -> str:
     """mmd by the interpreter that runs it now: right in a checkout, a virtual environment and a package alike."""
-    return f"{sys.executable} -P -m mmd"
+    return command_line((sys.executable, "-P", "-m", "mmd"))
 
 
 def unit_text(name: str, *, listen: str) -> str:
@@ -40,7 +41,7 @@ async def install(manager: Manager, *, listen: str) -> tuple[Path, ...]:
             file.write_text(unit_text(file.name, listen=listen), "utf-8")
     except OSError as error:
         raise StorageFailed(
-            f"{folder} cannot be written: {error.strerror}.", hint=f"ls -ld {folder}; df -h {folder}"
+            f"{folder} cannot be written: {error.strerror}", hint=f"ls -ld {folder}; df -h {folder}"
         ) from error
     await manager.reload()
     await manager.enable(["mmd.socket"])
@@ -50,7 +51,7 @@ async def install(manager: Manager, *, listen: str) -> tuple[Path, ...]:
     await manager.reset_failed("mmd.socket")
     if await manager.run_job("mmd.socket", manager.start("mmd.socket")) is not JobResult.DONE:
         raise MmdError(
-            f"The gateway cannot listen on {listen}: somebody else does, or there is no such address.",
+            f"the gateway cannot listen on {listen}: somebody else does, or there is no such address",
             hint=f"ss -ltnp 'sport = :{listen.rpartition(':')[2]}'   # who; or set [gateway] listen in mmd.toml",
         )
     return written

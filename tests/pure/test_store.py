@@ -98,14 +98,14 @@ def test_unknown_id_suggests_the_nearest(home: Path) -> None:
     registry = Registry()
     with pytest.raises(NoSuchModel, match="none is registered") as caught:
         registry.get("qwen")
-    assert caught.value.hint == "Add one: mmd add PATH"
+    assert caught.value.hint == "mmd add PATH   # add one"
     registry.add(tiny_gguf(home / "qwen3-8b.gguf"))
     with pytest.raises(NoSuchModel, match="nearest is 'qwen3-8b'") as caught:
         registry.get("Qwen-8b")
-    assert caught.value.hint == "Try: mmd show qwen3-8b"
+    assert caught.value.hint == "mmd show qwen3-8b   # the nearest"
     with pytest.raises(NoSuchModel) as caught:
         registry.get("xxxxxxx")
-    assert caught.value.hint == "See which there are: mmd list"
+    assert caught.value.hint == "mmd list   # see which there are"
 
 
 def test_vanished_file_leaves_the_model_and_is_named(home: Path) -> None:

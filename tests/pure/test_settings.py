@@ -1,0 +1,133 @@
+"""mmd.toml: what holds without it, what it may say, and how it is told that something in it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmd.errors import MmdError, StorageFailed, WrongUsage
+from mmd.paths import config_file
+from mmd.settings import MODEL_SETTINGS, SETTINGS, Settings, read_settings
+
+
+@pytest.fixture
+def file(own_home: Path) -> Path:
+    config_file().parent.mkdir(parents=True)
+    return config_file()
+
+
+def refused(file: Path, text: str) -> MmdError:
+    file.write_text(text, "utf-8")
+    with pytest.raises(MmdError) as caught:
+        read_settings()
+    assert str(file) in caught.value.message
+    assert str(file) in caught.value.hint
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    settings = read_settings()
+    assert settings["gateway.listen"] == "127.0.0.1:8000"
+    assert settings["engines.llama-server"] is None
+    assert {key: settings[key] for key in settings.values} == {setting.key: setting.default for setting in SETTINGS}
+
+
+def test_empty_file_says_nothing(file: Path) -> None:
+    file.write_text("")
+    assert read_settings() == read_settings(Path("/nonexistent/mmd.toml"))
+
+
+def test_what_the_file_says_holds(file: Path) -> None:
+    file.write_text(
+        '[gateway]\nlisten = "0.0.0.0:9000"\n[engines]\nllama-server = "/opt/llama-server"\n'
+        '[models.a]\ncontext = 8192\narguments = ["--seed", "1"]\n[models."b.c"]\nengine = "embedded"\n'
+    )
+    settings = read_settings()
+    assert settings["gateway.listen"] == "0.0.0.0:9000"
+    assert settings["engines.llama-server"] == "/opt/llama-server"
+    assert settings["gateway.drain_seconds"] == 60, "what is not said keeps its default"
+    assert settings.model("a")["context"] == 8192
+    assert list(settings.model("a")["arguments"]) == ["--seed", "1"]
+    assert settings.model("b.c")["engine"] == "embedded"
+
+
+def test_model_without_a_table_has_the_defaults() -> None:
+    expected = {setting.key: setting.default for setting in MODEL_SETTINGS}
+    assert Settings({}, {}).model("a") == expected
+
+
+def test_a_file_can_be_named(tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text("[gateway]\ndrain_seconds = 5\n")
+    assert read_settings(other)["gateway.drain_seconds"] == 5
+
+
+@pytest.mark.parametrize("value", ['"[::1]:8000"', '"localhost:80"', '"0.0.0.0:65535"'])
+def test_listen_is_accepted(file: Path, value: str) -> None:
+    file.write_text(f"[gateway]\nlisten = {value}\n")
+    assert read_settings()["gateway.listen"] == value.strip('"')
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        *(("gateway", "listen", value) for value in ("8000", '"8000"', '":8000"', '"host:"', '"host:65536"', '"h:-1"')),
+        *(("gateway", "listen", value) for value in ('"host:x"', "true", '["127.0.0.1:8000"]', '"host:²"')),
+        *(("gateway", "drain_seconds", value) for value in ("-1", '"60"', "1.5", "true", "[]", "{ a = 1 }")),
+        *(("engines", "llama-server", value) for value in ('"llama-server"', '"~/llama-server"', "1", '""')),
+        *(("models.a", "engine", value) for value in ("1", "true", "[]")),
+        *(("models.a", "context", value) for value in ("0", "-1", '"8k"', "1.5", "true")),
+        *(("models.a", "ready_seconds", value) for value in ("-1", '"60"', "true")),
+        *(("models.a", "arguments", value) for value in ('"--seed 1"', "[1]", "[[]]", "{}")),
+    ],
+)
+def test_wrong_value_names_the_key_and_the_value(file: Path, table: str, key: str, value: str) -> None:
+    error = refused(file, f"[{table}]\n{key} = {value}\n")
+    assert isinstance(error, WrongUsage)
+    assert f"{table}.{key} must be" in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[gateway]\nport = 8000\n", "gateway.port"),
+        ('[gatway]\nlisten = "a:1"\n', "gatway.listen"),
+        ("colour = true\n", "colour"),
+        ("[models.a]\nctx = 1\n", "models.a.ctx"),
+    ],
+)
+def test_unknown_key_is_named_with_those_there_are(file: Path, text: str, key: str) -> None:
+    error = refused(file, text)
+    assert f"there is no setting {key}; there are" in error.message
+
+
+@pytest.mark.parametrize("text", ["models = 3\n", "[[models]]\nid = 1\n", "[models]\na = 3\n"])
+def test_models_that_are_no_tables(file: Path, text: str) -> None:
+    assert "[models.ID]" in refused(file, text).message
+
+
+def test_damaged_toml_names_the_line(file: Path) -> None:
+    assert "line 3" in refused(file, '[gateway]\nlisten = "a:1"\ndrain_seconds = = 1\n').message
+
+
+def test_duplicate_table_is_damaged_toml(file: Path) -> None:
+    assert "is not TOML" in refused(file, "[gateway]\n[gateway]\n").message
+
+
+def test_file_that_is_no_text(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(WrongUsage, match="is not TOML"):
+        read_settings()
+
+
+def test_file_that_cannot_be_read(file: Path) -> None:
+    file.mkdir()  # root may read anything but this
+    with pytest.raises(StorageFailed, match="cannot be read"):
+        read_settings()
+
+
+@pytest.mark.parametrize("setting", [*SETTINGS, *MODEL_SETTINGS], ids=lambda setting: setting.key)
+def test_every_setting_says_what_it_is_for(setting: object) -> None:
+    assert setting.help and setting.kind  # type: ignore[attr-defined]
