@@ -31,7 +31,7 @@ def is_listen(value: Any) -> bool:
     return bool(host and colon and port.isdecimal() and int(port) < 65536)
 
 
-def _is_seconds(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -43,7 +43,7 @@ SETTINGS = (
     Setting("gateway.listen", is_listen, '"HOST:PORT"', "127.0.0.1:8000", "where `mmd gateway` listens"),
     Setting(
         "gateway.drain_seconds",
-        _is_seconds,
+        _is_number,
         "a number of seconds",
         60,
         "how long running answers of the old model may hold up a swap",
@@ -62,14 +62,14 @@ MODEL_SETTINGS = (
     Setting("engine", lambda value: isinstance(value, str), "an engine's name", None, "the engine to use for it"),
     Setting(
         "context",
-        lambda value: isinstance(value, int) and value > 0,
+        lambda value: _is_number(value) and value > 0,
         "a number of tokens",
         None,
         "its context; without it the engine takes what fits",
     ),
     Setting(
         "ready_seconds",
-        _is_seconds,
+        _is_number,
         "a number of seconds",
         None,
         "how long it may load before it counts as failed",

@@ -222,8 +222,9 @@ def _line(key: str, value: Any) -> str:
 
 
 def command_line(words: Iterable[str]) -> str:
-    """A command as a unit file has it, where `$` is expanded in command lines, and `%` everywhere."""
-    return " ".join(_quoted(word.replace("$", "$$")) for word in words)
+    """A command as a unit file has it: `$` is expanded in all words but the program's own, `%` everywhere."""
+    program, *arguments = words
+    return " ".join(_quoted(word) for word in (program, *(word.replace("$", "$$") for word in arguments)))
 
 
 def _quoted(word: str) -> str:

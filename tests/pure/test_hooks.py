@@ -1,0 +1,286 @@
+"""The hooks as systemd starts them: real processes without site packages, an engine on a socket, a systemctl on PATH."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mmd import hooks
+from tests.engines.running import Running, running
+from tests.fake_engine import install_fake_llama_server
+
+HOOKS = Path(hooks.__file__).parent
+_SECONDS = 30  # that nothing here should need
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+LOADING = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}"
+NOTHING = b""
+
+
+@pytest.fixture
+def socket_path() -> Iterator[Path]:
+    """Short: a Unix socket's path may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="mm") as folder:
+        yield Path(folder, "api.sock")
+
+
+# --- ready
+
+
+class Scripted:
+    """A server that gives these answers, one a connection, and counts them; the last one again and again."""
+
+    def __init__(self, path: Path, *answers: bytes, is_silent: bool = False) -> None:
+        self.asked: list[bytes] = []
+        self._answers = list(answers)
+        self._is_silent = is_silent
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            with connection:
+                self.asked.append(connection.recv(4096))
+                if self._is_silent:
+                    connection.recv(1)  # until the hook hangs up
+                    continue
+                connection.sendall(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
+
+
+@contextmanager
+def scripted(path: Path, *answers: bytes, is_silent: bool = False) -> Iterator[Scripted]:
+    server = Scripted(path, *answers, is_silent=is_silent)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def ready_command(path: Path, seconds: float) -> list[str]:
+    return [sys.executable, "-I", "-S", str(HOOKS / "ready.py"), str(path), str(seconds)]
+
+
+def ready(path: Path, seconds: float, *, engine_pid: int | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ready_command(path, seconds),
+        env={"MAINPID": str(engine_pid or os.getpid())},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_SECONDS,
+    )
+
+
+def ended_pid() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen(["/bin/true"])
+    process.wait(_SECONDS)
+    return process.pid
+
+
+def test_ready_engine_is_ready_at_the_first_question(socket_path: Path) -> None:
+    with scripted(socket_path, OK) as server:
+        done = ready(socket_path, 20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(server.asked) == 1
+    assert server.asked[0].startswith(b"GET /health HTTP/1.1\r\n")
+
+
+def test_ready_waits_for_an_engine_that_does_not_listen_yet(socket_path: Path) -> None:
+    process = subprocess.Popen(ready_command(socket_path, 20), env={"MAINPID": str(os.getpid())})
+    with scripted(socket_path, OK):
+        assert process.wait(_SECONDS) == 0
+
+
+def test_ready_waits_while_the_engine_refuses(socket_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(socket_path))  # it does not listen: every connection is refused
+        done = ready(socket_path, 0.2)
+    assert done.returncode == 1
+    assert "Not ready after 0 s" in done.stderr
+    assert "refused" in done.stderr
+
+
+def test_ready_waits_while_the_model_loads(socket_path: Path) -> None:
+    with scripted(socket_path, LOADING, LOADING, NOTHING, OK) as server:
+        assert ready(socket_path, 20).returncode == 0
+    assert len(server.asked) == 4
+
+
+def test_ready_gives_up_and_says_what_the_engine_answered(socket_path: Path) -> None:
+    with scripted(socket_path, LOADING):
+        done = ready(socket_path, 0.2)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "the last answer to /health was: 503" in done.stderr
+
+
+def test_ready_gives_up_on_an_engine_that_is_silent(socket_path: Path) -> None:
+    patient = ready_command(socket_path, 0.3)
+    short = f"import sys; sys.path.insert(0, {str(HOOKS)!r}); import ready; ready._ANSWER_SECONDS = 0.05; "
+    words = [*patient[:3], "-c", f"{short} sys.exit(ready.main())", *patient[4:]]
+    with scripted(socket_path, is_silent=True) as server:
+        done = subprocess.run(
+            words, env={"MAINPID": str(os.getpid())}, capture_output=True, text=True, check=False, timeout=_SECONDS
+        )
+    assert done.returncode == 1
+    assert "timed out" in done.stderr
+    assert len(server.asked) > 1, "a lost answer must not last for ever"
+
+
+def test_ready_leaves_it_to_systemd_when_the_engine_is_gone(socket_path: Path) -> None:
+    """How the engine ended decides. A hook that failed would make a failure of an engine that was told to stop."""
+    assert ready(socket_path, 20, engine_pid=ended_pid()).returncode == 0
+
+
+# --- wake and release
+
+
+class Systemctl:
+    """A `systemctl` on PATH that writes down how it was called and says that the unit is in this state."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.state = "active"
+        program = folder / "systemctl"
+        program.write_text(
+            f'#!/bin/sh\necho "$*" >> {folder}/calls\ncase "$2" in\n'
+            f"  show) cat {folder}/state;;\n  kill|stop) echo inactive > {folder}/state;;\nesac\n"
+        )
+        program.chmod(0o755)
+
+    def run(self, hook: str, *words: str) -> subprocess.CompletedProcess[str]:
+        (self.folder / "state").write_text(f"{self.state}\n")
+        return subprocess.run(
+            [sys.executable, "-I", "-S", str(HOOKS / f"{hook}.py"), "mmd-model@a.service", *words],
+            env=os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """The unit was killed, and then waited for."""
+        calls = [line.split() for line in (self.folder / "calls").read_text().splitlines()]
+        assert all(call[0] == "--user" and call[-1] == "mmd-model@a.service" for call in calls)
+        verbs = [call[1] for call in calls]
+        assert verbs in (["show"], ["show", "kill", "stop"])
+        return verbs != ["show"]
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path) -> Systemctl:
+    return Systemctl(tmp_path / "systemctl-bin")
+
+
+@contextmanager
+def engine(tmp_path: Path, behaviour: str = '{"can_sleep": true}') -> Iterator[Running]:
+    model = tmp_path / "tiny.gguf"
+    model.write_bytes(b"GGUF")
+    Path(f"{model}.fake.json").write_text(behaviour)
+    with running((str(install_fake_llama_server(tmp_path)),), model) as server:
+        yield server.wait_ready()
+
+
+def slept_and_woke(tmp_path: Path) -> list[str]:
+    lines = (tmp_path / "tiny.gguf.events").read_text().splitlines()
+    return [word for line in lines for word in ("sleep", "wake") if f'"event": "{word}"' in line]
+
+
+def test_release_puts_an_engine_to_sleep_and_wake_wakes_it(tmp_path: Path, systemctl: Systemctl) -> None:
+    with engine(tmp_path) as server:
+        released = systemctl.run("release", str(server.socket), "20")
+        assert (released.returncode, released.stderr, systemctl.ended) == (0, "", False)
+        assert slept_and_woke(tmp_path) == ["sleep"]
+        (systemctl.folder / "calls").unlink()
+        woken = systemctl.run("wake", str(server.socket))
+        assert (woken.returncode, woken.stderr, systemctl.ended) == (0, "", False)
+        assert slept_and_woke(tmp_path) == ["sleep", "wake"]
+
+
+def test_release_ends_an_engine_that_hangs_in_sleep(tmp_path: Path, systemctl: Systemctl) -> None:
+    with engine(tmp_path, '{"can_sleep": true, "hang_in_sleep": true}') as server:
+        done = systemctl.run("release", str(server.socket), "0.3")
+    assert done.returncode == 0, "the GPU is free of it, which is all that was asked"
+    assert systemctl.ended
+    assert "does not sleep: /sleep answered timed out" in done.stderr
+
+
+def test_release_ends_an_engine_that_cannot_sleep_after_all(tmp_path: Path, systemctl: Systemctl) -> None:
+    with engine(tmp_path, "{}") as server:
+        done = systemctl.run("release", str(server.socket), "20")
+    assert (done.returncode, systemctl.ended) == (0, True)
+    assert "/sleep answered 404" in done.stderr
+
+
+@pytest.mark.parametrize("state", ["activating", "deactivating", "reloading"])
+def test_release_ends_an_engine_that_still_loads(socket_path: Path, systemctl: Systemctl, state: str) -> None:
+    """Its socket refuses, and a release that took that for "not running" let two models load side by side."""
+    systemctl.state = state
+    assert systemctl.run("release", str(socket_path), "20").returncode == 0
+    assert systemctl.ended
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed"])
+def test_release_of_an_engine_that_does_not_run_is_done(socket_path: Path, systemctl: Systemctl, state: str) -> None:
+    systemctl.state = state
+    done = systemctl.run("release", str(socket_path), "20")
+    assert (done.returncode, done.stderr, systemctl.ended) == (0, "", False)
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed", "activating"])
+def test_wake_leaves_an_engine_that_does_not_run_to_its_own_start(
+    socket_path: Path, systemctl: Systemctl, state: str
+) -> None:
+    systemctl.state = state
+    done = systemctl.run("wake", str(socket_path))
+    assert (done.returncode, done.stderr, systemctl.ended) == (0, "", False)
+
+
+def test_wake_ends_an_engine_that_does_not_wake(tmp_path: Path, systemctl: Systemctl) -> None:
+    with engine(tmp_path, "{}") as server:
+        done = systemctl.run("wake", str(server.socket))
+    assert (done.returncode, systemctl.ended) == (1, True), "the token fails, and the next activation starts it cold"
+    assert "does not wake: /wake_up answered 404" in done.stderr
+
+
+def test_wake_ends_an_engine_whose_socket_is_gone(socket_path: Path, systemctl: Systemctl) -> None:
+    done = systemctl.run("wake", str(socket_path))
+    assert (done.returncode, systemctl.ended) == (1, True)
+    assert "No such file" in done.stderr
+
+
+# --- what a start costs
+
+
+def test_ready_imports_next_to_nothing() -> None:
+    """It starts while the model loads, and a model that loads in 30 ms must not wait for it."""
+    words = [sys.executable, "-I", "-S", "-X", "importtime", str(HOOKS / "ready.py"), "/none", "0"]
+    done = subprocess.run(words, env={"MAINPID": "1"}, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "_socket" in imported
+    assert not imported & {"socket", "selectors", "asyncio", "http.client", "subprocess", "json", "re", "pathlib"}
