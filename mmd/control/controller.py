@@ -26,7 +26,7 @@ from mmd.settings import Settings, read_settings
 from mmd.units.bus import Manager
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.spec import Hooks
-from mmd.units.watch import Pairs, read_pairs
+from mmd.units.watch import read_pairs
 
 
 def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
@@ -131,25 +131,22 @@ class Controller:
         return (model_id,)
 
     async def stop(self, model_id: str | None = None) -> tuple[str, ...]:
-        """End a model's engine, or everybody's. Returns whose."""
+        """End a model's engine, or everybody's, and forget how they failed. Returns whose engine ran."""
         pairs = await read_pairs(self.manager)
         if model_id is not None and model_id not in pairs:
             self.registry.get(model_id)
-        ended = tuple(name for name, pair in sorted(pairs.items()) if model_id in (None, name) and _is_up(pairs, name))
-        for name in ended:
-            # The engine goes first by the order of the pair; its token has nothing left to release then.
-            engine = engine_unit(name)
-            await self.manager.stop(token_unit(name))
-            await self.manager.run_job(engine, self.manager.stop(engine))
-            await self.manager.reset_failed(engine)
-        return ended
+        asked = [(name, residency(pair)) for name, pair in sorted(pairs.items()) if model_id in (None, name)]
+        for name, here in asked:
+            if here is not Residency.ABSENT:
+                # Both are told before either is waited for: a token whose engine ends has nothing left to release.
+                engine = engine_unit(name)
+                await self.manager.stop(token_unit(name))
+                await self.manager.run_job(engine, self.manager.stop(engine))
+                await self.manager.reset_failed(engine)
+        return tuple(name for name, here in asked if here not in (Residency.ABSENT, Residency.FAILED))
 
     async def remove(self, model_id: str) -> Model:
         """Forget a model, and end its engine first; its files stay."""
         self.registry.get(model_id)
         await self.stop(model_id)
         return self.registry.remove(model_id)
-
-
-def _is_up(pairs: Pairs, model_id: str) -> bool:
-    return residency(pairs[model_id]) is not Residency.ABSENT

@@ -26,6 +26,7 @@ def find(configured: str | None) -> Installed | None:
     spec = find_spec("xllamacpp")
     if spec is None or spec.origin is None:
         return None
+    _require_openmp(Path(spec.origin).parent)
     return Installed(
         engine=NAME,
         # By its path, so that a start does not import the package around it. -P: a script's own folder would
@@ -37,6 +38,20 @@ def find(configured: str | None) -> Installed | None:
         can_sleep=False,
         stop_seconds=5,
     )
+
+
+def _require_openmp(package: Path) -> None:
+    """The wheel is linked with the system's OpenMP runtime, which a small Debian does not have."""
+    from ctypes import CDLL
+
+    if any(package.parent.glob(f"{package.name}.libs/libgomp*")):
+        return  # a wheel that brings its own
+    try:
+        CDLL("libgomp.so.1")
+    except OSError as error:
+        raise EngineMissing(
+            f"the {NAME} engine needs libgomp.so.1, which is not installed", hint="sudo apt install libgomp1"
+        ) from error
 
 
 def _version(package: Path) -> str:

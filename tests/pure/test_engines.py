@@ -211,3 +211,16 @@ def test_broken_engine_is_an_error_where_it_is_the_only_one(
 def test_broken_engine_is_an_error_where_it_is_configured(tmp_path: Path) -> None:
     with pytest.raises(EngineMissing, match="broken"):
         engines.installed({"llama-server": os.fspath(program(tmp_path, "echo broken >&2; exit 1"))})
+
+
+def test_embedded_without_openmp_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small Debian has no libgomp: the engine died at its first import, after the previous model had gone."""
+    pytest.importorskip("xllamacpp")
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    with pytest.raises(EngineMissing, match="libgomp") as caught:
+        embedded.find(None)
+    assert caught.value.hint == "sudo apt install libgomp1"
