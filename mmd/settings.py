@@ -114,6 +114,12 @@ def read_settings(path: Path | None = None) -> Settings:
     if not isinstance(models, dict) or not all(isinstance(table, dict) for table in models.values()):
         raise WrongUsage(f"{file}: models must be tables, [models.ID]", hint=f"${{EDITOR:-nano}} {file}")
     for model_id, table in models.items():
+        known = {setting.key for setting in MODEL_SETTINGS}
+        if nested := next((key for key, value in table.items() if isinstance(value, dict) and key not in known), None):
+            raise WrongUsage(
+                f'{file}: an id with a dot in it must be quoted: [models."{model_id}.{nested}"]',
+                hint=f"${{EDITOR:-nano}} {file}",
+            )
         _checked(table, MODEL_SETTINGS, f"models.{model_id}.", file)
     given = _checked(_flat(document), SETTINGS, "", file)
     return Settings({setting.key: given.get(setting.key, setting.default) for setting in SETTINGS}, models)

@@ -77,13 +77,9 @@ class Api:
             case "GET", "/health" | "/v1/health":
                 return send_json(connection, {"status": "ok"})
             case "GET", "/props":
-                return send_json(
-                    connection, {"model_alias": self.engine.alias, "model_path": self.engine.model}
-                )
+                return send_json(connection, {"model_alias": self.engine.alias, "model_path": self.engine.model})
             case "GET", "/v1/models" | "/models":
-                return send_json(
-                    connection, {"object": "list", "data": [{"id": self.engine.alias, "object": "model"}]}
-                )
+                return send_json(connection, {"object": "list", "data": [{"id": self.engine.alias, "object": "model"}]})
             case "GET", "/metrics":
                 return self.metrics(connection)
             case _:
@@ -146,9 +142,7 @@ class Api:
 
     def generate(self, connection: socket.socket, is_chat: bool) -> bool:
         text = "".join(self.pieces())
-        said: dict[str, object] = (
-            {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text}
-        )
+        said: dict[str, object] = {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text}
         kind = "chat.completion" if is_chat else "text_completion"
         tokens = self.engine.behaviour.chunks
         usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
@@ -178,9 +172,7 @@ class Api:
 
     def embed(self, connection: socket.socket, asked: dict[str, object]) -> bool:
         if "--embeddings" not in self.engine.options:
-            return unsupported(
-                connection, "This server does not support embeddings. Start it with `--embeddings`"
-            )
+            return unsupported(connection, "This server does not support embeddings. Start it with `--embeddings`")
         texts = asked.get("input")
         texts = texts if isinstance(texts, list) else [texts]
         data = [
@@ -188,15 +180,11 @@ class Api:
             for index, text in enumerate(texts)
         ]
         usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
-        return send_json(
-            connection, {"object": "list", "model": self.engine.alias, "data": data, "usage": usage}
-        )
+        return send_json(connection, {"object": "list", "model": self.engine.alias, "data": data, "usage": usage})
 
     def rerank(self, connection: socket.socket, asked: dict[str, object]) -> bool:
         if "--reranking" not in self.engine.options:
-            return unsupported(
-                connection, "This server does not support reranking. Start it with `--reranking`"
-            )
+            return unsupported(connection, "This server does not support reranking. Start it with `--reranking`")
         documents = asked.get("documents")
         if not isinstance(documents, list):
             return send_error(connection, 400, '"documents" must be an array', "invalid_request_error")

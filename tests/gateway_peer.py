@@ -229,9 +229,7 @@ class RawClient:
         status, headers = await self.head()
         async with asyncio.timeout(PATIENCE_SECONDS):
             if "content-length" in headers:
-                return Answered(
-                    status, headers, await self.reader.readexactly(int(headers["content-length"]))
-                )
+                return Answered(status, headers, await self.reader.readexactly(int(headers["content-length"])))
             body = b""
             while piece := await self._chunk():
                 body += piece
@@ -287,9 +285,7 @@ class Town:
 async def town(*names: str, active: str | None = "a", limits: Limits | None = None) -> AsyncIterator[Town]:
     """A gateway in front of one engine for each name."""
     async with AsyncExitStack() as stack:
-        folder = Path(
-            stack.enter_context(tempfile.TemporaryDirectory())
-        )  # tmp_path can be too long for a socket
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # tmp_path can be too long for a socket
         peers = {name: Peer(name, folder) for name in names or ("a",)}
         for peer in peers.values():
             await peer.start()

@@ -38,6 +38,7 @@ class UserManager:
         self.environment = self._environment()
         self._process: subprocess.Popen[bytes] | None = None
         self._cgroup: Path | None = None
+        self._scope: str | None = None
 
     @property
     def pid(self) -> int:
@@ -49,7 +50,17 @@ class UserManager:
         self.home.mkdir(mode=0o700)
         log = (self.root / "manager.log").open("wb")
         if _booted_with_systemd():
-            words = ["systemd-run", "--user", "--scope", "--quiet", "-p", "Delegate=yes", "env"]
+            self._scope = f"mmd-test-{self.root.name}.scope"
+            words = [
+                "systemd-run",
+                "--user",
+                "--scope",
+                "--quiet",
+                f"--unit={self._scope}",
+                "-p",
+                "Delegate=yes",
+                "env",
+            ]
             words += [f"{name}={value}" for name, value in self.environment.items()]
             self._process = subprocess.Popen([*words, _SYSTEMD, "--user"], stdout=log, stderr=log)
         else:
@@ -75,6 +86,10 @@ class UserManager:
             self._process.wait()
         if self._cgroup is not None:
             _empty_cgroup(self._cgroup)
+        if self._scope is not None:
+            # By the user's own manager: the bus daemon of ours, and engines that nobody stopped, are still in it.
+            _own_systemctl("kill", "--signal=SIGKILL", self._scope)
+            _own_systemctl("stop", self._scope)
 
     def systemctl(self, *words: str) -> str:
         done = subprocess.run(
@@ -125,6 +140,9 @@ def user_manager() -> Iterator[UserManager]:
         yield manager
     finally:
         manager.stop()
+        inaccessible = manager.runtime / "systemd/inaccessible/dir"
+        if inaccessible.exists():
+            inaccessible.chmod(0o700)  # systemd gives it no mode at all, and only root could remove it
         shutil.rmtree(root, ignore_errors=True)
 
 
@@ -133,18 +151,23 @@ def start_journal() -> None:
     if subprocess.run(["pgrep", "-x", "systemd-journal"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
         return
     _JOURNAL_SOCKET.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.Popen(
-        [_JOURNALD],
+    # Forked off: as a child of ours it would be reported as a process that nobody waited for.
+    subprocess.run(
+        ["setsid", "--fork", _JOURNALD],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        check=True,
     )
     end = time.monotonic() + _UP_SECONDS
     while not _JOURNAL_SOCKET.exists():
         if time.monotonic() > end:
             raise RuntimeError("systemd-journald did not come up")
         time.sleep(0.02)
+
+
+def _own_systemctl(*words: str) -> None:
+    subprocess.run(["systemctl", "--user", "--quiet", *words], stderr=subprocess.DEVNULL, check=False, timeout=60)
 
 
 def _booted_with_systemd() -> bool:

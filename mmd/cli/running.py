@@ -32,7 +32,7 @@ def activate(model_id: str, as_json: bool) -> None:
     try:
         done = wait_for(work())
     except KeyboardInterrupt:
-        say(f"\nsystemd goes on loading {model_id}. Follow it: mmd status; end it: mmd stop {model_id}")
+        say(f"\nWhat has begun goes on without this command. See: mmd status; end it: mmd stop {model_id}")
         raise
     if as_json:
         from dataclasses import asdict
@@ -103,7 +103,7 @@ def logs(model_id: str, follow: bool, lines: int) -> None:
     if journalctl is None:
         raise MmdError("there is no journalctl on PATH, so the journal cannot be read", hint="sudo apt install systemd")
     # By identifier and of the whole journal: root's lines are not in a user's file.
-    words = [journalctl, "--quiet", f"--identifier={model_id}", f"--lines={lines}"]
+    words = [journalctl, "--quiet", f"--identifier={model_id}", f"_UID={os.getuid()}", f"--lines={lines}"]
     os.execv(journalctl, words + (["--follow"] if follow else []))
 
 

@@ -16,21 +16,28 @@ from mmd.cli.text import gib, say
 @click.option("--remove", is_flag=True, help="Take the units out again; models and settings stay.")
 def install(remove: bool) -> None:
     """Put mmd's units into your user manager: the gateway listens now, and after each login."""
+    from mmd.gateway.listen import numeric_address
     from mmd.settings import read_settings
     from mmd.units import static
     from mmd.units.bus import Manager
 
-    async def work() -> tuple[Path, ...]:
+    async def put_in(listen: str) -> tuple[Path, ...]:
         async with await Manager.connect() as manager:
-            return await (static.remove(manager) if remove else static.install(manager, listen=listen))
+            return await static.install(manager, listen=listen)
 
-    listen = read_settings()["gateway.listen"]
-    files = wait_for(work())
-    for file in files:
-        click.echo(file)
+    async def take_out() -> tuple[Path, ...]:
+        async with await Manager.connect() as manager:
+            return await static.remove(manager)
+
     if remove:
+        files = wait_for(take_out())
         say("The gateway's units are removed." if files else "There were no units of mmd.")
         return
+    host, _, port = read_settings()["gateway.listen"].rpartition(":")
+    listen = numeric_address(host, int(port))
+    files = wait_for(put_in(listen))
+    for file in files:
+        click.echo(file)
     say(f"The gateway listens: curl http://{listen}/v1/models")
     if not Path("/var/lib/systemd/linger", getpass.getuser()).exists():
         say("To have it without logging in: loginctl enable-linger")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -70,7 +71,6 @@ def unit_hooks() -> Hooks:
         ready=hook("ready"),
         wake=hook("wake"),
         release=hook("release"),
-        systemctl=shutil.which("systemctl") or "/usr/bin/systemctl",
         nothing=shutil.which("true") or "/bin/true",
     )
 
@@ -135,15 +135,16 @@ class Controller:
         pairs = await read_pairs(self.manager)
         if model_id is not None and model_id not in pairs:
             self.registry.get(model_id)
-        asked = [(name, residency(pair)) for name, pair in sorted(pairs.items()) if model_id in (None, name)]
-        for name, here in asked:
-            if here is not Residency.ABSENT:
-                # Both are told before either is waited for: a token whose engine ends has nothing left to release.
-                engine = engine_unit(name)
-                await self.manager.stop(token_unit(name))
-                await self.manager.run_job(engine, self.manager.stop(engine))
-                await self.manager.reset_failed(engine)
-        return tuple(name for name, here in asked if here not in (Residency.ABSENT, Residency.FAILED))
+        asked = [name for name in sorted(pairs) if model_id in (None, name)]
+        await asyncio.gather(*(self._end(name) for name in asked))
+        ran = (name for name in asked if residency(pairs[name]) not in (Residency.ABSENT, Residency.FAILED))
+        return tuple(ran)
+
+    async def _end(self, model_id: str) -> None:
+        """The engine first: its token has nothing to put to sleep then."""
+        for unit in (engine_unit(model_id), token_unit(model_id)):
+            await self.manager.run_job(unit, self.manager.stop(unit))
+            await self.manager.reset_failed(unit)
 
     async def remove(self, model_id: str) -> Model:
         """Forget a model, and end its engine first; its files stay."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 
 _ASK_SECONDS = 10.0
 _OF_AN_ERROR = ("error", "failed", "cannot", "couldn't", "unable")
 
 
-async def last_lines(model_id: str, *, since_us: int, count: int = 20) -> list[str]:
+async def last_lines(model_id: str, *, since_us: int, count: int = 50) -> list[str]:
     """The newest lines under the model's name since a wall-clock time in microseconds; none where there is no journal.
 
     Asked of the whole journal that this user may read, not of `--user`: root's own lines are not in a user's file.
@@ -18,8 +19,9 @@ async def last_lines(model_id: str, *, since_us: int, count: int = 20) -> list[s
     if journalctl is None:
         return []
     words = (
-        "--quiet", "--no-pager", "--output=cat", f"--identifier={model_id}",
-        f"--since=@{since_us / 1_000_000:.6f}", f"--lines={count}",
+        "--quiet", "--no-pager", "--output=cat", f"--identifier={model_id}", f"_UID={os.getuid()}",
+        # --since with --lines gives the first lines after it (systemd 252), so the newest are asked for in reverse.
+        f"--since=@{since_us / 1_000_000:.6f}", f"--lines={count}", "--reverse",
     )  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         journalctl, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
@@ -28,10 +30,13 @@ async def last_lines(model_id: str, *, since_us: int, count: int = 20) -> list[s
         async with asyncio.timeout(_ASK_SECONDS):
             output, _ = await process.communicate()
     except TimeoutError:
-        process.kill()
-        await process.wait()
         return []
-    return [line for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
+    finally:
+        # Also when this is cancelled, as the progress line is once its model is up.
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return [line for line in reversed(output.decode("utf-8", "replace").splitlines()) if line.strip()]
 
 
 def telling_line(lines: list[str]) -> str:

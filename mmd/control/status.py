@@ -123,6 +123,8 @@ async def _failed(manager: Manager, model_id: str) -> Failed:
 def how_it_ended(result: str, status: int) -> str:
     """A service's `Result` and `ExecMainStatus` as people say it."""
     match result:
+        case "success":
+            return "the engine ended by itself, with status 0"
         case "exit-code":
             return f"the engine ended with status {status}" if status else "it was not ready in time"
         case "signal" | "core-dump":

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from mmd.control.journal import last_lines, telling_line
 from mmd.control.status import how_it_ended
-from mmd.errors import EngineFailed, SwapSuperseded
+from mmd.errors import EngineFailed, MmdError, SwapSuperseded
 from mmd.paths import user_runtime_dir
 from mmd.plan.launch import Launch
+from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import Already, Begin, Join, comes_back, decide, holder, taken_since
 from mmd.units.bus import Job, JobResult, Manager, NoSuchUnit, UnitExists
 from mmd.units.lock import planner_lock
@@ -52,10 +53,17 @@ async def activate(manager: Manager, launch: Launch, hooks: Hooks, launch_of: Ca
     goes = f"; {previous} goes" if previous else ""
     _log.info("%s is activated: %s%s", wanted, step.why, goes, extra=_fields(wanted))
     result = await job.result()
+    if result is JobResult.DONE and isinstance(step, Begin) and step.wakes:
+        # It may have died asleep in the meantime: then there was nothing to wake, and it is being started.
+        result = await manager.run_job(engine_unit(wanted), manager.start(token_unit(wanted)))
     if result is JobResult.DONE:
-        return Activation(wanted, step.why, previous, time.monotonic() - began)
-    if result is JobResult.CANCELED and (superseded := await _superseded(manager, wanted)):
-        raise superseded
+        # A job that is done says that the engine was up. It may have ended since, or been stopped.
+        pair = (await read_pairs(manager)).get(wanted, Pair())
+        if residency(pair) is Residency.RESIDENT:
+            return Activation(wanted, step.why, previous, time.monotonic() - began)
+        result = JobResult.FAILED if pair.token.active == "active" else JobResult.CANCELED
+    if result is JobResult.CANCELED:
+        raise await _superseded(manager, wanted)
     cause = await _cause(manager, wanted, since_us)
     returned = await _bring_back(manager, wanted, previous, hooks, launch_of)
     _log.warning("%s did not start: %s%s", wanted, cause, returned, extra=_fields(wanted))
@@ -75,16 +83,15 @@ async def _submit(manager: Manager, launch: Launch, hooks: Hooks, step: Begin | 
     if not step.wakes:
         # systemd removes the folder when the engine ends, but not if it was itself killed in between.
         Path(launch.socket).unlink(missing_ok=True)  # noqa: ASYNC240 on a tmpfs
-    if step.has_token:
-        return await manager.submit(token if step.wakes else engine, manager.start(token))
+    awaited = token if step.wakes else engine
     made = token_spec(launch, hooks, step.rivals)
-    if step.has_engine:
-        return await manager.submit(token if step.wakes else engine, manager.start_transient(made))
     pair = made, engine_spec(launch, hooks)
     try:
-        return await manager.submit(engine, manager.start_transient(*pair))
-    except UnitExists:
-        # Something outside mmd loaded the name between our look and our call.
+        if step.has_token:
+            return await manager.submit(awaited, manager.start(token))
+        return await manager.submit(awaited, manager.start_transient(*((made,) if step.has_engine else pair)))
+    except (UnitExists, NoSuchUnit):
+        # Units came or went between our look and our call: by systemctl, or because an engine died.
         await _forget(manager, launch.model_id)
         return await manager.submit(engine, manager.start_transient(*pair))
 
@@ -108,23 +115,10 @@ async def _same_launch(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pa
     return f"{FINGERPRINT}={fingerprint(launch, hooks)}" in environment
 
 
-async def _superseded(manager: Manager, wanted: str) -> SwapSuperseded | None:
-    """Who came in between; None where its start was cancelled because it failed: a ready hook that gives up takes the
-    token down, and that the engine's own start job along.
-    """
+async def _superseded(manager: Manager, wanted: str) -> SwapSuperseded:
     winner = holder(await read_pairs(manager), besides=wanted)
-    if winner is None and await _result(manager, wanted) != "success":
-        return None
     by = f"{winner} was asked for in between" if winner else "it was stopped in between"
     return SwapSuperseded(f"{wanted} did not become resident: {by}", hint=f"mmd activate {wanted}")
-
-
-async def _result(manager: Manager, model_id: str) -> str:
-    """How its engine's last run ended, in systemd's word."""
-    try:
-        return str((await manager.service(engine_unit(model_id)))["Result"])
-    except NoSuchUnit:
-        return "success"  # it was told to stop, and its unit is gone
 
 
 async def _bring_back(
@@ -137,10 +131,13 @@ async def _bring_back(
             if not taken_since(failed, pairs):
                 await manager.stop(token_unit(failed))  # or systemd would go on trying to restart it
             return ""
-        launch = launch_of(previous)
+        try:
+            launch = launch_of(previous)
+        except MmdError as error:
+            await manager.stop(token_unit(failed))
+            return f"; {previous} cannot come back: {error.message}"
         step = decide(previous, pairs, same_launch=await _same_launch(manager, launch, hooks, pairs))
-        if isinstance(step, Already):
-            return f"; {previous} is still resident"
+        assert not isinstance(step, Already)  # it would hold the GPU, and then it would not have to come back
         job = await _submit(manager, launch, hooks, step)
     back = await job.result() is JobResult.DONE
     return f"; {previous} is resident again" if back else f"; {previous} did not come back either"
@@ -148,9 +145,12 @@ async def _bring_back(
 
 async def _cause(manager: Manager, model_id: str, since_us: int) -> str:
     """What the engine died of, in its own words where it left any."""
-    service = await manager.service(engine_unit(model_id))
     said = telling_line(await last_lines(model_id, since_us=since_us))
-    how = how_it_ended(str(service["Result"]), int(service["ExecMainStatus"]))
+    try:
+        service = await manager.service(engine_unit(model_id))
+        how = how_it_ended(str(service["Result"]), int(service["ExecMainStatus"]))
+    except NoSuchUnit:
+        how = how_it_ended("success", 0)  # systemd keeps the unit of an engine that failed
     return f"{how}: {said}" if said else how
 
 

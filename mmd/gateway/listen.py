@@ -35,25 +35,34 @@ def _inherited() -> list[socket.socket]:
     return listeners
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def numeric_address(host: str, port: int) -> str:
+    """The address as a socket unit takes it. Raises WrongUsage where it is none, or can be reached from elsewhere."""
+    family, address = _resolved(host, port)
+    return f"[{address}]:{port}" if family == socket.AF_INET6 else f"{address}:{port}"
+
+
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, str]:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
         raise WrongUsage(
             f"{host} is no address: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000"
         ) from error
-    listener = socket.socket(family, kind, protocol)
+    address = str(found[0])
+    _refuse_if_remote(address)
+    return family, address
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, address = _resolved(host, port)
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _refuse_if_remote(str(address[0]))
-        listener.bind(address)
+        listener.bind((address, port))
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise _cannot_listen(host, port, error) from error
-    except MmdError:
-        listener.close()
-        raise
     return listener
 
 

@@ -28,17 +28,26 @@ async def _serve(listen: str | None) -> None:
         watch = Watch(controller.manager)
         await watch.refresh()
         models = LiveModels(controller, watch)
-        async with asyncio.TaskGroup() as tasks:
-            followed = tasks.create_task(_follow(watch, controller))
-            await serve(models, listen=(host, int(port)), limits=limits)
-            followed.cancel()
+        # The first to end ends all: without the bus or its watch the view would stand still, so systemd starts us anew.
+        # No TaskGroup: it would wrap the error that the user is to see.
+        tasks = [
+            asyncio.create_task(work)
+            for work in (
+                serve(models, listen=(host, int(port)), limits=limits),
+                watch.run(),
+                _until_closed(controller),
+            )
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
 
 
-async def _follow(watch: Watch, controller: Controller) -> None:
-    """Keep the view up to date. Without the bus there is none, so the process ends, and systemd starts it anew."""
-    watching = asyncio.create_task(watch.run())
-    try:
-        await controller.manager.closed()
-        raise ManagerUnreachable("the connection to the user manager ended", hint="systemctl --user status")
-    finally:
-        watching.cancel()
+async def _until_closed(controller: Controller) -> None:
+    await controller.manager.closed()
+    raise ManagerUnreachable("the connection to the user manager ended", hint="systemctl --user status")

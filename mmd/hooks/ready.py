@@ -21,7 +21,7 @@ def main() -> int:
     began = monotonic()
     status = "no answer yet"
     while (elapsed := monotonic() - began) < seconds:
-        status = _health(path)
+        status = _health(path, min(_ANSWER_SECONDS, seconds - elapsed))
         if status == "200":
             return 0
         if not _runs(engine_pid):
@@ -32,11 +32,11 @@ def main() -> int:
     return 1
 
 
-def _health(path: str) -> str:
+def _health(path: str, seconds: float) -> str:
     """The status of GET /health, or why there was none."""
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
-        connection.settimeout(_ANSWER_SECONDS)
+        connection.settimeout(seconds)
         connection.connect(path)
         connection.sendall(_REQUEST)
         words = connection.recv(64).split(None, 2)

@@ -7,20 +7,19 @@ gone), or does not answer, or says that it sleeps and does not.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # started with -I, which leaves out the script's own folder
+sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
 from engine import Engine
 
 
 def main() -> int:
-    engine = Engine(unit=sys.argv[1], socket=sys.argv[2])
+    engine = Engine(unit=sys.argv[1], path=sys.argv[2])
     state = engine.state()
     if state in ("inactive", "failed"):
         return 0
     if state == "active":
         status = engine.post("/sleep?level=1&mode=wait", seconds=float(sys.argv[3]))
-        if status == 200 and engine.is_sleeping() is True:
+        if status == "200" and engine.is_sleeping() is True:
             return 0
         print(f"{engine.unit} does not sleep: /sleep answered {status}; it is stopped instead", file=sys.stderr)
     engine.end()

@@ -7,18 +7,17 @@ that the next activation starts it cold, and the token fails.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # started with -I, which leaves out the script's own folder
+sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
 from engine import Engine
 
 
 def main() -> int:
-    engine = Engine(unit=sys.argv[1], socket=sys.argv[2])
+    engine = Engine(unit=sys.argv[1], path=sys.argv[2])
     if engine.state() != "active":
         return 0
     status = engine.post("/wake_up", seconds=60.0)
-    if status == 200 and engine.is_sleeping() is False:
+    if status == "200" and engine.is_sleeping() is False:
         return 0
     print(f"{engine.unit} does not wake: /wake_up answered {status}; it is ended to be started cold", file=sys.stderr)
     engine.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mmd.errors import DoesNotFit, EngineMissing
+from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine
 from mmd.plan import fit, llama
 from mmd.plan.launch import Installed, Launch
@@ -33,7 +33,7 @@ def choose(
 ) -> Launch:
     """How `model` runs on `machine`. `installed` in order of preference; `socket` is where the engine listens.
 
-    Raises EngineMissing and DoesNotFit; both before anything has been touched.
+    Raises EngineMissing, DoesNotFit and WrongUsage; all before anything has been touched.
     """
     laid_down = overrides or Overrides()
     engine = _engine(model, installed, laid_down)
@@ -46,12 +46,14 @@ def choose(
             hint=f"mmd machine   # what there is; a smaller quantisation of {model.id} would do",
         )
     flags = llama.flags(model, machine, engine, socket=socket, context=laid_down.context, arguments=laid_down.arguments)
+    argv = (*engine.command, *(word for flag in flags for word in flag.words))
+    _require_kept(model.id, argv)
     return Launch(
         model_id=model.id,
         engine=engine.engine,
         title=f"{engine.engine} {engine.version}",
         type=model.facts.type,
-        argv=(*engine.command, *(word for flag in flags for word in flag.words)),
+        argv=argv,
         environment=llama.environment(machine),
         context=laid_down.context or 0,
         needs_bytes=needs_bytes,
@@ -63,6 +65,16 @@ def choose(
     )
 
 
+def _require_kept(model_id: str, argv: tuple[str, ...]) -> None:
+    """systemd 252 writes `$` and `;` of a transient unit's command down so that it reads others back at a reload."""
+    for word in argv:
+        if "$" in word or ";" in word:
+            raise WrongUsage(
+                f"{word!r} has a $ or a ; in it, which systemd loses from a command when it reloads",
+                hint=f"mmd remove {model_id}   # then rename it, and: mmd add PATH",
+            )
+
+
 def _engine(model: Model, installed: Sequence[Installed], overrides: Overrides) -> Installed:
     able = [engine for engine in installed if model.facts.format in engine.formats]
     if overrides.engine is not None:
@@ -71,7 +83,7 @@ def _engine(model: Model, installed: Sequence[Installed], overrides: Overrides) 
             raise EngineMissing(
                 f"mmd.toml wants {overrides.engine} for {model.id}; it is not installed here or does not serve "
                 f"{model.facts.format} files",
-                hint=f"${{EDITOR:-nano}} ~/.config/mmd/mmd.toml   # [models.{model.id}] engine",
+                hint=f'${{EDITOR:-nano}} ~/.config/mmd/mmd.toml   # [models."{model.id}"] engine',
             )
     if able:
         return able[0]

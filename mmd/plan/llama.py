@@ -21,6 +21,8 @@ _MOST_BATCH_TOKENS = 8192
 _HTTP_THREADS = 128
 # The engine's own default for its prompt cache in RAM; more than a sixteenth of the RAM is not ours to take.
 _MOST_PROMPT_CACHE_MIB = 8192
+# Types that go on from a prompt, and so gain from one that is kept.
+_GENERATES = (ModelType.CHAT, ModelType.VISION, ModelType.COMPLETION)
 
 
 def flags(
@@ -42,7 +44,7 @@ def flags(
                 f"{engine.engine} {engine.version} does not know {flag.subject}, which {model.id} needs: {flag.reason}",
                 hint=f"{engine.command[0]} --version   # a newer one does",
             )
-    decided = (*_context_flag(context), *_service_flags(machine))
+    decided = (*_context_flag(context), *_service_flags(model, machine))
     return (
         Flag(("-m", model.path), "-m", "the model"),
         Flag(("--host", socket), "--host", "a Unix socket in a folder of yours: nobody else can reach it"),
@@ -89,14 +91,15 @@ def _context_flag(context: int | None) -> tuple[Flag, ...]:
     return () if context is None else (Flag(("-c", str(context)), "-c", "laid down in mmd.toml"),)
 
 
-def _service_flags(machine: Machine) -> tuple[Flag, ...]:
+def _service_flags(model: Model, machine: Machine) -> tuple[Flag, ...]:
     cache_mib = min(_MOST_PROMPT_CACHE_MIB, machine.ram_total_bytes // 16 // _MIB)
+    prompt_cache = Flag(
+        ("--cache-ram", str(cache_mib)),
+        "--cache-ram",
+        f"prompts kept in RAM: a sixteenth of it, at most {_MOST_PROMPT_CACHE_MIB} MiB",
+    )
     return (
-        Flag(
-            ("--cache-ram", str(cache_mib)),
-            "--cache-ram",
-            f"prompts kept in RAM: a sixteenth of it, at most {_MOST_PROMPT_CACHE_MIB} MiB",
-        ),
+        *((prompt_cache,) if model.facts.type in _GENERATES else ()),
         Flag(("--threads-http", str(_HTTP_THREADS)), "--threads-http", "streams must not wait for one another"),
         Flag(("--metrics",), "--metrics", "so that the load can be watched"),
         Flag(("--no-webui",), "--no-webui", "the gateway is the only way in"),

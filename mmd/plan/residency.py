@@ -34,8 +34,13 @@ class Pair:
 
     @property
     def holds_gpu(self) -> bool:
-        """Its token is held, or about to be."""
-        return self.token.job in _STARTS or (self.token.active in ("active", "activating") and self.token.job != "stop")
+        """Its token is held or about to be, and its engine has a use for it: a token outlives an engine that failed."""
+        if self.token.job == "stop":
+            return False
+        if self.token.job in _STARTS or self.token.active == "activating":
+            return True
+        is_down = self.engine.active in ("inactive", "failed") and self.engine.job not in _STARTS
+        return self.token.active == "active" and not is_down
 
 
 _STARTS = ("start", "restart")

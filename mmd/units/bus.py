@@ -29,6 +29,7 @@ _MANAGER = "org.freedesktop.systemd1.Manager"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 _REPLY_SECONDS = 30.0
 _JOB_CHECK_SECONDS = 2.0
+_AWAY_SECONDS = 0.02
 
 
 class JobResult(StrEnum):
@@ -74,7 +75,14 @@ class NoSuchUnit(BusError):
     """The unit is not loaded (any more)."""
 
 
+class ManagerAway(BusError):
+    """The user manager left the bus before it answered: it re-executes itself, or it ends."""
+
+
 _ERRORS: dict[str, type[BusError]] = {
+    "org.freedesktop.DBus.Error.NoReply": ManagerAway,
+    "org.freedesktop.DBus.Error.ServiceUnknown": ManagerAway,
+    "org.freedesktop.DBus.Error.NameHasNoOwner": ManagerAway,
     "org.freedesktop.systemd1.UnitExists": UnitExists,
     "org.freedesktop.systemd1.NoSuchUnit": NoSuchUnit,
 }
@@ -120,7 +128,9 @@ class Manager:
 
     async def units(self, patterns: Sequence[str] = PATTERNS) -> tuple[Unit, ...]:
         """Loaded units whose names match, the inactive ones included."""
-        (rows,) = await self._call("ListUnitsByPatterns", "asas", [[], list(patterns)])
+        (rows,) = await self._read(
+            _MANAGER, "ListUnitsByPatterns", "asas", [[], list(patterns)], "/org/freedesktop/systemd1"
+        )
         return tuple(Unit(row[0], row[2], row[3], row[4], row[8]) for row in rows)
 
     async def unit(self, name: str) -> dict[str, Any]:
@@ -149,11 +159,6 @@ class Manager:
         """Stop a unit; one that is not loaded is stopped already."""
         with suppress(NoSuchUnit):
             await self._call("StopUnit", "ss", [name, "replace"])
-
-    async def kill(self, name: str, signal: int) -> None:
-        """Send a signal to every process of the unit; one that is not loaded has none."""
-        with suppress(NoSuchUnit):
-            await self._call("KillUnit", "ssi", [name, "all", signal])
 
     async def reset_failed(self, name: str) -> None:
         with suppress(NoSuchUnit):
@@ -217,7 +222,7 @@ class Manager:
     async def _queued_job(self, unit: str) -> str:
         """The object path of the job queued on a unit, or ""."""
         try:
-            (variant,) = await self._send(
+            (variant,) = await self._read(
                 _PROPERTIES, "Get", "ss", ["org.freedesktop.systemd1.Unit", "Job"], object_path(unit)
             )
         except NoSuchUnit:
@@ -226,7 +231,7 @@ class Manager:
         return str(path) if number else ""
 
     async def _properties(self, name: str, interface: str) -> dict[str, Any]:
-        (values,) = await self._send(_PROPERTIES, "GetAll", "s", [interface], object_path(name))
+        (values,) = await self._read(_PROPERTIES, "GetAll", "s", [interface], object_path(name))
         return {key: variant.value for key, variant in values.items()}
 
     async def _match(self, rule: str) -> None:
@@ -235,6 +240,15 @@ class Manager:
 
     async def _call(self, member: str, signature: str = "", body: Sequence[Any] = ()) -> list[Any]:
         return await self._send(_MANAGER, member, signature, body, "/org/freedesktop/systemd1")
+
+    async def _read(self, interface: str, member: str, signature: str, body: Sequence[Any], path: str) -> list[Any]:
+        """A call that changes nothing, and so may be repeated: a manager that re-executes itself is away a moment."""
+        async with asyncio.timeout(_REPLY_SECONDS):
+            while True:
+                try:
+                    return await self._send(interface, member, signature, body, path)
+                except ManagerAway:
+                    await asyncio.sleep(_AWAY_SECONDS)
 
     async def _send(
         self,

@@ -1,4 +1,7 @@
-"""The planner's lock: whoever reads the units to decide, and submits, does both under it. Held for milliseconds."""
+"""The planner's lock: whoever reads the units to decide, and submits, does both under it.
+
+It is held for milliseconds, or for as long as an engine takes to stop whose units have to be made anew.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 from mmd.errors import MmdError, StorageFailed
 from mmd.paths import runtime_dir
 
-_WAIT_SECONDS = 20.0
+_WAIT_SECONDS = 120.0
 _TRY_SECONDS = 0.002
 
 

@@ -1,7 +1,7 @@
 """A launch as two transient units: D-Bus properties for systemd, and the same as text for people.
 
 The engine is a service; the token is a service without a life of its own that is active while the model may use
-the GPU. `Conflicts=` between tokens is the lock, `BindsTo=` ties a token to its engine, and one
+the GPU. `Conflicts=` between tokens is the lock, `Requires=` brings a token's engine along, and one
 StartTransientUnit call on the token with the engine beside it is a whole swap.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from signal import Signals
 from typing import Any
 
@@ -20,6 +21,8 @@ from mmd.units.names import SLICE, engine_unit, token_unit
 FINGERPRINT = "MMD_LAUNCH"
 
 _MICROSECONDS = 1_000_000
+# systemd keeps a folder for a token as long as it is held, named after its model and this, which is in no id.
+_HELD = "~gpu"
 
 # (directive, value) as a unit file has them; sizes and times are plain numbers.
 Directives = tuple[tuple[str, Any], ...]
@@ -27,17 +30,17 @@ Directives = tuple[tuple[str, Any], ...]
 # Directive in a unit file -> (D-Bus property, its signature).
 _PROPERTIES: dict[str, tuple[str, str]] = {
     "Description": ("Description", "s"),
-    "BindsTo": ("BindsTo", "as"),
+    "Requires": ("Requires", "as"),
     "Before": ("Before", "as"),
     "After": ("After", "as"),
     "Conflicts": ("Conflicts", "as"),
     "PropagatesStopTo": ("PropagatesStopTo", "as"),
+    "ConditionPathExists": ("Conditions", "a(sbbs)"),
     "CollectMode": ("CollectMode", "s"),
     "StartLimitIntervalSec": ("StartLimitIntervalUSec", "t"),
     "StartLimitBurst": ("StartLimitBurst", "u"),
     "Type": ("Type", "s"),
     "RemainAfterExit": ("RemainAfterExit", "b"),
-    "ExecCondition": ("ExecCondition", "a(sasb)"),
     "ExecStart": ("ExecStart", "a(sasb)"),
     "ExecStartPost": ("ExecStartPost", "a(sasb)"),
     "ExecStop": ("ExecStop", "a(sasb)"),
@@ -58,11 +61,12 @@ _PROPERTIES: dict[str, tuple[str, str]] = {
 }
 _UNIT_SECTION = (
     "Description",
-    "BindsTo",
+    "Requires",
     "Before",
     "After",
     "Conflicts",
     "PropagatesStopTo",
+    "ConditionPathExists",
     "CollectMode",
     "StartLimitIntervalSec",
     "StartLimitBurst",
@@ -72,13 +76,13 @@ _OCTAL = ("UMask", "RuntimeDirectoryMode")
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """The command lines of the programs that units run beside the engine; arguments follow."""
+    """The command lines of the programs that units run beside the engine, and the times that units keep."""
 
     ready: tuple[str, ...]
     wake: tuple[str, ...]
     release: tuple[str, ...]
     sleep_seconds: int = 30  # how long an engine may take to fall asleep before it is ended
-    systemctl: str = "/usr/bin/systemctl"
+    restart_seconds: float = 2  # from the crash of an engine to its restart
     nothing: str = "/bin/true"
 
 
@@ -124,16 +128,16 @@ def fingerprint(launch: Launch, hooks: Hooks) -> str:
 
 
 def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
-    condition = (("ExecCondition", _token_is_active(launch, hooks)),) if launch.can_sleep else ()
     environment = (*launch.environment, (FINGERPRINT, mark))
     return (
         ("Description", f"{launch.model_id} · {launch.engine} · {launch.type}"),
+        # No token, no start: not by systemd's restart of an engine that died asleep, and not by hand.
+        ("ConditionPathExists", str(Path(launch.socket).parent) + _HELD),
         ("StartLimitIntervalSec", 300),
         ("StartLimitBurst", 3),
         # A failed engine stays listed until the next activation, so that status and systemctl can say so.
         ("CollectMode", "inactive"),
         ("Type", "exec"),
-        *condition,
         ("ExecStart", launch.argv),
         ("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds))),
         # Both engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends,
@@ -147,7 +151,7 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         # An engine that exits with a status has said what is wrong and would say it again; one that was killed or
         # crashed gets another try.
         ("Restart", "on-abnormal"),
-        ("RestartSec", 2),
+        ("RestartSec", hooks.restart_seconds),
         # A ready hook that is stopped with its engine, in a swap away from a model that loads, is no failure.
         ("SuccessExitStatus", ("SIGTERM",)),
         ("OOMPolicy", "stop"),
@@ -175,11 +179,15 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         work = (("PropagatesStopTo", (engine,)), ("ExecStart", (hooks.nothing,)))
     return (
         ("Description", f"{launch.model_id} may use the GPU"),
-        ("BindsTo", (engine,)),
+        # Not BindsTo=: systemd would stop the token when the engine crashes, and restart the engine without it.
+        ("Requires", (engine,)),
         ("Before", (engine,)),
         ("CollectMode", "inactive-or-failed"),
+        # A token that systemd would not start any more would let its engine start without it.
+        ("StartLimitIntervalSec", 0),
         ("Type", "oneshot"),
         ("RemainAfterExit", True),
+        ("RuntimeDirectory", (f"mmd/{launch.model_id}{_HELD}",)),
         *work,
         ("Environment", (f"{FINGERPRINT}={mark}",)),
         ("SyslogIdentifier", launch.model_id),
@@ -187,15 +195,12 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     )
 
 
-def _token_is_active(launch: Launch, hooks: Hooks) -> tuple[str, ...]:
-    # An engine that dies asleep is restarted by systemd; the GPU may be somebody else's by then.
-    return (hooks.systemctl, "--user", "--quiet", "is-active", token_unit(launch.model_id))
-
-
 def _bus_value(key: str, value: Any) -> Any:
     _, signature = _PROPERTIES[key]
     if key.endswith("Sec"):
-        return value * _MICROSECONDS
+        return int(value * _MICROSECONDS)
+    if signature == "a(sbbs)":
+        return [[key, False, False, value]]
     if signature == "as":
         return list(value)
     if signature == "(aiai)":

@@ -79,9 +79,7 @@ def test_find_learns_version_and_flags(engine: Installed) -> None:
 
 
 def test_help_lists_the_flags_that_find_reported(engine: Installed) -> None:
-    shown = subprocess.run(
-        (*engine.command, "--help"), capture_output=True, text=True, timeout=30, check=True
-    )
+    shown = subprocess.run((*engine.command, "--help"), capture_output=True, text=True, timeout=30, check=True)
     assert llama_server.parse_flags(shown.stdout) >= engine.flags - {"-h", "--help"}
 
 
@@ -140,9 +138,7 @@ def test_chat_answers_at_once(engine: Installed, chat_model: Path) -> None:
 
 def test_chat_streams(engine: Installed, chat_model: Path) -> None:
     with running(engine.command, chat_model) as server:
-        answer = server.wait_ready().post(
-            "/v1/chat/completions", messages=QUESTION, max_tokens=4, stream=True
-        )
+        answer = server.wait_ready().post("/v1/chat/completions", messages=QUESTION, max_tokens=4, stream=True)
         assert answer.headers["content-type"] == "text/event-stream"
         first, *_, last = stream_events(answer)
         assert first["object"] == "chat.completion.chunk"
@@ -229,9 +225,7 @@ def test_stale_socket_is_refused(engine: Installed, chat_model: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"int main;", b"", b"GG"])
-def test_broken_model_ends_the_engine_with_its_reason(
-    engine: Installed, tmp_path: Path, content: bytes
-) -> None:
+def test_broken_model_ends_the_engine_with_its_reason(engine: Installed, tmp_path: Path, content: bytes) -> None:
     model = tmp_path / "broken.gguf"
     model.write_bytes(content)
     with running(engine.command, model) as server:
@@ -255,9 +249,7 @@ def test_embedded_stops_at_once_whatever_is_in_flight(chat_model: Path, stream: 
     with running(found.command, chat_model) as server, socket.socket(socket.AF_UNIX) as client:
         server.wait_ready()
         client.connect(str(server.socket_path))
-        question = json.dumps(
-            {"prompt": "hello", "n_predict": -1, "ignore_eos": True, "stream": stream}
-        ).encode()
+        question = json.dumps({"prompt": "hello", "n_predict": -1, "ignore_eos": True, "stream": stream}).encode()
         client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: engine\r\n")
         client.sendall(f"Content-Length: {len(question)}\r\n\r\n".encode() + question)
         server.wait_busy()

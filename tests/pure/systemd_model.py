@@ -192,6 +192,8 @@ class SystemdModel:
                 model.engine.become("activating", "start-post", "start")
             case "engine is ready":
                 model.engine.become("active")
+            case _:
+                raise AssertionError(what)
 
     def _token_stops(self, name: str) -> None:
         """The release hook: the engine sleeps, or one that loads is ended."""

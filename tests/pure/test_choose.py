@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.errors import DoesNotFit, EngineMissing
+from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine, load_machine
 from mmd.plan import fit, llama
 from mmd.plan.choose import Overrides, choose
@@ -85,7 +85,12 @@ def test_fitting_is_left_to_the_engine(wanted: Model, on: Machine, engine: Insta
     assert not {"-ngl", "--gpu-layers", "--n-gpu-layers", "-c", "--ctx-size", "-fit", "--fit"} & set(words)
 
 
-@given(models, machines, st.none() | st.integers(1, 10**6), st.lists(st.text(min_size=1)))
+@given(
+    models,
+    machines,
+    st.none() | st.integers(1, 10**6),
+    st.lists(st.text(st.characters(exclude_characters="$;"), min_size=1)),
+)
 def test_every_word_has_a_reason(wanted: Model, on: Machine, context: int | None, arguments: list[str]) -> None:
     launch = launch_of(wanted, on, overrides=Overrides(context=context, arguments=tuple(arguments)))
     assert launch.argv == (*LLAMA_SERVER.command, *(word for flag in launch.flags for word in flag.words))
@@ -171,7 +176,13 @@ def test_no_engine_for_safetensors() -> None:
 def test_engine_laid_down_that_is_not_here() -> None:
     with pytest.raises(EngineMissing, match=r"mmd\.toml wants embedded for qwen3-8b") as caught:
         launch_of(overrides=Overrides(engine="embedded"))
-    assert "[models.qwen3-8b]" in caught.value.hint
+    assert '[models."qwen3-8b"]' in caught.value.hint
+
+
+@pytest.mark.parametrize("word", ["/models/$HOME.gguf", "a;b"])
+def test_word_that_systemd_would_not_keep_is_refused(word: str) -> None:
+    with pytest.raises(WrongUsage, match=r"has a \$ or a ; in it"):
+        launch_of(overrides=Overrides(arguments=("--chat-template", word)))
 
 
 def test_model_that_does_not_fit_is_refused_with_both_sizes() -> None:

@@ -140,9 +140,7 @@ def test_program_that_hangs_is_an_error(empty_path: Path, monkeypatch: pytest.Mo
 
 def test_embedded_is_found_without_importing_it() -> None:
     code = "import sys; from mmd.engines import embedded; print(embedded.find(None)); print('xllamacpp' in sys.modules)"
-    shown = subprocess.run(
-        (sys.executable, "-c", code), capture_output=True, text=True, timeout=30, check=True
-    )
+    shown = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, timeout=30, check=True)
     found, imported = shown.stdout.splitlines()
     assert found == "None" or "embedded_main.py" in found
     assert imported == "False"
@@ -168,9 +166,7 @@ def test_embedded_accepts_what_llama_server_calls_the_same(tmp_path: Path) -> No
         (["-fa", "-c"], 'argument "-fa": invalid value: -c'),
     ],
 )
-def test_embedded_refuses_a_wrong_command_line(
-    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_embedded_refuses_a_wrong_command_line(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("xllamacpp")
     with pytest.raises(SystemExit) as ended:
         embedded_main.apply(object(), argv)
@@ -199,9 +195,7 @@ def test_broken_engine_on_path_is_a_warning_where_another_works(
     assert "does not start: broken" in caplog.text
 
 
-def test_broken_engine_is_an_error_where_it_is_the_only_one(
-    empty_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_engine_is_an_error_where_it_is_the_only_one(empty_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "ENGINES", (llama_server.LLAMA_SERVER,))
     program(empty_path, "echo broken >&2; exit 1")
     with pytest.raises(EngineMissing, match="broken"):

@@ -41,9 +41,7 @@ def ask(server: Running) -> httpx.Response:
 
 def test_answer_names_the_alias(command: tuple[str, ...], model: Path) -> None:
     with running(command, model, alias="qwen3") as server:
-        assert (
-            ask(server.wait_ready()).json()["choices"][0]["message"]["content"] == "qwen3-0 qwen3-1 qwen3-2 "
-        )
+        assert ask(server.wait_ready()).json()["choices"][0]["message"]["content"] == "qwen3-0 qwen3-1 qwen3-2 "
 
 
 def test_rerank_orders_by_position(command: tuple[str, ...], model: Path) -> None:

@@ -139,9 +139,7 @@ async def test_stream_that_breaks_off_ends_in_an_error_event_and_a_cut() -> None
         assert await client.chunk() == b"data: 1\n\n"
         assert await client.chunk() == b"data: unfin"
         event = await client.chunk()
-        assert event.startswith(b'\n\ndata: {"error": {"message": "a ended in the middle') and event.endswith(
-            b"\n\n"
-        )
+        assert event.startswith(b'\n\ndata: {"error": {"message": "a ended in the middle') and event.endswith(b"\n\n")
         assert b'"source": "mmd"' in event
         assert await client.rest() == b""  # without the last chunk: HTTP libraries raise here
 
@@ -298,7 +296,5 @@ class _FullBacklog:
         second, _ = await asyncio.wait_for(loop.sock_accept(self._listener), PATIENCE_SECONDS)
         second.setblocking(False)
         await loop.sock_recv(second, 4096)
-        await loop.sock_sendall(
-            second, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
-        )
+        await loop.sock_sendall(second, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
         second.close()

@@ -92,9 +92,7 @@ async def test_bad_bodies_are_named(http: httpx.AsyncClient, content: bytes) -> 
 
 
 async def test_errors(http: httpx.AsyncClient, running: Town) -> None:
-    assert (await http.post("/models/activate", json={"model": "c"})).json()["error"][
-        "code"
-    ] == "model_not_found"
+    assert (await http.post("/models/activate", json={"model": "c"})).json()["error"]["code"] == "model_not_found"
     assert (await http.post("/models/stop", json={"model": "c"})).status_code == 404
     assert (await http.get("/nowhere")).json()["error"]["code"] == "not_found"
     wrong_method = await http.get("/models/stop")

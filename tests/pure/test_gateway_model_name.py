@@ -34,9 +34,7 @@ def _written(text: str, style: int) -> str:
     if style < 2:
         return json.dumps(text, ensure_ascii=style == 1)
     letters = [
-        "".join(f"\\u{unit:04x}" for unit in _utf16(letter))
-        if style == 2 or at % 2
-        else json.dumps(letter)[1:-1]
+        "".join(f"\\u{unit:04x}" for unit in _utf16(letter)) if style == 2 or at % 2 else json.dumps(letter)[1:-1]
         for at, letter in enumerate(text)
     ]
     return '"' + "".join(letters) + '"'
@@ -118,15 +116,12 @@ def test_hostile_bodies_are_read_in_linear_time(body: bytes) -> None:
 
 def _form(*parts: tuple[str, bytes], boundary: str = "xYz") -> bytes:
     written = [
-        f"--{boundary}\r\nContent-Disposition: {head}\r\n\r\n".encode() + value + b"\r\n"
-        for head, value in parts
+        f"--{boundary}\r\nContent-Disposition: {head}\r\n\r\n".encode() + value + b"\r\n" for head, value in parts
     ]
     return b"".join(written) + f"--{boundary}--\r\n".encode()
 
 
-@pytest.mark.parametrize(
-    "content_type", [b"multipart/form-data; boundary=xYz", b'Multipart/Form-Data; Boundary="xYz"']
-)
+@pytest.mark.parametrize("content_type", [b"multipart/form-data; boundary=xYz", b'Multipart/Form-Data; Boundary="xYz"'])
 def test_model_in_a_form(content_type: bytes) -> None:
     audio = b'\x00\xff\r\n--xY\r\nContent-Disposition: form-data; name="model"\r\n\r\nwrong'
     parts = [

@@ -95,9 +95,7 @@ async def test_fifty_clients_at_once() -> None:
 
         running.peer("a").on["/v1/x"] = wait_for_all
         async with httpx.AsyncClient(base_url=running.url, limits=httpx.Limits(max_connections=50)) as http:
-            answers = await asyncio.gather(
-                *(http.post("/v1/x", json={"model": "a", "n": n}) for n in range(50))
-            )
+            answers = await asyncio.gather(*(http.post("/v1/x", json={"model": "a", "n": n}) for n in range(50)))
         assert [answer.json()["n"] for answer in answers] == list(range(50))
 
 
@@ -263,9 +261,7 @@ async def test_expect_continue_is_answered_here() -> None:
             await client.send(head.encode())
             assert (await client.head())[0] == 100
             assert (await client.ask(body)).status == 200
-        assert (
-            await client.ask(head.encode() + body)
-        ).status == 200  # a body that comes along needs no permission
+        assert (await client.ask(head.encode() + body)).status == 200  # a body that comes along needs no permission
         assert running.peer("a").asked[0].values("expect") == []
 
 

@@ -27,12 +27,8 @@ async def _refused(running: Town, request: bytes, status: int) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        b"POST /v1/x HTTP/1.1\r\n"
-        + _HOST
-        + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /v1/x HTTP/1.1\r\n"
-        + _HOST
-        + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
         b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
         b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
         b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: +3\r\n\r\nabc",
@@ -43,9 +39,7 @@ async def _refused(running: Town, request: bytes, status: int) -> None:
         b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        b"POST /v1/x HTTP/1.1\r\n"
-        + _HOST
-        + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
         b"POST /v1/x HTTP/1.0\r\n" + _HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"X: a\r\n b\r\n\r\n",
         b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"X: a\nContent-Length: 3\r\n\r\nabc",
@@ -89,9 +83,7 @@ async def test_path_that_is_not_plain_is_refused(target: bytes) -> None:
 async def test_nothing_but_v1_reaches_an_engine(path: str) -> None:
     async with town() as running:
         client = await running.client()
-        answer = await client.ask(
-            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
-        )
+        answer = await client.ask(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
         assert answer.status == 404
         assert answer.json()["error"]["source"] == "mmd"
         assert running.peer("a").asked == []
@@ -105,15 +97,9 @@ async def test_size_limits() -> None:
         await _refused(running, b"POST /v1/x HTTP/1.1\r\n" + _HOST + long_header, 431)  # that never ends
         await _refused(running, b"GET /v1/" + b"x" * 3000, 431)
         await _refused(running, b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: 5001\r\n\r\n", 413)
-        await _refused(
-            running, b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: " + b"9" * 19 + b"\r\n\r\n", 413
-        )
+        await _refused(running, b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Content-Length: " + b"9" * 19 + b"\r\n\r\n", 413)
         chunked = (
-            b"POST /v1/x HTTP/1.1\r\n"
-            + _HOST
-            + b"Transfer-Encoding: chunked\r\n\r\n1000\r\n"
-            + b"x" * 4096
-            + b"\r\n"
+            b"POST /v1/x HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: chunked\r\n\r\n1000\r\n" + b"x" * 4096 + b"\r\n"
         )
         await _refused(running, chunked + b"1000\r\n" + b"x" * 4096, 413)
         client = await running.client()
@@ -169,9 +155,7 @@ async def test_other_hosts_are_refused(path: str) -> None:
             "192.168.1.5:8000",
             "",
         ):
-            await _refused(
-                running, f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n".encode(), 403
-            )
+            await _refused(running, f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n".encode(), 403)
         await _refused(running, f"POST {path} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode(), 400)
         two = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\nContent-Length: 0\r\n\r\n"
         await _refused(running, two.encode(), 400)

@@ -144,7 +144,5 @@ def test_sockets_of_systemd_are_used(tmp_path: Path) -> None:
 def test_start_imports_no_framework() -> None:
     """They cost 10 MB and 150 ms, and a gateway that only passes requests on never needs them."""
     program = "import sys, mmd.gateway.serve; print({'starlette', 'uvicorn', 'httpx'} & sys.modules.keys())"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "set()"

@@ -1,4 +1,4 @@
-"""The hooks as systemd starts them: real processes without site packages, an engine on a socket, a systemctl on PATH."""
+"""The hooks as systemd starts them: real processes, an engine on a socket, and a systemctl that writes down."""
 
 from __future__ import annotations
 
@@ -213,18 +213,18 @@ def slept_and_woke(tmp_path: Path) -> list[str]:
 
 def test_release_puts_an_engine_to_sleep_and_wake_wakes_it(tmp_path: Path, systemctl: Systemctl) -> None:
     with engine(tmp_path) as server:
-        released = systemctl.run("release", str(server.socket), "20")
+        released = systemctl.run("release", str(server.socket_path), "20")
         assert (released.returncode, released.stderr, systemctl.ended) == (0, "", False)
         assert slept_and_woke(tmp_path) == ["sleep"]
         (systemctl.folder / "calls").unlink()
-        woken = systemctl.run("wake", str(server.socket))
+        woken = systemctl.run("wake", str(server.socket_path))
         assert (woken.returncode, woken.stderr, systemctl.ended) == (0, "", False)
         assert slept_and_woke(tmp_path) == ["sleep", "wake"]
 
 
 def test_release_ends_an_engine_that_hangs_in_sleep(tmp_path: Path, systemctl: Systemctl) -> None:
     with engine(tmp_path, '{"can_sleep": true, "hang_in_sleep": true}') as server:
-        done = systemctl.run("release", str(server.socket), "0.3")
+        done = systemctl.run("release", str(server.socket_path), "0.3")
     assert done.returncode == 0, "the GPU is free of it, which is all that was asked"
     assert systemctl.ended
     assert "does not sleep: /sleep answered timed out" in done.stderr
@@ -232,7 +232,7 @@ def test_release_ends_an_engine_that_hangs_in_sleep(tmp_path: Path, systemctl: S
 
 def test_release_ends_an_engine_that_cannot_sleep_after_all(tmp_path: Path, systemctl: Systemctl) -> None:
     with engine(tmp_path, "{}") as server:
-        done = systemctl.run("release", str(server.socket), "20")
+        done = systemctl.run("release", str(server.socket_path), "20")
     assert (done.returncode, systemctl.ended) == (0, True)
     assert "/sleep answered 404" in done.stderr
 
@@ -263,7 +263,7 @@ def test_wake_leaves_an_engine_that_does_not_run_to_its_own_start(
 
 def test_wake_ends_an_engine_that_does_not_wake(tmp_path: Path, systemctl: Systemctl) -> None:
     with engine(tmp_path, "{}") as server:
-        done = systemctl.run("wake", str(server.socket))
+        done = systemctl.run("wake", str(server.socket_path))
     assert (done.returncode, systemctl.ended) == (1, True), "the token fails, and the next activation starts it cold"
     assert "does not wake: /wake_up answered 404" in done.stderr
 

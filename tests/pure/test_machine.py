@@ -28,9 +28,7 @@ def nvml_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert compiler, "these tests need a C compiler: apt-get install gcc libc6-dev"
     folder = tmp_path_factory.mktemp("nvml")
     library = folder / "libnvidia-ml.so.1"
-    subprocess.run(
-        (compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, TESTS / "fake_nvml.c"), check=True
-    )
+    subprocess.run((compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, TESTS / "fake_nvml.c"), check=True)
     return folder
 
 
@@ -68,9 +66,7 @@ def test_this_machine_has_memory_and_processors() -> None:
 
 def test_importing_loads_neither_psutil_nor_nvml() -> None:
     code = "import sys, mmd.machine; print({'psutil', 'pynvml'} & set(sys.modules))"
-    shown = subprocess.run(
-        (sys.executable, "-c", code), cwd=TESTS.parent, capture_output=True, text=True, check=True
-    )
+    shown = subprocess.run((sys.executable, "-c", code), cwd=TESTS.parent, capture_output=True, text=True, check=True)
     assert shown.stdout == "set()\n"
 
 

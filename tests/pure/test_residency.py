@@ -76,4 +76,11 @@ def test_residency_of_an_engine_told_to_restart_is_not_resident(engine: UnitStat
     ],
 )
 def test_token_held_or_about_to_be(token: UnitState, expected: bool) -> None:
-    assert Pair(DEAD, token).holds_gpu is expected
+    assert Pair(LOADING, token).holds_gpu is expected
+
+
+def test_token_that_outlived_its_engine_holds_nothing() -> None:
+    """It stays when the engine has failed for good; nobody is to be brought back, or waited for, on its account."""
+    for engine in (DEAD, FAILED):
+        assert not Pair(engine, HELD).holds_gpu
+        assert Pair(queued(engine, "start"), HELD).holds_gpu

@@ -43,7 +43,9 @@ SLEEPER = replace(LAUNCH, can_sleep=True)
 
 # What a path or an argument may hold: no NUL anywhere, and no lone surrogates on a command line.
 words = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=20)
-awkward = st.lists(st.sampled_from(["a b", "", '"', "'", "$", "${HOME}", "$HOME", "%h", "%", "\\", "\\n", "\n", "\t", ";", "ü"]))
+awkward = st.lists(
+    st.sampled_from(["a b", "", '"', "'", "$", "${HOME}", "$HOME", "%h", "%", "\\", "\\n", "\n", "\t", ";", "ü"])
+)
 ids = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
 
 
@@ -63,7 +65,7 @@ def test_token_names_its_engine_and_its_rivals() -> None:
     spec = token_spec(LAUNCH, HOOKS, ["b", "a"])
     rivals = ("mmd-resident@a.service", "mmd-resident@b.service")
     assert directive(spec, "Conflicts") == directive(spec, "After") == rivals
-    assert directive(spec, "BindsTo") == directive(spec, "Before") == ("mmd-model@qwen3-8b.service",)
+    assert directive(spec, "Requires") == directive(spec, "Before") == ("mmd-model@qwen3-8b.service",)
 
 
 @given(st.lists(ids), ids)
@@ -103,10 +105,10 @@ def test_token_of_an_engine_that_sleeps_wakes_and_releases_it() -> None:
     assert directive(spec, "TimeoutStopSec") > HOOKS.sleep_seconds, "the hook gives up first, and ends the engine"
 
 
-def test_engine_that_sleeps_starts_only_with_its_token() -> None:
-    condition = directive(engine_spec(SLEEPER, HOOKS), "ExecCondition")
-    assert condition[-2:] == ("is-active", token_unit("qwen3-8b"))
-    assert "ExecCondition" not in keys(engine_spec(LAUNCH, HOOKS))
+def test_engine_starts_only_with_its_token() -> None:
+    for launch in (LAUNCH, SLEEPER):
+        (folder,) = directive(token_spec(launch, HOOKS, []), "RuntimeDirectory")
+        assert directive(engine_spec(launch, HOOKS), "ConditionPathExists").endswith(f"/{folder}")
 
 
 def test_ready_hook_gives_up_before_systemd_does() -> None:
@@ -125,7 +127,7 @@ def test_socket_lies_in_the_folder_that_systemd_makes_and_removes() -> None:
 # --- the bus and the text say the same
 
 _BUS_NAMES = {key: f"{key.removesuffix('Sec')}USec" for key in ("TimeoutStartSec", "TimeoutStopSec", "RestartSec")}
-_BUS_NAMES["StartLimitIntervalSec"] = "StartLimitIntervalUSec"
+_BUS_NAMES |= {"StartLimitIntervalSec": "StartLimitIntervalUSec", "ConditionPathExists": "Conditions"}
 
 
 def specs() -> Iterator[UnitSpec]:
@@ -171,6 +173,8 @@ def as_bus_value(key: str, signature: str, written: list[str]) -> Any:
             return [[argv[0], argv, False]]
         case "as":
             return unquoted(value)
+        case "a(sbbs)":
+            return [[key, False, False, value.replace("%%", "%")]]
         case "(aiai)":
             assert value == "SIGTERM"
             return [[], [15]]
@@ -263,7 +267,7 @@ _CHANGES: dict[str, Any] = {
 
 
 def test_every_field_of_a_launch_is_tried() -> None:
-    assert set(_CHANGES) | {"model_id"} == {name for name in Launch.__dataclass_fields__}
+    assert set(_CHANGES) | {"model_id"} == set(Launch.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("field", _CHANGES)
@@ -273,14 +277,23 @@ def test_fingerprint_changes_exactly_when_the_units_do(field: str) -> None:
     assert (fingerprint(LAUNCH, HOOKS) == fingerprint(other, HOOKS)) is same_units
 
 
-@pytest.mark.parametrize("field", ["ready", "wake", "release", "sleep_seconds", "systemctl", "nothing"])
-def test_fingerprint_changes_with_the_hooks_that_the_units_call(field: str) -> None:
-    for launch in (LAUNCH, SLEEPER):
-        hooks = replace(HOOKS, **{field: 7 if field == "sleep_seconds" else ("/elsewhere",)})
-        if field in ("systemctl", "nothing"):
-            hooks = replace(HOOKS, **{field: "/elsewhere"})
-        same_units = without_mark(launch) == without_mark(launch, hooks)
-        assert (fingerprint(launch, HOOKS) == fingerprint(launch, hooks)) is same_units
+_HOOK_CHANGES: dict[str, Any] = {
+    "ready": ("/elsewhere",),
+    "wake": ("/elsewhere",),
+    "release": ("/elsewhere",),
+    "sleep_seconds": 7,
+    "restart_seconds": 0.5,
+    "nothing": "/elsewhere",
+}
+
+
+@pytest.mark.parametrize("launch", [LAUNCH, SLEEPER], ids=["stops", "sleeps"])
+@pytest.mark.parametrize("field", _HOOK_CHANGES)
+def test_fingerprint_changes_with_the_hooks_that_the_units_call(field: str, launch: Launch) -> None:
+    assert set(_HOOK_CHANGES) == set(Hooks.__dataclass_fields__)
+    hooks = replace(HOOKS, **{field: _HOOK_CHANGES[field]})
+    same_units = without_mark(launch) == without_mark(launch, hooks)
+    assert (fingerprint(launch, HOOKS) == fingerprint(launch, hooks)) is same_units
 
 
 def without_mark(launch: Launch, hooks: Hooks = HOOKS) -> list[str]:
@@ -318,7 +331,15 @@ def test_object_path_is_systemds() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["mmd.service", "mmd.slice", "mmd-model@.service", "mmd-other@a.service", "mmd-model@a.socket", "x mmd-model@a.service"]
+    "unit",
+    [
+        "mmd.service",
+        "mmd.slice",
+        "mmd-model@.service",
+        "mmd-other@a.service",
+        "mmd-model@a.socket",
+        "x mmd-model@a.service",
+    ],
 )
 def test_foreign_units_are_none_of_ours(unit: str) -> None:
     assert split(unit) is None

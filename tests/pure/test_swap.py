@@ -39,7 +39,9 @@ def begin(wanted: str, pairs: dict[str, Pair], *, same_launch: bool = False) -> 
 
 
 def test_first_activation_names_nobody() -> None:
-    assert begin("a", {}) == Begin((), None, has_engine=False, has_token=False, forget=False, wakes=False, why="not loaded")
+    assert begin("a", {}) == Begin(
+        (), None, has_engine=False, has_token=False, forget=False, wakes=False, why="not loaded"
+    )
 
 
 def test_resident_model_is_already_there() -> None:

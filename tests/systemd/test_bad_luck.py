@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from mmd.control.controller import Controller
 from mmd.errors import BadModelFile, EngineFailed, EngineMissing
 from mmd.paths import engine_socket
 from mmd.plan.residency import Residency
@@ -82,6 +83,16 @@ async def test_previous_that_cannot_come_back_is_said(world: World) -> None:
         assert (await mmd.status()).resident == ()
 
 
+async def test_previous_whose_file_is_gone_does_not_hide_the_cause(world: World) -> None:
+    world.add("a", "b")
+    world.behave("b", exit_at_once={"status": 3, "stderr": "error: no"})
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        (world.folder / "a.gguf").unlink()
+        with pytest.raises(EngineFailed, match=r"status 3: error: no; a cannot come back: .*a\.gguf"):
+            await mmd.activate("b")
+
+
 async def test_previous_that_sleeps_is_woken_again(world: World) -> None:
     world.add("a", can_sleep=True)
     world.add("b")
@@ -122,6 +133,80 @@ async def test_engine_that_dies_while_serving_is_restarted(world: World) -> None
         world.kill("a", signal.SIGKILL)
         wait_for(lambda: world.events("ready") == [("ready", "a")] * 2, what="a second start")
         await mmd.activate("a")  # joins the restart, or finds it done
+        assert (await mmd.status()).active == "a"
+
+
+async def test_engine_that_died_does_not_come_back_beside_the_next(world: World) -> None:
+    """Its token went down with it, so the next one met no conflict, and systemd restarted it on a GPU in use."""
+    world.add("a", "b")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        world.kill("a", signal.SIGKILL)
+        await mmd.activate("b")
+        with pytest.raises(AssertionError, match="never"):
+            await asyncio.to_thread(wait_for, lambda: world.events("load-begin")[2:] != [], what="a's", seconds=1)
+        assert (await mmd.status()).resident == ("b",)
+    assert not world.events("overlap")
+
+
+async def test_engine_that_crashes_while_it_loads_does_not_come_back_later(world: World) -> None:
+    """systemd's own restart of it loaded it beside the model that had been brought back."""
+    world.add("a")
+    world.add("b", load_seconds=5)
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        swap = asyncio.create_task(mmd.activate("b"))
+        await asyncio.to_thread(wait_for, lambda: ("load-begin", "b") in world.events(), what="b's load")
+        world.kill("b", signal.SIGSEGV)
+        with pytest.raises(EngineFailed, match=r"killed by signal 11.*a is resident again"):
+            await swap
+        with pytest.raises(AssertionError, match="never"):
+            await asyncio.to_thread(wait_for, lambda: world.events("load-begin")[3:] != [], what="b's", seconds=1)
+        assert (await mmd.status()).resident == ("a",)
+    assert not world.events("overlap")
+
+
+async def test_engine_that_ends_by_itself_is_no_success(world: World) -> None:
+    world.add("a", "b")
+    world.behave("b", exit_at_once={"status": 0, "stderr": "nothing to do"})
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        with pytest.raises(EngineFailed, match=r"ended by itself, with status 0: nothing to do; a is resident again"):
+            await mmd.activate("b")
+
+
+async def test_many_swaps_in_a_row_are_no_start_limit(world: World) -> None:
+    """The sixth start of a token within ten seconds was refused, and its engine ran without one."""
+    world.add("a", "b")
+    async with world.controller() as mmd:
+        for _ in range(8):
+            for name in ("a", "b"):
+                await mmd.activate(name)
+                assert (await mmd.status()).resident == (name,)
+    assert not world.events("overlap")
+
+
+async def test_engine_started_by_hand_without_its_token_is_skipped(world: World) -> None:
+    world.add("a", "b")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        await mmd.activate("b")
+        await asyncio.to_thread(world.manager.systemctl, "start", "mmd-model@a.service")
+        assert (await mmd.status()).resident == ("b",)
+        await mmd.activate("a")  # nor does it stand in the way
+    assert not world.events("overlap")
+
+
+async def test_crashes_up_to_the_start_limit_end_as_failed_and_can_be_tried_again(world: World) -> None:
+    world.add("a")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        for start in range(1, 4):
+            wait_for(lambda count=start: len(world.events("ready")) >= count, what=f"start {start}")
+            world.kill("a", signal.SIGKILL)
+        wait_for(lambda: _active_state(world, "a") == "failed", what="the end of the restarts")
+        assert [one.id for one in (await mmd.status()).failed] == ["a"]
+        await mmd.activate("a")
         assert (await mmd.status()).active == "a"
 
 
@@ -168,7 +253,7 @@ async def test_stale_socket_is_no_obstacle(world: World) -> None:
 async def test_cli_killed_in_mid_swap_the_swap_goes_on(world: World) -> None:
     world.add("a")
     world.add("b", load_seconds=1.0)
-    async with world.controller() as mmd:
+    async with Controller() as mmd:  # with units as the CLI makes them
         await mmd.activate("a")
         cli = await asyncio.create_subprocess_exec(sys.executable, "-m", "mmd", "activate", "b")
         await asyncio.to_thread(wait_for, lambda: ("load-begin", "b") in world.events(), what="b's load")

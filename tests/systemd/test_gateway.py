@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mmd.control.controller import Controller
 from mmd.paths import config_dir
 from tests.systemd.world import World, wait_for
 
@@ -66,7 +67,7 @@ async def test_request_swaps_its_model_in(world: World, installed: str) -> None:
 
 async def test_swap_by_the_cli_is_seen(world: World, installed: str) -> None:
     world.add("a", "b")
-    async with httpx.AsyncClient(base_url=installed, timeout=30) as client, world.controller() as mmd:
+    async with httpx.AsyncClient(base_url=installed, timeout=30) as client, Controller() as mmd:
         await _ask(client, model="a")
         await mmd.activate("b")
         assert "b" in (await _ask(client)).text
@@ -141,6 +142,39 @@ def test_install_on_a_taken_port_says_so(world: World, installed: str) -> None:
         assert failed.returncode == 1
         assert f"cannot listen on 127.0.0.1:{port}" in failed.stderr
         assert f"sport = :{port}" in failed.stderr
+
+
+def test_install_on_a_public_address_is_refused(world: World, installed: str) -> None:
+    (config_dir() / "mmd.toml").write_text('[gateway]\nlisten = "0.0.0.0:8000"\n')
+    failed = _run("install")
+    assert failed.returncode == 2
+    assert "can be reached from other machines" in failed.stderr
+
+
+def test_gateway_on_a_taken_port_is_two_lines(world: World) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        failed = _run("gateway", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert failed.returncode == 1
+    assert "is taken" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 2
+
+
+async def test_broken_settings_do_not_take_the_socket_down(world: World, installed: str) -> None:
+    good = (config_dir() / "mmd.toml").read_text()
+    (config_dir() / "mmd.toml").write_text("[gateway\n")
+    async with httpx.AsyncClient(base_url=installed, timeout=2) as client:
+        with pytest.raises(httpx.TransportError):
+            await client.get("/health")
+        (config_dir() / "mmd.toml").write_text(good)
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    assert (await client.get("/health")).status_code == 200
+                    return
+                except httpx.TransportError:
+                    continue
 
 
 async def _ask(client: httpx.AsyncClient, **more: Any) -> httpx.Response:

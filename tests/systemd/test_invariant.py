@@ -23,6 +23,8 @@ from tests.user_manager import UserManager
 
 # b loads slowly enough to be interrupted, c sleeps instead of ending, d is broken.
 MODELS = "abcd"
+# A little more than this ring's engines wait before they are restarted.
+RESTART_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,12 @@ class Wait:
     """For everything that is under way."""
 
 
-Action = Activate | Stop | Sleep | Crash | Abandon | Wait
+@dataclass(frozen=True)
+class Rest:
+    """Until systemd has restarted what crashed."""
+
+
+Action = Activate | Stop | Sleep | Crash | Abandon | Wait | Rest
 
 models = st.sampled_from(MODELS)
 actions = st.one_of(
@@ -65,12 +72,14 @@ actions = st.one_of(
     st.builds(Stop, models | st.none()),
     st.builds(Sleep, models),
     st.builds(Crash, models),
+    st.builds(Crash, models),
     st.just(Abandon()),
     st.just(Wait()),
+    st.just(Rest()),
 )
 
 
-@given(history=st.lists(actions, min_size=3, max_size=10))
+@given(history=st.lists(actions, min_size=3, max_size=14))
 @settings(
     max_examples=20,
     deadline=None,
@@ -110,6 +119,8 @@ async def live(world: World, history: Sequence[Action]) -> None:
                 case Wait():
                     check(await asyncio.gather(*under_way, return_exceptions=True))
                     under_way.clear()
+                case Rest():
+                    await asyncio.sleep(RESTART_SECONDS)
             await asyncio.sleep(0.02)  # not to wait for anything: so that actions meet each other half done
         async with asyncio.timeout(40):
             check(await asyncio.gather(*under_way, return_exceptions=True))

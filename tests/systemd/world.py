@@ -24,7 +24,7 @@ class Sleepy(Controller):
     def __init__(self, sleepers: Iterable[str] = ()) -> None:
         super().__init__()
         self._sleepers = frozenset(sleepers)
-        self._hooks = replace(self._hooks, sleep_seconds=2)
+        self._hooks = replace(self._hooks, sleep_seconds=2, restart_seconds=0.3)
 
     def launch(self, model_id: str) -> Launch:
         launch = super().launch(model_id)

@@ -1,0 +1,61 @@
+# Each target sets up what it needs on the way and says so: Debian packages (as root), .venv, a real llama-server.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# The llama-server that tests and benches use; built once into the cache where none is named.
+WITH_LLAMA_SERVER = MMD_TEST_LLAMA_SERVER="$${MMD_TEST_LLAMA_SERVER:-$$($(PYTHON) contrib/llama_server.py)}"; \
+	export MMD_TEST_LLAMA_SERVER;
+
+.PHONY: help
+help: # What can be made
+	@sed -En 's/^([a-z-]+):[^#]*# (.*)/  make \1\t\2/p' Makefile | expand -t 20
+
+.PHONY: test
+test: lint compiler # Lint, types, and the tests of all three rings
+	@$(WITH_LLAMA_SERVER) $(PYTHON) -m pytest
+
+.PHONY: test-pure
+test-pure: .venv/installed # The tests that need neither systemd nor an engine
+	@$(PYTHON) -m pytest tests/pure -m "not manager and not engine"
+
+.PHONY: lint
+lint: .venv/installed # ruff and mypy
+	@echo "Checking style and types"
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+
+.PHONY: bench
+bench: .venv/installed compiler # What a swap and a request cost, as a table
+	@$(WITH_LLAMA_SERVER) $(PYTHON) -m tests.bench
+
+.PHONY: demo
+demo: .venv/installed # Two tiny models served in turn, as a terminal session
+	@$(PYTHON) -m contrib.demo
+
+.PHONY: clean
+clean: # Remove what the other targets made in this folder; the cache stays
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml constraints.txt | packages
+	@if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+		echo "Making .venv with $$(python3 --version)"; \
+		python3 -m venv --clear .venv; \
+	fi
+	@echo "Installing mmd and its dependencies into .venv, in the versions of constraints.txt"
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@touch $@
+
+.PHONY: packages
+packages:
+	@contrib/debian-packages.sh demo
+
+.PHONY: compiler
+compiler: | packages
+	@contrib/debian-packages.sh test

@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""The main job as a terminal session: two tiny models, served in turn by real llama.cpp under a real systemd.
+
+    make demo
+
+It has a user manager, a home and a runtime folder of its own, all gone at the end: nothing of yours is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from tests.user_manager import UserManager, user_manager
+
+TINY_GGUF = Path(__file__).with_name("tiny_gguf.py")
+STEP_SECONDS = 120.0
+ADDRESS = "127.0.0.1:8000"  # where the gateway listens if mmd.toml says nothing
+
+# systemctl's status for units of which some are inactive: a token that stays loaded after its model went is.
+SOME_INACTIVE = 3
+
+
+class StepFailed(Exception):
+    """A command of the session did not do what the session shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    output: str
+    seconds: float
+
+
+class Session:
+    """Commands as a person would type them, each printed before its output."""
+
+    def __init__(self, manager: UserManager) -> None:
+        self._manager = manager
+
+    def run(self, *words: str, allowed: tuple[int, ...] = (0,)) -> Step:
+        print(f"\n$ {shlex.join(words)}", flush=True)
+        step = self.ask(*words, allowed=allowed)
+        if step.output:
+            print(step.output, flush=True)
+        return step
+
+    def ask(self, *words: str, allowed: tuple[int, ...] = (0,)) -> Step:
+        """Run a command without a trace in the session."""
+        began = time.monotonic()
+        try:
+            done = subprocess.run(
+                words,
+                env=self._manager.environment,
+                cwd=self._manager.home,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=STEP_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise StepFailed(f"`{shlex.join(words)}` did not end within {STEP_SECONDS:.0f} s") from error
+        step = Step(done.stdout.rstrip("\n"), time.monotonic() - began)
+        if done.returncode not in allowed:
+            raise StepFailed(f"`{shlex.join(words)}` ended with status {done.returncode}: {step.output}")
+        return step
+
+    def expect_active(self, model_id: str | None) -> None:
+        status = json.loads(self.ask("mmd", "status", "--json").output)
+        if status["active"] != model_id:
+            raise StepFailed(f"{model_id} should be active now, and status says {status['active']}")
+
+
+def main() -> int:
+    # An end from outside must unwind as well, or the private manager would outlive us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    print("Starting a systemd user manager for this demo alone")
+    with user_manager() as manager:
+        try:
+            summary = play(Session(manager), manager)
+        except StepFailed as error:
+            print(f"\ndemo: {error}", file=sys.stderr)
+            print("  → journalctl -n 50   # what systemd and the engines said meanwhile", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            manager.systemctl("stop", "mmd.socket", "mmd.service", "mmd-*")
+    print_summary(summary)
+    return 0
+
+
+def play(session: Session, manager: UserManager) -> list[tuple[str, float]]:
+    """The session. Returns what was done, with its seconds."""
+    summary: list[tuple[str, float]] = []
+
+    say("Two models of 600 kB with random weights: what they say is nonsense, how they are served is real")
+    for seed, name in enumerate("ab", start=1):
+        session.run("python", str(TINY_GGUF), f"{name}.gguf", "--name", name, "--seed", str(seed))
+        session.run("mmd", "add", f"{name}.gguf")
+    session.run("mmd", "list")
+    session.run("mmd", "show", "a")
+
+    say("The gateway's units go into the user manager; its socket listens from here on")
+    address = ADDRESS if is_free(ADDRESS) else move_gateway(manager)
+    session.run("mmd", "install")
+
+    say("The first model comes up, and answers through the gateway")
+    summary.append(("activate a: nothing ran", session.run("mmd", "activate", "a").seconds))
+    session.expect_active("a")
+    summary.append(("a chat completion by a; the gateway starts for it", chat(session, address, "a").seconds))
+    summary.append(("a chat completion by a", chat(session, address, "a").seconds))
+
+    say("A request names the other model: a goes and b comes, behind the request")
+    summary.append(("a chat completion by b: a goes, b comes", chat(session, address, "b").seconds))
+    session.expect_active("b")
+    summary.append(("activate a: b goes, a comes", session.run("mmd", "activate", "a").seconds))
+    session.expect_active("a")
+
+    say("What runs, as mmd says it and as systemd does")
+    session.run("mmd", "status")
+    session.run("systemctl", "--user", "--no-pager", "--lines=0", "status", "mmd-*", allowed=(0, SOME_INACTIVE))
+
+    say("What the engine wrote; at home: journalctl --user -u mmd-model@a")
+    if not session.run("journalctl", "--quiet", "--no-pager", "-t", "a", "-n", "8").output:
+        raise StepFailed("there is nothing of a in the journal")
+
+    say("And all of it ends")
+    session.run("mmd", "stop")
+    session.expect_active(None)
+    session.run("mmd", "install", "--remove")
+    return summary
+
+
+def chat(session: Session, address: str, model_id: str) -> Step:
+    """One chat completion through the gateway, by the model it names."""
+    question = {"model": model_id, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
+    url = f"http://{address}/v1/chat/completions"
+    step = session.run("curl", "-sS", "--fail-with-body", url, "--json", json.dumps(question))
+    answer = json.loads(step.output)
+    if answer["model"] != model_id or "content" not in answer["choices"][0]["message"]:
+        raise StepFailed(f"{model_id} was asked, and this is no answer of it: {step.output}")
+    return step
+
+
+def is_free(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        # As systemd does: a connection that has ended and is still remembered does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            return False
+    return True
+
+
+def move_gateway(manager: UserManager) -> str:
+    """Have the gateway listen on a free port, as a person would: in mmd.toml. Returns the address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    settings = manager.home / ".config/mmd/mmd.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f'[gateway]\nlisten = "{address}"\n')
+    print(f"\n{ADDRESS} is taken on this machine, so the gateway listens on {address} here: {settings}")
+    return address
+
+
+def say(text: str) -> None:
+    print(f"\n# {text}", flush=True)
+
+
+def print_summary(summary: list[tuple[str, float]]) -> None:
+    width = max(len(what) for what, _ in summary)
+    print(f"\n{'SUMMARY':<{width}}  SECONDS")
+    for what, seconds in summary:
+        print(f"{what:<{width}}  {seconds:7.2f}")
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
