@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from mmd.machine import read_machine
+from mmd.paths import config_file
 from tests.bench import cli, gateway, swap
 from tests.bench.measure import Row, print_rows
 from tests.user_manager import user_manager
@@ -20,6 +21,9 @@ def main() -> int:
     print(_this_machine())
     with user_manager() as manager, tempfile.TemporaryDirectory(dir=manager.home) as folder:
         os.environ.update(manager.environment)
+        if program := os.environ.get("MMD_TEST_LLAMA_SERVER"):
+            config_file().parent.mkdir(parents=True)
+            config_file().write_text(f'[engines]\nllama-server = "{program}"\n')
         rows: list[Row] = []
         rows += asyncio.run(swap.measure(Path(folder)))
         rows += cli.measure(Path(folder))
