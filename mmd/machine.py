@@ -81,6 +81,12 @@ def _cpu_name() -> str:
 
 def _read_nvidia() -> tuple[str, tuple[Gpu, ...]]:
     """The driver's version and the GPUs; ("", ()) where there is no driver."""
+    from ctypes import CDLL
+
+    try:
+        CDLL("libnvidia-ml.so.1")  # what pynvml loads; where it is not, importing pynvml is 7 ms for nothing
+    except OSError:
+        return "", ()
     import pynvml
 
     try:
