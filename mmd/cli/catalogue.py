@@ -21,7 +21,7 @@ _FLAG_WIDTH = 20  # columns
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path, readable=False))
 @click.option("--id", "model_id", metavar="ID", help="The name to give it; else one is made from its own.")
 @parameters.as_json
 def add(path: Path, model_id: str | None, as_json: bool) -> None:
@@ -72,7 +72,7 @@ def list_models(as_json: bool) -> None:
 @click.option("--units", is_flag=True, help="Print the two units as unit files instead.")
 @parameters.as_json
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
-    """What a model is, whether it fits, the exact command and the reason for each flag."""
+    """Facts, fit, the exact command and its reasons."""
     from mmd.control.controller import plan_launch, unit_hooks
     from mmd.control.present import launch_json, model_json
     from mmd.machine import load_machine, read_machine

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @parameters.model_id
 @parameters.as_json
 def activate(model_id: str, as_json: bool) -> None:
-    """Make a model resident; whoever has the GPU goes first. Returns when it answers."""
+    """Make a model resident; who has the GPU goes.
+
+    Returns when it answers. If it fails, whoever had the GPU comes back.
+    """
     from mmd.cli.progress import shown_while_loading
     from mmd.control.controller import Controller
 
@@ -47,7 +50,10 @@ def activate(model_id: str, as_json: bool) -> None:
 @click.command()
 @parameters.some_model_id
 def sleep(model_id: str | None) -> None:
-    """Take the GPU from a model: it sleeps in RAM, or is stopped if its engine cannot sleep."""
+    """Take the GPU from a model, or from who has it.
+
+    It sleeps in RAM, or is stopped if its engine cannot sleep: llama.cpp cannot.
+    """
     from mmd.control.controller import Controller
 
     async def work() -> tuple[str, ...]:
@@ -73,7 +79,7 @@ def stop(model_id: str | None) -> None:
 @click.command()
 @parameters.as_json
 def status(as_json: bool) -> None:
-    """Who is resident, who sleeps, who loads, who failed, and what memory is left."""
+    """What runs, and what memory is left."""
     from mmd.control.present import status_json
     from mmd.control.status import read_status
     from mmd.units.bus import Manager

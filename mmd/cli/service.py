@@ -15,8 +15,12 @@ from mmd.cli.text import gib, say
 @click.command()
 @click.option("--remove", is_flag=True, help="Take the units out again; models and settings stay.")
 def install(remove: bool) -> None:
-    """Put mmd's units into your user manager: the gateway listens now, and after each login."""
+    """Have the gateway listen, now and at each login.
+
+    Writes mmd's units into your user manager's folder; run it again after a change of [gateway] in mmd.toml.
+    """
     from mmd.gateway.listen import numeric_address
+    from mmd.paths import config_file
     from mmd.settings import read_settings
     from mmd.units import static
     from mmd.units.bus import Manager
@@ -34,7 +38,8 @@ def install(remove: bool) -> None:
         say("The gateway's units are removed." if files else "There were no units of mmd.")
         return
     host, _, port = read_settings()["gateway.listen"].rpartition(":")
-    listen = numeric_address(host, int(port))
+    hint = f'${{EDITOR:-nano}} {config_file()}   # [gateway] listen = "127.0.0.1:8000"'
+    listen = numeric_address(host, int(port), hint=hint)
     files = wait_for(put_in(listen))
     for file in files:
         click.echo(file)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 
 _ASK_SECONDS = 10.0
+# What llama.cpp writes before each line: "0.00.007.173 E ".
+_STAMP = re.compile(r"^\s*\d+\.\d\d\.\d{3}\.\d{3} [A-Z] ")
 _OF_AN_ERROR = ("error", "failed", "cannot", "couldn't", "unable")
 
 
@@ -44,4 +47,5 @@ def telling_line(lines: list[str]) -> str:
     its consequences; or the last of all.
     """
     errors = [line for line in lines if any(word in line.lower() for word in _OF_AN_ERROR)]
-    return errors[0].strip() if errors else lines[-1].strip() if lines else ""
+    line = errors[0] if errors else lines[-1] if lines else ""
+    return " ".join(_STAMP.sub("", line).split())

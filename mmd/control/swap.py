@@ -55,7 +55,7 @@ async def activate(manager: Manager, launch: Launch, hooks: Hooks, launch_of: Ca
         previous = step.previous if isinstance(step, Begin) else None
         job = await _submit(manager, launch, hooks, step)
     goes = f"; {previous} goes" if previous else ""
-    _log.info("%s is activated: %s%s", wanted, step.why, goes, extra=_fields(wanted))
+    _log.info("activating %s (%s)%s", wanted, step.why, goes, extra=_fields(wanted))
     result = await job.result()
     if result is JobResult.DONE and isinstance(step, Begin) and step.wakes:
         # It may have died asleep in the meantime: then there was nothing to wake, and it is being started.

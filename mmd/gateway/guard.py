@@ -28,7 +28,7 @@ def _bad_framing(head: Head) -> Failure | None:
     if head.version not in ("1.0", "1.1"):
         return malformed(f"HTTP/{head.version} is not spoken here")
     if head.method == b"CONNECT":
-        return Failure(405, "this is not a proxy", "use http://127.0.0.1:8000/v1 as the base URL", "method_not_allowed")
+        return Failure(405, "this is not a proxy", "mmd install   # prints the address to use", "method_not_allowed")
     if b"transfer-encoding" in head.here and head.value(b"transfer-encoding").lower() != b"chunked":
         return malformed("no Transfer-Encoding but chunked is understood")
     if (expect := head.value(b"expect")) and expect.lower() != b"100-continue":
@@ -96,11 +96,11 @@ def _shown(value: bytes) -> str:
 
 
 def _forbidden(message: str) -> Failure:
-    return Failure(403, message, "use http://127.0.0.1:8000/v1 as the base URL", "forbidden", "permission_error")
+    return Failure(403, message, "mmd install   # prints the address to use", "forbidden", "permission_error")
 
 
 def malformed(message: str) -> Failure:
-    return Failure(400, message, "try it with curl: curl http://127.0.0.1:8000/v1/models", "malformed_request")
+    return Failure(400, message, "mmd list   # GET /v1/models is the simplest request", "malformed_request")
 
 
 def head_too_large(limits: Limits) -> Failure:

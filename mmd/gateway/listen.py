@@ -35,9 +35,12 @@ def _inherited() -> list[socket.socket]:
     return listeners
 
 
-def numeric_address(host: str, port: int) -> str:
+def numeric_address(host: str, port: int, *, hint: str) -> str:
     """The address as a socket unit takes it. Raises WrongUsage where it is none, or can be reached from elsewhere."""
-    family, address = _resolved(host, port)
+    try:
+        family, address = _resolved(host, port)
+    except WrongUsage as error:
+        raise WrongUsage(error.message, hint=hint) from error
     return f"[{address}]:{port}" if family == socket.AF_INET6 else f"{address}:{port}"
 
 

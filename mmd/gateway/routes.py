@@ -115,7 +115,7 @@ def _text(body: dict[str, Any], key: str) -> str:
     return value
 
 
-_EXAMPLE = """curl http://127.0.0.1:8000/models/activate -d '{"model": "ID"}'"""
+_EXAMPLE = """mmd activate ID   # the same as a body of {"model": "ID"}, for /switch {"model_id": "ID"}"""
 
 
 async def _mmd_error(request: Request, error: Exception) -> Response:
@@ -128,7 +128,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail.lower()}"
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    response = _response(Failure(error.status_code, message, "curl http://127.0.0.1:8000/models", code))
+    response = _response(Failure(error.status_code, message, "mmd list   # GET /models has the same", code))
     response.headers.update(error.headers or {})
     return response
 

@@ -96,7 +96,7 @@ def _service_flags(model: Model, machine: Machine) -> tuple[Flag, ...]:
     prompt_cache = Flag(
         ("--cache-ram", str(cache_mib)),
         "--cache-ram",
-        f"prompts kept in RAM: a sixteenth of it, at most {_MOST_PROMPT_CACHE_MIB} MiB",
+        f"prompts kept in RAM: a sixteenth of the RAM, at most {_MOST_PROMPT_CACHE_MIB} MiB",
     )
     return (
         *((prompt_cache,) if model.facts.type in _GENERATES else ()),
@@ -107,9 +107,9 @@ def _service_flags(model: Model, machine: Machine) -> tuple[Flag, ...]:
 
 
 def _left_to_the_engine(model: Model, machine: Machine, context: int | None) -> tuple[Flag, ...]:
-    where = "the GPU" if machine.gpus else "this CPU (no GPU was found)"
+    layers = "as many as fit on the GPU; a number would switch fitting off" if machine.gpus else "no GPU was found"
     left = [
-        Flag((), "--gpu-layers", f"left to the engine: as many as fit on {where}; a number would switch fitting off"),
+        Flag((), "--gpu-layers", f"left to the engine: {layers}"),
         Flag((), "--fit", "left to the engine: on, it measures what is free at the moment of the load"),
         Flag((), "--flash-attn", "left to the engine: auto, on wherever the device has it"),
         Flag((), "--parallel", "left to the engine: four slots over one cache, each may use all of it"),

@@ -216,7 +216,7 @@ def _line(key: str, value: Any) -> str:
     if key.startswith("Exec"):
         return f"{key}={command_line(value)}"
     if key == "Environment":
-        return "\n".join(f"{key}={_quoted(pair)}" for pair in value)
+        return "\n".join(f"{key}={quoted(pair)}" for pair in value)
     if isinstance(value, bool):
         return f"{key}={'yes' if value else 'no'}"
     if isinstance(value, tuple):
@@ -229,10 +229,10 @@ def _line(key: str, value: Any) -> str:
 def command_line(words: Iterable[str]) -> str:
     """A command as a unit file has it: `$` is expanded in all words but the program's own, `%` everywhere."""
     program, *arguments = words
-    return " ".join(_quoted(word) for word in (program, *(word.replace("$", "$$") for word in arguments)))
+    return " ".join(quoted(word) for word in (program, *(word.replace("$", "$$") for word in arguments)))
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """One word in a unit file: specifiers doubled, quoted where it needs to be."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     escaped = escaped.replace("\n", "\\n").replace("\t", "\\t")

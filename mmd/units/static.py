@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from mmd.errors import MmdError, StorageFailed
 from mmd.paths import user_unit_dir
 from mmd.units.bus import JobResult, Manager
-from mmd.units.spec import command_line
+from mmd.units.spec import command_line, quoted
 
 UNITS = ("mmd.slice", "mmd.service", "mmd.socket")
 
-# In the files: the command that starts mmd, and the address of the gateway.
+# In the files: the command that starts mmd, the address of the gateway, and where it looks for engines.
 _COMMAND = "@MMD@"
 _LISTEN = "@LISTEN@"
+_PATH = "@PATH@"
 
 
 def mmd_command() -> str:
@@ -25,7 +27,8 @@ def mmd_command() -> str:
 def unit_text(name: str, *, listen: str) -> str:
     """One of `UNITS` as it is installed; the gateway's socket is to be at `listen`, HOST:PORT."""
     template = (_source_dir() / name).read_text("utf-8")
-    return template.replace(_COMMAND, mmd_command()).replace(_LISTEN, listen)
+    path = quoted(f"PATH={os.environ.get('PATH', os.defpath)}")
+    return template.replace(_COMMAND, mmd_command()).replace(_LISTEN, listen).replace(_PATH, path)
 
 
 async def install(manager: Manager, *, listen: str) -> tuple[Path, ...]:
@@ -51,7 +54,7 @@ async def install(manager: Manager, *, listen: str) -> tuple[Path, ...]:
     await manager.reset_failed("mmd.socket")
     if await manager.run_job("mmd.socket", manager.start("mmd.socket")) is not JobResult.DONE:
         raise MmdError(
-            f"the gateway cannot listen on {listen}: somebody else does, or there is no such address",
+            f"the gateway cannot listen on {listen}: somebody else does, or it is not yours (below 1024 it is root's)",
             hint=f"ss -ltnp 'sport = :{listen.rpartition(':')[2]}'   # who; or set [gateway] listen in mmd.toml",
         )
     return written

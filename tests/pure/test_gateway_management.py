@@ -88,7 +88,7 @@ async def test_bad_bodies_are_named(http: httpx.AsyncClient, content: bytes) -> 
     assert response.status_code == 400
     error = response.json()["error"]
     assert (error["type"], error["source"]) == ("invalid_request_error", "mmd")
-    assert "curl" in error["hint"]
+    assert "mmd activate" in error["hint"]
 
 
 async def test_errors(http: httpx.AsyncClient, running: Town) -> None:

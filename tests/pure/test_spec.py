@@ -448,3 +448,10 @@ def test_systemd_reads_the_text_as_it_reads_the_bus(systemd: UserManager, tmp_pa
     systemd.systemctl("daemon-reload")
     systemd.systemctl("start", spec.name)
     assert seen(tmp_path) == [_AWKWARD + _LOST_IN_A_RELOAD]
+
+
+def test_gateway_looks_for_engines_where_the_shell_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user manager's PATH has no ~/.local/bin: the gateway ran another engine than the command line."""
+    monkeypatch.setenv("PATH", "/home/ann/my tools/50%:/usr/bin")
+    (line,) = parsed_raw(unit_text("mmd.service", listen=LISTEN), "Environment")
+    assert unquoted(line) == ["PATH=/home/ann/my tools/50%:/usr/bin"]
