@@ -73,14 +73,13 @@ def list_models(as_json: bool) -> None:
 @parameters.as_json
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
     """Facts, fit, the exact command and its reasons."""
-    from mmd.control.controller import plan_launch, unit_hooks
+    from mmd.control.controller import plan_launch, unit_texts
     from mmd.control.present import launch_json, model_json
     from mmd.machine import load_machine, read_machine
     from mmd.plan.fit import budget_bytes
     from mmd.plan.residency import Residency
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
-    from mmd.units.spec import engine_spec, token_spec
 
     model = Registry().get(model_id)
     machine = load_machine(machine_file) if machine_file else read_machine()
@@ -88,9 +87,8 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         _print_model(model, budget_bytes(machine))
     launch = plan_launch(model, machine, read_settings())
     if units:
-        hooks = unit_hooks()
-        for spec in (token_spec(launch, hooks, ()), engine_spec(launch, hooks)):
-            click.echo(f"# {spec.name}\n{spec.text()}")
+        for name, text in unit_texts(launch).items():
+            click.echo(f"# {name}\n{text}")
     elif as_json:
         residencies, active = wait_for(_residencies())
         here = residencies.get(model_id, Residency.ABSENT)
@@ -115,19 +113,14 @@ def remove(model_id: str) -> None:
 
 async def _residencies() -> tuple[dict[str, Residency], str | None]:
     """Where each model is, and who is active; nobody where there is no user manager to run anything."""
-    from mmd.control.status import active_of
+    from mmd.control.status import current_residencies
     from mmd.errors import ManagerUnreachable
-    from mmd.plan.residency import residency
-    from mmd.units.bus import Manager
-    from mmd.units.watch import read_pairs
 
     try:
-        async with await Manager.connect() as manager:
-            pairs = await read_pairs(manager)
+        return await current_residencies()
     except ManagerUnreachable as error:
         say(f"mmd: {error.message}; what runs is not known")
         return {}, None
-    return {model_id: residency(pair) for model_id, pair in pairs.items()}, active_of(pairs)
 
 
 def _summary(model: Model) -> str:

@@ -81,14 +81,9 @@ def stop(model_id: str | None) -> None:
 def status(as_json: bool) -> None:
     """What runs, and what memory is left."""
     from mmd.control.present import status_json
-    from mmd.control.status import read_status
-    from mmd.units.bus import Manager
+    from mmd.control.status import current_status
 
-    async def work() -> Status:
-        async with await Manager.connect() as manager:
-            return await read_status(manager)
-
-    now = wait_for(work())
+    now = wait_for(current_status())
     if as_json:
         print_json(status_json(now))
     else:

@@ -19,28 +19,19 @@ def install(remove: bool) -> None:
 
     Writes mmd's units into your user manager's folder; run it again after a change of [gateway] in mmd.toml.
     """
+    from mmd.control import service
     from mmd.gateway.listen import numeric_address
     from mmd.paths import config_file
     from mmd.settings import read_settings
-    from mmd.units import static
-    from mmd.units.bus import Manager
-
-    async def put_in(listen: str) -> tuple[Path, ...]:
-        async with await Manager.connect() as manager:
-            return await static.install(manager, listen=listen)
-
-    async def take_out() -> tuple[Path, ...]:
-        async with await Manager.connect() as manager:
-            return await static.remove(manager)
 
     if remove:
-        files = wait_for(take_out())
+        files = wait_for(service.remove())
         say("The gateway's units are removed." if files else "There were no units of mmd.")
         return
     host, _, port = read_settings()["gateway.listen"].rpartition(":")
     hint = f'${{EDITOR:-nano}} {config_file()}   # [gateway] listen = "127.0.0.1:8000"'
     listen = numeric_address(host, int(port), hint=hint)
-    files = wait_for(put_in(listen))
+    files = wait_for(service.install(listen))
     for file in files:
         click.echo(file)
     say(f"The gateway listens: curl http://{listen}/v1/models")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from mmd.registry.store import Registry, missing_files
 from mmd.settings import Settings, read_settings
 from mmd.units.bus import Manager
 from mmd.units.names import engine_unit, token_unit
-from mmd.units.spec import Hooks
+from mmd.units.spec import Hooks, engine_spec, token_spec
 from mmd.units.watch import read_pairs
 
 
@@ -75,16 +75,21 @@ def unit_hooks() -> Hooks:
     )
 
 
+def unit_texts(launch: Launch) -> dict[str, str]:
+    """The two units of a launch as unit files, by name; the token without the rivals that it will have."""
+    hooks = unit_hooks()
+    return {spec.name: spec.text() for spec in (token_spec(launch, hooks, ()), engine_spec(launch, hooks))}
+
+
 class Controller:
     """mmd over one connection to the user manager. Use it as an async context manager.
 
-    `machine` is read once: what a launch depends on (totals, devices) does not change while a process lives.
+    The machine is read once: what a launch depends on (totals, devices) does not change while a process lives.
     """
 
-    def __init__(self, *, registry: Registry | None = None, machine: Callable[[], Machine] = read_machine) -> None:
-        self.registry = registry or Registry()
+    def __init__(self) -> None:
+        self.registry = Registry()
         self.settings = read_settings()
-        self._read_machine = machine
         self._machine: Machine | None = None
         self._hooks = unit_hooks()
         self._stack = AsyncExitStack()
@@ -101,7 +106,7 @@ class Controller:
     def launch(self, model_id: str) -> Launch:
         """How the model would be started now. Raises NoSuchModel and what `plan_launch` raises."""
         if self._machine is None:
-            self._machine = self._read_machine()
+            self._machine = read_machine()
         return plan_launch(self.registry.get(model_id), self._machine, self.settings)
 
     async def status(self) -> Status:

@@ -68,6 +68,23 @@ class Status:
     resources: Resources
 
 
+async def current_status() -> Status:
+    """As `read_status`, over a connection of its own. Raises ManagerUnreachable."""
+    from mmd.units.bus import Manager
+
+    async with await Manager.connect() as manager:
+        return await read_status(manager)
+
+
+async def current_residencies() -> tuple[dict[str, Residency], str | None]:
+    """Where each model is that has a unit, and who is active. Raises ManagerUnreachable."""
+    from mmd.units.bus import Manager
+
+    async with await Manager.connect() as manager:
+        pairs = await read_pairs(manager)
+    return {model_id: residency(pair) for model_id, pair in pairs.items()}, active_of(pairs)
+
+
 async def read_status(manager: Manager) -> Status:
     """What runs now, from the user manager; memory from NVML and the kernel."""
     from mmd.machine import read_machine

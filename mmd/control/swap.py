@@ -45,8 +45,7 @@ async def activate(manager: Manager, launch: Launch, hooks: Hooks, launch_of: Ca
     wanted = launch.model_id
     async with planner_lock():
         pairs = await read_pairs(manager)
-        if pairs.get(wanted, Pair()).engine.sub == "auto-restart":
-            # It crashed, and systemd holds every start back until its own restart is due.
+        if pairs.get(wanted, Pair()).waits_to_restart:
             await manager.run_job(engine_unit(wanted), manager.stop(engine_unit(wanted)))
             pairs = await read_pairs(manager)
         step = decide(wanted, pairs, same_launch=await _same_launch(manager, launch, hooks, pairs))

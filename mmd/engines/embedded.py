@@ -61,4 +61,4 @@ def _version(package: Path) -> str:
     return "unknown"
 
 
-EMBEDDED = Engine(name=NAME, find=find, ready_path="/health")
+EMBEDDED = Engine(name=NAME, find=find)

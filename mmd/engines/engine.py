@@ -18,4 +18,3 @@ class Engine:
 
     name: str
     find: Callable[[str | None], Installed | None]
-    ready_path: str  # answers 200 as soon as, and only while, the model can be asked

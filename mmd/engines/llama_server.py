@@ -118,4 +118,4 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-LLAMA_SERVER = Engine(name=NAME, find=find, ready_path="/health")
+LLAMA_SERVER = Engine(name=NAME, find=find)

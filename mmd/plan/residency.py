@@ -33,6 +33,11 @@ class Pair:
     token: UnitState = UnitState()
 
     @property
+    def waits_to_restart(self) -> bool:
+        """Its engine crashed; systemd will start it again by itself, and holds every other start back until then."""
+        return self.engine.sub == "auto-restart"
+
+    @property
     def holds_gpu(self) -> bool:
         """Its token is held or about to be, and its engine has a use for it: a token outlives an engine that failed."""
         if self.token.job == "stop":

@@ -49,7 +49,7 @@ def decide(wanted: str, pairs: Mapping[str, Pair], *, same_launch: bool) -> Step
         match here:
             case Residency.RESIDENT:
                 return Already(why="it is resident")
-            case Residency.STARTING if pair.holds_gpu and pair.engine.sub != "auto-restart":
+            case Residency.STARTING if pair.holds_gpu and not pair.waits_to_restart:
                 return Join(why="its start is under way")
     # An engine's unit that is down and that no token refers to is only there to tell how it failed: it goes by itself.
     is_down = pair.engine.active in ("failed", "inactive") and not pair.engine.job
@@ -84,7 +84,7 @@ def taken_since(failed: str, pairs: Mapping[str, Pair]) -> bool:
     own restart of it is none.
     """
     pair = pairs.get(failed, Pair())
-    is_up = residency(pair) in (Residency.STARTING, Residency.RESIDENT) and pair.engine.sub != "auto-restart"
+    is_up = residency(pair) in (Residency.STARTING, Residency.RESIDENT) and not pair.waits_to_restart
     return (pair.holds_gpu and is_up) or holder(pairs, besides=failed) is not None
 
 

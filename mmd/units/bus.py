@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -243,12 +244,14 @@ class Manager:
 
     async def _read(self, interface: str, member: str, signature: str, body: Sequence[Any], path: str) -> list[Any]:
         """A call that changes nothing, and so may be repeated: a manager that re-executes itself is away a moment."""
-        async with asyncio.timeout(_REPLY_SECONDS):
-            while True:
-                try:
-                    return await self._send(interface, member, signature, body, path)
-                except ManagerAway:
-                    await asyncio.sleep(_AWAY_SECONDS)
+        end = time.monotonic() + _REPLY_SECONDS
+        while True:
+            try:
+                return await self._send(interface, member, signature, body, path)
+            except ManagerAway as error:
+                if time.monotonic() > end:
+                    raise _unreachable(bus_address(), error) from error
+            await asyncio.sleep(_AWAY_SECONDS)
 
     async def _send(
         self,

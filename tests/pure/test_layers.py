@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hooks": set(),
     "control": {"errors", "paths", "settings", "machine", "registry", "plan", "engines", "units"},
     "gateway": {"errors", "paths", "settings", "machine", "registry", "plan", "units", "control"},
-    "cli": {"errors", "journal", "paths", "settings", "machine", "registry", "plan", "units", "control", "gateway"},
+    "cli": {"errors", "journal", "paths", "settings", "machine", "registry", "plan", "control", "gateway"},
 }
 
 # What plan/ may take from the standard library: nothing that reads, waits, draws or speaks.
