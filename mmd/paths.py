@@ -40,6 +40,11 @@ def runtime_dir() -> Path:
     return user_runtime_dir() / "mmd"
 
 
+def engines_dir() -> Path:
+    """The engines that mmd installed itself, a folder for each."""
+    return data_dir() / "engines"
+
+
 def registry_file() -> Path:
     return data_dir() / "models.toml"
 

@@ -55,6 +55,13 @@ SETTINGS = (
         None,
         "the llama-server to use instead of the one on PATH",
     ),
+    Setting(
+        "engines.vllm",
+        _is_absolute,
+        "an absolute path",
+        None,
+        "the vllm to use, or the virtual environment it is in, instead of the one on PATH",
+    ),
 )
 
 # What a [models.ID] table may say.

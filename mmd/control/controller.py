@@ -49,11 +49,11 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         ready_seconds=laid_down["ready_seconds"],
         arguments=tuple(laid_down["arguments"]),
     )
-    place = settings["engines.llama-server"]
+    configured = {name: place for name in ("llama-server", "vllm") if (place := settings[f"engines.{name}"])}
     return choose(
         model,
         machine,
-        engines.installed({} if place is None else {"llama-server": place}),
+        engines.installed(configured),
         socket=str(engine_socket(model.id)),
         overrides=overrides,
         projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,11 @@ class Installed:
     version: str
     flags: frozenset[str]  # every option it accepts, as written: "--metrics"
     formats: tuple[str, ...]  # of model files it serves: "gguf"
-    can_sleep: bool  # it can give up VRAM and keep its process
+    can_sleep: bool  # this version of it can give up the GPU and keep its process
     stop_seconds: int  # how long it may take to exit before it is killed
+    platform: str = ""  # what it was built for, where there are several builds: "cpu", "cuda"
+    tool_parsers: frozenset[str] = frozenset()  # vLLM: names that --tool-call-parser takes
+    reasoning_parsers: frozenset[str] = frozenset()  # vLLM: names that --reasoning-parser takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,25 @@ class Flag:
     words: tuple[str, ...]  # as they stand in argv; empty where the decision is to leave the default
     subject: str  # what it is about: "--flash-attn", or "context" where no single flag is
     reason: str
+    measured: bool = False  # read off the machine at the moment of the start: another value asks for no new start
+
+
+class Canary(StrEnum):
+    """A request whose answer shows that a model is itself again after a wake."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    SCORE = "score"
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """How a model gives up the GPU and keeps its process."""
+
+    levels: tuple[int, ...]  # that it may sleep at, the one that wakes fastest first; vLLM: 1 keeps the weights in RAM
+    weights_bytes: int  # RAM that level 1 takes, and VRAM that every level frees; 0 where sleeping moves nothing (CPU)
+    reserve_bytes: int  # RAM that must be left to the rest of the machine
+    canary: Canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +66,7 @@ class Launch:
     context: int  # tokens; 0 where the engine decides by what fits
     needs_bytes: int  # the least it can run with: weights and a small context
     socket: str
-    can_sleep: bool
+    sleep: Sleep | None  # None where it is stopped instead
     ready_seconds: int  # how long it may load before it counts as failed
     stop_seconds: int  # how long it may take to exit before it is killed
     flags: tuple[Flag, ...]

@@ -166,7 +166,7 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
 
 def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     engine = engine_unit(launch.model_id)
-    if launch.can_sleep:
+    if launch.sleep is not None:
         work: Directives = (
             ("ExecStart", (*hooks.wake, engine, launch.socket)),
             ("ExecStop", (*hooks.release, engine, launch.socket, str(hooks.sleep_seconds))),

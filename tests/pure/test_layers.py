@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "machine": {"errors"},
     "registry": {"errors", "paths"},
     "plan": {"errors", "machine", "registry"},
-    "engines": {"errors", "plan", "registry"},
+    "engines": {"errors", "paths", "plan", "registry"},
     "units": {"errors", "paths", "plan"},
     "hooks": set(),
     "control": {"errors", "paths", "settings", "machine", "registry", "plan", "engines", "units"},

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.plan.launch import Flag, Launch
+from mmd.plan.launch import Canary, Flag, Launch, Sleep
 from mmd.registry.record import ModelType
 from mmd.units.names import engine_unit, object_path, split, token_unit, unit_of
 from mmd.units.spec import FINGERPRINT, Hooks, UnitSpec, engine_spec, fingerprint, token_spec
@@ -33,13 +33,14 @@ LAUNCH = Launch(
     context=0,
     needs_bytes=1,
     socket="/run/user/1000/mmd/qwen3-8b/api.sock",
-    can_sleep=False,
+    sleep=None,
     ready_seconds=600,
     stop_seconds=5,
     flags=(Flag((), "context", "left to the engine"),),
 )
 LISTEN = "127.0.0.1:8000"
-SLEEPER = replace(LAUNCH, can_sleep=True)
+SLEEP = Sleep(levels=(1, 2), weights_bytes=5 * 1024**3, reserve_bytes=2 * 1024**3, canary=Canary.GENERATE)
+SLEEPER = replace(LAUNCH, sleep=SLEEP)
 
 # What a path or an argument may hold: no NUL anywhere, and no lone surrogates on a command line.
 words = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=20)
@@ -259,7 +260,7 @@ _CHANGES: dict[str, Any] = {
     "context": 1,
     "needs_bytes": 2,
     "socket": "/other.sock",
-    "can_sleep": True,
+    "sleep": SLEEP,
     "ready_seconds": 601,
     "stop_seconds": 6,
     "flags": (),
@@ -363,9 +364,9 @@ def verify(folder: Path, *units: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("can_sleep", [False, True], ids=["stops", "sleeps"])
-def test_systemd_has_nothing_to_say_about_the_pair(tmp_path: Path, can_sleep: bool) -> None:
-    launch = replace(LAUNCH, can_sleep=can_sleep, argv=("/bin/true", "a b", "100%", "$x", 'q"', "back\\slash", ";"))
+@pytest.mark.parametrize("sleep", [None, SLEEP], ids=["stops", "sleeps"])
+def test_systemd_has_nothing_to_say_about_the_pair(tmp_path: Path, sleep: Sleep | None) -> None:
+    launch = replace(LAUNCH, sleep=sleep, argv=("/bin/true", "a b", "100%", "$x", 'q"', "back\\slash", ";"))
     specs = engine_spec(launch, HOOKS), token_spec(launch, HOOKS, ["rival"])
     for spec in specs:
         (tmp_path / spec.name).write_text(spec.text(), "utf-8")

@@ -12,10 +12,13 @@ from typing import Any
 
 from mmd.control.controller import Controller
 from mmd.paths import config_file
-from mmd.plan.launch import Launch
+from mmd.plan.launch import Canary, Launch, Sleep
 from mmd.registry.store import Registry
 from tests.tiny_models import tiny_gguf
 from tests.user_manager import UserManager
+
+# The fake engine sleeps without moving anything.
+SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, canary=Canary.GENERATE)
 
 
 class Sleepy(Controller):
@@ -28,7 +31,7 @@ class Sleepy(Controller):
 
     def launch(self, model_id: str) -> Launch:
         launch = super().launch(model_id)
-        return replace(launch, can_sleep=True) if model_id in self._sleepers else launch
+        return replace(launch, sleep=SLEEP) if model_id in self._sleepers else launch
 
 
 class World:
