@@ -21,6 +21,7 @@ class GpuProcess:
     pid: int
     used_bytes: int | None  # None where the driver does not tell: in containers, and with some drivers
     name: str
+    unit: str = ""  # the systemd unit it runs in: "mmd-model@qwen3.service"; "" where that is not to be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,8 @@ def _read_processes(pynvml: Any, handle: Any) -> tuple[GpuProcess, ...]:
         ):
             continue
         for process in running:
-            found[process.pid] = GpuProcess(process.pid, process.usedGpuMemory, _process_name(process.pid))
+            pid = process.pid
+            found[pid] = GpuProcess(pid, process.usedGpuMemory, _process_name(pid), unit_of_process(pid))
     return tuple(found[pid] for pid in sorted(found))
 
 
@@ -156,6 +158,21 @@ def _process_name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""  # it has just ended, or lives in another container
+
+
+def unit_of_process(pid: int) -> str:
+    """The innermost systemd unit that a process is in, "" where none is to be seen.
+
+    An engine may make control groups of its own below its unit's.
+    """
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # The line of the one hierarchy that systemd keeps: "0::/user.slice/…", or "1:name=systemd:/…" on old machines.
+    paths = [line.split(":", 2)[2] for line in groups.splitlines() if line.startswith("0::") or "name=systemd" in line]
+    parts = reversed("/".join(paths).split("/"))
+    return next((part for part in parts if part.endswith((".service", ".scope"))), "")
 
 
 def _text(value: str | bytes) -> str:
@@ -215,6 +232,7 @@ def _gpu(record: _Record) -> Gpu:
                 pid=process.number("pid"),
                 used_bytes=process.number_or_none("used_bytes"),
                 name=process.text("name"),
+                unit=process.text("unit", missing=""),
             )
             for process in record.records("processes")
         ),
@@ -235,8 +253,8 @@ class _Record:
             raise ValueError(f"{self._prefix}{key} is missing")
         return self._values[key]
 
-    def text(self, key: str) -> str:
-        value = self._get(key)
+    def text(self, key: str, *, missing: str | None = None) -> str:
+        value = self._values.get(key, missing) if missing is not None else self._get(key)
         if not isinstance(value, str):
             raise ValueError(f"{self._prefix}{key} is not a string")
         return value

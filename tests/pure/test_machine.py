@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_two_gpus_are_read(read_with_nvml: Nvml) -> None:
         compute_capability="8.9",
         total_bytes=12878610432,
         free_bytes=12878610432 - 1073741824,
-        processes=(GpuProcess(os.getpid(), 1000000, Path("/proc/self/comm").read_text().strip()),),
+        processes=(GpuProcess(os.getpid(), 1000000, Path("/proc/self/comm").read_text().strip(), ANY),),
     )
     assert (second.index, second.compute_capability) == (1, "8.6")
     assert second.free_bytes == second.total_bytes
@@ -91,7 +92,7 @@ def test_two_gpus_are_read(read_with_nvml: Nvml) -> None:
 def test_process_whose_memory_is_unknown_has_none(read_with_nvml: Nvml) -> None:
     (gpu,) = from_json(read_with_nvml("0 4194304:- 1:5\n").stdout).gpus
     init = Path("/proc/1/comm").read_text().strip()
-    assert gpu.processes == (GpuProcess(1, 5, init), GpuProcess(4194304, None, ""))
+    assert gpu.processes == (GpuProcess(1, 5, init, ANY), GpuProcess(4194304, None, "", ""))
 
 
 def test_used_memory_is_read_anew_each_time(read_with_nvml: Nvml) -> None:
