@@ -30,6 +30,7 @@ class Flag:
     subject: str  # what it is about: "--flash-attn", or "context" where no single flag is
     reason: str
     measured: bool = False  # read off the machine at the moment of the start: another value asks for no new start
+    kept: bool = False  # laid down by the user, or the model cannot be served without: never dropped on a refusal
 
 
 class Canary(StrEnum):
@@ -70,3 +71,10 @@ class Launch:
     ready_seconds: int  # how long it may load before it counts as failed
     stop_seconds: int  # how long it may take to exit before it is killed
     flags: tuple[Flag, ...]
+
+    @property
+    def lasting_argv(self) -> tuple[str, ...]:
+        """`argv` without what was measured for this one start."""
+        decided = sum(len(flag.words) for flag in self.flags)
+        lasting = (word for flag in self.flags if not flag.measured for word in flag.words)
+        return (*self.argv[: len(self.argv) - decided], *lasting)

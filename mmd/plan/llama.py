@@ -46,12 +46,12 @@ def flags(
             )
     decided = (*_context_flag(context), *_service_flags(model, machine))
     return (
-        Flag(("-m", model.path), "-m", "the model"),
-        Flag(("--host", socket), "--host", "a Unix socket in a folder of yours: nobody else can reach it"),
-        Flag(("--alias", model.id), "--alias", "the name under which it answers"),
+        Flag(("-m", model.path), "-m", "the model", kept=True),
+        Flag(("--host", socket), "--host", "a Unix socket in a folder of yours: nobody else can reach it", kept=True),
+        Flag(("--alias", model.id), "--alias", "the name under which it answers", kept=True),
         *_type_flags(model),
         *(flag if flag.subject in engine.flags else _unknown_to(engine, flag) for flag in decided),
-        *((Flag(arguments, arguments[0], "laid down in mmd.toml"),) if arguments else ()),
+        *((Flag(arguments, arguments[0], "laid down in mmd.toml", kept=True),) if arguments else ()),
         *_left_to_the_engine(model, machine, context),
     )
 
@@ -78,17 +78,17 @@ def _type_flags(model: Model) -> tuple[Flag, ...]:
     )
     match model.facts.type:
         case ModelType.EMBEDDING:
-            return (Flag(("--embedding",), "--embedding", "it is an embedding model"), *whole)
+            return (Flag(("--embedding",), "--embedding", "it is an embedding model", kept=True), *whole)
         case ModelType.RERANKER:
-            return (Flag(("--rerank",), "--rerank", "it is a reranking model"), *whole)
+            return (Flag(("--rerank",), "--rerank", "it is a reranking model", kept=True), *whole)
         case ModelType.VISION if model.projector:
-            return (Flag(("--mmproj", model.projector), "--mmproj", "its projector, for images"),)
+            return (Flag(("--mmproj", model.projector), "--mmproj", "its projector, for images", kept=True),)
         case _:
             return ()
 
 
 def _context_flag(context: int | None) -> tuple[Flag, ...]:
-    return () if context is None else (Flag(("-c", str(context)), "-c", "laid down in mmd.toml"),)
+    return () if context is None else (Flag(("-c", str(context)), "-c", "laid down in mmd.toml", kept=True),)
 
 
 def _service_flags(model: Model, machine: Machine) -> tuple[Flag, ...]:

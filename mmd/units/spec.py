@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -122,7 +122,10 @@ def token_spec(launch: Launch, hooks: Hooks, others: Iterable[str]) -> UnitSpec:
 
 
 def fingerprint(launch: Launch, hooks: Hooks) -> str:
-    """Equal where the units would be equal but for the rivals; carried by both units of the pair."""
+    """Equal where the units would be equal but for the rivals and for what was measured at the start; carried by both
+    units of the pair.
+    """
+    launch = replace(launch, argv=launch.lasting_argv)
     made = (_engine_directives(launch, hooks, ""), _token_directives(launch, hooks, ""))
     return hashlib.sha256(repr(made).encode()).hexdigest()[:16]
 

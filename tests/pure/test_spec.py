@@ -267,6 +267,21 @@ _CHANGES: dict[str, Any] = {
 }
 
 
+def test_fingerprint_does_not_change_with_what_was_measured_for_one_start() -> None:
+    def launch(utilisation: str, parser: str) -> Launch:
+        flags = (
+            Flag(("--util", utilisation), "--util", "free now", measured=True),
+            Flag(("--parser", parser), "--parser", "its template"),
+        )
+        return replace(LAUNCH, flags=flags, argv=("vllm", "serve", "--util", utilisation, "--parser", parser))
+
+    made = launch("0.8", "hermes")
+    assert made.lasting_argv == ("vllm", "serve", "--parser", "hermes")
+    assert fingerprint(made, HOOKS) == fingerprint(launch("0.6", "hermes"), HOOKS)
+    assert fingerprint(made, HOOKS) != fingerprint(launch("0.8", "mistral"), HOOKS)
+    assert "0.8" in dict(engine_spec(made, HOOKS).directives)["ExecStart"]
+
+
 def test_every_field_of_a_launch_is_tried() -> None:
     assert set(_CHANGES) | {"model_id"} == set(Launch.__dataclass_fields__)
 
