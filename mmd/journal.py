@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 _SOCKET = Path("/run/systemd/journal/socket")
-_FIELDS = ("MMD_MODEL", "MMD_UNIT")
+_FIELDS = ("MMD_MODEL", "MMD_UNIT", "MMD_EVENT")
 
 # syslog's priorities, which journalctl colours and filters by.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}

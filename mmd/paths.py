@@ -24,6 +24,11 @@ def cache_dir() -> Path:
     return _base("XDG_CACHE_HOME", ".cache") / "mmd"
 
 
+def state_dir() -> Path:
+    """What may be lost, and is worth keeping over a reboot: what happened, and what was learned."""
+    return _base("XDG_STATE_HOME", ".local/state") / "mmd"
+
+
 def user_unit_dir() -> Path:
     """Where units that a user installs for themselves go."""
     return _base("XDG_CONFIG_HOME", ".config") / "systemd" / "user"

@@ -13,6 +13,7 @@ from mmd.cli.loop import wait_for
 from mmd.cli.text import gib, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from mmd.control.events import SwapEvent
     from mmd.control.status import Status
     from mmd.control.swap import Activation
 
@@ -91,6 +92,25 @@ def status(as_json: bool) -> None:
 
 
 @click.command()
+@click.option("-n", "--lines", default=20, show_default=True, metavar="N", help="How many of the newest swaps.")
+@parameters.as_json
+def events(lines: int, as_json: bool) -> None:
+    """Recent swaps, and where their time went."""
+    from mmd.control import events as swaps
+
+    kept = swaps.recent(lines)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json([asdict(event) for event in kept])
+    elif kept:
+        rows = [(event.at[:19], event.model, event.outcome, f"{event.seconds:.2f} s", _parts(event)) for event in kept]
+        print_table(("WHEN (UTC)", "MODEL", "OUTCOME", "TOOK", ""), rows)
+    else:
+        say("No swap is on record yet. Make one: mmd activate ID")
+
+
+@click.command()
 @parameters.model_id
 @click.option("-f", "--follow", is_flag=True, help="Go on as new lines come.")
 @click.option("-n", "--lines", default=100, show_default=True, metavar="N", help="How many of the newest lines.")
@@ -115,10 +135,30 @@ def _say_ended(ended: tuple[str, ...], asked: str | None, done: str, nothing: st
         say(f"{asked} does not run." if asked else nothing)
 
 
+def _usually(seconds: float | None, does: str) -> str:
+    return "" if seconds is None else f", {does} {seconds:.1f} s"
+
+
+def _parts(event: SwapEvent) -> str:
+    """What a swap was made of, or what it failed of."""
+    if event.cause:
+        return event.cause
+    parts = ", ".join(
+        f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in event.phases.items() if seconds >= 0.005
+    )
+    return parts + (f"; {event.evicted} went" if event.evicted else "")
+
+
 def _print_status(now: Status) -> None:
     rows = [(model_id, "active" if model_id == now.active else "resident", "answers") for model_id in now.resident]
-    rows += [(one.id, "starting", f"for {one.seconds:.1f} s") for one in now.starting]
-    rows += [(one.id, "sleeping", f"level {one.level}, {gib(one.ram_bytes)} of RAM") for one in now.sleeping]
+    rows += [
+        (one.id, "starting", f"for {one.seconds:.1f} s{_usually(one.expected_seconds, 'takes')}")
+        for one in now.starting
+    ]
+    rows += [
+        (one.id, "sleeping", f"level {one.level}, {gib(one.ram_bytes)} of RAM{_usually(one.wake_seconds, 'wakes in')}")
+        for one in now.sleeping
+    ]
     rows += [(one.id, "failed", f"{one.reason}; mmd logs {one.id}") for one in now.failed]
     if rows:
         print_table(("MODEL", "STATUS", ""), rows)

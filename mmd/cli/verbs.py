@@ -38,6 +38,7 @@ for _verb in (
     running.sleep,
     running.stop,
     running.status,
+    running.events,
     running.logs,
     service.install,
     service.gateway,

@@ -12,12 +12,16 @@ from types import TracebackType
 from typing import Self
 
 from mmd import engines
-from mmd.control import swap
+from mmd.control.learned import Learned
+from mmd.control.read_ahead import worthwhile
 from mmd.control.status import Status, read_status
+from mmd.control.swap import Activation, Swapper
 from mmd.errors import BadModelFile
 from mmd.machine import Machine, read_machine
 from mmd.paths import engine_socket
+from mmd.plan import room
 from mmd.plan.choose import Overrides, choose
+from mmd.plan.last_words import Refusal
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Residency, residency
 from mmd.plan.swap import holder
@@ -82,15 +86,13 @@ def unit_texts(launch: Launch) -> dict[str, str]:
 
 
 class Controller:
-    """mmd over one connection to the user manager. Use it as an async context manager.
-
-    The machine is read once: what a launch depends on (totals, devices) does not change while a process lives.
-    """
+    """mmd over one connection to the user manager. Use it as an async context manager."""
 
     def __init__(self) -> None:
         self.registry = Registry()
         self.settings = read_settings()
         self._machine: Machine | None = None
+        self._learned = Learned()
         self._hooks = unit_hooks()
         self._stack = AsyncExitStack()
 
@@ -103,11 +105,28 @@ class Controller:
     ) -> None:
         await self._stack.aclose()
 
-    def launch(self, model_id: str) -> Launch:
-        """How the model would be started now. Raises NoSuchModel and what `plan_launch` raises."""
+    def launch(self, model_id: str, *, leaving: Mapping[str, int] | None = None) -> Launch:
+        """How the model would be started; with `leaving`, measured now for when these units have given the GPU back.
+
+        Raises NoSuchModel and what `plan_launch` raises.
+        """
+        if leaving is not None:
+            self._machine = read_machine()
+            return plan_launch(self.registry.get(model_id), room.after(self._machine, leaving), self.settings)
         if self._machine is None:
             self._machine = read_machine()
         return plan_launch(self.registry.get(model_id), self._machine, self.settings)
+
+    def files_to_read_ahead(self, model_id: str) -> tuple[str, ...]:
+        """The files of a model; none where RAM is too short for them to stay in the page cache until they are used."""
+        machine = self._machine or read_machine()
+        model = self.registry.get(model_id)
+        roomy = worthwhile(model.facts.weights_bytes, machine.ram_available_bytes, machine.ram_total_bytes)
+        return model.files if roomy else ()
+
+    def remember(self, launch: Launch, refusal: Refusal) -> None:
+        """Later launches do without what the engine refused."""
+        self._learned.remember(launch.model_id, launch.title, refusal.subjects, refusal.said)
 
     async def status(self) -> Status:
         return await read_status(self.manager)
@@ -116,9 +135,10 @@ class Controller:
         """Where each model is that has a unit; the others are absent."""
         return {model_id: residency(pair) for model_id, pair in (await read_pairs(self.manager)).items()}
 
-    async def activate(self, model_id: str) -> swap.Activation:
+    async def activate(self, model_id: str, *, drain_seconds: float = 0.0) -> Activation:
         """Make a model resident; returns when it answers. Refuses before anybody is evicted."""
-        return await swap.activate(self.manager, self.launch(model_id), self._hooks, self.launch)
+        swapper = Swapper(self.manager, self._hooks, self)
+        return await swapper.activate(model_id, drain_seconds=drain_seconds)
 
     async def sleep(self, model_id: str | None = None) -> tuple[str, ...]:
         """Take the GPU from a model, or from whoever has it: it sleeps if its engine can, else it is stopped.
@@ -155,4 +175,5 @@ class Controller:
         """Forget a model, and end its engine first; its files stay."""
         self.registry.get(model_id)
         await self.stop(model_id)
+        self._learned.forget(model_id)
         return self.registry.remove(model_id)

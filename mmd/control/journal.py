@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 
 _ASK_SECONDS = 10.0
-# What llama.cpp writes before each line: "0.00.007.173 E ".
-_STAMP = re.compile(r"^\s*\d+\.\d\d\.\d{3}\.\d{3} [A-Z] ")
-_OF_AN_ERROR = ("error", "failed", "cannot", "couldn't", "unable")
 
 
 async def last_lines(model_id: str, *, since_us: int, count: int = 50) -> list[str]:
@@ -40,12 +36,3 @@ async def last_lines(model_id: str, *, since_us: int, count: int = 50) -> list[s
             process.kill()
             await process.wait()
     return [line for line in reversed(output.decode("utf-8", "replace").splitlines()) if line.strip()]
-
-
-def telling_line(lines: list[str]) -> str:
-    """The line that most likely names the cause: the first that speaks of an error, as engines go from the cause to
-    its consequences; or the last of all.
-    """
-    errors = [line for line in lines if any(word in line.lower() for word in _OF_AN_ERROR)]
-    line = errors[0] if errors else lines[-1] if lines else ""
-    return " ".join(_STAMP.sub("", line).split())

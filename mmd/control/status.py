@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmd.control.events import expected_seconds
 from mmd.plan.residency import Residency, residency
 from mmd.plan.swap import holder
 from mmd.units.names import engine_unit
@@ -21,14 +22,14 @@ class Sleeping:
     id: str
     level: int
     ram_bytes: int
-    wake_seconds: float | None
+    wake_seconds: float | None  # what its wakes have lately taken; None where none is known
 
 
 @dataclass(frozen=True, slots=True)
 class Starting:
     id: str
     seconds: float
-    expected_seconds: float | None
+    expected_seconds: float | None  # what its loads have lately taken; None where none is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +124,14 @@ def active_of(pairs: Pairs) -> str | None:
 async def _sleeping(manager: Manager, model_id: str) -> Sleeping:
     # What the kernel counts for the unit; "not set" is the largest number.
     current = int((await manager.service(engine_unit(model_id)))["MemoryCurrent"])
-    return Sleeping(model_id, level=1, ram_bytes=0 if current == _NOT_SET else current, wake_seconds=None)
+    wake_seconds = expected_seconds("wake").get(model_id)
+    return Sleeping(model_id, level=1, ram_bytes=0 if current == _NOT_SET else current, wake_seconds=wake_seconds)
 
 
 async def _starting(manager: Manager, model_id: str) -> Starting:
     began_us = int((await manager.unit(engine_unit(model_id)))["InactiveExitTimestampMonotonic"])
     seconds = time.clock_gettime(time.CLOCK_MONOTONIC) - began_us / 1_000_000 if began_us else 0.0
-    return Starting(model_id, seconds=max(0.0, seconds), expected_seconds=None)
+    return Starting(model_id, seconds=max(0.0, seconds), expected_seconds=expected_seconds("load").get(model_id))
 
 
 async def _failed(manager: Manager, model_id: str) -> Failed:

@@ -1,160 +1,257 @@
-"""A launch made resident: one decision, one D-Bus call, and the previous model back if it fails."""
+"""A model made resident: one decision, one D-Bus call, and the previous model back if it fails."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
 
-from mmd.control.journal import last_lines, telling_line
+from mmd.control import events
+from mmd.control.journal import last_lines
+from mmd.control.phases import monotonic, read_phases
+from mmd.control.read_ahead import ReadAhead
 from mmd.control.status import how_it_ended
+from mmd.control.unit_pair import same_launch, submit
 from mmd.errors import EngineFailed, MmdError, SwapSuperseded
-from mmd.paths import user_runtime_dir
+from mmd.plan.last_words import Refusal, refused, telling_line
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.swap import Already, Begin, Join, comes_back, decide, holder, taken_since
-from mmd.units.bus import Job, JobResult, Manager, NoSuchUnit, UnitExists
+from mmd.plan.room import ASLEEP_BYTES
+from mmd.plan.swap import Already, Begin, Step, comes_back, decide, holder, taken_since
+from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.lock import planner_lock
 from mmd.units.names import engine_unit, token_unit
-from mmd.units.spec import FINGERPRINT, Hooks, engine_spec, fingerprint, token_spec
+from mmd.units.spec import Hooks
 from mmd.units.watch import Pairs, read_pairs
 
 _log = logging.getLogger(__name__)
 
+# vLLM's traceback of a failed start is 150 lines, and its cause the first third of them.
+_LAST_LINES = 400
+
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """How an activation went: what was done and why, who went for it, and how long it took."""
+    """How an activation went: what was done and why, who went for it, and how long it took, in all and by phase."""
 
     model_id: str
     why: str
     evicted: str | None
     seconds: float
+    phases: Mapping[str, float] = field(default_factory=dict)
 
 
-async def activate(manager: Manager, launch: Launch, hooks: Hooks, launch_of: Callable[[str], Launch]) -> Activation:
-    """Make `launch` resident; returns when it answers. `launch_of` chooses anew for the model that is to come back.
+class Plans(Protocol):
+    """What a swap needs to know of models."""
 
-    Raises EngineFailed, naming the cause and who is resident instead, and SwapSuperseded where another activation
-    took the GPU in between.
-    """
-    began = time.monotonic()
-    since_us = time.time_ns() // 1000
-    wanted = launch.model_id
-    async with planner_lock():
-        pairs = await read_pairs(manager)
-        if pairs.get(wanted, Pair()).waits_to_restart:
-            await manager.run_job(engine_unit(wanted), manager.stop(engine_unit(wanted)))
-            pairs = await read_pairs(manager)
-        step = decide(wanted, pairs, same_launch=await _same_launch(manager, launch, hooks, pairs))
-        if isinstance(step, Already):
-            return Activation(wanted, step.why, None, time.monotonic() - began)
-        previous = step.previous if isinstance(step, Begin) else None
-        job = await _submit(manager, launch, hooks, step)
-    goes = f"; {previous} goes" if previous else ""
-    _log.info("activating %s (%s)%s", wanted, step.why, goes, extra=_fields(wanted))
-    result = await job.result()
-    if result is JobResult.DONE and isinstance(step, Begin) and step.wakes:
-        # It may have died asleep in the meantime: then there was nothing to wake, and it is being started.
-        result = await manager.run_job(engine_unit(wanted), manager.start(token_unit(wanted)))
-    if result is JobResult.DONE:
-        # A job that is done says that the engine was up. It may have ended since, or been stopped.
-        pair = (await read_pairs(manager)).get(wanted, Pair())
-        if residency(pair) is Residency.RESIDENT:
-            return Activation(wanted, step.why, previous, time.monotonic() - began)
-        result = JobResult.FAILED if pair.token.active == "active" else JobResult.CANCELED
-    if result is JobResult.CANCELED:
-        raise await _superseded(manager, wanted)
-    cause = await _cause(manager, wanted, since_us)
-    returned = await _bring_back(manager, wanted, previous, hooks, launch_of)
-    _log.warning("%s did not start: %s%s", wanted, cause, returned, extra=_fields(wanted))
-    raise EngineFailed(
-        f"{wanted} did not start: {cause}{returned}", hint=f"mmd logs {wanted}   # the engine's own words"
-    )
+    def launch(self, model_id: str, *, leaving: Mapping[str, int] | None = None) -> Launch:
+        """How the model would be started. With `leaving` it is to be started: measured now, for the moment at which
+        these units have given the GPU back (see plan.room).
+        """
+        ...
+
+    def files_to_read_ahead(self, model_id: str) -> tuple[str, ...]: ...
+
+    def remember(self, launch: Launch, refusal: Refusal) -> None:
+        """Later launches are to do without what was refused."""
+        ...
 
 
-async def _submit(manager: Manager, launch: Launch, hooks: Hooks, step: Begin | Join) -> Job:
-    """Carry out a step. Returns the job whose end is the activation's end."""
-    token, engine = token_unit(launch.model_id), engine_unit(launch.model_id)
-    if isinstance(step, Join):
-        return await manager.submit(engine, manager.start(token))
-    if step.forget:
-        await _forget(manager, launch.model_id)
-    await manager.reset_failed(engine)
-    if not step.wakes:
-        # systemd removes the folder when the engine ends, but not if it was itself killed in between.
-        Path(launch.socket).unlink(missing_ok=True)  # noqa: ASYNC240 on a tmpfs
-    awaited = token if step.wakes else engine
-    made = token_spec(launch, hooks, step.rivals)
-    pair = made, engine_spec(launch, hooks)
-    try:
-        if step.has_token:
-            return await manager.submit(awaited, manager.start(token))
-        return await manager.submit(awaited, manager.start_transient(*((made,) if step.has_engine else pair)))
-    except (UnitExists, NoSuchUnit):
-        # Units came or went between our look and our call: by systemctl, or because an engine died.
-        await _forget(manager, launch.model_id)
-        return await manager.submit(engine, manager.start_transient(*pair))
+@dataclass(slots=True)
+class _Swap:
+    """One activation on its way."""
+
+    wanted: str
+    since_us: int = field(default_factory=lambda: time.time_ns() // 1000)
+    began: float = field(default_factory=monotonic)
+    submitted: float = 0.0
+    previous: str | None = None  # who had the GPU, and gets it back if this fails
+    why: str = ""
+    already: bool = False
+    woke: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return monotonic() - self.began
 
 
-async def _forget(manager: Manager, model_id: str) -> None:
-    """Free the names of a model's units, which stay loaded while a rival's Conflicts= names the token."""
-    units = engine_unit(model_id), token_unit(model_id)
-    for unit in units:
-        await manager.run_job(unit, manager.stop(unit))
-        await manager.reset_failed(unit)
-        (user_runtime_dir() / "systemd/transient" / unit).unlink(missing_ok=True)
-    await manager.reload()
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    launch: Launch
+    lines: tuple[str, ...]
+    cause: str
 
 
-async def _same_launch(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:
-    """Whether the model's loaded engine unit was made from an equal launch."""
-    pair = pairs.get(launch.model_id)
-    if pair is None or not pair.engine.loaded:
-        return False
-    environment = (await manager.service(engine_unit(launch.model_id)))["Environment"]
-    return f"{FINGERPRINT}={fingerprint(launch, hooks)}" in environment
+class Swapper:
+    """Activations over one connection to the user manager."""
 
+    def __init__(self, manager: Manager, hooks: Hooks, plans: Plans) -> None:
+        self._manager = manager
+        self._hooks = hooks
+        self._plans = plans
 
-async def _superseded(manager: Manager, wanted: str) -> SwapSuperseded:
-    winner = holder(await read_pairs(manager), besides=wanted)
-    by = f"{winner} was asked for in between" if winner else "it was stopped in between"
-    return SwapSuperseded(f"{wanted} did not become resident: {by}", hint=f"mmd activate {wanted}")
+    async def activate(self, wanted: str, *, drain_seconds: float = 0.0) -> Activation:
+        """Make a model resident; returns when it answers. `drain_seconds`: what was waited for before, for the record.
 
-
-async def _bring_back(
-    manager: Manager, failed: str, previous: str | None, hooks: Hooks, launch_of: Callable[[str], Launch]
-) -> str:
-    """Give the GPU back to who had it. Says how that went, as the end of a sentence."""
-    async with planner_lock():
-        pairs = await read_pairs(manager)
-        if previous is None or not comes_back(previous, failed, pairs):
-            if not taken_since(failed, pairs):
-                await manager.stop(token_unit(failed))  # or systemd would go on trying to restart it
-            return ""
+        Raises what planning raises, before anybody is evicted; EngineFailed, naming the cause and who is resident
+        instead; and SwapSuperseded where another activation took the GPU in between.
+        """
+        swap = _Swap(wanted)
         try:
-            launch = launch_of(previous)
+            failure = await self._attempt(swap)
+            if failure is not None:
+                failure = await self._attempt_without_what_was_refused(swap, failure)
+            if failure is not None:
+                raise await self._failed(swap, failure)
+        except (EngineFailed, SwapSuperseded) as error:
+            outcome = "failed" if isinstance(error, EngineFailed) else "superseded"
+            _keep(swap, outcome, cause=error.message, phases={"drain": drain_seconds})
+            raise
+        if swap.already:
+            return Activation(wanted, swap.why, None, swap.seconds)
+        phases = {"drain": drain_seconds} | await read_phases(
+            self._manager, wanted, evicted=swap.previous, submitted=swap.submitted, woke=swap.woke
+        )
+        _keep(swap, "resident", cause="", phases=phases)
+        return Activation(wanted, swap.why, swap.previous, swap.seconds, phases)
+
+    async def _attempt(self, swap: _Swap, *, again: bool = False) -> _Failure | None:
+        """Decide, submit and wait. Returns how it failed; raises SwapSuperseded."""
+        wanted = swap.wanted
+        with ExitStack() as meanwhile:
+            async with planner_lock():
+                pairs = await self._settled_pairs(wanted)
+                if again and taken_since(wanted, pairs):
+                    raise await self._superseded(wanted)
+                launch, step = await self._decide(wanted, pairs)
+                swap.why = step.why
+                if isinstance(step, Already):
+                    swap.already = True
+                    return None
+                swap.submitted = monotonic()
+                if isinstance(step, Begin):
+                    swap.woke, swap.previous = step.wakes, swap.previous or step.previous
+                    if not step.wakes:
+                        meanwhile.enter_context(ReadAhead(self._plans.files_to_read_ahead(wanted)))
+                job = await submit(self._manager, launch, self._hooks, step)
+            goes = f"; {swap.previous} goes" if swap.previous else ""
+            _log.info("activating %s (%s)%s", wanted, step.why, goes, extra=_fields(wanted))
+            result = await job.result()
+        if result is JobResult.DONE and swap.woke:
+            # It may have died asleep in the meantime: then there was nothing to wake, and it is being started.
+            start = self._manager.start(token_unit(wanted))
+            result = await self._manager.run_job(engine_unit(wanted), start)
+        if result is JobResult.DONE:
+            # A job that is done says that the engine was up. It may have ended since, or been stopped.
+            pair = (await read_pairs(self._manager)).get(wanted, Pair())
+            if residency(pair) is Residency.RESIDENT:
+                return None
+            result = JobResult.FAILED if pair.token.active == "active" else JobResult.CANCELED
+        if result is JobResult.CANCELED:
+            raise await self._superseded(wanted)
+        return await self._what_happened(launch, swap.since_us)
+
+    async def _settled_pairs(self, wanted: str) -> Pairs:
+        """What runs, once systemd does not wait to restart the wanted model by itself."""
+        pairs = await read_pairs(self._manager)
+        if pairs.get(wanted, Pair()).waits_to_restart:
+            await self._manager.run_job(engine_unit(wanted), self._manager.stop(engine_unit(wanted)))
+            pairs = await read_pairs(self._manager)
+        return pairs
+
+    async def _decide(self, wanted: str, pairs: Pairs) -> tuple[Launch, Step]:
+        is_up = pairs.get(wanted, Pair()).engine.active in ("active", "activating")
+        launch = self._plans.launch(wanted, leaving=None if is_up else self._leaving(wanted, pairs))
+        return launch, decide(wanted, pairs, same_launch=await same_launch(self._manager, launch, self._hooks, pairs))
+
+    def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, int]:
+        """Who gives the GPU back for it, and what of it they keep."""
+        leaves = holder(pairs, besides=wanted)
+        if leaves is None:
+            return {}
+        try:
+            sleeps = self._plans.launch(leaves).sleep is not None
         except MmdError as error:
-            await manager.stop(token_unit(failed))
-            return f"; {previous} cannot come back: {error.message}"
-        step = decide(previous, pairs, same_launch=await _same_launch(manager, launch, hooks, pairs))
-        assert not isinstance(step, Already)  # it would hold the GPU, and then it would not have to come back
-        job = await _submit(manager, launch, hooks, step)
-    back = await job.result() is JobResult.DONE
-    return f"; {previous} is resident again" if back else f"; {previous} did not come back either"
+            _log.info("%s cannot be planned any more: %s", leaves, error.message, extra=_fields(leaves))
+            sleeps = False
+        return {engine_unit(leaves): ASLEEP_BYTES if sleeps else 0}
+
+    # -- when it fails
+
+    async def _attempt_without_what_was_refused(self, swap: _Swap, failure: _Failure) -> _Failure | None:
+        """Once more, where the engine has named a setting that it will not have. Returns how the last attempt went."""
+        refusal = refused(failure.lines, failure.launch)
+        if refusal is None:
+            return failure
+        if refusal.subjects:
+            self._plans.remember(failure.launch, refusal)
+        without = f"without {', '.join(refusal.subjects)}" if refusal.subjects else "with what is free now"
+        _log.warning("%s: %s; once more %s", swap.wanted, refusal.said, without, extra=_fields(swap.wanted))
+        swap.since_us = time.time_ns() // 1000
+        return await self._attempt(swap, again=True)
+
+    async def _failed(self, swap: _Swap, failure: _Failure) -> EngineFailed:
+        returned = await self._bring_back(swap.wanted, swap.previous)
+        _log.warning("%s did not start: %s%s", swap.wanted, failure.cause, returned, extra=_fields(swap.wanted))
+        return EngineFailed(
+            f"{swap.wanted} did not start: {failure.cause}{returned}",
+            hint=f"mmd logs {swap.wanted}   # the engine's own words",
+        )
+
+    async def _superseded(self, wanted: str) -> SwapSuperseded:
+        winner = holder(await read_pairs(self._manager), besides=wanted)
+        by = f"{winner} was asked for in between" if winner else "it was stopped in between"
+        return SwapSuperseded(f"{wanted} did not become resident: {by}", hint=f"mmd activate {wanted}")
+
+    async def _bring_back(self, failed: str, previous: str | None) -> str:
+        """Give the GPU back to who had it. Says how that went, as the end of a sentence."""
+        async with planner_lock():
+            pairs = await read_pairs(self._manager)
+            if previous is None or not comes_back(previous, failed, pairs):
+                if not taken_since(failed, pairs):
+                    await self._manager.stop(token_unit(failed))  # or systemd would go on trying to restart it
+                return ""
+            try:
+                launch, step = await self._decide(previous, pairs)
+            except MmdError as error:
+                await self._manager.stop(token_unit(failed))
+                return f"; {previous} cannot come back: {error.message}"
+            assert not isinstance(step, Already)  # it would hold the GPU, and then it would not have to come back
+            job = await submit(self._manager, launch, self._hooks, step)
+        back = await job.result() is JobResult.DONE
+        return f"; {previous} is resident again" if back else f"; {previous} did not come back either"
+
+    async def _what_happened(self, launch: Launch, since_us: int) -> _Failure:
+        """What the engine died of, in its own words where it left any."""
+        lines = await last_lines(launch.model_id, since_us=since_us, count=_LAST_LINES)
+        said = telling_line(lines)
+        try:
+            service = await self._manager.service(engine_unit(launch.model_id))
+            how = how_it_ended(str(service["Result"]), int(service["ExecMainStatus"]))
+        except NoSuchUnit:
+            how = how_it_ended("success", 0)  # systemd keeps the unit of an engine that failed
+        return _Failure(launch, tuple(lines), f"{how}: {said}" if said else how)
 
 
-async def _cause(manager: Manager, model_id: str, since_us: int) -> str:
-    """What the engine died of, in its own words where it left any."""
-    said = telling_line(await last_lines(model_id, since_us=since_us))
-    try:
-        service = await manager.service(engine_unit(model_id))
-        how = how_it_ended(str(service["Result"]), int(service["ExecMainStatus"]))
-    except NoSuchUnit:
-        how = how_it_ended("success", 0)  # systemd keeps the unit of an engine that failed
-    return f"{how}: {said}" if said else how
+def _keep(swap: _Swap, outcome: str, *, cause: str, phases: Mapping[str, float]) -> None:
+    event = events.SwapEvent(
+        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        model=swap.wanted,
+        evicted=swap.previous,
+        outcome=outcome,
+        why=swap.why,
+        cause=cause,
+        seconds=round(swap.seconds, 4),
+        phases=phases,
+    )
+    events.keep(event)
+    took = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in phases.items())
+    fields = _fields(swap.wanted) | {"MMD_EVENT": "swap"}
+    _log.info("%s is %s after %.3f s (%s)", swap.wanted, outcome, swap.seconds, took, extra=fields)
 
 
 def _fields(model_id: str) -> dict[str, str]:

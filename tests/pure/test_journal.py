@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mmd.control import journal
-from mmd.control.journal import last_lines, telling_line
+from mmd.control.journal import last_lines
 from mmd.journal import JournalHandler
 
 
@@ -84,29 +84,6 @@ def runs(pid_file: Path) -> bool:
         return False
     os.kill(pid, 9)  # whatever the test says about it, it must not stay
     return True
-
-
-LLAMA = [
-    "build: 11434",
-    "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
-    "srv    load_model: failed to load model, 'a.gguf'",
-    "llama_server: exiting due to model loading error",
-    "goodbye",
-]
-
-
-@pytest.mark.parametrize(
-    ("lines", "told"),
-    [
-        (LLAMA, LLAMA[1]),
-        (["  one ", " two  "], "two"),
-        (["Cannot open it", "bye"], "Cannot open it"),
-        ([], ""),
-    ],
-    ids=["the_cause_comes_first", "the_last_of_all", "case_is_no_matter", "nothing_was_said"],
-)
-def test_telling_line(lines: list[str], told: str) -> None:
-    assert telling_line(lines) == told
 
 
 def test_own_lines_carry_the_model_and_the_unit(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ class Sleepy(Controller):
         self._sleepers = frozenset(sleepers)
         self._hooks = replace(self._hooks, sleep_seconds=2, restart_seconds=0.3)
 
-    def launch(self, model_id: str) -> Launch:
-        launch = super().launch(model_id)
+    def launch(self, model_id: str, *, leaving: Mapping[str, int] | None = None) -> Launch:
+        launch = super().launch(model_id, leaving=leaving)
         return replace(launch, sleep=SLEEP) if model_id in self._sleepers else launch
 
 

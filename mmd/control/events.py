@@ -1,0 +1,81 @@
+"""Swaps as events: one line of JSON each, for people, for metrics, and to know how long the next one will take."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mmd.paths import state_dir
+
+# Two files of this size hold some thousand swaps.
+_MOST_BYTES = 512 * 1024
+_ENOUGH = 5  # of the newest, for a median that follows a change of the machine
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SwapEvent:
+    """A swap that came to its end. `phases` are seconds by name: drain, release, vram_free (a part of release), load or
+    wake, and canary (a part of wake).
+    """
+
+    at: str  # when it ended: ISO 8601, UTC
+    model: str
+    evicted: str | None
+    outcome: str  # "resident", "failed", "superseded"
+    why: str  # where it came from: "asleep in RAM", "not loaded", …
+    cause: str  # what it failed of, "" where it did not
+    seconds: float
+    phases: Mapping[str, float]
+
+
+def events_file() -> Path:
+    return state_dir() / "events.jsonl"
+
+
+def keep(event: SwapEvent) -> None:
+    """Append an event. One that cannot be written is told and forgotten: the swap itself is done."""
+    file = events_file()
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if file.exists() and file.stat().st_size > _MOST_BYTES:
+            file.replace(_older(file))
+        with file.open("a", encoding="utf-8") as lines:  # one write: events of two processes do not mix
+            lines.write(json.dumps(asdict(event), ensure_ascii=False) + "\n")
+    except OSError as error:
+        _log.warning("a swap could not be noted in %s: %s", file, error.strerror)
+
+
+def recent(count: int | None = None) -> list[SwapEvent]:
+    """The newest events, oldest first; all that are kept where no `count` is given."""
+    file = events_file()
+    lines = [line for path in (_older(file), file) if path.exists() for line in path.read_bytes().splitlines()]
+    return list(_parsed(lines if count is None else lines[len(lines) - count :] if count < len(lines) else lines))
+
+
+def expected_seconds(phase: str) -> Mapping[str, float]:
+    """How long a phase has lately taken, by model."""
+    taken: dict[str, list[float]] = {}
+    for event in recent():
+        if event.outcome == "resident" and phase in event.phases:
+            taken.setdefault(event.model, []).append(event.phases[phase])
+    return {model: median(seconds[-_ENOUGH:]) for model, seconds in taken.items()}
+
+
+def _older(file: Path) -> Path:
+    return file.with_suffix(".1.jsonl")
+
+
+def _parsed(lines: Iterable[bytes]) -> Iterable[SwapEvent]:
+    for line in lines:
+        try:
+            record: dict[str, Any] = json.loads(line)
+            yield SwapEvent(**record)
+        except (ValueError, TypeError):  # cut short by a full disk or a crash, or of another version
+            _log.warning("a line of %s is no event: %r", events_file(), line[:80])

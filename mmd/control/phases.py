@@ -1,0 +1,52 @@
+"""How long the parts of a swap took, from systemd's own timestamps and what the hooks have measured inside them."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from mmd.paths import runtime_dir
+from mmd.units.bus import Manager
+from mmd.units.names import engine_unit, token_unit
+
+_MICROSECONDS = 1_000_000
+
+
+def monotonic() -> float:
+    """Seconds on the clock of systemd's timestamps and of the hooks."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+async def read_phases(
+    manager: Manager, model_id: str, *, evicted: str | None, submitted: float, woke: bool
+) -> dict[str, float]:
+    """Seconds by phase of a swap that has just come to its end; `submitted` on the clock of `monotonic`."""
+    token = await manager.unit(token_unit(model_id))
+    phases: dict[str, float] = {}
+    if evicted is not None:
+        # The new token waits in the queue until the old one is down.
+        phases["release"] = max(0.0, _seconds(token, "InactiveExit") - submitted)
+        phases |= _measured(evicted, "release", since=submitted, names={"vram_seconds": "vram_free"})
+    if woke:
+        phases["wake"] = _seconds(token, "ActiveEnter") - _seconds(token, "InactiveExit")
+        phases |= _measured(model_id, "wake", since=submitted, names={"canary_seconds": "canary"})
+    else:
+        engine = await manager.unit(engine_unit(model_id))
+        phases["load"] = _seconds(engine, "ActiveEnter") - _seconds(engine, "InactiveExit")
+    return {name: round(seconds, 4) for name, seconds in phases.items()}
+
+
+def _seconds(unit: dict[str, Any], name: str) -> float:
+    return int(unit[f"{name}TimestampMonotonic"]) / _MICROSECONDS
+
+
+def _measured(model_id: str, hook: str, *, since: float, names: dict[str, str]) -> dict[str, float]:
+    """What a hook of this swap has left, under our names; nothing where it left none, or an older one did."""
+    try:
+        record = json.loads((runtime_dir() / f"{model_id}~{hook}").read_bytes())
+    except FileNotFoundError:
+        return {}
+    if record["began"] < since:
+        return {}
+    return {ours: record[theirs] for theirs, ours in names.items() if record.get(theirs) is not None}

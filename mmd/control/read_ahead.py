@@ -1,0 +1,56 @@
+"""Weights into the page cache while whoever has the GPU is on its way out, so that releasing and reading overlap."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+_log = logging.getLogger(__name__)
+
+# So that an end that comes early is heeded within a moment, on a slow disk too.
+_STEP_BYTES = 8 * 1024**2
+
+
+class ReadAhead:
+    """Reads files ahead in a thread for as long as the block lasts."""
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self._files = tuple(files)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _read(self) -> None:
+        for file in self._files:
+            try:
+                self._read_file(file)
+            except OSError as error:  # the engine will meet the same, and say so to the user
+                _log.info("%s could not be read ahead: %s", file, error.strerror)
+
+    def _read_file(self, file: str) -> None:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for offset in range(0, os.fstat(descriptor).st_size, _STEP_BYTES):
+                if self._ended.is_set():
+                    return
+                os.posix_fadvise(descriptor, offset, _STEP_BYTES, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
+
+
+def worthwhile(weights_bytes: int, ram_available_bytes: int, ram_total_bytes: int) -> bool:
+    """Whether they stay in the cache until they are used: they fit into what is available, and a tenth is left."""
+    return weights_bytes <= ram_available_bytes - ram_total_bytes // 10

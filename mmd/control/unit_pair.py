@@ -1,0 +1,65 @@
+"""A launch in the user manager: whether its two units are loaded, and how a step is carried out on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmd.paths import user_runtime_dir
+from mmd.plan.launch import Launch
+from mmd.plan.swap import Begin, Join
+from mmd.units.bus import Job, Manager, NoSuchUnit, UnitExists
+from mmd.units.names import engine_unit, token_unit
+from mmd.units.spec import FINGERPRINT, Hooks, engine_spec, fingerprint, token_spec
+from mmd.units.watch import Pairs
+
+
+async def same_launch(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:
+    """Whether the model's loaded engine unit was made from an equal launch; for one that is down, what was measured for
+    its next start counts too.
+    """
+    pair = pairs.get(launch.model_id)
+    if pair is None or not pair.engine.loaded:
+        return False
+    service = await manager.service(engine_unit(launch.model_id))
+    if f"{FINGERPRINT}={fingerprint(launch, hooks)}" not in service["Environment"]:
+        return False
+    return pair.engine.active in ("active", "activating") or _argv(service) == launch.argv
+
+
+async def submit(manager: Manager, launch: Launch, hooks: Hooks, step: Begin | Join) -> Job:
+    """Carry out a step. Returns the job whose end is the activation's end."""
+    token, engine = token_unit(launch.model_id), engine_unit(launch.model_id)
+    if isinstance(step, Join):
+        return await manager.submit(engine, manager.start(token))
+    if step.forget:
+        await forget(manager, launch.model_id)
+    await manager.reset_failed(engine)
+    if not step.wakes:
+        # systemd removes the folder when the engine ends, but not if it was itself killed in between.
+        Path(launch.socket).unlink(missing_ok=True)  # noqa: ASYNC240 on a tmpfs
+    awaited = token if step.wakes else engine
+    made = token_spec(launch, hooks, step.rivals)
+    pair = made, engine_spec(launch, hooks)
+    try:
+        if step.has_token:
+            return await manager.submit(awaited, manager.start(token))
+        return await manager.submit(awaited, manager.start_transient(*((made,) if step.has_engine else pair)))
+    except (UnitExists, NoSuchUnit):
+        # Units came or went between our look and our call: by systemctl, or because an engine died.
+        await forget(manager, launch.model_id)
+        return await manager.submit(engine, manager.start_transient(*pair))
+
+
+async def forget(manager: Manager, model_id: str) -> None:
+    """Free the names of a model's units, which stay loaded while a rival's Conflicts= names the token."""
+    for unit in (engine_unit(model_id), token_unit(model_id)):
+        await manager.run_job(unit, manager.stop(unit))
+        await manager.reset_failed(unit)
+        (user_runtime_dir() / "systemd/transient" / unit).unlink(missing_ok=True)
+    await manager.reload()
+
+
+def _argv(service: dict[str, Any]) -> tuple[str, ...]:
+    """The command line that a loaded unit was given. systemd has `$` doubled in what it takes and in what it tells."""
+    return tuple(word.replace("$$", "$") for command in service["ExecStart"] for word in command[1])

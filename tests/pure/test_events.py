@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from mmd.control.events import SwapEvent, events_file, expected_seconds, keep, recent
+
+
+def event(model: str = "a", outcome: str = "resident", **phases: float) -> SwapEvent:
+    return SwapEvent(
+        at="2026-11-21T05:00:00.000+00:00",
+        model=model,
+        evicted=None,
+        outcome=outcome,
+        why="not loaded",
+        cause="" if outcome == "resident" else "it died",
+        seconds=sum(phases.values()),
+        phases=phases,
+    )
+
+
+def test_events_are_kept_in_their_order() -> None:
+    kept = [event(load=1.0), event("b", "failed"), event(wake=0.5, canary=0.1)]
+    for one in kept:
+        keep(one)
+    assert recent() == kept
+    assert recent(2) == kept[1:]
+    assert recent(0) == []
+
+
+def test_nothing_is_on_record_before_the_first() -> None:
+    assert recent() == []
+    assert expected_seconds("load") == {}
+
+
+def test_only_the_owner_may_look() -> None:
+    keep(event())
+    assert stat.S_IMODE(events_file().parent.stat().st_mode) == 0o700
+
+
+def test_what_to_expect_is_the_median_of_the_newest_that_came_up() -> None:
+    for seconds in (100.0, 1.0, 2.0, 3.0, 4.0, 50.0):
+        keep(event(load=seconds))
+    keep(event(outcome="failed", load=9.0))
+    keep(event("b", load=7.0))
+    keep(event(wake=0.2))
+    assert expected_seconds("load") == {"a": 3.0, "b": 7.0}
+    assert expected_seconds("wake") == {"a": 0.2}
+
+
+def test_old_events_go_and_the_newest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmd.control.events._MOST_BYTES", 2000)
+    for number in range(100):
+        keep(event(f"m{number}"))
+    kept = [one.model for one in recent()]
+    assert kept[-1] == "m99"
+    assert 5 < len(kept) < 40
+    assert kept == [f"m{number}" for number in range(100 - len(kept), 100)]
+
+
+def test_line_that_is_no_event_is_told_and_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    keep(event("a"))
+    with events_file().open("a") as file:
+        file.write('{"at": "cut sho\n[]\n{"other": 1}\n')
+    keep(event("b"))
+    assert [one.model for one in recent()] == ["a", "b"]
+    assert caplog.text.count("is no event") == 3
+
+
+def test_event_that_cannot_be_written_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    events_file().parent.parent.mkdir(parents=True)
+    events_file().parent.write_text("a file where the folder should be")
+    keep(event())
+    assert "could not be noted" in caplog.text
+
+
+def test_rotated_name_is_beside(own_home: Path) -> None:
+    assert events_file().parent == own_home / ".local/state/mmd"
