@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmd.machine import read_machine
 from mmd.paths import config_file
-from tests.bench import cli, gateway, swap
+from tests.bench import cli, gateway, read_ahead, swap
 from tests.bench.measure import Row, print_rows
 from tests.user_manager import user_manager
 
@@ -28,8 +28,15 @@ def main() -> int:
         rows += asyncio.run(swap.measure(Path(folder)))
         rows += cli.measure(Path(folder))
         rows += gateway.measure()
+        rows += _on_disk()
         print_rows(rows)
     return 0
+
+
+def _on_disk() -> list[Row]:
+    """Not in the manager's home, which may be in memory."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        return asyncio.run(read_ahead.measure(Path(folder)))
 
 
 def _this_machine() -> str:

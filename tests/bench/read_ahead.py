@@ -1,0 +1,60 @@
+"""What reading ahead saves: a model that is not in the page cache, swapped in while the other takes its time to go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmd.control.controller import Controller
+from mmd.paths import config_file
+from mmd.registry.store import Registry
+from tests.bench.measure import Row
+from tests.fake_engine import install_fake_llama_server
+from tests.tiny_models import tiny_gguf
+
+_REPETITIONS = 4
+_LINGERS = '{"ignore_sigterm": true}'  # the old model is killed after TimeoutStopSec=5
+
+
+class _NotAhead(Controller):
+    def files_to_read_ahead(self, model_id: str) -> tuple[str, ...]:
+        return ()
+
+
+async def measure(folder: Path) -> list[Row]:
+    """The old model is a fake that lingers; the new one is a real file of 0.4 GB in the embedded engine."""
+    before = config_file().read_text() if config_file().exists() else ""
+    program = install_fake_llama_server(folder)
+    config_file().write_text(
+        f'[engines]\nllama-server = "{program}"\n'
+        '[models.old]\nengine = "llama-server"\n[models.new]\nengine = "embedded"\n'
+    )
+    old = tiny_gguf(folder / "old.gguf", name="old")
+    old.with_name("old.gguf.fake.json").write_text(_LINGERS)
+    new = tiny_gguf(folder / "new.gguf", name="new", n_layers=8, dim=2048)
+    for name, path in (("old", old), ("new", new)):
+        Registry().add(path, id=name)
+    loads: dict[type[Controller], list[float]] = {Controller: [], _NotAhead: []}
+    for _ in range(_REPETITIONS):
+        for kind, seconds in loads.items():
+            async with kind() as mmd:
+                await mmd.activate("old")
+                _drop_from_cache(new)
+                seconds.append((await mmd.activate("new")).phases["load"])
+    async with Controller() as mmd:
+        await mmd.stop()
+    config_file().write_text(before)
+    size = f"{new.stat().st_size / 1e9:.1f} GB, not in the page cache"
+    return [
+        Row(f"load, {size}, read ahead during the release", "s", loads[Controller]),
+        Row(f"load, {size}, not read ahead", "s", loads[_NotAhead]),
+    ]
+
+
+def _drop_from_cache(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # what is not on the disk yet stays in the cache
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
