@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmd.control.asleep import asleep_level
 from mmd.plan.residency import Residency, residency
 from mmd.plan.swap import holder
 from mmd.units.names import engine_unit
@@ -123,7 +124,9 @@ def active_of(pairs: Pairs) -> str | None:
 async def _sleeping(manager: Manager, model_id: str) -> Sleeping:
     # What the kernel counts for the unit; "not set" is the largest number.
     current = int((await manager.service(engine_unit(model_id)))["MemoryCurrent"])
-    return Sleeping(model_id, level=1, ram_bytes=0 if current == _NOT_SET else current, wake_seconds=None)
+    return Sleeping(
+        model_id, level=asleep_level(model_id), ram_bytes=0 if current == _NOT_SET else current, wake_seconds=None
+    )
 
 
 async def _starting(manager: Manager, model_id: str) -> Starting:
