@@ -5,9 +5,10 @@
 It loads in no time and takes no memory. `MODEL.gguf.fake.json` makes it misbehave (see `Behaviour`). Every step
 is a line of JSON in `$MMD_FAKE_EVENTS`, or in `MODEL.gguf.events`:
 `{"t": monotonic ns, "wall": seconds, "event": WORD, "model": alias, "pid": PID}`, with the WORD start, load-begin,
-ready, request, sleep, wake, exit or overlap. Where `$MMD_FAKE_GPU` names a file, loading locks it, and `overlap`
-says that another engine still held it: two models were awake at once. The kernel drops the lock of a killed
-engine, which could not have written its own `exit`.
+ready, request, sleep, wake, reload, exit or overlap. Where `$MMD_FAKE_GPU` names a file, loading locks it, and
+`overlap` says that another engine still held it: two models were awake at once. The kernel drops the lock of a killed
+engine, which could not have written its own `exit`. Where `$MMD_FAKE_NVML` names the state of a fake NVML, it takes
+the VRAM there that its behaviour says.
 
 Standard library only, and few modules of it: how soon it listens is part of what tests measure, so no pathlib
 and no typing either (8 ms, as long as everything else here).
@@ -29,6 +30,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from tests.fake_http import Api
+from tests.fake_sleep import Sleeper, hold_vram
 
 TYPE_CHECKING = False  # type checkers know the name; typing itself would have to be imported
 if TYPE_CHECKING:
@@ -88,14 +90,24 @@ class Behaviour:
     exit_at_once: dict[str, object] | None = None  # {"status": 1, "stderr": "a line"}
     exit_while_loading_seconds: float | None = None
     ignore_sigterm: bool = False
+    lose_sigterm_while_loading: bool = False  # as vLLM does
+    spawn_worker: bool = False  # that ignores signals, holds the GPU too and outlives its parent
     die_when_ready_seconds: float | None = None
     die_on_request: bool = False
     hang_on_request: bool = False
     chunks: int = 3  # of an answer, streamed or not
     chunk_seconds: float = 0.0  # before each of them
     stdout_lines: tuple[str, ...] = ()
-    can_sleep: bool = False  # adds vLLM's /sleep, /wake_up and /is_sleeping
+    can_sleep: bool = False  # adds vLLM's /sleep, /wake_up, /is_sleeping, /collective_rpc and /score
+    weights_bytes: int = 0  # of VRAM, which sleeping frees
+    kv_bytes: int = 0
+    sleep_seconds: float = 0.0  # from the last answer to being asleep
+    wake_seconds: float = 0.0
+    sleep_status: int = 200  # another: it does not sleep
     hang_in_sleep: bool = False
+    die_in_sleep: bool = False
+    sleep_frees_nothing: bool = False  # though it says that it sleeps
+    wake_lies: bool = False  # /wake_up answers 200 and does nothing
 
     def __init__(self, model: str) -> None:
         try:
@@ -156,6 +168,7 @@ class Engine:
         self.behaviour = Behaviour(self.model)
         self.terminating = threading.Event()
         self.gpu = -1
+        self.sleeper = Sleeper(self)
         self.api = Api(self)
 
     def run(self) -> None:
@@ -164,7 +177,7 @@ class Engine:
             print(line, flush=True)
         if once := self.behaviour.exit_at_once:
             fail(str(once.get("stderr", "")), int(str(once.get("status", 1))))
-        self.on_sigterm(self.die_of_sigterm)
+        self.on_sigterm(signal.SIG_IGN if self.behaviour.lose_sigterm_while_loading else self.die_of_sigterm)
         listener = self.listen()
         self.log("load-begin")
         threading.Thread(target=self.api.accept, args=(listener,), daemon=True).start()
@@ -194,6 +207,9 @@ class Engine:
 
     def load(self) -> None:
         self.take_gpu()
+        self.sleeper.hold_memory()
+        if self.behaviour.spawn_worker:
+            self.spawn_worker()
         if self.behaviour.exit_while_loading_seconds is not None:
             pause(self.behaviour.exit_while_loading_seconds)
             self.fail_load("unable to allocate CUDA0 buffer")
@@ -216,7 +232,7 @@ class Engine:
 
     # -- signals and ends
 
-    def on_sigterm(self, handler: Callable[[int, FrameType | None], None]) -> None:
+    def on_sigterm(self, handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN if self.behaviour.ignore_sigterm else handler)
 
     def die_of_sigterm(self, *_: object) -> None:
@@ -238,6 +254,14 @@ class Engine:
         """As the OOM killer would have it: no last word."""
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def spawn_worker(self) -> None:
+        pid = os.fork()
+        if pid == 0:
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+            pause(float("inf"))
+        hold_vram(pid, 1)
+
     # -- what tests look at
 
     def log(self, event: str) -> None:
@@ -250,7 +274,7 @@ class Engine:
         os.close(descriptor)
 
     def take_gpu(self) -> None:
-        if not (path := os.environ.get("MMD_FAKE_GPU")):
+        if self.gpu >= 0 or not (path := os.environ.get("MMD_FAKE_GPU")):
             return
         self.gpu = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -260,6 +284,7 @@ class Engine:
 
     def leave_gpu(self) -> None:
         if self.gpu >= 0:
+            fcntl.flock(self.gpu, fcntl.LOCK_UN)  # closing is not enough where a worker has it open, too
             os.close(self.gpu)
             self.gpu = -1
 

@@ -14,11 +14,19 @@ if TYPE_CHECKING:
 
     from tests.fake_engine import Engine
 
-_TASKS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank")
+_TASKS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/score")
+_SLEEP = (
+    ("POST", "/sleep"),
+    ("POST", "/wake_up"),
+    ("POST", "/collective_rpc"),
+    ("GET", "/is_sleeping"),
+    ("GET", "/metrics"),
+)
 _REASONS = {
     200: "OK",
     400: "Bad Request",
     404: "Not Found",
+    500: "Internal Server Error",
     501: "Not Implemented",
     503: "Service Unavailable",
 }
@@ -28,8 +36,6 @@ class Api:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.ready = threading.Event()
-        self.awake = threading.Event()
-        self.awake.set()
         self.idle = threading.Condition()  # guards in_flight
         self.in_flight = 0
         self.served = 0
@@ -62,17 +68,18 @@ class Api:
         with self.idle:
             self.in_flight += 1
         try:
-            return self.route(connection, method, path.partition("?")[0], body)
+            return self.route(connection, method, path, body)
         finally:
             with self.idle:
                 self.in_flight -= 1
                 self.idle.notify_all()
 
-    def route(self, connection: socket.socket, method: str, path: str, body: bytes) -> bool:
+    def route(self, connection: socket.socket, method: str, target: str, body: bytes) -> bool:
+        path, _, query = target.partition("?")
         if method == "POST" and path in _TASKS:
             return self.serve(connection, path, body)
-        if self.engine.behaviour.can_sleep and path in ("/sleep", "/wake_up", "/is_sleeping"):
-            return self.change_sleep(connection, path)
+        if self.engine.behaviour.can_sleep and (method, path) in _SLEEP:
+            return self.change_sleep(connection, path, query, body)
         match method, path:
             case "GET", "/health" | "/v1/health":
                 return send_json(connection, {"status": "ok"})
@@ -91,18 +98,21 @@ class Api:
         text = f"# TYPE llamacpp:requests_total counter\nllamacpp:requests_total {self.served}\n"
         return send(connection, 200, "text/plain; version=0.0.4", text.encode())
 
-    def change_sleep(self, connection: socket.socket, path: str) -> bool:
-        if path == "/sleep":
-            if self.engine.behaviour.hang_in_sleep:
-                hang()
-            self.awake.clear()
-            self.engine.leave_gpu()
-            self.engine.log("sleep")
-        elif path == "/wake_up":
-            self.engine.take_gpu()
-            self.engine.log("wake")
-            self.awake.set()
-        return send_json(connection, {"is_sleeping": not self.awake.is_set()})
+    def change_sleep(self, connection: socket.socket, path: str, query: str, body: bytes) -> bool:
+        sleeper = self.engine.sleeper
+        asked = parse_query(query)
+        match path:
+            case "/sleep":
+                status, record = sleeper.sleep(asked)
+            case "/wake_up":
+                status, record = sleeper.wake(asked.get("tags", []))
+            case "/collective_rpc":
+                status, record = sleeper.rpc(json.loads(body))
+            case "/metrics":
+                return send(connection, 200, "text/plain; version=0.0.4", sleeper.metrics().encode())
+            case _:
+                status, record = 200, {"is_sleeping": sleeper.is_sleeping}
+        return send_json(connection, record, status)
 
     # -- the tasks
 
@@ -111,7 +121,13 @@ class Api:
             asked = json.loads(body)
         except ValueError:
             return send_error(connection, 400, "parse error", "invalid_request_error")
-        self.awake.wait()  # as with vLLM, a request to a sleeping engine hangs
+        began = self.engine.sleeper.begin()  # as with vLLM, a request to a sleeping engine hangs
+        try:
+            return self.work(connection, task, asked, began)
+        finally:
+            self.engine.sleeper.end()
+
+    def work(self, connection: socket.socket, task: str, asked: dict[str, object], began: int) -> bool:
         self.engine.log("request")
         self.served += 1
         if self.engine.behaviour.die_on_request:
@@ -122,14 +138,25 @@ class Api:
             return self.embed(connection, asked)
         if task == "/v1/rerank":
             return self.rerank(connection, asked)
+        if task == "/score":
+            return self.score(connection)
         is_chat = task == "/v1/chat/completions"
-        return (self.stream if asked.get("stream") else self.generate)(connection, is_chat)
+        return (self.stream if asked.get("stream") else self.generate)(connection, is_chat, began)
 
-    def pieces(self) -> Iterator[str]:
-        """The answer, the same every time, naming the alias: "a-0 a-1 a-2 "."""
+    def pieces(self, began: int) -> Iterator[str]:
+        """The answer, the same every time, naming the alias: "a-0 a-1 a-2 ". It ends early where it is aborted."""
         for number in range(self.engine.behaviour.chunks):
             time.sleep(self.engine.behaviour.chunk_seconds)
-            yield f"{self.engine.alias}-{number} "
+            if not self.engine.sleeper.goes_on(began):
+                return
+            yield f"{self.voice()}-{number} "
+
+    def voice(self) -> str:
+        """Whose answers these are: nobody's, of a model whose weights were not read again."""
+        return self.engine.alias if self.engine.sleeper.has_weights else "garbage"
+
+    def finish_reason(self, began: int) -> str:
+        return "stop" if self.engine.sleeper.goes_on(began) else "abort"
 
     def record(self, kind: str, choice: dict[str, object]) -> dict[str, object]:
         about = {
@@ -140,15 +167,17 @@ class Api:
         }
         return {"choices": [{"index": 0} | choice]} | about
 
-    def generate(self, connection: socket.socket, is_chat: bool) -> bool:
-        text = "".join(self.pieces())
+    def generate(self, connection: socket.socket, is_chat: bool, began: int) -> bool:
+        text = "".join(self.pieces(began))
         said: dict[str, object] = {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text}
+        said["logprobs"] = {"tokens": [text], "token_logprobs": [-0.5]}
         kind = "chat.completion" if is_chat else "text_completion"
         tokens = self.engine.behaviour.chunks
         usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
-        return send_json(connection, self.record(kind, said | {"finish_reason": "stop"}) | {"usage": usage})
+        said["finish_reason"] = self.finish_reason(began)
+        return send_json(connection, self.record(kind, said) | {"usage": usage})
 
-    def stream(self, connection: socket.socket, is_chat: bool) -> bool:
+    def stream(self, connection: socket.socket, is_chat: bool, began: int) -> bool:
         connection.sendall(
             b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\nKeep-Alive: timeout=5, max=100\r\n\r\n"
@@ -161,22 +190,22 @@ class Api:
 
         if is_chat:
             say({"delta": {"role": "assistant", "content": None}}, None)
-        for text in self.pieces():
+        for text in self.pieces(began):
             if self.engine.terminating.is_set():
                 return False
             say({"delta": {"content": text}} if is_chat else {"text": text}, None)
-        say({"delta": {}} if is_chat else {"text": ""}, "stop")
+        say({"delta": {}} if is_chat else {"text": ""}, self.finish_reason(began))
         send_chunk(connection, "data: [DONE]\n\n")
         connection.sendall(b"0\r\n\r\n")
         return True
 
     def embed(self, connection: socket.socket, asked: dict[str, object]) -> bool:
-        if "--embeddings" not in self.engine.options:
+        if "--embeddings" not in self.engine.options and not self.engine.behaviour.can_sleep:
             return unsupported(connection, "This server does not support embeddings. Start it with `--embeddings`")
         texts = asked.get("input")
         texts = texts if isinstance(texts, list) else [texts]
         data = [
-            {"object": "embedding", "index": index, "embedding": vector(f"{self.engine.alias}:{text}")}
+            {"object": "embedding", "index": index, "embedding": vector(f"{self.voice()}:{text}")}
             for index, text in enumerate(texts)
         ]
         usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
@@ -190,6 +219,11 @@ class Api:
             return send_error(connection, 400, '"documents" must be an array', "invalid_request_error")
         results = [{"index": index, "relevance_score": -float(index)} for index in range(len(documents))]
         return send_json(connection, {"object": "list", "model": self.engine.alias, "results": results})
+
+    def score(self, connection: socket.socket) -> bool:
+        score = 0.75 if self.engine.sleeper.has_weights else 0.1
+        data = [{"index": 0, "object": "score", "score": score}]
+        return send_json(connection, {"object": "list", "model": self.engine.alias, "data": data})
 
 
 def hang() -> None:
@@ -205,6 +239,15 @@ def vector(text: str) -> list[float]:
 
 
 # -- HTTP
+
+
+def parse_query(query: str) -> dict[str, list[str]]:
+    """urllib.parse would take long to import."""
+    found: dict[str, list[str]] = {}
+    for pair in query.split("&") if query else ():
+        name, _, value = pair.partition("=")
+        found.setdefault(name, []).append(value)
+    return found
 
 
 def read_request(reader: BinaryIO) -> tuple[str, str, bytes] | None:

@@ -1,7 +1,9 @@
 /* A stand-in for NVIDIA's libnvidia-ml.so.1, with the functions that mmd/machine.py needs.
  *
  * The file named by MMD_FAKE_NVML is read at each call. A line "init CODE" makes nvmlInit fail with that code. Each other
- * line is a GPU, in order: "USED_BYTES [PID:BYTES ...]", where BYTES of "-" is "the driver does not tell".
+ * line is a GPU, in order: "USED_BYTES [PID:BYTES ...]", where BYTES of "-" is "the driver does not tell". "@PID:BYTES" is
+ * a process that is there only while it runs, with memory that counts as used on top of USED_BYTES. A line "untold" makes
+ * the driver tell of no process how much it uses.
  *
  *     cc -shared -fPIC -o libnvidia-ml.so.1 fake_nvml.c
  */
@@ -19,21 +21,49 @@ static const struct { const char *name, *uuid; unsigned long long total; int maj
     {"NVIDIA GeForce RTX 3090", "GPU-00000000-0000-0000-0000-000000003090", 25769803776ULL, 8, 6},
 };
 
+static int is_told;
+
 /* The line of GPU `wanted` into `line`; returns how many GPUs there are. `init` receives an init code. */
 static unsigned read_state(unsigned wanted, char *line, int *init) {
     const char *path = getenv("MMD_FAKE_NVML");
     FILE *file = path ? fopen(path, "r") : NULL;
     char current[LINE];
     unsigned count = 0;
+    is_told = 1;
     while (file && count < MAX_GPUS && fgets(current, sizeof current, file)) {
         if (sscanf(current, "init %d", init) == 1)
             continue;
+        if (strncmp(current, "untold", 6) == 0) {
+            is_told = 0;
+            continue;
+        }
         if (count++ == wanted)
             strcpy(line, current);
     }
     if (file)
         fclose(file);
     return count;
+}
+
+/* The next process of a GPU's line: its pid, and its bytes as a word. Returns 0 after the last, -1 where it is malformed. */
+static int next_process(char **line, unsigned *pid, char bytes[32], int *is_live) {
+    char path[64], state;
+    for (char *word; (word = strtok_r(NULL, " \n", line));) {
+        *is_live = *word == '@';
+        if (sscanf(word + *is_live, "%u:%31s", pid, bytes) != 2)
+            return -1;
+        if (*is_live) {
+            snprintf(path, sizeof path, "/proc/%u/stat", *pid);
+            FILE *stat = fopen(path, "r");
+            int is_there = stat && fscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z';
+            if (stat)
+                fclose(stat);
+            if (!is_there)
+                continue;
+        }
+        return 1;
+    }
+    return 0;
 }
 
 static unsigned index_of(void *handle) { return (unsigned)((size_t)handle - 1); }
@@ -79,28 +109,35 @@ int nvmlDeviceGetCudaComputeCapability(void *gpu, int *major, int *minor) {
 }
 
 int nvmlDeviceGetMemoryInfo(void *gpu, Memory *memory) {
-    char line[LINE] = "0";
-    int init;
+    char line[LINE] = "0", bytes[32], *rest;
+    int init, is_live;
+    unsigned pid;
     read_state(index_of(gpu), line, &init);
     memory->total = CARDS[index_of(gpu)].total;
     memory->used = strtoull(line, NULL, 10);
+    strtok_r(line, " \n", &rest);
+    while (next_process(&rest, &pid, bytes, &is_live) > 0)
+        if (is_live)
+            memory->used += strtoull(bytes, NULL, 10);
     memory->free = memory->total - memory->used;
     return SUCCESS;
 }
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void *gpu, unsigned *count, Process *processes) {
-    char line[LINE] = "0", bytes[32];
-    unsigned found = 0, room = *count;
-    int init;
+    char line[LINE] = "0", bytes[32], *rest;
+    unsigned pid, found = 0, room = *count;
+    int init, is_live, more;
     read_state(index_of(gpu), line, &init);
-    strtok(line, " \n");
-    for (char *word = strtok(NULL, " \n"); word; word = strtok(NULL, " \n"), found++) {
-        unsigned pid;
-        if (sscanf(word, "%u:%31s", &pid, bytes) != 2)
-            return INVALID_ARGUMENT;
-        if (processes && found < room)
-            processes[found] = (Process){pid, *bytes == '-' ? ~0ULL : strtoull(bytes, NULL, 10), ~0U, ~0U};
+    strtok_r(line, " \n", &rest);
+    while ((more = next_process(&rest, &pid, bytes, &is_live)) > 0) {
+        if (processes && found < room) {
+            unsigned long long used = is_told && *bytes != '-' ? strtoull(bytes, NULL, 10) : ~0ULL;
+            processes[found] = (Process){pid, used, ~0U, ~0U};
+        }
+        found++;
     }
+    if (more < 0)
+        return INVALID_ARGUMENT;
     *count = found;
     return found > room ? INSUFFICIENT_SIZE : SUCCESS;
 }

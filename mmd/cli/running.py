@@ -50,7 +50,10 @@ def activate(model_id: str, as_json: bool) -> None:
 
 @click.command()
 @parameters.some_model_id
-def sleep(model_id: str | None) -> None:
+@click.option(
+    "--level", type=int, help="1 keeps the weights in RAM, 2 reads them again; by default by what RAM allows."
+)
+def sleep(model_id: str | None, level: int | None) -> None:
     """Take the GPU from a model, or from who has it.
 
     It sleeps in RAM, or is stopped if its engine cannot sleep: llama.cpp cannot.
@@ -59,7 +62,7 @@ def sleep(model_id: str | None) -> None:
 
     async def work() -> tuple[str, ...]:
         async with Controller() as controller:
-            return await controller.sleep(model_id)
+            return await controller.sleep(model_id, level)
 
     _say_ended(wait_for(work()), model_id, "no longer has the GPU", "Nobody has the GPU.")
 

@@ -12,18 +12,20 @@ from types import TracebackType
 from typing import Self
 
 from mmd import engines
+from mmd.control.asleep import asleep_level, write_level
+from mmd.control.demote import demote
 from mmd.control.learned import Learned
 from mmd.control.read_ahead import worthwhile
 from mmd.control.status import Status, read_status
 from mmd.control.swap import Activation, Swapper
-from mmd.errors import BadModelFile
+from mmd.errors import BadModelFile, WrongUsage
 from mmd.machine import Machine, read_machine
 from mmd.paths import engine_socket
 from mmd.plan import room
 from mmd.plan.choose import Overrides, choose
 from mmd.plan.last_words import Refusal
 from mmd.plan.launch import Launch
-from mmd.plan.residency import Residency, residency
+from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.registry.record import Model
 from mmd.registry.store import Registry, missing_files
@@ -75,6 +77,7 @@ def unit_hooks() -> Hooks:
         ready=hook("ready"),
         wake=hook("wake"),
         release=hook("release"),
+        gone=hook("gone"),
         nothing=shutil.which("true") or "/bin/true",
     )
 
@@ -140,20 +143,56 @@ class Controller:
         swapper = Swapper(self.manager, self._hooks, self)
         return await swapper.activate(model_id, drain_seconds=drain_seconds)
 
-    async def sleep(self, model_id: str | None = None) -> tuple[str, ...]:
+    async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:
         """Take the GPU from a model, or from whoever has it: it sleeps if its engine can, else it is stopped.
-        Returns who had it.
+        Returns who had it, or who sleeps at another level now.
+
+        `level` is how deep; without it the model sleeps as lightly as the RAM allows. Raises WrongUsage where the
+        model cannot sleep at that level.
         """
         pairs = await read_pairs(self.manager)
         if model_id is None:
             model_id = holder(pairs)
         else:
             self.registry.get(model_id)
-        if model_id is None or model_id not in pairs or not pairs[model_id].holds_gpu:
+        if model_id is None:
             return ()
+        pair = pairs.get(model_id, Pair())
+        if level is not None:
+            self._require_level(model_id, level)
+            if residency(pair) is Residency.ASLEEP:
+                return await self._deepen(model_id, level)
+        if not pair.holds_gpu:
+            return ()
+        if level is not None:
+            write_level(model_id, level)
         token = token_unit(model_id)
         await self.manager.run_job(token, self.manager.stop(token))
         return (model_id,)
+
+    def _require_level(self, model_id: str, level: int) -> None:
+        sleep = self.launch(model_id).sleep
+        if sleep is None or level not in sleep.levels:
+            can = f"only at {', '.join(str(one) for one in sleep.levels)}" if sleep else "not at all, with its engine"
+            raise WrongUsage(f"{model_id} cannot sleep at level {level}: {can}", hint=f"mmd sleep {model_id}")
+
+    async def _deepen(self, model_id: str, level: int) -> tuple[str, ...]:
+        now = asleep_level(model_id)
+        if level == now:
+            return ()
+        if level < now:
+            raise WrongUsage(
+                f"{model_id} sleeps at level {now} and has no weights in RAM that level {level} could keep",
+                hint=f"mmd activate {model_id} && mmd sleep {model_id} --level {level}",
+            )
+        return (model_id,) if await self.demote(model_id) else ()
+
+    async def demote(self, model_id: str) -> str | None:
+        """Have a model that sleeps give up the RAM that its weights take: it becomes "level 2" where its engine can
+        and nobody has the GPU, which that takes for a moment, else "stopped". Returns which; None where it did not
+        sleep.
+        """
+        return await demote(self.manager, model_id, self._hooks, self.launch)
 
     async def stop(self, model_id: str | None = None) -> tuple[str, ...]:
         """End a model's engine, or everybody's, and forget how they failed. Returns whose engine ran."""

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmd.control.asleep import asleep_level
 from mmd.control.events import expected_seconds
 from mmd.plan.residency import Residency, residency
 from mmd.plan.swap import holder
@@ -124,8 +125,12 @@ def active_of(pairs: Pairs) -> str | None:
 async def _sleeping(manager: Manager, model_id: str) -> Sleeping:
     # What the kernel counts for the unit; "not set" is the largest number.
     current = int((await manager.service(engine_unit(model_id)))["MemoryCurrent"])
-    wake_seconds = expected_seconds("wake").get(model_id)
-    return Sleeping(model_id, level=1, ram_bytes=0 if current == _NOT_SET else current, wake_seconds=wake_seconds)
+    return Sleeping(
+        model_id,
+        level=asleep_level(model_id),
+        ram_bytes=0 if current == _NOT_SET else current,
+        wake_seconds=expected_seconds("wake").get(model_id),
+    )
 
 
 async def _starting(manager: Manager, model_id: str) -> Starting:

@@ -1,65 +1,78 @@
-"""An engine as its token's hooks see it: a unit, and HTTP on a Unix socket in vLLM's words.
-
-http.client, json and subprocess would take longer to import than all of the hook's work.
-"""
+"""An engine as its token's hooks see it: a unit with its processes, and vLLM's words for sleep on its socket."""
 
 import os
-from _socket import AF_UNIX, SOCK_STREAM, socket
+from time import monotonic, sleep
+
+from exchange import ask
+
+TYPE_CHECKING = False  # typing itself would have to be imported
+if TYPE_CHECKING:
+    from vram import Vram
+
+_CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # the second where cgroup v1 is mounted as well
+_GONE_SECONDS = 5.0  # that the driver may take to notice that a process has ended
+_LOOK_SECONDS = 0.002
 
 
 class Engine:
     def __init__(self, *, unit: str, path: str) -> None:
         self.unit = unit
-        self._path = path
+        self.path = path
+        self.pids: set[int] = set()  # of its processes, when it was last looked at
 
     def state(self) -> str:
         """The unit's ActiveState: what systemd knows, which a socket that refuses does not tell."""
-        return _systemctl("show", "--property=ActiveState", "--value", self.unit).strip()
+        shown = _systemctl("show", "--property=ActiveState,ControlGroup,ExecMainPID", self.unit)
+        values = dict(line.partition("=")[::2] for line in shown.splitlines())
+        main_pid = int(values.get("ExecMainPID") or 0)
+        self.pids = _members(values.get("ControlGroup", "")) | ({main_pid} if main_pid else set())
+        return values.get("ActiveState", "")
 
-    def post(self, target: str, *, seconds: float) -> str:
+    def post(self, target: str, body: bytes = b"", *, until: float) -> str:
         """The status of a POST, or why there was none."""
         try:
-            return self._ask("POST", target, seconds)[0]
+            return str(ask(self.path, "POST", target, body, until=until)[0])
         except OSError as error:
             return str(error) or type(error).__name__
 
-    def is_sleeping(self) -> bool | None:
+    def is_sleeping(self, *, until: float) -> bool | None:
         """What the engine says of itself; None where it says nothing."""
         try:
-            status, body = self._ask("GET", "/is_sleeping", 10.0)
+            status, body = ask(self.path, "GET", "/is_sleeping", until=until)
         except OSError:
             return None
         return b"true" in body if status == "200" and b"is_sleeping" in body else None
 
     def end(self) -> None:
-        """Kill it and wait until the unit is down. vLLM loses a SIGTERM that comes while it loads."""
+        """Kill all its processes and wait until the unit is down. vLLM loses a SIGTERM that comes while it loads."""
         _systemctl("kill", "--signal=SIGKILL", self.unit)
         _systemctl("stop", self.unit)
 
-    def _ask(self, method: str, target: str, seconds: float) -> tuple[str, bytes]:
-        connection = socket(AF_UNIX, SOCK_STREAM)
-        try:
-            connection.settimeout(seconds)
-            connection.connect(self._path)
-            head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-            connection.sendall(head.encode())
-            answer = b""
-            while not _is_whole(answer) and (chunk := connection.recv(65536)):
-                answer += chunk
-        finally:
-            connection.close()
-        status_line, _, body = answer.partition(b"\r\n\r\n")
-        words = status_line.split(None, 2)
-        return words[1].decode("ascii", "replace") if len(words) > 1 else "an empty answer", body
+    def start_after_token(self) -> None:
+        """Have systemd start it as soon as the token is up, whose hook this is: it is ordered before its engine."""
+        _systemctl("start", "--no-block", self.unit)
+
+    def wait_until_gone(self, vram: "Vram") -> float:
+        """Until the driver knows none of its processes any more; the seconds that took. They are in the journal."""
+        began = monotonic()
+        while (is_listed := vram.lists(self.pids)) and monotonic() - began < _GONE_SECONDS:
+            sleep(_LOOK_SECONDS)
+        seconds = monotonic() - began
+        print(f"GPU {'still in use' if is_listed else 'free'} after {seconds:.3f} s", flush=True)
+        return seconds
 
 
-def _is_whole(answer: bytes) -> bool:
-    """Whether all of the body is there that the head announces; without a length, it ends with the connection."""
-    head, ended, body = answer.partition(b"\r\n\r\n")
-    for line in head.lower().split(b"\r\n") if ended else ():
-        if line.startswith(b"content-length:"):
-            return len(body) >= int(line.partition(b":")[2])
-    return False
+def _members(cgroup: str) -> set[int]:
+    """The processes of a control group and of those below it."""
+    found: set[int] = set()
+    for mount in _CGROUPS if cgroup else ():
+        for folder, _, _ in os.walk(mount + cgroup):
+            try:
+                with open(f"{folder}/cgroup.procs", encoding="ascii") as file:  # noqa: PTH123 pathlib is slow to import
+                    found |= {int(line) for line in file}
+            except OSError:
+                continue  # the group has just gone
+    return found
 
 
 def _systemctl(*words: str) -> str:

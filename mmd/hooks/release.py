@@ -1,28 +1,160 @@
-"""ExecStop= of the token of an engine that can sleep: returns only when the GPU is free of it.
+"""ExecStopPost= of the token of an engine that can sleep: returns only when the GPU is free of it.
 
-    release.py UNIT SOCKET SECONDS
+    release.py UNIT SOCKET SECONDS LEVELS WEIGHTS_BYTES RESERVE_BYTES gpu|cpu
 
-It sleeps, or it is stopped: an engine that is still loading (its socket refuses, which is not the same as being
-gone), or does not answer, or says that it sleeps and does not.
+It sleeps, at the first of LEVELS (1,2) that the RAM allows now or at the one that was asked for by hand, or it is
+ended: an engine that is still loading (its socket refuses, which is not the same as being gone), that does not answer,
+that says that it sleeps and does not, or whose memory is still on the GPU after SECONDS.
+
+After a wake that was interrupted, too: ExecStop= would not be run then.
 """
 
 import sys
+from time import monotonic, sleep, time
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
+import record
 from engine import Engine
+
+TYPE_CHECKING = False  # typing itself would have to be imported
+if TYPE_CHECKING:
+    from vram import Vram
+
+_LOOK_SECONDS = 0.005
+
+
+class Release:
+    def __init__(self, words: list[str]) -> None:
+        unit, path, seconds, levels, weights_bytes, reserve_bytes, device = words
+        self.engine = Engine(unit=unit, path=path)
+        self.folder = record.folder_of(path)
+        self.levels = [int(level) for level in levels.split(",")]
+        self.weights_bytes = int(weights_bytes)
+        self.reserve_bytes = int(reserve_bytes)
+        self.began = monotonic()
+        self.until = self.began + float(seconds)
+        self.level: int | None = None
+        self.freed_bytes: int | None = None
+        self.sleep_seconds = self.vram_seconds = 0.0
+        self.vram = _read_vram() if device == "gpu" else None
+
+    def run(self) -> None:
+        state = self.engine.state()
+        why_not = self.put_to_sleep() if state == "active" else f"it is {state}"
+        if why_not:
+            self.level = None
+            self.stop(state, why_not)
+        record.write(
+            f"{self.folder}~release",
+            record.json_line(
+                began=self.began,
+                level=self.level,
+                sleep_seconds=self.sleep_seconds,
+                vram_seconds=self.vram_seconds,
+                freed_bytes=self.freed_bytes,
+                outcome="stopped" if why_not else "slept",
+            ),
+        )
+
+    def put_to_sleep(self) -> str:
+        """ "" or why it does not sleep."""
+        self.level = self.choose_level()
+        if self.level is None:
+            return f"RAM is short: {self.weights_bytes} bytes to keep and {self.reserve_bytes} to be left to others"
+        since = int(time())
+        try:
+            # Before the request: whoever wakes an engine that fell asleep half way has to do it as for this level.
+            record.write_asleep(self.folder, self.level, since, None)
+        except OSError as error:
+            return f"its folder is gone: {error}"
+        before = Memory(self.vram, self.engine.pids)
+        began = monotonic()
+        status = self.engine.post(f"/sleep?level={self.level}&mode=wait", until=self.until)
+        says = self.engine.is_sleeping(until=self.until) if status == "200" else None
+        self.sleep_seconds = monotonic() - began
+        if says is not True:
+            return f"/sleep answered {status}" + (", /is_sleeping says that it is awake" if says is False else "")
+        if why_not := self.wait_for_memory(before):
+            return why_not
+        if self.freed_bytes is not None:
+            record.write_asleep(self.folder, self.level, since, self.freed_bytes)
+        return ""
+
+    def choose_level(self) -> int | None:
+        by_hand = record.read(f"{self.folder}/level")
+        record.remove(f"{self.folder}/level")
+        if by_hand:
+            return int(by_hand)
+        room_bytes = _available_bytes() - self.reserve_bytes
+        # Level 1 keeps the weights in RAM; what others keep there is not available, and so it is counted.
+        able = (level for level in self.levels if level > 1 or self.weights_bytes <= room_bytes)
+        level = next(able, None)
+        # Not woken to the end since it slept at that level: it has no better weights now than it had then.
+        asleep = record.asleep_level(self.folder)
+        return level if level is None or asleep is None else max(level, asleep)
+
+    def wait_for_memory(self, before: "Memory") -> str:
+        """Until half of the weights has gone from the GPU at least; "" or why that cannot be said."""
+        began = monotonic()
+        wanted_bytes = self.weights_bytes // 2
+        if self.vram is None or not wanted_bytes:
+            return ""
+        while True:
+            after = Memory(self.vram, self.engine.pids)
+            self.freed_bytes = after.freed_bytes(before)
+            self.vram_seconds = monotonic() - began
+            if self.freed_bytes >= wanted_bytes or after.is_below(wanted_bytes):
+                return ""
+            if monotonic() > self.until:
+                return f"it says that it sleeps, and freed {self.freed_bytes} of {self.weights_bytes} bytes of VRAM"
+            sleep(_LOOK_SECONDS)
+
+    def stop(self, state: str, why: str) -> None:
+        if state not in ("inactive", "failed"):
+            print(f"{self.engine.unit} does not sleep: {why}; it is stopped instead", file=sys.stderr)
+            self.engine.end()
+        if self.vram is not None:
+            self.vram_seconds = self.engine.wait_until_gone(self.vram)
+
+
+class Memory:
+    """What an engine holds on the GPU; where the driver does not tell, what is free there."""
+
+    def __init__(self, vram: "Vram | None", pids: set[int]) -> None:
+        self.used_bytes: int | None = vram.used_bytes(pids) if vram else None
+        self.free_bytes: int = vram.free_bytes() if vram else 0
+
+    def freed_bytes(self, before: "Memory") -> int:
+        if self.used_bytes is None or before.used_bytes is None:
+            return max(0, self.free_bytes - before.free_bytes)
+        return max(0, before.used_bytes - self.used_bytes)
+
+    def is_below(self, bound_bytes: int) -> bool:
+        """Too little for its weights: it had left the GPU before, and was not woken to the end since."""
+        return self.used_bytes is not None and self.used_bytes < bound_bytes
+
+
+def _read_vram() -> "Vram | None":
+    from vram import read_vram  # ctypes, for machines with a GPU
+
+    return read_vram()
+
+
+def _available_bytes() -> int:
+    with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 pathlib is slow to import
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def main() -> int:
-    engine = Engine(unit=sys.argv[1], path=sys.argv[2])
-    state = engine.state()
-    if state in ("inactive", "failed"):
-        return 0
-    if state == "active":
-        status = engine.post("/sleep?level=1&mode=wait", seconds=float(sys.argv[3]))
-        if status == "200" and engine.is_sleeping() is True:
-            return 0
-        print(f"{engine.unit} does not sleep: /sleep answered {status}; it is stopped instead", file=sys.stderr)
-    engine.end()
+    release = Release(sys.argv[1:])
+    try:
+        release.run()
+    except BaseException:
+        release.engine.end()  # the next model loads when this hook is gone, whatever it died of
+        raise
     return 0
 
 

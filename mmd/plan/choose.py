@@ -58,6 +58,7 @@ def choose(
         context=laid_down.context or 0,
         needs_bytes=needs_bytes,
         socket=socket,
+        uses_gpu=bool(machine.gpus),
         sleep=None,  # llama-server takes the VRAM back on any request, without asking
         ready_seconds=laid_down.ready_seconds or llama.ready_seconds(model),
         stop_seconds=engine.stop_seconds,

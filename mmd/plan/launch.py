@@ -67,6 +67,7 @@ class Launch:
     context: int  # tokens; 0 where the engine decides by what fits
     needs_bytes: int  # the least it can run with: weights and a small context
     socket: str
+    uses_gpu: bool  # its memory is the GPU's, and must be seen to be free before the next one loads
     sleep: Sleep | None  # None where it is stopped instead
     ready_seconds: int  # how long it may load before it counts as failed
     stop_seconds: int  # how long it may take to exit before it is killed

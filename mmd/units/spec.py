@@ -14,7 +14,7 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
-from mmd.plan.launch import Launch
+from mmd.plan.launch import Launch, Sleep
 from mmd.units.names import SLICE, engine_unit, token_unit
 
 # The environment variable in which a unit carries the fingerprint of the launch it was made from.
@@ -43,7 +43,7 @@ _PROPERTIES: dict[str, tuple[str, str]] = {
     "RemainAfterExit": ("RemainAfterExit", "b"),
     "ExecStart": ("ExecStart", "a(sasb)"),
     "ExecStartPost": ("ExecStartPost", "a(sasb)"),
-    "ExecStop": ("ExecStop", "a(sasb)"),
+    "ExecStopPost": ("ExecStopPost", "a(sasb)"),
     "TimeoutStartSec": ("TimeoutStartUSec", "t"),
     "TimeoutStopSec": ("TimeoutStopUSec", "t"),
     "Restart": ("Restart", "s"),
@@ -81,6 +81,7 @@ class Hooks:
     ready: tuple[str, ...]
     wake: tuple[str, ...]
     release: tuple[str, ...]
+    gone: tuple[str, ...]
     sleep_seconds: int = 30  # how long an engine may take to fall asleep before it is ended
     restart_seconds: float = 2  # from the crash of an engine to its restart
     nothing: str = "/bin/true"
@@ -142,7 +143,7 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         ("CollectMode", "inactive"),
         ("Type", "exec"),
         ("ExecStart", launch.argv),
-        ("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds))),
+        ("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds), *_canary(launch))),
         # Both engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends,
         # however it ends, and needs no process for it as `ExecStartPre=rm` would.
         ("RuntimeDirectory", (f"mmd/{launch.model_id}",)),
@@ -169,17 +170,15 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
 
 def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     engine = engine_unit(launch.model_id)
+    work: Directives
     if launch.sleep is not None:
-        work: Directives = (
-            ("ExecStart", (*hooks.wake, engine, launch.socket)),
-            ("ExecStop", (*hooks.release, engine, launch.socket, str(hooks.sleep_seconds))),
-            ("TimeoutStartSec", 90),
-            ("TimeoutStopSec", hooks.sleep_seconds + 60),
-        )
+        work = _sleeping(launch, launch.sleep, hooks)
     else:
         # Nothing to wake and nothing to put to sleep: the token going down takes its engine along, engine first.
         # (Said here and not as PartOf= in the engine: that would keep a dead token in memory.)
         work = (("PropagatesStopTo", (engine,)), ("ExecStart", (hooks.nothing,)))
+        if launch.uses_gpu:
+            work += (("ExecStopPost", (*hooks.gone, engine, launch.socket)), ("TimeoutStopSec", 60))
     return (
         ("Description", f"{launch.model_id} may use the GPU"),
         # Not BindsTo=: systemd would stop the token when the engine crashes, and restart the engine without it.
@@ -196,6 +195,27 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         ("SyslogIdentifier", launch.model_id),
         ("Slice", SLICE),
     )
+
+
+def _sleeping(launch: Launch, sleep: Sleep, hooks: Hooks) -> Directives:
+    """What a token does for an engine that can sleep."""
+    about = (engine_unit(launch.model_id), launch.socket)
+    device = "gpu" if launch.uses_gpu else "cpu"
+    levels = ",".join(str(level) for level in sleep.levels)
+    memory = (str(sleep.weights_bytes), str(sleep.reserve_bytes))
+    return (
+        # Reading the weights again may take as long as a start.
+        ("ExecStart", (*hooks.wake, *about, sleep.canary.value, str(launch.ready_seconds), device)),
+        # Not ExecStop=: that is left out after a start that was interrupted, with the engine half awake.
+        ("ExecStopPost", (*hooks.release, *about, str(hooks.sleep_seconds), levels, *memory, device)),
+        # The hooks give up first: they leave no engine on the GPU.
+        ("TimeoutStartSec", launch.ready_seconds + 120),
+        ("TimeoutStopSec", hooks.sleep_seconds + 60),
+    )
+
+
+def _canary(launch: Launch) -> tuple[str, ...]:
+    return (launch.sleep.canary.value,) if launch.sleep else ()
 
 
 def _bus_value(key: str, value: Any) -> Any:

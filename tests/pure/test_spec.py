@@ -22,7 +22,12 @@ from mmd.units.spec import FINGERPRINT, Hooks, UnitSpec, engine_spec, fingerprin
 from mmd.units.static import UNITS, unit_text
 from tests.user_manager import UserManager
 
-HOOKS = Hooks(ready=("/bin/true", "ready"), wake=("/bin/true", "wake"), release=("/bin/true", "release"))
+HOOKS = Hooks(
+    ready=("/bin/true", "ready"),
+    wake=("/bin/true", "wake"),
+    release=("/bin/true", "release"),
+    gone=("/bin/true", "gone"),
+)
 LAUNCH = Launch(
     model_id="qwen3-8b",
     engine="llama-server",
@@ -33,6 +38,7 @@ LAUNCH = Launch(
     context=0,
     needs_bytes=1,
     socket="/run/user/1000/mmd/qwen3-8b/api.sock",
+    uses_gpu=True,
     sleep=None,
     ready_seconds=600,
     stop_seconds=5,
@@ -91,19 +97,24 @@ def test_token_of_an_engine_that_cannot_sleep_takes_it_along() -> None:
     spec = token_spec(LAUNCH, HOOKS, [])
     assert directive(spec, "PropagatesStopTo") == (engine_unit("qwen3-8b"),)
     assert directive(spec, "ExecStart") == (HOOKS.nothing,), "no process that the swap would have to wait for"
-    assert "ExecStop" not in keys(spec)
+    assert directive(spec, "ExecStopPost") == (*HOOKS.gone, engine_unit("qwen3-8b"), LAUNCH.socket)
+    on_a_cpu = token_spec(replace(LAUNCH, uses_gpu=False), HOOKS, [])
+    assert not {"ExecStop", "ExecStopPost"} & keys(on_a_cpu), "nor is there here"
 
 
 def test_token_of_an_engine_that_sleeps_wakes_and_releases_it() -> None:
     spec = token_spec(SLEEPER, HOOKS, [])
-    assert directive(spec, "ExecStart") == (*HOOKS.wake, engine_unit("qwen3-8b"), LAUNCH.socket)
-    assert directive(spec, "ExecStop")[: len(HOOKS.release) + 2] == (
-        *HOOKS.release,
-        engine_unit("qwen3-8b"),
-        LAUNCH.socket,
-    )
-    assert "PropagatesStopTo" not in keys(spec)
+    about = engine_unit("qwen3-8b"), LAUNCH.socket
+    assert directive(spec, "ExecStart") == (*HOOKS.wake, *about, "generate", "600", "gpu")
+    memory = "1,2", str(SLEEP.weights_bytes), str(SLEEP.reserve_bytes)
+    assert directive(spec, "ExecStopPost") == (*HOOKS.release, *about, "30", *memory, "gpu")
+    assert not {"PropagatesStopTo", "ExecStop"} & keys(spec), "ExecStop= is left out after an interrupted wake"
     assert directive(spec, "TimeoutStopSec") > HOOKS.sleep_seconds, "the hook gives up first, and ends the engine"
+    assert directive(spec, "TimeoutStartSec") > LAUNCH.ready_seconds, "so does the hook that reads the weights again"
+
+
+def test_ready_hook_of_an_engine_that_sleeps_records_a_canary() -> None:
+    assert directive(engine_spec(SLEEPER, HOOKS), "ExecStartPost")[-2:] == ("600", "generate")
 
 
 def test_engine_starts_only_with_its_token() -> None:
@@ -260,6 +271,7 @@ _CHANGES: dict[str, Any] = {
     "context": 1,
     "needs_bytes": 2,
     "socket": "/other.sock",
+    "uses_gpu": False,
     "sleep": SLEEP,
     "ready_seconds": 601,
     "stop_seconds": 6,
@@ -297,6 +309,7 @@ _HOOK_CHANGES: dict[str, Any] = {
     "ready": ("/elsewhere",),
     "wake": ("/elsewhere",),
     "release": ("/elsewhere",),
+    "gone": ("/elsewhere",),
     "sleep_seconds": 7,
     "restart_seconds": 0.5,
     "nothing": "/elsewhere",

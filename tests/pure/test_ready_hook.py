@@ -1,4 +1,4 @@
-"""The hooks as systemd starts them: real processes, an engine on a socket, and a systemctl that writes down."""
+"""The hook of a start as systemd runs it: a real process, and an engine on a socket."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 
 from mmd import hooks
-from tests.engines.running import Running, running
-from tests.fake_engine import install_fake_llama_server
 
 HOOKS = Path(hooks.__file__).parent
 _SECONDS = 30  # that nothing here should need
@@ -152,126 +150,6 @@ def test_ready_gives_up_on_an_engine_that_is_silent(socket_path: Path) -> None:
 def test_ready_leaves_it_to_systemd_when_the_engine_is_gone(socket_path: Path) -> None:
     """How the engine ended decides. A hook that failed would make a failure of an engine that was told to stop."""
     assert ready(socket_path, 20, engine_pid=ended_pid()).returncode == 0
-
-
-# --- wake and release
-
-
-class Systemctl:
-    """A `systemctl` on PATH that writes down how it was called and says that the unit is in this state."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.folder = folder
-        self.state = "active"
-        program = folder / "systemctl"
-        program.write_text(
-            f'#!/bin/sh\necho "$*" >> {folder}/calls\ncase "$2" in\n'
-            f"  show) cat {folder}/state;;\n  kill|stop) echo inactive > {folder}/state;;\nesac\n"
-        )
-        program.chmod(0o755)
-
-    def run(self, hook: str, *words: str) -> subprocess.CompletedProcess[str]:
-        (self.folder / "state").write_text(f"{self.state}\n")
-        return subprocess.run(
-            [sys.executable, "-I", "-S", str(HOOKS / f"{hook}.py"), "mmd-model@a.service", *words],
-            env=os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_SECONDS,
-        )
-
-    @property
-    def ended(self) -> bool:
-        """The unit was killed, and then waited for."""
-        calls = [line.split() for line in (self.folder / "calls").read_text().splitlines()]
-        assert all(call[0] == "--user" and call[-1] == "mmd-model@a.service" for call in calls)
-        verbs = [call[1] for call in calls]
-        assert verbs in (["show"], ["show", "kill", "stop"])
-        return verbs != ["show"]
-
-
-@pytest.fixture
-def systemctl(tmp_path: Path) -> Systemctl:
-    return Systemctl(tmp_path / "systemctl-bin")
-
-
-@contextmanager
-def engine(tmp_path: Path, behaviour: str = '{"can_sleep": true}') -> Iterator[Running]:
-    model = tmp_path / "tiny.gguf"
-    model.write_bytes(b"GGUF")
-    Path(f"{model}.fake.json").write_text(behaviour)
-    with running((str(install_fake_llama_server(tmp_path)),), model) as server:
-        yield server.wait_ready()
-
-
-def slept_and_woke(tmp_path: Path) -> list[str]:
-    lines = (tmp_path / "tiny.gguf.events").read_text().splitlines()
-    return [word for line in lines for word in ("sleep", "wake") if f'"event": "{word}"' in line]
-
-
-def test_release_puts_an_engine_to_sleep_and_wake_wakes_it(tmp_path: Path, systemctl: Systemctl) -> None:
-    with engine(tmp_path) as server:
-        released = systemctl.run("release", str(server.socket_path), "20")
-        assert (released.returncode, released.stderr, systemctl.ended) == (0, "", False)
-        assert slept_and_woke(tmp_path) == ["sleep"]
-        (systemctl.folder / "calls").unlink()
-        woken = systemctl.run("wake", str(server.socket_path))
-        assert (woken.returncode, woken.stderr, systemctl.ended) == (0, "", False)
-        assert slept_and_woke(tmp_path) == ["sleep", "wake"]
-
-
-def test_release_ends_an_engine_that_hangs_in_sleep(tmp_path: Path, systemctl: Systemctl) -> None:
-    with engine(tmp_path, '{"can_sleep": true, "hang_in_sleep": true}') as server:
-        done = systemctl.run("release", str(server.socket_path), "0.3")
-    assert done.returncode == 0, "the GPU is free of it, which is all that was asked"
-    assert systemctl.ended
-    assert "does not sleep: /sleep answered timed out" in done.stderr
-
-
-def test_release_ends_an_engine_that_cannot_sleep_after_all(tmp_path: Path, systemctl: Systemctl) -> None:
-    with engine(tmp_path, "{}") as server:
-        done = systemctl.run("release", str(server.socket_path), "20")
-    assert (done.returncode, systemctl.ended) == (0, True)
-    assert "/sleep answered 404" in done.stderr
-
-
-@pytest.mark.parametrize("state", ["activating", "deactivating", "reloading"])
-def test_release_ends_an_engine_that_still_loads(socket_path: Path, systemctl: Systemctl, state: str) -> None:
-    """Its socket refuses, and a release that took that for "not running" let two models load side by side."""
-    systemctl.state = state
-    assert systemctl.run("release", str(socket_path), "20").returncode == 0
-    assert systemctl.ended
-
-
-@pytest.mark.parametrize("state", ["inactive", "failed"])
-def test_release_of_an_engine_that_does_not_run_is_done(socket_path: Path, systemctl: Systemctl, state: str) -> None:
-    systemctl.state = state
-    done = systemctl.run("release", str(socket_path), "20")
-    assert (done.returncode, done.stderr, systemctl.ended) == (0, "", False)
-
-
-@pytest.mark.parametrize("state", ["inactive", "failed", "activating"])
-def test_wake_leaves_an_engine_that_does_not_run_to_its_own_start(
-    socket_path: Path, systemctl: Systemctl, state: str
-) -> None:
-    systemctl.state = state
-    done = systemctl.run("wake", str(socket_path))
-    assert (done.returncode, done.stderr, systemctl.ended) == (0, "", False)
-
-
-def test_wake_ends_an_engine_that_does_not_wake(tmp_path: Path, systemctl: Systemctl) -> None:
-    with engine(tmp_path, "{}") as server:
-        done = systemctl.run("wake", str(server.socket_path))
-    assert (done.returncode, systemctl.ended) == (1, True), "the token fails, and the next activation starts it cold"
-    assert "does not wake: /wake_up answered 404" in done.stderr
-
-
-def test_wake_ends_an_engine_whose_socket_is_gone(socket_path: Path, systemctl: Systemctl) -> None:
-    done = systemctl.run("wake", str(socket_path))
-    assert (done.returncode, systemctl.ended) == (1, True)
-    assert "No such file" in done.stderr
 
 
 # --- what a start costs

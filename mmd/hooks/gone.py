@@ -1,0 +1,32 @@
+"""ExecStopPost= of the token of an engine that cannot sleep: returns only when the GPU is free of it.
+
+    gone.py UNIT SOCKET
+
+systemd has stopped the engine before; the driver may take a moment longer to take the memory back. A machine without
+a GPU does without this hook.
+"""
+
+import sys
+from time import monotonic
+
+sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
+import record
+from engine import Engine
+from vram import read_vram
+
+
+def main() -> int:
+    began = monotonic()
+    engine = Engine(unit=sys.argv[1], path=sys.argv[2])
+    engine.state()  # and with it, which processes were its
+    vram = read_vram()
+    seconds = engine.wait_until_gone(vram) if vram else 0.0
+    phases = record.json_line(
+        began=began, level=None, sleep_seconds=0.0, vram_seconds=seconds, freed_bytes=None, outcome="stopped"
+    )
+    record.write(f"{record.folder_of(engine.path)}~release", phases)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""How vLLM 0.32 sleeps and wakes, as v1/engine/core.py and v1/executor/abstract.py have it, without any weights."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+
+TYPE_CHECKING = False  # see fake_engine
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.fake_engine import Engine
+
+_TAGS = frozenset(("weights", "kv_cache"))
+_MODES = ("abort", "wait", "keep")
+
+Answer = tuple[int, dict[str, object]]
+
+
+class Sleeper:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.asleep: set[str] = set()  # tags of memory that is not on the GPU
+        self.level = 0
+        self.has_weights = True  # that are the model's own; without them it talks garbage
+        self.is_paused = False  # new tasks wait
+        self.is_frozen = False  # running tasks too
+        self.aborts = 0
+        self.running = 0
+        self.change = threading.Condition()  # guards all of the above
+
+    @property
+    def is_sleeping(self) -> bool:
+        """Of any pause, and while only a part is awake."""
+        return self.is_paused or bool(self.asleep)
+
+    # -- tasks
+
+    def begin(self) -> int:
+        """Waits while the engine sleeps. Returns what `goes_on` wants to know."""
+        with self.change:
+            self.change.wait_for(lambda: not self.is_paused)
+            self.running += 1
+            return self.aborts
+
+    def end(self) -> None:
+        with self.change:
+            self.running -= 1
+            self.change.notify_all()
+
+    def goes_on(self, began: int) -> bool:
+        """Whether a task that began then may say more; waits while it is frozen."""
+        with self.change:
+            self.change.wait_for(lambda: not self.is_frozen)
+            return began == self.aborts
+
+    # -- the endpoints
+
+    def sleep(self, query: Mapping[str, Sequence[str]]) -> Answer:
+        behaviour = self.engine.behaviour
+        level, mode = query.get("level", ["1"])[-1], query.get("mode", ["abort"])[-1]
+        if level not in ("0", "1", "2") or mode not in _MODES:
+            return 400, {"error": {"message": "validation error", "type": "Bad Request", "code": 400}}
+        if behaviour.sleep_status != 200:
+            return behaviour.sleep_status, {"error": {"message": "CUDA error", "code": behaviour.sleep_status}}
+        if behaviour.hang_in_sleep:
+            threading.Event().wait()
+        self.pause(mode)
+        time.sleep(behaviour.sleep_seconds)
+        if behaviour.die_in_sleep:
+            self.engine.die()
+        if level != "0" and "weights" not in self.asleep:  # else vLLM logs "already sleeping" and does nothing
+            self.discard(int(level))
+        return 200, {"status": "sleeping", "level": int(level)}
+
+    def wake(self, tags: Sequence[str]) -> Answer:
+        if not self.engine.behaviour.wake_lies:
+            time.sleep(self.engine.behaviour.wake_seconds)
+            wanted = [tag for tag in tags if tag != "scheduling"]
+            if self.asleep and (wanted or not tags) and self.asleep.issuperset(wanted):
+                self.restore(set(wanted) or set(self.asleep))
+            if not self.asleep:
+                self.resume()
+        return 200, {"status": "sleeping" if self.asleep else "awake", "tags": list(tags) or None}
+
+    def rpc(self, body: Mapping[str, object]) -> Answer:
+        if body.get("method") != "reload_weights" or "weights" in self.asleep:
+            return 500, {"error": {"message": "worker died", "code": 500}}
+        self.has_weights = True
+        self.engine.log("reload")
+        return 200, {"results": [None]}
+
+    def metrics(self) -> str:
+        states = {"awake": not self.is_sleeping}
+        states |= {"weights_offloaded": self.level == 1, "discard_all": self.level == 2}
+        labels = f'engine="0",model_name="{self.engine.alias}"'
+        lines = [
+            f'vllm:engine_sleep_state{{{labels},sleep_state="{name}"}} {float(here)}\n' for name, here in states.items()
+        ]
+        return "# TYPE vllm:engine_sleep_state gauge\n" + "".join(lines)
+
+    # -- what they do
+
+    def pause(self, mode: str) -> None:
+        with self.change:
+            self.is_paused = True
+            if mode == "wait":
+                self.change.wait_for(lambda: self.running == 0)
+            elif mode == "abort":
+                self.aborts += 1
+            else:
+                self.is_frozen = True
+
+    def resume(self) -> None:
+        with self.change:
+            self.is_paused = self.is_frozen = False
+            self.level = 0
+            self.change.notify_all()
+
+    def discard(self, level: int) -> None:
+        self.asleep |= _TAGS
+        self.level = level
+        self.has_weights = self.has_weights and level == 1
+        if not self.engine.behaviour.sleep_frees_nothing:
+            self.engine.leave_gpu()
+            self.hold_memory()
+        self.engine.log("sleep")
+
+    def restore(self, tags: set[str]) -> None:
+        self.engine.take_gpu()
+        self.asleep -= tags
+        self.hold_memory()
+        if not self.asleep:
+            self.engine.log("wake")
+
+    def hold_memory(self) -> None:
+        behaviour = self.engine.behaviour
+        sizes = {"weights": behaviour.weights_bytes, "kv_cache": behaviour.kv_bytes}
+        hold_vram(os.getpid(), sum(size for tag, size in sizes.items() if tag not in self.asleep))
+
+
+def hold_vram(pid: int, held_bytes: int) -> None:
+    """Have the fake NVML tell this of a process, for as long as it lives."""
+    if not (path := os.environ.get("MMD_FAKE_NVML")):
+        return
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with open(path, encoding="ascii") as file:  # noqa: PTH123 see fake_engine
+            lines = file.read().splitlines()
+        first = next(number for number, line in enumerate(lines) if line[:1].isdigit())
+        others = [word for word in lines[first].split() if not word.startswith(f"@{pid}:")]
+        lines[first] = " ".join([*others, f"@{pid}:{held_bytes}"])
+        with open(f"{path}.new", "w", encoding="ascii") as file:  # noqa: PTH123
+            file.write("\n".join(lines) + "\n")
+        os.replace(f"{path}.new", path)  # noqa: PTH105
+    finally:
+        os.close(lock)
