@@ -141,8 +141,9 @@ class Swapper:
             goes = f"; {swap.previous} goes" if swap.previous else ""
             _log.info("activating %s (%s)%s", wanted, step.why, goes, extra=_fields(wanted))
             result = await job.result()
-        if result is JobResult.DONE and swap.woke:
-            # It may have died asleep in the meantime: then there was nothing to wake, and it is being started.
+        if result is JobResult.DONE and swap.woke and not await self._is_resident(wanted):
+            # It died asleep, or could not be woken and was ended: it is being started. Where it did wake, asking for a
+            # start again would leave a job on the token, and for as long it would seem to be starting.
             start = self._manager.start(token_unit(wanted))
             result = await self._manager.run_job(engine_unit(wanted), start)
         if result is JobResult.DONE:
@@ -154,6 +155,9 @@ class Swapper:
         if result is JobResult.CANCELED:
             raise await self._superseded(wanted)
         return await self._what_happened(launch, swap.since_us)
+
+    async def _is_resident(self, model_id: str) -> bool:
+        return residency((await read_pairs(self._manager)).get(model_id, Pair())) is Residency.RESIDENT
 
     async def _settled_pairs(self, wanted: str) -> Pairs:
         """What runs, once systemd does not wait to restart the wanted model by itself."""
