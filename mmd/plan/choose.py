@@ -62,6 +62,7 @@ def choose(
         sleep=None,  # llama-server takes the VRAM back on any request, without asking
         ready_seconds=laid_down.ready_seconds or llama.ready_seconds(model),
         stop_seconds=engine.stop_seconds,
+        quits_when_broken=engine.quits_when_broken,
         flags=flags,
     )
 

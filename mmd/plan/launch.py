@@ -17,6 +17,7 @@ class Installed:
     formats: tuple[str, ...]  # of model files it serves: "gguf"
     can_sleep: bool  # this version of it can give up the GPU and keep its process
     stop_seconds: int  # how long it may take to exit before it is killed
+    quits_when_broken: bool = False  # it ends with status 0 when a part of it has died: no end that was asked for
     platform: str = ""  # what it was built for, where there are several builds: "cpu", "cuda"
     tool_parsers: frozenset[str] = frozenset()  # vLLM: names that --tool-call-parser takes
     reasoning_parsers: frozenset[str] = frozenset()  # vLLM: names that --reasoning-parser takes
@@ -71,6 +72,7 @@ class Launch:
     sleep: Sleep | None  # None where it is stopped instead
     ready_seconds: int  # how long it may load before it counts as failed
     stop_seconds: int  # how long it may take to exit before it is killed
+    quits_when_broken: bool  # a status of 0 that nobody asked for is a crash
     flags: tuple[Flag, ...]
 
     @property

@@ -27,6 +27,10 @@ _HELD = "~gpu"
 # (directive, value) as a unit file has them; sizes and times are plain numbers.
 Directives = tuple[tuple[str, Any], ...]
 
+# vLLM ends with status 0 when its engine core dies, 1 when it cannot start, and 2 when it does not know an argument.
+_AFTER_A_QUIET_END: Directives = (("Restart", "always"), ("RestartPreventExitStatus", (1, 2)))
+_AFTER_A_CRASH: Directives = (("Restart", "on-abnormal"),)
+
 # Directive in a unit file -> (D-Bus property, its signature).
 _PROPERTIES: dict[str, tuple[str, str]] = {
     "Description": ("Description", "s"),
@@ -48,6 +52,7 @@ _PROPERTIES: dict[str, tuple[str, str]] = {
     "TimeoutStopSec": ("TimeoutStopUSec", "t"),
     "Restart": ("Restart", "s"),
     "RestartSec": ("RestartUSec", "t"),
+    "RestartPreventExitStatus": ("RestartPreventExitStatus", "(aiai)"),
     "SuccessExitStatus": ("SuccessExitStatus", "(aiai)"),
     "OOMPolicy": ("OOMPolicy", "s"),
     "KillMode": ("KillMode", "s"),
@@ -154,7 +159,7 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         ("TimeoutStopSec", launch.stop_seconds),
         # An engine that exits with a status has said what is wrong and would say it again; one that was killed or
         # crashed gets another try.
-        ("Restart", "on-abnormal"),
+        *(_AFTER_A_QUIET_END if launch.quits_when_broken else _AFTER_A_CRASH),
         ("RestartSec", hooks.restart_seconds),
         # A ready hook that is stopped with its engine, in a swap away from a model that loads, is no failure.
         ("SuccessExitStatus", ("SIGTERM",)),
@@ -227,7 +232,10 @@ def _bus_value(key: str, value: Any) -> Any:
     if signature == "as":
         return list(value)
     if signature == "(aiai)":
-        return [[], [int(Signals[name]) for name in value]]
+        return [
+            [status for status in value if isinstance(status, int)],
+            [int(Signals[name]) for name in value if isinstance(name, str)],
+        ]
     if signature == "a(sasb)":
         # systemd expands % in unit files but takes a D-Bus value as it is; $ it expands in both.
         words = [word.replace("$", "$$") for word in value]
@@ -243,7 +251,7 @@ def _line(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"{key}={'yes' if value else 'no'}"
     if isinstance(value, tuple):
-        return f"{key}={' '.join(value)}"
+        return f"{key}={' '.join(map(str, value))}"
     if key in _OCTAL:
         return f"{key}={value:04o}"
     return f"{key}={str(value).replace('%', '%%')}"

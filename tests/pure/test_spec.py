@@ -42,6 +42,7 @@ LAUNCH = Launch(
     sleep=None,
     ready_seconds=600,
     stop_seconds=5,
+    quits_when_broken=False,
     flags=(Flag((), "context", "left to the engine"),),
 )
 LISTEN = "127.0.0.1:8000"
@@ -188,8 +189,8 @@ def as_bus_value(key: str, signature: str, written: list[str]) -> Any:
         case "a(sbbs)":
             return [[key, False, False, value.replace("%%", "%")]]
         case "(aiai)":
-            assert value == "SIGTERM"
-            return [[], [15]]
+            words = value.split()
+            return [[int(word) for word in words if word.isdecimal()], [15 for word in words if word == "SIGTERM"]]
         case "b":
             return {"yes": True, "no": False}[value]
         case "t" if key.endswith("Sec"):
@@ -275,6 +276,7 @@ _CHANGES: dict[str, Any] = {
     "sleep": SLEEP,
     "ready_seconds": 601,
     "stop_seconds": 6,
+    "quits_when_broken": True,
     "flags": (),
 }
 

@@ -136,6 +136,34 @@ async def test_engine_that_dies_while_serving_is_restarted(world: World) -> None
         assert (await mmd.status()).active == "a"
 
 
+async def test_engine_that_quits_when_its_core_dies_is_restarted(world: World) -> None:
+    """vLLM then ends with status 0, and systemd took that for the end that was wanted."""
+    world.add("a")
+    world.change_launch("a", quits_when_broken=True)
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        world.kill("a", signal.SIGTERM)  # at which the fake ends with status 0
+        wait_for(lambda: world.events("ready") == [("ready", "a")] * 2, what="a second start")
+        await mmd.activate("a")
+        assert (await mmd.status()).active == "a"
+        await mmd.stop("a")
+        assert (await mmd.status()).resident == ()
+    assert len(world.events("start")) == 2
+
+
+@pytest.mark.parametrize("status", [1, 2])
+async def test_engine_that_quits_when_its_core_dies_and_says_what_is_wrong_is_not_restarted(
+    world: World, status: int
+) -> None:
+    world.add("a", exit_at_once={"status": status, "stderr": "ValueError: it is too large"})
+    world.change_launch("a", quits_when_broken=True)
+    async with world.controller() as mmd:
+        with pytest.raises(EngineFailed, match=f"status {status}: it is too large"):
+            await mmd.activate("a")
+        assert [failed.id for failed in (await mmd.status()).failed] == ["a"]
+    assert len(world.events("start")) == 1
+
+
 async def test_engine_that_died_does_not_come_back_beside_the_next(world: World) -> None:
     """Its token went down with it, so the next one met no conflict, and systemd restarted it on a GPU in use."""
     world.add("a", "b")
