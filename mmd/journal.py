@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-_SOCKET = Path("/run/systemd/journal/socket")
+SOCKET = Path("/run/systemd/journal/socket")
 _FIELDS = ("MMD_MODEL", "MMD_UNIT", "MMD_EVENT")
 
 # syslog's priorities, which journalctl colours and filters by.
@@ -18,7 +19,7 @@ def log_to_journal() -> None:
     """Send mmd's log lines to the journal; warnings that are about no model to stderr as well, for who sits there."""
     log = logging.getLogger("mmd")
     log.setLevel(logging.INFO)
-    if _SOCKET.exists():
+    if SOCKET.exists():
         log.addHandler(JournalHandler())
     log.addHandler(_stderr_handler())
 
@@ -26,7 +27,7 @@ def log_to_journal() -> None:
 class JournalHandler(logging.Handler):
     """Speaks the journal's native protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/"""
 
-    def __init__(self, path: Path = _SOCKET) -> None:
+    def __init__(self, path: Path = SOCKET) -> None:
         super().__init__()
         self._path = str(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -50,6 +51,11 @@ def datagram(message: str, record: logging.LogRecord) -> bytes:
         "CODE_FUNC": f"{record.name}.{record.funcName}",
     }
     fields |= {name: str(record.__dict__[name]) for name in _FIELDS if name in record.__dict__}
+    return packed(fields)
+
+
+def packed(fields: Mapping[str, str]) -> bytes:
+    """Fields as the native protocol has them."""
     return b"".join(_field(name.encode(), value.encode("utf-8", "replace")) for name, value in fields.items())
 
 

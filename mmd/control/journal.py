@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
+from contextlib import suppress
+
+from mmd.journal import SOCKET, packed
 
 _ASK_SECONDS = 10.0
+_CATCH_UP_SECONDS = 3.0
+_LOOK_SECONDS = 0.02
 
 
 async def last_lines(model_id: str, *, since_us: int, count: int = 50) -> list[str]:
@@ -14,17 +20,46 @@ async def last_lines(model_id: str, *, since_us: int, count: int = 50) -> list[s
 
     Asked of the whole journal that this user may read, not of `--user`: root's own lines are not in a user's file.
     """
-    journalctl = shutil.which("journalctl")
-    if journalctl is None:
-        return []
-    words = (
-        "--quiet", "--no-pager", "--output=cat", f"--identifier={model_id}", f"_UID={os.getuid()}",
+    return await _ask(
+        f"--identifier={model_id}", f"_UID={os.getuid()}",
         # --since with --lines gives the first lines after it (systemd 252), so the newest are asked for in reverse.
         f"--since=@{since_us / 1_000_000:.6f}", f"--lines={count}", "--reverse",
     )  # fmt: skip
+
+
+async def last_words(model_id: str, *, since_us: int, count: int) -> list[str]:
+    """As `last_lines`, of an engine that has just died: journald may be behind by what matters most."""
+    mark = os.urandom(8).hex()
+    said = {
+        "MESSAGE": f"why did {model_id} not start?",
+        "PRIORITY": "7",
+        "SYSLOG_IDENTIFIER": "mmd",
+        "MMD_MODEL": model_id,
+        "MMD_MARK": mark,
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal, suppress(OSError):  # none: nothing to wait for
+        journal.sendto(packed(said), str(SOCKET))
+        await _until_there(f"MMD_MARK={mark}")
+    return await last_lines(model_id, since_us=since_us, count=count)
+
+
+async def _until_there(match: str) -> None:
+    """Wait, within reason, until the journal has a line; those that were written before it are there then."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CATCH_UP_SECONDS):
+            while not await _ask(match, "--lines=1"):  # noqa: ASYNC110 nobody tells
+                await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _ask(*words: str) -> list[str]:
+    """The lines that journalctl prints, oldest first where it was asked in reverse."""
+    journalctl = shutil.which("journalctl")
+    if journalctl is None:
+        return []
     process = await asyncio.create_subprocess_exec(
-        journalctl, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
+        journalctl, "--quiet", "--no-pager", "--output=cat", *words,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
     try:
         async with asyncio.timeout(_ASK_SECONDS):
             output, _ = await process.communicate()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from mmd.control import events
-from mmd.control.journal import last_lines
+from mmd.control.journal import last_words
 from mmd.control.phases import monotonic, read_phases
 from mmd.control.read_ahead import ReadAhead
 from mmd.control.status import how_it_ended
@@ -231,7 +231,7 @@ class Swapper:
 
     async def _what_happened(self, launch: Launch, since_us: int) -> _Failure:
         """What the engine died of, in its own words where it left any."""
-        lines = await last_lines(launch.model_id, since_us=since_us, count=_LAST_LINES)
+        lines = await last_words(launch.model_id, since_us=since_us, count=_LAST_LINES)
         said = telling_line(lines)
         try:
             service = await self._manager.service(engine_unit(launch.model_id))

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": {"errors", "paths", "plan", "registry"},
     "units": {"errors", "paths", "plan"},
     "hooks": set(),
-    "control": {"errors", "paths", "settings", "machine", "registry", "plan", "engines", "units"},
+    "control": {"errors", "journal", "paths", "settings", "machine", "registry", "plan", "engines", "units"},
     "gateway": {"errors", "paths", "settings", "machine", "registry", "plan", "units", "control"},
     "cli": {"errors", "journal", "paths", "settings", "machine", "registry", "plan", "control", "gateway"},
 }
