@@ -204,6 +204,17 @@ async def test_engine_killed_in_the_middle_of_falling_asleep(world: World) -> No
     assert not world.events("overlap")
 
 
+async def test_sleeper_killed_awake_is_restarted(world: World) -> None:
+    world.add("a", can_sleep=True)
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        world.kill("a", signal.SIGKILL)
+        await asyncio.to_thread(wait_for, lambda: world.events("ready") == [("ready", "a")] * 2, what="a second start")
+        await mmd.activate("a")  # joins the restart, or finds it done
+        assert (await mmd.status()).active == "a"
+    assert not world.events("overlap")
+
+
 async def test_engine_killed_awake_whose_worker_outlives_it(world: World) -> None:
     """systemd ends the worker with the control group, before it starts anything else there."""
     world.add("a", "b", spawn_worker=True)
