@@ -152,6 +152,9 @@ class MemoryModels:
     held: dict[str, asyncio.Event] = field(default_factory=dict)  # activation of a model waits for its event
     failing: dict[str, Exception] = field(default_factory=dict)
     restarts: bool = False  # activation starts an engine that has died
+    asleep: set[str] = field(default_factory=set)
+    making_room: set[str] = field(default_factory=set)  # whose engines end because of a swap
+    listeners: list[Callable[[], None]] = field(default_factory=list)
 
     def find(self, name: str | None) -> str:
         if not name:
@@ -165,6 +168,22 @@ class MemoryModels:
     def address(self, model_id: str) -> str | None:
         return self.peers[model_id].address if model_id == self.active else None
 
+    def is_asleep(self, model_id: str) -> bool:
+        return model_id in self.asleep
+
+    def follow(self, listener: Callable[[], None]) -> None:
+        self.listeners.append(listener)
+
+    async def made_room(self, model_id: str) -> bool:
+        return model_id in self.making_room
+
+    def swapped_away(self, model_id: str) -> None:
+        """By somebody else than the gateway: the model sleeps now, and its watch has just seen it."""
+        self.asleep.add(model_id)
+        self.active = None
+        for listener in self.listeners:
+            listener()
+
     async def activate(self, model_id: str) -> None:
         self.log.append(f"activate {model_id}")
         if model_id in self.held:
@@ -174,6 +193,7 @@ class MemoryModels:
         if self.restarts:
             await self.peers[model_id].start()
         self.active = model_id
+        self.asleep.discard(model_id)
         self.log.append(f"ready {model_id}")
 
     async def sleep(self, model_id: str | None) -> None:

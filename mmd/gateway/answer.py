@@ -14,7 +14,9 @@ _EVENT_STREAM = re.compile(rb"(?i)\r\ncontent-type:[ \t]*text/event-stream")
 class Answer:
     """Watches for the end of one answer after another, as they come over one connection.
 
-    Headers are kept as bytes and looked at only where an answer breaks off: almost none does.
+    Headers are kept as bytes and looked at only where an answer breaks off: almost none does. A head is held back
+    until the body begins: vLLM sends the head of a stream at once, also while it sleeps, and what has not been passed
+    on can still be asked for again.
     """
 
     def __init__(self) -> None:
@@ -26,6 +28,7 @@ class Answer:
         self._has_body = has_body
         self._interim = False
         self._head = b""
+        self._heads = 0  # interim ones included
         self._head_complete = False
         self._at_chunk_boundary = True
         self._last = b""
@@ -34,16 +37,30 @@ class Answer:
         self.keep_alive = False
         self.reusable = False
 
-    def feed(self, data: bytes) -> None:
-        """Raises ValueError where this is not the answer to one request."""
-        self.begun = True
-        if not self._head_complete:
+    def feed(self, data: bytes) -> bytes:
+        """What can be passed on now; b"" while that is nothing. Raises ValueError where this is not the answer to one
+        request.
+        """
+        if not self.begun:
             self._head += data
         self._last = data
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             raise ValueError(f"not an HTTP/1.1 answer: {error}") from error
+        return data if self.begun else self._begin()
+
+    def _begin(self) -> bytes:
+        self.begun = self.complete or (self._head_complete and not self._is_bare_head())
+        return self._head if self.begun else b""
+
+    def _is_bare_head(self) -> bool:
+        end = b"\r\n\r\n"
+        return self._head.endswith(end) and self._head.count(end) == self._heads
+
+    def end(self) -> bytes:
+        """What has been held back of an answer without a body that ends with its connection."""
+        return b"" if self.begun else self._head
 
     @property
     def ends_with_connection(self) -> bool:
@@ -71,6 +88,7 @@ class Answer:
             raise ValueError("more than the answer")
 
     def on_headers_complete(self) -> None:
+        self._heads += 1
         self._interim = 100 <= self._parser.get_status_code() < 200
         if self._interim:
             return

@@ -63,11 +63,12 @@ class EngineConnection(asyncio.Protocol):
             return
         answer = self.answer
         try:
-            answer.feed(data)
+            relayed = answer.feed(data)
         except ValueError:
             self._lose()
             return
-        asker.relay(data)
+        if relayed:
+            asker.relay(relayed)
         if answer.complete:
             self._finish(asker)
 
@@ -76,6 +77,8 @@ class EngineConnection(asyncio.Protocol):
         asker = self._asker
         if asker is not None and exc is None and self.answer.ends_with_connection:
             self._asker = None
+            if held_back := self.answer.end():
+                asker.relay(held_back)
             asker.answered(keep_alive=False)
         else:
             self._lose()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from mmd.errors import EngineFailed, MmdError
@@ -17,6 +18,9 @@ from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
 
 _log = logging.getLogger(__name__)
+
+# By then it is a fight: every time the model was swapped in for this request, somebody took it away again.
+_MOST_TAKEN_BACK = 3
 
 
 class Client(Protocol):
@@ -35,15 +39,26 @@ class Client(Protocol):
 
 
 class Exchange:
-    def __init__(self, models: Models, switchboard: Switchboard, pool: Pool, client: Client, request: Request) -> None:
+    def __init__(
+        self,
+        models: Models,
+        switchboard: Switchboard,
+        pool: Pool,
+        asked: set[Exchange],
+        client: Client,
+        request: Request,
+    ) -> None:
+        """`asked` is where it can be found while an engine works for it."""
         self._models = models
         self._switchboard = switchboard
         self._pool = pool
+        self._asked = asked
         self._client = client
         self._request = request
         self._model_id = ""
         self._admitted = False  # the switchboard counts us as in flight
         self._retried = False
+        self._taken_back = 0
         self._task: asyncio.Task[None] | None = None
         self._connection: EngineConnection | None = None
         self._unchunked = Unchunked() if request.head.is_http10 else None
@@ -62,7 +77,7 @@ class Exchange:
         if idle is not None:
             self._ask(idle)
         else:
-            self._task = asyncio.create_task(self._reach(address))
+            self._in_task(partial(self._reach, address))
 
     def cancel(self) -> None:
         """The client has gone: leave the line, or let the engine know."""
@@ -70,7 +85,20 @@ class Exchange:
             self._task.cancel()
         if self._connection is not None:
             self._connection.abandon()
+            self._let_go()
         self._leave()
+
+    def retract(self) -> bool:
+        """To be called when models fall asleep: a request that its engine would leave unanswered is put back in line,
+        and the engine drops it. Returns whether it was. An answer that has begun is left to finish.
+        """
+        connection = self._connection
+        if connection is None or connection.answer.begun or not self._models.is_asleep(self._model_id):
+            return False
+        self._let_go()
+        connection.abandon()
+        self._ask_again()
+        return True
 
     def pause(self) -> None:
         if self._connection is not None:
@@ -80,17 +108,35 @@ class Exchange:
         if self._connection is not None:
             self._connection.resume()
 
-    async def _reach(self, address: str | None) -> None:
+    def _in_task(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._task = asyncio.create_task(self._at_the_edge(work))
+
+    async def _at_the_edge(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            connection = await self._connect(address)
+            await work()
         except MmdError as error:
             self._refuse(Failure.of(error))
         except Exception:  # noqa: BLE001 - the edge of a request, logged with its traceback
             _log.exception("request for %s failed", self._model_id)
             self._refuse(INTERNAL)
-        else:
-            self._task = None
-            self._ask(connection)
+
+    async def _reach(self, address: str | None) -> None:
+        connection = await self._connect(address)
+        if self._models.address(self._model_id) is None:  # it has gone while we were connecting
+            connection.abandon()
+            self._ask_again()
+            return
+        self._task = None
+        self._ask(connection)
+
+    def _ask_again(self) -> None:
+        """The model was taken away before its engine answered: it is swapped in again when its turn comes."""
+        if self._taken_back == _MOST_TAKEN_BACK:
+            self._refuse(self._contested())
+            return
+        self._taken_back += 1
+        self._leave()
+        self._in_task(partial(self._reach, None))
 
     async def _connect(self, address: str | None) -> EngineConnection:
         address = address or await self._wait(anew=False)
@@ -118,6 +164,7 @@ class Exchange:
 
     def _ask(self, connection: EngineConnection) -> None:
         self._connection = connection
+        self._asked.add(self)
         connection.ask(self, self._request.for_engine(), has_body=self._request.head.method != b"HEAD")
         if self._client.writing_paused:
             connection.pause()
@@ -128,18 +175,24 @@ class Exchange:
         self._client.write(data if self._unchunked is None else self._unchunked.feed(data))
 
     def answered(self, *, keep_alive: bool) -> None:
-        self._connection = None
+        self._let_go()
         self._leave()
         self._client.finished(keep_alive=keep_alive and self._request.head.keep_alive and self._unchunked is None)
 
     def lost(self, connection: EngineConnection) -> None:
-        self._connection = None
+        self._let_go()
         if connection.answer.begun:
             self._break_off(connection)
         elif connection.reused and not self._retried:
             # It had timed out there as we wrote to it: the engine has not seen this request.
             self._retried = True
-            self._task = asyncio.create_task(self._reach(connection.address))
+            self._in_task(partial(self._reach, connection.address))
+        else:
+            self._in_task(self._after_loss)
+
+    async def _after_loss(self) -> None:
+        if await self._models.made_room(self._model_id):
+            self._ask_again()
         else:
             self._refuse(self._death("before it answered"))
 
@@ -158,6 +211,11 @@ class Exchange:
     def _death(self, when: str) -> Failure:
         return Failure(502, f"{self._model_id} ended {when}", self._hint(), "engine_died", "server_error")
 
+    def _contested(self) -> Failure:
+        message = f"{self._model_id} was swapped away {_MOST_TAKEN_BACK + 1} times before it answered"
+        hint = "mmd events   # who else swaps models; send requests for all of them through the gateway"
+        return Failure(503, message, hint, "swap_contested", "server_error")
+
     def _hint(self) -> str:
         return f"see why: mmd logs {self._model_id}"
 
@@ -167,6 +225,10 @@ class Exchange:
         keep_alive = self._request.head.keep_alive and self._unchunked is None
         self._client.write(failure.response(close=not keep_alive))
         self._client.finished(keep_alive=keep_alive)
+
+    def _let_go(self) -> None:
+        self._connection = None
+        self._asked.discard(self)
 
     def _leave(self) -> None:
         if self._admitted:

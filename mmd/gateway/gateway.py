@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from mmd.gateway.engine import Pool
@@ -13,6 +14,8 @@ from mmd.gateway.limits import Limits
 from mmd.gateway.management import Management
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
+
+_log = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -27,12 +30,14 @@ class Gateway:
         self._management = Management(models, self._switchboard)
         self._fronts: set[Front] = set()
         self._closed_one = asyncio.Event()
+        self._asked: set[Exchange] = set()
+        models.follow(self._retract)
 
     def front(self) -> Front:
         return Front(self)
 
     def exchange(self, client: Front, request: Request) -> Exchange:
-        return Exchange(self._models, self._switchboard, self._pool, client, request)
+        return Exchange(self._models, self._switchboard, self._pool, self._asked, client, request)
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
         self._management.adopt(transport, request.for_management())
@@ -61,6 +66,16 @@ class Gateway:
         self._switchboard.close()
         self._management.close()
         self._pool.close()
+
+    def _retract(self) -> None:
+        """Takes back what was sent to an engine that has fallen asleep, for whatever reason, before it answered.
+
+        The view that requests are admitted by follows the units a moment later, and an engine that is told to sleep
+        accepts requests all the same: those would hang until somebody wakes it.
+        """
+        count = sum(exchange.retract() for exchange in tuple(self._asked))
+        if count:
+            _log.info("%d requests came too late for models that sleep now, and wait for their turn again", count)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

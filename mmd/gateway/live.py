@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mmd.control.controller import Controller
 from mmd.control.present import models_json, resources_json, status_json
 from mmd.control.status import active_of, resources
-from mmd.errors import NoSuchModel
+from mmd.errors import NoSuchModel, SwapSuperseded
 from mmd.machine import read_machine
 from mmd.paths import engine_socket
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.registry.record import Model
-from mmd.units.watch import Watch
+from mmd.units.watch import Pairs, Watch
+
+# How often an activation may lose the GPU to others before it is given up.
+_MOST_SUPERSEDED = 3
 
 
 class LiveModels:
@@ -37,13 +41,36 @@ class LiveModels:
         return held_by
 
     def address(self, model_id: str) -> str | None:
-        if residency(self._watch.pairs.get(model_id, Pair())) is not Residency.RESIDENT:
+        if self._residency(model_id) is not Residency.RESIDENT:
             return None
         return str(engine_socket(model_id))
 
-    async def activate(self, model_id: str) -> None:
-        await self._controller.activate(model_id)
+    def is_asleep(self, model_id: str) -> bool:
+        # Not before: an engine on its way to sleep finishes what it has begun.
+        return self._residency(model_id) is Residency.ASLEEP
+
+    def follow(self, listener: Callable[[], None]) -> None:
+        self._watch.follow(listener)
+
+    async def made_room(self, model_id: str) -> bool:
         await self._watch.refresh()
+        return made_room(model_id, self._watch.pairs)
+
+    async def activate(self, model_id: str) -> None:
+        """A swap that somebody else has begun goes first: cut short by a request, it would be begun in vain."""
+        for left in reversed(range(_MOST_SUPERSEDED)):
+            await self._watch.refresh()
+            await self._watch.until(lambda pairs: not another_starts(model_id, pairs))
+            try:
+                await self._controller.activate(model_id)
+            except SwapSuperseded:
+                await self._watch.refresh()
+                # By nobody, if it was stopped: then that is what the user wants.
+                if not left or holder(self._watch.pairs, besides=model_id) is None:
+                    raise
+            else:
+                await self._watch.refresh()
+                return
 
     async def sleep(self, model_id: str | None) -> None:
         await self._controller.sleep(model_id)
@@ -64,6 +91,9 @@ class LiveModels:
     async def resources(self) -> dict[str, Any]:
         return resources_json(resources(read_machine()))
 
+    def _residency(self, model_id: str) -> Residency:
+        return residency(self._watch.pairs.get(model_id, Pair()))
+
     def _models(self) -> dict[str, Model]:
         """The registry, read again whenever its file has changed: a request costs one stat()."""
         try:
@@ -75,3 +105,22 @@ class LiveModels:
             self._registered = self._controller.registry.load()
             self._stamp = stamp
         return self._registered
+
+
+def another_starts(model_id: str, pairs: Pairs) -> bool:
+    """Whether another model is being loaded or woken; one that crashed and waits to be started again is not."""
+    return any(
+        residency(pair) is Residency.STARTING and pair.holds_gpu and not pair.waits_to_restart
+        for name, pair in pairs.items()
+        if name != model_id
+    )
+
+
+def made_room(model_id: str, pairs: Pairs) -> bool:
+    """Whether the model's engine, which has just ended, was ended by a swap. A crash leaves its token as it is, and
+    systemd waits before it starts the engine again.
+    """
+    pair = pairs.get(model_id, Pair())
+    if pair.token.active != "active" or pair.token.job == "stop":
+        return holder(pairs, besides=model_id) is not None
+    return residency(pair) is Residency.STARTING and not pair.waits_to_restart  # and has been swapped in again

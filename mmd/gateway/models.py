@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -20,6 +21,18 @@ class Models(Protocol):
 
         A watched view, so no I/O; it must be up to date once `activate` has returned.
         """
+        ...
+
+    def is_asleep(self, model_id: str) -> bool:
+        """Whether the model's engine runs and leaves requests unanswered until it is woken; the same view."""
+        ...
+
+    def follow(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called after every change of what `address` and `is_asleep` say."""
+        ...
+
+    async def made_room(self, model_id: str) -> bool:
+        """Whether an engine that has just ended had to make room for another; else it died or was stopped by hand."""
         ...
 
     async def activate(self, model_id: str) -> None:

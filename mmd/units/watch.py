@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mmd.plan.residency import Pair, UnitState
 from mmd.units.bus import Manager, Unit
@@ -38,10 +38,28 @@ class Watch:
         self.pairs: Pairs = {}
         self._manager = manager
         self._news = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
+
+    def follow(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called whenever `pairs` was read anew."""
+        self._listeners.append(listener)
+
+    async def until(self, condition: Callable[[Pairs], bool]) -> None:
+        """Returns as soon as the pairs are so."""
+        changed = asyncio.Event()
+        self._listeners.append(changed.set)
+        try:
+            while not condition(self.pairs):
+                changed.clear()
+                await changed.wait()
+        finally:
+            self._listeners.remove(changed.set)
 
     async def refresh(self) -> None:
         """Have `pairs` true as of now."""
         self.pairs = await read_pairs(self._manager)
+        for listener in tuple(self._listeners):
+            listener()
 
     async def run(self) -> None:
         """Follow until cancelled."""

@@ -152,7 +152,6 @@ async def test_stream_that_breaks_off_ends_in_an_error_event_and_a_cut() -> None
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n10\r\ndata: ",
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n1",
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 100\r\n\r\ndata: 1\r\n",
-        b"HTTP/1.1 200 O",
     ],
 )
 async def test_answer_that_cannot_be_added_to_is_cut(begun: bytes) -> None:
@@ -166,6 +165,34 @@ async def test_answer_that_cannot_be_added_to_is_cut(begun: bytes) -> None:
         client = await running.client()
         await client.send(post(_CHAT, "/v1/x"))
         assert await client.rest() == begun
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"])
+async def test_engine_that_dies_before_the_body_is_an_error(head: bytes) -> None:
+    """Nothing has been passed on by then, so the client need not be cut off."""
+    async with town() as running:
+
+        async def break_off(asked: Asked) -> None:
+            await asked.send(head)
+            asked.writer.close()
+
+        running.peer("a").on["/v1/x"] = break_off
+        client = await running.client()
+        assert (await client.ask(post(_CHAT, "/v1/x"))).status == 502
+        assert (await client.ask(post(_CHAT))).status == 200
+
+
+async def test_bare_head_that_ends_with_its_connection_is_passed_on() -> None:
+    async with town() as running:
+
+        async def nothing(asked: Asked) -> None:
+            await asked.send(b"HTTP/1.1 200 OK\r\nX-Y: z\r\n\r\n")
+            asked.writer.close()
+
+        running.peer("a").on["/v1/x"] = nothing
+        client = await running.client()
+        await client.send(post(_CHAT, "/v1/x"))
+        assert await client.rest() == b"HTTP/1.1 200 OK\r\nX-Y: z\r\n\r\n"
 
 
 async def test_cut_answer_to_http10_shows() -> None:
@@ -193,7 +220,7 @@ async def test_cut_answer_to_http10_shows() -> None:
 @pytest.mark.parametrize(
     "nonsense", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\n"]
 )
-async def test_engine_that_does_not_speak_http_is_cut_off(nonsense: bytes) -> None:
+async def test_engine_that_does_not_speak_http_is_an_error(nonsense: bytes) -> None:
     async with town() as running:
 
         async def babble(asked: Asked) -> None:
@@ -202,8 +229,8 @@ async def test_engine_that_does_not_speak_http_is_cut_off(nonsense: bytes) -> No
 
         running.peer("a").on["/v1/x"] = babble
         client = await running.client()
-        await client.send(post(_CHAT, "/v1/x"))
-        assert await client.rest() == b""
+        answer = await client.ask(post(_CHAT, "/v1/x"))
+        assert (answer.status, answer.json()["error"]["code"]) == (502, "engine_died")
 
 
 async def test_engine_that_speaks_unasked_is_not_asked_again() -> None:
