@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import Any
 
 from mmd.paths import engine_socket
 
 
 def asleep_level(model_id: str) -> int:
     """The level that a sleeping model was put to sleep at, as its release hook left it beside the socket."""
+    return int(_record(model_id).get("level", 1))
+
+
+def asleep_since(model_id: str) -> float | None:
+    """When a sleeping model was put to sleep, by the wall clock."""
+    since = _record(model_id).get("since")
+    return None if since is None else float(since)
+
+
+def _record(model_id: str) -> dict[str, Any]:
+    """Nothing in it where the model has just been woken."""
     try:
-        return int(json.loads((engine_socket(model_id).parent / "asleep").read_text("utf-8"))["level"])
+        record: dict[str, Any] = json.loads((engine_socket(model_id).parent / "asleep").read_text("utf-8"))
     except FileNotFoundError:
-        return 1  # it has just been woken
+        return {}
+    return record
 
 
 def write_level(model_id: str, level: int) -> None:

@@ -132,9 +132,9 @@ class Swapper:
                 if isinstance(step, Already):
                     swap.already = True
                     return None
-                swap.submitted = monotonic()
+                swap.submitted, swap.woke = monotonic(), step.wakes
                 if isinstance(step, Begin):
-                    swap.woke, swap.previous = step.wakes, swap.previous or step.previous
+                    swap.previous = swap.previous or step.previous
                     if not step.wakes:
                         meanwhile.enter_context(ReadAhead(self._plans.files_to_read_ahead(wanted)))
                 job = await submit(self._manager, launch, self._hooks, step)

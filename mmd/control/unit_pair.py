@@ -30,15 +30,15 @@ async def same_launch(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pai
 async def submit(manager: Manager, launch: Launch, hooks: Hooks, step: Begin | Join) -> Job:
     """Carry out a step. Returns the job whose end is the activation's end."""
     token, engine = token_unit(launch.model_id), engine_unit(launch.model_id)
+    awaited = token if step.wakes else engine
     if isinstance(step, Join):
-        return await manager.submit(engine, manager.start(token))
+        return await manager.submit(awaited, manager.start(token))
     if step.forget:
         await forget(manager, launch.model_id)
     await manager.reset_failed(engine)
     if not step.wakes:
         # systemd removes the folder when the engine ends, but not if it was itself killed in between.
         Path(launch.socket).unlink(missing_ok=True)  # noqa: ASYNC240 on a tmpfs
-    awaited = token if step.wakes else engine
     made = token_spec(launch, hooks, step.rivals)
     pair = made, engine_spec(launch, hooks)
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from mmd.control.controller import Controller
+from mmd.control.pressure import Kernel, Relief
 from mmd.errors import ManagerUnreachable, WrongUsage
 from mmd.gateway.limits import Limits
 from mmd.gateway.live import LiveModels
@@ -22,12 +24,14 @@ def run(listen: str | None) -> None:
 
 
 async def _serve(listen: str | None) -> None:
-    async with Controller() as controller:
+    async with AsyncExitStack() as stack:
+        controller = await stack.enter_async_context(Controller())
         host, _, port = (listen or controller.settings["gateway.listen"]).rpartition(":")
         limits = replace(Limits(), drain_seconds=controller.settings["gateway.drain_seconds"])
         watch = Watch(controller.manager)
         await watch.refresh()
         models = LiveModels(controller, watch)
+        relief = Relief(controller, stack.enter_context(Kernel()))
         # The first to end ends all: without the bus or its watch the view would stand still, so systemd starts us anew.
         # No TaskGroup: it would wrap the error that the user is to see.
         tasks = [
@@ -35,6 +39,7 @@ async def _serve(listen: str | None) -> None:
             for work in (
                 serve(models, listen=(host, int(port)), limits=limits),
                 watch.run(),
+                relief.run(),
                 _until_closed(controller),
             )
         ]

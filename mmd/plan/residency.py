@@ -38,6 +38,11 @@ class Pair:
         return self.engine.sub == "auto-restart"
 
     @property
+    def engine_stays(self) -> bool:
+        """Its engine runs and is not to be ended: of a token that goes, it is put to sleep."""
+        return self.engine.active == "active" and self.engine.job != "stop"
+
+    @property
     def holds_gpu(self) -> bool:
         """Its token is held or about to be, and its engine has a use for it: a token outlives an engine that failed."""
         if self.token.job == "stop":
@@ -60,9 +65,11 @@ def residency(pair: Pair) -> Residency:
         case "active" | "reloading":
             if token.active == "deactivating" or token.job == "stop":
                 return Residency.STOPPING
-            if token.active == "activating" or token.job in _STARTS or engine.job in _STARTS:
+            if "restart" in (token.job, engine.job):
                 return Residency.STARTING
-            return Residency.RESIDENT if token.active == "active" else Residency.ASLEEP
+            if token.active == "active":
+                return Residency.RESIDENT  # also with a start queued: it is up, so that job does nothing
+            return Residency.STARTING if token.active == "activating" or token.job == "start" else Residency.ASLEEP
         case "activating":
             return Residency.STARTING
         case _ if engine.job in _STARTS or token.job in _STARTS:

@@ -22,6 +22,7 @@ class Already:
 class Join:
     """Its start is under way: wait for that job."""
 
+    wakes: bool  # that job is the token's: its engine runs
     why: str
 
 
@@ -50,7 +51,7 @@ def decide(wanted: str, pairs: Mapping[str, Pair], *, same_launch: bool) -> Step
             case Residency.RESIDENT:
                 return Already(why="it is resident")
             case Residency.STARTING if pair.holds_gpu and not pair.waits_to_restart:
-                return Join(why="its start is under way")
+                return Join(pair.engine_stays, why="its start is under way")
     # An engine's unit that is down and that no token refers to is only there to tell how it failed: it goes by itself.
     is_down = pair.engine.active in ("failed", "inactive") and not pair.engine.job
     lies_there = pair.engine.loaded and is_down and not pair.token.loaded
@@ -62,7 +63,8 @@ def decide(wanted: str, pairs: Mapping[str, Pair], *, same_launch: bool) -> Step
         has_engine=has_engine,
         has_token=has_token,
         forget=not has_engine and not lies_there and (pair.engine.loaded or pair.token.loaded),
-        wakes=has_engine and here is Residency.ASLEEP,
+        # One that is just falling asleep is woken as soon as it sleeps: its engine's own job would be done at once.
+        wakes=has_engine and (here is Residency.ASLEEP or (here is Residency.STOPPING and pair.engine_stays)),
         why={
             Residency.ASLEEP: "asleep in RAM",
             Residency.FAILED: "failed before, to be tried again",

@@ -34,6 +34,8 @@ def queued(state: UnitState, job: str) -> UnitState:
         pytest.param(LOADING, LEAVING, Residency.STARTING, id="loads_and_the_release_hook_is_about_to_end_it"),
         pytest.param(ACTIVE, HELD, Residency.RESIDENT, id="answers"),
         pytest.param(UnitState("reloading", "reload", loaded=True), HELD, Residency.RESIDENT, id="reloads"),
+        pytest.param(queued(ACTIVE, "start"), queued(HELD, "start"), Residency.RESIDENT, id="is_asked_for_once_more"),
+        pytest.param(ACTIVE, queued(HELD, "restart"), Residency.STARTING, id="its_token_restarts"),
         pytest.param(ACTIVE, DEAD, Residency.ASLEEP, id="runs_without_its_token"),
         pytest.param(ACTIVE, FAILED, Residency.ASLEEP, id="its_token_failed"),
         pytest.param(ACTIVE, TAKING, Residency.STARTING, id="wakes"),

@@ -56,17 +56,17 @@ def test_resident_model_with_another_launch_starts_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    "pair",
+    ("pair", "wakes"),
     [
-        LOADING,
-        Pair(DEAD, replace(KEPT, job="start")),
-        Pair(replace(KEPT, job="start"), TAKES),
-        Pair(RUNS, TAKES),
+        (LOADING, False),
+        (Pair(DEAD, replace(KEPT, job="start")), False),
+        (Pair(replace(KEPT, job="start"), TAKES), False),
+        (Pair(RUNS, TAKES), True),
     ],
     ids=["loads", "waits_for_the_gpu", "token_is_being_taken", "wakes"],
 )
-def test_start_under_way_is_joined(pair: Pair) -> None:
-    assert decide("a", {"a": pair}, same_launch=True) == Join("its start is under way")
+def test_start_under_way_is_joined(pair: Pair, wakes: bool) -> None:
+    assert decide("a", {"a": pair}, same_launch=True) == Join(wakes, "its start is under way")
 
 
 def test_start_under_way_with_another_launch_is_begun_anew() -> None:
@@ -122,6 +122,12 @@ def test_model_on_its_way_out_is_started_again() -> None:
     step = begin("a", {"a": Pair(ENDS, LEAVES)}, same_launch=True)
     assert step.why == "on its way out, to be started again"
     assert (step.has_engine, step.has_token, step.wakes) == (True, True, False)
+
+
+def test_model_that_falls_asleep_is_woken_again() -> None:
+    """Its engine runs on, so to wait for the engine's job would be to wait for nothing."""
+    step = begin("a", {"a": Pair(RUNS, LEAVES)}, same_launch=True)
+    assert (step.has_engine, step.has_token, step.wakes) == (True, True, True)
 
 
 def test_token_left_without_its_engine_is_forgotten() -> None:
