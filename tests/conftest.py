@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +64,18 @@ def fake_llama_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = install_fake_llama_server(folder)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return program
+
+
+@pytest.fixture(scope="session")
+def nvml_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a `libnvidia-ml.so.1` that says what the file named by MMD_FAKE_NVML says."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    assert compiler, "these tests need a C compiler: apt-get install gcc libc6-dev"
+    folder = tmp_path_factory.mktemp("nvml")
+    library = folder / "libnvidia-ml.so.1"
+    source = Path(__file__).parent / "fake_nvml.c"
+    subprocess.run((compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source), check=True)
+    return folder
 
 
 def _descriptors() -> set[int]:

@@ -56,8 +56,10 @@ async def activate(manager: Manager, launch: Launch, hooks: Hooks, launch_of: Ca
     goes = f"; {previous} goes" if previous else ""
     _log.info("activating %s (%s)%s", wanted, step.why, goes, extra=_fields(wanted))
     result = await job.result()
-    if result is JobResult.DONE and isinstance(step, Begin) and step.wakes:
-        # It may have died asleep in the meantime: then there was nothing to wake, and it is being started.
+    wakes = isinstance(step, Begin) and step.wakes
+    if result is JobResult.DONE and wakes and not await _is_resident(manager, wanted):
+        # It died asleep, or could not be woken and was ended: it is being started. Where it did wake, asking for a
+        # start again would leave a job on the token, and for as long it would seem to be starting.
         result = await manager.run_job(engine_unit(wanted), manager.start(token_unit(wanted)))
     if result is JobResult.DONE:
         # A job that is done says that the engine was up. It may have ended since, or been stopped.
@@ -73,6 +75,10 @@ async def activate(manager: Manager, launch: Launch, hooks: Hooks, launch_of: Ca
     raise EngineFailed(
         f"{wanted} did not start: {cause}{returned}", hint=f"mmd logs {wanted}   # the engine's own words"
     )
+
+
+async def _is_resident(manager: Manager, model_id: str) -> bool:
+    return residency((await read_pairs(manager)).get(model_id, Pair())) is Residency.RESIDENT
 
 
 async def _submit(manager: Manager, launch: Launch, hooks: Hooks, step: Begin | Join) -> Job:

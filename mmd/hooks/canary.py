@@ -46,12 +46,16 @@ def is_same(song: str, recorded: str) -> bool:
 
 
 def _telling_part(body: bytes, marker: bytes) -> str:
-    """As it stands in the JSON. A quote within a string has a backslash before it, so `,"` is never inside one."""
+    """A string with its quotes, a number or the first numbers of a list, as they stand in the JSON."""
     text = body.partition(marker)[2].lstrip().decode("utf-8", "replace")
     if text.startswith("["):
         return ",".join(text[1:].partition("]")[0].split(",")[:_NUMBERS]).replace(" ", "")
-    end = min((at for stop in (',"', ', "', "}") if (at := text.find(stop, 1)) > 0), default=0)
-    return text[:end].rstrip()
+    if not text.startswith('"'):
+        return text.partition("}")[0].partition(",")[0].rstrip()
+    end = 1
+    while end < len(text) and text[end] != '"':
+        end += 2 if text[end] == "\\" else 1
+    return text[: end + 1]
 
 
 def _is_plausible(song: str) -> bool:

@@ -46,7 +46,8 @@ class Engine:
     def end(self) -> None:
         """Kill all its processes and wait until the unit is down. vLLM loses a SIGTERM that comes while it loads."""
         _systemctl("kill", "--signal=SIGKILL", self.unit)
-        _systemctl("stop", self.unit)
+        # Not a plain stop: the token requires its engine, and would be stopped with it in the middle of its start.
+        _systemctl("stop", "--job-mode=ignore-requirements", self.unit)
 
     def start_after_token(self) -> None:
         """Have systemd start it as soon as the token is up, whose hook this is: it is ordered before its engine."""

@@ -81,15 +81,14 @@ class Release:
         return ""
 
     def choose_level(self) -> int | None:
+        """None where it cannot sleep at all."""
         by_hand = record.read(f"{self.folder}/level")
         record.remove(f"{self.folder}/level")
-        if by_hand:
-            return int(by_hand)
         room_bytes = _available_bytes() - self.reserve_bytes
         # Level 1 keeps the weights in RAM; what others keep there is not available, and so it is counted.
         able = (level for level in self.levels if level > 1 or self.weights_bytes <= room_bytes)
-        level = next(able, None)
-        # Not woken to the end since it slept at that level: it has no better weights now than it had then.
+        level = int(by_hand) if by_hand else next(able, None)
+        # Where that is known, it was not woken to the end since: it has no better weights now than it had then.
         asleep = record.asleep_level(self.folder)
         return level if level is None or asleep is None else max(level, asleep)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmd.machine import read_machine
 from mmd.paths import config_file
-from tests.bench import cli, gateway, swap
+from tests.bench import cli, gateway, swap, wake
 from tests.bench.measure import Row, print_rows
 from tests.user_manager import user_manager
 
@@ -28,6 +28,7 @@ def main() -> int:
         rows += asyncio.run(swap.measure(Path(folder)))
         rows += cli.measure(Path(folder))
         rows += gateway.measure()
+        rows += asyncio.run(wake.measure(Path(folder)))
         print_rows(rows)
     return 0
 

@@ -142,6 +142,15 @@ def test_model_that_never_ran_has_nothing_to_end(verb: str, systemd: UserManager
     assert "tiny does not run" in done.stderr
 
 
+@pytest.mark.manager
+def test_sleep_at_a_level_that_the_engine_does_not_have(
+    systemd: UserManager, a_model: Path, engine_on_path: Path
+) -> None:
+    said, hint = refused(mmd("sleep", "tiny", "--level", "2"), 2)
+    assert "tiny cannot sleep at level 2: not at all" in said
+    assert "mmd sleep tiny" in hint
+
+
 def test_unknown_model_where_there_are_none() -> None:
     _, hint = refused(mmd("show", "tiny"), 3)
     assert "mmd add" in hint

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,16 +19,6 @@ SNAPSHOTS = sorted((TESTS / "machines").glob("*.json"))
 READ = "import logging; logging.basicConfig(); from mmd import machine; print(machine.to_json(machine.read_machine()))"
 
 Nvml = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="session")
-def nvml_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    assert compiler, "these tests need a C compiler: apt-get install gcc libc6-dev"
-    folder = tmp_path_factory.mktemp("nvml")
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run((compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, TESTS / "fake_nvml.c"), check=True)
-    return folder
 
 
 @pytest.fixture

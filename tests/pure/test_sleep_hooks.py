@@ -21,7 +21,6 @@ from tests.engines.running import Running, running
 from tests.fake_engine import install_fake_llama_server
 
 HOOKS = Path(hooks.__file__).parent
-TESTS = Path(__file__).parent.parent
 GIB = 1024**3
 UNIT = "mmd-model@a.service"
 _SECONDS = 30  # that nothing here should need
@@ -331,15 +330,6 @@ def test_ready_forgets_what_an_earlier_life_left(bed: Bed) -> None:
 
 
 # --- with a GPU
-
-
-@pytest.fixture(scope="session")
-def nvml_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nvml")
-    compiler = shutil.which("cc") or pytest.skip("no C compiler: apt install gcc")
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run((compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, TESTS / "fake_nvml.c"), check=True)
-    return folder
 
 
 @pytest.fixture

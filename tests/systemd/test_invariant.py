@@ -21,7 +21,7 @@ from mmd.registry.store import Registry
 from tests.systemd.world import World
 from tests.user_manager import UserManager
 
-# b loads slowly enough to be interrupted, c sleeps instead of ending, d is broken.
+# b loads slowly enough to be interrupted, c sleeps instead of ending and is interrupted in that, too, d is broken.
 MODELS = "abcd"
 # A little more than this ring's engines wait before they are restarted.
 RESTART_SECONDS = 0.4
@@ -93,7 +93,7 @@ def test_never_two_awake(systemd: UserManager, fake_llama_server: Path, history:
             Registry().remove(model)
         world.add("a")
         world.add("b", load_seconds=0.15)
-        world.add("c", can_sleep=True)
+        world.add("c", can_sleep=True, sleep_seconds=0.05, wake_seconds=0.05)
         world.add("d", exit_while_loading_seconds=0.05)
         asyncio.run(live(world, history))
         assert not world.events("overlap")

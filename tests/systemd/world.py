@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,15 @@ SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, canary=Canary.GENER
 
 
 class Sleepy(Controller):
-    """The controller, with some models whose engines can sleep: no engine of this version's table can."""
+    """The controller, with models whose launches differ in this: no engine of the fake's can sleep, nor use a GPU."""
 
-    def __init__(self, sleepers: Iterable[str] = ()) -> None:
+    def __init__(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__()
-        self._sleepers = frozenset(sleepers)
+        self._changes = changes
         self._hooks = replace(self._hooks, sleep_seconds=2, restart_seconds=0.3)
 
     def launch(self, model_id: str) -> Launch:
-        launch = super().launch(model_id)
-        return replace(launch, sleep=SLEEP) if model_id in self._sleepers else launch
+        return replace(super().launch(model_id), **self._changes.get(model_id, {}))
 
 
 class World:
@@ -39,7 +38,7 @@ class World:
         self.manager = manager
         self.folder = folder
         self.event_log = folder / "events"
-        self.sleepers: set[str] = set()
+        self.changes: dict[str, dict[str, Any]] = {}  # to the launches of models
         manager.systemctl("set-environment", f"MMD_FAKE_EVENTS={self.event_log}", f"MMD_FAKE_GPU={folder / 'gpu'}")
 
     def add(self, *names: str, **behaviour: Any) -> None:
@@ -53,17 +52,28 @@ class World:
     def behave(self, name: str, **behaviour: Any) -> None:
         """From its next start on, the engine of a model does this."""
         if behaviour.get("can_sleep"):
-            self.sleepers.add(name)
-        elif name in self.sleepers:
+            self.changes.setdefault(name, {}).setdefault("sleep", SLEEP)
+        elif "sleep" in self.changes.get(name, {}):
             behaviour["can_sleep"] = True
         (self.folder / f"{name}.gguf.fake.json").write_text(json.dumps(behaviour))
+
+    def change_launch(self, *names: str, **changes: Any) -> None:
+        """Have controllers from now on start these models so."""
+        for name in names:
+            self.changes.setdefault(name, {}).update(changes)
+
+    def add_gpu(self, nvml_folder: Path) -> None:
+        """A GPU with nothing on it, for engines and hooks; `change_launch` says who uses it."""
+        state = self.folder / "nvml"
+        state.write_text("0\n")
+        self.manager.systemctl("set-environment", f"MMD_FAKE_NVML={state}", f"LD_LIBRARY_PATH={nvml_folder}")
 
     def settings(self, text: str) -> None:
         config_file().parent.mkdir(parents=True, exist_ok=True)
         config_file().write_text(text)
 
     def controller(self) -> Controller:
-        return Sleepy(self.sleepers)
+        return Sleepy(self.changes)
 
     def events(self, *words: str) -> list[tuple[str, str]]:
         """`(event, model)` in order; all, or those of these kinds."""
