@@ -52,6 +52,10 @@ class VllmEngine(Engine):
             listener.bind((self.options.get("--host", "127.0.0.1"), int(self.options.get("--port", "8000"))))
         return listener
 
+    def load(self) -> None:
+        print(f"(EngineCore pid={os.getpid()}) INFO Initializing a V1 LLM engine", file=sys.stderr, flush=True)
+        super().load()
+
     def read_model(self) -> None:
         try:
             with open(os.path.join(self.model, "config.json"), encoding="utf-8") as file:

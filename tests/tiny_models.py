@@ -52,9 +52,9 @@ def tiny_embedding_gguf(path: Path, *, name: str = "tiny-embedding", seed: int =
     return made
 
 
-def tiny_folder(folder: Path, *, seed: int = 0, embedding: bool = False) -> Path:
+def tiny_folder(folder: Path, *, seed: int = 0, embedding: bool = False, context: int = 2048) -> Path:
     """A folder of safetensors that vLLM loads and generates from, or embeds with; 530 kB."""
-    made: Path = _folder_maker.tiny_safetensors(folder, seed=seed, embedding=embedding)
+    made: Path = _folder_maker.tiny_safetensors(folder, seed=seed, embedding=embedding, context=context)
     return made
 
 

@@ -46,12 +46,12 @@ class Running:
             time.sleep(0.002)
         raise AssertionError(f"it does not listen: {self.stderr()}")
 
-    def wait_bound(self) -> None:
-        """Until its socket is there, whether it listens or not."""
+    def wait_said(self, words: str) -> None:
+        """Until this is in its log."""
         deadline = time.monotonic() + READY_SECONDS
-        while not self.socket_path.is_socket():
+        while words not in self.stderr():
             assert time.monotonic() < deadline and self.process.poll() is None, self.stderr()
-            time.sleep(0.002)
+            time.sleep(0.01)
 
     def connect(self) -> int:
         """The error number of an attempt to connect, 0 where it succeeds."""

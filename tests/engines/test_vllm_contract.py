@@ -31,8 +31,7 @@ from tests.vllm_options import sections, spellings
 
 pytestmark = pytest.mark.timeout(200)
 QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "ignore_eos": True}
-# Takes the real one two seconds, in which something else can happen.
-LONG_QUESTION = QUESTION | {"max_tokens": 1900, "stream": True}
+CONTEXT = 131072
 # Nothing is compiled, and little memory is taken.
 SMALL = ("-O0", "--kv-cache-memory-bytes", "64M", "--max-num-seqs", "4")
 
@@ -50,7 +49,7 @@ class Vllm:
     def __init__(self, program: str, folder: Path) -> None:
         self.program = program
         self.folder = folder
-        self.model = tiny_folder(folder / "tiny")
+        self.model = tiny_folder(folder / "tiny", context=CONTEXT)
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -123,7 +122,7 @@ def test_first_answer_is_that_it_is_ready(engine: Running, keeper: Keeper) -> No
 def test_tells_version_and_context(engine: Running) -> None:
     assert engine.get("/version").json() == {"version": "0.32.0"}
     (model,) = engine.get("/v1/models").json()["data"]
-    assert (model["id"], model["max_model_len"]) == ("tiny", 2048)
+    assert (model["id"], model["max_model_len"]) == ("tiny", CONTEXT)
 
 
 def test_chat_answers_under_its_served_name(engine: Running) -> None:
@@ -174,10 +173,15 @@ def test_level_2_wakes_in_three_steps(engine: Running) -> None:
     assert not _is_sleeping(engine)
 
 
-@pytest.mark.parametrize(("mode", "reasons"), [("wait", ("length", "stop")), ("abort", ("abort",))])
-async def test_sleep_ends_a_generation_as_its_mode_says(engine: Running, mode: str, reasons: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("mode", "max_tokens", "reasons"), [("wait", 1000, ("length", "stop")), ("abort", 100_000, ("abort",))]
+)
+async def test_sleep_ends_a_generation_as_its_mode_says(
+    engine: Running, mode: str, max_tokens: int, reasons: tuple[str, ...]
+) -> None:
+    question = QUESTION | {"max_tokens": max_tokens, "stream": True}
     async with _client(engine) as client:
-        async with client.stream("POST", "/v1/chat/completions", json=LONG_QUESTION) as answer:
+        async with client.stream("POST", "/v1/chat/completions", json=question) as answer:
             lines = answer.aiter_lines()
             first = await anext(lines)
             sleep = asyncio.create_task(client.post(f"/sleep?level=1&mode={mode}"))
@@ -201,7 +205,8 @@ async def test_request_to_a_sleeping_vllm_hangs_until_it_is_awake(engine: Runnin
 
 
 async def test_sigterm_cuts_generations_short_and_ends_it_in_order(engine: Running) -> None:
-    async with _client(engine) as client, client.stream("POST", "/v1/chat/completions", json=LONG_QUESTION) as answer:
+    question = QUESTION | {"max_tokens": 100_000, "stream": True}  # a minute
+    async with _client(engine) as client, client.stream("POST", "/v1/chat/completions", json=question) as answer:
         lines = answer.aiter_lines()
         await anext(lines)
         engine.process.terminate()
@@ -230,7 +235,7 @@ def test_refuses_connections_and_loses_sigterm_while_it_loads(vllm: Vllm) -> Non
     """Why a unit that is starting is ended by another signal."""
     vllm.behave(load_seconds=100)
     with vllm.start("loading") as engine:
-        engine.wait_bound()
+        engine.wait_said("(EngineCore")  # before that a SIGTERM ends it
         assert engine.connect() == errno.ECONNREFUSED
         engine.process.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
