@@ -88,6 +88,13 @@ MODEL_SETTINGS = (
         (),
         "more arguments for its engine, at the end of the command line",
     ),
+    Setting(
+        "startup",
+        lambda value: value in ("disabled", "sleep", "active"),
+        '"disabled", "sleep" or "active"',
+        "disabled",
+        "what becomes of it when the machine comes up: loaded and put to sleep, or the default model",
+    ),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -43,16 +43,18 @@ def add(path: Path, model_id: str | None, as_json: bool) -> None:
 def list_models(as_json: bool) -> None:
     """Registered models, and where each is."""
     from mmd.control.present import models_json
+    from mmd.control.startup import startups
     from mmd.registry.store import Registry
+    from mmd.settings import read_settings
 
     models = Registry().all()
     residencies, active = wait_for(_residencies())
-    rows = models_json(models, residencies, active)
+    rows = models_json(models, residencies, active, startups(read_settings()))
     if as_json:
         print_json(rows)
     elif rows:
         table = [
-            (row["id"], row["type"], row["quant"], gib(row["vram_bytes"]), _tokens(row["context"]), row["status"])
+            (row["id"], row["type"], row["quant"], gib(row["vram_bytes"]), _tokens(row["context"]), _status(row))
             for row in rows
         ]
         print_table(("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS"), table)
@@ -90,9 +92,12 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         for name, text in unit_texts(launch).items():
             click.echo(f"# {name}\n{text}")
     elif as_json:
+        from mmd.control.startup import startup_of
+
         residencies, active = wait_for(_residencies())
         here = residencies.get(model_id, Residency.ABSENT)
-        print_json(model_json(model, here, active) | {"files": model.files, "launch": launch_json(launch)})
+        record = model_json(model, here, active, startup_of(model_id))
+        print_json(record | {"files": model.files, "launch": launch_json(launch)})
     else:
         _print_launch(launch)
 
@@ -126,6 +131,12 @@ async def _residencies() -> tuple[dict[str, Residency], str | None]:
 def _summary(model: Model) -> str:
     facts = model.facts
     return f"{facts.type} · {facts.format} {facts.quant} · {count(facts.parameters)} · {gib(facts.weights_bytes)}"
+
+
+def _status(row: dict[str, Any]) -> str:
+    """Where a model is, and what becomes of it when the machine comes up."""
+    later = {"active": ", the default", "sleep": ", sleeps at startup", "disabled": ""}
+    return f"{row['status']}{later[row['startup']]}"
 
 
 def _tokens(context: int) -> str:

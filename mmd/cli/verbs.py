@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import catalogue, running, service
+from mmd.cli import catalogue, running, service, startup
 from mmd.journal import log_to_journal
 
 
@@ -40,6 +40,9 @@ for _verb in (
     running.status,
     running.events,
     running.logs,
+    startup.default,
+    startup.startup,
+    startup.boot,
     service.install,
     service.gateway,
     service.machine,

@@ -140,6 +140,10 @@ class Controller:
         """Where each model is that has a unit; the others are absent."""
         return {model_id: residency(pair) for model_id, pair in (await read_pairs(self.manager)).items()}
 
+    async def holder(self) -> str | None:
+        """Who has the GPU, or is about to."""
+        return holder(await read_pairs(self.manager))
+
     async def activate(self, model_id: str, *, drain_seconds: float = 0.0) -> Activation:
         """Make a model resident; returns when it answers. Refuses before anybody is evicted."""
         swapper = Swapper(self.manager, self._hooks, self)

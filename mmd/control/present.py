@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mmd.control.status import Memory, Resources, Status
+from mmd.plan.boot import Startup
 from mmd.plan.fit import GIB
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Residency
@@ -28,12 +29,20 @@ def resources_json(resources: Resources) -> dict[str, Any]:
 
 
 def models_json(
-    models: Iterable[Model], residencies: Mapping[str, Residency], active: str | None
+    models: Iterable[Model],
+    residencies: Mapping[str, Residency],
+    active: str | None,
+    startups: Mapping[str, Startup],
 ) -> list[dict[str, Any]]:
-    return [model_json(model, residencies.get(model.id, Residency.ABSENT), active) for model in models]
+    return [
+        model_json(model, residencies.get(model.id, Residency.ABSENT), active, startups.get(model.id, Startup.DISABLED))
+        for model in models
+    ]
 
 
-def model_json(model: Model, here: Residency, active: str | None) -> dict[str, Any]:
+def model_json(
+    model: Model, here: Residency, active: str | None, startup: Startup = Startup.DISABLED
+) -> dict[str, Any]:
     facts = model.facts
     return {
         "id": model.id,
@@ -45,6 +54,7 @@ def model_json(model: Model, here: Residency, active: str | None) -> dict[str, A
         "vram_bytes": facts.weights_bytes,
         "context": facts.context_length,
         "status": status_word(model.id, here, active),
+        "startup": startup,
         "source": model.source,
         "path": model.path,
     }

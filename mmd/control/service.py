@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmd.paths import user_unit_dir
 from mmd.units import static
 from mmd.units.bus import Manager
+
+
+def is_installed() -> bool:
+    return (user_unit_dir() / "mmd-boot.service").exists()
 
 
 async def install(listen: str) -> tuple[Path, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmd.control.controller import Controller
 from mmd.control.present import models_json, resources_json, status_json
+from mmd.control.startup import startups
 from mmd.control.status import active_of, resources
 from mmd.errors import NoSuchModel, SwapSuperseded
 from mmd.machine import read_machine
@@ -14,6 +15,7 @@ from mmd.paths import engine_socket
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.registry.record import Model
+from mmd.settings import read_settings
 from mmd.units.watch import Pairs, Watch
 
 # How often an activation may lose the GPU to others before it is given up.
@@ -86,7 +88,8 @@ class LiveModels:
     async def models(self) -> list[dict[str, Any]]:
         pairs = self._watch.pairs
         where = {model_id: residency(pair) for model_id, pair in pairs.items()}
-        return models_json(self._models().values(), where, active_of(pairs))
+        modes = startups(read_settings())  # it may have changed: reading it anew costs a millisecond
+        return models_json(self._models().values(), where, active_of(pairs), modes)
 
     async def resources(self) -> dict[str, Any]:
         return resources_json(resources(read_machine()))

@@ -11,7 +11,8 @@ from mmd.paths import user_unit_dir
 from mmd.units.bus import JobResult, Manager
 from mmd.units.spec import command_line, quoted
 
-UNITS = ("mmd.slice", "mmd.service", "mmd.socket")
+UNITS = ("mmd.slice", "mmd.service", "mmd.socket", "mmd-boot.service")
+_ENABLED = ("mmd.socket", "mmd-boot.service")
 
 # In the files: the command that starts mmd, the address of the gateway, and where it looks for engines.
 _COMMAND = "@MMD@"
@@ -32,7 +33,8 @@ def unit_text(name: str, *, listen: str) -> str:
 
 
 async def install(manager: Manager, *, listen: str) -> tuple[Path, ...]:
-    """Write the units into the user's own unit folder, and have the gateway's socket listen now and after a login.
+    """Write the units into the user's own unit folder, have the gateway's socket listen now and after a login, and the
+    models of a boot loaded then.
 
     Over an older installation the gateway is told to end; the next connection starts the new one.
     """
@@ -47,7 +49,7 @@ async def install(manager: Manager, *, listen: str) -> tuple[Path, ...]:
             f"{folder} cannot be written: {error.strerror}", hint=f"ls -ld {folder}; df -h {folder}"
         ) from error
     await manager.reload()
-    await manager.enable(["mmd.socket"])
+    await manager.enable(_ENABLED)
     await manager.reload()
     for unit in ("mmd.socket", "mmd.service"):
         await manager.run_job(unit, manager.stop(unit))
@@ -65,9 +67,9 @@ async def remove(manager: Manager) -> tuple[Path, ...]:
     gone = tuple(file for name in UNITS if (file := user_unit_dir() / name).exists())
     if not gone:
         return ()
-    for unit in ("mmd.socket", "mmd.service"):
+    for unit in ("mmd.socket", "mmd.service", "mmd-boot.service"):
         await manager.run_job(unit, manager.stop(unit))
-    await manager.disable(["mmd.socket"])
+    await manager.disable(_ENABLED)
     for file in gone:
         file.unlink()
     await manager.reload()

@@ -19,13 +19,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "paths": set(),
     "journal": set(),
     "settings": {"errors", "paths"},
+    "settings_edit": {"errors", "paths", "settings", "registry"},
     "machine": {"errors"},
     "registry": {"errors", "paths"},
     "plan": {"errors", "machine", "registry"},
     "engines": {"errors", "paths", "plan", "registry"},
     "units": {"errors", "paths", "plan"},
     "hooks": set(),
-    "control": {"errors", "journal", "paths", "settings", "machine", "registry", "plan", "engines", "units"},
+    "control": {
+        *("errors", "journal", "paths", "settings", "settings_edit", "machine"),
+        *("registry", "plan", "engines", "units"),
+    },
     "gateway": {"errors", "paths", "settings", "machine", "registry", "plan", "units", "control"},
     "cli": {"errors", "journal", "paths", "settings", "machine", "registry", "plan", "control", "gateway"},
 }

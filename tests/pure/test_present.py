@@ -9,6 +9,7 @@ import pytest
 
 from mmd.control.present import launch_json, model_json, models_json, resources_json, status_json, status_word
 from mmd.control.status import Failed, Sleeping, Starting, Status, how_it_ended, resources
+from mmd.plan.boot import Startup
 from mmd.plan.choose import choose
 from mmd.plan.residency import Residency
 from mmd.registry.record import Format
@@ -66,6 +67,7 @@ def test_model_has_the_promised_names() -> None:
         "vram_bytes": 5 * GIB,
         "context": 40960,
         "status": "absent",
+        "startup": "disabled",
         "source": "file",
         "path": "/models/qwen3-8b.gguf",
     }
@@ -73,8 +75,11 @@ def test_model_has_the_promised_names() -> None:
 
 def test_models_are_shown_where_they_are() -> None:
     here = {"qwen3-8b": Residency.RESIDENT}
-    rows = models_json([CHAT, EMBEDDING], here, "qwen3-8b")
-    assert [(row["id"], row["status"]) for row in rows] == [("qwen3-8b", "active"), ("nomic-embed", "absent")]
+    rows = models_json([CHAT, EMBEDDING], here, "qwen3-8b", {"qwen3-8b": Startup.ACTIVE})
+    assert [(row["id"], row["status"], row["startup"]) for row in rows] == [
+        ("qwen3-8b", "active", "active"),
+        ("nomic-embed", "absent", "disabled"),
+    ]
 
 
 def test_engine_family_of_safetensors() -> None:

@@ -1,0 +1,108 @@
+"""Verbs about what is loaded when the machine comes up: default, startup, boot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.loop import wait_for
+from mmd.cli.text import say
+
+if TYPE_CHECKING:
+    from mmd.control.boot import BootReport
+
+
+@click.command()
+@parameters.some_model_id
+@click.option("--none", "no_default", is_flag=True, help="Have no default model.")
+def default(model_id: str | None, no_default: bool) -> None:
+    """The model that is active after a start of the machine: print it, or set it to ID."""
+    from mmd.control.startup import default_of, set_no_default
+    from mmd.settings import read_settings
+
+    if model_id is not None and no_default:
+        raise click.UsageError("--none goes without an ID")
+    if model_id is not None:
+        _set(model_id, "active")
+    elif no_default:
+        former = set_no_default()
+        say("No model is the default.")
+        _say_former(former)
+    elif (now := default_of(read_settings())) is not None:
+        click.echo(now)
+    else:
+        say("No model is the default. Set one: mmd default ID")
+
+
+@click.command()
+@parameters.model_id
+@click.argument("mode", type=click.Choice(["disabled", "sleep", "active"]), required=False)
+def startup(model_id: str, mode: str | None) -> None:
+    """What becomes of a model when the machine comes up: print it, or set it.
+
+    \b
+      disabled   nothing: it is loaded when it is asked for
+      sleep      it is loaded and put to sleep, so that it wakes in no time
+      active     it is the default model; the same as: mmd default ID
+    """
+    from mmd.control.startup import startup_of
+
+    if mode is None:
+        click.echo(startup_of(model_id))
+    else:
+        _set(model_id, mode)
+
+
+@click.command()
+def boot() -> None:
+    """Load what is to sleep, one after another, then the default model.
+
+    mmd-boot.service does it when the machine comes up. It takes the GPU from nobody.
+    """
+    from mmd.control.boot import boot as carry_out
+    from mmd.control.controller import Controller
+
+    async def work() -> BootReport:
+        async with Controller() as controller:
+            return await carry_out(controller)
+
+    report = wait_for(work())
+    for model_id, reason in report.skipped.items():
+        say(f"{model_id} is not loaded: {reason}")
+    for reason in report.failed.values():
+        say(reason)
+    parts = [f"{name} sleeps" for name in report.asleep] + ([f"{report.active} is active"] if report.active else [])
+    if report.yielded_to:
+        parts.append(f"{report.yielded_to} has the GPU, and keeps it")
+    if parts or not (report.skipped or report.failed):
+        say("; ".join(parts) or "Nothing is loaded at startup. To have a model then: mmd default ID")
+    if report.failed:
+        sys.exit(1)
+
+
+_MEANINGS = {
+    "disabled": "is not loaded when the machine comes up",
+    "sleep": "is loaded and put to sleep when the machine comes up",
+    "active": "is active when the machine has come up",
+}
+
+
+def _set(model_id: str, mode: str) -> None:
+    from mmd.control.service import is_installed
+    from mmd.control.startup import set_startup
+    from mmd.plan.boot import Startup
+
+    former = set_startup(model_id, Startup(mode))
+    say(f"{model_id} {_MEANINGS[mode]}.")
+    _say_former(former)
+    if mode != "disabled" and not is_installed():
+        say("That takes mmd's units: mmd install")
+
+
+def _say_former(former: Iterable[str]) -> None:
+    for model_id in former:
+        say(f"{model_id} is not loaded then any more. To have it asleep: mmd startup {model_id} sleep")

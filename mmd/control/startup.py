@@ -1,0 +1,49 @@
+"""What becomes of models when the machine comes up: kept in mmd.toml, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mmd.plan.boot import Startup, default_model
+from mmd.registry.store import Registry
+from mmd.settings import Settings, read_settings
+from mmd.settings_edit import set_for_models
+
+
+def startups(settings: Settings) -> Mapping[str, Startup]:
+    """The startup mode of every model that has a table in mmd.toml."""
+    return {model_id: Startup(settings.model(model_id)["startup"]) for model_id in settings.models}
+
+
+def startup_of(model_id: str) -> Startup:
+    """Raises NoSuchModel, and WrongUsage where mmd.toml is damaged."""
+    return Startup(read_settings().model(Registry().get(model_id).id)["startup"])
+
+
+def default_of(settings: Settings) -> str | None:
+    """The default model. Raises WrongUsage where there are two."""
+    return default_model(startups(settings))
+
+
+def set_startup(model_id: str, startup: Startup) -> tuple[str, ...]:
+    """Set a model's startup mode. Returns who is no longer the default by that.
+
+    Raises NoSuchModel, and what `set_for_models` raises.
+    """
+    Registry().get(model_id)
+    former = _former_defaults(besides=model_id) if startup is Startup.ACTIVE else ()
+    value = None if startup is Startup.DISABLED else startup.value
+    set_for_models("startup", dict.fromkeys(former) | {model_id: value})
+    return former
+
+
+def set_no_default() -> tuple[str, ...]:
+    """Have no default model. Returns who was."""
+    former = _former_defaults(besides=None)
+    set_for_models("startup", dict.fromkeys(former))
+    return former
+
+
+def _former_defaults(*, besides: str | None) -> tuple[str, ...]:
+    now = startups(read_settings())
+    return tuple(model_id for model_id, mode in now.items() if mode is Startup.ACTIVE and model_id != besides)
