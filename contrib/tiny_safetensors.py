@@ -45,9 +45,9 @@ class Shape:
         return self.width // self.heads
 
 
-def tiny_safetensors(folder: Path, *, seed: int = 0, embedding: bool = False, shape: Shape | None = None) -> Path:
+def tiny_safetensors(folder: Path, *, seed: int = 0, embedding: bool = False, context: int = 2048) -> Path:
     """Write the model into `folder`, chat or (mean-pooled, sentence-transformers) embedding."""
-    shape = shape or Shape()
+    shape = Shape(context=context)
     folder.mkdir(parents=True, exist_ok=True)
     _write_weights(folder / "model.safetensors", _tensors(shape, seed, embedding))
     records = {

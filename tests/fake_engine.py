@@ -161,6 +161,8 @@ def parse(argv: list[str]) -> dict[str, str]:
 
 
 class Engine:
+    listens_while_loading = True
+
     def __init__(self, options: dict[str, str]) -> None:
         self.options = options
         self.model = options["--model"]
@@ -178,13 +180,16 @@ class Engine:
         if once := self.behaviour.exit_at_once:
             fail(str(once.get("stderr", "")), int(str(once.get("status", 1))))
         self.on_sigterm(signal.SIG_IGN if self.behaviour.lose_sigterm_while_loading else self.die_of_sigterm)
-        listener = self.listen()
+        listener = self.bind()
         self.log("load-begin")
-        threading.Thread(target=self.api.accept, args=(listener,), daemon=True).start()
+        if self.listens_while_loading:
+            self.listen(listener)
         self.load()
         self.on_sigterm(self.begin_exit)
         self.log("ready")
         self.api.ready.set()
+        if not self.listens_while_loading:
+            self.listen(listener)
         print("main: model loaded", file=sys.stderr, flush=True)
         if not self.terminating.wait(self.behaviour.die_when_ready_seconds):
             self.die()
@@ -192,7 +197,7 @@ class Engine:
         self.api.drain()
         self.exit(0)
 
-    def listen(self) -> socket.socket:
+    def bind(self) -> socket.socket:
         host = self.options.get("--host", "127.0.0.1")
         port = int(self.options.get("--port", "8080"))
         is_unix = host.endswith(".sock")
@@ -202,8 +207,11 @@ class Engine:
         except OSError:
             print(f"start: couldn't bind HTTP server socket, hostname: {host}, port: {port}", file=sys.stderr)
             fail("llama_server: exiting due to HTTP server error")
-        listener.listen(512)
         return listener
+
+    def listen(self, listener: socket.socket) -> None:
+        listener.listen(512)
+        threading.Thread(target=self.api.accept, args=(listener,), daemon=True).start()
 
     def load(self) -> None:
         self.take_gpu()
@@ -216,6 +224,10 @@ class Engine:
         if self.behaviour.never_ready:
             pause(float("inf"))
         pause(self.behaviour.load_seconds)
+        self.read_model()
+
+    def read_model(self) -> None:
+        """Ends the engine where the file is none of its own."""
         try:
             with open(self.model, "rb") as file:
                 magic = file.read(4)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.fake_engine import Engine
 
-_TASKS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/score")
+TASKS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/score")
 _SLEEP = (
     ("POST", "/sleep"),
     ("POST", "/wake_up"),
@@ -76,7 +76,7 @@ class Api:
 
     def route(self, connection: socket.socket, method: str, target: str, body: bytes) -> bool:
         path, _, query = target.partition("?")
-        if method == "POST" and path in _TASKS:
+        if method == "POST" and path in TASKS:
             return self.serve(connection, path, body)
         if self.engine.behaviour.can_sleep and (method, path) in _SLEEP:
             return self.change_sleep(connection, path, query, body)

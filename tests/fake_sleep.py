@@ -113,6 +113,11 @@ class Sleeper:
             else:
                 self.is_frozen = True
 
+    def abort(self) -> None:
+        """Running tasks say no more."""
+        with self.change:
+            self.aborts += 1
+
     def resume(self) -> None:
         with self.change:
             self.is_paused = self.is_frozen = False

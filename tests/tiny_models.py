@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import Any
 
 
-def _load_maker() -> ModuleType:
+def _load_maker(name: str) -> ModuleType:
     # A script, not a package: it also runs on its own in the demo.
-    path = Path(__file__).parent.parent / "contrib" / "tiny_gguf.py"
-    spec = importlib.util.spec_from_file_location("tiny_gguf", path)
+    path = Path(__file__).parent.parent / "contrib" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where @dataclass looks for the module of the class it makes
@@ -24,7 +24,8 @@ def _load_maker() -> ModuleType:
     return module
 
 
-_maker = _load_maker()
+_maker = _load_maker("tiny_gguf")
+_folder_maker = _load_maker("tiny_safetensors")
 
 
 def tiny_gguf(
@@ -48,6 +49,12 @@ def tiny_embedding_gguf(path: Path, *, name: str = "tiny-embedding", seed: int =
     import gguf
 
     made: Path = _maker.tiny_gguf(path, name=name, chat=False, seed=seed, pooling=gguf.PoolingType.MEAN)
+    return made
+
+
+def tiny_folder(folder: Path, *, seed: int = 0, embedding: bool = False, context: int = 2048) -> Path:
+    """A folder of safetensors that vLLM loads and generates from, or embeds with; 530 kB."""
+    made: Path = _folder_maker.tiny_safetensors(folder, seed=seed, embedding=embedding, context=context)
     return made
 
 

@@ -20,7 +20,7 @@ from mmd.control.status import Status, read_status
 from mmd.control.swap import Activation, Swapper
 from mmd.errors import BadModelFile, WrongUsage
 from mmd.machine import Machine, read_machine
-from mmd.paths import engine_socket
+from mmd.paths import cache_dir, engine_socket
 from mmd.plan import room
 from mmd.plan.choose import Overrides, choose
 from mmd.plan.last_words import Refusal
@@ -54,6 +54,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         context=laid_down["context"],
         ready_seconds=laid_down["ready_seconds"],
         arguments=tuple(laid_down["arguments"]),
+        refused=Learned().refused(model.id),
     )
     configured = {name: place for name in ("llama-server", "vllm") if (place := settings[f"engines.{name}"])}
     return choose(
@@ -61,6 +62,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         machine,
         engines.installed(configured),
         socket=str(engine_socket(model.id)),
+        cache=str(cache_dir()),
         overrides=overrides,
         projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
     )

@@ -123,14 +123,23 @@ def active_of(pairs: Pairs) -> str | None:
 
 
 async def _sleeping(manager: Manager, model_id: str) -> Sleeping:
-    # What the kernel counts for the unit; "not set" is the largest number.
-    current = int((await manager.service(engine_unit(model_id)))["MemoryCurrent"])
-    return Sleeping(
-        model_id,
-        level=asleep_level(model_id),
-        ram_bytes=0 if current == _NOT_SET else current,
-        wake_seconds=expected_seconds("wake").get(model_id),
-    )
+    service = await manager.service(engine_unit(model_id))
+    # What the kernel counts for the unit; "not set", where it counts none, is the largest number.
+    current = int(service["MemoryCurrent"])
+    ram_bytes = _resident_bytes(int(service["MainPID"])) if current == _NOT_SET else current
+    wake_seconds = expected_seconds("wake").get(model_id)
+    return Sleeping(model_id, level=asleep_level(model_id), ram_bytes=ram_bytes, wake_seconds=wake_seconds)
+
+
+def _resident_bytes(pid: int) -> int:
+    """What a process and its descendants hold; memory that they share counts more than once."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return 0
 
 
 async def _starting(manager: Manager, model_id: str) -> Starting:

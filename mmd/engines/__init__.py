@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from mmd.engines.embedded import EMBEDDED
 from mmd.engines.engine import Engine
 from mmd.engines.llama_server import LLAMA_SERVER
+from mmd.engines.vllm import VLLM
 from mmd.errors import EngineMissing, WrongUsage
 from mmd.plan.launch import Installed
 
 __all__ = ["ENGINES", "Engine", "engine", "installed"]
 
 ENGINES: tuple[Engine, ...] = (
-    # vLLM takes its seat here (issue 3): it serves safetensors, and can sleep.
+    VLLM,
     LLAMA_SERVER,
     EMBEDDED,
 )

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mmd.engines.engine import Engine
+from mmd.engines.own import own_program
 from mmd.errors import EngineMissing
 from mmd.plan.launch import Installed
 from mmd.registry.record import Format
@@ -26,7 +27,7 @@ _SPELLINGS = re.compile(r"^-{1,2}[A-Za-z][\w-]*(?:, +-{1,2}[A-Za-z][\w-]*)*", re
 
 
 def find(configured: str | None) -> Installed | None:
-    program = shutil.which(configured or NAME)
+    program = shutil.which(configured or own_program(NAME) or NAME)
     if program is None and configured is None:
         return None
     if program is None:

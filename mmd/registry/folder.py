@@ -96,12 +96,6 @@ def pools_sentences(folder: Path) -> bool:
     return bool(marker.data) and marker.text("model_type") != "CrossEncoder"
 
 
-def has_chat_template(folder: Path) -> bool:
-    if any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
-    return bool(read_config(folder, "tokenizer_config.json").data.get("chat_template"))
-
-
 def front_matter(folder: Path, key: str) -> str:
     """A value from the model card's front matter, "" where it is not there."""
     card = folder / "README.md"

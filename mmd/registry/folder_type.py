@@ -7,10 +7,10 @@ from pathlib import Path
 from shlex import quote
 
 from mmd.errors import NotRunnable
+from mmd.registry.chat_template import has_chat_template
 from mmd.registry.folder import (
     Config,
     front_matter,
-    has_chat_template,
     pools_sentences,
     read_config,
     repository_name,

@@ -74,7 +74,12 @@ def _model(
     added: str,
     facts: list[Any],
 ) -> Model:
-    model_format, model_type, *rest = facts
+    values = dict(zip(Facts.__dataclass_fields__, facts, strict=True))
+    values |= {
+        "format": Format(values["format"]),
+        "type": ModelType(values["type"]),
+        "template_marks": tuple(values["template_marks"]),
+    }
     return Model(
         id=model_id,
         path=path,
@@ -82,5 +87,5 @@ def _model(
         projector=projector,
         source=source,
         added=added,
-        facts=Facts(Format(model_format), ModelType(model_type), *rest),
+        facts=Facts(**values),
     )

@@ -38,7 +38,12 @@ def _model_table(model: Model) -> dict[str, Any]:
         **({"projector": model.projector} if model.projector else {}),
         "source": model.source,
         "added": model.added,
-        "facts": facts | {"format": facts["format"].value, "type": facts["type"].value},
+        "facts": facts
+        | {
+            "format": facts["format"].value,
+            "type": facts["type"].value,
+            "template_marks": list(facts["template_marks"]),
+        },
     }
 
 
@@ -65,13 +70,10 @@ def _model(model_id: str, table: object) -> Model:
     if not isinstance(table, dict):
         raise UnknownText(f"{where} is not a table")
     _refuse_unknown(table, _MODEL_KEYS, where)
-    files = _value(table, "files", list, where)
-    if not all(isinstance(file, str) for file in files):
-        raise UnknownText(f"`files` in {where} is not a list of strings")
     return Model(
         id=model_id,
         path=_value(table, "path", str, where),
-        files=tuple(files),
+        files=_texts(table, "files", where),
         projector=_value(table, "projector", str, where) if "projector" in table else None,
         source=_value(table, "source", str, where),
         added=_value(table, "added", str, where),
@@ -92,6 +94,8 @@ def _facts(table: Mapping[str, Any], where: str) -> Facts:
         kv_bytes_per_token=_value(table, "kv_bytes_per_token", int, where),
         chat_template=_value(table, "chat_template", bool, where),
         name=_value(table, "name", str, where),
+        template_marks=_texts(table, "template_marks", where) if "template_marks" in table else (),
+        attention_heads=_value(table, "attention_heads", int, where) if "attention_heads" in table else 0,
     )
 
 
@@ -103,6 +107,13 @@ def _value(table: Mapping[str, Any], key: str, kind: type[T], where: str) -> T:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UnknownText(f"`{key}` in {where} is not of the type {kind.__name__}")
     return value
+
+
+def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    values = _value(table, key, list, where)
+    if not all(isinstance(value, str) for value in values):
+        raise UnknownText(f"`{key}` in {where} is not a list of strings")
+    return tuple(values)
 
 
 def _word(table: Mapping[str, Any], key: str, words: type[Format] | type[ModelType], where: str) -> str:

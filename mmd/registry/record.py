@@ -34,6 +34,9 @@ class Facts:
     kv_bytes_per_token: int  # f16 keys and values over all layers that cache each token
     chat_template: bool
     name: str  # what the file calls itself, "" where it does not
+    # Safetensors only, for vLLM; llama.cpp reads its own file. Empty in registries that older versions wrote.
+    template_marks: tuple[str, ...] = ()  # what chat_template.template_marks finds
+    attention_heads: int = 0  # 0 where the file does not say
 
 
 @dataclass(frozen=True, slots=True)

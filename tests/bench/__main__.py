@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmd.machine import read_machine
 from mmd.paths import config_file
-from tests.bench import cli, gateway, read_ahead, swap, wake
+from tests.bench import cli, gateway, read_ahead, swap, vllm, wake
 from tests.bench.measure import Row, print_rows
 from tests.user_manager import user_manager
 
@@ -29,6 +29,8 @@ def main() -> int:
         rows += cli.measure(Path(folder))
         rows += gateway.measure()
         rows += asyncio.run(wake.measure(Path(folder)))
+        if program := os.environ.get("MMD_TEST_VLLM"):
+            rows += asyncio.run(vllm.measure(Path(folder), program))
         rows += _on_disk()
         print_rows(rows)
     return 0

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-READY_SECONDS = 30
+READY_SECONDS = 100  # vLLM imports for ten seconds before it does anything, and on a busy machine for thirty
+_ANSWER_SECONDS = 30
 
 
 class Running:
@@ -24,7 +28,7 @@ class Running:
         self.http = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(socket_path)),
             base_url="http://engine",
-            timeout=READY_SECONDS,
+            timeout=_ANSWER_SECONDS,
         )
 
     def get(self, path: str) -> httpx.Response:
@@ -37,15 +41,23 @@ class Running:
         """The first answer to /health, whatever it is."""
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            if self._accepts():
+            if self.connect() == 0:
                 return self.get("/health")
             time.sleep(0.002)
         raise AssertionError(f"it does not listen: {self.stderr()}")
 
-    def _accepts(self) -> bool:
+    def wait_said(self, words: str) -> None:
+        """Until this is in its log."""
+        deadline = time.monotonic() + READY_SECONDS
+        while words not in self.stderr():
+            assert time.monotonic() < deadline and self.process.poll() is None, self.stderr()
+            time.sleep(0.01)
+
+    def connect(self) -> int:
+        """The error number of an attempt to connect, 0 where it succeeds."""
         # Not httpx: httpcore leaks its socket where a Unix socket refuses, and warnings are errors here.
         with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.socket_path)) == 0
+            return probe.connect_ex(str(self.socket_path))
 
     def wait_ready(self) -> Running:
         deadline = time.monotonic() + READY_SECONDS
@@ -87,18 +99,25 @@ class Running:
 def running(command: Sequence[str], model: Path, *more: str, alias: str = "tiny") -> Iterator[Running]:
     """The engine of `command` with `model`, on a socket beside it."""
     socket_path = model.with_suffix(".sock")
-    stderr_path = model.with_suffix(".stderr")
-    argv = (*command, "-m", str(model), "--host", str(socket_path), "--alias", alias, *more)
+    with started((*command, "-m", str(model), "--host", str(socket_path), "--alias", alias, *more), socket_path) as it:
+        yield it
+
+
+@contextmanager
+def started(argv: Sequence[str], socket_path: Path, environment: Mapping[str, str] | None = None) -> Iterator[Running]:
+    stderr_path = socket_path.with_suffix(".stderr")
     with stderr_path.open("wb") as stderr:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, env=environment, start_new_session=True
+        )
     engine = Running(process, socket_path, stderr_path)
     try:
         yield engine
     finally:
         engine.http.close()
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its children, too: vLLM's outlive it where it was killed
+        process.wait()
 
 
 def stream_events(response: httpx.Response) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ from tests.pure.planned import (
 )
 
 SOCKET = "/run/user/1000/mmd/x/api.sock"
+CACHE = "/cache"
 GOLDEN = Path(__file__).parent.parent / "golden"
 # Without these it could not serve, or not the model that was asked for; the others are only better.
 ESSENTIAL = {"-m", "--host", "--alias"}
@@ -48,7 +49,7 @@ def launch_of(
     engine: Installed = LLAMA_SERVER,
     overrides: Overrides | None = None,
 ) -> Launch:
-    return choose(wanted, on or machine(), [engine], socket=SOCKET, overrides=overrides)
+    return choose(wanted, on or machine(), [engine], socket=SOCKET, cache=CACHE, overrides=overrides)
 
 
 def as_text(launch: Launch) -> str:
@@ -149,12 +150,14 @@ def test_ready_seconds_laid_down_hold() -> None:
 
 def test_first_installed_engine_that_serves_the_format_is_taken() -> None:
     other = replace(LLAMA_SERVER, engine="vllm", formats=(Format.SAFETENSORS,))
-    chosen = choose(CHAT, machine(), [other, EMBEDDED, LLAMA_SERVER], socket=SOCKET)
+    chosen = choose(CHAT, machine(), [other, EMBEDDED, LLAMA_SERVER], socket=SOCKET, cache=CACHE)
     assert chosen.engine == "embedded"
 
 
 def test_engine_laid_down_is_taken() -> None:
-    launch = choose(CHAT, machine(), [LLAMA_SERVER, EMBEDDED], socket=SOCKET, overrides=Overrides(engine="embedded"))
+    launch = choose(
+        CHAT, machine(), [LLAMA_SERVER, EMBEDDED], socket=SOCKET, cache=CACHE, overrides=Overrides(engine="embedded")
+    )
     assert launch.argv[: len(EMBEDDED.command)] == EMBEDDED.command
     assert launch.title == "embedded 2026.10"
 
@@ -164,13 +167,13 @@ def test_engine_laid_down_is_taken() -> None:
 
 def test_no_engine_for_gguf() -> None:
     with pytest.raises(EngineMissing, match="no engine for GGUF") as caught:
-        choose(CHAT, machine(), [], socket=SOCKET)
+        choose(CHAT, machine(), [], socket=SOCKET, cache=CACHE)
     assert "mmd[embedded]" in caught.value.hint
 
 
 def test_no_engine_for_safetensors() -> None:
     with pytest.raises(EngineMissing, match="vLLM"):
-        choose(model(facts(format=Format.SAFETENSORS)), machine(), [LLAMA_SERVER, EMBEDDED], socket=SOCKET)
+        choose(model(facts(format=Format.SAFETENSORS)), machine(), [LLAMA_SERVER, EMBEDDED], socket=SOCKET, cache=CACHE)
 
 
 def test_engine_laid_down_that_is_not_here() -> None:
@@ -195,7 +198,7 @@ def test_model_that_does_not_fit_is_refused_with_both_sizes() -> None:
 
 def test_missing_engine_is_said_before_memory() -> None:
     with pytest.raises(EngineMissing):
-        choose(model(facts(weights_bytes=500 * GIB)), machine(), [], socket=SOCKET)
+        choose(model(facts(weights_bytes=500 * GIB)), machine(), [], socket=SOCKET, cache=CACHE)
 
 
 # --- what it needs, and what there is
@@ -256,8 +259,10 @@ def test_completion_model_gets_no_word_about_templates() -> None:
 
 
 def test_environment_numbers_gpus_as_nvml_does() -> None:
-    assert llama.environment(machine("rtx4070-12g")) == (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),)
-    assert llama.environment(machine("cpu-only")) == ()
+    assert llama.environment(machine("rtx4070-12g"), LLAMA_SERVER, cache=CACHE) == (
+        ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
+    )
+    assert llama.environment(machine("cpu-only"), LLAMA_SERVER, cache=CACHE) == ()
 
 
 @pytest.mark.parametrize(("weights_bytes", "seconds"), [(0, 600), (30 * GIB, 644), (200 * GIB, 4294)])

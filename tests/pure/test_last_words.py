@@ -65,7 +65,11 @@ def test_cause_in_what_vllm_says_at_length(name: str, told: str) -> None:
 
 def launch(*flags: Flag) -> Launch:
     words = tuple(word for flag in flags for word in flag.words)
-    return replace(choose(CHAT, machine(), [LLAMA_SERVER], socket="/s"), argv=("vllm", "serve", *words), flags=flags)
+    return replace(
+        choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache"),
+        argv=("vllm", "serve", *words),
+        flags=flags,
+    )
 
 
 PARSER = Flag(("--tool-call-parser", "foo"), "--tool-call-parser", "its template")

@@ -31,7 +31,18 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # What plan/ may take from the standard library: nothing that reads, waits, draws or speaks.
-PURE_MODULES = {"__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math", "re", "typing"}
+PURE_MODULES = {
+    "__future__",
+    "collections",
+    "dataclasses",
+    "enum",
+    "functools",
+    "itertools",
+    "json",
+    "math",
+    "re",
+    "typing",
+}
 # Of the layers below, plan/ may see the records, not what reads them.
 PURE_INTERNALS = {"mmd.errors", "mmd.machine", "mmd.registry.record"}
 

@@ -102,7 +102,7 @@ def test_status_words_are_all_tried() -> None:
 
 
 def test_launch_shows_command_and_reasons() -> None:
-    launch = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s")
+    launch = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache")
     shown = json.loads(json.dumps(launch_json(launch)))
     assert shown["argv"] == list(launch.argv)
     assert shown["environment"] == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,6 +152,19 @@ def test_ready_gives_up_on_an_engine_that_is_silent(socket_path: Path) -> None:
 def test_ready_leaves_it_to_systemd_when_the_engine_is_gone(socket_path: Path) -> None:
     """How the engine ended decides. A hook that failed would make a failure of an engine that was told to stop."""
     assert ready(socket_path, 20, engine_pid=ended_pid()).returncode == 0
+
+
+def test_ready_that_is_told_to_stop_ends_an_engine_that_loses_its_sigterm(socket_path: Path) -> None:
+    """vLLM does, while it loads; systemd counts the end by SIGHUP as a clean one."""
+    deaf = subprocess.Popen(["/bin/sh", "-c", "trap '' TERM; while :; do /bin/sleep 60; done"], start_new_session=True)
+    with scripted(socket_path, LOADING) as server:
+        hook = subprocess.Popen(ready_command(socket_path, 60), env={"MAINPID": str(deaf.pid)})
+        while not server.asked and hook.poll() is None:  # until it has asked, it may not listen to signals yet
+            time.sleep(0.002)
+        hook.terminate()
+        assert hook.wait(_SECONDS) == 0
+    assert deaf.wait(_SECONDS) == -signal.SIGHUP
+    os.killpg(deaf.pid, signal.SIGKILL)  # its own child
 
 
 # --- what a start costs

@@ -30,6 +30,7 @@ def gpu(world: World, nvml_folder: Path) -> Iterator[World]:
     world.add_gpu(nvml_folder)
     world.change_launch("a", "b", uses_gpu=True)
     yield world
+    world.manager.systemctl("stop", "mmd-*")  # with the driver still there for the hooks
     world.manager.systemctl("unset-environment", "MMD_FAKE_NVML", "LD_LIBRARY_PATH")
 
 

@@ -1,0 +1,239 @@
+"""The command line of vLLM, one decision and one reason a flag: only what the installed version is known to take.
+
+Facts: vLLM 0.32, and what 0.10 to 0.33 took (tried, or read in their source).
+"""
+
+from __future__ import annotations
+
+import json
+
+from mmd.errors import EngineMissing
+from mmd.machine import Machine
+from mmd.plan.launch import Canary, Flag, Installed, Sleep
+from mmd.plan.vllm_arguments import translated
+from mmd.plan.vllm_memory import GENERATES, MOST_UTILIZATION, memory_flags, ram_reserve_bytes
+from mmd.plan.vllm_parsers import reasoning_parser, tool_parser
+from mmd.registry.record import Facts, Model, ModelType
+
+_NO_BITSANDBYTES_SINCE = (0, 28)
+
+# Rerankers published as generators, and what makes vLLM take the score from the words that they would answer with.
+_RERANKERS = {
+    "Qwen3ForCausalLM": {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "classifier_from_token": ["no", "yes"],
+        "is_original_qwen3_reranker": True,
+    },
+    "Qwen3VLForConditionalGeneration": {
+        "architectures": ["Qwen3VLForSequenceClassification"],
+        "classifier_from_token": ["no", "yes"],
+        "is_original_qwen3_reranker": True,
+    },
+    "GemmaForCausalLM": {
+        "architectures": ["GemmaForSequenceClassification"],
+        "classifier_from_token": ["Yes"],
+        "method": "no_post_processing",
+    },
+    "Qwen2ForCausalLM": {
+        "architectures": ["Qwen2ForSequenceClassification"],
+        "classifier_from_token": ["0", "1"],
+        "method": "from_2_way_softmax",
+    },
+}
+
+
+def flags(
+    model: Model,
+    machine: Machine,
+    engine: Installed,
+    *,
+    socket: str,
+    context: int | None,
+    arguments: tuple[str, ...],
+) -> tuple[Flag, ...]:
+    """Every decision in the order of the command line; those left to the engine, or left out, come last.
+
+    Raises EngineMissing where this vLLM cannot serve the model, or not on this machine.
+    """
+    _require_able(model, machine, engine)
+    decided = (
+        *_runner(model.facts),
+        *memory_flags(model.facts, machine, context=context, on_gpu=on_gpu(machine, engine)),
+        *_sleep_flags(machine, engine),
+        *_vision(model.facts),
+        *_parsers(model.facts, engine),
+        Flag(("--disable-uvicorn-access-log",), "--disable-uvicorn-access-log", "the journal is for what matters"),
+        Flag(("--disable-fastapi-docs",), "--disable-fastapi-docs", "the gateway is the only way in"),
+    )
+    return (
+        Flag((model.path,), "model", "the model", kept=True),
+        Flag(("--served-model-name", model.id), "--served-model-name", "the name under which it answers", kept=True),
+        Flag(("--uds", socket), "--uds", "a Unix socket in a folder of yours: nobody else can reach it", kept=True),
+        *(flag if _takes(engine, flag) else _unknown_to(engine, flag) for flag in decided),
+        *translated(arguments, engine),
+        *_left_to_the_engine(model.facts, machine, engine),
+    )
+
+
+def environment(machine: Machine, engine: Installed, *, cache: str) -> tuple[tuple[str, str], ...]:
+    """`cache` is a folder that all models of this version share: vLLM keys what it compiles by model and settings."""
+    return (
+        *((("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if on_gpu(machine, engine) else ()),
+        ("VLLM_CACHE_ROOT", f"{cache}/vllm/{engine.version}"),
+        # Sleeps and wakes by HTTP, which only the hooks can reach: the socket is in a folder of the user's.
+        *((("VLLM_SERVER_DEV_MODE", "1"),) if engine.can_sleep else ()),
+        # The memory that a first start has measured is taken over by the next under the same settings.
+        ("VLLM_ENABLE_STARTUP_PLAN", "1"),
+        ("VLLM_NO_USAGE_STATS", "1"),
+        ("HF_HUB_OFFLINE", "1"),
+        ("NO_COLOR", "1"),
+    )
+
+
+def budget_bytes(machine: Machine, engine: Installed) -> int:
+    """What models may take: unlike llama.cpp it puts nothing into RAM that a GPU cannot hold."""
+    if on_gpu(machine, engine):
+        return int(sum(gpu.total_bytes for gpu in machine.gpus) * MOST_UTILIZATION)
+    return machine.ram_total_bytes - ram_reserve_bytes(machine)
+
+
+def on_gpu(machine: Machine, engine: Installed) -> bool:
+    return bool(machine.gpus) and engine.platform != "cpu"
+
+
+def ready_seconds(model: Model) -> int:
+    """Eleven minutes, for vLLM itself gives its engine ten; or what a disk of 50 MB/s needs for the weights."""
+    return max(660, model.facts.weights_bytes // 50_000_000)
+
+
+def sleep(model: Model, machine: Machine, engine: Installed) -> Sleep | None:
+    """None where it has to be stopped instead."""
+    if not engine.can_sleep:
+        return None
+    reserve_bytes = ram_reserve_bytes(machine)
+    if not on_gpu(machine, engine):
+        # The requests pause it, and its weights stay in the RAM where they are.
+        return Sleep((1,), 0, reserve_bytes, _canary(model.facts))
+    if "--enable-sleep-mode" not in engine.flags:
+        return None
+    return Sleep((1, 2), model.facts.weights_bytes, reserve_bytes, _canary(model.facts))
+
+
+def _canary(facts: Facts) -> Canary:
+    match facts.type:
+        case ModelType.EMBEDDING:
+            return Canary.EMBED
+        case ModelType.RERANKER:
+            return Canary.SCORE
+        case ModelType.CLASSIFIER:
+            return Canary.CLASSIFY
+        case _:
+            return Canary.GENERATE
+
+
+def _require_able(model: Model, machine: Machine, engine: Installed) -> None:
+    if not machine.gpus and engine.platform == "cuda":
+        raise EngineMissing(
+            f"{engine.command[0]} is a build for NVIDIA GPUs, and there is none that NVIDIA's driver knows",
+            hint="mmd engine install vllm   # the build for this machine's CPU; or see: nvidia-smi",
+        )
+    if "bitsandbytes" in model.facts.quant.lower() and _release(engine) >= _NO_BITSANDBYTES_SINCE:
+        raise EngineMissing(
+            f"{model.id} is quantised with bitsandbytes, which vLLM {engine.version} has dropped (0.27 had it)",
+            hint="mmd engine install vllm --version 0.27.1   # or take an AWQ, GPTQ or FP8 quantisation of it",
+        )
+
+
+def _runner(facts: Facts) -> tuple[Flag, ...]:
+    if facts.type in GENERATES:
+        return ()
+    pooling = Flag(("--runner", "pooling"), "--runner", f"it is for {facts.type}, and generates nothing", kept=True)
+    overrides = _RERANKERS.get(facts.architecture) if facts.type is ModelType.RERANKER else None
+    if overrides is None:
+        return (pooling,)
+    as_scores = Flag(
+        ("--hf-overrides", json.dumps(overrides, separators=(",", ":"))),
+        "--hf-overrides",
+        "it was published as a generator: its score is taken from the words it would answer with",
+        kept=True,
+    )
+    return pooling, as_scores
+
+
+def _sleep_flags(machine: Machine, engine: Installed) -> tuple[Flag, ...]:
+    reason = "so that it can give the GPU away and keep its process"
+    if not on_gpu(machine, engine):
+        return (Flag((), "--enable-sleep-mode", "left out: a CPU build refuses it; asleep, the weights stay in RAM"),)
+    if not engine.can_sleep:
+        why = f"left out: asleep, {engine.version} keeps its memory or crashes (0.17 does not); it is stopped instead"
+        return (Flag((), "--enable-sleep-mode", why),)
+    return (Flag(("--enable-sleep-mode",), "--enable-sleep-mode", reason, kept=True),)
+
+
+def _vision(facts: Facts) -> tuple[Flag, ...]:
+    if facts.type is not ModelType.VISION:
+        return ()
+    limits = json.dumps({"image": 4, "video": 0, "audio": 0}, separators=(",", ":"))
+    return (
+        Flag(
+            ("--limit-mm-per-prompt", limits),
+            "--limit-mm-per-prompt",
+            "four images a prompt: vLLM reserves VRAM for all that are allowed, 999 of each kind by default",
+        ),
+        Flag(
+            ("--mm-processor-cache-gb", "1"),
+            "--mm-processor-cache-gb",
+            "GiB of RAM for prepared images, instead of 4",
+        ),
+    )
+
+
+def _parsers(facts: Facts, engine: Installed) -> tuple[Flag, ...]:
+    if facts.type not in (ModelType.CHAT, ModelType.VISION):
+        return ()
+    tool, reasoning = tool_parser(facts, engine), reasoning_parser(facts, engine)
+    uncertain = "left out: its chat template does not tell for certain which one"
+    return (
+        Flag(
+            ("--enable-auto-tool-choice", "--tool-call-parser", tool) if tool else (),
+            "--tool-call-parser",
+            "its chat template writes tool calls so" if tool else uncertain,
+        ),
+        Flag(
+            ("--reasoning-parser", reasoning) if reasoning else (),
+            "--reasoning-parser",
+            "its chat template has it think aloud" if reasoning else f"{uncertain}, and a wrong one empties replies",
+        ),
+    )
+
+
+def _takes(engine: Installed, flag: Flag) -> bool:
+    return all(word in engine.flags for word in flag.words if word.startswith("--"))
+
+
+def _unknown_to(engine: Installed, flag: Flag) -> Flag:
+    return Flag((), flag.subject, f"left out: vLLM {engine.version} does not know it ({flag.reason})")
+
+
+def _release(engine: Installed) -> tuple[int, ...]:
+    return tuple(int(part) for part in engine.version.split(".") if part.isdecimal())
+
+
+def _left_to_the_engine(facts: Facts, machine: Machine, engine: Installed) -> tuple[Flag, ...]:
+    left = [
+        Flag(
+            (),
+            "--quantization",
+            f"left to the engine: the model says {facts.quant}; naming it can force slow kernels",
+        ),
+        Flag((), "--dtype", "left to the engine: as the weights are"),
+        Flag((), "--trust-remote-code", "left out: it would run code from the model's folder; ask for it in mmd.toml"),
+    ]
+    if facts.type in GENERATES:
+        left += [
+            Flag((), "--async-scheduling", "left to the engine: on since 0.14; what --num-scheduler-steps was for"),
+            Flag((), "--enable-chunked-prefill", "left to the engine: on, and prefix caching too"),
+        ]
+    if on_gpu(machine, engine):
+        left.append(Flag((), "--attention-backend", "left to the engine: the best that this GPU has"))
+    return tuple(left)

@@ -1,0 +1,145 @@
+"""vLLM's memory: its share of the GPU, the context that this gives, and what it may take of the RAM."""
+
+from __future__ import annotations
+
+from mmd.machine import Gpu, Machine
+from mmd.plan.fit import GIB, LEAST_CONTEXT_TOKENS
+from mmd.plan.launch import Flag
+from mmd.registry.record import Facts, ModelType
+
+_MIB = 1024**2
+
+# vLLM refuses to start where less is free than its share, so some of what is free is left: more where a desktop lives.
+_HEADROOM_BYTES = 2 * GIB // 5
+_DESKTOP_HEADROOM_BYTES = GIB
+_DESKTOPS = ("Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "Hyprland", "weston", "plasmashell")
+MOST_UTILIZATION = 0.92  # the engine's own default since 0.20
+# Its start-up plan is used again only under the same share, so a few MiB more or less must not change it.
+_UTILIZATION_STEPS = 50
+
+# One person's requests. The default of 256 costs about 1.2 GiB of VRAM with a large vocabulary, and more graphs.
+_SEQUENCES = 16
+_MANY_SEQUENCES = 32
+_LARGE_GPU_BYTES = 24 * GIB
+_MOST_CPU_CACHE_BYTES = 4 * GIB
+_LEAST_CPU_CACHE_BYTES = 64 * _MIB
+# Below this a conversation is cut short, and half as many bits for each key and value are the lesser loss.
+_SHORT_CONTEXT_TOKENS = 8192
+_BESIDE_WEIGHTS_BYTES = 3 * GIB // 2  # activations, graphs and libraries
+
+_LEAST_OFFLOAD_GIB = 4
+_MOST_OFFLOAD_GIB = 8
+
+GENERATES = (ModelType.CHAT, ModelType.VISION, ModelType.COMPLETION)
+
+
+def ram_reserve_bytes(machine: Machine) -> int:
+    """What models leave to the rest of the machine."""
+    return max(2 * GIB, machine.ram_total_bytes // 10)
+
+
+def memory_flags(facts: Facts, machine: Machine, *, context: int | None, on_gpu: bool) -> tuple[Flag, ...]:
+    """How much of which memory it takes; `machine` as it will be when whoever has the GPU has given it back."""
+    length = (
+        Flag(("--max-model-len", "auto"), "--max-model-len", f"as much of its {facts.context_length} tokens as fits")
+        if context is None
+        else Flag(("--max-model-len", str(context)), "--max-model-len", "laid down in mmd.toml", kept=True)
+    )
+    if not on_gpu:
+        return (_cpu_cache(facts, machine), length, *_sequences(facts, _SEQUENCES))
+    gpus = _gpus_for(facts, machine)
+    used = _utilization(gpus)
+    utilization = Flag(
+        ("--gpu-memory-utilization", f"{used:.2f}"),
+        "--gpu-memory-utilization",
+        "the share that is free now; vLLM does not start where less is free",
+        measured=True,
+        kept=True,
+    )
+    is_large = min(gpu.total_bytes for gpu in gpus) > _LARGE_GPU_BYTES
+    return (
+        utilization,
+        length,
+        *_sequences(facts, _MANY_SEQUENCES if is_large else _SEQUENCES),
+        *_small_cache(facts, gpus, used),
+        *_several_gpus(gpus),
+        *_offload(facts, machine),
+    )
+
+
+def _utilization(gpus: tuple[Gpu, ...]) -> float:
+    """In steps of 0.02, rounded down, of the fullest GPU."""
+    return max(0.0, min(MOST_UTILIZATION, *(_steps(gpu) / _UTILIZATION_STEPS for gpu in gpus)))
+
+
+def _steps(gpu: Gpu) -> int:
+    has_desktop = any(process.name in _DESKTOPS for process in gpu.processes)
+    headroom_bytes = _DESKTOP_HEADROOM_BYTES if has_desktop else _HEADROOM_BYTES
+    return (gpu.free_bytes - headroom_bytes) * _UTILIZATION_STEPS // gpu.total_bytes
+
+
+def _sequences(facts: Facts, count: int) -> tuple[Flag, ...]:
+    if facts.type not in GENERATES:
+        return ()
+    reason = "requests at a time: one person's; more cost VRAM and start-up time"
+    return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason),)
+
+
+def _cpu_cache(facts: Facts, machine: Machine) -> Flag:
+    """Without it vLLM takes nine tenths of the RAM."""
+    most = _SEQUENCES * facts.context_length * facts.kv_bytes_per_token
+    room = min(_MOST_CPU_CACHE_BYTES, machine.ram_total_bytes // 8)
+    size_bytes = max(_LEAST_CPU_CACHE_BYTES, min(most or room, room))
+    return Flag(
+        ("--kv-cache-memory-bytes", f"{size_bytes // _MIB}M"),
+        "--kv-cache-memory-bytes",
+        "an eighth of the RAM, or what its sequences can fill: vLLM would take nearly all of it",
+        kept=True,
+    )
+
+
+def _small_cache(facts: Facts, gpus: tuple[Gpu, ...], used: float) -> tuple[Flag, ...]:
+    if not facts.kv_bytes_per_token:
+        return ()
+    room = int(sum(gpu.total_bytes for gpu in gpus) * used) - facts.weights_bytes - _BESIDE_WEIGHTS_BYTES * len(gpus)
+    tokens = max(0, room) // facts.kv_bytes_per_token
+    wanted = min(facts.context_length or _SHORT_CONTEXT_TOKENS, _SHORT_CONTEXT_TOKENS)
+    if tokens >= wanted:
+        return ()
+    reason = f"only about {tokens} tokens would fit otherwise: half the bits for keys and values, twice the context"
+    return (Flag(("--kv-cache-dtype", "fp8"), "--kv-cache-dtype", reason, measured=True),)
+
+
+def _gpus_for(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
+    """The first GPU where the model fits on it; else as many, by powers of two, as its attention heads divide among."""
+    needs_bytes = facts.weights_bytes + _BESIDE_WEIGHTS_BYTES + LEAST_CONTEXT_TOKENS * facts.kv_bytes_per_token
+    count = 1
+    while needs_bytes > sum(gpu.total_bytes for gpu in machine.gpus[:count]) * MOST_UTILIZATION:
+        more = count * 2
+        if more > len(machine.gpus) or facts.attention_heads % more or not facts.attention_heads:
+            break
+        count = more
+    return machine.gpus[:count]
+
+
+def _several_gpus(gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
+    if len(gpus) == 1:
+        return ()
+    count = str(len(gpus))
+    return (Flag(("--tensor-parallel-size", count), "--tensor-parallel-size", "one GPU cannot hold it", kept=True),)
+
+
+def _offload(facts: Facts, machine: Machine) -> tuple[Flag, ...]:
+    """Keys and values that the GPU has no room for, in RAM. It is taken at once and stays taken while the model sleeps,
+    so what level 1 needs of the RAM comes first.
+    """
+    if facts.type not in GENERATES or not facts.kv_bytes_per_token:
+        return ()
+    left_gib = (machine.ram_available_bytes - facts.weights_bytes - ram_reserve_bytes(machine)) // GIB
+    # It lives in /dev/shm, which has half of the RAM for everybody.
+    size_gib = min(left_gib // 2, machine.ram_total_bytes // 4 // GIB, _MOST_OFFLOAD_GIB)
+    if size_gib < _LEAST_OFFLOAD_GIB:
+        return ()
+    reason = "GiB of RAM for conversations that the GPU has no room for: half of what is left beside the weights"
+    words = ("--kv-offloading-size", str(size_gib), "--kv-offloading-backend", "native")
+    return (Flag(words, "--kv-offloading-size", reason, measured=True),)

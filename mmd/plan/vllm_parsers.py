@@ -1,0 +1,96 @@
+"""Which of vLLM's parsers read a model's tool calls and its thinking: by the marks in its own chat template.
+
+Left out wherever it is not certain. A wrong reasoning parser empties replies: most take plain text for thinking.
+Sources: vLLM's recipes for 154 models, and its parsers' own code (0.32).
+"""
+
+from __future__ import annotations
+
+from mmd.plan.launch import Installed
+from mmd.registry.record import Facts
+
+# The first mark that a template has decides, but for the families below.
+_TOOLS = (
+    ("<function=", "qwen3_coder"),
+    ("[TOOL_CALLS]", "mistral"),
+    ("<|python_start|>", "llama4_pythonic"),
+    ("<|python_tag|>", "llama3_json"),
+    ("<minimax:tool_call>", "minimax_m2"),
+    ("<|tool_calls_section_begin|>", "kimi_k2"),
+    ("<｜tool▁calls▁begin｜>", "deepseek_v3"),
+    ("<seed:tool_call>", "seed_oss"),
+    ("<|tool_call_start|>", "lfm2"),
+    ("<start_function_call>", "functiongemma"),
+    ("<|tool_call>", "gemma4"),
+    ("<longcat_tool_call>", "longcat"),
+    ("<function_calls>", "olmo3"),
+    ("<|tools_prefix|>", "apertus"),
+    ("<arg_key>", "glm45"),
+    ("<tool_call>", "hermes"),
+    ("response_template", "hf"),
+)
+
+# By architecture, where a family writes like another or its mark says too little.
+_GPT_OSS = "GptOss"
+_TOOLS_BY_FAMILY = (
+    (_GPT_OSS, "<|channel|>", "openai"),
+    ("DeepseekV4", "｜DSML｜", "deepseek_v4"),
+    ("DeepseekV3", "｜DSML｜", "deepseek_v32"),
+    ("GraniteMoeHybrid", "<tool_call>", "granite4"),
+    ("Granite", "<|tool_call|>", "granite"),
+)
+
+# Those of the families whose parsers are known to leave a plain answer alone, or whose template says that they think.
+_REASONING_BY_FAMILY = (
+    ("DeepseekV3", "deepseek_v3"),
+    ("Glm4Moe", "glm45"),
+    ("Kimi", "kimi_k2"),
+    ("MiniMaxM2", "minimax_m2"),
+    ("NemotronH", "nemotron_v3"),
+    ("SeedOss", "seed_oss"),
+    ("Qwen3", "qwen3"),
+    ("Lfm2", "qwen3"),
+)
+
+
+def tool_parser(facts: Facts, engine: Installed) -> str | None:
+    """A name that `--tool-call-parser` of this engine takes; None where the template tells none for certain."""
+    marks = facts.template_marks
+    for family, mark, parser in _TOOLS_BY_FAMILY:
+        if facts.architecture.startswith(family) and mark in marks:
+            return parser if parser in engine.tool_parsers else None
+    for mark, parser in _TOOLS:
+        if mark in marks:
+            chosen = _deepseek(marks) if parser == "deepseek_v3" else parser
+            return chosen if chosen in engine.tool_parsers else None
+    return None
+
+
+def reasoning_parser(facts: Facts, engine: Installed) -> str | None:
+    """A name that `--reasoning-parser` of this engine takes; None where it may not think aloud."""
+    parser = _reasoning_parser(facts)
+    return parser if parser in engine.reasoning_parsers else None
+
+
+def _deepseek(marks: tuple[str, ...]) -> str:
+    """V3 and R1 fence the arguments of a call as JSON; V3.1 does not."""
+    return "deepseek_v3" if "```json" in marks else "deepseek_v31"
+
+
+def _reasoning_parser(facts: Facts) -> str | None:
+    marks = facts.template_marks
+    if facts.architecture.startswith(_GPT_OSS) and "<|channel|>" in marks:
+        return "openai_gptoss"
+    if "[THINK]" in marks:
+        return "mistral"
+    if "response_template" in marks:
+        return "hf"
+    always = "generation prompt: <think>" in marks
+    may = "<think>" in marks and "enable_thinking" in marks
+    if not (always or may):
+        return None
+    for family, parser in _REASONING_BY_FAMILY:
+        if facts.architecture.startswith(family):
+            return parser
+    # R1's distillations and QwQ: somebody else's architecture, and a prompt that has them think.
+    return "deepseek_r1" if always else None
