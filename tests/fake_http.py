@@ -123,6 +123,8 @@ class Api:
             return send_error(connection, 400, "parse error", "invalid_request_error")
         began = self.engine.sleeper.begin()  # as with vLLM, a request to a sleeping engine hangs
         try:
+            if has_left(connection):
+                return False  # nor is it worked on then
             return self.work(connection, task, asked, began)
         finally:
             self.engine.sleeper.end()
@@ -224,6 +226,14 @@ class Api:
         score = 0.75 if self.engine.sleeper.has_weights else 0.1
         data = [{"index": 0, "object": "score", "score": score}]
         return send_json(connection, {"object": "list", "model": self.engine.alias, "data": data})
+
+
+def has_left(connection: socket.socket) -> bool:
+    """Whether the client has closed its side."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
 
 
 def hang() -> None:

@@ -152,6 +152,7 @@ class MemoryModels:
     held: dict[str, asyncio.Event] = field(default_factory=dict)  # activation of a model waits for its event
     failing: dict[str, Exception] = field(default_factory=dict)
     restarts: bool = False  # activation starts an engine that has died
+    drain_seconds: float = 0.0  # of the last activation
     asleep: set[str] = field(default_factory=set)
     making_room: set[str] = field(default_factory=set)  # whose engines end because of a swap
     listeners: list[Callable[[], None]] = field(default_factory=list)
@@ -184,7 +185,8 @@ class MemoryModels:
         for listener in self.listeners:
             listener()
 
-    async def activate(self, model_id: str) -> None:
+    async def activate(self, model_id: str, *, drain_seconds: float) -> None:
+        self.drain_seconds = drain_seconds
         self.log.append(f"activate {model_id}")
         if model_id in self.held:
             await self.held[model_id].wait()

@@ -58,13 +58,13 @@ class LiveModels:
         await self._watch.refresh()
         return made_room(model_id, self._watch.pairs)
 
-    async def activate(self, model_id: str) -> None:
+    async def activate(self, model_id: str, *, drain_seconds: float) -> None:
         """A swap that somebody else has begun goes first: cut short by a request, it would be begun in vain."""
         for left in reversed(range(_MOST_SUPERSEDED)):
             await self._watch.refresh()
             await self._watch.until(lambda pairs: not another_starts(model_id, pairs))
             try:
-                await self._controller.activate(model_id)
+                await self._controller.activate(model_id, drain_seconds=drain_seconds)
             except SwapSuperseded:
                 await self._watch.refresh()
                 # By nobody, if it was stopped: then that is what the user wants.

@@ -35,8 +35,10 @@ class Models(Protocol):
         """Whether an engine that has just ended had to make room for another; else it died or was stopped by hand."""
         ...
 
-    async def activate(self, model_id: str) -> None:
-        """Returns when the model answers; raises EngineFailed, DoesNotFit, SwapSuperseded and other MmdErrors."""
+    async def activate(self, model_id: str, *, drain_seconds: float) -> None:
+        """Returns when the model answers; raises EngineFailed, DoesNotFit, SwapSuperseded and other MmdErrors.
+        `drain_seconds` is how long running answers have held it up, for the record.
+        """
         ...
 
     async def sleep(self, model_id: str | None) -> None: ...

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from time import monotonic
 
 from mmd.errors import EngineFailed
 from mmd.gateway.models import Models
@@ -104,10 +105,11 @@ class Switchboard:
         address = self._models.address(turn.model_id)
         if address is not None and not turn.anew:
             return address
+        began = monotonic()
         await self._drain(turn)
         if not turn.waiters:
             return None
-        await self._models.activate(turn.model_id)
+        await self._models.activate(turn.model_id, drain_seconds=monotonic() - began)
         address = self._models.address(turn.model_id)
         if address is None:
             message = f"{turn.model_id} became ready and was gone at once"

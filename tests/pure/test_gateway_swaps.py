@@ -76,6 +76,7 @@ async def test_swap_does_not_wait_longer_than_the_deadline() -> None:
         await running.peer("a").has_been_asked(1)
         _, other = await _ask(running, "b")
         assert (await other).json()["peer"] == "b"
+        assert running.models.drain_seconds >= 0.05
         client.leave()
         await asyncio.gather(slow, return_exceptions=True)
 

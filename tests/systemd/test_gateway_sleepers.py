@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
 
 from mmd.errors import SwapSuperseded
 from mmd.gateway.gateway import Gateway
-from mmd.gateway.limits import Limits
 from mmd.gateway.live import LiveModels
 from mmd.units.watch import Watch
+from tests.gateway_peer import until
 from tests.systemd.world import World
 
 SWAPS = 10
@@ -22,21 +23,55 @@ PATIENCE_SECONDS = 20.0  # for one answer, which may have to wait for two swaps
 
 
 @asynccontextmanager
-async def gateway(world: World, limits: Limits | None = None) -> AsyncIterator[str]:
-    """In this process, because only a test's own controller has engines that sleep; its address."""
+async def gateway(world: World) -> AsyncIterator[tuple[Gateway, Watch, str]]:
+    """In this process, because only a test's own controller has engines that sleep. Its view stands still until the
+    watch runs. The third is its address.
+    """
     async with world.controller() as controller:
         watch = Watch(controller.manager)
         await watch.refresh()
-        watching = asyncio.create_task(watch.run())
-        front = Gateway(LiveModels(controller, watch), limits)
-        server = await asyncio.get_running_loop().create_server(front.front, "127.0.0.1", 0)
+        inside = Gateway(LiveModels(controller, watch))
+        server = await asyncio.get_running_loop().create_server(inside.front, "127.0.0.1", 0)
         try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            yield inside, watch, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         finally:
             server.close()
-            await front.drain(PATIENCE_SECONDS)
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            await inside.drain(PATIENCE_SECONDS)
+
+
+@asynccontextmanager
+async def running(watch: Watch) -> AsyncIterator[None]:
+    task = asyncio.create_task(watch.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def question(*, stream: bool) -> dict[str, Any]:
+    return {"model": "a", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_request_that_reaches_a_sleeping_engine_is_answered(world: World, stream: bool) -> None:
+    """The signals of a swap come late: the engine took the request, and would have kept it until somebody woke it."""
+    world.add("a", "b", can_sleep=True)
+    async with world.controller() as outside:
+        await outside.activate("a")
+        async with (
+            gateway(world) as (inside, watch, address),
+            httpx.AsyncClient(base_url=address, timeout=PATIENCE_SECONDS) as client,
+        ):
+            await outside.activate("b")
+            asking = asyncio.create_task(client.post("/v1/chat/completions", json=question(stream=stream)))
+            await until(lambda: bool(inside._asked))
+            async with running(watch):
+                answer = await asking
+    assert (answer.status_code, "a-0" in answer.text) == (200, True)
+    log = [event for event, model in world.events("sleep", "wake", "request") if model == "a"]
+    # The wake's canary, and ours once: the engine dropped what was taken back.
+    assert log[log.index("sleep") :] == ["sleep", "wake", "request", "request"]
 
 
 @dataclass
@@ -50,11 +85,7 @@ class Clients:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def ask(self, number: int) -> None:
-        body = {
-            "model": "a",
-            "messages": [{"role": "user", "content": "hello"}],
-            "stream": self.streams and number % 2 == 1,
-        }
+        body = question(stream=self.streams and number % 2 == 1)
         async with httpx.AsyncClient(base_url=self.address, timeout=PATIENCE_SECONDS) as client:
             while not self.stop:
                 answer = await client.post("/v1/chat/completions", json=body)
@@ -77,10 +108,10 @@ class Clients:
 @pytest.mark.parametrize("a_sleeps", [True, False])
 @pytest.mark.parametrize("b_sleeps", [True, False])
 async def test_swaps_from_outside_lose_no_request(world: World, a_sleeps: bool, b_sleeps: bool) -> None:
-    """They used to hang in the sleeping engine until somebody woke it, or to end in a 502."""
+    """Those that came too late for an engine that cannot sleep used to end in a 502."""
     world.add("a", can_sleep=a_sleeps, chunk_seconds=0.002)
     world.add("b", can_sleep=b_sleeps)
-    async with gateway(world) as address, world.controller() as outside:
+    async with gateway(world) as (_, watch, address), running(watch), world.controller() as outside:
         # llama-server cuts its streams short when it is stopped.
         clients = Clients(address, [0] * 6, streams=a_sleeps)
         async with asyncio.timeout(120), asyncio.TaskGroup() as asking:
@@ -101,7 +132,11 @@ async def test_swaps_from_outside_lose_no_request(world: World, a_sleeps: bool, 
 
 async def test_sleep_by_hand_leaves_no_request_hanging(world: World) -> None:
     world.add("a", can_sleep=True, chunk_seconds=0.002)
-    async with gateway(world) as address, httpx.AsyncClient(base_url=address, timeout=PATIENCE_SECONDS) as http:
+    async with (
+        gateway(world) as (_, watch, address),
+        running(watch),
+        httpx.AsyncClient(base_url=address, timeout=PATIENCE_SECONDS) as http,
+    ):
         clients = Clients(address, [0] * 6, streams=True)
         async with asyncio.timeout(120), asyncio.TaskGroup() as asking:
             for number in range(len(clients.answered)):
