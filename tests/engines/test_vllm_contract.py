@@ -6,7 +6,6 @@ The real one takes half a minute to start, so most tests share one: `Keeper` sta
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
@@ -204,15 +203,12 @@ async def test_request_to_a_sleeping_vllm_hangs_until_it_is_awake(engine: Runnin
         assert (await answer).status_code == 200
 
 
-async def test_sigterm_cuts_generations_short_and_ends_it_in_order(engine: Running) -> None:
+async def test_sigterm_ends_it_in_order_once_its_clients_have_gone(engine: Running) -> None:
+    """With them it is half a second as a rule, and now and then as long as they care to wait."""
     question = QUESTION | {"max_tokens": 100_000, "stream": True}  # a minute
     async with _client(engine) as client, client.stream("POST", "/v1/chat/completions", json=question) as answer:
-        lines = answer.aiter_lines()
-        await anext(lines)
+        await anext(answer.aiter_lines())
         engine.process.terminate()
-        with contextlib.suppress(httpx.TransportError):
-            rest = [line async for line in lines]
-            assert '"finish_reason":"length"' not in "".join(rest)
     assert await asyncio.to_thread(engine.process.wait, 20) == 0
 
 
