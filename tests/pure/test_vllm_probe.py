@@ -17,11 +17,11 @@ from mmd.errors import EngineMissing
 from mmd.paths import cache_dir, engines_dir
 from mmd.plan.launch import Installed
 from tests.fake_vllm import install_fake_vllm
-from tests.vllm_options import sections, spellings
+from tests.pure.planned import VLLM
+from tests.vllm_options import sections
 
 LISTS = sections()
-OPTIONS = {name for name in spellings(LISTS["engine"] + LISTS["server"]) if name.startswith("--")}
-FLAGS = frozenset(option for option in OPTIONS if f"--{option.removeprefix('--no-')}" not in OPTIONS - {option})
+FLAGS = VLLM.flags
 SITE_PACKAGES = "lib/python3.11/site-packages"
 # As vLLM 0.32 prints it for --help=all.
 HELP = """\
