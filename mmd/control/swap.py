@@ -152,9 +152,15 @@ class Swapper:
             if residency(pair) is Residency.RESIDENT:
                 return None
             result = JobResult.FAILED if pair.token.active == "active" else JobResult.CANCELED
-        if result is JobResult.CANCELED:
+        if result is JobResult.CANCELED or await self._is_taken_away(wanted):
             raise await self._superseded(wanted)
         return await self._what_happened(launch, swap.since_us)
+
+    async def _is_taken_away(self, model_id: str) -> bool:
+        """Whether a model's start failed because the GPU went elsewhere: a release ends an engine that still loads."""
+        pairs = await read_pairs(self._manager)
+        token = pairs.get(model_id, Pair()).token
+        return token.active == "deactivating" or token.job == "stop" or holder(pairs, besides=model_id) is not None
 
     async def _is_resident(self, model_id: str) -> bool:
         return residency((await read_pairs(self._manager)).get(model_id, Pair())) is Residency.RESIDENT
