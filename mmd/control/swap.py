@@ -66,6 +66,7 @@ class _Swap:
     """One activation on its way."""
 
     wanted: str
+    evicts: bool  # whoever has the GPU goes
     since_us: int = field(default_factory=lambda: time.time_ns() // 1000)
     began: float = field(default_factory=monotonic)
     submitted: float = 0.0
@@ -94,13 +95,14 @@ class Swapper:
         self._hooks = hooks
         self._plans = plans
 
-    async def activate(self, wanted: str, *, drain_seconds: float = 0.0) -> Activation:
+    async def activate(self, wanted: str, *, drain_seconds: float = 0.0, evicts: bool = True) -> Activation:
         """Make a model resident; returns when it answers. `drain_seconds`: what was waited for before, for the record.
 
         Raises what planning raises, before anybody is evicted; EngineFailed, naming the cause and who is resident
-        instead; and SwapSuperseded where another activation took the GPU in between.
+        instead; and SwapSuperseded where another activation took the GPU in between, or has it and is not to be
+        evicted.
         """
-        swap = _Swap(wanted)
+        swap = _Swap(wanted, evicts)
         try:
             failure = await self._attempt(swap)
             if failure is not None:
@@ -134,6 +136,8 @@ class Swapper:
                     return None
                 swap.submitted, swap.woke = monotonic(), step.wakes
                 if isinstance(step, Begin):
+                    if step.previous is not None and not swap.evicts:
+                        raise await self._superseded(wanted)
                     swap.previous = swap.previous or step.previous
                     if not step.wakes:
                         meanwhile.enter_context(ReadAhead(self._plans.files_to_read_ahead(wanted)))
