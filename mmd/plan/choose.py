@@ -29,7 +29,7 @@ class _Planner(Protocol):
 
     def environment(self, machine: Machine, engine: Installed, *, cache: str) -> tuple[tuple[str, str], ...]: ...
 
-    def budget_bytes(self, machine: Machine, engine: Installed) -> int: ...
+    def budget_bytes(self, model: Model, machine: Machine, engine: Installed) -> int: ...
 
     def ready_seconds(self, model: Model) -> int: ...
 
@@ -76,7 +76,7 @@ def choose(
     title = f"{engine.engine} {engine.version}"
     flags = tuple(_unless_refused(flag, laid_down.refused.get(title, {})) for flag in flags)
     needs_bytes = fit.least_bytes(model.facts, projector_bytes)
-    _require_fit(model, needs_bytes, planner.budget_bytes(machine, engine))
+    _require_fit(model, needs_bytes, planner.budget_bytes(model, machine, engine))
     argv = (*engine.command, *(word for flag in flags for word in flag.words))
     _require_kept(model.id, argv)
     return Launch(

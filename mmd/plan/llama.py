@@ -66,7 +66,7 @@ def environment(machine: Machine, engine: Installed, *, cache: str) -> tuple[tup
     return (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if machine.gpus else ()
 
 
-def budget_bytes(machine: Machine, engine: Installed) -> int:
+def budget_bytes(model: Model, machine: Machine, engine: Installed) -> int:
     return fit.budget_bytes(machine)
 
 

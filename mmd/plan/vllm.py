@@ -11,11 +11,13 @@ from mmd.errors import EngineMissing
 from mmd.machine import Machine
 from mmd.plan.launch import Canary, Flag, Installed, Sleep
 from mmd.plan.vllm_arguments import translated
-from mmd.plan.vllm_memory import GENERATES, MOST_UTILIZATION, memory_flags, ram_reserve_bytes
+from mmd.plan.vllm_memory import GENERATES, MOST_UTILIZATION, memory_flags, ram_reserve_bytes, usable_gpus
 from mmd.plan.vllm_parsers import reasoning_parser, tool_parser
 from mmd.registry.record import Facts, Model, ModelType
 
 _NO_BITSANDBYTES_SINCE = (0, 28)
+# Without these it would be reached by nobody, or by everybody; `--uds` is there since 0.10.2.
+_ESSENTIAL = ("--served-model-name", "--uds")
 
 # Rerankers published as generators, and what makes vLLM take the score from the words that they would answer with.
 _RERANKERS = {
@@ -90,10 +92,10 @@ def environment(machine: Machine, engine: Installed, *, cache: str) -> tuple[tup
     )
 
 
-def budget_bytes(machine: Machine, engine: Installed) -> int:
-    """What models may take: unlike llama.cpp it puts nothing into RAM that a GPU cannot hold."""
+def budget_bytes(model: Model, machine: Machine, engine: Installed) -> int:
+    """What the model may take: unlike llama.cpp it puts nothing into RAM that a GPU cannot hold."""
     if on_gpu(machine, engine):
-        return int(sum(gpu.total_bytes for gpu in machine.gpus) * MOST_UTILIZATION)
+        return int(sum(gpu.total_bytes for gpu in usable_gpus(model.facts, machine)) * MOST_UTILIZATION)
     return machine.ram_total_bytes - ram_reserve_bytes(machine)
 
 
@@ -132,12 +134,18 @@ def _canary(facts: Facts) -> Canary:
 
 
 def _require_able(model: Model, machine: Machine, engine: Installed) -> None:
+    for option in _ESSENTIAL:
+        if option not in engine.flags:
+            raise EngineMissing(
+                f"vLLM {engine.version} does not know {option}, without which mmd cannot serve anything by it",
+                hint="mmd engine install vllm   # a newer one does",
+            )
     if not machine.gpus and engine.platform == "cuda":
         raise EngineMissing(
             f"{engine.command[0]} is a build for NVIDIA GPUs, and there is none that NVIDIA's driver knows",
             hint="mmd engine install vllm   # the build for this machine's CPU; or see: nvidia-smi",
         )
-    if "bitsandbytes" in model.facts.quant.lower() and _release(engine) >= _NO_BITSANDBYTES_SINCE:
+    if model.facts.quant.startswith("bnb-") and _release(engine) >= _NO_BITSANDBYTES_SINCE:
         raise EngineMissing(
             f"{model.id} is quantised with bitsandbytes, which vLLM {engine.version} has dropped (0.27 had it)",
             hint="mmd engine install vllm --version 0.27.1   # or take an AWQ, GPTQ or FP8 quantisation of it",

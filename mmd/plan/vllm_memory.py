@@ -67,6 +67,14 @@ def memory_flags(facts: Facts, machine: Machine, *, context: int | None, on_gpu:
     )
 
 
+def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
+    """All that a model can be spread over: by powers of two, as its attention heads divide among them."""
+    count = 1
+    while count * 2 <= len(machine.gpus) and facts.attention_heads and facts.attention_heads % (count * 2) == 0:
+        count *= 2
+    return machine.gpus[:count]
+
+
 def _utilization(gpus: tuple[Gpu, ...]) -> float:
     """In steps of 0.02, rounded down, of the fullest GPU."""
     return max(0.0, min(MOST_UTILIZATION, *(_steps(gpu) / _UTILIZATION_STEPS for gpu in gpus)))
@@ -111,15 +119,13 @@ def _small_cache(facts: Facts, gpus: tuple[Gpu, ...], used: float) -> tuple[Flag
 
 
 def _gpus_for(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
-    """The first GPU where the model fits on it; else as many, by powers of two, as its attention heads divide among."""
+    """The first GPU where the model fits on it; else as many of those that it can be spread over as it takes."""
     needs_bytes = facts.weights_bytes + _BESIDE_WEIGHTS_BYTES + LEAST_CONTEXT_TOKENS * facts.kv_bytes_per_token
+    gpus = usable_gpus(facts, machine)
     count = 1
-    while needs_bytes > sum(gpu.total_bytes for gpu in machine.gpus[:count]) * MOST_UTILIZATION:
-        more = count * 2
-        if more > len(machine.gpus) or facts.attention_heads % more or not facts.attention_heads:
-            break
-        count = more
-    return machine.gpus[:count]
+    while count < len(gpus) and needs_bytes > sum(gpu.total_bytes for gpu in gpus[:count]) * MOST_UTILIZATION:
+        count *= 2
+    return gpus[:count]
 
 
 def _several_gpus(gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
