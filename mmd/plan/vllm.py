@@ -60,7 +60,7 @@ def flags(
     _require_able(model, machine, engine)
     decided = (
         *_runner(model.facts),
-        *memory_flags(model.facts, machine, context=context, on_gpu=on_gpu(machine, engine)),
+        *memory_flags(model.facts, machine, _release(engine), context=context, on_gpu=on_gpu(machine, engine)),
         *_sleep_flags(machine, engine),
         *_vision(model.facts),
         *_parsers(model.facts, engine),

@@ -27,6 +27,9 @@ _LEAST_CPU_CACHE_BYTES = 64 * _MIB
 _SHORT_CONTEXT_TOKENS = 8192
 _BESIDE_WEIGHTS_BYTES = 3 * GIB // 2  # activations, graphs and libraries
 
+_FITS_ITS_LENGTH_SINCE = (0, 14)
+# Before it, an engine that is killed leaves its file in /dev/shm behind, and the RAM with it.
+_OFFLOADS_SINCE = (0, 30)
 _LEAST_OFFLOAD_GIB = 4
 _MOST_OFFLOAD_GIB = 8
 
@@ -38,13 +41,13 @@ def ram_reserve_bytes(machine: Machine) -> int:
     return max(2 * GIB, machine.ram_total_bytes // 10)
 
 
-def memory_flags(facts: Facts, machine: Machine, *, context: int | None, on_gpu: bool) -> tuple[Flag, ...]:
-    """How much of which memory it takes; `machine` as it will be when whoever has the GPU has given it back."""
-    length = (
-        Flag(("--max-model-len", "auto"), "--max-model-len", f"as much of its {facts.context_length} tokens as fits")
-        if context is None
-        else Flag(("--max-model-len", str(context)), "--max-model-len", "laid down in mmd.toml", kept=True)
-    )
+def memory_flags(
+    facts: Facts, machine: Machine, release: tuple[int, ...], *, context: int | None, on_gpu: bool
+) -> tuple[Flag, ...]:
+    """How much of which memory a vLLM of this release takes; `machine` as it will be when whoever has the GPU has given
+    it back.
+    """
+    length = _length(facts, release, context)
     if not on_gpu:
         return (_cpu_cache(facts, machine), length, *_sequences(facts, _SEQUENCES))
     gpus = _gpus_for(facts, machine)
@@ -63,8 +66,17 @@ def memory_flags(facts: Facts, machine: Machine, *, context: int | None, on_gpu:
         *_sequences(facts, _MANY_SEQUENCES if is_large else _SEQUENCES),
         *_small_cache(facts, gpus, used),
         *_several_gpus(gpus),
-        *_offload(facts, machine),
+        *_offload(facts, machine, release),
     )
+
+
+def _length(facts: Facts, release: tuple[int, ...], context: int | None) -> Flag:
+    name = "--max-model-len"
+    if context is not None:
+        return Flag((name, str(context)), name, "laid down in mmd.toml", kept=True)
+    if release < _FITS_ITS_LENGTH_SINCE:
+        return Flag((), name, "left out: vLLM takes what fits by itself only since 0.14; mmd.toml can say how much")
+    return Flag((name, "auto"), name, f"as much of its {facts.context_length} tokens as fits")
 
 
 def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
@@ -135,11 +147,11 @@ def _several_gpus(gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
     return (Flag(("--tensor-parallel-size", count), "--tensor-parallel-size", "one GPU cannot hold it", kept=True),)
 
 
-def _offload(facts: Facts, machine: Machine) -> tuple[Flag, ...]:
+def _offload(facts: Facts, machine: Machine, release: tuple[int, ...]) -> tuple[Flag, ...]:
     """Keys and values that the GPU has no room for, in RAM. It is taken at once and stays taken while the model sleeps,
     so what level 1 needs of the RAM comes first.
     """
-    if facts.type not in GENERATES or not facts.kv_bytes_per_token:
+    if facts.type not in GENERATES or not facts.kv_bytes_per_token or release < _OFFLOADS_SINCE:
         return ()
     left_gib = (machine.ram_available_bytes - facts.weights_bytes - ram_reserve_bytes(machine)) // GIB
     # It lives in /dev/shm, which has half of the RAM for everybody.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmd.engines import vllm, vllm_source
-from mmd.engines.own import MARKER
+from mmd.engines.own import OwnEngine, complete
 from mmd.engines.vllm_help import parse_help
 from mmd.engines.vllm_source import Accepted
 from mmd.errors import EngineMissing
@@ -136,12 +136,12 @@ def test_configured_place_without_one(tmp_path: Path) -> None:
 
 
 def test_own_folder_comes_before_path(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = engines_dir() / "vllm"
+    own = engines_dir() / "vllm-1"
     install_fake_vllm(own, "0.31.0")
     monkeypatch.setenv("PATH", f"{environment}/bin:/usr/bin:/bin")
     assert found(None).version == "0.32.0", "an installation that was cut short is none"
-    (own / MARKER).write_text(json.dumps({"program": "bin/vllm"}))
-    assert found(None).command[0] == str(own / "bin/vllm")
+    complete("vllm", own, OwnEngine("bin/vllm", "vllm", "0.31.0", "2026-11-21T00:00:00+00:00"))
+    assert found(None).command[0] == str(engines_dir() / "vllm/bin/vllm")
     assert found(None).version == "0.31.0"
 
 
