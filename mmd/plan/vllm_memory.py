@@ -46,6 +46,8 @@ def memory_flags(
 ) -> tuple[Flag, ...]:
     """How much of which memory a vLLM of this release takes; `machine` as it will be when whoever has the GPU has given
     it back.
+
+    vLLM names context and sequences where memory runs out. Without these flags it would take more, so they are kept.
     """
     length = _length(facts, release, context)
     if not on_gpu:
@@ -76,7 +78,7 @@ def _length(facts: Facts, release: tuple[int, ...], context: int | None) -> Flag
         return Flag((name, str(context)), name, "laid down in mmd.toml", kept=True)
     if release < _FITS_ITS_LENGTH_SINCE:
         return Flag((), name, "left out: vLLM takes what fits by itself only since 0.14; mmd.toml can say how much")
-    return Flag((name, "auto"), name, f"as much of its {facts.context_length} tokens as fits")
+    return Flag((name, "auto"), name, f"as much of its {facts.context_length} tokens as fits", kept=True)
 
 
 def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
@@ -102,7 +104,7 @@ def _sequences(facts: Facts, count: int) -> tuple[Flag, ...]:
     if facts.type not in GENERATES:
         return ()
     reason = "requests at a time: one person's; more cost VRAM and start-up time"
-    return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason),)
+    return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason, kept=True),)
 
 
 def _cpu_cache(facts: Facts, machine: Machine) -> Flag:
