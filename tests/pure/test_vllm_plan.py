@@ -495,9 +495,19 @@ def test_flag_refused_by_another_version_is_tried_again() -> None:
 
 
 def test_first_start_takes_as_long_as_the_disk() -> None:
-    assert vllm_launch(CHAT).ready_seconds == 660
-    slow = changed(CHAT, weights_bytes=40 * 10**9)
-    assert vllm_launch(slow, with_gpus(RTX_4090, total_bytes=80 * GIB)).ready_seconds == 800
+    usual = vllm_launch(CHAT)
+    assert usual.ready_seconds == 660
+    assert "VLLM_ENGINE_READY_TIMEOUT_S" not in dict(usual.environment), "600 is its own"
+    large = changed(CHAT, weights_bytes=40 * 10**9)
+    launch = vllm_launch(large, with_gpus(RTX_4090, total_bytes=80 * GIB))
+    assert launch.ready_seconds == 860
+    assert dict(launch.environment)["VLLM_ENGINE_READY_TIMEOUT_S"] == "800"
+
+
+def test_engine_waits_as_long_as_was_laid_down() -> None:
+    """It gave up after ten minutes, however long the user had wanted it to take."""
+    launch = vllm_launch(CHAT, overrides=Overrides(ready_seconds=3600))
+    assert dict(launch.environment)["VLLM_ENGINE_READY_TIMEOUT_S"] == "3540"
 
 
 def test_facts_of_older_registries_suffice() -> None:
