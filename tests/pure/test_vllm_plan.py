@@ -226,7 +226,7 @@ def test_share_of_the_gpu_is_free_and_in_steps(total_bytes: int, free_permille: 
     assert hundredths % 2 == 0
     assert hundredths <= 92
     room = on.gpus[0].free_bytes - headroom_bytes
-    assert hundredths * total_bytes <= max(0, room) * 100, "vLLM does not start where less is free"
+    assert hundredths == 2 or hundredths * total_bytes <= room * 100, "vLLM does not start where less is free"
     if hundredths < 92:
         assert (hundredths + 2) * total_bytes > room * 100, "as much as there is"
 
@@ -238,7 +238,7 @@ def test_share_of_the_gpu_is_free_and_in_steps(total_bytes: int, free_permille: 
         (23 * GIB, "", "0.92"),
         (12 * GIB, "", "0.48"),
         (12 * GIB, "gnome-shell", "0.44"),
-        (GIB // 4, "", "0.00"),
+        (GIB // 4, "", "0.02"),  # of 0.00 vLLM says that it "should be greater than 0", and not how much is free
     ],
 )
 def test_share_leaves_more_to_a_desktop(free_bytes: int, desktop: str, share: str) -> None:
@@ -264,6 +264,16 @@ def test_keys_and_values_are_halved_only_where_they_are_short(
     wanted = changed(CHAT, weights_bytes=weights_gib * GIB, context_length=context_length)
     launch = vllm_launch(wanted, on)
     assert value(launch, "--kv-cache-dtype") == ("fp8" if is_short else None)
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [("7.5", None), ("8.6", None), ("8.9", "fp8"), ("12.0", "fp8")])
+def test_keys_and_values_are_halved_only_where_the_gpu_can(capability: str, dtype: str | None) -> None:
+    """vLLM's Triton backend ends on it before 8.9."""
+    on = with_gpus(RTX_4090, total_bytes=12 * GIB)
+    on = replace(on, gpus=(replace(on.gpus[0], compute_capability=capability),))
+    launch = vllm_launch(changed(CHAT, weights_bytes=9 * GIB), on)
+    assert value(launch, "--kv-cache-dtype") == dtype
+    assert "tokens" in reason(launch, "--kv-cache-dtype")
 
 
 def test_model_without_a_cache_has_none_halved() -> None:
