@@ -76,8 +76,11 @@ def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
 
 
 def _utilization(gpus: tuple[Gpu, ...]) -> float:
-    """In steps of 0.02, rounded down, of the fullest GPU."""
-    return max(0.0, min(MOST_UTILIZATION, *(_steps(gpu) / _UTILIZATION_STEPS for gpu in gpus)))
+    """In steps of 0.02, rounded down, of the fullest GPU. At least one: of 0 vLLM says that it is no share, and of one
+    that nobody can give, how much memory is free.
+    """
+    steps = max(1, min(_steps(gpu) for gpu in gpus))
+    return min(MOST_UTILIZATION, steps / _UTILIZATION_STEPS)
 
 
 def _steps(gpu: Gpu) -> int:
