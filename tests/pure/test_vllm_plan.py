@@ -224,9 +224,9 @@ def test_share_of_the_gpu_is_free_and_in_steps(total_bytes: int, free_permille: 
     hundredths = round(float(share) * 100)
     assert share == f"{hundredths / 100:.2f}"
     assert hundredths % 2 == 0
-    assert hundredths <= 92
+    assert 2 <= hundredths <= 92
     room = on.gpus[0].free_bytes - headroom_bytes
-    assert hundredths * total_bytes <= max(0, room) * 100, "vLLM does not start where less is free"
+    assert hundredths == 2 or hundredths * total_bytes <= room * 100, "vLLM does not start where less is free"
     if hundredths < 92:
         assert (hundredths + 2) * total_bytes > room * 100, "as much as there is"
 
@@ -238,7 +238,7 @@ def test_share_of_the_gpu_is_free_and_in_steps(total_bytes: int, free_permille: 
         (23 * GIB, "", "0.92"),
         (12 * GIB, "", "0.48"),
         (12 * GIB, "gnome-shell", "0.44"),
-        (GIB // 4, "", "0.00"),
+        (GIB // 4, "", "0.02"),  # and vLLM says what is free
     ],
 )
 def test_share_leaves_more_to_a_desktop(free_bytes: int, desktop: str, share: str) -> None:
