@@ -28,6 +28,8 @@ _LAID_DOWN = (
     ("--task=embed", "--max_num_seqs=3"),
     ("--swap-space", "4", "--disable-log-requests", "-O0"),
     ("--disable-mm-preprocessor-cache", "--no-enable-prefix-caching"),
+    ("--limit-mm-per-prompt", "image=2", "--override-pooler-config", '{"task":"embed"}'),
+    ("--guided-decoding-backend", "xgrammar", "--rope-theta", "1e6"),
     ("--seed=1", '--hf-overrides={"rope_theta":1}', "--hf-overrides.rope_scaling.factor", "2"),
 )
 
