@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import catalogue, running, service, startup
+from mmd.cli import catalogue, engine, running, service, startup
 from mmd.journal import log_to_journal
 
 
@@ -43,6 +43,7 @@ for _verb in (
     startup.default,
     startup.startup,
     startup.boot,
+    engine.engine,
     service.install,
     service.gateway,
     service.machine,

@@ -13,6 +13,7 @@ from typing import Self
 
 from mmd import engines
 from mmd.control.asleep import asleep_level, write_level
+from mmd.control.confirmation import confirm_in_background
 from mmd.control.demote import demote
 from mmd.control.learned import Learned
 from mmd.control.read_ahead import worthwhile
@@ -110,7 +111,7 @@ class Controller:
     ) -> None:
         await self._stack.aclose()
 
-    def launch(self, model_id: str, *, leaving: Mapping[str, int] | None = None) -> Launch:
+    def launch(self, model_id: str, *, leaving: Mapping[str, room.Leaves] | None = None) -> Launch:
         """How the model would be started; with `leaving`, measured now for when these units have given the GPU back.
 
         Raises NoSuchModel and what `plan_launch` raises.
@@ -140,14 +141,15 @@ class Controller:
         """Where each model is that has a unit; the others are absent."""
         return {model_id: residency(pair) for model_id, pair in (await read_pairs(self.manager)).items()}
 
-    async def holder(self) -> str | None:
-        """Who has the GPU, or is about to."""
-        return holder(await read_pairs(self.manager))
-
-    async def activate(self, model_id: str, *, drain_seconds: float = 0.0) -> Activation:
-        """Make a model resident; returns when it answers. Refuses before anybody is evicted."""
+    async def activate(self, model_id: str, *, drain_seconds: float = 0.0, evicts: bool = True) -> Activation:
+        """Make a model resident; returns when it answers. Refuses before anybody is evicted; with `evicts` false also
+        where somebody would have to be.
+        """
         swapper = Swapper(self.manager, self._hooks, self)
-        return await swapper.activate(model_id, drain_seconds=drain_seconds)
+        done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts)
+        if "load" in done.phases:
+            await confirm_in_background(self.manager, self.launch(model_id))
+        return done
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:
         """Take the GPU from a model, or from whoever has it: it sleeps if its engine can, else it is stopped.

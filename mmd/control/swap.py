@@ -20,7 +20,7 @@ from mmd.errors import EngineFailed, MmdError, SwapSuperseded
 from mmd.plan.last_words import Refusal, refused, telling_line
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.room import ASLEEP_BYTES
+from mmd.plan.room import Leaves, leaves
 from mmd.plan.swap import Already, Begin, Step, comes_back, decide, holder, taken_since
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.lock import planner_lock
@@ -48,7 +48,7 @@ class Activation:
 class Plans(Protocol):
     """What a swap needs to know of models."""
 
-    def launch(self, model_id: str, *, leaving: Mapping[str, int] | None = None) -> Launch:
+    def launch(self, model_id: str, *, leaving: Mapping[str, Leaves] | None = None) -> Launch:
         """How the model would be started. With `leaving` it is to be started: measured now, for the moment at which
         these units have given the GPU back (see plan.room).
         """
@@ -66,6 +66,7 @@ class _Swap:
     """One activation on its way."""
 
     wanted: str
+    evicts: bool  # whoever has the GPU goes
     since_us: int = field(default_factory=lambda: time.time_ns() // 1000)
     began: float = field(default_factory=monotonic)
     submitted: float = 0.0
@@ -94,13 +95,14 @@ class Swapper:
         self._hooks = hooks
         self._plans = plans
 
-    async def activate(self, wanted: str, *, drain_seconds: float = 0.0) -> Activation:
+    async def activate(self, wanted: str, *, drain_seconds: float = 0.0, evicts: bool = True) -> Activation:
         """Make a model resident; returns when it answers. `drain_seconds`: what was waited for before, for the record.
 
         Raises what planning raises, before anybody is evicted; EngineFailed, naming the cause and who is resident
-        instead; and SwapSuperseded where another activation took the GPU in between.
+        instead; and SwapSuperseded where another activation took the GPU in between, or has it and is not to be
+        evicted.
         """
-        swap = _Swap(wanted)
+        swap = _Swap(wanted, evicts)
         try:
             failure = await self._attempt(swap)
             if failure is not None:
@@ -134,6 +136,8 @@ class Swapper:
                     return None
                 swap.submitted, swap.woke = monotonic(), step.wakes
                 if isinstance(step, Begin):
+                    if step.previous is not None and not swap.evicts:
+                        raise await self._superseded(wanted)
                     swap.previous = swap.previous or step.previous
                     if not step.wakes:
                         meanwhile.enter_context(ReadAhead(self._plans.files_to_read_ahead(wanted)))
@@ -152,9 +156,15 @@ class Swapper:
             if residency(pair) is Residency.RESIDENT:
                 return None
             result = JobResult.FAILED if pair.token.active == "active" else JobResult.CANCELED
-        if result is JobResult.CANCELED:
+        if result is JobResult.CANCELED or await self._is_taken_away(wanted):
             raise await self._superseded(wanted)
         return await self._what_happened(launch, swap.since_us)
+
+    async def _is_taken_away(self, model_id: str) -> bool:
+        """Whether a model's start failed because the GPU went elsewhere: a release ends an engine that still loads."""
+        pairs = await read_pairs(self._manager)
+        token = pairs.get(model_id, Pair()).token
+        return token.active == "deactivating" or token.job == "stop" or holder(pairs, besides=model_id) is not None
 
     async def _is_resident(self, model_id: str) -> bool:
         return residency((await read_pairs(self._manager)).get(model_id, Pair())) is Residency.RESIDENT
@@ -172,17 +182,16 @@ class Swapper:
         launch = self._plans.launch(wanted, leaving=None if is_up else self._leaving(wanted, pairs))
         return launch, decide(wanted, pairs, same_launch=await same_launch(self._manager, launch, self._hooks, pairs))
 
-    def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, int]:
-        """Who gives the GPU back for it, and what of it they keep."""
-        leaves = holder(pairs, besides=wanted)
-        if leaves is None:
+    def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, Leaves]:
+        """Who gives the GPU back for it, by unit, and what they do not give back."""
+        going = holder(pairs, besides=wanted)
+        if going is None:
             return {}
         try:
-            sleeps = self._plans.launch(leaves).sleep is not None
+            return {engine_unit(going): leaves(self._plans.launch(going))}
         except MmdError as error:
-            _log.info("%s cannot be planned any more: %s", leaves, error.message, extra=_fields(leaves))
-            sleeps = False
-        return {engine_unit(leaves): ASLEEP_BYTES if sleeps else 0}
+            _log.info("%s cannot be planned any more: %s", going, error.message, extra=_fields(going))
+            return {engine_unit(going): Leaves()}
 
     # -- when it fails
 

@@ -120,6 +120,10 @@ class SystemdModel:
         self.release(name)
         self._stop_engine(self._models[name])
 
+    def stop_engine(self, name: str) -> None:
+        """StopUnit on the engine alone."""
+        self._stop_engine(self._models[name])
+
     def _stop_engine(self, model: Model) -> None:
         model.engine.job = "" if model.engine.active in _DOWN else "stop"
 

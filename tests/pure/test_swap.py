@@ -214,6 +214,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule(wanted=st.sampled_from(MODELS), launch=st.integers(0, 1))
     def activate(self, wanted: str, launch: int) -> None:
+        if self.systemd.pairs().get(wanted, Pair()).waits_to_restart:
+            self.systemd.stop_engine(wanted)  # control does so first: systemd would not start it before its time
         pairs = self.systemd.pairs()
         step = decide(wanted, pairs, same_launch=self.systemd.launch_of(wanted) == launch)
         match step:

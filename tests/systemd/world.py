@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,9 +15,12 @@ from typing import Any
 from mmd.control.controller import Controller
 from mmd.paths import config_file
 from mmd.plan.launch import Canary, Launch, Sleep
+from mmd.plan.room import Leaves
 from mmd.registry.store import Registry
 from tests.tiny_models import tiny_gguf
 from tests.user_manager import UserManager
+
+REPOSITORY = Path(__file__).parents[2]
 
 # The fake engine sleeps without moving anything.
 SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, canary=Canary.GENERATE)
@@ -29,7 +34,7 @@ class Sleepy(Controller):
         self._changes = changes
         self._hooks = replace(self._hooks, sleep_seconds=2, restart_seconds=0.3)
 
-    def launch(self, model_id: str, *, leaving: Mapping[str, int] | None = None) -> Launch:
+    def launch(self, model_id: str, *, leaving: Mapping[str, Leaves] | None = None) -> Launch:
         return replace(super().launch(model_id, leaving=leaving), **self._changes.get(model_id, {}))
 
 
@@ -97,3 +102,9 @@ def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = 20.0)
     while not condition():
         assert time.monotonic() < end, f"never: {what}"
         time.sleep(0.01)
+
+
+def run_mmd(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mmd", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
+    )
