@@ -74,13 +74,14 @@ class Machine:
             "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={self.root}",
             "--boot", "--console=read-only",
         ]  # fmt: skip
-        self._nspawn = subprocess.Popen(
-            command,
-            env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=(self.root.parent / "console").open("ab"),
-            stderr=subprocess.STDOUT,
-        )
+        with (self.root.parent / "console").open("ab") as console:
+            self._nspawn = subprocess.Popen(
+                command,
+                env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+            )
         _until(lambda: self._user_manager_runs(), BOOT_SECONDS, "the user manager came up")
 
     def cut_power(self) -> None:

@@ -44,6 +44,7 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
             made.run("python3 -m venv venv && venv/bin/pip install -q -c mmd/constraints.txt './mmd[embedded]'")
             yield made
     finally:
+        (folder / "console").unlink(missing_ok=True)
         folder.rmdir()
 
 
