@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -78,6 +79,15 @@ def remove(name: str) -> None:
 
     remove_engine(name)
     say(f"{name} is removed.")
+
+
+@engine.command(hidden=True)
+@click.argument("program", type=click.Path(path_type=Path))
+def confirm(program: Path) -> None:
+    """Hold what was read from vLLM's source against its --help; run by mmd-confirm.service."""
+    from mmd.control.engines import confirm_engine
+
+    confirm_engine(program)
 
 
 class _Progress:

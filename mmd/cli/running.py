@@ -60,11 +60,17 @@ def sleep(model_id: str | None, level: int | None) -> None:
     """
     from mmd.control.controller import Controller
 
-    async def work() -> tuple[str, ...]:
+    async def work() -> tuple[tuple[str, ...], dict[str, int]]:
         async with Controller() as controller:
-            return await controller.sleep(model_id, level)
+            gone = await controller.sleep(model_id, level)
+            return gone, {one.id: one.level for one in (await controller.status()).sleeping}
 
-    _say_ended(wait_for(work()), model_id, "no longer has the GPU", "Nobody has the GPU.")
+    gone, levels = wait_for(work())
+    for name in gone:
+        say(f"{name} sleeps at level {levels[name]}" if name in levels else f"{name} is stopped")
+    if not gone:
+        state = f"sleeps already, at level {levels[model_id]}" if model_id in levels else "does not have the GPU"
+        say(f"{model_id} {state}." if model_id else "Nobody has the GPU.")
 
 
 @click.command()
@@ -77,7 +83,11 @@ def stop(model_id: str | None) -> None:
         async with Controller() as controller:
             return await controller.stop(model_id)
 
-    _say_ended(wait_for(work()), model_id, "is stopped", "Nothing runs.")
+    ended = wait_for(work())
+    for name in ended:
+        say(f"{name} is stopped")
+    if not ended:
+        say(f"{model_id} does not run." if model_id else "Nothing runs.")
 
 
 @click.command()
@@ -129,13 +139,6 @@ def logs(model_id: str, follow: bool, lines: int) -> None:
     # By identifier and of the whole journal: root's lines are not in a user's file.
     words = [journalctl, "--quiet", f"--identifier={model_id}", f"_UID={os.getuid()}", f"--lines={lines}"]
     os.execv(journalctl, words + (["--follow"] if follow else []))
-
-
-def _say_ended(ended: tuple[str, ...], asked: str | None, done: str, nothing: str) -> None:
-    if ended:
-        say("\n".join(f"{model_id} {done}" for model_id in ended))
-    else:
-        say(f"{asked} does not run." if asked else nothing)
 
 
 def _usually(seconds: float | None, does: str) -> str:

@@ -13,6 +13,7 @@ from typing import Self
 
 from mmd import engines
 from mmd.control.asleep import asleep_level, write_level
+from mmd.control.confirmation import confirm_in_background
 from mmd.control.demote import demote
 from mmd.control.learned import Learned
 from mmd.control.read_ahead import worthwhile
@@ -110,7 +111,7 @@ class Controller:
     ) -> None:
         await self._stack.aclose()
 
-    def launch(self, model_id: str, *, leaving: Mapping[str, int] | None = None) -> Launch:
+    def launch(self, model_id: str, *, leaving: Mapping[str, room.Leaves] | None = None) -> Launch:
         """How the model would be started; with `leaving`, measured now for when these units have given the GPU back.
 
         Raises NoSuchModel and what `plan_launch` raises.
@@ -145,7 +146,10 @@ class Controller:
         where somebody would have to be.
         """
         swapper = Swapper(self.manager, self._hooks, self)
-        return await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts)
+        done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts)
+        if "load" in done.phases:
+            await confirm_in_background(self.manager, self.launch(model_id))
+        return done
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:
         """Take the GPU from a model, or from whoever has it: it sleeps if its engine can, else it is stopped.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.engines import ENGINES, Engine
+from mmd.engines import ENGINES, Engine, vllm
 from mmd.engines.install import NAMES, install, superseded
 from mmd.engines.own import OwnEngine, delete, folders, own_program
 from mmd.errors import EngineMissing, MmdError, WrongUsage
@@ -85,6 +85,11 @@ def install_engine(engine: str, *, version: str | None, progress: Callable[[str]
             else:
                 delete(name, folder)
     return made
+
+
+def confirm_engine(program: Path) -> None:
+    """See vllm.confirm."""
+    vllm.confirm(program)
 
 
 def remove_engine(engine: str) -> None:

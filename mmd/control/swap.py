@@ -20,7 +20,7 @@ from mmd.errors import EngineFailed, MmdError, SwapSuperseded
 from mmd.plan.last_words import Refusal, refused, telling_line
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.room import ASLEEP_BYTES
+from mmd.plan.room import Leaves, leaves
 from mmd.plan.swap import Already, Begin, Step, comes_back, decide, holder, taken_since
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.lock import planner_lock
@@ -48,7 +48,7 @@ class Activation:
 class Plans(Protocol):
     """What a swap needs to know of models."""
 
-    def launch(self, model_id: str, *, leaving: Mapping[str, int] | None = None) -> Launch:
+    def launch(self, model_id: str, *, leaving: Mapping[str, Leaves] | None = None) -> Launch:
         """How the model would be started. With `leaving` it is to be started: measured now, for the moment at which
         these units have given the GPU back (see plan.room).
         """
@@ -182,17 +182,16 @@ class Swapper:
         launch = self._plans.launch(wanted, leaving=None if is_up else self._leaving(wanted, pairs))
         return launch, decide(wanted, pairs, same_launch=await same_launch(self._manager, launch, self._hooks, pairs))
 
-    def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, int]:
-        """Who gives the GPU back for it, and what of it they keep."""
-        leaves = holder(pairs, besides=wanted)
-        if leaves is None:
+    def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, Leaves]:
+        """Who gives the GPU back for it, by unit, and what they do not give back."""
+        going = holder(pairs, besides=wanted)
+        if going is None:
             return {}
         try:
-            sleeps = self._plans.launch(leaves).sleep is not None
+            return {engine_unit(going): leaves(self._plans.launch(going))}
         except MmdError as error:
-            _log.info("%s cannot be planned any more: %s", leaves, error.message, extra=_fields(leaves))
-            sleeps = False
-        return {engine_unit(leaves): ASLEEP_BYTES if sleeps else 0}
+            _log.info("%s cannot be planned any more: %s", going, error.message, extra=_fields(going))
+            return {engine_unit(going): Leaves()}
 
     # -- when it fails
 

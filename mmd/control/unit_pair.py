@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,19 @@ async def submit(manager: Manager, launch: Launch, hooks: Hooks, step: Begin | J
         Path(launch.socket).unlink(missing_ok=True)  # noqa: ASYNC240 on a tmpfs
     made = token_spec(launch, hooks, step.rivals)
     pair = made, engine_spec(launch, hooks)
-    try:
-        if step.has_token:
+    # Units come and go between our look and our call: by systemctl, because an engine dies, or because systemd collects
+    # a token that nobody refers to any more. A sleeping engine is forgotten last.
+    if step.has_token:
+        with suppress(NoSuchUnit):
             return await manager.submit(awaited, manager.start(token))
-        return await manager.submit(awaited, manager.start_transient(*((made,) if step.has_engine else pair)))
-    except (UnitExists, NoSuchUnit):
-        # Units came or went between our look and our call: by systemctl, or because an engine died.
-        await forget(manager, launch.model_id)
-        return await manager.submit(engine, manager.start_transient(*pair))
+    if step.has_engine:
+        with suppress(UnitExists, NoSuchUnit):
+            return await manager.submit(awaited, manager.start_transient(made))
+    else:
+        with suppress(UnitExists, NoSuchUnit):
+            return await manager.submit(awaited, manager.start_transient(*pair))
+    await forget(manager, launch.model_id)
+    return await manager.submit(engine, manager.start_transient(*pair))
 
 
 async def forget(manager: Manager, model_id: str) -> None:

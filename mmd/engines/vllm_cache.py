@@ -54,10 +54,16 @@ def _read(key: str) -> dict[str, Any] | None:
         record = json.loads(file.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        _log.info("%s is damaged (%s): it is made anew", file, error)
+    except (OSError, ValueError) as error:
+        _log.info("%s cannot be read (%s): it is made anew", file, error)
         return None
-    return record if isinstance(record, dict) and record.keys() >= {*_PARTS, "confirmed"} else None
+    return record if _is_whole(record) else None
+
+
+def _is_whole(record: object) -> bool:
+    if not isinstance(record, dict) or "confirmed" not in record:
+        return False
+    return all(isinstance(record.get(part), list) for part in _PARTS)
 
 
 def _file(key: str) -> Path:

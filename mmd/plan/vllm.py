@@ -11,11 +11,15 @@ from mmd.errors import EngineMissing
 from mmd.machine import Machine
 from mmd.plan.launch import Canary, Flag, Installed, Sleep
 from mmd.plan.vllm_arguments import translated
-from mmd.plan.vllm_memory import GENERATES, MOST_UTILIZATION, memory_flags, ram_reserve_bytes
+from mmd.plan.vllm_memory import GENERATES, MOST_UTILIZATION, memory_flags, ram_reserve_bytes, usable_gpus
 from mmd.plan.vllm_parsers import reasoning_parser, tool_parser
 from mmd.registry.record import Facts, Model, ModelType
 
 _NO_BITSANDBYTES_SINCE = (0, 28)
+_IMPORT_SECONDS = 60  # before it loads; ten on a quick machine
+_LOAD_SECONDS = 600  # what vLLM gives its engine where nothing else is said
+# Without these it would be reached by nobody, or by everybody; `--uds` is there since 0.10.2.
+_ESSENTIAL = ("--served-model-name", "--uds")
 
 # Rerankers published as generators, and what makes vLLM take the score from the words that they would answer with.
 _RERANKERS = {
@@ -58,7 +62,7 @@ def flags(
     _require_able(model, machine, engine)
     decided = (
         *_runner(model.facts),
-        *memory_flags(model.facts, machine, context=context, on_gpu=on_gpu(machine, engine)),
+        *memory_flags(model.facts, machine, _release(engine), context=context, on_gpu=on_gpu(machine, engine)),
         *_sleep_flags(machine, engine),
         *_vision(model.facts),
         *_parsers(model.facts, engine),
@@ -75,8 +79,9 @@ def flags(
     )
 
 
-def environment(machine: Machine, engine: Installed, *, cache: str) -> tuple[tuple[str, str], ...]:
+def environment(machine: Machine, engine: Installed, *, cache: str, ready_seconds: int) -> tuple[tuple[str, str], ...]:
     """`cache` is a folder that all models of this version share: vLLM keys what it compiles by model and settings."""
+    load_seconds = ready_seconds - _IMPORT_SECONDS
     return (
         *((("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if on_gpu(machine, engine) else ()),
         ("VLLM_CACHE_ROOT", f"{cache}/vllm/{engine.version}"),
@@ -84,16 +89,18 @@ def environment(machine: Machine, engine: Installed, *, cache: str) -> tuple[tup
         *((("VLLM_SERVER_DEV_MODE", "1"),) if engine.can_sleep else ()),
         # The memory that a first start has measured is taken over by the next under the same settings.
         ("VLLM_ENABLE_STARTUP_PLAN", "1"),
+        # It gives up by itself, however long the unit would wait.
+        *((("VLLM_ENGINE_READY_TIMEOUT_S", str(load_seconds)),) if load_seconds > _LOAD_SECONDS else ()),
         ("VLLM_NO_USAGE_STATS", "1"),
         ("HF_HUB_OFFLINE", "1"),
         ("NO_COLOR", "1"),
     )
 
 
-def budget_bytes(machine: Machine, engine: Installed) -> int:
-    """What models may take: unlike llama.cpp it puts nothing into RAM that a GPU cannot hold."""
+def budget_bytes(model: Model, machine: Machine, engine: Installed) -> int:
+    """What the model may take: unlike llama.cpp it puts nothing into RAM that a GPU cannot hold."""
     if on_gpu(machine, engine):
-        return int(sum(gpu.total_bytes for gpu in machine.gpus) * MOST_UTILIZATION)
+        return int(sum(gpu.total_bytes for gpu in usable_gpus(model.facts, machine)) * MOST_UTILIZATION)
     return machine.ram_total_bytes - ram_reserve_bytes(machine)
 
 
@@ -103,7 +110,7 @@ def on_gpu(machine: Machine, engine: Installed) -> bool:
 
 def ready_seconds(model: Model) -> int:
     """Eleven minutes, for vLLM itself gives its engine ten; or what a disk of 50 MB/s needs for the weights."""
-    return max(660, model.facts.weights_bytes // 50_000_000)
+    return _IMPORT_SECONDS + max(_LOAD_SECONDS, model.facts.weights_bytes // 50_000_000)
 
 
 def sleep(model: Model, machine: Machine, engine: Installed) -> Sleep | None:
@@ -132,12 +139,18 @@ def _canary(facts: Facts) -> Canary:
 
 
 def _require_able(model: Model, machine: Machine, engine: Installed) -> None:
+    for option in _ESSENTIAL:
+        if option not in engine.flags:
+            raise EngineMissing(
+                f"vLLM {engine.version} does not know {option}, without which mmd cannot serve anything by it",
+                hint="mmd engine install vllm   # a newer one does",
+            )
     if not machine.gpus and engine.platform == "cuda":
         raise EngineMissing(
             f"{engine.command[0]} is a build for NVIDIA GPUs, and there is none that NVIDIA's driver knows",
             hint="mmd engine install vllm   # the build for this machine's CPU; or see: nvidia-smi",
         )
-    if "bitsandbytes" in model.facts.quant.lower() and _release(engine) >= _NO_BITSANDBYTES_SINCE:
+    if model.facts.quant.startswith("bnb-") and _release(engine) >= _NO_BITSANDBYTES_SINCE:
         raise EngineMissing(
             f"{model.id} is quantised with bitsandbytes, which vLLM {engine.version} has dropped (0.27 had it)",
             hint="mmd engine install vllm --version 0.27.1   # or take an AWQ, GPTQ or FP8 quantisation of it",

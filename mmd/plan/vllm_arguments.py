@@ -5,6 +5,7 @@ Guides go on naming them for years, and one of them is enough for vLLM not to st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -43,14 +44,17 @@ _TASKS = {
     "classify": _POOLING,
 }
 
+_OPTION = re.compile("--?[a-zA-Z]")  # and not a number below zero
+
 
 def translated(arguments: tuple[str, ...], engine: Installed) -> tuple[Flag, ...]:
     """One flag for all that stays as it was laid down, and one for each that had to change, with the reason."""
     kept: list[str] = []
     changed: list[Flag] = []
     for words in _grouped(arguments):
-        name = words[0].replace("_", "-")
-        if name in engine.flags or (change := _changed(name, words[1:])) is None:
+        name, equals, value = words[0].partition("=")
+        name, values = name.replace("_", "-"), (value, *words[1:]) if equals else words[1:]
+        if name in engine.flags or (change := _changed(name, values)) is None:
             kept += words
         else:
             changed.append(change)
@@ -69,15 +73,12 @@ def _changed(name: str, values: tuple[str, ...]) -> Flag | None:
 
 
 def _grouped(arguments: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """An option with the values that follow it: `--a 1` and `--a=1` are the same to vLLM."""
+    """An option with the values that follow it."""
     group: list[str] = []
     for word in arguments:
-        if word.startswith("--"):
-            if group:
-                yield tuple(group)
-            name, equals, value = word.partition("=")
-            group = [name, value] if equals else [name]
-        else:
-            group.append(word)
+        if group and _OPTION.match(word):
+            yield tuple(group)
+            group = []
+        group.append(word)
     if group:
         yield tuple(group)

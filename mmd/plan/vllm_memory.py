@@ -25,8 +25,12 @@ _MOST_CPU_CACHE_BYTES = 4 * GIB
 _LEAST_CPU_CACHE_BYTES = 64 * _MIB
 # Below this a conversation is cut short, and half as many bits for each key and value are the lesser loss.
 _SHORT_CONTEXT_TOKENS = 8192
+_FP8_CAPABILITY = (8, 9)  # Ada, Hopper and newer; vLLM's Triton backend refuses it before
 _BESIDE_WEIGHTS_BYTES = 3 * GIB // 2  # activations, graphs and libraries
 
+_FITS_ITS_LENGTH_SINCE = (0, 14)
+# Before it, an engine that is killed leaves its file in /dev/shm behind, and the RAM with it.
+_OFFLOADS_SINCE = (0, 30)
 _LEAST_OFFLOAD_GIB = 4
 _MOST_OFFLOAD_GIB = 8
 
@@ -38,13 +42,15 @@ def ram_reserve_bytes(machine: Machine) -> int:
     return max(2 * GIB, machine.ram_total_bytes // 10)
 
 
-def memory_flags(facts: Facts, machine: Machine, *, context: int | None, on_gpu: bool) -> tuple[Flag, ...]:
-    """How much of which memory it takes; `machine` as it will be when whoever has the GPU has given it back."""
-    length = (
-        Flag(("--max-model-len", "auto"), "--max-model-len", f"as much of its {facts.context_length} tokens as fits")
-        if context is None
-        else Flag(("--max-model-len", str(context)), "--max-model-len", "laid down in mmd.toml", kept=True)
-    )
+def memory_flags(
+    facts: Facts, machine: Machine, release: tuple[int, ...], *, context: int | None, on_gpu: bool
+) -> tuple[Flag, ...]:
+    """How much of which memory a vLLM of this release takes; `machine` as it will be when whoever has the GPU has given
+    it back.
+
+    vLLM names context and sequences where memory runs out. Without these flags it would take more, so they are kept.
+    """
+    length = _length(facts, release, context)
     if not on_gpu:
         return (_cpu_cache(facts, machine), length, *_sequences(facts, _SEQUENCES))
     gpus = _gpus_for(facts, machine)
@@ -63,26 +69,44 @@ def memory_flags(facts: Facts, machine: Machine, *, context: int | None, on_gpu:
         *_sequences(facts, _MANY_SEQUENCES if is_large else _SEQUENCES),
         *_small_cache(facts, gpus, used),
         *_several_gpus(gpus),
-        *_offload(facts, machine),
+        *_offload(facts, machine, release),
     )
+
+
+def _length(facts: Facts, release: tuple[int, ...], context: int | None) -> Flag:
+    name = "--max-model-len"
+    if context is not None:
+        return Flag((name, str(context)), name, "laid down in mmd.toml", kept=True)
+    if release < _FITS_ITS_LENGTH_SINCE:
+        return Flag((), name, "left out: vLLM takes what fits by itself only since 0.14; mmd.toml can say how much")
+    return Flag((name, "auto"), name, f"as much of its {facts.context_length} tokens as fits", kept=True)
+
+
+def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
+    """All that a model can be spread over: by powers of two, as its attention heads divide among them."""
+    count = 1
+    while count * 2 <= len(machine.gpus) and facts.attention_heads and facts.attention_heads % (count * 2) == 0:
+        count *= 2
+    return machine.gpus[:count]
 
 
 def _utilization(gpus: tuple[Gpu, ...]) -> float:
     """In steps of 0.02, rounded down, of the fullest GPU."""
-    return max(0.0, min(MOST_UTILIZATION, *(_steps(gpu) / _UTILIZATION_STEPS for gpu in gpus)))
+    return min(MOST_UTILIZATION, *(_steps(gpu) / _UTILIZATION_STEPS for gpu in gpus))
 
 
 def _steps(gpu: Gpu) -> int:
+    """At least one: vLLM takes a share of nothing for a typing error, and says of one that is not free how much is."""
     has_desktop = any(process.name in _DESKTOPS for process in gpu.processes)
     headroom_bytes = _DESKTOP_HEADROOM_BYTES if has_desktop else _HEADROOM_BYTES
-    return (gpu.free_bytes - headroom_bytes) * _UTILIZATION_STEPS // gpu.total_bytes
+    return max(1, (gpu.free_bytes - headroom_bytes) * _UTILIZATION_STEPS // gpu.total_bytes)
 
 
 def _sequences(facts: Facts, count: int) -> tuple[Flag, ...]:
     if facts.type not in GENERATES:
         return ()
     reason = "requests at a time: one person's; more cost VRAM and start-up time"
-    return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason),)
+    return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason, kept=True),)
 
 
 def _cpu_cache(facts: Facts, machine: Machine) -> Flag:
@@ -106,20 +130,25 @@ def _small_cache(facts: Facts, gpus: tuple[Gpu, ...], used: float) -> tuple[Flag
     wanted = min(facts.context_length or _SHORT_CONTEXT_TOKENS, _SHORT_CONTEXT_TOKENS)
     if tokens >= wanted:
         return ()
+    if min(_capability(gpu) for gpu in gpus) < _FP8_CAPABILITY:
+        reason = f"left to the engine: only about {tokens} tokens fit, but this GPU has no 8-bit floats to save by"
+        return (Flag((), "--kv-cache-dtype", reason),)
     reason = f"only about {tokens} tokens would fit otherwise: half the bits for keys and values, twice the context"
     return (Flag(("--kv-cache-dtype", "fp8"), "--kv-cache-dtype", reason, measured=True),)
 
 
+def _capability(gpu: Gpu) -> tuple[int, ...]:
+    return tuple(int(number) for number in gpu.compute_capability.split("."))
+
+
 def _gpus_for(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
-    """The first GPU where the model fits on it; else as many, by powers of two, as its attention heads divide among."""
+    """The first GPU where the model fits on it; else as many of those that it can be spread over as it takes."""
     needs_bytes = facts.weights_bytes + _BESIDE_WEIGHTS_BYTES + LEAST_CONTEXT_TOKENS * facts.kv_bytes_per_token
+    gpus = usable_gpus(facts, machine)
     count = 1
-    while needs_bytes > sum(gpu.total_bytes for gpu in machine.gpus[:count]) * MOST_UTILIZATION:
-        more = count * 2
-        if more > len(machine.gpus) or facts.attention_heads % more or not facts.attention_heads:
-            break
-        count = more
-    return machine.gpus[:count]
+    while count < len(gpus) and needs_bytes > sum(gpu.total_bytes for gpu in gpus[:count]) * MOST_UTILIZATION:
+        count *= 2
+    return gpus[:count]
 
 
 def _several_gpus(gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
@@ -129,11 +158,11 @@ def _several_gpus(gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
     return (Flag(("--tensor-parallel-size", count), "--tensor-parallel-size", "one GPU cannot hold it", kept=True),)
 
 
-def _offload(facts: Facts, machine: Machine) -> tuple[Flag, ...]:
+def _offload(facts: Facts, machine: Machine, release: tuple[int, ...]) -> tuple[Flag, ...]:
     """Keys and values that the GPU has no room for, in RAM. It is taken at once and stays taken while the model sleeps,
     so what level 1 needs of the RAM comes first.
     """
-    if facts.type not in GENERATES or not facts.kv_bytes_per_token:
+    if facts.type not in GENERATES or not facts.kv_bytes_per_token or release < _OFFLOADS_SINCE:
         return ()
     left_gib = (machine.ram_available_bytes - facts.weights_bytes - ram_reserve_bytes(machine)) // GIB
     # It lives in /dev/shm, which has half of the RAM for everybody.

@@ -89,6 +89,8 @@ def _reasoning_parser(facts: Facts) -> str | None:
     may = "<think>" in marks and "enable_thinking" in marks
     if not (always or may):
         return None
+    if always and facts.architecture.startswith("Deepseek"):
+        return "deepseek_r1"  # "deepseek_v3" reads thoughts only where a request has asked for them
     for family, parser in _REASONING_BY_FAMILY:
         if facts.architecture.startswith(family):
             return parser

@@ -56,6 +56,7 @@ _PROPERTIES: dict[str, tuple[str, str]] = {
     "SuccessExitStatus": ("SuccessExitStatus", "(aiai)"),
     "OOMPolicy": ("OOMPolicy", "s"),
     "KillMode": ("KillMode", "s"),
+    "Nice": ("Nice", "i"),
     "Slice": ("Slice", "s"),
     "SyslogIdentifier": ("SyslogIdentifier", "s"),
     "Environment": ("Environment", "as"),

@@ -27,13 +27,13 @@ from tests.pure.planned import (
     GIB,
     LLAMA_SERVER,
     MACHINES,
+    SOCKET,
     VISION,
     facts,
     machine,
     model,
 )
 
-SOCKET = "/run/user/1000/mmd/x/api.sock"
 CACHE = "/cache"
 GOLDEN = Path(__file__).parent.parent / "golden"
 # Without these it could not serve, or not the model that was asked for; the others are only better.
@@ -76,7 +76,7 @@ def test_command_on_a_machine(path: Path, wanted: Model) -> None:
 
 def test_no_golden_is_left_over() -> None:
     expected = {f"{path.stem}-{wanted.facts.type}.txt" for path in MACHINES for wanted in EVERY_MODEL}
-    assert {path.name for path in GOLDEN.iterdir()} == expected
+    assert {path.name for path in GOLDEN.glob("*.txt")} == expected
 
 
 @given(models, machines, st.sampled_from([LLAMA_SERVER, EMBEDDED]))
@@ -259,10 +259,10 @@ def test_completion_model_gets_no_word_about_templates() -> None:
 
 
 def test_environment_numbers_gpus_as_nvml_does() -> None:
-    assert llama.environment(machine("rtx4070-12g"), LLAMA_SERVER, cache=CACHE) == (
+    assert llama.environment(machine("rtx4070-12g"), LLAMA_SERVER, cache=CACHE, ready_seconds=600) == (
         ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
     )
-    assert llama.environment(machine("cpu-only"), LLAMA_SERVER, cache=CACHE) == ()
+    assert llama.environment(machine("cpu-only"), LLAMA_SERVER, cache=CACHE, ready_seconds=600) == ()
 
 
 @pytest.mark.parametrize(("weights_bytes", "seconds"), [(0, 600), (30 * GIB, 644), (200 * GIB, 4294)])
