@@ -22,12 +22,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class BootReport:
-    """How a boot went; ids, and reasons by id."""
+    """How a boot went; ids, and by id what was in the way of the others."""
 
     asleep: tuple[str, ...] = ()
     active: str | None = None
     skipped: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, MmdError] = field(default_factory=dict)
     yielded: str | None = None  # why it went no further
 
 
@@ -55,7 +55,7 @@ class _Boot:
 
     async def carry_out(self) -> BootReport:
         for model_id in self._todo.unknown:
-            self._skip(model_id, "it is in mmd.toml, and not registered")
+            self._skip(model_id, f"mmd.toml names it, and it is not registered; mmd startup {model_id} disabled")
         await self._leave_out_what_cannot_sleep()
         while self._report.yielded is None:
             resumes = self._resumes and not self._tried
@@ -122,7 +122,7 @@ class _Boot:
         _log.info("%s is not loaded at startup: %s", model_id, reason, extra={"MMD_MODEL": model_id})
 
     def _fail(self, model_id: str, error: MmdError) -> None:
-        self._report.failed[model_id] = error.message
+        self._report.failed[model_id] = error
         _log.error("at startup: %s", error.message, extra={"MMD_MODEL": model_id})
 
     def _yield(self, reason: str, model_id: str) -> None:

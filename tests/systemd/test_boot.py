@@ -15,6 +15,7 @@ from mmd.control.startup import set_startup
 from mmd.control.swap import Activation
 from mmd.errors import WrongUsage
 from mmd.gateway.live import LiveModels
+from mmd.paths import user_unit_dir
 from mmd.plan.boot import Startup
 from mmd.units.watch import Watch
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
@@ -83,7 +84,7 @@ async def test_broken_model_does_not_stop_the_rest(home: World) -> None:
     report = await _boot(home)
     assert (report.asleep, report.active, report.yielded) == (("b",), "c", None)
     assert list(report.failed) == ["a"]
-    assert "gronk" in report.failed["a"]
+    assert "gronk" in report.failed["a"].message
     assert not home.events("overlap")
 
 
@@ -262,6 +263,23 @@ async def test_unit_that_met_a_broken_model_has_failed(world: World, installed: 
     world.manager.systemctl("start", "mmd-boot.service")
     await asyncio.to_thread(wait_for, lambda: _show(world, "ActiveState") == "failed", what="the end of the boot")
     assert _show(world, "ExecMainStatus") == "1"
+    said = await asyncio.to_thread(run_mmd, "boot")
+    assert said.returncode == 1
+    what_is, what_to_do = said.stderr.splitlines()
+    assert what_is.startswith("a did not start: ")
+    assert "error: no" in what_is
+    assert what_to_do.startswith("  → mmd logs a")
+
+
+async def test_unit_finds_the_engines_of_the_shell_that_installed_it(world: World, installed: str) -> None:
+    """After a start of the machine the manager's own PATH is not that of a shell."""
+    world.manager.systemctl("set-environment", "PATH=/usr/bin:/bin")
+    world.add("a")
+    assert run_mmd("default", "a").returncode == 0
+    world.manager.systemctl("start", "mmd-boot.service")
+    await asyncio.to_thread(wait_for, lambda: _show(world, "ActiveState") == "inactive", what="the end of the boot")
+    command = world.manager.systemctl("show", "--property=ExecStart", "mmd-model@a.service")
+    assert f"path={world.folder}/bin/llama-server ;" in command
 
 
 def test_unit_is_wanted_at_startup_until_it_is_removed(world: World, installed: str) -> None:
@@ -269,6 +287,22 @@ def test_unit_is_wanted_at_startup_until_it_is_removed(world: World, installed: 
     assert "mmd-boot.service" in world.manager.systemctl("show", "--property=Wants", "default.target")
     assert run_mmd("install", "--remove").returncode == 0
     assert "mmd-boot.service" not in world.manager.systemctl("show", "--property=Wants", "default.target")
+
+
+async def test_remove_ends_a_boot_under_way(world: World, installed: str) -> None:
+    world.add("a", load_seconds=30)
+    assert run_mmd("default", "a").returncode == 0
+    world.manager.systemctl("start", "mmd-boot.service")
+    await _until_loading(world, "a")
+    assert run_mmd("install", "--remove").returncode == 0
+    assert _show(world, "ActiveState") == "inactive"
+
+
+def test_remove_after_somebody_took_a_unit_out_by_hand(world: World, installed: str) -> None:
+    (user_unit_dir() / "mmd-boot.service").unlink()
+    removed = run_mmd("install", "--remove")
+    assert (removed.returncode, removed.stderr) == (0, "mmd's units are removed; models and settings stay.\n")
+    assert not list(user_unit_dir().rglob("mmd*"))
 
 
 class _Forestalled(Controller):
