@@ -249,6 +249,13 @@ def test_release_whose_engine_has_just_lost_its_folder_ends_it(bed: Bed) -> None
     assert bed.ended
 
 
+def test_release_that_is_called_as_another_version_did_ends_it(bed: Bed) -> None:
+    """A token that was made before an upgrade of mmd: the next model loads when this hook is gone."""
+    with pytest.raises(AssertionError, match="Traceback"):
+        bed.run("release", UNIT, str(bed.socket), "30")
+    assert bed.ended
+
+
 # --- waking
 
 
