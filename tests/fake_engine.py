@@ -88,6 +88,7 @@ class Behaviour:
     load_seconds: float = 0.0
     never_ready: bool = False
     exit_at_once: dict[str, object] | None = None  # {"status": 1, "stderr": "a line"}
+    refuses: tuple[str, ...] = ()  # options that it lists in its help and will not have
     exit_while_loading_seconds: float | None = None
     ignore_sigterm: bool = False
     lose_sigterm_while_loading: bool = False  # as vLLM does
@@ -169,6 +170,7 @@ class Engine:
         self.alias = options.get("--alias", os.path.basename(self.model))
         self.behaviour = Behaviour(self.model)
         self.terminating = threading.Event()
+        self.asked = threading.Event()  # for anything, while it loads
         self.gpu = -1
         self.sleeper = Sleeper(self)
         self.api = Api(self)
@@ -179,7 +181,10 @@ class Engine:
             print(line, flush=True)
         if once := self.behaviour.exit_at_once:
             fail(str(once.get("stderr", "")), int(str(once.get("status", 1))))
-        self.on_sigterm(signal.SIG_IGN if self.behaviour.lose_sigterm_while_loading else self.die_of_sigterm)
+        for option in self.behaviour.refuses:
+            if option in self.options:
+                fail(f"error: invalid argument: {option}")
+        self.on_sigterm(self.lose_sigterm if self.behaviour.lose_sigterm_while_loading else self.die_of_sigterm)
         listener = self.bind()
         self.log("load-begin")
         if self.listens_while_loading:
@@ -252,6 +257,11 @@ class Engine:
         self.log("exit")
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def lose_sigterm(self, *_: object) -> None:
+        """Only once somebody has asked for its health, where it can be asked: vLLM does not lose it at once either."""
+        if self.listens_while_loading and not self.asked.is_set():
+            self.die_of_sigterm()
 
     def begin_exit(self, *_: object) -> None:
         if self.terminating.is_set():

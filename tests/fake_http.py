@@ -64,6 +64,7 @@ class Api:
     def answer(self, connection: socket.socket, method: str, path: str, body: bytes) -> bool:
         """Whether the connection stays open: the real one closes it after every error."""
         if not self.ready.is_set():
+            self.engine.asked.set()
             return send_error(connection, 503, "Loading model", "unavailable_error")
         with self.idle:
             self.in_flight += 1

@@ -76,8 +76,8 @@ def boot() -> None:
     for reason in report.failed.values():
         say(reason)
     parts = [f"{name} sleeps" for name in report.asleep] + ([f"{report.active} is active"] if report.active else [])
-    if report.yielded_to:
-        parts.append(f"{report.yielded_to} has the GPU, and keeps it")
+    if report.yielded:
+        parts.append(report.yielded)
     if parts or not (report.skipped or report.failed):
         say("; ".join(parts) or "Nothing is loaded at startup. To have a model then: mmd default ID")
     if report.failed:
@@ -99,8 +99,27 @@ def _set(model_id: str, mode: str) -> None:
     former = set_startup(model_id, Startup(mode))
     say(f"{model_id} {_MEANINGS[mode]}.")
     _say_former(former)
+    if mode == "sleep":
+        _say_what_stands_in_the_way(model_id)
     if mode != "disabled" and not is_installed():
         say("That takes mmd's units: mmd install")
+
+
+def _say_what_stands_in_the_way(model_id: str) -> None:
+    """That the engine cannot sleep, say, which at the next start would be told to the journal alone."""
+    from mmd.control.controller import plan_launch
+    from mmd.errors import MmdError
+    from mmd.machine import read_machine
+    from mmd.registry.store import Registry
+    from mmd.settings import read_settings
+
+    try:
+        launch = plan_launch(Registry().get(model_id), read_machine(), read_settings())
+    except MmdError as error:
+        say(f"As things are, it would fail: {error.message}")
+    else:
+        if launch.sleep is None:
+            say(f"But {launch.title} cannot sleep: it is left out. To have it awake: mmd default {model_id}")
 
 
 def _say_former(former: Iterable[str]) -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mmd.control.controller import Controller
 from mmd.control.startup import startups
-from mmd.errors import MmdError, SwapSuperseded
-from mmd.plan.boot import is_loaded, order
-from mmd.plan.residency import Residency
+from mmd.errors import ManagerUnreachable, MmdError, SwapSuperseded
+from mmd.plan.boot import Activate, End, Load, Order, Yield, next_step, order
+from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.lock import boot_lock
+from mmd.units.watch import Pairs, read_pairs
 
 _log = logging.getLogger(__name__)
 
@@ -23,90 +24,111 @@ _log = logging.getLogger(__name__)
 class BootReport:
     """How a boot went; ids, and reasons by id."""
 
-    asleep: list[str] = field(default_factory=list)
+    asleep: tuple[str, ...] = ()
     active: str | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    yielded_to: str | None = None  # who took the GPU, so that the boot went no further
-
-
-class _Yielded(Exception):
-    """The GPU is somebody else's."""
-
-    def __init__(self, to: str) -> None:
-        super().__init__(to)
-        self.to = to
+    yielded: str | None = None  # why it went no further
 
 
 async def boot(controller: Controller) -> BootReport:
-    """Carry out a boot. A second one waits for the first, and finds everything in place.
+    """Carry out a boot. A second one waits for the first, and finds everything in place; one after a boot that was
+    killed goes on where that was.
 
     A model that fails is in the report, and the rest goes on. Raises what cannot be worked around: no user manager, a
     damaged registry, two defaults.
     """
-    report = BootReport()
-    async with boot_lock():
+    async with boot_lock() as waited:
         registered = [model.id for model in controller.registry.all()]
-        plan = order(startups(controller.settings), registered)
-        report.skipped |= dict.fromkeys(plan.unknown, "it is in mmd.toml, and not registered")
+        todo = order(startups(controller.settings), registered)
+        # After one that ended by itself, who has the GPU was asked for.
+        return await _Boot(controller, todo, resumes=not waited).carry_out()
+
+
+class _Boot:
+    def __init__(self, controller: Controller, todo: Order, *, resumes: bool) -> None:
+        self._controller = controller
+        self._todo = todo
+        self._resumes = resumes
+        self._tried: set[str] = set()
+        self._report = BootReport()
+
+    async def carry_out(self) -> BootReport:
+        for model_id in self._todo.unknown:
+            self._skip(model_id, "it is in mmd.toml, and not registered")
+        await self._leave_out_what_cannot_sleep()
+        while self._report.yielded is None:
+            resumes = self._resumes and not self._tried
+            match next_step(self._todo, await self._pairs(), tried=self._tried, resumes=resumes):
+                case Load(model_id):
+                    await self._take_turn(model_id, self._have_asleep)
+                case Activate(model_id):
+                    await self._take_turn(model_id, self._have_active)
+                case Yield(to):
+                    self._yield(f"{to} has the GPU, and keeps it", to)
+                case End():
+                    break
+        pairs = await self._pairs()
+        self._report.asleep = tuple(name for name in self._todo.sleepers if _is(Residency.ASLEEP, name, pairs))
+        if self._todo.default is not None and _is(Residency.RESIDENT, self._todo.default, pairs):
+            self._report.active = self._todo.default
+        return self._report
+
+    async def _leave_out_what_cannot_sleep(self) -> None:
+        """Before the first load: who has the GPU and cannot sleep is no one that a boot has put there."""
+        can_sleep = []
+        pairs = await self._pairs()
+        for model_id in self._todo.sleepers:
+            try:
+                if _is(Residency.ASLEEP, model_id, pairs) or self._controller.launch(model_id).sleep is not None:
+                    can_sleep.append(model_id)
+                else:
+                    self._skip(model_id, "its engine cannot sleep, and it would be stopped again")
+            except MmdError as error:
+                self._fail(model_id, error)
+        self._todo = replace(self._todo, sleepers=tuple(can_sleep))
+
+    async def _take_turn(self, model_id: str, step: Callable[[str], Awaitable[None]]) -> None:
+        """One model's part; its failure is the report's."""
+        self._tried.add(model_id)
         try:
-            for model_id in plan.sleepers:
-                await _guarded(controller, model_id, report, _have_asleep)
-            if plan.default in registered:
-                await _guarded(controller, plan.default, report, _have_active)
-        except _Yielded as yielded:
-            report.yielded_to = yielded.to
-    _tell(report)
-    return report
+            await step(model_id)
+        except ManagerUnreachable:
+            raise
+        except SwapSuperseded as error:
+            # By another model or by `mmd stop`: somebody is at work here, and no more is loaded behind their back.
+            self._yield(error.message, model_id)
+        except MmdError as error:
+            self._fail(model_id, error)
 
+    async def _have_asleep(self, model_id: str) -> None:
+        await self._controller.activate(model_id, evicts=False)
+        await self._controller.sleep(model_id)
+        pairs = await self._pairs()
+        # Where somebody has asked for it in the meantime it has the GPU again, and the next look sees that.
+        if not _is(Residency.ASLEEP, model_id, pairs) and not pairs.get(model_id, Pair()).holds_gpu:
+            self._skip(model_id, f"it did not fall asleep and was stopped; mmd logs {model_id} says why")
 
-async def _guarded(
-    controller: Controller, model_id: str, report: BootReport, step: Callable[..., Awaitable[None]]
-) -> None:
-    """One model's part; its failure is the report's."""
-    try:
-        await step(controller, model_id, report)
-    except SwapSuperseded as error:
-        holder = await controller.holder()
-        if holder is not None and holder != model_id:
-            raise _Yielded(holder) from error
-        report.failed[model_id] = error.message
-    except MmdError as error:
-        report.failed[model_id] = error.message
+    async def _have_active(self, model_id: str) -> None:
+        await self._controller.activate(model_id, evicts=False)
 
+    async def _pairs(self) -> Pairs:
+        return await read_pairs(self._controller.manager)
 
-async def _have_asleep(controller: Controller, model_id: str, report: BootReport) -> None:
-    if is_loaded((await controller.residencies()).get(model_id, Residency.ABSENT)):
-        report.asleep.append(model_id)
-        return
-    if controller.launch(model_id).sleep is None:
-        report.skipped[model_id] = "its engine cannot sleep, and it would be stopped again"
-        return
-    await _require_nobody(controller)
-    await controller.activate(model_id)
-    await controller.sleep(model_id)
-    if (await controller.residencies()).get(model_id) is Residency.ASLEEP:
-        report.asleep.append(model_id)
-    else:
-        report.skipped[model_id] = f"it did not fall asleep and was stopped; mmd logs {model_id} says why"
+    # -- each is told when it happens: a boot takes minutes, and may be killed before its end
 
-
-async def _have_active(controller: Controller, model_id: str, report: BootReport) -> None:
-    await _require_nobody(controller, besides=model_id)
-    await controller.activate(model_id)
-    report.active = model_id
-
-
-async def _require_nobody(controller: Controller, *, besides: str | None = None) -> None:
-    holder = await controller.holder()
-    if holder is not None and holder != besides:
-        raise _Yielded(holder)
-
-
-def _tell(report: BootReport) -> None:
-    for model_id, reason in report.skipped.items():
+    def _skip(self, model_id: str, reason: str) -> None:
+        self._report.skipped[model_id] = reason
         _log.info("%s is not loaded at startup: %s", model_id, reason, extra={"MMD_MODEL": model_id})
-    for model_id, reason in report.failed.items():
-        _log.error("at startup: %s", reason, extra={"MMD_MODEL": model_id})
-    if report.yielded_to:
-        _log.info("the boot goes no further: %s has the GPU", report.yielded_to)
+
+    def _fail(self, model_id: str, error: MmdError) -> None:
+        self._report.failed[model_id] = error.message
+        _log.error("at startup: %s", error.message, extra={"MMD_MODEL": model_id})
+
+    def _yield(self, reason: str, model_id: str) -> None:
+        self._report.yielded = reason
+        _log.info("the boot goes no further: %s", reason, extra={"MMD_MODEL": model_id})
+
+
+def _is(wanted: Residency, model_id: str, pairs: Pairs) -> bool:
+    return residency(pairs.get(model_id, Pair())) is wanted

@@ -141,13 +141,12 @@ class Controller:
         """Where each model is that has a unit; the others are absent."""
         return {model_id: residency(pair) for model_id, pair in (await read_pairs(self.manager)).items()}
 
-    async def holder(self) -> str | None:
-        """Who has the GPU, or is about to."""
-        return holder(await read_pairs(self.manager))
-
-    async def activate(self, model_id: str, *, drain_seconds: float = 0.0) -> Activation:
-        """Make a model resident; returns when it answers. Refuses before anybody is evicted."""
-        done = await Swapper(self.manager, self._hooks, self).activate(model_id, drain_seconds=drain_seconds)
+    async def activate(self, model_id: str, *, drain_seconds: float = 0.0, evicts: bool = True) -> Activation:
+        """Make a model resident; returns when it answers. Refuses before anybody is evicted; with `evicts` false also
+        where somebody would have to be.
+        """
+        swapper = Swapper(self.manager, self._hooks, self)
+        done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts)
         if "load" in done.phases:
             await confirm_in_background(self.manager, self.launch(model_id))
         return done

@@ -32,15 +32,14 @@ def set_startup(model_id: str, startup: Startup) -> tuple[str, ...]:
     """
     Registry().get(model_id)
     former = _former_defaults(besides=model_id) if startup is Startup.ACTIVE else ()
-    value = None if startup is Startup.DISABLED else startup.value
-    set_for_models("startup", dict.fromkeys(former) | {model_id: value})
+    set_for_models("startup", dict.fromkeys(former, Startup.DISABLED.value) | {model_id: startup.value})
     return former
 
 
 def set_no_default() -> tuple[str, ...]:
     """Have no default model. Returns who was."""
     former = _former_defaults(besides=None)
-    set_for_models("startup", dict.fromkeys(former))
+    set_for_models("startup", dict.fromkeys(former, Startup.DISABLED.value))
     return former
 
 

@@ -66,6 +66,7 @@ class _Swap:
     """One activation on its way."""
 
     wanted: str
+    evicts: bool  # whoever has the GPU goes
     since_us: int = field(default_factory=lambda: time.time_ns() // 1000)
     began: float = field(default_factory=monotonic)
     submitted: float = 0.0
@@ -94,13 +95,14 @@ class Swapper:
         self._hooks = hooks
         self._plans = plans
 
-    async def activate(self, wanted: str, *, drain_seconds: float = 0.0) -> Activation:
+    async def activate(self, wanted: str, *, drain_seconds: float = 0.0, evicts: bool = True) -> Activation:
         """Make a model resident; returns when it answers. `drain_seconds`: what was waited for before, for the record.
 
         Raises what planning raises, before anybody is evicted; EngineFailed, naming the cause and who is resident
-        instead; and SwapSuperseded where another activation took the GPU in between.
+        instead; and SwapSuperseded where another activation took the GPU in between, or has it and is not to be
+        evicted.
         """
-        swap = _Swap(wanted)
+        swap = _Swap(wanted, evicts)
         try:
             failure = await self._attempt(swap)
             if failure is not None:
@@ -134,6 +136,8 @@ class Swapper:
                     return None
                 swap.submitted, swap.woke = monotonic(), step.wakes
                 if isinstance(step, Begin):
+                    if step.previous is not None and not swap.evicts:
+                        raise await self._superseded(wanted)
                     swap.previous = swap.previous or step.previous
                     if not step.wakes:
                         meanwhile.enter_context(ReadAhead(self._plans.files_to_read_ahead(wanted)))
@@ -152,9 +156,15 @@ class Swapper:
             if residency(pair) is Residency.RESIDENT:
                 return None
             result = JobResult.FAILED if pair.token.active == "active" else JobResult.CANCELED
-        if result is JobResult.CANCELED:
+        if result is JobResult.CANCELED or await self._is_taken_away(wanted):
             raise await self._superseded(wanted)
         return await self._what_happened(launch, swap.since_us)
+
+    async def _is_taken_away(self, model_id: str) -> bool:
+        """Whether a model's start failed because the GPU went elsewhere: a release ends an engine that still loads."""
+        pairs = await read_pairs(self._manager)
+        token = pairs.get(model_id, Pair()).token
+        return token.active == "deactivating" or token.job == "stop" or holder(pairs, besides=model_id) is not None
 
     async def _is_resident(self, model_id: str) -> bool:
         return residency((await read_pairs(self._manager)).get(model_id, Pair())) is Residency.RESIDENT

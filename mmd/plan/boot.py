@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from mmd.errors import WrongUsage
-from mmd.plan.residency import Residency
+from mmd.plan.residency import Pair, Residency, residency
+from mmd.plan.swap import holder
 
 
 class Startup(StrEnum):
@@ -24,14 +25,45 @@ class Order:
 
     sleepers: tuple[str, ...]
     default: str | None
-    unknown: tuple[str, ...]  # in mmd.toml, and not registered (any more)
+    unknown: tuple[str, ...] = ()  # in mmd.toml, and not registered (any more)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load it, or wait until it is loaded, and put it to sleep."""
+
+    model_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """Activate the default, or wait until it is up."""
+
+    model_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """Go no further: somebody asked for another model."""
+
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing is left to do."""
+
+
+Step = Load | Activate | Yield | End
 
 
 def order(startups: Mapping[str, Startup], registered: Sequence[str]) -> Order:
     """Sleepers come in the registry's order. Raises WrongUsage where two models are to be the default."""
     sleepers = tuple(model_id for model_id in registered if startups.get(model_id) is Startup.SLEEP)
     wanted = {model_id for model_id, startup in startups.items() if startup is not Startup.DISABLED}
-    return Order(sleepers, default_model(startups), tuple(sorted(wanted - set(registered))))
+    default = default_model(startups)
+    unknown = tuple(sorted(wanted - set(registered)))
+    return Order(sleepers, default if default in registered else None, unknown)
 
 
 def default_model(startups: Mapping[str, Startup]) -> str | None:
@@ -45,6 +77,28 @@ def default_model(startups: Mapping[str, Startup]) -> str | None:
     return active[0] if active else None
 
 
-def is_loaded(here: Residency) -> bool:
-    """Whether a boot has nothing to load for a model: it is in memory, awake or asleep."""
-    return here in (Residency.RESIDENT, Residency.ASLEEP)
+def next_step(todo: Order, pairs: Mapping[str, Pair], *, tried: Collection[str], resumes: bool) -> Step:
+    """What a boot does next, given what runs. `tried`: the models that it has had its turn with, however that ended.
+
+    It takes the GPU from nobody but a boot that was killed: where it `resumes`, a model that has the GPU and is to
+    sleep was being put to sleep by that one. In units nobody has signed, so a person's model may look the same; it
+    finishes what it has begun, falls asleep, and wakes at the next request.
+    """
+    has_gpu = holder(pairs)
+    left = [name for name in todo.sleepers if name not in tried and _residency(name, pairs) is not Residency.ASLEEP]
+    default = todo.default
+    if default is not None and (default in tried or _residency(default, pairs) is Residency.RESIDENT):
+        default = None
+    if has_gpu is None:
+        if left:
+            return Load(left[0])
+        return Activate(default) if default is not None else End()
+    if resumes and has_gpu in left:
+        return Load(has_gpu)
+    if not left and default in (None, has_gpu):
+        return Activate(default) if default is not None else End()
+    return Yield(has_gpu)
+
+
+def _residency(model_id: str, pairs: Mapping[str, Pair]) -> Residency:
+    return residency(pairs.get(model_id, Pair()))

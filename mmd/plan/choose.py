@@ -27,7 +27,9 @@ class _Planner(Protocol):
         arguments: tuple[str, ...],
     ) -> tuple[Flag, ...]: ...
 
-    def environment(self, machine: Machine, engine: Installed, *, cache: str) -> tuple[tuple[str, str], ...]: ...
+    def environment(
+        self, machine: Machine, engine: Installed, *, cache: str, ready_seconds: int
+    ) -> tuple[tuple[str, str], ...]: ...
 
     def budget_bytes(self, model: Model, machine: Machine, engine: Installed) -> int: ...
 
@@ -78,6 +80,7 @@ def choose(
     needs_bytes = fit.least_bytes(model.facts, projector_bytes)
     _require_fit(model, needs_bytes, planner.budget_bytes(model, machine, engine))
     argv = (*engine.command, *(word for flag in flags for word in flag.words))
+    ready_seconds = laid_down.ready_seconds or planner.ready_seconds(model)
     _require_kept(model.id, argv)
     return Launch(
         model_id=model.id,
@@ -85,13 +88,13 @@ def choose(
         title=title,
         type=model.facts.type,
         argv=argv,
-        environment=planner.environment(machine, engine, cache=cache),
+        environment=planner.environment(machine, engine, cache=cache, ready_seconds=ready_seconds),
         context=context or 0,
         needs_bytes=needs_bytes,
         socket=socket,
         uses_gpu=planner.on_gpu(machine, engine),
         sleep=planner.sleep(model, machine, engine),
-        ready_seconds=laid_down.ready_seconds or planner.ready_seconds(model),
+        ready_seconds=ready_seconds,
         stop_seconds=engine.stop_seconds,
         quits_when_broken=engine.quits_when_broken,
         flags=flags,

@@ -83,7 +83,7 @@ def _speaks_of_an_error(text: str) -> bool:
 
 
 def _may_go(flag: Flag) -> bool:
-    return bool(flag.words) and not flag.kept and not flag.measured
+    return bool(flag.words) and not flag.kept
 
 
 def _names(text: str, flag: Flag) -> bool:

@@ -16,6 +16,8 @@ from mmd.plan.vllm_parsers import reasoning_parser, tool_parser
 from mmd.registry.record import Facts, Model, ModelType
 
 _NO_BITSANDBYTES_SINCE = (0, 28)
+_IMPORT_SECONDS = 60  # before it loads; ten on a quick machine
+_LOAD_SECONDS = 600  # what vLLM gives its engine where nothing else is said
 # Without these it would be reached by nobody, or by everybody; `--uds` is there since 0.10.2.
 _ESSENTIAL = ("--served-model-name", "--uds")
 
@@ -77,8 +79,9 @@ def flags(
     )
 
 
-def environment(machine: Machine, engine: Installed, *, cache: str) -> tuple[tuple[str, str], ...]:
+def environment(machine: Machine, engine: Installed, *, cache: str, ready_seconds: int) -> tuple[tuple[str, str], ...]:
     """`cache` is a folder that all models of this version share: vLLM keys what it compiles by model and settings."""
+    load_seconds = ready_seconds - _IMPORT_SECONDS
     return (
         *((("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if on_gpu(machine, engine) else ()),
         ("VLLM_CACHE_ROOT", f"{cache}/vllm/{engine.version}"),
@@ -86,6 +89,8 @@ def environment(machine: Machine, engine: Installed, *, cache: str) -> tuple[tup
         *((("VLLM_SERVER_DEV_MODE", "1"),) if engine.can_sleep else ()),
         # The memory that a first start has measured is taken over by the next under the same settings.
         ("VLLM_ENABLE_STARTUP_PLAN", "1"),
+        # It gives up by itself, however long the unit would wait.
+        *((("VLLM_ENGINE_READY_TIMEOUT_S", str(load_seconds)),) if load_seconds > _LOAD_SECONDS else ()),
         ("VLLM_NO_USAGE_STATS", "1"),
         ("HF_HUB_OFFLINE", "1"),
         ("NO_COLOR", "1"),
@@ -105,7 +110,7 @@ def on_gpu(machine: Machine, engine: Installed) -> bool:
 
 def ready_seconds(model: Model) -> int:
     """Eleven minutes, for vLLM itself gives its engine ten; or what a disk of 50 MB/s needs for the weights."""
-    return max(660, model.facts.weights_bytes // 50_000_000)
+    return _IMPORT_SECONDS + max(_LOAD_SECONDS, model.facts.weights_bytes // 50_000_000)
 
 
 def sleep(model: Model, machine: Machine, engine: Installed) -> Sleep | None:

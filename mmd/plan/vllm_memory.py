@@ -25,6 +25,7 @@ _MOST_CPU_CACHE_BYTES = 4 * GIB
 _LEAST_CPU_CACHE_BYTES = 64 * _MIB
 # Below this a conversation is cut short, and half as many bits for each key and value are the lesser loss.
 _SHORT_CONTEXT_TOKENS = 8192
+_FP8_CAPABILITY = (8, 9)  # Ada, Hopper and newer; vLLM's Triton backend refuses it before
 _BESIDE_WEIGHTS_BYTES = 3 * GIB // 2  # activations, graphs and libraries
 
 _FITS_ITS_LENGTH_SINCE = (0, 14)
@@ -46,6 +47,8 @@ def memory_flags(
 ) -> tuple[Flag, ...]:
     """How much of which memory a vLLM of this release takes; `machine` as it will be when whoever has the GPU has given
     it back.
+
+    vLLM names context and sequences where memory runs out. Without these flags it would take more, so they are kept.
     """
     length = _length(facts, release, context)
     if not on_gpu:
@@ -76,7 +79,7 @@ def _length(facts: Facts, release: tuple[int, ...], context: int | None) -> Flag
         return Flag((name, str(context)), name, "laid down in mmd.toml", kept=True)
     if release < _FITS_ITS_LENGTH_SINCE:
         return Flag((), name, "left out: vLLM takes what fits by itself only since 0.14; mmd.toml can say how much")
-    return Flag((name, "auto"), name, f"as much of its {facts.context_length} tokens as fits")
+    return Flag((name, "auto"), name, f"as much of its {facts.context_length} tokens as fits", kept=True)
 
 
 def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
@@ -89,20 +92,21 @@ def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
 
 def _utilization(gpus: tuple[Gpu, ...]) -> float:
     """In steps of 0.02, rounded down, of the fullest GPU."""
-    return max(0.0, min(MOST_UTILIZATION, *(_steps(gpu) / _UTILIZATION_STEPS for gpu in gpus)))
+    return min(MOST_UTILIZATION, *(_steps(gpu) / _UTILIZATION_STEPS for gpu in gpus))
 
 
 def _steps(gpu: Gpu) -> int:
+    """At least one: vLLM takes a share of nothing for a typing error, and says of one that is not free how much is."""
     has_desktop = any(process.name in _DESKTOPS for process in gpu.processes)
     headroom_bytes = _DESKTOP_HEADROOM_BYTES if has_desktop else _HEADROOM_BYTES
-    return (gpu.free_bytes - headroom_bytes) * _UTILIZATION_STEPS // gpu.total_bytes
+    return max(1, (gpu.free_bytes - headroom_bytes) * _UTILIZATION_STEPS // gpu.total_bytes)
 
 
 def _sequences(facts: Facts, count: int) -> tuple[Flag, ...]:
     if facts.type not in GENERATES:
         return ()
     reason = "requests at a time: one person's; more cost VRAM and start-up time"
-    return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason),)
+    return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason, kept=True),)
 
 
 def _cpu_cache(facts: Facts, machine: Machine) -> Flag:
@@ -126,8 +130,15 @@ def _small_cache(facts: Facts, gpus: tuple[Gpu, ...], used: float) -> tuple[Flag
     wanted = min(facts.context_length or _SHORT_CONTEXT_TOKENS, _SHORT_CONTEXT_TOKENS)
     if tokens >= wanted:
         return ()
+    if min(_capability(gpu) for gpu in gpus) < _FP8_CAPABILITY:
+        reason = f"left to the engine: only about {tokens} tokens fit, but this GPU has no 8-bit floats to save by"
+        return (Flag((), "--kv-cache-dtype", reason),)
     reason = f"only about {tokens} tokens would fit otherwise: half the bits for keys and values, twice the context"
     return (Flag(("--kv-cache-dtype", "fp8"), "--kv-cache-dtype", reason, measured=True),)
+
+
+def _capability(gpu: Gpu) -> tuple[int, ...]:
+    return tuple(int(number) for number in gpu.compute_capability.split("."))
 
 
 def _gpus_for(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:

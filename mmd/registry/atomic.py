@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> os.stat_result:
-    """Write, sync and rename; the folder is made (0700) where it is missing, the file is 0600.
+def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = 0o600) -> os.stat_result:
+    """Write, sync and rename; the folder is made (0700) where it is missing, the file has `mode`, whatever the umask.
 
     Raises OSError, and then leaves the old file as it was and no temporary one. Returns the new file's status.
     """
@@ -17,6 +17,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> os.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
             file.write(content)
             file.flush()
             if durable:

@@ -57,8 +57,8 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def _opens_thinking(template: str) -> bool:
-    prompt = template.rpartition("add_generation_prompt")[2]
-    return "<think>" in prompt and "</think>" not in prompt
+    _, found, prompt = template.rpartition("add_generation_prompt")
+    return bool(found) and "<think>" in prompt and "</think>" not in prompt
 
 
 def _templates(folder: Path) -> Iterator[str]:

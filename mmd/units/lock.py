@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from mmd.errors import MmdError, StorageFailed
@@ -14,7 +15,10 @@ from mmd.paths import runtime_dir
 
 _PLANNER_SECONDS = 120.0
 _BOOT_SECONDS = 3600.0  # a boot loads several models, and a second one has nothing to do but wait
-_TRY_SECONDS = 0.002
+_PLANNER_TRY_SECONDS = 0.002
+_BOOT_TRY_SECONDS = 0.1
+
+_log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -24,19 +28,24 @@ async def planner_lock() -> AsyncIterator[None]:
 
     Raises StorageFailed where the runtime folder cannot be made, MmdError where another holds on to the lock.
     """
-    async with _held(".lock", _PLANNER_SECONDS):
+    with _opened(".lock") as (descriptor, path):
+        await _acquire(descriptor, path, _PLANNER_SECONDS, _PLANNER_TRY_SECONDS)
         yield
 
 
 @asynccontextmanager
-async def boot_lock() -> AsyncIterator[None]:
-    """One boot at a time. Raises as `planner_lock`."""
-    async with _held(".boot.lock", _BOOT_SECONDS):
-        yield
+async def boot_lock() -> AsyncIterator[bool]:
+    """One boot at a time; gives whether another one had to be waited for. Raises as `planner_lock`."""
+    with _opened(".boot.lock") as (descriptor, path):
+        waits = not _try(descriptor)
+        if waits:
+            _log.warning("another boot is under way; this one waits for its end")
+            await _acquire(descriptor, path, _BOOT_SECONDS, _BOOT_TRY_SECONDS)
+        yield waits
 
 
-@asynccontextmanager
-async def _held(name: str, wait_seconds: float) -> AsyncIterator[None]:
+@contextmanager
+def _opened(name: str) -> Iterator[tuple[int, Path]]:
     path = runtime_dir() / name  # no model's id begins with a dot
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,17 +56,16 @@ async def _held(name: str, wait_seconds: float) -> AsyncIterator[None]:
             hint="echo $XDG_RUNTIME_DIR; systemctl --user status   # a login session has one of its own",
         ) from error
     try:
-        await _acquire(descriptor, path, wait_seconds)
-        yield
+        yield descriptor, path
     finally:
         os.close(descriptor)  # and with it the lock
 
 
-async def _acquire(descriptor: int, path: Path, wait_seconds: float) -> None:
+async def _acquire(descriptor: int, path: Path, wait_seconds: float, try_seconds: float) -> None:
     try:
         async with asyncio.timeout(wait_seconds):
             while not _try(descriptor):  # noqa: ASYNC110 a file lock cannot be awaited
-                await asyncio.sleep(_TRY_SECONDS)
+                await asyncio.sleep(try_seconds)
     except TimeoutError as error:
         raise MmdError(
             f"another mmd has been deciding for {wait_seconds:.0f} s and holds {path}",

@@ -44,9 +44,9 @@ def machine(suite: str, folder: Path) -> Iterator[Machine]:
     root = folder / suite
     subprocess.run(["cp", "--archive", "--reflink=auto", str(base(suite)), str(root)], check=True, timeout=300)
     made = Machine(root)
-    made.add_user()
-    made.boot()
     try:
+        made.add_user()
+        made.boot()
         yield made
     finally:
         made.cut_power()
@@ -74,18 +74,20 @@ class Machine:
             "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={self.root}",
             "--boot", "--console=read-only",
         ]  # fmt: skip
-        self._nspawn = subprocess.Popen(
-            command,
-            env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=(self.root.parent / "console").open("ab"),
-            stderr=subprocess.STDOUT,
-        )
+        with (self.root.parent / "console").open("ab") as console:
+            self._nspawn = subprocess.Popen(
+                command,
+                env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+            )
         _until(lambda: self._user_manager_runs(), BOOT_SECONDS, "the user manager came up")
 
     def cut_power(self) -> None:
         """The harder end: nothing is stopped in order. (An orderly one waits two minutes for user@.service here.)"""
-        assert self._nspawn is not None
+        if self._nspawn is None:
+            return
         if (pid := self._init_pid()) is not None:
             os.kill(pid, signal.SIGKILL)
         self._nspawn.wait(60)

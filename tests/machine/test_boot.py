@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
             made.run("python3 -m venv venv && venv/bin/pip install -q -c mmd/constraints.txt './mmd[embedded]'")
             yield made
     finally:
-        folder.rmdir()
+        shutil.rmtree(folder)
 
 
 def test_default_model_answers_after_power_was_cut_and_nobody_logged_in(booted: Machine) -> None:

@@ -259,10 +259,10 @@ def test_completion_model_gets_no_word_about_templates() -> None:
 
 
 def test_environment_numbers_gpus_as_nvml_does() -> None:
-    assert llama.environment(machine("rtx4070-12g"), LLAMA_SERVER, cache=CACHE) == (
+    assert llama.environment(machine("rtx4070-12g"), LLAMA_SERVER, cache=CACHE, ready_seconds=600) == (
         ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
     )
-    assert llama.environment(machine("cpu-only"), LLAMA_SERVER, cache=CACHE) == ()
+    assert llama.environment(machine("cpu-only"), LLAMA_SERVER, cache=CACHE, ready_seconds=600) == ()
 
 
 @pytest.mark.parametrize(("weights_bytes", "seconds"), [(0, 600), (30 * GIB, 644), (200 * GIB, 4294)])

@@ -10,7 +10,8 @@ import pytest
 from mmd.plan.choose import choose
 from mmd.plan.last_words import Refusal, refused, telling_line
 from mmd.plan.launch import Flag, Launch
-from tests.pure.planned import CHAT, LLAMA_SERVER, machine
+from mmd.registry.record import Format
+from tests.pure.planned import CHAT, GIB, LLAMA_SERVER, facts, machine, model, vllm_launch
 
 FOLDER = Path(__file__).parent.parent / "last_words"
 
@@ -73,7 +74,9 @@ def launch(*flags: Flag) -> Launch:
 
 
 PARSER = Flag(("--tool-call-parser", "foo"), "--tool-call-parser", "its template")
-UTILISATION = Flag(("--gpu-memory-utilization", "0.9"), "--gpu-memory-utilization", "free now", measured=True)
+UTILISATION = Flag(
+    ("--gpu-memory-utilization", "0.9"), "--gpu-memory-utilization", "free now", measured=True, kept=True
+)
 STEPS = Flag(("--num-scheduler-steps", "10"), "--num-scheduler-steps", "a guess")
 CACHE = Flag(("--kv-cache-dtype", "fp8"), "--kv-cache-dtype", "memory is short")
 SLEEP_MODE = Flag(("--enable-sleep-mode",), "--enable-sleep-mode", "so that it can sleep")
@@ -104,6 +107,28 @@ def test_other_deaths_refuse_nothing(name: str) -> None:
 
 def test_less_memory_than_measured_asks_for_another_try() -> None:
     assert refused(["INFO x", FREE], launch(UTILISATION, PARSER)) == Refusal((), FREE)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "RuntimeError: CUDA out of memory occurred when warming up sampler with 16 dummy requests. Please try lowering "
+        "`max_num_seqs` or `gpu_memory_utilization` when initializing the engine.",
+        "ValueError: Cannot auto-fit max_model_len: not enough GPU memory available to serve even a single token. Try "
+        "increasing `gpu_memory_utilization`.",
+    ],
+)
+def test_memory_that_runs_out_refuses_nothing(said: str) -> None:
+    """What saves memory was dropped for good, because vLLM speaks of it then: the next start wanted more."""
+    assert refused([said], vllm_launch(model(facts(format=Format.SAFETENSORS)), machine("rtx4070-12g"))) is None
+
+
+def test_smaller_cache_can_be_refused_though_it_was_measured() -> None:
+    on = machine("rtx4070-12g")
+    short = vllm_launch(model(facts(format=Format.SAFETENSORS, weights_bytes=9 * GIB)), on)
+    said = "ValueError: kv_cache_dtype fp8 is not supported by FLASH_ATTN"
+    assert refused([said], short) == Refusal(("--kv-cache-dtype",), said)
+    assert refused(["ValueError: --gpu-memory-utilization is not for you"], short) is None
 
 
 def test_what_the_user_laid_down_is_not_dropped() -> None:

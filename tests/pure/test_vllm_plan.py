@@ -224,9 +224,9 @@ def test_share_of_the_gpu_is_free_and_in_steps(total_bytes: int, free_permille: 
     hundredths = round(float(share) * 100)
     assert share == f"{hundredths / 100:.2f}"
     assert hundredths % 2 == 0
-    assert hundredths <= 92
+    assert 2 <= hundredths <= 92
     room = on.gpus[0].free_bytes - headroom_bytes
-    assert hundredths * total_bytes <= max(0, room) * 100, "vLLM does not start where less is free"
+    assert hundredths == 2 or hundredths * total_bytes <= room * 100, "vLLM does not start where less is free"
     if hundredths < 92:
         assert (hundredths + 2) * total_bytes > room * 100, "as much as there is"
 
@@ -238,7 +238,7 @@ def test_share_of_the_gpu_is_free_and_in_steps(total_bytes: int, free_permille: 
         (23 * GIB, "", "0.92"),
         (12 * GIB, "", "0.48"),
         (12 * GIB, "gnome-shell", "0.44"),
-        (GIB // 4, "", "0.00"),
+        (GIB // 4, "", "0.02"),  # of 0.00 vLLM says that it "should be greater than 0", and not how much is free
     ],
 )
 def test_share_leaves_more_to_a_desktop(free_bytes: int, desktop: str, share: str) -> None:
@@ -264,6 +264,16 @@ def test_keys_and_values_are_halved_only_where_they_are_short(
     wanted = changed(CHAT, weights_bytes=weights_gib * GIB, context_length=context_length)
     launch = vllm_launch(wanted, on)
     assert value(launch, "--kv-cache-dtype") == ("fp8" if is_short else None)
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [("7.5", None), ("8.6", None), ("8.9", "fp8"), ("12.0", "fp8")])
+def test_keys_and_values_are_halved_only_where_the_gpu_can(capability: str, dtype: str | None) -> None:
+    """vLLM's Triton backend ends on it before 8.9."""
+    on = with_gpus(RTX_4090, total_bytes=12 * GIB)
+    on = replace(on, gpus=(replace(on.gpus[0], compute_capability=capability),))
+    launch = vllm_launch(changed(CHAT, weights_bytes=9 * GIB), on)
+    assert value(launch, "--kv-cache-dtype") == dtype
+    assert "tokens" in reason(launch, "--kv-cache-dtype")
 
 
 def test_model_without_a_cache_has_none_halved() -> None:
@@ -451,6 +461,16 @@ def test_arguments_laid_down_come_after_all_others_and_as_they_are(arguments: tu
         (("--disable-log-requests",), (), "dropped"),
         (("--device", "cuda"), (), "dropped"),
         (("--disable-mm-preprocessor-cache",), ("--mm-processor-cache-gb", "0"), "now --mm-processor-cache-gb 0"),
+        (("--override-pooler-config", "{}"), ("--pooler-config", "{}"), "for --pooler-config"),
+        (
+            ("--guided-decoding-backend=xgrammar",),
+            ("--structured-outputs-config", '{"backend":"xgrammar"}'),
+            "for --structured-outputs-config",
+        ),
+        (("--guided-decoding-backend",), (), "for --structured-outputs-config"),
+        (("--rope-theta", "1e6"), (), "--hf-overrides"),
+        (("--limit-mm-per-prompt", "image=2,video=1"), ("--limit-mm-per-prompt", '{"image":2,"video":1}'), "in JSON"),
+        (("--limit_mm_per_prompt=image=2",), ("--limit-mm-per-prompt", '{"image":2}'), "in JSON"),
         (("--task", "embed"), ("--runner", "pooling"), "--task embed"),
         (("--task=score",), ("--runner", "pooling"), "--task score"),
         (("--task", "generate"), (), "--task generate"),
@@ -495,9 +515,19 @@ def test_flag_refused_by_another_version_is_tried_again() -> None:
 
 
 def test_first_start_takes_as_long_as_the_disk() -> None:
-    assert vllm_launch(CHAT).ready_seconds == 660
-    slow = changed(CHAT, weights_bytes=40 * 10**9)
-    assert vllm_launch(slow, with_gpus(RTX_4090, total_bytes=80 * GIB)).ready_seconds == 800
+    usual = vllm_launch(CHAT)
+    assert usual.ready_seconds == 660
+    assert "VLLM_ENGINE_READY_TIMEOUT_S" not in dict(usual.environment), "600 is its own"
+    large = changed(CHAT, weights_bytes=40 * 10**9)
+    launch = vllm_launch(large, with_gpus(RTX_4090, total_bytes=80 * GIB))
+    assert launch.ready_seconds == 860
+    assert dict(launch.environment)["VLLM_ENGINE_READY_TIMEOUT_S"] == "800"
+
+
+def test_engine_waits_as_long_as_was_laid_down() -> None:
+    """It gave up after ten minutes, however long the user had wanted it to take."""
+    launch = vllm_launch(CHAT, overrides=Overrides(ready_seconds=3600))
+    assert dict(launch.environment)["VLLM_ENGINE_READY_TIMEOUT_S"] == "3540"
 
 
 def test_facts_of_older_registries_suffice() -> None:

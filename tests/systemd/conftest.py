@@ -1,16 +1,48 @@
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.systemd.world import World
+from mmd.paths import config_dir
+from tests.systemd.world import REPOSITORY, World, run_mmd
 from tests.user_manager import UserManager
 
 
 @pytest.fixture
 def world(systemd: UserManager, fake_llama_server: Path, tmp_path: Path) -> World:
     return World(systemd, tmp_path)
+
+
+@pytest.fixture
+def installed(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """`mmd install` was run, and nothing else; the gateway's address."""
+    manager = world.manager
+    # The manager reads units from its own home, and the gateway is its child.
+    monkeypatch.setenv("XDG_CONFIG_HOME", manager.environment["XDG_CONFIG_HOME"])
+    manager.systemctl(
+        "set-environment",
+        f"PYTHONPATH={REPOSITORY}",
+        f"PATH={os.environ['PATH']}",
+        f"XDG_DATA_HOME={os.environ['HOME']}/.local/share",
+    )
+    listen = f"127.0.0.1:{_free_port()}"
+    world.settings(f'[gateway]\nlisten = "{listen}"\n')
+    done = run_mmd("install")
+    assert done.returncode == 0, done.stderr
+    yield f"http://{listen}"
+    run_mmd("install", "--remove")
+    (config_dir() / "mmd.toml").unlink()
+    manager.systemctl("unset-environment", "PYTHONPATH", "PATH", "XDG_DATA_HOME")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

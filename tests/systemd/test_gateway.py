@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,31 +13,7 @@ import pytest
 
 from mmd.control.controller import Controller
 from mmd.paths import config_dir
-from tests.systemd.world import World, wait_for
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def installed(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """`mmd install` was run, and nothing else; the gateway's address."""
-    manager = world.manager
-    # The manager reads units from its own home, and the gateway is its child.
-    monkeypatch.setenv("XDG_CONFIG_HOME", manager.environment["XDG_CONFIG_HOME"])
-    manager.systemctl(
-        "set-environment",
-        f"PYTHONPATH={REPOSITORY}",
-        f"PATH={os.environ['PATH']}",
-        f"XDG_DATA_HOME={os.environ['HOME']}/.local/share",
-    )
-    listen = f"127.0.0.1:{_free_port()}"
-    config_dir().mkdir(parents=True, exist_ok=True)
-    (config_dir() / "mmd.toml").write_text(f'[gateway]\nlisten = "{listen}"\n')
-    _mmd("install")
-    yield f"http://{listen}"
-    _mmd("install", "--remove")
-    (config_dir() / "mmd.toml").unlink()
-    manager.systemctl("unset-environment", "PYTHONPATH", "PATH", "XDG_DATA_HOME")
+from tests.systemd.world import World, run_mmd, wait_for
 
 
 async def test_first_connection_starts_it(world: World, installed: str) -> None:
@@ -125,9 +96,9 @@ async def test_stopped_it_loses_no_model(world: World, installed: str) -> None:
 
 
 def test_install_over_itself_and_remove_leave_nothing(world: World, installed: str) -> None:
-    _mmd("install")
+    assert run_mmd("install").returncode == 0
     assert world.manager.systemctl("is-active", "mmd.socket").strip() == "active"
-    _mmd("install", "--remove")
+    assert run_mmd("install", "--remove").returncode == 0
     assert not list((config_dir().parent / "systemd/user").rglob("mmd*"))
     assert world.manager.systemctl("is-active", "mmd.socket").strip() in ("inactive", "unknown")
 
@@ -138,7 +109,7 @@ def test_install_on_a_taken_port_says_so(world: World, installed: str) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         (config_dir() / "mmd.toml").write_text(f'[gateway]\nlisten = "127.0.0.1:{port}"\n')
-        failed = _run("install")
+        failed = run_mmd("install")
         assert failed.returncode == 1
         assert f"cannot listen on 127.0.0.1:{port}" in failed.stderr
         assert f"sport = :{port}" in failed.stderr
@@ -146,7 +117,7 @@ def test_install_on_a_taken_port_says_so(world: World, installed: str) -> None:
 
 def test_install_on_a_public_address_is_refused(world: World, installed: str) -> None:
     (config_dir() / "mmd.toml").write_text('[gateway]\nlisten = "0.0.0.0:8000"\n')
-    failed = _run("install")
+    failed = run_mmd("install")
     assert failed.returncode == 2
     assert "can be reached from other machines" in failed.stderr
 
@@ -155,7 +126,7 @@ def test_gateway_on_a_taken_port_is_two_lines(world: World) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        failed = _run("gateway", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+        failed = run_mmd("gateway", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
     assert failed.returncode == 1
     assert "is taken" in failed.stderr
     assert len(failed.stderr.splitlines()) == 2
@@ -180,20 +151,3 @@ async def test_broken_settings_do_not_take_the_socket_down(world: World, install
 async def _ask(client: httpx.AsyncClient, **more: Any) -> httpx.Response:
     messages = [{"role": "user", "content": "hello"}]
     return await client.post("/v1/chat/completions", content=json.dumps(more | {"messages": messages}))
-
-
-def _mmd(*words: str) -> None:
-    done = _run(*words)
-    assert done.returncode == 0, done.stderr
-
-
-def _run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mmd", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
-    )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -85,9 +85,12 @@ async def test_activate_three_at_once_the_last_one_wins(world: World) -> None:
     assert not world.events("overlap")
 
 
-async def test_activate_away_from_a_model_that_still_loads(world: World) -> None:
-    """Its socket refuses, which a naive release takes for "not running": two models loaded side by side."""
-    world.add("slow", load_seconds=30)
+@pytest.mark.parametrize("can_sleep", [False, True], ids=["stops", "sleeps"])
+async def test_activate_away_from_a_model_that_still_loads(world: World, can_sleep: bool) -> None:
+    """Its socket refuses, which a naive release takes for "not running": two models loaded side by side. And where a
+    release ended it, it was told to have failed.
+    """
+    world.add("slow", load_seconds=30, can_sleep=can_sleep)
     world.add("b")
     async with world.controller() as mmd:
         first = asyncio.create_task(mmd.activate("slow"))
@@ -95,7 +98,10 @@ async def test_activate_away_from_a_model_that_still_loads(world: World) -> None
         await mmd.activate("b")
         with pytest.raises(SwapSuperseded, match="b was asked for"):
             await first
-        assert await mmd.residencies() == {"b": Residency.RESIDENT, "slow": Residency.ABSENT}
+        where = await mmd.residencies()
+        # An engine that a release kills may be down before systemd is told to stop it: then it counts as failed.
+        assert where["slow"] is Residency.ABSENT or (can_sleep and where["slow"] is Residency.FAILED)
+        assert where["b"] is Residency.RESIDENT
     assert not world.events("overlap")
 
 

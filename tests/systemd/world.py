@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,6 +19,8 @@ from mmd.plan.room import Leaves
 from mmd.registry.store import Registry
 from tests.tiny_models import tiny_gguf
 from tests.user_manager import UserManager
+
+REPOSITORY = Path(__file__).parents[2]
 
 # The fake engine sleeps without moving anything.
 SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, canary=Canary.GENERATE)
@@ -98,3 +102,9 @@ def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = 20.0)
     while not condition():
         assert time.monotonic() < end, f"never: {what}"
         time.sleep(0.01)
+
+
+def run_mmd(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mmd", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
+    )

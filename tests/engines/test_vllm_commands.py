@@ -1,0 +1,113 @@
+"""Every command that mmd makes for vLLM goes through vLLM's own parser; and what was read of it is what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mmd.engines import vllm
+from mmd.engines.vllm_help import ask_for_help
+from mmd.machine import Machine, load_machine
+from mmd.plan.choose import Overrides
+from mmd.plan.launch import Installed, Launch
+from mmd.registry.record import Model
+from tests.pure.planned import GIB, MACHINES, SAFETENSORS_MODELS, VLLM, VLLM_CPU, machine, vllm_launch
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
+_READS = Path(__file__).with_name("vllm_reads.py")
+_CHAT, _VISION, _EMBEDDING, _RERANKER, *_ = SAFETENSORS_MODELS
+# What guides of 2024 say, and what is as good as ever.
+_LAID_DOWN = (
+    ("--num-scheduler-steps", "8", "-tp", "2"),
+    ("--task=embed", "--max_num_seqs=3"),
+    ("--swap-space", "4", "--disable-log-requests", "-O0"),
+    ("--disable-mm-preprocessor-cache", "--no-enable-prefix-caching"),
+    ("--limit-mm-per-prompt", "image=2", "--override-pooler-config", '{"task":"embed"}'),
+    ("--guided-decoding-backend", "xgrammar", "--rope-theta", "1e6"),
+    ("--seed=1", '--hf-overrides={"rope_theta":1}', "--hf-overrides.rope_scaling.factor", "2"),
+)
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    configured = os.environ.get("MMD_TEST_VLLM")
+    if not configured:
+        pytest.skip("no vLLM in MMD_TEST_VLLM")
+    return Path(configured)
+
+
+@pytest.fixture
+def real(program: Path) -> Installed:
+    found = vllm.find(str(program))
+    assert found is not None
+    return found
+
+
+def commands(real: Installed) -> Iterator[Launch]:
+    """Every model on every machine, and every decision that these do not call for."""
+    for wanted, on in ((wanted, load_machine(path)) for wanted in SAFETENSORS_MODELS for path in MACHINES):
+        yield vllm_launch(wanted, on, _build_for(on, real))
+    for wanted, on in _special_cases():
+        yield vllm_launch(wanted, on, _build_for(on, real))
+    for parser in real.tool_parsers & {"hermes", "mistral", "openai"}:
+        yield vllm_launch(_CHAT, machine(), replace(_build_for(machine(), real), tool_parsers=frozenset({parser})))
+    for arguments in _LAID_DOWN:
+        overrides = Overrides(context=4096, arguments=arguments)
+        yield vllm_launch(_CHAT, machine(), _build_for(machine(), real), overrides)
+
+
+def _build_for(on: Machine, real: Installed) -> Installed:
+    """As the real one, were it the build for that machine: their options are the same."""
+    return replace(real, platform=(VLLM if on.gpus else VLLM_CPU).platform)
+
+
+def _special_cases() -> Iterator[tuple[Model, Machine]]:
+    on = machine("rtx4090-24g")
+    two = replace(on, gpus=(on.gpus[0], replace(on.gpus[0], index=1)))
+    yield _of(_CHAT, weights_bytes=30 * GIB), two
+    yield _of(_CHAT, weights_bytes=20 * GIB), on  # keys and values in fp8
+    yield _CHAT, replace(on, gpus=(replace(on.gpus[0], free_bytes=0),))
+    for architecture in ("Qwen3VLForConditionalGeneration", "GemmaForCausalLM", "Qwen2ForCausalLM"):
+        yield _of(_RERANKER, architecture=architecture), on
+    for marks in (("<|python_tag|>",), ("[TOOL_CALLS]", "[THINK]"), ("response_template",), ("<arg_key>",)):
+        yield _of(_CHAT, architecture="LlamaForCausalLM", template_marks=marks), on
+
+
+def _of(wanted: Model, **its: object) -> Model:
+    return replace(wanted, facts=replace(wanted.facts, **its))  # type: ignore[arg-type]
+
+
+def test_vllm_takes_every_command_and_knows_every_parser(program: Path, real: Installed, tmp_path: Path) -> None:
+    launches = list(commands(real))
+    argvs = [launch.argv[len(real.command) :] for launch in launches]
+    wrong = ("model", "--no-such-option-of-any-version")
+    done = subprocess.run(
+        (program.parent / "python", "-I", _READS),
+        input=json.dumps([*argvs, wrong]),
+        stdout=subprocess.PIPE, text=True, timeout=100, check=True,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    told = json.loads(done.stdout.splitlines()[-1])
+    *refusals, of_wrong = told["refusals"]
+    assert of_wrong is not None
+    assert "--no-such-option-of-any-version" in of_wrong, "the parser does read"
+    assert [(argv, why) for argv, why in zip(argvs, refusals, strict=True) if why] == []
+    assert real.tool_parsers == set(told["tool_parsers"])
+    assert real.reasoning_parsers == set(told["reasoning_parsers"])
+
+
+def test_no_option_is_abbreviated(real: Installed) -> None:
+    """Its parser would take it, until a version has a second option that begins so."""
+    for launch in commands(real):
+        chosen = [flag for flag in launch.flags if not flag.reason.startswith("laid down")]
+        assert {word for flag in chosen for word in flag.words if word.startswith("-")} <= real.flags
+
+
+def test_source_and_help_tell_the_same(program: Path, real: Installed) -> None:
+    assert real.flags == ask_for_help(program)

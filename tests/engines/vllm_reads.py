@@ -1,0 +1,46 @@
+"""Runs on vLLM's own Python: its parser reads the command lines of stdin, and says what becomes of each.
+
+    python -I vllm_reads.py < commands.json      # [["model", "--uds", "x"], …]
+
+`refusals` has for each command null, or why it is refused; `tool_parsers` and `reasoning_parsers` the names that it
+knows. Nothing is served.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+
+
+def main() -> None:
+    from vllm.entrypoints.cli.serve import cmd_init
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.tool_parsers import ToolParserManager
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    root = FlexibleArgumentParser()
+    serve = cmd_init()[0]
+    serve.subparser_init(root.add_subparsers(required=True, dest="subparser"))
+
+    def why_refused(command: list[str]) -> str | None:
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                serve.validate(root.parse_args(["serve", *command]))
+        except (SystemExit, TypeError, ValueError) as error:
+            return said.getvalue().strip() or repr(error)
+        return None
+
+    with contextlib.redirect_stdout(sys.stderr):  # it logs there as it likes
+        refusals = [why_refused(command) for command in json.load(sys.stdin)]
+    parsers = {
+        "tool_parsers": ToolParserManager.list_registered(),
+        "reasoning_parsers": ReasoningParserManager.list_registered(),
+    }
+    print(json.dumps({"refusals": refusals} | parsers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,312 @@
+"""The boot on a real user manager: strictly one after another, past what is broken, and never in anybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from mmd.control.boot import BootReport, boot
+from mmd.control.controller import Controller
+from mmd.control.startup import set_startup
+from mmd.control.swap import Activation
+from mmd.errors import WrongUsage
+from mmd.gateway.live import LiveModels
+from mmd.plan.boot import Startup
+from mmd.units.watch import Watch
+from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
+
+# A boot in a process of its own, which can be killed. The arguments are the models that can sleep.
+_BOOT_PROCESS = """
+import asyncio, sys
+from mmd.control.boot import boot
+from tests.systemd.world import SLEEP, Sleepy
+
+async def main():
+    async with Sleepy({name: {"sleep": SLEEP} for name in sys.argv[1:]}) as controller:
+        await boot(controller)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def home(world: World) -> World:
+    """Two models that are to sleep, a and b, and the default, c."""
+    world.add("a", "b", "c", "other", can_sleep=True)
+    _startup(sleep="ab", active="c")
+    return world
+
+
+async def test_sleepers_come_one_after_another_and_the_default_last(home: World) -> None:
+    report = await _boot(home)
+    assert report == BootReport(asleep=("a", "b"), active="c")
+    assert home.events("load-begin", "ready", "sleep", "overlap") == [
+        *(("load-begin", "a"), ("ready", "a"), ("sleep", "a")),
+        *(("load-begin", "b"), ("ready", "b"), ("sleep", "b")),
+        *(("load-begin", "c"), ("ready", "c")),
+    ]
+    async with home.controller() as mmd:
+        status = await mmd.status()
+    assert (status.active, [one.id for one in status.sleeping]) == ("c", ["a", "b"])
+
+
+async def test_without_any_model_nothing_is_done(world: World) -> None:
+    world.add("a")
+    assert await _boot(world) == BootReport()
+    assert not world.events()
+
+
+async def test_second_boot_has_nothing_to_do(home: World) -> None:
+    first = await _boot(home)
+    before = home.events()
+    assert await _boot(home) == first
+    assert home.events() == before
+
+
+async def test_default_alone_is_woken_where_it_sleeps(home: World) -> None:
+    await _boot(home)
+    async with home.controller() as mmd:
+        await mmd.sleep()
+    assert (await _boot(home)).active == "c"
+    assert home.events("load-begin", "wake")[-1] == ("wake", "c")
+
+
+# --- what is broken
+
+
+async def test_broken_model_does_not_stop_the_rest(home: World) -> None:
+    home.behave("a", exit_at_once={"status": 1, "stderr": "error: unknown model architecture: 'gronk'"})
+    report = await _boot(home)
+    assert (report.asleep, report.active, report.yielded) == (("b",), "c", None)
+    assert list(report.failed) == ["a"]
+    assert "gronk" in report.failed["a"]
+    assert not home.events("overlap")
+
+
+async def test_broken_default_leaves_the_sleepers_asleep(home: World) -> None:
+    home.behave("c", exit_while_loading_seconds=0.1)
+    report = await _boot(home)
+    assert (report.asleep, report.active, list(report.failed)) == (("a", "b"), None, ["c"])
+
+
+async def test_model_whose_file_is_gone_does_not_stop_the_rest(home: World) -> None:
+    (home.folder / "b.gguf").unlink()
+    report = await _boot(home)
+    assert (report.asleep, report.active, list(report.failed)) == (("a",), "c", ["b"])
+
+
+async def test_model_that_will_not_sleep_is_told_and_the_rest_goes_on(home: World) -> None:
+    home.behave("a", hang_in_sleep=True)
+    report = await _boot(home)
+    assert (report.asleep, report.active, report.failed) == (("b",), "c", {})
+    assert "did not fall asleep" in report.skipped["a"]
+
+
+async def test_model_that_cannot_sleep_is_not_even_loaded(world: World) -> None:
+    world.add("a")
+    _startup(sleep="a")
+    report = await _boot(world)
+    assert "cannot sleep" in report.skipped["a"]
+    assert not world.events()
+
+
+async def test_model_that_is_no_longer_registered_is_told(home: World) -> None:
+    async with home.controller() as mmd:
+        for name in "ac":
+            await mmd.remove(name)
+    report = await _boot(home)
+    assert (report.asleep, report.active) == (("b",), None)
+    assert list(report.skipped) == ["a", "c"]
+
+
+async def test_two_defaults_are_refused_before_anything_is_loaded(home: World) -> None:
+    home.settings('[models.a]\nstartup = "active"\n[models.b]\nstartup = "active"\n')
+    with pytest.raises(WrongUsage, match="a and b") as refusal:
+        await _boot(home)
+    assert "mmd default a" in refusal.value.hint
+    assert not home.events()
+
+
+# --- who comes first
+
+
+async def test_who_has_the_gpu_keeps_it(home: World) -> None:
+    async with home.controller() as mmd:
+        await mmd.activate("other")
+        report = await _boot(home)
+        assert (await mmd.status()).active == "other"
+    assert (report.asleep, report.active, report.failed) == ((), None, {})
+    assert report.yielded == "other has the GPU, and keeps it"
+
+
+async def test_default_that_was_asked_for_already_is_not_disturbed(home: World) -> None:
+    async with home.controller() as mmd:
+        await mmd.activate("c")
+    report = await _boot(home)
+    assert (report.active, report.yielded) == ("c", "c has the GPU, and keeps it")
+    assert home.events("load-begin") == [("load-begin", "c")]
+
+
+async def test_request_in_between_ends_the_boot(home: World) -> None:
+    home.behave("b", load_seconds=30)
+    booting = asyncio.create_task(_boot(home))
+    await _until_loading(home, "b")
+    async with home.controller() as mmd:
+        await mmd.activate("other")
+        report = await booting
+        assert (await mmd.status()).active == "other"
+    assert (report.asleep, report.active, report.failed) == (("a",), None, {})
+    assert report.yielded is not None
+    assert "other was asked for" in report.yielded
+    assert not home.events("overlap")
+
+
+async def test_request_through_the_gateway_waits_for_the_load_under_way_and_ends_the_boot(home: World) -> None:
+    """It does not cut a load short that others have begun, and is not made to wait for the end of the boot."""
+    home.behave("a", load_seconds=0.5)
+    booting = asyncio.create_task(_boot(home))
+    await _until_loading(home, "a")
+    async with home.controller() as mmd:
+        watch = Watch(mmd.manager)
+        following = asyncio.create_task(watch.run())
+        await LiveModels(mmd, watch).activate("other", drain_seconds=0.0)
+        report = await booting
+        assert (await mmd.status()).active == "other"
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert report.yielded is not None
+    assert home.events("ready")[0] == ("ready", "a")
+    assert ("load-begin", "c") not in home.events()
+    assert not home.events("overlap")
+
+
+async def test_stop_in_between_ends_the_boot(home: World) -> None:
+    home.behave("a", load_seconds=30)
+    booting = asyncio.create_task(_boot(home))
+    await _until_loading(home, "a")
+    async with home.controller() as mmd:
+        await mmd.stop()
+    report = await booting
+    assert (report.asleep, report.failed) == ((), {})
+    assert report.yielded is not None
+    assert home.events("load-begin") == [("load-begin", "a")]
+
+
+async def test_request_between_the_look_and_the_activation_keeps_the_gpu(home: World) -> None:
+    """The boot saw nobody, and a moment later evicted who had come."""
+    async with home.controller() as mmd, _Forestalled(mmd, "other") as forestalled:
+        report = await boot(forestalled)
+        assert (await mmd.status()).active == "other"
+    assert home.events("load-begin") == [("load-begin", "other")]
+    assert report.yielded is not None
+    assert "other" in report.yielded
+
+
+# --- several boots
+
+
+async def test_two_boots_at_once_are_one(home: World) -> None:
+    first, second = await asyncio.gather(_boot(home), _boot(home))
+    assert first == second == BootReport(asleep=("a", "b"), active="c")
+    assert home.events("start") == [("start", "a"), ("start", "b"), ("start", "c")]
+
+
+async def test_second_boot_does_not_undo_what_ended_the_first(home: World) -> None:
+    """b is to sleep and has the GPU, as if a boot had been killed; it was asked for."""
+    home.behave("a", load_seconds=30)
+    first, second = asyncio.create_task(_boot(home)), asyncio.create_task(_boot(home))
+    await _until_loading(home, "a")
+    async with home.controller() as mmd:
+        await mmd.activate("b")
+        reports = await first, await second
+        assert (await mmd.status()).active == "b"
+    assert all(report.yielded and "b" in report.yielded for report in reports)
+
+
+@pytest.mark.parametrize("at", ["load-begin", "ready"])
+async def test_boot_after_one_that_was_killed_goes_on_where_that_was(home: World, at: str) -> None:
+    """It took the model that the killed one had left on the GPU for somebody's, and gave up."""
+    home.behave("b", load_seconds=0.5)
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", _BOOT_PROCESS, "a", "b", "c", cwd=REPOSITORY)
+    await asyncio.to_thread(wait_for, lambda: (at, "b") in home.events(), what=f"b's {at}")
+    killed.kill()
+    await killed.wait()
+    assert await _boot(home) == BootReport(asleep=("a", "b"), active="c")
+    assert home.events("load-begin") == [("load-begin", "a"), ("load-begin", "b"), ("load-begin", "c")]
+    assert not home.events("overlap")
+
+
+# --- as a unit
+
+
+async def test_unit_activates_the_default_and_holds_up_nobody(world: World, installed: str) -> None:
+    world.add("a", load_seconds=4)
+    assert run_mmd("default", "a").returncode == 0
+    world.manager.systemctl("start", "mmd-boot.service")
+    assert ("ready", "a") not in world.events(), "default.target would be waiting for it"
+    await _until_loading(world, "a")
+    assert _no_new_privileges(_show(world, "MainPID")) == _no_new_privileges("self"), "nvidia-modprobe is setuid"
+    await asyncio.to_thread(wait_for, lambda: _show(world, "ActiveState") == "inactive", what="the end of the boot")
+    async with Controller() as mmd:
+        assert (await mmd.status()).active == "a"
+
+
+async def test_unit_that_met_a_broken_model_has_failed(world: World, installed: str) -> None:
+    world.add("a", "b")
+    world.behave("a", exit_at_once={"status": 1, "stderr": "error: no"})
+    assert run_mmd("default", "a").returncode == 0
+    world.manager.systemctl("start", "mmd-boot.service")
+    await asyncio.to_thread(wait_for, lambda: _show(world, "ActiveState") == "failed", what="the end of the boot")
+    assert _show(world, "ExecMainStatus") == "1"
+
+
+def test_unit_is_wanted_at_startup_until_it_is_removed(world: World, installed: str) -> None:
+    assert world.manager.systemctl("is-enabled", "mmd-boot.service").strip() == "enabled"
+    assert "mmd-boot.service" in world.manager.systemctl("show", "--property=Wants", "default.target")
+    assert run_mmd("install", "--remove").returncode == 0
+    assert "mmd-boot.service" not in world.manager.systemctl("show", "--property=Wants", "default.target")
+
+
+class _Forestalled(Controller):
+    """Somebody activates another model just before its own first activation."""
+
+    def __init__(self, theirs: Controller, wanted: str) -> None:
+        super().__init__()
+        self._theirs = theirs
+        self._wanted = wanted
+
+    def launch(self, model_id: str, **how: object) -> object:  # type: ignore[override]
+        return self._theirs.launch(model_id)
+
+    async def activate(self, model_id: str, **how: object) -> Activation:  # type: ignore[override]
+        await self._theirs.activate(self._wanted)
+        return await super().activate(model_id, **how)  # type: ignore[arg-type]
+
+
+async def _boot(world: World) -> BootReport:
+    async with world.controller() as controller:
+        return await boot(controller)
+
+
+async def _until_loading(world: World, name: str) -> None:
+    await asyncio.to_thread(wait_for, lambda: ("load-begin", name) in world.events(), what=f"{name}'s load")
+
+
+def _startup(*, sleep: Iterable[str] = (), active: str | None = None) -> None:
+    for name in sleep:
+        set_startup(name, Startup.SLEEP)
+    if active is not None:
+        set_startup(active, Startup.ACTIVE)
+
+
+def _show(world: World, name: str) -> str:
+    return world.manager.systemctl("show", f"--property={name}", "--value", "mmd-boot.service").strip()
+
+
+def _no_new_privileges(pid: str) -> str:
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NoNewPrivs"))
+    return line
