@@ -6,11 +6,15 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mmd.cli import parameters
 from mmd.cli.text import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from mmd.control.engines import EngineStatus
 
 # Both words for the second: what people call it, and what `mmd engine list` does.
 _engine_name = click.argument(
@@ -43,7 +47,7 @@ def list_engines(as_json: bool) -> None:
             ", ".join(status.formats),
             str(status.models or ""),
             "yes" if status.sleeps else "",
-            f"{status.place} ({status.origin})" if status.version else status.problem or status.hint,
+            _where(status),
         )
         for status in statuses
     ]
@@ -104,6 +108,15 @@ def confirm(program: Path) -> None:
     from mmd.control.engines import confirm_engine
 
     confirm_engine(program)
+
+
+def _where(status: EngineStatus) -> str:
+    """Its place, as a shell takes it too; or what is in the way of there being one."""
+    if status.place is None or status.version is None:
+        return status.problem or status.hint
+    home = f"{Path.home()}/"
+    place = f"~/{status.place.removeprefix(home)}" if status.place.startswith(home) else status.place
+    return f"{place} ({status.origin})"
 
 
 class _Progress:

@@ -156,21 +156,26 @@ def _delete(name: str, folder: Path) -> None:
 
 def _users(folder: Path) -> tuple[str, ...]:
     """Who runs from a folder, asleep or awake: ids of models, and "process PID" for what is none of mmd's units."""
-    there = os.fsencode(f"{folder.resolve()}/")
+    names = [folder.resolve()]
+    link = folder.with_name(folder.name.rpartition("-")[0])
+    if link.resolve() == names[0]:
+        names.append(link)  # an engine was started as the link says; after an upgrade that may be an older one
+    paths = tuple(os.fsencode(f"{name}/") for name in names)
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
-        if _runs_from(process, there):
+        if _runs_from(process, paths):
             unit = split(unit_of_process(int(process.name)))
             found.add(unit[1] if unit else f"process {process.name}")
     return tuple(sorted(found, key=lambda user: (user.startswith("process "), user)))  # models first
 
 
-def _runs_from(process: Path, folder: bytes) -> bool:
-    """By what it was started as, or by what it has mapped: a command line may name the link, or have been rewritten."""
+def _runs_from(process: Path, paths: tuple[bytes, ...]) -> bool:
+    """By what it was started as, or by what it has mapped: an engine may have rewritten its command line."""
     try:
-        return folder in (process / "cmdline").read_bytes() or folder in (process / "maps").read_bytes()
+        known = (process / "cmdline").read_bytes() + (process / "maps").read_bytes()
     except OSError:
         return False  # it has just ended, or is somebody else's
+    return any(path in known for path in paths)
 
 
 @contextmanager

@@ -21,9 +21,11 @@ from mmd.engines.pip_output import PipOutput, Told
 from mmd.engines.venv import Venv
 from mmd.engines.worker import Worker
 from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
-from mmd.paths import cache_dir, engines_dir, state_dir
+from mmd.paths import cache_dir, config_file, engines_dir, state_dir
+from mmd.registry.store import Registry
 from mmd.settings import read_settings
 from tests import wheels
+from tests.tiny_models import sparse_gguf
 
 ROOT = Path(__file__).parents[2]
 
@@ -339,6 +341,17 @@ def test_remove_refuses_what_is_not_its_own(index: Path, fake_llama_server: Path
         remove_engine("llama.cpp", read_settings())
     with pytest.raises(WrongUsage, match="vllm is not installed by mmd, and not found elsewhere"):
         remove_engine("vllm", read_settings())
+
+
+def test_list_counts_the_models_that_an_engine_would_serve(
+    index: Path, fake_llama_server: Path, own_home: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        Registry().add(sparse_gguf(tmp_path / f"{name}.gguf"))
+    config_file().parent.mkdir(parents=True)
+    config_file().write_text('[models.b]\nengine = "embedded"\n')
+    counted = {status.name: status.models for status in engine_statuses(read_settings())}
+    assert counted == {"vllm": 0, "llama-server": 1, "embedded": 1}
 
 
 def test_list_says_what_is_broken_and_what_would_mend_it(tmp_path: Path) -> None:
