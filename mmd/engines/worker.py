@@ -1,0 +1,106 @@
+"""Programs that mmd has work for it for minutes: all they say goes to a log, what matters to whoever waits."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import selectors
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+_REDRAW_SECONDS = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+class Progress(Protocol):
+    """Whoever waits."""
+
+    def step(self, text: str) -> None:
+        """Something begins that takes a while."""
+
+    def detail(self, text: str) -> None:
+        """How far it is."""
+
+    def still(self) -> None:
+        """It goes on; called twice a second where there is nothing new to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    status: int
+    said: list[str]  # its lines, without ends
+
+    @property
+    def last_line(self) -> str:
+        return next((line.strip() for line in reversed(self.said) if line.strip()), "it said nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    log: Path
+    progress: Progress
+
+    def run(
+        self,
+        *command: str | Path,
+        environment: Mapping[str, str] | None = None,
+        read: Callable[[str], bool] = lambda _line: True,
+    ) -> Finished:
+        """Run a program to its end; `read` sees each line and says whether it belongs into the log.
+
+        The program ends with us, however we end: two of them in one folder would be one too many.
+        """
+        words = [os.fspath(word) for word in command]
+        said: list[str] = []
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"$ {shlex.join(words)}\n")
+            process = _start(words, environment)
+            try:
+                for line in self._lines(process.stdout):
+                    if read(line):
+                        said.append(line)
+                        log.write(line + "\n")
+                process.wait()
+            finally:
+                process.kill()
+                process.wait()
+        return Finished(process.returncode, said)
+
+    def _lines(self, output: IO[bytes] | None) -> Iterator[str]:
+        assert output is not None
+        rest = b""
+        with output, selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            while True:
+                if not selector.select(_REDRAW_SECONDS):
+                    self.progress.still()
+                    continue
+                block = os.read(output.fileno(), 65536)
+                if not block:
+                    break
+                *lines, rest = (rest + block).split(b"\n")
+                yield from (line.decode("utf-8", "replace").rstrip("\r") for line in lines)
+        if rest:
+            yield rest.decode("utf-8", "replace")
+
+
+def _start(words: list[str], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+    libc = ctypes.CDLL(None)
+
+    def end_with_parent() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    settings: dict[str, Any] = {} if environment is None else {"env": environment}
+    return subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=end_with_parent,
+        **settings,
+    )
