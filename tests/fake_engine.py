@@ -88,6 +88,7 @@ class Behaviour:
     load_seconds: float = 0.0
     never_ready: bool = False
     exit_at_once: dict[str, object] | None = None  # {"status": 1, "stderr": "a line"}
+    refuses: tuple[str, ...] = ()  # options that it lists in its help and will not have
     exit_while_loading_seconds: float | None = None
     ignore_sigterm: bool = False
     lose_sigterm_while_loading: bool = False  # as vLLM does
@@ -180,6 +181,9 @@ class Engine:
             print(line, flush=True)
         if once := self.behaviour.exit_at_once:
             fail(str(once.get("stderr", "")), int(str(once.get("status", 1))))
+        for option in self.behaviour.refuses:
+            if option in self.options:
+                fail(f"error: invalid argument: {option}")
         self.on_sigterm(self.lose_sigterm if self.behaviour.lose_sigterm_while_loading else self.die_of_sigterm)
         listener = self.bind()
         self.log("load-begin")

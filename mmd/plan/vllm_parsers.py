@@ -40,7 +40,12 @@ _TOOLS_BY_FAMILY = (
     ("Granite", "<|tool_call|>", "granite"),
 )
 
-# Those of the families whose parsers are known to leave a plain answer alone, or whose template says that they think.
+# Their parsers leave a plain answer alone, so that a template which writes as they read is enough.
+_REASONING_BY_MARK = (
+    (_GPT_OSS, "<|channel|>", "openai_gptoss"),
+    ("Gemma4", "<|tool_call>", "gemma4"),
+)
+# Those of the families whose template says that they think.
 _REASONING_BY_FAMILY = (
     ("DeepseekV3", "deepseek_v3"),
     ("Glm4Moe", "glm45"),
@@ -79,8 +84,9 @@ def _deepseek(marks: tuple[str, ...]) -> str:
 
 def _reasoning_parser(facts: Facts) -> str | None:
     marks = facts.template_marks
-    if facts.architecture.startswith(_GPT_OSS) and "<|channel|>" in marks:
-        return "openai_gptoss"
+    for family, mark, parser in _REASONING_BY_MARK:
+        if facts.architecture.startswith(family) and mark in marks:
+            return parser
     if "[THINK]" in marks:
         return "mistral"
     if "response_template" in marks:

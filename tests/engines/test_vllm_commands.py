@@ -28,6 +28,8 @@ _LAID_DOWN = (
     ("--task=embed", "--max_num_seqs=3"),
     ("--swap-space", "4", "--disable-log-requests", "-O0"),
     ("--disable-mm-preprocessor-cache", "--no-enable-prefix-caching"),
+    ("--limit-mm-per-prompt", "image=2", "--override-pooler-config", '{"task":"embed"}'),
+    ("--guided-decoding-backend", "xgrammar", "--rope-theta", "1e6"),
     ("--seed=1", '--hf-overrides={"rope_theta":1}', "--hf-overrides.rope_scaling.factor", "2"),
 )
 
@@ -81,7 +83,7 @@ def _of(wanted: Model, **its: object) -> Model:
     return replace(wanted, facts=replace(wanted.facts, **its))  # type: ignore[arg-type]
 
 
-def test_vllm_takes_every_command(program: Path, real: Installed, tmp_path: Path) -> None:
+def test_vllm_takes_every_command_and_knows_every_parser(program: Path, real: Installed, tmp_path: Path) -> None:
     launches = list(commands(real))
     argvs = [launch.argv[len(real.command) :] for launch in launches]
     wrong = ("model", "--no-such-option-of-any-version")
@@ -91,10 +93,13 @@ def test_vllm_takes_every_command(program: Path, real: Installed, tmp_path: Path
         stdout=subprocess.PIPE, text=True, timeout=100, check=True,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
-    *refusals, of_wrong = json.loads(done.stdout.splitlines()[-1])
+    told = json.loads(done.stdout.splitlines()[-1])
+    *refusals, of_wrong = told["refusals"]
     assert of_wrong is not None
     assert "--no-such-option-of-any-version" in of_wrong, "the parser does read"
     assert [(argv, why) for argv, why in zip(argvs, refusals, strict=True) if why] == []
+    assert real.tool_parsers == set(told["tool_parsers"])
+    assert real.reasoning_parsers == set(told["reasoning_parsers"])
 
 
 def test_no_option_is_abbreviated(real: Installed) -> None:

@@ -2,7 +2,8 @@
 
     python -I vllm_reads.py < commands.json      # [["model", "--uds", "x"], …]
 
-For each command null, or why it is refused. Nothing is served.
+`refusals` has for each command null, or why it is refused; `tool_parsers` and `reasoning_parsers` the names that it
+knows. Nothing is served.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sys
 
 def main() -> None:
     from vllm.entrypoints.cli.serve import cmd_init
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.tool_parsers import ToolParserManager
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     root = FlexibleArgumentParser()
@@ -32,7 +35,11 @@ def main() -> None:
 
     with contextlib.redirect_stdout(sys.stderr):  # it logs there as it likes
         refusals = [why_refused(command) for command in json.load(sys.stdin)]
-    print(json.dumps(refusals))
+    parsers = {
+        "tool_parsers": ToolParserManager.list_registered(),
+        "reasoning_parsers": ReasoningParserManager.list_registered(),
+    }
+    print(json.dumps({"refusals": refusals} | parsers))
 
 
 if __name__ == "__main__":

@@ -112,6 +112,15 @@ def test_loading_takes_its_time(command: tuple[str, ...], model: Path) -> None:
     assert ready["t"] - begin["t"] >= 200_000_000
 
 
+def test_refused_option_is_one_that_help_lists(command: tuple[str, ...], model: Path) -> None:
+    misbehave(model, refuses=["--metrics"])
+    with running(command, model) as engine:
+        assert engine.wait_ready()
+    with running(command, model, "--metrics") as engine:
+        assert engine.wait() == 1
+        assert "error: invalid argument: --metrics" in engine.stderr()
+
+
 def test_exit_at_once_says_its_line(command: tuple[str, ...], model: Path) -> None:
     misbehave(model, exit_at_once={"status": 3, "stderr": "ggml_cuda_init: failed"})
     with running(command, model) as server:

@@ -85,6 +85,7 @@ def test_tool_parser_of_each_family(architecture: str, marks: list[str], parser:
         ("NemotronHForCausalLM", [THINK, MAY], "nemotron_v3"),
         ("SeedOssForCausalLM", [THINK, OPENS_THINKING], "seed_oss"),
         ("GptOssForCausalLM", [CHANNEL], "openai_gptoss"),
+        ("Gemma4ForConditionalGeneration", ["<|tool_call>", MAY], "gemma4"),
         ("MistralForCausalLM", ["[THINK]"], "mistral"),
         ("LlamaForCausalLM", [RESPONSE_TEMPLATE], "hf"),
         # Not certain.

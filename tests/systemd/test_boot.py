@@ -14,8 +14,10 @@ from mmd.control.controller import Controller
 from mmd.control.startup import set_startup
 from mmd.control.swap import Activation
 from mmd.errors import WrongUsage
+from mmd.gateway.live import LiveModels
 from mmd.paths import user_unit_dir
 from mmd.plan.boot import Startup
+from mmd.units.watch import Watch
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 
 # A boot in a process of its own, which can be killed. The arguments are the models that can sleep.
@@ -170,6 +172,25 @@ async def test_request_in_between_ends_the_boot(home: World) -> None:
     assert (report.asleep, report.active, report.failed) == (("a",), None, {})
     assert report.yielded is not None
     assert "other was asked for" in report.yielded
+    assert not home.events("overlap")
+
+
+async def test_request_through_the_gateway_waits_for_the_load_under_way_and_ends_the_boot(home: World) -> None:
+    """It does not cut a load short that others have begun, and is not made to wait for the end of the boot."""
+    home.behave("a", load_seconds=0.5)
+    booting = asyncio.create_task(_boot(home))
+    await _until_loading(home, "a")
+    async with home.controller() as mmd:
+        watch = Watch(mmd.manager)
+        following = asyncio.create_task(watch.run())
+        await LiveModels(mmd, watch).activate("other", drain_seconds=0.0)
+        report = await booting
+        assert (await mmd.status()).active == "other"
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert report.yielded is not None
+    assert home.events("ready")[0] == ("ready", "a")
+    assert ("load-begin", "c") not in home.events()
     assert not home.events("overlap")
 
 

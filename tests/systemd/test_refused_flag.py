@@ -1,0 +1,88 @@
+"""An engine that will not have a setting is started once more without it, and never again with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mmd.control.learned import Learned
+from mmd.errors import EngineFailed
+from mmd.plan.residency import Residency
+from tests.systemd.world import World
+
+REFUSES_METRICS = {"refuses": ["--metrics"]}
+SAID = "error: invalid argument: --metrics"
+
+
+def show(name: str) -> str:
+    words = (sys.executable, "-m", "mmd", "show", name)
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout
+
+
+async def test_second_attempt_does_without_what_was_refused(world: World) -> None:
+    world.add("a", **REFUSES_METRICS)
+    world.add("b")
+    async with world.controller() as mmd:
+        assert "--metrics" in mmd.launch("a").argv
+        await mmd.activate("b")
+        done = await mmd.activate("a")
+        assert done.evicted == "b"
+        assert await mmd.residencies() == {"a": Residency.RESIDENT, "b": Residency.ABSENT}
+    assert world.events("start", "ready") == [
+        *(("start", "b"), ("ready", "b")),
+        *(("start", "a"), ("start", "a"), ("ready", "a")),
+    ]
+    assert not world.events("overlap")
+    assert "--metrics" not in world.manager.systemctl("show", "--property=ExecStart", "mmd-model@a.service")
+
+
+async def test_refusal_is_remembered_and_said(world: World) -> None:
+    world.add("a", **REFUSES_METRICS)
+    world.add("b")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        its_title = mmd.launch("a").title
+    assert json.loads(Learned().file.read_text()) == {"a": {its_title: {"--metrics": SAID}}}
+    assert f"left out: the engine refused it here before: {SAID}" in show("a")
+    assert "refused" not in show("b"), "another model may have it"
+    async with world.controller() as mmd:
+        await mmd.activate("b")
+        await mmd.activate("a")
+    assert world.events("start") == [("start", "a"), ("start", "a"), ("start", "b"), ("start", "a")]
+
+
+async def test_running_engine_is_that_of_the_launch_without_it(world: World) -> None:
+    """Not one "with another command line", which would be started again at every request."""
+    world.add("a", **REFUSES_METRICS)
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        assert (await mmd.activate("a")).why == "it is resident"
+
+
+@pytest.mark.parametrize(("flag", "starts"), [("--threads", 1), ("--metrics", 2)])
+async def test_what_was_laid_down_is_not_dropped(world: World, flag: str, starts: int) -> None:
+    """`--metrics` is mmd's as well, which the second attempt does without."""
+    world.add("a", refuses=[flag])
+    world.add("b")
+    words = [flag, "2"] if flag == "--threads" else [flag]
+    world.settings(f"[models.a]\narguments = {json.dumps(words)}\n")
+    async with world.controller() as mmd:
+        await mmd.activate("b")
+        with pytest.raises(EngineFailed, match=f"invalid argument: {flag}; b is resident again"):
+            await mmd.activate("a")
+        assert (await mmd.status()).resident == ("b",)
+    assert world.events("start").count(("start", "a")) == starts
+
+
+async def test_second_refusal_ends_this_activation_and_the_next_one_goes_on(world: World) -> None:
+    """Two starts at most: each may take minutes."""
+    world.add("a", refuses=["--metrics", "--threads-http"])
+    async with world.controller() as mmd:
+        with pytest.raises(EngineFailed, match="invalid argument: --threads-http"):
+            await mmd.activate("a")
+        assert world.events("start") == [("start", "a")] * 2
+        await mmd.activate("a")
+        assert world.events("start", "ready") == [*[("start", "a")] * 4, ("ready", "a")]
