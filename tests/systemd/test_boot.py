@@ -152,6 +152,15 @@ async def test_default_that_was_asked_for_already_is_not_disturbed(home: World) 
     assert home.events("load-begin") == [("load-begin", "c")]
 
 
+async def test_model_that_is_to_sleep_and_was_asked_for_stays_awake(home: World) -> None:
+    """The boot put to sleep who somebody was working with: it took that model for what a killed boot had left."""
+    async with home.controller() as mmd:
+        await mmd.activate("a")
+        report = await _boot(home)
+        assert (await mmd.status()).active == "a"
+    assert (report.asleep, report.yielded) == ((), "a has the GPU, and keeps it")
+
+
 async def test_request_in_between_ends_the_boot(home: World) -> None:
     home.behave("b", load_seconds=30)
     booting = asyncio.create_task(_boot(home))
@@ -217,7 +226,7 @@ async def test_two_boots_at_once_are_one(home: World) -> None:
 
 
 async def test_second_boot_does_not_undo_what_ended_the_first(home: World) -> None:
-    """b is to sleep and has the GPU, as if a boot had been killed; it was asked for."""
+    """b is to sleep and has the GPU, as if a boot had been killed with it; it was asked for."""
     home.behave("a", load_seconds=30)
     first, second = asyncio.create_task(_boot(home)), asyncio.create_task(_boot(home))
     await _until_loading(home, "a")
@@ -226,6 +235,33 @@ async def test_second_boot_does_not_undo_what_ended_the_first(home: World) -> No
         reports = await first, await second
         assert (await mmd.status()).active == "b"
     assert all(report.yielded and "b" in report.yielded for report in reports)
+
+
+async def test_second_boot_goes_on_where_the_first_was_killed_while_it_waited(
+    home: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.behave("a", load_seconds=1)
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", _BOOT_PROCESS, "a", "b", "c", cwd=REPOSITORY)
+    await _until_loading(home, "a")
+    second = asyncio.create_task(_boot(home))
+    await asyncio.to_thread(wait_for, lambda: "another boot" in caplog.text, what="that the second waits")
+    killed.kill()
+    await killed.wait()
+    assert await second == BootReport(asleep=("a", "b"), active="c")
+    assert not home.events("overlap")
+
+
+async def test_boot_after_one_that_was_killed_yields_to_who_came_since(home: World) -> None:
+    home.behave("a", load_seconds=0.5)
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", _BOOT_PROCESS, "a", "b", "c", cwd=REPOSITORY)
+    await _until_loading(home, "a")
+    killed.kill()
+    await killed.wait()
+    async with home.controller() as mmd:
+        await mmd.activate("b")
+        report = await _boot(home)
+        assert (await mmd.status()).active == "b"
+    assert report.yielded == "b has the GPU, and keeps it"
 
 
 @pytest.mark.parametrize("at", ["load-begin", "ready"])
