@@ -124,4 +124,5 @@ def _say_what_stands_in_the_way(model_id: str) -> None:
 
 def _say_former(former: Iterable[str]) -> None:
     for model_id in former:
-        say(f"{model_id} is not loaded then any more. To have it asleep: mmd startup {model_id} sleep")
+        say(f"{model_id} was the default, and is not loaded then any more.")
+        say(f"To have it asleep: mmd startup {model_id} sleep")

@@ -116,12 +116,11 @@ class Controller:
 
         Raises NoSuchModel and what `plan_launch` raises.
         """
-        if leaving is not None:
+        self.settings = read_settings()  # a gateway lives long, and must plan as the command line does
+        if leaving is not None or self._machine is None:
             self._machine = read_machine()
-            return plan_launch(self.registry.get(model_id), room.after(self._machine, leaving), self.settings)
-        if self._machine is None:
-            self._machine = read_machine()
-        return plan_launch(self.registry.get(model_id), self._machine, self.settings)
+        machine = self._machine if leaving is None else room.after(self._machine, leaving)
+        return plan_launch(self.registry.get(model_id), machine, self.settings)
 
     def files_to_read_ahead(self, model_id: str) -> tuple[str, ...]:
         """The files of a model; none where RAM is too short for them to stay in the page cache until they are used."""

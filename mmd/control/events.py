@@ -76,6 +76,9 @@ def _parsed(lines: Iterable[bytes]) -> Iterable[SwapEvent]:
     for line in lines:
         try:
             record: dict[str, Any] = json.loads(line)
-            yield SwapEvent(**record)
+            event = SwapEvent(**record)
+            if not isinstance(event.phases, dict):
+                raise TypeError
+            yield event
         except (ValueError, TypeError):  # cut short by a full disk or a crash, or of another version
             _log.warning("a line of %s is no event: %r", events_file(), line[:80])

@@ -16,7 +16,7 @@ from mmd.control.phases import monotonic, read_phases
 from mmd.control.read_ahead import ReadAhead
 from mmd.control.status import how_it_ended
 from mmd.control.unit_pair import same_launch, submit
-from mmd.errors import EngineFailed, MmdError, SwapSuperseded
+from mmd.errors import EngineFailed, MmdError, StorageFailed, SwapSuperseded
 from mmd.plan.last_words import Refusal, refused, telling_line
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
@@ -209,7 +209,11 @@ class Swapper:
         if refusal is None:
             return failure
         if refusal.subjects:
-            self._plans.remember(failure.launch, refusal)
+            try:
+                self._plans.remember(failure.launch, refusal)
+            except StorageFailed as error:  # a full disk must not keep the previous model from coming back
+                _log.warning("%s: %s", swap.wanted, error.message, extra=_fields(swap.wanted))
+                return failure
         without = f"without {', '.join(refusal.subjects)}" if refusal.subjects else "with what is free now"
         _log.warning("%s: %s; once more %s", swap.wanted, refusal.said, without, extra=_fields(swap.wanted))
         swap.since_us = time.time_ns() // 1000

@@ -9,8 +9,9 @@ from mmd.registry.record import Facts, ModelType
 
 _MIB = 1024**2
 
-# vLLM refuses to start where less is free than its share, so some of what is free is left: more where a desktop lives.
-_HEADROOM_BYTES = 2 * GIB // 5
+# vLLM refuses to start where less is free than its share, and looks when its own CUDA context is there, some 0.3 to
+# 0.5 GiB. A desktop takes more at any moment.
+_HEADROOM_BYTES = 3 * GIB // 4
 _DESKTOP_HEADROOM_BYTES = GIB
 _DESKTOPS = ("Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "Hyprland", "weston", "plasmashell")
 MOST_UTILIZATION = 0.92  # the engine's own default since 0.20

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -64,9 +66,10 @@ def test_line_that_is_no_event_is_told_and_passed_over(caplog: pytest.LogCapture
     keep(event("a"))
     with events_file().open("a") as file:
         file.write('{"at": "cut sho\n[]\n{"other": 1}\n')
+        file.write(json.dumps(asdict(event("c")) | {"phases": None}) + "\n")
     keep(event("b"))
     assert [one.model for one in recent()] == ["a", "b"]
-    assert caplog.text.count("is no event") == 3
+    assert caplog.text.count("is no event") == 4
 
 
 def test_event_that_cannot_be_written_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
