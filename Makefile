@@ -27,6 +27,13 @@ test: lint compiler # Lint, types, and the tests of all three rings
 test-pure: .venv/installed # The tests that need neither systemd nor an engine
 	@$(PYTHON) -m pytest tests/pure -m "not manager and not engine"
 
+.PHONY: test-boot
+test-boot: .venv/installed | packages # As root: a whole Debian machine is switched off and on, and has its model again
+	@contrib/debian-packages.sh machine
+	@[ "$$EUID" = 0 ] || { echo "mmd: systemd-nspawn boots a machine for root only." >&2; \
+		echo "  → sudo make test-boot" >&2; exit 1; }
+	@MMD_TEST_SUITES="$${MMD_TEST_SUITES:-bookworm}" $(PYTHON) -m pytest tests/machine
+
 .PHONY: lint
 lint: .venv/installed # ruff and mypy
 	@echo "Checking style and types"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The Debian packages that this machine lacks: installed where we are root, else named with the command to paste.
 #
-#     contrib/debian-packages.sh demo|test
+#     contrib/debian-packages.sh demo|test|machine
 set -euo pipefail
 
 missing=()
@@ -25,6 +25,11 @@ if [[ $1 == test ]]; then
     lacking make command -v make
     # vLLM's kernels for the CPU are linked against it.
     lacking libnuma1 python3 -c 'import ctypes; ctypes.CDLL("libnuma.so.1")'
+fi
+if [[ $1 == machine ]]; then
+    # debootstrap is in a folder that only root has on PATH.
+    lacking debootstrap test -x /usr/sbin/debootstrap
+    lacking systemd-container command -v systemd-nspawn
 fi
 
 if ((${#missing[@]} > 0)); then

@@ -5,10 +5,10 @@
 It loads in no time and takes no memory. `MODEL.gguf.fake.json` makes it misbehave (see `Behaviour`). Every step
 is a line of JSON in `$MMD_FAKE_EVENTS`, or in `MODEL.gguf.events`:
 `{"t": monotonic ns, "wall": seconds, "event": WORD, "model": alias, "pid": PID}`, with the WORD start, load-begin,
-ready, request, sleep, wake, reload, exit or overlap. Where `$MMD_FAKE_GPU` names a file, loading locks it, and
-`overlap` says that another engine still held it: two models were awake at once. The kernel drops the lock of a killed
-engine, which could not have written its own `exit`. Where `$MMD_FAKE_NVML` names the state of a fake NVML, it takes
-the VRAM there that its behaviour says.
+ready, request, sleep, wake-begin, wake, reload, exit or overlap. Where `$MMD_FAKE_GPU` names a file, loading locks it,
+and `overlap` says that another engine still held it: two models were awake at once. The kernel drops the lock of a
+killed engine, which could not have written its own `exit`. Where `$MMD_FAKE_NVML` names the state of a fake NVML, it
+takes the VRAM there that its behaviour says.
 
 Standard library only, and few modules of it: how soon it listens is part of what tests measure, so no pathlib
 and no typing either (8 ms, as long as everything else here).

@@ -30,6 +30,7 @@ class Sleeper:
         self.aborts = 0
         self.running = 0
         self.change = threading.Condition()  # guards all of the above
+        self.turn = threading.Lock()  # vLLM's core does one thing at a time: a sleep waits for a wake to be over
 
     @property
     def is_sleeping(self) -> bool:
@@ -67,22 +68,27 @@ class Sleeper:
             return behaviour.sleep_status, {"error": {"message": "CUDA error", "code": behaviour.sleep_status}}
         if behaviour.hang_in_sleep:
             threading.Event().wait()
+        with self.turn:  # a wake that is under way
+            pass
         self.pause(mode)
-        time.sleep(behaviour.sleep_seconds)
-        if behaviour.die_in_sleep:
-            self.engine.die()
-        if level != "0" and "weights" not in self.asleep:  # else vLLM logs "already sleeping" and does nothing
-            self.discard(int(level))
+        with self.turn:
+            time.sleep(behaviour.sleep_seconds)
+            if behaviour.die_in_sleep:
+                self.engine.die()
+            if level != "0" and "weights" not in self.asleep:  # else vLLM logs "already sleeping" and does nothing
+                self.discard(int(level))
         return 200, {"status": "sleeping", "level": int(level)}
 
     def wake(self, tags: Sequence[str]) -> Answer:
         if not self.engine.behaviour.wake_lies:
-            time.sleep(self.engine.behaviour.wake_seconds)
-            wanted = [tag for tag in tags if tag != "scheduling"]
-            if self.asleep and (wanted or not tags) and self.asleep.issuperset(wanted):
-                self.restore(set(wanted) or set(self.asleep))
-            if not self.asleep:
-                self.resume()
+            with self.turn:
+                self.engine.log("wake-begin")
+                time.sleep(self.engine.behaviour.wake_seconds)
+                wanted = [tag for tag in tags if tag != "scheduling"]
+                if self.asleep and (wanted or not tags) and self.asleep.issuperset(wanted):
+                    self.restore(set(wanted) or set(self.asleep))
+                if not self.asleep:
+                    self.resume()
         return 200, {"status": "sleeping" if self.asleep else "awake", "tags": list(tags) or None}
 
     def rpc(self, body: Mapping[str, object]) -> Answer:

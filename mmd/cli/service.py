@@ -27,7 +27,7 @@ def install(remove: bool) -> None:
 
     if remove:
         files = wait_for(service.remove())
-        say("The gateway's units are removed." if files else "There were no units of mmd.")
+        say("mmd's units are removed; models and settings stay." if files else "There were no units of mmd.")
         return
     host, _, port = read_settings()["gateway.listen"].rpartition(":")
     hint = f'${{EDITOR:-nano}} {config_file()}   # [gateway] listen = "127.0.0.1:8000"'
@@ -37,7 +37,7 @@ def install(remove: bool) -> None:
         click.echo(file)
     say(f"The gateway listens: curl http://{listen}/v1/models")
     if not Path("/var/lib/systemd/linger", getpass.getuser()).exists():
-        say("To have it without logging in: loginctl enable-linger")
+        say("To have it, and the default model, without logging in: loginctl enable-linger")
 
 
 @click.command()

@@ -73,8 +73,8 @@ def boot() -> None:
     report = wait_for(work())
     for model_id, reason in report.skipped.items():
         say(f"{model_id} is not loaded: {reason}")
-    for reason in report.failed.values():
-        say(reason)
+    for error in report.failed.values():
+        say(f"{error.message}\n  → {error.hint}")
     parts = [f"{name} sleeps" for name in report.asleep] + ([f"{report.active} is active"] if report.active else [])
     if report.yielded:
         parts.append(report.yielded)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from mmd.control.controller import Controller
 from mmd.control.startup import startups
 from mmd.errors import ManagerUnreachable, MmdError, SwapSuperseded
+from mmd.paths import runtime_dir
 from mmd.plan.boot import Activate, End, Load, Order, Yield, next_step, order
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.lock import boot_lock
@@ -22,12 +24,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class BootReport:
-    """How a boot went; ids, and reasons by id."""
+    """How a boot went; ids, and by id what was in the way of the others."""
 
     asleep: tuple[str, ...] = ()
     active: str | None = None
     skipped: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, MmdError] = field(default_factory=dict)
     yielded: str | None = None  # why it went no further
 
 
@@ -38,28 +40,28 @@ async def boot(controller: Controller) -> BootReport:
     A model that fails is in the report, and the rest goes on. Raises what cannot be worked around: no user manager, a
     damaged registry, two defaults.
     """
-    async with boot_lock() as waited:
+    async with boot_lock():
         registered = [model.id for model in controller.registry.all()]
         todo = order(startups(controller.settings), registered)
-        # After one that ended by itself, who has the GPU was asked for.
-        return await _Boot(controller, todo, resumes=not waited).carry_out()
+        report = await _Boot(controller, todo).carry_out()
+        _mark().unlink(missing_ok=True)
+        return report
 
 
 class _Boot:
-    def __init__(self, controller: Controller, todo: Order, *, resumes: bool) -> None:
+    def __init__(self, controller: Controller, todo: Order) -> None:
         self._controller = controller
         self._todo = todo
-        self._resumes = resumes
+        self._left_behind = _read_mark()
         self._tried: set[str] = set()
         self._report = BootReport()
 
     async def carry_out(self) -> BootReport:
         for model_id in self._todo.unknown:
-            self._skip(model_id, "it is in mmd.toml, and not registered")
+            self._skip(model_id, f"mmd.toml names it, and it is not registered; mmd startup {model_id} disabled")
         await self._leave_out_what_cannot_sleep()
         while self._report.yielded is None:
-            resumes = self._resumes and not self._tried
-            match next_step(self._todo, await self._pairs(), tried=self._tried, resumes=resumes):
+            match next_step(self._todo, await self._pairs(), tried=self._tried, left_behind=self._left_behind):
                 case Load(model_id):
                     await self._take_turn(model_id, self._have_asleep)
                 case Activate(model_id):
@@ -91,6 +93,7 @@ class _Boot:
     async def _take_turn(self, model_id: str, step: Callable[[str], Awaitable[None]]) -> None:
         """One model's part; its failure is the report's."""
         self._tried.add(model_id)
+        self._left_behind = None
         try:
             await step(model_id)
         except ManagerUnreachable:
@@ -102,6 +105,7 @@ class _Boot:
             self._fail(model_id, error)
 
     async def _have_asleep(self, model_id: str) -> None:
+        _mark().write_text(model_id, "utf-8")
         await self._controller.activate(model_id, evicts=False)
         await self._controller.sleep(model_id)
         pairs = await self._pairs()
@@ -122,12 +126,26 @@ class _Boot:
         _log.info("%s is not loaded at startup: %s", model_id, reason, extra={"MMD_MODEL": model_id})
 
     def _fail(self, model_id: str, error: MmdError) -> None:
-        self._report.failed[model_id] = error.message
+        self._report.failed[model_id] = error
         _log.error("at startup: %s", error.message, extra={"MMD_MODEL": model_id})
 
     def _yield(self, reason: str, model_id: str) -> None:
         self._report.yielded = reason
         _log.info("the boot goes no further: %s", reason, extra={"MMD_MODEL": model_id})
+
+
+def _mark() -> Path:
+    """Says whom a boot is about to put to sleep. If that boot is killed, the next one finds that model on the GPU, and
+    in units nobody has signed: without the mark it would yield to it, as to a person's.
+    """
+    return runtime_dir() / ".boot.model"  # no model's id begins with a dot
+
+
+def _read_mark() -> str | None:
+    try:
+        return _mark().read_text("utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def _is(wanted: Residency, model_id: str, pairs: Pairs) -> bool:

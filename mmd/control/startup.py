@@ -26,11 +26,13 @@ def default_of(settings: Settings) -> str | None:
 
 
 def set_startup(model_id: str, startup: Startup) -> tuple[str, ...]:
-    """Set a model's startup mode. Returns who is no longer the default by that.
+    """Set a model's startup mode. Returns who is no longer the default by that. A model that mmd.toml names and that is
+    not registered any more can be disabled.
 
     Raises NoSuchModel, and what `set_for_models` raises.
     """
-    Registry().get(model_id)
+    if startup is not Startup.DISABLED or model_id not in read_settings().models:
+        Registry().get(model_id)
     former = _former_defaults(besides=model_id) if startup is Startup.ACTIVE else ()
     set_for_models("startup", dict.fromkeys(former, Startup.DISABLED.value) | {model_id: startup.value})
     return former

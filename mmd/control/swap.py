@@ -148,26 +148,30 @@ class Swapper:
         if result is JobResult.DONE and swap.woke and not await self._is_resident(wanted):
             # It died asleep, or could not be woken and was ended: it is being started. Where it did wake, asking for a
             # start again would leave a job on the token, and for as long it would seem to be starting.
-            start = self._manager.start(token_unit(wanted))
-            result = await self._manager.run_job(engine_unit(wanted), start)
-        if result is JobResult.DONE:
-            # A job that is done says that the engine was up. It may have ended since, or been stopped.
-            pair = (await read_pairs(self._manager)).get(wanted, Pair())
-            if residency(pair) is Residency.RESIDENT:
-                return None
-            result = JobResult.FAILED if pair.token.active == "active" else JobResult.CANCELED
-        if result is JobResult.CANCELED or await self._is_taken_away(wanted):
+            result = await self._started_cold(wanted)
+        pair = await self._pair(wanted)
+        # A job that is done says that the engine was up. It may have ended since, or been stopped.
+        if result is JobResult.DONE and residency(pair) is Residency.RESIDENT:
+            return None
+        # One that failed may have been ended by the release of a token that was taken away while it loaded.
+        is_about_the_engine = result is JobResult.DONE or (result is JobResult.FAILED and not swap.woke)
+        if result is JobResult.CANCELED or (is_about_the_engine and not _has_token(pair)):
             raise await self._superseded(wanted)
         return await self._what_happened(launch, swap.since_us)
 
-    async def _is_taken_away(self, model_id: str) -> bool:
-        """Whether a model's start failed because the GPU went elsewhere: a release ends an engine that still loads."""
-        pairs = await read_pairs(self._manager)
-        token = pairs.get(model_id, Pair()).token
-        return token.active == "deactivating" or token.job == "stop" or holder(pairs, besides=model_id) is not None
+    async def _started_cold(self, wanted: str) -> JobResult:
+        """How the start of a model went that has the token, but whose engine did not wake."""
+        async with planner_lock():
+            if not _has_token(await self._pair(wanted)):
+                return JobResult.CANCELED  # it was taken away, or stopped, and must not be taken back
+            job = await self._manager.submit(engine_unit(wanted), self._manager.start(token_unit(wanted)))
+        return await job.result()
+
+    async def _pair(self, model_id: str) -> Pair:
+        return (await read_pairs(self._manager)).get(model_id, Pair())
 
     async def _is_resident(self, model_id: str) -> bool:
-        return residency((await read_pairs(self._manager)).get(model_id, Pair())) is Residency.RESIDENT
+        return residency(await self._pair(model_id)) is Residency.RESIDENT
 
     async def _settled_pairs(self, wanted: str) -> Pairs:
         """What runs, once systemd does not wait to restart the wanted model by itself."""
@@ -179,8 +183,12 @@ class Swapper:
 
     async def _decide(self, wanted: str, pairs: Pairs) -> tuple[Launch, Step]:
         is_up = pairs.get(wanted, Pair()).engine.active in ("active", "activating")
-        launch = self._plans.launch(wanted, leaving=None if is_up else self._leaving(wanted, pairs))
-        return launch, decide(wanted, pairs, same_launch=await same_launch(self._manager, launch, self._hooks, pairs))
+        leaving = self._leaving(wanted, pairs)
+        launch = self._plans.launch(wanted, leaving=None if is_up else leaving)
+        is_same = await same_launch(self._manager, launch, self._hooks, pairs)
+        if is_up and not is_same:  # it is ended and started anew: what it has of the GPU is free then
+            launch = self._plans.launch(wanted, leaving={**leaving, engine_unit(wanted): Leaves()})
+        return launch, decide(wanted, pairs, same_launch=is_same)
 
     def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, Leaves]:
         """Who gives the GPU back for it, by unit, and what they do not give back."""
@@ -265,6 +273,10 @@ def _keep(swap: _Swap, outcome: str, *, cause: str, phases: Mapping[str, float])
     took = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in phases.items())
     fields = _fields(swap.wanted) | {"MMD_EVENT": "swap"}
     _log.info("%s is %s after %.3f s (%s)", swap.wanted, outcome, swap.seconds, took, extra=fields)
+
+
+def _has_token(pair: Pair) -> bool:
+    return pair.token.active == "active" and pair.token.job != "stop"
 
 
 def _fields(model_id: str) -> dict[str, str]:

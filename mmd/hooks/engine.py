@@ -48,6 +48,7 @@ class Engine:
         _systemctl("kill", "--signal=SIGKILL", self.unit)
         # Not a plain stop: the token requires its engine, and would be stopped with it in the middle of its start.
         _systemctl("stop", "--job-mode=ignore-requirements", self.unit)
+        _systemctl("reset-failed", self.unit)  # it was ended on purpose, and nobody need read of a failure
 
     def start_after_token(self) -> None:
         """Have systemd start it as soon as the token is up, whose hook this is: it is ordered before its engine."""

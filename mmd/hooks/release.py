@@ -148,11 +148,12 @@ def _available_bytes() -> int:
 
 
 def main() -> int:
-    release = Release(sys.argv[1:])
     try:
-        release.run()
+        Release(sys.argv[1:]).run()
     except BaseException:
-        release.engine.end()  # the next model loads when this hook is gone, whatever it died of
+        # The next model loads when this hook is gone, whatever it died of: be it of words that a token has from before
+        # an upgrade of mmd. The first two have always been these.
+        Engine(unit=sys.argv[1], path=sys.argv[2]).end()
         raise
     return 0
 

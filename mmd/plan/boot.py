@@ -77,12 +77,12 @@ def default_model(startups: Mapping[str, Startup]) -> str | None:
     return active[0] if active else None
 
 
-def next_step(todo: Order, pairs: Mapping[str, Pair], *, tried: Collection[str], resumes: bool) -> Step:
+def next_step(
+    todo: Order, pairs: Mapping[str, Pair], *, tried: Collection[str], left_behind: str | None = None
+) -> Step:
     """What a boot does next, given what runs. `tried`: the models that it has had its turn with, however that ended.
 
-    It takes the GPU from nobody but a boot that was killed: where it `resumes`, a model that has the GPU and is to
-    sleep was being put to sleep by that one. In units nobody has signed, so a person's model may look the same; it
-    finishes what it has begun, falls asleep, and wakes at the next request.
+    It takes the GPU from nobody but a boot that was killed; `left_behind`: the model that one was to put to sleep.
     """
     has_gpu = holder(pairs)
     left = [name for name in todo.sleepers if name not in tried and _residency(name, pairs) is not Residency.ASLEEP]
@@ -93,7 +93,7 @@ def next_step(todo: Order, pairs: Mapping[str, Pair], *, tried: Collection[str],
         if left:
             return Load(left[0])
         return Activate(default) if default is not None else End()
-    if resumes and has_gpu in left:
+    if has_gpu == left_behind and has_gpu in left:
         return Load(has_gpu)
     if not left and default in (None, has_gpu):
         return Activate(default) if default is not None else End()

@@ -27,6 +27,9 @@ _OF_AN_ERROR = ("error", "failed", "cannot", "couldn't", "unable")
 
 _UNKNOWN_ARGUMENTS = re.compile(r"(?:unrecognized arguments|invalid argument): (?P<words>.*)")
 _PARSERS = (("--tool-call-parser", "tool call parser"), ("--reasoning-parser", "reasoning parser"))
+# "…. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`": no flag is refused, and without the one
+# that is named the engine would take more of what is short already.
+_ADVICE = re.compile(r"\b(?:Please|Try|Consider|Decrease|Increase|Reduce)\b.*")
 _LESS_IS_FREE = "less than desired GPU memory utilization"
 
 
@@ -92,6 +95,7 @@ def _names(text: str, flag: Flag) -> bool:
         return bool(set(unknown["words"].split()) & set(flag.words))
     if not (_EXCEPTION.match(text) or "error: " in text):
         return False
+    text = _ADVICE.sub("", text)
     words = {word for word in flag.words if word.startswith("--")}
     spellings = words | {word.removeprefix("--").replace("-", "_") for word in words}
     if any(re.search(rf"(?<![\w-]){re.escape(spelling)}(?![\w-])", text) for spelling in spellings):

@@ -34,14 +34,13 @@ async def planner_lock() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def boot_lock() -> AsyncIterator[bool]:
-    """One boot at a time; gives whether another one had to be waited for. Raises as `planner_lock`."""
+async def boot_lock() -> AsyncIterator[None]:
+    """One boot at a time. Raises as `planner_lock`."""
     with _opened(".boot.lock") as (descriptor, path):
-        waits = not _try(descriptor)
-        if waits:
+        if not _try(descriptor):
             _log.warning("another boot is under way; this one waits for its end")
             await _acquire(descriptor, path, _BOOT_SECONDS, _BOOT_TRY_SECONDS)
-        yield waits
+        yield
 
 
 @contextmanager

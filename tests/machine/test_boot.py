@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -45,7 +44,8 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
             made.run("python3 -m venv venv && venv/bin/pip install -q -c mmd/constraints.txt './mmd[embedded]'")
             yield made
     finally:
-        shutil.rmtree(folder)
+        (folder / "console").unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def test_default_model_answers_after_power_was_cut_and_nobody_logged_in(booted: Machine) -> None:
@@ -59,7 +59,21 @@ def test_default_model_answers_after_power_was_cut_and_nobody_logged_in(booted: 
     assert answer["model"] == "b"
     assert json.loads(booted.run(f"{MMD} status --json"))["active"] == "b"
     assert "b may use the GPU" in booted.run("systemctl --user list-units 'mmd-resident@*' --no-pager")
-    assert booted.run("systemctl --user is-failed mmd-boot.service || true").strip() != "failed"
+    assert _boot_ended(booted) == "inactive"
+    journal = booted.run("journalctl --user -u mmd-boot.service -b -o cat --no-pager")
+    assert "b is active" in journal
+
+
+def test_broken_default_is_told_and_the_others_answer(booted: Machine) -> None:
+    booted.run("mv b.gguf away.gguf")
+    booted.cut_power()
+    booted.boot()
+    assert _boot_ended(booted) == "failed"
+    # What one is told to look at first. It exits with 3 where a unit has failed.
+    told = booted.attempt("systemctl --user status mmd-boot.service --no-pager --full").stdout
+    assert "b is registered, but its file is gone: /home/ada/b.gguf" in told
+    assert "→ mmd remove b" in told
+    assert _ask_until_answered(model="a")["model"] == "a"
 
 
 def _copy_checkout(target: Path) -> None:
@@ -74,9 +88,20 @@ def _copy_checkout(target: Path) -> None:
     subprocess.run(["tar", "-C", str(target), "-x"], input=pack, check=True)
 
 
-def _ask_until_answered() -> dict[str, object]:
-    """An answer from whoever is the default: the request names no model."""
-    body = json.dumps({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4})
+def _boot_ended(booted: Machine) -> str:
+    """How mmd-boot.service ended, once it has."""
+    end = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < end:
+        state = booted.attempt("systemctl --user is-active mmd-boot.service").stdout.strip()
+        if state in ("inactive", "failed"):
+            return state
+        time.sleep(0.2)
+    raise AssertionError("the boot did not end")
+
+
+def _ask_until_answered(**model: str) -> dict[str, object]:
+    """An answer from the model; from whoever is the default where the request names none."""
+    body = json.dumps({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4} | model)
     command = ["curl", "-sf", "--max-time", "10", f"http://{LISTEN}/v1/chat/completions", "-d", body]
     command += ["-H", "content-type: application/json"]
     end = time.monotonic() + ANSWER_SECONDS

@@ -46,7 +46,7 @@ TODO = Order(sleepers=("a", "b"), default="d")
     ],
 )
 def test_next_step(pairs: dict[str, Pair], tried: str, step: Step) -> None:
-    assert next_step(TODO, pairs, tried=set(tried), resumes=False) == step
+    assert next_step(TODO, pairs, tried=set(tried)) == step
 
 
 @pytest.mark.parametrize(
@@ -55,23 +55,29 @@ def test_next_step(pairs: dict[str, Pair], tried: str, step: Step) -> None:
         ({"b": RESIDENT}, Load("b")),
         ({"b": STARTING}, Load("b")),
         ({"a": ASLEEP, "b": RESIDENT}, Load("b")),
-        ({"x": RESIDENT}, Yield("x")),
+        ({"b": ASLEEP}, Load("a")),
+        ({"a": RESIDENT}, Yield("a")),
+        ({"x": RESIDENT, "b": ASLEEP}, Yield("x")),
         ({"d": RESIDENT}, Yield("d")),
         ({"a": ASLEEP, "b": ASLEEP, "d": STARTING}, Activate("d")),
         ({}, Load("a")),
     ],
 )
-def test_next_step_after_a_boot_that_was_killed(pairs: dict[str, Pair], step: Step) -> None:
-    assert next_step(TODO, pairs, tried=(), resumes=True) == step
+def test_next_step_after_a_boot_that_was_killed_with_b(pairs: dict[str, Pair], step: Step) -> None:
+    assert next_step(TODO, pairs, tried=(), left_behind="b") == step
+
+
+def test_model_that_is_no_longer_to_sleep_is_nobodys_to_put_to_sleep() -> None:
+    assert next_step(TODO, {"x": RESIDENT}, tried=(), left_behind="x") == Yield("x")
 
 
 @pytest.mark.parametrize("pairs", [{}, {"x": RESIDENT}, {"a": ASLEEP}])
 def test_nothing_to_load_is_in_nobodys_way(pairs: dict[str, Pair]) -> None:
-    assert next_step(Order((), None), pairs, tried=(), resumes=True) == End()
+    assert next_step(Order((), None), pairs, tried=()) == End()
 
 
 def test_without_a_default_the_sleepers_are_all() -> None:
-    assert next_step(Order(("a",), None), {"a": ASLEEP}, tried="a", resumes=False) == End()
+    assert next_step(Order(("a",), None), {"a": ASLEEP}, tried="a") == End()
 
 
 def test_order_is_the_registrys() -> None:

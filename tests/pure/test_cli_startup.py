@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mmd.cli.startup import startup
 from mmd.paths import config_file
 from mmd.plan.boot import Startup
 from mmd.registry.store import Registry
+from mmd.settings import read_settings
 from tests.pure.test_cli import mmd, refused
 from tests.tiny_models import sparse_gguf
 
@@ -85,6 +87,15 @@ def test_unknown_model(words: tuple[str, ...]) -> None:
     assert not config_file().exists()
 
 
+def test_model_that_is_no_longer_registered_can_be_taken_out() -> None:
+    """Each start of the machine told that it was skipped, and nothing but an editor made that stop."""
+    mmd("startup", "big", "sleep")
+    Registry().remove("big")
+    assert "big is not loaded" in said(mmd("startup", "big", "disabled"))
+    assert read_settings().model("big")["startup"] == "disabled"
+    refused(mmd("startup", "big", "sleep"), 3)
+
+
 @pytest.mark.parametrize(
     "words", [("startup", "big", "asleep"), ("startup",), ("default", "big", "--none")], ids=" ".join
 )
@@ -102,6 +113,12 @@ def test_damaged_settings_are_left_alone() -> None:
 def test_list_shows_who_is_the_default() -> None:
     mmd("default", "big")
     assert "default" in next(line for line in mmd("list").stdout.splitlines() if line.startswith("big"))
+
+
+def test_list_as_json_has_the_mode_of_every_model() -> None:
+    mmd("startup", "big", "active")
+    rows = json.loads(mmd("list", "--json").stdout)
+    assert [(row["id"], row["startup"]) for row in rows] == [("big", "active"), ("qwen2.5-7b", "disabled")]
 
 
 def test_words_of_the_verb_are_those_of_the_settings() -> None:

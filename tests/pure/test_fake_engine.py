@@ -181,7 +181,7 @@ def test_sleep_gives_the_gpu_back_until_woken(
             second.wait_ready()
         server.post("/wake_up")
         assert ask(server).status_code == 200
-    assert events(Path(f"{model}.events")) == ["start", "load-begin", "ready", "sleep", "wake", "request"]
+    assert events(Path(f"{model}.events")) == ["start", "load-begin", "ready", "sleep", "wake-begin", "wake", "request"]
     assert "overlap" not in events(Path(f"{other}.events"))
 
 

@@ -105,6 +105,22 @@ def test_other_deaths_refuse_nothing(name: str) -> None:
     assert refused(LLAMA, launch(PARSER)) is None
 
 
+@pytest.mark.parametrize(
+    "advice",
+    [
+        "RuntimeError: CUDA out of memory occurred when warming up sampler with 16 dummy requests. Please try "
+        "lowering `max_num_seqs` or `gpu_memory_utilization` when initializing the engine.",
+        "ValueError: To serve at least one request with the models's max seq len (2048), 0.50 GiB KV cache is needed. "
+        "Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine.",
+    ],
+)
+def test_flag_in_an_advice_is_not_refused(advice: str) -> None:
+    """Without it the engine would take more of what is short already, from then on."""
+    length = Flag(("--max-model-len", "auto"), "--max-model-len", "what fits")
+    sequences = Flag(("--max-num-seqs", "16"), "--max-num-seqs", "one person's")
+    assert refused([advice], launch(length, sequences)) is None
+
+
 def test_less_memory_than_measured_asks_for_another_try() -> None:
     assert refused(["INFO x", FREE], launch(UTILISATION, PARSER)) == Refusal((), FREE)
 

@@ -15,6 +15,7 @@ from mmd.control.startup import set_startup
 from mmd.control.swap import Activation
 from mmd.errors import WrongUsage
 from mmd.gateway.live import LiveModels
+from mmd.paths import user_unit_dir
 from mmd.plan.boot import Startup
 from mmd.units.watch import Watch
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
@@ -83,7 +84,7 @@ async def test_broken_model_does_not_stop_the_rest(home: World) -> None:
     report = await _boot(home)
     assert (report.asleep, report.active, report.yielded) == (("b",), "c", None)
     assert list(report.failed) == ["a"]
-    assert "gronk" in report.failed["a"]
+    assert "gronk" in report.failed["a"].message
     assert not home.events("overlap")
 
 
@@ -151,6 +152,15 @@ async def test_default_that_was_asked_for_already_is_not_disturbed(home: World) 
     assert home.events("load-begin") == [("load-begin", "c")]
 
 
+async def test_model_that_is_to_sleep_and_was_asked_for_stays_awake(home: World) -> None:
+    """The boot put to sleep who somebody was working with: it took that model for what a killed boot had left."""
+    async with home.controller() as mmd:
+        await mmd.activate("a")
+        report = await _boot(home)
+        assert (await mmd.status()).active == "a"
+    assert (report.asleep, report.yielded) == ((), "a has the GPU, and keeps it")
+
+
 async def test_request_in_between_ends_the_boot(home: World) -> None:
     home.behave("b", load_seconds=30)
     booting = asyncio.create_task(_boot(home))
@@ -216,7 +226,7 @@ async def test_two_boots_at_once_are_one(home: World) -> None:
 
 
 async def test_second_boot_does_not_undo_what_ended_the_first(home: World) -> None:
-    """b is to sleep and has the GPU, as if a boot had been killed; it was asked for."""
+    """b is to sleep and has the GPU, as if a boot had been killed with it; it was asked for."""
     home.behave("a", load_seconds=30)
     first, second = asyncio.create_task(_boot(home)), asyncio.create_task(_boot(home))
     await _until_loading(home, "a")
@@ -225,6 +235,33 @@ async def test_second_boot_does_not_undo_what_ended_the_first(home: World) -> No
         reports = await first, await second
         assert (await mmd.status()).active == "b"
     assert all(report.yielded and "b" in report.yielded for report in reports)
+
+
+async def test_second_boot_goes_on_where_the_first_was_killed_while_it_waited(
+    home: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.behave("a", load_seconds=1)
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", _BOOT_PROCESS, "a", "b", "c", cwd=REPOSITORY)
+    await _until_loading(home, "a")
+    second = asyncio.create_task(_boot(home))
+    await asyncio.to_thread(wait_for, lambda: "another boot" in caplog.text, what="that the second waits")
+    killed.kill()
+    await killed.wait()
+    assert await second == BootReport(asleep=("a", "b"), active="c")
+    assert not home.events("overlap")
+
+
+async def test_boot_after_one_that_was_killed_yields_to_who_came_since(home: World) -> None:
+    home.behave("a", load_seconds=0.5)
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", _BOOT_PROCESS, "a", "b", "c", cwd=REPOSITORY)
+    await _until_loading(home, "a")
+    killed.kill()
+    await killed.wait()
+    async with home.controller() as mmd:
+        await mmd.activate("b")
+        report = await _boot(home)
+        assert (await mmd.status()).active == "b"
+    assert report.yielded == "b has the GPU, and keeps it"
 
 
 @pytest.mark.parametrize("at", ["load-begin", "ready"])
@@ -262,6 +299,23 @@ async def test_unit_that_met_a_broken_model_has_failed(world: World, installed: 
     world.manager.systemctl("start", "mmd-boot.service")
     await asyncio.to_thread(wait_for, lambda: _show(world, "ActiveState") == "failed", what="the end of the boot")
     assert _show(world, "ExecMainStatus") == "1"
+    said = await asyncio.to_thread(run_mmd, "boot")
+    assert said.returncode == 1
+    what_is, what_to_do = said.stderr.splitlines()
+    assert what_is.startswith("a did not start: ")
+    assert "error: no" in what_is
+    assert what_to_do.startswith("  → mmd logs a")
+
+
+async def test_unit_finds_the_engines_of_the_shell_that_installed_it(world: World, installed: str) -> None:
+    """After a start of the machine the manager's own PATH is not that of a shell."""
+    world.manager.systemctl("set-environment", "PATH=/usr/bin:/bin")
+    world.add("a")
+    assert run_mmd("default", "a").returncode == 0
+    world.manager.systemctl("start", "mmd-boot.service")
+    await asyncio.to_thread(wait_for, lambda: _show(world, "ActiveState") == "inactive", what="the end of the boot")
+    command = world.manager.systemctl("show", "--property=ExecStart", "mmd-model@a.service")
+    assert f"path={world.folder}/bin/llama-server ;" in command
 
 
 def test_unit_is_wanted_at_startup_until_it_is_removed(world: World, installed: str) -> None:
@@ -269,6 +323,22 @@ def test_unit_is_wanted_at_startup_until_it_is_removed(world: World, installed: 
     assert "mmd-boot.service" in world.manager.systemctl("show", "--property=Wants", "default.target")
     assert run_mmd("install", "--remove").returncode == 0
     assert "mmd-boot.service" not in world.manager.systemctl("show", "--property=Wants", "default.target")
+
+
+async def test_remove_ends_a_boot_under_way(world: World, installed: str) -> None:
+    world.add("a", load_seconds=30)
+    assert run_mmd("default", "a").returncode == 0
+    world.manager.systemctl("start", "mmd-boot.service")
+    await _until_loading(world, "a")
+    assert run_mmd("install", "--remove").returncode == 0
+    assert _show(world, "ActiveState") == "inactive"
+
+
+def test_remove_after_somebody_took_a_unit_out_by_hand(world: World, installed: str) -> None:
+    (user_unit_dir() / "mmd-boot.service").unlink()
+    removed = run_mmd("install", "--remove")
+    assert (removed.returncode, removed.stderr) == (0, "mmd's units are removed; models and settings stay.\n")
+    assert not list(user_unit_dir().rglob("mmd*"))
 
 
 class _Forestalled(Controller):

@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.errors import WrongUsage
+from mmd.errors import SwapSuperseded, WrongUsage
 from mmd.paths import engine_socket, runtime_dir
+from mmd.plan.launch import Launch
 from mmd.plan.residency import Residency
+from mmd.plan.room import Leaves
 from tests.systemd.world import SLEEP, World, wait_for
 
 GIB = 1024**3
@@ -312,7 +314,62 @@ async def test_wake_that_is_interrupted_leaves_no_engine_half_awake(world: World
     assert not world.events("overlap")
 
 
+async def test_swap_away_from_a_long_wake_waits_for_its_end(world: World) -> None:
+    """vLLM's core does one thing at a time: a sleep that comes in the middle of a wake follows it."""
+    world.add("a", "b", can_sleep=True)
+    async with world.controller() as mmd:
+        await mmd.activate("b")
+        world.behave("a", wake_seconds=1)
+        await mmd.activate("a")
+        await mmd.activate("b")
+        first = asyncio.create_task(mmd.activate("a"))
+        await asyncio.to_thread(wait_for, lambda: ("wake-begin", "a") in world.events(), what="a's wake")
+        await asyncio.gather(mmd.activate("b"), first, return_exceptions=True)
+        assert world.events("sleep", "wake")[-3:] == [("wake", "a"), ("sleep", "a"), ("wake", "b")]
+    assert not world.events("overlap")
+
+
+async def test_sleeper_that_is_started_anew_is_measured_without_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings have changed. It got the share of the GPU that it and the other model left free."""
+    world.add("a", can_sleep=True)
+    world.add("b")
+    measured: list[Mapping[str, Leaves]] = []
+    async with world.controller() as mmd:
+        plan = mmd.launch
+
+        def launch(model_id: str, *, leaving: Mapping[str, Leaves] | None = None) -> Launch:
+            if leaving is not None:
+                measured.append(leaving)
+            return plan(model_id, leaving=leaving)
+
+        await mmd.activate("a")
+        await mmd.activate("b")
+        monkeypatch.setattr(mmd, "launch", launch)
+        world.change_launch("a", environment=(("OTHER", "1"),))
+        await mmd.activate("a")
+    assert measured == [{"mmd-model@a.service": Leaves(), "mmd-model@b.service": Leaves()}]
+    assert not world.events("overlap")
+
+
 # --- stopped while it loads
+
+
+async def test_sleeper_whose_load_is_interrupted_has_not_failed(world: World) -> None:
+    """Its release ends the engine before systemd does, which looks like a death of its own."""
+    world.add("a", can_sleep=True, load_seconds=300)
+    world.add("b")
+    async with world.controller() as mmd:
+        await mmd.activate("b")
+        for interrupt in (mmd.sleep("a"), mmd.activate("b")):
+            loads = len(world.events("load-begin"))
+            start = asyncio.create_task(mmd.activate("a"))
+            await asyncio.to_thread(wait_for, lambda n=loads: len(world.events("load-begin")) > n, what="the load")
+            await interrupt
+            with pytest.raises(SwapSuperseded):
+                await start
+    assert not world.events("overlap")
 
 
 async def test_stop_while_it_loads_does_not_wait_for_a_sigterm_that_is_lost(world: World) -> None:
