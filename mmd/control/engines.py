@@ -13,7 +13,7 @@ from pathlib import Path
 from mmd.engines import ENGINES, Engine, own, vllm
 from mmd.engines.install import NAMES, Installation, install, table_name
 from mmd.engines.worker import Progress
-from mmd.errors import EngineMissing, MmdError, WrongUsage
+from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
 from mmd.machine import read_machine, unit_of_process
 from mmd.paths import cache_dir, engines_dir
 from mmd.registry.store import Registry
@@ -181,8 +181,14 @@ def _runs_from(process: Path, paths: tuple[bytes, ...]) -> bool:
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
     path = engines_dir() / ".lock"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a+", encoding="ascii") as file:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = path.open("a+", encoding="ascii")
+    except OSError as error:
+        raise StorageFailed(
+            f"{path.parent} cannot be written to: {error.strerror}", hint=f"ls -ld {path.parent.parent}"
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

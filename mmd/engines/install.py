@@ -49,8 +49,10 @@ def install(
         recipe = vllm_recipe(has_gpu=has_gpu and not for_cpu)
     else:
         recipe = llama_recipe(has_gpu=has_gpu, for_cpu=for_cpu)
-    log = _new_log()
+    log = state_dir() / "engine-install.log"
     try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log.write_text("")
         return _install(name, recipe, version, Worker(log, progress))
     except IndexUnreachable as error:
         raise EngineMissing(
@@ -158,10 +160,3 @@ def _require_it_works(name: str, filled: Filled, worker: Worker) -> None:
     if done.status != 0:
         raise EngineMissing(f"{name} was installed and does not start: {done.last_line}", hint=hint)
     engine(name).find(os.fspath(filled.program))
-
-
-def _new_log() -> Path:
-    log = state_dir() / "engine-install.log"
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log.write_text("")
-    return log

@@ -13,6 +13,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mmd.errors import StorageFailed
 from mmd.paths import engines_dir
 from mmd.registry.atomic import write_atomically
 
@@ -89,12 +90,17 @@ def use(engine: str, folder: Path) -> None:
 
 
 def delete(engine: str, folder: Path) -> None:
-    """Take an installation away; the link goes first where it leads there."""
+    """Take an installation away; the link goes first where it leads there. Raises StorageFailed."""
     link = engines_dir() / engine
-    if link.is_symlink() and link.resolve() == folder.resolve():
-        link.unlink()
-    (folder / MARKER).unlink(missing_ok=True)  # from here on it is not whole, whatever becomes of the rest
-    shutil.rmtree(folder)
+    try:
+        if link.is_symlink() and link.resolve() == folder.resolve():
+            link.unlink()
+        (folder / MARKER).unlink(missing_ok=True)  # from here on it is not whole, whatever becomes of the rest
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise StorageFailed(
+            f"{folder} cannot be removed: {error.strerror}: {error.filename}", hint=f"ls -ld {folder}"
+        ) from error
 
 
 def _intent(folder: Path) -> str:

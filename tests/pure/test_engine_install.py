@@ -305,6 +305,13 @@ def test_two_at_once(index: Path) -> None:
     assert caught.value.hint == "ps -p 4711 -f"
 
 
+def test_data_folder_that_is_a_file(index: Path) -> None:
+    engines_dir().parent.mkdir(parents=True)
+    engines_dir().touch()
+    with pytest.raises(StorageFailed, match="cannot be written to: File exists"):
+        install_engine("vllm", version=None, for_cpu=True, progress=Waiting())
+
+
 # --- list and remove
 
 
