@@ -24,7 +24,7 @@ _engine_name = click.argument(
 
 @click.group()
 def engine() -> None:
-    """The programs that serve models: which there are, and how to have one."""
+    """The programs that serve models."""
 
 
 @engine.command("list")

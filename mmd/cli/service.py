@@ -15,9 +15,9 @@ from mmd.cli.text import gib, say
 @click.command()
 @click.option("--remove", is_flag=True, help="Take the units out again; models and settings stay.")
 def install(remove: bool) -> None:
-    """Have the gateway listen, now and at each login, and models loaded then.
+    """Have the gateway listen now and at each login.
 
-    Which models: mmd default, mmd startup.
+    Models are loaded then too: those of mmd default and mmd startup.
     Writes mmd's units into your user manager's folder; run it again after a change of [gateway] in mmd.toml.
     """
     from mmd.control import service

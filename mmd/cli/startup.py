@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @parameters.some_model_id
 @click.option("--none", "no_default", is_flag=True, help="Have no default model.")
 def default(model_id: str | None, no_default: bool) -> None:
-    """The model that is active after a start of the machine: print it, or set it to ID."""
+    """Print or set the default model.
+
+    It is active when the machine has come up, before anybody asks for one.
+    """
     from mmd.control.startup import default_of, set_no_default
     from mmd.settings import read_settings
 
@@ -42,7 +45,7 @@ def default(model_id: str | None, no_default: bool) -> None:
 @parameters.model_id
 @click.argument("mode", type=click.Choice(["disabled", "sleep", "active"]), required=False)
 def startup(model_id: str, mode: str | None) -> None:
-    """What becomes of a model when the machine comes up: print it, or set it.
+    """Print or set what a start of the machine does.
 
     \b
       disabled   nothing: it is loaded when it is asked for
@@ -59,7 +62,9 @@ def startup(model_id: str, mode: str | None) -> None:
 
 @click.command()
 def boot() -> None:
-    """Load what is to sleep, one after another, then the default model.
+    """Load what is to be loaded at startup.
+
+    What is to sleep, one after another, then the default model.
 
     mmd-boot.service does it when the machine comes up. It takes the GPU from nobody.
     """
