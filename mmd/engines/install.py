@@ -73,19 +73,19 @@ def install(
 def _install(name: str, recipe: Recipe, version: str | None, worker: Worker) -> Installation:
     if there := _installed_already(name, recipe, version, worker):
         return there
-    folder = own.folder_to_fill(name, recipe.package)
+    folder = own.folder_to_fill(name, recipe.label)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _require_room(folder, recipe.takes_bytes)
     venv = Venv(folder, worker)
     venv.forget_half_installed()
     release = _made_for(venv, recipe, version)
-    own.begin(folder, recipe.package)
+    own.begin(folder, recipe.label)
     worker.progress.step(f"Installing {recipe.package} {release.version} into {folder}")
     filled = recipe.fill(venv, release)
     _require_it_works(name, filled, worker)
     made = OwnEngine(
         program=os.fspath(filled.program.relative_to(folder)),
-        package=recipe.package,
+        package=recipe.label,
         version=release.version,
         installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -98,7 +98,7 @@ def _installed_already(name: str, recipe: Recipe, version: str | None, worker: W
     whole = {}
     for folder in own.folders(name):
         marker = own.read_marker(folder)
-        if marker and marker.package == recipe.package and Venv(folder, worker).is_made():
+        if marker and marker.package == recipe.label and Venv(folder, worker).is_made():
             whole[marker.version] = (folder, marker)
     if whole and version is None:
         folder, _ = next(reversed(whole.values()))

