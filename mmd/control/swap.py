@@ -183,11 +183,10 @@ class Swapper:
 
     async def _decide(self, wanted: str, pairs: Pairs) -> tuple[Launch, Step]:
         is_up = pairs.get(wanted, Pair()).engine.active in ("active", "activating")
-        leaving = self._leaving(wanted, pairs)
-        launch = self._plans.launch(wanted, leaving=None if is_up else leaving)
+        launch = self._plans.launch(wanted, leaving=None if is_up else self._leaving(wanted, pairs))
         is_same = await same_launch(self._manager, launch, self._hooks, pairs)
         if is_up and not is_same:  # it is ended and started anew: what it has of the GPU is free then
-            launch = self._plans.launch(wanted, leaving={**leaving, engine_unit(wanted): Leaves()})
+            launch = self._plans.launch(wanted, leaving={**self._leaving(wanted, pairs), engine_unit(wanted): Leaves()})
         return launch, decide(wanted, pairs, same_launch=is_same)
 
     def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, Leaves]:

@@ -70,7 +70,8 @@ class Venv:
 
     def make(self, python: str | Path) -> None:
         """Make the environment, in place of what is there. Raises EngineMissing where that Python cannot."""
-        asked = self.worker.run(python, "-c", "import sys; print(*sys.version_info[:2], sep='.', flush=True); import ensurepip")
+        code = "import sys; print(*sys.version_info[:2], sep='.', flush=True); import ensurepip"
+        asked = self.worker.run(python, "-c", code)
         if asked.status != 0:
             version = asked.said[0] if asked.said else ""
             package = f"python{version}-venv" if re.fullmatch(r"3\.\d+", version) else "python3-venv"

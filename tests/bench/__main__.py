@@ -26,9 +26,9 @@ def main() -> int:
             config_file().write_text(f'[engines]\nllama-server = "{program}"\n')
         rows: list[Row] = []
         rows += asyncio.run(swap.measure(Path(folder)))
+        rows += asyncio.run(wake.measure(Path(folder)))
         rows += cli.measure(Path(folder))
         rows += gateway.measure()
-        rows += asyncio.run(wake.measure(Path(folder)))
         if program := os.environ.get("MMD_TEST_VLLM"):
             rows += asyncio.run(vllm.measure(Path(folder), program))
         rows += _on_disk()
