@@ -140,7 +140,8 @@ def test_chat_streams(engine: Installed, chat_model: Path) -> None:
     with running(engine.command, chat_model) as server:
         answer = server.wait_ready().post("/v1/chat/completions", messages=QUESTION, max_tokens=4, stream=True)
         assert answer.headers["content-type"] == "text/event-stream"
-        first, *_, last = stream_events(answer)
+        chunks = stream_events(answer)
+        first, last = chunks[0], chunks[-1]  # one and the same where a model of random weights ends at once
         assert first["object"] == "chat.completion.chunk"
         # Not always a role: llama.cpp leaves it out where the first token is half a character.
         assert first["choices"][0]["delta"].keys() <= {"role", "content"}
