@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from mmd.gateway.engine import Pool
 from mmd.gateway.exchange import Exchange
+from mmd.gateway.feed import Feed
 from mmd.gateway.front import Front
 from mmd.gateway.head import Request
 from mmd.gateway.limits import Limits
@@ -24,10 +25,11 @@ class Gateway:
     def __init__(self, models: Models, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.is_draining = False
+        self.feed = Feed()
         self._models = models
         self._switchboard = Switchboard(models, drain_seconds=self.limits.drain_seconds)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
-        self._management = Management(models, self._switchboard)
+        self._management = Management(models, self._switchboard, self.feed)
         self._fronts: set[Front] = set()
         self._closed_one = asyncio.Event()
         self._asked: set[Exchange] = set()
@@ -54,6 +56,7 @@ class Gateway:
     async def drain(self, bound_seconds: float) -> None:
         """Lets what has begun finish, takes nothing new, and drops what is left in the end."""
         self.is_draining = True
+        self.feed.close()
         for front in [front for front in self._fronts if front.is_idle]:
             front.close()
         try:

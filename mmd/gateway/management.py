@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from mmd.gateway.feed import Feed
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 class Management:
     """Serves connections that the front has handed over; starlette and uvicorn are imported by the first of them."""
 
-    def __init__(self, models: Models, switchboard: Switchboard) -> None:
+    def __init__(self, models: Models, switchboard: Switchboard, feed: Feed) -> None:
         self._models = models
         self._switchboard = switchboard
+        self._feed = feed
         self._config: Config | None = None
         self._state: ServerState | None = None
 
@@ -50,7 +52,7 @@ class Management:
 
             from mmd.gateway.routes import application
 
-            app = application(self._models, self._switchboard)
+            app = application(self._models, self._switchboard, self._feed)
             # Logs go to the journal through the root logger, and a request is no event worth a line.
             self._config = Config(app, http="httptools", lifespan="off", log_config=None, access_log=False, ws="none")
             self._config.load()

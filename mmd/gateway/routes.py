@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from mmd.errors import MmdError, NoSuchModel, WrongUsage
 from mmd.gateway.failure import INTERNAL, Failure
+from mmd.gateway.feed import Feed
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
 
@@ -67,7 +68,7 @@ class Routes:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None
 
 
-def application(models: Models, switchboard: Switchboard) -> Starlette:
+def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlette:
     routes = Routes(models, switchboard)
     return Starlette(
         routes=[
