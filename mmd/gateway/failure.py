@@ -19,6 +19,7 @@ class Failure:
     hint: str
     code: str
     type: str = "invalid_request_error"
+    more_headers: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, error: MmdError) -> Failure:
@@ -38,11 +39,18 @@ class Failure:
     def response(self, *, close: bool) -> bytes:
         """A whole HTTP/1.1 response."""
         body = self.payload()
-        head = (
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        )
-        return f"{head}connection: close\r\n\r\n".encode() + body if close else f"{head}\r\n".encode() + body
+        lines = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            *(f"{name}: {value}" for name, value in self.headers().items()),
+        ]
+        if close:
+            lines.append("connection: close")
+        return "\r\n".join((*lines, "", "")).encode() + body
+
+    def headers(self) -> dict[str, str]:
+        return dict(self.more_headers)
 
     def event(self) -> bytes:
         """A server-sent event; the empty line before it ends one that an engine has left unfinished."""
@@ -60,5 +68,13 @@ INTERNAL = Failure(
     "the gateway failed on this request",
     "see why: journalctl --user -u mmd.service -n 50",
     "internal_error",
+    "server_error",
+)
+
+TOO_MANY = Failure(
+    503,
+    "the gateway has as many connections as it takes",
+    "ss -tnp 'sport = :8000'   # see whose; then try again",
+    "too_many_connections",
     "server_error",
 )
