@@ -156,6 +156,7 @@ class MemoryModels:
     asleep: set[str] = field(default_factory=set)
     making_room: set[str] = field(default_factory=set)  # whose engines end because of a swap
     listeners: list[Callable[[], None]] = field(default_factory=list)
+    expected: dict[str, float] = field(default_factory=dict)  # what swaps to a model take
 
     def find(self, name: str | None) -> str:
         if not name:
@@ -171,6 +172,9 @@ class MemoryModels:
 
     def is_asleep(self, model_id: str) -> bool:
         return model_id in self.asleep
+
+    def expected_seconds(self, model_id: str) -> float | None:
+        return self.expected.get(model_id)
 
     def follow(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
@@ -313,7 +317,7 @@ async def town(*names: str, active: str | None = "a", limits: Limits | None = No
             await peer.start()
             stack.push_async_callback(peer.stop)
         models = MemoryModels(peers, active=active)
-        gateway = Gateway(models, limits)
+        gateway = Gateway(models, limits or Limits(min_residency_seconds=0))
         server = await asyncio.get_running_loop().create_server(gateway.front, "127.0.0.1", 0)
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)
         try:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from mmd.errors import MmdError, NoSuchModel, outcome
+from mmd.errors import MmdError, NoSuchModel, TryLater, outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,14 @@ class Failure:
     hint: str
     code: str
     type: str = "invalid_request_error"
+    retry_after_seconds: int | None = None
 
     @classmethod
     def of(cls, error: MmdError) -> Failure:
         shown = outcome(error)
-        return cls(shown.http_status, error.message, error.hint, _code(type(error)), shown.openai_type)
+        retry_after_seconds = error.retry_after_seconds if isinstance(error, TryLater) else None
+        code = _code(type(error))
+        return cls(shown.http_status, error.message, error.hint, code, shown.openai_type, retry_after_seconds)
 
     def payload(self) -> bytes:
         error = {
@@ -38,11 +41,18 @@ class Failure:
     def response(self, *, close: bool) -> bytes:
         """A whole HTTP/1.1 response."""
         body = self.payload()
-        head = (
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        )
-        return f"{head}connection: close\r\n\r\n".encode() + body if close else f"{head}\r\n".encode() + body
+        lines = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            *(f"{name}: {value}" for name, value in self.headers().items()),
+        ]
+        if close:
+            lines.append("connection: close")
+        return "\r\n".join((*lines, "", "")).encode() + body
+
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_after_seconds is None else {"retry-after": str(self.retry_after_seconds)}
 
     def event(self) -> bytes:
         """A server-sent event; the empty line before it ends one that an engine has left unfinished."""

@@ -8,15 +8,18 @@ from collections.abc import Callable
 
 from mmd.gateway.engine import Pool
 from mmd.gateway.exchange import Exchange
-from mmd.gateway.feed import Feed
+from mmd.gateway.feed import Feed, Kind
 from mmd.gateway.front import Front
 from mmd.gateway.head import Request
 from mmd.gateway.limits import Limits
 from mmd.gateway.management import Management
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
+from mmd.plan.queue import Bounds
 
 _log = logging.getLogger(__name__)
+
+_QUEUE_SECONDS = 0.25
 
 
 class Gateway:
@@ -27,7 +30,14 @@ class Gateway:
         self.is_draining = False
         self.feed = Feed()
         self._models = models
-        self._switchboard = Switchboard(models, drain_seconds=self.limits.drain_seconds)
+        self._switchboard = Switchboard(
+            models,
+            bounds=Bounds(self.limits.max_wait_seconds, self.limits.min_residency_seconds),
+            drain_seconds=self.limits.drain_seconds,
+            most_waiting=self.limits.most_waiting,
+        )
+        self._queue_will_be_told = False
+        self._switchboard.follow(self._tell_queue_soon)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
         self._management = Management(models, self._switchboard, self.feed)
         self._fronts: set[Front] = set()
@@ -39,7 +49,7 @@ class Gateway:
         return Front(self)
 
     def exchange(self, client: Front, request: Request) -> Exchange:
-        return Exchange(self._models, self._switchboard, self._pool, self._asked, client, request)
+        return Exchange(self._models, self._switchboard, self._pool, self._asked, self.limits, client, request)
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
         self._management.adopt(transport, request.for_management())
@@ -69,6 +79,16 @@ class Gateway:
         self._switchboard.close()
         self._management.close()
         self._pool.close()
+
+    def _tell_queue_soon(self) -> None:
+        """Requests come and go by the thousand: listeners are told a few times a second."""
+        if self.feed.has_listeners and not self._queue_will_be_told:
+            self._queue_will_be_told = True
+            asyncio.get_running_loop().call_later(_QUEUE_SECONDS, self._tell_queue)
+
+    def _tell_queue(self) -> None:
+        self._queue_will_be_told = False
+        self.feed.publish(Kind.QUEUE, self._switchboard.queue())
 
     def _retract(self) -> None:
         """Takes back what was sent to an engine that has fallen asleep, for whatever reason, before it answered.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmd.control.controller import Controller
+from mmd.control.events import LatelyTook
 from mmd.control.present import models_json, resources_json, status_json
 from mmd.control.startup import startups
 from mmd.control.status import active_of, resources
@@ -30,6 +31,7 @@ class LiveModels:
         self._watch = watch
         self._registered: dict[str, Model] = {}
         self._stamp: object = None
+        self._took = LatelyTook()
 
     def find(self, name: str | None) -> str:
         if name:
@@ -50,6 +52,9 @@ class LiveModels:
     def is_asleep(self, model_id: str) -> bool:
         # Not before: an engine on its way to sleep finishes what it has begun.
         return self._residency(model_id) is Residency.ASLEEP
+
+    def expected_seconds(self, model_id: str) -> float | None:
+        return self._took.seconds("wake" if self.is_asleep(model_id) else "load", model_id)
 
     def follow(self, listener: Callable[[], None]) -> None:
         self._watch.follow(listener)

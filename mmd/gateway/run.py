@@ -27,7 +27,8 @@ async def _serve(listen: str | None) -> None:
     async with AsyncExitStack() as stack:
         controller = await stack.enter_async_context(Controller())
         host, _, port = (listen or controller.settings["gateway.listen"]).rpartition(":")
-        limits = replace(Limits(), drain_seconds=controller.settings["gateway.drain_seconds"])
+        bounds = ("drain_seconds", "max_wait_seconds", "min_residency_seconds")
+        limits = replace(Limits(), **{name: controller.settings[f"gateway.{name}"] for name in bounds})
         watch = Watch(controller.manager)
         await watch.refresh()
         models = LiveModels(controller, watch)
