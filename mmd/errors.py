@@ -55,7 +55,12 @@ class DoesNotFit(MmdError): ...
 class EngineMissing(MmdError): ...
 
 
-class EngineFailed(MmdError): ...
+class EngineFailed(MmdError):
+    """`engine_lines`: the last that the engine said, oldest first."""
+
+    def __init__(self, message: str, *, hint: str, engine_lines: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.engine_lines = engine_lines
 
 
 class SwapSuperseded(MmdError): ...

@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 # vLLM's traceback of a failed start is 150 lines, and its cause the first third of them.
 _LAST_LINES = 400
+_SHOWN_LINES = 20  # to those who waited for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,7 @@ class Swapper:
         return EngineFailed(
             f"{swap.wanted} did not start: {failure.cause}{returned}",
             hint=f"mmd logs {swap.wanted}   # the engine's own words",
+            engine_lines=failure.lines[-_SHOWN_LINES:],
         )
 
     async def _superseded(self, wanted: str) -> SwapSuperseded:

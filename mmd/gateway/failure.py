@@ -6,8 +6,9 @@ import json
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
-from mmd.errors import MmdError, NoSuchModel, TryLater, outcome
+from mmd.errors import EngineFailed, MmdError, NoSuchModel, TryLater, outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +21,32 @@ class Failure:
     code: str
     type: str = "invalid_request_error"
     retry_after_seconds: int | None = None
+    engine_lines: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: MmdError) -> Failure:
         shown = outcome(error)
         retry_after_seconds = error.retry_after_seconds if isinstance(error, TryLater) else None
-        code = _code(type(error))
-        return cls(shown.http_status, error.message, error.hint, code, shown.openai_type, retry_after_seconds)
+        return cls(
+            shown.http_status,
+            error.message,
+            error.hint,
+            _code(type(error)),
+            shown.openai_type,
+            retry_after_seconds=retry_after_seconds,
+            engine_lines=error.engine_lines if isinstance(error, EngineFailed) else (),
+        )
 
     def payload(self) -> bytes:
-        error = {
+        error: dict[str, Any] = {
             "message": self.message,
             "type": self.type,
             "code": self.code,
             "hint": self.hint,
             "source": "mmd",
         }
+        if self.engine_lines:
+            error["engine_lines"] = list(self.engine_lines)
         return json.dumps({"error": error}, ensure_ascii=False).encode()
 
     def response(self, *, close: bool) -> bytes:

@@ -117,7 +117,9 @@ async def test_requests_of_one_model_are_served_together() -> None:
 async def test_failed_activation_fails_its_waiters_and_no_others() -> None:
     async with town("a", "b", "c") as running:
         running.models.held["b"] = asyncio.Event()
-        running.models.failing["b"] = EngineFailed("b exited with status 1", hint="mmd logs b")
+        running.models.failing["b"] = EngineFailed(
+            "b exited with status 1", hint="mmd logs b", engine_lines=("loading", "no such file")
+        )
         failing = [(await _ask(running, "b"))[1] for _ in range(3)]
         await _logged(running, "activate b")
         _, other = await _ask(running, "c")
@@ -127,6 +129,7 @@ async def test_failed_activation_fails_its_waiters_and_no_others() -> None:
             assert answer.status == 503
             error = answer.json()["error"]
             assert (error["message"], error["hint"]) == ("b exited with status 1", "mmd logs b")
+            assert error["engine_lines"] == ["loading", "no such file"]
         assert (await other).json()["peer"] == "c"
 
 
