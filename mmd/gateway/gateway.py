@@ -74,6 +74,8 @@ class Gateway:
                 await self._until(lambda: not self._fronts)
                 await self._management.drain()
         except TimeoutError:
+            self._switchboard.close()
+            await asyncio.sleep(0)  # those who waited write their refusals now
             for front in list(self._fronts):
                 front.abort()
         self._switchboard.close()

@@ -122,8 +122,14 @@ class Switchboard:
         self.leave(model_id)
 
     def close(self) -> None:
+        """Turns away who still waits: an activation that has begun goes on without us."""
         if self._runner is not None:
             self._runner.cancel()
+        error = TryLater("the gateway ends, and starts again", hint="systemctl --user status mmd.service")
+        for line in tuple(self._lines.values()):
+            self._fail(line, error)
+        if self._under_way is not None:
+            self._fail(self._under_way[0], error)
 
     # -- what can be known of it
 

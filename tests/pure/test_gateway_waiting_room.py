@@ -235,3 +235,17 @@ async def _chunks(client: RawClient) -> list[bytes]:
     while piece := await client.chunk():
         chunks.append(piece)
     return chunks
+
+
+async def test_who_still_waits_when_the_gateway_ends_is_told_to_come_back() -> None:
+    async with town("a", "b", "c") as running:
+        running.models.held["b"] = asyncio.Event()
+        clients = [await running.client() for _ in range(2)]
+        for client, model in zip(clients, "bc", strict=True):
+            await client.send(post({"model": model}))
+        await waiting(running, 2)
+        await running.gateway.drain(0.05)
+        for client in clients:
+            answer = await client.answer()
+            assert (answer.status, answer.json()["error"]["code"]) == (503, "try_later")
+            assert "retry-after" in answer.headers
