@@ -58,6 +58,16 @@ def config_file() -> Path:
     return config_dir() / "mmd.toml"
 
 
+def keys_file() -> Path:
+    """The hashes of the gateway's API keys."""
+    return config_dir() / "keys.toml"
+
+
+def gateway_socket() -> Path:
+    """Where the gateway listens for its own user. Beside mmd's folder and not in it: a model may have any id."""
+    return user_runtime_dir() / "mmd-gateway.sock"
+
+
 def engine_socket(model_id: str) -> Path:
     """The Unix socket an engine listens on; a socket's path may have 107 bytes, so ids are short."""
     return runtime_dir() / model_id / "api.sock"

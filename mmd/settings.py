@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Any
 
 from mmd.errors import StorageFailed, WrongUsage
 from mmd.paths import config_file
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+")
+_ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,19 @@ def is_listen(value: Any) -> bool:
     return bool(host and colon and port.isdecimal() and int(port) < 65536)
 
 
+def _is_listen_or_off(value: Any) -> bool:
+    return value == "" or is_listen(value)
+
+
+def _is_hosts(value: Any) -> bool:
+    """Names and addresses as they stand in a URL, without its port."""
+    return isinstance(value, list) and all(isinstance(name, str) and _HOST.fullmatch(name) for name in value)
+
+
+def _is_origins(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and _ORIGIN.fullmatch(one) for one in value)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -41,6 +58,27 @@ def _is_absolute(value: Any) -> bool:
 
 SETTINGS = (
     Setting("gateway.listen", is_listen, '"HOST:PORT"', "127.0.0.1:8000", "where `mmd gateway` listens"),
+    Setting(
+        "gateway.embedding_listen",
+        _is_listen_or_off,
+        '"HOST:PORT", or "" for none',
+        "127.0.0.1:8085",
+        "where a request that names no model means the embedding model",
+    ),
+    Setting(
+        "gateway.hosts",
+        _is_hosts,
+        'a list of host names, like ["llm.example.org"]',
+        (),
+        "names that the gateway is called by, beside those of this machine: a proxy's in front of it",
+    ),
+    Setting(
+        "gateway.origins",
+        _is_origins,
+        'a list of origins, like ["https://chat.example.org"]',
+        (),
+        "sites whose pages may use the gateway, beside pages of this machine",
+    ),
     Setting(
         "gateway.drain_seconds",
         _is_number,

@@ -12,11 +12,14 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmd.errors import MmdError, NoSuchModel
+from mmd.gateway.entrance import Entrance
 from mmd.gateway.gateway import Gateway
+from mmd.gateway.guard import Guard
 from mmd.gateway.limits import Limits
 
 PATIENCE_SECONDS = 15.0  # what a test waits for before it fails: generous, because machines are busy
@@ -148,6 +151,7 @@ class MemoryModels:
 
     peers: dict[str, Peer]
     active: str | None = None
+    embedding: str = "a"
     log: list[str] = field(default_factory=list)
     held: dict[str, asyncio.Event] = field(default_factory=dict)  # activation of a model waits for its event
     failing: dict[str, Exception] = field(default_factory=dict)
@@ -158,7 +162,9 @@ class MemoryModels:
     listeners: list[Callable[[], None]] = field(default_factory=list)
     expected: dict[str, float] = field(default_factory=dict)  # what swaps to a model take
 
-    def find(self, name: str | None) -> str:
+    def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
+        if not name and entrance is Entrance.EMBEDDING:
+            return self.embedding
         if not name:
             if self.active is None:
                 raise MmdError("no model is active", hint="mmd activate ID")
@@ -308,8 +314,14 @@ class Town:
 
 
 @asynccontextmanager
-async def town(*names: str, active: str | None = "a", limits: Limits | None = None) -> AsyncIterator[Town]:
-    """A gateway in front of one engine for each name."""
+async def town(
+    *names: str,
+    active: str | None = "a",
+    limits: Limits | None = None,
+    guard: Guard | None = None,
+    entrance: Entrance = Entrance.MAIN,
+) -> AsyncIterator[Town]:
+    """A gateway in front of one engine for each name, entered by a port of 127.0.0.1."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # tmp_path can be too long for a socket
         peers = {name: Peer(name, folder) for name in names or ("a",)}
@@ -317,8 +329,9 @@ async def town(*names: str, active: str | None = "a", limits: Limits | None = No
             await peer.start()
             stack.push_async_callback(peer.stop)
         models = MemoryModels(peers, active=active)
-        gateway = Gateway(models, limits or Limits(min_residency_seconds=0))
-        server = await asyncio.get_running_loop().create_server(gateway.front, "127.0.0.1", 0)
+        gateway = Gateway(models, limits or Limits(min_residency_seconds=0), guard)
+        front = partial(gateway.front, entrance)
+        server = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)
         try:
             yield running

@@ -21,21 +21,27 @@ def install(remove: bool) -> None:
     Writes mmd's units into your user manager's folder; run it again after a change of [gateway] in mmd.toml.
     """
     from mmd.control import service
-    from mmd.gateway.listen import numeric_address
-    from mmd.paths import config_file
+    from mmd.gateway.entrance import Entrance
+    from mmd.gateway.keys import Keys
+    from mmd.gateway.listen import configured, exposed, no_keys_for
     from mmd.settings import read_settings
 
     if remove:
         files = wait_for(service.remove())
         say("mmd's units are removed; models and settings stay." if files else "There were no units of mmd.")
         return
-    host, _, port = read_settings()["gateway.listen"].rpartition(":")
-    hint = f'${{EDITOR:-nano}} {config_file()}   # [gateway] listen = "127.0.0.1:8000"'
-    listen = numeric_address(host, int(port), hint=hint)
-    files = wait_for(service.install(listen))
-    for file in files:
+    addresses = configured(read_settings())
+    if (address := exposed(addresses.values())) and not Keys().all():
+        raise no_keys_for(address)
+    listen, for_embeddings = addresses[Entrance.MAIN], addresses.get(Entrance.EMBEDDING)
+    done = wait_for(service.install(listen, for_embeddings))
+    for file in done.files:
         click.echo(file)
     say(f"The gateway listens: curl http://{listen}/v1/models")
+    if for_embeddings in done.listening:
+        say(f"For embeddings no model need be named: http://{for_embeddings}/v1/embeddings")
+    for socket in done.refused:
+        say(f"{socket} cannot listen, and the gateway goes without: systemctl --user status {socket}")
     if not Path("/var/lib/systemd/linger", getpass.getuser()).exists():
         say("To have it, and the default model, without logging in: loginctl enable-linger")
 
@@ -46,7 +52,7 @@ def gateway(listen: str | None) -> None:
     """Run the gateway in the foreground; mmd.service does the same."""
     from mmd.gateway.run import run
 
-    run(listen)
+    run(listen, say)
 
 
 @click.command()

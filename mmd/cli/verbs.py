@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import catalogue, engine, running, service, startup
+from mmd.cli import catalogue, engine, key, running, service, startup
 from mmd.journal import log_to_journal
 
 
@@ -46,6 +46,7 @@ for _verb in (
     engine.engine,
     service.install,
     service.gateway,
+    key.key,
     service.machine,
 ):
     mmd.add_command(_verb)

@@ -13,10 +13,11 @@ def is_installed() -> bool:
     return (user_unit_dir() / "mmd-boot.service").exists()
 
 
-async def install(listen: str) -> tuple[Path, ...]:
-    """Put the units in, with the gateway at `listen`, HOST:PORT. Returns the files written."""
+async def install(listen: str, embedding_listen: str | None) -> static.Installed:
+    """Put the units in, with the gateway at these addresses, HOST:PORT. Raises as `static.install`."""
+    addresses = {static.MAIN_SOCKET: listen} | ({static.EMBEDDING_SOCKET: embedding_listen} if embedding_listen else {})
     async with await Manager.connect() as manager:
-        return await static.install(manager, listen=listen)
+        return await static.install(manager, addresses)
 
 
 async def remove() -> tuple[Path, ...]:

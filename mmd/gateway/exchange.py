@@ -11,6 +11,7 @@ from typing import Protocol
 from mmd.errors import EngineFailed, MmdError
 from mmd.gateway.begun_stream import BegunStream, wants_stream
 from mmd.gateway.engine import EngineConnection, Pool
+from mmd.gateway.entrance import Entrance
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.head import Request
 from mmd.gateway.http10 import Unchunked
@@ -28,6 +29,7 @@ _MOST_TAKEN_BACK = 3
 class Client(Protocol):
     """The connection that the request came over."""
 
+    entrance: Entrance
     writing_paused: bool
     write: Callable[[bytes], None]
 
@@ -74,7 +76,8 @@ class Exchange:
         """Without a task where the model is resident and a connection is idle: then nothing has to be waited for."""
         request = self._request
         try:
-            self._model_id = self._models.find(named_model(request.head.value(b"content-type"), request.body))
+            name = named_model(request.head.value(b"content-type"), request.body)
+            self._model_id = self._models.find(name, self._client.entrance)
         except MmdError as error:
             self._refuse(Failure.of(error))
             return

@@ -20,21 +20,20 @@ class Failure:
     hint: str
     code: str
     type: str = "invalid_request_error"
-    retry_after_seconds: int | None = None
     engine_lines: tuple[str, ...] = ()
+    more_headers: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, error: MmdError) -> Failure:
         shown = outcome(error)
-        retry_after_seconds = error.retry_after_seconds if isinstance(error, TryLater) else None
         return cls(
             shown.http_status,
             error.message,
             error.hint,
             _code(type(error)),
             shown.openai_type,
-            retry_after_seconds=retry_after_seconds,
             engine_lines=error.engine_lines if isinstance(error, EngineFailed) else (),
+            more_headers=(("retry-after", str(error.retry_after_seconds)),) if isinstance(error, TryLater) else (),
         )
 
     def payload(self) -> bytes:
@@ -63,7 +62,7 @@ class Failure:
         return "\r\n".join((*lines, "", "")).encode() + body
 
     def headers(self) -> dict[str, str]:
-        return {} if self.retry_after_seconds is None else {"retry-after": str(self.retry_after_seconds)}
+        return dict(self.more_headers)
 
     def event(self) -> bytes:
         """A server-sent event; the empty line before it ends one that an engine has left unfinished."""
@@ -81,5 +80,13 @@ INTERNAL = Failure(
     "the gateway failed on this request",
     "see why: journalctl --user -u mmd.service -n 50",
     "internal_error",
+    "server_error",
+)
+
+TOO_MANY = Failure(
+    503,
+    "the gateway has as many connections as it takes",
+    "ss -tnp 'sport = :8000'   # see whose; then try again",
+    "too_many_connections",
     "server_error",
 )

@@ -9,10 +9,14 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mmd.gateway.cross_origin import preflight_answer, with_leave_to_read
+from mmd.gateway.entrance import Entrance
 from mmd.gateway.exchange import Exchange
 from mmd.gateway.failure import INTERNAL, Failure
+from mmd.gateway.guard import Door
 from mmd.gateway.head import Request
 from mmd.gateway.intake import Intake
+from mmd.gateway.peer import is_stranger
 
 if TYPE_CHECKING:
     from mmd.gateway.gateway import Gateway
@@ -22,20 +26,36 @@ _CLOSE_WITH_RESET = struct.pack("ii", 1, 0)
 
 
 class Front(asyncio.Protocol):
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, entrance: Entrance) -> None:
+        self.entrance = entrance
         self.writing_paused = False
         self._gateway = gateway
-        self._intake = Intake(gateway.limits)
         self._ahead = bytearray()  # came while a request was being answered; not looked at before its turn
         self._exchange: Exchange | None = None
         self._advancing = False
         self._ended = False  # nothing more is taken from this client
         self._transport: asyncio.Transport
+        self._intake: Intake
         self.write: Callable[[bytes], None]
 
     @property
     def is_idle(self) -> bool:
         return self._exchange is None and not self._intake.mid_message
+
+    @property
+    def awaits_more(self) -> bool:
+        """Whether it is for the client to go on with its request."""
+        return self._exchange is None and self._intake.mid_message and not self._ended
+
+    def time_out(self) -> None:
+        """The rest of a request has not come in time."""
+        part = "head" if self._intake.awaits_head else "body"
+        hint = "curl -d @FILE http://…   # sends a whole request"
+        self._refuse(Failure(408, f"the request's {part} did not come in time", hint, "request_timeout"))
+
+    def turn_away(self, failure: Failure) -> None:
+        """Before any request."""
+        self._refuse(failure)
 
     def close(self) -> None:
         self._ended = True
@@ -50,7 +70,12 @@ class Front(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self.write = transport.write  # each piece of an answer goes through this: no call of ours in between
-        self._gateway.opened(self)
+        self._intake = Intake(self._gateway.guard, _door(self.entrance, transport))
+        if self.entrance is Entrance.LOCAL and is_stranger(transport.get_extra_info("socket")):
+            self._ended = True
+            transport.abort()
+        else:
+            self._gateway.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
@@ -115,15 +140,31 @@ class Front(asyncio.Protocol):
         if self._intake.owes_continue and self._exchange is None and not self._ended:
             self._intake.owes_continue = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._exchange is None and self._intake.mid_message:
+            self._gateway.stalls.expect_more(self, of_head=self._intake.awaits_head)
 
     def _take(self, request: Request | Failure) -> None:
         if isinstance(request, Failure):
             self._refuse(request)
+        elif request.head.is_preflight:
+            self._transport.write(preflight_answer(request.head))
+            self.finished(keep_alive=request.head.keep_alive)
         elif request.head.is_for_an_engine:
+            if request.head.origin:
+                self._allow_to_read(request.head.origin)
             self._exchange = self._gateway.exchange(self, request)
             self._start(self._exchange)
         else:
             self._hand_over(request)
+
+    def _allow_to_read(self, origin: bytes) -> None:
+        """Has the first piece of the answer, its head, say that a page may read it; the rest goes straight through."""
+
+        def write_head(data: bytes) -> None:
+            self.write = self._transport.write
+            self._transport.write(with_leave_to_read(data, origin))
+
+        self.write = write_head
 
     def _start(self, exchange: Exchange) -> None:
         try:
@@ -146,3 +187,7 @@ class Front(asyncio.Protocol):
         self._transport.write(failure.response(close=True))
         self._transport.write_eof()
         asyncio.get_running_loop().call_later(self._gateway.limits.linger_seconds, self._transport.close)
+
+
+def _door(entrance: Entrance, transport: asyncio.Transport) -> Door:
+    return Door(entrance, "" if entrance is Entrance.LOCAL else str(transport.get_extra_info("sockname")[0]))

@@ -7,13 +7,17 @@ import logging
 from collections.abc import Callable
 
 from mmd.gateway.engine import Pool
+from mmd.gateway.entrance import Entrance
 from mmd.gateway.exchange import Exchange
+from mmd.gateway.failure import TOO_MANY
 from mmd.gateway.feed import Feed, Kind
 from mmd.gateway.front import Front
+from mmd.gateway.guard import Guard
 from mmd.gateway.head import Request
 from mmd.gateway.limits import Limits
 from mmd.gateway.management import Management
 from mmd.gateway.models import Models
+from mmd.gateway.stalls import Stalls
 from mmd.gateway.switchboard import Switchboard
 from mmd.plan.queue import Bounds
 
@@ -25,8 +29,10 @@ _QUEUE_SECONDS = 0.25
 class Gateway:
     """A factory of protocols for `loop.create_server`, and their common end."""
 
-    def __init__(self, models: Models, limits: Limits | None = None) -> None:
+    def __init__(self, models: Models, limits: Limits | None = None, guard: Guard | None = None) -> None:
         self.limits = limits or Limits()
+        self.guard = guard or Guard(self.limits)
+        self.stalls = Stalls(self.limits)
         self.is_draining = False
         self.feed = Feed()
         self._models = models
@@ -40,13 +46,13 @@ class Gateway:
         self._switchboard.follow(self._tell_queue_soon)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
         self._management = Management(models, self._switchboard, self.feed)
-        self._fronts: set[Front] = set()
+        self._fronts: dict[Front, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
         self._asked: set[Exchange] = set()
         models.follow(self._retract)
 
-    def front(self) -> Front:
-        return Front(self)
+    def front(self, entrance: Entrance = Entrance.MAIN) -> Front:
+        return Front(self, entrance)
 
     def exchange(self, client: Front, request: Request) -> Exchange:
         return Exchange(self._models, self._switchboard, self._pool, self._asked, self.limits, client, request)
@@ -55,12 +61,14 @@ class Gateway:
         self._management.adopt(transport, request.for_management())
 
     def opened(self, front: Front) -> None:
-        self._fronts.add(front)
+        self._fronts[front] = None
         if self.is_draining:  # accepted in the same moment; systemd keeps those that come later
             front.close()
+        elif len(self._fronts) > self.limits.connections and front.entrance is not Entrance.LOCAL:
+            self._make_room_for(front)
 
     def closed(self, front: Front) -> None:
-        self._fronts.discard(front)
+        self._fronts.pop(front, None)
         self._closed_one.set()
 
     async def drain(self, bound_seconds: float) -> None:
@@ -78,9 +86,18 @@ class Gateway:
             await asyncio.sleep(0)  # those who waited write their refusals now
             for front in list(self._fronts):
                 front.abort()
+        self.stalls.close()
         self._switchboard.close()
         self._management.close()
         self._pool.close()
+
+    def _make_room_for(self, newcomer: Front) -> None:
+        """Somebody who asks for nothing goes; where all of them are busy, it is the newcomer."""
+        idle = next((front for front in self._fronts if front.is_idle and front is not newcomer), None)
+        if idle is not None:
+            idle.close()
+        else:
+            newcomer.turn_away(TOO_MANY)
 
     def _tell_queue_soon(self) -> None:
         """Requests come and go by the thousand: listeners are told a few times a second."""

@@ -1,24 +1,92 @@
-"""Which requests are refused on sight: by their size, their path, and where a browser says they come from."""
+"""Which requests are refused on sight: by their framing, their path, who sends them, their size."""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from ipaddress import ip_address
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
 
+from mmd.gateway.cross_origin import readable_by
+from mmd.gateway.entrance import Entrance
 from mmd.gateway.failure import Failure
 from mmd.gateway.head import Head
+from mmd.gateway.keyring import Keyring
+from mmd.gateway.keys import Purpose
 from mmd.gateway.limits import Limits
+from mmd.gateway.names import Names, is_loopback_address
 
 # No escapes, no empty, "." or ".." segments: what an engine would make of them is not for us to guess, and behind
 # its /v1 lie endpoints such as /sleep.
 _PLAIN_V1_PATH = re.compile(rb"/v1(?:/(?!\.{1,2}(?:/|$))[\w.~!$&'()*+,;=:@-]+)+/?")
 
+_OPEN_PATH = b"/health"  # for those who watch over the gateway, and need not know a key for it
+_READING = (b"GET", b"HEAD", b"OPTIONS")
 
-def objection(head: Head, limits: Limits) -> Failure | None:
-    """Why this request is not served, judged by its head alone."""
-    return _bad_framing(head) or _bad_target(head) or _bad_sender(head) or _too_large(head, limits)
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where one client has come in: the entrance, and the address of this machine that it connected to."""
+
+    entrance: Entrance = Entrance.MAIN
+    address: str = "127.0.0.1"  # "" for a Unix socket
+    is_exposed: bool = field(init=False)  # other machines reach that address
+
+    def __post_init__(self) -> None:
+        is_exposed = self.entrance is not Entrance.LOCAL and not is_loopback_address(self.address)
+        object.__setattr__(self, "is_exposed", is_exposed)  # frozen; and read for every request
+
+
+class Guard:
+    def __init__(self, limits: Limits, *, names: Names | None = None, keyring: Keyring | None = None) -> None:
+        self.limits = limits
+        self._names = names or Names()
+        self._keyring = keyring or Keyring()
+
+    def objection(self, head: Head, door: Door) -> Failure | None:
+        """Why this request is not served, judged by its head alone."""
+        return (
+            _bad_framing(head)
+            or _bad_target(head)
+            or self._bad_sender(head, door)
+            or self._no_key(head, door)
+            or self._too_large(head)
+        )
+
+    def _bad_sender(self, head: Head, door: Door) -> Failure | None:
+        """A page in the user's browser can reach loopback too: by a name that resolves to it, or across sites."""
+        hosts = head.here.get(b"host", [])
+        if len(hosts) > 1 or (not hosts and not head.is_http10):
+            return malformed("a request names exactly one Host")
+        if hosts and not self._names.is_host(hosts[0], door.address):
+            return _not_a_host(hosts[0])
+        origins = head.here.get(b"origin", ())
+        for origin in origins:
+            if not self._names.is_origin(origin, door.address):
+                return _not_an_origin(origin)
+        if not origins and head.value(b"sec-fetch-site") == b"cross-site" and not _is_followed_link(head):
+            return _forbidden("a page of another site may not use the gateway", "open the gateway's own page")
+        return None
+
+    def _no_key(self, head: Head, door: Door) -> Failure | None:
+        """Keys are asked for as soon as there are any, and always where other machines can connect. The Unix socket
+        needs none: whoever it let in is the user.
+        """
+        if door.entrance is Entrance.LOCAL or not (self._keyring.current() or door.is_exposed):
+            return None
+        if head.path == _OPEN_PATH or head.is_preflight:
+            return None
+        purpose = self._keyring.purpose_of(head)
+        if purpose is None:
+            return _no_valid_key(head)
+        if purpose is not Purpose.MANAGEMENT and not head.path.startswith(b"/v1/"):
+            return _not_for_management(head)
+        return None
+
+    def _too_large(self, head: Head) -> Failure | None:
+        length = head.value(b"content-length")
+        # More digits than any limit has: not even read, int() of a long one is slow.
+        if length and (len(length) > 18 or int(length) > self.limits.body_bytes):
+            return body_too_large(self.limits)
+        return None
 
 
 def _bad_framing(head: Head) -> Failure | None:
@@ -45,58 +113,51 @@ def _bad_target(head: Head) -> Failure | None:
     return None
 
 
-def _bad_sender(head: Head) -> Failure | None:
-    """A page in the user's browser can reach loopback too: by a name that resolves to it, or across sites."""
-    hosts = head.here.get(b"host", [])
-    if len(hosts) > 1 or (not hosts and not head.is_http10):
-        return malformed("a request names exactly one Host")
-    if hosts and not is_loopback_authority(hosts[0]):
-        return _forbidden(f"the gateway does not answer for {_shown(hosts[0])}")
-    for origin in head.here.get(b"origin", ()):
-        if not is_loopback_origin(origin):
-            return _forbidden(f"pages of {_shown(origin)} may not use the gateway")
-    return None
+def _is_followed_link(head: Head) -> bool:
+    """A link to the gateway's page may lie on any other; a form that a page submits does more than read."""
+    return head.method in _READING and head.value(b"sec-fetch-mode") == b"navigate"
 
 
-def _too_large(head: Head, limits: Limits) -> Failure | None:
-    length = head.value(b"content-length")
-    # More digits than any limit has: not even read, int() of a long one is slow.
-    if length and (len(length) > 18 or int(length) > limits.body_bytes):
-        return body_too_large(limits)
-    return None
+def _no_valid_key(head: Head) -> Failure:
+    # A browser that navigates asks its user for a name, which does not matter, and a password: the key.
+    navigates = head.value(b"sec-fetch-mode") == b"navigate"
+    challenge = 'Basic realm="mmd", charset="UTF-8"' if navigates else 'Bearer realm="mmd"'
+    message = "the gateway needs an API key, and the request has none that is valid"
+    hint = "mmd key add NAME   # prints one, for the header: Authorization: Bearer KEY"
+    more = (("www-authenticate", challenge), *readable_by(head.origin))
+    return Failure(401, message, hint, "invalid_api_key", more_headers=more)
 
 
-@lru_cache(maxsize=256)
-def is_loopback_authority(authority: bytes) -> bool:
-    """Whether `host[:port]` can only mean this machine."""
-    try:
-        host = urlsplit(b"//" + authority).hostname
-    except ValueError:
-        return False
-    return host is not None and b"@" not in authority and _is_loopback(host.decode("latin-1"))
+def _not_for_management(head: Head) -> Failure:
+    hint = "mmd key add NAME --for management   # a key for everything"
+    return Failure(
+        403,
+        "this key is for /v1 only",
+        hint,
+        "insufficient_permissions",
+        "permission_error",
+        more_headers=readable_by(head.origin),
+    )
 
 
-@lru_cache(maxsize=256)
-def is_loopback_origin(origin: bytes) -> bool:
-    scheme, separator, authority = origin.partition(b"://")
-    return bool(separator) and scheme in (b"http", b"https") and is_loopback_authority(authority)
+def _not_a_host(host: bytes) -> Failure:
+    shown = _shown(host)
+    hint = f'put it into mmd.toml if it is this machine: [gateway] hosts = ["{shown}"], then: mmd install'
+    return _forbidden(f"the gateway does not answer for {shown}", hint)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761: never looked up elsewhere
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _not_an_origin(origin: bytes) -> Failure:
+    shown = _shown(origin)
+    hint = f'put it into mmd.toml if you trust it: [gateway] origins = ["{shown}"], then: mmd install'
+    return _forbidden(f"pages of {shown} may not use the gateway", hint)
 
 
 def _shown(value: bytes) -> str:
     return value[:100].decode("latin-1")
 
 
-def _forbidden(message: str) -> Failure:
-    return Failure(403, message, "mmd install   # prints the address to use", "forbidden", "permission_error")
+def _forbidden(message: str, hint: str) -> Failure:
+    return Failure(403, message, hint, "forbidden", "permission_error")
 
 
 def malformed(message: str) -> Failure:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # RFC 9110, 7.6.1: these speak of one connection, and the next one is ours. Expect is answered by the gateway, and
-# the length is written anew, because the body is whole by then.
+# the length is written anew, because the body is whole by then. Keys are for the gateway: engines need none, and what a
+# client offers, ours or by mistake somebody else's, is not for them to see.
 _STOPS_HERE = frozenset(
     {
         b"connection",
@@ -19,9 +20,21 @@ _STOPS_HERE = frozenset(
         b"proxy-connection",
         b"proxy-authorization",
         b"proxy-authenticate",
+        b"authorization",
+        b"x-api-key",
     }
 )
-_CHECKED = frozenset({b"host", b"origin", b"content-type"})
+_CHECKED = frozenset(
+    {
+        b"host",
+        b"origin",
+        b"content-type",
+        b"sec-fetch-site",
+        b"sec-fetch-mode",
+        b"access-control-request-method",
+        b"access-control-request-headers",
+    }
+)
 _USUAL_CONNECTION = frozenset({b"keep-alive", b"close"})
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -69,6 +82,16 @@ class Head:
     @property
     def expects_continue(self) -> bool:
         return not self.is_http10 and self.value(b"expect").lower() == b"100-continue"
+
+    @property
+    def origin(self) -> bytes:
+        """Of the page that sent it; b"" where no browser says so."""
+        return self.value(b"origin")
+
+    @property
+    def is_preflight(self) -> bool:
+        """A browser asks whether a page may send a request: without the page's key, and without its request."""
+        return self.method == b"OPTIONS" and bool(self.origin and self.value(b"access-control-request-method"))
 
     @property
     def path(self) -> bytes:

@@ -7,18 +7,19 @@ from collections import deque
 import httptools
 
 from mmd.gateway.failure import Failure
-from mmd.gateway.guard import body_too_large, head_too_large, malformed, objection
+from mmd.gateway.guard import Door, Guard, body_too_large, head_too_large, malformed
 from mmd.gateway.head import Head, RawHeaders, Request
-from mmd.gateway.limits import Limits
 
 
 class Intake:
     """Parses one connection. A Failure in `ready` is the last thing in it: what comes after is not looked at."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, guard: Guard, door: Door) -> None:
         self.ready: deque[Request | Failure] = deque()
         self.owes_continue = False  # the client holds its body back until it is told to go on
-        self._limits = limits
+        self._guard = guard
+        self._door = door
+        self._limits = guard.limits
         self._parser = httptools.HttpRequestParser(self)
         self._ended = False
         self._begun = False
@@ -36,6 +37,11 @@ class Intake:
     @property
     def mid_message(self) -> bool:
         return self._begun and not self._ended
+
+    @property
+    def awaits_head(self) -> bool:
+        """Whether what has come of a message is not even its head."""
+        return self._head is None
 
     def feed(self, data: bytes) -> None:
         while data and not self._ended:
@@ -87,7 +93,7 @@ class Intake:
         parser = self._parser
         method, version = parser.get_method(), parser.get_http_version()
         self._head = Head.read(method, self._url, version, parser.should_keep_alive(), self._headers)
-        if failure := self._long_head() or objection(self._head, self._limits):
+        if failure := self._long_head() or self._guard.objection(self._head, self._door):
             self._refuse(failure)
         self.owes_continue = self._head.expects_continue and not self._ended
         self._head_fed_bytes = 0

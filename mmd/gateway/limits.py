@@ -9,6 +9,9 @@ from dataclasses import dataclass
 class Limits:
     head_bytes: int = 64 << 10  # request line and headers
     body_bytes: int = 64 << 20  # images and audio come as base64 or as uploads
+    head_seconds: float = 20.0  # from the first byte of a request's head to its last
+    body_seconds: float = 60.0  # how long nothing more of a body may come
+    connections: int = 4096  # one more takes the place of one that is idle; the Unix socket's are let in
     ahead_bytes: int = 64 << 10  # what a client may send ahead while its current request is being answered
     idle_engine_connections: int = 64  # kept for each engine; every one holds a thread of llama-server's
     connect_seconds: float = 30.0  # an engine whose backlog stays full for longer counts as failed

@@ -5,43 +5,127 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from ipaddress import ip_address
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 from mmd.errors import MmdError, WrongUsage
+from mmd.gateway.entrance import Entrance
+from mmd.gateway.names import is_loopback_address
+from mmd.paths import config_file
+from mmd.settings import Settings
 
 _FIRST_INHERITED = 3  # sd_listen_fds(3)
 _BACKLOG = 1024
 
 
-def listening_sockets(listen: tuple[str, int] | None) -> list[socket.socket]:
-    """Those of systemd where it passes any; else one bound to `listen`. Only loopback and Unix sockets."""
-    listeners = _inherited() or [_bound(*(listen or ("127.0.0.1", 8000)))]
-    for listener in listeners:
-        _refuse_if_exposed(listener)
-        listener.setblocking(False)
-    return listeners
+@dataclass(frozen=True, slots=True)
+class Listener:
+    entrance: Entrance
+    socket: socket.socket
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines reach it."""
+        return self.entrance is not Entrance.LOCAL and not is_loopback_address(str(self.socket.getsockname()[0]))
+
+    def __str__(self) -> str:
+        name = self.socket.getsockname()
+        return str(name) if self.entrance is Entrance.LOCAL else joined(str(name[0]), name[1])
 
 
-def _inherited() -> list[socket.socket]:
+def inherited() -> list[Listener]:
+    """Those that systemd passes, each told by its name; none where it passes none."""
     # Taken out of the environment: they are meant for this process, not for one it starts.
     listener_count = int(os.environ.pop("LISTEN_FDS", "0"))
     addressee = os.environ.pop("LISTEN_PID", "")
-    os.environ.pop("LISTEN_FDNAMES", None)
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if addressee != str(os.getpid()):
         return []
-    listeners = [socket.socket(fileno=_FIRST_INHERITED + index) for index in range(listener_count)]
-    for listener in listeners:
-        listener.set_inheritable(False)
-    return listeners
+    sockets = [socket.socket(fileno=_FIRST_INHERITED + index) for index in range(listener_count)]
+    for one in sockets:
+        one.set_inheritable(False)
+        one.setblocking(False)
+    names += [""] * (listener_count - len(names))
+    return [Listener(_entrance(one, name), one) for one, name in zip(sockets, names, strict=False)]
 
 
-def numeric_address(host: str, port: int, *, hint: str) -> str:
-    """The address as a socket unit takes it. Raises WrongUsage where it is none, or can be reached from elsewhere."""
+def _entrance(listening: socket.socket, name: str) -> Entrance:
+    """By family first: a Unix socket that somebody has added by a drop-in is not to be taken for a TCP address."""
+    if listening.family == socket.AF_UNIX:
+        return Entrance.LOCAL
+    return Entrance.EMBEDDING if name == Entrance.EMBEDDING else Entrance.MAIN
+
+
+def bound(host: str, port: int, entrance: Entrance = Entrance.MAIN) -> Listener:
+    """One of our own. Raises WrongUsage where the host is no address, MmdError where the port is taken."""
+    family, address = _resolved(host, port)
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        family, address = _resolved(host, port)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((address, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise _cannot_listen(host, port, error) from error
+    listening.setblocking(False)
+    return Listener(entrance, listening)
+
+
+def bound_locally(path: Path) -> Listener:
+    """A Unix socket of our own, for this user only. Raises MmdError where another process listens there."""
+    if is_listened_on(path):
+        raise MmdError(f"{path} is another gateway's", hint=f"ss -lxp src {path}   # see whose")
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o177)  # bind() makes the file, and until a chmod() others could connect
+    try:
+        path.unlink(missing_ok=True)
+        listening.bind(str(path))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise MmdError(f"cannot listen on {path}: {error.strerror}", hint=f"ls -ld {path.parent}") from error
+    finally:
+        os.umask(umask)
+    listening.setblocking(False)
+    return Listener(Entrance.LOCAL, listening)
+
+
+def is_listened_on(path: Path) -> bool:
+    """Whether a process has this Unix socket. Asked by a socket of another type, which cannot connect: systemd would
+    take a connection for a reason to start the gateway.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        return probe.connect_ex(str(path)) == errno.EPROTOTYPE
+
+
+def configured(settings: Settings) -> dict[Entrance, str]:
+    """Where mmd.toml has the gateway listen, as socket units take it. Raises WrongUsage where that is no address."""
+    listens = {Entrance.MAIN: settings["gateway.listen"], Entrance.EMBEDDING: settings["gateway.embedding_listen"]}
+    return {entrance: _numeric(listen) for entrance, listen in listens.items() if listen}
+
+
+def exposed(addresses: Iterable[str]) -> str | None:
+    """The first of these that other machines reach."""
+    return next((one for one in addresses if not is_loopback_address(one.rpartition(":")[0].strip("[]"))), None)
+
+
+def no_keys_for(address: str) -> WrongUsage:
+    message = f"{address} can be reached from other machines, and the gateway has no API keys"
+    return WrongUsage(message, hint="mmd key add NAME   # or listen on 127.0.0.1 only")
+
+
+def _numeric(listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    try:
+        return joined(_resolved(host, int(port))[1], int(port))
     except WrongUsage as error:
+        hint = f'${{EDITOR:-nano}} {config_file()}   # [gateway] listen = "127.0.0.1:8000"'
         raise WrongUsage(error.message, hint=hint) from error
-    return f"[{address}]:{port}" if family == socket.AF_INET6 else f"{address}:{port}"
+
+
+def joined(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, str]:
@@ -51,37 +135,10 @@ def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, str]:
         raise WrongUsage(
             f"{host} is no address: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000"
         ) from error
-    address = str(found[0])
-    _refuse_if_remote(address)
-    return family, address
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family, address = _resolved(host, port)
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise _cannot_listen(host, port, error) from error
-    return listener
+    return family, str(found[0])
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> MmdError:
     if error.errno == errno.EADDRINUSE:
         return MmdError(f"port {port} of {host} is taken", hint=f"ss -ltnp 'sport = :{port}'   # see by whom")
     return MmdError(f"cannot listen on {host}:{port}: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000")
-
-
-def _refuse_if_exposed(listener: socket.socket) -> None:
-    if listener.family in (socket.AF_INET, socket.AF_INET6):
-        _refuse_if_remote(str(listener.getsockname()[0]))
-
-
-def _refuse_if_remote(address: str) -> None:
-    # Without API keys everybody who reaches the port may use and stop the models.
-    if not ip_address(address.partition("%")[0]).is_loopback:
-        message = f"{address} can be reached from other machines, and the gateway has no API keys"
-        raise WrongUsage(message, hint="mmd gateway --listen 127.0.0.1:8000   # listen on this machine only")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mmd.control.controller import Controller
@@ -11,11 +11,12 @@ from mmd.control.present import models_json, resources_json, status_json
 from mmd.control.startup import startups
 from mmd.control.status import active_of, resources
 from mmd.errors import NoSuchModel, SwapSuperseded
+from mmd.gateway.entrance import Entrance
 from mmd.machine import read_machine
 from mmd.paths import engine_socket
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
-from mmd.registry.record import Model
+from mmd.registry.record import Model, ModelType
 from mmd.settings import read_settings
 from mmd.units.watch import Pairs, Watch
 
@@ -33,9 +34,11 @@ class LiveModels:
         self._stamp: object = None
         self._took = LatelyTook()
 
-    def find(self, name: str | None) -> str:
+    def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
         if name:
             return name if name in self._models() else self._controller.registry.get(name).id
+        if entrance is Entrance.EMBEDDING:
+            return embedding_model(self._models().values(), self._watch.pairs)
         held_by = holder(self._watch.pairs)  # or about to be: the request waits for the swap that is under way
         if held_by is None:
             raise NoSuchModel(
@@ -113,6 +116,18 @@ class LiveModels:
             self._registered = self._controller.registry.load()
             self._stamp = stamp
         return self._registered
+
+
+def embedding_model(models: Iterable[Model], pairs: Pairs) -> str:
+    """Which embedding model is meant where none is named: the resident one, else the first by its id. Raises
+    NoSuchModel.
+    """
+    ids = sorted(model.id for model in models if model.facts.type is ModelType.EMBEDDING)
+    if not ids:
+        message = "the request names no model, and no embedding model is registered"
+        raise NoSuchModel(message, hint="mmd add PATH   # of one; or name one of: mmd list")
+    resident = (name for name in ids if residency(pairs.get(name, Pair())) is Residency.RESIDENT)
+    return next(resident, ids[0])
 
 
 def another_starts(model_id: str, pairs: Pairs) -> bool:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from mmd.gateway.entrance import Entrance
+
 
 class Models(Protocol):
     """The registered models and who may be asked what; `mmd.control` has it over systemd, tests have it in memory."""
 
-    def find(self, name: str | None) -> str:
-        """The id for the name in a request; None and "" mean the active model.
+    def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
+        """The id for the name in a request; None and "" mean the active model, on the embedding entrance the embedding
+        model.
 
-        Raises NoSuchModel, or another MmdError where no name was given and nothing is active. No I/O.
+        Raises NoSuchModel, or another MmdError where no name was given and there is no such model. No I/O.
         """
         ...
 

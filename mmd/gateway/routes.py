@@ -7,6 +7,8 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -87,6 +89,8 @@ def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlet
             Route("/v1/models", routes.openai_models),
             Route("/v1/models/{name}", routes.openai_model),
         ],
+        # Of any origin, because the guard lets only those in that are allowed; it answers preflights too.
+        middleware=[Middleware(CORSMiddleware, allow_origin_regex=".*")],
         exception_handlers={MmdError: _mmd_error, HTTPException: _http_error, Exception: _internal_error},
     )
 

@@ -3,42 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 
 from mmd.control.controller import Controller
 from mmd.control.pressure import Kernel, Relief
-from mmd.errors import ManagerUnreachable, WrongUsage
+from mmd.errors import ManagerUnreachable, MmdError, WrongUsage
+from mmd.gateway.entrance import Entrance
+from mmd.gateway.guard import Guard
+from mmd.gateway.keyring import Keyring
 from mmd.gateway.limits import Limits
+from mmd.gateway.listen import Listener, bound, bound_locally, inherited, no_keys_for
 from mmd.gateway.live import LiveModels
+from mmd.gateway.names import Names, own_hostnames
 from mmd.gateway.serve import serve
-from mmd.settings import is_listen
+from mmd.paths import gateway_socket
+from mmd.settings import Settings, is_listen
 from mmd.units.watch import Watch
 
+_log = logging.getLogger(__name__)
 
-def run(listen: str | None) -> None:
-    """Serve on `HOST:PORT`, else on systemd's socket, else where mmd.toml says."""
+
+def run(listen: str | None, tell: Callable[[str], None]) -> None:
+    """Serve on systemd's sockets, else on our own, of which `tell` says where they are: `listen`, HOST:PORT, or what
+    mmd.toml says, the embedding address, and the Unix socket.
+    """
     if listen is not None and not is_listen(listen):
         raise WrongUsage(f"{listen!r} is no HOST:PORT", hint="mmd gateway --listen 127.0.0.1:8000")
-    asyncio.run(_serve(listen))
+    asyncio.run(_serve(listen, tell))
 
 
-async def _serve(listen: str | None) -> None:
+async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
     async with AsyncExitStack() as stack:
         controller = await stack.enter_async_context(Controller())
-        host, _, port = (listen or controller.settings["gateway.listen"]).rpartition(":")
+        settings = controller.settings
         bounds = ("drain_seconds", "max_wait_seconds", "min_residency_seconds")
-        limits = replace(Limits(), **{name: controller.settings[f"gateway.{name}"] for name in bounds})
+        limits = replace(Limits(), **{name: settings[f"gateway.{name}"] for name in bounds})
         watch = Watch(controller.manager)
         await watch.refresh()
         models = LiveModels(controller, watch)
         relief = Relief(controller, stack.enter_context(Kernel()))
+        listeners = stack.enter_context(_listeners(settings, listen, tell))
+        guard = _guard(settings, limits, listeners)
         # The first to end ends all: without the bus or its watch the view would stand still, so systemd starts us anew.
         # No TaskGroup: it would wrap the error that the user is to see.
         tasks = [
             asyncio.create_task(work)
             for work in (
-                serve(models, listen=(host, int(port)), limits=limits),
+                serve(models, listeners, limits=limits, guard=guard),
                 watch.run(),
                 relief.run(),
                 _until_closed(controller),
@@ -52,6 +66,52 @@ async def _serve(listen: str | None) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
+
+
+@contextmanager
+def _listeners(settings: Settings, listen: str | None, tell: Callable[[str], None]) -> Iterator[Sequence[Listener]]:
+    """systemd's, or our own: those go at the end. Raises MmdError where the main address cannot be had."""
+    passed = inherited()
+    if passed:
+        if settings["gateway.embedding_listen"] and all(one.entrance is not Entrance.EMBEDDING for one in passed):
+            _log.warning("nothing listens for embeddings: systemctl --user status mmd-embedding.socket")
+        yield passed
+        return
+    own = [bound(*_address(listen or settings["gateway.listen"]))]
+    for more in _beside_the_main_one(settings):
+        try:
+            own.append(more())
+        except MmdError as error:
+            tell(f"{error.message}, and the gateway goes without: {error.hint}")
+    try:
+        tell("The gateway listens on " + ", ".join(map(str, own)))
+        yield own
+    finally:
+        for listener in own:
+            listener.socket.close()
+            if listener.entrance is Entrance.LOCAL:
+                gateway_socket().unlink(missing_ok=True)
+
+
+def _beside_the_main_one(settings: Settings) -> Iterator[Callable[[], Listener]]:
+    if address := settings["gateway.embedding_listen"]:
+        yield lambda: bound(*_address(address), Entrance.EMBEDDING)
+    yield lambda: bound_locally(gateway_socket())
+
+
+def _guard(settings: Settings, limits: Limits, listeners: Sequence[Listener]) -> Guard:
+    """Raises WrongUsage where other machines could connect and no key would keep them off."""
+    keyring = Keyring()
+    exposed = [listener for listener in listeners if listener.is_exposed]
+    if exposed and not keyring.current():
+        raise no_keys_for(str(exposed[0]))
+    hosts = {*settings["gateway.hosts"], *(own_hostnames() if exposed else ())}
+    return Guard(limits, names=Names(hosts, settings["gateway.origins"]), keyring=keyring)
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    return host, int(port)
 
 
 async def _until_closed(controller: Controller) -> None:

@@ -4,37 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
+from functools import partial
 
+from mmd import __version__
+from mmd.gateway.entrance import Entrance
 from mmd.gateway.gateway import Gateway
+from mmd.gateway.guard import Guard
 from mmd.gateway.limits import Limits
-from mmd.gateway.listen import listening_sockets
+from mmd.gateway.listen import Listener
 from mmd.gateway.models import Models
 from mmd.gateway.notify import notify
+from mmd.gateway.presence import Presence
 
 _DRAIN_BOUND_SECONDS = 30.0
 
 
-async def serve(models: Models, *, listen: tuple[str, int] | None, limits: Limits | None = None) -> None:
-    """Serves until SIGTERM or SIGINT, then finishes what has begun.
-
-    Listens on systemd's sockets where it is activated by them, else on `listen` or 127.0.0.1:8000. Raises MmdError
-    where the port is taken, and WrongUsage where the address can be reached from other machines.
-    """
-    listeners = listening_sockets(listen)
+async def serve(
+    models: Models, listeners: Sequence[Listener], *, limits: Limits | None = None, guard: Guard | None = None
+) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes what has begun."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    gateway = Gateway(models, limits)
+    gateway = Gateway(models, limits, guard)
+    presence = Presence()
     try:
-        servers = [await loop.create_server(gateway.front, sock=listener, backlog=1024) for listener in listeners]
+        servers = [await _server(gateway, listener) for listener in listeners]
+        if any(listener.entrance is Entrance.LOCAL for listener in listeners):
+            presence.announce(__version__)
         notify("READY=1")
         await stop.wait()
         notify("STOPPING=1")
+        presence.withdraw()
         # Closes our descriptors only: systemd's own keep collecting connections for the next gateway.
         for server in servers:
             server.close()
         await gateway.drain(_DRAIN_BOUND_SECONDS)
     finally:
+        presence.withdraw()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(signal_number)
+
+
+async def _server(gateway: Gateway, listener: Listener) -> asyncio.Server:
+    # Not create_unix_server: from Python 3.13 on that removes the socket's file at the end, and it may be systemd's.
+    front = partial(gateway.front, listener.entrance)
+    return await asyncio.get_running_loop().create_server(front, sock=listener.socket, backlog=1024)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from mmd.gateway.guard import is_loopback_authority, is_loopback_origin
 from mmd.gateway.limits import Limits
+from mmd.gateway.names import is_loopback_authority, is_loopback_origin
 from tests.gateway_peer import RawClient, Town, post, town
 
 _HOST = b"Host: localhost\r\n"

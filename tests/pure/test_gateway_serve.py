@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from mmd import __version__
 from mmd.errors import MmdError, WrongUsage
-from mmd.gateway.listen import listening_sockets
+from mmd.gateway.entrance import Entrance
+from mmd.gateway.listen import bound, bound_locally, configured, exposed, is_listened_on
+from mmd.gateway.presence import running_version
 from mmd.gateway.serve import serve
+from mmd.settings import read_settings
 from tests.gateway_peer import PATIENCE_SECONDS, Answered, Asked, MemoryModels, Peer, RawClient, post
 
 
@@ -47,7 +51,7 @@ async def _connect(port: int) -> RawClient:
 
 
 async def test_idle_gateway_ends_at_once(messages: socket.socket, port: int) -> None:
-    serving = asyncio.create_task(serve(MemoryModels({}), listen=("127.0.0.1", port)))
+    serving = asyncio.create_task(serve(MemoryModels({}), [bound("127.0.0.1", port)]))
     assert await _message(messages) == b"READY=1"
     client = await _connect(port)
     answer = await client.ask(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -70,7 +74,7 @@ async def test_running_answer_finishes_before_the_end(messages: socket.socket, p
             await asked.answer(b"{}")
 
         peer.on["/v1/x"] = slow
-        serving = asyncio.create_task(serve(MemoryModels({"a": peer}, "a"), listen=("127.0.0.1", port)))
+        serving = asyncio.create_task(serve(MemoryModels({"a": peer}, "a"), [bound("127.0.0.1", port)]))
         await _message(messages)
         client = await _connect(port)
         asking: asyncio.Task[Answered] = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/x")))
@@ -92,53 +96,110 @@ def test_taken_port_is_named(port: int) -> None:
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(MmdError, match=f"port {port} .* taken") as error,
     ):
-        listening_sockets(("127.0.0.1", port))
+        bound("127.0.0.1", port)
     assert f"sport = :{port}" in error.value.hint
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_address_that_others_can_reach_is_refused(host: str) -> None:
-    with pytest.raises(WrongUsage, match="other machines") as error:
-        listening_sockets((host, 0))
-    assert "--listen 127.0.0.1" in error.value.hint
 
 
 def test_address_that_is_none_is_refused() -> None:
     with pytest.raises(WrongUsage, match="no address"):
-        listening_sockets(("not a host", 0))
+        bound("not a host", 0)
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [("localhost:8000", None), ("[::1]:80", None), ("0.0.0.0:1", "0.0.0.0:1"), ("[::]:1", "[::]:1")],
+)
+def test_addresses_that_other_machines_reach(listen: str, address: str | None, own_home: Path) -> None:
+    file = own_home / ".config/mmd/mmd.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f'[gateway]\nlisten = "{listen}"\nembedding_listen = ""\n')
+    addresses = configured(read_settings())
+    assert list(addresses) == [Entrance.MAIN]
+    assert exposed(addresses.values()) == address
+
+
+def test_wildcard_listener_is_exposed() -> None:
+    listeners = [bound("0.0.0.0", 0), bound("::", 0), bound("127.0.0.1", 0)]
+    try:
+        assert [one.is_exposed for one in listeners] == [True, True, False]
+    finally:
+        for one in listeners:
+            one.socket.close()
 
 
 _ACTIVATED = """
 import os, sys, socket
 os.dup2(int(sys.argv[1]), 3)
 os.dup2(int(sys.argv[2]), 4)
-os.environ |= {"LISTEN_FDS": "2", "LISTEN_PID": sys.argv[3] if len(sys.argv) > 3 else str(os.getpid())}
-from mmd.errors import WrongUsage
-from mmd.gateway.listen import listening_sockets
-try:
-    print([listener.getsockname() for listener in listening_sockets(("127.0.0.1", 0))], "LISTEN_FDS" in os.environ)
-except WrongUsage as error:
-    print(error)
+os.environ |= {"LISTEN_FDS": "2", "LISTEN_PID": sys.argv[3] or str(os.getpid()), "LISTEN_FDNAMES": sys.argv[4]}
+from mmd.gateway.listen import inherited
+for listener in inherited():
+    print(listener.entrance, listener)
+assert not {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} & os.environ.keys()
 """
 
 
-def _activated(*listeners: socket.socket, pid: str | None = None) -> str:
+def _activated(*listeners: socket.socket, names: str, pid: str = "") -> list[str]:
     numbers = [str(listener.fileno()) for listener in listeners]
-    command = [sys.executable, "-c", _ACTIVATED, *numbers, *([pid] if pid else [])]
+    command = [sys.executable, "-c", _ACTIVATED, *numbers, pid, names]
     descriptors = [listener.fileno() for listener in listeners]
     done = subprocess.run(
         command, pass_fds=descriptors, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
     )
-    return done.stdout.strip()
+    return done.stdout.splitlines()
 
 
-def test_sockets_of_systemd_are_used(tmp_path: Path) -> None:
+def test_sockets_of_systemd_are_told_apart() -> None:
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as tcp:
+        port = tcp.getsockname()[1]
         with socket.create_server(f"{folder}/s", family=socket.AF_UNIX) as unix:
-            assert _activated(tcp, unix) == f"[{tcp.getsockname()}, '{folder}/s'] False"
-            assert _activated(tcp, unix, pid="1") != f"[{tcp.getsockname()}, '{folder}/s'] False"
-        with socket.create_server(("0.0.0.0", 0)) as exposed:
-            assert "other machines" in _activated(tcp, exposed)
+            main, local = f"main 127.0.0.1:{port}", f"local {folder}/s"
+            assert _activated(tcp, unix, names="main:local") == [main, local]
+            assert _activated(tcp, unix, names="mmd.socket:mmd.socket") == [main, local]  # added by a drop-in
+            assert _activated(tcp, unix, names="") == [main, local]
+            assert _activated(tcp, unix, names="embedding:local") == [f"embedding 127.0.0.1:{port}", local]
+            assert _activated(tcp, unix, names="main:local", pid="1") == []
+
+
+def test_unix_socket_is_the_users_alone_and_no_other_process_takes_it() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "s")
+        assert not is_listened_on(path)
+        listener = bound_locally(path)
+        assert path.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(MmdError, match="another gateway"):
+            bound_locally(path)
+        with pytest.raises(BlockingIOError):
+            listener.socket.accept()  # to look is not to connect
+        listener.socket.close()
+        assert not is_listened_on(path)  # a killed gateway's file does not count
+        bound_locally(path).socket.close()
+
+
+async def test_running_gateway_says_its_version(
+    messages: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert running_version() is None
+    with tempfile.TemporaryDirectory() as folder:
+        listener = bound_locally(Path(folder, "s"))
+        serving = asyncio.create_task(serve(MemoryModels({}), [listener]))
+        await _message(messages)
+        assert running_version() == running_version() == __version__
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(serving, PATIENCE_SECONDS)
+    assert running_version() is None
+
+
+async def test_gateway_that_nobody_can_ask_locally_says_nothing(
+    messages: socket.socket, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    serving = asyncio.create_task(serve(MemoryModels({}), [bound("127.0.0.1", port)]))
+    await _message(messages)
+    assert running_version() is None
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(serving, PATIENCE_SECONDS)
 
 
 def test_start_imports_no_framework() -> None:

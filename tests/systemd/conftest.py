@@ -29,8 +29,8 @@ def installed(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         f"PATH={os.environ['PATH']}",
         f"XDG_DATA_HOME={os.environ['HOME']}/.local/share",
     )
-    listen = f"127.0.0.1:{_free_port()}"
-    world.settings(f'[gateway]\nlisten = "{listen}"\n')
+    listen = f"127.0.0.1:{free_port()}"
+    world.settings(f'[gateway]\nlisten = "{listen}"\nembedding_listen = "127.0.0.1:{free_port()}"\n')
     done = run_mmd("install")
     assert done.returncode == 0, done.stderr
     yield f"http://{listen}"
@@ -39,7 +39,7 @@ def installed(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     manager.systemctl("unset-environment", "PYTHONPATH", "PATH", "XDG_DATA_HOME")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

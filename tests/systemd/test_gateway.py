@@ -113,7 +113,7 @@ def test_install_on_a_taken_port_says_so(world: World, installed: str) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        (config_dir() / "mmd.toml").write_text(f'[gateway]\nlisten = "127.0.0.1:{port}"\n')
+        world.settings(f'[gateway]\nlisten = "127.0.0.1:{port}"\nembedding_listen = ""\n')
         failed = run_mmd("install")
         assert failed.returncode == 1
         assert f"cannot listen on 127.0.0.1:{port}" in failed.stderr
@@ -121,7 +121,7 @@ def test_install_on_a_taken_port_says_so(world: World, installed: str) -> None:
 
 
 def test_install_on_a_public_address_is_refused(world: World, installed: str) -> None:
-    (config_dir() / "mmd.toml").write_text('[gateway]\nlisten = "0.0.0.0:8000"\n')
+    world.settings('[gateway]\nlisten = "0.0.0.0:8000"\n')
     failed = run_mmd("install")
     assert failed.returncode == 2
     assert "can be reached from other machines" in failed.stderr

@@ -1,0 +1,71 @@
+"""Verbs about API keys: key add, key list, key remove."""
+
+from __future__ import annotations
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.text import print_json, print_table, say
+
+
+@click.group()
+def key() -> None:
+    """API keys for the gateway.
+
+    Without any, everybody on this machine may use it, and nobody else. As soon as there is one, every request over TCP
+    needs one; mmd itself, and your own programs on the Unix socket, do not.
+    """
+
+
+@key.command("add")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(["inference", "management"]),
+    default="inference",
+    show_default=True,
+    help="For /v1 alone, or for everything: activating, stopping, reading the state.",
+)
+def add_key(name: str, purpose: str) -> None:
+    """Make a key and print it, this once: only its hash is kept.
+
+    A running gateway knows it within a second.
+    """
+    from mmd.gateway.keys import Keys, Purpose
+
+    click.echo(Keys().add(name, Purpose(purpose)))
+    say(f"{name} is for {purpose}. The key is shown only now; clients send: Authorization: Bearer KEY")
+
+
+@key.command("list")
+@parameters.as_json
+def list_keys(as_json: bool) -> None:
+    """Whose keys are accepted, and for what."""
+    from mmd.gateway.keys import Keys
+
+    keys = Keys().all()
+    if as_json:
+        print_json([{"name": one.name, "for": one.purpose, "made": one.made} for one in keys])
+    elif keys:
+        print_table(("NAME", "FOR", "MADE (UTC)"), [(one.name, one.purpose, one.made) for one in keys])
+    else:
+        say("There are no keys, and none is needed. Make one: mmd key add NAME")
+
+
+@key.command("remove")
+@click.argument("name", metavar="NAME")
+def remove_key(name: str) -> None:
+    """Have a key accepted no more.
+
+    The last one stays while the gateway is to listen where other machines reach it.
+    """
+    from mmd.gateway.keys import Keys
+    from mmd.gateway.listen import configured, exposed
+    from mmd.settings import read_settings
+
+    keys = Keys()
+    keys.remove(name, last_too=exposed(configured(read_settings()).values()) is None)
+    say(f"{name}'s key is not accepted any more.")
+    if not keys.all():
+        say("It was the last: everybody on this machine may use the gateway now.")
