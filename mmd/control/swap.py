@@ -15,6 +15,7 @@ from mmd.control.journal import last_words
 from mmd.control.phases import monotonic, read_phases
 from mmd.control.read_ahead import ReadAhead
 from mmd.control.status import how_it_ended
+from mmd.control.stranded import end_where_stranded
 from mmd.control.unit_pair import same_launch, submit
 from mmd.errors import EngineFailed, MmdError, StorageFailed, SwapSuperseded
 from mmd.plan.last_words import Refusal, refused, telling_line
@@ -139,6 +140,8 @@ class Swapper:
                     if step.previous is not None and not swap.evicts:
                         raise await self._superseded(wanted)
                     swap.previous = swap.previous or step.previous
+                    if step.previous is not None:
+                        await end_where_stranded(self._manager, step.previous, self._hooks)
                     if not step.wakes:
                         meanwhile.enter_context(ReadAhead(self._plans.files_to_read_ahead(wanted)))
                 job = await submit(self._manager, launch, self._hooks, step)

@@ -410,6 +410,32 @@ def test_gone_waits_until_the_driver_knows_that_it_is_gone(bed: Bed, gpu: Path) 
     assert phases["vram_seconds"] > 0
 
 
+def test_gone_ends_an_engine_where_mmd_says_so(bed: Bed, gpu: Path) -> None:
+    with bed.engine(weights_bytes=GIB):
+        gpu.write_text(f"0 @{bed.pid}:5\n")
+        assert "GPU free after" in bed.run("gone", UNIT, str(bed.socket), "end").stdout
+        assert bed.ended
+
+
+def test_wake_with_too_little_free_vram_is_a_cold_start(bed: Bed, gpu: Path) -> None:
+    """Woken beside a game, it ran out of memory and died."""
+    with bed.engine(weights_bytes=4 * GIB, kv_bytes=GIB):
+        bed.release(weights_bytes=4 * GIB, device="gpu")
+        gpu.write_text(f"{8 * GIB} 1:{8 * GIB}\n")  # of 12
+        done = bed.wake(device="gpu")
+        assert f"it needs {5 * GIB} bytes of VRAM, and " in done.stderr
+        assert bed.ended
+        assert bed.phases("wake")["outcome"] == "cold"
+    assert bed.events() == ["sleep"]
+
+
+def test_wake_asks_for_the_vram_that_it_freed_and_no_more(bed: Bed, gpu: Path) -> None:
+    with bed.engine(weights_bytes=4 * GIB, kv_bytes=GIB):
+        bed.release(weights_bytes=4 * GIB, device="gpu")
+        gpu.write_text(f"{6 * GIB} 1:{6 * GIB}\n")
+        assert (bed.wake(device="gpu").stderr, bed.ended) == ("", False)
+
+
 def test_wake_that_fails_waits_for_the_gpu_before_the_cold_start(bed: Bed, gpu: Path) -> None:
     with bed.engine(weights_bytes=GIB, wake_lies=True):
         bed.release(device="gpu")
