@@ -3,8 +3,8 @@
     wake.py UNIT SOCKET KIND SECONDS gpu|cpu
 
 KIND is of the canary, SECONDS are for reading the weights again. An engine that does not run has nothing to be woken:
-its own start follows. One that cannot be woken, has no room on the GPU any more, or talks otherwise than before, is ended
-and started cold.
+its own start follows. One that cannot be woken, has no room on the GPU any more, or talks otherwise than before is
+ended and started cold.
 """
 
 import sys
