@@ -13,6 +13,7 @@ import pytest
 
 import mmd.hooks
 from mmd.control.controller import Controller
+from mmd.control.events import recent
 from mmd.errors import BadModelFile, EngineFailed, EngineMissing
 from mmd.paths import engine_socket
 from mmd.plan.residency import Residency
@@ -50,6 +51,7 @@ async def test_engine_exits_at_once_brings_the_previous_back(world: World) -> No
         assert "mmd logs b" in failure.value.hint
         status = await mmd.status()
         assert (status.active, [one.id for one in status.failed]) == ("a", ["b"])
+    assert recent(1)[0].cause == "the engine ended with status 1: error: unknown model architecture: 'gronk'"
     assert not world.events("overlap")
 
 
