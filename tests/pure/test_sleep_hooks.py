@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from mmd import hooks
+from mmd.units import lock
+from mmd.units.spec import Hooks
 from tests.engines.running import Running, running
 from tests.fake_engine import install_fake_llama_server
 
@@ -447,6 +450,17 @@ def _ended_pid() -> int:
     process = subprocess.Popen(["/bin/true"])
     process.wait(_SECONDS)
     return process.pid
+
+
+# --- bounds
+
+
+def test_others_wait_for_the_planner_longer_than_to_demote_a_sleeper_may_take() -> None:
+    constants = re.findall(r"^(_\w+_SECONDS) = ([\d.]+)", (HOOKS / "wake.py").read_text(), re.MULTILINE)
+    wake = sum(float(seconds) for _, seconds in constants)
+    end = 15 + 5  # vLLM's TimeoutStopSec=, and the driver's moment
+    sleep = Hooks(ready=(), wake=(), release=(), gone=()).sleep_seconds + 60  # the token's TimeoutStopSec=
+    assert wake + end + sleep < lock._PLANNER_SECONDS
 
 
 # --- what goes wrong with the hook itself
