@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @parameters.model_id
+@click.option("--ask-again", is_flag=True, help="Try again what its engine has refused before; mmd show tells.")
 @parameters.as_json
-def activate(model_id: str, as_json: bool) -> None:
+def activate(model_id: str, ask_again: bool, as_json: bool) -> None:
     """Make a model resident; who has the GPU goes.
 
     Returns when it answers. If it fails, whoever had the GPU comes back.
@@ -33,6 +34,10 @@ def activate(model_id: str, as_json: bool) -> None:
         async with Controller() as controller:
             return await shown_while_loading(model_id, controller.activate(model_id))
 
+    if ask_again:
+        from mmd.control.learned import Learned
+
+        Learned().forget(model_id)
     try:
         done = wait_for(work())
     except KeyboardInterrupt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mmd.control.controller import Controller
@@ -30,8 +30,6 @@ class LiveModels:
     def __init__(self, controller: Controller, watch: Watch) -> None:
         self._controller = controller
         self._watch = watch
-        self._registered: dict[str, Model] = {}
-        self._stamp: object = None
         self._took = LatelyTook()
 
     def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
@@ -105,17 +103,8 @@ class LiveModels:
     def _residency(self, model_id: str) -> Residency:
         return residency(self._watch.pairs.get(model_id, Pair()))
 
-    def _models(self) -> dict[str, Model]:
-        """The registry, read again whenever its file has changed: a request costs one stat()."""
-        try:
-            status = self._controller.registry.file.stat()
-            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
-        except FileNotFoundError:
-            stamp = None
-        if stamp != self._stamp:
-            self._registered = self._controller.registry.load()
-            self._stamp = stamp
-        return self._registered
+    def _models(self) -> Mapping[str, Model]:
+        return self._controller.registry.load()
 
 
 def embedding_model(models: Iterable[Model], pairs: Pairs) -> str:
