@@ -11,6 +11,7 @@
     ├── EngineMissing         no engine installed that could serve it
     ├── EngineFailed          the engine started and died, or never became ready
     ├── SwapSuperseded        another activation came in between
+    ├── TryLater              the gateway will not now: too many wait, or it failed a moment ago
     └── ManagerUnreachable    no systemd user manager to talk to
 
 Every error says what is, then what to do: `message` is one line, `hint` holds a command to paste.
@@ -54,10 +55,23 @@ class DoesNotFit(MmdError): ...
 class EngineMissing(MmdError): ...
 
 
-class EngineFailed(MmdError): ...
+class EngineFailed(MmdError):
+    """`engine_lines`: the last that the engine said, oldest first."""
+
+    def __init__(self, message: str, *, hint: str, engine_lines: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.engine_lines = engine_lines
 
 
 class SwapSuperseded(MmdError): ...
+
+
+class TryLater(MmdError):
+    """`retry_after_seconds`: when it makes sense to ask again."""
+
+    def __init__(self, message: str, *, hint: str, retry_after_seconds: int = 10) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ManagerUnreachable(MmdError): ...
@@ -82,6 +96,7 @@ _OUTCOMES: dict[type[MmdError], Outcome] = {
     EngineMissing: Outcome(5, 503, "server_error"),
     EngineFailed: Outcome(6, 503, "server_error"),
     SwapSuperseded: Outcome(1, 409, "conflict_error"),
+    TryLater: Outcome(1, 503, "server_error"),
     ManagerUnreachable: Outcome(1, 503, "server_error"),
 }
 

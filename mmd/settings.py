@@ -87,6 +87,20 @@ SETTINGS = (
         "how long running answers of the old model may hold up a swap",
     ),
     Setting(
+        "gateway.max_wait_seconds",
+        _is_number,
+        "a number of seconds",
+        60,
+        "after how long nobody goes ahead of a request that waits for its model",
+    ),
+    Setting(
+        "gateway.min_residency_seconds",
+        _is_number,
+        "a number of seconds",
+        2,
+        "how long at least a model that is in use stays while others are asked for",
+    ),
+    Setting(
         "engines.llama-server",
         _is_absolute,
         "an absolute path",

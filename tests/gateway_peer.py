@@ -160,6 +160,7 @@ class MemoryModels:
     asleep: set[str] = field(default_factory=set)
     making_room: set[str] = field(default_factory=set)  # whose engines end because of a swap
     listeners: list[Callable[[], None]] = field(default_factory=list)
+    expected: dict[str, float] = field(default_factory=dict)  # what swaps to a model take
 
     def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
         if not name and entrance is Entrance.EMBEDDING:
@@ -177,6 +178,9 @@ class MemoryModels:
 
     def is_asleep(self, model_id: str) -> bool:
         return model_id in self.asleep
+
+    def expected_seconds(self, model_id: str) -> float | None:
+        return self.expected.get(model_id)
 
     def follow(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
@@ -325,7 +329,7 @@ async def town(
             await peer.start()
             stack.push_async_callback(peer.stop)
         models = MemoryModels(peers, active=active)
-        gateway = Gateway(models, limits, guard)
+        gateway = Gateway(models, limits or Limits(min_residency_seconds=0), guard)
         front = partial(gateway.front, entrance)
         server = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 @click.command()
 @parameters.model_id
 @click.option("--now", is_flag=True, help="Do not let running answers of the gateway finish first.")
+@click.option("--ask-again", is_flag=True, help="Try again what its engine has refused before; mmd show tells.")
 @parameters.as_json
-def activate(model_id: str, now: bool, as_json: bool) -> None:
+def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
     """Make a model resident; who has the GPU goes.
 
     Returns when it answers. If it fails, whoever had the GPU comes back.
@@ -34,6 +35,10 @@ def activate(model_id: str, now: bool, as_json: bool) -> None:
         done = None if now else await shown_while_loading(model_id, activated_by_gateway(model_id))
         return done or await _activated(model_id)
 
+    if ask_again:
+        from mmd.control.learned import Learned
+
+        Learned().forget(model_id)
     try:
         done = wait_for(work())
     except KeyboardInterrupt:

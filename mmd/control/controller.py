@@ -18,6 +18,7 @@ from mmd.control.demote import demote
 from mmd.control.learned import Learned
 from mmd.control.read_ahead import worthwhile
 from mmd.control.status import Status, read_status
+from mmd.control.stranded import end_where_stranded
 from mmd.control.swap import Activation, Swapper
 from mmd.errors import BadModelFile, WrongUsage
 from mmd.machine import Machine, read_machine
@@ -69,9 +70,8 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
     )
 
 
-def unit_hooks() -> Hooks:
+def unit_hooks(folder: Path = Path(__file__).parent.parent / "hooks") -> Hooks:
     """The programs beside the engine, run by the Python that runs mmd: isolated, and without site packages."""
-    folder = Path(__file__).parent.parent / "hooks"
 
     def hook(name: str) -> tuple[str, ...]:
         return (sys.executable, "-I", "-S", str(folder / f"{name}.py"))
@@ -173,6 +173,7 @@ class Controller:
             return ()
         if level is not None:
             write_level(model_id, level)
+        await end_where_stranded(self.manager, model_id, self._hooks)
         token = token_unit(model_id)
         await self.manager.run_job(token, self.manager.stop(token))
         return (model_id,)

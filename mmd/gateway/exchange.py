@@ -9,11 +9,13 @@ from functools import partial
 from typing import Protocol
 
 from mmd.errors import EngineFailed, MmdError
+from mmd.gateway.begun_stream import BegunStream, wants_stream
 from mmd.gateway.engine import EngineConnection, Pool
 from mmd.gateway.entrance import Entrance
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.head import Request
 from mmd.gateway.http10 import Unchunked
+from mmd.gateway.limits import Limits
 from mmd.gateway.model_name import named_model
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
@@ -47,6 +49,7 @@ class Exchange:
         switchboard: Switchboard,
         pool: Pool,
         asked: set[Exchange],
+        limits: Limits,
         client: Client,
         request: Request,
     ) -> None:
@@ -55,6 +58,7 @@ class Exchange:
         self._switchboard = switchboard
         self._pool = pool
         self._asked = asked
+        self._limits = limits
         self._client = client
         self._request = request
         self._model_id = ""
@@ -64,6 +68,9 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self._connection: EngineConnection | None = None
         self._unchunked = Unchunked() if request.head.is_http10 else None
+        self._begun: BegunStream | None = None  # the client has been sent the head of a stream
+        self._rewriter: Unchunked | BegunStream | None = self._unchunked
+        self._next_comment: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Without a task where the model is resident and a connection is idle: then nothing has to be waited for."""
@@ -161,9 +168,24 @@ class Exchange:
         return EngineFailed(f"{self._model_id} accepts no connection: {reason}", hint=self._hint())
 
     async def _wait(self, *, anew: bool) -> str:
-        address = await self._switchboard.wait(self._model_id, anew=anew)
+        delay = self._limits.comment_seconds if self._begun else self._limits.first_comment_seconds
+        self._next_comment = asyncio.get_running_loop().call_later(delay, self._comment)
+        try:
+            address = await self._switchboard.wait(self._model_id, anew=anew)
+        finally:
+            self._next_comment.cancel()
         self._admitted = True
         return address
+
+    def _comment(self) -> None:
+        """Shows a client that reads a stream that its request is in good hands."""
+        if self._begun is None:
+            if not wants_stream(self._request):
+                return
+            self._rewriter = self._begun = BegunStream()
+            self._client.write(self._begun.begin())
+        self._client.write(self._begun.comment(self._model_id, self._switchboard.place(self._model_id)))
+        self._next_comment = asyncio.get_running_loop().call_later(self._limits.comment_seconds, self._comment)
 
     def _ask(self, connection: EngineConnection) -> None:
         self._connection = connection
@@ -175,11 +197,13 @@ class Exchange:
     # What the engine's connection calls.
 
     def relay(self, data: bytes) -> None:
-        self._client.write(data if self._unchunked is None else self._unchunked.feed(data))
+        self._client.write(data if self._rewriter is None else self._rewriter.feed(data))
 
     def answered(self, *, keep_alive: bool) -> None:
         self._let_go()
         self._leave()
+        if self._begun is not None:
+            self._client.write(self._begun.end())
         self._client.finished(keep_alive=keep_alive and self._request.head.keep_alive and self._unchunked is None)
 
     def lost(self, connection: EngineConnection) -> None:
@@ -202,6 +226,10 @@ class Exchange:
     def _break_off(self, connection: EngineConnection) -> None:
         """Makes sure that the client can see that the rest is missing."""
         self._leave()
+        if self._begun is not None:
+            self._client.write(self._begun.event(self._death("in the middle of this answer").event()))
+            self._client.cut(reset=False)
+            return
         answer = connection.answer
         ends_with_connection = self._unchunked is not None or answer.ends_with_connection
         event = self._death("in the middle of this answer").event() if answer.is_event_stream else None
@@ -226,7 +254,10 @@ class Exchange:
         self._task = None
         self._leave()
         keep_alive = self._request.head.keep_alive and self._unchunked is None
-        self._client.write(failure.response(close=not keep_alive))
+        if self._begun is not None:
+            self._client.write(self._begun.failure(failure))
+        else:
+            self._client.write(failure.response(close=not keep_alive))
         self._client.finished(keep_alive=keep_alive)
 
     def _let_go(self) -> None:

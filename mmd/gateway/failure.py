@@ -6,8 +6,9 @@ import json
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
-from mmd.errors import MmdError, NoSuchModel, outcome
+from mmd.errors import EngineFailed, MmdError, NoSuchModel, TryLater, outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +20,32 @@ class Failure:
     hint: str
     code: str
     type: str = "invalid_request_error"
+    engine_lines: tuple[str, ...] = ()
     more_headers: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, error: MmdError) -> Failure:
         shown = outcome(error)
-        return cls(shown.http_status, error.message, error.hint, _code(type(error)), shown.openai_type)
+        return cls(
+            shown.http_status,
+            error.message,
+            error.hint,
+            _code(type(error)),
+            shown.openai_type,
+            engine_lines=error.engine_lines if isinstance(error, EngineFailed) else (),
+            more_headers=(("retry-after", str(error.retry_after_seconds)),) if isinstance(error, TryLater) else (),
+        )
 
     def payload(self) -> bytes:
-        error = {
+        error: dict[str, Any] = {
             "message": self.message,
             "type": self.type,
             "code": self.code,
             "hint": self.hint,
             "source": "mmd",
         }
+        if self.engine_lines:
+            error["engine_lines"] = list(self.engine_lines)
         return json.dumps({"error": error}, ensure_ascii=False).encode()
 
     def response(self, *, close: bool) -> bytes:

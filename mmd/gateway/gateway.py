@@ -10,7 +10,7 @@ from mmd.gateway.engine import Pool
 from mmd.gateway.entrance import Entrance
 from mmd.gateway.exchange import Exchange
 from mmd.gateway.failure import TOO_MANY
-from mmd.gateway.feed import Feed
+from mmd.gateway.feed import Feed, Kind
 from mmd.gateway.front import Front
 from mmd.gateway.guard import Guard
 from mmd.gateway.head import Request
@@ -19,8 +19,11 @@ from mmd.gateway.management import Management
 from mmd.gateway.models import Models
 from mmd.gateway.stalls import Stalls
 from mmd.gateway.switchboard import Switchboard
+from mmd.plan.queue import Bounds
 
 _log = logging.getLogger(__name__)
+
+_QUEUE_SECONDS = 0.25
 
 
 class Gateway:
@@ -33,7 +36,14 @@ class Gateway:
         self.is_draining = False
         self.feed = Feed()
         self._models = models
-        self._switchboard = Switchboard(models, drain_seconds=self.limits.drain_seconds)
+        self._switchboard = Switchboard(
+            models,
+            bounds=Bounds(self.limits.max_wait_seconds, self.limits.min_residency_seconds),
+            drain_seconds=self.limits.drain_seconds,
+            most_waiting=self.limits.most_waiting,
+        )
+        self._queue_will_be_told = False
+        self._switchboard.follow(self._tell_queue_soon)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
         self._management = Management(models, self._switchboard, self.feed)
         self._fronts: dict[Front, None] = {}  # by when they came
@@ -45,7 +55,7 @@ class Gateway:
         return Front(self, entrance)
 
     def exchange(self, client: Front, request: Request) -> Exchange:
-        return Exchange(self._models, self._switchboard, self._pool, self._asked, client, request)
+        return Exchange(self._models, self._switchboard, self._pool, self._asked, self.limits, client, request)
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
         self._management.adopt(transport, request.for_management())
@@ -72,6 +82,8 @@ class Gateway:
                 await self._until(lambda: not self._fronts)
                 await self._management.drain()
         except TimeoutError:
+            self._switchboard.close()
+            await asyncio.sleep(0)  # those who waited write their refusals now
             for front in list(self._fronts):
                 front.abort()
         self.stalls.close()
@@ -87,6 +99,16 @@ class Gateway:
             idle.close()
         else:
             newcomer.turn_away(TOO_MANY)
+
+    def _tell_queue_soon(self) -> None:
+        """Requests come and go by the thousand: listeners are told a few times a second."""
+        if self.feed.has_listeners and not self._queue_will_be_told:
+            self._queue_will_be_told = True
+            asyncio.get_running_loop().call_later(_QUEUE_SECONDS, self._tell_queue)
+
+    def _tell_queue(self) -> None:
+        self._queue_will_be_told = False
+        self.feed.publish(Kind.QUEUE, self._switchboard.queue())
 
     def _retract(self) -> None:
         """Takes back what was sent to an engine that has fallen asleep, for whatever reason, before it answered.

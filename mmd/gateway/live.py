@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mmd.control.controller import Controller
+from mmd.control.events import LatelyTook
 from mmd.control.present import models_json, resources_json, status_json
 from mmd.control.startup import startups
 from mmd.control.status import active_of, resources
@@ -29,8 +30,7 @@ class LiveModels:
     def __init__(self, controller: Controller, watch: Watch) -> None:
         self._controller = controller
         self._watch = watch
-        self._registered: dict[str, Model] = {}
-        self._stamp: object = None
+        self._took = LatelyTook()
 
     def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
         if name:
@@ -53,6 +53,9 @@ class LiveModels:
     def is_asleep(self, model_id: str) -> bool:
         # Not before: an engine on its way to sleep finishes what it has begun.
         return self._residency(model_id) is Residency.ASLEEP
+
+    def expected_seconds(self, model_id: str) -> float | None:
+        return self._took.seconds("wake" if self.is_asleep(model_id) else "load", model_id)
 
     def follow(self, listener: Callable[[], None]) -> None:
         self._watch.follow(listener)
@@ -100,17 +103,8 @@ class LiveModels:
     def _residency(self, model_id: str) -> Residency:
         return residency(self._watch.pairs.get(model_id, Pair()))
 
-    def _models(self) -> dict[str, Model]:
-        """The registry, read again whenever its file has changed: a request costs one stat()."""
-        try:
-            status = self._controller.registry.file.stat()
-            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
-        except FileNotFoundError:
-            stamp = None
-        if stamp != self._stamp:
-            self._registered = self._controller.registry.load()
-            self._stamp = stamp
-        return self._registered
+    def _models(self) -> Mapping[str, Model]:
+        return self._controller.registry.load()
 
 
 def embedding_model(models: Iterable[Model], pairs: Pairs) -> str:

@@ -30,6 +30,12 @@ class Models(Protocol):
         """Whether the model's engine runs and leaves requests unanswered until it is woken; the same view."""
         ...
 
+    def expected_seconds(self, model_id: str) -> float | None:
+        """What making the model resident has lately taken, from where it is now; None where that is not known. No I/O
+        but a stat().
+        """
+        ...
+
     def follow(self, listener: Callable[[], None]) -> None:
         """Have `listener` called after every change of what `address` and `is_asleep` say."""
         ...

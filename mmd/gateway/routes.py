@@ -62,6 +62,9 @@ class Routes:
         await self._models.stop(self._optional(await _body(request)))
         return await self.status(request)
 
+    async def queue(self, request: Request) -> Response:
+        return JSONResponse(self._switchboard.queue())
+
     async def _activate(self, name: str) -> Response:
         await self._switchboard.activate(self._models.find(name))
         return JSONResponse(await self._models.status())
@@ -77,6 +80,7 @@ def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlet
             Route("/health", routes.health),
             Route("/status", routes.status),
             Route("/resources", routes.resources),
+            Route("/queue", routes.queue),
             Route("/models", routes.models),
             Route("/models/activate", routes.activate, methods=["POST"]),
             Route("/models/sleep", routes.sleep, methods=["POST"]),
@@ -143,4 +147,4 @@ async def _internal_error(request: Request, error: Exception) -> Response:
 
 
 def _response(failure: Failure) -> Response:
-    return Response(failure.payload(), failure.status, media_type="application/json")
+    return Response(failure.payload(), failure.status, failure.headers(), media_type="application/json")

@@ -39,7 +39,8 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
     async with AsyncExitStack() as stack:
         controller = await stack.enter_async_context(Controller())
         settings = controller.settings
-        limits = replace(Limits(), drain_seconds=settings["gateway.drain_seconds"])
+        bounds = ("drain_seconds", "max_wait_seconds", "min_residency_seconds")
+        limits = replace(Limits(), **{name: settings[f"gateway.{name}"] for name in bounds})
         watch = Watch(controller.manager)
         await watch.refresh()
         models = LiveModels(controller, watch)

@@ -1,8 +1,8 @@
 """Who may be asked now, and who waits for a swap.
 
-Models take turns. A request whose model is resident goes straight on while no turn is pending; any other joins its
-model's turn, or opens one at the end of the line. So nobody is overtaken: with `a` resident and `b` waited for, later
-requests for `a` wait for the turn after `b`'s. One turn is one activation, shared by all who joined it.
+A request whose model is resident goes straight on while nobody waits for another; else `plan.queue` decides whose turn
+it is. That is carried out here: requests are let in or wait, answers of the old model finish first, and one activation
+serves all who wait for a model.
 """
 
 from __future__ import annotations
@@ -10,129 +10,309 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
-from mmd.errors import EngineFailed
+from mmd.errors import EngineFailed, MmdError, TryLater
 from mmd.gateway.models import Models
+from mmd.plan import queue as plan
+from mmd.plan.queue import Bounds, CoolDown, Hold, LetIn, Swap
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Turn:
+class _Line:
+    """Those who wait for one model, by when they came."""
+
     model_id: str
+    came: dict[asyncio.Future[str], float] = field(default_factory=dict)
+    by_hand: int = 0  # how many of them
     anew: bool = False  # it is believed resident, but its engine does not accept connections
-    waiters: list[asyncio.Future[str]] = field(default_factory=list)
+
+    @property
+    def since(self) -> float:
+        return next(iter(self.came.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request stands: its model's turn, of so many, and how long until then (None where that is not known)."""
+
+    turn: int
+    turns: int
+    expected_seconds: float | None
 
 
 class Switchboard:
-    def __init__(self, models: Models, *, drain_seconds: float) -> None:
+    def __init__(self, models: Models, *, bounds: Bounds, drain_seconds: float, most_waiting: int) -> None:
         self._models = models
+        self._bounds = bounds
         self._drain_seconds = drain_seconds
-        self._turns: deque[_Turn] = deque()  # the first one is under way
-        self._in_flight: Counter[str] = Counter()
-        self._changed = asyncio.Event()  # somebody left
+        self._most_waiting = most_waiting
+        self._lines: dict[str, _Line] = {}  # none of them is empty
+        self._waiting = 0
+        self._in_flight: dict[str, int] = {}
+        self._idle_since: dict[str, float] = {}
+        self._resident: str | None = None  # who was let in last
+        self._resident_since = 0.0
+        self._under_way: tuple[_Line, float] | None = None  # who is being activated, since when
+        self._failed: dict[str, tuple[CoolDown, MmdError]] = {}
+        self._changed = asyncio.Event()  # somebody came or left
+        self._listeners: list[Callable[[], None]] = []
         self._runner: asyncio.Task[None] | None = None
+
+    # -- requests
 
     def admit(self, model_id: str) -> str | None:
         """The address of the model's engine where a request may go on at once; it must `leave` then."""
-        if self._turns:
+        if self._lines and not self._is_open_for(model_id):
             return None
         address = self._models.address(model_id)
         if address is not None:
-            self._in_flight[model_id] += 1
+            self._enter(model_id)
         return address
 
-    async def wait(self, model_id: str, *, anew: bool = False) -> str:
-        """As `admit`, after as long as it takes; raises what the model's activation raises."""
-        turn = self._turn_of(model_id)
-        turn.anew |= anew
+    async def wait(self, model_id: str, *, anew: bool = False, by_hand: bool = False) -> str:
+        """As `admit`, after as long as it takes.
+
+        Raises what the model's activation raises, and TryLater where too many wait, or where the model has failed to
+        load a moment ago. `by_hand` it is tried again all the same, goes before the others, and waits for answers only.
+        """
+        if not by_hand:
+            self._refuse_if_failed(model_id)
+        self._refuse_if_full(model_id)
+        line = self._lines.setdefault(model_id, _Line(model_id))
         waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        turn.waiters.append(waiter)
+        line.came[waiter] = monotonic()
+        line.by_hand += by_hand
+        line.anew |= anew
+        self._waiting += 1
+        self._tell()
         if self._runner is None:
-            self._runner = asyncio.create_task(self._take_turns())
+            self._runner = asyncio.create_task(self._serve())
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.cancelled():
-                turn.waiters.remove(waiter)
-                self._changed.set()
-            elif waiter.exception() is None:  # let in and gone in the same moment
+            if not waiter.cancelled() and waiter.exception() is None:  # let in and gone in the same moment
                 self.leave(model_id)
             raise
+        finally:
+            self._waiting -= 1
+            line.by_hand -= by_hand
+            line.came.pop(waiter, None)
+            if not line.came and self._lines.get(model_id) is line:
+                del self._lines[model_id]
+            self._tell()
 
     def leave(self, model_id: str) -> None:
-        self._in_flight[model_id] -= 1
-        if not self._in_flight[model_id]:
+        left = self._in_flight[model_id] - 1
+        if left:
+            self._in_flight[model_id] = left
+        else:
             del self._in_flight[model_id]
-        self._changed.set()
+            self._idle_since[model_id] = monotonic()
+        self._tell()
 
     async def activate(self, model_id: str) -> None:
         """Takes its turn like a request, so that a swap asked for by hand cuts no answer short either."""
-        await self.wait(model_id)
+        await self.wait(model_id, by_hand=True)
         self.leave(model_id)
 
     def close(self) -> None:
+        """Turns away who still waits: an activation that has begun goes on without us."""
         if self._runner is not None:
             self._runner.cancel()
+        error = TryLater("the gateway ends, and starts again", hint="systemctl --user status mmd.service")
+        for line in tuple(self._lines.values()):
+            self._fail(line, error)
+        if self._under_way is not None:
+            self._fail(self._under_way[0], error)
 
-    def _turn_of(self, model_id: str) -> _Turn:
-        for turn in self._turns:
-            if turn.model_id == model_id:
-                return turn
-        turn = _Turn(model_id)
-        self._turns.append(turn)
-        return turn
+    # -- what can be known of it
 
-    async def _take_turns(self) -> None:
+    def follow(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called whenever requests come, are let in, or end."""
+        self._listeners.append(listener)
+
+    def in_flight(self, model_id: str) -> int:
+        """How many requests the model's engine is answering."""
+        return self._in_flight.get(model_id, 0)
+
+    def idle_since(self, model_id: str) -> float | None:
+        """When the model's last answer ended, on the monotonic clock; None while one is under way or waited for, and
+        where there was none.
+        """
+        if model_id in self._in_flight or model_id in self._lines:
+            return None
+        return self._idle_since.get(model_id)
+
+    def place(self, model_id: str) -> Place:
+        """Where a request for this model stands that waits now."""
+        lines = self._planned()
+        order = [line.model_id for line in plan.in_order(lines)]
+        turn = order.index(model_id) + 1 if model_id in order else len(order) + 1
+        return Place(turn, max(turn, len(order)), self._expected_seconds(lines, model_id))
+
+    def queue(self) -> dict[str, Any]:
+        """The record of GET /queue; times in seconds."""
+        lines, now = self._planned(), monotonic()
+        turns = [
+            {
+                "model": line.model_id,
+                "waiting": len(self._lines[line.model_id].came),
+                "waited_seconds": round(now - line.since, 3),
+                "expected_seconds": self._expected_seconds(lines, line.model_id),
+            }
+            for line in plan.in_order(lines)
+        ]
+        in_flight = [{"model": model_id, "requests": count} for model_id, count in sorted(self._in_flight.items())]
+        return {"turns": turns, "in_flight": in_flight}
+
+    # -- who comes in
+
+    def _enter(self, model_id: str) -> None:
+        self._in_flight[model_id] = self._in_flight.get(model_id, 0) + 1
+        if model_id != self._resident:
+            self._resident, self._resident_since = model_id, monotonic()
+
+    def _is_open_for(self, model_id: str) -> bool:
+        """Whether a request may go ahead of those who wait: for the resident model, in its slice."""
+        if self._under_way is not None or model_id != self._resident or model_id in self._lines:
+            return False
+        resident = self._planned_resident()
+        return resident is not None and monotonic() < plan.door_closes_at(resident, self._planned(), self._bounds)
+
+    def _refuse_if_failed(self, model_id: str) -> None:
+        cool_down, error = self._failed.get(model_id, (None, None))
+        if cool_down is None or error is None or self._models.address(model_id) is not None:
+            return
+        left = cool_down.until - monotonic()
+        if left > 0:
+            message = f"{error.message}; it is tried again in {left:.0f} s"
+            hint = f"mmd activate {model_id}   # try it now"
+            raise TryLater(message, hint=hint, retry_after_seconds=plan.retry_after_seconds(left))
+
+    def _refuse_if_full(self, model_id: str) -> None:
+        if self._waiting < self._most_waiting:
+            return
+        expected = self._expected_seconds(self._planned(), model_id)
+        message = f"{self._waiting} requests wait already, and no more may"
+        retry_after_seconds = plan.retry_after_seconds(expected)
+        raise TryLater(message, hint="mmd status   # what they wait for", retry_after_seconds=retry_after_seconds)
+
+    # -- turns
+
+    async def _serve(self) -> None:
         try:
-            while self._turns:
-                turn = self._turns[0]
-                try:
-                    address = await self._make_resident(turn)
-                except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it; they log it
-                    self._fail(turn, error)
-                else:
-                    self._let_in(turn, address)
-                self._turns.popleft()
+            while self._lines:
+                match self._decide():
+                    case LetIn(model_id):
+                        self._let_in(self._lines[model_id])
+                    case Swap(model_id):
+                        await self._swap_to(self._lines[model_id])
+                    case Hold(until):
+                        await self._change(until)
         finally:
             self._runner = None
 
-    async def _make_resident(self, turn: _Turn) -> str | None:
-        """The address, or None where nobody waits for it any more."""
-        address = self._models.address(turn.model_id)
-        if address is not None and not turn.anew:
-            return address
+    def _decide(self) -> plan.Decision:
+        return plan.decide(self._planned(), self._planned_resident(), monotonic(), self._bounds)
+
+    def _planned(self) -> list[plan.Line]:
+        return [
+            plan.Line(line.model_id, line.since, self._swap_seconds(line.model_id), line.by_hand > 0)
+            for line in self._lines.values()
+        ]
+
+    def _planned_resident(self) -> plan.Resident | None:
+        """Who answers, of those that matter: the one that was let in last, or, swapped in by others, one that is waited
+        for.
+        """
+        for model_id in (self._resident, *self._lines):
+            if model_id is None or self._models.address(model_id) is None:
+                continue
+            if (line := self._lines.get(model_id)) is not None and line.anew:
+                continue
+            is_known = model_id == self._resident
+            since = self._resident_since if is_known else monotonic()
+            idle_since = None if model_id in self._in_flight else max(since, self._idle_since.get(model_id, 0.0))
+            return plan.Resident(model_id, since, idle_since, self._swap_seconds(model_id))
+        return None
+
+    def _swap_seconds(self, model_id: str) -> float:
+        return self._models.expected_seconds(model_id) or 0.0
+
+    def _expected_seconds(self, lines: list[plan.Line], model_id: str) -> float | None:
+        began = self._under_way[1] if self._under_way is not None else monotonic()
+        if all(line.model_id != model_id for line in lines):
+            lines = [*lines, plan.Line(model_id, monotonic(), self._swap_seconds(model_id))]
+        return plan.expected_seconds(lines, model_id, under_way_seconds=monotonic() - began)
+
+    async def _swap_to(self, line: _Line) -> None:
         began = monotonic()
-        await self._drain(turn)
-        if not turn.waiters:
-            return None
-        await self._models.activate(turn.model_id, drain_seconds=monotonic() - began)
-        address = self._models.address(turn.model_id)
-        if address is None:
-            message = f"{turn.model_id} became ready and was gone at once"
-            raise EngineFailed(message, hint=f"mmd logs {turn.model_id}   # see why")
-        return address
+        if not await self._drained(line):
+            return
+        self._under_way = line, monotonic()
+        try:
+            await self._models.activate(line.model_id, drain_seconds=monotonic() - began)
+            self._failed.pop(line.model_id, None)
+            if self._models.address(line.model_id) is None:
+                message = f"{line.model_id} became ready and was gone at once"
+                raise EngineFailed(message, hint=f"mmd logs {line.model_id}   # see why")
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it; they log it
+            self._fail(line, error)
+        else:
+            self._resident = None  # its slice begins now, also where it had the GPU before
+            self._let_in(line)
+        finally:
+            self._under_way = None
 
-    async def _drain(self, turn: _Turn) -> None:
-        """Lets answers of other models finish, while somebody still wants this one."""
+    async def _drained(self, line: _Line) -> bool:
+        """Lets answers of other models finish. Whether it is this model's turn then: those who wait may have left."""
+        deadline = monotonic() + self._drain_seconds
+        while others := [model_id for model_id in self._in_flight if model_id != line.model_id]:
+            if monotonic() >= deadline:
+                _log.warning("swapping to %s although answers of %s still run", line.model_id, ", ".join(others))
+                return True
+            await self._change(deadline)
+            if not self._lines or self._decide() != Swap(line.model_id):
+                return False
+        return True
+
+    def _let_in(self, line: _Line) -> None:
+        address = self._models.address(line.model_id)
+        assert address is not None
+        for waiter in self._taken(line):
+            self._enter(line.model_id)
+            waiter.set_result(address)
+
+    def _fail(self, line: _Line, error: Exception) -> None:
+        if isinstance(error, EngineFailed):
+            before = self._failed.get(line.model_id)
+            cool_down = CoolDown.after_failure(before[0] if before else None, monotonic())
+            self._failed[line.model_id] = cool_down, error
+        for waiter in self._taken(line):
+            waiter.set_exception(error)
+
+    def _taken(self, line: _Line) -> list[asyncio.Future[str]]:
+        """Those who still wait in a line, which ends with that."""
+        if self._lines.get(line.model_id) is line:
+            del self._lines[line.model_id]
+        return [waiter for waiter in line.came if not waiter.done()]
+
+    # -- changes
+
+    def _tell(self) -> None:
+        self._changed.set()
+        for listener in self._listeners:
+            listener()
+
+    async def _change(self, until: float) -> None:
+        """Returns when somebody comes or leaves, at that time at the latest."""
+        self._changed.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_seconds):
-                while turn.waiters and any(model_id != turn.model_id for model_id in self._in_flight):
-                    self._changed.clear()
-                    await self._changed.wait()
-                return
-        _log.warning("swapping to %s although answers of %s still run", turn.model_id, ", ".join(self._in_flight))
-
-    def _let_in(self, turn: _Turn, address: str | None) -> None:
-        for waiter in turn.waiters:
-            if address is not None and not waiter.done():
-                self._in_flight[turn.model_id] += 1
-                waiter.set_result(address)
-
-    def _fail(self, turn: _Turn, error: Exception) -> None:
-        for waiter in turn.waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
+            async with asyncio.timeout(max(0.0, until - monotonic())):
+                await self._changed.wait()

@@ -76,7 +76,7 @@ def choose(
     context, arguments = laid_down.context, laid_down.arguments
     flags = planner.flags(model, machine, engine, socket=socket, context=context, arguments=arguments)
     title = f"{engine.engine} {engine.version}"
-    flags = tuple(_unless_refused(flag, laid_down.refused.get(title, {})) for flag in flags)
+    flags = tuple(_unless_refused(flag, model.id, laid_down.refused.get(title, {})) for flag in flags)
     needs_bytes = fit.least_bytes(model.facts, projector_bytes)
     _require_fit(model, needs_bytes, planner.budget_bytes(model, machine, engine))
     argv = (*engine.command, *(word for flag in flags for word in flag.words))
@@ -101,10 +101,11 @@ def choose(
     )
 
 
-def _unless_refused(flag: Flag, refused: Mapping[str, str]) -> Flag:
+def _unless_refused(flag: Flag, model_id: str, refused: Mapping[str, str]) -> Flag:
     if flag.kept or not flag.words or flag.subject not in refused:
         return flag
-    return Flag((), flag.subject, f"left out: the engine refused it here before: {refused[flag.subject]}")
+    said = f"the engine refused it here before: {refused[flag.subject]}"
+    return Flag((), flag.subject, f"left out: {said}; try it again: mmd activate {model_id} --ask-again")
 
 
 def _require_fit(model: Model, needs_bytes: int, has_bytes: int) -> None:

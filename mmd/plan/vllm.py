@@ -15,6 +15,7 @@ from mmd.plan.vllm_memory import GENERATES, MOST_UTILIZATION, memory_flags, ram_
 from mmd.plan.vllm_parsers import reasoning_parser, tool_parser
 from mmd.registry.record import Facts, Model, ModelType
 
+_UNQUANTISED = ("bf16", "f16", "f32", "f64")  # as `Facts.quant` says it
 _NO_BITSANDBYTES_SINCE = (0, 28)
 _IMPORT_SECONDS = 60  # before it loads; ten on a quick machine
 _LOAD_SECONDS = 600  # what vLLM gives its engine where nothing else is said
@@ -234,14 +235,12 @@ def _release(engine: Installed) -> tuple[int, ...]:
 
 def _left_to_the_engine(facts: Facts, machine: Machine, engine: Installed) -> tuple[Flag, ...]:
     left = [
-        Flag(
-            (),
-            "--quantization",
-            f"left to the engine: the model says {facts.quant}; naming it can force slow kernels",
-        ),
         Flag((), "--dtype", "left to the engine: as the weights are"),
         Flag((), "--trust-remote-code", "left out: it would run code from the model's folder; ask for it in mmd.toml"),
     ]
+    if facts.quant not in _UNQUANTISED:
+        why = f"left to the engine: the model says {facts.quant}; naming it can force slow kernels"
+        left.insert(0, Flag((), "--quantization", why))
     if facts.type in GENERATES:
         left += [
             Flag((), "--async-scheduling", "left to the engine: on since 0.14; what --num-scheduler-steps was for"),

@@ -63,7 +63,7 @@ async def test_those_who_were_taken_back_wait_behind_others() -> None:
         asking = await _ask(running, 20)
         running.models.held["b"] = asyncio.Event()
         other = asyncio.create_task((await running.client()).ask(post({"model": "b"})))
-        await until(lambda: len(running.gateway._switchboard._turns) == 1)
+        await until(lambda: running.gateway._switchboard._waiting == 1)
         running.models.swapped_away("a")
         running.models.held["b"].set()
         assert (await other).json()["peer"] == "b"

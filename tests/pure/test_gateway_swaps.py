@@ -16,8 +16,7 @@ async def _ask(running: Town, model: str, path: str = "/v1/x") -> tuple[RawClien
 
 async def _waiting(running: Town, count: int) -> None:
     """Returns when so many requests wait for their turn."""
-    turns = running.gateway._switchboard._turns
-    await until(lambda: sum(len(turn.waiters) for turn in turns) == count)
+    await until(lambda: running.gateway._switchboard._waiting == count)
 
 
 async def _logged(running: Town, line: str) -> None:
@@ -70,7 +69,7 @@ async def test_running_answers_finish_before_the_swap() -> None:
 
 
 async def test_swap_does_not_wait_longer_than_the_deadline() -> None:
-    async with town("a", "b", limits=Limits(drain_seconds=0.05)) as running:
+    async with town("a", "b", limits=Limits(drain_seconds=0.05, min_residency_seconds=0)) as running:
         _hold(running, "a")
         client, slow = await _ask(running, "a", "/v1/slow")
         await running.peer("a").has_been_asked(1)
@@ -118,7 +117,9 @@ async def test_requests_of_one_model_are_served_together() -> None:
 async def test_failed_activation_fails_its_waiters_and_no_others() -> None:
     async with town("a", "b", "c") as running:
         running.models.held["b"] = asyncio.Event()
-        running.models.failing["b"] = EngineFailed("b exited with status 1", hint="mmd logs b")
+        running.models.failing["b"] = EngineFailed(
+            "b exited with status 1", hint="mmd logs b", engine_lines=("loading", "no such file")
+        )
         failing = [(await _ask(running, "b"))[1] for _ in range(3)]
         await _logged(running, "activate b")
         _, other = await _ask(running, "c")
@@ -128,6 +129,7 @@ async def test_failed_activation_fails_its_waiters_and_no_others() -> None:
             assert answer.status == 503
             error = answer.json()["error"]
             assert (error["message"], error["hint"]) == ("b exited with status 1", "mmd logs b")
+            assert error["engine_lines"] == ["loading", "no such file"]
         assert (await other).json()["peer"] == "c"
 
 

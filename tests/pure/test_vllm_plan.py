@@ -504,7 +504,8 @@ def test_flag_refused_before_is_left_out_with_the_engines_words() -> None:
     refused = {"vllm 0.32.0": {"--tool-call-parser": "no such token", "--uds": "no", "--seed": "no"}}
     launch = vllm_launch(CHAT, overrides=Overrides(arguments=("--seed", "1"), refused=refused))
     assert not {"--tool-call-parser", "--enable-auto-tool-choice"} & set(launch.argv)
-    assert reason(launch, "--tool-call-parser").endswith("no such token")
+    left_out = reason(launch, "--tool-call-parser")
+    assert left_out.endswith("no such token; try it again: mmd activate qwen3-8b --ask-again")
     assert value(launch, "--uds") == SOCKET
     assert launch.argv[-2:] == ("--seed", "1")
 

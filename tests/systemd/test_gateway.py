@@ -58,7 +58,12 @@ async def test_model_that_fails_is_an_error_with_its_cause(world: World, install
         await _ask(client, model="a")
         answer = await _ask(client, model="b")
         assert answer.status_code == 503
-        assert "gronk" in answer.json()["error"]["message"]
+        error = answer.json()["error"]
+        assert "gronk" in error["message"]
+        assert error["engine_lines"][-1] == "error: unknown model architecture: 'gronk'"
+        refused = await _ask(client, model="b")  # at once: it is left alone for a while
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "try_later")
+        assert int(refused.headers["retry-after"]) <= 10
         assert (await client.get("/status")).json()["active"] == "a"
 
 
