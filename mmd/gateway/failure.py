@@ -75,6 +75,19 @@ def _code(kind: type[MmdError]) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
+def mmd_error(error: object) -> MmdError | None:
+    """What an error in the gateway's answer was raised as; None where it is about the request, not what came of it."""
+    if not isinstance(error, dict):
+        return None
+    # One that is made of more than its two lines, such as that too many wait, speaks to other clients.
+    kinds: tuple[type[MmdError], ...] = (
+        MmdError,
+        *(kind for kind in MmdError.__subclasses__() if "__init__" not in vars(kind)),
+    )
+    told = next((kind for kind in kinds if _code(kind) == error.get("code")), None)
+    return None if told is None else told(str(error.get("message")), hint=str(error.get("hint")))
+
+
 INTERNAL = Failure(
     500,
     "the gateway failed on this request",

@@ -54,8 +54,9 @@ class Front(asyncio.Protocol):
         self._refuse(Failure(408, f"the request's {part} did not come in time", hint, "request_timeout"))
 
     def turn_away(self, failure: Failure) -> None:
-        """Before any request."""
-        self._refuse(failure)
+        """Before any request, and at once: where there are too many, none is waited for."""
+        self._transport.write(failure.response(close=True))
+        self.close()
 
     def close(self) -> None:
         self._ended = True

@@ -94,6 +94,7 @@ class Gateway:
     def _make_room_for(self, newcomer: Front) -> None:
         """Somebody who asks for nothing goes; where all of them are busy, it is the newcomer."""
         idle = next((front for front in self._fronts if front.is_idle and front is not newcomer), None)
+        del self._fronts[idle or newcomer]  # not when its connection is lost: others may come in between
         if idle is not None:
             idle.close()
         else:

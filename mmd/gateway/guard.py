@@ -97,7 +97,8 @@ def _bad_framing(head: Head) -> Failure | None:
         return malformed(f"HTTP/{head.version} is not spoken here")
     if head.method == b"CONNECT":
         return Failure(405, "this is not a proxy", "mmd install   # prints the address to use", "method_not_allowed")
-    if b"transfer-encoding" in head.here and head.value(b"transfer-encoding").lower() != b"chunked":
+    encodings = head.here.get(b"transfer-encoding")
+    if encodings is not None and (len(encodings) > 1 or encodings[0].lower() != b"chunked"):
         return malformed("no Transfer-Encoding but chunked is understood")
     if (expect := head.value(b"expect")) and expect.lower() != b"100-continue":
         return Failure(417, "no expectation but 100-continue is understood", "leave out Expect", "expectation_failed")

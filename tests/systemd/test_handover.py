@@ -1,0 +1,80 @@
+"""`mmd activate` while a gateway runs: it is the gateway's to carry out, and it lets its answers finish."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+
+import httpx
+
+from mmd.gateway.presence import Presence, running_version
+from tests.systemd.world import World, run_mmd, wait_for
+
+
+async def _mmd(*words: str) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(run_mmd, *words)
+
+
+def _chat(model: str, **more: object) -> str:
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}]} | more)
+
+
+async def test_swap_by_hand_lets_an_answer_finish(world: World, installed: str) -> None:
+    world.add("a", chunks=20, chunk_seconds=0.1)
+    world.add("b")
+    async with httpx.AsyncClient(base_url=installed, timeout=30) as client:
+        async with client.stream("POST", "/v1/chat/completions", content=_chat("a", stream=True)) as answer:
+            pieces = answer.aiter_bytes()
+            await anext(pieces)
+            swapping = asyncio.create_task(_mmd("activate", "b", "--json"))
+            rest = b"".join([piece async for piece in pieces])
+        assert rest.endswith(b"data: [DONE]\n\n")
+        done = await swapping
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["model_id"], made["evicted"], made["why"]) == ("b", "a", "not loaded")
+    assert made["phases"]["drain"] > 0.001  # which only the gateway knows of
+    again = await _mmd("activate", "b", "--json")
+    assert json.loads(again.stdout)["why"] == "it is resident"
+
+
+async def test_swap_that_fails_is_told_as_ever(world: World, installed: str) -> None:
+    world.add("a")
+    world.behave("a", exit_at_once={"status": 1, "stderr": "error: unknown model architecture: 'gronk'"})
+    async with httpx.AsyncClient(base_url=installed) as client:
+        await client.get("/health")
+    told = [await _mmd("activate", "a"), await _mmd("activate", "a", "--now")]
+    assert [done.returncode for done in told] == [6, 6]
+    assert all("gronk" in done.stderr and len(done.stderr.splitlines()) == 2 for done in told)
+    unknown = [await _mmd("activate", "x"), await _mmd("activate", "x", "--now")]
+    assert [done.returncode for done in unknown] == [3, 3]
+    assert unknown[0].stderr == unknown[1].stderr
+
+
+def test_gateway_is_not_started_for_it(world: World, installed: str) -> None:
+    world.add("a")
+    assert run_mmd("activate", "a").returncode == 0
+    assert world.manager.systemctl("is-active", "mmd.service").strip() == "inactive"
+
+
+def test_gateway_of_another_version_is_not_asked(world: World, installed: str) -> None:
+    world.add("a")
+    presence = Presence()
+    presence.announce("0.0.1")
+    assert running_version() == "0.0.1"
+    assert run_mmd("activate", "a").returncode == 0
+    presence.withdraw()
+    assert world.manager.systemctl("is-active", "mmd.service").strip() == "inactive"
+
+
+async def test_gateway_killed_meanwhile_leaves_the_swap_to_the_command(world: World, installed: str) -> None:
+    world.add("a", load_seconds=1.0)
+    async with httpx.AsyncClient(base_url=installed) as client:
+        await client.get("/health")
+    swapping = asyncio.create_task(_mmd("activate", "a"))
+    await asyncio.to_thread(wait_for, lambda: ("load-begin", "a") in world.events(), what="a's load")
+    world.manager.systemctl("kill", "--signal=SIGKILL", "mmd.service")
+    done = await swapping
+    assert done.returncode == 0, done.stderr
+    assert world.events("load-begin") == [("load-begin", "a")]
