@@ -171,7 +171,7 @@ class Exchange:
         delay = self._limits.comment_seconds if self._begun else self._limits.first_comment_seconds
         self._next_comment = asyncio.get_running_loop().call_later(delay, self._comment)
         try:
-            address = await self._switchboard.wait(self._model_id, anew=anew)
+            address = await self._switchboard.wait(self._model_id, body_bytes=len(self._request.body), anew=anew)
         finally:
             self._next_comment.cancel()
         self._admitted = True

@@ -19,7 +19,6 @@ from mmd.gateway.management import Management
 from mmd.gateway.models import Models
 from mmd.gateway.stalls import Stalls
 from mmd.gateway.switchboard import Switchboard
-from mmd.plan.queue import Bounds
 
 _log = logging.getLogger(__name__)
 
@@ -36,12 +35,7 @@ class Gateway:
         self.is_draining = False
         self.feed = Feed()
         self._models = models
-        self._switchboard = Switchboard(
-            models,
-            bounds=Bounds(self.limits.max_wait_seconds, self.limits.min_residency_seconds),
-            drain_seconds=self.limits.drain_seconds,
-            most_waiting=self.limits.most_waiting,
-        )
+        self._switchboard = Switchboard(models, self.limits)
         self._queue_will_be_told = False
         self._switchboard.follow(self._tell_queue_soon)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)

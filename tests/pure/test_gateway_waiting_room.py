@@ -102,6 +102,19 @@ async def test_full_waiting_room_turns_away_with_a_time() -> None:
         assert [(await client.answer()).status for client in waiters] == [200, 200]
 
 
+async def test_bodies_of_those_who_wait_are_bounded_together() -> None:
+    async with town("a", "b", limits=Limits(waiting_bytes=1000, min_residency_seconds=0)) as running:
+        running.models.held["b"] = asyncio.Event()
+        large = post({"model": "b", "prompt": "x" * 900})
+        waiter, turned_away = await running.client(), await running.client()
+        await waiter.send(large)
+        await waiting(running, 1)
+        assert (await turned_away.ask(large)).json()["error"]["code"] == "try_later"
+        running.models.held["b"].set()
+        assert (await waiter.answer()).status == 200
+        assert (await turned_away.ask(large)).status == 200
+
+
 async def test_waiting_stream_is_told_where_it_stands_and_goes_on_as_the_engines() -> None:
     async with town("a", "b", "c", limits=TALKATIVE) as running:
         running.models.expected = {"b": 30.0, "c": 12.0}
