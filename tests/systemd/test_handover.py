@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from contextlib import suppress
 
 import httpx
 
@@ -37,6 +38,39 @@ async def test_swap_by_hand_lets_an_answer_finish(world: World, installed: str) 
     assert made["phases"]["drain"] > 0.001  # which only the gateway knows of
     again = await _mmd("activate", "b", "--json")
     assert json.loads(again.stdout)["why"] == "it is resident"
+
+
+async def test_sleep_by_hand_lets_an_answer_finish_and_stop_does_not(world: World, installed: str) -> None:
+    world.add("a")
+    for words, finishes in (
+        (("sleep",), True),  # llama.cpp cannot sleep
+        (("sleep", "a"), True),
+        (("stop", "a"), False),
+        (("sleep", "a", "--now"), False),
+    ):
+        world.behave("a", chunks=15 if finishes else 200, chunk_seconds=0.1)
+        answer, done = await _while_it_streams(installed, *words)
+        assert (done.returncode, done.stderr) == (0, "a is stopped\n")
+        assert answer.endswith(b"data: [DONE]\n\n") is finishes, words
+    nobody = [await _mmd("sleep"), await _mmd("sleep", "--now")]
+    assert [done.stderr for done in nobody] == ["Nobody has the GPU.\n"] * 2
+    wrong = [await _mmd("sleep", "a", "--level", "7"), await _mmd("sleep", "a", "--level", "7", "--now")]
+    assert [done.returncode for done in wrong] == [2, 2]
+    assert wrong[0].stderr == wrong[1].stderr
+
+
+async def _while_it_streams(gateway: str, *words: str) -> tuple[bytes, subprocess.CompletedProcess[str]]:
+    async with (
+        httpx.AsyncClient(base_url=gateway, timeout=30) as client,
+        client.stream("POST", "/v1/chat/completions", content=_chat("a", stream=True)) as answer,
+    ):
+        pieces = answer.aiter_bytes()
+        read = await anext(pieces)
+        done = asyncio.create_task(_mmd(*words))
+        with suppress(httpx.RemoteProtocolError):  # it is cut short
+            async for piece in pieces:
+                read += piece
+    return read, await done
 
 
 async def test_swap_that_fails_is_told_as_ever(world: World, installed: str) -> None:
