@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
+import sys
 from contextlib import suppress
 
 import httpx
 
 from mmd.gateway.presence import Presence, running_version
-from tests.systemd.world import World, run_mmd, wait_for
+from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 
 
 async def _mmd(*words: str) -> subprocess.CompletedProcess[str]:
@@ -112,3 +114,17 @@ async def test_gateway_killed_meanwhile_leaves_the_swap_to_the_command(world: Wo
     done = await swapping
     assert done.returncode == 0, done.stderr
     assert world.events("load-begin") == [("load-begin", "a")]
+
+
+def test_interrupted_command_leaves_the_swap_to_go_on(world: World, installed: str) -> None:
+    world.add("a", load_seconds=3.0)
+    httpx.get(f"{installed}/health")
+    command = [sys.executable, "-m", "mmd", "activate", "a"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: ("load-begin", "a") in world.events(), what="a's load")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "goes on without this command" in said
+    assert ("ready", "a") not in world.events()  # it did not wait
+    wait_for(lambda: httpx.get(f"{installed}/status").json()["active"] == "a", what="a is resident")
