@@ -208,9 +208,10 @@ class MemoryModels:
         self.asleep.discard(model_id)
         self.log.append(f"ready {model_id}")
 
-    async def sleep(self, model_id: str | None) -> None:
-        self.log.append(f"sleep {model_id}")
-        self.active = None
+    async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
+        self.log.append(f"sleep {model_id}" + (f" at {level}" if level is not None else ""))
+        gone, self.active = self.active, None
+        return () if gone is None else (gone,)
 
     async def stop(self, model_id: str | None) -> None:
         self.log.append(f"stop {model_id}")

@@ -124,6 +124,14 @@ class Switchboard:
         await self.wait(model_id, by_hand=True)
         self.leave(model_id)
 
+    async def settled(self, model_id: str | None) -> None:
+        """Returns when no answer of the model is under way, of any where none is named; after `drain_seconds` at the
+        latest.
+        """
+        deadline = monotonic() + self._drain_seconds
+        while (self._in_flight if model_id is None else model_id in self._in_flight) and monotonic() < deadline:
+            await self._change(deadline)
+
     def close(self) -> None:
         """Turns away who still waits: an activation that has begun goes on without us."""
         if self._runner is not None:
