@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from mmd.control.aliases import Names, names_of
 from mmd.control.controller import Controller
 from mmd.control.present import models_json, resources_json, status_json
 from mmd.control.startup import startups
 from mmd.control.status import active_of, resources
-from mmd.errors import NoSuchModel, SwapSuperseded
+from mmd.errors import MmdError, NoSuchModel, SwapSuperseded
 from mmd.machine import read_machine
-from mmd.paths import engine_socket
+from mmd.paths import config_file, engine_socket
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.registry.record import Model
 from mmd.settings import read_settings
 from mmd.units.watch import Pairs, Watch
+
+_log = logging.getLogger(__name__)
 
 # How often an activation may lose the GPU to others before it is given up.
 _MOST_SUPERSEDED = 3
@@ -29,11 +34,15 @@ class LiveModels:
         self._controller = controller
         self._watch = watch
         self._registered: dict[str, Model] = {}
-        self._stamp: object = None
+        self._settings_file = config_file()
+        self._settings = controller.settings
+        self._names = names_of({}, controller.settings)
+        self._stamps: object = None
 
     def find(self, name: str | None) -> str:
         if name:
-            return name if name in self._models() else self._controller.registry.get(name).id
+            self._models()
+            return self._names.ids.get(name) or self._refuse(name)
         held_by = holder(self._watch.pairs)  # or about to be: the request waits for the swap that is under way
         if held_by is None:
             raise NoSuchModel(
@@ -88,8 +97,8 @@ class LiveModels:
     async def models(self) -> list[dict[str, Any]]:
         pairs = self._watch.pairs
         where = {model_id: residency(pair) for model_id, pair in pairs.items()}
-        modes = startups(read_settings())  # it may have changed: reading it anew costs a millisecond
-        return models_json(self._models().values(), where, active_of(pairs), modes)
+        models = self._models().values()
+        return models_json(models, where, active_of(pairs), startups(self._settings), self._names.aliases)
 
     async def resources(self) -> dict[str, Any]:
         return resources_json(resources(read_machine()))
@@ -97,17 +106,37 @@ class LiveModels:
     def _residency(self, model_id: str) -> Residency:
         return residency(self._watch.pairs.get(model_id, Pair()))
 
+    def _refuse(self, name: str) -> str:
+        self._names.require_clear(name)
+        return self._controller.registry.get(name).id
+
     def _models(self) -> dict[str, Model]:
-        """The registry, read again whenever its file has changed: a request costs one stat()."""
-        try:
-            status = self._controller.registry.file.stat()
-            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
-        except FileNotFoundError:
-            stamp = None
-        if stamp != self._stamp:
+        """The registry, read again with mmd.toml whenever one of the files has changed: a request costs two stat()."""
+        stamps = _stamp(self._controller.registry.file), _stamp(self._settings_file)
+        if stamps != self._stamps:
             self._registered = self._controller.registry.load()
-            self._stamp = stamp
+            self._names = self._read_names()
+            self._stamps = stamps
         return self._registered
+
+    def _read_names(self) -> Names:
+        """With the aliases that are known already while mmd.toml is damaged: somebody is at work on it."""
+        try:
+            self._settings = read_settings(self._settings_file)
+        except MmdError as error:
+            _log.warning("%s; the aliases stay as they are", error.message)
+        names = names_of(self._registered, self._settings)
+        for warning in names.warnings():
+            _log.warning("%s", warning)
+        return names
+
+
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def another_starts(model_id: str, pairs: Pairs) -> bool:

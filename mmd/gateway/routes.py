@@ -81,7 +81,7 @@ def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlet
             Route("/models/stop", routes.stop, methods=["POST"]),
             Route("/switch", routes.switch, methods=["POST"]),
             Route("/v1/models", routes.openai_models),
-            Route("/v1/models/{name}", routes.openai_model),
+            Route("/v1/models/{name:path}", routes.openai_model),
         ],
         exception_handlers={MmdError: _mmd_error, HTTPException: _http_error, Exception: _internal_error},
     )
@@ -93,6 +93,7 @@ def _openai(record: dict[str, Any]) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "mmd",
+        "aliases": record["aliases"],
         "status": record["status"],
     }
 
