@@ -1,13 +1,14 @@
-"""What the gateway says where it cannot pass an engine's answer on, in OpenAI's words."""
+"""What the gateway says where it cannot pass an engine's answer on."""
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
+from typing import Any
 
 from mmd.errors import MmdError, NoSuchModel, outcome
+from mmd.gateway.dialect import Dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +20,19 @@ class Failure:
     hint: str
     code: str
     type: str = "invalid_request_error"
+    dialect: Dialect = Dialect.OPENAI
 
     @classmethod
     def of(cls, error: MmdError) -> Failure:
         shown = outcome(error)
         return cls(shown.http_status, error.message, error.hint, _code(type(error)), shown.openai_type)
 
+    def said_on(self, path: bytes) -> Failure:
+        """As the clients of a path expect it."""
+        return replace(self, dialect=Dialect.of(path))
+
     def payload(self) -> bytes:
-        error = {
-            "message": self.message,
-            "type": self.type,
-            "code": self.code,
-            "hint": self.hint,
-            "source": "mmd",
-        }
-        return json.dumps({"error": error}, ensure_ascii=False).encode()
+        return self.dialect.body(self._error(), self.status)
 
     def response(self, *, close: bool) -> bytes:
         """A whole HTTP/1.1 response."""
@@ -45,8 +44,16 @@ class Failure:
         return f"{head}connection: close\r\n\r\n".encode() + body if close else f"{head}\r\n".encode() + body
 
     def event(self) -> bytes:
-        """A server-sent event; the empty line before it ends one that an engine has left unfinished."""
-        return b"\n\ndata: " + self.payload() + b"\n\n"
+        return self.dialect.event(self._error(), self.status)
+
+    def _error(self) -> dict[str, Any]:
+        return {
+            "message": self.message,
+            "type": self.type,
+            "code": self.code,
+            "hint": self.hint,
+            "source": "mmd",
+        }
 
 
 def _code(kind: type[MmdError]) -> str:

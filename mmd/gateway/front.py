@@ -7,12 +7,14 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mmd.gateway.exchange import Exchange
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.head import Request
 from mmd.gateway.intake import Intake
+from mmd.gateway.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from mmd.gateway.gateway import Gateway
@@ -88,6 +90,17 @@ class Front(asyncio.Protocol):
             self.close()
         elif not self._advancing:
             self._advance()
+
+    def join(self, engine: asyncio.Transport) -> Tunnel:
+        from_client, self._ahead = self._intake.after_upgrade + bytes(self._ahead), bytearray()
+        tunnel = Tunnel(
+            self._transport,
+            engine,
+            linger_seconds=self._gateway.limits.linger_seconds,
+            ended=partial(self.connection_lost, None),
+        )
+        tunnel.begin(from_client)
+        return tunnel
 
     def cut(self, *, reset: bool) -> None:
         self._exchange = None
