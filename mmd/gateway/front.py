@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import socket
 import struct
+import termios
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from mmd.gateway.gateway import Gateway
 
 _log = logging.getLogger(__name__)
+_INT = struct.Struct("i")
 _CLOSE_WITH_RESET = struct.pack("ii", 1, 0)
 
 
@@ -42,6 +45,13 @@ class Front(asyncio.Protocol):
     def close(self) -> None:
         self._ended = True
         self._transport.close()
+
+    def close_if_idle(self) -> None:
+        """Unless a request is being served, or one has come that was not looked at yet."""
+        if self._ended or not self.is_idle or self._intake.ready or self._ahead:
+            return
+        if not _unread_bytes(self._transport):
+            self.close()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -86,9 +96,12 @@ class Front(asyncio.Protocol):
 
     def finished(self, *, keep_alive: bool) -> None:
         self._exchange = None
-        if not keep_alive or (self._gateway.is_draining and self.is_idle):
+        if not keep_alive:
             self.close()
-        elif not self._advancing:
+            return
+        if self._gateway.is_draining:
+            self.close_if_idle()
+        if not self._advancing:
             self._advance()
 
     def join(self, engine: asyncio.Transport) -> Tunnel:
@@ -159,3 +172,9 @@ class Front(asyncio.Protocol):
         self._transport.write(failure.response(close=True))
         self._transport.write_eof()
         asyncio.get_running_loop().call_later(self._gateway.limits.linger_seconds, self._transport.close)
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """What has arrived and waits in the kernel."""
+    answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(_INT.size))
+    return int(_INT.unpack(answer)[0])
