@@ -221,7 +221,9 @@ class MemoryModels:
         return {"active": self.active, "resident": [self.active] if self.active else []}
 
     async def models(self) -> list[dict[str, Any]]:
-        return [{"id": name, "status": "active" if name == self.active else "absent"} for name in self.peers]
+        return [
+            {"id": name, "aliases": [], "status": "active" if name == self.active else "absent"} for name in self.peers
+        ]
 
     async def resources(self) -> dict[str, Any]:
         return {"vram": {"used_bytes": 0}, "ram": {"used_bytes": 1}, "gpus": []}

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from mmd import engines
+from mmd.control.aliases import other_names
 from mmd.control.asleep import asleep_level, write_level
 from mmd.control.confirmation import confirm_in_background
 from mmd.control.demote import demote
@@ -56,6 +57,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         context=laid_down["context"],
         ready_seconds=laid_down["ready_seconds"],
         arguments=tuple(laid_down["arguments"]),
+        aliases=other_names(model, settings),
         refused=Learned().refused(model.id),
     )
     configured = {name: place for name in ("llama-server", "vllm") if (place := settings[f"engines.{name}"])}

@@ -22,4 +22,5 @@ class Limits:
     waiting_bytes: int = 512 << 20  # of their bodies
     first_comment_seconds: float = 2.0  # until then a stream that waits can still fail with a status of its own
     comment_seconds: float = 10.0  # proxies and clients give up on streams that are silent for 30
+    grace_seconds: float = 0.2  # for the first request of a connection when the gateway is told to end
     linger_seconds: float = 2.0  # how long a refused upload is read on, so that the refusal arrives

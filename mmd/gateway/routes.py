@@ -91,7 +91,7 @@ def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlet
             Route("/models/stop", routes.stop, methods=["POST"]),
             Route("/switch", routes.switch, methods=["POST"]),
             Route("/v1/models", routes.openai_models),
-            Route("/v1/models/{name}", routes.openai_model),
+            Route("/v1/models/{name:path}", routes.openai_model),
         ],
         # Of any origin, because the guard lets only those in that are allowed; it answers preflights too.
         middleware=[Middleware(CORSMiddleware, allow_origin_regex=".*")],
@@ -105,6 +105,7 @@ def _openai(record: dict[str, Any]) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "mmd",
+        "aliases": record["aliases"],
         "status": record["status"],
     }
 

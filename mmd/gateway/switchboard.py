@@ -128,7 +128,7 @@ class Switchboard:
         """Returns when no answer of the model is under way, of any where none is named; after `drain_seconds` at the
         latest.
         """
-        deadline = monotonic() + self._drain_seconds
+        deadline = monotonic() + self._limits.drain_seconds
         while (self._in_flight if model_id is None else model_id in self._in_flight) and monotonic() < deadline:
             await self._change(deadline)
 

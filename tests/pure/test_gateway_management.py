@@ -29,8 +29,8 @@ async def test_reading(http: httpx.AsyncClient) -> None:
     assert (await http.get("/status")).json() == {"active": "a", "resident": ["a"]}
     assert (await http.get("/resources")).json()["ram"] == {"used_bytes": 1}
     assert (await http.get("/models")).json() == [
-        {"id": "a", "status": "active"},
-        {"id": "b", "status": "absent"},
+        {"id": "a", "aliases": [], "status": "active"},
+        {"id": "b", "aliases": [], "status": "absent"},
     ]
 
 
@@ -42,6 +42,7 @@ async def test_models_in_openais_form(http: httpx.AsyncClient) -> None:
         "object": "model",
         "created": 0,
         "owned_by": "mmd",
+        "aliases": [],
         "status": "absent",
     }
     assert (await http.get("/v1/models/a")).json()["status"] == "active"
