@@ -19,8 +19,8 @@ class Row:
         middle = statistics.median(self.values)
         return (
             self.what,
-            f"{middle:.1f} {self.unit}",
-            f"{low:.1f} – {high:.1f}",
+            f"{middle:,.1f} {self.unit}",
+            f"{low:,.1f} – {high:,.1f}",
             str(len(self.values)),
             self.goal,
         )
