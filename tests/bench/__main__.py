@@ -30,11 +30,12 @@ def main(wanted: list[str]) -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     print(_this_machine())
     for name in names:
-        print(f"\n{name}, at a load of {os.getloadavg()[0]:.1f}\n", flush=True)
+        print(f"\n{name}, begun at a load of {os.getloadavg()[0]:.1f}\n", flush=True)
         # Each with its own, so that none finds what another has left there.
         with user_manager() as manager, tempfile.TemporaryDirectory(dir=manager.home) as folder:
             os.environ.update(manager.environment)
-            print_rows(_SECTIONS[name](Path(folder)))
+            if rows := _SECTIONS[name](Path(folder)):
+                print_rows(rows)
     return 0
 
 
@@ -49,8 +50,10 @@ def _wake(folder: Path) -> list[Row]:
 
 
 def _vllm(folder: Path) -> list[Row]:
-    program = os.environ.get("MMD_TEST_VLLM")
-    return asyncio.run(vllm.measure(folder, program)) if program else []
+    if program := os.environ.get("MMD_TEST_VLLM"):
+        return asyncio.run(vllm.measure(folder, program))
+    print("Not measured: MMD_TEST_VLLM names no vLLM")
+    return []
 
 
 def _read_ahead(_folder: Path) -> list[Row]:

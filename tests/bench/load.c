@@ -84,6 +84,11 @@ static int by_value(const void *left, const void *right) {
     return (a > b) - (a < b);
 }
 
+static void sort(struct series *series) {
+    if (series->count > 0)
+        qsort(series->values, series->count, sizeof *series->values, by_value);
+}
+
 /* Of a sorted series, in microseconds. */
 static double quantile_us(const struct series *series, double part) {
     return series->count ? (double)series->values[(size_t)(part * (double)(series->count - 1) + 0.5)] / 1000 : 0;
@@ -250,8 +255,8 @@ static void write_request(const char *file_name) {
 }
 
 static void report(double seconds) {
-    qsort(latencies.values, latencies.count, sizeof *latencies.values, by_value);
-    qsort(first_bytes.values, first_bytes.count, sizeof *first_bytes.values, by_value);
+    sort(&latencies);
+    sort(&first_bytes);
     printf(
         "{\"answers\": %lu, \"chunks\": %lu, \"failures\": %lu, \"answers_per_second\": %.1f, \"chunks_per_second\": %.1f, "
         "\"p50_us\": %.1f, \"p99_us\": %.1f, \"first_byte_p50_us\": %.1f}\n",
