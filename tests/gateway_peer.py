@@ -330,6 +330,7 @@ async def town(
             stack.push_async_callback(peer.stop)
         models = MemoryModels(peers, active=active)
         gateway = Gateway(models, limits or Limits(min_residency_seconds=0), guard)
+        gateway.observe()
         front = partial(gateway.front, entrance)
         server = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)

@@ -17,6 +17,7 @@ from mmd.gateway.head import Request
 from mmd.gateway.limits import Limits
 from mmd.gateway.management import Management
 from mmd.gateway.models import Models
+from mmd.gateway.reporter import Reporter
 from mmd.gateway.stalls import Stalls
 from mmd.gateway.switchboard import Switchboard
 from mmd.plan.queue import Bounds
@@ -45,11 +46,17 @@ class Gateway:
         self._queue_will_be_told = False
         self._switchboard.follow(self._tell_queue_soon)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
-        self._management = Management(models, self._switchboard, self.feed)
+        self._reporter = Reporter(models, self._switchboard, self.feed, resources_seconds=self.limits.resources_seconds)
+        self._observer: asyncio.Task[None] | None = None
+        self._management = Management(models, self._switchboard, self.feed, self._reporter)
         self._fronts: dict[Front, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
         self._asked: set[Exchange] = set()
         models.follow(self._retract)
+
+    def observe(self) -> None:
+        """Begin to tell what happens, until the end."""
+        self._observer = asyncio.create_task(self._observe())
 
     def front(self, entrance: Entrance = Entrance.MAIN) -> Front:
         return Front(self, entrance)
@@ -86,10 +93,18 @@ class Gateway:
             await asyncio.sleep(0)  # those who waited write their refusals now
             for front in list(self._fronts):
                 front.abort()
+        if self._observer is not None:
+            self._observer.cancel()
         self.stalls.close()
         self._switchboard.close()
         self._management.close()
         self._pool.close()
+
+    async def _observe(self) -> None:
+        try:
+            await self._reporter.run()
+        except Exception:  # noqa: BLE001 - models are served all the same; logged with its traceback
+            _log.exception("from now on, what happens is not told")
 
     def _make_room_for(self, newcomer: Front) -> None:
         """Somebody who asks for nothing goes; where all of them are busy, it is the newcomer."""

@@ -37,6 +37,8 @@ _CHECKED = frozenset(
 )
 _USUAL_CONNECTION = frozenset({b"keep-alive", b"close"})
 
+_WEBSOCKET = b"/ws"
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 
@@ -98,6 +100,20 @@ class Head:
         return self.target.partition(b"?")[0]
 
     @property
+    def is_websocket(self) -> bool:
+        """Whether the client wants to go on as a WebSocket, where there is one."""
+        here = self.here
+        return (
+            b"upgrade" in here
+            and self.value(b"upgrade").lower() == b"websocket"
+            and self.method == b"GET"
+            and not self.is_http10
+            and b"content-length" not in here
+            and b"transfer-encoding" not in here
+            and self.path == _WEBSOCKET
+        )
+
+    @property
     def is_for_an_engine(self) -> bool:
         """Only `/v1/…` ever reaches an engine, and the list of models is the gateway's own."""
         path = self.path
@@ -116,6 +132,8 @@ class Request:
 
     def for_management(self) -> bytes:
         """For the ASGI server, which is given one request a connection; so it closes it and says so."""
+        if self.head.is_websocket:
+            return self._written([*self.head.passed_on, b"Connection: Upgrade", b"Upgrade: websocket"])
         return self._written([*self.head.passed_on, b"Connection: close"])
 
     def _written(self, lines: list[bytes]) -> bytes:

@@ -16,6 +16,7 @@ class Intake:
 
     def __init__(self, guard: Guard, door: Door) -> None:
         self.ready: deque[Request | Failure] = deque()
+        self.after_upgrade = b""  # what came with the last request, which is for a WebSocket
         self.owes_continue = False  # the client holds its body back until it is told to go on
         self._guard = guard
         self._door = door
@@ -49,6 +50,9 @@ class Intake:
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
+                if self._head is not None and self._head.is_websocket and not self._ended:
+                    self._end_as_websocket(self._head, data[upgrade.args[0] :])
+                    break
                 # An offer the client does not insist on (curl --http2 makes one). The parser takes it for accepted and
                 # the body for another protocol, so it is given the same request without the offer.
                 self._parser = httptools.HttpRequestParser(self)
@@ -61,6 +65,12 @@ class Intake:
             self._head_fed_bytes += len(data)
             if self._head_fed_bytes > self._limits.head_bytes:
                 self._refuse(head_too_large(self._limits))
+
+    def _end_as_websocket(self, head: Head, rest: bytes) -> None:
+        head.keep_alive = False  # whatever comes of it, what follows is no HTTP
+        self._ended = True
+        self.after_upgrade = rest
+        self.ready.append(Request(head, b""))
 
     def _head_without_upgrade(self) -> bytes:
         assert self._head is not None

@@ -22,3 +22,4 @@ class Limits:
     first_comment_seconds: float = 2.0  # until then a stream that waits can still fail with a status of its own
     comment_seconds: float = 10.0  # proxies and clients give up on streams that are silent for 30
     linger_seconds: float = 2.0  # how long a refused upload is read on, so that the refusal arrives
+    resources_seconds: float = 2.0  # how often those who listen to what happens are told what memory is used

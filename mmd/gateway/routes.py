@@ -11,12 +11,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from mmd.errors import MmdError, NoSuchModel, WrongUsage
+from mmd.gateway.broadcast import Broadcast, EventStream, WebSocketStream
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.feed import Feed
 from mmd.gateway.models import Models
+from mmd.gateway.reporter import Reporter
 from mmd.gateway.switchboard import Switchboard
 
 
@@ -73,7 +75,7 @@ class Routes:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None
 
 
-def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlette:
+def application(models: Models, switchboard: Switchboard, feed: Feed, reporter: Reporter) -> Starlette:
     routes = Routes(models, switchboard)
     return Starlette(
         routes=[
@@ -86,6 +88,8 @@ def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlet
             Route("/models/sleep", routes.sleep, methods=["POST"]),
             Route("/models/stop", routes.stop, methods=["POST"]),
             Route("/switch", routes.switch, methods=["POST"]),
+            Route("/events", Broadcast(feed, reporter, EventStream), methods=["GET"]),
+            WebSocketRoute("/ws", Broadcast(feed, reporter, WebSocketStream)),
             Route("/v1/models", routes.openai_models),
             Route("/v1/models/{name}", routes.openai_model),
         ],
