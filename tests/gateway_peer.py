@@ -223,7 +223,8 @@ class MemoryModels:
         return [{"id": name, "status": "active" if name == self.active else "absent"} for name in self.peers]
 
     async def resources(self) -> dict[str, Any]:
-        return {"vram": {"used_bytes": 0}, "ram": {"used_bytes": 1}, "gpus": []}
+        memory = {"vram": {"used_bytes": 0, "total_bytes": 0}, "ram": {"used_bytes": 1, "total_bytes": 2}}
+        return memory | {"gpus": []}
 
 
 @dataclass

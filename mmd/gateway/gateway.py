@@ -16,8 +16,9 @@ from mmd.gateway.guard import Guard
 from mmd.gateway.head import Request
 from mmd.gateway.limits import Limits
 from mmd.gateway.management import Management
+from mmd.gateway.meter import Meter
 from mmd.gateway.models import Models
-from mmd.gateway.reporter import Reporter
+from mmd.gateway.observer import Observer
 from mmd.gateway.stalls import Stalls
 from mmd.gateway.switchboard import Switchboard
 from mmd.plan.queue import Bounds
@@ -46,9 +47,9 @@ class Gateway:
         self._queue_will_be_told = False
         self._switchboard.follow(self._tell_queue_soon)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
-        self._reporter = Reporter(models, self._switchboard, self.feed, resources_seconds=self.limits.resources_seconds)
-        self._observer: asyncio.Task[None] | None = None
-        self._management = Management(models, self._switchboard, self.feed, self._reporter)
+        self._meter = Meter()
+        self._observer = Observer(models, self._switchboard, self.feed, self._meter, self.limits)
+        self._management = Management(models, self._switchboard, self._observer)
         self._fronts: dict[Front, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
         self._asked: set[Exchange] = set()
@@ -56,13 +57,15 @@ class Gateway:
 
     def observe(self) -> None:
         """Begin to tell what happens, until the end."""
-        self._observer = asyncio.create_task(self._observe())
+        self._observer.begin()
 
     def front(self, entrance: Entrance = Entrance.MAIN) -> Front:
         return Front(self, entrance)
 
     def exchange(self, client: Front, request: Request) -> Exchange:
-        return Exchange(self._models, self._switchboard, self._pool, self._asked, self.limits, client, request)
+        return Exchange(
+            self._models, self._switchboard, self._pool, self._asked, self.limits, self._meter, client, request
+        )
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
         self._management.adopt(transport, request.for_management())
@@ -93,18 +96,11 @@ class Gateway:
             await asyncio.sleep(0)  # those who waited write their refusals now
             for front in list(self._fronts):
                 front.abort()
-        if self._observer is not None:
-            self._observer.cancel()
+        self._observer.end()
         self.stalls.close()
         self._switchboard.close()
         self._management.close()
         self._pool.close()
-
-    async def _observe(self) -> None:
-        try:
-            await self._reporter.run()
-        except Exception:  # noqa: BLE001 - models are served all the same; logged with its traceback
-            _log.exception("from now on, what happens is not told")
 
     def _make_room_for(self, newcomer: Front) -> None:
         """Somebody who asks for nothing goes; where all of them are busy, it is the newcomer."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from mmd.gateway.feed import Feed
 from mmd.gateway.models import Models
-from mmd.gateway.reporter import Reporter
+from mmd.gateway.observer import Observer
 from mmd.gateway.switchboard import Switchboard
 
 if TYPE_CHECKING:
@@ -20,11 +19,10 @@ _MOST_SAID_BYTES = 64 << 10  # over a WebSocket: nothing that a client says ther
 class Management:
     """Serves connections that the front has handed over; starlette and uvicorn are imported by the first of them."""
 
-    def __init__(self, models: Models, switchboard: Switchboard, feed: Feed, reporter: Reporter) -> None:
+    def __init__(self, models: Models, switchboard: Switchboard, observer: Observer) -> None:
         self._models = models
         self._switchboard = switchboard
-        self._feed = feed
-        self._reporter = reporter
+        self._observer = observer
         self._config: Config | None = None
         self._state: ServerState | None = None
 
@@ -56,7 +54,7 @@ class Management:
 
             from mmd.gateway.routes import application
 
-            app = application(self._models, self._switchboard, self._feed, self._reporter)
+            app = application(self._models, self._switchboard, self._observer)
             # Logs go to the journal through the root logger, and a request is no event worth a line.
             self._config = Config(
                 app,

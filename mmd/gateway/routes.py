@@ -11,14 +11,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 
 from mmd.errors import MmdError, NoSuchModel, WrongUsage
-from mmd.gateway.broadcast import Broadcast, EventStream, WebSocketStream
+from mmd.gateway import observed
 from mmd.gateway.failure import INTERNAL, Failure
-from mmd.gateway.feed import Feed
 from mmd.gateway.models import Models
-from mmd.gateway.reporter import Reporter
+from mmd.gateway.observer import Observer
 from mmd.gateway.switchboard import Switchboard
 
 
@@ -75,7 +74,7 @@ class Routes:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None
 
 
-def application(models: Models, switchboard: Switchboard, feed: Feed, reporter: Reporter) -> Starlette:
+def application(models: Models, switchboard: Switchboard, observer: Observer) -> Starlette:
     routes = Routes(models, switchboard)
     return Starlette(
         routes=[
@@ -88,8 +87,7 @@ def application(models: Models, switchboard: Switchboard, feed: Feed, reporter: 
             Route("/models/sleep", routes.sleep, methods=["POST"]),
             Route("/models/stop", routes.stop, methods=["POST"]),
             Route("/switch", routes.switch, methods=["POST"]),
-            Route("/events", Broadcast(feed, reporter, EventStream), methods=["GET"]),
-            WebSocketRoute("/ws", Broadcast(feed, reporter, WebSocketStream)),
+            *observed.routes(observer),
             Route("/v1/models", routes.openai_models),
             Route("/v1/models/{name}", routes.openai_model),
         ],
