@@ -56,6 +56,14 @@ def _is_absolute(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("/")
 
 
+def _is_aliases(value: Any) -> bool:
+    """Whether a value is a list of names: they may stand on a command line, where a hyphen begins an option."""
+    return isinstance(value, list) and all(
+        isinstance(name, str) and name.isprintable() and name == name.strip() and name[:1] not in ("", "-")
+        for name in value
+    )
+
+
 SETTINGS = (
     Setting("gateway.listen", is_listen, '"HOST:PORT"', "127.0.0.1:8000", "where `mmd gateway` listens"),
     Setting(
@@ -140,6 +148,7 @@ MODEL_SETTINGS = (
         (),
         "more arguments for its engine, at the end of the command line",
     ),
+    Setting("aliases", _is_aliases, "a list of names", (), "other names that clients may call it by"),
     Setting(
         "startup",
         lambda value: value in ("disabled", "sleep", "active"),
@@ -187,6 +196,7 @@ def read_settings(path: Path | None = None) -> Settings:
                 hint=f"${{EDITOR:-nano}} {file}",
             )
         _checked(table, MODEL_SETTINGS, f"models.{model_id}.", file)
+    _refuse_shared_aliases(models, file)
     given = _checked(_flat(document), SETTINGS, "", file)
     return Settings({setting.key: given.get(setting.key, setting.default) for setting in SETTINGS}, models)
 
@@ -204,6 +214,17 @@ def _checked(given: Mapping[str, Any], table: tuple[Setting, ...], prefix: str, 
                 f"{file}: {prefix}{key} must be {known[key].kind}, not {value!r}", hint=f"${{EDITOR:-nano}} {file}"
             )
     return given
+
+
+def _refuse_shared_aliases(models: Mapping[str, Mapping[str, Any]], file: Path) -> None:
+    had_by: dict[str, str] = {}
+    for model_id, table in models.items():
+        for alias in table.get("aliases", ()):
+            if had_by.setdefault(alias, model_id) != model_id:
+                raise WrongUsage(
+                    f"{file}: {alias!r} is an alias of both {had_by[alias]} and {model_id}",
+                    hint=f"${{EDITOR:-nano}} {file}",
+                )
 
 
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:

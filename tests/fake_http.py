@@ -156,6 +156,8 @@ class Api:
         if task == "/score":
             return self.score(connection)
         is_chat = task == "/v1/chat/completions"
+        if is_chat and asked.get("tools"):
+            return self.call_tool(connection, asked)
         return (self.stream if asked.get("stream") else self.generate)(connection, is_chat, began)
 
     def pieces(self, began: int) -> Iterator[str]:
@@ -192,6 +194,20 @@ class Api:
         usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
         said["finish_reason"] = self.finish_reason(began)
         return send_json(connection, self.record(kind, said) | {"usage": usage})
+
+    def call_tool(self, connection: socket.socket, asked: dict[str, object]) -> bool:
+        """The first tool, with the first value that each of its parameters may have."""
+        tools = asked["tools"]
+        if not isinstance(tools, list):
+            return send_error(connection, 400, '"tools" must be an array', "invalid_request_error")
+        function = tools[0]["function"]
+        arguments = {name: about["enum"][0] for name, about in function["parameters"]["properties"].items()}
+        called = {"name": function["name"], "arguments": json.dumps(arguments)}
+        calls = [{"id": "call-fake", "type": "function", "function": called}]
+        message = {"role": "assistant", "content": None, "tool_calls": calls}
+        return send_json(
+            connection, self.record("chat.completion", {"message": message, "finish_reason": "tool_calls"})
+        )
 
     def stream(self, connection: socket.socket, is_chat: bool, began: int) -> bool:
         connection.sendall(

@@ -208,9 +208,10 @@ class MemoryModels:
         self.asleep.discard(model_id)
         self.log.append(f"ready {model_id}")
 
-    async def sleep(self, model_id: str | None) -> None:
-        self.log.append(f"sleep {model_id}")
-        self.active = None
+    async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
+        self.log.append(f"sleep {model_id}" + (f" at {level}" if level is not None else ""))
+        gone, self.active = self.active, None
+        return () if gone is None else (gone,)
 
     async def stop(self, model_id: str | None) -> None:
         self.log.append(f"stop {model_id}")
@@ -220,7 +221,9 @@ class MemoryModels:
         return {"active": self.active, "resident": [self.active] if self.active else []}
 
     async def models(self) -> list[dict[str, Any]]:
-        return [{"id": name, "status": "active" if name == self.active else "absent"} for name in self.peers]
+        return [
+            {"id": name, "aliases": [], "status": "active" if name == self.active else "absent"} for name in self.peers
+        ]
 
     async def resources(self) -> dict[str, Any]:
         memory = {"vram": {"used_bytes": 0, "total_bytes": 0}, "ram": {"used_bytes": 1, "total_bytes": 2}}

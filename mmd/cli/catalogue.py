@@ -42,19 +42,23 @@ def add(path: Path, model_id: str | None, as_json: bool) -> None:
 @parameters.as_json
 def list_models(as_json: bool) -> None:
     """Registered models, and where each is."""
+    from mmd.control.aliases import names_of
     from mmd.control.present import models_json
     from mmd.control.startup import startups
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
 
-    models = Registry().all()
+    models, settings = Registry().load(), read_settings()
+    names = names_of(models, settings)
+    for warning in names.warnings():
+        say(f"mmd: {warning}")
     residencies, active = wait_for(_residencies())
-    rows = models_json(models, residencies, active, startups(read_settings()))
+    rows = models_json(models.values(), residencies, active, startups(settings), names.aliases)
     if as_json:
         print_json(rows)
     elif rows:
         table = [
-            (row["id"], row["type"], row["quant"], gib(row["vram_bytes"]), _tokens(row["context"]), _status(row))
+            (_names(row), row["type"], row["quant"], gib(row["vram_bytes"]), _tokens(row["context"]), _status(row))
             for row in rows
         ]
         print_table(("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS"), table)
@@ -75,6 +79,7 @@ def list_models(as_json: bool) -> None:
 @parameters.as_json
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
     """Facts, fit, the exact command and its reasons."""
+    from mmd.control.aliases import names_of
     from mmd.control.controller import plan_launch, unit_texts
     from mmd.control.present import launch_json, model_json
     from mmd.machine import load_machine, read_machine
@@ -83,11 +88,12 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
 
-    model = Registry().get(model_id)
+    model, settings = Registry().get(model_id), read_settings()
+    aliases = names_of(Registry().load(), settings).aliases[model.id]
     machine = load_machine(machine_file) if machine_file else read_machine()
     if not units and not as_json:
-        _print_model(model, budget_bytes(machine))
-    launch = plan_launch(model, machine, read_settings())
+        _print_model(model, aliases, budget_bytes(machine))
+    launch = plan_launch(model, machine, settings)
     if units:
         for name, text in unit_texts(launch).items():
             click.echo(f"# {name}\n{text}")
@@ -96,7 +102,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
 
         residencies, active = wait_for(_residencies())
         here = residencies.get(model_id, Residency.ABSENT)
-        record = model_json(model, here, active, startup_of(model_id))
+        record = model_json(model, here, active, startup_of(model_id), aliases)
         print_json(record | {"files": model.files, "launch": launch_json(launch)})
     else:
         _print_launch(launch)
@@ -139,11 +145,15 @@ def _status(row: dict[str, Any]) -> str:
     return f"{row['status']}{later[row['startup']]}"
 
 
+def _names(row: dict[str, Any]) -> str:
+    return ", ".join((row["id"], *row["aliases"]))
+
+
 def _tokens(context: int) -> str:
     return str(context) if context else "-"
 
 
-def _print_model(model: Model, has_bytes: int) -> None:
+def _print_model(model: Model, aliases: tuple[str, ...], has_bytes: int) -> None:
     facts = model.facts
     click.secho(model.id, bold=True)
     for name, value in (
@@ -154,6 +164,8 @@ def _print_model(model: Model, has_bytes: int) -> None:
         ("memory", f"{gib(has_bytes)} that this machine has for models"),
     ):
         click.echo(f"  {name:<13} {value}")
+    if aliases:
+        click.echo(f"  {'also called':<13} {', '.join(aliases)}")
 
 
 def _print_launch(launch: Launch) -> None:

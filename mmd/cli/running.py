@@ -20,19 +20,25 @@ if TYPE_CHECKING:
 
 @click.command()
 @parameters.model_id
+@click.option("--now", is_flag=True, help="Do not let running answers of the gateway finish first.")
+@click.option("--ask-again", is_flag=True, help="Try again what its engine has refused before; mmd show tells.")
 @parameters.as_json
-def activate(model_id: str, as_json: bool) -> None:
+def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
     """Make a model resident; who has the GPU goes.
 
     Returns when it answers. If it fails, whoever had the GPU comes back.
     """
+    from mmd.cli.handover import activated_by_gateway
     from mmd.cli.progress import shown_while_loading
-    from mmd.control.controller import Controller
 
     async def work() -> Activation:
-        async with Controller() as controller:
-            return await shown_while_loading(model_id, controller.activate(model_id))
+        done = None if now else await shown_while_loading(model_id, activated_by_gateway(model_id))
+        return done or await _activated(model_id)
 
+    if ask_again:
+        from mmd.control.learned import Learned
+
+        Learned().forget(model_id)
     try:
         done = wait_for(work())
     except KeyboardInterrupt:
@@ -48,19 +54,33 @@ def activate(model_id: str, as_json: bool) -> None:
         say(f"{model_id} is resident" + ("" if done.why == "it is resident" else f" after {done.seconds:.1f} s"))
 
 
+async def _activated(model_id: str) -> Activation:
+    from mmd.cli.progress import shown_while_loading
+    from mmd.control.controller import Controller
+
+    async with Controller() as controller:
+        return await shown_while_loading(model_id, controller.activate(model_id))
+
+
 @click.command()
 @parameters.some_model_id
 @click.option(
     "--level", type=int, help="1 keeps the weights in RAM, 2 reads them again; by default by what RAM allows."
 )
-def sleep(model_id: str | None, level: int | None) -> None:
+@click.option("--now", is_flag=True, help="Do not let running answers of the gateway finish first.")
+def sleep(model_id: str | None, level: int | None, now: bool) -> None:
     """Take the GPU from a model, or from who has it.
 
     It sleeps in RAM, or is stopped if its engine cannot sleep: llama.cpp cannot.
     """
-    from mmd.control.controller import Controller
+    from mmd.cli.handover import put_to_sleep_by_gateway
 
     async def work() -> tuple[tuple[str, ...], dict[str, int]]:
+        done = None if now else await put_to_sleep_by_gateway(model_id, level)
+        if done is not None:
+            return done
+        from mmd.control.controller import Controller
+
         async with Controller() as controller:
             gone = await controller.sleep(model_id, level)
             return gone, {one.id: one.level for one in (await controller.status()).sleeping}

@@ -12,12 +12,14 @@ from types import TracebackType
 from typing import Self
 
 from mmd import engines
+from mmd.control.aliases import other_names
 from mmd.control.asleep import asleep_level, write_level
 from mmd.control.confirmation import confirm_in_background
 from mmd.control.demote import demote
 from mmd.control.learned import Learned
 from mmd.control.read_ahead import worthwhile
 from mmd.control.status import Status, read_status
+from mmd.control.stranded import end_where_stranded
 from mmd.control.swap import Activation, Swapper
 from mmd.errors import BadModelFile, WrongUsage
 from mmd.machine import Machine, read_machine
@@ -55,6 +57,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         context=laid_down["context"],
         ready_seconds=laid_down["ready_seconds"],
         arguments=tuple(laid_down["arguments"]),
+        aliases=other_names(model, settings),
         refused=Learned().refused(model.id),
     )
     configured = {name: place for name in ("llama-server", "vllm") if (place := settings[f"engines.{name}"])}
@@ -69,9 +72,8 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
     )
 
 
-def unit_hooks() -> Hooks:
+def unit_hooks(folder: Path = Path(__file__).parent.parent / "hooks") -> Hooks:
     """The programs beside the engine, run by the Python that runs mmd: isolated, and without site packages."""
-    folder = Path(__file__).parent.parent / "hooks"
 
     def hook(name: str) -> tuple[str, ...]:
         return (sys.executable, "-I", "-S", str(folder / f"{name}.py"))
@@ -173,6 +175,7 @@ class Controller:
             return ()
         if level is not None:
             write_level(model_id, level)
+        await end_where_stranded(self.manager, model_id, self._hooks)
         token = token_unit(model_id)
         await self.manager.run_job(token, self.manager.stop(token))
         return (model_id,)

@@ -33,19 +33,31 @@ def models_json(
     residencies: Mapping[str, Residency],
     active: str | None,
     startups: Mapping[str, Startup],
+    aliases: Mapping[str, tuple[str, ...]],
 ) -> list[dict[str, Any]]:
     return [
-        model_json(model, residencies.get(model.id, Residency.ABSENT), active, startups.get(model.id, Startup.DISABLED))
+        model_json(
+            model,
+            residencies.get(model.id, Residency.ABSENT),
+            active,
+            startups.get(model.id, Startup.DISABLED),
+            aliases.get(model.id, ()),
+        )
         for model in models
     ]
 
 
 def model_json(
-    model: Model, here: Residency, active: str | None, startup: Startup = Startup.DISABLED
+    model: Model,
+    here: Residency,
+    active: str | None,
+    startup: Startup = Startup.DISABLED,
+    aliases: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     facts = model.facts
     return {
         "id": model.id,
+        "aliases": list(aliases),
         "type": facts.type,
         "engine": engine_family(model),
         "format": facts.format,

@@ -15,6 +15,7 @@ from mmd.control.journal import last_words
 from mmd.control.phases import monotonic, read_phases
 from mmd.control.read_ahead import ReadAhead
 from mmd.control.status import how_it_ended
+from mmd.control.stranded import end_where_stranded
 from mmd.control.unit_pair import same_launch, submit
 from mmd.errors import EngineFailed, MmdError, StorageFailed, SwapSuperseded
 from mmd.plan.last_words import Refusal, refused, telling_line
@@ -73,6 +74,7 @@ class _Swap:
     submitted: float = 0.0
     previous: str | None = None  # who had the GPU, and gets it back if this fails
     why: str = ""
+    cause: str = ""  # what it failed of
     already: bool = False
     woke: bool = False
 
@@ -112,14 +114,14 @@ class Swapper:
                 raise await self._failed(swap, failure)
         except (EngineFailed, SwapSuperseded) as error:
             outcome = "failed" if isinstance(error, EngineFailed) else "superseded"
-            _keep(swap, outcome, cause=error.message, phases={"drain": drain_seconds})
+            _keep(swap, outcome, phases={"drain": drain_seconds})
             raise
         if swap.already:
             return Activation(wanted, swap.why, None, swap.seconds)
         phases = {"drain": drain_seconds} | await read_phases(
             self._manager, wanted, evicted=swap.previous, submitted=swap.submitted, woke=swap.woke
         )
-        _keep(swap, "resident", cause="", phases=phases)
+        _keep(swap, "resident", phases=phases)
         return Activation(wanted, swap.why, swap.previous, swap.seconds, phases)
 
     async def _attempt(self, swap: _Swap, *, again: bool = False) -> _Failure | None:
@@ -129,7 +131,7 @@ class Swapper:
             async with planner_lock():
                 pairs = await self._settled_pairs(wanted)
                 if again and taken_since(wanted, pairs):
-                    raise await self._superseded(wanted)
+                    raise await self._superseded(swap)
                 launch, step = await self._decide(wanted, pairs)
                 swap.why = step.why
                 if isinstance(step, Already):
@@ -138,8 +140,10 @@ class Swapper:
                 swap.submitted, swap.woke = monotonic(), step.wakes
                 if isinstance(step, Begin):
                     if step.previous is not None and not swap.evicts:
-                        raise await self._superseded(wanted)
+                        raise await self._superseded(swap)
                     swap.previous = swap.previous or step.previous
+                    if step.previous is not None:
+                        await end_where_stranded(self._manager, step.previous, self._hooks)
                     if not step.wakes:
                         meanwhile.enter_context(ReadAhead(self._plans.files_to_read_ahead(wanted)))
                 job = await submit(self._manager, launch, self._hooks, step)
@@ -157,7 +161,7 @@ class Swapper:
         # One that failed may have been ended by the release of a token that was taken away while it loaded.
         is_about_the_engine = result is JobResult.DONE or (result is JobResult.FAILED and not swap.woke)
         if result is JobResult.CANCELED or (is_about_the_engine and not _has_token(pair)):
-            raise await self._superseded(wanted)
+            raise await self._superseded(swap)
         return await self._what_happened(launch, swap.since_us)
 
     async def _started_cold(self, wanted: str) -> JobResult:
@@ -220,6 +224,7 @@ class Swapper:
         return await self._attempt(swap, again=True)
 
     async def _failed(self, swap: _Swap, failure: _Failure) -> EngineFailed:
+        swap.cause = failure.cause
         returned = await self._bring_back(swap.wanted, swap.previous)
         _log.warning("%s did not start: %s%s", swap.wanted, failure.cause, returned, extra=_fields(swap.wanted))
         return EngineFailed(
@@ -228,10 +233,11 @@ class Swapper:
             engine_lines=failure.lines[-_SHOWN_LINES:],
         )
 
-    async def _superseded(self, wanted: str) -> SwapSuperseded:
-        winner = holder(await read_pairs(self._manager), besides=wanted)
-        by = f"{winner} was asked for in between" if winner else "it was stopped in between"
-        return SwapSuperseded(f"{wanted} did not become resident: {by}", hint=f"mmd activate {wanted}")
+    async def _superseded(self, swap: _Swap) -> SwapSuperseded:
+        winner = holder(await read_pairs(self._manager), besides=swap.wanted)
+        swap.cause = f"{winner} was asked for in between" if winner else "it was stopped in between"
+        message = f"{swap.wanted} did not become resident: {swap.cause}"
+        return SwapSuperseded(message, hint=f"mmd activate {swap.wanted}")
 
     async def _bring_back(self, failed: str, previous: str | None) -> str:
         """Give the GPU back to who had it. Says how that went, as the end of a sentence."""
@@ -263,14 +269,14 @@ class Swapper:
         return _Failure(launch, tuple(lines), f"{how}: {said}" if said else how)
 
 
-def _keep(swap: _Swap, outcome: str, *, cause: str, phases: Mapping[str, float]) -> None:
+def _keep(swap: _Swap, outcome: str, *, phases: Mapping[str, float]) -> None:
     event = events.SwapEvent(
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         model=swap.wanted,
         evicted=swap.previous,
         outcome=outcome,
         why=swap.why,
-        cause=cause,
+        cause=swap.cause,
         seconds=round(swap.seconds, 4),
         phases=phases,
     )

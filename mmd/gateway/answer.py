@@ -12,6 +12,14 @@ _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding:[^\r\n]*chunked")
 _EVENT_STREAM = re.compile(rb"(?i)\r\ncontent-type:[ \t]*text/event-stream")
 
 
+class Switched(Exception):
+    """The engine has agreed to another protocol; `received` is its answer, and what came with that."""
+
+    def __init__(self, received: bytes) -> None:
+        super().__init__()
+        self.received = received
+
+
 class Answer:
     """Watches for the end of one answer after another, as they come over one connection.
 
@@ -24,9 +32,12 @@ class Answer:
         self._parser = httptools.HttpResponseParser(self)
         self.expect(has_body=True)
 
-    def expect(self, *, has_body: bool) -> None:
-        """The next bytes are the answer to a new request; one to HEAD has no body, whatever its headers say."""
+    def expect(self, *, has_body: bool, may_switch: bool = False) -> None:
+        """The next bytes are the answer to a new request; one to HEAD has no body, whatever its headers say. One to a
+        request for a WebSocket may switch to that.
+        """
         self._has_body = has_body
+        self._may_switch = may_switch
         self._interim = False
         self._head = b""
         self._heads = 0  # interim ones included
@@ -42,14 +53,19 @@ class Answer:
 
     def feed(self, data: bytes) -> bytes:
         """What can be passed on now; b"" while that is nothing. Raises ValueError where this is not the answer to one
-        request.
+        request, and Switched where no more HTTP follows, as was asked for.
         """
         if not self.begun:
             self._head += data
         self._last = data
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserUpgrade as error:
+            if not self._may_switch:
+                raise ValueError("switched to a protocol that nobody asked for") from error
+            self.begun = True
+            raise Switched(self._head) from error
+        except httptools.HttpParserError as error:
             raise ValueError(f"not an HTTP/1.1 answer: {error}") from error
         return data if self.begun else self._begin()
 

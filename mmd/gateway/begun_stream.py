@@ -6,6 +6,7 @@ import json
 
 import httptools
 
+from mmd.gateway.dialect import Dialect
 from mmd.gateway.failure import Failure
 from mmd.gateway.head import Request
 from mmd.gateway.switchboard import Place
@@ -35,7 +36,8 @@ def wants_stream(request: Request) -> bool:
 class BegunStream:
     """What the client is sent of one answer whose head it has already."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
         self._parser = httptools.HttpResponseParser(self)
         self._is_event_stream = False
         self._pieces: list[bytes] = []
@@ -69,8 +71,10 @@ class BegunStream:
         """What is to follow the engine's whole answer."""
         if self._is_event_stream:
             return _LAST_CHUNK
-        # The engine refused the request: its error has to come as an event now.
-        return _chunk(b"data: " + b"".join(self._unstreamed.splitlines()) + b"\n\n") + _LAST_CHUNK
+        # The engine refused the request, mostly: its error has to come as an event now.
+        is_named = self._parser.get_status_code() >= 400 and self._dialect is not Dialect.OPENAI
+        name = b"event: error\n" if is_named else b""
+        return _chunk(b"%bdata: %b\n\n" % (name, b"".join(self._unstreamed.splitlines()))) + _LAST_CHUNK
 
     # What httptools calls.
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from mmd.errors import EngineFailed, MmdError
 from mmd.gateway.begun_stream import BegunStream, wants_stream
+from mmd.gateway.dialect import Dialect
 from mmd.gateway.engine import EngineConnection, Pool
 from mmd.gateway.entrance import Entrance
 from mmd.gateway.failure import INTERNAL, Failure
@@ -18,9 +19,10 @@ from mmd.gateway.head import Request
 from mmd.gateway.http10 import Unchunked
 from mmd.gateway.limits import Limits
 from mmd.gateway.meter import Cut, Meter
-from mmd.gateway.model_name import named_model
+from mmd.gateway.model_name import model_in_query, named_model
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
+from mmd.gateway.tunnel import Tunnel
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,10 @@ class Client(Protocol):
 
     def finished(self, *, keep_alive: bool) -> None:
         """The answer has been written; the next request may follow."""
+        ...
+
+    def join(self, engine: asyncio.Transport) -> Tunnel:
+        """Have the client and the engine speak WebSocket with each other."""
         ...
 
     def cut(self, *, reset: bool) -> None:
@@ -72,6 +78,7 @@ class Exchange:
         self._taken_back = 0
         self._task: asyncio.Task[None] | None = None
         self._connection: EngineConnection | None = None
+        self._tunnel: Tunnel | None = None
         self._unchunked = Unchunked() if request.head.is_http10 else None
         self._begun: BegunStream | None = None  # the client has been sent the head of a stream
         self._rewriter: Unchunked | BegunStream | None = self._unchunked
@@ -81,8 +88,7 @@ class Exchange:
         """Without a task where the model is resident and a connection is idle: then nothing has to be waited for."""
         request = self._request
         try:
-            name = named_model(request.head.value(b"content-type"), request.body)
-            self._model_id = self._models.find(name, self._client.entrance)
+            self._model_id = self._models.find(_named_model(request), self._client.entrance)
         except MmdError as error:
             self._refuse(Failure.of(error))
             return
@@ -96,7 +102,9 @@ class Exchange:
 
     def cancel(self) -> None:
         """The client has gone: leave the line, or let the engine know."""
-        self._meter.cut(self._model_id, self._request.head.path, Cut.CLIENT)
+        if self._tunnel is None:
+            self._meter.cut(self._model_id, self._request.head.path, Cut.CLIENT)
+        self._asked.discard(self)
         if self._task is not None:
             self._task.cancel()
         if self._connection is not None:
@@ -108,8 +116,13 @@ class Exchange:
         """To be called when models fall asleep: a request that its engine would leave unanswered is put back in line,
         and the engine drops it. Returns whether it was. An answer that has begun is left to finish.
         """
+        if not self._models.is_asleep(self._model_id):
+            return False
+        if self._tunnel is not None:
+            self._tunnel.cut()  # its engine says nothing any more, and would not before it is woken
+            return False
         connection = self._connection
-        if connection is None or connection.answer.begun or not self._models.is_asleep(self._model_id):
+        if connection is None or connection.answer.begun:
             return False
         self._let_go()
         connection.abandon()
@@ -178,7 +191,7 @@ class Exchange:
         self._next_comment = asyncio.get_running_loop().call_later(delay, self._comment)
         try:
             with self._meter.waiting(self._model_id):
-                address = await self._switchboard.wait(self._model_id, anew=anew)
+                address = await self._switchboard.wait(self._model_id, body_bytes=len(self._request.body), anew=anew)
         finally:
             self._next_comment.cancel()
         self._admitted = True
@@ -189,7 +202,7 @@ class Exchange:
         if self._begun is None:
             if not wants_stream(self._request):
                 return
-            self._rewriter = self._begun = BegunStream()
+            self._rewriter = self._begun = BegunStream(Dialect.of(self._request.head.path))
             self._client.write(self._begun.begin())
         self._client.write(self._begun.comment(self._model_id, self._switchboard.place(self._model_id)))
         self._next_comment = asyncio.get_running_loop().call_later(self._limits.comment_seconds, self._comment)
@@ -197,7 +210,8 @@ class Exchange:
     def _ask(self, connection: EngineConnection) -> None:
         self._connection = connection
         self._asked.add(self)
-        connection.ask(self, self._request.for_engine(), has_body=self._request.head.method != b"HEAD")
+        head = self._request.head
+        connection.ask(self, self._request.for_engine(), has_body=head.method != b"HEAD", may_switch=head.is_websocket)
         if self._client.writing_paused:
             connection.pause()
 
@@ -213,6 +227,13 @@ class Exchange:
         if self._begun is not None:
             self._client.write(self._begun.end())
         self._client.finished(keep_alive=keep_alive and self._request.head.keep_alive and self._unchunked is None)
+
+    def switched(self, engine: asyncio.Transport, received: bytes) -> None:
+        """It stays in flight until the client's connection ends."""
+        self._connection = None
+        self._meter.ended(self._model_id, self._request.head.path, 101)
+        self._client.write(received)
+        self._tunnel = self._client.join(engine)
 
     def lost(self, connection: EngineConnection) -> None:
         self._let_go()
@@ -249,7 +270,8 @@ class Exchange:
         self._client.cut(reset=ends_with_connection and event is None)
 
     def _death(self, when: str) -> Failure:
-        return Failure(502, f"{self._model_id} ended {when}", self._hint(), "engine_died", "server_error")
+        failure = Failure(502, f"{self._model_id} ended {when}", self._hint(), "engine_died", "server_error")
+        return failure.said_on(self._request.head.path)
 
     def _contested(self) -> Failure:
         message = f"{self._model_id} was swapped away {_MOST_TAKEN_BACK + 1} times before it answered"
@@ -260,10 +282,11 @@ class Exchange:
         return f"see why: mmd logs {self._model_id}"
 
     def _refuse(self, failure: Failure) -> None:
-        self._meter.refused(self._model_id, self._request.head.path, failure.status)
+        self._meter.ended(self._model_id, self._request.head.path, failure.status)
         self._task = None
         self._leave()
         keep_alive = self._request.head.keep_alive and self._unchunked is None
+        failure = failure.said_on(self._request.head.path)
         if self._begun is not None:
             self._client.write(self._begun.failure(failure))
         else:
@@ -283,3 +306,9 @@ class Exchange:
         if self._admitted:
             self._admitted = False
             self._switchboard.leave(self._model_id)
+
+
+def _named_model(request: Request) -> str | None:
+    if request.body:
+        return named_model(request.head.value(b"content-type"), request.body)
+    return model_in_query(request.head.target)

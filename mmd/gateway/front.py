@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import socket
 import struct
+import termios
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mmd.gateway.cross_origin import preflight_answer, with_leave_to_read
@@ -17,11 +20,13 @@ from mmd.gateway.guard import Door
 from mmd.gateway.head import Request
 from mmd.gateway.intake import Intake
 from mmd.gateway.peer import is_stranger
+from mmd.gateway.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from mmd.gateway.gateway import Gateway
 
 _log = logging.getLogger(__name__)
+_INT = struct.Struct("i")
 _CLOSE_WITH_RESET = struct.pack("ii", 1, 0)
 
 
@@ -54,12 +59,20 @@ class Front(asyncio.Protocol):
         self._refuse(Failure(408, f"the request's {part} did not come in time", hint, "request_timeout"))
 
     def turn_away(self, failure: Failure) -> None:
-        """Before any request."""
-        self._refuse(failure)
+        """Before any request, and at once: where there are too many, none is waited for."""
+        self._transport.write(failure.response(close=True))
+        self.close()
 
     def close(self) -> None:
         self._ended = True
         self._transport.close()
+
+    def close_if_idle(self) -> None:
+        """Unless a request is being served, or one has come that was not looked at yet."""
+        if self._ended or not self.is_idle or self._intake.ready or self._ahead:
+            return
+        if not _unread_bytes(self._transport):
+            self.close()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -109,10 +122,24 @@ class Front(asyncio.Protocol):
 
     def finished(self, *, keep_alive: bool) -> None:
         self._exchange = None
-        if not keep_alive or (self._gateway.is_draining and self.is_idle):
+        if not keep_alive:
             self.close()
-        elif not self._advancing:
+            return
+        if self._gateway.is_draining:
+            self.close_if_idle()
+        if not self._advancing:
             self._advance()
+
+    def join(self, engine: asyncio.Transport) -> Tunnel:
+        from_client, self._ahead = self._intake.after_upgrade + bytes(self._ahead), bytearray()
+        tunnel = Tunnel(
+            self._transport,
+            engine,
+            linger_seconds=self._gateway.limits.linger_seconds,
+            ended=partial(self.connection_lost, None),
+        )
+        tunnel.begin(from_client)
+        return tunnel
 
     def cut(self, *, reset: bool) -> None:
         self._exchange = None
@@ -191,3 +218,9 @@ class Front(asyncio.Protocol):
 
 def _door(entrance: Entrance, transport: asyncio.Transport) -> Door:
     return Door(entrance, "" if entrance is Entrance.LOCAL else str(transport.get_extra_info("sockname")[0]))
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """What has arrived and waits in the kernel."""
+    answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(_INT.size))
+    return int(_INT.unpack(answer)[0])

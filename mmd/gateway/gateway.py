@@ -21,7 +21,6 @@ from mmd.gateway.models import Models
 from mmd.gateway.observer import Observer
 from mmd.gateway.stalls import Stalls
 from mmd.gateway.switchboard import Switchboard
-from mmd.plan.queue import Bounds
 
 _log = logging.getLogger(__name__)
 
@@ -38,12 +37,7 @@ class Gateway:
         self.is_draining = False
         self.feed = Feed()
         self._models = models
-        self._switchboard = Switchboard(
-            models,
-            bounds=Bounds(self.limits.max_wait_seconds, self.limits.min_residency_seconds),
-            drain_seconds=self.limits.drain_seconds,
-            most_waiting=self.limits.most_waiting,
-        )
+        self._switchboard = Switchboard(models, self.limits)
         self._queue_will_be_told = False
         self._switchboard.follow(self._tell_queue_soon)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
@@ -73,7 +67,7 @@ class Gateway:
     def opened(self, front: Front) -> None:
         self._fronts[front] = None
         if self.is_draining:  # accepted in the same moment; systemd keeps those that come later
-            front.close()
+            self._close_after_grace(front)
         elif len(self._fronts) > self.limits.connections and front.entrance is not Entrance.LOCAL:
             self._make_room_for(front)
 
@@ -85,8 +79,8 @@ class Gateway:
         """Lets what has begun finish, takes nothing new, and drops what is left in the end."""
         self.is_draining = True
         self.feed.close()
-        for front in [front for front in self._fronts if front.is_idle]:
-            front.close()
+        for front in self._fronts:
+            self._close_after_grace(front)
         try:
             async with asyncio.timeout(bound_seconds):
                 await self._until(lambda: not self._fronts)
@@ -105,6 +99,7 @@ class Gateway:
     def _make_room_for(self, newcomer: Front) -> None:
         """Somebody who asks for nothing goes; where all of them are busy, it is the newcomer."""
         idle = next((front for front in self._fronts if front.is_idle and front is not newcomer), None)
+        del self._fronts[idle or newcomer]  # not when its connection is lost: others may come in between
         if idle is not None:
             idle.close()
         else:
@@ -119,6 +114,10 @@ class Gateway:
     def _tell_queue(self) -> None:
         self._queue_will_be_told = False
         self.feed.publish(Kind.QUEUE, self._switchboard.queue())
+
+    def _close_after_grace(self, front: Front) -> None:
+        """Who has just connected is about to send a request, and would lose it."""
+        asyncio.get_running_loop().call_later(self.limits.grace_seconds, front.close_if_idle)
 
     def _retract(self) -> None:
         """Takes back what was sent to an engine that has fallen asleep, for whatever reason, before it answered.

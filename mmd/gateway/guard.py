@@ -21,6 +21,9 @@ _PLAIN_V1_PATH = re.compile(rb"/v1(?:/(?!\.{1,2}(?:/|$))[\w.~!$&'()*+,;=:@-]+)+/
 _OPEN_PATH = b"/health"  # for those who watch over the gateway, and need not know a key for it
 _READING = (b"GET", b"HEAD", b"OPTIONS")
 
+# Of vLLM, and all that there is below /v1 of either engine that changes what it serves.
+_CHANGES_THE_ENGINE = re.compile(rb"/v1/(?:un)?load_lora_adapter/?")
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -97,7 +100,8 @@ def _bad_framing(head: Head) -> Failure | None:
         return malformed(f"HTTP/{head.version} is not spoken here")
     if head.method == b"CONNECT":
         return Failure(405, "this is not a proxy", "mmd install   # prints the address to use", "method_not_allowed")
-    if b"transfer-encoding" in head.here and head.value(b"transfer-encoding").lower() != b"chunked":
+    encodings = head.here.get(b"transfer-encoding")
+    if encodings is not None and (len(encodings) > 1 or encodings[0].lower() != b"chunked"):
         return malformed("no Transfer-Encoding but chunked is understood")
     if (expect := head.value(b"expect")) and expect.lower() != b"100-continue":
         return Failure(417, "no expectation but 100-continue is understood", "leave out Expect", "expectation_failed")
@@ -108,8 +112,11 @@ def _bad_target(head: Head) -> Failure | None:
     if not head.target.startswith(b"/"):
         return malformed("the request target must be a path")
     path = head.path
-    if path.startswith(b"/v1/") and not _PLAIN_V1_PATH.fullmatch(path):
-        return malformed("a path below /v1 must be written plainly, without escapes and dot segments")
+    if head.is_for_an_engine:
+        if not _PLAIN_V1_PATH.fullmatch(path):
+            return malformed("a path below /v1 must be written plainly, without escapes and dot segments")
+        if _CHANGES_THE_ENGINE.fullmatch(path):
+            return _forbidden(f"{_shown(path)} changes what an engine serves", "mmd list   # what can be asked")
     return None
 
 
@@ -156,7 +163,7 @@ def _shown(value: bytes) -> str:
     return value[:100].decode("latin-1")
 
 
-def _forbidden(message: str, hint: str) -> Failure:
+def _forbidden(message: str, hint: str = "mmd install   # prints the address to use") -> Failure:
     return Failure(403, message, hint, "forbidden", "permission_error")
 
 

@@ -37,7 +37,10 @@ _CHECKED = frozenset(
 )
 _USUAL_CONNECTION = frozenset({b"keep-alive", b"close"})
 
-_WEBSOCKET = b"/ws"
+_WEBSOCKET = b"/ws"  # the gateway's own
+
+# Both engines have these beside their /v1, where only what is below it can be reached.
+_ELSEWHERE_AT_ENGINES = {b"/v1/tokenize": b"/tokenize", b"/v1/detokenize": b"/detokenize"}
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -110,7 +113,7 @@ class Head:
             and not self.is_http10
             and b"content-length" not in here
             and b"transfer-encoding" not in here
-            and self.path == _WEBSOCKET
+            and (self.is_for_an_engine or self.path == _WEBSOCKET)
         )
 
     @property
@@ -128,6 +131,8 @@ class Request:
     body: bytes
 
     def for_engine(self) -> bytes:
+        if self.head.is_websocket:
+            return self._written([*self.head.passed_on, b"Connection: Upgrade", b"Upgrade: websocket"])
         return self._written(self.head.passed_on)
 
     def for_management(self) -> bytes:
@@ -138,7 +143,7 @@ class Request:
 
     def _written(self, lines: list[bytes]) -> bytes:
         head = self.head
-        first = b"%b %b HTTP/1.1" % (head.method, head.target)
+        first = b"%b %b HTTP/1.1" % (head.method, _ELSEWHERE_AT_ENGINES.get(head.target, head.target))
         if self.body or head.method not in (b"GET", b"HEAD"):
             lines = [*lines, b"Content-Length: %d" % len(self.body)]
         return b"\r\n".join((first, *lines, b"", self.body))

@@ -10,6 +10,8 @@ from mmd.gateway.failure import Failure
 from mmd.gateway.guard import Door, Guard, body_too_large, head_too_large, malformed
 from mmd.gateway.head import Head, RawHeaders, Request
 
+_MOST_FRAMING = 16  # bytes of it for a byte of the body; chunks of one byte have five
+
 
 class Intake:
     """Parses one connection. A Failure in `ready` is the last thing in it: what comes after is not looked at."""
@@ -34,6 +36,7 @@ class Intake:
         self._head: Head | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._body_fed_bytes = 0  # chunk headers included; of the calls after the one that completed the head
 
     @property
     def mid_message(self) -> bool:
@@ -45,6 +48,7 @@ class Intake:
         return self._head is None
 
     def feed(self, data: bytes) -> None:
+        head_before = self._head if self._begun else None
         while data and not self._ended:
             self._fed_bytes = len(data)
             try:
@@ -65,6 +69,15 @@ class Intake:
             self._head_fed_bytes += len(data)
             if self._head_fed_bytes > self._limits.head_bytes:
                 self._refuse(head_too_large(self._limits))
+        elif head_before is not None and self._head is head_before and self._begun:
+            self._count_framing(len(data))
+
+    def _count_framing(self, fed_bytes: int) -> None:
+        """Chunks of one byte are allowed, endless extensions and trailers are not: nobody else counts those."""
+        self._body_fed_bytes += fed_bytes
+        most_bytes = self._limits.head_bytes + _MOST_FRAMING * self._body_bytes
+        if self._body_fed_bytes - self._body_bytes > most_bytes:
+            self._refuse(malformed("the body is mostly chunk headers and trailers"))
 
     def _end_as_websocket(self, head: Head, rest: bytes) -> None:
         head.keep_alive = False  # whatever comes of it, what follows is no HTTP
@@ -82,7 +95,7 @@ class Intake:
         if not self._ended:
             self._ended = True
             self.owes_continue = False
-            self.ready.append(failure)
+            self.ready.append(failure if self._head is None else failure.said_on(self._head.path))
 
     # What httptools calls.
 

@@ -93,8 +93,8 @@ class Meter:
         self.first_byte_seconds[(model_id,)].observe(first_byte - received)
         self.answer_seconds[(model_id,)].observe(monotonic() - received)
 
-    def refused(self, model_id: str, path: bytes, status: int) -> None:
-        """The gateway has answered itself; `model_id` is "" where none was found."""
+    def ended(self, model_id: str, path: bytes, status: int) -> None:
+        """The gateway has answered itself, or a WebSocket begins; `model_id` is "" where none was found."""
         self.requests[model_id, _PATHS.get(path, "other"), f"{status // 100}xx"] += 1
 
     def cut(self, model_id: str, path: bytes, why: Cut) -> None:

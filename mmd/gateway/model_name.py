@@ -33,6 +33,16 @@ def named_model(content_type: bytes, body: bytes) -> str | None:
     return model_in_json(body)
 
 
+def model_in_query(target: bytes) -> str | None:
+    """As `?model=NAME` says: requests that have no body can name a model, too."""
+    query = target.partition(b"?")[2]
+    if b"model=" not in query:
+        return None
+    from urllib.parse import parse_qs
+
+    return parse_qs(query.decode("latin-1")).get("model", [None])[-1]
+
+
 def model_in_json(body: bytes) -> str | None:
     ends = _few_key_ends(body)
     if ends is None:

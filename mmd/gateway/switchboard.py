@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any
 
 from mmd.errors import EngineFailed, MmdError, TryLater
+from mmd.gateway.limits import Limits
 from mmd.gateway.models import Models
 from mmd.plan import queue as plan
 from mmd.plan.queue import Bounds, CoolDown, Hold, LetIn, Swap
@@ -47,13 +48,13 @@ class Place:
 
 
 class Switchboard:
-    def __init__(self, models: Models, *, bounds: Bounds, drain_seconds: float, most_waiting: int) -> None:
+    def __init__(self, models: Models, limits: Limits) -> None:
         self._models = models
-        self._bounds = bounds
-        self._drain_seconds = drain_seconds
-        self._most_waiting = most_waiting
+        self._limits = limits
+        self._bounds = Bounds(limits.max_wait_seconds, limits.min_residency_seconds)
         self._lines: dict[str, _Line] = {}  # none of them is empty
         self._waiting = 0
+        self._waiting_bytes = 0
         self._in_flight: dict[str, int] = {}
         self._idle_since: dict[str, float] = {}
         self._resident: str | None = None  # who was let in last
@@ -76,21 +77,22 @@ class Switchboard:
             self._enter(model_id)
         return address
 
-    async def wait(self, model_id: str, *, anew: bool = False, by_hand: bool = False) -> str:
-        """As `admit`, after as long as it takes.
+    async def wait(self, model_id: str, *, body_bytes: int = 0, anew: bool = False, by_hand: bool = False) -> str:
+        """As `admit`, after as long as it takes. `body_bytes` are kept for it meanwhile.
 
         Raises what the model's activation raises, and TryLater where too many wait, or where the model has failed to
         load a moment ago. `by_hand` it is tried again all the same, goes before the others, and waits for answers only.
         """
         if not by_hand:
             self._refuse_if_failed(model_id)
-        self._refuse_if_full(model_id)
+        self._refuse_if_full(model_id, body_bytes)
         line = self._lines.setdefault(model_id, _Line(model_id))
         waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         line.came[waiter] = monotonic()
         line.by_hand += by_hand
         line.anew |= anew
         self._waiting += 1
+        self._waiting_bytes += body_bytes
         self._tell()
         if self._runner is None:
             self._runner = asyncio.create_task(self._serve())
@@ -102,6 +104,7 @@ class Switchboard:
             raise
         finally:
             self._waiting -= 1
+            self._waiting_bytes -= body_bytes
             line.by_hand -= by_hand
             line.came.pop(waiter, None)
             if not line.came and self._lines.get(model_id) is line:
@@ -121,6 +124,14 @@ class Switchboard:
         """Takes its turn like a request, so that a swap asked for by hand cuts no answer short either."""
         await self.wait(model_id, by_hand=True)
         self.leave(model_id)
+
+    async def settled(self, model_id: str | None) -> None:
+        """Returns when no answer of the model is under way, of any where none is named; after `drain_seconds` at the
+        latest.
+        """
+        deadline = monotonic() + self._limits.drain_seconds
+        while (self._in_flight if model_id is None else model_id in self._in_flight) and monotonic() < deadline:
+            await self._change(deadline)
 
     def close(self) -> None:
         """Turns away who still waits: an activation that has begun goes on without us."""
@@ -200,8 +211,9 @@ class Switchboard:
             hint = f"mmd activate {model_id}   # try it now"
             raise TryLater(message, hint=hint, retry_after_seconds=plan.retry_after_seconds(left))
 
-    def _refuse_if_full(self, model_id: str) -> None:
-        if self._waiting < self._most_waiting:
+    def _refuse_if_full(self, model_id: str, body_bytes: int) -> None:
+        has_room = not self._waiting or self._waiting_bytes + body_bytes <= self._limits.waiting_bytes
+        if has_room and self._waiting < self._limits.most_waiting:
             return
         expected = self._expected_seconds(self._planned(), model_id)
         message = f"{self._waiting} requests wait already, and no more may"
@@ -279,7 +291,7 @@ class Switchboard:
 
     async def _drained(self, line: _Line) -> bool:
         """Lets answers of other models finish. Whether it is this model's turn then: those who wait may have left."""
-        deadline = monotonic() + self._drain_seconds
+        deadline = monotonic() + self._limits.drain_seconds
         while others := [model_id for model_id in self._in_flight if model_id != line.model_id]:
             if monotonic() >= deadline:
                 _log.warning("swapping to %s although answers of %s still run", line.model_id, ", ".join(others))

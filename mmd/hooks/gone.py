@@ -1,9 +1,9 @@
 """ExecStopPost= of the token of an engine that cannot sleep: returns only when the GPU is free of it.
 
-    gone.py UNIT SOCKET
+    gone.py UNIT SOCKET [end]
 
 systemd has stopped the engine before; the driver may take a moment longer to take the memory back. A machine without
-a GPU does without this hook.
+a GPU does without this hook. With `end` it is mmd that runs it, and the engine is ended first.
 """
 
 import sys
@@ -19,6 +19,8 @@ def main() -> int:
     began = monotonic()
     engine = Engine(unit=sys.argv[1], path=sys.argv[2])
     engine.state()  # and with it, which processes were its
+    if sys.argv[3:] == ["end"]:
+        engine.end()
     vram = read_vram()
     seconds = engine.wait_until_gone(vram) if vram else 0.0
     phases = record.json_line(

@@ -62,5 +62,12 @@ def asleep_level(folder: str) -> int | None:
     return int(rest.partition(",")[0]) if known else None
 
 
+def freed_bytes(folder: str) -> int:
+    """The VRAM that it gave back when it fell asleep; 0 where that is not known."""
+    _, _, rest = read(f"{folder}/asleep").partition('"freed_bytes": ')
+    digits = rest.rstrip("}")
+    return int(digits) if digits.isdecimal() else 0
+
+
 def write_asleep(folder: str, level: int, since: int, freed_bytes: int | None) -> None:
     write(f"{folder}/asleep", json_line(level=level, since=since, freed_bytes=freed_bytes))

@@ -3,7 +3,8 @@
     wake.py UNIT SOCKET KIND SECONDS gpu|cpu
 
 KIND is of the canary, SECONDS are for reading the weights again. An engine that does not run has nothing to be woken:
-its own start follows. One that cannot be woken, or that talks otherwise than before, is ended and started cold.
+its own start follows. One that cannot be woken, has no room on the GPU any more, or talks otherwise than before is
+ended and started cold.
 """
 
 import sys
@@ -34,7 +35,7 @@ def main() -> int:
     # The record goes with the process. Without one it takes systemctl, and 5 ms, to know whether it runs.
     if level is None and engine.state() != "active":
         return 0
-    why_not = _wake(engine, level or 1, float(seconds))
+    why_not = (device == "gpu" and _lacks_room(folder)) or _wake(engine, level or 1, float(seconds))
     wake_seconds = monotonic() - began
     why_not = why_not or _check(engine, folder, kind)
     canary_seconds = monotonic() - began - wake_seconds
@@ -55,6 +56,20 @@ def main() -> int:
     )
     record.write(f"{folder}~wake", phases)
     return 0
+
+
+def _lacks_room(folder: str) -> str:
+    """ "" or why it would run out of memory and die: somebody else, a game, has what it left. A cold start is planned
+    for what there is.
+    """
+    needs_bytes = record.freed_bytes(folder)
+    if not needs_bytes:
+        return ""
+    from vram import read_vram  # ctypes: 3 ms
+
+    vram = read_vram()
+    free_bytes = vram.free_bytes() if vram else needs_bytes
+    return "" if free_bytes >= needs_bytes else f"it needs {needs_bytes} bytes of VRAM, and {free_bytes} are free"
 
 
 def _wake(engine: Engine, level: int, reload_seconds: float) -> str:

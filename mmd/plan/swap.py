@@ -66,7 +66,7 @@ def decide(wanted: str, pairs: Mapping[str, Pair], *, same_launch: bool) -> Step
         # One that is just falling asleep is woken as soon as it sleeps: its engine's own job would be done at once.
         wakes=has_engine and (here is Residency.ASLEEP or (here is Residency.STOPPING and pair.engine_stays)),
         why={
-            Residency.ASLEEP: "asleep in RAM",
+            Residency.ASLEEP: "asleep in RAM" if has_engine else "asleep with another command line",
             Residency.FAILED: "failed before, to be tried again",
             Residency.STOPPING: "on its way out, to be started again",
             Residency.RESIDENT: "resident with another command line",

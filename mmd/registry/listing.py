@@ -19,6 +19,11 @@ from mmd.registry.record import Facts, Format, Model, ModelType
 _FACT_FIELDS = tuple(Facts.__dataclass_fields__)
 _MODEL_FIELDS = tuple(Model.__dataclass_fields__)
 _fact_values = attrgetter(*_FACT_FIELDS)
+_FORMAT, _TYPE, _MARKS = (_FACT_FIELDS.index(name) for name in ("format", "type", "template_marks"))
+_model_values = attrgetter(*_MODEL_FIELDS)
+# By dict: to call an enum with a value takes five times as long.
+_FORMATS = {str(one): one for one in Format}
+_TYPES = {str(one): one for one in ModelType}
 
 
 def stamp(status: os.stat_result) -> list[Any]:
@@ -40,7 +45,7 @@ def read(wanted: list[Any]) -> dict[str, Model] | None:
         content = json.loads((paths.cache_dir() / "models.json").read_bytes())
         if content["stamp"] != wanted:
             return None
-        return {row[0]: _model(*row) for row in content["models"]}
+        return {row[0]: _model(row) for row in content["models"]}
     except (OSError, ValueError, TypeError, KeyError, LookupError):
         return None  # absent or damaged: it will be rewritten from models.toml
 
@@ -54,38 +59,17 @@ def write(made_from: list[Any], models: Mapping[str, Model]) -> None:
 
 
 def _row(model: Model) -> list[Any]:
-    return [
-        model.id,
-        model.path,
-        model.files,
-        model.projector,
-        model.source,
-        model.added,
-        _fact_values(model.facts),
-    ]
+    """The fields of a model in their order; its facts likewise, in place of the last."""
+    return [*_model_values(model)[:-1], _fact_values(model.facts)]
 
 
-def _model(
-    model_id: str,
-    path: str,
-    files: list[str],
-    projector: str | None,
-    source: str,
-    added: str,
-    facts: list[Any],
-) -> Model:
-    values = dict(zip(Facts.__dataclass_fields__, facts, strict=True))
-    values |= {
-        "format": Format(values["format"]),
-        "type": ModelType(values["type"]),
-        "template_marks": tuple(values["template_marks"]),
-    }
-    return Model(
-        id=model_id,
-        path=path,
-        files=tuple(files),
-        projector=projector,
-        source=source,
-        added=added,
-        facts=Facts(**values),
-    )
+def _model(row: list[Any]) -> Model:
+    model_id, path, files, projector, source, added, facts = row
+    return Model(model_id, path, tuple(files), projector, source, added, _facts(facts))
+
+
+def _facts(values: list[Any]) -> Facts:
+    values[_FORMAT] = _FORMATS[values[_FORMAT]]
+    values[_TYPE] = _TYPES[values[_TYPE]]
+    values[_MARKS] = tuple(values[_MARKS])
+    return Facts(*values)

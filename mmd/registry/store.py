@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
+from typing import BinaryIO
 
 from mmd import paths
 from mmd.errors import NoSuchModel, RegistryDamaged, StorageFailed, WrongUsage
@@ -20,6 +21,8 @@ from mmd.registry.record import Model
 _LOCK_SECONDS = 10.0
 _LOCK_POLL_SECONDS = 0.02
 
+_Version = tuple[int, int, int]  # of a file that is only ever replaced whole
+
 
 class Registry:
     """Reads without a lock (the file is only ever replaced whole), writes under one."""
@@ -27,22 +30,32 @@ class Registry:
     def __init__(self, file: Path | None = None, *, lock_seconds: float = _LOCK_SECONDS) -> None:
         self.file = file or paths.registry_file()
         self._lock_seconds = lock_seconds
+        self._loaded: Mapping[str, Model] = {}
+        self._loaded_from: _Version | None = None
 
-    def load(self) -> dict[str, Model]:
-        """Every model by its id; raises RegistryDamaged, after which nothing of ours writes the file."""
+    def load(self) -> Mapping[str, Model]:
+        """Every model by its id, read again only where the file has changed since: else it costs one stat().
+
+        Raises RegistryDamaged, after which nothing of ours writes the file.
+        """
         try:
-            with self.file.open("rb") as file:
-                stamp = listing.stamp(os.fstat(file.fileno()))
-                models = listing.read(stamp)
-                if models is not None:
-                    return models
-                content = file.read()
+            if _version(self.file.stat()) != self._loaded_from:
+                with self.file.open("rb") as file:
+                    status = os.fstat(file.fileno())
+                    self._loaded = self._read(file, status)
+                    self._loaded_from = _version(status)
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise self._storage_failed("read", error) from error
-        models = self._parse(content)
-        listing.write(stamp, models)
+        return self._loaded
+
+    def _read(self, file: BinaryIO, status: os.stat_result) -> Mapping[str, Model]:
+        stamp = listing.stamp(status)
+        models = listing.read(stamp)
+        if models is None:
+            models = self._parse(file.read())
+            listing.write(stamp, models)
         return models
 
     def all(self) -> tuple[Model, ...]:
@@ -65,7 +78,7 @@ class Registry:
         _refuse_unwritable(path)
         found = examine(path)  # before the lock: it may take a while on a slow disk
         with self._locked():
-            models = self.load()
+            models = dict(self.load())
             known = next((model for model in models.values() if model.path == found.path), None)
             if known is not None:
                 _refuse_second_id(known, id)
@@ -88,7 +101,7 @@ class Registry:
     def remove(self, model_id: str) -> Model:
         """Forget a model; its files stay where they are."""
         with self._locked():
-            models = self.load()
+            models = dict(self.load())
             if model_id not in models:
                 raise _no_such_model(model_id, models)
             removed = models.pop(model_id)
@@ -160,6 +173,10 @@ class Registry:
             f"{self.file} cannot be {done}: {error.strerror}",
             hint=f"ls -ld {folder}; df -h {folder}   # look at the folder and the space left",
         )
+
+
+def _version(status: os.stat_result) -> _Version:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def missing_files(model: Model) -> tuple[str, ...]:

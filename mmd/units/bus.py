@@ -142,6 +142,16 @@ class Manager:
         """The properties that only services have: `Result`, `ExecMainStatus`, `MainPID`, `Environment`, …"""
         return await self._properties(name, "org.freedesktop.systemd1.Service")
 
+    async def commands(self, name: str, directive: str) -> tuple[tuple[str, ...], ...]:
+        """The command lines of a service, of `ExecStopPost` for instance; a tenth of what `service` costs.
+
+        Raises NoSuchUnit.
+        """
+        body = ["org.freedesktop.systemd1.Service", directive]
+        (rows,) = await self._read(_PROPERTIES, "Get", "ss", body, object_path(name))
+        # systemd has `$` doubled in what it takes and in what it tells
+        return tuple(tuple(word.replace("$$", "$") for word in row[1]) for row in rows.value)
+
     # -- what changes
 
     async def start_transient(self, unit: UnitSpec, *beside: UnitSpec) -> None:

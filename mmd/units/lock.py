@@ -13,7 +13,9 @@ from pathlib import Path
 from mmd.errors import MmdError, StorageFailed
 from mmd.paths import runtime_dir
 
-_PLANNER_SECONDS = 120.0
+# Above what the longest of them may take, to demote a sleeper: 60 s to wake it from RAM, 20 for its canary, 20 to end
+# it where that fails, and 90 until systemd gives up the hook that puts it to sleep again.
+_PLANNER_SECONDS = 200.0
 _BOOT_SECONDS = 3600.0  # a boot loads several models, and a second one has nothing to do but wait
 _PLANNER_TRY_SECONDS = 0.002
 _BOOT_TRY_SECONDS = 0.1
@@ -23,8 +25,8 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def planner_lock() -> AsyncIterator[None]:
-    """Whoever reads the units to decide, and submits, does both under it: for milliseconds, or for as long as an engine
-    takes to stop whose units have to be made anew.
+    """Whoever reads the units to decide, and submits, does both under it: for milliseconds, for as long as an engine
+    takes to stop whose units have to be made anew, or while a sleeper is woken to sleep more deeply.
 
     Raises StorageFailed where the runtime folder cannot be made, MmdError where another holds on to the lock.
     """

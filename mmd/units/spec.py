@@ -137,6 +137,16 @@ def fingerprint(launch: Launch, hooks: Hooks) -> str:
     return hashlib.sha256(repr(made).encode()).hexdigest()[:16]
 
 
+def missing_programs(commands: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Which of the hooks' files these commands need, a Python and its script, are not on disk any more."""
+    files = (word for command in commands for word in (command[0], *_scripts(command)))
+    return tuple(file for file in files if not Path(file).exists())
+
+
+def _scripts(command: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word in command[:4] if word.endswith(".py"))
+
+
 def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     environment = (*launch.environment, (FINGERPRINT, mark))
     return (

@@ -80,7 +80,7 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
 async def remove(manager: Manager) -> tuple[Path, ...]:
     """Undo `install`. Models go on running, and stay registered."""
     gone = tuple(file for name in UNITS if (file := _file(name)).exists())
-    await _take_out(manager, {file.name for file in gone})
+    await _take_out(manager, set(UNITS))
     return gone
 
 
@@ -114,7 +114,8 @@ async def _take_out(manager: Manager, names: set[str]) -> None:
     if not there:
         return
     await _stop(manager, [name for name in _STOPPED if name in there])
-    await manager.disable([name for name in there if name in _ENABLED])
+    # The links too of one whose file somebody has removed by hand.
+    await manager.disable([name for name in _ENABLED if name in names])
     for name in there:
         _file(name).unlink()
     await manager.reload()

@@ -10,13 +10,13 @@ import pytest
 from mmd.control.events import SwapEvent, events_file, expected_seconds, keep, recent
 
 
-def event(model: str = "a", outcome: str = "resident", **phases: float) -> SwapEvent:
+def event(model: str = "a", outcome: str = "resident", *, why: str = "not loaded", **phases: float) -> SwapEvent:
     return SwapEvent(
         at="2026-11-21T05:00:00.000+00:00",
         model=model,
         evicted=None,
         outcome=outcome,
-        why="not loaded",
+        why=why,
         cause="" if outcome == "resident" else "it died",
         seconds=sum(phases.values()),
         phases=phases,
@@ -81,3 +81,17 @@ def test_event_that_cannot_be_written_stops_nothing(caplog: pytest.LogCaptureFix
 
 def test_rotated_name_is_beside(own_home: Path) -> None:
     assert events_file().parent == own_home / ".local/state/mmd"
+
+
+def test_two_that_find_the_file_full_put_it_aside_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second used to put the new file, of one line, in place of all older ones."""
+    monkeypatch.setattr("mmd.control.events._MOST_BYTES", 500)
+    keep(event("old", why="x" * 500))
+
+    def another_was_first(*_: object) -> None:
+        events_file().replace(events_file().with_suffix(".1.jsonl"))
+        keep(event("anothers"))
+
+    monkeypatch.setattr("mmd.control.events.fcntl.flock", another_was_first)
+    keep(event("ours"))
+    assert [one.model for one in recent()] == ["old", "anothers", "ours"]

@@ -107,6 +107,16 @@ async def test_connection_too_many_takes_the_place_of_an_idle_one() -> None:
         assert (await busy.ask(b"Content-Length: 13\r\n\r\n" + b'{"model":"a"}')).status == 200
 
 
+async def test_connections_that_come_at_once_are_counted_too() -> None:
+    async with town(limits=Limits(connections=5)) as running:
+        clients = [await running.client() for _ in range(5)]
+        await asyncio.gather(*(client.send(_BEGUN) for client in clients))
+        await until(lambda: sum(not front.is_idle for front in running.gateway._fronts) == 5)
+        late = await asyncio.gather(*(running.client() for _ in range(20)))
+        assert [(await client.answer()).status for client in late] == [503] * 20
+        assert len(running.gateway._fronts) == 5
+
+
 async def test_user_gets_in_on_the_unix_socket_when_all_else_is_full(tmp_path: Path) -> None:
     async with town(limits=Limits(connections=1)) as running:
         busy = await running.client()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from mmd import hooks
+from mmd.units import lock
+from mmd.units.spec import Hooks
 from tests.engines.running import Running, running
 from tests.fake_engine import install_fake_llama_server
 
@@ -410,6 +413,32 @@ def test_gone_waits_until_the_driver_knows_that_it_is_gone(bed: Bed, gpu: Path) 
     assert phases["vram_seconds"] > 0
 
 
+def test_gone_ends_an_engine_where_mmd_says_so(bed: Bed, gpu: Path) -> None:
+    with bed.engine(weights_bytes=GIB):
+        gpu.write_text(f"0 @{bed.pid}:5\n")
+        assert "GPU free after" in bed.run("gone", UNIT, str(bed.socket), "end").stdout
+        assert bed.ended
+
+
+def test_wake_with_too_little_free_vram_is_a_cold_start(bed: Bed, gpu: Path) -> None:
+    """Woken beside a game, it ran out of memory and died."""
+    with bed.engine(weights_bytes=4 * GIB, kv_bytes=GIB):
+        bed.release(weights_bytes=4 * GIB, device="gpu")
+        gpu.write_text(f"{8 * GIB} 1:{8 * GIB}\n")  # of 12
+        done = bed.wake(device="gpu")
+        assert f"it needs {5 * GIB} bytes of VRAM, and " in done.stderr
+        assert bed.ended
+        assert bed.phases("wake")["outcome"] == "cold"
+    assert bed.events() == ["sleep"]
+
+
+def test_wake_asks_for_the_vram_that_it_freed_and_no_more(bed: Bed, gpu: Path) -> None:
+    with bed.engine(weights_bytes=4 * GIB, kv_bytes=GIB):
+        bed.release(weights_bytes=4 * GIB, device="gpu")
+        gpu.write_text(f"{6 * GIB} 1:{6 * GIB}\n")
+        assert (bed.wake(device="gpu").stderr, bed.ended) == ("", False)
+
+
 def test_wake_that_fails_waits_for_the_gpu_before_the_cold_start(bed: Bed, gpu: Path) -> None:
     with bed.engine(weights_bytes=GIB, wake_lies=True):
         bed.release(device="gpu")
@@ -421,6 +450,17 @@ def _ended_pid() -> int:
     process = subprocess.Popen(["/bin/true"])
     process.wait(_SECONDS)
     return process.pid
+
+
+# --- bounds
+
+
+def test_others_wait_for_the_planner_longer_than_to_demote_a_sleeper_may_take() -> None:
+    constants = re.findall(r"^(_\w+_SECONDS) = ([\d.]+)", (HOOKS / "wake.py").read_text(), re.MULTILINE)
+    wake = sum(float(seconds) for _, seconds in constants)
+    end = 15 + 5  # vLLM's TimeoutStopSec=, and the driver's moment
+    sleep = Hooks(ready=(), wake=(), release=(), gone=()).sleep_seconds + 60  # the token's TimeoutStopSec=
+    assert wake + end + sleep < lock._PLANNER_SECONDS
 
 
 # --- what goes wrong with the hook itself

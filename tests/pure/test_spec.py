@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -415,7 +416,7 @@ def test_systemd_has_nothing_to_say_about_the_static_units(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", UNITS)
 def test_static_units_are_filled_in(name: str) -> None:
-    assert "@" not in unit_text(name, ADDRESSES)
+    assert not re.search(r"@[A-Z]+@", unit_text(name, ADDRESSES))
 
 
 @pytest.mark.parametrize("folder", ["plain", "with space", "per%cent", 'quo"te', "back\\slash", "dol$lar"])

@@ -229,16 +229,15 @@ def test_registry_that_is_no_utf8_is_reported_with_its_line() -> None:
 
 
 def test_damaged_or_missing_copy_is_made_anew(home: Path) -> None:
-    registry = Registry()
-    model = registry.add(tiny_gguf(home / "a.gguf"))
+    model = Registry().add(tiny_gguf(home / "a.gguf"))
     copy = paths.cache_dir() / "models.json"
     good = copy.read_bytes()
     for content in (b"", b"{", b"[]", b"{}", b'{"stamp": 1}', good[:-40], good.replace(b"chat", b"soup")):
         copy.write_bytes(content)
-        assert registry.get("a") == model
+        assert Registry().get("a") == model
         assert copy.read_bytes() == good
     copy.unlink()
-    assert registry.get("a") == model
+    assert Registry().get("a") == model
     assert copy.read_bytes() == good
 
 
@@ -350,3 +349,22 @@ def test_lock_that_is_held_is_an_error_in_bounded_time(home: Path) -> None:
             registry.remove("a")
     assert "fuser" in caught.value.hint
     assert registry.remove("a")
+
+
+def test_one_that_lives_long_reads_the_file_when_it_has_changed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each launch and each request of a gateway used to read all models again."""
+    lasting = Registry()
+    assert lasting.all() == ()
+    for name in ("a", "b"):
+        tiny_gguf(tmp_path / f"{name}.gguf", name=name)
+        Registry().add(tmp_path / f"{name}.gguf", id=name)
+        assert lasting.get(name).id == name
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: pytest.fail("read again"))
+        assert [model.id for model in lasting.all()] == ["a", "b"]
+    lasting.remove("a")
+    assert [model.id for model in lasting.all()] == ["b"]
+    lasting.file.unlink()
+    assert lasting.all() == ()

@@ -100,6 +100,7 @@ def test_sleeping_model_whose_token_is_forgotten_gets_a_new_one() -> None:
 def test_sleeping_model_with_another_launch_starts_cold() -> None:
     step = begin("a", {"a": ASLEEP}, same_launch=False)
     assert (step.forget, step.wakes) == (True, False)
+    assert step.why == "asleep with another command line"
 
 
 def test_failed_model_whose_engine_is_listed_only_is_made_anew() -> None:

@@ -28,6 +28,7 @@ def installed(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         f"PYTHONPATH={REPOSITORY}",
         f"PATH={os.environ['PATH']}",
         f"XDG_DATA_HOME={os.environ['HOME']}/.local/share",
+        f"XDG_STATE_HOME={os.environ['HOME']}/.local/state",
     )
     listen = f"127.0.0.1:{free_port()}"
     world.settings(f'[gateway]\nlisten = "{listen}"\nembedding_listen = "127.0.0.1:{free_port()}"\n')
@@ -36,7 +37,7 @@ def installed(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield f"http://{listen}"
     run_mmd("install", "--remove")
     (config_dir() / "mmd.toml").unlink()
-    manager.systemctl("unset-environment", "PYTHONPATH", "PATH", "XDG_DATA_HOME")
+    manager.systemctl("unset-environment", "PYTHONPATH", "PATH", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
 def free_port() -> int:

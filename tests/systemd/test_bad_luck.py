@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
+import mmd.hooks
 from mmd.control.controller import Controller
+from mmd.control.events import recent
 from mmd.errors import BadModelFile, EngineFailed, EngineMissing
 from mmd.paths import engine_socket
 from mmd.plan.residency import Residency
@@ -47,6 +51,7 @@ async def test_engine_exits_at_once_brings_the_previous_back(world: World) -> No
         assert "mmd logs b" in failure.value.hint
         status = await mmd.status()
         assert (status.active, [one.id for one in status.failed]) == ("a", ["b"])
+    assert recent(1)[0].cause == "the engine ended with status 1: error: unknown model architecture: 'gronk'"
     assert not world.events("overlap")
 
 
@@ -308,3 +313,31 @@ async def test_manager_reexecuted_in_mid_swap(world: World) -> None:
 
 def _active_state(world: World, name: str) -> str:
     return world.manager.systemctl("show", "--property=ActiveState", "--value", f"mmd-model@{name}.service").strip()
+
+
+@pytest.mark.parametrize("by_hand", [True, False], ids=["sleep", "swap"])
+async def test_who_cannot_let_go_of_the_gpu_any_more_is_ended_first(
+    world: World, nvml_folder: Path, by_hand: bool
+) -> None:
+    """mmd was moved under a resident model: its token's hook could not run, failed, and the next one loaded beside."""
+    world.add_gpu(nvml_folder)
+    world.add("a", can_sleep=True)
+    world.add("b")
+    world.change_launch("a", "b", uses_gpu=True)
+    moved = world.folder / "old-mmd"
+    shutil.copytree(Path(mmd.hooks.__file__).parent, moved)
+    async with world.controller(hooks_folder=moved) as old:
+        await old.activate("a")
+    shutil.rmtree(moved)
+    async with world.controller() as new:
+        if by_hand:
+            assert await new.sleep() == ("a",)
+            assert (await new.status()).sleeping == ()
+        await new.activate("b")
+        assert (await new.status()).resident == ("b",)
+        assert (await new.status()).sleeping == ()
+        await new.activate("a")  # and its units are made anew
+        assert (await new.status()).resident == ("a",)
+    assert not world.events("overlap")
+    world.manager.systemctl("stop", "mmd-*")  # with the driver still there for the hooks
+    world.manager.systemctl("unset-environment", "MMD_FAKE_NVML", "LD_LIBRARY_PATH")

@@ -165,6 +165,21 @@ def _foreground(world: World, port: int) -> Iterator[Path]:
         assert process.wait(40) == 0
 
 
+async def test_gateway_runs_with_few_privileges_and_looks_for_the_gpu_with_all(world: World, installed: str) -> None:
+    async with httpx.AsyncClient(base_url=installed) as client:
+        assert (await client.get("/health")).status_code == 200
+    pid = world.manager.systemctl("show", "--property=MainPID", "--value", "mmd.service").strip()
+    status = _process_status(pid)
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    before = world.manager.systemctl("show", "--property=ExecStartPreEx", "--value", "mmd.service")
+    assert "nvidia-modprobe" in before and "flags=ignore-failure privileged" in before
+
+
+def _process_status(pid: str) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 @pytest.mark.parametrize("name", ["mmd.socket", "mmd-embedding.socket", "mmd-local.socket"])
 def test_stopped_gateway_is_started_by_any_of_its_sockets(world: World, installed: str, name: str) -> None:
     assert world.manager.systemctl("is-active", name).strip() == "active"

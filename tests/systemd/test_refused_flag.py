@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from mmd.control.learned import Learned
 from mmd.errors import EngineFailed
 from mmd.plan.residency import Residency
-from tests.systemd.world import World
+from tests.systemd.world import World, run_mmd
 
 REFUSES_METRICS = {"refuses": ["--metrics"]}
 SAID = "error: invalid argument: --metrics"
@@ -52,6 +53,20 @@ async def test_refusal_is_remembered_and_said(world: World) -> None:
         await mmd.activate("b")
         await mmd.activate("a")
     assert world.events("start") == [("start", "a"), ("start", "a"), ("start", "b"), ("start", "a")]
+
+
+async def test_what_was_refused_is_tried_again_where_a_person_says_so(world: World) -> None:
+    """Nothing told how, and nothing but `mmd remove` did."""
+    world.add("a", **REFUSES_METRICS)
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        world.behave("a")
+        command = re.search(r"try it again: mmd (activate a \S+)", show("a"))
+        assert command is not None
+        done = run_mmd(*command[1].split())
+        assert done.returncode == 0, done.stderr
+        assert "--metrics" in world.manager.systemctl("show", "--property=ExecStart", "mmd-model@a.service")
+    assert Learned().refused("a") == {}
 
 
 async def test_running_engine_is_that_of_the_launch_without_it(world: World) -> None:

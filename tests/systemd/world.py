@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmd.control.controller import Controller
+from mmd.control.controller import Controller, unit_hooks
 from mmd.paths import config_file
 from mmd.plan.launch import Canary, Launch, Sleep
 from mmd.plan.room import Leaves
@@ -29,9 +29,11 @@ SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, canary=Canary.GENER
 class Sleepy(Controller):
     """The controller, with models whose launches differ in this: no engine of the fake's can sleep, nor use a GPU."""
 
-    def __init__(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, changes: Mapping[str, Mapping[str, Any]], hooks_folder: Path | None = None) -> None:
         super().__init__()
         self._changes = changes
+        if hooks_folder is not None:
+            self._hooks = unit_hooks(hooks_folder)
         self._hooks = replace(self._hooks, sleep_seconds=2, restart_seconds=0.3)
 
     def launch(self, model_id: str, *, leaving: Mapping[str, Leaves] | None = None) -> Launch:
@@ -77,8 +79,9 @@ class World:
         config_file().parent.mkdir(parents=True, exist_ok=True)
         config_file().write_text(text)
 
-    def controller(self) -> Controller:
-        return Sleepy(self.changes)
+    def controller(self, *, hooks_folder: Path | None = None) -> Controller:
+        """With `hooks_folder` its units run their hooks from there, as those of another installation."""
+        return Sleepy(self.changes, hooks_folder)
 
     def events(self, *words: str) -> list[tuple[str, str]]:
         """`(event, model)` in order; all, or those of these kinds."""
