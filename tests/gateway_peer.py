@@ -226,7 +226,8 @@ class MemoryModels:
         ]
 
     async def resources(self) -> dict[str, Any]:
-        return {"vram": {"used_bytes": 0}, "ram": {"used_bytes": 1}, "gpus": []}
+        memory = {"vram": {"used_bytes": 0, "total_bytes": 0}, "ram": {"used_bytes": 1, "total_bytes": 2}}
+        return memory | {"gpus": []}
 
 
 @dataclass
@@ -333,6 +334,7 @@ async def town(
             stack.push_async_callback(peer.stop)
         models = MemoryModels(peers, active=active)
         gateway = Gateway(models, limits or Limits(min_residency_seconds=0), guard)
+        gateway.observe()
         front = partial(gateway.front, entrance)
         server = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)

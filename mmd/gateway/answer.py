@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from time import monotonic
 
 import httptools
 
@@ -44,6 +45,8 @@ class Answer:
         self._at_chunk_boundary = True
         self._last = b""
         self.begun = False
+        self.begun_at = 0.0  # on the monotonic clock
+        self.status = 0
         self.complete = False
         self.keep_alive = False
         self.reusable = False
@@ -68,6 +71,7 @@ class Answer:
 
     def _begin(self) -> bytes:
         self.begun = self.complete or (self._head_complete and not self._is_bare_head())
+        self.begun_at = monotonic()
         return self._head if self.begun else b""
 
     def _is_bare_head(self) -> bool:
@@ -105,7 +109,8 @@ class Answer:
 
     def on_headers_complete(self) -> None:
         self._heads += 1
-        self._interim = 100 <= self._parser.get_status_code() < 200
+        self.status = self._parser.get_status_code()
+        self._interim = 100 <= self.status < 200
         if self._interim:
             return
         self._head_complete = True

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import Protocol
 
 from mmd.errors import EngineFailed, MmdError
@@ -17,6 +18,7 @@ from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.head import Request
 from mmd.gateway.http10 import Unchunked
 from mmd.gateway.limits import Limits
+from mmd.gateway.meter import Cut, Meter
 from mmd.gateway.model_name import model_in_query, named_model
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
@@ -56,6 +58,7 @@ class Exchange:
         pool: Pool,
         asked: set[Exchange],
         limits: Limits,
+        meter: Meter,
         client: Client,
         request: Request,
     ) -> None:
@@ -65,6 +68,8 @@ class Exchange:
         self._pool = pool
         self._asked = asked
         self._limits = limits
+        self._meter = meter
+        self._received = monotonic()
         self._client = client
         self._request = request
         self._model_id = ""
@@ -97,6 +102,8 @@ class Exchange:
 
     def cancel(self) -> None:
         """The client has gone: leave the line, or let the engine know."""
+        if self._tunnel is None:
+            self._meter.cut(self._model_id, self._request.head.path, Cut.CLIENT)
         self._asked.discard(self)
         if self._task is not None:
             self._task.cancel()
@@ -183,7 +190,8 @@ class Exchange:
         delay = self._limits.comment_seconds if self._begun else self._limits.first_comment_seconds
         self._next_comment = asyncio.get_running_loop().call_later(delay, self._comment)
         try:
-            address = await self._switchboard.wait(self._model_id, body_bytes=len(self._request.body), anew=anew)
+            with self._meter.waiting(self._model_id):
+                address = await self._switchboard.wait(self._model_id, body_bytes=len(self._request.body), anew=anew)
         finally:
             self._next_comment.cancel()
         self._admitted = True
@@ -213,6 +221,7 @@ class Exchange:
         self._client.write(data if self._rewriter is None else self._rewriter.feed(data))
 
     def answered(self, *, keep_alive: bool) -> None:
+        self._count_answer()
         self._let_go()
         self._leave()
         if self._begun is not None:
@@ -222,6 +231,7 @@ class Exchange:
     def switched(self, engine: asyncio.Transport, received: bytes) -> None:
         """It stays in flight until the client's connection ends."""
         self._connection = None
+        self._meter.ended(self._model_id, self._request.head.path, 101)
         self._client.write(received)
         self._tunnel = self._client.join(engine)
 
@@ -245,6 +255,7 @@ class Exchange:
     def _break_off(self, connection: EngineConnection) -> None:
         """Makes sure that the client can see that the rest is missing."""
         self._leave()
+        self._meter.cut(self._model_id, self._request.head.path, Cut.ENGINE)
         if self._begun is not None:
             self._client.write(self._begun.event(self._death("in the middle of this answer").event()))
             self._client.cut(reset=False)
@@ -271,6 +282,7 @@ class Exchange:
         return f"see why: mmd logs {self._model_id}"
 
     def _refuse(self, failure: Failure) -> None:
+        self._meter.ended(self._model_id, self._request.head.path, failure.status)
         self._task = None
         self._leave()
         keep_alive = self._request.head.keep_alive and self._unchunked is None
@@ -280,6 +292,11 @@ class Exchange:
         else:
             self._client.write(failure.response(close=not keep_alive))
         self._client.finished(keep_alive=keep_alive)
+
+    def _count_answer(self) -> None:
+        assert self._connection is not None
+        answer, path = self._connection.answer, self._request.head.path
+        self._meter.answered(self._model_id, path, answer.status, received=self._received, first_byte=answer.begun_at)
 
     def _let_go(self) -> None:
         self._connection = None

@@ -16,7 +16,9 @@ from mmd.gateway.guard import Guard
 from mmd.gateway.head import Request
 from mmd.gateway.limits import Limits
 from mmd.gateway.management import Management
+from mmd.gateway.meter import Meter
 from mmd.gateway.models import Models
+from mmd.gateway.observer import Observer
 from mmd.gateway.stalls import Stalls
 from mmd.gateway.switchboard import Switchboard
 
@@ -39,17 +41,25 @@ class Gateway:
         self._queue_will_be_told = False
         self._switchboard.follow(self._tell_queue_soon)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
-        self._management = Management(models, self._switchboard, self.feed)
+        self._meter = Meter()
+        self._observer = Observer(models, self._switchboard, self.feed, self._meter, self.limits)
+        self._management = Management(models, self._switchboard, self._observer)
         self._fronts: dict[Front, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
         self._asked: set[Exchange] = set()
         models.follow(self._retract)
 
+    def observe(self) -> None:
+        """Begin to tell what happens, until the end."""
+        self._observer.begin()
+
     def front(self, entrance: Entrance = Entrance.MAIN) -> Front:
         return Front(self, entrance)
 
     def exchange(self, client: Front, request: Request) -> Exchange:
-        return Exchange(self._models, self._switchboard, self._pool, self._asked, self.limits, client, request)
+        return Exchange(
+            self._models, self._switchboard, self._pool, self._asked, self.limits, self._meter, client, request
+        )
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
         self._management.adopt(transport, request.for_management())
@@ -80,6 +90,7 @@ class Gateway:
             await asyncio.sleep(0)  # those who waited write their refusals now
             for front in list(self._fronts):
                 front.abort()
+        self._observer.end()
         self.stalls.close()
         self._switchboard.close()
         self._management.close()

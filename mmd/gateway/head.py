@@ -37,6 +37,8 @@ _CHECKED = frozenset(
 )
 _USUAL_CONNECTION = frozenset({b"keep-alive", b"close"})
 
+_WEBSOCKET = b"/ws"  # the gateway's own
+
 # Both engines have these beside their /v1, where only what is below it can be reached.
 _ELSEWHERE_AT_ENGINES = {b"/v1/tokenize": b"/tokenize", b"/v1/detokenize": b"/detokenize"}
 
@@ -102,7 +104,7 @@ class Head:
 
     @property
     def is_websocket(self) -> bool:
-        """Whether the client wants to go on as a WebSocket, below /v1."""
+        """Whether the client wants to go on as a WebSocket, where there is one."""
         here = self.here
         return (
             b"upgrade" in here
@@ -111,7 +113,7 @@ class Head:
             and not self.is_http10
             and b"content-length" not in here
             and b"transfer-encoding" not in here
-            and self.is_for_an_engine
+            and (self.is_for_an_engine or self.path == _WEBSOCKET)
         )
 
     @property
@@ -135,6 +137,8 @@ class Request:
 
     def for_management(self) -> bytes:
         """For the ASGI server, which is given one request a connection; so it closes it and says so."""
+        if self.head.is_websocket:
+            return self._written([*self.head.passed_on, b"Connection: Upgrade", b"Upgrade: websocket"])
         return self._written([*self.head.passed_on, b"Connection: close"])
 
     def _written(self, lines: list[bytes]) -> bytes:

@@ -24,3 +24,5 @@ class Limits:
     comment_seconds: float = 10.0  # proxies and clients give up on streams that are silent for 30
     grace_seconds: float = 0.2  # for the first request of a connection when the gateway is told to end
     linger_seconds: float = 2.0  # how long a refused upload is read on, so that the refusal arrives
+    resources_seconds: float = 2.0  # how often those who listen to what happens are told what memory is used
+    history_seconds: float = 5.0  # how often that is noted, for an hour

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from mmd.control.controller import Controller
 from mmd.control.events import LatelyTook
+from mmd.control.gauge import Gauge
 from mmd.control.present import models_json, resources_json, status_json
 from mmd.control.startup import startups
-from mmd.control.status import active_of, resources
+from mmd.control.status import active_of
 from mmd.errors import NoSuchModel, SwapSuperseded
 from mmd.gateway.catalogue import Catalogue, embedding_model
 from mmd.gateway.entrance import Entrance
-from mmd.machine import read_machine
 from mmd.paths import engine_socket
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
@@ -31,6 +32,7 @@ class LiveModels:
         self._watch = watch
         self._catalogue = Catalogue(controller.registry, controller.settings)
         self._took = LatelyTook()
+        self._gauge = Gauge()
 
     def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
         if name:
@@ -100,7 +102,7 @@ class LiveModels:
         return models_json(named.models.values(), where, active_of(pairs), modes, named.aliases)
 
     async def resources(self) -> dict[str, Any]:
-        return resources_json(resources(read_machine()))
+        return resources_json(await asyncio.to_thread(self._gauge.read))  # a driver may take its time
 
     def _residency(self, model_id: str) -> Residency:
         return residency(self._watch.pairs.get(model_id, Pair()))

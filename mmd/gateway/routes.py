@@ -14,9 +14,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mmd.errors import MmdError, NoSuchModel, WrongUsage
+from mmd.gateway import observed
 from mmd.gateway.failure import INTERNAL, Failure
-from mmd.gateway.feed import Feed
 from mmd.gateway.models import Models
+from mmd.gateway.observer import Observer
 from mmd.gateway.switchboard import Switchboard
 
 
@@ -77,7 +78,7 @@ class Routes:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None
 
 
-def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlette:
+def application(models: Models, switchboard: Switchboard, observer: Observer) -> Starlette:
     routes = Routes(models, switchboard)
     return Starlette(
         routes=[
@@ -90,6 +91,7 @@ def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlet
             Route("/models/sleep", routes.sleep, methods=["POST"]),
             Route("/models/stop", routes.stop, methods=["POST"]),
             Route("/switch", routes.switch, methods=["POST"]),
+            *observed.routes(observer),
             Route("/v1/models", routes.openai_models),
             Route("/v1/models/{name:path}", routes.openai_model),
         ],

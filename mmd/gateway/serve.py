@@ -29,6 +29,7 @@ async def serve(
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     gateway = Gateway(models, limits, guard)
+    gateway.observe()
     presence = Presence()
     try:
         servers = [await _server(gateway, listener) for listener in listeners]

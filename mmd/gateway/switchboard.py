@@ -63,6 +63,7 @@ class Switchboard:
         self._failed: dict[str, tuple[CoolDown, MmdError]] = {}
         self._changed = asyncio.Event()  # somebody came or left
         self._listeners: list[Callable[[], None]] = []
+        self._swap_listeners: list[Callable[[], None]] = []
         self._runner: asyncio.Task[None] | None = None
 
     # -- requests
@@ -147,6 +148,10 @@ class Switchboard:
     def follow(self, listener: Callable[[], None]) -> None:
         """Have `listener` called whenever requests come, are let in, or end."""
         self._listeners.append(listener)
+
+    def follow_swaps(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called whenever a swap is about to begin: who is resident has answered all that it will."""
+        self._swap_listeners.append(listener)
 
     def in_flight(self, model_id: str) -> int:
         """How many requests the model's engine is answering."""
@@ -268,6 +273,8 @@ class Switchboard:
         if not await self._drained(line):
             return
         self._under_way = line, monotonic()
+        for listener in self._swap_listeners:
+            listener()
         try:
             await self._models.activate(line.model_id, drain_seconds=monotonic() - began)
             self._failed.pop(line.model_id, None)

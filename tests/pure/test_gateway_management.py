@@ -27,7 +27,7 @@ async def http(running: Town) -> AsyncIterator[httpx.AsyncClient]:
 async def test_reading(http: httpx.AsyncClient) -> None:
     assert (await http.get("/health")).json() == {"status": "ok"}
     assert (await http.get("/status")).json() == {"active": "a", "resident": ["a"]}
-    assert (await http.get("/resources")).json()["ram"] == {"used_bytes": 1}
+    assert (await http.get("/resources")).json()["ram"] == {"used_bytes": 1, "total_bytes": 2}
     assert (await http.get("/models")).json() == [
         {"id": "a", "aliases": [], "status": "active"},
         {"id": "b", "aliases": [], "status": "absent"},

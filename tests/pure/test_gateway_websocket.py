@@ -104,7 +104,6 @@ async def test_switch_that_nobody_asked_for_is_no_answer() -> None:
 @pytest.mark.parametrize(
     "offer",
     [
-        _offer("/ws"),
         _offer("/v1/models"),
         _offer("/sleep"),
         _offer("/v1/load_lora_adapter"),
