@@ -177,7 +177,7 @@ class Front(asyncio.Protocol):
             self._transport.write(preflight_answer(request.head))
             self.finished(keep_alive=request.head.keep_alive)
         elif request.head.is_for_an_engine:
-            if request.head.origin:
+            if b"origin" in request.head.here:
                 self._allow_to_read(request.head.origin)
             self._exchange = self._gateway.exchange(self, request)
             self._start(self._exchange)
