@@ -47,7 +47,7 @@ class Gateway:
     def opened(self, front: Front) -> None:
         self._fronts.add(front)
         if self.is_draining:  # accepted in the same moment; systemd keeps those that come later
-            self._close_after_grace(front)
+            front.wind_down()
 
     def closed(self, front: Front) -> None:
         self._fronts.discard(front)
@@ -58,7 +58,7 @@ class Gateway:
         self.is_draining = True
         self.feed.close()
         for front in self._fronts:
-            self._close_after_grace(front)
+            front.wind_down()
         try:
             async with asyncio.timeout(bound_seconds):
                 await self._until(lambda: not self._fronts)
@@ -69,10 +69,6 @@ class Gateway:
         self._switchboard.close()
         self._management.close()
         self._pool.close()
-
-    def _close_after_grace(self, front: Front) -> None:
-        """Who has just connected is about to send a request, and would lose it."""
-        asyncio.get_running_loop().call_later(self.limits.grace_seconds, front.close_if_idle)
 
     def _retract(self) -> None:
         """Takes back what was sent to an engine that has fallen asleep, for whatever reason, before it answered.

@@ -13,5 +13,5 @@ class Limits:
     idle_engine_connections: int = 64  # kept for each engine; every one holds a thread of llama-server's
     connect_seconds: float = 30.0  # an engine whose backlog stays full for longer counts as failed
     drain_seconds: float = 60.0  # how long running answers may hold up a swap
-    grace_seconds: float = 0.2  # for the first request of a connection when the gateway is told to end
+    grace_seconds: float = 0.2  # for a request that is on its way when the gateway is told to end
     linger_seconds: float = 2.0  # how long a refused upload is read on, so that the refusal arrives
