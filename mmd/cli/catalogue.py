@@ -57,11 +57,10 @@ def list_models(as_json: bool) -> None:
     if as_json:
         print_json(rows)
     elif rows:
-        table = [
-            (_names(row), row["type"], row["quant"], gib(row["vram_bytes"]), _tokens(row["context"]), _status(row))
-            for row in rows
-        ]
-        print_table(("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS"), table)
+        heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "ALSO CALLED")
+        table = [_cells(row) for row in rows]
+        shown = len(heading) if any(row["aliases"] for row in rows) else len(heading) - 1
+        print_table(heading[:shown], [cells[:shown] for cells in table])
     else:
         say("No model is registered yet. Add one that is on this machine: mmd add PATH")
 
@@ -139,14 +138,22 @@ def _summary(model: Model) -> str:
     return f"{facts.type} · {facts.format} {facts.quant} · {count(facts.parameters)} · {gib(facts.weights_bytes)}"
 
 
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["id"],
+        row["type"],
+        row["quant"],
+        gib(row["vram_bytes"]),
+        _tokens(row["context"]),
+        _status(row),
+        ", ".join(row["aliases"]),
+    )
+
+
 def _status(row: dict[str, Any]) -> str:
     """Where a model is, and what becomes of it when the machine comes up."""
     later = {"active": ", the default", "sleep": ", sleeps at startup", "disabled": ""}
     return f"{row['status']}{later[row['startup']]}"
-
-
-def _names(row: dict[str, Any]) -> str:
-    return ", ".join((row["id"], *row["aliases"]))
 
 
 def _tokens(context: int) -> str:

@@ -100,6 +100,11 @@ class Exchange:
         else:
             self._in_task(partial(self._reach, address))
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of the answer has been passed on."""
+        return self._tunnel is not None or (self._connection is not None and self._connection.answer.begun)
+
     def cancel(self) -> None:
         """The client has gone: leave the line, or let the engine know."""
         if self._tunnel is None:

@@ -67,7 +67,7 @@ class Gateway:
     def opened(self, front: Front) -> None:
         self._fronts[front] = None
         if self.is_draining:  # accepted in the same moment; systemd keeps those that come later
-            self._close_after_grace(front)
+            front.wind_down()
         elif len(self._fronts) > self.limits.connections and front.entrance is not Entrance.LOCAL:
             self._make_room_for(front)
 
@@ -80,7 +80,7 @@ class Gateway:
         self.is_draining = True
         self.feed.close()
         for front in self._fronts:
-            self._close_after_grace(front)
+            front.wind_down()
         try:
             async with asyncio.timeout(bound_seconds):
                 await self._until(lambda: not self._fronts)
@@ -114,10 +114,6 @@ class Gateway:
     def _tell_queue(self) -> None:
         self._queue_will_be_told = False
         self.feed.publish(Kind.QUEUE, self._switchboard.queue())
-
-    def _close_after_grace(self, front: Front) -> None:
-        """Who has just connected is about to send a request, and would lose it."""
-        asyncio.get_running_loop().call_later(self.limits.grace_seconds, front.close_if_idle)
 
     def _retract(self) -> None:
         """Takes back what was sent to an engine that has fallen asleep, for whatever reason, before it answered.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import parse_qs
 
 from mmd.errors import WrongUsage
 
@@ -38,8 +39,6 @@ def model_in_query(target: bytes) -> str | None:
     query = target.partition(b"?")[2]
     if b"model=" not in query:
         return None
-    from urllib.parse import parse_qs
-
     return parse_qs(query.decode("latin-1")).get("model", [None])[-1]
 
 
