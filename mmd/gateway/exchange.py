@@ -16,9 +16,9 @@ from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.head import Request
 from mmd.gateway.http10 import Unchunked
 from mmd.gateway.limits import Limits
-from mmd.gateway.model_name import named_model
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
+from mmd.gateway.wish import read_wish
 
 _log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class Exchange:
         """Without a task where the model is resident and a connection is idle: then nothing has to be waited for."""
         request = self._request
         try:
-            name = named_model(request.head.value(b"content-type"), request.body)
-            self._model_id = self._models.find(name, self._client.entrance)
+            wish = read_wish(request.head.value(b"content-type"), request.body)
+            self._model_id = self._models.find(wish.model, self._client.entrance)
         except MmdError as error:
             self._refuse(Failure.of(error))
             return
