@@ -15,6 +15,7 @@ from mmd.gateway.entrance import Entrance
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.head import Request
 from mmd.gateway.http10 import Unchunked
+from mmd.gateway.idle import Idle
 from mmd.gateway.limits import Limits
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
@@ -50,6 +51,7 @@ class Exchange:
         pool: Pool,
         asked: set[Exchange],
         limits: Limits,
+        idle: Idle,
         client: Client,
         request: Request,
     ) -> None:
@@ -59,9 +61,11 @@ class Exchange:
         self._pool = pool
         self._asked = asked
         self._limits = limits
+        self._idle = idle
         self._client = client
         self._request = request
         self._model_id = ""
+        self._keep_seconds: float | None = None  # for so long the model is to stay when this is done
         self._admitted = False  # the switchboard counts us as in flight
         self._retried = False
         self._taken_back = 0
@@ -78,6 +82,7 @@ class Exchange:
         try:
             wish = read_wish(request.head.value(b"content-type"), request.body)
             self._model_id = self._models.find(wish.model, self._client.entrance)
+            self._keep_seconds = wish.keep_seconds
         except MmdError as error:
             self._refuse(Failure.of(error))
             return
@@ -190,6 +195,8 @@ class Exchange:
     def _ask(self, connection: EngineConnection) -> None:
         self._connection = connection
         self._asked.add(self)
+        if self._keep_seconds is not None:
+            self._idle.keep(self._model_id, self._keep_seconds)
         connection.ask(self, self._request.for_engine(), has_body=self._request.head.method != b"HEAD")
         if self._client.writing_paused:
             connection.pause()
