@@ -52,10 +52,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_yes_or_no(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
 def _is_absolute(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("/")
 
@@ -164,7 +160,7 @@ MODEL_SETTINGS = (
     Setting("idle_stop_seconds", _is_number, _SECONDS_OR_NEVER, None, "its own gateway.idle_stop_seconds"),
     Setting(
         "pinned",
-        _is_yes_or_no,
+        lambda value: isinstance(value, bool),
         "true or false",
         False,
         "whether it stays: not idleness, memory pressure or a request for another ends that, only who asks for it does",
