@@ -198,7 +198,7 @@ class MemoryModels:
     def pinned(self) -> Collection[str]:
         return {name for name, rules in self.rules.items() if rules.pinned}
 
-    async def occupants(self) -> Sequence[Occupant]:
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
         self.looked += 1
         names = [*self.asleep, *([self.active] if self.active else [])]
         return [Occupant(name, name in self.asleep, self.since, self.rules.get(name, Rules())) for name in names]

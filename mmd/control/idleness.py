@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Collection
 from pathlib import Path
 from time import monotonic, time
 
@@ -74,21 +75,23 @@ class Idleness:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-async def occupants(manager: Manager, pairs: Pairs, idleness: Idleness) -> tuple[Occupant, ...]:
-    """Who is resident or asleep, and since when on the monotonic clock: from systemd and the hooks alone, so that a
-    gateway that starts knows it, too.
+async def occupants(
+    manager: Manager, pairs: Pairs, idleness: Idleness, *, wishes: Collection[str]
+) -> tuple[Occupant, ...]:
+    """Who is resident or asleep and need not be for ever, by the rules or because there are wishes about them; and
+    since when, on the monotonic clock: from systemd and the hooks alone, so that a gateway that starts knows it, too.
     """
     found: list[Occupant] = []
     for model_id, pair in pairs.items():
         here = residency(pair)
-        if here is Residency.RESIDENT:
-            since = await _resident_since(manager, model_id)
-        elif here is Residency.ASLEEP:
-            since = _asleep_since(model_id)
-        else:
+        if here not in (Residency.RESIDENT, Residency.ASLEEP):
             continue
+        rules, is_asleep = idleness.rules_of(model_id), here is Residency.ASLEEP
+        if rules.seconds(is_asleep=is_asleep) == math.inf and model_id not in wishes:
+            continue  # systemd need not be asked, and swaps go on undisturbed
+        since = _asleep_since(model_id) if is_asleep else await _resident_since(manager, model_id)
         if since is not None:
-            found.append(Occupant(model_id, here is Residency.ASLEEP, since, idleness.rules_of(model_id)))
+            found.append(Occupant(model_id, is_asleep, since, rules))
     return tuple(found)
 
 

@@ -56,7 +56,7 @@ class Idle:
                 await self._until(ahead.look_at)
 
     async def _look(self) -> Outlook:
-        occupants = await self._models.occupants()
+        occupants = await self._models.occupants(wishes=self._keep_seconds)
         uses = {occupant.model_id: self._use(occupant.model_id) for occupant in occupants}
         ahead = outlook(occupants, uses, monotonic())
         self._look_when_unused = ahead.look_when_unused

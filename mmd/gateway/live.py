@@ -70,8 +70,9 @@ class LiveModels:
     def pinned(self) -> Collection[str]:
         return self._controller.pinned()
 
-    async def occupants(self) -> Sequence[Occupant]:
-        return await occupants(self._controller.manager, self._watch.pairs, self._controller.idleness)
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
+        controller = self._controller
+        return await occupants(controller.manager, self._watch.pairs, controller.idleness, wishes=wishes)
 
     async def made_room(self, model_id: str) -> bool:
         await self._watch.refresh()

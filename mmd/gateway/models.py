@@ -49,8 +49,10 @@ class Models(Protocol):
         """Models that stay. No I/O but a stat()."""
         ...
 
-    async def occupants(self) -> Sequence[Occupant]:
-        """Who is resident or asleep, and since when, on the monotonic clock."""
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
+        """Who is resident or asleep, and since when, on the monotonic clock; at least those of them who need not be so
+        for ever, by the user's rules or because requests have wishes about them.
+        """
         ...
 
     async def made_room(self, model_id: str) -> bool:

@@ -26,6 +26,12 @@ class Rules:
     stop_seconds: float = math.inf  # for how long it sleeps
     pinned: bool = False  # it stays, whatever requests ask for
 
+    def seconds(self, *, is_asleep: bool) -> float:
+        """For how long it stays as it is."""
+        if self.pinned:
+            return math.inf
+        return self.stop_seconds if is_asleep else self.sleep_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
@@ -91,11 +97,9 @@ def may_evict(model_id: str, pinned: Collection[str], *, by_hand: bool) -> bool:
 
 
 def _stays_seconds(occupant: Occupant, use: Use) -> float:
-    if occupant.rules.pinned:
-        return math.inf
-    if occupant.is_asleep:
-        return occupant.rules.stop_seconds
-    return occupant.rules.sleep_seconds if use.keep_seconds is None else use.keep_seconds
+    if use.keep_seconds is None or occupant.is_asleep or occupant.rules.pinned:
+        return occupant.rules.seconds(is_asleep=occupant.is_asleep)
+    return use.keep_seconds
 
 
 def _rest(occupant: Occupant, use: Use, unused_seconds: float) -> Rest:

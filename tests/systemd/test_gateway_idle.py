@@ -84,15 +84,16 @@ async def test_gateway_that_starts_counts_from_what_systemd_says(world: World) -
     async with world.controller() as mmd:
         before = monotonic()
         await mmd.activate("a")
-        [resident] = await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness)
+        assert await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes=()) == ()
+        [resident] = await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
         assert (resident.model_id, resident.is_asleep) == ("a", False)
         assert before < resident.since < monotonic()
         await mmd.sleep("a")
-        [asleep] = await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness)
+        [asleep] = await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
         assert asleep.is_asleep
         assert before - 1 < asleep.since < monotonic()  # noted in whole seconds
         await mmd.activate("a")
-        [woken] = await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness)
+        [woken] = await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
         assert woken.since > resident.since
     world.settings("[models.a]\nidle_sleep_seconds = 1\n")
     async with gateway(world) as (_, watch):
