@@ -17,12 +17,14 @@ from mmd.gateway.entrance import Entrance
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.head import Request
 from mmd.gateway.http10 import Unchunked
+from mmd.gateway.idle import Idle
 from mmd.gateway.limits import Limits
 from mmd.gateway.meter import Cut, Meter
-from mmd.gateway.model_name import model_in_query, named_model
+from mmd.gateway.model_name import model_in_query
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
 from mmd.gateway.tunnel import Tunnel
+from mmd.gateway.wish import Wish, read_wish
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Exchange:
         asked: set[Exchange],
         limits: Limits,
         meter: Meter,
+        idle: Idle,
         client: Client,
         request: Request,
     ) -> None:
@@ -70,9 +73,11 @@ class Exchange:
         self._limits = limits
         self._meter = meter
         self._received = monotonic()
+        self._idle = idle
         self._client = client
         self._request = request
         self._model_id = ""
+        self._keep_seconds: float | None = None  # for so long the model is to stay when this is done
         self._admitted = False  # the switchboard counts us as in flight
         self._retried = False
         self._taken_back = 0
@@ -88,7 +93,9 @@ class Exchange:
         """Without a task where the model is resident and a connection is idle: then nothing has to be waited for."""
         request = self._request
         try:
-            self._model_id = self._models.find(_named_model(request), self._client.entrance)
+            wish = _wish(request)
+            self._model_id = self._models.find(wish.model, self._client.entrance)
+            self._keep_seconds = wish.keep_seconds
         except MmdError as error:
             self._refuse(Failure.of(error))
             return
@@ -215,6 +222,8 @@ class Exchange:
     def _ask(self, connection: EngineConnection) -> None:
         self._connection = connection
         self._asked.add(self)
+        if self._keep_seconds is not None:
+            self._idle.keep(self._model_id, self._keep_seconds)
         head = self._request.head
         connection.ask(self, self._request.for_engine(), has_body=head.method != b"HEAD", may_switch=head.is_websocket)
         if self._client.writing_paused:
@@ -313,7 +322,7 @@ class Exchange:
             self._switchboard.leave(self._model_id)
 
 
-def _named_model(request: Request) -> str | None:
+def _wish(request: Request) -> Wish:
     if request.body:
-        return named_model(request.head.value(b"content-type"), request.body)
-    return model_in_query(request.head.target)
+        return read_wish(request.head.value(b"content-type"), request.body)
+    return Wish(model_in_query(request.head.target))

@@ -14,6 +14,7 @@ from mmd.gateway.feed import Feed, Kind
 from mmd.gateway.front import Front
 from mmd.gateway.guard import Guard
 from mmd.gateway.head import Request
+from mmd.gateway.idle import Idle
 from mmd.gateway.limits import Limits
 from mmd.gateway.management import Management
 from mmd.gateway.meter import Meter
@@ -40,6 +41,7 @@ class Gateway:
         self._switchboard = Switchboard(models, self.limits)
         self._queue_will_be_told = False
         self._switchboard.follow(self._tell_queue_soon)
+        self.idle = Idle(models, self._switchboard)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
         self._meter = Meter()
         self._observer = Observer(models, self._switchboard, self.feed, self._meter, self.limits)
@@ -57,9 +59,8 @@ class Gateway:
         return Front(self, entrance)
 
     def exchange(self, client: Front, request: Request) -> Exchange:
-        return Exchange(
-            self._models, self._switchboard, self._pool, self._asked, self.limits, self._meter, client, request
-        )
+        shared = self._models, self._switchboard, self._pool, self._asked, self.limits, self._meter, self.idle
+        return Exchange(*shared, client, request)
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
         self._management.adopt(transport, request.for_management())
