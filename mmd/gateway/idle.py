@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
 
@@ -70,20 +69,23 @@ class Idle:
         return Use(self._switchboard.is_in_use(model_id), ended, self._keep_seconds.get(model_id))
 
     async def _carry_out(self, rest: Rest) -> None:
-        fields = {"MMD_MODEL": rest.model_id}
-        works: dict[Action, Callable[[str], Awaitable[None]]] = {
-            Action.SLEEP: self._models.sleep,
-            Action.STOP: self._models.stop_asleep,
-        }
         try:
-            if await self._switchboard.rest(rest.model_id, partial(works[rest.action], rest.model_id)):
-                became = "asleep" if self._models.is_asleep(rest.model_id) else "stopped"
-                _log.info("%s is %s now: %s", rest.model_id, became, rest.why, extra=fields)
+            await self._switchboard.rest(rest.model_id, partial(self._put_to_rest, rest))
         except MmdError as error:
             # It is tried again after another idle time, as if somebody had used it.
             self._failed_at[rest.model_id] = monotonic()
             self._keep_seconds.pop(rest.model_id, None)
-            _log.warning("%s stays although %s: %s", rest.model_id, rest.why, error.message, extra=fields)
+            _log.warning("%s stays: %s", rest.model_id, error.message, extra={"MMD_MODEL": rest.model_id})
+
+    async def _put_to_rest(self, rest: Rest) -> None:
+        fields = {"MMD_MODEL": rest.model_id}
+        match rest.action:
+            case Action.SLEEP:
+                _log.info("%s is put to sleep: %s", rest.model_id, rest.why, extra=fields)
+                await self._models.sleep(rest.model_id)
+            case Action.STOP:
+                _log.info("%s is stopped: %s", rest.model_id, rest.why, extra=fields)
+                await self._models.stop_asleep(rest.model_id)
 
     async def _until(self, look_at: float) -> None:
         """Returns when something has changed, at that time at the latest."""

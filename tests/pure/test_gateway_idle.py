@@ -58,7 +58,7 @@ async def test_journal_says_who_and_why(caplog: pytest.LogCaptureFixture) -> Non
             assert (await (await running.client()).ask(wish("a", 0))).status == 200
             await until(lambda: bool(caplog.records))
     [record] = caplog.records
-    assert record.getMessage() == "a is asleep now: nobody has used it for 0 s (keep_alive)"
+    assert record.getMessage() == "a is put to sleep: nobody has used it for 0 s (keep_alive)"
     assert record.__dict__["MMD_MODEL"] == "a"
 
 
