@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mmd.gateway.engine import Pool
 from mmd.gateway.entrance import Entrance
-from mmd.gateway.exchange import Exchange
+from mmd.gateway.exchange import Exchange, Shared
 from mmd.gateway.failure import TOO_MANY
 from mmd.gateway.feed import Feed, Kind
 from mmd.gateway.front import Front
@@ -48,7 +48,7 @@ class Gateway:
         self._management = Management(models, self._switchboard, self._observer)
         self._fronts: dict[Front, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
-        self._asked: set[Exchange] = set()
+        self._shared = Shared(models, self._switchboard, self._pool, self.limits, self._meter, self.idle)
         models.follow(self._retract)
 
     def observe(self) -> None:
@@ -59,8 +59,7 @@ class Gateway:
         return Front(self, entrance)
 
     def exchange(self, client: Front, request: Request) -> Exchange:
-        shared = self._models, self._switchboard, self._pool, self._asked, self.limits, self._meter, self.idle
-        return Exchange(*shared, client, request)
+        return Exchange(self._shared, client, request)
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
         self._management.adopt(transport, request.for_management())
@@ -122,7 +121,7 @@ class Gateway:
         The view that requests are admitted by follows the units a moment later, and an engine that is told to sleep
         accepts requests all the same: those would hang until somebody wakes it.
         """
-        count = sum(exchange.retract() for exchange in tuple(self._asked))
+        count = sum(exchange.retract() for exchange in tuple(self._shared.asked))
         if count:
             _log.info("%d requests came too late for models that sleep now, and wait for their turn again", count)
 
