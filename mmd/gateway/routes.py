@@ -17,6 +17,7 @@ from mmd.errors import MmdError, NoSuchModel, WrongUsage
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.feed import Feed
 from mmd.gateway.models import Models
+from mmd.gateway.page_routes import page_routes
 from mmd.gateway.switchboard import Switchboard
 
 
@@ -77,6 +78,7 @@ def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlet
     routes = Routes(models, switchboard)
     return Starlette(
         routes=[
+            *page_routes(),
             Route("/health", routes.health),
             Route("/status", routes.status),
             Route("/resources", routes.resources),
