@@ -75,7 +75,7 @@ class Guard:
         """
         if door.entrance is Entrance.LOCAL or not (self._keyring.current() or door.is_exposed):
             return None
-        if head.path == _OPEN_PATH or head.is_preflight:
+        if head.path == _OPEN_PATH or head.is_preflight or _is_of_the_page(head):
             return None
         purpose = self._keyring.purpose_of(head)
         if purpose is None:
@@ -118,6 +118,11 @@ def _bad_target(head: Head) -> Failure | None:
         if _CHANGES_THE_ENGINE.fullmatch(path):
             return _forbidden(f"{_shown(path)} changes what an engine serves", "mmd list   # what can be asked")
     return None
+
+
+def _is_of_the_page(head: Head) -> bool:
+    """Its files, which are the same everywhere and say nothing of this machine; it asks its user for a key itself."""
+    return head.method in (b"GET", b"HEAD") and (head.path == b"/" or head.path.startswith(b"/page/"))
 
 
 def _is_across_sites(head: Head) -> bool:
