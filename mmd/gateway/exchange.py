@@ -106,7 +106,9 @@ class Exchange:
     @property
     def has_begun(self) -> bool:
         """Whether a part of the answer has been passed on."""
-        return self._tunnel is not None or (self._connection is not None and self._connection.answer.begun)
+        if self._begun is not None or self._tunnel is not None:
+            return True
+        return self._connection is not None and self._connection.answer.begun
 
     def cancel(self) -> None:
         """The client has gone: leave the line, or let the engine know."""

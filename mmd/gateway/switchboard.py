@@ -312,6 +312,9 @@ class Switchboard:
             return
         if not await self._drained(line):
             return
+        if all(waiter.done() for waiter in line.came):
+            await asyncio.sleep(0)  # they have all just gone, and take themselves out of the line now
+            return
         self._under_way = line, monotonic()
         for listener in self._swap_listeners:
             listener()

@@ -198,6 +198,18 @@ async def test_all_leave_in_the_moment_they_are_let_in() -> None:
         assert not board._in_flight
 
 
+async def test_nothing_is_swapped_for_those_who_left_in_the_moment_they_came() -> None:
+    async with town("a", "b") as running:
+        board = running.gateway._switchboard
+        waits = [asyncio.create_task(board.wait("b")) for _ in range(3)]
+        await asyncio.sleep(0)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        await until(lambda: board._runner is None)
+        assert running.models.log == []
+
+
 async def test_hundreds_wait_for_one_swap() -> None:
     async with town("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
