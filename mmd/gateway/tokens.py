@@ -19,12 +19,13 @@ _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 5.0
 _PATIENCE_SECONDS = 1.0
+_SWAP_WAITS_SECONDS = 0.25  # llama-server answers in 2 ms, vLLM in 20
 _DIRECTIONS = {"in": TOKENS_IN, "out": TOKENS_OUT}
 
 
 class Tokens:
     def __init__(self, since: EngineProcess | None = None) -> None:
-        """Runs that began after `since`, which is this process, are counted from their beginning."""
+        """Runs that began after `since`, by default this process, are counted from their beginning."""
         self.counts = Counts()  # model, direction
         self._since_ticks = (since or EngineProcess.of(os.getpid())).started_ticks
         self._seen: dict[str, tuple[EngineProcess, dict[str, float]]] = {}
@@ -58,12 +59,13 @@ class EnginePages:
             await asyncio.sleep(_LOOK_SECONDS)
             await self.read(self._have_answered())
 
-    def read_soon(self) -> None:
-        """The models that have answered since they were last asked, as one of them is about to go."""
+    async def read_before_swap(self) -> None:
+        """Those of models that have answered since: with an engine that ends, its totals are gone."""
         if models := self._have_answered():
-            task = asyncio.create_task(self.read(models))
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+            reading = asyncio.create_task(self.read(models))
+            self._reading.add(reading)
+            reading.add_done_callback(self._reading.discard)
+            await asyncio.wait((reading,), timeout=_SWAP_WAITS_SECONDS)
 
     async def read(self, models: Iterable[str]) -> dict[str, EnginePage]:
         """The pages of those models that are resident and whose engine has one."""
@@ -77,7 +79,7 @@ class EnginePages:
             page = await read_page(address, within_seconds=_PATIENCE_SECONDS)
         except (OSError, ValueError) as error:
             self.errors[(model_id,)] += 1
-            _log.debug("%s does not say how its engine fares: %s", model_id, error or type(error).__name__)
+            _log.debug("%s does not say how its engine fares: %r", model_id, error)
             return None
         self.tokens.note(model_id, page)
         return page
