@@ -23,6 +23,8 @@ if [[ $1 == test ]]; then
     # g++ brings gcc and libc6-dev: the tests compile a fake NVML, and llama-server is built from source.
     lacking g++ command -v g++
     lacking make command -v make
+    # The gateway's page is tested in it.
+    lacking chromium command -v chromium
     # vLLM's kernels for the CPU are linked against it.
     lacking libnuma1 python3 -c 'import ctypes; ctypes.CDLL("libnuma.so.1")'
 fi

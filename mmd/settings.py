@@ -64,6 +64,8 @@ def _is_aliases(value: Any) -> bool:
     )
 
 
+_SECONDS_OR_NEVER = "a number of seconds, or 0 for never"
+
 SETTINGS = (
     Setting("gateway.listen", is_listen, '"HOST:PORT"', "127.0.0.1:8000", "where `mmd gateway` listens"),
     Setting(
@@ -109,6 +111,20 @@ SETTINGS = (
         "how long at least a model that is in use stays while others are asked for",
     ),
     Setting(
+        "gateway.idle_sleep_seconds",
+        _is_number,
+        _SECONDS_OR_NEVER,
+        0,  # on a GPU that nobody else wants it costs nothing to stay, and whoever asks next need not wait
+        "after how long a model that nobody uses is put to sleep, or stopped if its engine cannot sleep",
+    ),
+    Setting(
+        "gateway.idle_stop_seconds",
+        _is_number,
+        _SECONDS_OR_NEVER,
+        0,  # where others need the RAM, sleepers give it back anyway: see control.pressure
+        "after how long a model that sleeps is stopped",
+    ),
+    Setting(
         "engines.llama-server",
         _is_absolute,
         "an absolute path",
@@ -149,6 +165,15 @@ MODEL_SETTINGS = (
         "more arguments for its engine, at the end of the command line",
     ),
     Setting("aliases", _is_aliases, "a list of names", (), "other names that clients may call it by"),
+    Setting("idle_sleep_seconds", _is_number, _SECONDS_OR_NEVER, None, "its own gateway.idle_sleep_seconds"),
+    Setting("idle_stop_seconds", _is_number, _SECONDS_OR_NEVER, None, "its own gateway.idle_stop_seconds"),
+    Setting(
+        "pinned",
+        lambda value: isinstance(value, bool),
+        "true or false",
+        False,
+        "whether it stays: not idleness, memory pressure or a request for another ends that, only who asks for it does",
+    ),
     Setting(
         "startup",
         lambda value: value in ("disabled", "sleep", "active"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import httptools
 
 from mmd.gateway.dialect import Dialect
 from mmd.gateway.failure import Failure
 from mmd.gateway.head import Request
 from mmd.gateway.switchboard import Place
+from mmd.gateway.top_level import TopLevelKeys
 
 # Where clients know what to do with a comment. Elsewhere "stream" means nothing, or something else.
 _STREAMING_PATHS = frozenset({b"/v1/chat/completions", b"/v1/completions", b"/v1/responses", b"/v1/messages"})
@@ -17,6 +16,7 @@ _HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
 )
+_KEYS = TopLevelKeys("stream")
 _LAST_CHUNK = b"0\r\n\r\n"
 _MOST_UNSTREAMED_BYTES = 1 << 20  # of an answer that is no stream, and has to become one event
 
@@ -24,13 +24,9 @@ _MOST_UNSTREAMED_BYTES = 1 << 20  # of an answer that is no stream, and has to b
 def wants_stream(request: Request) -> bool:
     """Whether the client reads server-sent events; asked only of requests that have waited for a while."""
     head = request.head
-    if head.is_http10 or head.path not in _STREAMING_PATHS or b'"stream"' not in request.body:
+    if head.is_http10 or head.path not in _STREAMING_PATHS:
         return False
-    try:
-        body = json.loads(request.body)
-    except ValueError:
-        return False  # the engine will say so
-    return isinstance(body, dict) and body.get("stream") is True
+    return _KEYS.values(request.body).get("stream") == b"true"
 
 
 class BegunStream:

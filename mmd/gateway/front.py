@@ -38,6 +38,7 @@ class Front(asyncio.Protocol):
         self._ahead = bytearray()  # came while a request was being answered; not looked at before its turn
         self._exchange: Exchange | None = None
         self._advancing = False
+        self._closes_next = False  # the client has been told that this answer is the last
         self._ended = False  # nothing more is taken from this client
         self._transport: asyncio.Transport
         self._intake: Intake
@@ -67,7 +68,26 @@ class Front(asyncio.Protocol):
         self._ended = True
         self._transport.close()
 
-    def close_if_idle(self) -> None:
+    def wind_down(self) -> None:
+        """The gateway ends. Who has just connected is about to send a request, and has a moment for it; the next answer
+        says that it is the last, for a client that takes the connection for kept could lose a request by that.
+        """
+        if self._exchange is None or not self._exchange.has_begun:
+            self._announce_close()
+        asyncio.get_running_loop().call_later(self._gateway.limits.grace_seconds, self._close_if_idle)
+
+    def _announce_close(self) -> None:
+        def write_head(data: bytes) -> None:
+            self.write = self._transport.write
+            if data.startswith(b"HTTP/1."):
+                first, _, rest = data.partition(b"\r\n")
+                data = b"%b\r\nconnection: close\r\n%b" % (first, rest)
+                self._closes_next = True
+            self._transport.write(data)
+
+        self.write = write_head
+
+    def _close_if_idle(self) -> None:
         """Unless a request is being served, or one has come that was not looked at yet."""
         if self._ended or not self.is_idle or self._intake.ready or self._ahead:
             return
@@ -122,11 +142,11 @@ class Front(asyncio.Protocol):
 
     def finished(self, *, keep_alive: bool) -> None:
         self._exchange = None
-        if not keep_alive:
+        if not keep_alive or self._closes_next:
             self.close()
             return
         if self._gateway.is_draining:
-            self.close_if_idle()
+            self.wind_down()
         if not self._advancing:
             self._advance()
 
@@ -177,7 +197,7 @@ class Front(asyncio.Protocol):
             self._transport.write(preflight_answer(request.head))
             self.finished(keep_alive=request.head.keep_alive)
         elif request.head.is_for_an_engine:
-            if request.head.origin:
+            if b"origin" in request.head.here:
                 self._allow_to_read(request.head.origin)
             self._exchange = self._gateway.exchange(self, request)
             self._start(self._exchange)

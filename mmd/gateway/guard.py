@@ -65,7 +65,7 @@ class Guard:
         for origin in origins:
             if not self._names.is_origin(origin, door.address):
                 return _not_an_origin(origin)
-        if not origins and head.value(b"sec-fetch-site") == b"cross-site" and not _is_followed_link(head):
+        if b"sec-fetch-site" in head.here and not origins and _is_across_sites(head):
             return _forbidden("a page of another site may not use the gateway", "open the gateway's own page")
         return None
 
@@ -75,7 +75,7 @@ class Guard:
         """
         if door.entrance is Entrance.LOCAL or not (self._keyring.current() or door.is_exposed):
             return None
-        if head.path == _OPEN_PATH or head.is_preflight:
+        if head.path == _OPEN_PATH or head.is_preflight or _is_of_the_page(head):
             return None
         purpose = self._keyring.purpose_of(head)
         if purpose is None:
@@ -120,9 +120,15 @@ def _bad_target(head: Head) -> Failure | None:
     return None
 
 
-def _is_followed_link(head: Head) -> bool:
+def _is_of_the_page(head: Head) -> bool:
+    """Its files, which are the same everywhere and say nothing of this machine; it asks its user for a key itself."""
+    return head.method in (b"GET", b"HEAD") and (head.path == b"/" or head.path.startswith(b"/page/"))
+
+
+def _is_across_sites(head: Head) -> bool:
     """A link to the gateway's page may lie on any other; a form that a page submits does more than read."""
-    return head.method in _READING and head.value(b"sec-fetch-mode") == b"navigate"
+    is_followed_link = head.method in _READING and head.value(b"sec-fetch-mode") == b"navigate"
+    return head.value(b"sec-fetch-site") == b"cross-site" and not is_followed_link
 
 
 def _no_valid_key(head: Head) -> Failure:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from mmd.control.controller import Controller
 from mmd.control.events import LatelyTook
 from mmd.control.gauge import Gauge
+from mmd.control.idleness import occupants
 from mmd.control.present import models_json, resources_json, status_json
 from mmd.control.startup import startups
 from mmd.control.status import active_of
@@ -16,6 +17,7 @@ from mmd.errors import NoSuchModel, SwapSuperseded
 from mmd.gateway.catalogue import Catalogue, embedding_model
 from mmd.gateway.entrance import Entrance
 from mmd.paths import engine_socket
+from mmd.plan.idle import Occupant
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.units.watch import Pairs, Watch
@@ -62,6 +64,16 @@ class LiveModels:
     def follow(self, listener: Callable[[], None]) -> None:
         self._watch.follow(listener)
 
+    def holder(self, *, besides: str) -> str | None:
+        return holder(self._watch.pairs, besides=besides)
+
+    def pinned(self) -> Collection[str]:
+        return self._controller.pinned()
+
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
+        controller = self._controller
+        return await occupants(controller.manager, self._watch.pairs, controller.idleness, wishes=wishes)
+
     async def made_room(self, model_id: str) -> bool:
         await self._watch.refresh()
         return made_room(model_id, self._watch.pairs)
@@ -89,6 +101,10 @@ class LiveModels:
 
     async def stop(self, model_id: str | None) -> None:
         await self._controller.stop(model_id)
+        await self._watch.refresh()
+
+    async def stop_asleep(self, model_id: str) -> None:
+        await self._controller.stop_asleep(model_id)
         await self._watch.refresh()
 
     async def status(self) -> dict[str, Any]:

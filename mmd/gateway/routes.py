@@ -18,6 +18,7 @@ from mmd.gateway import observed
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.models import Models
 from mmd.gateway.observer import Observer
+from mmd.gateway.page_routes import page_routes
 from mmd.gateway.switchboard import Switchboard
 
 
@@ -82,6 +83,7 @@ def application(models: Models, switchboard: Switchboard, observer: Observer) ->
     routes = Routes(models, switchboard)
     return Starlette(
         routes=[
+            *page_routes(),
             Route("/health", routes.health),
             Route("/status", routes.status),
             Route("/resources", routes.resources),

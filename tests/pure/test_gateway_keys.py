@@ -186,7 +186,7 @@ async def test_browser_that_navigates_may_ask_its_user() -> None:
     Keys().add("m", Purpose.MANAGEMENT)
     async with town(guard=_guard()) as running:
         client = await running.client()
-        asked = b"GET / HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Mode: navigate\r\n\r\n"
+        asked = b"GET /status HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Mode: navigate\r\n\r\n"
         assert (await client.ask(asked)).headers["www-authenticate"].startswith("Basic")
 
 

@@ -104,7 +104,7 @@ async def test_answers_without_an_end_are_told_apart(running: Town) -> None:
     await running.peer("a").has_been_asked(2)
     assert (await scrape(running)).value("mmd_requests_in_flight", model="a") == 1
     client.leave()
-    await until(lambda: not running.gateway._asked)
+    await until(lambda: not running.gateway._shared.asked)
     page = await scrape(running)
     assert page.value("mmd_requests_total", model="a", path="/v1/completions", status="engine_died") == 1
     assert page.value("mmd_requests_total", **CHAT, status="client_left") == 1

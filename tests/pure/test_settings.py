@@ -81,6 +81,8 @@ def test_listen_is_accepted(file: Path, value: str) -> None:
         *(("models.a", "aliases", value) for value in ('"gpt-4o"', "[1]", '[""]', '[" a"]', '["-a"]', '["a\\nb"]')),
         *(("models.a", "context", value) for value in ("0", "-1", '"8k"', "1.5", "true")),
         *(("models.a", "ready_seconds", value) for value in ("-1", '"60"', "true")),
+        *(("models.a", "idle_sleep_seconds", value) for value in ("-1", '"5m"', "true")),
+        *(("models.a", "pinned", value) for value in ("1", '"yes"')),
         *(("models.a", "arguments", value) for value in ('"--seed 1"', "[1]", "[[]]", "{}")),
     ],
 )

@@ -1,0 +1,148 @@
+"""What a gateway says on a machine with a GPU of 12 GiB in the middle of an afternoon: the records of its API."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+GIB = 2**30
+
+_FACTS = {
+    "qwen3-8b-q4_k_m": ("chat", "Q4_K_M", 4.7, 32768),
+    "gemma-3-12b-it-qat-q4_0": ("vision", "Q4_0", 7.6, 131072),
+    "mistral-small-3.2-24b-instruct-2506-iq3_xs": ("chat", "IQ3_XS", 9.3, 131072),
+    "qwen3-4b-awq": ("chat", "AWQ", 2.7, 40960),
+    "nomic-embed-text-v1.5-f16": ("embedding", "F16", 0.3, 2048),
+    "bge-reranker-v2-m3-q8_0": ("reranker", "Q8_0", 0.6, 8192),
+    "starcoder2-3b-q5_k_m": ("completion", "Q5_K_M", 2.1, 16384),
+}
+_WHERE = {
+    "qwen3-8b-q4_k_m": "active",
+    "nomic-embed-text-v1.5-f16": "resident",
+    "gemma-3-12b-it-qat-q4_0": "sleeping",
+    "qwen3-4b-awq": "sleeping",
+    "mistral-small-3.2-24b-instruct-2506-iq3_xs": "starting",
+    "starcoder2-3b-q5_k_m": "failed",
+}
+
+
+def models() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": name,
+            "type": kind,
+            "engine": "vllm" if quant == "AWQ" else "llama.cpp",
+            "format": "safetensors" if quant == "AWQ" else "gguf",
+            "quant": quant,
+            "vram": size,
+            "vram_bytes": int(size * GIB),
+            "context": context,
+            "status": _WHERE.get(name, "absent"),
+            "startup": "disabled",
+        }
+        for name, (kind, quant, size, context) in _FACTS.items()
+    ]
+
+
+def _memory(used: float, total: float) -> dict[str, Any]:
+    return {"used": used, "total": total, "used_bytes": int(used * GIB), "total_bytes": int(total * GIB)}
+
+
+def resources() -> dict[str, Any]:
+    return {
+        "vram": _memory(9.8, 12.0),
+        "ram": _memory(21.4, 31.2),
+        "gpus": [{"name": "NVIDIA GeForce RTX 4070", "uuid": "GPU-1", "used_bytes": 0, "total_bytes": 12 * GIB}],
+    }
+
+
+def status() -> dict[str, Any]:
+    return {
+        "active": "qwen3-8b-q4_k_m",
+        "resident": ["nomic-embed-text-v1.5-f16", "qwen3-8b-q4_k_m"],
+        "sleeping": [
+            {"id": "gemma-3-12b-it-qat-q4_0", "level": 1, "ram_bytes": 8 * GIB, "wake_seconds": 1.9},
+            {"id": "qwen3-4b-awq", "level": 2, "ram_bytes": 2 * GIB, "wake_seconds": None},
+        ],
+        "starting": [
+            {"id": "mistral-small-3.2-24b-instruct-2506-iq3_xs", "seconds": 7.2, "expected_seconds": 19.0},
+        ],
+        "failed": [{"id": "starcoder2-3b-q5_k_m", "reason": "the engine was killed for want of memory"}],
+        "resources": resources(),
+    }
+
+
+def queue() -> dict[str, Any]:
+    return {
+        "turns": [
+            {
+                "model": "mistral-small-3.2-24b-instruct-2506-iq3_xs",
+                "waiting": 3,
+                "waited_seconds": 7.2,
+                "expected_seconds": 11.8,
+            },
+            {"model": "gemma-3-12b-it-qat-q4_0", "waiting": 1, "waited_seconds": 2.0, "expected_seconds": None},
+        ],
+        "in_flight": [{"model": "qwen3-8b-q4_k_m", "requests": 2}],
+    }
+
+
+def history(*, interval_seconds: float = 10.0, count: int = 360) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    samples = []
+    for index in range(count):
+        at = now - timedelta(seconds=interval_seconds * (count - 1 - index))
+        if 200 <= index < 215:
+            continue  # the gateway was not there
+        vram = 9.8 if index > 280 else 5.2 if index > 120 else 11.1 if index > 40 else 0.6
+        ram = 16 + 4 * math.sin(index / 40) + (2 if index > 120 else 0)
+        samples.append(
+            {
+                "at": at.isoformat(timespec="milliseconds"),
+                "vram_used_bytes": int(vram * GIB),
+                "vram_total_bytes": 12 * GIB,
+                "ram_used_bytes": int(ram * GIB),
+                "ram_total_bytes": int(31.2 * GIB),
+            }
+        )
+    return {"interval_seconds": interval_seconds, "samples": samples}
+
+
+def swap(model: str, minutes_ago: float, **changes: Any) -> dict[str, Any]:
+    event = {
+        "at": (datetime.now(UTC) - timedelta(minutes=minutes_ago)).isoformat(timespec="milliseconds"),
+        "model": model,
+        "evicted": "gemma-3-12b-it-qat-q4_0",
+        "outcome": "resident",
+        "why": "not loaded",
+        "cause": "",
+        "seconds": 6.3,
+        "phases": {"drain": 1.4, "release": 0.8, "vram_free": 0.2, "load": 5.1},
+    }
+    return event | changes
+
+
+def swaps() -> list[dict[str, Any]]:
+    """Oldest first, as the gateway lists them."""
+    asleep = {"why": "asleep in RAM", "evicted": "qwen3-8b-q4_k_m"}
+    return [
+        swap("mistral-small-3.2-24b-instruct-2506-iq3_xs", 55, seconds=18.4, phases={"release": 1.1, "load": 16.9}),
+        swap(
+            "starcoder2-3b-q5_k_m",
+            31,
+            outcome="failed",
+            seconds=3.9,
+            cause="the engine was killed for want of memory",
+            phases={"drain": 0.0},
+        ),
+        swap(
+            "gemma-3-12b-it-qat-q4_0",
+            29,
+            seconds=2.6,
+            phases={"drain": 0.3, "release": 0.6, "vram_free": 0.2, "wake": 1.9, "canary": 0.4},
+            **asleep,
+        ),
+        swap("qwen3-4b-awq", 20, outcome="superseded", seconds=4.0, phases={"drain": 2.1}),
+        swap("qwen3-8b-q4_k_m", 4),
+    ]

@@ -1,0 +1,125 @@
+"""The management API as far as the page uses it, with records that a test writes; the page itself is the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from mmd.gateway.failure import Failure
+from mmd.gateway.feed import Feed, Kind
+from mmd.gateway.page_routes import page_routes
+from tests.page import scene
+
+_NOT_FOUND = Failure(404, "not found", "mmd list", "not_found")
+_NO_KEY = Failure(401, "the gateway needs an API key, and the request has none that is valid", "mmd key add NAME", "x")
+
+
+@dataclass
+class StubGateway:
+    records: dict[str, Any] = field(
+        default_factory=lambda: {
+            "/status": scene.status(),
+            "/models": scene.models(),
+            "/queue": scene.queue(),
+            "/resources": scene.resources(),
+            "/resources/history": scene.history(),
+            "/swaps": scene.swaps(),
+        }
+    )
+    missing: set[str] = field(default_factory=set)  # paths of a gateway that does not have them yet
+    key: str | None = None
+    failing: dict[str, Failure] = field(default_factory=dict)  # what a button's verb comes to
+    held: dict[str, asyncio.Event] = field(default_factory=dict)  # a verb is not done before its event
+    pressed: list[tuple[str, str]] = field(default_factory=list)  # the buttons' verbs and models
+    feed: Feed = field(default_factory=Feed)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def tell(self, kind: Kind, record: Any) -> None:
+        """Something has changed."""
+        path = f"/{kind}"
+        if path in self.records:
+            self.records[path] = record
+        self.feed.publish(kind, record)
+
+    def hang_up(self) -> None:
+        """As a gateway that ends; who listens may come again."""
+        self.feed.close()
+
+    async def _read(self, request: Request) -> Response:
+        return self._objection(request) or JSONResponse(self.records[request.url.path])
+
+    async def _events(self, request: Request) -> Response:
+        return self._objection(request) or StreamingResponse(self._told(), media_type="text/event-stream")
+
+    async def _told(self) -> AsyncIterator[str]:
+        with self.feed.subscribe() as subscription:
+            for kind in (Kind.STATUS, Kind.QUEUE, Kind.RESOURCES):
+                yield _event(kind, 0, self.records[f"/{kind}"])
+            async for notice in subscription:
+                yield _event(notice.kind, notice.number, notice.data)
+
+    async def _press(self, request: Request) -> Response:
+        verb = request.path_params["verb"]
+        self.pressed.append((verb, (await request.json())["model"]))
+        if verb in self.held:
+            await self.held[verb].wait()
+        if verb in self.failing:
+            return _refusal(self.failing[verb])
+        return self._objection(request) or JSONResponse(self.records["/status"])
+
+    def _objection(self, request: Request) -> Response | None:
+        if request.url.path in self.missing:
+            return _refusal(_NOT_FOUND)
+        if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
+            return _refusal(_NO_KEY)
+        return None
+
+    def application(self) -> Starlette:
+        reading = [Route(path, self._read) for path in self.records]
+        others = [Route("/events", self._events), Route("/models/{verb}", self._press, methods=["POST"])]
+        return Starlette(routes=[*page_routes(), *reading, *others])
+
+
+def _event(kind: Kind, number: int, record: Any) -> str:
+    return f"event: {kind}\nid: {number}\ndata: {json.dumps(record, ensure_ascii=False)}\n\n"
+
+
+def _refusal(failure: Failure) -> Response:
+    return Response(failure.payload(), failure.status, media_type="application/json")
+
+
+@asynccontextmanager
+async def serving(gateway: StubGateway, port: int = 0) -> AsyncIterator[StubGateway]:
+    config = Config(gateway.application(), http="httptools", lifespan="off", log_config=None, access_log=False)
+    config.load()
+    state = ServerState()
+    make: Callable[[], asyncio.Protocol] = lambda: HttpToolsProtocol(config, state, {})  # noqa: E731
+    server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", port)
+    gateway.port = server.sockets[0].getsockname()[1]
+    try:
+        yield gateway
+    finally:
+        server.close()
+        gateway.hang_up()
+        for connection in list(state.connections):
+            connection.shutdown()
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=5)
+        for connection in list(state.connections):
+            connection.transport.abort()

@@ -1,0 +1,48 @@
+"""How the page looks: pictures for people, and what can be measured of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Page, expect
+
+from tests.page.stub_gateway import StubGateway
+
+Scheme = Literal["light", "dark"]
+
+_OVERFLOW = "document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where they go: MMD_TEST_PICTURES, to look at them."""
+    folder = Path(os.environ.get("MMD_TEST_PICTURES", tmp_path))
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 800, 1400])
+async def test_fits_its_window(page: Page, gateway: StubGateway, pictures: Path, scheme: Scheme, width: int) -> None:
+    await page.set_viewport_size({"width": width, "height": 900})
+    await page.emulate_media(color_scheme=scheme)
+    await page.goto(gateway.url)
+    await expect(page.locator("#swap-list > li")).to_have_count(5)
+    (pictures / f"{scheme}-{width}.png").write_bytes(await page.screenshot(full_page=True))
+    assert await page.evaluate(_OVERFLOW) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_everybody_can_use_it(browser: Browser, gateway: StubGateway, scheme: Scheme) -> None:
+    """axe-core's rules, contrast among them. It is injected, which the page's own policy would not let it be."""
+    context = await browser.new_context(color_scheme=scheme, bypass_csp=True)
+    page = await context.new_page()
+    await page.goto(gateway.url)
+    await expect(page.locator("#swap-list > li")).to_have_count(5)
+    found = await Axe().run(page)
+    await context.close()
+    assert not found.violations_count, found.generate_report()

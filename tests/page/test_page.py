@@ -1,0 +1,237 @@
+"""What the page shows, and what can be done with it, in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from playwright.async_api import Page, expect
+
+from mmd.gateway.failure import Failure
+from mmd.gateway.feed import Kind
+from tests.page import scene
+from tests.page.stub_gateway import StubGateway, serving
+
+QWEN = "qwen3-8b-q4_k_m"
+GEMMA = "gemma-3-12b-it-qat-q4_0"
+MISTRAL = "mistral-small-3.2-24b-instruct-2506-iq3_xs"
+STARCODER = "starcoder2-3b-q5_k_m"
+HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
+
+
+def sleeping_qwen() -> dict[str, object]:
+    return scene.status() | {"active": None, "resident": [], "starting": []}
+
+
+async def test_says_who_has_the_gpu_who_comes_who_failed_and_who_sleeps(page: Page, gateway: StubGateway) -> None:
+    await page.goto(gateway.url)
+    await expect(page).to_have_title(f"{QWEN} · mmd")
+    first = page.locator("#resident > li").first
+    await expect(first).to_contain_text("chat · llama.cpp · Q4_K_M · context 32k · weights 4.7 GiB")
+    await expect(page.locator("#starting")).to_contain_text(re.compile(r"\d+ s of about 19 s"))
+    await expect(page.locator("#starting progress")).to_have_attribute("max", "19")
+    await expect(page.locator("#failed")).to_contain_text("the engine was killed for want of memory")
+    await expect(page.locator("#failed code")).to_have_text(f"mmd logs {STARCODER}")
+    await expect(page.locator("#sleeping")).to_contain_text("wakes in about 1.9 s · 8.0 GiB RAM · level 1")
+    await expect(page.locator("#gpus")).to_have_text("NVIDIA GeForce RTX 4070")
+    await expect(page.locator("#connection")).to_have_text("Live")
+
+
+async def test_shows_queue_memory_and_swaps(page: Page, gateway: StubGateway) -> None:
+    await page.goto(gateway.url)
+    await expect(page.locator("#turns > li").first).to_contain_text(re.compile(r"3 waiting · longest for \d+ s"))
+    await expect(page.locator("#in-flight")).to_have_text(f"Being answered: {QWEN} (2).")
+    await expect(page.locator("figure").first).to_contain_text("9.8 of 12.0 GiB")
+    await expect(page.locator("figure").first).to_contain_text("lowest 0.6 GiB, highest 11.1 GiB")
+    newest = page.locator("#swap-list > li").first
+    await expect(newest).to_contain_text("drain 1.4 s · release 0.6 s · VRAM free 0.2 s · load 5.1 s · other 0.4 s")
+    await expect(newest).to_contain_text(f"not loaded, in place of {GEMMA}")
+    await expect(newest.locator("rect")).to_have_count(5)
+    assert await page.locator("figure path.line").first.get_attribute("d")
+
+
+async def test_follows_what_happens(page: Page, gateway: StubGateway) -> None:
+    await page.goto(gateway.url)
+    await expect(page).to_have_title(f"{QWEN} · mmd")
+    gateway.records["/models"] = [record | {"status": "absent"} for record in scene.models()]
+    gateway.tell(Kind.STATUS, sleeping_qwen())
+    await expect(page).to_have_title("mmd")
+    await expect(page.locator("#nobody")).to_be_visible()
+    await expect(page.locator("#announcement")).to_contain_text("No model is active.")
+    await expect(page.locator("#models .state.absent")).to_have_count(7)
+    gateway.tell(Kind.QUEUE, {"turns": [], "in_flight": []})
+    await expect(page.locator("#in-flight")).to_have_text("Nobody waits. Nothing is being answered.")
+    gateway.tell(Kind.SWAP, scene.swap("new", 0, seconds=40.0, phases={"load": 40.0}))
+    await expect(page.locator("#swap-list > li").first).to_contain_text("new")
+    await expect(page.locator("#scale")).to_contain_text("40 s")
+    gateway.tell(Kind.RESOURCES, scene.resources() | {"vram": {"used_bytes": 3 * scene.GIB, "total_bytes": 2**34}})
+    await expect(page.locator("figure").first).to_contain_text("3.0 of 16.0 GiB")
+
+
+async def test_button_asks_the_gateway_and_rests_until_it_is_done(page: Page, gateway: StubGateway) -> None:
+    gateway.held["sleep"] = asyncio.Event()
+    await page.goto(gateway.url)
+    row = page.locator("#models tbody", has_text=QWEN)
+    sleep = row.get_by_role("button", name=f"Sleep {QWEN}")
+    await sleep.click()
+    await expect(sleep).to_have_text("Going to sleep…")
+    await expect(sleep).to_have_attribute("aria-disabled", "true")
+    await expect(row.get_by_role("button", name=f"Stop {QWEN}")).to_have_attribute("aria-disabled", "true")
+    await sleep.click(force=True)
+    gateway.records["/models"][0]["status"] = "sleeping"
+    gateway.tell(Kind.STATUS, sleeping_qwen())
+    gateway.held["sleep"].set()
+    activate = row.get_by_role("button", name=f"Activate {QWEN}")
+    await expect(activate).to_be_visible()
+    await expect(activate).to_be_focused()  # the button that had the focus is gone
+    assert gateway.pressed == [("sleep", QWEN)]
+
+
+async def test_what_takes_long_can_be_stopped(page: Page, gateway: StubGateway) -> None:
+    gateway.held["activate"] = asyncio.Event()
+    await page.goto(gateway.url)
+    row = page.locator("#models tbody", has_text=GEMMA)
+    await row.get_by_role("button", name="Activate").click()
+    await expect(row.get_by_role("button", name="Activate")).to_have_text("Activating…")
+    await row.get_by_role("button", name="Stop").click()
+    await expect(page.locator("#models").get_by_role("button", name=f"Stop {GEMMA}")).to_have_text("Stop")
+    gateway.held["activate"].set()
+    await expect(row.get_by_role("button", name="Activate")).to_have_text("Activate")
+    assert gateway.pressed == [("activate", GEMMA), ("stop", GEMMA)]
+
+
+async def test_error_is_shown_where_it_was_made(page: Page, gateway: StubGateway, complaints: list[str]) -> None:
+    gateway.failing["activate"] = Failure(503, "it does not fit", "mmd show ID --context 4096", "does_not_fit")
+    await page.goto(gateway.url)
+    row = page.locator("#models tbody", has_text="bge-reranker")
+    await row.get_by_role("button").click()
+    await expect(row.get_by_role("alert").locator("p")).to_have_text(["it does not fit", "mmd show ID --context 4096"])
+    gateway.failing.clear()
+    await row.get_by_role("button").click()
+    await expect(row.get_by_role("alert").locator("p")).to_have_count(0)
+    forgive(complaints, "503")
+
+
+async def test_works_by_keyboard_alone(page: Page, gateway: StubGateway) -> None:
+    gateway.held["activate"] = asyncio.Event()
+    await page.goto(gateway.url)
+    await expect(page.locator("#swap-list > li")).to_have_count(5)
+    controls = page.locator("button:visible, [role=slider]:visible")
+    in_order = [await control.get_attribute("aria-label") for control in await controls.all()]
+    reached = []
+    for _ in in_order:
+        await page.keyboard.press("Tab")
+        reached.append(await page.evaluate("document.activeElement.getAttribute('aria-label')"))
+    assert reached == in_order
+    assert f"Activate {GEMMA}" in reached
+    activate = page.locator("#models").get_by_role("button", name=f"Activate {GEMMA}")
+    await activate.focus()
+    await page.keyboard.press("Enter")
+    await expect(activate).to_have_text("Activating…")
+    await expect(activate).to_be_focused()
+    assert gateway.pressed == [("activate", GEMMA)]
+    gateway.held["activate"].set()
+
+
+async def test_memory_of_a_moment_by_keyboard_and_pointer(page: Page, gateway: StubGateway) -> None:
+    await page.goto(gateway.url)
+    plot = page.get_by_role("slider", name="VRAM over the last hour")
+    await plot.focus()
+    await expect(plot).to_have_attribute("aria-valuetext", re.compile(r"^\d\d:\d\d:\d\d: 9\.8 GiB of 12\.0 GiB$"))
+    await page.keyboard.press("Home")
+    await expect(plot).to_have_attribute("aria-valuetext", re.compile(r": 0\.6 GiB of"))
+    await expect(page.locator(".readout").first).to_contain_text("0.6 GiB")
+    await page.keyboard.press("ArrowRight")
+    await expect(plot).to_have_attribute("aria-valuenow", "1")
+    await plot.blur()
+    await expect(page.locator(".readout").first).to_be_empty()
+    await plot.hover(position={"x": 100, "y": 40})
+    await expect(page.locator(".readout").first).to_contain_text("11.1 GiB")
+    await expect(page.locator(".cross").first).to_have_attribute("visibility", "visible")
+
+
+async def test_focus_stays_when_records_come_anew(page: Page, gateway: StubGateway) -> None:
+    await page.goto(gateway.url)
+    stop = page.locator("#resident").get_by_role("button", name=f"Stop {QWEN}")
+    await stop.focus()
+    gateway.tell(Kind.STATUS, scene.status() | {"failed": []})
+    await expect(page.locator("#failed > li")).to_have_count(0)
+    await expect(stop).to_be_focused()
+
+
+async def test_hostile_names_are_text(page: Page, gateway: StubGateway) -> None:
+    gateway.records["/models"][0]["id"] = HOSTILE
+    gateway.records["/status"] = scene.status() | {
+        "active": HOSTILE,
+        "resident": [HOSTILE],
+        "failed": [{"id": HOSTILE, "reason": HOSTILE}],
+    }
+    gateway.records["/queue"] = {
+        "turns": [{"model": HOSTILE, "waiting": 1, "waited_seconds": 1, "expected_seconds": 1}],
+        "in_flight": [{"model": HOSTILE, "requests": 1}],
+    }
+    gateway.records["/swaps"] = [scene.swap(HOSTILE, 1, evicted=HOSTILE, cause=HOSTILE, outcome=HOSTILE)]
+    await page.goto(gateway.url)
+    await expect(page.locator("#resident h3")).to_have_text(HOSTILE)
+    await expect(page.locator("#models .name").first).to_have_text(HOSTILE)
+    await expect(page.locator("#swap-list")).to_contain_text(f"{HOSTILE}, in place of {HOSTILE}")
+    await expect(page.locator("body img, body script")).to_have_count(0)
+    await expect(page).to_have_title(f"{HOSTILE} · mmd")
+    quoted = HOSTILE.replace("'", "'\\''")
+    await expect(page.locator("#failed code")).to_have_text(f"mmd logs '{quoted}'")
+
+
+async def test_comes_back_after_the_gateway_was_away(page: Page, complaints: list[str]) -> None:
+    async with serving(StubGateway()) as first:
+        await page.goto(first.url)
+        await expect(page.locator("#connection")).to_have_text("Live")
+    await expect(page.locator("#connection")).to_have_text("Connection lost. Trying again…")
+    second = StubGateway()
+    second.records["/status"] = sleeping_qwen()
+    async with serving(second, first.port):
+        await expect(page.locator("#connection")).to_have_text("Live", timeout=20_000)
+        await expect(page).to_have_title("mmd")
+        await page.goto("about:blank")
+    forgive(complaints, "net::ERR")
+
+
+@pytest.mark.parametrize("has_events", [True, False])
+async def test_does_with_what_an_older_gateway_has(
+    page: Page, gateway: StubGateway, complaints: list[str], has_events: bool
+) -> None:
+    gateway.missing = {"/queue", "/resources/history", "/swaps"} | (set() if has_events else {"/events"})
+    await page.goto(gateway.url)
+    await expect(page.locator("#connection")).to_have_text("Live" if has_events else "Read every 5 s")
+    await expect(page.locator("#models tbody")).to_have_count(7)
+    await expect(page.locator("figure").first).to_contain_text("9.8 of 12.0 GiB")
+    await expect(page.locator("#swaps")).to_be_hidden()
+    if not has_events:
+        await expect(page.locator("#queue")).to_be_hidden()
+    forgive(complaints, "404")
+
+
+async def test_asks_for_a_key_where_one_is_needed(page: Page, gateway: StubGateway, complaints: list[str]) -> None:
+    gateway.key = "mmd-secret"
+    await page.goto(gateway.url)
+    await expect(page.get_by_label("API key")).to_be_focused()
+    await expect(page.locator("#key-reason")).to_contain_text("the gateway needs an API key")
+    await expect(page.locator("#models")).to_be_hidden()
+    await page.keyboard.type("mmd-wrong")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_label("API key")).to_be_focused()
+    await page.get_by_label("API key").fill("mmd-secret")
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_title(f"{QWEN} · mmd")
+    await expect(page.locator("#key")).to_be_hidden()
+    await page.locator("#models").get_by_role("button", name=f"Sleep {QWEN}").click()
+    await expect(page.locator("#models").get_by_role("button", name=f"Sleep {QWEN}")).to_have_text("Sleep")
+    await expect(page.locator("#models .failure p")).to_have_count(0)
+    await page.reload()
+    await expect(page).to_have_title(f"{QWEN} · mmd")
+    forgive(complaints, "401")
+
+
+def forgive(complaints: list[str], *about: str) -> None:
+    """Browsers log every answer that is an error; what else they complain of stays."""
+    complaints[:] = [complaint for complaint in complaints if not any(words in complaint for words in about)]
