@@ -74,7 +74,7 @@ class EnginePages:
         return {model_id: page for model_id, page in zip(addresses, pages, strict=True) if page is not None}
 
     async def _page(self, model_id: str, address: str) -> EnginePage | None:
-        self._answers[model_id] = self._meter.answers(model_id)
+        self._answers[model_id] = self._meter.answers().get(model_id, 0)
         try:
             page = await read_page(address, within_seconds=_PATIENCE_SECONDS)
         except (OSError, ValueError) as error:
@@ -85,5 +85,6 @@ class EnginePages:
         return page
 
     def _have_answered(self) -> list[str]:
-        counts = {model_id: self._meter.answers(model_id) for (model_id,) in self._meter.answer_seconds}
-        return [model_id for model_id, count in counts.items() if count != self._answers.get(model_id, 0)]
+        return [
+            model_id for model_id, count in self._meter.answers().items() if count != self._answers.get(model_id, 0)
+        ]
