@@ -99,6 +99,7 @@ class Api:
         if "--metrics" not in self.engine.options:
             return unsupported(connection, "This server does not support metrics endpoint.")
         text = f"# TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing {self.in_flight}\n"
+        text += "llamacpp:requests_deferred 0\nllamacpp:n_tokens_max 0\nllamacpp:prompt_tokens_cached_total 0\n"
         text += self.tokens("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total", "")
         return send(connection, 200, "text/plain; version=0.0.4", text.encode())
 
@@ -117,11 +118,7 @@ class Api:
             case "/collective_rpc":
                 status, record = sleeper.rpc(json.loads(body))
             case "/metrics":
-                labels = f'{{engine="0",model_name="{self.engine.alias}"}}'
-                text = sleeper.metrics() + self.tokens(
-                    "vllm:prompt_tokens_total", "vllm:generation_tokens_total", labels
-                )
-                return send(connection, 200, "text/plain; version=0.0.4", text.encode())
+                return send(connection, 200, "text/plain; version=0.0.4", sleeper.metrics().encode())
             case _:
                 status, record = 200, {"is_sleeping": sleeper.is_sleeping}
         return send_json(connection, record, status)

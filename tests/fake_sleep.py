@@ -105,7 +105,10 @@ class Sleeper:
         lines = [
             f'vllm:engine_sleep_state{{{labels},sleep_state="{name}"}} {float(here)}\n' for name, here in states.items()
         ]
-        return "# TYPE vllm:engine_sleep_state gauge\n" + "".join(lines)
+        names = ("kv_cache_usage_perc", "num_requests_running", "num_requests_waiting", "prompt_tokens_cached_total")
+        lines += [f"vllm:{name}{{{labels}}} 0.0\n" for name in names]
+        tokens = self.engine.api.tokens("vllm:prompt_tokens_total", "vllm:generation_tokens_total", f"{{{labels}}}")
+        return "# TYPE vllm:engine_sleep_state gauge\n" + "".join(lines) + tokens
 
     # -- what they do
 

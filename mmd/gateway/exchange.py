@@ -309,10 +309,8 @@ class Exchange:
 
     def _count_answer(self) -> None:
         assert self._connection is not None
-        answer, path = self._connection.answer, self._request.head.path
-        self._shared.meter.answered(
-            self._model_id, path, answer.status, received=self._received, first_byte=answer.begun_at
-        )
+        answer, target = self._connection.answer, self._request.head.target
+        self._shared.meter.answered(self._model_id, target, answer.status, self._received, answer.begun_at)
 
     def _let_go(self) -> None:
         self._connection = None

@@ -15,6 +15,8 @@ from mmd.errors import TryLater
 # From a cached embedding to a long generation; waits and swaps are as wide.
 BOUNDS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
+_MOST_NOTED = 128
+
 # Both engines' paths; whatever else clients think of is "other".
 _PATHS = {
     f"/v1/{path}".encode(): f"/v1/{path}"
@@ -79,19 +81,30 @@ class Meter:
         self.swaps = Counts()  # model, outcome
         self.swap_seconds = Durations()  # model
         self.phase_seconds = Durations()  # model, phase
+        self._noted: list[tuple[str, bytes, int, float, float, float]] = []
 
-    def answers(self, model_id: str) -> int:
-        """How many times the model's engine has answered."""
-        found = self.answer_seconds.get((model_id,))
-        return sum(found.counts) if found is not None else 0
+    def answers(self) -> dict[str, int]:
+        """How many times each model's engine has answered."""
+        self.settle()
+        return {model_id: sum(found.counts) for (model_id,), found in self.answer_seconds.items()}
 
-    def answered(self, model_id: str, path: bytes, status: int, *, received: float, first_byte: float) -> None:
+    def answered(self, model_id: str, target: bytes, status: int, received: float, first_byte: float) -> None:
         """An engine has answered to its end. Times on the monotonic clock: the request was whole, and the answer's body
         began.
+
+        Only noted here: counted at once it would cost each request four microseconds, in a row less than one.
         """
-        self.requests[model_id, _PATHS.get(path, "other"), f"{status // 100}xx"] += 1
-        self.first_byte_seconds[(model_id,)].observe(first_byte - received)
-        self.answer_seconds[(model_id,)].observe(monotonic() - received)
+        self._noted.append((model_id, target, status, received, first_byte, monotonic()))
+        if len(self._noted) >= _MOST_NOTED:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count what has been noted, for who reads the numbers."""
+        noted, self._noted = self._noted, []
+        for model_id, target, status, received, first_byte, end in noted:
+            self.ended(model_id, target.partition(b"?")[0], status)
+            self.first_byte_seconds[(model_id,)].observe(first_byte - received)
+            self.answer_seconds[(model_id,)].observe(end - received)
 
     def ended(self, model_id: str, path: bytes, status: int) -> None:
         """The gateway has answered itself, or a WebSocket begins; `model_id` is "" where none was found."""

@@ -41,6 +41,7 @@ class Metrics:
 
     def _gateway(self) -> Iterator[str]:
         meter = self._meter
+        meter.settle()
         yield from gauge("mmd_build_info", "Which mmd this is.", ("version",), [((__version__,), 1)])
         yield from counter(
             "mmd_requests_total",

@@ -28,7 +28,7 @@ class Observer:
         self._pages = pages
         self._task: asyncio.Task[None] | None = None
         self.reporter.follow_swaps(meter.swapped)
-        switchboard.follow_swaps(pages.read_soon)
+        switchboard.before_swaps(pages.read_before_swap)
 
     def begin(self) -> None:
         self._task = asyncio.create_task(self._observe())

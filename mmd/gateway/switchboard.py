@@ -66,7 +66,7 @@ class Switchboard:
         self._failed: dict[str, tuple[CoolDown, MmdError]] = {}
         self._changed = asyncio.Event()  # somebody came or left
         self._listeners: list[Callable[[], None]] = []
-        self._swap_listeners: list[Callable[[], None]] = []
+        self._before_swaps: list[Callable[[], Awaitable[None]]] = []
         self._runner: asyncio.Task[None] | None = None
 
     # -- requests
@@ -172,9 +172,9 @@ class Switchboard:
         """Have `listener` called whenever requests come, are let in, or end."""
         self._listeners.append(listener)
 
-    def follow_swaps(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called whenever a swap is about to begin: who is resident has answered all that it will."""
-        self._swap_listeners.append(listener)
+    def before_swaps(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have this done before every swap, once who is resident has answered all that it will; the swap waits."""
+        self._before_swaps.append(work)
 
     def in_flight(self, model_id: str) -> int:
         """How many requests the model's engine is answering."""
@@ -316,9 +316,9 @@ class Switchboard:
             await asyncio.sleep(0)  # they have all just gone, and take themselves out of the line now
             return
         self._under_way = line, monotonic()
-        for listener in self._swap_listeners:
-            listener()
         try:
+            for work in self._before_swaps:
+                await work()
             await self._models.activate(line.model_id, drain_seconds=monotonic() - began)
             self._failed.pop(line.model_id, None)
             if self._models.address(line.model_id) is None:

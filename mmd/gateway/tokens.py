@@ -19,12 +19,13 @@ _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 5.0
 _PATIENCE_SECONDS = 1.0
+_SWAP_WAITS_SECONDS = 0.25  # llama-server answers in 2 ms, vLLM in 20
 _DIRECTIONS = {"in": TOKENS_IN, "out": TOKENS_OUT}
 
 
 class Tokens:
     def __init__(self, since: EngineProcess | None = None) -> None:
-        """Runs that began after `since`, which is this process, are counted from their beginning."""
+        """Runs that began after `since`, by default this process, are counted from their beginning."""
         self.counts = Counts()  # model, direction
         self._since_ticks = (since or EngineProcess.of(os.getpid())).started_ticks
         self._seen: dict[str, tuple[EngineProcess, dict[str, float]]] = {}
@@ -58,12 +59,13 @@ class EnginePages:
             await asyncio.sleep(_LOOK_SECONDS)
             await self.read(self._have_answered())
 
-    def read_soon(self) -> None:
-        """The models that have answered since they were last asked, as one of them is about to go."""
+    async def read_before_swap(self) -> None:
+        """Those of models that have answered since: with an engine that ends, its totals are gone."""
         if models := self._have_answered():
-            task = asyncio.create_task(self.read(models))
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+            reading = asyncio.create_task(self.read(models))
+            self._reading.add(reading)
+            reading.add_done_callback(self._reading.discard)
+            await asyncio.wait((reading,), timeout=_SWAP_WAITS_SECONDS)
 
     async def read(self, models: Iterable[str]) -> dict[str, EnginePage]:
         """The pages of those models that are resident and whose engine has one."""
@@ -72,16 +74,17 @@ class EnginePages:
         return {model_id: page for model_id, page in zip(addresses, pages, strict=True) if page is not None}
 
     async def _page(self, model_id: str, address: str) -> EnginePage | None:
-        self._answers[model_id] = self._meter.answers(model_id)
+        self._answers[model_id] = self._meter.answers().get(model_id, 0)
         try:
             page = await read_page(address, within_seconds=_PATIENCE_SECONDS)
         except (OSError, ValueError) as error:
             self.errors[(model_id,)] += 1
-            _log.debug("%s does not say how its engine fares: %s", model_id, error or type(error).__name__)
+            _log.debug("%s does not say how its engine fares: %r", model_id, error)
             return None
         self.tokens.note(model_id, page)
         return page
 
     def _have_answered(self) -> list[str]:
-        counts = {model_id: self._meter.answers(model_id) for (model_id,) in self._meter.answer_seconds}
-        return [model_id for model_id, count in counts.items() if count != self._answers.get(model_id, 0)]
+        return [
+            model_id for model_id, count in self._meter.answers().items() if count != self._answers.get(model_id, 0)
+        ]

@@ -17,7 +17,9 @@ import httpx
 import pytest
 
 from mmd.engines import embedded, llama_server
+from mmd.gateway.engine_page import TOKENS_IN, TOKENS_OUT
 from mmd.plan.launch import Installed
+from tests import dashboard
 from tests.engines.running import Running, running, stream_events
 from tests.fake_engine import install_fake_llama_server
 from tests.tiny_models import tiny_embedding_gguf, tiny_gguf
@@ -104,7 +106,9 @@ def test_every_flag_that_mmd_emits_is_accepted(engine: Installed, chat_model: Pa
         "--no-webui",
     )
     with running(engine.command, chat_model, *flags, "--metrics") as server:
-        assert "llamacpp:" in server.wait_ready().get("/metrics").text
+        told = server.wait_ready().get("/metrics").text
+        needed = dashboard.names("llamacpp:") | {name for name in (*TOKENS_IN, *TOKENS_OUT) if name.startswith("llama")}
+        assert {name for name in needed if name not in told} == set()
 
 
 def test_answers_503_or_200_and_nothing_else(engine: Installed, chat_model: Path) -> None:

@@ -21,8 +21,10 @@ import httpx
 import psutil
 import pytest
 
+from mmd.gateway.engine_page import TOKENS_IN, TOKENS_OUT
 from mmd.registry.record import ModelType
 from mmd.registry.store import Registry
+from tests import dashboard
 from tests.engines.running import Running, started
 from tests.fake_vllm import install_fake_vllm
 from tests.tiny_models import tiny_folder
@@ -144,7 +146,10 @@ def test_sleeps_wakes_and_is_healthy_throughout(engine: Running) -> None:
         assert engine.post("/sleep?level=1&mode=wait").json() == {"status": "sleeping", "level": 1}
         assert _is_sleeping(engine)
         assert engine.get("/health").status_code == 200
-    assert re.search(r'sleep_state="weights_offloaded"\} 1', engine.get("/metrics").text)
+    told = engine.get("/metrics").text
+    assert re.search(r'sleep_state="weights_offloaded"\} 1', told)
+    needed = dashboard.names("vllm:") | {name for name in (*TOKENS_IN, *TOKENS_OUT) if name.startswith("vllm:")}
+    assert {name for name in needed if name not in told} == set()
     for _ in range(2):
         assert engine.post("/wake_up").json()["status"] == "awake"
         assert not _is_sleeping(engine)
