@@ -42,7 +42,7 @@ lint: .venv/installed # ruff and mypy
 	@$(PYTHON) -m mypy
 
 .PHONY: bench
-bench: .venv/installed compiler # What a swap and a request cost, as a table
+bench: .venv/installed compiler # What a swap and a request cost, as tables
 	@$(WITH_LLAMA_SERVER) $(WITH_VLLM) $(PYTHON) -m tests.bench
 
 .PHONY: demo

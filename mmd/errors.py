@@ -11,6 +11,7 @@
     ├── EngineMissing         no engine installed that could serve it
     ├── EngineFailed          the engine started and died, or never became ready
     ├── SwapSuperseded        another activation came in between
+    ├── GpuPinned             what has the GPU is pinned, and goes for no request
     ├── TryLater              the gateway will not now: too many wait, or it failed a moment ago
     └── ManagerUnreachable    no systemd user manager to talk to
 
@@ -66,6 +67,9 @@ class EngineFailed(MmdError):
 class SwapSuperseded(MmdError): ...
 
 
+class GpuPinned(MmdError): ...
+
+
 class TryLater(MmdError):
     """`retry_after_seconds`: when it makes sense to ask again."""
 
@@ -96,6 +100,7 @@ _OUTCOMES: dict[type[MmdError], Outcome] = {
     EngineMissing: Outcome(5, 503, "server_error"),
     EngineFailed: Outcome(6, 503, "server_error"),
     SwapSuperseded: Outcome(1, 409, "conflict_error"),
+    GpuPinned: Outcome(1, 409, "conflict_error"),
     TryLater: Outcome(1, 503, "server_error"),
     ManagerUnreachable: Outcome(1, 503, "server_error"),
 }

@@ -56,6 +56,16 @@ def _is_absolute(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("/")
 
 
+def _is_aliases(value: Any) -> bool:
+    """Whether a value is a list of names: they may stand on a command line, where a hyphen begins an option."""
+    return isinstance(value, list) and all(
+        isinstance(name, str) and name.isprintable() and name == name.strip() and name[:1] not in ("", "-")
+        for name in value
+    )
+
+
+_SECONDS_OR_NEVER = "a number of seconds, or 0 for never"
+
 SETTINGS = (
     Setting("gateway.listen", is_listen, '"HOST:PORT"', "127.0.0.1:8000", "where `mmd gateway` listens"),
     Setting(
@@ -101,6 +111,20 @@ SETTINGS = (
         "how long at least a model that is in use stays while others are asked for",
     ),
     Setting(
+        "gateway.idle_sleep_seconds",
+        _is_number,
+        _SECONDS_OR_NEVER,
+        0,  # on a GPU that nobody else wants it costs nothing to stay, and whoever asks next need not wait
+        "after how long a model that nobody uses is put to sleep, or stopped if its engine cannot sleep",
+    ),
+    Setting(
+        "gateway.idle_stop_seconds",
+        _is_number,
+        _SECONDS_OR_NEVER,
+        0,  # where others need the RAM, sleepers give it back anyway: see control.pressure
+        "after how long a model that sleeps is stopped",
+    ),
+    Setting(
         "engines.llama-server",
         _is_absolute,
         "an absolute path",
@@ -139,6 +163,16 @@ MODEL_SETTINGS = (
         "a list of strings",
         (),
         "more arguments for its engine, at the end of the command line",
+    ),
+    Setting("aliases", _is_aliases, "a list of names", (), "other names that clients may call it by"),
+    Setting("idle_sleep_seconds", _is_number, _SECONDS_OR_NEVER, None, "its own gateway.idle_sleep_seconds"),
+    Setting("idle_stop_seconds", _is_number, _SECONDS_OR_NEVER, None, "its own gateway.idle_stop_seconds"),
+    Setting(
+        "pinned",
+        lambda value: isinstance(value, bool),
+        "true or false",
+        False,
+        "whether it stays: not idleness, memory pressure or a request for another ends that, only who asks for it does",
     ),
     Setting(
         "startup",
@@ -187,6 +221,7 @@ def read_settings(path: Path | None = None) -> Settings:
                 hint=f"${{EDITOR:-nano}} {file}",
             )
         _checked(table, MODEL_SETTINGS, f"models.{model_id}.", file)
+    _refuse_shared_aliases(models, file)
     given = _checked(_flat(document), SETTINGS, "", file)
     return Settings({setting.key: given.get(setting.key, setting.default) for setting in SETTINGS}, models)
 
@@ -204,6 +239,17 @@ def _checked(given: Mapping[str, Any], table: tuple[Setting, ...], prefix: str, 
                 f"{file}: {prefix}{key} must be {known[key].kind}, not {value!r}", hint=f"${{EDITOR:-nano}} {file}"
             )
     return given
+
+
+def _refuse_shared_aliases(models: Mapping[str, Mapping[str, Any]], file: Path) -> None:
+    had_by: dict[str, str] = {}
+    for model_id, table in models.items():
+        for alias in table.get("aliases", ()):
+            if had_by.setdefault(alias, model_id) != model_id:
+                raise WrongUsage(
+                    f"{file}: {alias!r} is an alias of both {had_by[alias]} and {model_id}",
+                    hint=f"${{EDITOR:-nano}} {file}",
+                )
 
 
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:

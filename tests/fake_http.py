@@ -39,6 +39,8 @@ class Api:
         self.idle = threading.Condition()  # guards in_flight
         self.in_flight = 0
         self.served = 0
+        self.tokens_in = 0
+        self.tokens_out = 0
 
     def accept(self, listener: socket.socket) -> None:
         while True:
@@ -96,8 +98,13 @@ class Api:
     def metrics(self, connection: socket.socket) -> bool:
         if "--metrics" not in self.engine.options:
             return unsupported(connection, "This server does not support metrics endpoint.")
-        text = f"# TYPE llamacpp:requests_total counter\nllamacpp:requests_total {self.served}\n"
+        text = f"# TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing {self.in_flight}\n"
+        text += self.tokens("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total", "")
         return send(connection, 200, "text/plain; version=0.0.4", text.encode())
+
+    def tokens(self, name_in: str, name_out: str, labels: str) -> str:
+        counted = {name_in: self.tokens_in, name_out: self.tokens_out}
+        return "".join(f"# TYPE {name} counter\n{name}{labels} {float(count)}\n" for name, count in counted.items())
 
     def change_sleep(self, connection: socket.socket, path: str, query: str, body: bytes) -> bool:
         sleeper = self.engine.sleeper
@@ -110,7 +117,11 @@ class Api:
             case "/collective_rpc":
                 status, record = sleeper.rpc(json.loads(body))
             case "/metrics":
-                return send(connection, 200, "text/plain; version=0.0.4", sleeper.metrics().encode())
+                labels = f'{{engine="0",model_name="{self.engine.alias}"}}'
+                text = sleeper.metrics() + self.tokens(
+                    "vllm:prompt_tokens_total", "vllm:generation_tokens_total", labels
+                )
+                return send(connection, 200, "text/plain; version=0.0.4", text.encode())
             case _:
                 status, record = 200, {"is_sleeping": sleeper.is_sleeping}
         return send_json(connection, record, status)
@@ -133,6 +144,7 @@ class Api:
     def work(self, connection: socket.socket, task: str, asked: dict[str, object], began: int) -> bool:
         self.engine.log("request")
         self.served += 1
+        self.tokens_in += 1
         if self.engine.behaviour.die_on_request:
             self.engine.die()
         if self.engine.behaviour.hang_on_request:
@@ -144,6 +156,8 @@ class Api:
         if task == "/score":
             return self.score(connection)
         is_chat = task == "/v1/chat/completions"
+        if is_chat and asked.get("tools"):
+            return self.call_tool(connection, asked)
         return (self.stream if asked.get("stream") else self.generate)(connection, is_chat, began)
 
     def pieces(self, began: int) -> Iterator[str]:
@@ -152,6 +166,7 @@ class Api:
             time.sleep(self.engine.behaviour.chunk_seconds)
             if not self.engine.sleeper.goes_on(began):
                 return
+            self.tokens_out += 1
             yield f"{self.voice()}-{number} "
 
     def voice(self) -> str:
@@ -179,6 +194,20 @@ class Api:
         usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
         said["finish_reason"] = self.finish_reason(began)
         return send_json(connection, self.record(kind, said) | {"usage": usage})
+
+    def call_tool(self, connection: socket.socket, asked: dict[str, object]) -> bool:
+        """The first tool, with the first value that each of its parameters may have."""
+        tools = asked["tools"]
+        if not isinstance(tools, list):
+            return send_error(connection, 400, '"tools" must be an array', "invalid_request_error")
+        function = tools[0]["function"]
+        arguments = {name: about["enum"][0] for name, about in function["parameters"]["properties"].items()}
+        called = {"name": function["name"], "arguments": json.dumps(arguments)}
+        calls = [{"id": "call-fake", "type": "function", "function": called}]
+        message = {"role": "assistant", "content": None, "tool_calls": calls}
+        return send_json(
+            connection, self.record("chat.completion", {"message": message, "finish_reason": "tool_calls"})
+        )
 
     def stream(self, connection: socket.socket, is_chat: bool, began: int) -> bool:
         connection.sendall(

@@ -98,7 +98,9 @@ class VllmApi(Api):
                 return super().route(connection, method, target, body)
 
     def foreign_name(self, body: bytes) -> str | None:
-        """The model that is asked for, where it is not this one."""
+        """The model that is asked for, where it is not this one and that matters."""
+        if os.environ.get("VLLM_SKIP_MODEL_NAME_VALIDATION") == "1":
+            return None
         try:
             name = json.loads(body).get("model")
         except ValueError:

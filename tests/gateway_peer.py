@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from mmd.errors import MmdError, NoSuchModel
@@ -21,6 +22,7 @@ from mmd.gateway.entrance import Entrance
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.guard import Guard
 from mmd.gateway.limits import Limits
+from mmd.plan.idle import Occupant, Rules
 
 PATIENCE_SECONDS = 15.0  # what a test waits for before it fails: generous, because machines are busy
 
@@ -161,6 +163,11 @@ class MemoryModels:
     making_room: set[str] = field(default_factory=set)  # whose engines end because of a swap
     listeners: list[Callable[[], None]] = field(default_factory=list)
     expected: dict[str, float] = field(default_factory=dict)  # what swaps to a model take
+    sleepy: set[str] = field(default_factory=set)  # whose engines can sleep
+    resting: dict[str | None, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # happens while it is slept
+    rules: dict[str, Rules] = field(default_factory=dict)
+    looked: int = 0  # how often it was asked who is idle
+    since: float = field(default_factory=monotonic)  # when somebody last became resident, or fell asleep
 
     def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
         if not name and entrance is Entrance.EMBEDDING:
@@ -185,6 +192,25 @@ class MemoryModels:
     def follow(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
 
+    def holder(self, *, besides: str) -> str | None:
+        return self.active if self.active != besides else None
+
+    def pinned(self) -> Collection[str]:
+        return {name for name, rules in self.rules.items() if rules.pinned}
+
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
+        self.looked += 1
+        names = [*self.asleep, *([self.active] if self.active else [])]
+        return [Occupant(name, name in self.asleep, self.since, self.rules.get(name, Rules())) for name in names]
+
+    async def sleep_is_looked_at(self) -> None:
+        """Who is due has been decided anew, and that has been carried out."""
+        looked = self.looked
+        for listener in self.listeners:
+            listener()
+        await until(lambda: self.looked > looked)
+        await asyncio.sleep(0)
+
     async def made_room(self, model_id: str) -> bool:
         return model_id in self.making_room
 
@@ -192,8 +218,7 @@ class MemoryModels:
         """By somebody else than the gateway: the model sleeps now, and its watch has just seen it."""
         self.asleep.add(model_id)
         self.active = None
-        for listener in self.listeners:
-            listener()
+        self._tell()
 
     async def activate(self, model_id: str, *, drain_seconds: float) -> None:
         self.drain_seconds = drain_seconds
@@ -207,23 +232,47 @@ class MemoryModels:
         self.active = model_id
         self.asleep.discard(model_id)
         self.log.append(f"ready {model_id}")
+        self._tell()
 
-    async def sleep(self, model_id: str | None) -> None:
-        self.log.append(f"sleep {model_id}")
-        self.active = None
+    async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
+        self.log.append(f"sleep {model_id}" + (f" at {level}" if level is not None else ""))
+        if model_id in self.resting:
+            await self.resting[model_id]()
+        if model_id in self.failing:
+            raise self.failing[model_id]
+        gone, self.active = self.active, None
+        if gone in self.sleepy:
+            self.asleep.add(gone)
+        self._tell()
+        return () if gone is None else (gone,)
 
     async def stop(self, model_id: str | None) -> None:
         self.log.append(f"stop {model_id}")
         self.active = None
+        self._tell()
+
+    async def stop_asleep(self, model_id: str) -> None:
+        self.log.append(f"stop asleep {model_id}")
+        self.asleep.discard(model_id)
+        self._tell()
+
+    def _tell(self) -> None:
+        """As the watch does when it has seen a change."""
+        self.since = monotonic()
+        for listener in self.listeners:
+            listener()
 
     async def status(self) -> dict[str, Any]:
         return {"active": self.active, "resident": [self.active] if self.active else []}
 
     async def models(self) -> list[dict[str, Any]]:
-        return [{"id": name, "status": "active" if name == self.active else "absent"} for name in self.peers]
+        return [
+            {"id": name, "aliases": [], "status": "active" if name == self.active else "absent"} for name in self.peers
+        ]
 
     async def resources(self) -> dict[str, Any]:
-        return {"vram": {"used_bytes": 0}, "ram": {"used_bytes": 1}, "gpus": []}
+        memory = {"vram": {"used_bytes": 0, "total_bytes": 0}, "ram": {"used_bytes": 1, "total_bytes": 2}}
+        return memory | {"gpus": []}
 
 
 @dataclass
@@ -330,12 +379,17 @@ async def town(
             stack.push_async_callback(peer.stop)
         models = MemoryModels(peers, active=active)
         gateway = Gateway(models, limits or Limits(min_residency_seconds=0), guard)
+        gateway.observe()
         front = partial(gateway.front, entrance)
         server = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)
+        resting = asyncio.create_task(gateway.idle.run())
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)
         try:
             yield running
         finally:
+            resting.cancel()
+            with suppress(asyncio.CancelledError):  # and nothing else
+                await resting
             server.close()
             for client in running.clients:
                 client.leave()

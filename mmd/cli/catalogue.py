@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from mmd.cli.loop import wait_for
 from mmd.cli.text import count, gib, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from mmd.plan.idle import Rules
     from mmd.plan.launch import Flag, Launch
     from mmd.plan.residency import Residency
     from mmd.registry.record import Model
@@ -42,22 +44,25 @@ def add(path: Path, model_id: str | None, as_json: bool) -> None:
 @parameters.as_json
 def list_models(as_json: bool) -> None:
     """Registered models, and where each is."""
+    from mmd.control.aliases import names_of
     from mmd.control.present import models_json
     from mmd.control.startup import startups
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
 
-    models = Registry().all()
+    models, settings = Registry().load(), read_settings()
+    names = names_of(models, settings)
+    for warning in names.warnings():
+        say(f"mmd: {warning}")
     residencies, active = wait_for(_residencies())
-    rows = models_json(models, residencies, active, startups(read_settings()))
+    rows = models_json(models.values(), residencies, active, startups(settings), names.aliases)
     if as_json:
         print_json(rows)
     elif rows:
-        table = [
-            (row["id"], row["type"], row["quant"], gib(row["vram_bytes"]), _tokens(row["context"]), _status(row))
-            for row in rows
-        ]
-        print_table(("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS"), table)
+        heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "ALSO CALLED")
+        table = [_cells(row) for row in rows]
+        shown = len(heading) if any(row["aliases"] for row in rows) else len(heading) - 1
+        print_table(heading[:shown], [cells[:shown] for cells in table])
     else:
         say("No model is registered yet. Add one that is on this machine: mmd add PATH")
 
@@ -75,19 +80,23 @@ def list_models(as_json: bool) -> None:
 @parameters.as_json
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
     """Facts, fit, the exact command and its reasons."""
+    from mmd.control.aliases import names_of
     from mmd.control.controller import plan_launch, unit_texts
-    from mmd.control.present import launch_json, model_json
+    from mmd.control.idleness import rules_of
+    from mmd.control.present import idle_json, launch_json, model_json
     from mmd.machine import load_machine, read_machine
     from mmd.plan.fit import budget_bytes
     from mmd.plan.residency import Residency
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
 
-    model = Registry().get(model_id)
+    model, settings = Registry().get(model_id), read_settings()
+    aliases = names_of(Registry().load(), settings).aliases[model.id]
     machine = load_machine(machine_file) if machine_file else read_machine()
     if not units and not as_json:
-        _print_model(model, budget_bytes(machine))
-    launch = plan_launch(model, machine, read_settings())
+        _print_model(model, aliases, budget_bytes(machine))
+    launch = plan_launch(model, machine, settings)
+    rules = rules_of(model.id, settings)
     if units:
         for name, text in unit_texts(launch).items():
             click.echo(f"# {name}\n{text}")
@@ -96,10 +105,10 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
 
         residencies, active = wait_for(_residencies())
         here = residencies.get(model_id, Residency.ABSENT)
-        record = model_json(model, here, active, startup_of(model_id))
-        print_json(record | {"files": model.files, "launch": launch_json(launch)})
+        record = model_json(model, here, active, startup_of(model_id), aliases)
+        print_json(record | {"files": model.files, "idle": idle_json(rules), "launch": launch_json(launch)})
     else:
-        _print_launch(launch)
+        _print_launch(launch, rules)
 
 
 @click.command()
@@ -133,6 +142,18 @@ def _summary(model: Model) -> str:
     return f"{facts.type} · {facts.format} {facts.quant} · {count(facts.parameters)} · {gib(facts.weights_bytes)}"
 
 
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["id"],
+        row["type"],
+        row["quant"],
+        gib(row["vram_bytes"]),
+        _tokens(row["context"]),
+        _status(row),
+        ", ".join(row["aliases"]),
+    )
+
+
 def _status(row: dict[str, Any]) -> str:
     """Where a model is, and what becomes of it when the machine comes up."""
     later = {"active": ", the default", "sleep": ", sleeps at startup", "disabled": ""}
@@ -143,7 +164,7 @@ def _tokens(context: int) -> str:
     return str(context) if context else "-"
 
 
-def _print_model(model: Model, has_bytes: int) -> None:
+def _print_model(model: Model, aliases: tuple[str, ...], has_bytes: int) -> None:
     facts = model.facts
     click.secho(model.id, bold=True)
     for name, value in (
@@ -154,18 +175,34 @@ def _print_model(model: Model, has_bytes: int) -> None:
         ("memory", f"{gib(has_bytes)} that this machine has for models"),
     ):
         click.echo(f"  {name:<13} {value}")
+    if aliases:
+        click.echo(f"  {'also called':<13} {', '.join(aliases)}")
 
 
-def _print_launch(launch: Launch) -> None:
+def _print_launch(launch: Launch, rules: Rules) -> None:
     for name, value in (
         ("needs", f"{gib(launch.needs_bytes)} at least"),
         ("engine", launch.title),
         ("unit", f"mmd-model@{launch.model_id}.service"),
+        ("unused", _when_unused(launch, rules)),
     ):
         click.echo(f"  {name:<13} {value}")
     click.echo(f"\n{shlex.join(launch.argv)}\n")
     for flag in launch.flags:
         click.echo(f"  {_flag_name(flag):<{_FLAG_WIDTH}}  {flag.reason}")
+
+
+def _when_unused(launch: Launch, rules: Rules) -> str:
+    """What becomes of it when nobody uses it."""
+    if rules.pinned:
+        return "it stays: it is pinned"
+    if rules.sleep_seconds == math.inf:
+        stays = "it stays until another model is asked for"
+    else:
+        stays = f"{'sleeps' if launch.sleep else 'is stopped'} after {rules.sleep_seconds:.0f} s"
+    if launch.sleep is None or rules.stop_seconds == math.inf:
+        return stays
+    return f"{stays}; is stopped after {rules.stop_seconds:.0f} s asleep"
 
 
 def _flag_name(flag: Flag) -> str:

@@ -1,5 +1,8 @@
-"""An activation handed to the gateway that runs: it lets answers that are under way finish first, which nobody else
-can, because it alone knows of them.
+"""What the gateway that runs does better than the command: it lets answers that are under way finish first, and it
+alone knows of them.
+
+Each function returns None where no gateway of this version runs, or where it has no answer: then the work is the
+caller's. Each raises what the gateway has raised.
 """
 
 from __future__ import annotations
@@ -7,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,25 +23,20 @@ if TYPE_CHECKING:
 
 
 async def activated_by_gateway(model_id: str) -> Activation | None:
-    """What came of it; None where no gateway of this version runs, or it has no answer: then it is for the caller.
-
-    Raises what the activation raised in the gateway.
-    """
-    if running_version() != __version__:
-        return None
     since, began = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
-    try:
-        status, answer = await _post("/models/activate", {"model": model_id})
-    except (OSError, EOFError, ValueError):  # it has ended meanwhile: what it began goes on, and can be joined
+    if await _asked("/models/activate", {"model": model_id}) is None:
         return None
-    if status == 200:
-        return _activation(model_id, since, time.monotonic() - began)
-    from mmd.gateway.failure import mmd_error
+    return _activation(model_id, since, time.monotonic() - began)
 
-    error = mmd_error(answer.get("error"))
-    if error is not None:
-        raise error
-    return None
+
+async def put_to_sleep_by_gateway(
+    model_id: str | None, level: int | None
+) -> tuple[tuple[str, ...], dict[str, int]] | None:
+    """Who had the GPU, and the levels of all that sleep now."""
+    status = await _asked("/models/sleep", {"model": model_id, "level": level})
+    if status is None:
+        return None
+    return tuple(status["gone"]), {one["id"]: one["level"] for one in status["sleeping"]}
 
 
 def _activation(model_id: str, since: str, seconds: float) -> Activation:
@@ -51,7 +50,24 @@ def _activation(model_id: str, since: str, seconds: float) -> Activation:
     return Activation(model_id, "it is resident", None, seconds)
 
 
-async def _post(path: str, body: dict[str, str]) -> tuple[int, dict[str, Any]]:
+async def _asked(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    if running_version() != __version__:
+        return None
+    try:
+        status, answer = await _post(path, body)
+    except (OSError, EOFError, ValueError):  # it has ended meanwhile: what it began goes on, and can be joined
+        return None
+    if status == 200:
+        return answer
+    from mmd.gateway.failure import mmd_error
+
+    error = mmd_error(answer.get("error"))
+    if error is not None:
+        raise error
+    return None
+
+
+async def _post(path: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """By hand: an HTTP client would take longer to import than the gateway takes to answer. It closes the connection
     after an answer of its own.
     """

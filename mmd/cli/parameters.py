@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 
 
 class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
-    """The id of a registered model; completes to those there are."""
+    """The id of a registered model, or another name of it; completes to the ids there are."""
 
     name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from mmd.control.aliases import id_for
+
+        return id_for(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem

@@ -67,14 +67,20 @@ async def _activated(model_id: str) -> Activation:
 @click.option(
     "--level", type=int, help="1 keeps the weights in RAM, 2 reads them again; by default by what RAM allows."
 )
-def sleep(model_id: str | None, level: int | None) -> None:
+@click.option("--now", is_flag=True, help="Do not let running answers of the gateway finish first.")
+def sleep(model_id: str | None, level: int | None, now: bool) -> None:
     """Take the GPU from a model, or from who has it.
 
     It sleeps in RAM, or is stopped if its engine cannot sleep: llama.cpp cannot.
     """
-    from mmd.control.controller import Controller
+    from mmd.cli.handover import put_to_sleep_by_gateway
 
     async def work() -> tuple[tuple[str, ...], dict[str, int]]:
+        done = None if now else await put_to_sleep_by_gateway(model_id, level)
+        if done is not None:
+            return done
+        from mmd.control.controller import Controller
+
         async with Controller() as controller:
             gone = await controller.sleep(model_id, level)
             return gone, {one.id: one.level for one in (await controller.status()).sleeping}

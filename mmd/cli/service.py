@@ -23,7 +23,7 @@ def install(remove: bool) -> None:
     from mmd.control import service
     from mmd.gateway.entrance import Entrance
     from mmd.gateway.keys import Keys
-    from mmd.gateway.listen import configured, exposed, no_keys_for
+    from mmd.gateway.listen import configured, exposed, from_here, no_keys_for
     from mmd.settings import read_settings
 
     if remove:
@@ -31,15 +31,17 @@ def install(remove: bool) -> None:
         say("mmd's units are removed; models and settings stay." if files else "There were no units of mmd.")
         return
     addresses = configured(read_settings())
-    if (address := exposed(addresses.values())) and not Keys().all():
+    has_keys = bool(Keys().all())
+    if (address := exposed(addresses.values())) and not has_keys:
         raise no_keys_for(address)
     listen, for_embeddings = addresses[Entrance.MAIN], addresses.get(Entrance.EMBEDDING)
     done = wait_for(service.install(listen, for_embeddings))
     for file in done.files:
         click.echo(file)
-    say(f"The gateway listens: curl http://{listen}/v1/models")
+    with_key = " -H 'Authorization: Bearer KEY'" if has_keys else ""
+    say(f"The gateway listens: curl http://{from_here(listen)}/v1/models{with_key}")
     if for_embeddings in done.listening:
-        say(f"For embeddings no model need be named: http://{for_embeddings}/v1/embeddings")
+        say(f"For embeddings no model need be named: http://{from_here(for_embeddings)}/v1/embeddings")
     for socket in done.refused:
         say(f"{socket} cannot listen, and the gateway goes without: systemctl --user status {socket}")
     if not Path("/var/lib/systemd/linger", getpass.getuser()).exists():

@@ -12,9 +12,11 @@ from types import TracebackType
 from typing import Self
 
 from mmd import engines
+from mmd.control.aliases import other_names
 from mmd.control.asleep import asleep_level, write_level
 from mmd.control.confirmation import confirm_in_background
-from mmd.control.demote import demote
+from mmd.control.demote import demote, stop_asleep
+from mmd.control.idleness import Idleness
 from mmd.control.learned import Learned
 from mmd.control.read_ahead import worthwhile
 from mmd.control.status import Status, read_status
@@ -56,6 +58,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         context=laid_down["context"],
         ready_seconds=laid_down["ready_seconds"],
         arguments=tuple(laid_down["arguments"]),
+        aliases=other_names(model, settings),
         refused=Learned().refused(model.id),
     )
     configured = {name: place for name in ("llama-server", "vllm") if (place := settings[f"engines.{name}"])}
@@ -97,6 +100,7 @@ class Controller:
     def __init__(self) -> None:
         self.registry = Registry()
         self.settings = read_settings()
+        self.idleness = Idleness(self.settings)
         self._machine: Machine | None = None
         self._learned = Learned()
         self._hooks = unit_hooks()
@@ -132,6 +136,9 @@ class Controller:
     def remember(self, launch: Launch, refusal: Refusal) -> None:
         """Later launches do without what the engine refused."""
         self._learned.remember(launch.model_id, launch.title, refusal.subjects, refusal.said)
+
+    def pinned(self) -> frozenset[str]:
+        return self.idleness.pinned()
 
     async def status(self) -> Status:
         return await read_status(self.manager)
@@ -201,6 +208,10 @@ class Controller:
         sleep.
         """
         return await demote(self.manager, model_id, self._hooks, self.launch)
+
+    async def stop_asleep(self, model_id: str) -> bool:
+        """End the engine of a model that sleeps. Whether it did: one that was woken in between is left alone."""
+        return await stop_asleep(self.manager, model_id)
 
     async def stop(self, model_id: str | None = None) -> tuple[str, ...]:
         """End a model's engine, or everybody's, and forget how they failed. Returns whose engine ran."""

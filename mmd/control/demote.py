@@ -37,6 +37,15 @@ async def demote(manager: Manager, model_id: str, hooks: Hooks, launch_of: Calla
     return became
 
 
+async def stop_asleep(manager: Manager, model_id: str) -> bool:
+    """See `Controller.stop_asleep`."""
+    async with planner_lock():
+        if residency((await read_pairs(manager)).get(model_id, Pair())) is not Residency.ASLEEP:
+            return False
+        await manager.run_job(engine_unit(model_id), manager.stop(engine_unit(model_id)))
+    return True
+
+
 async def _launch_it_runs_with(
     manager: Manager, model_id: str, hooks: Hooks, launch_of: Callable[[str], Launch]
 ) -> Launch | None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from mmd.control.status import Memory, Resources, Status
 from mmd.plan.boot import Startup
 from mmd.plan.fit import GIB
+from mmd.plan.idle import Rules
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Residency
 from mmd.registry.record import Model
@@ -33,19 +35,31 @@ def models_json(
     residencies: Mapping[str, Residency],
     active: str | None,
     startups: Mapping[str, Startup],
+    aliases: Mapping[str, tuple[str, ...]],
 ) -> list[dict[str, Any]]:
     return [
-        model_json(model, residencies.get(model.id, Residency.ABSENT), active, startups.get(model.id, Startup.DISABLED))
+        model_json(
+            model,
+            residencies.get(model.id, Residency.ABSENT),
+            active,
+            startups.get(model.id, Startup.DISABLED),
+            aliases.get(model.id, ()),
+        )
         for model in models
     ]
 
 
 def model_json(
-    model: Model, here: Residency, active: str | None, startup: Startup = Startup.DISABLED
+    model: Model,
+    here: Residency,
+    active: str | None,
+    startup: Startup = Startup.DISABLED,
+    aliases: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     facts = model.facts
     return {
         "id": model.id,
+        "aliases": list(aliases),
         "type": facts.type,
         "engine": engine_family(model),
         "format": facts.format,
@@ -88,6 +102,15 @@ def launch_json(launch: Launch) -> dict[str, Any]:
         "needs_bytes": launch.needs_bytes,
         "socket": launch.socket,
         "flags": [{"words": list(flag.words), "subject": flag.subject, "reason": flag.reason} for flag in launch.flags],
+    }
+
+
+def idle_json(rules: Rules) -> dict[str, Any]:
+    """null for never."""
+    return {
+        "sleep_seconds": None if rules.sleep_seconds == math.inf else rules.sleep_seconds,
+        "stop_seconds": None if rules.stop_seconds == math.inf else rules.stop_seconds,
+        "pinned": rules.pinned,
     }
 
 

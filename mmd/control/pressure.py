@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import select
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Protocol, Self
@@ -32,6 +32,8 @@ _WINDOW_MICROSECONDS = 2_000_000
 
 class Demoting(Protocol):
     """What is needed of the controller."""
+
+    def pinned(self) -> Collection[str]: ...
 
     async def residencies(self) -> Mapping[str, Residency]: ...
 
@@ -129,8 +131,11 @@ class Relief:
 
     async def _sleepers(self) -> list[Sleeper]:
         asleep = [name for name, here in (await self._models.residencies()).items() if here is Residency.ASLEEP]
+        pinned = self._models.pinned()
         return [
-            Sleeper(name, asleep_level(name), since) for name in asleep if (since := asleep_since(name)) is not None
+            Sleeper(name, asleep_level(name), since, name in pinned)
+            for name in asleep
+            if (since := asleep_since(name)) is not None
         ]
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+from time import monotonic
 
 import httptools
 
 _FRAMED = re.compile(rb"(?i)\r\n(?:content-length|transfer-encoding):")
 _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding:[^\r\n]*chunked")
 _EVENT_STREAM = re.compile(rb"(?i)\r\ncontent-type:[ \t]*text/event-stream")
+
+
+class Switched(Exception):
+    """The engine has agreed to another protocol; `received` is its answer, and what came with that."""
+
+    def __init__(self, received: bytes) -> None:
+        super().__init__()
+        self.received = received
 
 
 class Answer:
@@ -23,9 +32,12 @@ class Answer:
         self._parser = httptools.HttpResponseParser(self)
         self.expect(has_body=True)
 
-    def expect(self, *, has_body: bool) -> None:
-        """The next bytes are the answer to a new request; one to HEAD has no body, whatever its headers say."""
+    def expect(self, *, has_body: bool, may_switch: bool = False) -> None:
+        """The next bytes are the answer to a new request; one to HEAD has no body, whatever its headers say. One to a
+        request for a WebSocket may switch to that.
+        """
         self._has_body = has_body
+        self._may_switch = may_switch
         self._interim = False
         self._head = b""
         self._heads = 0  # interim ones included
@@ -33,25 +45,33 @@ class Answer:
         self._at_chunk_boundary = True
         self._last = b""
         self.begun = False
+        self.begun_at = 0.0  # on the monotonic clock
+        self.status = 0
         self.complete = False
         self.keep_alive = False
         self.reusable = False
 
     def feed(self, data: bytes) -> bytes:
         """What can be passed on now; b"" while that is nothing. Raises ValueError where this is not the answer to one
-        request.
+        request, and Switched where no more HTTP follows, as was asked for.
         """
         if not self.begun:
             self._head += data
         self._last = data
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserUpgrade as error:
+            if not self._may_switch:
+                raise ValueError("switched to a protocol that nobody asked for") from error
+            self.begun = True
+            raise Switched(self._head) from error
+        except httptools.HttpParserError as error:
             raise ValueError(f"not an HTTP/1.1 answer: {error}") from error
         return data if self.begun else self._begin()
 
     def _begin(self) -> bytes:
         self.begun = self.complete or (self._head_complete and not self._is_bare_head())
+        self.begun_at = monotonic()
         return self._head if self.begun else b""
 
     def _is_bare_head(self) -> bool:
@@ -89,7 +109,8 @@ class Answer:
 
     def on_headers_complete(self) -> None:
         self._heads += 1
-        self._interim = 100 <= self._parser.get_status_code() < 200
+        self.status = self._parser.get_status_code()
+        self._interim = 100 <= self.status < 200
         if self._interim:
             return
         self._head_complete = True

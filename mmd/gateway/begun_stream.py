@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import httptools
 
+from mmd.gateway.dialect import Dialect
 from mmd.gateway.failure import Failure
 from mmd.gateway.head import Request
 from mmd.gateway.switchboard import Place
+from mmd.gateway.top_level import TopLevelKeys
 
 # Where clients know what to do with a comment. Elsewhere "stream" means nothing, or something else.
 _STREAMING_PATHS = frozenset({b"/v1/chat/completions", b"/v1/completions", b"/v1/responses", b"/v1/messages"})
@@ -16,6 +16,7 @@ _HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
 )
+_KEYS = TopLevelKeys("stream")
 _LAST_CHUNK = b"0\r\n\r\n"
 _MOST_UNSTREAMED_BYTES = 1 << 20  # of an answer that is no stream, and has to become one event
 
@@ -23,19 +24,16 @@ _MOST_UNSTREAMED_BYTES = 1 << 20  # of an answer that is no stream, and has to b
 def wants_stream(request: Request) -> bool:
     """Whether the client reads server-sent events; asked only of requests that have waited for a while."""
     head = request.head
-    if head.is_http10 or head.path not in _STREAMING_PATHS or b'"stream"' not in request.body:
+    if head.is_http10 or head.path not in _STREAMING_PATHS:
         return False
-    try:
-        body = json.loads(request.body)
-    except ValueError:
-        return False  # the engine will say so
-    return isinstance(body, dict) and body.get("stream") is True
+    return _KEYS.values(request.body).get("stream") == b"true"
 
 
 class BegunStream:
     """What the client is sent of one answer whose head it has already."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
         self._parser = httptools.HttpResponseParser(self)
         self._is_event_stream = False
         self._pieces: list[bytes] = []
@@ -69,8 +67,10 @@ class BegunStream:
         """What is to follow the engine's whole answer."""
         if self._is_event_stream:
             return _LAST_CHUNK
-        # The engine refused the request: its error has to come as an event now.
-        return _chunk(b"data: " + b"".join(self._unstreamed.splitlines()) + b"\n\n") + _LAST_CHUNK
+        # The engine refused the request, mostly: its error has to come as an event now.
+        is_named = self._parser.get_status_code() >= 400 and self._dialect is not Dialect.OPENAI
+        name = b"event: error\n" if is_named else b""
+        return _chunk(b"%bdata: %b\n\n" % (name, b"".join(self._unstreamed.splitlines()))) + _LAST_CHUNK
 
     # What httptools calls.
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import Protocol
 
-from mmd.gateway.answer import Answer
+from mmd.gateway.answer import Answer, Switched
 
 _FULL_BACKLOG_PAUSE_SECONDS = 0.005
 
@@ -17,6 +17,10 @@ class Asker(Protocol):
     def relay(self, data: bytes) -> None: ...
 
     def answered(self, *, keep_alive: bool) -> None: ...
+
+    def switched(self, engine: asyncio.Transport, received: bytes) -> None:
+        """The engine speaks WebSocket from now on. The transport is the asker's, and `received` to be passed on."""
+        ...
 
     def lost(self, connection: EngineConnection) -> None:
         """The connection ended before the answer did; `connection.answer` says how far it came."""
@@ -32,9 +36,9 @@ class EngineConnection(asyncio.Protocol):
         self._asker: Asker | None = None
         self._transport: asyncio.Transport
 
-    def ask(self, asker: Asker, request: bytes, *, has_body: bool) -> None:
+    def ask(self, asker: Asker, request: bytes, *, has_body: bool, may_switch: bool) -> None:
         self._asker = asker
-        self.answer.expect(has_body=has_body)
+        self.answer.expect(has_body=has_body, may_switch=may_switch)
         self._transport.write(request)
 
     def abandon(self) -> None:
@@ -66,6 +70,10 @@ class EngineConnection(asyncio.Protocol):
             relayed = answer.feed(data)
         except ValueError:
             self._lose()
+            return
+        except Switched as switched:
+            self._asker = None
+            asker.switched(self._transport, switched.received)
             return
         if relayed:
             asker.relay(relayed)

@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import Protocol
 
 from mmd.errors import EngineFailed, MmdError
 from mmd.gateway.begun_stream import BegunStream, wants_stream
+from mmd.gateway.dialect import Dialect
 from mmd.gateway.engine import EngineConnection, Pool
 from mmd.gateway.entrance import Entrance
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.head import Request
 from mmd.gateway.http10 import Unchunked
+from mmd.gateway.idle import Idle
 from mmd.gateway.limits import Limits
-from mmd.gateway.model_name import named_model
+from mmd.gateway.meter import Cut, Meter
+from mmd.gateway.model_name import model_in_query
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
+from mmd.gateway.tunnel import Tunnel
+from mmd.gateway.wish import Wish, read_wish
 
 _log = logging.getLogger(__name__)
 
@@ -37,36 +44,42 @@ class Client(Protocol):
         """The answer has been written; the next request may follow."""
         ...
 
+    def join(self, engine: asyncio.Transport) -> Tunnel:
+        """Have the client and the engine speak WebSocket with each other."""
+        ...
+
     def cut(self, *, reset: bool) -> None:
         """The answer stays incomplete; `reset` where a plain close would look like its end."""
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the exchanges of a gateway have in common."""
+
+    models: Models
+    switchboard: Switchboard
+    pool: Pool
+    limits: Limits
+    meter: Meter
+    idle: Idle
+    asked: set[Exchange] = field(default_factory=set)  # those that an engine works for
+
+
 class Exchange:
-    def __init__(
-        self,
-        models: Models,
-        switchboard: Switchboard,
-        pool: Pool,
-        asked: set[Exchange],
-        limits: Limits,
-        client: Client,
-        request: Request,
-    ) -> None:
-        """`asked` is where it can be found while an engine works for it."""
-        self._models = models
-        self._switchboard = switchboard
-        self._pool = pool
-        self._asked = asked
-        self._limits = limits
+    def __init__(self, shared: Shared, client: Client, request: Request) -> None:
+        self._shared = shared
+        self._received = monotonic()
         self._client = client
         self._request = request
         self._model_id = ""
+        self._keep_seconds: float | None = None  # for so long the model is to stay when this is done
         self._admitted = False  # the switchboard counts us as in flight
         self._retried = False
         self._taken_back = 0
         self._task: asyncio.Task[None] | None = None
         self._connection: EngineConnection | None = None
+        self._tunnel: Tunnel | None = None
         self._unchunked = Unchunked() if request.head.is_http10 else None
         self._begun: BegunStream | None = None  # the client has been sent the head of a stream
         self._rewriter: Unchunked | BegunStream | None = self._unchunked
@@ -76,21 +89,30 @@ class Exchange:
         """Without a task where the model is resident and a connection is idle: then nothing has to be waited for."""
         request = self._request
         try:
-            name = named_model(request.head.value(b"content-type"), request.body)
-            self._model_id = self._models.find(name, self._client.entrance)
+            wish = _wish(request)
+            self._model_id = self._shared.models.find(wish.model, self._client.entrance)
+            self._keep_seconds = wish.keep_seconds
         except MmdError as error:
             self._refuse(Failure.of(error))
             return
-        address = self._switchboard.admit(self._model_id)
+        address = self._shared.switchboard.admit(self._model_id)
         self._admitted = address is not None
-        idle = self._pool.take(address) if address is not None else None
+        idle = self._shared.pool.take(address) if address is not None else None
         if idle is not None:
             self._ask(idle)
         else:
             self._in_task(partial(self._reach, address))
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of the answer has been passed on."""
+        return self._tunnel is not None or (self._connection is not None and self._connection.answer.begun)
+
     def cancel(self) -> None:
         """The client has gone: leave the line, or let the engine know."""
+        if self._tunnel is None:
+            self._shared.meter.cut(self._model_id, self._request.head.path, Cut.CLIENT)
+        self._shared.asked.discard(self)
         if self._task is not None:
             self._task.cancel()
         if self._connection is not None:
@@ -102,8 +124,13 @@ class Exchange:
         """To be called when models fall asleep: a request that its engine would leave unanswered is put back in line,
         and the engine drops it. Returns whether it was. An answer that has begun is left to finish.
         """
+        if not self._shared.models.is_asleep(self._model_id):
+            return False
+        if self._tunnel is not None:
+            self._tunnel.cut()  # its engine says nothing any more, and would not before it is woken
+            return False
         connection = self._connection
-        if connection is None or connection.answer.begun or not self._models.is_asleep(self._model_id):
+        if connection is None or connection.answer.begun:
             return False
         self._let_go()
         connection.abandon()
@@ -132,7 +159,7 @@ class Exchange:
 
     async def _reach(self, address: str | None) -> None:
         connection = await self._connect(address)
-        if self._models.address(self._model_id) is None:  # it has gone while we were connecting
+        if self._shared.models.address(self._model_id) is None:  # it has gone while we were connecting
             connection.abandon()
             self._ask_again()
             return
@@ -151,7 +178,7 @@ class Exchange:
     async def _connect(self, address: str | None) -> EngineConnection:
         address = address or await self._wait(anew=False)
         try:
-            return await self._pool.connect(address)
+            return await self._shared.pool.connect(address)
         except (ConnectionRefusedError, FileNotFoundError):
             _log.info("%s was believed resident, but its engine accepts no connection", self._model_id)
         except OSError as error:
@@ -159,7 +186,7 @@ class Exchange:
         self._leave()
         address = await self._wait(anew=True)
         try:
-            return await self._pool.connect(address)
+            return await self._shared.pool.connect(address)
         except OSError as error:
             raise self._unreachable(error) from error
 
@@ -168,10 +195,13 @@ class Exchange:
         return EngineFailed(f"{self._model_id} accepts no connection: {reason}", hint=self._hint())
 
     async def _wait(self, *, anew: bool) -> str:
-        delay = self._limits.comment_seconds if self._begun else self._limits.first_comment_seconds
+        delay = self._shared.limits.comment_seconds if self._begun else self._shared.limits.first_comment_seconds
         self._next_comment = asyncio.get_running_loop().call_later(delay, self._comment)
         try:
-            address = await self._switchboard.wait(self._model_id, body_bytes=len(self._request.body), anew=anew)
+            with self._shared.meter.waiting(self._model_id):
+                address = await self._shared.switchboard.wait(
+                    self._model_id, body_bytes=len(self._request.body), anew=anew
+                )
         finally:
             self._next_comment.cancel()
         self._admitted = True
@@ -182,15 +212,18 @@ class Exchange:
         if self._begun is None:
             if not wants_stream(self._request):
                 return
-            self._rewriter = self._begun = BegunStream()
+            self._rewriter = self._begun = BegunStream(Dialect.of(self._request.head.path))
             self._client.write(self._begun.begin())
-        self._client.write(self._begun.comment(self._model_id, self._switchboard.place(self._model_id)))
-        self._next_comment = asyncio.get_running_loop().call_later(self._limits.comment_seconds, self._comment)
+        self._client.write(self._begun.comment(self._model_id, self._shared.switchboard.place(self._model_id)))
+        self._next_comment = asyncio.get_running_loop().call_later(self._shared.limits.comment_seconds, self._comment)
 
     def _ask(self, connection: EngineConnection) -> None:
         self._connection = connection
-        self._asked.add(self)
-        connection.ask(self, self._request.for_engine(), has_body=self._request.head.method != b"HEAD")
+        self._shared.asked.add(self)
+        if self._keep_seconds is not None:
+            self._shared.idle.keep(self._model_id, self._keep_seconds)
+        head = self._request.head
+        connection.ask(self, self._request.for_engine(), has_body=head.method != b"HEAD", may_switch=head.is_websocket)
         if self._client.writing_paused:
             connection.pause()
 
@@ -200,11 +233,19 @@ class Exchange:
         self._client.write(data if self._rewriter is None else self._rewriter.feed(data))
 
     def answered(self, *, keep_alive: bool) -> None:
+        self._count_answer()
         self._let_go()
         self._leave()
         if self._begun is not None:
             self._client.write(self._begun.end())
         self._client.finished(keep_alive=keep_alive and self._request.head.keep_alive and self._unchunked is None)
+
+    def switched(self, engine: asyncio.Transport, received: bytes) -> None:
+        """It stays in flight until the client's connection ends."""
+        self._connection = None
+        self._shared.meter.ended(self._model_id, self._request.head.path, 101)
+        self._client.write(received)
+        self._tunnel = self._client.join(engine)
 
     def lost(self, connection: EngineConnection) -> None:
         self._let_go()
@@ -218,7 +259,7 @@ class Exchange:
             self._in_task(self._after_loss)
 
     async def _after_loss(self) -> None:
-        if await self._models.made_room(self._model_id):
+        if await self._shared.models.made_room(self._model_id):
             self._ask_again()
         else:
             self._refuse(self._death("before it answered"))
@@ -226,6 +267,7 @@ class Exchange:
     def _break_off(self, connection: EngineConnection) -> None:
         """Makes sure that the client can see that the rest is missing."""
         self._leave()
+        self._shared.meter.cut(self._model_id, self._request.head.path, Cut.ENGINE)
         if self._begun is not None:
             self._client.write(self._begun.event(self._death("in the middle of this answer").event()))
             self._client.cut(reset=False)
@@ -240,7 +282,8 @@ class Exchange:
         self._client.cut(reset=ends_with_connection and event is None)
 
     def _death(self, when: str) -> Failure:
-        return Failure(502, f"{self._model_id} ended {when}", self._hint(), "engine_died", "server_error")
+        failure = Failure(502, f"{self._model_id} ended {when}", self._hint(), "engine_died", "server_error")
+        return failure.said_on(self._request.head.path)
 
     def _contested(self) -> Failure:
         message = f"{self._model_id} was swapped away {_MOST_TAKEN_BACK + 1} times before it answered"
@@ -251,20 +294,35 @@ class Exchange:
         return f"see why: mmd logs {self._model_id}"
 
     def _refuse(self, failure: Failure) -> None:
+        self._shared.meter.ended(self._model_id, self._request.head.path, failure.status)
         self._task = None
         self._leave()
         keep_alive = self._request.head.keep_alive and self._unchunked is None
+        failure = failure.said_on(self._request.head.path)
         if self._begun is not None:
             self._client.write(self._begun.failure(failure))
         else:
             self._client.write(failure.response(close=not keep_alive))
         self._client.finished(keep_alive=keep_alive)
 
+    def _count_answer(self) -> None:
+        assert self._connection is not None
+        answer, path = self._connection.answer, self._request.head.path
+        self._shared.meter.answered(
+            self._model_id, path, answer.status, received=self._received, first_byte=answer.begun_at
+        )
+
     def _let_go(self) -> None:
         self._connection = None
-        self._asked.discard(self)
+        self._shared.asked.discard(self)
 
     def _leave(self) -> None:
         if self._admitted:
             self._admitted = False
-            self._switchboard.leave(self._model_id)
+            self._shared.switchboard.leave(self._model_id)
+
+
+def _wish(request: Request) -> Wish:
+    if request.body:
+        return read_wish(request.head.value(b"content-type"), request.body)
+    return Wish(model_in_query(request.head.target))

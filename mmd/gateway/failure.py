@@ -1,14 +1,14 @@
-"""What the gateway says where it cannot pass an engine's answer on, in OpenAI's words."""
+"""What the gateway says where it cannot pass an engine's answer on."""
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
 from mmd.errors import EngineFailed, MmdError, NoSuchModel, TryLater, outcome
+from mmd.gateway.dialect import Dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Failure:
     type: str = "invalid_request_error"
     engine_lines: tuple[str, ...] = ()
     more_headers: tuple[tuple[str, str], ...] = ()
+    dialect: Dialect = Dialect.OPENAI
 
     @classmethod
     def of(cls, error: MmdError) -> Failure:
@@ -36,17 +37,12 @@ class Failure:
             more_headers=(("retry-after", str(error.retry_after_seconds)),) if isinstance(error, TryLater) else (),
         )
 
+    def said_on(self, path: bytes) -> Failure:
+        """As the clients of a path expect it."""
+        return replace(self, dialect=Dialect.of(path))
+
     def payload(self) -> bytes:
-        error: dict[str, Any] = {
-            "message": self.message,
-            "type": self.type,
-            "code": self.code,
-            "hint": self.hint,
-            "source": "mmd",
-        }
-        if self.engine_lines:
-            error["engine_lines"] = list(self.engine_lines)
-        return json.dumps({"error": error}, ensure_ascii=False).encode()
+        return self.dialect.body(self._error(), self.status)
 
     def response(self, *, close: bool) -> bytes:
         """A whole HTTP/1.1 response."""
@@ -65,8 +61,19 @@ class Failure:
         return dict(self.more_headers)
 
     def event(self) -> bytes:
-        """A server-sent event; the empty line before it ends one that an engine has left unfinished."""
-        return b"\n\ndata: " + self.payload() + b"\n\n"
+        return self.dialect.event(self._error(), self.status)
+
+    def _error(self) -> dict[str, Any]:
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": self.type,
+            "code": self.code,
+            "hint": self.hint,
+            "source": "mmd",
+        }
+        if self.engine_lines:
+            error["engine_lines"] = list(self.engine_lines)
+        return error
 
 
 def _code(kind: type[MmdError]) -> str:

@@ -33,7 +33,7 @@ class Subscription:
 
     def __init__(self) -> None:
         self._unread: asyncio.Queue[Notice | None] = asyncio.Queue()
-        self._is_ended = False
+        self._ended = asyncio.Event()
 
     async def __aiter__(self) -> AsyncIterator[Notice]:
         while (notice := await self._unread.get()) is not None:
@@ -42,24 +42,33 @@ class Subscription:
     def put(self, notice: Notice) -> None:
         if self._unread.qsize() >= _MOST_UNREAD:
             self.end()
-        elif not self._is_ended:
+        elif not self._ended.is_set():
             self._unread.put_nowait(notice)
 
     def end(self) -> None:
         """After what is unread, nothing comes any more."""
-        if not self._is_ended:
-            self._is_ended = True
+        if not self._ended.is_set():
+            self._ended.set()
             self._unread.put_nowait(None)
+
+    async def ended(self) -> None:
+        """Returns when nothing more comes than what is unread."""
+        await self._ended.wait()
 
 
 class Feed:
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
         self._count = 0
+        self._is_closed = False
 
     @property
     def has_listeners(self) -> bool:
         return bool(self._subscriptions)
+
+    @property
+    def listener_count(self) -> int:
+        return len(self._subscriptions)
 
     def publish(self, kind: Kind, data: Mapping[str, Any]) -> None:
         self._count += 1
@@ -67,10 +76,16 @@ class Feed:
         for subscription in self._subscriptions:
             subscription.put(notice)
 
+    def present(self, kind: Kind, data: Mapping[str, Any]) -> Notice:
+        """How things are after all that has been published, for a listener that has just come."""
+        return Notice(self._count, kind, data)
+
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
         subscription = Subscription()
         self._subscriptions.add(subscription)
+        if self._is_closed:
+            subscription.end()
         try:
             yield subscription
         finally:
@@ -78,5 +93,6 @@ class Feed:
 
     def close(self) -> None:
         """The gateway ends: listeners would otherwise hold it up."""
+        self._is_closed = True
         for subscription in self._subscriptions:
             subscription.end()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import socket
 import struct
+import termios
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mmd.gateway.cross_origin import preflight_answer, with_leave_to_read
@@ -17,11 +20,13 @@ from mmd.gateway.guard import Door
 from mmd.gateway.head import Request
 from mmd.gateway.intake import Intake
 from mmd.gateway.peer import is_stranger
+from mmd.gateway.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from mmd.gateway.gateway import Gateway
 
 _log = logging.getLogger(__name__)
+_INT = struct.Struct("i")
 _CLOSE_WITH_RESET = struct.pack("ii", 1, 0)
 
 
@@ -33,6 +38,7 @@ class Front(asyncio.Protocol):
         self._ahead = bytearray()  # came while a request was being answered; not looked at before its turn
         self._exchange: Exchange | None = None
         self._advancing = False
+        self._closes_next = False  # the client has been told that this answer is the last
         self._ended = False  # nothing more is taken from this client
         self._transport: asyncio.Transport
         self._intake: Intake
@@ -61,6 +67,32 @@ class Front(asyncio.Protocol):
     def close(self) -> None:
         self._ended = True
         self._transport.close()
+
+    def wind_down(self) -> None:
+        """The gateway ends. Who has just connected is about to send a request, and has a moment for it; the next answer
+        says that it is the last, for a client that takes the connection for kept could lose a request by that.
+        """
+        if self._exchange is None or not self._exchange.has_begun:
+            self._announce_close()
+        asyncio.get_running_loop().call_later(self._gateway.limits.grace_seconds, self._close_if_idle)
+
+    def _announce_close(self) -> None:
+        def write_head(data: bytes) -> None:
+            self.write = self._transport.write
+            if data.startswith(b"HTTP/1."):
+                first, _, rest = data.partition(b"\r\n")
+                data = b"%b\r\nconnection: close\r\n%b" % (first, rest)
+                self._closes_next = True
+            self._transport.write(data)
+
+        self.write = write_head
+
+    def _close_if_idle(self) -> None:
+        """Unless a request is being served, or one has come that was not looked at yet."""
+        if self._ended or not self.is_idle or self._intake.ready or self._ahead:
+            return
+        if not _unread_bytes(self._transport):
+            self.close()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -110,10 +142,24 @@ class Front(asyncio.Protocol):
 
     def finished(self, *, keep_alive: bool) -> None:
         self._exchange = None
-        if not keep_alive or (self._gateway.is_draining and self.is_idle):
+        if not keep_alive or self._closes_next:
             self.close()
-        elif not self._advancing:
+            return
+        if self._gateway.is_draining:
+            self.wind_down()
+        if not self._advancing:
             self._advance()
+
+    def join(self, engine: asyncio.Transport) -> Tunnel:
+        from_client, self._ahead = self._intake.after_upgrade + bytes(self._ahead), bytearray()
+        tunnel = Tunnel(
+            self._transport,
+            engine,
+            linger_seconds=self._gateway.limits.linger_seconds,
+            ended=partial(self.connection_lost, None),
+        )
+        tunnel.begin(from_client)
+        return tunnel
 
     def cut(self, *, reset: bool) -> None:
         self._exchange = None
@@ -151,7 +197,7 @@ class Front(asyncio.Protocol):
             self._transport.write(preflight_answer(request.head))
             self.finished(keep_alive=request.head.keep_alive)
         elif request.head.is_for_an_engine:
-            if request.head.origin:
+            if b"origin" in request.head.here:
                 self._allow_to_read(request.head.origin)
             self._exchange = self._gateway.exchange(self, request)
             self._start(self._exchange)
@@ -192,3 +238,9 @@ class Front(asyncio.Protocol):
 
 def _door(entrance: Entrance, transport: asyncio.Transport) -> Door:
     return Door(entrance, "" if entrance is Entrance.LOCAL else str(transport.get_extra_info("sockname")[0]))
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """What has arrived and waits in the kernel."""
+    answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(_INT.size))
+    return int(_INT.unpack(answer)[0])

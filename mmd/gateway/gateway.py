@@ -8,15 +8,18 @@ from collections.abc import Callable
 
 from mmd.gateway.engine import Pool
 from mmd.gateway.entrance import Entrance
-from mmd.gateway.exchange import Exchange
+from mmd.gateway.exchange import Exchange, Shared
 from mmd.gateway.failure import TOO_MANY
 from mmd.gateway.feed import Feed, Kind
 from mmd.gateway.front import Front
 from mmd.gateway.guard import Guard
 from mmd.gateway.head import Request
+from mmd.gateway.idle import Idle
 from mmd.gateway.limits import Limits
 from mmd.gateway.management import Management
+from mmd.gateway.meter import Meter
 from mmd.gateway.models import Models
+from mmd.gateway.observer import Observer
 from mmd.gateway.stalls import Stalls
 from mmd.gateway.switchboard import Switchboard
 
@@ -38,18 +41,25 @@ class Gateway:
         self._switchboard = Switchboard(models, self.limits)
         self._queue_will_be_told = False
         self._switchboard.follow(self._tell_queue_soon)
+        self.idle = Idle(models, self._switchboard)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
-        self._management = Management(models, self._switchboard, self.feed)
+        self._meter = Meter()
+        self._observer = Observer(models, self._switchboard, self.feed, self._meter, self.limits)
+        self._management = Management(models, self._switchboard, self._observer)
         self._fronts: dict[Front, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
-        self._asked: set[Exchange] = set()
+        self._shared = Shared(models, self._switchboard, self._pool, self.limits, self._meter, self.idle)
         models.follow(self._retract)
+
+    def observe(self) -> None:
+        """Begin to tell what happens, until the end."""
+        self._observer.begin()
 
     def front(self, entrance: Entrance = Entrance.MAIN) -> Front:
         return Front(self, entrance)
 
     def exchange(self, client: Front, request: Request) -> Exchange:
-        return Exchange(self._models, self._switchboard, self._pool, self._asked, self.limits, client, request)
+        return Exchange(self._shared, client, request)
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
         self._management.adopt(transport, request.for_management())
@@ -57,7 +67,7 @@ class Gateway:
     def opened(self, front: Front) -> None:
         self._fronts[front] = None
         if self.is_draining:  # accepted in the same moment; systemd keeps those that come later
-            front.close()
+            front.wind_down()
         elif len(self._fronts) > self.limits.connections and front.entrance is not Entrance.LOCAL:
             self._make_room_for(front)
 
@@ -69,8 +79,8 @@ class Gateway:
         """Lets what has begun finish, takes nothing new, and drops what is left in the end."""
         self.is_draining = True
         self.feed.close()
-        for front in [front for front in self._fronts if front.is_idle]:
-            front.close()
+        for front in self._fronts:
+            front.wind_down()
         try:
             async with asyncio.timeout(bound_seconds):
                 await self._until(lambda: not self._fronts)
@@ -80,6 +90,7 @@ class Gateway:
             await asyncio.sleep(0)  # those who waited write their refusals now
             for front in list(self._fronts):
                 front.abort()
+        self._observer.end()
         self.stalls.close()
         self._switchboard.close()
         self._management.close()
@@ -110,7 +121,7 @@ class Gateway:
         The view that requests are admitted by follows the units a moment later, and an engine that is told to sleep
         accepts requests all the same: those would hang until somebody wakes it.
         """
-        count = sum(exchange.retract() for exchange in tuple(self._asked))
+        count = sum(exchange.retract() for exchange in tuple(self._shared.asked))
         if count:
             _log.info("%d requests came too late for models that sleep now, and wait for their turn again", count)
 

@@ -21,6 +21,9 @@ _PLAIN_V1_PATH = re.compile(rb"/v1(?:/(?!\.{1,2}(?:/|$))[\w.~!$&'()*+,;=:@-]+)+/
 _OPEN_PATH = b"/health"  # for those who watch over the gateway, and need not know a key for it
 _READING = (b"GET", b"HEAD", b"OPTIONS")
 
+# Of vLLM, and all that there is below /v1 of either engine that changes what it serves.
+_CHANGES_THE_ENGINE = re.compile(rb"/v1/(?:un)?load_lora_adapter/?")
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -62,7 +65,7 @@ class Guard:
         for origin in origins:
             if not self._names.is_origin(origin, door.address):
                 return _not_an_origin(origin)
-        if not origins and head.value(b"sec-fetch-site") == b"cross-site" and not _is_followed_link(head):
+        if b"sec-fetch-site" in head.here and not origins and _is_across_sites(head):
             return _forbidden("a page of another site may not use the gateway", "open the gateway's own page")
         return None
 
@@ -109,8 +112,11 @@ def _bad_target(head: Head) -> Failure | None:
     if not head.target.startswith(b"/"):
         return malformed("the request target must be a path")
     path = head.path
-    if path.startswith(b"/v1/") and not _PLAIN_V1_PATH.fullmatch(path):
-        return malformed("a path below /v1 must be written plainly, without escapes and dot segments")
+    if head.is_for_an_engine:
+        if not _PLAIN_V1_PATH.fullmatch(path):
+            return malformed("a path below /v1 must be written plainly, without escapes and dot segments")
+        if _CHANGES_THE_ENGINE.fullmatch(path):
+            return _forbidden(f"{_shown(path)} changes what an engine serves", "mmd list   # what can be asked")
     return None
 
 
@@ -119,9 +125,10 @@ def _is_of_the_page(head: Head) -> bool:
     return head.method in (b"GET", b"HEAD") and (head.path == b"/" or head.path.startswith(b"/page/"))
 
 
-def _is_followed_link(head: Head) -> bool:
+def _is_across_sites(head: Head) -> bool:
     """A link to the gateway's page may lie on any other; a form that a page submits does more than read."""
-    return head.method in _READING and head.value(b"sec-fetch-mode") == b"navigate"
+    is_followed_link = head.method in _READING and head.value(b"sec-fetch-mode") == b"navigate"
+    return head.value(b"sec-fetch-site") == b"cross-site" and not is_followed_link
 
 
 def _no_valid_key(head: Head) -> Failure:
@@ -162,7 +169,7 @@ def _shown(value: bytes) -> str:
     return value[:100].decode("latin-1")
 
 
-def _forbidden(message: str, hint: str) -> Failure:
+def _forbidden(message: str, hint: str = "mmd install   # prints the address to use") -> Failure:
     return Failure(403, message, hint, "forbidden", "permission_error")
 
 

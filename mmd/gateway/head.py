@@ -37,6 +37,11 @@ _CHECKED = frozenset(
 )
 _USUAL_CONNECTION = frozenset({b"keep-alive", b"close"})
 
+_WEBSOCKET = b"/ws"  # the gateway's own
+
+# Both engines have these beside their /v1, where only what is below it can be reached.
+_ELSEWHERE_AT_ENGINES = {b"/v1/tokenize": b"/tokenize", b"/v1/detokenize": b"/detokenize"}
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 
@@ -98,6 +103,20 @@ class Head:
         return self.target.partition(b"?")[0]
 
     @property
+    def is_websocket(self) -> bool:
+        """Whether the client wants to go on as a WebSocket, where there is one."""
+        here = self.here
+        return (
+            b"upgrade" in here
+            and self.value(b"upgrade").lower() == b"websocket"
+            and self.method == b"GET"
+            and not self.is_http10
+            and b"content-length" not in here
+            and b"transfer-encoding" not in here
+            and (self.is_for_an_engine or self.path == _WEBSOCKET)
+        )
+
+    @property
     def is_for_an_engine(self) -> bool:
         """Only `/v1/…` ever reaches an engine, and the list of models is the gateway's own."""
         path = self.path
@@ -112,15 +131,19 @@ class Request:
     body: bytes
 
     def for_engine(self) -> bytes:
+        if self.head.is_websocket:
+            return self._written([*self.head.passed_on, b"Connection: Upgrade", b"Upgrade: websocket"])
         return self._written(self.head.passed_on)
 
     def for_management(self) -> bytes:
         """For the ASGI server, which is given one request a connection; so it closes it and says so."""
+        if self.head.is_websocket:
+            return self._written([*self.head.passed_on, b"Connection: Upgrade", b"Upgrade: websocket"])
         return self._written([*self.head.passed_on, b"Connection: close"])
 
     def _written(self, lines: list[bytes]) -> bytes:
         head = self.head
-        first = b"%b %b HTTP/1.1" % (head.method, head.target)
+        first = b"%b %b HTTP/1.1" % (head.method, _ELSEWHERE_AT_ENGINES.get(head.target, head.target))
         if self.body or head.method not in (b"GET", b"HEAD"):
             lines = [*lines, b"Content-Length: %d" % len(self.body)]
         return b"\r\n".join((first, *lines, b"", self.body))

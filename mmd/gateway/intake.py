@@ -18,6 +18,7 @@ class Intake:
 
     def __init__(self, guard: Guard, door: Door) -> None:
         self.ready: deque[Request | Failure] = deque()
+        self.after_upgrade = b""  # what came with the last request, which is for a WebSocket
         self.owes_continue = False  # the client holds its body back until it is told to go on
         self._guard = guard
         self._door = door
@@ -53,6 +54,9 @@ class Intake:
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
+                if self._head is not None and self._head.is_websocket and not self._ended:
+                    self._end_as_websocket(self._head, data[upgrade.args[0] :])
+                    break
                 # An offer the client does not insist on (curl --http2 makes one). The parser takes it for accepted and
                 # the body for another protocol, so it is given the same request without the offer.
                 self._parser = httptools.HttpRequestParser(self)
@@ -75,6 +79,12 @@ class Intake:
         if self._body_fed_bytes - self._body_bytes > most_bytes:
             self._refuse(malformed("the body is mostly chunk headers and trailers"))
 
+    def _end_as_websocket(self, head: Head, rest: bytes) -> None:
+        head.keep_alive = False  # whatever comes of it, what follows is no HTTP
+        self._ended = True
+        self.after_upgrade = rest
+        self.ready.append(Request(head, b""))
+
     def _head_without_upgrade(self) -> bytes:
         assert self._head is not None
         first = b"%b %b HTTP/%b" % (self._head.method, self._url, self._head.version.encode())
@@ -85,7 +95,7 @@ class Intake:
         if not self._ended:
             self._ended = True
             self.owes_continue = False
-            self.ready.append(failure)
+            self.ready.append(failure if self._head is None else failure.said_on(self._head.path))
 
     # What httptools calls.
 

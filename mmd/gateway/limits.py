@@ -22,4 +22,7 @@ class Limits:
     waiting_bytes: int = 512 << 20  # of their bodies
     first_comment_seconds: float = 2.0  # until then a stream that waits can still fail with a status of its own
     comment_seconds: float = 10.0  # proxies and clients give up on streams that are silent for 30
+    grace_seconds: float = 0.2  # for a request that is on its way when the gateway is told to end
     linger_seconds: float = 2.0  # how long a refused upload is read on, so that the refusal arrives
+    resources_seconds: float = 2.0  # how often those who listen to what happens are told what memory is used
+    history_seconds: float = 5.0  # how often that is noted, for an hour

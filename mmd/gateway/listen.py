@@ -110,6 +110,12 @@ def exposed(addresses: Iterable[str]) -> str | None:
     return next((one for one in addresses if not is_loopback_address(one.rpartition(":")[0].strip("[]"))), None)
 
 
+def from_here(address: str) -> str:
+    """HOST:PORT as one asks it on this machine: nobody's Host is 0.0.0.0, and the gateway does not answer for it."""
+    host, _, port = address.rpartition(":")
+    return {"0.0.0.0": f"127.0.0.1:{port}", "[::]": f"[::1]:{port}"}.get(host, address)
+
+
 def no_keys_for(address: str) -> WrongUsage:
     message = f"{address} can be reached from other machines, and the gateway has no API keys"
     return WrongUsage(message, hint="mmd key add NAME   # or listen on 127.0.0.1 only")

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from mmd.control.controller import Controller
 from mmd.control.events import LatelyTook
+from mmd.control.gauge import Gauge
+from mmd.control.idleness import occupants
 from mmd.control.present import models_json, resources_json, status_json
 from mmd.control.startup import startups
-from mmd.control.status import active_of, resources
+from mmd.control.status import active_of
 from mmd.errors import NoSuchModel, SwapSuperseded
+from mmd.gateway.catalogue import Catalogue, embedding_model
 from mmd.gateway.entrance import Entrance
-from mmd.machine import read_machine
 from mmd.paths import engine_socket
+from mmd.plan.idle import Occupant
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
-from mmd.registry.record import Model, ModelType
-from mmd.settings import read_settings
 from mmd.units.watch import Pairs, Watch
 
 # How often an activation may lose the GPU to others before it is given up.
@@ -30,13 +32,15 @@ class LiveModels:
     def __init__(self, controller: Controller, watch: Watch) -> None:
         self._controller = controller
         self._watch = watch
+        self._catalogue = Catalogue(controller.registry, controller.settings)
         self._took = LatelyTook()
+        self._gauge = Gauge()
 
     def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
         if name:
-            return name if name in self._models() else self._controller.registry.get(name).id
+            return self._catalogue.find(name)
         if entrance is Entrance.EMBEDDING:
-            return embedding_model(self._models().values(), self._watch.pairs)
+            return embedding_model(self._catalogue.models.values(), self._watch.pairs)
         held_by = holder(self._watch.pairs)  # or about to be: the request waits for the swap that is under way
         if held_by is None:
             raise NoSuchModel(
@@ -60,6 +64,16 @@ class LiveModels:
     def follow(self, listener: Callable[[], None]) -> None:
         self._watch.follow(listener)
 
+    def holder(self, *, besides: str) -> str | None:
+        return holder(self._watch.pairs, besides=besides)
+
+    def pinned(self) -> Collection[str]:
+        return self._controller.pinned()
+
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
+        controller = self._controller
+        return await occupants(controller.manager, self._watch.pairs, controller.idleness, wishes=wishes)
+
     async def made_room(self, model_id: str) -> bool:
         await self._watch.refresh()
         return made_room(model_id, self._watch.pairs)
@@ -80,12 +94,17 @@ class LiveModels:
                 await self._watch.refresh()
                 return
 
-    async def sleep(self, model_id: str | None) -> None:
-        await self._controller.sleep(model_id)
+    async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
+        gone = await self._controller.sleep(model_id, level)
         await self._watch.refresh()
+        return gone
 
     async def stop(self, model_id: str | None) -> None:
         await self._controller.stop(model_id)
+        await self._watch.refresh()
+
+    async def stop_asleep(self, model_id: str) -> None:
+        await self._controller.stop_asleep(model_id)
         await self._watch.refresh()
 
     async def status(self) -> dict[str, Any]:
@@ -94,29 +113,15 @@ class LiveModels:
     async def models(self) -> list[dict[str, Any]]:
         pairs = self._watch.pairs
         where = {model_id: residency(pair) for model_id, pair in pairs.items()}
-        modes = startups(read_settings())  # it may have changed: reading it anew costs a millisecond
-        return models_json(self._models().values(), where, active_of(pairs), modes)
+        named = self._catalogue
+        modes = startups(named.settings)
+        return models_json(named.models.values(), where, active_of(pairs), modes, named.aliases)
 
     async def resources(self) -> dict[str, Any]:
-        return resources_json(resources(read_machine()))
+        return resources_json(await asyncio.to_thread(self._gauge.read))  # a driver may take its time
 
     def _residency(self, model_id: str) -> Residency:
         return residency(self._watch.pairs.get(model_id, Pair()))
-
-    def _models(self) -> Mapping[str, Model]:
-        return self._controller.registry.load()
-
-
-def embedding_model(models: Iterable[Model], pairs: Pairs) -> str:
-    """Which embedding model is meant where none is named: the resident one, else the first by its id. Raises
-    NoSuchModel.
-    """
-    ids = sorted(model.id for model in models if model.facts.type is ModelType.EMBEDDING)
-    if not ids:
-        message = "the request names no model, and no embedding model is registered"
-        raise NoSuchModel(message, hint="mmd add PATH   # of one; or name one of: mmd list")
-    resident = (name for name in ids if residency(pairs.get(name, Pair())) is Residency.RESIDENT)
-    return next(resident, ids[0])
 
 
 def another_starts(model_id: str, pairs: Pairs) -> bool:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from mmd.gateway.feed import Feed
 from mmd.gateway.models import Models
+from mmd.gateway.observer import Observer
 from mmd.gateway.switchboard import Switchboard
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+_MOST_SAID_BYTES = 64 << 10  # over a WebSocket: nothing that a client says there is looked at
+
 
 class Management:
     """Serves connections that the front has handed over; starlette and uvicorn are imported by the first of them."""
 
-    def __init__(self, models: Models, switchboard: Switchboard, feed: Feed) -> None:
+    def __init__(self, models: Models, switchboard: Switchboard, observer: Observer) -> None:
         self._models = models
         self._switchboard = switchboard
-        self._feed = feed
+        self._observer = observer
         self._config: Config | None = None
         self._state: ServerState | None = None
 
@@ -28,7 +30,7 @@ class Management:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
         config, state = self._server()
-        protocol = HttpToolsProtocol(config, state, {})
+        protocol = HttpToolsProtocol(config, state, {"transport": transport})  # for who must abort it
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         protocol.data_received(received)
@@ -52,9 +54,18 @@ class Management:
 
             from mmd.gateway.routes import application
 
-            app = application(self._models, self._switchboard, self._feed)
+            app = application(self._models, self._switchboard, self._observer)
             # Logs go to the journal through the root logger, and a request is no event worth a line.
-            self._config = Config(app, http="httptools", lifespan="off", log_config=None, access_log=False, ws="none")
+            self._config = Config(
+                app,
+                http="httptools",
+                ws="wsproto",
+                ws_max_size=_MOST_SAID_BYTES,
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+            )
             self._config.load()
             self._state = ServerState()
         return self._config, self._state

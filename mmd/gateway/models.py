@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from mmd.gateway.entrance import Entrance
+from mmd.plan.idle import Occupant
 
 
 class Models(Protocol):
@@ -40,6 +41,20 @@ class Models(Protocol):
         """Have `listener` called after every change of what `address` and `is_asleep` say."""
         ...
 
+    def holder(self, *, besides: str) -> str | None:
+        """Another model that has the GPU, or is about to have it; the same view."""
+        ...
+
+    def pinned(self) -> Collection[str]:
+        """Models that stay. No I/O but a stat()."""
+        ...
+
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
+        """Who is resident or asleep, and since when, on the monotonic clock; at least those of them who need not be so
+        for ever, by the user's rules or because requests have wishes about them.
+        """
+        ...
+
     async def made_room(self, model_id: str) -> bool:
         """Whether an engine that has just ended had to make room for another; else it died or was stopped by hand."""
         ...
@@ -50,9 +65,15 @@ class Models(Protocol):
         """
         ...
 
-    async def sleep(self, model_id: str | None) -> None: ...
+    async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
+        """Returns who had the GPU, or sleeps at another level now."""
+        ...
 
     async def stop(self, model_id: str | None) -> None: ...
+
+    async def stop_asleep(self, model_id: str) -> None:
+        """Nothing happens to one that is not asleep any more."""
+        ...
 
     async def status(self) -> dict[str, Any]: ...
 

@@ -14,9 +14,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mmd.errors import MmdError, NoSuchModel, WrongUsage
+from mmd.gateway import observed
 from mmd.gateway.failure import INTERNAL, Failure
-from mmd.gateway.feed import Feed
 from mmd.gateway.models import Models
+from mmd.gateway.observer import Observer
 from mmd.gateway.page_routes import page_routes
 from mmd.gateway.switchboard import Switchboard
 
@@ -56,8 +57,12 @@ class Routes:
         return await self._activate(_text(await _body(request), "model_id"))
 
     async def sleep(self, request: Request) -> Response:
-        await self._models.sleep(self._optional(await _body(request)))
-        return await self.status(request)
+        """After the answers that are under way, as a swap; `stop` waits for nothing."""
+        body = await _body(request)
+        model_id, level = self._optional(body), _level(body)
+        await self._switchboard.settled(model_id)
+        gone = await self._models.sleep(model_id, level)
+        return JSONResponse(await self._models.status() | {"gone": gone})
 
     async def stop(self, request: Request) -> Response:
         await self._models.stop(self._optional(await _body(request)))
@@ -74,7 +79,7 @@ class Routes:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None
 
 
-def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlette:
+def application(models: Models, switchboard: Switchboard, observer: Observer) -> Starlette:
     routes = Routes(models, switchboard)
     return Starlette(
         routes=[
@@ -88,8 +93,9 @@ def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlet
             Route("/models/sleep", routes.sleep, methods=["POST"]),
             Route("/models/stop", routes.stop, methods=["POST"]),
             Route("/switch", routes.switch, methods=["POST"]),
+            *observed.routes(observer),
             Route("/v1/models", routes.openai_models),
-            Route("/v1/models/{name}", routes.openai_model),
+            Route("/v1/models/{name:path}", routes.openai_model),
         ],
         # Of any origin, because the guard lets only those in that are allowed; it answers preflights too.
         middleware=[Middleware(CORSMiddleware, allow_origin_regex=".*")],
@@ -103,6 +109,7 @@ def _openai(record: dict[str, Any]) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "mmd",
+        "aliases": record["aliases"],
         "status": record["status"],
     }
 
@@ -124,6 +131,13 @@ def _text(body: dict[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value:
         raise WrongUsage(f'"{key}" must be the name of a model', hint=_EXAMPLE)
     return value
+
+
+def _level(body: dict[str, Any]) -> int | None:
+    level = body.get("level")
+    if level is not None and type(level) is not int:  # a bool is an int, too
+        raise WrongUsage('"level" must be a number', hint="mmd sleep ID --level 1   # or 2")
+    return level
 
 
 _EXAMPLE = """mmd activate ID   # the same as a body of {"model": "ID"}, for /switch {"model_id": "ID"}"""

@@ -29,13 +29,15 @@ async def serve(
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     gateway = Gateway(models, limits, guard)
+    gateway.observe()
     presence = Presence()
+    resting = asyncio.create_task(gateway.idle.run())
     try:
         servers = [await _server(gateway, listener) for listener in listeners]
         if any(listener.entrance is Entrance.LOCAL for listener in listeners):
             presence.announce(__version__)
         notify("READY=1")
-        await stop.wait()
+        await _until(stop, resting)
         notify("STOPPING=1")
         presence.withdraw()
         # Closes our descriptors only: systemd's own keep collecting connections for the next gateway.
@@ -43,9 +45,19 @@ async def serve(
             server.close()
         await gateway.drain(_DRAIN_BOUND_SECONDS)
     finally:
+        resting.cancel()
         presence.withdraw()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(signal_number)
+
+
+async def _until(stop: asyncio.Event, work: asyncio.Task[None]) -> None:
+    """Until the gateway is to stop; raises what the work beside it died of."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((stopping, work), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if work.done():
+        await work
 
 
 async def _server(gateway: Gateway, listener: Listener) -> asyncio.Server:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from mmd.errors import EngineFailed, MmdError, TryLater
+from mmd.errors import EngineFailed, GpuPinned, MmdError, TryLater
 from mmd.gateway.limits import Limits
 from mmd.gateway.models import Models
 from mmd.plan import queue as plan
+from mmd.plan.idle import may_evict
 from mmd.plan.queue import Bounds, CoolDown, Hold, LetIn, Swap
 
 _log = logging.getLogger(__name__)
@@ -60,16 +62,18 @@ class Switchboard:
         self._resident: str | None = None  # who was let in last
         self._resident_since = 0.0
         self._under_way: tuple[_Line, float] | None = None  # who is being activated, since when
+        self._resting: str | None = None  # who is being put to sleep, or stopped, because nobody uses it
         self._failed: dict[str, tuple[CoolDown, MmdError]] = {}
         self._changed = asyncio.Event()  # somebody came or left
         self._listeners: list[Callable[[], None]] = []
+        self._swap_listeners: list[Callable[[], None]] = []
         self._runner: asyncio.Task[None] | None = None
 
     # -- requests
 
     def admit(self, model_id: str) -> str | None:
         """The address of the model's engine where a request may go on at once; it must `leave` then."""
-        if self._lines and not self._is_open_for(model_id):
+        if (self._lines and not self._is_open_for(model_id)) or model_id == self._resting:
             return None
         address = self._models.address(model_id)
         if address is not None:
@@ -84,6 +88,7 @@ class Switchboard:
         """
         if not by_hand:
             self._refuse_if_failed(model_id)
+        self._refuse_if_pinned(model_id, by_hand=by_hand)
         self._refuse_if_full(model_id, body_bytes)
         line = self._lines.setdefault(model_id, _Line(model_id))
         waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -124,6 +129,33 @@ class Switchboard:
         await self.wait(model_id, by_hand=True)
         self.leave(model_id)
 
+    async def settled(self, model_id: str | None) -> None:
+        """Returns when no answer of the model is under way, of any where none is named; after `drain_seconds` at the
+        latest.
+        """
+        deadline = monotonic() + self._limits.drain_seconds
+        while (self._in_flight if model_id is None else model_id in self._in_flight) and monotonic() < deadline:
+            await self._change(deadline)
+
+    async def rest(self, model_id: str, work: Callable[[], Awaitable[None]]) -> bool:
+        """Have a model put to sleep, or stopped, that nobody uses: who asks for it meanwhile waits until that is done,
+        and is then served. False, and nothing done, where somebody does use it; and where a swap is under way, but
+        not before its end: things may be different then.
+        """
+        if self._under_way is not None:
+            while self._under_way is not None:
+                await self._change(math.inf)
+            return False
+        if self.is_in_use(model_id):
+            return False
+        self._resting = model_id
+        try:
+            await work()
+        finally:
+            self._resting = None
+            self._tell()
+        return True
+
     def close(self) -> None:
         """Turns away who still waits: an activation that has begun goes on without us."""
         if self._runner is not None:
@@ -140,17 +172,23 @@ class Switchboard:
         """Have `listener` called whenever requests come, are let in, or end."""
         self._listeners.append(listener)
 
+    def follow_swaps(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called whenever a swap is about to begin: who is resident has answered all that it will."""
+        self._swap_listeners.append(listener)
+
     def in_flight(self, model_id: str) -> int:
         """How many requests the model's engine is answering."""
         return self._in_flight.get(model_id, 0)
+
+    def is_in_use(self, model_id: str) -> bool:
+        """Whether a request is being answered by its engine, or waits for it."""
+        return model_id in self._in_flight or model_id in self._lines
 
     def idle_since(self, model_id: str) -> float | None:
         """When the model's last answer ended, on the monotonic clock; None while one is under way or waited for, and
         where there was none.
         """
-        if model_id in self._in_flight or model_id in self._lines:
-            return None
-        return self._idle_since.get(model_id)
+        return None if self.is_in_use(model_id) else self._idle_since.get(model_id)
 
     def place(self, model_id: str) -> Place:
         """Where a request for this model stands that waits now."""
@@ -198,6 +236,12 @@ class Switchboard:
             hint = f"mmd activate {model_id}   # try it now"
             raise TryLater(message, hint=hint, retry_after_seconds=plan.retry_after_seconds(left))
 
+    def _refuse_if_pinned(self, model_id: str, *, by_hand: bool) -> None:
+        held_by = self._models.holder(besides=model_id) if self._models.address(model_id) is None else None
+        if held_by is not None and not may_evict(held_by, self._models.pinned(), by_hand=by_hand):
+            message = f"{model_id} would have to take the place of {held_by}, which is pinned"
+            raise GpuPinned(message, hint=f"mmd activate {model_id}   # all the same; or: mmd sleep {held_by}")
+
     def _refuse_if_full(self, model_id: str, body_bytes: int) -> None:
         has_room = not self._waiting or self._waiting_bytes + body_bytes <= self._limits.waiting_bytes
         if has_room and self._waiting < self._limits.most_waiting:
@@ -212,6 +256,9 @@ class Switchboard:
     async def _serve(self) -> None:
         try:
             while self._lines:
+                if self._resting is not None:
+                    await self._change(math.inf)
+                    continue
                 match self._decide():
                     case LetIn(model_id):
                         self._let_in(self._lines[model_id])
@@ -257,9 +304,17 @@ class Switchboard:
 
     async def _swap_to(self, line: _Line) -> None:
         began = monotonic()
+        try:
+            # Who has the GPU may have got it since they began to wait.
+            self._refuse_if_pinned(line.model_id, by_hand=line.by_hand > 0)
+        except GpuPinned as error:
+            self._fail(line, error)
+            return
         if not await self._drained(line):
             return
         self._under_way = line, monotonic()
+        for listener in self._swap_listeners:
+            listener()
         try:
             await self._models.activate(line.model_id, drain_seconds=monotonic() - began)
             self._failed.pop(line.model_id, None)
@@ -273,6 +328,7 @@ class Switchboard:
             self._let_in(line)
         finally:
             self._under_way = None
+            self._tell()
 
     async def _drained(self, line: _Line) -> bool:
         """Lets answers of other models finish. Whether it is this model's turn then: those who wait may have left."""

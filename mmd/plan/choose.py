@@ -24,6 +24,7 @@ class _Planner(Protocol):
         *,
         socket: str,
         context: int | None,
+        aliases: tuple[str, ...],
         arguments: tuple[str, ...],
     ) -> tuple[Flag, ...]: ...
 
@@ -51,6 +52,7 @@ class Overrides:
     context: int | None = None
     ready_seconds: int | None = None
     arguments: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     # Engine and version, as in a launch's title -> flag -> what the engine said when it refused it.
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -73,8 +75,16 @@ def choose(
     laid_down = overrides or Overrides()
     engine = _engine(model, installed, laid_down)
     planner = _PLANNERS[engine.engine]
-    context, arguments = laid_down.context, laid_down.arguments
-    flags = planner.flags(model, machine, engine, socket=socket, context=context, arguments=arguments)
+    context = laid_down.context
+    flags = planner.flags(
+        model,
+        machine,
+        engine,
+        socket=socket,
+        context=context,
+        aliases=laid_down.aliases,
+        arguments=laid_down.arguments,
+    )
     title = f"{engine.engine} {engine.version}"
     flags = tuple(_unless_refused(flag, model.id, laid_down.refused.get(title, {})) for flag in flags)
     needs_bytes = fit.least_bytes(model.facts, projector_bytes)

@@ -33,9 +33,11 @@ def flags(
     *,
     socket: str,
     context: int | None,
+    aliases: tuple[str, ...],
     arguments: tuple[str, ...],
 ) -> tuple[Flag, ...]:
     """Every decision in the order of the command line; those left to the engine come last, without words.
+    `aliases` are no matter: it answers to any name.
 
     Raises EngineMissing where the engine is too old for what the model is.
     """

@@ -40,6 +40,7 @@ class Sleeper:
     id: str
     level: int
     since: float  # wall clock, in seconds
+    pinned: bool = False
 
 
 def shortage(stalls: Stalls | None, ram: Ram) -> str:
@@ -59,5 +60,10 @@ def shortage(stalls: Stalls | None, ram: Ram) -> str:
 
 
 def next_to_demote(sleepers: Iterable[Sleeper]) -> Sleeper | None:
-    """The one that has slept longest; before any of them is stopped, all give up the weights that they keep in RAM."""
-    return min(sleepers, key=lambda sleeper: (sleeper.level > 1, sleeper.since, sleeper.id), default=None)
+    """The one that has slept longest; before any of them is stopped, all give up the weights that they keep in RAM.
+
+    Who is pinned goes last, and goes: where nobody gives RAM back, the kernel kills who has most of it.
+    """
+    return min(
+        sleepers, key=lambda sleeper: (sleeper.pinned, sleeper.level > 1, sleeper.since, sleeper.id), default=None
+    )

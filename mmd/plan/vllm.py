@@ -17,6 +17,7 @@ from mmd.registry.record import Facts, Model, ModelType
 
 _UNQUANTISED = ("bf16", "f16", "f32", "f64")  # as `Facts.quant` says it
 _NO_BITSANDBYTES_SINCE = (0, 28)
+_ANY_NAME_SINCE = (0, 21)
 _IMPORT_SECONDS = 60  # before it loads; ten on a quick machine
 _LOAD_SECONDS = 600  # what vLLM gives its engine where nothing else is said
 # Without these it would be reached by nobody, or by everybody; `--uds` is there since 0.10.2.
@@ -54,6 +55,7 @@ def flags(
     *,
     socket: str,
     context: int | None,
+    aliases: tuple[str, ...],
     arguments: tuple[str, ...],
 ) -> tuple[Flag, ...]:
     """Every decision in the order of the command line; those left to the engine, or left out, come last.
@@ -72,7 +74,7 @@ def flags(
     )
     return (
         Flag((model.path,), "model", "the model", kept=True),
-        Flag(("--served-model-name", model.id), "--served-model-name", "the name under which it answers", kept=True),
+        _names(model, aliases, engine),
         Flag(("--uds", socket), "--uds", "a Unix socket in a folder of yours: nobody else can reach it", kept=True),
         *(flag if _takes(engine, flag) else _unknown_to(engine, flag) for flag in decided),
         *translated(arguments, engine),
@@ -92,6 +94,8 @@ def environment(machine: Machine, engine: Installed, *, cache: str, ready_second
         ("VLLM_ENABLE_STARTUP_PLAN", "1"),
         # It gives up by itself, however long the unit would wait.
         *((("VLLM_ENGINE_READY_TIMEOUT_S", str(load_seconds)),) if load_seconds > _LOAD_SECONDS else ()),
+        # Which model a name means has been decided by who asks, and an alias that is new today is served at once.
+        ("VLLM_SKIP_MODEL_NAME_VALIDATION", "1"),
         ("VLLM_NO_USAGE_STATS", "1"),
         ("HF_HUB_OFFLINE", "1"),
         ("NO_COLOR", "1"),
@@ -156,6 +160,15 @@ def _require_able(model: Model, machine: Machine, engine: Installed) -> None:
             f"{model.id} is quantised with bitsandbytes, which vLLM {engine.version} has dropped (0.27 had it)",
             hint="mmd engine install vllm --version 0.27.1   # or take an AWQ, GPTQ or FP8 quantisation of it",
         )
+
+
+def _names(model: Model, aliases: tuple[str, ...], engine: Installed) -> Flag:
+    """The id comes first, for that is what it calls itself in its answers."""
+    option = "--served-model-name"
+    if _release(engine) >= _ANY_NAME_SINCE:
+        return Flag((option, model.id), option, "the name under which it answers", kept=True)
+    reason = f"the names to which it answers: {engine.version} refuses all others"
+    return Flag((option, model.id, *aliases), option, reason, kept=True)
 
 
 def _runner(facts: Facts) -> tuple[Flag, ...]:

@@ -1,4 +1,7 @@
-"""`make bench`: every measure of the design on this machine, as a table."""
+"""`make bench`: every measure of the design on this machine, a table for each section.
+
+python -m tests.bench [SECTION…]     only those whose names begin so: swap, gateway, gateway-trace
+"""
 
 from __future__ import annotations
 
@@ -8,38 +11,69 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from mmd.machine import read_machine
-from mmd.paths import config_file
-from tests.bench import cli, gateway, read_ahead, swap, vllm, wake
+from tests.bench import busy_swap, cli, crowd, data_path, gateway, read_ahead, swap, trace, vllm, wake
 from tests.bench.measure import Row, print_rows
+from tests.bench.stack import write_settings
 from tests.user_manager import user_manager
 
 
-def main() -> int:
+def main(wanted: list[str]) -> int:
+    names = [name for name in _SECTIONS if not wanted or name.startswith(tuple(wanted))]
+    if not names:
+        print(f"There are the sections {', '.join(_SECTIONS)}", file=sys.stderr)
+        return 2
+    # As an installed mmd runs: with its bytecode written down.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     print(_this_machine())
-    with user_manager() as manager, tempfile.TemporaryDirectory(dir=manager.home) as folder:
-        os.environ.update(manager.environment)
-        if program := os.environ.get("MMD_TEST_LLAMA_SERVER"):
-            config_file().parent.mkdir(parents=True)
-            config_file().write_text(f'[engines]\nllama-server = "{program}"\n')
-        rows: list[Row] = []
-        rows += asyncio.run(swap.measure(Path(folder)))
-        rows += asyncio.run(wake.measure(Path(folder)))
-        rows += cli.measure(Path(folder))
-        rows += gateway.measure()
-        if program := os.environ.get("MMD_TEST_VLLM"):
-            rows += asyncio.run(vllm.measure(Path(folder), program))
-        rows += _on_disk()
-        print_rows(rows)
+    for name in names:
+        print(f"\n{name}, begun at a load of {os.getloadavg()[0]:.1f}\n", flush=True)
+        # Each with its own, so that none finds what another has left there.
+        with user_manager() as manager, tempfile.TemporaryDirectory(dir=manager.home) as folder:
+            os.environ.update(manager.environment)
+            if rows := _SECTIONS[name](Path(folder)):
+                print_rows(rows)
     return 0
 
 
-def _on_disk() -> list[Row]:
+def _swap(folder: Path) -> list[Row]:
+    if program := os.environ.get("MMD_TEST_LLAMA_SERVER"):
+        write_settings(f'[engines]\nllama-server = "{program}"\n')
+    return asyncio.run(swap.measure(folder))
+
+
+def _wake(folder: Path) -> list[Row]:
+    return asyncio.run(wake.measure(folder))
+
+
+def _vllm(folder: Path) -> list[Row]:
+    if program := os.environ.get("MMD_TEST_VLLM"):
+        return asyncio.run(vllm.measure(folder, program))
+    print("Not measured: MMD_TEST_VLLM names no vLLM")
+    return []
+
+
+def _read_ahead(_folder: Path) -> list[Row]:
     """Not in the manager's home, which may be in memory."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         return asyncio.run(read_ahead.measure(Path(folder)))
+
+
+_SECTIONS: dict[str, Callable[[Path], list[Row]]] = {
+    "swap": _swap,
+    "wake": _wake,
+    "cli": cli.measure,
+    "gateway-rest": gateway.measure,
+    "gateway-path": data_path.measure,
+    "gateway-swap": busy_swap.measure,
+    "gateway-crowd": crowd.measure,
+    "gateway-trace": trace.measure,
+    "vllm": _vllm,
+    "read-ahead": _read_ahead,
+}
 
 
 def _this_machine() -> str:
@@ -48,10 +82,9 @@ def _this_machine() -> str:
     gpus = ", ".join(gpu.name for gpu in machine.gpus) or "no GPU"
     return (
         f"{machine.cpu}, {machine.cpu_threads} threads, {machine.ram_total_bytes / 2**30:.0f} GiB, {gpus}; "
-        f"Linux {platform.release()}, systemd {systemd}, Python {platform.python_version()}; "
-        f"load {os.getloadavg()[0]:.1f}\n"
+        f"Linux {platform.release()}, systemd {systemd}, Python {platform.python_version()}"
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

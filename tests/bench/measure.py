@@ -15,15 +15,11 @@ class Row:
     goal: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        low, high = min(self.values), max(self.values)
-        middle = statistics.median(self.values)
-        return (
-            self.what,
-            f"{middle:.1f} {self.unit}",
-            f"{low:.1f} – {high:.1f}",
-            str(len(self.values)),
-            self.goal,
+        digits = 1 if self.unit else 0  # what has no unit is counted
+        low, middle, high = (
+            f"{value:,.{digits}f}" for value in (min(self.values), statistics.median(self.values), max(self.values))
         )
+        return (self.what, f"{middle} {self.unit}".rstrip(), f"{low} – {high}", str(len(self.values)), self.goal)
 
 
 def print_rows(rows: Sequence[Row]) -> None:

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from mmd.control.controller import Controller
-from mmd.paths import config_file
 from mmd.registry.store import Registry
 from tests.bench.measure import Row
+from tests.bench.stack import write_settings
 from tests.fake_engine import install_fake_llama_server
 from tests.tiny_models import tiny_gguf
 
@@ -23,9 +23,8 @@ class _NotAhead(Controller):
 
 async def measure(folder: Path) -> list[Row]:
     """The old model is a fake that lingers; the new one is a real file of 0.4 GB in the embedded engine."""
-    before = config_file().read_text() if config_file().exists() else ""
     program = install_fake_llama_server(folder)
-    config_file().write_text(
+    write_settings(
         f'[engines]\nllama-server = "{program}"\n'
         '[models.old]\nengine = "llama-server"\n[models.new]\nengine = "embedded"\n'
     )
@@ -43,7 +42,6 @@ async def measure(folder: Path) -> list[Row]:
                 seconds.append((await mmd.activate("new")).phases["load"])
     async with Controller() as mmd:
         await mmd.stop()
-    config_file().write_text(before)
     size = f"{new.stat().st_size / 1e9:.1f} GB, not in the page cache"
     return [
         Row(f"load, {size}, read ahead during the release", "s", loads[Controller]),

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from mmd.control.controller import Controller
-from mmd.paths import config_file
 from mmd.registry.store import Registry
 from tests.bench.measure import Row
+from tests.bench.stack import write_settings
 from tests.tiny_models import tiny_folder
 
 _MODELS = ("vllm-a", "vllm-b")
@@ -19,8 +19,7 @@ _COLD_STARTS = 2  # of the swaps; half a minute each
 async def measure(folder: Path, program: str) -> list[Row]:
     arguments = '["-O0", "--kv-cache-memory-bytes", "64M", "--max-num-seqs", "4"]'
     tables = "".join(f"[models.{name}]\narguments = {arguments}\n" for name in _MODELS)
-    config_file().parent.mkdir(parents=True, exist_ok=True)
-    config_file().write_text(f'[engines]\nvllm = "{program}"\n{tables}')
+    write_settings(f'[engines]\nvllm = "{program}"\n{tables}')
     for seed, name in enumerate(_MODELS):
         Registry().add(tiny_folder(folder / name, seed=seed), id=name)
     async with Controller() as mmd:

@@ -7,9 +7,10 @@ import socket
 import time
 from pathlib import Path
 
-from mmd.paths import config_file, engine_socket
+from mmd.paths import engine_socket
 from mmd.registry.store import Registry
 from tests.bench.measure import Row
+from tests.bench.stack import write_settings
 from tests.fake_engine import install_fake_llama_server
 from tests.systemd.world import SLEEP, Sleepy
 from tests.tiny_models import tiny_gguf
@@ -19,8 +20,7 @@ _SWAPS = 40
 
 
 async def measure(folder: Path) -> list[Row]:
-    config_file().parent.mkdir(parents=True, exist_ok=True)
-    config_file().write_text(f'[engines]\nllama-server = "{install_fake_llama_server(folder)}"\n')
+    write_settings(f'[engines]\nllama-server = "{install_fake_llama_server(folder)}"\n')
     for name in _MODELS:
         Registry().add(_sleepy_model(folder, name), id=name)
     by_mmd: list[float] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmd.errors import ManagerUnreachable
+from mmd.paths import config_file
 from mmd.registry.store import Registry
 from mmd.units.bus import Manager
 from tests.tiny_models import sparse_gguf
@@ -296,6 +297,17 @@ def test_show_prints_the_command_and_a_reason_for_each_flag(a_model: Path, engin
     assert done.returncode == 0, done.stderr
     assert f"{engine_on_path} -m {a_model} --host" in done.stdout
     assert "left to the engine: as many as fit on the GPU" in done.stdout
+
+
+def test_show_says_what_becomes_of_a_model_that_nobody_uses(a_model: Path, engine_on_path: Path) -> None:
+    machine = ROOT / "tests/machines/cpu-only.json"
+    assert "it stays until another model is asked for" in mmd("show", "tiny", "--machine", str(machine)).stdout
+    config_file().parent.mkdir(parents=True, exist_ok=True)
+    config_file().write_text("[gateway]\nidle_sleep_seconds = 600\nidle_stop_seconds = 60\n")
+    shown = mmd("show", "tiny", "--machine", str(machine)).stdout
+    assert "is stopped after 600 s\n" in shown, "llama.cpp cannot sleep"
+    config_file().write_text("[models.tiny]\npinned = true\n")
+    assert "it is pinned" in mmd("show", "tiny", "--machine", str(machine)).stdout
 
 
 def test_show_prints_the_units(a_model: Path, engine_on_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from pathlib import Path
 
@@ -142,6 +143,31 @@ async def test_stream_that_breaks_off_ends_in_an_error_event_and_a_cut() -> None
         assert event.startswith(b'\n\ndata: {"error": {"message": "a ended in the middle') and event.endswith(b"\n\n")
         assert b'"source": "mmd"' in event
         assert await client.rest() == b""  # without the last chunk: HTTP libraries raise here
+
+
+async def test_error_event_is_worded_as_the_clients_of_the_path_expect() -> None:
+    async with town() as running:
+
+        async def break_off(asked: Asked) -> None:
+            await asked.begin_stream(b"event: x\ndata: 1\n\n")
+            asked.writer.close()
+
+        events = {}
+        for path in ("/v1/messages", "/v1/responses"):
+            running.peer("a").on[path] = break_off
+            client = await running.client()
+            await client.send(post(_CHAT, path))
+            await client.head()
+            assert await client.chunk() == b"event: x\ndata: 1\n\n"
+            head, _, data = (await client.chunk()).decode().strip().partition("\n")
+            assert head == "event: error"
+            events[path] = json.loads(data.removeprefix("data: "))
+        said = "a ended in the middle of this answer"
+        message = events["/v1/messages"]
+        assert (message["type"], message["error"]["type"], message["error"]["message"]) == ("error", "api_error", said)
+        response = events["/v1/responses"]
+        assert (response["type"], response["code"], response["message"]) == ("error", "engine_died", said)
+        assert response["error"]["message"] == said  # the openai client raises because of this
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,10 @@ async def http(running: Town) -> AsyncIterator[httpx.AsyncClient]:
 async def test_reading(http: httpx.AsyncClient) -> None:
     assert (await http.get("/health")).json() == {"status": "ok"}
     assert (await http.get("/status")).json() == {"active": "a", "resident": ["a"]}
-    assert (await http.get("/resources")).json()["ram"] == {"used_bytes": 1}
+    assert (await http.get("/resources")).json()["ram"] == {"used_bytes": 1, "total_bytes": 2}
     assert (await http.get("/models")).json() == [
-        {"id": "a", "status": "active"},
-        {"id": "b", "status": "absent"},
+        {"id": "a", "aliases": [], "status": "active"},
+        {"id": "b", "aliases": [], "status": "absent"},
     ]
 
 
@@ -42,6 +42,7 @@ async def test_models_in_openais_form(http: httpx.AsyncClient) -> None:
         "object": "model",
         "created": 0,
         "owned_by": "mmd",
+        "aliases": [],
         "status": "absent",
     }
     assert (await http.get("/v1/models/a")).json()["status"] == "active"
@@ -59,6 +60,35 @@ async def test_activate_sleep_stop(http: httpx.AsyncClient, running: Town) -> No
         *("activate b", "ready b", "activate a", "ready a"),
         *("sleep a", "sleep None", "stop b", "stop None"),
     ]
+
+
+async def test_sleep_lets_answers_finish_and_says_who_went(http: httpx.AsyncClient, running: Town) -> None:
+    release = asyncio.Event()
+
+    async def slow(asked: Asked) -> None:
+        await release.wait()
+        await asked.answer(b"{}")
+
+    running.peer("a").on["/v1/slow"] = slow
+    client = await running.client()
+    asking = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/slow")))
+    await running.peer("a").has_been_asked(1)
+    other = await http.post("/models/sleep", json={"model": "b"})  # which has nothing to answer
+    assert other.json()["gone"] == ["a"]
+    sleeping = [asyncio.create_task(http.post("/models/sleep", json={"model": name})) for name in ("a", None)]
+    assert (await http.get("/health")).status_code == 200
+    assert running.models.log == ["sleep b"]
+    release.set()
+    assert (await asking).status == 200
+    assert [(await done).status_code for done in sleeping] == [200, 200]
+    assert sorted(running.models.log) == ["sleep None", "sleep a", "sleep b"]
+
+
+async def test_level_of_a_sleep(http: httpx.AsyncClient, running: Town) -> None:
+    assert (await http.post("/models/sleep", json={"model": "a", "level": 2})).json()["gone"] == ["a"]
+    for level in ("2", 1.5, True):
+        assert (await http.post("/models/sleep", json={"model": "a", "level": level})).status_code == 400
+    assert running.models.log == ["sleep a at 2"]
 
 
 async def test_activation_lets_answers_finish(http: httpx.AsyncClient, running: Town) -> None:

@@ -298,3 +298,27 @@ async def test_error_of_an_engine_passes_unchanged() -> None:
         client = await running.client()
         answer = await client.ask(post(_CHAT, "/v1/x"))
         assert (answer.status, answer.body) == (422, b'{"error": "mine"}')
+
+
+async def test_requests_without_a_body_go_to_the_active_model_or_the_one_in_the_query() -> None:
+    async with town("a", "b") as running:
+        client = await running.client()
+        for method, target, served_by in (
+            ("GET", "/v1/responses/resp_1", "a"),
+            ("GET", "/v1/responses/resp_1?stream=true&model=b", "b"),
+            ("DELETE", "/v1/stream?conv_id=x", "b"),
+            ("POST", "/v1/responses/resp_1/cancel?model=a", "a"),
+            ("OPTIONS", "/v1/chat/completions", "a"),
+        ):
+            answer = await client.ask(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert answer.json()["peer"] == served_by
+            assert answer.json()["first_line"] == f"{method} {target} HTTP/1.1"
+
+
+async def test_tokens_are_counted_where_engines_do_it() -> None:
+    """Both have it beside their /v1, where no client could reach it."""
+    async with town() as running:
+        client = await running.client()
+        for task in ("tokenize", "detokenize"):
+            answer = await client.ask(post({"model": "a", "prompt": "x"}, f"/v1/{task}"))
+            assert answer.json()["first_line"] == f"POST /{task} HTTP/1.1"

@@ -165,6 +165,13 @@ async def test_chunks_of_one_byte_are_a_body() -> None:
         b"/v1/..\\sleep",
         b"/v1/x#/../../sleep",
         b"/v1/x;/%00",
+        b"/v1/%73leep",
+        b"/v1/chat/../../wake_up",
+        b"/v1/x//",
+        b"/v1/x/%2e%2e%2f%2e%2e%2fcollective_rpc",
+        b"/v1/\xc0\xae\xc0\xae/sleep",
+        b"https://localhost/sleep",
+        b"localhost/v1/x",
         b"http://localhost/v1/chat/completions",
         b"*",
     ],
@@ -174,16 +181,81 @@ async def test_path_that_is_not_plain_is_refused(target: bytes) -> None:
         await _refused(running, b"OPTIONS " + target + b" HTTP/1.1\r\n" + _HOST + b"\r\n", 400)
 
 
-@pytest.mark.parametrize(
-    "path", ["/sleep", "/wake_up", "/v1", "/V1/chat/completions", "/%76%31/x", "//v1/x", "/x/../v1/x"]
+# What engines have beside their /v1, as vLLM 0.32 and llama-server b11434 list it, and other spellings of /v1.
+_ELSEWHERE = (
+    *("/sleep", "/wake_up", "/is_sleeping", "/collective_rpc", "/release_kv_cache_memory", "/server_info"),
+    *("/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache", "/pause", "/resume", "/abort_requests"),
+    *("/init_weight_transfer_engine", "/update_weights", "/start_profile", "/stop_profile", "/scale_elastic_ep"),
+    *("/fault_tolerance/apply", "/inference/v1/generate", "/invocations", "/v2/rerank", "/tokenize", "/load"),
+    *("/slots/0?action=erase", "/props", "/lora-adapters", "/models/load", "/models/unload", "/completion", "/tools"),
+    *("/cors-proxy", "/infill", "/apply-template", "/v1", "/v1?/chat/completions", "/V1/chat/completions"),
+    *("/%76%31/x", "//v1/x", "/x/../v1/x", "/./v1/x", "/v1%2fchat/completions", "/v1;/chat/completions"),
+    *("/v1/models/../../sleep", "/v1/models/%2e%2e/%2e%2e/sleep", "/v1/models/a/../../chat/completions"),
 )
+
+
+@pytest.mark.parametrize("path", _ELSEWHERE)
 async def test_nothing_but_v1_reaches_an_engine(path: str) -> None:
     async with town() as running:
         client = await running.client()
-        answer = await client.ask(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
-        assert answer.status == 404
-        assert answer.json()["error"]["source"] == "mmd"
+        for method in ("POST", "DELETE"):
+            request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+            client = await running.client()
+            answer = await client.ask(request.encode())
+            assert answer.status in (404, 405)
+            assert answer.json()["error"]["source"] == "mmd"
         assert running.peer("a").asked == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/load_lora_adapter/", "/v1/unload_lora_adapter?model=a"],
+)
+async def test_what_changes_an_engine_is_refused(path: str) -> None:
+    async with town() as running:
+        await _refused(running, post({"lora_name": "x", "lora_path": "/x"}, path), 403)
+
+
+async def test_model_may_be_looked_up_with_escapes() -> None:
+    """As the openai client writes a name with a slash; the list of models is the gateway's own, so they do no harm."""
+    async with town() as running:
+        client = await running.client()
+        answer = await client.ask(b"GET /v1/models/%61 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (answer.status, answer.json()["id"]) == (200, "a")
+
+
+_CHAT, _MESSAGES, _RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
+
+
+async def test_errors_are_worded_as_the_clients_of_the_path_expect() -> None:
+    async with town() as running:
+        errors = {}
+        for path in (_CHAT, _RESPONSES, _MESSAGES, "/v1/messages/count_tokens"):
+            client = await running.client()
+            errors[path] = (await client.ask(post({"model": "nobody"}, path))).json()
+        assert errors[_CHAT] == errors[_RESPONSES]
+        assert errors[_CHAT]["error"]["code"] == "model_not_found"
+        assert errors[_MESSAGES] == errors["/v1/messages/count_tokens"]
+        assert errors[_MESSAGES]["type"] == "error"
+        assert errors[_MESSAGES]["error"]["type"] == "not_found_error"
+        assert errors[_MESSAGES]["error"]["message"] == errors[_CHAT]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "kind"),
+    [
+        (("Origin: https://evil.example",), 403, "permission_error"),
+        (("Expect: nothing",), 417, "invalid_request_error"),
+    ],
+)
+async def test_refusals_on_sight_are_worded_so_too(headers: tuple[str, ...], status: int, kind: str) -> None:
+    async with town(limits=Limits(body_bytes=100)) as running:
+        client = await running.client()
+        answer = await client.ask(post({"model": "a"}, _MESSAGES, *headers))
+        assert (answer.status, answer.json()["type"], answer.json()["error"]["type"]) == (status, "error", kind)
+        client = await running.client()
+        answer = await client.ask(post({"model": "a" * 200}, _MESSAGES))
+        assert (answer.status, answer.json()["error"]["type"]) == (413, "request_too_large")
 
 
 async def test_size_limits() -> None:

@@ -17,7 +17,7 @@ import pytest
 from mmd import __version__
 from mmd.errors import MmdError, WrongUsage
 from mmd.gateway.entrance import Entrance
-from mmd.gateway.listen import bound, bound_locally, configured, exposed, is_listened_on
+from mmd.gateway.listen import bound, bound_locally, configured, exposed, from_here, is_listened_on
 from mmd.gateway.presence import running_version
 from mmd.gateway.serve import serve
 from mmd.settings import read_settings
@@ -116,6 +116,11 @@ def test_addresses_that_other_machines_reach(listen: str, address: str | None, o
     addresses = configured(read_settings())
     assert list(addresses) == [Entrance.MAIN]
     assert exposed(addresses.values()) == address
+
+
+def test_address_to_ask_on_this_machine() -> None:
+    shown = {"0.0.0.0:1": "127.0.0.1:1", "[::]:1": "[::1]:1", "192.0.2.1:1": "192.0.2.1:1", "[::1]:1": "[::1]:1"}
+    assert {address: from_here(address) for address in shown} == shown
 
 
 def test_wildcard_listener_is_exposed() -> None:

@@ -152,7 +152,7 @@ async def test_client_that_left_is_not_asked_for_again() -> None:
         await asyncio.gather(asking, return_exceptions=True)
         await until(lambda: sleeper.dropped == 1)
         running.models.swapped_away("a")
-        assert not running.gateway._asked
+        assert not running.gateway._shared.asked
         assert running.models.log == []
 
 
@@ -177,7 +177,7 @@ async def test_nothing_is_kept_of_requests_that_are_done() -> None:
         client = await running.client()
         for _ in range(3):
             await client.ask(post({"model": "a"}))
-        await until(lambda: not running.gateway._asked)
+        await until(lambda: not running.gateway._shared.asked)
 
 
 @pytest.mark.parametrize(

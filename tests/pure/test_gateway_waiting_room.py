@@ -154,20 +154,24 @@ async def test_waiting_stream_whose_model_fails_gets_the_error_as_an_event() -> 
         assert json.loads(event.strip().removeprefix(b"data: "))["error"]["message"] == "b did not start"
 
 
-async def test_waiting_stream_that_the_engine_refuses_gets_its_error_as_an_event() -> None:
+@pytest.mark.parametrize(
+    ("path", "start"), [("/v1/chat/completions", b"data: "), ("/v1/messages", b"event: error\ndata: ")]
+)
+async def test_waiting_stream_that_the_engine_refuses_gets_its_error_as_an_event(path: str, start: bytes) -> None:
     async with town("a", "b", limits=TALKATIVE) as running:
         running.models.held["b"] = asyncio.Event()
 
         async def refuse(asked: Asked) -> None:
             await asked.answer(b'{\n "error": {"message": "too long"}\n}', status="400 Bad Request")
 
-        running.peer("b").on["/v1/chat/completions"] = refuse
+        running.peer("b").on[path] = refuse
         client = await running.client()
-        await client.send(stream("b"))
+        await client.send(stream("b", path))
         await client.head()
         running.models.held["b"].set()
         event = (await _chunks(client))[-1]
-        assert json.loads(event.removeprefix(b"data: ")) == {"error": {"message": "too long"}}
+        assert event.startswith(start)
+        assert json.loads(event.removeprefix(start)) == {"error": {"message": "too long"}}
 
 
 async def test_waiting_stream_whose_engine_dies_is_told_and_cut() -> None:

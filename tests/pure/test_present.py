@@ -59,6 +59,7 @@ def test_resources_without_a_gpu_are_zeros() -> None:
 def test_model_has_the_promised_names() -> None:
     assert json.loads(json.dumps(model_json(CHAT, Residency.ABSENT, None))) == {
         "id": "qwen3-8b",
+        "aliases": [],
         "type": "chat",
         "engine": "llama.cpp",
         "format": "gguf",
@@ -75,7 +76,9 @@ def test_model_has_the_promised_names() -> None:
 
 def test_models_are_shown_where_they_are() -> None:
     here = {"qwen3-8b": Residency.RESIDENT}
-    rows = models_json([CHAT, EMBEDDING], here, "qwen3-8b", {"qwen3-8b": Startup.ACTIVE})
+    modes, aliases = {"qwen3-8b": Startup.ACTIVE}, {"qwen3-8b": ("gpt-4o",)}
+    rows = models_json([CHAT, EMBEDDING], here, "qwen3-8b", modes, aliases)
+    assert [row["aliases"] for row in rows] == [["gpt-4o"], []]
     assert [(row["id"], row["status"], row["startup"]) for row in rows] == [
         ("qwen3-8b", "active", "active"),
         ("nomic-embed", "absent", "disabled"),

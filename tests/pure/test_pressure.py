@@ -70,6 +70,15 @@ def test_the_oldest_goes_first_and_nobody_is_stopped_while_another_keeps_weights
     assert order == [("c", 1), ("b", 1), ("d", 2), ("a", 2), ("c", 2), ("b", 2)]
 
 
+def test_the_pinned_go_last() -> None:
+    sleepers = [Sleeper("a", 1, 1.0, pinned=True), Sleeper("b", 2, 2.0), Sleeper("c", 1, 3.0)]
+    order = []
+    while (sleeper := next_to_demote(sleepers)) is not None:
+        order.append(sleeper.id)
+        sleepers.remove(sleeper)
+    assert order == ["c", "b", "a"]
+
+
 @given(st.floats(0, 9.99), st.floats(0, 4.99), st.integers(0, 2**40), st.integers(1, 2**40))
 def test_without_pressure_nobody_is_demoted(some: float, full: float, available: int, total: int) -> None:
     assert not shortage(Stalls(some, full), Ram(available, total))
@@ -117,6 +126,10 @@ class Machine:
     demoted: list[str] = field(default_factory=list)
     error: MmdError | None = None
     gone: bool = False
+    pins: frozenset[str] = frozenset()
+
+    def pinned(self) -> frozenset[str]:
+        return self.pins
 
     async def residencies(self) -> Mapping[str, Residency]:
         return self.where

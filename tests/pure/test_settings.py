@@ -78,8 +78,11 @@ def test_listen_is_accepted(file: Path, value: str) -> None:
         *(("gateway", "drain_seconds", value) for value in ("-1", '"60"', "1.5", "true", "[]", "{ a = 1 }")),
         *(("engines", "llama-server", value) for value in ('"llama-server"', '"~/llama-server"', "1", '""')),
         *(("models.a", "engine", value) for value in ("1", "true", "[]")),
+        *(("models.a", "aliases", value) for value in ('"gpt-4o"', "[1]", '[""]', '[" a"]', '["-a"]', '["a\\nb"]')),
         *(("models.a", "context", value) for value in ("0", "-1", '"8k"', "1.5", "true")),
         *(("models.a", "ready_seconds", value) for value in ("-1", '"60"', "true")),
+        *(("models.a", "idle_sleep_seconds", value) for value in ("-1", '"5m"', "true")),
+        *(("models.a", "pinned", value) for value in ("1", '"yes"')),
         *(("models.a", "arguments", value) for value in ('"--seed 1"', "[1]", "[[]]", "{}")),
     ],
 )
@@ -131,3 +134,8 @@ def test_file_that_cannot_be_read(file: Path) -> None:
 @pytest.mark.parametrize("setting", [*SETTINGS, *MODEL_SETTINGS], ids=lambda setting: setting.key)
 def test_every_setting_says_what_it_is_for(setting: object) -> None:
     assert setting.help and setting.kind  # type: ignore[attr-defined]
+
+
+def test_alias_of_two_models_names_both(file: Path) -> None:
+    error = refused(file, '[models.a]\naliases = ["gpt-4o", "x"]\n[models.b]\naliases = ["y", "gpt-4o"]\n')
+    assert "'gpt-4o' is an alias of both a and b" in error.message

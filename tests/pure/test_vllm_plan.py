@@ -535,3 +535,18 @@ def test_facts_of_older_registries_suffice() -> None:
     """They have neither marks nor heads."""
     old = model(facts(ModelType.CHAT, format=Format.SAFETENSORS))
     assert not {"--tool-call-parser", "--reasoning-parser", "--tensor-parallel-size"} & set(vllm_launch(old).argv)
+
+
+def test_aliases_are_no_part_of_the_command_where_any_name_is_taken() -> None:
+    """An alias that is laid down while the model runs must not mean that it is started anew."""
+    aliases = Overrides(aliases=("gpt-4o", "org/name"))
+    with_them, without = vllm_launch(CHAT, CPU_ONLY, overrides=aliases), vllm_launch(CHAT, CPU_ONLY)
+    assert with_them == without
+    assert dict(without.environment)["VLLM_SKIP_MODEL_NAME_VALIDATION"] == "1"
+
+
+def test_old_vllm_is_told_the_aliases() -> None:
+    old = replace(VLLM_CPU, version="0.20.1+cpu")
+    launch = vllm_launch(CHAT, CPU_ONLY, engine=old, overrides=Overrides(aliases=("gpt-4o", "org/name")))
+    place = launch.argv.index("--served-model-name")
+    assert launch.argv[place + 1 : place + 4] == (CHAT.id, "gpt-4o", "org/name")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmd.paths import config_dir
+from mmd.paths import config_dir, keys_file
 from tests.systemd.world import REPOSITORY, World, run_mmd
 from tests.user_manager import UserManager
 
@@ -37,6 +37,7 @@ def installed(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield f"http://{listen}"
     run_mmd("install", "--remove")
     (config_dir() / "mmd.toml").unlink()
+    keys_file().unlink(missing_ok=True)
     manager.systemctl("unset-environment", "PYTHONPATH", "PATH", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 

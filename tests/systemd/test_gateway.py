@@ -127,6 +127,19 @@ def test_install_on_a_public_address_is_refused(world: World, installed: str) ->
     assert "can be reached from other machines" in failed.stderr
 
 
+async def test_install_on_a_public_address_is_for_those_with_a_key(world: World, installed: str) -> None:
+    port = installed.rpartition(":")[2]
+    world.settings(f'[gateway]\nlisten = "0.0.0.0:{port}"\nembedding_listen = ""\n')
+    key = run_mmd("key", "add", "a").stdout.strip()
+    done = run_mmd("install")
+    assert done.returncode == 0, done.stderr
+    assert f"curl http://127.0.0.1:{port}/v1/models -H 'Authorization: Bearer KEY'" in done.stderr
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        assert (await client.get("/v1/models")).status_code == 401
+        assert (await client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})).status_code == 200
+    assert run_mmd("key", "remove", "a").returncode == 2
+
+
 def test_gateway_on_a_taken_port_is_two_lines(world: World) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -65,7 +65,7 @@ async def test_request_that_reaches_a_sleeping_engine_is_answered(world: World, 
         ):
             await outside.activate("b")
             asking = asyncio.create_task(client.post("/v1/chat/completions", json=question(stream=stream)))
-            await until(lambda: bool(inside._asked))
+            await until(lambda: bool(inside._shared.asked))
             async with running(watch):
                 answer = await asking
     assert (answer.status_code, "a-0" in answer.text) == (200, True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
+import sys
+from contextlib import suppress
 
 import httpx
 
 from mmd.gateway.presence import Presence, running_version
-from tests.systemd.world import World, run_mmd, wait_for
+from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 
 
 async def _mmd(*words: str) -> subprocess.CompletedProcess[str]:
@@ -37,6 +40,39 @@ async def test_swap_by_hand_lets_an_answer_finish(world: World, installed: str) 
     assert made["phases"]["drain"] > 0.001  # which only the gateway knows of
     again = await _mmd("activate", "b", "--json")
     assert json.loads(again.stdout)["why"] == "it is resident"
+
+
+async def test_sleep_by_hand_lets_an_answer_finish_and_stop_does_not(world: World, installed: str) -> None:
+    world.add("a")
+    for words, finishes in (
+        (("sleep",), True),  # llama.cpp cannot sleep
+        (("sleep", "a"), True),
+        (("stop", "a"), False),
+        (("sleep", "a", "--now"), False),
+    ):
+        world.behave("a", chunks=15 if finishes else 200, chunk_seconds=0.1)
+        answer, done = await _while_it_streams(installed, *words)
+        assert (done.returncode, done.stderr) == (0, "a is stopped\n")
+        assert answer.endswith(b"data: [DONE]\n\n") is finishes, words
+    nobody = [await _mmd("sleep"), await _mmd("sleep", "--now")]
+    assert [done.stderr for done in nobody] == ["Nobody has the GPU.\n"] * 2
+    wrong = [await _mmd("sleep", "a", "--level", "7"), await _mmd("sleep", "a", "--level", "7", "--now")]
+    assert [done.returncode for done in wrong] == [2, 2]
+    assert wrong[0].stderr == wrong[1].stderr
+
+
+async def _while_it_streams(gateway: str, *words: str) -> tuple[bytes, subprocess.CompletedProcess[str]]:
+    async with (
+        httpx.AsyncClient(base_url=gateway, timeout=30) as client,
+        client.stream("POST", "/v1/chat/completions", content=_chat("a", stream=True)) as answer,
+    ):
+        pieces = answer.aiter_bytes()
+        read = await anext(pieces)
+        done = asyncio.create_task(_mmd(*words))
+        with suppress(httpx.RemoteProtocolError):  # it is cut short
+            async for piece in pieces:
+                read += piece
+    return read, await done
 
 
 async def test_swap_that_fails_is_told_as_ever(world: World, installed: str) -> None:
@@ -78,3 +114,17 @@ async def test_gateway_killed_meanwhile_leaves_the_swap_to_the_command(world: Wo
     done = await swapping
     assert done.returncode == 0, done.stderr
     assert world.events("load-begin") == [("load-begin", "a")]
+
+
+def test_interrupted_command_leaves_the_swap_to_go_on(world: World, installed: str) -> None:
+    world.add("a", load_seconds=3.0)
+    httpx.get(f"{installed}/health")
+    command = [sys.executable, "-m", "mmd", "activate", "a"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: ("load-begin", "a") in world.events(), what="a's load")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "goes on without this command" in said
+    assert ("ready", "a") not in world.events()  # it did not wait
+    wait_for(lambda: httpx.get(f"{installed}/status").json()["active"] == "a", what="a is resident")

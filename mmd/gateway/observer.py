@@ -1,0 +1,44 @@
+"""All that watches the gateway at work: what is told, what is counted, what is remembered for an hour."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from mmd.gateway.feed import Feed
+from mmd.gateway.history import History
+from mmd.gateway.limits import Limits
+from mmd.gateway.meter import Meter
+from mmd.gateway.metrics import Metrics
+from mmd.gateway.models import Models
+from mmd.gateway.reporter import Reporter
+from mmd.gateway.switchboard import Switchboard
+from mmd.gateway.tokens import EnginePages
+
+_log = logging.getLogger(__name__)
+
+
+class Observer:
+    def __init__(self, models: Models, switchboard: Switchboard, feed: Feed, meter: Meter, limits: Limits) -> None:
+        pages = EnginePages(models, meter)
+        self.feed = feed
+        self.reporter = Reporter(models, switchboard, feed, resources_seconds=limits.resources_seconds)
+        self.history = History(models, interval_seconds=limits.history_seconds)
+        self.metrics = Metrics(models, switchboard, feed, meter, pages)
+        self._pages = pages
+        self._task: asyncio.Task[None] | None = None
+        self.reporter.follow_swaps(meter.swapped)
+        switchboard.follow_swaps(pages.read_soon)
+
+    def begin(self) -> None:
+        self._task = asyncio.create_task(self._observe())
+
+    def end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _observe(self) -> None:
+        try:
+            await asyncio.gather(self.reporter.run(), self.history.run(), self._pages.run())
+        except Exception:  # noqa: BLE001 - models are served all the same; logged with its traceback
+            _log.exception("from now on, what happens is neither told nor counted")

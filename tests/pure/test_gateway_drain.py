@@ -1,0 +1,70 @@
+"""The gateway is told to end: what has begun finishes, and no request is lost that was on its way."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mmd.gateway.limits import Limits
+from tests.gateway_peer import PATIENCE_SECONDS, Asked, chunk, post, town, until
+
+_CHAT = {"model": "a"}
+
+
+async def test_request_on_its_way_is_answered_and_told_that_it_is_the_last() -> None:
+    async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
+        client, kept = await running.client(), await running.client()
+        assert "connection" not in (await kept.ask(post(_CHAT))).headers
+        draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
+        await asyncio.sleep(0)  # it has begun
+        for either in (client, kept):
+            answer = await either.ask(post(_CHAT))
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert await either.rest() == b""
+        await draining
+
+
+async def test_who_sends_nothing_holds_nobody_up() -> None:
+    async with town(limits=Limits(grace_seconds=0.01)) as running:
+        client = await running.client()
+        await client.ask(post(_CHAT))
+        silent = await running.client()
+        await running.gateway.drain(PATIENCE_SECONDS)
+        assert (await client.rest(), await silent.rest()) == (b"", b"")
+
+
+async def test_stream_that_has_begun_is_left_as_it_is() -> None:
+    """And a request that its client sends after it is answered, for it could not know."""
+    async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
+        go_on = asyncio.Event()
+
+        async def stream(asked: Asked) -> None:
+            await asked.begin_stream(b"data: 1\n\n")
+            await go_on.wait()
+            await asked.send(chunk(b"HTTP/1.1 is spoken\n\n") + b"0\r\n\r\n")
+
+        running.peer("a").on["/v1/x"] = stream
+        client = await running.client()
+        await client.send(post(_CHAT, "/v1/x"))
+        await client.head()
+        assert await client.chunk() == b"data: 1\n\n"
+        draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await client.chunk() == b"HTTP/1.1 is spoken\n\n"
+        assert await client.chunk() == b""
+        answer = await client.ask(post(_CHAT))
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await draining
+
+
+async def test_who_waits_for_a_swap_is_answered() -> None:
+    async with town("a", "b") as running:
+        running.models.held["b"] = asyncio.Event()
+        client = await running.client()
+        asking = asyncio.create_task(client.ask(post({"model": "b"})))
+        await until(lambda: "activate b" in running.models.log)
+        draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
+        await asyncio.sleep(0)
+        running.models.held["b"].set()
+        assert (await asking).status == 200
+        await draining

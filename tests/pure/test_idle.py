@@ -1,0 +1,162 @@
+"""Who is due to sleep or to stop, in simulated time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmd.plan.idle import Action, Occupant, Rest, Rules, Use, may_evict, outlook
+
+TEN = Rules(sleep_seconds=10, stop_seconds=100)
+
+
+def due_at(occupant: Occupant, use: Use, now: float) -> Action | None:
+    due = outlook([occupant], {occupant.model_id: use}, now).due
+    return due[0].action if due else None
+
+
+@pytest.mark.parametrize(
+    ("occupant", "use", "at"),
+    [
+        (Occupant("a", False, 50, TEN), Use(), 60),  # never asked for: since it became resident
+        (Occupant("a", False, 50, TEN), Use(ended=70), 80),
+        (Occupant("a", False, 90, TEN), Use(ended=70), 100),  # activated by hand since
+        (Occupant("a", False, 50, TEN), Use(ended=70, keep_seconds=0), 70),
+        (Occupant("a", False, 50, TEN), Use(ended=70, keep_seconds=3), 73),
+        (Occupant("a", False, 50, Rules()), Use(ended=70, keep_seconds=3), 73),
+        (Occupant("a", True, 50, TEN), Use(ended=40, keep_seconds=3), 150),  # what requests want is to be on the GPU
+    ],
+)
+def test_a_model_is_due_when_its_time_is_over(occupant: Occupant, use: Use, at: float) -> None:
+    uses = {"a": use}
+    before = outlook([occupant], uses, at - 0.01)
+    assert (before.due, before.look_at, before.look_when_unused) == ((), at, frozenset())
+    assert due_at(occupant, use, at) is (Action.STOP if occupant.is_asleep else Action.SLEEP)
+
+
+@pytest.mark.parametrize(
+    ("occupant", "use"),
+    [
+        (Occupant("a", False, 0, Rules()), Use()),
+        (Occupant("a", True, 0, Rules(sleep_seconds=1)), Use()),
+        (Occupant("a", False, 0, TEN), Use(keep_seconds=math.inf)),
+        (Occupant("a", False, 0, Rules(1, 1, pinned=True)), Use(keep_seconds=0)),
+        (Occupant("a", True, 0, Rules(1, 1, pinned=True)), Use()),
+    ],
+)
+def test_who_stays_for_ever(occupant: Occupant, use: Use) -> None:
+    ahead = outlook([occupant], {"a": use}, 1e9)
+    assert (ahead.due, ahead.look_at, ahead.look_when_unused) == ((), math.inf, frozenset())
+
+
+def test_who_is_in_use_is_looked_at_when_it_could_be_due_at_the_earliest() -> None:
+    ahead = outlook([Occupant("a", False, 0, TEN)], {"a": Use(is_going_on=True, ended=5)}, 1000)
+    assert (ahead.due, ahead.look_at) == ((), 1010)
+
+
+def test_who_is_to_leave_at_once_is_looked_at_when_its_use_ends() -> None:
+    """To look every 0 seconds until then would keep a core busy."""
+    ahead = outlook([Occupant("a", False, 0, TEN)], {"a": Use(is_going_on=True, keep_seconds=0)}, 1000)
+    assert (ahead.due, ahead.look_at, ahead.look_when_unused) == ((), math.inf, {"a"})
+
+
+def test_the_journal_says_why() -> None:
+    occupants = [Occupant("a", False, 0, TEN), Occupant("b", False, 0), Occupant("c", True, 0, TEN)]
+    assert outlook(occupants, {"b": Use(keep_seconds=60)}, 300).due == (
+        Rest("a", Action.SLEEP, "nobody has used it for 300 s (idle_sleep_seconds)"),
+        Rest("b", Action.SLEEP, "nobody has used it for 300 s (keep_alive)"),
+        Rest("c", Action.STOP, "it has slept for 300 s (idle_stop_seconds)"),
+    )
+
+
+def test_who_is_pinned_goes_for_a_person_only() -> None:
+    assert may_evict("a", {"b"}, by_hand=False)
+    assert not may_evict("a", {"a"}, by_hand=False)
+    assert may_evict("a", {"a"}, by_hand=True)
+
+
+@dataclass
+class Clock:
+    """Lets time pass over one model as the gateway does: it looks when the outlook says, and when something changes."""
+
+    occupant: Occupant
+    use: Use = field(default_factory=Use)
+    now: float = 0.0
+    looks: int = 0
+    look_at: float = math.inf
+    rested: list[tuple[float, Action]] = field(default_factory=list)
+
+    def pass_to(self, until: float) -> None:
+        while self.look_at <= until:
+            self.now = max(self.now, self.look_at)
+            self.look()
+        self.now = until
+
+    def change(self, use: Use) -> None:
+        """A request comes or ends: nobody looks for that, but where the outlook says so."""
+        ahead = outlook([self.occupant], self._uses(), self.now)
+        ends = self.use.is_going_on and not use.is_going_on
+        says_otherwise = use.keep_seconds != self.use.keep_seconds
+        self.use = use
+        if says_otherwise or (ends and self.occupant.model_id in ahead.look_when_unused):
+            self.look()
+
+    def look(self) -> None:
+        self.looks += 1
+        ahead = outlook([self.occupant], self._uses(), self.now)
+        for rest in ahead.due:
+            self.rested.append((self.now, rest.action))
+            is_asleep = rest.action is Action.SLEEP
+            self.occupant = Occupant("a", is_asleep, self.now, self.occupant.rules if is_asleep else Rules())
+            self.use = Use(ended=self.use.ended)
+        self.look_at = outlook([self.occupant], self._uses(), self.now).look_at
+
+    def _uses(self) -> Mapping[str, Use]:
+        return {"a": self.use}
+
+
+_SECONDS = st.sampled_from([0.0, 0.5, 1.0, 7.0, 30.0, math.inf])
+
+
+@given(
+    st.builds(Rules, _SECONDS.filter(bool), _SECONDS.filter(bool)),
+    st.lists(st.tuples(st.floats(0, 40), st.floats(0, 40), st.one_of(st.none(), _SECONDS)), max_size=8),
+)
+def test_nobody_is_cut_and_nobody_stays_longer(rules: Rules, requests: list[tuple[float, float, float | None]]) -> None:
+    """Requests that come one after another: so long after the last, taking so long, with this wish."""
+    clock = Clock(Occupant("a", False, 0, rules))
+    clock.look()
+    idle_since, keep = 0.0, None
+    for gap, answer, wish in requests:
+        due = idle_since + (rules.sleep_seconds if keep is None else keep)
+        clock.pass_to(clock.now + gap)
+        if clock.now >= due:
+            assert clock.rested[0] == (pytest.approx(due), Action.SLEEP)
+            return
+        assert not clock.rested
+        keep = keep if wish is None else wish
+        clock.change(Use(is_going_on=True, ended=idle_since, keep_seconds=keep))
+        clock.pass_to(clock.now + answer)
+        assert not clock.rested, "it was in use"
+        idle_since = clock.now
+        clock.change(Use(ended=idle_since, keep_seconds=keep))
+    due = idle_since + (rules.sleep_seconds if keep is None else keep)
+    clock.pass_to(1e6)
+    expected = [] if due == math.inf else [(pytest.approx(due), Action.SLEEP)]
+    if expected and rules.stop_seconds != math.inf:
+        expected.append((pytest.approx(due + rules.stop_seconds), Action.STOP))
+    assert clock.rested == expected
+
+
+def test_it_is_looked_at_once_for_each_idle_time_while_requests_come() -> None:
+    clock = Clock(Occupant("a", False, 0, TEN))
+    clock.look()
+    for second in range(1000):
+        clock.pass_to(float(second))
+        clock.change(Use(ended=float(second)))
+    assert clock.looks <= 112
