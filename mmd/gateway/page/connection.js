@@ -50,13 +50,14 @@ async function listen(isHeard) {
 }
 
 async function take(kind, data) {
-  if (kind === "status") await loadModels(data);
+  if (kind === "status") await learnStatus(data);
   else if (kind === "queue") learn("queue", data);
   else if (kind === "resources") learnResources(data);
   else if (kind === "swap") learnSwap(data);
 }
 
-async function loadModels(status) {
+// The models' own records go with it, and are not told.
+export async function learnStatus(status) {
   learn("status", status);
   learn("models", await read("/models"));
 }
@@ -71,7 +72,7 @@ async function loadRest() {
 async function poll() {
   for (let isFirst = true; ; isFirst = false) {
     try {
-      await loadModels(await read("/status"));
+      await learnStatus(await read("/status"));
       learn("queue", await readIfThere("/queue"));
       learnResources(await read("/resources"));
       if (isFirst || state.swaps) await loadRest();
