@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.async_api import Page, expect
 
-from tests.gateway_peer import town
+from tests.gateway_peer import town, until
 
 
 async def test_activates_and_stops(page: Page) -> None:
@@ -30,3 +30,27 @@ async def test_hears_what_others_do(page: Page) -> None:
         running.models.swapped_away("a")
         await expect(page).to_have_title("mmd")
         await page.goto("about:blank")
+
+
+async def test_listens_only_while_somebody_looks(page: Page) -> None:
+    """Tabs that nobody looks at would use up what connections a browser opens to one server."""
+    async with town("a") as running:
+        await page.goto(running.url)
+        await expect(page.locator("#connection")).to_have_text("Live")
+        await _hide(page, True)
+        await until(lambda: not running.gateway.feed.has_listeners)
+        running.models.swapped_away("a")
+        await expect(page).to_have_title("a · mmd")
+        await _hide(page, False)
+        await expect(page).to_have_title("mmd")
+        await page.goto("about:blank")
+
+
+async def _hide(page: Page, hidden: bool) -> None:
+    await page.evaluate(
+        """hidden => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
