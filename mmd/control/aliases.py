@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from mmd.errors import MmdError, NoSuchModel
+from mmd.paths import config_file
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
 from mmd.settings import Settings, read_settings
@@ -22,16 +23,15 @@ class Names:
 
     ids: Mapping[str, str]  # every name that means one model -> its id
     aliases: Mapping[str, tuple[str, ...]]  # id -> its other names
-    repositories: Mapping[str, tuple[str, ...]]  # name of a repository that several models come from -> their ids
+    ambiguous: Mapping[str, tuple[str, ...]]  # name of a repository that several models come from -> their ids
     shadowed: Mapping[str, str]  # alias that is another model's id, and means that -> who has the alias
 
     def require_clear(self, name: str) -> None:
         """Raises NoSuchModel where a name means several models."""
-        if name in self.repositories:
-            several = self.repositories[name]
+        if several := self.ambiguous.get(name):
             raise NoSuchModel(
                 f"{name} is where {' and '.join(several)} come from: name one of them",
-                hint=f"mmd show {several[0]}   # or give one of them the name, as an alias in mmd.toml",
+                hint=f"${{EDITOR:-nano}} {config_file()}   # or give one of them the name, among its aliases",
             )
 
     def warnings(self) -> tuple[str, ...]:
@@ -64,11 +64,6 @@ def names_of(models: Mapping[str, Model], settings: Settings) -> Names:
 def other_names(model: Model, settings: Settings) -> tuple[str, ...]:
     """What one model could be called, whoever else could be."""
     return names_of({model.id: model}, settings).aliases[model.id]
-
-
-def current_names() -> Names:
-    """Raises RegistryDamaged, and WrongUsage where mmd.toml is damaged."""
-    return names_of(Registry().load(), read_settings())
 
 
 def id_for(name: str) -> str:

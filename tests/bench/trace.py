@@ -38,6 +38,7 @@ class _Way:
     max_wait_seconds: int
     min_residency_seconds: int
     runs: int
+    goal_seconds: str = ""  # for the longest wait
     in_order: bool = False  # the client itself asks for no model before all answers of another have ended
 
 
@@ -52,8 +53,8 @@ class _Outcome:
 
 _FIRST_COME = _Way("first come, first served", 0, 0, runs=1, in_order=True)
 _SHARED = _Way("nobody goes ahead (max_wait_seconds = 0)", 0, 0, runs=1)
-_BOUNDED = _Way("max_wait_seconds = 1", 1, 2, runs=1)
-_USUAL = _Way("as mmd comes (max_wait_seconds = 60)", 60, 2, runs=3)
+_BOUNDED = _Way("max_wait_seconds = 1", 1, 2, runs=1, goal_seconds="≤ 1 + two turns")
+_USUAL = _Way("as mmd comes (max_wait_seconds = 60)", 60, 2, runs=3, goal_seconds="≤ 60")
 
 
 def measure(folder: Path) -> list[Row]:
@@ -76,7 +77,7 @@ def measure(folder: Path) -> list[Row]:
                 f"longest wait: {way.title}",
                 "s",
                 [outcome.most_waited_seconds for outcome in outcomes],
-                f"≤ {way.max_wait_seconds}" if way.max_wait_seconds else "",
+                way.goal_seconds,
             ),
             Row(f"wait, p50: {way.title}", "s", [outcome.waited_seconds for outcome in outcomes]),
             Row(f"until the last answer: {way.title}", "s", [outcome.seconds for outcome in outcomes]),
