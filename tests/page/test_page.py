@@ -151,6 +151,21 @@ async def test_memory_of_a_moment_by_keyboard_and_pointer(page: Page, gateway: S
     await expect(page.locator(".cross").first).to_have_attribute("visibility", "visible")
 
 
+async def test_command_that_shows_why_is_copied(page: Page, gateway: StubGateway) -> None:
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.goto(gateway.url)
+    await page.get_by_role("button", name=f"Copy mmd logs {STARCODER}").click()
+    await expect(page.locator("#failed")).to_contain_text("Copied")
+    assert await page.evaluate("navigator.clipboard.readText()") == f"mmd logs {STARCODER}"
+
+
+async def test_start_of_unknown_length_has_no_end(page: Page, gateway: StubGateway) -> None:
+    gateway.records["/status"]["starting"][0]["expected_seconds"] = None
+    await page.goto(gateway.url)
+    await expect(page.locator("#starting")).to_contain_text(re.compile(r"for \d+\ss"))
+    assert await page.locator("#starting progress:indeterminate").count() == 1
+
+
 async def test_focus_stays_when_records_come_anew(page: Page, gateway: StubGateway) -> None:
     await page.goto(gateway.url)
     stop = page.locator("#resident").get_by_role("button", name=f"Stop {QWEN}")
