@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
+from tests.gateway_peer import PATIENCE_SECONDS
 from tests.page.stub_gateway import StubGateway, serving
+
+expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
 _CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 

@@ -31,6 +31,7 @@ def models() -> list[dict[str, Any]]:
     return [
         {
             "id": name,
+            "aliases": ["gpt-4o", "default"] if name.startswith("gemma") else [],
             "type": kind,
             "engine": "vllm" if quant == "AWQ" else "llama.cpp",
             "format": "safetensors" if quant == "AWQ" else "gguf",

@@ -46,3 +46,16 @@ async def test_everybody_can_use_it(browser: Browser, gateway: StubGateway, sche
     found = await Axe().run(page)
     await context.close()
     assert not found.violations_count, found.generate_report()
+
+
+async def test_names_that_cannot_be_broken_fit_too(page: Page, gateway: StubGateway) -> None:
+    name = "x" * 96
+    gateway.records["/models"][0]["id"] = name
+    gateway.records["/status"] |= {"active": name, "resident": [name], "failed": [{"id": name, "reason": name}]}
+    gateway.records["/queue"]["turns"][0]["model"] = name
+    gateway.records["/queue"]["in_flight"][0]["model"] = name
+    gateway.records["/swaps"][0] |= {"model": name, "evicted": name, "cause": name}
+    await page.set_viewport_size({"width": 360, "height": 900})
+    await page.goto(gateway.url)
+    await expect(page.locator("#swap-list > li").last).to_contain_text(name)
+    assert await page.evaluate(_OVERFLOW) == 0

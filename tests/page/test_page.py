@@ -29,7 +29,7 @@ async def test_says_who_has_the_gpu_who_comes_who_failed_and_who_sleeps(page: Pa
     await expect(page).to_have_title(f"{QWEN} · mmd")
     first = page.locator("#resident > li").first
     await expect(first).to_contain_text("chat · llama.cpp · Q4_K_M · context 32k · weights 4.7 GiB")
-    await expect(page.locator("#starting")).to_contain_text(re.compile(r"\d+ s of about 19 s"))
+    await expect(page.locator("#starting")).to_contain_text(re.compile(r"\d+\ss of about 19\ss"))
     await expect(page.locator("#starting progress")).to_have_attribute("max", "19")
     await expect(page.locator("#failed")).to_contain_text("the engine was killed for want of memory")
     await expect(page.locator("#failed code")).to_have_text(f"mmd logs {STARCODER}")
@@ -40,7 +40,7 @@ async def test_says_who_has_the_gpu_who_comes_who_failed_and_who_sleeps(page: Pa
 
 async def test_shows_queue_memory_and_swaps(page: Page, gateway: StubGateway) -> None:
     await page.goto(gateway.url)
-    await expect(page.locator("#turns > li").first).to_contain_text(re.compile(r"3 waiting · longest for \d+ s"))
+    await expect(page.locator("#turns > li").first).to_contain_text(re.compile(r"3 waiting · longest for \d+\ss"))
     await expect(page.locator("#in-flight")).to_have_text(f"Being answered: {QWEN} (2).")
     await expect(page.locator("figure").first).to_contain_text("9.8 of 12.0 GiB")
     await expect(page.locator("figure").first).to_contain_text("lowest 0.6 GiB, highest 11.1 GiB")
@@ -138,9 +138,9 @@ async def test_memory_of_a_moment_by_keyboard_and_pointer(page: Page, gateway: S
     await page.goto(gateway.url)
     plot = page.get_by_role("slider", name="VRAM over the last hour")
     await plot.focus()
-    await expect(plot).to_have_attribute("aria-valuetext", re.compile(r"^\d\d:\d\d:\d\d: 9\.8 GiB of 12\.0 GiB$"))
+    await expect(plot).to_have_attribute("aria-valuetext", re.compile(r"^\d\d:\d\d:\d\d: 9\.8\sGiB of 12\.0\sGiB$"))
     await page.keyboard.press("Home")
-    await expect(plot).to_have_attribute("aria-valuetext", re.compile(r": 0\.6 GiB of"))
+    await expect(plot).to_have_attribute("aria-valuetext", re.compile(r": 0\.6\sGiB of"))
     await expect(page.locator(".readout").first).to_contain_text("0.6 GiB")
     await page.keyboard.press("ArrowRight")
     await expect(plot).to_have_attribute("aria-valuenow", "1")
@@ -149,6 +149,21 @@ async def test_memory_of_a_moment_by_keyboard_and_pointer(page: Page, gateway: S
     await plot.hover(position={"x": 100, "y": 40})
     await expect(page.locator(".readout").first).to_contain_text("11.1 GiB")
     await expect(page.locator(".cross").first).to_have_attribute("visibility", "visible")
+
+
+async def test_command_that_shows_why_is_copied(page: Page, gateway: StubGateway) -> None:
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.goto(gateway.url)
+    await page.get_by_role("button", name=f"Copy mmd logs {STARCODER}").click()
+    await expect(page.locator("#failed")).to_contain_text("Copied")
+    assert await page.evaluate("navigator.clipboard.readText()") == f"mmd logs {STARCODER}"
+
+
+async def test_start_of_unknown_length_has_no_end(page: Page, gateway: StubGateway) -> None:
+    gateway.records["/status"]["starting"][0]["expected_seconds"] = None
+    await page.goto(gateway.url)
+    await expect(page.locator("#starting")).to_contain_text(re.compile(r"for \d+\ss"))
+    assert await page.locator("#starting progress:indeterminate").count() == 1
 
 
 async def test_focus_stays_when_records_come_anew(page: Page, gateway: StubGateway) -> None:

@@ -1,8 +1,9 @@
 // The buttons of one model, and what came of pressing them.
 
 import { act } from "./api.js";
+import { learnStatus } from "./connection.js";
 import { each, element, say, set } from "./dom.js";
-import { changed, learn, state } from "./state.js";
+import { changed, state } from "./state.js";
 
 const VERBS = {
   activate: { label: "Activate", doing: "Activating…", does: "Have it answer; others make room for it" },
@@ -53,7 +54,7 @@ export class Actions {
     state.running.set(this.#model, verb);
     changed();
     try {
-      learn("status", await act(verb, this.#model));
+      await learnStatus(await act(verb, this.#model));
     } catch (error) {
       this.#say([error.message, error.hint]);
     } finally {

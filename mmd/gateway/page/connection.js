@@ -1,4 +1,5 @@
 // Staying in touch: events as they come, again and again after the connection is lost; polling where there are none.
+// Only while somebody looks: a browser opens six connections to a gateway, for all its tabs together.
 
 import { ApiError, events, read, readIfThere } from "./api.js";
 import { askForKey } from "./key.js";
@@ -12,6 +13,7 @@ const SILENCE_MS = 60_000; // resources are told every few seconds: who is silen
 
 export async function stayInTouch() {
   for (let delay = FIRST_DELAY_MS; ; delay = Math.min(delay * 2, MOST_DELAY_MS)) {
+    await isLookedAt();
     try {
       await listen(() => (delay = FIRST_DELAY_MS));
     } catch (error) {
@@ -23,18 +25,27 @@ export async function stayInTouch() {
       }
       report(error);
     }
+    if (document.hidden) continue;
     tell("Connection lost. Trying again…");
     await pause(delay);
   }
 }
 
+async function isLookedAt() {
+  while (document.hidden) {
+    await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+  }
+}
+
 async function listen(isHeard) {
   const silence = new AbortController();
+  const { signal } = silence;
   const hush = () => setTimeout(() => silence.abort(), SILENCE_MS);
+  document.addEventListener("visibilitychange", () => document.hidden && silence.abort(), { signal });
   let timer = hush();
   let isFirst = true;
   try {
-    for await (const { kind, data } of events(silence.signal)) {
+    for await (const { kind, data } of events(signal)) {
       clearTimeout(timer);
       timer = hush();
       if (isFirst) await loadRest(); // after the events have begun: what changes in between is in one or the other
@@ -50,13 +61,14 @@ async function listen(isHeard) {
 }
 
 async function take(kind, data) {
-  if (kind === "status") await loadModels(data);
+  if (kind === "status") await learnStatus(data);
   else if (kind === "queue") learn("queue", data);
   else if (kind === "resources") learnResources(data);
   else if (kind === "swap") learnSwap(data);
 }
 
-async function loadModels(status) {
+// The models' own records go with it, and are not told.
+export async function learnStatus(status) {
   learn("status", status);
   learn("models", await read("/models"));
 }
@@ -70,8 +82,9 @@ async function loadRest() {
 // For gateways without /events.
 async function poll() {
   for (let isFirst = true; ; isFirst = false) {
+    await isLookedAt();
     try {
-      await loadModels(await read("/status"));
+      await learnStatus(await read("/status"));
       learn("queue", await readIfThere("/queue"));
       learnResources(await read("/resources"));
       if (isFirst || state.swaps) await loadRest();

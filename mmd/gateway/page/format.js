@@ -1,17 +1,21 @@
-// Numbers as people read them.
+// Numbers as people read them. A unit stays on the line of its number.
 
 const GIB = 2 ** 30;
+const NBSP = "\u00a0";
 
-export const gib = (bytes) => `${(bytes / GIB).toFixed(1)} GiB`;
+const whole = (value, unit) => `${Math.round(value)}${NBSP}${unit}`;
+
+export const gib = (bytes) => `${(bytes / GIB).toFixed(1)}${NBSP}GiB`;
 
 export const ofTotal = (used, total) => `${(used / GIB).toFixed(1)} of ${gib(total)}`;
 
 export function seconds(value) {
-  if (value < 9.95 && !Number.isInteger(value)) return `${value.toFixed(1)} s`;
-  if (value < 99.5) return `${Math.round(value)} s`;
-  const whole = Math.round(value);
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  if (value > 0 && value < 0.095) return whole(value * 1000, "ms");
+  if (value < 9.95 && !Number.isInteger(value)) return `${value.toFixed(1)}${NBSP}s`;
+  if (value < 99.5) return whole(value, "s");
+  const [minutes, rest] = [Math.floor(value / 60), Math.floor(value % 60)];
+  if (minutes < 60) return `${whole(minutes, "min")} ${whole(rest, "s")}`;
+  return `${whole(Math.floor(minutes / 60), "h")} ${whole(minutes % 60, "min")}`;
 }
 
 // Powers of two are what contexts mostly are: 32768 is 32k.

@@ -25,7 +25,8 @@ function row(id) {
   return {
     node: element("tbody", { role: "rowgroup" }, main, below),
     update(model) {
-      say(kind, [model.type, model.engine, model.quant].filter(Boolean).join(" · "));
+      const also = model.aliases?.length ? `also ${model.aliases.join(", ")}` : "";
+      say(kind, [model.type, model.engine, model.quant, also].filter(Boolean).join(" · "));
       say(context, model.context ? tokens(model.context) : "");
       const bytes = model.vram_bytes === undefined ? "" : gib(model.vram_bytes);
       say(weights, bytes);

@@ -4,6 +4,7 @@ import { drawn, each, element, find, say, set } from "./dom.js";
 import { clock, seconds } from "./format.js";
 
 const WIDTH = 1000;
+const LEAST_SECONDS = 0.0005; // what is shorter was nothing
 const NAMES = {
   drain: "drain",
   release: "release",
@@ -36,7 +37,7 @@ function segments(swap) {
   const known = { drain, release: release - free, vram_free: free, load, wake: wake - canary, canary };
   const sum = Object.values(known).reduce((a, b) => a + b, 0);
   const all = { ...known, other: total(swap) - sum };
-  return Object.entries(all).filter(([, taken]) => taken > 0);
+  return Object.entries(all).filter(([, taken]) => taken > LEAST_SECONDS);
 }
 
 function legend(phase) {

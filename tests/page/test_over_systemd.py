@@ -1,0 +1,40 @@
+"""The page over the installed gateway, real units and fake engines: the records are what mmd makes of systemd."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.page.test_page import forgive
+from tests.systemd.conftest import installed, world
+from tests.systemd.world import World
+
+__all__ = ["installed", "world"]  # fixtures
+
+pytestmark = pytest.mark.manager
+
+
+async def test_swaps_and_says_what_became_of_them(
+    page: Page, world: World, installed: str, complaints: list[str]
+) -> None:
+    world.add("a", "b", "broken")
+    world.behave("broken", exit_at_once={"status": 1, "stderr": "error: unknown model architecture: 'gronk'"})
+    await page.goto(installed)
+    models, swaps = page.locator("#models"), page.locator("#swap-list > li")
+    await expect(page.locator("#connection")).to_have_text("Live")
+    await expect(page.locator("#no-swaps")).to_be_visible()
+    await models.get_by_role("button", name="Activate a").click()
+    await expect(page).to_have_title("a · mmd")
+    await expect(swaps.first).to_contain_text(re.compile(r"load \d+"))
+    await models.get_by_role("button", name="Activate b", exact=True).click()
+    await expect(page).to_have_title("b · mmd")
+    await expect(swaps.first).to_contain_text("in place of a")
+    await models.get_by_role("button", name="Activate broken").click()
+    await expect(models.get_by_role("alert").filter(has_text="gronk")).to_be_visible()
+    await expect(page.locator("#swap-list .failed")).to_have_count(1)
+    await page.locator("#resident").get_by_role("button", name="Stop b").click()
+    await expect(page.locator("#nobody")).to_be_visible()
+    await page.goto("about:blank")
+    forgive(complaints, "503")
