@@ -25,6 +25,7 @@ from tests.pure.simulated_queue import Asked, Simulation
 MODELS = ("a", "b", "c")
 SWAP_SECONDS = {"a": 0.5, "b": 3.0, "c": 0.0}  # nothing is known of what c takes
 LONGEST_ANSWER_SECONDS = 8.0
+ROUNDING_SECONDS = 1e-6  # of sums and differences of floats
 BOUNDS = Bounds(max_wait_seconds=20.0, min_residency_seconds=2.0)
 
 
@@ -67,7 +68,7 @@ class WaitingRoom(RuleBasedStateMachine):
         if room.waiting and room.swapping is None and not room.answering:
             assert room.holder is not None
             assert room.holder.idle_since is not None
-            assert room.now - room.holder.idle_since <= 2.0
+            assert room.now - room.holder.idle_since <= 2.0 + ROUNDING_SECONDS
 
     @invariant()
     def swaps_have_a_reason(self) -> None:
@@ -76,14 +77,15 @@ class WaitingRoom(RuleBasedStateMachine):
         """
         for swap in self.room.swaps:
             had_it = swap.previous
-            if had_it is None or swap.at - had_it.since >= BOUNDS.min_residency_seconds:
+            if had_it is None or swap.at - had_it.since >= BOUNDS.min_residency_seconds - ROUNDING_SECONDS:
                 continue
             assert had_it.idle_since is not None  # the last answer has ended, always
             wanted = next(line for line in swap.lines if line.model_id == swap.model)
+            at = swap.at + ROUNDING_SECONDS
             assert (
                 wanted.by_hand
-                or swap.at >= min(line.since - line.swap_seconds for line in swap.lines) + BOUNDS.max_wait_seconds
-                or swap.at - had_it.idle_since >= min(2.0, wanted.swap_seconds / 2)
+                or at >= min(line.since - line.swap_seconds for line in swap.lines) + BOUNDS.max_wait_seconds
+                or at - had_it.idle_since >= min(2.0, wanted.swap_seconds / 2)
             )
 
     def teardown(self) -> None:
