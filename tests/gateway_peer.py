@@ -17,6 +17,7 @@ from typing import Any
 
 from mmd.errors import MmdError, NoSuchModel
 from mmd.gateway.gateway import Gateway
+from mmd.gateway.hub_child import Hub
 from mmd.gateway.limits import Limits
 
 PATIENCE_SECONDS = 15.0  # what a test waits for before it fails: generous, because machines are busy
@@ -142,6 +143,20 @@ class Peer:
         await asked.answer(json.dumps(told).encode())
 
 
+_MODEL = {
+    "type": "chat",
+    "engine": "llama.cpp",
+    "format": "gguf",
+    "quant": "Q4_K_M",
+    "vram": 1.0,
+    "vram_bytes": 1 << 30,
+    "context": 4096,
+    "startup": "disabled",
+    "source": "file",
+    "path": "/models/tiny.gguf",
+}
+
+
 @dataclass
 class MemoryModels:
     """`mmd.gateway.models.Models` in memory: one model is resident, and activation can be held up or made to fail."""
@@ -198,8 +213,8 @@ class MemoryModels:
         self.asleep.discard(model_id)
         self.log.append(f"ready {model_id}")
 
-    async def sleep(self, model_id: str | None) -> None:
-        self.log.append(f"sleep {model_id}")
+    async def sleep(self, model_id: str | None, level: int | None) -> None:
+        self.log.append(f"sleep {model_id}" + (f" at {level}" if level else ""))
         self.active = None
 
     async def stop(self, model_id: str | None) -> None:
@@ -207,13 +222,16 @@ class MemoryModels:
         self.active = None
 
     async def status(self) -> dict[str, Any]:
-        return {"active": self.active, "resident": [self.active] if self.active else []}
+        resident = [self.active] if self.active else []
+        rest: dict[str, Any] = {"sleeping": [], "starting": [], "failed": []}
+        return {"active": self.active, "resident": resident, **rest, "resources": await self.resources()}
 
     async def models(self) -> list[dict[str, Any]]:
-        return [{"id": name, "status": "active" if name == self.active else "absent"} for name in self.peers]
+        return [{**_MODEL, "id": name, "status": "active" if name == self.active else "absent"} for name in self.peers]
 
     async def resources(self) -> dict[str, Any]:
-        return {"vram": {"used_bytes": 0}, "ram": {"used_bytes": 1}, "gpus": []}
+        memory = {"used": 0.0, "total": 1.0, "used_bytes": 1, "total_bytes": 1 << 30}
+        return {"vram": memory, "ram": memory, "gpus": []}
 
 
 @dataclass
@@ -304,7 +322,9 @@ class Town:
 
 
 @asynccontextmanager
-async def town(*names: str, active: str | None = "a", limits: Limits | None = None) -> AsyncIterator[Town]:
+async def town(
+    *names: str, active: str | None = "a", limits: Limits | None = None, hub: Hub | None = None
+) -> AsyncIterator[Town]:
     """A gateway in front of one engine for each name."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # tmp_path can be too long for a socket
@@ -313,7 +333,7 @@ async def town(*names: str, active: str | None = "a", limits: Limits | None = No
             await peer.start()
             stack.push_async_callback(peer.stop)
         models = MemoryModels(peers, active=active)
-        gateway = Gateway(models, limits)
+        gateway = Gateway(models, limits, hub=hub)
         server = await asyncio.get_running_loop().create_server(gateway.front, "127.0.0.1", 0)
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)
         try:

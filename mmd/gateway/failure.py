@@ -25,15 +25,18 @@ class Failure:
         shown = outcome(error)
         return cls(shown.http_status, error.message, error.hint, _code(type(error)), shown.openai_type)
 
-    def payload(self) -> bytes:
-        error = {
+    def record(self) -> dict[str, str]:
+        return {
             "message": self.message,
             "type": self.type,
             "code": self.code,
             "hint": self.hint,
             "source": "mmd",
         }
-        return json.dumps({"error": error}, ensure_ascii=False).encode()
+
+    def payload(self) -> bytes:
+        # The name of a model in a client's JSON may hold half of a surrogate pair, which UTF-8 cannot say.
+        return json.dumps({"error": self.record()}, ensure_ascii=False).encode("utf-8", "replace")
 
     def response(self, *, close: bool) -> bytes:
         """A whole HTTP/1.1 response."""

@@ -11,6 +11,7 @@ from mmd.gateway.exchange import Exchange
 from mmd.gateway.feed import Feed
 from mmd.gateway.front import Front
 from mmd.gateway.head import Request
+from mmd.gateway.hub_child import Hub
 from mmd.gateway.limits import Limits
 from mmd.gateway.management import Management
 from mmd.gateway.models import Models
@@ -22,14 +23,14 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """A factory of protocols for `loop.create_server`, and their common end."""
 
-    def __init__(self, models: Models, limits: Limits | None = None) -> None:
+    def __init__(self, models: Models, limits: Limits | None = None, *, hub: Hub | None = None) -> None:
         self.limits = limits or Limits()
         self.is_draining = False
         self.feed = Feed()
         self._models = models
         self._switchboard = Switchboard(models, drain_seconds=self.limits.drain_seconds)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
-        self._management = Management(models, self._switchboard, self.feed)
+        self._management = Management(models, self._switchboard, self.feed, hub)
         self._fronts: set[Front] = set()
         self._closed_one = asyncio.Event()
         self._asked: set[Exchange] = set()
@@ -67,7 +68,7 @@ class Gateway:
             for front in list(self._fronts):
                 front.abort()
         self._switchboard.close()
-        self._management.close()
+        await self._management.close()
         self._pool.close()
 
     def _retract(self) -> None:

@@ -74,8 +74,8 @@ class LiveModels:
                 await self._watch.refresh()
                 return
 
-    async def sleep(self, model_id: str | None) -> None:
-        await self._controller.sleep(model_id)
+    async def sleep(self, model_id: str | None, level: int | None) -> None:
+        await self._controller.sleep(model_id, level)
         await self._watch.refresh()
 
     async def stop(self, model_id: str | None) -> None:

@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from mmd.gateway.feed import Feed
+from mmd.gateway.hub_child import Hub, HubChild
+from mmd.gateway.jobs import Downloads
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
 
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 class Management:
     """Serves connections that the front has handed over; starlette and uvicorn are imported by the first of them."""
 
-    def __init__(self, models: Models, switchboard: Switchboard, feed: Feed) -> None:
+    def __init__(self, models: Models, switchboard: Switchboard, feed: Feed, hub: Hub | None) -> None:
         self._models = models
         self._switchboard = switchboard
         self._feed = feed
+        self._hub = hub or HubChild()
+        self._downloads = Downloads(self._hub, feed)
         self._config: Config | None = None
         self._state: ServerState | None = None
 
@@ -38,7 +42,8 @@ class Management:
         while self._state is not None and self._state.tasks:
             await asyncio.wait(self._state.tasks)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        await self._downloads.close()
         if self._state is not None:
             for connection in list(self._state.connections):
                 connection.shutdown()
@@ -52,7 +57,7 @@ class Management:
 
             from mmd.gateway.routes import application
 
-            app = application(self._models, self._switchboard, self._feed)
+            app = application(self._models, self._switchboard, self._feed, self._hub, self._downloads)
             # Logs go to the journal through the root logger, and a request is no event worth a line.
             self._config = Config(app, http="httptools", lifespan="off", log_config=None, access_log=False, ws="none")
             self._config.load()

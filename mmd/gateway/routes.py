@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,7 +13,12 @@ from starlette.routing import Route
 from mmd.errors import MmdError, NoSuchModel, WrongUsage
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.feed import Feed
+from mmd.gateway.hf import HfRoutes
+from mmd.gateway.hub_child import Hub
+from mmd.gateway.jobs import Downloads
+from mmd.gateway.json_body import json_object
 from mmd.gateway.models import Models
+from mmd.gateway.openapi import document
 from mmd.gateway.switchboard import Switchboard
 
 
@@ -47,17 +51,18 @@ class Routes:
         raise NoSuchModel(f"no model named {name}", hint="mmd list   # see the names")
 
     async def activate(self, request: Request) -> Response:
-        return await self._activate(_text(await _body(request), "model"))
+        return await self._activate(_text(await json_object(request, _EXAMPLE), "model"))
 
     async def switch(self, request: Request) -> Response:
-        return await self._activate(_text(await _body(request), "model_id"))
+        return await self._activate(_text(await json_object(request, _EXAMPLE), "model_id"))
 
     async def sleep(self, request: Request) -> Response:
-        await self._models.sleep(self._optional(await _body(request)))
+        body = await json_object(request, _EXAMPLE)
+        await self._models.sleep(self._optional(body), _level(body))
         return await self.status(request)
 
     async def stop(self, request: Request) -> Response:
-        await self._models.stop(self._optional(await _body(request)))
+        await self._models.stop(self._optional(await json_object(request, _EXAMPLE)))
         return await self.status(request)
 
     async def _activate(self, name: str) -> Response:
@@ -68,7 +73,8 @@ class Routes:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None
 
 
-def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlette:
+def application(models: Models, switchboard: Switchboard, feed: Feed, hub: Hub, downloads: Downloads) -> Starlette:
+    """A route that is added here is described in openapi.OPERATIONS; a test compares the two."""
     routes = Routes(models, switchboard)
     return Starlette(
         routes=[
@@ -82,6 +88,8 @@ def application(models: Models, switchboard: Switchboard, feed: Feed) -> Starlet
             Route("/switch", routes.switch, methods=["POST"]),
             Route("/v1/models", routes.openai_models),
             Route("/v1/models/{name}", routes.openai_model),
+            *HfRoutes(hub, downloads).routes(),
+            Route("/openapi.json", _document),
         ],
         exception_handlers={MmdError: _mmd_error, HTTPException: _http_error, Exception: _internal_error},
     )
@@ -97,16 +105,15 @@ def _openai(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object in the request; an empty body is an empty object."""
-    raw = await request.body()
-    try:
-        body = json.loads(raw or b"{}")
-    except ValueError as error:
-        raise WrongUsage(f"the body is not JSON: {error}", hint=_EXAMPLE) from error
-    if not isinstance(body, dict):
-        raise WrongUsage("the body is not a JSON object", hint=_EXAMPLE)
-    return body
+async def _document(request: Request) -> Response:
+    return JSONResponse(document())
+
+
+def _level(body: dict[str, Any]) -> int | None:
+    level = body.get("level")
+    if level is not None and (not isinstance(level, int) or isinstance(level, bool) or level not in (1, 2)):
+        raise WrongUsage('"level" must be 1 or 2, or absent', hint="mmd sleep --help   # what they mean")
+    return level
 
 
 def _text(body: dict[str, Any], key: str) -> str:
