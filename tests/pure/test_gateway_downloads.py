@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,19 @@ async def test_a_download_that_was_killed_is_taken_up(
     hub.hold.set()
     assert (await ended(running.gateway.feed, http, await start(http, repo="me/tiny")))["state"] == "done"
     assert hub.asked_for("GET", "/cdn/")[-1]["range"] == f"bytes={_CHUNK_BYTES}-"
+
+
+async def test_a_damaged_beginning_is_noticed_and_thrown_away(
+    hub: FakeHub, http: httpx.AsyncClient, running: Town, weights: bytes, own_home: Path
+) -> None:
+    hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": weights})
+    blobs = own_home / ".cache/huggingface/hub/models--me--tiny/blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{sha256(weights).hexdigest()}.mmd.incomplete").write_bytes(b"wrong")
+    damaged = await ended(running.gateway.feed, http, await start(http, repo="me/tiny"))
+    assert (damaged["state"], "damaged" in damaged["error"]["message"]) == ("failed", True)
+    assert not Registry().all()
+    assert (await ended(running.gateway.feed, http, await start(http, repo="me/tiny")))["state"] == "done"
 
 
 async def test_one_at_a_time_the_same_one_once_and_cancelled(

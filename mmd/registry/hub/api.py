@@ -43,8 +43,7 @@ class Repository:
 def search(text: str, limit: int) -> tuple[Result, ...]:
     """Repositories with weights that an engine here serves, the most downloaded first. Raises HubUnavailable."""
     from huggingface_hub import constants
-    from huggingface_hub.utils._headers import build_hf_headers
-    from huggingface_hub.utils._http import get_session, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
     # Not HfApi.list_models: that tries six times over half a minute before it says that there is no network.
     asked: dict[str, Any] = {
