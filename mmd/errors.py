@@ -7,6 +7,11 @@
     ├── BadModelFile          the file is damaged, or not what its name says
     ├── RegistryDamaged       models.toml cannot be read
     ├── StorageFailed         a file of ours cannot be read or written
+    │   └── NoSpace           what is to be written is larger than the space left
+    ├── HubUnavailable        the Hugging Face hub does not answer, or not now
+    ├── NoSuchRepository      the hub has nothing under this name, or shows it to others only
+    ├── RepositoryGated       the hub wants its licence accepted first
+    ├── FileNeeded            a repository holds several models, and none was named
     ├── DoesNotFit            the model needs more memory than the machine has
     ├── EngineMissing         no engine installed that could serve it
     ├── EngineFailed          the engine started and died, or never became ready
@@ -48,6 +53,21 @@ class RegistryDamaged(MmdError): ...
 
 
 class StorageFailed(MmdError): ...
+
+
+class NoSpace(StorageFailed): ...
+
+
+class HubUnavailable(MmdError): ...
+
+
+class NoSuchRepository(MmdError): ...
+
+
+class RepositoryGated(MmdError): ...
+
+
+class FileNeeded(MmdError): ...
 
 
 class DoesNotFit(MmdError): ...
@@ -96,6 +116,11 @@ _OUTCOMES: dict[type[MmdError], Outcome] = {
     NoSuchModel: Outcome(3, 404, "invalid_request_error"),
     NotRunnable: Outcome(1, 422, "invalid_request_error"),
     BadModelFile: Outcome(1, 422, "invalid_request_error"),
+    NoSpace: Outcome(1, 507, "server_error"),
+    HubUnavailable: Outcome(1, 503, "server_error"),
+    NoSuchRepository: Outcome(3, 404, "invalid_request_error"),
+    RepositoryGated: Outcome(1, 403, "permission_error"),
+    FileNeeded: Outcome(2, 422, "invalid_request_error"),
     DoesNotFit: Outcome(4, 507, "server_error"),
     EngineMissing: Outcome(5, 503, "server_error"),
     EngineFailed: Outcome(6, 503, "server_error"),

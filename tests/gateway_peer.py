@@ -21,6 +21,7 @@ from mmd.errors import MmdError, NoSuchModel
 from mmd.gateway.entrance import Entrance
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.guard import Guard
+from mmd.gateway.hub_child import Hub
 from mmd.gateway.limits import Limits
 from mmd.plan.idle import Occupant, Rules
 
@@ -147,6 +148,21 @@ class Peer:
         await asked.answer(json.dumps(told).encode())
 
 
+_MODEL = {
+    "aliases": [],
+    "type": "chat",
+    "engine": "llama.cpp",
+    "format": "gguf",
+    "quant": "Q4_K_M",
+    "vram": 1.0,
+    "vram_bytes": 1 << 30,
+    "context": 4096,
+    "startup": "disabled",
+    "source": "file",
+    "path": "/models/tiny.gguf",
+}
+
+
 @dataclass
 class MemoryModels:
     """`mmd.gateway.models.Models` in memory: one model is resident, and activation can be held up or made to fail."""
@@ -263,16 +279,20 @@ class MemoryModels:
             listener()
 
     async def status(self) -> dict[str, Any]:
-        return {"active": self.active, "resident": [self.active] if self.active else []}
+        resident = [self.active] if self.active else []
+        rest: dict[str, Any] = {"sleeping": [], "starting": [], "failed": []}
+        return {"active": self.active, "resident": resident, **rest, "resources": await self.resources()}
 
     async def models(self) -> list[dict[str, Any]]:
         return [
-            {"id": name, "aliases": [], "status": "active" if name == self.active else "absent"} for name in self.peers
+            {**_MODEL, "id": name, "aliases": [], "status": "active" if name == self.active else "absent"}
+            for name in self.peers
         ]
 
     async def resources(self) -> dict[str, Any]:
-        memory = {"vram": {"used_bytes": 0, "total_bytes": 0}, "ram": {"used_bytes": 1, "total_bytes": 2}}
-        return memory | {"gpus": []}
+        gib = {"used": 0.0, "total": 0.0}
+        vram, ram = {"used_bytes": 0, "total_bytes": 0}, {"used_bytes": 1, "total_bytes": 2}
+        return {"vram": gib | vram, "ram": gib | ram, "gpus": []}
 
 
 @dataclass
@@ -369,6 +389,7 @@ async def town(
     limits: Limits | None = None,
     guard: Guard | None = None,
     entrance: Entrance = Entrance.MAIN,
+    hub: Hub | None = None,
 ) -> AsyncIterator[Town]:
     """A gateway in front of one engine for each name, entered by a port of 127.0.0.1."""
     async with AsyncExitStack() as stack:
@@ -378,7 +399,7 @@ async def town(
             await peer.start()
             stack.push_async_callback(peer.stop)
         models = MemoryModels(peers, active=active)
-        gateway = Gateway(models, limits or Limits(min_residency_seconds=0), guard)
+        gateway = Gateway(models, limits or Limits(min_residency_seconds=0), guard, hub=hub)
         gateway.observe()
         front = partial(gateway.front, entrance)
         server = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)

@@ -62,4 +62,5 @@ def _anthropic(error: Mapping[str, Any], status: int) -> dict[str, Any]:
 
 
 def _json(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=False).encode()
+    # The name of a model in a client's JSON may hold half of a surrogate pair, which UTF-8 cannot say.
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace")

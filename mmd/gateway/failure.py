@@ -42,7 +42,7 @@ class Failure:
         return replace(self, dialect=Dialect.of(path))
 
     def payload(self) -> bytes:
-        return self.dialect.body(self._error(), self.status)
+        return self.dialect.body(self.record(), self.status)
 
     def response(self, *, close: bool) -> bytes:
         """A whole HTTP/1.1 response."""
@@ -61,9 +61,9 @@ class Failure:
         return dict(self.more_headers)
 
     def event(self) -> bytes:
-        return self.dialect.event(self._error(), self.status)
+        return self.dialect.event(self.record(), self.status)
 
-    def _error(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         error: dict[str, Any] = {
             "message": self.message,
             "type": self.type,

@@ -14,6 +14,7 @@ from mmd.gateway.feed import Feed, Kind
 from mmd.gateway.front import Front
 from mmd.gateway.guard import Guard
 from mmd.gateway.head import Request
+from mmd.gateway.hub_child import Hub
 from mmd.gateway.idle import Idle
 from mmd.gateway.limits import Limits
 from mmd.gateway.management import Management
@@ -31,7 +32,9 @@ _QUEUE_SECONDS = 0.25
 class Gateway:
     """A factory of protocols for `loop.create_server`, and their common end."""
 
-    def __init__(self, models: Models, limits: Limits | None = None, guard: Guard | None = None) -> None:
+    def __init__(
+        self, models: Models, limits: Limits | None = None, guard: Guard | None = None, *, hub: Hub | None = None
+    ) -> None:
         self.limits = limits or Limits()
         self.guard = guard or Guard(self.limits)
         self.stalls = Stalls(self.limits)
@@ -45,7 +48,7 @@ class Gateway:
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
         self._meter = Meter()
         self._observer = Observer(models, self._switchboard, self.feed, self._meter, self.limits)
-        self._management = Management(models, self._switchboard, self._observer)
+        self._management = Management(models, self._switchboard, self._observer, self.feed, hub)
         self._fronts: dict[Front, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
         self._shared = Shared(models, self._switchboard, self._pool, self.limits, self._meter, self.idle)
@@ -93,7 +96,7 @@ class Gateway:
         self._observer.end()
         self.stalls.close()
         self._switchboard.close()
-        self._management.close()
+        await self._management.close()
         self._pool.close()
 
     def _make_room_for(self, newcomer: Front) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from mmd.gateway.feed import Feed
+from mmd.gateway.hub_child import Hub, HubChild
+from mmd.gateway.jobs import Downloads
 from mmd.gateway.models import Models
 from mmd.gateway.observer import Observer
 from mmd.gateway.switchboard import Switchboard
@@ -19,10 +22,14 @@ _MOST_SAID_BYTES = 64 << 10  # over a WebSocket: nothing that a client says ther
 class Management:
     """Serves connections that the front has handed over; starlette and uvicorn are imported by the first of them."""
 
-    def __init__(self, models: Models, switchboard: Switchboard, observer: Observer) -> None:
+    def __init__(
+        self, models: Models, switchboard: Switchboard, observer: Observer, feed: Feed, hub: Hub | None
+    ) -> None:
         self._models = models
         self._switchboard = switchboard
         self._observer = observer
+        self._hub = hub or HubChild()
+        self._downloads = Downloads(self._hub, feed)
         self._config: Config | None = None
         self._state: ServerState | None = None
 
@@ -40,7 +47,8 @@ class Management:
         while self._state is not None and self._state.tasks:
             await asyncio.wait(self._state.tasks)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        await self._downloads.close()
         if self._state is not None:
             for connection in list(self._state.connections):
                 connection.shutdown()
@@ -54,7 +62,7 @@ class Management:
 
             from mmd.gateway.routes import application
 
-            app = application(self._models, self._switchboard, self._observer)
+            app = application(self._models, self._switchboard, self._observer, self._hub, self._downloads)
             # Logs go to the journal through the root logger, and a request is no event worth a line.
             self._config = Config(
                 app,

@@ -40,7 +40,7 @@ class _Asset:
 
 
 def page_routes() -> list[Route]:
-    return [Route("/", _index), Route("/page/{name}", _asset)]
+    return [Route("/", _index, include_in_schema=False), Route("/page/{name}", _asset, include_in_schema=False)]
 
 
 async def _index(request: Request) -> Response:

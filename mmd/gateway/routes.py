@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,8 +15,13 @@ from starlette.routing import Route
 from mmd.errors import MmdError, NoSuchModel, WrongUsage
 from mmd.gateway import observed
 from mmd.gateway.failure import INTERNAL, Failure
+from mmd.gateway.hf import HfRoutes
+from mmd.gateway.hub_child import Hub
+from mmd.gateway.jobs import Downloads
+from mmd.gateway.json_body import json_object
 from mmd.gateway.models import Models
 from mmd.gateway.observer import Observer
+from mmd.gateway.openapi import document
 from mmd.gateway.page_routes import page_routes
 from mmd.gateway.switchboard import Switchboard
 
@@ -51,21 +55,21 @@ class Routes:
         raise NoSuchModel(f"no model named {name}", hint="mmd list   # see the names")
 
     async def activate(self, request: Request) -> Response:
-        return await self._activate(_text(await _body(request), "model"))
+        return await self._activate(_text(await json_object(request, _EXAMPLE), "model"))
 
     async def switch(self, request: Request) -> Response:
-        return await self._activate(_text(await _body(request), "model_id"))
+        return await self._activate(_text(await json_object(request, _EXAMPLE), "model_id"))
 
     async def sleep(self, request: Request) -> Response:
         """After the answers that are under way, as a swap; `stop` waits for nothing."""
-        body = await _body(request)
+        body = await json_object(request, _EXAMPLE)
         model_id, level = self._optional(body), _level(body)
         await self._switchboard.settled(model_id)
         gone = await self._models.sleep(model_id, level)
         return JSONResponse(await self._models.status() | {"gone": gone})
 
     async def stop(self, request: Request) -> Response:
-        await self._models.stop(self._optional(await _body(request)))
+        await self._models.stop(self._optional(await json_object(request, _EXAMPLE)))
         return await self.status(request)
 
     async def queue(self, request: Request) -> Response:
@@ -79,7 +83,10 @@ class Routes:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None
 
 
-def application(models: Models, switchboard: Switchboard, observer: Observer) -> Starlette:
+def application(
+    models: Models, switchboard: Switchboard, observer: Observer, hub: Hub, downloads: Downloads
+) -> Starlette:
+    """A route that is added here is described in openapi.OPERATIONS; a test compares the two."""
     routes = Routes(models, switchboard)
     return Starlette(
         routes=[
@@ -96,6 +103,8 @@ def application(models: Models, switchboard: Switchboard, observer: Observer) ->
             *observed.routes(observer),
             Route("/v1/models", routes.openai_models),
             Route("/v1/models/{name:path}", routes.openai_model),
+            *HfRoutes(hub, downloads).routes(),
+            Route("/openapi.json", _document),
         ],
         # Of any origin, because the guard lets only those in that are allowed; it answers preflights too.
         middleware=[Middleware(CORSMiddleware, allow_origin_regex=".*")],
@@ -114,16 +123,15 @@ def _openai(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object in the request; an empty body is an empty object."""
-    raw = await request.body()
-    try:
-        body = json.loads(raw or b"{}")
-    except ValueError as error:
-        raise WrongUsage(f"the body is not JSON: {error}", hint=_EXAMPLE) from error
-    if not isinstance(body, dict):
-        raise WrongUsage("the body is not a JSON object", hint=_EXAMPLE)
-    return body
+async def _document(request: Request) -> Response:
+    return JSONResponse(document())
+
+
+def _level(body: dict[str, Any]) -> int | None:
+    level = body.get("level")
+    if level is not None and (not isinstance(level, int) or isinstance(level, bool) or level not in (1, 2)):
+        raise WrongUsage('"level" must be 1 or 2, or absent', hint="mmd sleep --help   # what they mean")
+    return level
 
 
 def _text(body: dict[str, Any], key: str) -> str:
@@ -131,13 +139,6 @@ def _text(body: dict[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value:
         raise WrongUsage(f'"{key}" must be the name of a model', hint=_EXAMPLE)
     return value
-
-
-def _level(body: dict[str, Any]) -> int | None:
-    level = body.get("level")
-    if level is not None and type(level) is not int:  # a bool is an int, too
-        raise WrongUsage('"level" must be a number', hint="mmd sleep ID --level 1   # or 2")
-    return level
 
 
 _EXAMPLE = """mmd activate ID   # the same as a body of {"model": "ID"}, for /switch {"model_id": "ID"}"""

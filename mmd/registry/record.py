@@ -47,6 +47,6 @@ class Model:
     path: str  # absolute: the GGUF (its first part), or the folder of safetensors
     files: tuple[str, ...]  # absolute: every file the model consists of, `path` included for a GGUF
     projector: str | None  # absolute: the mmproj file of a vision GGUF
-    source: str  # "file", later "hf:REPO@REVISION"
+    source: str  # "file" or "hf:REPO@COMMIT"
     added: str  # ISO 8601, UTC
     facts: Facts

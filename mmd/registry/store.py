@@ -68,7 +68,7 @@ class Registry:
             raise _no_such_model(model_id, models)
         return models[model_id]
 
-    def add(self, path: Path, *, id: str | None = None) -> Model:
+    def add(self, path: Path, *, id: str | None = None, source: str = "file") -> Model:
         """Register what is at `path`; a path that is known keeps its id, and its facts are read again."""
         from mmd.registry import ids
         from mmd.registry.detect import examine
@@ -90,7 +90,7 @@ class Registry:
                     path=found.path,
                     files=found.files,
                     projector=found.projector,
-                    source="file",
+                    source=source,
                     added=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     facts=found.facts,
                 )

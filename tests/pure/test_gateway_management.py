@@ -26,12 +26,11 @@ async def http(running: Town) -> AsyncIterator[httpx.AsyncClient]:
 
 async def test_reading(http: httpx.AsyncClient) -> None:
     assert (await http.get("/health")).json() == {"status": "ok"}
-    assert (await http.get("/status")).json() == {"active": "a", "resident": ["a"]}
-    assert (await http.get("/resources")).json()["ram"] == {"used_bytes": 1, "total_bytes": 2}
-    assert (await http.get("/models")).json() == [
-        {"id": "a", "aliases": [], "status": "active"},
-        {"id": "b", "aliases": [], "status": "absent"},
-    ]
+    status = (await http.get("/status")).json()
+    assert (status["active"], status["resident"]) == ("a", ["a"])
+    assert (await http.get("/resources")).json()["ram"]["used_bytes"] == 1
+    listed = (await http.get("/models")).json()
+    assert [(model["id"], model["status"]) for model in listed] == [("a", "active"), ("b", "absent")]
 
 
 async def test_models_in_openais_form(http: httpx.AsyncClient) -> None:
@@ -54,11 +53,13 @@ async def test_activate_sleep_stop(http: httpx.AsyncClient, running: Town) -> No
     assert (await http.post("/switch", json={"model_id": "a"})).json()["active"] == "a"
     assert (await http.post("/models/sleep", json={"model": "a"})).json()["active"] is None
     assert (await http.post("/models/sleep")).status_code == 200
+    assert (await http.post("/models/sleep", json={"model": "a", "level": 2})).status_code == 200
+    assert (await http.post("/models/sleep", json={"level": 3})).status_code == 400
     assert (await http.post("/models/stop", json={"model": "b"})).status_code == 200
     assert (await http.post("/models/stop", json={})).status_code == 200
     assert running.models.log == [
         *("activate b", "ready b", "activate a", "ready a"),
-        *("sleep a", "sleep None", "stop b", "stop None"),
+        *("sleep a", "sleep None", "sleep a at 2", "stop b", "stop None"),
     ]
 
 
@@ -132,6 +133,24 @@ async def test_errors(http: httpx.AsyncClient, running: Town) -> None:
     running.models.failing["b"] = RuntimeError("a bug")
     response = await http.post("/switch", json={"model_id": "b"})
     assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"model": "\\ud800"}', b"\xff", b'{"model": 1e999}'])
+async def test_bodies_that_are_hard_to_read(http: httpx.AsyncClient, content: bytes) -> None:
+    response = await http.post("/models/activate", content=content)
+    assert response.status_code in (400, 404)
+    assert response.json()["error"]["source"] == "mmd"
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PATCH", "DELETE"])
+async def test_methods_that_are_not_there(http: httpx.AsyncClient, method: str) -> None:
+    refused = await http.request(method, "/hf/search")
+    assert (refused.status_code, set(refused.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+
+
+async def test_head(http: httpx.AsyncClient) -> None:
+    answered = await http.head("/openapi.json")
+    assert (answered.status_code, answered.content) == (200, b"")
 
 
 async def test_connection_ends_with_the_answer(running: Town) -> None:

@@ -1,0 +1,156 @@
+"""What the Hugging Face hub says of its repositories; HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE hold as everywhere."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from mmd.errors import HubUnavailable, MmdError, NoSpace, NoSuchRepository, RepositoryGated, StorageFailed, WrongUsage
+from mmd.registry.hub.files import HubFile
+
+_FORMATS = ("gguf", "safetensors")
+# Of every few repositories one has a format that an engine here serves.
+_LOOKED_AT_PER_RESULT = 5
+_PATIENCE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One repository as a search shows it."""
+
+    id: str
+    downloads: int
+    likes: int
+    formats: tuple[str, ...]  # of those that an engine here serves
+    tags: tuple[str, ...]
+    gated: bool
+    updated: str | None  # ISO 8601
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository at one commit."""
+
+    id: str
+    commit: str
+    files: tuple[HubFile, ...]
+
+
+def search(text: str, limit: int) -> tuple[Result, ...]:
+    """Repositories with weights that an engine here serves, the most downloaded first. Raises HubUnavailable."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+    # Not HfApi.list_models: that tries six times over half a minute before it says that there is no network.
+    asked: dict[str, Any] = {
+        "search": text,
+        "sort": "downloads",
+        "limit": limit * _LOOKED_AT_PER_RESULT,
+        "expand": ["downloads", "likes", "tags", "gated", "lastModified"],
+    }
+    with hub_errors(text):
+        response = get_session().get(
+            f"{constants.ENDPOINT}/api/models", params=asked, headers=build_hf_headers(), timeout=_PATIENCE_SECONDS
+        )
+        hf_raise_for_status(response)
+        found = response.json()
+    return tuple(islice((result for result in map(_result, found) if result.formats), limit))
+
+
+def _result(info: dict[str, Any]) -> Result:
+    tags = tuple(info.get("tags") or ())
+    return Result(
+        id=info["id"],
+        downloads=info.get("downloads") or 0,
+        likes=info.get("likes") or 0,
+        formats=tuple(name for name in _FORMATS if name in tags),
+        tags=tags,
+        gated=bool(info.get("gated")),
+        updated=info.get("lastModified"),
+    )
+
+
+def look(repository: str, revision: str | None = None) -> Repository:
+    """A repository's files. Raises NoSuchRepository, RepositoryGated, HubUnavailable and WrongUsage."""
+    from huggingface_hub import HfApi
+
+    with hub_errors(repository):
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+    files = tuple(
+        HubFile(sibling.rfilename, sibling.size or 0, sibling.lfs.sha256 if sibling.lfs else None)
+        for sibling in info.siblings or ()
+    )
+    return Repository(info.id, info.sha or revision or "main", files)
+
+
+@contextmanager
+def hub_errors(subject: str) -> Iterator[None]:
+    """The library's exceptions as ours; `subject` is what was asked for."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise WrongUsage(f"{subject!r} is no repository of the hub", hint='its name is "OWNER/NAME"') from error
+    except errors.OfflineModeIsEnabled as error:
+        raise HubUnavailable(
+            "HF_HUB_OFFLINE is set, so the hub is not asked",
+            hint="unset HF_HUB_OFFLINE   # and systemctl --user unset-environment HF_HUB_OFFLINE",
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise _refused(subject, error) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise _unreachable(error.__cause__ or error) from error
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # httpx or httpx2, by version
+        raise _unreachable(error) from error
+    except OSError as error:
+        raise _storage(error) from error
+
+
+def _refused(subject: str, error: Exception) -> MmdError:
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{subject}"
+    if isinstance(error, errors.GatedRepoError):
+        return RepositoryGated(
+            f"{subject} is gated: its licence must be accepted by whoever downloads it",
+            hint=f"hf auth login   # after you have accepted it at {page}",
+        )
+    if isinstance(
+        error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.RemoteEntryNotFoundError
+    ):
+        what = "revision" if isinstance(error, errors.RevisionNotFoundError) else "repository"
+        return NoSuchRepository(
+            f"the hub shows no such {what} of a model: {subject}",
+            hint="hf auth login   # if it is private; else look for the name: xdg-open https://huggingface.co/models",
+        )
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 429:
+        return HubUnavailable(
+            "the hub has had too many requests from here for now",
+            hint="hf auth login   # who is signed in may ask more; or try again in five minutes",
+        )
+    if status in (401, 403):
+        return RepositoryGated(
+            f"the hub refuses {subject} to this token: status {status}", hint="hf auth login   # with a valid token"
+        )
+    return HubUnavailable(f"the hub failed on {subject}: status {status}", hint=f"curl -I {page}   # try again later")
+
+
+def _unreachable(error: BaseException) -> HubUnavailable:
+    from huggingface_hub import constants
+
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return HubUnavailable(f"the hub cannot be reached: {why}", hint=f"curl -I {constants.ENDPOINT}   # see why")
+
+
+def _storage(error: OSError) -> StorageFailed:
+    from huggingface_hub import constants
+
+    kind = NoSpace if error.errno == errno.ENOSPC else StorageFailed
+    why = error.strerror or str(error)
+    return kind(f"the download cannot be written: {why}", hint=f"df -h {constants.HF_HUB_CACHE}   # see what is left")

@@ -1,0 +1,108 @@
+"""Which files of a hub repository make one model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from mmd.errors import FileNeeded, NotRunnable
+
+_SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.gguf", re.IGNORECASE)
+_NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)
+# What vLLM and transformers read beside the weights; never *.bin, *.pt and other pickles.
+_BESIDE_WEIGHTS = re.compile(r"[^/]+\.(?:json|jinja|model|tiktoken|txt)|additional_chat_templates/[^/]+\.jinja")
+# The modules of sentence-transformers: how an embedding is pooled.
+_POOLING = re.compile(r"\d+_\w+/(?:config\.json|model\.safetensors)")
+_MOST_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """One file as the hub lists it."""
+
+    name: str  # with its folders, as in "Q4_K_M/model-00001-of-00002.gguf"
+    size_bytes: int
+    sha256: str | None  # the hub knows it of large files only
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The files of one model; `file` is the one that the model is registered by, and asked for by."""
+
+    file: str
+    files: tuple[HubFile, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
+def select(repository: str, listed: Iterable[HubFile], wanted: str | None) -> Selection:
+    """The model that `wanted` is a file of, or the only one there is.
+
+    Raises FileNeeded with the choices where there are several, and NotRunnable where there is none.
+    """
+    selections = selections_in(listed)
+    if not selections:
+        raise NotRunnable(
+            f"{repository} holds no model that an engine here serves: neither GGUF nor safetensors",
+            hint=f"xdg-open 'https://huggingface.co/models?other=base_model:quantized:{repository}'   # look for one",
+        )
+    if wanted is None and len(selections) == 1:
+        return selections[0]
+    for selection in selections:
+        if wanted is not None and any(file.name == wanted for file in selection.files):
+            return selection
+    shown = ", ".join(selection.file for selection in selections[:_MOST_SHOWN])
+    shown += ", …" if len(selections) > _MOST_SHOWN else ""
+    message = f"{repository} holds {len(selections)} models" if wanted is None else f"{repository} has no {wanted}"
+    raise FileNeeded(f'{message}; name one as "file": {shown}', hint=f"xdg-open https://huggingface.co/{repository}")
+
+
+def selections_in(listed: Iterable[HubFile]) -> tuple[Selection, ...]:
+    """Every model of a repository: each GGUF, split or not, and the one that its safetensors make."""
+    files = sorted((file for file in listed if _is_inside(file.name)), key=lambda file: file.name)
+    return (*_ggufs(files), *_safetensors(files))
+
+
+def _ggufs(files: list[HubFile]) -> list[Selection]:
+    parts: dict[str, list[HubFile]] = {}
+    for file in files:
+        if file.name.lower().endswith(".gguf") and not _NO_MODEL.search(PurePosixPath(file.name).name):
+            split = _SPLIT.fullmatch(file.name)
+            parts.setdefault(split["stem"] if split else file.name, []).append(file)
+    return [Selection(whole[0].name, (*whole, *_projector(files, whole[0]))) for whole in parts.values()]
+
+
+def _projector(files: list[HubFile], model: HubFile) -> list[HubFile]:
+    """The projector in the model's folder: half precision where there are several, as llama.cpp takes by default."""
+    folder = PurePosixPath(model.name).parent
+    beside = [file for file in files if PurePosixPath(file.name).parent == folder and _is_projector(file.name)]
+    half = [file for file in beside if re.search(r"(?<!b)f16", file.name, re.IGNORECASE)]
+    return (half or beside)[:1]
+
+
+def _is_projector(name: str) -> bool:
+    return name.lower().endswith(".gguf") and "mmproj" in PurePosixPath(name).name.lower()
+
+
+def _safetensors(files: list[HubFile]) -> list[Selection]:
+    weights = [file for file in files if re.fullmatch(r"[^/]+\.safetensors", file.name)]
+    # Mistral publishes the same weights a second time, in its own layout.
+    weights = [file for file in weights if not file.name.startswith("consolidated")] or weights
+    if not weights or not any(file.name == "config.json" for file in files):
+        return []
+    beside = [
+        file
+        for file in files
+        if _POOLING.fullmatch(file.name)
+        or (_BESIDE_WEIGHTS.fullmatch(file.name) and not file.name.startswith("consolidated"))
+    ]
+    return [Selection(weights[0].name, (*beside, *weights))]
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name stays below the folder it is downloaded to."""
+    return not name.startswith("/") and ".." not in PurePosixPath(name).parts

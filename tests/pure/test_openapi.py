@@ -1,0 +1,126 @@
+"""The API's description: complete, and true of what the gateway answers, whatever it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from mmd.errors import NoSuchRepository
+from mmd.gateway.gateway import Gateway
+from mmd.gateway.hub_child import Progress, Registered, Selected
+from mmd.gateway.jobs import Downloads
+from mmd.gateway.openapi import ENGINE_PATHS, EVENT_STREAM, OPERATIONS, document
+from mmd.gateway.routes import application
+from tests.gateway_peer import MemoryModels, town
+
+_CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+
+class MemoryHub:
+    """A hub where every repository has one model, but for those whose name begins with "no"."""
+
+    async def search(self, text: str, limit: int) -> list[dict[str, Any]]:
+        one = {"downloads": 1, "likes": 2, "formats": ["gguf"], "tags": [], "gated": False, "updated": None}
+        return [{"id": f"me/{number}", **one} for number in range(min(limit, 3))]
+
+    async def select(self, repository: str, file: str | None, revision: str | None) -> Selected:
+        if repository.startswith("no"):
+            raise NoSuchRepository(f"no {repository}", hint="hf auth login")
+        return Selected(repository, revision or "main", file or "tiny.gguf", 100, 1)
+
+    async def download(self, selected: Selected) -> AsyncGenerator[Progress | Registered]:
+        yield Progress(50, 0)
+        yield Registered("tiny")
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A gateway with two models, in a thread of its own: schemathesis asks from this one."""
+    address: list[str] = []
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    end = asyncio.Event()
+
+    async def serve() -> None:
+        async with town("a", "b", hub=MemoryHub()) as running:
+            address.append(running.url)
+            ready.set()
+            await end.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert ready.wait(15)
+    yield address[0]
+    loop.call_soon_threadsafe(end.set)
+    thread.join()
+    loop.close()
+
+
+def served() -> set[tuple[str, str]]:
+    models = MemoryModels({})
+    hub = MemoryHub()
+    gateway = Gateway(models, hub=hub)
+    app = application(models, gateway._switchboard, gateway._observer, hub, Downloads(hub, gateway.feed))
+    return {
+        (method, getattr(route, "path", "").replace(":path}", "}"))
+        for route in app.routes
+        if getattr(route, "include_in_schema", True)  # the page is for browsers
+        for method in getattr(route, "methods", None) or ()
+        if method != "HEAD"  # goes with every GET
+    }
+
+
+def test_what_is_served_is_described_and_what_is_described_is_served() -> None:
+    assert served() == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+def test_paths_of_the_engines_are_not_ours() -> None:
+    assert all(path.startswith("/v1/") for path in ENGINE_PATHS)
+    assert not set(ENGINE_PATHS) & {operation.path for operation in OPERATIONS}
+
+
+_SCHEMA = schemathesis.openapi.from_dict(document())
+_WITH_AN_END = [operation for operation in OPERATIONS if operation.content_type != EVENT_STREAM]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize("operation", _WITH_AN_END, ids=lambda operation: f"{operation.method} {operation.path}")
+def test_answers_are_as_described(url: str, operation: Any, mode: GenerationMode) -> None:
+    described = _SCHEMA[operation.path][operation.method]
+    if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query):
+        return  # there is nothing to be wrong
+
+    @given(case=described.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=25,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: schemathesis.Case) -> None:
+        case.call_and_validate(base_url=url, checks=_CHECKS, timeout=15)
+
+    ask()
