@@ -106,6 +106,7 @@ class Swapper:
         evicted.
         """
         swap = _Swap(wanted, evicts)
+        drain_seconds = round(drain_seconds, 4)
         try:
             failure = await self._attempt(swap)
             if failure is not None:
