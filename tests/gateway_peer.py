@@ -208,7 +208,7 @@ class MemoryModels:
     def follow(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
 
-    def holder(self, *, besides: str) -> str | None:
+    def holder(self, *, besides: str | None = None) -> str | None:
         return self.active if self.active != besides else None
 
     def pinned(self) -> Collection[str]:

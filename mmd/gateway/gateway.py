@@ -93,7 +93,7 @@ class Gateway:
             await asyncio.sleep(0)  # those who waited write their refusals now
             for front in list(self._fronts):
                 front.abort()
-        self._observer.end()
+        await self._observer.end()
         self.stalls.close()
         self._switchboard.close()
         await self._management.close()

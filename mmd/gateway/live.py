@@ -68,7 +68,7 @@ class LiveModels:
     def follow(self, listener: Callable[[], None]) -> None:
         self._watch.follow(listener)
 
-    def holder(self, *, besides: str) -> str | None:
+    def holder(self, *, besides: str | None = None) -> str | None:
         return holder(self._watch.pairs, besides=besides)
 
     def pinned(self) -> Collection[str]:

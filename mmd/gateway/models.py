@@ -41,8 +41,8 @@ class Models(Protocol):
         """Have `listener` called after every change of what `address` and `is_asleep` say."""
         ...
 
-    def holder(self, *, besides: str) -> str | None:
-        """Another model that has the GPU, or is about to have it; the same view."""
+    def holder(self, *, besides: str | None = None) -> str | None:
+        """The model, or another one, that has the GPU or is about to have it; the same view."""
         ...
 
     def pinned(self) -> Collection[str]:

@@ -33,9 +33,10 @@ class Observer:
     def begin(self) -> None:
         self._task = asyncio.create_task(self._observe())
 
-    def end(self) -> None:
+    async def end(self) -> None:
         if self._task is not None:
             self._task.cancel()
+            await asyncio.wait([self._task])
 
     async def _observe(self) -> None:
         try:

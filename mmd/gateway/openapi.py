@@ -36,7 +36,7 @@ _NAME = {"type": "string", "minLength": 1, "description": "a registered model"}
 _OPTIONAL_NAME = {**_NAME, "type": ["string", "null"], "description": "without it, the one that has the GPU"}
 _WORD = {"type": "string", "minLength": 1, "maxLength": 256}
 _OPTIONAL_WORD = {**_WORD, "type": ["string", "null"]}
-_LEVEL = {"enum": [1, 2, None], "description": "1 keeps the weights in RAM, 2 reads them again"}
+_LEVEL = {"type": ["integer", "null"], "description": "1 keeps the weights in RAM, 2 reads them again"}
 _SEARCH = (
     {"name": "q", "required": True, "schema": {**_WORD, "description": "what to look for"}},
     {"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},

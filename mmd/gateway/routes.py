@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -64,8 +65,8 @@ class Routes:
         """After the answers that are under way, as a swap; `stop` waits for nothing."""
         body = await json_object(request, _EXAMPLE)
         model_id, level = self._optional(body), _level(body)
-        await self._switchboard.settled(model_id)
-        gone = await self._models.sleep(model_id, level)
+        sleeper = model_id or self._models.holder()
+        gone = await self._switchboard.vacate(sleeper, partial(self._models.sleep, model_id, level))
         return JSONResponse(await self._models.status() | {"gone": gone})
 
     async def stop(self, request: Request) -> Response:
@@ -129,8 +130,8 @@ async def _document(request: Request) -> Response:
 
 def _level(body: dict[str, Any]) -> int | None:
     level = body.get("level")
-    if level is not None and (not isinstance(level, int) or isinstance(level, bool) or level not in (1, 2)):
-        raise WrongUsage('"level" must be 1 or 2, or absent', hint="mmd sleep --help   # what they mean")
+    if level is not None and type(level) is not int:  # a bool is an int, too
+        raise WrongUsage('"level" must be a number', hint="mmd sleep ID --level 1   # or 2")
     return level
 
 

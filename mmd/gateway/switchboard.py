@@ -14,7 +14,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from mmd.errors import EngineFailed, GpuPinned, MmdError, TryLater
 from mmd.gateway.limits import Limits
@@ -24,6 +24,8 @@ from mmd.plan.idle import may_evict
 from mmd.plan.queue import Bounds, CoolDown, Hold, LetIn, Swap
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ class Switchboard:
         self._resident: str | None = None  # who was let in last
         self._resident_since = 0.0
         self._under_way: tuple[_Line, float] | None = None  # who is being activated, since when
-        self._resting: str | None = None  # who is being put to sleep, or stopped, because nobody uses it
+        self._resting: str | None = None  # who is being put to sleep, or stopped: nobody is let in to it
         self._failed: dict[str, tuple[CoolDown, MmdError]] = {}
         self._changed = asyncio.Event()  # somebody came or left
         self._listeners: list[Callable[[], None]] = []
@@ -129,21 +131,29 @@ class Switchboard:
         await self.wait(model_id, by_hand=True)
         self.leave(model_id)
 
-    async def settled(self, model_id: str | None) -> None:
-        """Returns when no answer of the model is under way, of any where none is named; after `drain_seconds` at the
-        latest.
+    async def vacate(self, model_id: str | None, work: Callable[[], Awaitable[T]]) -> T:
+        """Have the GPU taken from a model by hand: its answers finish first, for `drain_seconds` at most, and who asks
+        for it from now on waits until that is done, and is then served. Nothing is waited for where nobody is named.
         """
+        while self._resting is not None:
+            await self._change(math.inf)
+        self._resting = model_id
         deadline = monotonic() + self._limits.drain_seconds
-        while (self._in_flight if model_id is None else model_id in self._in_flight) and monotonic() < deadline:
-            await self._change(deadline)
+        try:
+            while model_id in self._in_flight and monotonic() < deadline:
+                await self._change(deadline)
+            return await work()
+        finally:
+            self._resting = None
+            self._tell()
 
     async def rest(self, model_id: str, work: Callable[[], Awaitable[None]]) -> bool:
         """Have a model put to sleep, or stopped, that nobody uses: who asks for it meanwhile waits until that is done,
-        and is then served. False, and nothing done, where somebody does use it; and where a swap is under way, but
-        not before its end: things may be different then.
+        and is then served. False, and nothing done, where somebody does use it; and where something else is under way,
+        but not before its end: things may be different then.
         """
-        if self._under_way is not None:
-            while self._under_way is not None:
+        if self._is_occupied:
+            while self._is_occupied:
                 await self._change(math.inf)
             return False
         if self.is_in_use(model_id):
@@ -213,6 +223,10 @@ class Switchboard:
         return {"turns": turns, "in_flight": in_flight}
 
     # -- who comes in
+
+    @property
+    def _is_occupied(self) -> bool:
+        return self._under_way is not None or self._resting is not None
 
     def _enter(self, model_id: str) -> None:
         self._in_flight[model_id] = self._in_flight.get(model_id, 0) + 1

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from mmd.errors import EngineFailed
-from tests.gateway_peer import Asked, Town, post, town
+from tests.gateway_peer import Asked, Town, post, town, until
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def test_activate_sleep_stop(http: httpx.AsyncClient, running: Town) -> No
     assert (await http.post("/models/sleep", json={"model": "a"})).json()["active"] is None
     assert (await http.post("/models/sleep")).status_code == 200
     assert (await http.post("/models/sleep", json={"model": "a", "level": 2})).status_code == 200
-    assert (await http.post("/models/sleep", json={"level": 3})).status_code == 400
+    assert (await http.post("/models/sleep", json={"level": "deep"})).status_code == 400
     assert (await http.post("/models/stop", json={"model": "b"})).status_code == 200
     assert (await http.post("/models/stop", json={})).status_code == 200
     assert running.models.log == [
@@ -83,6 +83,29 @@ async def test_sleep_lets_answers_finish_and_says_who_went(http: httpx.AsyncClie
     assert (await asking).status == 200
     assert [(await done).status_code for done in sleeping] == [200, 200]
     assert sorted(running.models.log) == ["sleep None", "sleep a", "sleep b"]
+
+
+async def test_sleep_by_hand_is_not_held_up_by_those_who_come_after_it(http: httpx.AsyncClient, running: Town) -> None:
+    """Let in, a steady stream of requests would keep the model awake until the drain is given up."""
+    release = asyncio.Event()
+
+    async def slow(asked: Asked) -> None:
+        await release.wait()
+        await asked.answer(b"{}")
+
+    running.peer("a").on["/v1/slow"] = slow
+    first, late = await running.client(), await running.client()
+    answering = asyncio.create_task(first.ask(post({"model": "a"}, "/v1/slow")))
+    await running.peer("a").has_been_asked(1)
+    sleeping = asyncio.create_task(http.post("/models/sleep", json={"model": "a"}))
+    await until(lambda: running.gateway._switchboard._resting == "a")
+    waiting = asyncio.create_task(late.ask(post({"model": "a"})))
+    await until(lambda: running.gateway._switchboard._waiting == 1)
+    release.set()
+    assert (await answering).status == 200
+    assert (await sleeping).status_code == 200
+    assert (await waiting).status == 200
+    assert running.models.log == ["sleep a", "activate a", "ready a"]
 
 
 async def test_level_of_a_sleep(http: httpx.AsyncClient, running: Town) -> None:
