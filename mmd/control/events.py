@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmd.paths import state_dir
+from mmd.paths import make_private, state_dir
 
 # Two files of this size hold some thousand swaps.
 _MOST_BYTES = 512 * 1024
@@ -44,7 +44,7 @@ def keep(event: SwapEvent) -> None:
     """Append an event. One that cannot be written is told and forgotten: the swap itself is done."""
     file = events_file()
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(file.parent)
         if _is_full(file):
             _rotate(file)
         with file.open("a", encoding="utf-8") as lines:  # one write: events of two processes do not mix

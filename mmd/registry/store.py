@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from mmd import paths
 from mmd.errors import NoSuchModel, RegistryDamaged, StorageFailed, WrongUsage
-from mmd.registry import listing, models_toml
+from mmd.registry import listing, manifest, models_toml
 from mmd.registry.atomic import write_atomically
 from mmd.registry.record import Model
 
@@ -99,13 +99,14 @@ class Registry:
         return model
 
     def remove(self, model_id: str) -> Model:
-        """Forget a model; its files stay where they are."""
+        """Forget a model and what its files were to be; they stay where they are."""
         with self._locked():
             models = dict(self.load())
             if model_id not in models:
                 raise _no_such_model(model_id, models)
             removed = models.pop(model_id)
             self._write(models)
+            manifest.forget(model_id)  # within the lock: the next model may take the id
         return removed
 
     def _write(self, models: Mapping[str, Model]) -> None:
@@ -121,7 +122,7 @@ class Registry:
         """One writer at a time, so that two `mmd add` at once both survive."""
         lock_file = self.file.with_suffix(".lock")
         try:
-            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            paths.make_private(self.file.parent)
             descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self._storage_failed("written", error) from error
