@@ -66,7 +66,7 @@ def _place(name: str, count: int) -> tuple[str, int]:
     within = _LAYER.fullmatch(name)
     if within:
         layer = int(within[1])
-        if layer >= count:
+        if count and layer >= count:
             return "nextn", layer
         return ("experts" if _EXPERTS.match(within[2]) else "repeating"), layer
     if name in _INPUT:
