@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, fields
 from typing import Any, TypeVar
 
+from mmd.registry.anatomy import Anatomy, Layers
 from mmd.registry.record import Facts, Format, Model, ModelType
 
 _HEADER = """\
@@ -32,6 +34,7 @@ def render(models: Iterable[Model]) -> bytes:
 
 def _model_table(model: Model) -> dict[str, Any]:
     facts = {key: getattr(model.facts, key) for key in Facts.__dataclass_fields__}
+    anatomy = facts.pop("anatomy")
     return {
         "path": model.path,
         "files": list(model.files),
@@ -43,8 +46,19 @@ def _model_table(model: Model) -> dict[str, Any]:
             "format": facts["format"].value,
             "type": facts["type"].value,
             "template_marks": list(facts["template_marks"]),
-        },
+        }
+        | ({"anatomy": _anatomy_table(anatomy)} if anatomy else {}),
     }
+
+
+def _anatomy_table(anatomy: Anatomy) -> dict[str, Any]:
+    """Only what differs from the defaults of Layers: most have a count and two widths."""
+    table = asdict(anatomy)
+    caches = [
+        {key: value for key, value in cache.items() if value != Layers.__dataclass_fields__[key].default}
+        for cache in table["caches"]
+    ]
+    return table | {"caches": caches}
 
 
 def parse(content: bytes) -> dict[str, Model]:
@@ -96,7 +110,42 @@ def _facts(table: Mapping[str, Any], where: str) -> Facts:
         name=_value(table, "name", str, where),
         template_marks=_texts(table, "template_marks", where) if "template_marks" in table else (),
         attention_heads=_value(table, "attention_heads", int, where) if "attention_heads" in table else 0,
+        anatomy=_anatomy(_value(table, "anatomy", dict, where), f"{where[:-1]}.anatomy]")
+        if "anatomy" in table
+        else None,
     )
+
+
+def _anatomy(table: Mapping[str, Any], where: str) -> Anatomy:
+    _refuse_unknown(table, Anatomy.__dataclass_fields__, where)
+    numbers = {
+        field.name: _value(table, field.name, int, where)
+        for field in fields(Anatomy)
+        if field.name not in ("expert_bytes", "caches")
+    }
+    experts = tuple(_pair(pair, "expert_bytes", where) for pair in _value(table, "expert_bytes", list, where))
+    caches = tuple(_layers(cache, where) for cache in _value(table, "caches", list, where))
+    return Anatomy(expert_bytes=experts, caches=caches, **numbers)
+
+
+def _pair(value: object, key: str, where: str) -> tuple[int, int]:
+    match value:
+        case [int(first), int(second)]:
+            return first, second
+        case _:
+            raise UnknownText(f"`{key}` in {where} is not a list of pairs of numbers")
+
+
+def _layers(value: object, where: str) -> Layers:
+    if not isinstance(value, dict):
+        raise UnknownText(f"`caches` in {where} is not a list of tables")
+    _refuse_unknown(value, Layers.__dataclass_fields__, f"`caches` in {where}")
+    given = {
+        field.name: _value(value, field.name, type(field.default) if field.default is not MISSING else int, where)
+        for field in fields(Layers)
+        if field.name in value or field.default is MISSING
+    }
+    return Layers(**given)
 
 
 def _value(table: Mapping[str, Any], key: str, kind: type[T], where: str) -> T:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mmd.registry.anatomy import Anatomy
+
 
 class Format(StrEnum):
     GGUF = "gguf"
@@ -37,6 +39,7 @@ class Facts:
     # Safetensors only, for vLLM; llama.cpp reads its own file. Empty in registries that older versions wrote.
     template_marks: tuple[str, ...] = ()  # what chat_template.template_marks finds
     attention_heads: int = 0  # 0 where the file does not say
+    anatomy: Anatomy | None = None  # None in registries that older versions wrote, until `mmd add` reads it again
 
 
 @dataclass(frozen=True, slots=True)
