@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import catalogue, engine, key, running, service, startup
+from mmd.cli import catalogue, engine, key, running, service, startup, verification
 from mmd.journal import log_to_journal
 
 
@@ -33,6 +33,7 @@ for _verb in (
     catalogue.add,
     catalogue.list_models,
     catalogue.show,
+    verification.verify,
     catalogue.remove,
     running.activate,
     running.sleep,
