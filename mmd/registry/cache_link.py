@@ -1,4 +1,4 @@
-"""Files of the Hugging Face cache: a snapshot holds links, and what they lead to is named by its hash."""
+"""Files of the Hugging Face cache, which all tools share: a snapshot holds links to blobs, named by their hash."""
 
 from __future__ import annotations
 
@@ -39,3 +39,10 @@ def cache_link(path: str | Path) -> CacheLink | None:
     repository = parents[place + 1].name.removeprefix("models--").replace("--", "/")
     snapshot = parents[place - 1]
     return CacheLink(repository, snapshot.name, file.relative_to(snapshot).as_posix(), blob)
+
+
+def cache_folder() -> Path:
+    """Where the cache is, whether or not there is one: HF_HUB_CACHE and HF_HOME hold as everywhere."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
