@@ -33,8 +33,8 @@ def make_private(folder: Path) -> None:
     """Make a folder that nobody else may look into, and what is missing above it; Python's mkdir() makes the parents
     for all to see. Where the folder or one above it is mmd's own and wider, it is tightened. Raises OSError.
     """
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    for one in reversed(missing):
+    missing = [one for one in folder.parents if not one.exists()]
+    for one in (*reversed(missing), folder):
         one.mkdir(mode=0o700, exist_ok=True)
     own = {data_dir(), config_dir(), cache_dir(), state_dir(), runtime_dir()}
     for one in (folder, *folder.parents):

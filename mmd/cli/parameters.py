@@ -40,3 +40,4 @@ class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 model_id = click.argument("model_id", metavar="ID", type=ModelId())
 some_model_id = click.argument("model_id", metavar="[ID]", type=ModelId(), required=False)
+model_ids = click.argument("model_ids", metavar="[ID]...", type=ModelId(), nargs=-1)

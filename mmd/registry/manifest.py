@@ -41,6 +41,11 @@ class Entry:
     origin: Origin | None = None
     since: str | None = None  # when the hash was learned: ISO 8601, UTC
 
+    @classmethod
+    def learned(cls, size_bytes: int, sha256: str, origin: Origin) -> Entry:
+        """An entry whose hash was learned now."""
+        return cls(size_bytes, sha256.lower(), origin, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
 
 Manifest = Mapping[str, Entry]  # by absolute path
 
@@ -72,11 +77,11 @@ def write(model: Model, sha256: Mapping[str, str], origin: Origin = Origin.HUB) 
     A file that `sha256` does not name keeps what is known of it, and one of which nothing is known gets its size.
     Raises StorageFailed.
     """
-    known, now = read(model.id), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    known = read(model.id)
     entries: dict[str, Entry] = {}
     for path in files_of(model):
         if path in sha256:
-            entries[path] = Entry(_size_bytes(path), sha256[path].lower(), origin, now)
+            entries[path] = Entry.learned(_size_bytes(path), sha256[path], origin)
         elif path in known:
             entries[path] = known[path]
         elif os.path.exists(path):  # noqa: PTH110  a string, as the record has it
