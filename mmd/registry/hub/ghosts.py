@@ -39,7 +39,7 @@ def is_there(folder: Path) -> bool:
     """Whether it is, and is not to be cleared away soon."""
     try:
         os.utime(folder.parent)
-    except FileNotFoundError:
+    except OSError:
         return False
     return True
 
