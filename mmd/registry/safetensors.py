@@ -43,7 +43,7 @@ class Weights:
     files: tuple[Path, ...]
     tensor_bytes: int
     elements: Mapping[str, int]  # per dtype
-    names: frozenset[str]
+    sizes: Mapping[str, int]  # bytes of each tensor
 
     @property
     def dominant_dtype(self) -> str:
@@ -54,14 +54,14 @@ def read_file(path: Path) -> Weights:
     """Read one file's header; what is untrue in it raises BadModelFile."""
     header, data_bytes = _read_header(path)
     elements: Counter[str] = Counter()
-    tensor_bytes = 0
+    sizes: dict[str, int] = {}
     for name, entry in header.items():
         dtype, count, end = _read_entry(path, name, entry)
         if end > data_bytes:
             raise _damaged(path, f"it holds {data_bytes:,} bytes of weights and needs {end:,}")
         elements[dtype] += count
-        tensor_bytes += count * _DTYPE_BITS[dtype] // 8
-    return Weights((path,), tensor_bytes, dict(elements), frozenset(header))
+        sizes[name] = count * _DTYPE_BITS[dtype] // 8
+    return Weights((path,), sum(sizes.values()), dict(elements), sizes)
 
 
 def read_folder(folder: Path) -> Weights:
@@ -120,14 +120,14 @@ def _is_file_name(name: object) -> bool:
 def _combined(parts: Iterable[Weights]) -> Weights:
     files: list[Path] = []
     elements: Counter[str] = Counter()
-    names: set[str] = set()
+    sizes: dict[str, int] = {}
     tensor_bytes = 0
     for part in parts:
         files.extend(part.files)
         elements.update(part.elements)
-        names |= part.names
+        sizes |= part.sizes
         tensor_bytes += part.tensor_bytes
-    return Weights(tuple(files), tensor_bytes, dict(elements), frozenset(names))
+    return Weights(tuple(files), tensor_bytes, dict(elements), sizes)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
