@@ -35,7 +35,7 @@ Maximum concurrency for 16,384 tokens per request: 2.00x
 0.4 GiB (estimated), difference: 0.12 GiB (23.0%).
 (EngineCore pid=1) INFO 11-21 05:00:12 [gpu_worker.py:1036] Free memory on device (23.1/23.6 GiB) on startup. Desired \
 GPU memory utilization is (0.92, 21.71 GiB). Actual usage is 15.5 GiB for consumed memory (weights + non-torch), 1.66 \
-GiB for peak activation, and 0.52 GiB for CUDAGraph memory. Replace gpu_memory_utilization config with `--kv-cache-memory=1` (…)
+GiB for peak activation, and 0.52 GiB for CUDAGraph memory. Replace gpu_memory_utilization config (…)
 """
 
 
