@@ -39,6 +39,7 @@ class Anatomy:
     experts_used: int  # for one token; 0 in a model without
     expert_size: int
     attention_heads: int
+    query_size: int  # numbers of all heads' queries
     vocabulary_size: int
     caches: tuple[Layers, ...]
 

@@ -38,6 +38,7 @@ def folder_anatomy(config: Config, weights: Weights) -> Anatomy:
         experts_used=text.integer("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts") or 0,
         expert_size=text.integer("moe_intermediate_size", "expert_ffn_hidden_size") or 0,
         attention_heads=text.integer("num_attention_heads", "n_head", "n_heads") or 0,
+        query_size=0,  # of use only to formulas of llama.cpp
         vocabulary_size=text.integer("vocab_size") or 0,
         caches=() if is_encoder(config) else config_layers(config),
     )

@@ -12,7 +12,7 @@ from itertools import groupby
 
 from mmd.registry.anatomy import Anatomy
 from mmd.registry.gguf import GgufHeader, LongArray, Tensor
-from mmd.registry.gguf_layers import gguf_layers, layer_count, widest
+from mmd.registry.gguf_layers import gguf_layers, layer_count, query_size, widest
 from mmd.registry.gguf_type import is_encoder_architecture
 
 _EMBEDDINGS = "token_embd.weight"
@@ -50,10 +50,11 @@ def gguf_anatomy(headers: Sequence[GgufHeader]) -> Anatomy:
         float32_bytes=0,
         layer_count=count,
         hidden_size=_number(first, "embedding_length"),
-        feed_forward_size=widest(first, "feed_forward_length"),
+        feed_forward_size=_feed_forward_size(first),
         experts_used=widest(first, "expert_used_count"),
         expert_size=widest(first, "expert_feed_forward_length"),
         attention_heads=widest(first, "attention.head_count"),
+        query_size=query_size(first),
         vocabulary_size=_vocabulary_size(first),
         caches=gguf_layers(first),
     )
@@ -83,6 +84,14 @@ def _copied_bytes(architecture: str, tensors: Iterable[Tensor]) -> int:
     if "output.weight" in sizes or is_encoder_architecture(architecture):
         return 0
     return sizes.get(_EMBEDDINGS, 0)
+
+
+def _feed_forward_size(header: GgufHeader) -> int:
+    """Mixtures name one too, which only those with dense layers in front use."""
+    is_mixture = bool(widest(header, "expert_used_count"))
+    return (
+        0 if is_mixture and not _number(header, "leading_dense_block_count") else widest(header, "feed_forward_length")
+    )
 
 
 def _vocabulary_size(header: GgufHeader) -> int:

@@ -49,6 +49,13 @@ def layer_count(header: GgufHeader) -> int:
     return max(0, total - (_number(header, "nextn_predict_layers") or 0))
 
 
+def query_size(header: GgufHeader) -> int:
+    """Numbers of all heads' queries in the widest layer."""
+    model = _Model.of(header)
+    width = model.latent_width
+    return max((model.heads[layer] * (width or model.key_width(layer)) for layer in range(model.count)), default=0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Model:
     """The metadata of one architecture, looked up by the layer."""
