@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import catalogue, engine, key, running, service, startup
+from mmd.cli import catalogue, engine, estimate, key, running, service, startup
 from mmd.journal import log_to_journal
 
 
@@ -34,6 +34,7 @@ for _verb in (
     catalogue.list_models,
     catalogue.show,
     catalogue.remove,
+    estimate.estimate,
     running.activate,
     running.sleep,
     running.stop,

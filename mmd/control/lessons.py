@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mmd.control.starts import Start
@@ -10,82 +10,68 @@ from mmd.plan.constants import Constants
 
 _NEWEST = 20  # so that an update of a driver or an engine is followed
 _LEAST_ERROR_BYTES = 16 * 1024**2
-_FEW = 0.5  # the part of the usual error that is left after one start; it becomes smaller with more
+_LEFT_AFTER_ONE = 0.5  # of the usual error; less with every further start
+
+# What starts measure -> the constant that it is, and that one's error.
+_LLAMA = (("context_bytes", "context_bytes", "context_error_bytes"), ("process_bytes",) * 2 + ("process_error_bytes",))
+_VLLM = (
+    ("context_bytes", "context_bytes", "context_error_bytes"),
+    ("non_torch_bytes", "non_torch_bytes", ""),
+    ("graphs_bytes", "graphs_bytes", "graphs_error_bytes"),
+    ("process_bytes", "vllm_process_bytes", "vllm_process_error_bytes"),
+)
 
 
 def constants_from(starts: Sequence[Start], *, gpu: str, engine: str) -> Constants:
-    """The defaults, and what is known better by now for this GPU and driver, and this version of an engine."""
-    here = [start for start in starts if start.gpu == gpu][-_NEWEST:]
-    same = [start for start in here if start.engine == engine]
-    found = _overhead(Constants(), here, on_gpu=bool(gpu), is_vllm=engine.startswith("vllm"))
-    return _activation(found, same) if engine.startswith("vllm") else _compute(found, same)
-
-
-def _overhead(constants: Constants, starts: Sequence[Start], *, on_gpu: bool, is_vllm: bool) -> Constants:
-    """Beside what models need. Of the driver and its libraries, so that another version of the engine tells of it too;
-    vLLM's and llama.cpp's differ.
+    """The defaults, and what is known better by now: of this GPU and driver from all versions of the engine, and of how
+    it computes from this one.
     """
-    alike = [start for start in starts if start.engine.startswith("vllm") is is_vllm]
-    if on_gpu and is_vllm:
-        return _replaced(constants, "non_torch_bytes", "", [start.measured.get("non_torch_bytes") for start in alike])
-    name = "context" if on_gpu else "vllm_process" if is_vllm else "process"
-    measured = [start.measured.get("overhead_bytes") for start in alike]
-    return _replaced(constants, f"{name}_bytes", f"{name}_error_bytes", measured)
+    name = engine.partition(" ")[0]
+    here = [start for start in starts if start.gpu == gpu and start.engine.partition(" ")[0] == name][-_NEWEST:]
+    found = Constants()
+    for measured, constant, error in _VLLM if name == "vllm" else _LLAMA:
+        known = [start.measured[measured] for start in here if measured in start.measured]
+        found = _with_median(found, constant, error, known)
+    factors = [start.compute_factor_measured for start in here if start.engine == engine]
+    return _with_factor(found, [factor for factor in factors if factor], is_vllm=name == "vllm")
 
 
-def _compute(constants: Constants, starts: Sequence[Start]) -> Constants:
-    factors = _factors(starts)
-    if not factors:
-        return constants
-    factor, error = _median(factors), _spread(factors) / _median(factors)
-    return replace(constants, compute_factor=factor, compute_error=max(error, constants.compute_error * _left(factors)))
-
-
-def _activation(constants: Constants, starts: Sequence[Start]) -> Constants:
-    constants = _replaced(
-        constants, "graphs_bytes", "graphs_error_bytes", [start.measured.get("graphs_bytes") for start in starts]
-    )
-    factors = _factors(starts)
-    if not factors:
-        return constants
-    return replace(
-        constants,
-        activation_bytes_per_logit=constants.activation_bytes_per_logit * _median(factors),
-        activation_error=max(_spread(factors) / _median(factors), constants.activation_error * _left(factors)),
-    )
-
-
-def _factors(starts: Sequence[Start]) -> list[float]:
-    """How much more than its formula each start needed for computing."""
-    return [
-        start.measured["compute_bytes"] * start.compute_factor / start.predicted["compute_bytes"]
-        for start in starts
-        if start.measured.get("compute_bytes") and start.predicted.get("compute_bytes")
-    ]
-
-
-def _replaced(constants: Constants, field: str, error_field: str, measured: Iterable[int | None]) -> Constants:
-    """With the median of what was measured, where anything was."""
-    known = [size for size in measured if size is not None]
+def _with_median(constants: Constants, field: str, error_field: str, known: Sequence[int]) -> Constants:
     if not known:
         return constants
     changed = {field: round(_median(known))}
     if error_field:
-        usual = getattr(constants, error_field) * _left(known)
-        changed[error_field] = round(max(_LEAST_ERROR_BYTES, _spread(known), usual))
+        left_bytes = getattr(constants, error_field) * _LEFT_AFTER_ONE / len(known)
+        changed[error_field] = round(max(_LEAST_ERROR_BYTES, _spread(known), left_bytes))
     return replace(constants, **changed)
 
 
-def _left(known: Sequence[float]) -> float:
-    return float(_FEW / len(known))
+def _with_factor(constants: Constants, known: Sequence[float], *, is_vllm: bool) -> Constants:
+    """How much more than their formula computing takes."""
+    if not known:
+        return constants
+    factor, left = _median(known), _LEFT_AFTER_ONE / len(known)
+    error = _spread(known) / factor
+    if is_vllm:
+        return replace(
+            constants,
+            activation_bytes_per_logit=constants.activation_bytes_per_logit * factor,
+            activation_error=max(error, constants.activation_error * left),
+        )
+    return replace(
+        constants,
+        compute_factor=constants.compute_factor * factor,
+        compute_error=max(error, constants.compute_error * left),
+        compute_error_bytes=round(constants.compute_error_bytes * left),
+    )
+
+
+def _median(known: Sequence[float]) -> float:
+    # The one of statistics takes 6 ms to import.
+    ordered, half = sorted(known), len(known) // 2
+    return ordered[half] if len(known) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def _spread(known: Sequence[float]) -> float:
     middle = _median(known)
     return max(abs(size - middle) for size in known)
-
-
-def _median(known: Sequence[float]) -> float:
-    # statistics takes 6 ms to import.
-    ordered, half = sorted(known), len(known) // 2
-    return ordered[half] if len(known) % 2 else (ordered[half - 1] + ordered[half]) / 2

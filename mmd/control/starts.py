@@ -20,8 +20,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start that succeeded. Bytes by component, named as in `plan.estimate.Components` and in `LoadLog`, with the
-    `total_bytes` of the engine's processes; `measured` holds what something told, and no more.
+    """One start that succeeded, in bytes. Both mappings have the components of `plan.estimate.Components` by name, and
+    their sum as `total_bytes`; `measured` only what something told, and beside them, for each GPU, what `lessons` uses:
+    `context_bytes`, `non_torch_bytes` and `graphs_bytes`, or without a GPU `process_bytes`.
     """
 
     at: str  # when it was measured: ISO 8601, UTC
@@ -34,7 +35,13 @@ class Start:
     context: int  # tokens
     predicted: Mapping[str, int]
     measured: Mapping[str, int]
-    compute_factor: float  # the learned one that the prediction contains
+    compute_factor: float  # that was known by then, and is in the prediction
+
+    @property
+    def compute_factor_measured(self) -> float | None:
+        """How much more than its formula computing took."""
+        measured, predicted = self.measured.get("compute_bytes"), self.predicted.get("compute_bytes")
+        return measured * self.compute_factor / predicted if measured and predicted else None
 
 
 def starts_file() -> Path:

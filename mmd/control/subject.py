@@ -16,8 +16,9 @@ from mmd.registry.store import Registry
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """`model` as it is registered, or as it would be: what is not registered has the name that was asked for as its id."""
+    """`model` as it is registered, or as it would be: its id is what was asked for then."""
 
+    name: str  # as it was asked for, and the file where a repository holds several
     model: Model
     candidates: tuple[Candidate, ...] = ()  # other quantisations of it in the same repository
 
@@ -28,10 +29,10 @@ def subject(asked: str, file: str | None = None) -> Subject:
     Raises NoSuchModel, and what `detect.examine` and `hub.headers` raise.
     """
     if file is None and (here := _registered(asked)):
-        return Subject(here)
+        return Subject(here.id, here)
     path = Path(asked)
     if path.exists() or asked.startswith(("/", "./", "../", "~")):
-        return Subject(_model(asked, examine(path.expanduser()), source="file"))
+        return Subject(asked, _model(asked, examine(path.expanduser()), source="file"))
     repository, _, named = asked.partition(":")
     if repository.count("/") != 1:
         raise NoSuchModel(
@@ -69,7 +70,7 @@ def _on_the_hub(name: str, file: str | None) -> Subject:
         for other in selections_in(repository.files)
         if other.file != chosen.file and other.file.endswith(Path(chosen.file).suffix)
     )
-    return Subject(_model(repository.id, found, source=source), others)
+    return Subject(f"{repository.id}:{chosen.file}", _model(repository.id, found, source=source), others)
 
 
 def _model(name: str, found: Found, *, source: str) -> Model:

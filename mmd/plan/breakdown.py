@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mmd.plan.estimate import Components
+
 MIB = 1024**2
 _TYPE = "fit_memory_breakdown"
 
@@ -77,3 +79,28 @@ def _row(row: dict[str, Any]) -> Row:
         context_bytes=int(row["context"]) * MIB,
         compute_bytes=int(row["compute"]) * MIB,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What the engine says otherwise than the formulas do, beyond its rounding to MiB."""
+
+    weights_bytes: int
+    kv_bytes: int
+    compute_factor: float
+
+
+def correction(told: Row, formula: Components, rows: int) -> Correction:
+    """`told`: the sum of so many rows."""
+    kept_bytes = formula.kv_bytes + formula.state_bytes
+    compute_bytes = _apart(told.compute_bytes, formula.compute_bytes, rows)
+    return Correction(
+        weights_bytes=_apart(told.model_bytes, formula.weights_bytes, rows),
+        kv_bytes=_apart(told.context_bytes, kept_bytes, rows),
+        compute_factor=1 + compute_bytes / formula.compute_bytes if formula.compute_bytes else 1.0,
+    )
+
+
+def _apart(told_bytes: int, formula_bytes: int, rows: int) -> int:
+    is_rounding = told_bytes <= formula_bytes < told_bytes + rows * MIB
+    return 0 if is_rounding else told_bytes - formula_bytes
