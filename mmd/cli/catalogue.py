@@ -14,6 +14,7 @@ from mmd.cli.loop import wait_for
 from mmd.cli.text import count, gib, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from mmd.plan.estimate import Estimate
     from mmd.plan.idle import Rules
     from mmd.plan.launch import Flag, Launch
     from mmd.plan.residency import Residency
@@ -75,11 +76,10 @@ def list_models(as_json: bool) -> None:
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
     """Facts, fit, the exact command and its reasons."""
     from mmd.control.aliases import names_of
-    from mmd.control.controller import plan_launch, unit_texts
+    from mmd.control.controller import launch_estimate, plan_launch, unit_texts
     from mmd.control.idleness import rules_of
-    from mmd.control.present import idle_json, launch_json, model_json
+    from mmd.control.present import estimate_json, idle_json, launch_json, model_json
     from mmd.machine import load_machine, read_machine
-    from mmd.plan.fit import budget_bytes
     from mmd.plan.residency import Residency
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
@@ -88,8 +88,9 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     aliases = names_of(Registry().load(), settings).aliases[model.id]
     machine = load_machine(machine_file) if machine_file else read_machine()
     if not units and not as_json:
-        _print_model(model, aliases, budget_bytes(machine))
+        _print_model(model, aliases)
     launch = plan_launch(model, machine, settings)
+    estimate = launch_estimate(model, machine, launch)
     rules = rules_of(model.id, settings)
     if units:
         for name, text in unit_texts(launch).items():
@@ -100,9 +101,10 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         residencies, active = wait_for(_residencies())
         here = residencies.get(model_id, Residency.ABSENT)
         record = model_json(model, here, active, startup_of(model_id), aliases)
-        print_json(record | {"files": model.files, "idle": idle_json(rules), "launch": launch_json(launch)})
+        planned = {"launch": launch_json(launch), "estimate": estimate_json(estimate)}
+        print_json(record | {"files": model.files, "idle": idle_json(rules)} | planned)
     else:
-        _print_launch(launch, rules)
+        _print_launch(launch, estimate, rules)
 
 
 @click.command()
@@ -158,7 +160,7 @@ def _tokens(context: int) -> str:
     return str(context) if context else "-"
 
 
-def _print_model(model: Model, aliases: tuple[str, ...], has_bytes: int) -> None:
+def _print_model(model: Model, aliases: tuple[str, ...]) -> None:
     facts = model.facts
     click.secho(model.id, bold=True)
     for name, value in (
@@ -166,16 +168,20 @@ def _print_model(model: Model, aliases: tuple[str, ...], has_bytes: int) -> None
         ("architecture", facts.architecture),
         ("trained for", f"{facts.context_length} tokens" if facts.context_length else "not said in the file"),
         ("file", model.path if len(model.files) == 1 else f"{model.path} and {len(model.files) - 1} more"),
-        ("memory", f"{gib(has_bytes)} that this machine has for models"),
     ):
         click.echo(f"  {name:<13} {value}")
     if aliases:
         click.echo(f"  {'also called':<13} {', '.join(aliases)}")
 
 
-def _print_launch(launch: Launch, rules: Rules) -> None:
+def _print_launch(launch: Launch, estimate: Estimate, rules: Rules) -> None:
+    from mmd.cli.memory import needs_text, parts_text, suggestion_texts
+
+    would_do = suggestion_texts(estimate)
     for name, value in (
-        ("needs", f"{gib(launch.needs_bytes)} at least"),
+        ("needs", needs_text(estimate)),
+        ("", parts_text(estimate)),
+        *((("better with" if not number else ""), text) for number, text in enumerate(would_do)),
         ("engine", launch.title),
         ("unit", f"mmd-model@{launch.model_id}.service"),
         ("unused", _when_unused(launch, rules)),

@@ -43,12 +43,13 @@ class Suggestion:
 @dataclass(frozen=True, slots=True)
 class Estimate:
     needs_bytes: int  # the sum of the components
+    has_bytes: int  # what this machine has for them
     error_bytes: int  # how far off that may be, either way
     tier: Tier
     fits: bool  # it runs here, if slowly: see `on_gpu`
     components: Components
     context: int  # tokens that the components are counted for
     max_context: int  # the largest with which it fits; 0 where even the smallest does not
-    suggestions: tuple[Suggestion, ...]  # the one that loses least first; none where it fits
+    suggestions: tuple[Suggestion, ...]  # the one that loses least first; none where all of it is where it should be
     on_gpu: float  # share of the layers' weights that the GPU holds: 1.0 is fast, 0.0 runs on the CPU
     ram_bytes: int  # what it takes of the RAM beside

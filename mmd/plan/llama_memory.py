@@ -18,7 +18,7 @@ from mmd.plan.llama_serving import Serving
 from mmd.plan.memory import Memory, Placement, Variant, scaled
 from mmd.registry.anatomy import Anatomy, Layers
 
-_LEFT_FREE_BYTES = fit.GIB  # `--fit-target`
+_LEFT_FREE_BYTES = fit.GIB  # of every GPU: `--fit-target`
 _WEIGHTS_ERROR = 0.001  # what alignment adds
 _SMALL_TYPE = "q8_0"
 _PLAIN_TYPES = ("f16", "bf16", "f32")
@@ -64,19 +64,24 @@ class LlamaMemory:
         )
         return round(sqrt(sum(part * part for part in parts)))
 
+    def has_bytes(self) -> int:
+        """Free memory of the GPUs but for what the engine leaves; what others have there, they keep."""
+        if not self.machine.gpus:
+            return fit.budget_bytes(self.machine)
+        return sum(max(0, fit.available_bytes(gpu) - _LEFT_FREE_BYTES) for gpu in self.machine.gpus)
+
+    def least_bytes(self, context: int) -> int:
+        """Of GPUs and RAM together."""
+        return self.components(context).total_bytes + self._aside_bytes()
+
     def placement(self, context: int) -> Placement:
         components = self.components(context)
+        fits = self.least_bytes(context) <= fit.budget_bytes(self.machine)
         if not self.machine.gpus:
-            fits = components.total_bytes <= fit.budget_bytes(self.machine)
             return Placement(components, fits, on_gpu=0.0, ram_bytes=0)
-        aside_bytes = self.anatomy.input_bytes + self._cpu_expert_bytes()
-        needs_bytes, has_bytes = components.total_bytes, self.gpu_budget_bytes()
-        spilled_bytes = max(0, needs_bytes - has_bytes)
+        spilled_bytes = max(0, components.total_bytes - self.has_bytes())
         return Placement(
-            components,
-            fits=needs_bytes + aside_bytes <= fit.budget_bytes(self.machine),
-            on_gpu=self._share(components, has_bytes),
-            ram_bytes=aside_bytes + spilled_bytes,
+            components, fits, on_gpu=self._share(components), ram_bytes=self._aside_bytes() + spilled_bytes
         )
 
     def max_context(self, trained: int) -> int:
@@ -88,12 +93,7 @@ class LlamaMemory:
         return found or (least if self.machine.gpus and self.placement(least).fits else 0)
 
     def is_whole(self, context: int) -> bool:
-        """Whether all of it fits where it should be."""
-        has_bytes = self.gpu_budget_bytes() if self.machine.gpus else fit.budget_bytes(self.machine)
-        return self.components(context).total_bytes <= has_bytes
-
-    def gpu_budget_bytes(self) -> int:
-        return sum(max(0, fit.available_bytes(gpu) - _LEFT_FREE_BYTES) for gpu in self.machine.gpus)
+        return self.components(context).total_bytes <= self.has_bytes()
 
     def with_smaller_numbers(self) -> Variant | None:
         if self.serving.cache.key_type not in _PLAIN_TYPES or not self.anatomy.caches:
@@ -119,6 +119,10 @@ class LlamaMemory:
             return anatomy.loaded_bytes
         on_gpu_bytes = anatomy.repeating_bytes + anatomy.routed_bytes - self._cpu_expert_bytes()
         return on_gpu_bytes + anatomy.output_bytes + anatomy.copied_bytes
+
+    def _aside_bytes(self) -> int:
+        """What is in RAM though there is a GPU."""
+        return self.anatomy.input_bytes + self._cpu_expert_bytes() if self.machine.gpus else 0
 
     def _cpu_expert_bytes(self) -> int:
         left, total_bytes = self.serving.cpu_expert_layers, 0
@@ -152,18 +156,19 @@ class LlamaMemory:
         values = layers.value_width if self.serving.cache.value_type not in _PLAIN_TYPES else 0
         return 2 * cells * (keys + values)
 
-    def _share(self, components: Components, has_bytes: int) -> float:
+    def _share(self, components: Components) -> float:
         """Of the layers' weights: a mixture's experts leave the GPU first, other models lose whole layers."""
-        if components.total_bytes <= has_bytes:
-            return 1.0 - self._cpu_expert_bytes() / max(1, self.anatomy.repeating_bytes + self.anatomy.routed_bytes)
-        layers_bytes = self.anatomy.repeating_bytes + self.anatomy.routed_bytes
+        anatomy = self.anatomy
+        layers_bytes = max(1, anatomy.repeating_bytes + anatomy.routed_bytes)
         kept_bytes = components.kv_bytes + components.state_bytes
-        room_bytes = has_bytes - (components.total_bytes - components.weights_bytes - kept_bytes)
-        room_bytes -= self.anatomy.output_bytes + self.anatomy.copied_bytes
-        beside_experts = room_bytes - kept_bytes - self.anatomy.repeating_bytes
-        if self.anatomy.routed_bytes and beside_experts >= 0:
-            return min(1.0, (self.anatomy.repeating_bytes + beside_experts) / layers_bytes)
-        return min(1.0, max(0.0, room_bytes / max(1, layers_bytes + kept_bytes)))
+        room_bytes = self.has_bytes() - components.total_bytes
+        if room_bytes >= 0:
+            return 1.0 - self._cpu_expert_bytes() / layers_bytes
+        # What is left for layers and what they keep, when all else is there.
+        room_bytes += components.weights_bytes - anatomy.output_bytes - anatomy.copied_bytes + kept_bytes
+        if anatomy.routed_bytes and room_bytes >= kept_bytes + anatomy.repeating_bytes:
+            return min(1.0, (room_bytes - kept_bytes) / layers_bytes)
+        return max(0.0, room_bytes / (layers_bytes + kept_bytes))
 
 
 def _widest(anatomy: Anatomy) -> int:
@@ -172,4 +177,4 @@ def _widest(anatomy: Anatomy) -> int:
     experts = 3 * used * anatomy.expert_size
     # What comes out of the experts is put where two of their three inner parts were, if it is no larger.
     experts += used * hidden if hidden > 2 * anatomy.expert_size else 0
-    return 5 * hidden + max(2 * anatomy.query_size, 3 * anatomy.feed_forward_size, experts)
+    return 5 * hidden + max(anatomy.attention_size, 3 * anatomy.feed_forward_size, experts)

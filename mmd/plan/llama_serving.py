@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from mmd.plan.kv_cache import CACHE_TYPES, LlamaCache
@@ -40,7 +41,7 @@ def serving(words: Sequence[str]) -> Serving:
     refuse, and is left at its default.
     """
     found: dict[str, Any] = {}
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in pairwise((*words, "")):
         if word in _NUMBERS and after.isdecimal():
             found[_NUMBERS[word]] = int(after)
         elif word in _TYPES and after in CACHE_TYPES:

@@ -35,6 +35,14 @@ class Memory(Protocol):
 
     def error_bytes(self, components: Components) -> int: ...
 
+    def has_bytes(self) -> int:
+        """What there is for the components together, were all of it where it should be."""
+        ...
+
+    def least_bytes(self, context: int) -> int:
+        """What must be there for it to run at all, of the memory that its engine counts as one."""
+        ...
+
     def placement(self, context: int) -> Placement: ...
 
     def is_whole(self, context: int) -> bool:

@@ -62,6 +62,7 @@ def predict(
     subject = Subject(model_id, facts.weights_bytes, facts.context_length, tokens)
     return Estimate(
         needs_bytes=placed.components.total_bytes,
+        has_bytes=memory.has_bytes(),
         error_bytes=memory.error_bytes(placed.components) + (0 if facts.anatomy else known.unknown_error_bytes),
         tier=Tier.T1 if facts.anatomy else Tier.T0,
         fits=placed.fits,

@@ -34,10 +34,13 @@ class Subject:
 
 
 def suggestions(memory: Memory, subject: Subject, candidates: Sequence[Candidate]) -> tuple[Suggestion, ...]:
-    """Changes after which all of it is where it should be; where there are none, those after which it runs at all."""
-    return tuple(_changes(memory, subject, candidates, _is_whole)) or tuple(
-        _changes(memory, subject, candidates, _runs)
-    )
+    """Changes after which all of it is where it should be; where it does not even run and there are none, those after
+    which it does.
+    """
+    found = tuple(_changes(memory, subject, candidates, _is_whole))
+    if found or _runs(memory, subject.context):
+        return found
+    return tuple(_changes(memory, subject, candidates, _runs))
 
 
 _Holds = Callable[[Memory, int], bool]

@@ -15,8 +15,7 @@ from mmd.plan.kv_cache import Kept, vllm_kept
 from mmd.plan.memory import Memory, Placement, Variant, scaled
 from mmd.registry.anatomy import Anatomy
 
-_WEIGHTS_FACTOR = 1.001  # Qwen3-8B: 15.256 GiB in the file, 15.27 loaded
-_MXFP4_FACTOR = 1.055  # its kernels pad the experts: gpt-oss 5 and 6 %
+_MXFP4_HIDDEN_PAD = 256  # its kernels want experts of such a width: those of gpt-oss grow by a fifteenth
 _WEIGHTS_ERROR = 0.005
 _NUMBER_BYTES = 2
 # Tokens of a batch: the engine's own default, by the GPU's size.
@@ -33,7 +32,7 @@ class VllmMemory:
     quant: str
     gpus: int  # 0 for the CPU
     gpu_bytes: int  # of the smallest; 0 for the CPU
-    has_bytes: int  # its share of all these, or of the RAM
+    share_bytes: int  # of all these, or of the RAM
     pool_bytes: int | None  # for keys and values; None where they may fill what is left of the share
     sequences: int  # that it answers at a time
     takes_small_numbers: bool  # keys and values of 8 bits
@@ -63,6 +62,14 @@ class VllmMemory:
         )
         return round(sqrt(sum(part * part for part in parts)))
 
+    def has_bytes(self) -> int:
+        """With CUDA's context, which lies outside of the share."""
+        return self.share_bytes + self.outside_bytes()
+
+    def least_bytes(self, context: int) -> int:
+        """Of the share."""
+        return self.components(context).total_bytes - self.outside_bytes()
+
     def placement(self, context: int) -> Placement:
         return Placement(
             self.components(context),
@@ -72,12 +79,12 @@ class VllmMemory:
         )
 
     def is_whole(self, context: int) -> bool:
-        """It puts nothing into RAM that a GPU cannot hold. CUDA's context lies outside of the share."""
+        """It puts nothing into RAM that a GPU cannot hold."""
         components = self.components(context)
         pool_bytes = components.kv_bytes + components.state_bytes
         if self.pool_bytes is not None and pool_bytes > self.pool_bytes:
             return False
-        return components.total_bytes - self.outside_bytes() <= self.has_bytes
+        return components.total_bytes <= self.has_bytes()
 
     def max_context(self, trained: int) -> int:
         return fit.largest_context(trained, self.is_whole)
@@ -85,7 +92,7 @@ class VllmMemory:
     def room_tokens(self, most: int) -> int:
         """How many tokens fit, up to `most`, of use or not."""
         per_token = self.components(most).kv_bytes / max(1, most)
-        left_bytes = self.has_bytes + self.outside_bytes() - self.components(0).total_bytes
+        left_bytes = self.has_bytes() - self.components(0).total_bytes
         return min(most, int(max(0, left_bytes) / per_token)) if per_token else most
 
     def with_smaller_numbers(self) -> Variant | None:
@@ -118,11 +125,13 @@ class VllmMemory:
         return self.constants.context_bytes * self.gpus
 
     def _weights_bytes(self) -> int:
-        loaded_bytes = self.anatomy.loaded_bytes - self.anatomy.float32_bytes // 2
-        if not self.anatomy.hidden_size:  # of an anatomy that is not known: the files' size, which is more
-            return loaded_bytes
-        factor = _MXFP4_FACTOR if "mxfp4" in self.quant else _WEIGHTS_FACTOR
-        return round(loaded_bytes * factor)
+        """Exact: Qwen3-8B has 15.256 GiB in its files, a table of 10 MiB beside, and 15.27 GiB "loaded"."""
+        anatomy, hidden = self.anatomy, self.anatomy.hidden_size
+        loaded_bytes = anatomy.loaded_bytes - anatomy.float32_bytes // 2 + anatomy.rotation_bytes
+        if "mxfp4" in self.quant and hidden:
+            padded = -(-hidden // _MXFP4_HIDDEN_PAD) * _MXFP4_HIDDEN_PAD
+            loaded_bytes += round(anatomy.routed_bytes * (padded / hidden - 1))
+        return loaded_bytes
 
     def _activation_bytes(self) -> int:
         """The highest moment of a trial run: the sampler's, or of a batch of tokens."""

@@ -95,7 +95,7 @@ def vllm_memory(
         quant=facts.quant,
         gpus=0,
         gpu_bytes=0,
-        has_bytes=machine.ram_total_bytes - ram_reserve_bytes(machine),
+        share_bytes=machine.ram_total_bytes - ram_reserve_bytes(machine),
         pool_bytes=_cpu_cache_bytes(facts, machine),
         sequences=_conversations(facts, ()),
         takes_small_numbers=False,
@@ -111,7 +111,7 @@ def _on_gpus(facts: Facts, gpus: tuple[Gpu, ...], constants: Constants) -> VllmM
         quant=facts.quant,
         gpus=len(gpus),
         gpu_bytes=min(gpu.total_bytes for gpu in gpus),
-        has_bytes=int(sum(gpu.total_bytes for gpu in gpus) * _utilization(gpus)),
+        share_bytes=int(sum(gpu.total_bytes for gpu in gpus) * _utilization(gpus)),
         pool_bytes=None,
         sequences=_conversations(facts, gpus),
         takes_small_numbers=min(_capability(gpu) for gpu in gpus) >= _FP8_CAPABILITY,
@@ -216,7 +216,7 @@ def _gpus_for(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
 def _has_room(facts: Facts, gpus: tuple[Gpu, ...]) -> bool:
     """Whoever may be there now."""
     memory = _on_gpus(facts, gpus, Constants())
-    emptied = replace(memory, has_bytes=int(sum(gpu.total_bytes for gpu in gpus) * MOST_UTILIZATION))
+    emptied = replace(memory, share_bytes=int(sum(gpu.total_bytes for gpu in gpus) * MOST_UTILIZATION))
     return emptied.is_whole(fit.least_context(facts.context_length))
 
 

@@ -33,13 +33,14 @@ class Anatomy:
     nextn_bytes: int  # layers that predict further tokens, loaded only by who speculates with them
     unloaded_bytes: int  # in the files, and loaded by nobody
     float32_bytes: int  # of all weights; vLLM keeps these with half as many bits
+    rotation_bytes: int  # tables of rotary positions, which vLLM makes when it loads
     layer_count: int  # that every token passes
     hidden_size: int
     feed_forward_size: int  # of the widest layer without experts; 0 where every layer has some
     experts_used: int  # for one token; 0 in a model without
     expert_size: int
     attention_heads: int
-    query_size: int  # numbers of all heads' queries
+    attention_size: int  # numbers that one token has in attention: all heads' queries, and what they find
     vocabulary_size: int
     caches: tuple[Layers, ...]
 

@@ -27,7 +27,7 @@ def config_layers(config: Config) -> tuple[Layers, ...]:
     shared = text.integer("num_kv_shared_layers") or 0  # the last ones look at what others have kept
     caching = len(kinds) - shared
     state = _state(text) if _LINEAR in kinds or _has_both(text) else Layers(1)
-    width = _head_width(text)
+    width = head_width(text)
     own: list[Layers] = []
     for layer, kind in enumerate(kinds):
         if kind == _LINEAR:
@@ -101,7 +101,7 @@ def _attention(text: Config, layer: int, kind: str, width: int) -> Layers:
     return Layers(1, heads * width, heads * (width if values is None else values), window)
 
 
-def _head_width(text: Config) -> int:
+def head_width(text: Config) -> int:
     width = text.integer("head_dim", "hidden_size_per_head", "attention_head_dim")
     if width:
         return width

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
 from mmd.registry.anatomy import Anatomy
 from mmd.registry.gguf import GgufHeader, LongArray, Tensor
-from mmd.registry.gguf_layers import gguf_layers, layer_count, query_size, widest
+from mmd.registry.gguf_layers import attention_size, gguf_layers, layer_count, widest
 from mmd.registry.gguf_type import is_encoder_architecture
+from mmd.registry.layer_groups import runs
 
 _EMBEDDINGS = "token_embd.weight"
 # Rows of these are looked up; it gains nothing to have them on the GPU, and llama.cpp never does.
@@ -42,19 +42,20 @@ def gguf_anatomy(headers: Sequence[GgufHeader]) -> Anatomy:
     return Anatomy(
         input_bytes=parts["input"],
         repeating_bytes=parts["repeating"],
-        expert_bytes=_runs(experts[layer] for layer in range(count)) if experts else (),
+        expert_bytes=runs(experts[layer] for layer in range(count)) if experts else (),
         output_bytes=parts["output"],
         copied_bytes=_copied_bytes(first.architecture, tensors),
         nextn_bytes=parts["nextn"],
         unloaded_bytes=0,
         float32_bytes=0,
+        rotation_bytes=0,
         layer_count=count,
         hidden_size=_number(first, "embedding_length"),
         feed_forward_size=_feed_forward_size(first),
         experts_used=widest(first, "expert_used_count"),
-        expert_size=widest(first, "expert_feed_forward_length"),
+        expert_size=widest(first, "expert_feed_forward_length") or widest(first, "feed_forward_length"),
         attention_heads=widest(first, "attention.head_count"),
-        query_size=query_size(first),
+        attention_size=attention_size(first),
         vocabulary_size=_vocabulary_size(first),
         caches=gguf_layers(first),
     )
@@ -65,17 +66,13 @@ def _place(name: str, count: int) -> tuple[str, int]:
     within = _LAYER.fullmatch(name)
     if within:
         layer = int(within[1])
-        if layer >= count:
+        if count and layer >= count:
             return "nextn", layer
         return ("experts" if _EXPERTS.match(within[2]) else "repeating"), layer
     if name in _INPUT:
         return "input", -1
     is_output = _OUTPUT.fullmatch(name) and not name.startswith(_REPEATING_NORMS)
     return ("output" if is_output else "repeating"), -1
-
-
-def _runs(sizes: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    return tuple((len(list(run)), size_bytes) for size_bytes, run in groupby(sizes))
 
 
 def _copied_bytes(architecture: str, tensors: Iterable[Tensor]) -> int:

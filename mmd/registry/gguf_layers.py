@@ -49,11 +49,15 @@ def layer_count(header: GgufHeader) -> int:
     return max(0, total - (_number(header, "nextn_predict_layers") or 0))
 
 
-def query_size(header: GgufHeader) -> int:
-    """Numbers of all heads' queries in the widest layer."""
+def attention_size(header: GgufHeader) -> int:
+    """Numbers of one token in the widest layer's attention: queries and what they find. Latent queries are made of
+    others.
+    """
     model = _Model.of(header)
-    width = model.latent_width
-    return max((model.heads[layer] * (width or model.key_width(layer)) for layer in range(model.count)), default=0)
+    heads = max(model.heads, default=0)
+    if model.latent_width:
+        return heads * (2 * model.latent_width + model.number("attention.key_length_mla"))
+    return max((2 * model.heads[layer] * model.key_width(layer) for layer in range(model.count)), default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from shlex import quote
 
@@ -22,6 +23,11 @@ def grouped(layers: Iterable[Layers]) -> tuple[Layers, ...]:
     for one in layers:
         counts[replace(one, count=1)] += one.count
     return tuple(replace(one, count=count) for one, count in counts.items() if one != Layers(1))
+
+
+def runs(sizes: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Sizes in a row that are equal, as how many and how large."""
+    return tuple((len(list(run)), size_bytes) for size_bytes, run in groupby(sizes))
 
 
 def bytes_per_token(groups: Iterable[Layers]) -> int:
