@@ -8,29 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import gib, print_json, say
+from mmd.cli.text import print_json, say
 
 if TYPE_CHECKING:
     from mmd.control.estimating import Answer
-    from mmd.plan.estimate import Components
 
 _DOES_NOT_FIT = 4
-
-# As people call the components; what is nothing is not shown.
-_PARTS = (
-    ("weights_bytes", "weights"),
-    ("kv_bytes", "keys and values"),
-    ("state_bytes", "states"),
-    ("compute_bytes", "computing"),
-    ("projector_bytes", "projector"),
-    ("overhead_bytes", "driver and libraries"),
-)
-_KNOWN_FROM = {
-    "listed": "its size alone, which is a lower bound",
-    "header": "the headers of its files, by formulas",
-    "engine": "its engine, asked without the weights",
-    "measured": "a start on this machine",
-}
 
 
 @click.command()
@@ -52,7 +35,6 @@ def estimate(
 ) -> None:
     """What a model needs of the memory, before it is downloaded or started. Status 4: it does not fit."""
     from mmd.control.estimating import Estimating
-    from mmd.control.present import estimate_json
     from mmd.control.subject import subject
     from mmd.machine import load_machine, read_machine
     from mmd.settings import read_settings
@@ -62,6 +44,8 @@ def estimate(
     estimating = Estimating(machine, read_settings(), is_here=machine_file is None)
     answer = estimating.answer(about.model, context, candidates=about.candidates, asks_engine=not no_engine)
     if as_json:
+        from mmd.control.present import estimate_json
+
         print_json(estimate_json(answer.estimate))
     else:
         click.secho(about.name, bold=True)
@@ -73,33 +57,13 @@ def estimate(
 
 
 def _print(answer: Answer) -> None:
-    found = answer.estimate
-    left_bytes = answer.available_bytes - found.needs_bytes
+    from mmd.cli.memory import needs_text, parts_text, suggestion_texts
+
+    would_do = suggestion_texts(answer.estimate)
     for name, value in (
-        ("needs", f"{gib(found.needs_bytes)} ± {gib(found.error_bytes)} for a context of {found.context} tokens"),
-        ("of that", _parts(found.components)),
-        ("there are", f"{gib(answer.available_bytes)}: {_verdict(answer, left_bytes)}"),
-        ("context", f"{found.max_context} tokens at the most" if found.max_context else "none is small enough"),
-        ("engine", answer.engine or "none that could serve it is installed: mmd engine list"),
-        ("known from", _KNOWN_FROM[found.tier]),
+        ("needs", needs_text(answer.estimate)),
+        ("", parts_text(answer.estimate)),
+        *((("better with" if not number else ""), text) for number, text in enumerate(would_do)),
+        ("engine", answer.engine or "none that could serve it is installed; see: mmd engine list"),
     ):
         click.echo(f"  {name:<13} {value}")
-    for number, change in enumerate(found.suggestions):
-        if not number:
-            click.echo("\nWhat would do:")
-        click.echo(f"  {change.change}, {gib(change.needs_bytes)}\n    {change.command}")
-
-
-def _parts(components: Components) -> str:
-    sizes = ((name, getattr(components, field)) for field, name in _PARTS)
-    return " · ".join(f"{name} {gib(size_bytes)}" for name, size_bytes in sizes if size_bytes)
-
-
-def _verdict(answer: Answer, left_bytes: int) -> str:
-    found = answer.estimate
-    if not found.fits:
-        return f"it does not fit, by {gib(max(0, -left_bytes))}" if left_bytes < 0 else "it does not fit"
-    if found.ram_bytes and found.on_gpu < 1:
-        share = f"{found.on_gpu:.0%} of it on the GPU, {gib(found.ram_bytes)} in RAM"
-        return f"it runs, more slowly than it could: {share}"
-    return f"it fits, with {gib(left_bytes)} to spare" if left_bytes > 0 else "it fits"

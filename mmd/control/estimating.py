@@ -16,7 +16,6 @@ from mmd.control.served import Served, served
 from mmd.control.starts import Start
 from mmd.errors import EngineFailed, EngineMissing
 from mmd.machine import Machine
-from mmd.plan import fit
 from mmd.plan.breakdown import MIB, Breakdown, correction
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Estimate, Tier
@@ -40,7 +39,7 @@ _Predict = Callable[[Constants], Estimate]
 class Answer:
     estimate: Estimate
     engine: str  # which would serve it, with its version; "" where none is installed that can
-    available_bytes: int  # of the memory in which it would run
+    constants: Constants  # that it was reckoned with
     note: str  # why it is not known better; "" where nothing stands against it
 
 
@@ -86,14 +85,14 @@ class Estimating:
         found, note = predicted(constants), ""
         if own is not None:
             found = replace(found, tier=Tier.T3, error_bytes=min(found.error_bytes, _RESIDUE_BYTES))
-        elif asks_engine and _can_be_asked(by):
+        elif asks_engine:
             try:
                 told = self.breakdown(model, by, found.context)
             except (EngineFailed, EngineMissing) as error:
                 note = error.message
             else:
-                found = self._as_told(told, constants, found, predicted)
-        return Answer(found, by.title, self._available_bytes(by), note)
+                found = self._as_told(told, constants, found, predicted) if told else found
+        return Answer(found, by.title, constants, note)
 
     def constants(self, by: Served, known: Sequence[Start] | None = None) -> Constants:
         """What is known of this machine and the engine, from these starts or from all."""
@@ -103,11 +102,14 @@ class Estimating:
         """What the memory beside a model's own depends on: GPUs and driver, "" on the CPU."""
         return ",".join((*(gpu.uuid for gpu in self._machine.gpus), self._machine.driver)) if by.on_gpu else ""
 
-    def breakdown(self, model: Model, by: Served, context: int) -> Breakdown:
-        """What llama-server says it would allocate; asked once. Raises EngineMissing and EngineFailed."""
+    def breakdown(self, model: Model, by: Served, context: int) -> Breakdown | None:
+        """What llama-server says it would allocate; asked once. None for other engines. Raises EngineMissing and
+        EngineFailed.
+        """
         from mmd.engines.llama_breakdown import memory_breakdown
 
-        assert by.engine is not None
+        if by.engine is None or by.engine.engine != _LLAMA_SERVER:
+            return None
         words = [word for flag in by.flags if flag.subject not in _NOT_ASKED for word in flag.words]
         asked = (*words, "-c", str(context))
         sees_gpus = self._sees_gpus
@@ -155,18 +157,9 @@ class Estimating:
                 return start
         return None
 
-    def _available_bytes(self, by: Served) -> int:
-        if by.on_gpu:
-            return sum(fit.available_bytes(gpu) for gpu in self._machine.gpus)
-        return fit.budget_bytes(replace(self._machine, gpus=()))
-
 
 def projector_bytes(model: Model) -> int:
     return Path(model.projector).stat().st_size if model.projector else 0
-
-
-def _can_be_asked(by: Served) -> bool:
-    return by.engine is not None and by.engine.engine == _LLAMA_SERVER
 
 
 def _with_overhead(constants: Constants, more_bytes: int, gpus: int) -> Constants:

@@ -36,6 +36,12 @@ def constants_from(starts: Sequence[Start], *, gpu: str, engine: str) -> Constan
     return _with_factor(found, [factor for factor in factors if factor], is_vllm=name == "vllm")
 
 
+def compute_factor(constants: Constants) -> float:
+    """How much more than by its formula computing is reckoned with, for either engine."""
+    usual = Constants()
+    return constants.compute_factor * constants.activation_bytes_per_logit / usual.activation_bytes_per_logit
+
+
 def _with_median(constants: Constants, field: str, error_field: str, known: Sequence[int]) -> Constants:
     if not known:
         return constants
