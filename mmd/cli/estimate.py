@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mmd.cli import parameters
+from mmd.cli.loop import wait_for
 from mmd.cli.text import print_json, say
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def estimate(
     from mmd.settings import read_settings
 
     about = subject(asked, file)
+    _measure(about.model.id)
     machine = load_machine(machine_file) if machine_file else read_machine()
     estimating = Estimating(machine, read_settings(), is_here=machine_file is None)
     answer = estimating.answer(about.model, context, candidates=about.candidates, asks_engine=not no_engine)
@@ -54,6 +57,19 @@ def estimate(
         say(f"mmd: {answer.note}")
     if not answer.estimate.fits:
         click_context.exit(_DOES_NOT_FIT)
+
+
+def _measure(model_id: str) -> None:
+    """A start that nobody has measured yet tells more than any formula."""
+    from mmd.control.starts import is_unmeasured
+
+    if not is_unmeasured(model_id):
+        return
+    from mmd.control.learning import learn_now
+    from mmd.errors import ManagerUnreachable
+
+    with suppress(ManagerUnreachable):  # then nothing runs, and the socket is a stale one
+        wait_for(learn_now())
 
 
 def _print(answer: Answer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import catalogue, engine, estimate, key, running, service, startup
+from mmd.cli import catalogue, doctor, engine, estimate, key, running, service, startup
 from mmd.journal import log_to_journal
 
 
@@ -49,5 +49,6 @@ for _verb in (
     service.gateway,
     key.key,
     service.machine,
+    doctor.doctor,
 ):
     mmd.add_command(_verb)

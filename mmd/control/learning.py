@@ -27,7 +27,7 @@ from mmd.plan.residency import Residency, residency
 from mmd.registry.identity import identity
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
-from mmd.settings import Settings
+from mmd.settings import Settings, read_settings
 from mmd.units.bus import Manager, NoSuchUnit
 from mmd.units.names import engine_unit
 from mmd.units.watch import read_pairs
@@ -36,6 +36,12 @@ from mmd.units.watch import read_pairs
 _JOURNAL_DELAY_US = 1_000_000
 
 _log = logging.getLogger(__name__)
+
+
+async def learn_now() -> tuple[Start, ...]:
+    """As `learn`, over a connection of its own. Raises ManagerUnreachable."""
+    async with await Manager.connect() as manager:
+        return await learn(manager, read_settings())
 
 
 async def learn(manager: Manager, settings: Settings) -> tuple[Start, ...]:

@@ -6,11 +6,12 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mmd.control.json_lines import JsonLines
-from mmd.paths import state_dir
+from mmd.paths import engine_socket, state_dir
 
 # Two files of this size hold some hundred starts each.
 _MOST_BYTES = 128 * 1024
@@ -38,6 +39,15 @@ class Start:
     compute_factor: float  # that was known by then, and is in the prediction
 
     @property
+    def errors(self) -> Mapping[str, float]:
+        """Of what was foretold, by component: 0.1 for a tenth too much. Only of those that were measured."""
+        return {
+            name: round(self.predicted[name] / size_bytes - 1, 4)
+            for name, size_bytes in self.measured.items()
+            if size_bytes and name in self.predicted
+        }
+
+    @property
     def compute_factor_measured(self) -> float | None:
         """How much more than its formula computing took."""
         measured, predicted = self.measured.get("compute_bytes"), self.predicted.get("compute_bytes")
@@ -60,6 +70,16 @@ def kept() -> list[Start]:
     """Oldest first; of each run the last that was noted."""
     found = {start.invocation: start for start in _parsed(_lines().lines())}
     return list(found.values())
+
+
+def is_unmeasured(model_id: str) -> bool:
+    """Whether its engine seems to have been started since it was measured; by a look at its socket."""
+    try:
+        started_at = engine_socket(model_id).stat().st_mtime
+    except OSError:
+        return False
+    measured_at = (datetime.fromisoformat(start.at) for start in kept() if start.model == model_id)
+    return all(at.timestamp() < started_at for at in measured_at)
 
 
 def _lines() -> JsonLines:
