@@ -177,4 +177,4 @@ def _widest(anatomy: Anatomy) -> int:
     experts = 3 * used * anatomy.expert_size
     # What comes out of the experts is put where two of their three inner parts were, if it is no larger.
     experts += used * hidden if hidden > 2 * anatomy.expert_size else 0
-    return 5 * hidden + max(anatomy.attention_size, 3 * anatomy.feed_forward_size, experts)
+    return 5 * hidden + max(anatomy.attention_size, anatomy.feed_forward_size, experts)

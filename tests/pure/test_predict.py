@@ -41,7 +41,7 @@ def anatomy(gib: float = 4.5, *, expert_gib: float = 0.0, layers: int = 36, **mo
         "rotation_bytes": 0,
         "layer_count": layers,
         "hidden_size": 4096,
-        "feed_forward_size": 12288,
+        "feed_forward_size": 3 * 12288,
         "experts_used": 0,
         "expert_size": 0,
         "attention_heads": 32,
