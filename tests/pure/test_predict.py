@@ -196,6 +196,9 @@ def test_models_of_ours_will_go_and_others_stay() -> None:
     game = GpuProcess(2, 4 * GIB, "game")
     gpu = with_processes(ours, game)
     assert fit.available_bytes(gpu) == gpu.total_bytes - 4 * GIB
+    here = replace(machine("rtx4090-24g"), gpus=(gpu,))
+    assert estimate(qwen3(), here).has_bytes == gpu.total_bytes - 4 * GIB - GIB
+    assert fit.emptied(fit.emptied(here)) == fit.emptied(here)
     silent = with_processes(replace(ours, used_bytes=None))
     assert fit.available_bytes(replace(silent, free_bytes=0)) == silent.total_bytes
 
