@@ -29,6 +29,26 @@ def state_dir() -> Path:
     return _base("XDG_STATE_HOME", ".local/state") / "mmd"
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder that nobody else may look into, and what is missing above it; Python's mkdir() makes the parents
+    for all to see. Where the folder or one above it is mmd's own and wider, it is tightened. Raises OSError.
+    """
+    missing = [one for one in folder.parents if not one.exists()]
+    for one in (*reversed(missing), folder):
+        one.mkdir(mode=0o700, exist_ok=True)
+    own = {data_dir(), config_dir(), cache_dir(), state_dir(), runtime_dir()}
+    for one in (folder, *folder.parents):
+        if own & {one, *one.parents}:
+            _tighten(one)
+
+
+def _tighten(folder: Path) -> None:
+    status = folder.stat()
+    # One that belongs to somebody else, a configuration laid down by root for instance, is theirs to change.
+    if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+        folder.chmod(status.st_mode & 0o700)
+
+
 def user_unit_dir() -> Path:
     """Where units that a user installs for themselves go."""
     return _base("XDG_CONFIG_HOME", ".config") / "systemd" / "user"
@@ -48,6 +68,16 @@ def runtime_dir() -> Path:
 def engines_dir() -> Path:
     """The engines that mmd installed itself, a folder for each."""
     return data_dir() / "engines"
+
+
+def manifests_dir() -> Path:
+    """What the files of each model are to be: a file for each."""
+    return data_dir() / "manifests"
+
+
+def models_dir() -> Path:
+    """Models that mmd put on this machine itself, out of an archive: a folder for each."""
+    return data_dir() / "models"
 
 
 def registry_file() -> Path:

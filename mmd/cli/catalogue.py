@@ -1,4 +1,4 @@
-"""Verbs about what there is: add, list, show, remove."""
+"""Verbs about what there is: list, show, remove."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.loop import wait_for
-from mmd.cli.text import count, gib, print_json, print_table, say
+from mmd.cli.text import gib, print_json, print_table, say, summary
 
 if TYPE_CHECKING:
     from mmd.plan.estimate import Estimate
@@ -21,24 +21,6 @@ if TYPE_CHECKING:
     from mmd.registry.record import Model
 
 _FLAG_WIDTH = 20  # columns
-
-
-@click.command()
-@click.argument("path", type=click.Path(path_type=Path, readable=False))
-@click.option("--id", "model_id", metavar="ID", help="The name to give it; else one is made from its own.")
-@parameters.as_json
-def add(path: Path, model_id: str | None, as_json: bool) -> None:
-    """Register a model file or folder that is on this machine."""
-    from mmd.control.present import model_json
-    from mmd.plan.residency import Residency
-    from mmd.registry.store import Registry
-
-    model = Registry().add(path, id=model_id)
-    if as_json:
-        print_json(model_json(model, Residency.ABSENT, None))
-        return
-    click.echo(model.id)
-    say(f"{_summary(model)}; start it with: mmd activate {model.id}")
 
 
 @click.command("list")
@@ -133,11 +115,6 @@ async def _residencies() -> tuple[dict[str, Residency], str | None]:
         return {}, None
 
 
-def _summary(model: Model) -> str:
-    facts = model.facts
-    return f"{facts.type} · {facts.format} {facts.quant} · {count(facts.parameters)} · {gib(facts.weights_bytes)}"
-
-
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["id"],
@@ -164,7 +141,7 @@ def _print_model(model: Model, aliases: tuple[str, ...]) -> None:
     facts = model.facts
     click.secho(model.id, bold=True)
     for name, value in (
-        ("is", _summary(model)),
+        ("is", summary(model)),
         ("architecture", facts.architecture),
         ("trained for", f"{facts.context_length} tokens" if facts.context_length else "not said in the file"),
         ("file", model.path if len(model.files) == 1 else f"{model.path} and {len(model.files) - 1} more"),

@@ -48,3 +48,4 @@ machine_file = click.option(
     type=click.Path(path_type=Path),
     help="Plan for the machine in this JSON snapshot.",
 )
+model_ids = click.argument("model_ids", metavar="[ID]...", type=ModelId(), nargs=-1)

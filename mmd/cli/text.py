@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from mmd.registry.record import Model
 
 _GIB = 1024**3
 _MIB = 1024**2
@@ -25,6 +28,12 @@ def count(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}"
     return str(number)
+
+
+def summary(model: Model) -> str:
+    """What a model is, in a line."""
+    facts = model.facts
+    return f"{facts.type} · {facts.format} {facts.quant} · {count(facts.parameters)} · {gib(facts.weights_bytes)}"
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import catalogue, doctor, engine, estimate, key, running, service, startup
+from mmd.cli import adding, catalogue, doctor, engine, estimate, key, running, service, startup, verification
 from mmd.journal import log_to_journal
 
 
@@ -20,7 +20,7 @@ def mmd() -> None:
     """Local language models as systemd user units, one resident on the GPU at a time.
 
     \b
-      mmd add model.gguf      register a file that is here
+      mmd add model.gguf      register a file that is here, or all below a folder
       mmd activate model      load it; whoever has the GPU goes first
       curl http://127.0.0.1:8000/v1/models      after: mmd install
 
@@ -30,9 +30,10 @@ def mmd() -> None:
 
 
 for _verb in (
-    catalogue.add,
+    adding.add,
     catalogue.list_models,
     catalogue.show,
+    verification.verify,
     catalogue.remove,
     estimate.estimate,
     running.activate,

@@ -15,7 +15,7 @@ from mmd.engines.install import NAMES, Installation, install, table_name
 from mmd.engines.worker import Progress
 from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
 from mmd.machine import read_machine, unit_of_process
-from mmd.paths import cache_dir, engines_dir
+from mmd.paths import cache_dir, engines_dir, make_private
 from mmd.registry.store import Registry
 from mmd.settings import Settings
 from mmd.units.names import split
@@ -182,7 +182,7 @@ def _runs_from(process: Path, paths: tuple[bytes, ...]) -> bool:
 def _one_at_a_time() -> Iterator[None]:
     path = engines_dir() / ".lock"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         file = path.open("a+", encoding="ascii")
     except OSError as error:
         raise StorageFailed(

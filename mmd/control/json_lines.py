@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmd.paths import make_private
+
 
 class JsonLines:
     """Two files of `most_bytes` at the most: when one is full it becomes the older one, in place of what that was."""
@@ -19,7 +21,7 @@ class JsonLines:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Raises OSError."""
-        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self.file.parent)
         if self._is_full():
             self._rotate()
         with self.file.open("a", encoding="utf-8") as lines:  # one write: lines of two processes do not mix

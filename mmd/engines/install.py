@@ -17,7 +17,7 @@ from mmd.engines.recipes import GIB, Filled, Recipe, llama_recipe, vllm_recipe
 from mmd.engines.venv import IndexUnreachable, PipFailed, Release, Venv, WrongPython, suitable_pythons
 from mmd.engines.worker import Progress, Worker
 from mmd.errors import EngineMissing, StorageFailed, WrongUsage
-from mmd.paths import engines_dir, state_dir
+from mmd.paths import engines_dir, make_private, state_dir
 
 # What people call them, and what the table of engines does.
 NAMES = {"vllm": "vllm", "llama.cpp": "llama-server", "llama-server": "llama-server"}
@@ -51,7 +51,7 @@ def install(
         recipe = llama_recipe(has_gpu=has_gpu, for_cpu=for_cpu)
     log = state_dir() / "engine-install.log"
     try:
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(log.parent)
         log.write_text("")
         return _install(name, recipe, version, Worker(log, progress))
     except IndexUnreachable as error:
@@ -74,7 +74,7 @@ def _install(name: str, recipe: Recipe, version: str | None, worker: Worker) -> 
     if there := _installed_already(name, recipe, version, worker):
         return there
     folder = own.folder_to_fill(name, recipe.label)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
     _require_room(folder, recipe.takes_bytes)
     venv = Venv(folder, worker)
     venv.forget_half_installed()

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from mmd.errors import StorageFailed, WrongUsage
-from mmd.paths import keys_file
+from mmd.paths import keys_file, make_private
 from mmd.registry.atomic import write_atomically
 
 _PREFIX = "mmd-"  # so that scanners for leaked secrets can know one
@@ -116,7 +116,7 @@ class Keys:
     def _locked(self) -> Iterator[None]:
         """One writer at a time: `mmd key add` of two people at once must not lose the key of one."""
         try:
-            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.file.parent)
             descriptor = os.open(self.file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise self._failed("written", error) from error

@@ -11,7 +11,7 @@ import os
 import struct
 from pathlib import Path
 
-from mmd.paths import runtime_dir
+from mmd.paths import make_private, runtime_dir
 
 # Locks of open file descriptions, fcntl(2): unlike those of flock(2) one can look at them without taking them, and a
 # look at the wrong moment must not keep a gateway from its lock.
@@ -28,7 +28,7 @@ class Presence:
     def announce(self, version: str) -> None:
         """Does nothing where another gateway holds it. Raises OSError where the runtime folder cannot be used."""
         file = _lock_file()
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(file.parent)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE_FILE)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mmd.paths import make_private
+
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = 0o600) -> os.stat_result:
     """Write, sync and rename; the folder is made (0700) where it is missing, the file has `mode`, whatever the umask.
 
     Raises OSError, and then leaves the old file as it was and no temporary one. Returns the new file's status.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     # tempfile would do the same, and costs every `mmd list` 4 ms to import.
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -53,7 +53,7 @@ def check_numbering(headers: Sequence[GgufHeader]) -> None:
 def models_in(folder: Path) -> list[Path]:
     """The distinct models among the GGUFs of a folder: the first parts, and a projector only where it is alone."""
     files = _ggufs(folder)
-    models = [path for path in files if _is_first_part(path) and not is_projector(read_general(path))]
+    models = [path for path in files if is_first_part(path) and not is_projector(read_general(path))]
     return models or files[:1]
 
 
@@ -61,7 +61,8 @@ def _ggufs(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.gguf") if path.is_file())
 
 
-def _is_first_part(path: Path) -> bool:
+def is_first_part(path: Path) -> bool:
+    """Whether a GGUF stands for its model: it is whole, or the first of its parts."""
     named = _PART.fullmatch(path.name)
     if not named or int(named["number"]) == 1:
         return True
@@ -82,7 +83,7 @@ def projector_for(model: GgufHeader, files: Sequence[Path]) -> Path | None:
         return None
     width = model.integer(f"{model.architecture}.embedding_length")
     headers = [header for header in map(read_header, projectors) if _projector_width(header) in (None, width)]
-    if any(not is_projector(generals[path]) and _is_first_part(path) for path in siblings):
+    if any(not is_projector(generals[path]) and is_first_part(path) for path in siblings):
         headers = [header for header in headers if _same_name(header, model)]
     return min(headers, key=_preference).path if headers else None
 

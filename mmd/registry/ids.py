@@ -29,9 +29,12 @@ def require_valid(model_id: str) -> None:
         )
 
 
-def new_id(path: Path, facts: Facts, taken: Container[str]) -> str:
-    """A free id: the model's name, with the quantisation where that tells two apart, with a number where not."""
-    base = _base(path, facts)
+def new_id(path: Path, facts: Facts, taken: Container[str], name: str = "") -> str:
+    """A free id: the model's name, with the quantisation where that tells two apart, with a number where not.
+
+    `name` is what others call it, where its file has none that says something.
+    """
+    base = _slug(name) or _base(path, facts)
     if base not in taken:
         return base
     quant = _slug(facts.quant.partition(" (")[0])

@@ -5,23 +5,42 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from mmd import paths
 from mmd.errors import NoSuchModel, RegistryDamaged, StorageFailed, WrongUsage
-from mmd.registry import listing, models_toml
+from mmd.registry import listing, manifest, models_toml
 from mmd.registry.atomic import write_atomically
 from mmd.registry.record import Model
+
+if TYPE_CHECKING:
+    from mmd.registry.detect import Found
 
 _LOCK_SECONDS = 10.0
 _LOCK_POLL_SECONDS = 0.02
 
 _Version = tuple[int, int, int]  # of a file that is only ever replaced whole
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """A model to be registered. `id` is what it is to be called; without it one is made, from `name` where there is."""
+
+    found: Found
+    source: str = "file"
+    id: str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    model: Model
+    is_new: bool
 
 
 class Registry:
@@ -76,36 +95,33 @@ class Registry:
         if id is not None:
             ids.require_valid(id)
         _refuse_unwritable(path)
-        found = examine(path)  # before the lock: it may take a while on a slow disk
+        # Examined before the lock: it may take a while on a slow disk.
+        return self.add_many([New(examine(path), source=source, id=id)])[0].model
+
+    def add_many(self, news: Sequence[New]) -> tuple[Added, ...]:
+        """Register all of them in one write, or none. Raises WrongUsage where an id is taken, and StorageFailed."""
         with self._locked():
-            models = dict(self.load())
-            known = next((model for model in models.values() if model.path == found.path), None)
-            if known is not None:
-                _refuse_second_id(known, id)
-                model = replace(known, files=found.files, projector=found.projector, facts=found.facts)
-            else:
-                _refuse_taken_id(models, id)
-                model = Model(
-                    id=id or ids.new_id(Path(found.path), found.facts, models),
-                    path=found.path,
-                    files=found.files,
-                    projector=found.projector,
-                    source=source,
-                    added=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                    facts=found.facts,
-                )
-            if model != known:
-                self._write(models | {model.id: model})
-        return model
+            before = self.load()
+            models, added = dict(before), []
+            of_path = {model.path: model for model in models.values()}
+            for new in news:
+                known = of_path.get(new.found.path)
+                model = _added_to(models, new) if known is None else _read_again(known, new)
+                models[model.id] = of_path[model.path] = model
+                added.append(Added(model, is_new=known is None))
+            if models != before:
+                self._write(models)
+        return tuple(added)
 
     def remove(self, model_id: str) -> Model:
-        """Forget a model; its files stay where they are."""
+        """Forget a model and what its files were to be; they stay where they are."""
         with self._locked():
             models = dict(self.load())
             if model_id not in models:
                 raise _no_such_model(model_id, models)
             removed = models.pop(model_id)
             self._write(models)
+            manifest.forget(model_id)  # within the lock: the next model may take the id
         return removed
 
     def _write(self, models: Mapping[str, Model]) -> None:
@@ -121,7 +137,7 @@ class Registry:
         """One writer at a time, so that two `mmd add` at once both survive."""
         lock_file = self.file.with_suffix(".lock")
         try:
-            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            paths.make_private(self.file.parent)
             descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self._storage_failed("written", error) from error
@@ -173,6 +189,27 @@ class Registry:
             f"{self.file} cannot be {done}: {error.strerror}",
             hint=f"ls -ld {folder}; df -h {folder}   # look at the folder and the space left",
         )
+
+
+def _added_to(models: Mapping[str, Model], new: New) -> Model:
+    from mmd.registry import ids
+
+    _refuse_taken_id(models, new.id)
+    found = new.found
+    return Model(
+        id=new.id or ids.new_id(Path(found.path), found.facts, models, new.name),
+        path=found.path,
+        files=found.files,
+        projector=found.projector,
+        source=new.source,
+        added=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        facts=found.facts,
+    )
+
+
+def _read_again(known: Model, new: New) -> Model:
+    _refuse_second_id(known, new.id)
+    return replace(known, files=new.found.files, projector=new.found.projector, facts=new.found.facts)
 
 
 def _version(status: os.stat_result) -> _Version:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from mmd.errors import MmdError, StorageFailed
-from mmd.paths import runtime_dir
+from mmd.paths import make_private, runtime_dir
 
 # Above what the longest of them may take, to demote a sleeper: 60 s to wake it from RAM, 20 for its canary, 20 to end
 # it where that fails, and 90 until systemd gives up the hook that puts it to sleep again.
@@ -49,7 +49,7 @@ async def boot_lock() -> AsyncIterator[None]:
 def _opened(name: str) -> Iterator[tuple[int, Path]]:
     path = runtime_dir() / name  # no model's id begins with a dot
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StorageFailed(

@@ -12,6 +12,7 @@ class Fault:
     """`on` is a part of the path and query of the requests it befalls: those for the content of large files."""
 
     on: str = "/cdn/"
+    spare: int = 0  # so many pass first
     times: int | None = None  # None: always
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,15 +40,20 @@ class FakeHub:
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path, headers in lower case
     sent: list[int] = field(default_factory=list)  # bytes of large files, piece by piece
     published: dict[str, Content] = field(default_factory=dict)  # what the CDN serves, by sha256
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def asked_for(self, method: str, part: str) -> list[dict[str, str]]:
         return [headers for asked, path, headers in self.asked if asked == method and part in path]
 
     def befalling(self, path: str) -> list[Fault]:
         """The faults of a request, which are used up by it."""
-        found = [fault for fault in self.faults if fault.on in path and fault.times != 0]
-        for fault in found:
-            fault.times = fault.times - 1 if fault.times is not None else None
+        with self._lock:
+            meant = [fault for fault in self.faults if fault.on in path and fault.times != 0]
+            found = [fault for fault in meant if fault.spare == 0]
+            for fault in meant:
+                fault.spare = max(fault.spare - 1, 0)
+            for fault in found:
+                fault.times = fault.times - 1 if fault.times is not None else None
         return found
 
 
@@ -85,6 +91,10 @@ class _Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         self._connections.add(request)
         super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asked may have been ended
+            super().handle_error(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         self._connections.discard(request)

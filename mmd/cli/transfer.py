@@ -1,0 +1,61 @@
+"""How far a long read or copy is: one line that is redrawn on a terminal, a few lines anywhere else."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+import click
+
+from mmd.cli.text import gib, say
+
+_PATIENCE_SECONDS = 0.3  # what is done sooner needs no line
+_BETWEEN_LINES_SECONDS = 30.0
+
+
+class Transfer:
+    """Call it with the bytes that are done. Use it as a context manager: the line is gone at the end."""
+
+    def __init__(self, verb: str, total_bytes: int) -> None:
+        self._verb = verb  # "verified", "copied"
+        self._total_bytes = total_bytes
+        self._drawn = False
+        self._began = self._said = monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._drawn:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+    def __call__(self, done_bytes: int) -> None:
+        now = monotonic()
+        if sys.stderr.isatty():
+            if now - self._began > _PATIENCE_SECONDS:
+                self._draw(self._line(done_bytes, now))
+        elif now - self._said > _BETWEEN_LINES_SECONDS:
+            self._said = now
+            say(self._line(done_bytes, now))
+
+    def _draw(self, line: str) -> None:
+        self._drawn = True
+        click.echo(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", err=True, nl=False)
+
+    def _line(self, done_bytes: int, now: float) -> str:
+        rate = done_bytes / (now - self._began)
+        percent = 100 * done_bytes // max(self._total_bytes, 1)
+        line = f"{self._verb} {gib(done_bytes)} of {gib(self._total_bytes)} · {percent} %"
+        if not rate:
+            return line
+        return f"{line} · {rate / 1e6:.0f} MB/s · {_duration((self._total_bytes - done_bytes) / rate)} left"
+
+
+def _duration(seconds: float) -> str:
+    minutes, left = divmod(max(int(seconds), 0), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{left:02}" if minutes >= 60 else f"{minutes}:{left:02}"

@@ -1,0 +1,142 @@
+"""What the files of a model are to be: size and sha256 of each, so that they can be verified without the hub."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from mmd import paths
+from mmd.errors import StorageFailed
+from mmd.registry.atomic import write_atomically
+from mmd.registry.belongings import files_of
+from mmd.registry.record import Model
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+_log = logging.getLogger(__name__)
+
+
+class Origin(StrEnum):
+    """Who says what a file's hash is."""
+
+    HUB = "hub"
+    HERE = "here"  # it was hashed as it was found: what is on the disk was trusted once
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one file is to be. A file that was never hashed has a size alone."""
+
+    size_bytes: int
+    sha256: str | None = None
+    origin: Origin | None = None
+    since: str | None = None  # when the hash was learned: ISO 8601, UTC
+
+    @classmethod
+    def learned(cls, size_bytes: int, sha256: str, origin: Origin) -> Entry:
+        """An entry whose hash was learned now."""
+        return cls(size_bytes, sha256.lower(), origin, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+
+Manifest = Mapping[str, Entry]  # by absolute path
+
+
+def file_for(model_id: str) -> Path:
+    return paths.manifests_dir() / f"{model_id}.json"
+
+
+def read(model_id: str) -> Manifest:
+    """The manifest of a model, empty where it has none. A damaged one is kept aside, with a warning.
+
+    Raises StorageFailed.
+    """
+    file = file_for(model_id)
+    try:
+        return _parsed(json.loads(file.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StorageFailed(f"{file} cannot be read: {error.strerror}", hint=f"ls -l {quote(str(file))}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        _set_aside(file, error)
+        return {}
+
+
+def write(model: Model, sha256: Mapping[str, str], origin: Origin = Origin.HUB) -> None:
+    """Keep what the files of a model are to be; `sha256` is by absolute path, as `belongings.files_of` gives them.
+
+    A file that `sha256` does not name keeps what is known of it, and one of which nothing is known gets its size.
+    Raises StorageFailed.
+    """
+    known = read(model.id)
+    entries: dict[str, Entry] = {}
+    for path in files_of(model):
+        if path in sha256:
+            entries[path] = Entry.learned(_size_bytes(path), sha256[path], origin)
+        elif path in known:
+            entries[path] = known[path]
+        elif os.path.exists(path):  # noqa: PTH110  a string, as the record has it
+            entries[path] = Entry(_size_bytes(path))
+    write_entries(model.id, entries)
+
+
+def write_entries(model_id: str, entries: Manifest) -> None:
+    """Keep a whole manifest. Raises StorageFailed."""
+    file = file_for(model_id)
+    content = {"model": model_id, "files": {path: asdict(entry) for path, entry in entries.items()}}
+    try:
+        write_atomically(file, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        raise StorageFailed(
+            f"{file} cannot be written: {error.strerror}",
+            hint=f"ls -ld {quote(str(file.parent))}; df -h {quote(str(paths.data_dir()))}",
+        ) from error
+
+
+def forget(model_id: str) -> None:
+    """Raises StorageFailed."""
+    file = file_for(model_id)
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageFailed(
+            f"{file} cannot be removed: {error.strerror}", hint=f"ls -ld {quote(str(file.parent))}"
+        ) from error
+
+
+def _size_bytes(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError as error:
+        raise StorageFailed(f"{path} cannot be read: {error.strerror}", hint=f"ls -lL {quote(path)}") from error
+
+
+def _parsed(content: dict[str, Any]) -> Manifest:
+    return {path: _entry(path, **fields) for path, fields in content["files"].items()}
+
+
+def _entry(path: str, *, size_bytes: int, sha256: str | None, origin: str | None, since: str | None) -> Entry:
+    if not isinstance(size_bytes, int) or (sha256 is not None and not _SHA256.fullmatch(sha256)):
+        raise ValueError(f"what it says of {path} is no size, or no sha256")
+    return Entry(size_bytes, sha256, Origin(origin) if origin else None, since)
+
+
+def _set_aside(file: Path, error: Exception) -> None:
+    aside = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    try:
+        file.replace(aside)
+    except OSError as failure:
+        raise StorageFailed(
+            f"{file} is damaged ({error}) and cannot be moved aside: {failure.strerror}",
+            hint=f"ls -ld {quote(str(file.parent))}",
+        ) from failure
+    _log.warning("%s was damaged (%s) and is kept as %s: the hashes in it are not used", file, error, aside.name)

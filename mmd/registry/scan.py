@@ -1,0 +1,175 @@
+"""Everything below a folder that could be registered, and why the rest could not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmd.errors import MmdError
+from mmd.registry import gguf_family, ollama
+from mmd.registry.cache_link import cache_link
+from mmd.registry.detect import Found, examine
+from mmd.registry.gguf import read_general
+from mmd.registry.gguf_type import is_projector
+from mmd.registry.record import Model
+from mmd.registry.store import New
+
+# What the Hugging Face cache has beside its snapshots: the same files by other names, and none of a model's.
+_CACHE_INSIDES = frozenset({"blobs", "refs", ".no_exist"})
+_OTHER_CACHES = re.compile(r"(datasets|spaces)--.+")
+_SKIPPED = frozenset({".git", ".locks", "__pycache__", "node_modules"})
+_HALF = (".incomplete", ".part", ".crdownload", ".aria2", ".tmp")
+_WEIGHTS_OF_OTHERS = frozenset({".bin", ".pt", ".pth", ".ckpt", ".onnx"})
+# The modules of sentence-transformers, which belong to the model above them.
+_MODULE = re.compile(r"\d+_\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    path: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Scan:
+    """What was found below a folder."""
+
+    news: list[New] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    _paths: dict[tuple[int, int], str] = field(default_factory=dict)  # of a model's first file: the model's path
+
+    def take(self, path: Path, name: str = "") -> None:
+        """Look at one candidate."""
+        try:
+            found = examine(path)
+        except MmdError as error:
+            self.skip(path, _reason(error, path))
+            return
+        except OSError as error:
+            self.skip(path, error.strerror or str(error))
+            return
+        if not found.path.isprintable():  # nor are the surrogates that stand for bytes that are no UTF-8
+            self.skip(path, "it has characters in its name that cannot be written down")
+        elif (first := self._first_path(found)) != found.path:
+            self.skip(path, f"the same file as another: {first}")
+        else:
+            self.news.append(New(found, source=_source(found), name=name))
+
+    def skip(self, path: Path | str, reason: str) -> None:
+        self.skipped.append(Skipped(os.fsencode(path).decode(errors="replace"), reason))
+
+    def know(self, model: Model) -> None:
+        """Of a model that is registered, other names are not found."""
+        if (identity := _identity(model.files[0])) is not None:
+            self._paths[identity] = model.path
+
+    def _first_path(self, found: Found) -> str:
+        """Links and older snapshots of the cache give a file several names: the first that was seen."""
+        identity = _identity(found.files[0])
+        return self._paths.setdefault(identity, found.path) if identity else found.path
+
+
+def scan(root: Path, known: Iterable[Model] = ()) -> Scan:
+    """Look through the folder `root` and all below it, links included."""
+    result = Scan()
+    for model in known:
+        result.know(model)
+    for folder in _folders(Path(os.path.abspath(root)), result):  # noqa: PTH100  resolve() loses a snapshot's names
+        _look_into(folder, result)
+    return result
+
+
+def _folders(root: Path, result: Scan) -> Iterator[Path]:
+    """Every folder once, however many links lead to it."""
+    seen: set[tuple[int, int]] = set()
+
+    def unreadable(error: OSError) -> None:
+        result.skip(error.filename, error.strerror or str(error))
+
+    for name, below, _ in os.walk(root, followlinks=True, onerror=unreadable):
+        folder = Path(name)
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield folder
+        below[:] = [one for one in _in_order(folder, below) if not _is_passed_by(folder, one)]
+
+
+def _in_order(folder: Path, below: list[str]) -> list[str]:
+    """By name; of the snapshots of the cache the one first that `main` is, since of the same files the first counts."""
+    main = folder.parent / "refs" / "main"
+    first = main.read_text().strip() if folder.name == "snapshots" and main.is_file() else ""
+    return sorted(below, key=lambda name: (name != first, name))
+
+
+def _is_passed_by(folder: Path, name: str) -> bool:
+    if name in _SKIPPED or _OTHER_CACHES.fullmatch(name):
+        return True
+    if (folder / "model_index.json").exists():
+        return True  # a diffusers pipeline: its parts are no models of ours
+    if _MODULE.fullmatch(name) and (folder / "modules.json").exists():
+        return True
+    in_cache = folder.name.startswith("models--") and name in _CACHE_INSIDES
+    return in_cache or (name in ("blobs", "manifests") and ollama.is_store(folder))
+
+
+def _look_into(folder: Path, result: Scan) -> None:
+    if ollama.is_store(folder):
+        for path, name in ollama.models_in(folder):
+            result.take(path, name)
+        return
+    names = sorted(os.listdir(folder))  # noqa: PTH208  names that are no UTF-8, too
+    if _is_model_folder(folder, names):
+        result.take(folder)
+    for name in names:
+        path = folder / name
+        if name.endswith(_HALF):
+            result.skip(path, "it is not downloaded to its end")
+        elif name.lower().endswith(".gguf"):
+            _look_at_gguf(path, result)
+
+
+def _is_model_folder(folder: Path, names: list[str]) -> bool:
+    """Whether it holds weights in another shape than GGUF, in a format of ours or not."""
+    if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
+        return True
+    markers = {"model_index.json", "adapter_config.json", "config.json"} & set(names)
+    return bool(markers) and any(Path(name).suffix in _WEIGHTS_OF_OTHERS for name in names)
+
+
+def _look_at_gguf(path: Path, result: Scan) -> None:
+    if path.is_dir() or not gguf_family.is_first_part(path):
+        return
+    if not path.exists():
+        result.skip(path, "it is a link that leads nowhere")
+        return
+    try:
+        general = read_general(path)
+    except MmdError as error:
+        result.skip(path, _reason(error, path))
+        return
+    if not is_projector(general):  # one belongs to the model beside it
+        result.take(path)
+
+
+def _reason(error: MmdError, path: Path) -> str:
+    """What is wrong, without the path that it begins with."""
+    return error.message.removeprefix(f"{path} ").removeprefix(f"{path}: ")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116  a string, as the record has it
+    except OSError:
+        return None  # a registered model whose file is gone has no other names, either
+    return status.st_dev, status.st_ino
+
+
+def _source(found: Found) -> str:
+    link = cache_link(found.files[0])
+    return f"hf:{link.repository}@{link.commit}" if link else "file"

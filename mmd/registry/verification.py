@@ -1,0 +1,160 @@
+"""Whether the files of models are still what they are to be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from shlex import quote
+
+from mmd.registry import manifest
+from mmd.registry.belongings import files_of
+from mmd.registry.cache_link import cache_link
+from mmd.registry.hashing import Report, sha256_of
+from mmd.registry.manifest import Entry, Manifest, Origin
+from mmd.registry.record import Model
+
+
+class Verdict(StrEnum):
+    INTACT = "intact"
+    RECORDED = "recorded"  # nothing was known of it: what it is now is what it is to be from here on
+    DAMAGED = "damaged"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+
+
+FAILURES = frozenset({Verdict.DAMAGED, Verdict.MISSING, Verdict.UNREADABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one file. `expected` and `found` are a sha256, or "N bytes" where the size alone tells, or "";
+    `reason` is why it could not be read; `mend` is a command to paste, "" where there is nothing to mend.
+    """
+
+    model: str
+    path: str
+    verdict: Verdict
+    size_bytes: int = 0
+    expected: str = ""
+    found: str = ""
+    origin: Origin | None = None
+    reason: str = ""
+    mend: str = ""
+
+
+_Seen = Mapping[str, os.stat_result | OSError]
+
+
+class Verification:
+    """One look at the files of some models; `bytes_to_read` is known before `run` begins."""
+
+    def __init__(self, models: Sequence[Model], *, trust: bool = False) -> None:
+        """With `trust` nothing is compared: what is there is what it is to be from here on. Raises StorageFailed."""
+        self._models = models
+        self._expected = {model.id: {} if trust else _expected(model) for model in models}
+        self._paths = {
+            model.id: tuple(dict.fromkeys((*files_of(model), *self._expected[model.id]))) for model in models
+        }
+        self._seen: _Seen = {path: _look(path) for paths in self._paths.values() for path in paths}
+        self._to_hash = self._one_of_each()
+
+    @property
+    def bytes_to_read(self) -> int:
+        return sum(
+            status.st_size for path in self._to_hash.values() if isinstance(status := self._seen[path], os.stat_result)
+        )
+
+    def run(self, report: Report) -> tuple[Finding, ...]:
+        """Compare sizes, then hashes, and keep what was learned. Touches no file of a model. Raises StorageFailed."""
+        hashes = sha256_of(self._to_hash.values(), report)
+        findings: list[Finding] = []
+        for model in self._models:
+            of_model = [self._judged(model, path, hashes) for path in self._paths[model.id]]
+            _keep(model.id, self._expected[model.id], of_model)
+            findings += of_model
+        return tuple(findings)
+
+    def _one_of_each(self) -> Mapping[tuple[int, int], str]:
+        """Files whose size is right, each once: models of a folder share a projector, and two names may be one file."""
+        return {
+            _identity(status): path
+            for model_id, paths in self._paths.items()
+            for path in paths
+            if isinstance(status := self._seen[path], os.stat_result)
+            and _size_is_right(status, self._expected[model_id].get(path))
+        }
+
+    def _judged(self, model: Model, path: str, hashes: Mapping[str, str | OSError]) -> Finding:
+        status, entry = self._seen[path], self._expected[model.id].get(path)
+        mend = fetch_again(model, path)
+        if isinstance(status, FileNotFoundError | NotADirectoryError):
+            return Finding(model.id, path, Verdict.MISSING, mend=mend)
+        if isinstance(status, OSError):
+            return _unreadable(model.id, path, 0, status)
+        if not _size_is_right(status, entry):
+            assert entry is not None
+            sizes = (f"{entry.size_bytes} bytes", f"{status.st_size} bytes")
+            return Finding(model.id, path, Verdict.DAMAGED, status.st_size, *sizes, entry.origin, mend=mend)
+        found = hashes[self._to_hash[_identity(status)]]
+        if isinstance(found, OSError):
+            return _unreadable(model.id, path, status.st_size, found)
+        if entry is None or entry.sha256 is None:
+            return Finding(model.id, path, Verdict.RECORDED, status.st_size, found=found, origin=Origin.HERE)
+        same = found == entry.sha256
+        verdict = Verdict.INTACT if same else Verdict.DAMAGED
+        mend = "" if same else mend
+        return Finding(model.id, path, verdict, status.st_size, entry.sha256, found, entry.origin, mend=mend)
+
+
+def fetch_again(model: Model, path: str) -> str:
+    """The command that replaces a damaged or missing file."""
+    link = cache_link(path)
+    if link is not None:
+        words = ("hf", "download", link.repository, link.file, "--revision", link.commit, "--force-download")
+        return " ".join(map(quote, words))
+    return f"mmd verify {model.id}   # after you have put the file back from where you had it"
+
+
+def _expected(model: Model) -> Manifest:
+    """The manifest, and where it has no hash the name of the blob in the Hugging Face cache, which is one."""
+    known = dict(manifest.read(model.id))
+    for path in files_of(model):
+        if path not in known or known[path].sha256 is None:
+            link = cache_link(path)
+            if link is not None and link.sha256 is not None and link.blob.is_file():
+                known[path] = Entry.learned(link.blob.stat().st_size, link.sha256, Origin.HUB)
+    return known
+
+
+def _keep(model_id: str, expected: Manifest, findings: Iterable[Finding]) -> None:
+    """So that the next time needs neither the hub nor the names in its cache."""
+    learned = {
+        finding.path: Entry.learned(finding.size_bytes, finding.found, Origin.HERE)
+        for finding in findings
+        if finding.verdict is Verdict.RECORDED
+    }
+    entries = {**expected, **learned}
+    if entries != manifest.read(model_id):
+        manifest.write_entries(model_id, entries)
+
+
+def _look(path: str) -> os.stat_result | OSError:
+    try:
+        return os.stat(path)  # noqa: PTH116  a string, as the record has it
+    except OSError as error:
+        return error
+
+
+def _unreadable(model_id: str, path: str, size_bytes: int, error: OSError) -> Finding:
+    reason = error.strerror or str(error)
+    return Finding(model_id, path, Verdict.UNREADABLE, size_bytes, reason=reason, mend=f"ls -lL {quote(path)}")
+
+
+def _size_is_right(status: os.stat_result, entry: Entry | None) -> bool:
+    return entry is None or entry.size_bytes == status.st_size
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -1,0 +1,191 @@
+"""Whether files are still what they are to be: against the manifest, the cache's own names, or from here on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mmd.registry import hashing, manifest
+from mmd.registry.manifest import Origin
+from mmd.registry.record import Model
+from mmd.registry.store import Registry
+from mmd.registry.verification import Finding, Verdict, Verification
+from tests.hub_cache import cached_repository
+from tests.tiny_models import sparse_gguf, tiny_gguf, tiny_safetensors
+
+
+def sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def verified(*models: Model, trust: bool = False) -> dict[str, Finding]:
+    """By file name."""
+    return {Path(one.path).name: one for one in Verification(models, trust=trust).run(lambda _: None)}
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    model = Registry().add(tiny_gguf(tmp_path / "a.gguf"))
+    manifest.write(model, {model.path: sha256(model.path)})
+    return model
+
+
+def test_intact_file_is_told_with_who_knows_its_hash(model: Model) -> None:
+    found = verified(model)["a.gguf"]
+    assert (found.verdict, found.origin, found.mend) == (Verdict.INTACT, Origin.HUB, "")
+    assert found.expected == found.found == sha256(model.path)
+
+
+def test_one_flipped_byte_is_damage_and_nothing_is_touched(model: Model) -> None:
+    expected = sha256(model.path)
+    flip_a_byte(Path(model.path))
+    damaged, kept = Path(model.path).read_bytes(), manifest.file_for("a").read_bytes()
+    found = verified(model)["a.gguf"]
+    assert (found.verdict, found.expected, found.found) == (Verdict.DAMAGED, expected, sha256(model.path))
+    assert "put the file back" in found.mend
+    assert (Path(model.path).read_bytes(), manifest.file_for("a").read_bytes()) == (damaged, kept)
+
+
+def test_file_of_another_size_is_not_read(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.truncate(model.path, 100)
+    monkeypatch.setattr(hashing, "_digest", None)
+    verification = Verification([model])
+    (found,) = verification.run(lambda _: None)
+    assert verification.bytes_to_read == 0
+    assert (found.verdict, found.found) == (Verdict.DAMAGED, "100 bytes")
+
+
+def test_missing_file_is_told_as_such(model: Model) -> None:
+    Path(model.path).unlink()
+    assert verified(model)["a.gguf"].verdict is Verdict.MISSING
+
+
+def test_small_file_that_was_there_once_is_missed(tmp_path: Path) -> None:
+    folder = tiny_safetensors(tmp_path / "m", files={"tokenizer.json": "{}"})
+    model = Registry().add(folder)
+    assert {one.verdict for one in verified(model).values()} == {Verdict.RECORDED}
+    (folder / "tokenizer.json").unlink()
+    found = verified(model)
+    assert found["tokenizer.json"].verdict is Verdict.MISSING
+    assert found["model.safetensors"].verdict is Verdict.INTACT
+
+
+def test_unreadable_file_is_told_with_the_reason(model: Model) -> None:
+    Path(model.path).unlink()
+    Path(model.path).mkdir()
+    manifest.forget("a")
+    found = verified(model)["a.gguf"]
+    assert (found.verdict, found.reason) == (Verdict.UNREADABLE, "Is a directory")
+
+
+def test_what_nobody_hashed_is_recorded_and_then_compared(tmp_path: Path) -> None:
+    model = Registry().add(tiny_gguf(tmp_path / "a.gguf"))
+    assert verified(model)["a.gguf"].verdict is Verdict.RECORDED
+    assert manifest.read("a")[model.path].origin is Origin.HERE
+    assert verified(model)["a.gguf"].verdict is Verdict.INTACT
+    flip_a_byte(Path(model.path))
+    assert verified(model)["a.gguf"].verdict is Verdict.DAMAGED
+
+
+def test_trust_takes_what_is_there(model: Model) -> None:
+    flip_a_byte(Path(model.path))
+    assert verified(model, trust=True)["a.gguf"].verdict is Verdict.RECORDED
+    assert verified(model)["a.gguf"].origin is Origin.HERE
+
+
+def test_file_of_the_cache_is_compared_with_its_blobs_name(tmp_path: Path) -> None:
+    content = tiny_gguf(tmp_path / "made.gguf").read_bytes()
+    snapshot = cached_repository(tmp_path / "hub", "Org/A-GGUF", {"a.gguf": content})
+    model = Registry().add(snapshot / "a.gguf")
+    flip_a_byte((snapshot / "a.gguf").resolve())
+    found = verified(model)["a.gguf"]
+    assert (found.verdict, found.expected) == (Verdict.DAMAGED, hashlib.sha256(content).hexdigest())
+    assert found.mend == f"hf download Org/A-GGUF a.gguf --revision {'a' * 40} --force-download"
+    (snapshot / "a.gguf").resolve().write_bytes(content)
+    assert verified(model)["a.gguf"].verdict is Verdict.INTACT
+    assert manifest.read(model.id)[model.path].origin is Origin.HUB
+
+
+def test_blob_in_the_caches_shared_store_goes_by_the_first_name(tmp_path: Path) -> None:
+    """In that store a file is named by xet's hash, which looks like a sha256 and is none."""
+    content = tiny_gguf(tmp_path / "made.gguf").read_bytes()
+    snapshot = cached_repository(tmp_path / "hub", "Org/A-GGUF", {"a.gguf": content})
+    blob, shared = (snapshot / "a.gguf").resolve(), tmp_path / "hub" / "blobs" / ("e" * 64)
+    shared.parent.mkdir()
+    blob.rename(shared)
+    blob.symlink_to(shared)
+    assert verified(Registry().add(snapshot / "a.gguf"))["a.gguf"].verdict is Verdict.INTACT
+
+
+def test_file_that_two_models_share_is_read_once(tmp_path: Path) -> None:
+    first, twin = sparse_gguf(tmp_path / "a.gguf"), tmp_path / "b.gguf"
+    twin.hardlink_to(first)
+    models = [Registry().add(first), Registry().add(twin)]
+    verification = Verification(models)
+    read: list[int] = []
+    findings = verification.run(read.append)
+    assert verification.bytes_to_read == read[-1] == first.stat().st_size
+    assert [one.verdict for one in findings] == [Verdict.RECORDED] * 2
+
+
+# --- hashing
+
+
+def test_hashes_of_many_files_are_right_whatever_their_size(tmp_path: Path) -> None:
+    sizes = (0, 1, hashing._BLOCK_BYTES - 1, hashing._BLOCK_BYTES, 3 * hashing._BLOCK_BYTES + 5)
+    files = [str(tmp_path / str(size)) for size in sizes]
+    for path, size in zip(files, sizes, strict=True):
+        Path(path).write_bytes(os.urandom(size))
+    assert hashing.sha256_of(files, lambda _: None) == {path: sha256(path) for path in files}
+
+
+def test_interrupt_ends_the_threads_before_the_end_of_their_files(tmp_path: Path) -> None:
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 1 << 40)  # a hole that would take ten minutes
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hashing.sha256_of([str(tmp_path / "large")], interrupt)
+
+
+@pytest.mark.parametrize("was_cached", [True, False])
+def test_page_cache_is_left_as_it_was(tmp_path: Path, was_cached: bool, resident_pages: Callable[[Path], int]) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(os.urandom(4 << 20))
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        if not was_cached:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if (resident_pages(file) > 0) is not was_cached:
+        pytest.skip("the file system of the tests has no page cache of its own")
+    hashing.sha256_of([str(file)], lambda _: None)
+    assert (resident_pages(file) > 0) is was_cached
+
+
+@pytest.fixture
+def resident_pages() -> Callable[[Path], int]:
+    def count(file: Path) -> int:
+        with file.open("rb") as opened:
+            pages = range(0, file.stat().st_size, os.sysconf("SC_PAGE_SIZE"))
+            return sum(_is_resident(opened.fileno(), offset) for offset in pages)
+
+    return count
+
+
+def _is_resident(descriptor: int, offset: int) -> bool:
+    try:
+        return os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except OSError:
+        return False
