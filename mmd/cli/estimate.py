@@ -41,9 +41,9 @@ def estimate(
     from mmd.machine import load_machine, read_machine
     from mmd.settings import read_settings
 
-    about = subject(asked, file)
-    _measure(about.model.id)
     machine = load_machine(machine_file) if machine_file else read_machine()
+    about = subject(asked, machine, file)
+    _measure(about.model.id)
     estimating = Estimating(machine, read_settings(), is_here=machine_file is None)
     answer = estimating.answer(about.model, context, candidates=about.candidates, asks_engine=not no_engine)
     if as_json:
@@ -51,7 +51,9 @@ def estimate(
 
         print_json(estimate_json(answer.estimate))
     else:
-        click.secho(about.name, bold=True)
+        click.secho(about.name, bold=True, nl=not about.why)
+        if about.why:
+            click.echo(f", {about.why}")
         _print(answer)
     if answer.note:
         say(f"mmd: {answer.note}")

@@ -8,6 +8,7 @@ from shlex import quote
 
 from mmd.control.aliases import id_for
 from mmd.errors import NoSuchModel, WrongUsage
+from mmd.machine import Machine
 from mmd.plan.suggestions import Candidate
 from mmd.registry.detect import Found, examine
 from mmd.registry.record import Model
@@ -21,10 +22,12 @@ class Subject:
     name: str  # as it was asked for, and the file where a repository holds several
     model: Model
     candidates: tuple[Candidate, ...] = ()  # other quantisations of it in the same repository
+    why: str = ""  # it was taken, where there were several
 
 
-def subject(asked: str, file: str | None = None) -> Subject:
-    """Of an id or another name of a model, a path, or OWNER/NAME[:FILE]; a path goes before a repository.
+def subject(asked: str, machine: Machine, file: str | None = None) -> Subject:
+    """Of an id or another name of a model, a path, or OWNER/NAME[:FILE]; a path goes before a repository. Where that
+    holds several models and none is named, it is the one that suits the machine.
 
     Raises NoSuchModel, and what `detect.examine` and `hub.headers` raise.
     """
@@ -32,7 +35,7 @@ def subject(asked: str, file: str | None = None) -> Subject:
         return Subject(here.id, here)
     path = Path(asked)
     if path.exists() or asked.startswith(("/", "./", "../", "~")):
-        return Subject(asked, _model(asked, examine(path.expanduser()), source="file"))
+        return Subject(asked, unregistered(asked, examine(path.expanduser()), source="file"))
     repository, _, named = asked.partition(":")
     if repository.count("/") != 1:
         raise NoSuchModel(
@@ -43,7 +46,9 @@ def subject(asked: str, file: str | None = None) -> Subject:
         raise WrongUsage(
             f"two files are named: {named} and {file}", hint=f"mmd estimate {quote(repository)} --file {quote(file)}"
         )
-    return _on_the_hub(repository, named or file)
+    from mmd.control.subject_on_hub import on_the_hub
+
+    return on_the_hub(repository, named or file, machine)
 
 
 def _registered(asked: str) -> Model | None:
@@ -57,23 +62,7 @@ def _registered(asked: str) -> Model | None:
     return model
 
 
-def _on_the_hub(name: str, file: str | None) -> Subject:
-    from mmd.registry.hub import api, headers
-    from mmd.registry.hub.files import select, selections_in
-
-    repository = api.look(name)
-    chosen = select(repository.id, repository.files, file)
-    found = headers.look_into(repository, chosen)
-    source = f"hf:{repository.id}@{repository.commit}"
-    others = tuple(
-        Candidate(other.file, other.total_bytes, same_repository=True, command=f"mmd pull {repository.id}:{other.file}")
-        for other in selections_in(repository.files)
-        if other.file != chosen.file and other.file.endswith(Path(chosen.file).suffix)
-    )
-    return Subject(f"{repository.id}:{chosen.file}", _model(repository.id, found, source=source), others)
-
-
-def _model(name: str, found: Found, *, source: str) -> Model:
+def unregistered(name: str, found: Found, *, source: str) -> Model:
     return Model(
         id=name,
         path=found.path,

@@ -16,7 +16,7 @@ from shlex import quote
 from time import time
 
 from mmd.errors import NoSpace, StorageFailed
-from mmd.paths import cache_dir
+from mmd.paths import cache_dir, make_private
 from mmd.registry.hub.api import Repository
 from mmd.registry.hub.files import Selection
 
@@ -50,7 +50,7 @@ def made(folder: Path) -> Iterator[Path]:
     unfinished = folder.parent.with_name(f"{_UNFINISHED}{os.urandom(6).hex()}")
     try:
         try:
-            (unfinished / folder.name).mkdir(mode=0o700, parents=True)
+            make_private(unfinished / folder.name)
             yield unfinished / folder.name
             _put_in_place(unfinished, folder.parent)
         finally:
