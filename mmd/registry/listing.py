@@ -1,4 +1,4 @@
-"""A copy of the registry that is quick to read: a thousand models in 4 ms, where tomllib needs 60.
+"""A copy of the registry that is quick to read: a thousand models in 8 ms, where tomllib needs 200.
 
 Derived, never the truth: valid only for the very file it was made from, and made anew wherever it is not.
 """
