@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import adding, catalogue, engine, key, running, service, startup, verification
+from mmd.cli import adding, catalogue, engine, key, pull, running, service, startup, verification
 from mmd.journal import log_to_journal
 
 
@@ -31,6 +31,7 @@ def mmd() -> None:
 
 for _verb in (
     adding.add,
+    pull.pull,
     catalogue.list_models,
     catalogue.show,
     verification.verify,
