@@ -5,7 +5,20 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import adding, catalogue, doctor, engine, estimate, key, running, service, startup, verification
+from mmd.cli import (
+    adding,
+    catalogue,
+    doctor,
+    engine,
+    estimate,
+    key,
+    pull,
+    running,
+    search,
+    service,
+    startup,
+    verification,
+)
 from mmd.journal import log_to_journal
 
 
@@ -30,6 +43,8 @@ def mmd() -> None:
 
 
 for _verb in (
+    search.search,
+    pull.pull,
     adding.add,
     catalogue.list_models,
     catalogue.show,

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mmd import engines
 from mmd.control.aliases import other_names
 from mmd.control.asleep import asleep_level, write_level
 from mmd.control.confirmation import confirm_in_background
 from mmd.control.demote import demote, stop_asleep
 from mmd.control.idleness import Idleness
+from mmd.control.installed import installed_engines
 from mmd.control.learned import Learned
 from mmd.control.read_ahead import worthwhile
 from mmd.control.status import Status, read_status
@@ -63,11 +63,10 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         aliases=other_names(model, settings),
         refused=Learned().refused(model.id),
     )
-    configured = {name: place for name in ("llama-server", "vllm") if (place := settings[f"engines.{name}"])}
     return choose(
         model,
         machine,
-        engines.installed(configured),
+        installed_engines(settings),
         socket=str(engine_socket(model.id)),
         cache=str(cache_dir()),
         overrides=overrides,

@@ -31,6 +31,7 @@ SECONDS: Schema = {"type": "number", "minimum": 0}
 FLAG: Schema = {"type": "boolean"}
 GIB: Schema = {"type": "number", "minimum": 0, "description": "GiB"}
 
+TYPE: Schema = {"enum": ["chat", "vision", "completion", "embedding", "reranker", "classifier"]}
 _MEMORY = record(used=GIB, total=GIB, used_bytes=COUNT, total_bytes=COUNT)
 _SAMPLE = record(at=TEXT, vram_used_bytes=COUNT, vram_total_bytes=COUNT, ram_used_bytes=COUNT, ram_total_bytes=COUNT)
 _TURN = record(model=TEXT, waiting=COUNT, waited_seconds=SECONDS, expected_seconds=or_null("number"))
@@ -51,7 +52,7 @@ SCHEMAS: dict[str, Schema] = {
     "Model": record(
         id=TEXT,
         aliases=array(TEXT),
-        type={"enum": ["chat", "vision", "completion", "embedding", "reranker", "classifier"]},
+        type=TYPE,
         engine=TEXT,
         format={"enum": ["gguf", "safetensors"]},
         quant=TEXT,
@@ -61,6 +62,7 @@ SCHEMAS: dict[str, Schema] = {
         status={"enum": ["active", "resident", "sleeping", "starting", "failed", "absent"]},
         startup={"enum": ["disabled", "sleep", "active"]},
         source=TEXT,
+        licence=TEXT,
         path=TEXT,
     ),
     "Resources": record(
@@ -82,12 +84,22 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "HubModel": record(
         id=TEXT,
+        type=TYPE,
+        parameters=COUNT,
+        context=COUNT,
+        formats=array({"enum": ["gguf", "safetensors"]}),
+        recommended_file=or_null("string"),
+        file_bytes=COUNT,
+        needs_bytes=COUNT,
+        runs={"enum": ["gpu", "cpu", "partly", "no"]},
+        why=TEXT,
+        licence=TEXT,
+        terms={"enum": ["open", "conditions", "non-commercial", "unknown"]},
+        gated=FLAG,
         downloads=COUNT,
         likes=COUNT,
-        formats=array({"enum": ["gguf", "safetensors"]}),
-        tags=array(TEXT),
-        gated=FLAG,
         updated=or_null("string"),
+        tags=array(TEXT),
     ),
     "Job": record(
         optional=("error", "model"),

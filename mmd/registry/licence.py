@@ -47,3 +47,11 @@ def terms(licence: str) -> Terms:
         if pattern.fullmatch(licence):
             return kind
     return Terms.UNKNOWN
+
+
+def described(licence: str) -> str:
+    """As people are told of it: "apache-2.0", "cc-by-nc-4.0, non-commercial"."""
+    kind = terms(licence)
+    if not licence:
+        return "unknown"
+    return licence if kind in (Terms.OPEN, Terms.UNKNOWN) else f"{licence}, {kind}"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from mmd.errors import HubUnavailable, MmdError, NoSpace, NoSuchRepository, RepositoryGated, StorageFailed, WrongUsage
 from mmd.registry.hub.files import HubFile
-from mmd.registry.hub.listing import base_of
+from mmd.registry.hub.listing import base_of, bases_of
 from mmd.registry.licence import licence_of
 from mmd.registry.offer import Base
 from mmd.registry.record import ModelType
@@ -29,6 +29,7 @@ class Repository:
     files: tuple[HubFile, ...]
     licence: str = ""
     base: Base = _UNKNOWN
+    bases: tuple[str, ...] = ()  # repositories that it is a quantisation of; itself where it is none
 
 
 def look(repository: str, revision: str | None = None) -> Repository:
@@ -56,12 +57,14 @@ def described(info: dict[str, Any], revision: str | None = None) -> Repository:
         files=files,
         licence=licence_of(info.get("cardData") or {}, info.get("tags") or ()),
         base=base_of(info),
+        bases=bases_of(info),
     )
 
 
 def ask(path: str, parameters: dict[str, Any]) -> Any:
-    """What the hub's API answers. Not by HfApi, which tries six times over half a minute before it says that there is no
-    network. Raises the library's exceptions: see `hub_errors`.
+    """What the hub's API answers. Raises the library's exceptions: see `hub_errors`.
+
+    Not by HfApi: that tries six times over half a minute before it says that there is no network.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
