@@ -34,6 +34,7 @@ class SwapEvent:
     cause: str  # what it failed of, "" where it did not
     seconds: float
     phases: Mapping[str, float]
+    engine_lines: tuple[str, ...] = ()  # the last that the engine said before it failed, oldest first
 
 
 def events_file() -> Path:
@@ -47,8 +48,9 @@ def keep(event: SwapEvent) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _is_full(file):
             _rotate(file)
-        with file.open("a", encoding="utf-8") as lines:  # one write: events of two processes do not mix
-            lines.write(json.dumps(asdict(event), ensure_ascii=False) + "\n")
+        line = json.dumps(asdict(event), ensure_ascii=False) + "\n"
+        with file.open("ab", buffering=0) as lines:  # one write: events of two processes do not mix
+            lines.write(line.encode("utf-8", "replace"))
     except OSError as error:
         _log.warning("a swap could not be noted in %s: %s", file, error.strerror)
 
@@ -113,9 +115,9 @@ def _parsed(lines: Iterable[bytes]) -> Iterable[SwapEvent]:
     for line in lines:
         try:
             record: dict[str, Any] = json.loads(line)
-            event = SwapEvent(**record)
+            event = SwapEvent(**record | {"engine_lines": tuple(record.get("engine_lines", ()))})
             if not isinstance(event.phases, dict):
                 raise TypeError
             yield event
-        except (ValueError, TypeError):  # cut short by a full disk or a crash, or of another version
+        except (ValueError, TypeError, AttributeError):  # cut short by a full disk or a crash, or of another version
             _log.warning("a line of %s is no event: %r", events_file(), line[:80])

@@ -60,6 +60,7 @@ SCHEMAS: dict[str, Schema] = {
         context=COUNT,
         status={"enum": ["active", "resident", "sleeping", "starting", "failed", "absent"]},
         startup={"enum": ["disabled", "sleep", "active"]},
+        idle_seconds=or_null("number") | {"description": "since its last answer; null where the gateway knows of none"},
         source=TEXT,
         path=TEXT,
     ),
@@ -79,6 +80,7 @@ SCHEMAS: dict[str, Schema] = {
         cause=TEXT,
         seconds=SECONDS,
         phases={"type": "object", "additionalProperties": SECONDS},
+        engine_lines=array(TEXT),
     ),
     "HubModel": record(
         id=TEXT,

@@ -33,6 +33,29 @@ async def test_reading(http: httpx.AsyncClient) -> None:
     assert [(model["id"], model["status"]) for model in listed] == [("a", "active"), ("b", "absent")]
 
 
+async def test_for_how_long_nobody_has_asked_a_model(http: httpx.AsyncClient, running: Town) -> None:
+    release = asyncio.Event()
+
+    async def slow(asked: Asked) -> None:
+        await release.wait()
+        await asked.answer(b"{}")
+
+    async def idle_seconds() -> list[float | None]:
+        return [model["idle_seconds"] for model in (await http.get("/models")).json()]
+
+    running.peer("a").on["/v1/slow"] = slow
+    assert await idle_seconds() == [None, None]
+    client = await running.client()
+    asking = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/slow")))
+    await running.peer("a").has_been_asked(1)
+    assert await idle_seconds() == [0.0, None]
+    release.set()
+    assert (await asking).status == 200
+    while not (passed := (await idle_seconds())[0]):
+        assert passed is not None
+    assert passed < 60
+
+
 async def test_models_in_openais_form(http: httpx.AsyncClient) -> None:
     listed = (await http.get("/v1/models")).json()
     assert listed["object"] == "list"
