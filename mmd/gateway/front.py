@@ -77,13 +77,15 @@ class Front(asyncio.Protocol):
         asyncio.get_running_loop().call_later(self._gateway.limits.grace_seconds, self._close_if_idle)
 
     def _announce_close(self) -> None:
+        write = self.write  # which may have something to say in the head, too
+
         def write_head(data: bytes) -> None:
-            self.write = self._transport.write
             if data.startswith(b"HTTP/1."):
                 first, _, rest = data.partition(b"\r\n")
                 data = b"%b\r\nconnection: close\r\n%b" % (first, rest)
                 self._closes_next = True
-            self._transport.write(data)
+            write(data)
+            self.write = self._transport.write
 
         self.write = write_head
 
@@ -206,10 +208,11 @@ class Front(asyncio.Protocol):
 
     def _allow_to_read(self, origin: bytes) -> None:
         """Has the first piece of the answer, its head, say that a page may read it; the rest goes straight through."""
+        write = self.write
 
         def write_head(data: bytes) -> None:
+            write(with_leave_to_read(data, origin))
             self.write = self._transport.write
-            self._transport.write(with_leave_to_read(data, origin))
 
         self.write = write_head
 

@@ -85,6 +85,10 @@ class Head:
         return self.version == "1.0"
 
     @property
+    def answer_has_body(self) -> bool:
+        return self.method != b"HEAD"
+
+    @property
     def expects_continue(self) -> bool:
         return not self.is_http10 and self.value(b"expect").lower() == b"100-continue"
 
@@ -143,7 +147,10 @@ class Request:
 
     def _written(self, lines: list[bytes]) -> bytes:
         head = self.head
-        first = b"%b %b HTTP/1.1" % (head.method, _ELSEWHERE_AT_ENGINES.get(head.target, head.target))
+        target = head.target
+        if elsewhere := _ELSEWHERE_AT_ENGINES.get(head.path):
+            target = elsewhere + target[len(head.path) :]
+        first = b"%b %b HTTP/1.1" % (head.method, target)
         if self.body or head.method not in (b"GET", b"HEAD"):
             lines = [*lines, b"Content-Length: %d" % len(self.body)]
         return b"\r\n".join((first, *lines, b"", self.body))

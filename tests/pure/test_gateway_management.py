@@ -131,6 +131,21 @@ async def test_sleep_by_hand_is_not_held_up_by_those_who_come_after_it(http: htt
     assert running.models.log == ["sleep a", "activate a", "ready a"]
 
 
+async def test_sleep_of_nobody_does_not_end_the_rest_of_another(running: Town) -> None:
+    """Requests were let in to a model that was about to sleep, and hung there."""
+    switchboard = running.gateway._switchboard
+    nobody, somebody = asyncio.Event(), asyncio.Event()
+    of_nobody = asyncio.create_task(switchboard.vacate(None, nobody.wait))
+    await asyncio.sleep(0)
+    of_somebody = asyncio.create_task(switchboard.vacate("a", somebody.wait))
+    await until(lambda: switchboard._resting == "a")
+    nobody.set()
+    await of_nobody
+    assert switchboard.admit("a") is None
+    somebody.set()
+    await of_somebody
+
+
 async def test_level_of_a_sleep(http: httpx.AsyncClient, running: Town) -> None:
     assert (await http.post("/models/sleep", json={"model": "a", "level": 2})).json()["gone"] == ["a"]
     for level in ("2", 1.5, True):
