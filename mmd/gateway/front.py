@@ -29,6 +29,10 @@ _log = logging.getLogger(__name__)
 _INT = struct.Struct("i")
 _CLOSE_WITH_RESET = struct.pack("ii", 1, 0)
 
+# Said here: who only watches over the gateway is not to have it load its ASGI server, a fifth of its memory.
+_HEALTHY = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{"status":"ok"}'
+_HEALTHY_LAST = _HEALTHY.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+
 
 class Front(asyncio.Protocol):
     def __init__(self, gateway: Gateway, entrance: Entrance) -> None:
@@ -197,6 +201,9 @@ class Front(asyncio.Protocol):
             self._refuse(request)
         elif request.head.is_preflight:
             self._transport.write(preflight_answer(request.head))
+            self.finished(keep_alive=request.head.keep_alive)
+        elif request.head.is_health_check:
+            self.write(_HEALTHY if request.head.keep_alive else _HEALTHY_LAST)
             self.finished(keep_alive=request.head.keep_alive)
         elif request.head.is_for_an_engine:
             if b"origin" in request.head.here:

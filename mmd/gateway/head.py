@@ -103,6 +103,11 @@ class Head:
         return self.method == b"OPTIONS" and bool(self.origin and self.value(b"access-control-request-method"))
 
     @property
+    def is_health_check(self) -> bool:
+        """The plain one of monitors; a page's, which needs leave to read the answer, is any request."""
+        return self.method == b"GET" and self.target == b"/health" and b"origin" not in self.here
+
+    @property
     def path(self) -> bytes:
         return self.target.partition(b"?")[0]
 

@@ -34,6 +34,7 @@ class Routes:
         self._switchboard = switchboard
 
     async def health(self, request: Request) -> Response:
+        """For pages; the front answers monitors."""
         return JSONResponse({"status": "ok"})
 
     async def status(self, request: Request) -> Response:

@@ -214,10 +214,26 @@ async def test_head(http: httpx.AsyncClient) -> None:
     assert (answered.status_code, answered.content) == (200, b"")
 
 
+async def test_health_check_needs_no_asgi_server(running: Town) -> None:
+    client = await running.client()
+    for _ in range(2):
+        answer = await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (answer.status, answer.json(), "connection" in answer.headers) == (200, {"status": "ok"}, False)
+    answer = await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert (answer.status, answer.json(), answer.headers["connection"]) == (200, {"status": "ok"}, "close")
+    assert await client.rest() == b""
+
+
+async def test_health_check_of_a_page_can_be_read_by_it(http: httpx.AsyncClient, running: Town) -> None:
+    answer = await http.get("/health", headers={"Origin": running.url})
+    assert answer.json() == {"status": "ok"}
+    assert answer.headers["access-control-allow-origin"] in (running.url, "*")
+
+
 async def test_connection_ends_with_the_answer(running: Town) -> None:
     """The next request on it might be for an engine, which the ASGI server knows nothing of."""
     client = await running.client()
-    answer = await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = await client.ask(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer.headers["connection"] == "close"
     assert await client.rest() == b""
 
