@@ -61,6 +61,7 @@ SCHEMAS: dict[str, Schema] = {
         context=COUNT,
         status={"enum": ["active", "resident", "sleeping", "starting", "failed", "absent"]},
         startup={"enum": ["disabled", "sleep", "active"]},
+        idle_seconds=or_null("number") | {"description": "since its last answer; null where the gateway knows of none"},
         source=TEXT,
         licence=TEXT,
         path=TEXT,
@@ -81,6 +82,7 @@ SCHEMAS: dict[str, Schema] = {
         cause=TEXT,
         seconds=SECONDS,
         phases={"type": "object", "additionalProperties": SECONDS},
+        engine_lines=array(TEXT),
     ),
     "HubModel": record(
         id=TEXT,

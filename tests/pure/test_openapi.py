@@ -34,6 +34,8 @@ from mmd.registry.hub.search import Result
 from mmd.registry.offer import Base, Offer
 from mmd.registry.record import Format, ModelType
 from tests.gateway_peer import MemoryModels, town
+from tests.openapi_records import differences
+from tests.page import scene
 
 _CHECKS = [
     not_a_server_error,
@@ -109,6 +111,22 @@ def test_what_is_served_is_described_and_what_is_described_is_served() -> None:
 def test_paths_of_the_engines_are_not_ours() -> None:
     assert all(path.startswith("/v1/") for path in ENGINE_PATHS)
     assert not set(ENGINE_PATHS) & {operation.path for operation in OPERATIONS}
+
+
+@pytest.mark.parametrize(
+    ("path", "record"),
+    [
+        ("/status", scene.status()),
+        ("/models", scene.models()),
+        ("/queue", scene.queue()),
+        ("/resources", scene.resources()),
+        ("/resources/history", scene.history()),
+        ("/swaps", scene.swaps()),
+        ("/hf/downloads", scene.downloads()),
+    ],
+)
+def test_page_is_tested_with_records_as_they_are(path: str, record: Any) -> None:
+    assert differences(path, record) == []
 
 
 _SCHEMA = schemathesis.openapi.from_dict(document())
