@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import adding, catalogue, engine, key, running, service, startup, verification
+from mmd.cli import adding, catalogue, engine, key, removal, running, service, startup, verification
 from mmd.journal import log_to_journal
 
 
@@ -34,7 +34,7 @@ for _verb in (
     catalogue.list_models,
     catalogue.show,
     verification.verify,
-    catalogue.remove,
+    removal.remove,
     running.activate,
     running.sleep,
     running.stop,
