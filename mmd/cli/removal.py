@@ -35,9 +35,14 @@ def remove(model_id: str, files: bool, yes: bool) -> None:
     registry = Registry()
     model = registry.get(model_id)
     disposal = disposal_of(model, [other for other in registry.all() if other.id != model_id])
-    _print_disposal(disposal)
+    print_disposal(disposal)
     if not yes:
         _ask(model_id, disposal)
+    delete_files(model_id, disposal)
+
+
+def delete_files(model_id: str, disposal: Disposal) -> None:
+    """End its engine, forget it, and then delete: an engine does not lose its files, nor the registry."""
     wait_for(_removed(model_id))
     disposal.carry_out()
     say(f"{model_id} is forgotten; {gib(disposal.frees_bytes)} are free again")
@@ -50,7 +55,7 @@ async def _removed(model_id: str) -> Model:
         return await controller.remove(model_id)
 
 
-def _print_disposal(disposal: Disposal) -> None:
+def print_disposal(disposal: Disposal) -> None:
     for going in disposal.going:
         click.echo(f"goes   {going.path}  {going.note or gib(going.frees_bytes)}")
     for staying in disposal.staying:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import adding, catalogue, engine, key, removal, running, service, startup, verification
+from mmd.cli import adding, archives, catalogue, engine, key, removal, running, service, startup, verification
 from mmd.journal import log_to_journal
 
 
@@ -35,6 +35,8 @@ for _verb in (
     catalogue.show,
     verification.verify,
     removal.remove,
+    archives.archive,
+    archives.restore,
     running.activate,
     running.sleep,
     running.stop,

@@ -65,3 +65,15 @@ def refused_after_data(done: subprocess.CompletedProcess[str]) -> tuple[str, str
     """What would go is told before the refusal."""
     done.stdout = ""
     return refused(done, 2)
+
+
+def test_archive_that_moves_deletes_only_what_it_has_compared(systemd: UserManager, tmp_path: Path) -> None:
+    file = sparse_gguf(tmp_path / "tiny.gguf")
+    Registry().add(file)
+    (tmp_path / "nas").mkdir()
+    done = mmd("archive", "tiny", str(tmp_path / "nas"), "--move")
+    assert done.returncode == 0, done.stderr
+    assert not file.exists()
+    assert (tmp_path / "nas/tiny/tiny.gguf").exists()
+    assert Registry().all() == ()
+    assert mmd("restore", str(tmp_path / "nas/tiny")).returncode == 0
