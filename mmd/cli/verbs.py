@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import adding, archives, catalogue, engine, key, removal, running, service, startup, verification
+from mmd.cli import adding, archives, catalogue, disk, engine, key, removal, running, service, startup, verification
 from mmd.journal import log_to_journal
 
 
@@ -37,6 +37,7 @@ for _verb in (
     removal.remove,
     archives.archive,
     archives.restore,
+    disk.disk,
     running.activate,
     running.sleep,
     running.stop,
