@@ -28,7 +28,7 @@ from mmd.registry.identity import identity
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
 from mmd.settings import Settings, read_settings
-from mmd.units.bus import Manager, NoSuchUnit
+from mmd.units.bus import Manager
 from mmd.units.names import engine_unit
 from mmd.units.watch import read_pairs
 
@@ -53,7 +53,7 @@ async def learn(manager: Manager, settings: Settings) -> tuple[Start, ...]:
             continue
         try:
             start = await _measured(manager, Registry().get(model_id), settings, known)
-        except (MmdError, NoSuchUnit, OSError) as error:
+        except (MmdError, OSError) as error:
             _log.info("what %s takes is not measured: %s", model_id, error)
             continue
         if start is not None:
