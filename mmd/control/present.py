@@ -71,6 +71,7 @@ def model_json(
         "status": status_word(model.id, here, active),
         "startup": startup,
         "source": model.source,
+        "licence": model.licence,
         "path": model.path,
     }
 

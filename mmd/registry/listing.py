@@ -78,8 +78,8 @@ def _row(model: Model) -> list[Any]:
 
 
 def _model(row: list[Any]) -> Model:
-    model_id, path, files, projector, source, added, facts = row
-    return Model(model_id, path, tuple(files), projector, source, added, _facts(facts))
+    model_id, path, files, projector, source, added, licence, facts = row
+    return Model(model_id, path, tuple(files), projector, source, added, licence, _facts(facts))
 
 
 def _facts(values: list[Any]) -> Facts:
