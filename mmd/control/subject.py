@@ -62,7 +62,7 @@ def _registered(asked: str) -> Model | None:
     return model
 
 
-def unregistered(name: str, found: Found, *, source: str) -> Model:
+def unregistered(name: str, found: Found, *, source: str, licence: str = "") -> Model:
     return Model(
         id=name,
         path=found.path,
@@ -70,5 +70,6 @@ def unregistered(name: str, found: Found, *, source: str) -> Model:
         projector=found.projector,
         source=source,
         added="",
+        licence=licence,
         facts=found.facts,
     )

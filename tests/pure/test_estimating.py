@@ -40,7 +40,7 @@ HELP = "-m, --model F   a model\n-c, --ctx-size N   the context\n--host H   wher
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     path = well_known.LLAMA_31_8B.write(tmp_path / "m.gguf")
-    return Model("m", str(path), (str(path),), None, "file", "", examine(path).facts)
+    return Model("m", str(path), (str(path),), None, "file", "", "", examine(path).facts)
 
 
 def install(folder: Path, rows: list[Mapping[str, object]]) -> Path:
