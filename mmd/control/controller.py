@@ -22,7 +22,7 @@ from mmd.control.read_ahead import worthwhile
 from mmd.control.status import Status, read_status
 from mmd.control.stranded import end_where_stranded
 from mmd.control.swap import Activation, Swapper
-from mmd.errors import BadModelFile, WrongUsage
+from mmd.errors import WrongUsage
 from mmd.machine import Machine, read_machine
 from mmd.paths import cache_dir, engine_socket
 from mmd.plan import room
@@ -32,7 +32,7 @@ from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.registry.record import Model
-from mmd.registry.store import Registry, missing_files
+from mmd.registry.store import Registry, require_files
 from mmd.settings import Settings, read_settings
 from mmd.units.bus import Manager
 from mmd.units.names import engine_unit, token_unit
@@ -45,13 +45,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
 
     Raises EngineMissing, DoesNotFit, and BadModelFile where its files are gone.
     """
-    gone = missing_files(model)
-    if gone:
-        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        raise BadModelFile(
-            f"{model.id} is registered, but its file is gone: {gone[0]}{more}",
-            hint=f"mmd remove {model.id}   # or put the file back; then: mmd add PATH",
-        )
+    require_files(model)
     laid_down = settings.model(model.id)
     overrides = Overrides(
         engine=laid_down["engine"],

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from mmd.control import starts
@@ -83,7 +82,8 @@ async def _measured(manager: Manager, model: Model, settings: Settings, known: s
         model=model.id,
         weights=identity(model.files),
         engine=by.title,
-        command=sha256("\0".join(command).encode()).hexdigest()[:16],
+        # Where mmd.toml has changed since, the next start will be another one.
+        command=starts.command_hash(by.command if {*by.command} <= {*command} else command),
         gpu=estimating.gpu(by),
         context=answer.estimate.context,
         predicted=asdict(predicted) | {"total_bytes": predicted.total_bytes},

@@ -79,6 +79,14 @@ def test_a_registered_model_by_its_id(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "it")
 
 
+def test_a_registered_model_whose_file_is_gone(tmp_path: Path) -> None:
+    Registry().add(tiny_gguf(tmp_path / "tiny.gguf"), id="it")
+    (tmp_path / "tiny.gguf").unlink()
+    done = mmd("estimate", "it")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "its file is gone" in done.stderr
+
+
 def test_a_folder_of_safetensors(tmp_path: Path) -> None:
     done = mmd("estimate", str(tiny_folder(tmp_path / "it")), "--machine", LARGE_GPU, "--json")
     assert json.loads(done.stdout)["components"]["weights_bytes"] > 0
