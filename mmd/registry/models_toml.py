@@ -15,7 +15,7 @@ _HEADER = """\
 
 """
 
-_MODEL_KEYS = frozenset({"path", "files", "projector", "source", "added", "facts"})
+_MODEL_KEYS = frozenset({"path", "files", "projector", "source", "added", "licence", "facts"})
 _FACT_KEYS = frozenset(Facts.__dataclass_fields__)
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ def _model_table(model: Model) -> dict[str, Any]:
         **({"projector": model.projector} if model.projector else {}),
         "source": model.source,
         "added": model.added,
+        **({"licence": model.licence} if model.licence else {}),
         "facts": facts
         | {
             "format": facts["format"].value,
@@ -92,6 +93,7 @@ def _model(model_id: str, table: object) -> Model:
         source=_value(table, "source", str, where),
         added=_value(table, "added", str, where),
         facts=_facts(_value(table, "facts", dict, where), f"[models.{model_id}.facts]"),
+        licence=_value(table, "licence", str, where) if "licence" in table else "",
     )
 
 

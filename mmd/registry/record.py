@@ -53,3 +53,4 @@ class Model:
     source: str  # "file" or "hf:REPO@COMMIT"
     added: str  # ISO 8601, UTC
     facts: Facts
+    licence: str = ""  # as the hub's card names it; "" where nobody said, see licence.py
