@@ -52,13 +52,7 @@ def list_models(as_json: bool) -> None:
 
 @click.command()
 @parameters.model_id
-@click.option(
-    "--machine",
-    "machine_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Plan for the machine in this JSON snapshot.",
-)
+@parameters.machine_file
 @click.option("--units", is_flag=True, help="Print the two units as unit files instead.")
 @parameters.as_json
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from mmd.machine import Gpu, Machine
 from mmd.registry.anatomy import Anatomy, Layers
@@ -68,8 +69,18 @@ def budget_bytes(machine: Machine) -> int:
     return vram_bytes + max(0, machine.ram_total_bytes - reserve_bytes)
 
 
+def emptied(machine: Machine) -> Machine:
+    """`machine` when the models of mmd have gone from its GPUs: who is resident will go, others keep what they have."""
+    return replace(machine, gpus=tuple(_emptied(gpu) for gpu in machine.gpus))
+
+
+def _emptied(gpu: Gpu) -> Gpu:
+    others = tuple(process for process in gpu.processes if not process.unit.startswith(_OUR_UNITS))
+    return replace(gpu, free_bytes=available_bytes(gpu), processes=others)
+
+
 def available_bytes(gpu: Gpu) -> int:
-    """What a model finds there when those of mmd have gone: others keep what they have."""
+    """What a model finds there then."""
     ours = [process.used_bytes for process in gpu.processes if process.unit.startswith(_OUR_UNITS)]
     if None in ours:  # the driver does not tell
         return gpu.total_bytes

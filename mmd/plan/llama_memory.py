@@ -65,10 +65,10 @@ class LlamaMemory:
         return round(sqrt(sum(part * part for part in parts)))
 
     def has_bytes(self) -> int:
-        """Free memory of the GPUs but for what the engine leaves; what others have there, they keep."""
+        """What is free on the GPUs, but for what the engine leaves."""
         if not self.machine.gpus:
             return fit.budget_bytes(self.machine)
-        return sum(max(0, fit.available_bytes(gpu) - _LEFT_FREE_BYTES) for gpu in self.machine.gpus)
+        return sum(max(0, gpu.free_bytes - _LEFT_FREE_BYTES) for gpu in self.machine.gpus)
 
     def least_bytes(self, context: int) -> int:
         """Of GPUs and RAM together."""
@@ -177,4 +177,4 @@ def _widest(anatomy: Anatomy) -> int:
     experts = 3 * used * anatomy.expert_size
     # What comes out of the experts is put where two of their three inner parts were, if it is no larger.
     experts += used * hidden if hidden > 2 * anatomy.expert_size else 0
-    return 5 * hidden + max(anatomy.attention_size, 3 * anatomy.feed_forward_size, experts)
+    return 5 * hidden + max(anatomy.attention_size, anatomy.feed_forward_size, experts)

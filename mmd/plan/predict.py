@@ -30,12 +30,13 @@ def memory_of(
 ) -> Memory:
     """The formulas for the engine that serves this format, under the `words` of its command line.
 
-    `on_gpu` false: that engine is a build for the CPU, whatever the machine has.
+    What models of mmd have of the GPUs counts as free: whoever is resident goes before another comes. `on_gpu` false:
+    that engine is a build for the CPU, whatever the machine has.
     """
-    known = constants or Constants()
+    known, here = constants or Constants(), fit.emptied(machine)
     if facts.format is Format.SAFETENSORS:
-        return vllm_memory(facts, machine, words, on_gpu=on_gpu and bool(machine.gpus), constants=known)
-    return LlamaMemory(fit.anatomy_of(facts), machine, serving(words), projector_bytes, known)
+        return vllm_memory(facts, here, words, on_gpu=on_gpu and bool(here.gpus), constants=known)
+    return LlamaMemory(fit.anatomy_of(facts), here, serving(words), projector_bytes, known)
 
 
 def predict(

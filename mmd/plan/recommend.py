@@ -12,6 +12,7 @@ from math import sqrt
 from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.predict import memory_of
+from mmd.registry.offer import Base, Offer
 from mmd.registry.record import Facts, Format, ModelType
 
 # A conversation with a document in it. Less is of use too, but nobody should have to find out.
@@ -45,26 +46,6 @@ class Place(StrEnum):
     PARTLY = "partly"  # layers in RAM: some times slower
     CPU = "cpu"  # there is no GPU
     NOWHERE = "no"
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """One model of a repository, as a list shows it."""
-
-    file: str  # by which it is asked for
-    format: Format
-    weights_bytes: int
-    projector_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What all offers of a repository are."""
-
-    type: ModelType
-    parameters: int  # 0 where the hub does not know
-    context_length: int  # tokens; 0 likewise
-    quant: str = ""  # of safetensors: "awq", "fp8"; "" where they are not quantised
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _largest(memory: Memory, subject: Subject, holds: _Holds) -> int:
 def _suggestion(subject: Subject, memory: Memory, context: int, arguments: tuple[str, ...], change: str) -> Suggestion:
     lines = [f"arguments = {_toml(arguments)}"] if arguments else []
     lines += [f"context = {context}"] if context != subject.context else []
-    editor = f'${{EDITOR:-nano}} ~/.config/mmd/mmd.toml   # [models."{subject.model_id}"] {", ".join(lines)}'
+    editor = f'${{EDITOR:-nano}} ~/.config/mmd/mmd.toml   # [models."{subject.model_id}"] {" and ".join(lines)}'
     needs_bytes = memory.components(context).total_bytes
     return Suggestion(change or f"a context of {context} tokens", needs_bytes, editor)
 

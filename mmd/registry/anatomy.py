@@ -36,11 +36,11 @@ class Anatomy:
     rotation_bytes: int  # tables of rotary positions, which vLLM makes when it loads
     layer_count: int  # that every token passes
     hidden_size: int
-    feed_forward_size: int  # of the widest layer without experts; 0 where every layer has some
-    experts_used: int  # for one token; 0 in a model without
-    expert_size: int
     attention_heads: int
     attention_size: int  # numbers that one token has in attention: all heads' queries, and what they find
+    feed_forward_size: int  # that it has in the feed-forward part of a layer without experts; 0 where all have some
+    experts_used: int  # for one token; 0 in a model without
+    expert_size: int
     vocabulary_size: int
     caches: tuple[Layers, ...]
 

@@ -44,7 +44,7 @@ def folder_anatomy(config: Config, weights: Weights) -> Anatomy:
         rotation_bytes=0 if is_encoder(config) else _rotation_bytes(text),
         layer_count=count,
         hidden_size=text.integer("hidden_size", "n_embd", "d_model") or 0,
-        feed_forward_size=feed_forward,
+        feed_forward_size=3 * feed_forward,
         experts_used=text.integer("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts") or 0,
         expert_size=text.integer("moe_intermediate_size", "expert_ffn_hidden_size") or feed_forward,
         attention_heads=text.integer("num_attention_heads", "n_head", "n_heads") or 0,

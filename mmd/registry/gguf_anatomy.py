@@ -51,7 +51,7 @@ def gguf_anatomy(headers: Sequence[GgufHeader]) -> Anatomy:
         rotation_bytes=0,
         layer_count=count,
         hidden_size=_number(first, "embedding_length"),
-        feed_forward_size=_feed_forward_size(first),
+        feed_forward_size=_feed_forward_size(first, tensors),
         experts_used=widest(first, "expert_used_count"),
         expert_size=widest(first, "expert_feed_forward_length") or widest(first, "feed_forward_length"),
         attention_heads=widest(first, "attention.head_count"),
@@ -83,12 +83,15 @@ def _copied_bytes(architecture: str, tensors: Iterable[Tensor]) -> int:
     return sizes.get(_EMBEDDINGS, 0)
 
 
-def _feed_forward_size(header: GgufHeader) -> int:
-    """Mixtures name one too, which only those with dense layers in front use."""
+def _feed_forward_size(header: GgufHeader, tensors: Iterable[Tensor]) -> int:
+    """A gate and what it opens for are computed beside the result; without a gate there is the result alone."""
     is_mixture = bool(widest(header, "expert_used_count"))
-    return (
-        0 if is_mixture and not _number(header, "leading_dense_block_count") else widest(header, "feed_forward_length")
-    )
+    if is_mixture and not _number(header, "leading_dense_block_count"):
+        return 0  # it names one too, which no layer has
+    width = widest(header, "feed_forward_length")
+    shapes = {tensor.name: tensor.shape for tensor in tensors if tensor.name.startswith("blk.0.ffn_")}
+    is_gated = "blk.0.ffn_gate.weight" in shapes or shapes.get("blk.0.ffn_up.weight", ())[1:] != (width,)
+    return 3 * width if is_gated else width
 
 
 def _vocabulary_size(header: GgufHeader) -> int:

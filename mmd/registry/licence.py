@@ -33,29 +33,31 @@ _OPEN = re.compile(
 # modified MIT asks large ones to show its name, and Tencent leaves the European Union out.
 _CONDITIONS = re.compile(
     r".*(openrail|rail-1|llama|gemma|qwen|qianwen|falcon|deepseek|nvidia-|jamba|stabilityai|stable-|modified-mit"
-    r"|hunyuan|health-ai).*|lfm1\.0|c-uda|cc-by-nd.*"
+    r"|hunyuan|health-ai|kimi|minimax).*|(lfm|glm-|yi-).*|c-uda|cc-by-nd.*"
 )
 # The letters NC or the words; for research alone: "qwen-research", "mrl" and "mnpl" of Mistral, "apple-amlr", "exaone"
 # of LG, "nsclv1" of NVIDIA, "intel-research", "fair-noncommercial-research".
 _NON_COMMERCIAL = re.compile(
-    r"(.*[-_. ])?nc([-_. ].*)?|.*non-?commercial.*|.*research.*|mrl|mnpl.*|.*amlr|exaone.*|nscl.*"
+    r"(.*[-_.])?nc([-_.].*)?|.*non-?commercial.*|.*research.*|mrl|mnpl.*|.*amlr|exaone.*|nscl.*"
 )
 
 
 def licence_of(card: Mapping[str, Any], tags: Iterable[str] = ()) -> str:
-    """The name in a card, else in the tags that the hub makes of it; "" where neither says any."""
+    """As a card names it, "apache-2.0", else as the tags do; "other" only where nothing stands behind it, "" where
+    neither says anything.
+    """
     said = card.get("license")
     names = [str(name) for name in said] if isinstance(said, list) else [said] if isinstance(said, str) else []
     own_name = card.get("license_name")
     if names in ([], ["other"]) and isinstance(own_name, str) and own_name:
         names = [own_name]
     names = names or [tag.removeprefix(_TAG) for tag in tags if tag.startswith(_TAG)]
-    return ", ".join(_printable(name) for name in names)
+    return ", ".join(_printable(name).lower() for name in names)
 
 
 def terms(licence: str) -> Terms:
     """Of several licences the strictest; what is not known is said to be so."""
-    found = {_terms_of(name.strip().lower().replace(" ", "-")) for name in licence.split(",")}
+    found = {_terms_of(name.strip().replace(" ", "-")) for name in licence.lower().split(",")}
     strictest_first = (Terms.NON_COMMERCIAL, Terms.UNKNOWN, Terms.CONDITIONS, Terms.OPEN)
     return next(one for one in strictest_first if one in found)
 

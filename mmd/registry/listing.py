@@ -1,4 +1,4 @@
-"""A copy of the registry that is quick to read: a thousand models in 4 ms, where tomllib needs 60.
+"""A copy of the registry that is quick to read: a thousand models in 8 ms, where tomllib needs 200.
 
 Derived, never the truth: valid only for the very file it was made from, and made anew wherever it is not.
 """
@@ -19,7 +19,6 @@ from mmd.registry.record import Facts, Format, Model, ModelType
 # The fields are part of the stamp, so that a copy made by another version of mmd is never read.
 _FACT_FIELDS = tuple(Facts.__dataclass_fields__)
 _MODEL_FIELDS = tuple(Model.__dataclass_fields__)
-_FACTS = _MODEL_FIELDS.index("facts")
 _fact_values = attrgetter(*_FACT_FIELDS)
 _FORMAT, _TYPE, _MARKS, _ANATOMY = (
     _FACT_FIELDS.index(name) for name in ("format", "type", "template_marks", "anatomy")
@@ -70,19 +69,17 @@ def write(made_from: list[Any], models: Mapping[str, Model]) -> None:
 
 
 def _row(model: Model) -> list[Any]:
-    """The fields of a model in their order; its facts likewise, in their place."""
+    """The fields of a model in their order; its facts likewise, in place of the last."""
     facts = list(_fact_values(model.facts))
     if model.facts.anatomy is not None:
         facts[_ANATOMY] = values = list(_anatomy_values(model.facts.anatomy))
         values[_CACHES] = [_layers_values(layers) for layers in model.facts.anatomy.caches]
-    row = list(_model_values(model))
-    row[_FACTS] = facts
-    return row
+    return [*_model_values(model)[:-1], facts]
 
 
 def _model(row: list[Any]) -> Model:
-    model_id, path, files, projector, source, added, facts, licence = row
-    return Model(model_id, path, tuple(files), projector, source, added, _facts(facts), licence)
+    model_id, path, files, projector, source, added, licence, facts = row
+    return Model(model_id, path, tuple(files), projector, source, added, licence, _facts(facts))
 
 
 def _facts(values: list[Any]) -> Facts:

@@ -92,8 +92,8 @@ def _model(model_id: str, table: object) -> Model:
         projector=_value(table, "projector", str, where) if "projector" in table else None,
         source=_value(table, "source", str, where),
         added=_value(table, "added", str, where),
-        facts=_facts(_value(table, "facts", dict, where), f"[models.{model_id}.facts]"),
         licence=_value(table, "licence", str, where) if "licence" in table else "",
+        facts=_facts(_value(table, "facts", dict, where), f"[models.{model_id}.facts]"),
     )
 
 

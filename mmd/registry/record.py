@@ -52,5 +52,5 @@ class Model:
     projector: str | None  # absolute: the mmproj file of a vision GGUF
     source: str  # "file" or "hf:REPO@COMMIT"
     added: str  # ISO 8601, UTC
+    licence: str  # as the hub names it, "apache-2.0"; "" where nobody said
     facts: Facts
-    licence: str = ""  # as the hub's card names it; "" where nobody said, see licence.py

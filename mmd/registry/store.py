@@ -204,16 +204,19 @@ def _added_to(models: Mapping[str, Model], new: New) -> Model:
         projector=found.projector,
         source=new.source,
         added=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        facts=found.facts,
         licence=new.licence,
+        facts=found.facts,
     )
 
 
 def _read_again(known: Model, new: New) -> Model:
     _refuse_second_id(known, new.id)
-    found = new.found
     return replace(
-        known, files=found.files, projector=found.projector, facts=found.facts, licence=new.licence or known.licence
+        known,
+        files=new.found.files,
+        projector=new.found.projector,
+        licence=new.licence or known.licence,
+        facts=new.found.facts,
     )
 
 

@@ -18,6 +18,7 @@ from mmd.registry.licence import Terms, licence_of, terms
         ({"license": ["mit", "cc-by-nc-4.0"]}, (), "mit, cc-by-nc-4.0"),
         ({"license_name": "qwen-research"}, (), "qwen-research"),
         ({}, ("gguf", "license:gemma"), "gemma"),
+        ({"license": "Apache-2.0"}, (), "apache-2.0"),
         ({}, (), ""),
         ({"license": None, "license_name": 7}, (), ""),
         ({"license": "mit\n\x1b[31m"}, (), "mit[31m"),

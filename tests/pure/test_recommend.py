@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmd.machine import Gpu, Machine
-from mmd.plan.recommend import Base, Offer, Place, assess, reason, recommended
+from mmd.plan.recommend import Place, assess, reason, recommended
+from mmd.registry.offer import Base, Offer
 from mmd.registry.record import Format, ModelType
 
 _GIB = 1024**3
