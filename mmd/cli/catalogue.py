@@ -11,7 +11,7 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.loop import wait_for
-from mmd.cli.text import gib, print_json, print_table, say, summary
+from mmd.cli.text import gib, licence_text, print_json, print_table, say, summary
 
 if TYPE_CHECKING:
     from mmd.plan.estimate import Estimate
@@ -145,6 +145,7 @@ def _print_model(model: Model, aliases: tuple[str, ...]) -> None:
     for name, value in (
         ("is", summary(model)),
         ("architecture", facts.architecture),
+        ("licence", licence_text(model.licence)),
         ("trained for", f"{facts.context_length} tokens" if facts.context_length else "not said in the file"),
         ("file", model.path if len(model.files) == 1 else f"{model.path} and {len(model.files) - 1} more"),
     ):
