@@ -1,4 +1,4 @@
-"""Verbs about what there is: list, show, remove."""
+"""Verbs about what there is: list, show."""
 
 from __future__ import annotations
 
@@ -89,20 +89,6 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         print_json(record | {"files": model.files, "idle": idle_json(rules)} | planned)
     else:
         _print_launch(launch, estimate, rules)
-
-
-@click.command()
-@parameters.model_id
-def remove(model_id: str) -> None:
-    """Forget a model; its engine is stopped, its files stay."""
-    from mmd.control.controller import Controller
-
-    async def work() -> Model:
-        async with Controller() as controller:
-            return await controller.remove(model_id)
-
-    model = wait_for(work())
-    say(f"{model.id} is forgotten; its files stay: {model.path}")
 
 
 async def _residencies() -> tuple[dict[str, Residency], str | None]:

@@ -5,7 +5,21 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import adding, catalogue, doctor, engine, estimate, key, running, service, startup, verification
+from mmd.cli import (
+    adding,
+    archives,
+    catalogue,
+    disk,
+    doctor,
+    engine,
+    estimate,
+    key,
+    removal,
+    running,
+    service,
+    startup,
+    verification,
+)
 from mmd.journal import log_to_journal
 
 
@@ -34,8 +48,11 @@ for _verb in (
     catalogue.list_models,
     catalogue.show,
     verification.verify,
-    catalogue.remove,
+    removal.remove,
     estimate.estimate,
+    archives.archive,
+    archives.restore,
+    disk.disk,
     running.activate,
     running.sleep,
     running.stop,

@@ -114,6 +114,13 @@ class Registry:
                 self._write(models)
         return tuple(added)
 
+    def put(self, model: Model) -> None:
+        """Register a record as it is, out of an archive. Raises WrongUsage where the id is taken, and StorageFailed."""
+        with self._locked():
+            models = self.load()
+            _refuse_taken_id(models, model.id)
+            self._write({**models, model.id: model})
+
     def remove(self, model_id: str) -> Model:
         """Forget a model and what its files were to be; they stay where they are."""
         with self._locked():

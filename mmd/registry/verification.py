@@ -53,7 +53,7 @@ class Verification:
     def __init__(self, models: Sequence[Model], *, trust: bool = False) -> None:
         """With `trust` nothing is compared: what is there is what it is to be from here on. Raises StorageFailed."""
         self._models = models
-        self._expected = {model.id: {} if trust else _expected(model) for model in models}
+        self._expected = {model.id: {} if trust else expected_of(model) for model in models}
         self._paths = {
             model.id: tuple(dict.fromkeys((*files_of(model), *self._expected[model.id]))) for model in models
         }
@@ -117,7 +117,7 @@ def fetch_again(model: Model, path: str) -> str:
     return f"mmd verify {model.id}   # after you have put the file back from where you had it"
 
 
-def _expected(model: Model) -> Manifest:
+def expected_of(model: Model) -> Manifest:
     """The manifest, and where it has no hash the name of the blob in the Hugging Face cache, which is one."""
     known = dict(manifest.read(model.id))
     for path in files_of(model):
