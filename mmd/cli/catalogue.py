@@ -11,7 +11,7 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.loop import wait_for
-from mmd.cli.text import gib, print_json, print_table, say, summary
+from mmd.cli.text import gib, licence_text, print_json, print_table, say, summary
 
 if TYPE_CHECKING:
     from mmd.plan.estimate import Estimate
@@ -58,7 +58,8 @@ def list_models(as_json: bool) -> None:
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
     """Facts, fit, the exact command and its reasons."""
     from mmd.control.aliases import names_of
-    from mmd.control.controller import launch_estimate, plan_launch, unit_texts
+    from mmd.control.controller import plan_launch, unit_texts
+    from mmd.control.estimating import Estimating
     from mmd.control.idleness import rules_of
     from mmd.control.present import estimate_json, idle_json, launch_json, model_json
     from mmd.machine import load_machine, read_machine
@@ -72,7 +73,8 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     if not units and not as_json:
         _print_model(model, aliases)
     launch = plan_launch(model, machine, settings)
-    estimate = launch_estimate(model, machine, launch)
+    estimating = Estimating(machine, settings, is_here=machine_file is None)
+    estimate = estimating.answer(model, asks_engine=False).estimate
     rules = rules_of(model.id, settings)
     if units:
         for name, text in unit_texts(launch).items():
@@ -129,6 +131,7 @@ def _print_model(model: Model, aliases: tuple[str, ...]) -> None:
     for name, value in (
         ("is", summary(model)),
         ("architecture", facts.architecture),
+        ("licence", licence_text(model.licence)),
         ("trained for", f"{facts.context_length} tokens" if facts.context_length else "not said in the file"),
         ("file", model.path if len(model.files) == 1 else f"{model.path} and {len(model.files) - 1} more"),
     ):

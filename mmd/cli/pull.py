@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import gib, print_json, say, summary
+from mmd.cli.text import gib, licence_text, print_json, say, summary
 
 if TYPE_CHECKING:
     from mmd.control.finding import Pick
@@ -89,12 +89,10 @@ def _does_not_fit(known: Known, picked: Pick) -> DoesNotFit:
 
 
 def _say_what_comes(known: Known, selection: Selection) -> None:
-    from mmd.registry.licence import described
-
     if known.absence is not None:
         say(f"mmd: {known.absence.message}; what the cache has is registered")
     files = f" in {len(selection.files)} files" if len(selection.files) > 1 else ""
-    licence = f"; licence: {described(known.repository.licence)}" if known.repository.licence else ""
+    licence = f"; licence: {licence_text(known.repository.licence)}" if known.repository.licence else ""
     say(f"{known.repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}{licence}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import count, gib, print_json, print_table, say
+from mmd.cli.text import count, gib, licence_text, print_json, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,9 +102,7 @@ def _short(file: str, repository: str) -> str:
 
 
 def _licence(hit: Hit) -> str:
-    from mmd.registry.licence import described
-
-    return described(hit.result.licence) + (", gated" if hit.result.gated else "")
+    return licence_text(hit.result.licence) + (", gated" if hit.result.gated else "")
 
 
 def _say_what_is_left(text: str, shown: Sequence[Hit], hidden: int, foreign: Mapping[str, int]) -> None:

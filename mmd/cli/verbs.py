@@ -53,6 +53,7 @@ for _verb in (
     catalogue.show,
     verification.verify,
     removal.remove,
+    estimate.estimate,
     archives.archive,
     archives.restore,
     disk.disk,

@@ -17,12 +17,12 @@ from mmd.control.idleness import Idleness
 from mmd.control.learned import Learned
 from mmd.control.read_ahead import worthwhile
 from mmd.control.status import Status, read_status
-from mmd.errors import BadModelFile, WrongUsage
+from mmd.errors import WrongUsage
 from mmd.paths import cache_dir, engine_socket
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.registry.record import Model
-from mmd.registry.store import Registry, missing_files
+from mmd.registry.store import Registry, require_files
 from mmd.settings import Settings, read_settings
 from mmd.units.bus import Manager
 from mmd.units.names import engine_unit, token_unit
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from mmd.control.swap import Activation
     from mmd.machine import Machine
     from mmd.plan import room
-    from mmd.plan.estimate import Estimate
     from mmd.plan.last_words import Refusal
     from mmd.plan.launch import Launch
     from mmd.units.spec import Hooks
@@ -47,13 +46,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
     from mmd.control.installed import installed_engines
     from mmd.plan.choose import Overrides, choose
 
-    gone = missing_files(model)
-    if gone:
-        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        raise BadModelFile(
-            f"{model.id} is registered, but its file is gone: {gone[0]}{more}",
-            hint=f"mmd remove {model.id}   # or put the file back; then: mmd add PATH",
-        )
+    require_files(model)
     laid_down = settings.model(model.id)
     overrides = Overrides(
         engine=laid_down["engine"],
@@ -70,27 +63,8 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         socket=str(engine_socket(model.id)),
         cache=str(cache_dir()),
         overrides=overrides,
-        projector_bytes=_projector_bytes(model),
+        projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
     )
-
-
-def launch_estimate(model: Model, machine: Machine, launch: Launch) -> Estimate:
-    """What the model would take of this machine's memory if it were launched like this, by formulas alone."""
-    from mmd.plan.predict import predict
-
-    words = tuple(word for flag in launch.flags for word in flag.words)
-    return predict(
-        model.facts,
-        machine,
-        words,
-        model_id=model.id,
-        projector_bytes=_projector_bytes(model),
-        on_gpu=launch.uses_gpu,
-    )
-
-
-def _projector_bytes(model: Model) -> int:
-    return Path(model.projector).stat().st_size if model.projector else 0
 
 
 def unit_hooks(folder: Path = Path(__file__).parent.parent / "hooks") -> Hooks:

@@ -16,6 +16,7 @@ from mmd.plan.fit import GIB
 from mmd.plan.idle import Rules
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Residency
+from mmd.registry.licence import terms
 from mmd.registry.record import Model
 
 
@@ -72,6 +73,7 @@ def model_json(
         "startup": startup,
         "source": model.source,
         "licence": model.licence,
+        "terms": terms(model.licence),
         "path": model.path,
     }
 

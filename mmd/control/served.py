@@ -16,6 +16,10 @@ from mmd.settings import Settings
 _log = logging.getLogger(__name__)
 
 
+# Where it listens and what it is called: no matter of the memory.
+_NAMES = ("--host", "--uds", "--alias", "--served-model-name")
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     engine: Installed | None  # None where none is installed that can
@@ -30,6 +34,12 @@ class Served:
     @property
     def words(self) -> tuple[str, ...]:
         return tuple(word for flag in self.flags for word in flag.words)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What the memory that it takes depends on, and is the same at every start."""
+        lasting = (flag for flag in self.flags if not flag.measured and flag.subject not in _NAMES)
+        return tuple(word for flag in lasting for word in flag.words)
 
 
 def served(model: Model, machine: Machine, settings: Settings) -> Served:

@@ -13,7 +13,7 @@ from mmd.machine import Machine
 from mmd.plan.suggestions import Candidate
 from mmd.registry.detect import Found, examine
 from mmd.registry.record import Model
-from mmd.registry.store import Registry
+from mmd.registry.store import Registry, require_files
 from mmd.settings import Settings
 
 
@@ -60,6 +60,7 @@ def _registered(asked: str) -> Model | None:
         model = Registry().get(id_for(asked))
     except NoSuchModel:
         return None
+    require_files(model)
     if model.facts.anatomy is None:
         return replace(model, facts=examine(Path(model.path)).facts)
     return model

@@ -29,6 +29,7 @@ TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 SECONDS: Schema = {"type": "number", "minimum": 0}
 FLAG: Schema = {"type": "boolean"}
+TERMS: Schema = {"enum": ["open", "conditions", "non-commercial", "unknown"]}
 GIB: Schema = {"type": "number", "minimum": 0, "description": "GiB"}
 
 TYPE: Schema = {"enum": ["chat", "vision", "completion", "embedding", "reranker", "classifier"]}
@@ -64,6 +65,7 @@ SCHEMAS: dict[str, Schema] = {
         idle_seconds=or_null("number") | {"description": "since its last answer; null where the gateway knows of none"},
         source=TEXT,
         licence=TEXT,
+        terms=TERMS,
         path=TEXT,
     ),
     "Resources": record(

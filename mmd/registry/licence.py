@@ -1,57 +1,75 @@
-"""What a licence allows, as far as its name says it. No legal advice: the text is the licence's own."""
+"""The licence of a model: its name as the hub's cards say it, and what it allows in a word.
+
+Read from cards, not from the licences' texts: what is said here helps to find the text, and does not replace it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
+_TAG = "license:"
+
 
 class Terms(StrEnum):
-    OPEN = "open"  # any use
-    CONDITIONS = "conditions"  # commercial use too, under conditions: of use, of size, of naming
+    """What a licence allows those who earn money."""
+
+    OPEN = "open"  # everything, if some ask to be named or that changes stay open
+    CONDITIONS = "conditions"  # much, up to a size, or not for some uses
     NON_COMMERCIAL = "non-commercial"
     UNKNOWN = "unknown"
 
 
-# The hub's identifiers (huggingface.co/docs/hub/repositories-licenses), and names that cards give under "other".
+# The identifiers of https://huggingface.co/docs/hub/repositories-licenses, by what their texts say.
 _OPEN = re.compile(
-    r"apache-2\.0|mit|bsd(-.+)?|isc|zlib|unlicense|wtfpl|cc0-1\.0|cc-by-[234]\.\d|cc-by-sa-[34]\.0|cc|pddl"
-    r"|artistic-2\.0|e[cu]?pl-\d\.\d|mpl-2\.0|[al]?gpl(-.+)?|ms-pl|postgresql|ncsa|bsl-1\.0|odc-by|odbl|cdla-.+"
+    r"apache-2\.0|mit|0bsd|bsd(-.+)?|isc|zlib|ncsa|unlicense|wtfpl|postgresql|ofl-1\.1|bsl-1\.0|ms-pl|afl-3\.0|ecl-2\.0"
+    r"|artistic-2\.0|(a|l)?gpl(-.+)?|mpl-2\.0|osl-3\.0|eupl-.+|epl-.+|lppl-.+|gfdl|cc0-.+|cc-by(-sa)?(-\d.*)?|pddl|odbl"
+    r"|odc-by|cdla-permissive-.+|openmdw.*"
 )
-# Before "conditions": "cohere-nc" is one of these, and so is all that says so in its name.
-_NON_COMMERCIAL = re.compile(r"cc-by-nc.*|.*[-_ ]nc([-_ .].*)?|.*non-?commercial.*|.*research.*|mrl|mnpl(-.+)?|fair.*")
+# Uses that are forbidden (RAIL, Gemma, Falcon, DeepSeek), or a size from which one must ask: 700 million users a month
+# (Llama), 100 million (Qwen), an income of 10 million $ (LFM), 50 million (Jamba), 1 million (Stability); Kimi's
+# modified MIT asks large ones to show its name, and Tencent leaves the European Union out.
 _CONDITIONS = re.compile(
-    r"llama\d.*|gemma|openrail(\+\+)?|bigscience-.+|bigcode-.+|creativeml-.+|deepseek.*|qwen|tongyi-qianwen.*|exaone"
-    r"|falcon.*|nvidia-open-model.*|modified-mit|kimi.*|minimax.*|hunyuan.*|tencent-hunyuan.*|lfm.*|glm-.*|yi-.*|cc-by-nd-.+"
+    r".*(openrail|rail-1|llama|gemma|qwen|qianwen|falcon|deepseek|nvidia-|jamba|stabilityai|stable-|modified-mit"
+    r"|hunyuan|health-ai|kimi|minimax).*|(lfm|glm-|yi-).*|c-uda|cc-by-nd.*"
+)
+# The letters NC or the words; for research alone: "qwen-research", "mrl" and "mnpl" of Mistral, "apple-amlr", "exaone"
+# of LG, "nsclv1" of NVIDIA, "intel-research", "fair-noncommercial-research".
+_NON_COMMERCIAL = re.compile(
+    r"(.*[-_.])?nc([-_.].*)?|.*non-?commercial.*|.*research.*|mrl|mnpl.*|.*amlr|exaone.*|nscl.*"
 )
 
 
-def licence_of(card: Mapping[str, Any], tags: Sequence[str]) -> str:
-    """As the hub names it, "apache-2.0"; what stands behind "other" where the card says that; "" where it is silent."""
-    named = card.get("license") or next((tag.split(":", 1)[1] for tag in tags if tag.startswith("license:")), "")
-    if isinstance(named, list):
-        named = " and ".join(map(str, named))
-    if named in ("", "other"):
-        named = card.get("license_name") or named
-    return str(named).lower()
+def licence_of(card: Mapping[str, Any], tags: Iterable[str] = ()) -> str:
+    """As a card names it, "apache-2.0", else as the tags do; "other" only where nothing stands behind it, "" where
+    neither says anything.
+    """
+    said = card.get("license")
+    names = [str(name) for name in said] if isinstance(said, list) else [said] if isinstance(said, str) else []
+    own_name = card.get("license_name")
+    if names in ([], ["other"]) and isinstance(own_name, str) and own_name:
+        names = [own_name]
+    names = names or [tag.removeprefix(_TAG) for tag in tags if tag.startswith(_TAG)]
+    return ", ".join(_printable(name).lower() for name in names)
 
 
 def terms(licence: str) -> Terms:
-    for kind, pattern in (
-        (Terms.OPEN, _OPEN),
-        (Terms.NON_COMMERCIAL, _NON_COMMERCIAL),
-        (Terms.CONDITIONS, _CONDITIONS),
-    ):
-        if pattern.fullmatch(licence):
-            return kind
-    return Terms.UNKNOWN
+    """Of several licences the strictest; what is not known is said to be so."""
+    found = {_terms_of(name.strip().replace(" ", "-")) for name in licence.lower().split(",")}
+    strictest_first = (Terms.NON_COMMERCIAL, Terms.UNKNOWN, Terms.CONDITIONS, Terms.OPEN)
+    return next(one for one in strictest_first if one in found)
 
 
-def described(licence: str) -> str:
-    """As people are told of it: "apache-2.0", "cc-by-nc-4.0, non-commercial"."""
-    kind = terms(licence)
-    if not licence:
-        return "unknown"
-    return licence if kind in (Terms.OPEN, Terms.UNKNOWN) else f"{licence}, {kind}"
+def _terms_of(name: str) -> Terms:
+    if _NON_COMMERCIAL.fullmatch(name):
+        return Terms.NON_COMMERCIAL
+    if _OPEN.fullmatch(name):
+        return Terms.OPEN
+    return Terms.CONDITIONS if _CONDITIONS.fullmatch(name) else Terms.UNKNOWN
+
+
+def _printable(name: str) -> str:
+    """Anybody may write a card: no line breaks, no control characters, and no novel."""
+    return "".join(letter for letter in name if letter.isprintable())[:80].strip()

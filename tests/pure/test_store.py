@@ -55,6 +55,16 @@ def test_empty_registry_is_no_error() -> None:
     assert Registry().load() == {}
 
 
+def test_licence_is_kept_and_not_forgotten_by_who_reads_the_file_again(home: Path) -> None:
+    file = tiny_gguf(home / "a.gguf")
+    Registry().add(file, licence="cc-by-nc-4.0")
+    again = Registry().add(file)
+    assert again.licence == "cc-by-nc-4.0"
+    for _ in ("from models.toml", "from the listing"):
+        assert Registry().get("a") == again
+    assert Registry().add(file, licence="mit").licence == "mit"
+
+
 def test_files_are_private(home: Path) -> None:
     registry = Registry()
     registry.add(tiny_gguf(home / "a.gguf"))
