@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import adding, catalogue, engine, key, pull, running, service, startup, verification
+from mmd.cli import adding, catalogue, doctor, engine, estimate, key, pull, running, service, startup, verification
 from mmd.journal import log_to_journal
 
 
@@ -36,6 +36,7 @@ for _verb in (
     catalogue.show,
     verification.verify,
     catalogue.remove,
+    estimate.estimate,
     running.activate,
     running.sleep,
     running.stop,
@@ -50,5 +51,6 @@ for _verb in (
     service.gateway,
     key.key,
     service.machine,
+    doctor.doctor,
 ):
     mmd.add_command(_verb)

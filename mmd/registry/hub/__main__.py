@@ -1,10 +1,10 @@
 """The hub's library in a process of its own: it takes 30 MB and a tenth of a second, and a download is ended by a kill.
 
-    python -m mmd.registry.hub search TEXT LIMIT
+    python -m mmd.registry.hub search QUERY   # as JSON: see mmd.registry.hub.search
     python -m mmd.registry.hub select REPOSITORY [FILE [REVISION]]
     python -m mmd.registry.hub download REPOSITORY FILE COMMIT REVISION
 
-Says what it has as lines of JSON, each an object with one key: "results", "selection", "progress", "model" or "error".
+Says what it has as lines of JSON, each an object with one key: "found", "selection", "progress", "model" or "error".
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from mmd.errors import MmdError
-from mmd.registry.hub import api
 from mmd.registry.hub.obtain import choose, look, obtain
+from mmd.registry.hub.search import Query, search
 
 _PR_SET_PDEATHSIG = 1
 
@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         match arguments:
-            case ["search", text, limit]:
-                _say("results", [asdict(result) for result in api.search(text, int(limit))])
+            case ["search", query]:
+                _say("found", asdict(search(Query(**json.loads(query)))))
             case ["select", repository, *rest] if len(rest) <= 2:
                 file, revision = (*(word or None for word in rest), None, None)[:2]
                 _select(repository, file, revision)

@@ -71,7 +71,9 @@ def obtain(known: Known, selection: Selection, tell: Tell, *, id: str | None = N
         downloaded = download(repository, selection, tell)
         if known.absence is None:
             write_ref(repository, known.revision)
-        model = Registry().add(downloaded.path, id=id, source=f"hf:{repository.id}@{repository.commit}")
+        model = Registry().add(
+            downloaded.path, id=id, source=f"hf:{repository.id}@{repository.commit}", licence=repository.licence
+        )
     except (BadModelFile, NotRunnable) as error:
         if known.absence is not None:  # of a part that is missing, nothing says that it is one
             raise _incomplete(known.absence, repository.id, error.message) from error
