@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import gib, print_json, say, summary
+from mmd.cli.text import gib, licence_text, print_json, say, summary
 
 if TYPE_CHECKING:
     from mmd.registry.hub.files import Selection
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) -> None:
     """Download a model from the Hugging Face hub and register it.
 
-    REPO is OWNER/NAME or the address of a page; FILE a file in it, or a word of its name: Q4_K_M. What has come before
-    Ctrl-C or a power cut is kept, and the same command goes on from there. HF_ENDPOINT, HF_TOKEN, HF_HOME and
-    HF_HUB_OFFLINE hold as for all tools, and other tools find what was downloaded.
+    REPO is OWNER/NAME or the address of a page; FILE a file in it, or a word of its name: Q4_K_M. Without a FILE it is
+    the one that suits this machine. What has come before Ctrl-C or a power cut is kept, and the same command goes on
+    from there. HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE hold as for all tools, and other tools find what was
+    downloaded.
     """
     from huggingface_hub import constants
 
@@ -41,8 +42,8 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     reference = parse(model, constants.ENDPOINT)
     try:
         known = look(reference.repository, revision or reference.revision)
-        selection = _choose(known, reference.file)
-        _say_what_comes(known, selection)
+        selection, why = _chosen(known, reference.file)
+        _say_what_comes(known, selection, why)
         begun = Progress(0, selection.total_bytes, 0, len(selection.files))
         with Download(begun) as line:
             pulled = obtain(known, selection, line.show, id=model_id)
@@ -56,17 +57,27 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     say(f"{summary(pulled)}; start it with: mmd activate {pulled.id}")
 
 
-def _choose(known: Known, file: str | None) -> Selection:
+def _chosen(known: Known, file: str | None) -> tuple[Selection, str]:
+    """What to download, and why where nobody said."""
+    from mmd.control.suited import suited
+    from mmd.machine import read_machine
+    from mmd.registry.hub.files import selections_in
     from mmd.registry.hub.obtain import choose
+    from mmd.settings import read_settings
 
-    return choose(known, file)
+    if file is not None or len(selections_in(known.repository.files)) < 2:
+        return choose(known, file), ""
+    return suited(known.repository, read_machine(), read_settings())
 
 
-def _say_what_comes(known: Known, selection: Selection) -> None:
+def _say_what_comes(known: Known, selection: Selection, why: str) -> None:
+    repository = known.repository
     if known.absence is not None:
         say(f"mmd: {known.absence.message}; what the cache has is registered")
     files = f" in {len(selection.files)} files" if len(selection.files) > 1 else ""
-    say(f"{known.repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}")
+    say(f"{repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}" + (f": {why}" if why else ""))
+    if repository.licence:
+        say(f"licence: {licence_text(repository.licence)}")
 
 
 def _options(revision: str | None, model_id: str | None) -> str:

@@ -7,10 +7,11 @@ from shlex import quote
 
 from mmd.control.subject import Subject, unregistered
 from mmd.machine import Machine
-from mmd.plan.recommend import Base, Offer, assess, reason, recommended
+from mmd.plan.recommend import assess, reason, recommended
 from mmd.plan.suggestions import Candidate
 from mmd.registry.hub import api, headers
 from mmd.registry.hub.files import Selection, select, selections_in
+from mmd.registry.offer import Base, Offer
 from mmd.registry.record import Format, ModelType
 
 
