@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from mmd.errors import HubUnavailable, MmdError, NoSpace, NoSuchRepository, RepositoryGated, StorageFailed, WrongUsage
+from mmd.errors import HubUnavailable, NoSpace, StorageFailed, WrongUsage
 from mmd.registry.hub.files import HubFile
 from mmd.registry.hub.listing import base_of
+from mmd.registry.hub.refusals import refusal
 from mmd.registry.licence import licence_of
 from mmd.registry.offer import Base
 from mmd.registry.record import ModelType
@@ -89,43 +90,13 @@ def hub_errors(subject: str) -> Iterator[None]:
             hint="unset HF_HUB_OFFLINE   # and systemctl --user unset-environment HF_HUB_OFFLINE",
         ) from error
     except errors.HfHubHTTPError as error:
-        raise _refused(subject, error) from error
+        raise refusal(subject, error) from error
     except errors.LocalEntryNotFoundError as error:
         raise _unreachable(error.__cause__ or error) from error
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # httpx or httpx2, by version
         raise _unreachable(error) from error
     except OSError as error:
         raise _storage(error) from error
-
-
-def _refused(subject: str, error: Exception) -> MmdError:
-    from huggingface_hub import constants, errors
-
-    page = f"{constants.ENDPOINT}/{subject}"
-    if isinstance(error, errors.GatedRepoError):
-        return RepositoryGated(
-            f"{subject} is gated: its licence must be accepted by whoever downloads it",
-            hint=f"hf auth login   # after you have accepted it at {page}",
-        )
-    if isinstance(
-        error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.RemoteEntryNotFoundError
-    ):
-        what = "revision" if isinstance(error, errors.RevisionNotFoundError) else "repository"
-        return NoSuchRepository(
-            f"the hub shows no such {what} of a model: {subject}",
-            hint="hf auth login   # if it is private; else look for the name: xdg-open https://huggingface.co/models",
-        )
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status == 429:
-        return HubUnavailable(
-            "the hub has had too many requests from here for now",
-            hint="hf auth login   # who is signed in may ask more; or try again in five minutes",
-        )
-    if status in (401, 403):
-        return RepositoryGated(
-            f"the hub refuses {subject} to this token: status {status}", hint="hf auth login   # with a valid token"
-        )
-    return HubUnavailable(f"the hub failed on {subject}: status {status}", hint=f"curl -I {page}   # try again later")
 
 
 def _unreachable(error: BaseException) -> HubUnavailable:
