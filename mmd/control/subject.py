@@ -69,6 +69,7 @@ def unregistered(name: str, found: Found, *, source: str) -> Model:
         files=found.files,
         projector=found.projector,
         source=source,
+        licence="",
         added="",
         facts=found.facts,
     )
