@@ -14,8 +14,6 @@ from mmd.cli.text import gib, licence_text, print_json, say, summary
 
 if TYPE_CHECKING:
     from mmd.control.finding import Pick
-    from mmd.errors import DoesNotFit
-    from mmd.registry.hub.files import Selection
     from mmd.registry.hub.obtain import Known
 
 
@@ -27,25 +25,29 @@ if TYPE_CHECKING:
 def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) -> None:
     """Download a model from the Hugging Face hub and register it.
 
-    REPO is OWNER/NAME or the address of a page; FILE a file in it, or a word of its name: Q4_K_M;
-    without it, the one that suits this machine. What has come before
-    Ctrl-C or a power cut is kept, and the same command goes on from there. HF_ENDPOINT, HF_TOKEN, HF_HOME and
-    HF_HUB_OFFLINE hold as for all tools, and other tools find what was downloaded.
+    REPO is OWNER/NAME or the address of a page; FILE a file in it, or a word of its name: Q4_K_M. Without a FILE it is
+    the one that suits this machine. What has come before Ctrl-C or a power cut is kept, and the same command goes on
+    from there. HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE hold as for all tools, and other tools find what was
+    downloaded.
     """
     from huggingface_hub import constants
 
     from mmd.cli.transfer import Download
+    from mmd.control.finding import choose_to_run
     from mmd.control.present import model_json
+    from mmd.machine import read_machine
     from mmd.plan.residency import Residency
     from mmd.registry.hub.obtain import look, obtain
     from mmd.registry.hub.progress import Progress
     from mmd.registry.hub.reference import parse
+    from mmd.settings import read_settings
 
     reference = parse(model, constants.ENDPOINT)
     try:
         known = look(reference.repository, revision or reference.revision)
-        selection = _choose(known, reference.file)
-        _say_what_comes(known, selection)
+        picked = choose_to_run(known, reference.file, read_machine(), read_settings())
+        selection = picked.selection
+        _say_what_comes(known, picked)
         begun = Progress(0, selection.total_bytes, 0, len(selection.files))
         with Download(begun) as line:
             pulled = obtain(known, selection, line.show, id=model_id)
@@ -59,41 +61,17 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     say(f"{summary(pulled)}; start it with: mmd activate {pulled.id}")
 
 
-def _choose(known: Known, file: str | None) -> Selection:
-    """What is named, or what suits this machine; raises DoesNotFit where of several that may be meant none does."""
-    from mmd.control.finding import choose_for
-    from mmd.machine import read_machine
-    from mmd.settings import read_settings
-
-    picked = choose_for(known, file, read_machine(), read_settings())
-    if not picked.runs:
-        raise _does_not_fit(known, picked)
-    if picked.why:
-        say(f"{picked.selection.file}: {picked.why}")
-    return picked.selection
-
-
-def _does_not_fit(known: Known, picked: Pick) -> DoesNotFit:
-    from mmd.control.finding import elsewhere
-    from mmd.errors import DoesNotFit
-    from mmd.machine import read_machine
-
-    repository = known.repository
-    anyway = f"mmd pull {quote(f'{repository.id}:{picked.selection.file}')}   # gets it all the same"
-    others = elsewhere(repository, read_machine()) if known.absence is None else ()
-    return DoesNotFit(
-        f"nothing in {repository.id} runs on this machine; the smallest is {picked.selection.file}, "
-        f"{gib(picked.selection.total_bytes)}",
-        hint=f"{others[0].command}   # the same model, smaller" if others else anyway,
-    )
-
-
-def _say_what_comes(known: Known, selection: Selection) -> None:
+def _say_what_comes(known: Known, picked: Pick) -> None:
+    repository, selection = known.repository, picked.selection
     if known.absence is not None:
         say(f"mmd: {known.absence.message}; what the cache has is registered")
     files = f" in {len(selection.files)} files" if len(selection.files) > 1 else ""
-    licence = f"; licence: {licence_text(known.repository.licence)}" if known.repository.licence else ""
-    say(f"{known.repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}{licence}")
+    say(
+        f"{repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}"
+        + (f": {picked.why}" if picked.why else "")
+    )
+    if repository.licence:
+        say(f"licence: {licence_text(repository.licence)}")
 
 
 def _options(revision: str | None, model_id: str | None) -> str:

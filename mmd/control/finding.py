@@ -8,8 +8,10 @@ from shlex import quote
 from typing import Any
 
 from mmd.control.installed import installed_engines
+from mmd.errors import DoesNotFit
 from mmd.machine import Machine
-from mmd.plan.recommend import Assessed, Place, assess, reason, recommended
+from mmd.plan.fit import GIB
+from mmd.plan.recommend import Assessed, Place, assess, reason
 from mmd.plan.suggestions import Candidate
 from mmd.registry.hub.api import Repository
 from mmd.registry.hub.files import Selection, selections_in
@@ -78,14 +80,31 @@ def _hit(result: Result, machine: Machine, served: Iterable[Format]) -> Hit:
 
 def choose_for(known: Known, file: str | None, machine: Machine, settings: Settings) -> Pick:
     """What `file` names, or of several models the one that suits the machine; raises what `obtain.choose` raises."""
-    selections = {selection.file: selection for selection in selections_in(known.repository.files)}
-    if file is None and len(selections) > 1:
-        offers = map(offer_of, selections.values())
-        assessed = assess(offers, known.repository.base, machine, served_formats(settings))
-        if assessed:
-            best = recommended(assessed) or assessed[0]
-            return Pick(selections[best.offer.file], reason(best, assessed), best.place is not Place.NOWHERE)
-    return Pick(choose(known, file), "")
+    repository = known.repository
+    selections = {selection.file: selection for selection in selections_in(repository.files)}
+    if file is not None or len(selections) < 2:
+        return Pick(choose(known, file), "")
+    offers = [offer_of(selection) for selection in selections.values()]
+    formats = {offer.format for offer in offers}
+    # Where no engine here serves any, there will be one: a model may be pulled before it.
+    assessed = assess(offers, repository.base, machine, formats.intersection(served_formats(settings)) or formats)
+    best = assessed[0]
+    return Pick(selections[best.offer.file], reason(best, assessed), best.place is not Place.NOWHERE)
+
+
+def choose_to_run(known: Known, file: str | None, machine: Machine, settings: Settings) -> Pick:
+    """The same; raises DoesNotFit where it was not named and nothing of the repository runs."""
+    picked = choose_for(known, file, machine, settings)
+    if picked.runs:
+        return picked
+    repository, selection = known.repository, picked.selection
+    others = elsewhere(repository, machine) if known.absence is None else ()
+    anyway = f"mmd pull {quote(f'{repository.id}:{selection.file}')}   # download it all the same"
+    raise DoesNotFit(
+        f"no model of {repository.id} runs on this machine: the smallest, {selection.file}, "
+        f"has {selection.total_bytes / GIB:.1f} GiB",
+        hint=f"{others[0].command}   # a smaller quantisation of the same" if others else anyway,
+    )
 
 
 def elsewhere(repository: Repository, machine: Machine) -> tuple[Candidate, ...]:

@@ -16,7 +16,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from mmd.control.finding import choose_for, find, hit_json, served_formats
+from mmd.control.finding import choose_to_run, find, hit_json, served_formats
 from mmd.errors import MmdError
 from mmd.machine import read_machine
 from mmd.registry.hub.obtain import choose, look, obtain
@@ -56,7 +56,7 @@ def _search(asked: dict[str, Any]) -> None:
 
 def _select(name: str, file: str | None, revision: str | None) -> None:
     known = look(name, revision)
-    selection = choose_for(known, file, read_machine(), read_settings()).selection
+    selection = choose_to_run(known, file, read_machine(), read_settings()).selection
     _say(
         "selection",
         {

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mmd.registry.store import Registry
-from tests.fake_hub import COMMIT, FakeHub, FakeRepository, fake_hub
+from tests.fake_hub import COMMIT, FakeHub, FakeRepository, OnDisk, fake_hub
 from tests.tiny_models import tiny_gguf
 
 PATIENCE_SECONDS = 30.0
@@ -53,10 +53,28 @@ def test_as_json_by_a_link(hub: FakeHub) -> None:
     assert json.loads(done.stdout)["id"] == "mine"
 
 
-def test_a_file_is_needed(hub: FakeHub) -> None:
+def test_the_file_that_suits_the_machine(hub: FakeHub) -> None:
+    """And why, and under which licence it is had."""
+    hub.repositories["me/tiny-GGUF"].card = {"license": "cc-by-nc-4.0"}
     done = pull("me/tiny-GGUF")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "tiny-Q4_K_M.gguf, tiny-Q8_0.gguf" in done.stderr
+    assert (done.returncode, done.stdout) == (0, "tiny\n"), done.stderr
+    chosen, licence, _ = done.stderr.splitlines()
+    assert chosen.startswith("me/tiny-GGUF: tiny-Q8_0.gguf, ") and chosen.count(": ") == 2
+    assert "cc-by-nc-4.0" in licence and "commercial" in licence
+    assert Registry().get("tiny").licence == "cc-by-nc-4.0"
+
+
+def test_none_suits_the_machine(hub: FakeHub, tmp_path: Path) -> None:
+    huge = tmp_path / "huge.gguf"
+    huge.touch()
+    os.truncate(huge, 1 << 43)
+    one = OnDisk(huge, sha256="0" * 64)
+    hub.repositories["me/huge-GGUF"] = FakeRepository({"huge-Q4_0.gguf": one, "huge-Q8_0.gguf": one})
+    done = pull("me/huge-GGUF")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (4, "", 2), done.stderr
+    assert "mmd pull me/huge-GGUF:huge-Q" in done.stderr
+    too_large = pull("me/huge-GGUF:huge-Q4_0.gguf")
+    assert (too_large.returncode, "GB more" in too_large.stderr) == (1, True), too_large.stderr
 
 
 def test_errors_are_two_lines(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

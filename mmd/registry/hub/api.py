@@ -111,6 +111,9 @@ def _unreachable(error: BaseException) -> HubUnavailable:
 def _storage(error: OSError) -> StorageFailed:
     from huggingface_hub import constants
 
-    kind = NoSpace if error.errno == errno.ENOSPC else StorageFailed
+    kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageFailed
     why = error.strerror or str(error)
-    return kind(f"the download cannot be written: {why}", hint=f"df -h {constants.HF_HUB_CACHE}   # see what is left")
+    return kind(
+        f"the download cannot be written: {why}; what has come is kept",
+        hint=f"df -h {constants.HF_HUB_CACHE}   # see what is left",
+    )
