@@ -5,7 +5,23 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import adding, catalogue, doctor, engine, estimate, key, running, service, startup, verification
+from mmd.cli import (
+    adding,
+    archives,
+    catalogue,
+    disk,
+    doctor,
+    engine,
+    estimate,
+    key,
+    pull,
+    removal,
+    running,
+    search,
+    service,
+    startup,
+    verification,
+)
 from mmd.journal import log_to_journal
 
 
@@ -30,11 +46,17 @@ def mmd() -> None:
 
 
 for _verb in (
+    search.search,
+    pull.pull,
     adding.add,
     catalogue.list_models,
     catalogue.show,
     verification.verify,
-    catalogue.remove,
+    removal.remove,
+    estimate.estimate,
+    archives.archive,
+    archives.restore,
+    disk.disk,
     estimate.estimate,
     running.activate,
     running.sleep,
