@@ -40,7 +40,7 @@ def subject(asked: str, machine: Machine, file: str | None = None) -> Subject:
     if repository.count("/") != 1:
         raise NoSuchModel(
             f"{asked!r} is no registered model, no file here, and no OWNER/NAME of a repository",
-            hint=f"mmd search {quote(asked)}   # or see which are registered: mmd list",
+            hint="mmd list   # those that are registered",
         )
     if named and file:
         raise WrongUsage(
