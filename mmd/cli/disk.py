@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mmd.control.disk import DiskUse, ModelUse
 
 
+_WORTH_TELLING_BYTES = 1024**2
+
+
 @click.command()
 @parameters.as_json
 def disk(as_json: bool) -> None:
@@ -30,11 +33,12 @@ def disk(as_json: bool) -> None:
 
 
 def _print(use: DiskUse) -> None:
+    others = [one for one in use.others if one.size_bytes >= _WORTH_TELLING_BYTES]
     if use.models:
         print_table(("ID", "OWN", "SHARED", "LAST USED", "WHERE"), [_cells(model) for model in use.models])
         click.echo()
-    if use.others:
-        print_table(("ALSO", "SIZE", "WHERE"), [(one.what, gib(one.size_bytes), one.path) for one in use.others])
+    if others:
+        print_table(("ALSO", "SIZE", "WHERE"), [(one.what, gib(one.size_bytes), one.path) for one in others])
         click.echo()
     click.echo(f"{gib(use.total_bytes)} in all")
     for one in use.file_systems:
@@ -42,7 +46,7 @@ def _print(use: DiskUse) -> None:
     if use.models:
         say(f"\nTo free a model's space: mmd remove {use.models[0].id} --files")
         say(f"To keep it on another disk: mmd archive {use.models[0].id} DEST --move")
-    for other in use.others:
+    for other in others:
         say(f"{other.what}: {other.free_with}")
 
 

@@ -14,8 +14,10 @@ from mmd.cli import (
     engine,
     estimate,
     key,
+    pull,
     removal,
     running,
+    search,
     service,
     startup,
     verification,
@@ -44,6 +46,8 @@ def mmd() -> None:
 
 
 for _verb in (
+    search.search,
+    pull.pull,
     adding.add,
     catalogue.list_models,
     catalogue.show,
@@ -53,6 +57,7 @@ for _verb in (
     archives.archive,
     archives.restore,
     disk.disk,
+    estimate.estimate,
     running.activate,
     running.sleep,
     running.stop,

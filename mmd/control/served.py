@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from mmd import engines
+from mmd.control.installed import installed_engines
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
 from mmd.plan import llama, vllm
@@ -66,10 +66,9 @@ def served(model: Model, machine: Machine, settings: Settings) -> Served:
 
 
 def _engine(model: Model, settings: Settings) -> Installed | None:
-    configured = {name: place for name in ("llama-server", "vllm") if (place := settings[f"engines.{name}"])}
     wanted = settings.model(model.id)["engine"]
     try:
-        installed = engines.installed(configured)
+        installed = installed_engines(settings)
     except EngineMissing as error:
         _log.info("%s; %s", error.message, error.hint)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -13,6 +14,7 @@ from mmd.plan.suggestions import Candidate
 from mmd.registry.detect import Found, examine
 from mmd.registry.record import Model
 from mmd.registry.store import Registry, require_files
+from mmd.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,10 @@ class Subject:
     model: Model
     candidates: tuple[Candidate, ...] = ()  # other quantisations of it in the same repository
     why: str = ""  # it was taken, where there were several
+    elsewhere: Callable[[], tuple[Candidate, ...]] = tuple  # asks the hub for other repositories' quantisations of it
 
 
-def subject(asked: str, machine: Machine, file: str | None = None) -> Subject:
+def subject(asked: str, machine: Machine, settings: Settings, file: str | None = None) -> Subject:
     """Of an id or another name of a model, a path, or OWNER/NAME[:FILE]; a path goes before a repository. Where that
     holds several models and none is named, it is the one that suits the machine.
 
@@ -48,7 +51,7 @@ def subject(asked: str, machine: Machine, file: str | None = None) -> Subject:
         )
     from mmd.control.subject_on_hub import on_the_hub
 
-    return on_the_hub(repository, named or file, machine)
+    return on_the_hub(repository, named or file, machine, settings)
 
 
 def _registered(asked: str) -> Model | None:

@@ -27,7 +27,7 @@ from mmd.errors import (
     WrongUsage,
 )
 from mmd.registry import manifest
-from mmd.registry.hub import fetch, obtain, partial
+from mmd.registry.hub import download, fetch, obtain, partial
 from mmd.registry.hub.progress import Progress, Rate
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
@@ -112,12 +112,20 @@ def begun(home: Path, content: bytes) -> int:
     return partial.done_bytes(partial_of(home, content), len(content))
 
 
-def break_off(hub: FakeHub, *, cuts: int = 1, after_bytes: int = 1000) -> None:
-    """Have a pull fail when so many answers have brought so much."""
+def break_off(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, *, cuts: int, after_bytes: int) -> None:
+    """Have a pull fail when so many answers, one after another, have brought so much."""
     hub.faults = [Cut(after_bytes, times=cuts), Refusal(404, spare=cuts)]
-    with pytest.raises(HubUnavailable):
+    with monkeypatch.context() as patched, pytest.raises(HubUnavailable):
+        patched.setattr(download, "_AT_ONCE", 1)
         pull()
     hub.faults = []
+
+
+def asked_bytes(hub: FakeHub, since: int = 0) -> int:
+    """How much content was asked for."""
+    ranges = [headers["range"] for method, path, headers in hub.asked[since:] if "/cdn/" in path]
+    bounds = (words.removeprefix("bytes=").split("-") for words in ranges)
+    return sum(int(last) + 1 - int(first) for first, last in bounds)
 
 
 def test_all_of_it_is_there_afterwards(hub: FakeHub, tiny: FakeRepository, content: bytes, own_home: Path) -> None:
@@ -127,7 +135,7 @@ def test_all_of_it_is_there_afterwards(hub: FakeHub, tiny: FakeRepository, conte
     assert manifest.read(model.id)[model.path].sha256 == sha256(content).hexdigest()
     assert (own_home / ".cache/huggingface/hub/models--me--tiny/refs/main").read_text() == COMMIT
     assert (told[-1].done_bytes, told[-1].files_done, told[-1].files) == (len(content), 1, ())
-    assert sum(hub.sent) == len(content)
+    assert asked_bytes(hub) == len(content)
     assert {path.name for path in blobs(own_home).iterdir()} == {sha256(content).hexdigest()}
     assert not hub.asked_for("GET", "README")
 
@@ -141,29 +149,33 @@ def test_other_tools_find_it(tiny: FakeRepository, hub: FakeHub, monkeypatch: py
     assert (len(scanned.repos), scanned.warnings) == (1, [])
 
 
-def test_what_was_begun_is_taken_up(hub: FakeHub, tiny: FakeRepository, content: bytes, own_home: Path) -> None:
-    """Nothing that has come is asked for again, in whichever of the segments it is."""
-    break_off(hub, cuts=3)
-    assert begun(own_home, content) == sum(hub.sent) == 3000
+def test_what_was_begun_is_taken_up(
+    hub: FakeHub, tiny: FakeRepository, content: bytes, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_off(hub, monkeypatch, cuts=3, after_bytes=1000)
+    assert begun(own_home, content) == 3000
+    already = len(hub.asked)
     assert Path(pull().path).read_bytes() == content
-    assert sum(hub.sent) == len(content)
+    assert asked_bytes(hub, already) == len(content) - 3000
 
 
 def test_killed_in_the_middle(hub: FakeHub, content: bytes, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two segments are under way; nothing that has come of either is asked for again."""
     monkeypatch.setattr(partial, "SEGMENT_BYTES", 32 << 20)  # the program's
+    content += bytes(33 << 20)
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": content})
     hub.hold.clear()
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
-    command = (sys.executable, "-m", "mmd.registry.hub", "download", "me/tiny", "tiny.gguf", COMMIT, "main")
+    command = (sys.executable, "-m", "mmd.control.hub", "download", "me/tiny", "tiny.gguf", COMMIT, "main")
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as killed:
         try:
             wait_until(lambda: begun(own_home, content) == len(content) // 2)
         finally:
             killed.kill()
     hub.hold.set()
+    already = len(hub.asked)
     assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    ranges = [headers["range"] for headers in hub.asked_for("GET", "/cdn/")]
-    assert ranges == [f"bytes=0-{len(content) - 1}", f"bytes={len(content) // 2}-{len(content) - 1}"]
+    assert asked_bytes(hub, already) == len(content) - len(content) // 2
     (model,) = Registry().all()
     assert Path(model.path).read_bytes() == content
 
@@ -327,12 +339,13 @@ def test_a_disk_that_is_too_small_is_seen_first(
 ) -> None:
     import shutil
 
-    break_off(hub, after_bytes=1000)
+    break_off(hub, monkeypatch, cuts=1, after_bytes=1000)
+    already = len(hub.asked)
     usage = shutil.disk_usage(own_home)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=len(content) - 1001))
     with pytest.raises(NoSpace, match="more, and"):
         pull()
-    assert sum(hub.sent) == 1000
+    assert asked_bytes(hub, already) == 0
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=len(content) - 1000))
     pull()
 
@@ -357,10 +370,42 @@ def test_a_disk_that_fills_in_the_middle(
     assert Path(pull().path).read_bytes() == content
 
 
+@pytest.fixture
+def small_disk(own_home: Path) -> Iterator[Path]:
+    """A file system of its own below the cache of downloads."""
+    folder = own_home / ".cache/huggingface"
+    folder.mkdir(parents=True)
+    if subprocess.run(("mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder), check=False).returncode:
+        pytest.skip("only root may mount")
+    yield folder
+    subprocess.run(("umount", folder), check=True)
+
+
+def test_a_disk_that_others_fill_meanwhile(
+    small_disk: Path, hub: FakeHub, tiny: FakeRepository, content: bytes, own_home: Path
+) -> None:
+    hub.hold.clear()
+    filler = small_disk / "filler"
+    with ThreadPoolExecutor(1) as pool:
+        pulling = pool.submit(pull)
+        assert hub.held.wait(PATIENCE_SECONDS)
+        wait_until(lambda: begun(own_home, content) > 0)
+        with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        hub.hold.set()
+        with pytest.raises(NoSpace, match="No space left on device; what has come is kept"):
+            pulling.result()
+    filler.unlink()
+    begun_bytes, already = begun(own_home, content), len(hub.asked)
+    assert Path(pull().path).read_bytes() == content
+    assert asked_bytes(hub, already) == len(content) - begun_bytes
+
+
 def test_files_that_may_not_be_so_large(hub: FakeHub, content: bytes, own_home: Path) -> None:
     """EFBIG: a limit of the process, or FAT."""
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": content})
-    command = (sys.executable, "-m", "mmd.registry.hub", "download", "me/tiny", "tiny.gguf", COMMIT, "main")
+    command = (sys.executable, "-m", "mmd.control.hub", "download", "me/tiny", "tiny.gguf", COMMIT, "main")
     done = subprocess.run(
         command,
         env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "PYTHONDONTWRITEBYTECODE": "1"},
@@ -386,7 +431,7 @@ def test_two_at_once_share_it(hub: FakeHub, tiny: FakeRepository, content: bytes
         assert "another download of tiny.gguf is under way" in told[-1].note
         hub.hold.set()
         assert first.result().id == second.result().id == "tiny"
-    assert sum(hub.sent) == len(content)
+    assert asked_bytes(hub) == len(content)
 
 
 def test_the_second_takes_over_where_the_first_fails(hub: FakeHub, tiny: FakeRepository, content: bytes) -> None:
@@ -425,9 +470,26 @@ def test_an_id_that_is_taken_is_told_first(hub: FakeHub, tiny: FakeRepository, t
     for id in ("other", "No Id"):
         with pytest.raises(WrongUsage):
             pull(id=id)
-    assert not hub.sent
+    assert asked_bytes(hub) == 0
     assert pull(id="mine").id == "mine"
     assert pull(id="mine").id == "mine"
+
+
+def test_a_repository_that_moved(hub: FakeHub, tiny: FakeRepository) -> None:
+    hub.moved["me/old"] = "me/tiny"
+    known = obtain.look("me/old")
+    model = obtain.obtain(known, obtain.choose(known, None), lambda progress: None)
+    assert model.source == f"hf:me/tiny@{COMMIT}"
+
+
+def test_a_quantisation_by_its_name(hub: FakeHub, content: bytes) -> None:
+    names = ("tiny-Q4_K_M.gguf", "tiny-Q4_K_S.gguf", "tiny-UD-Q8_0.gguf", "tiny-Q8_0.gguf")
+    hub.repositories["me/tiny"] = FakeRepository(dict.fromkeys(names, content))
+    known = obtain.look("me/tiny")
+    assert obtain.choose(known, "q4_k_m").file == "tiny-Q4_K_M.gguf"
+    for word in ("Q4_K", "Q8_0", "Q5_0"):
+        with pytest.raises(FileNeeded):
+            obtain.choose(known, word)
 
 
 def test_offline(hub: FakeHub, tiny: FakeRepository, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from mmd.errors import HubUnavailable, NoSpace, StorageFailed, WrongUsage
 from mmd.registry.hub.files import HubFile
-from mmd.registry.hub.listing import base_of
+from mmd.registry.hub.listing import base_of, bases_of
 from mmd.registry.hub.refusals import refusal
 from mmd.registry.licence import licence_of
 from mmd.registry.offer import Base
@@ -30,6 +30,7 @@ class Repository:
     files: tuple[HubFile, ...]
     licence: str = ""
     base: Base = _UNKNOWN
+    bases: tuple[str, ...] = ()  # repositories that it is a quantisation of; itself where it is none
 
 
 def look(repository: str, revision: str | None = None) -> Repository:
@@ -57,6 +58,7 @@ def described(info: dict[str, Any], revision: str | None = None) -> Repository:
         files=files,
         licence=licence_of(info.get("cardData") or {}, info.get("tags") or ()),
         base=base_of(info),
+        bases=bases_of(info),
     )
 
 
@@ -109,6 +111,9 @@ def _unreachable(error: BaseException) -> HubUnavailable:
 def _storage(error: OSError) -> StorageFailed:
     from huggingface_hub import constants
 
-    kind = NoSpace if error.errno == errno.ENOSPC else StorageFailed
+    kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageFailed
     why = error.strerror or str(error)
-    return kind(f"the download cannot be written: {why}", hint=f"df -h {constants.HF_HUB_CACHE}   # see what is left")
+    return kind(
+        f"the download cannot be written: {why}; what has come is kept",
+        hint=f"df -h {constants.HF_HUB_CACHE}   # see what is left",
+    )

@@ -10,6 +10,7 @@ from shlex import quote
 from uuid import uuid4
 
 from mmd.errors import HubUnavailable, NoSpace
+from mmd.registry.cache_link import cache_folder, cache_link
 from mmd.registry.hub.api import Repository
 from mmd.registry.hub.files import HubFile, Selection
 from mmd.registry.hub.partial import done_bytes
@@ -36,10 +37,8 @@ def partial_of(blob: Path) -> Path:
 
 def require_space(repository: Repository, selection: Selection) -> None:
     """Raises NoSpace where what is still to come is larger than what is left."""
-    from huggingface_hub import constants
-
     needed_bytes = sum(_missing_bytes(repository, file) for file in selection.files)
-    cache = Path(constants.HF_HUB_CACHE)
+    cache = cache_folder()
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free_bytes = shutil.disk_usage(existing).free
     if needed_bytes > free_bytes:
@@ -85,9 +84,8 @@ def cached_path(repository: Repository, file: HubFile) -> Path | None:
 
 
 def _cached(snapshot: Path, path: Path) -> HubFile:
-    blob = path.resolve()
-    sha256 = blob.name if _SHA256.fullmatch(blob.name) else None
-    return HubFile(str(path.relative_to(snapshot)), blob.stat().st_size, sha256)
+    link = cache_link(path)
+    return HubFile(path.relative_to(snapshot).as_posix(), path.stat().st_size, link.sha256 if link else None)
 
 
 def _missing_bytes(repository: Repository, file: HubFile) -> int:
@@ -98,7 +96,6 @@ def _missing_bytes(repository: Repository, file: HubFile) -> int:
 
 
 def _folder(repository: str) -> Path:
-    from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
+    return cache_folder() / repo_folder_name(repo_id=repository, repo_type="model")

@@ -82,6 +82,12 @@ def _quant(info: Info) -> str:
     return str(config.get("quant_method") or next((quant for quant in _QUANTS if quant in tags), ""))
 
 
+def bases_of(info: Info) -> tuple[str, ...]:
+    """The repositories that this one quantises; itself where it quantises none."""
+    mark = "base_model:quantized:"
+    return tuple(tag.removeprefix(mark) for tag in info.get("tags") or () if tag.startswith(mark)) or (info["id"],)
+
+
 def offers_in(files: Iterable[HubFile]) -> tuple[Offer, ...]:
     return tuple(offer_of(selection) for selection in selections_in(files))
 

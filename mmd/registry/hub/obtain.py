@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mmd.errors import BadModelFile, FileNeeded, HubUnavailable, NotRunnable, WrongUsage
@@ -10,7 +11,7 @@ from mmd.registry.hub import api
 from mmd.registry.hub.api import Repository
 from mmd.registry.hub.cache import look_in_cache, write_ref
 from mmd.registry.hub.download import download
-from mmd.registry.hub.files import Selection, select
+from mmd.registry.hub.files import Selection, select, selections_in
 from mmd.registry.hub.progress import Tell
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
@@ -39,15 +40,26 @@ def look(name: str, revision: str | None = None) -> Known:
         return Known(repository, revision, absence)
 
 
-def choose(known: Known, file: str | None) -> Selection:
-    """The model that `file` is of, or the only one; raises what files.select raises."""
+def choose(known: Known, wanted: str | None) -> Selection:
+    """The model that `wanted` is a file of, or the only one with this word in its name, Q4_K_M say, or the only one.
+
+    Raises what files.select raises.
+    """
     repository = known.repository
+    file = _file_called(repository, wanted) if wanted is not None else None
     try:
         return select(repository.id, repository.files, file)
     except (FileNeeded, NotRunnable) as error:
         if known.absence is not None and (file is not None or isinstance(error, NotRunnable)):
             raise _incomplete(known.absence, repository.id, error.message) from error
         raise
+
+
+def _file_called(repository: Repository, word: str) -> str:
+    names = {selection.file for selection in selections_in(repository.files)}
+    whole_word = re.compile(rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9_])", re.IGNORECASE)
+    found = [name for name in names if whole_word.search(name)]
+    return found[0] if len(found) == 1 and word not in names else word
 
 
 def obtain(known: Known, selection: Selection, tell: Tell, *, id: str | None = None) -> Model:
