@@ -159,6 +159,8 @@ _MODEL = {
     "context": 4096,
     "startup": "disabled",
     "source": "file",
+    "licence": "",
+    "terms": "unknown",
     "path": "/models/tiny.gguf",
 }
 

@@ -11,9 +11,10 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.loop import wait_for
-from mmd.cli.text import gib, print_json, print_table, say, summary
+from mmd.cli.text import gib, licence_text, print_json, print_table, say, summary
 
 if TYPE_CHECKING:
+    from mmd.plan.estimate import Estimate
     from mmd.plan.idle import Rules
     from mmd.plan.launch import Flag, Launch
     from mmd.plan.residency import Residency
@@ -51,23 +52,16 @@ def list_models(as_json: bool) -> None:
 
 @click.command()
 @parameters.model_id
-@click.option(
-    "--machine",
-    "machine_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Plan for the machine in this JSON snapshot.",
-)
+@parameters.machine_file
 @click.option("--units", is_flag=True, help="Print the two units as unit files instead.")
 @parameters.as_json
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
     """Facts, fit, the exact command and its reasons."""
     from mmd.control.aliases import names_of
-    from mmd.control.controller import plan_launch, unit_texts
+    from mmd.control.controller import launch_estimate, plan_launch, unit_texts
     from mmd.control.idleness import rules_of
-    from mmd.control.present import idle_json, launch_json, model_json
+    from mmd.control.present import estimate_json, idle_json, launch_json, model_json
     from mmd.machine import load_machine, read_machine
-    from mmd.plan.fit import budget_bytes
     from mmd.plan.residency import Residency
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
@@ -76,8 +70,9 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     aliases = names_of(Registry().load(), settings).aliases[model.id]
     machine = load_machine(machine_file) if machine_file else read_machine()
     if not units and not as_json:
-        _print_model(model, aliases, budget_bytes(machine))
+        _print_model(model, aliases)
     launch = plan_launch(model, machine, settings)
+    estimate = launch_estimate(model, machine, launch)
     rules = rules_of(model.id, settings)
     if units:
         for name, text in unit_texts(launch).items():
@@ -88,9 +83,10 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         residencies, active = wait_for(_residencies())
         here = residencies.get(model_id, Residency.ABSENT)
         record = model_json(model, here, active, startup_of(model_id), aliases)
-        print_json(record | {"files": model.files, "idle": idle_json(rules), "launch": launch_json(launch)})
+        planned = {"launch": launch_json(launch), "estimate": estimate_json(estimate)}
+        print_json(record | {"files": model.files, "idle": idle_json(rules)} | planned)
     else:
-        _print_launch(launch, rules)
+        _print_launch(launch, estimate, rules)
 
 
 async def _residencies() -> tuple[dict[str, Residency], str | None]:
@@ -127,24 +123,29 @@ def _tokens(context: int) -> str:
     return str(context) if context else "-"
 
 
-def _print_model(model: Model, aliases: tuple[str, ...], has_bytes: int) -> None:
+def _print_model(model: Model, aliases: tuple[str, ...]) -> None:
     facts = model.facts
     click.secho(model.id, bold=True)
     for name, value in (
         ("is", summary(model)),
         ("architecture", facts.architecture),
+        ("licence", licence_text(model.licence)),
         ("trained for", f"{facts.context_length} tokens" if facts.context_length else "not said in the file"),
         ("file", model.path if len(model.files) == 1 else f"{model.path} and {len(model.files) - 1} more"),
-        ("memory", f"{gib(has_bytes)} that this machine has for models"),
     ):
         click.echo(f"  {name:<13} {value}")
     if aliases:
         click.echo(f"  {'also called':<13} {', '.join(aliases)}")
 
 
-def _print_launch(launch: Launch, rules: Rules) -> None:
+def _print_launch(launch: Launch, estimate: Estimate, rules: Rules) -> None:
+    from mmd.cli.memory import needs_text, parts_text, suggestion_texts
+
+    would_do = suggestion_texts(estimate)
     for name, value in (
-        ("needs", f"{gib(launch.needs_bytes)} at least"),
+        ("needs", needs_text(estimate)),
+        ("", parts_text(estimate)),
+        *((("better with" if not number else ""), text) for number, text in enumerate(would_do)),
         ("engine", launch.title),
         ("unit", f"mmd-model@{launch.model_id}.service"),
         ("unused", _when_unused(launch, rules)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -40,4 +41,11 @@ class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 model_id = click.argument("model_id", metavar="ID", type=ModelId())
 some_model_id = click.argument("model_id", metavar="[ID]", type=ModelId(), required=False)
+machine_file = click.option(
+    "--machine",
+    "machine_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Plan for the machine in this JSON snapshot.",
+)
 model_ids = click.argument("model_ids", metavar="[ID]...", type=ModelId(), nargs=-1)

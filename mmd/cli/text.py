@@ -36,6 +36,21 @@ def summary(model: Model) -> str:
     return f"{facts.type} · {facts.format} {facts.quant} · {count(facts.parameters)} · {gib(facts.weights_bytes)}"
 
 
+def licence_text(licence: str) -> str:
+    """Its name, and what it allows where that is not everything."""
+    from mmd.registry.licence import Terms, terms
+
+    match terms(licence):
+        case Terms.OPEN:
+            return licence
+        case Terms.CONDITIONS:
+            return f"{licence}: commercial use under conditions"
+        case Terms.NON_COMMERCIAL:
+            return f"{licence}: not for commercial use"
+        case Terms.UNKNOWN:
+            return f"{licence}: mmd does not know what it allows" if licence else "unknown"
+
+
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 

@@ -6,11 +6,14 @@ import shutil
 import sys
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import click
 
 from mmd.cli.text import gib, say
+
+if TYPE_CHECKING:
+    from mmd.registry.hub.progress import Progress
 
 _PATIENCE_SECONDS = 0.3  # what is done sooner needs no line
 _BETWEEN_DRAWINGS_SECONDS = 0.1
@@ -58,6 +61,34 @@ class Transfer:
         if not rate:
             return line
         return f"{line} · {rate / 1e6:.0f} MB/s · {_duration((self._total_bytes - done_bytes) / rate)} left"
+
+
+class Download(Transfer):
+    """Show it how far a download is, as the hub's library tells it."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__("fetched", progress.total_bytes)
+        self._progress = progress
+
+    def show(self, progress: Progress) -> None:
+        is_news = progress.note != self._progress.note
+        self._progress = progress
+        if is_news and progress.note and not sys.stderr.isatty():
+            say(progress.note)
+        self(progress.done_bytes)
+
+    def _line(self, done_bytes: int, now: float) -> str:
+        progress = self._progress
+        line = (
+            f"{gib(done_bytes)} of {gib(progress.total_bytes)} · {100 * done_bytes // max(progress.total_bytes, 1)} %"
+        )
+        if progress.files_total > 1:
+            line += f" · {progress.files_done} of {progress.files_total} files"
+        if progress.note:
+            return f"{line} · {progress.note}"
+        if progress.rate_bytes_per_second and progress.remaining_seconds is not None:
+            line += f" · {progress.rate_bytes_per_second / 1e6:.1f} MB/s · {_duration(progress.remaining_seconds)} left"
+        return line
 
 
 def _duration(seconds: float) -> str:

@@ -5,7 +5,22 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import adding, archives, catalogue, disk, engine, key, removal, running, service, startup, verification
+from mmd.cli import (
+    adding,
+    archives,
+    catalogue,
+    disk,
+    doctor,
+    engine,
+    estimate,
+    key,
+    pull,
+    removal,
+    running,
+    service,
+    startup,
+    verification,
+)
 from mmd.journal import log_to_journal
 
 
@@ -31,9 +46,11 @@ def mmd() -> None:
 
 for _verb in (
     adding.add,
+    pull.pull,
     catalogue.list_models,
     catalogue.show,
     verification.verify,
+    estimate.estimate,
     removal.remove,
     archives.archive,
     archives.restore,
@@ -52,5 +69,6 @@ for _verb in (
     service.gateway,
     key.key,
     service.machine,
+    doctor.doctor,
 ):
     mmd.add_command(_verb)

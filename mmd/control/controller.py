@@ -27,8 +27,10 @@ from mmd.machine import Machine, read_machine
 from mmd.paths import cache_dir, engine_socket
 from mmd.plan import room
 from mmd.plan.choose import Overrides, choose
+from mmd.plan.estimate import Estimate
 from mmd.plan.last_words import Refusal
 from mmd.plan.launch import Launch
+from mmd.plan.predict import predict
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.registry.record import Model
@@ -69,8 +71,25 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         socket=str(engine_socket(model.id)),
         cache=str(cache_dir()),
         overrides=overrides,
-        projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
+        projector_bytes=_projector_bytes(model),
     )
+
+
+def launch_estimate(model: Model, machine: Machine, launch: Launch) -> Estimate:
+    """What the model would take of this machine's memory if it were launched like this, by formulas alone."""
+    words = tuple(word for flag in launch.flags for word in flag.words)
+    return predict(
+        model.facts,
+        machine,
+        words,
+        model_id=model.id,
+        projector_bytes=_projector_bytes(model),
+        on_gpu=launch.uses_gpu,
+    )
+
+
+def _projector_bytes(model: Model) -> int:
+    return Path(model.projector).stat().st_size if model.projector else 0
 
 
 def unit_hooks(folder: Path = Path(__file__).parent.parent / "hooks") -> Hooks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmd.paths import make_private, state_dir
+from mmd.control.json_lines import JsonLines
+from mmd.paths import state_dir
 
 # Two files of this size hold some thousand swaps.
 _MOST_BYTES = 512 * 1024
@@ -42,21 +42,15 @@ def events_file() -> Path:
 
 def keep(event: SwapEvent) -> None:
     """Append an event. One that cannot be written is told and forgotten: the swap itself is done."""
-    file = events_file()
     try:
-        make_private(file.parent)
-        if _is_full(file):
-            _rotate(file)
-        with file.open("a", encoding="utf-8") as lines:  # one write: events of two processes do not mix
-            lines.write(json.dumps(asdict(event), ensure_ascii=False) + "\n")
+        _lines().append(asdict(event))
     except OSError as error:
-        _log.warning("a swap could not be noted in %s: %s", file, error.strerror)
+        _log.warning("a swap could not be noted in %s: %s", events_file(), error.strerror)
 
 
 def recent(count: int | None = None) -> list[SwapEvent]:
     """The newest events, oldest first; all that are kept where no `count` is given."""
-    file = events_file()
-    lines = [line for path in (_older(file), file) if path.exists() for line in path.read_bytes().splitlines()]
+    lines = _lines().lines()
     return list(_parsed(lines if count is None else lines[len(lines) - count :] if count < len(lines) else lines))
 
 
@@ -93,20 +87,8 @@ class LatelyTook:
         return self._seconds[phase].get(model)
 
 
-def _rotate(file: Path) -> None:
-    """Once, where several find the file full: a second time would put the few new lines in place of all the older."""
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_full(file):
-            file.replace(_older(file))
-
-
-def _is_full(file: Path) -> bool:
-    return file.exists() and file.stat().st_size > _MOST_BYTES
-
-
-def _older(file: Path) -> Path:
-    return file.with_suffix(".1.jsonl")
+def _lines() -> JsonLines:
+    return JsonLines(events_file(), _MOST_BYTES)
 
 
 def _parsed(lines: Iterable[bytes]) -> Iterable[SwapEvent]:

@@ -27,6 +27,14 @@ async def last_lines(model_id: str, *, since_us: int, count: int = 50) -> list[s
     )  # fmt: skip
 
 
+async def lines_between(model_id: str, *, since_us: int, until_us: int) -> list[str]:
+    """All lines under the model's name in a span of wall-clock time, oldest first; none where there is no journal."""
+    return await _ask(
+        f"--identifier={model_id}", f"_UID={os.getuid()}", "--reverse",
+        f"--since=@{since_us / 1_000_000:.6f}", f"--until=@{until_us / 1_000_000:.6f}",
+    )  # fmt: skip
+
+
 async def last_words(model_id: str, *, since_us: int, count: int) -> list[str]:
     """As `last_lines`, of an engine that has just died: journald may be behind by what matters most."""
     mark = os.urandom(8).hex()

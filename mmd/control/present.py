@@ -11,10 +11,12 @@ from typing import Any
 
 from mmd.control.status import Memory, Resources, Status
 from mmd.plan.boot import Startup
+from mmd.plan.estimate import Estimate
 from mmd.plan.fit import GIB
 from mmd.plan.idle import Rules
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Residency
+from mmd.registry.licence import terms
 from mmd.registry.record import Model
 
 
@@ -70,6 +72,8 @@ def model_json(
         "status": status_word(model.id, here, active),
         "startup": startup,
         "source": model.source,
+        "licence": model.licence,
+        "terms": terms(model.licence),
         "path": model.path,
     }
 
@@ -103,6 +107,10 @@ def launch_json(launch: Launch) -> dict[str, Any]:
         "socket": launch.socket,
         "flags": [{"words": list(flag.words), "subject": flag.subject, "reason": flag.reason} for flag in launch.flags],
     }
+
+
+def estimate_json(estimate: Estimate) -> dict[str, Any]:
+    return asdict(estimate) | {"on_gpu": round(estimate.on_gpu, 3)}
 
 
 def idle_json(rules: Rules) -> dict[str, Any]:

@@ -126,12 +126,12 @@ async def _sleeping(manager: Manager, model_id: str) -> Sleeping:
     service = await manager.service(engine_unit(model_id))
     # What the kernel counts for the unit; "not set", where it counts none, is the largest number.
     current = int(service["MemoryCurrent"])
-    ram_bytes = _resident_bytes(int(service["MainPID"])) if current == _NOT_SET else current
+    ram_bytes = resident_bytes(int(service["MainPID"])) if current == _NOT_SET else current
     wake_seconds = expected_seconds("wake").get(model_id)
     return Sleeping(model_id, level=asleep_level(model_id), ram_bytes=ram_bytes, wake_seconds=wake_seconds)
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     """What a process and its descendants hold; memory that they share counts more than once."""
     import psutil
 

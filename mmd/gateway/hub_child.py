@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from mmd import errors
 from mmd.errors import HubUnavailable, MmdError
+from mmd.registry.hub.progress import Progress
 
 _LONGEST_LINE_BYTES = 16 << 20  # the results of a search are one line
 _ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -23,16 +24,11 @@ class Selected:
     """What a download would fetch."""
 
     repository: str
-    commit: str
+    revision: str  # the branch, tag or commit that was asked for
+    commit: str  # what that is
     file: str
     total_bytes: int
     files_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    done_bytes: int
-    files_done: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +58,10 @@ class HubChild:
         return Selected(**said["selection"])
 
     async def download(self, selected: Selected) -> AsyncGenerator[Progress | Registered]:
-        async with aclosing(_said("download", selected.repository, selected.file, selected.commit)) as lines:
+        words = (selected.repository, selected.file, selected.commit, selected.revision)
+        async with aclosing(_said("download", *words)) as lines:
             async for line in lines:
-                yield Registered(line["model"]) if "model" in line else Progress(*line["progress"])
+                yield Registered(line["model"]) if "model" in line else Progress.from_json(line["progress"])
 
     async def _one(self, *words: str) -> dict[str, Any]:
         async with aclosing(_said(*words)) as lines:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 from mmd.errors import MmdError, WrongUsage
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.feed import Feed, Kind
-from mmd.gateway.hub_child import Hub, Progress, Registered, Selected
+from mmd.gateway.hub_child import Hub, Registered, Selected
+from mmd.registry.hub.progress import Progress
 
 _log = logging.getLogger(__name__)
 _MOST_KEPT = 100  # jobs that have ended
 _MOST_WAITING = 100
-_RATE_REPORTS = 20  # the rate is that of the last ten seconds
 
 
 class State(StrEnum):
@@ -39,9 +37,7 @@ class Job:
     id: str
     selected: Selected
     state: State = State.QUEUED
-    done_bytes: int = 0
-    files_done: int = 0
-    bytes_per_second: float | None = None  # None until it is known
+    progress: Progress | None = None
     failure: Failure | None = None
     model: str | None = None  # what it has been registered as
 
@@ -51,19 +47,14 @@ class Job:
 
     def json(self) -> dict[str, Any]:
         """The record of the API; `error` and `model` are there once they are known."""
-        left_bytes = max(self.selected.total_bytes - self.done_bytes, 0)
+        progress = self.progress or Progress(0, self.selected.total_bytes, 0, self.selected.files_total)
         record: dict[str, Any] = {
             "id": self.id,
             "repo": self.selected.repository,
             "file": self.selected.file,
             "revision": self.selected.commit,
             "state": self.state,
-            "done_bytes": self.done_bytes,
-            "total_bytes": self.selected.total_bytes,
-            "files_done": self.files_done,
-            "files_total": self.selected.files_total,
-            "bytes_per_second": round(self.bytes_per_second) if self.bytes_per_second is not None else None,
-            "eta_seconds": round(left_bytes / self.bytes_per_second, 1) if self.bytes_per_second else None,
+            **progress.json(),
         }
         if self.failure is not None:
             record["error"] = self.failure.record()
@@ -109,7 +100,7 @@ class Downloads:
         job = self._jobs.get(job_id)
         if job is None or job.is_ended:
             return job
-        job = replace(job, state=State.CANCELLED, bytes_per_second=None)
+        job = replace(job, state=State.CANCELLED, progress=_at_rest(job.progress))
         self._keep(job)
         if self._running is not None and self._running[0] == job_id:
             self._running[1].cancel()
@@ -147,25 +138,19 @@ class Downloads:
     async def _follow(self, job: Job) -> None:
         job = replace(job, state=State.RUNNING)
         self._keep(job)
-        rate = _Rate()
         async with aclosing(self._hub.download(job.selected)) as news:
             async for one in news:
                 match one:
-                    case Progress(done_bytes, files_done):
-                        speed = rate.after(done_bytes)
-                        job = replace(job, done_bytes=done_bytes, files_done=files_done, bytes_per_second=speed)
+                    case Progress():
+                        job = replace(job, progress=one)
                     case Registered(model):
-                        job = replace(
-                            job,
-                            state=State.DONE,
-                            model=model,
-                            done_bytes=job.selected.total_bytes,
-                            files_done=job.selected.files_total,
-                        )
+                        total, files = job.selected.total_bytes, job.selected.files_total
+                        job = replace(job, state=State.DONE, model=model, progress=Progress(total, total, files, files))
                 self._keep(job)
 
     def _fail(self, job_id: str, failure: Failure) -> None:
-        self._keep(replace(self._jobs[job_id], state=State.FAILED, failure=failure, bytes_per_second=None))
+        job = self._jobs[job_id]
+        self._keep(replace(job, state=State.FAILED, failure=failure, progress=_at_rest(job.progress)))
 
     def _keep(self, job: Job) -> None:
         self._jobs[job.id] = job
@@ -175,12 +160,8 @@ class Downloads:
         self._feed.publish(Kind.DOWNLOAD, job.json())
 
 
-class _Rate:
-    def __init__(self) -> None:
-        self._reports: deque[tuple[float, int]] = deque(maxlen=_RATE_REPORTS)
-
-    def after(self, done_bytes: int) -> float | None:
-        """Bytes a second, None for the first report: what was there before has not been fetched."""
-        self._reports.append((monotonic(), done_bytes))
-        (began, began_bytes), (now, now_bytes) = self._reports[0], self._reports[-1]
-        return max(now_bytes - began_bytes, 0) / (now - began) if now > began else None
+def _at_rest(progress: Progress | None) -> Progress | None:
+    """How far it came, now that nothing comes any more."""
+    if progress is None:
+        return None
+    return replace(progress, rate_bytes_per_second=None, remaining_seconds=None, files=(), note="")

@@ -29,6 +29,7 @@ TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 SECONDS: Schema = {"type": "number", "minimum": 0}
 FLAG: Schema = {"type": "boolean"}
+TERMS: Schema = {"enum": ["open", "conditions", "non-commercial", "unknown"]}
 GIB: Schema = {"type": "number", "minimum": 0, "description": "GiB"}
 
 _MEMORY = record(used=GIB, total=GIB, used_bytes=COUNT, total_bytes=COUNT)
@@ -61,6 +62,8 @@ SCHEMAS: dict[str, Schema] = {
         status={"enum": ["active", "resident", "sleeping", "starting", "failed", "absent"]},
         startup={"enum": ["disabled", "sleep", "active"]},
         source=TEXT,
+        licence=TEXT,
+        terms=TERMS,
         path=TEXT,
     ),
     "Resources": record(
@@ -100,8 +103,10 @@ SCHEMAS: dict[str, Schema] = {
         total_bytes=COUNT,
         files_done=COUNT,
         files_total=COUNT,
-        bytes_per_second=or_null("number"),
-        eta_seconds=or_null("number"),
+        rate_bytes_per_second=or_null("number"),
+        remaining_seconds=or_null("number"),
+        files=array(record(name=TEXT, done_bytes=COUNT, total_bytes=COUNT)),
+        note=TEXT,
         error=_FAILURE,
         model=TEXT,
     ),

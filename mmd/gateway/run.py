@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 
 from mmd.control.controller import Controller
+from mmd.control.learner import Learner
 from mmd.control.pressure import Kernel, Relief
 from mmd.errors import ManagerUnreachable, MmdError, WrongUsage
 from mmd.gateway.entrance import Entrance
@@ -55,6 +56,7 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
                 serve(models, listeners, limits=limits, guard=guard),
                 watch.run(),
                 relief.run(),
+                Learner(controller.manager, watch).run(),
                 _until_closed(controller),
             )
         ]

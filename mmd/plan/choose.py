@@ -10,7 +10,10 @@ from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine
 from mmd.plan import fit, llama, vllm
 from mmd.plan.launch import Flag, Installed, Launch, Sleep
-from mmd.registry.record import Format, Model
+from mmd.plan.memory import Memory
+from mmd.plan.predict import memory_of
+from mmd.plan.suggestions import Subject, suggestions
+from mmd.registry.record import Facts, Format, Model
 
 
 class _Planner(Protocol):
@@ -87,9 +90,13 @@ def choose(
     )
     title = f"{engine.engine} {engine.version}"
     flags = tuple(_unless_refused(flag, model.id, laid_down.refused.get(title, {})) for flag in flags)
-    needs_bytes = fit.least_bytes(model.facts, projector_bytes)
-    _require_fit(model, needs_bytes, planner.budget_bytes(model, machine, engine))
-    argv = (*engine.command, *(word for flag in flags for word in flag.words))
+    words = tuple(word for flag in flags for word in flag.words)
+    on_gpu = planner.on_gpu(machine, engine)
+    memory = memory_of(model.facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu)
+    tokens = context or fit.least_context(model.facts.context_length)
+    needs_bytes = _least_bytes(model.facts, memory, tokens, projector_bytes)
+    _require_fit(model, memory, tokens, needs_bytes, planner.budget_bytes(model, machine, engine))
+    argv = (*engine.command, *words)
     ready_seconds = laid_down.ready_seconds or planner.ready_seconds(model)
     _require_kept(model.id, argv)
     return Launch(
@@ -102,7 +109,7 @@ def choose(
         context=context or 0,
         needs_bytes=needs_bytes,
         socket=socket,
-        uses_gpu=planner.on_gpu(machine, engine),
+        uses_gpu=on_gpu,
         sleep=planner.sleep(model, machine, engine),
         ready_seconds=ready_seconds,
         stop_seconds=engine.stop_seconds,
@@ -118,13 +125,25 @@ def _unless_refused(flag: Flag, model_id: str, refused: Mapping[str, str]) -> Fl
     return Flag((), flag.subject, f"left out: {said}; try it again: mmd activate {model_id} --ask-again")
 
 
-def _require_fit(model: Model, needs_bytes: int, has_bytes: int) -> None:
-    if needs_bytes > has_bytes:
-        raise DoesNotFit(
-            f"{model.id} needs at least {needs_bytes / fit.GIB:.1f} GiB; "
-            f"this machine has {has_bytes / fit.GIB:.1f} GiB for models",
-            hint=f"mmd machine   # what there is; a smaller quantisation of {model.id} would do",
-        )
+def _least_bytes(facts: Facts, memory: Memory, tokens: int, projector_bytes: int) -> int:
+    """What it needs to run at all; from a registry of an older version, which knows less, by its rule."""
+    return memory.least_bytes(tokens) if facts.anatomy else fit.least_bytes(facts, projector_bytes)
+
+
+def _require_fit(model: Model, memory: Memory, tokens: int, needs_bytes: int, has_bytes: int) -> None:
+    if needs_bytes <= has_bytes:
+        return
+    facts = model.facts
+    subject = Subject(model.id, facts.weights_bytes, facts.context_length, tokens)
+    would_do = next(iter(suggestions(memory, subject, ())), None)
+    instead = f"; with {would_do.change} it would fit" if would_do else ""
+    raise DoesNotFit(
+        f"{model.id} needs at least {needs_bytes / fit.GIB:.1f} GiB; "
+        f"this machine has {has_bytes / fit.GIB:.1f} GiB for models{instead}",
+        hint=would_do.command
+        if would_do
+        else f"mmd machine   # what there is; a smaller quantisation of {model.id} would do",
+    )
 
 
 def _require_kept(model_id: str, argv: tuple[str, ...]) -> None:

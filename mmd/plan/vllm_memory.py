@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
 from mmd.machine import Gpu, Machine
-from mmd.plan.fit import GIB, LEAST_CONTEXT_TOKENS
+from mmd.plan import fit
+from mmd.plan.constants import Constants
+from mmd.plan.fit import GIB
 from mmd.plan.launch import Flag
+from mmd.plan.vllm_footprint import VllmMemory
 from mmd.registry.record import Facts, ModelType
 
 _MIB = 1024**2
@@ -27,13 +34,14 @@ _LEAST_CPU_CACHE_BYTES = 64 * _MIB
 # Below this a conversation is cut short, and half as many bits for each key and value are the lesser loss.
 _SHORT_CONTEXT_TOKENS = 8192
 _FP8_CAPABILITY = (8, 9)  # Ada, Hopper and newer; vLLM's Triton backend refuses it before
-_BESIDE_WEIGHTS_BYTES = 3 * GIB // 2  # activations, graphs and libraries
 
 _FITS_ITS_LENGTH_SINCE = (0, 14)
 # Before it, an engine that is killed leaves its file in /dev/shm behind, and the RAM with it.
 _OFFLOADS_SINCE = (0, 30)
 _LEAST_OFFLOAD_GIB = 4
 _MOST_OFFLOAD_GIB = 8
+
+_CACHE_TYPE = ("--kv-cache-dtype", "--kv_cache_dtype")
 
 GENERATES = (ModelType.CHAT, ModelType.VISION, ModelType.COMPLETION)
 
@@ -52,26 +60,67 @@ def memory_flags(
     vLLM names context and sequences where memory runs out. Without these flags it would take more, so they are kept.
     """
     length = _length(facts, release, context)
+    sequences = _sequences_flag(facts, _sequences(machine.gpus if on_gpu else ()))
     if not on_gpu:
-        return (_cpu_cache(facts, machine), length, *_sequences(facts, _SEQUENCES))
+        return (_cpu_cache_flag(facts, machine), length, *sequences)
     gpus = _gpus_for(facts, machine)
-    used = _utilization(gpus)
     utilization = Flag(
-        ("--gpu-memory-utilization", f"{used:.2f}"),
+        ("--gpu-memory-utilization", f"{_utilization(gpus):.2f}"),
         "--gpu-memory-utilization",
         "the share that is free now; vLLM does not start where less is free",
         measured=True,
         kept=True,
     )
-    is_large = min(gpu.total_bytes for gpu in gpus) > _LARGE_GPU_BYTES
     return (
         utilization,
         length,
-        *_sequences(facts, _MANY_SEQUENCES if is_large else _SEQUENCES),
-        *_small_cache(facts, gpus, used),
+        *sequences,
+        *_small_cache(facts, gpus),
         *_several_gpus(gpus),
         *_offload(facts, machine, release),
     )
+
+
+def vllm_memory(
+    facts: Facts, machine: Machine, words: Sequence[str], *, on_gpu: bool, constants: Constants
+) -> VllmMemory:
+    """What these flags mean for memory, and `words` of the user's that change keys and values."""
+    small = any(word.startswith("fp8") for option, word in pairwise(words) if option in _CACHE_TYPE)
+    if on_gpu:
+        gpus = _gpus_for(facts, machine)
+        memory = _on_gpus(facts, gpus, constants)
+        return replace(memory, small_numbers=small or bool(_words(_small_cache(facts, gpus))))
+    return VllmMemory(
+        anatomy=fit.anatomy_of(facts),
+        quant=facts.quant,
+        gpus=0,
+        gpu_bytes=0,
+        share_bytes=machine.ram_total_bytes - ram_reserve_bytes(machine),
+        pool_bytes=_cpu_cache_bytes(facts, machine),
+        sequences=_conversations(facts, ()),
+        takes_small_numbers=False,
+        constants=constants,
+        small_numbers=small,
+    )
+
+
+def _on_gpus(facts: Facts, gpus: tuple[Gpu, ...], constants: Constants) -> VllmMemory:
+    """With keys and values in 16 bits."""
+    return VllmMemory(
+        anatomy=fit.anatomy_of(facts),
+        quant=facts.quant,
+        gpus=len(gpus),
+        gpu_bytes=min(gpu.total_bytes for gpu in gpus),
+        share_bytes=int(sum(gpu.total_bytes for gpu in gpus) * _utilization(gpus)),
+        pool_bytes=None,
+        sequences=_conversations(facts, gpus),
+        takes_small_numbers=min(_capability(gpu) for gpu in gpus) >= _FP8_CAPABILITY,
+        constants=constants,
+    )
+
+
+def _words(flags: tuple[Flag, ...]) -> tuple[str, ...]:
+    return tuple(word for flag in flags for word in flag.words)
 
 
 def _length(facts: Facts, release: tuple[int, ...], context: int | None) -> Flag:
@@ -103,35 +152,48 @@ def _steps(gpu: Gpu) -> int:
     return max(1, (gpu.free_bytes - headroom_bytes) * _UTILIZATION_STEPS // gpu.total_bytes)
 
 
-def _sequences(facts: Facts, count: int) -> tuple[Flag, ...]:
+def _sequences(gpus: tuple[Gpu, ...]) -> int:
+    is_large = bool(gpus) and min(gpu.total_bytes for gpu in gpus) > _LARGE_GPU_BYTES
+    return _MANY_SEQUENCES if is_large else _SEQUENCES
+
+
+def _conversations(facts: Facts, gpus: tuple[Gpu, ...]) -> int:
+    """That it answers at a time; a model that only reads has no words to draw one from."""
+    return _sequences(gpus) if facts.type in GENERATES else 0
+
+
+def _sequences_flag(facts: Facts, count: int) -> tuple[Flag, ...]:
     if facts.type not in GENERATES:
         return ()
     reason = "requests at a time: one person's; more cost VRAM and start-up time"
     return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason, kept=True),)
 
 
-def _cpu_cache(facts: Facts, machine: Machine) -> Flag:
+def _cpu_cache_flag(facts: Facts, machine: Machine) -> Flag:
     """Without it vLLM takes nine tenths of the RAM."""
-    most = _SEQUENCES * facts.context_length * facts.kv_bytes_per_token
-    room = min(_MOST_CPU_CACHE_BYTES, machine.ram_total_bytes // 8)
-    size_bytes = max(_LEAST_CPU_CACHE_BYTES, min(most or room, room))
     return Flag(
-        ("--kv-cache-memory-bytes", f"{size_bytes // _MIB}M"),
+        ("--kv-cache-memory-bytes", f"{_cpu_cache_bytes(facts, machine) // _MIB}M"),
         "--kv-cache-memory-bytes",
         "an eighth of the RAM, or what its sequences can fill: vLLM would take nearly all of it",
         kept=True,
     )
 
 
-def _small_cache(facts: Facts, gpus: tuple[Gpu, ...], used: float) -> tuple[Flag, ...]:
+def _cpu_cache_bytes(facts: Facts, machine: Machine) -> int:
+    most = _SEQUENCES * facts.context_length * facts.kv_bytes_per_token
+    room = min(_MOST_CPU_CACHE_BYTES, machine.ram_total_bytes // 8)
+    return max(_LEAST_CPU_CACHE_BYTES, min(most or room, room))
+
+
+def _small_cache(facts: Facts, gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
     if not facts.kv_bytes_per_token:
         return ()
-    room = int(sum(gpu.total_bytes for gpu in gpus) * used) - facts.weights_bytes - _BESIDE_WEIGHTS_BYTES * len(gpus)
-    tokens = max(0, room) // facts.kv_bytes_per_token
+    memory = _on_gpus(facts, gpus, Constants())
     wanted = min(facts.context_length or _SHORT_CONTEXT_TOKENS, _SHORT_CONTEXT_TOKENS)
-    if tokens >= wanted:
+    if memory.is_whole(wanted):
         return ()
-    if min(_capability(gpu) for gpu in gpus) < _FP8_CAPABILITY:
+    tokens = memory.room_tokens(wanted)
+    if not memory.takes_small_numbers:
         reason = f"left to the engine: only about {tokens} tokens fit, but this GPU has no 8-bit floats to save by"
         return (Flag((), "--kv-cache-dtype", reason),)
     reason = f"only about {tokens} tokens would fit otherwise: half the bits for keys and values, twice the context"
@@ -144,12 +206,18 @@ def _capability(gpu: Gpu) -> tuple[int, ...]:
 
 def _gpus_for(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
     """The first GPU where the model fits on it; else as many of those that it can be spread over as it takes."""
-    needs_bytes = facts.weights_bytes + _BESIDE_WEIGHTS_BYTES + LEAST_CONTEXT_TOKENS * facts.kv_bytes_per_token
     gpus = usable_gpus(facts, machine)
     count = 1
-    while count < len(gpus) and needs_bytes > sum(gpu.total_bytes for gpu in gpus[:count]) * MOST_UTILIZATION:
+    while count < len(gpus) and not _has_room(facts, gpus[:count]):
         count *= 2
     return gpus[:count]
+
+
+def _has_room(facts: Facts, gpus: tuple[Gpu, ...]) -> bool:
+    """Whoever may be there now."""
+    memory = _on_gpus(facts, gpus, Constants())
+    emptied = replace(memory, share_bytes=int(sum(gpu.total_bytes for gpu in gpus) * MOST_UTILIZATION))
+    return emptied.is_whole(fit.least_context(facts.context_length))
 
 
 def _several_gpus(gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:

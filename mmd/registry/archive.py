@@ -18,7 +18,7 @@ from mmd import paths
 from mmd.errors import BadModelFile, StorageFailed, WrongUsage
 from mmd.registry import ids, manifest, models_toml
 from mmd.registry.belongings import files_of
-from mmd.registry.copying import Copying
+from mmd.registry.copying import UNFINISHED, Copying
 from mmd.registry.detect import examine
 from mmd.registry.files import read_json_object
 from mmd.registry.hashing import Report
@@ -47,7 +47,7 @@ class Archiving:
             )
         self._model = model
         self._base = _base(model)
-        self.partial = destination / f".{model.id}.mmd-incomplete"
+        self.partial = destination / f".{model.id}{UNFINISHED}"
         sources = {self._name(path): Path(path) for path in files_of(model)}
         known = {self._name(path): entry.sha256 for path, entry in expected_of(model).items() if entry.sha256}
         self._copying = Copying(sources, known, self.partial)
@@ -112,7 +112,7 @@ class Restoring:
             raise WrongUsage(
                 f"{self.folder} is there already", hint=f"mmd add {quote(str(self.folder))} --id {self.model_id}"
             )
-        self.partial = paths.models_dir() / f".{self.model_id}.mmd-incomplete"
+        self.partial = paths.models_dir() / f".{self.model_id}{UNFINISHED}"
         sources = {name: archive / name for name in self._entries}
         known = {name: entry.sha256 for name, entry in self._entries.items() if entry.sha256}
         self._copying = Copying(sources, known, self.partial)

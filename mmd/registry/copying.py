@@ -16,6 +16,8 @@ from mmd.registry.hashing import Report, digest_while_reading, sha256_of
 
 _SYNC_BYTES = 256 * 1024**2
 
+UNFINISHED = ".mmd-incomplete"  # the end of a folder's name while it is being filled
+
 Learned = Callable[[str, str], None]  # a file's name, and its sha256
 
 

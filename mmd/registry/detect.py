@@ -9,13 +9,15 @@ from shlex import quote
 
 from mmd.errors import BadModelFile, MmdError, NotRunnable
 from mmd.registry import gguf, gguf_family, safetensors
-from mmd.registry.attention import config_kv_bytes_per_token, gguf_kv_bytes_per_token
 from mmd.registry.chat_template import has_chat_template, template_marks
 from mmd.registry.files import open_regular
 from mmd.registry.folder import Config, read_config, repository_name, search_hint
-from mmd.registry.folder_type import folder_type, is_encoder, refuse_other_formats
+from mmd.registry.folder_anatomy import folder_anatomy
+from mmd.registry.folder_type import folder_type, refuse_other_formats
 from mmd.registry.gguf import GgufHeader
-from mmd.registry.gguf_type import gguf_type, is_encoder_architecture, refuse_what_is_no_model
+from mmd.registry.gguf_anatomy import gguf_anatomy
+from mmd.registry.gguf_type import gguf_type, refuse_what_is_no_model
+from mmd.registry.layer_groups import bytes_per_token
 from mmd.registry.quant import folder_quant, gguf_quant, parameters
 from mmd.registry.record import Facts, Format, ModelType
 
@@ -98,7 +100,7 @@ def _examine_gguf(path: Path) -> Found:
 
 def _gguf_facts(headers: list[GgufHeader]) -> Facts:
     first = headers[0]
-    encoder = is_encoder_architecture(first.architecture)
+    anatomy = gguf_anatomy(headers)
     return Facts(
         format=Format.GGUF,
         type=gguf_type(first),
@@ -107,9 +109,10 @@ def _gguf_facts(headers: list[GgufHeader]) -> Facts:
         weights_bytes=sum(tensor.size_bytes for header in headers for tensor in header.tensors),
         parameters=sum(tensor.elements for header in headers for tensor in header.tensors),
         context_length=first.integer(f"{first.architecture}.context_length") or 0,
-        kv_bytes_per_token=0 if encoder else gguf_kv_bytes_per_token(first),
+        kv_bytes_per_token=bytes_per_token(anatomy.caches),
         chat_template=bool(first.text("tokenizer.chat_template")),
         name=first.text("general.name"),
+        anatomy=anatomy,
     )
 
 
@@ -142,6 +145,7 @@ def _examine_safetensors(folder: Path) -> Found:
 
 def _folder_facts(folder: Path, config: Config, weights: safetensors.Weights) -> Facts:
     text = config.language()
+    anatomy = folder_anatomy(config, weights)
     return Facts(
         format=Format.SAFETENSORS,
         type=folder_type(folder, config),
@@ -153,11 +157,12 @@ def _folder_facts(folder: Path, config: Config, weights: safetensors.Weights) ->
             "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"
         )
         or 0,
-        kv_bytes_per_token=0 if is_encoder(config) else config_kv_bytes_per_token(config),
+        kv_bytes_per_token=bytes_per_token(anatomy.caches),
         chat_template=has_chat_template(folder),
         name=repository_name(folder),
         template_marks=template_marks(folder),
-        attention_heads=text.integer("num_attention_heads", "n_head", "n_heads") or 0,
+        attention_heads=anatomy.attention_heads,
+        anatomy=anatomy,
     )
 
 

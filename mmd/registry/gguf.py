@@ -122,19 +122,35 @@ def read_header(path: Path) -> GgufHeader:
     needs 6.7 s and 560 MB for the same header.)
     """
     with open_regular(path) as file:
-        cursor = _Cursor(file, path)
-        version, tensor_count, entry_count = _read_counts(cursor)
-        metadata = dict(_entries(cursor, entry_count))
-        if len(metadata) != entry_count:
-            raise _damaged(path, "a metadata key occurs twice")
-        alignment = _alignment(metadata, path)
-        tensors = tuple(_read_tensor(cursor) for _ in range(tensor_count))
-        data_offset = -(-cursor.position // alignment) * alignment
-        header = GgufHeader(path, version, metadata, tensors, alignment, data_offset)
-        if not header.architecture:
-            raise _damaged(path, "`general.architecture` is missing")
-        _check_layout(header, cursor.file_bytes)
-        return header
+        return _read(_Cursor(file, path))
+
+
+def header_end(path: Path, known_bytes: int) -> int:
+    """Where the header of a file ends of which only the first `known_bytes` are there yet, in their place in a file of
+    its full size. Where that is beyond them the header ends there or later. Raises BadModelFile.
+    """
+    with open_regular(path) as file:
+        try:
+            header = _read(_Cursor(file, path, known_bytes))
+        except _GoesOn as error:
+            return error.at_least_bytes
+        return min(header.data_offset, known_bytes)  # the padding after it need not be there
+
+
+def _read(cursor: _Cursor) -> GgufHeader:
+    path = cursor.path
+    version, tensor_count, entry_count = _read_counts(cursor)
+    metadata = dict(_entries(cursor, entry_count))
+    if len(metadata) != entry_count:
+        raise _damaged(path, "a metadata key occurs twice")
+    alignment = _alignment(metadata, path)
+    tensors = tuple(_read_tensor(cursor) for _ in range(tensor_count))
+    data_offset = -(-cursor.position // alignment) * alignment
+    header = GgufHeader(path, version, metadata, tensors, alignment, data_offset)
+    if not header.architecture:
+        raise _damaged(path, "`general.architecture` is missing")
+    _check_layout(header, cursor.file_bytes)
+    return header
 
 
 def read_general(path: Path) -> Mapping[str, Value]:
@@ -151,12 +167,21 @@ def read_general(path: Path) -> Mapping[str, Value]:
         return general
 
 
+class _GoesOn(Exception):
+    """The header goes on where what is known of the file ends."""
+
+    def __init__(self, at_least_bytes: int) -> None:
+        super().__init__(at_least_bytes)
+        self.at_least_bytes = at_least_bytes
+
+
 class _Cursor:
     """Reads little-endian values front to back, from a window of the file."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Path, known_bytes: int | None = None) -> None:
         self.path = path
         self.file_bytes = os.fstat(file.fileno()).st_size
+        self._known_bytes = self.file_bytes if known_bytes is None else known_bytes
         self._file = file
         self._window = b""
         self._window_start = 0
@@ -171,16 +196,21 @@ class _Cursor:
         if self._at + count <= len(self._window):
             return
         end = self.position + count
-        if end > self.file_bytes:
-            raise _damaged(self.path, f"the header ends after {self.file_bytes:,} bytes")
+        self._require_known(end)
         if end > _MAX_HEADER_BYTES:
             raise _damaged(self.path, f"the header claims more than {_MAX_HEADER_BYTES >> 20} MiB")
         self._window_start = self.position
         self._file.seek(self._window_start)
-        self._window = self._file.read(max(_READ_BYTES, count))
+        self._window = self._file.read(min(max(_READ_BYTES, count), self._known_bytes - self._window_start))
         self._at = 0
         if len(self._window) < count:  # the file shrank under our hands
             raise _damaged(self.path, "the header ends early")
+
+    def _require_known(self, end: int) -> None:
+        if end > self.file_bytes:
+            raise _damaged(self.path, f"the header ends after {self.file_bytes:,} bytes")
+        if end > self._known_bytes:
+            raise _GoesOn(end)
 
     def take(self, count: int) -> bytes:
         self._require(count)
@@ -203,8 +233,7 @@ class _Cursor:
     def skip(self, count: int) -> None:
         """Leave out `count` bytes, which may be more than a window holds."""
         end = self.position + count
-        if end > self.file_bytes:
-            raise _damaged(self.path, f"the header ends after {self.file_bytes:,} bytes")
+        self._require_known(end)
         self._at += count
         if self._at > len(self._window):
             self._window_start, self._window, self._at = end, b"", 0

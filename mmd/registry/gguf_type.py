@@ -10,7 +10,7 @@ from mmd.errors import NotRunnable
 from mmd.registry.gguf import GgufHeader, Value
 from mmd.registry.record import ModelType
 
-_ENCODERS = re.compile(r"([\w-]+-)?bert([\w-]+)?|gemma-embedding|llama-embed|t5encoder")
+_ENCODERS = re.compile(r"([\w-]+-)?bert([\w-]+)?|eurobert|gemma-embedding|llama-embed|t5encoder")
 _DIFFUSION = re.compile(
     r"flux\d?|sd[13x]l?|sdxl|lumina2|qwen_image|wan|hidream|cosmos|ltxv|aura|hyvid|chroma|pixart|z_image"
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, fields
 from typing import Any, TypeVar
 
+from mmd.registry.anatomy import Anatomy, Layers
 from mmd.registry.record import Facts, Format, Model, ModelType
 
 _HEADER = """\
@@ -13,7 +15,7 @@ _HEADER = """\
 
 """
 
-_MODEL_KEYS = frozenset({"path", "files", "projector", "source", "added", "facts"})
+_MODEL_KEYS = frozenset({"path", "files", "projector", "source", "added", "licence", "facts"})
 _FACT_KEYS = frozenset(Facts.__dataclass_fields__)
 
 T = TypeVar("T")
@@ -32,19 +34,32 @@ def render(models: Iterable[Model]) -> bytes:
 
 def _model_table(model: Model) -> dict[str, Any]:
     facts = {key: getattr(model.facts, key) for key in Facts.__dataclass_fields__}
+    anatomy = facts.pop("anatomy")
     return {
         "path": model.path,
         "files": list(model.files),
         **({"projector": model.projector} if model.projector else {}),
         "source": model.source,
         "added": model.added,
+        **({"licence": model.licence} if model.licence else {}),
         "facts": facts
         | {
             "format": facts["format"].value,
             "type": facts["type"].value,
             "template_marks": list(facts["template_marks"]),
-        },
+        }
+        | ({"anatomy": _anatomy_table(anatomy)} if anatomy else {}),
     }
+
+
+def _anatomy_table(anatomy: Anatomy) -> dict[str, Any]:
+    """Only what differs from the defaults of Layers: most have a count and two widths."""
+    table = asdict(anatomy)
+    caches = [
+        {key: value for key, value in cache.items() if value != Layers.__dataclass_fields__[key].default}
+        for cache in table["caches"]
+    ]
+    return table | {"caches": caches}
 
 
 def parse(content: bytes) -> dict[str, Model]:
@@ -77,6 +92,7 @@ def _model(model_id: str, table: object) -> Model:
         projector=_value(table, "projector", str, where) if "projector" in table else None,
         source=_value(table, "source", str, where),
         added=_value(table, "added", str, where),
+        licence=_value(table, "licence", str, where) if "licence" in table else "",
         facts=_facts(_value(table, "facts", dict, where), f"[models.{model_id}.facts]"),
     )
 
@@ -96,7 +112,42 @@ def _facts(table: Mapping[str, Any], where: str) -> Facts:
         name=_value(table, "name", str, where),
         template_marks=_texts(table, "template_marks", where) if "template_marks" in table else (),
         attention_heads=_value(table, "attention_heads", int, where) if "attention_heads" in table else 0,
+        anatomy=_anatomy(_value(table, "anatomy", dict, where), f"{where[:-1]}.anatomy]")
+        if "anatomy" in table
+        else None,
     )
+
+
+def _anatomy(table: Mapping[str, Any], where: str) -> Anatomy:
+    _refuse_unknown(table, Anatomy.__dataclass_fields__, where)
+    numbers = {
+        field.name: _value(table, field.name, int, where)
+        for field in fields(Anatomy)
+        if field.name not in ("expert_bytes", "caches")
+    }
+    experts = tuple(_pair(pair, "expert_bytes", where) for pair in _value(table, "expert_bytes", list, where))
+    caches = tuple(_layers(cache, where) for cache in _value(table, "caches", list, where))
+    return Anatomy(expert_bytes=experts, caches=caches, **numbers)
+
+
+def _pair(value: object, key: str, where: str) -> tuple[int, int]:
+    match value:
+        case [int(first), int(second)]:
+            return first, second
+        case _:
+            raise UnknownText(f"`{key}` in {where} is not a list of pairs of numbers")
+
+
+def _layers(value: object, where: str) -> Layers:
+    if not isinstance(value, dict):
+        raise UnknownText(f"`caches` in {where} is not a list of tables")
+    _refuse_unknown(value, Layers.__dataclass_fields__, f"`caches` in {where}")
+    given = {
+        field.name: _value(value, field.name, type(field.default) if field.default is not MISSING else int, where)
+        for field in fields(Layers)
+        if field.name in value or field.default is MISSING
+    }
+    return Layers(**given)
 
 
 def _value(table: Mapping[str, Any], key: str, kind: type[T], where: str) -> T:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mmd.registry.anatomy import Anatomy
+
 
 class Format(StrEnum):
     GGUF = "gguf"
@@ -37,6 +39,7 @@ class Facts:
     # Safetensors only, for vLLM; llama.cpp reads its own file. Empty in registries that older versions wrote.
     template_marks: tuple[str, ...] = ()  # what chat_template.template_marks finds
     attention_heads: int = 0  # 0 where the file does not say
+    anatomy: Anatomy | None = None  # None in registries that older versions wrote, until `mmd add` reads it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +52,5 @@ class Model:
     projector: str | None  # absolute: the mmproj file of a vision GGUF
     source: str  # "file" or "hf:REPO@COMMIT"
     added: str  # ISO 8601, UTC
+    licence: str  # as the hub names it, "apache-2.0"; "" where nobody said
     facts: Facts

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, BinaryIO
 
 from mmd.errors import BadModelFile
 from mmd.registry.files import open_regular, read_json_object
@@ -20,6 +20,8 @@ INDEX = "model.safetensors.index.json"
 
 # The limit of the safetensors library itself; the largest header seen in the wild has 8 MB.
 _MAX_HEADER_BYTES = 100_000_000
+
+_LENGTH_BYTES = 8  # what says how long the header is
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")
 _MAX_SHARDS = 4096
@@ -41,7 +43,7 @@ class Weights:
     files: tuple[Path, ...]
     tensor_bytes: int
     elements: Mapping[str, int]  # per dtype
-    names: frozenset[str]
+    sizes: Mapping[str, int]  # bytes of each tensor
 
     @property
     def dominant_dtype(self) -> str:
@@ -52,19 +54,27 @@ def read_file(path: Path) -> Weights:
     """Read one file's header; what is untrue in it raises BadModelFile."""
     header, data_bytes = _read_header(path)
     elements: Counter[str] = Counter()
-    tensor_bytes = 0
+    sizes: dict[str, int] = {}
     for name, entry in header.items():
         dtype, count, end = _read_entry(path, name, entry)
         if end > data_bytes:
             raise _damaged(path, f"it holds {data_bytes:,} bytes of weights and needs {end:,}")
         elements[dtype] += count
-        tensor_bytes += count * _DTYPE_BITS[dtype] // 8
-    return Weights((path,), tensor_bytes, dict(elements), frozenset(header))
+        sizes[name] = count * _DTYPE_BITS[dtype] // 8
+    return Weights((path,), sum(sizes.values()), dict(elements), sizes)
 
 
 def read_folder(folder: Path) -> Weights:
     """Read the headers of every safetensors file a model's folder needs; a missing shard is named."""
     return _combined(read_file(path) for path in _shards(folder))
+
+
+def header_end(path: Path, known_bytes: int) -> int:
+    """Where the header of a file ends of which only the first `known_bytes` are there yet. Raises BadModelFile."""
+    if known_bytes < _LENGTH_BYTES:
+        return _LENGTH_BYTES
+    with open_regular(path) as file:
+        return _LENGTH_BYTES + _header_length(path, file)
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -110,23 +120,21 @@ def _is_file_name(name: object) -> bool:
 def _combined(parts: Iterable[Weights]) -> Weights:
     files: list[Path] = []
     elements: Counter[str] = Counter()
-    names: set[str] = set()
+    sizes: dict[str, int] = {}
     tensor_bytes = 0
     for part in parts:
         files.extend(part.files)
         elements.update(part.elements)
-        names |= part.names
+        sizes |= part.sizes
         tensor_bytes += part.tensor_bytes
-    return Weights(tuple(files), tensor_bytes, dict(elements), frozenset(names))
+    return Weights(tuple(files), tensor_bytes, dict(elements), sizes)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The tensor entries, and how many bytes of tensor data follow the header."""
     with open_regular(path) as file:
-        file_bytes = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if file_bytes < 8 or length > _MAX_HEADER_BYTES or 8 + length > file_bytes:
-            raise _damaged(path, f"its header claims {length:,} bytes, and the file has {file_bytes:,}")
+        length = _header_length(path, file)
+        data_bytes = os.fstat(file.fileno()).st_size - _LENGTH_BYTES - length
         text = file.read(length)
     try:
         header = json.loads(text)
@@ -135,7 +143,15 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     if not isinstance(header, dict):
         raise _damaged(path, "its header holds no tensors")
     header.pop("__metadata__", None)
-    return header, file_bytes - 8 - length
+    return header, data_bytes
+
+
+def _header_length(path: Path, file: BinaryIO) -> int:
+    file_bytes = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if file_bytes < _LENGTH_BYTES or length > _MAX_HEADER_BYTES or _LENGTH_BYTES + length > file_bytes:
+        raise _damaged(path, f"its header claims {length:,} bytes, and the file has {file_bytes:,}")
+    return length
 
 
 def _read_entry(path: Path, name: str, entry: object) -> tuple[str, int, int]:

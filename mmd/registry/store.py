@@ -35,6 +35,7 @@ class New:
     source: str = "file"
     id: str | None = None
     name: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Registry:
             raise _no_such_model(model_id, models)
         return models[model_id]
 
-    def add(self, path: Path, *, id: str | None = None, source: str = "file") -> Model:
+    def add(self, path: Path, *, id: str | None = None, source: str = "file", licence: str = "") -> Model:
         """Register what is at `path`; a path that is known keeps its id, and its facts are read again."""
         from mmd.registry import ids
         from mmd.registry.detect import examine
@@ -96,7 +97,7 @@ class Registry:
             ids.require_valid(id)
         _refuse_unwritable(path)
         # Examined before the lock: it may take a while on a slow disk.
-        return self.add_many([New(examine(path), source=source, id=id)])[0].model
+        return self.add_many([New(examine(path), source=source, id=id, licence=licence)])[0].model
 
     def add_many(self, news: Sequence[New]) -> tuple[Added, ...]:
         """Register all of them in one write, or none. Raises WrongUsage where an id is taken, and StorageFailed."""
@@ -210,13 +211,20 @@ def _added_to(models: Mapping[str, Model], new: New) -> Model:
         projector=found.projector,
         source=new.source,
         added=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        licence=new.licence,
         facts=found.facts,
     )
 
 
 def _read_again(known: Model, new: New) -> Model:
     _refuse_second_id(known, new.id)
-    return replace(known, files=new.found.files, projector=new.found.projector, facts=new.found.facts)
+    return replace(
+        known,
+        files=new.found.files,
+        projector=new.found.projector,
+        licence=new.licence or known.licence,
+        facts=new.found.facts,
+    )
 
 
 def _version(status: os.stat_result) -> _Version:

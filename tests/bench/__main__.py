@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmd.machine import read_machine
-from tests.bench import busy_swap, cli, crowd, data_path, gateway, read_ahead, swap, trace, vllm, wake
+from tests.bench import busy_swap, cli, crowd, data_path, gateway, pull, read_ahead, swap, trace, vllm, wake
 from tests.bench.measure import Row, print_rows
 from tests.bench.stack import write_settings
 from tests.user_manager import user_manager
@@ -62,6 +62,12 @@ def _read_ahead(_folder: Path) -> list[Row]:
         return asyncio.run(read_ahead.measure(Path(folder)))
 
 
+def _pull(_folder: Path) -> list[Row]:
+    """On a disk, as downloads are."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        return pull.measure(Path(folder))
+
+
 _SECTIONS: dict[str, Callable[[Path], list[Row]]] = {
     "swap": _swap,
     "wake": _wake,
@@ -73,6 +79,7 @@ _SECTIONS: dict[str, Callable[[Path], list[Row]]] = {
     "gateway-trace": trace.measure,
     "vllm": _vllm,
     "read-ahead": _read_ahead,
+    "pull": _pull,
 }
 
 

@@ -81,7 +81,7 @@ def facts(
 def model(its: Facts | None = None, *, id: str = "qwen3-8b", projector: str | None = None) -> Model:
     its = its or facts()
     path = f"/models/{id}.gguf" if its.format is Format.GGUF else f"/models/{id}"
-    return Model(id, path, (path,), projector, "file", "2026-01-01T00:00:00Z", its)
+    return Model(id, path, (path,), projector, "file", "2026-01-01T00:00:00Z", "", its)
 
 
 CHAT = model()

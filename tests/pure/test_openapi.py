@@ -21,10 +21,11 @@ from schemathesis.specs.openapi.checks import (
 
 from mmd.errors import NoSuchRepository
 from mmd.gateway.gateway import Gateway
-from mmd.gateway.hub_child import Progress, Registered, Selected
+from mmd.gateway.hub_child import Registered, Selected
 from mmd.gateway.jobs import Downloads
 from mmd.gateway.openapi import ENGINE_PATHS, EVENT_STREAM, OPERATIONS, document
 from mmd.gateway.routes import application
+from mmd.registry.hub.progress import Progress
 from tests.gateway_peer import MemoryModels, town
 
 _CHECKS = [
@@ -46,10 +47,10 @@ class MemoryHub:
     async def select(self, repository: str, file: str | None, revision: str | None) -> Selected:
         if repository.startswith("no"):
             raise NoSuchRepository(f"no {repository}", hint="hf auth login")
-        return Selected(repository, revision or "main", file or "tiny.gguf", 100, 1)
+        return Selected(repository, revision or "main", "c0ffee", file or "tiny.gguf", 100, 1)
 
     async def download(self, selected: Selected) -> AsyncGenerator[Progress | Registered]:
-        yield Progress(50, 0)
+        yield Progress(50, 100, 0, 1)
         yield Registered("tiny")
 
 

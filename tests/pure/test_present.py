@@ -70,6 +70,8 @@ def test_model_has_the_promised_names() -> None:
         "status": "absent",
         "startup": "disabled",
         "source": "file",
+        "licence": "",
+        "terms": "unknown",
         "path": "/models/qwen3-8b.gguf",
     }
 

@@ -55,6 +55,16 @@ def test_empty_registry_is_no_error() -> None:
     assert Registry().load() == {}
 
 
+def test_licence_is_kept_and_not_forgotten_by_who_reads_the_file_again(home: Path) -> None:
+    file = tiny_gguf(home / "a.gguf")
+    Registry().add(file, licence="cc-by-nc-4.0")
+    again = Registry().add(file)
+    assert again.licence == "cc-by-nc-4.0"
+    for _ in ("from models.toml", "from the listing"):
+        assert Registry().get("a") == again
+    assert Registry().add(file, licence="mit").licence == "mit"
+
+
 def test_files_are_private(home: Path) -> None:
     registry = Registry()
     registry.add(tiny_gguf(home / "a.gguf"))
@@ -368,3 +378,54 @@ def test_one_that_lives_long_reads_the_file_when_it_has_changed(
     assert [model.id for model in lasting.all()] == ["b"]
     lasting.file.unlink()
     assert lasting.all() == ()
+
+
+# --- what a model keeps in memory
+
+
+def test_anatomy_survives_the_file_and_its_copy(home: Path) -> None:
+    path = sparse_gguf(
+        home / "a.gguf",
+        metadata={
+            "general.architecture": "gemma3",
+            "gemma3.block_count": 6,
+            "gemma3.embedding_length": 64,
+            "gemma3.attention.head_count": 2,
+            "gemma3.attention.sliding_window": 512,
+        },
+        tensors={"token_embd.weight": ((64, 100), Q8_0), "blk.2.ffn_up_exps.weight": ((64, 64, 4), Q4_0)},
+    )
+    model = Registry().add(path)
+    anatomy = model.facts.anatomy
+    assert anatomy is not None
+    assert (anatomy.expert_bytes, len(anatomy.caches)) == (((2, 0), (1, 64 * 64 * 4 * 18 // 32), (3, 0)), 2)
+    assert models_toml.parse(paths.registry_file().read_bytes()) == {model.id: model}
+    assert Registry().get(model.id) == model  # from the copy that is quick to read
+
+
+def test_registry_of_a_version_that_knew_no_anatomy_is_read(home: Path) -> None:
+    path = tiny_gguf(home / "a.gguf")
+    Registry().add(path)
+    text = paths.registry_file().read_text()
+    paths.registry_file().write_text(text[: text.index("[models.a.facts.anatomy]")])
+    assert Registry().get("a").facts.anatomy is None
+    assert Registry().add(path).facts.anatomy is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "said"),
+    [
+        ("caches = [", "layers = [", "`layers`"),
+        ("layer_count = ", "layer_count = true #", "`layer_count`"),
+        ("expert_bytes = ", "expert_bytes = [[1]] #", "`expert_bytes`"),
+        ("key_width = ", "key_width = 1.", "`key_width`"),
+        ("key_width = ", "kei_width = ", "`kei_width`"),
+    ],
+)
+def test_damaged_anatomy_is_named(home: Path, line: str, wrong: str, said: str) -> None:
+    Registry().add(tiny_gguf(home / "a.gguf"))
+    text = paths.registry_file().read_text()
+    assert line in text
+    paths.registry_file().write_text(text.replace(line, wrong, 1))
+    with pytest.raises(RegistryDamaged, match=said):
+        Registry().load()

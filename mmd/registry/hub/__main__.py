@@ -1,10 +1,10 @@
 """The hub's library in a process of its own: it takes 30 MB and a tenth of a second, and a download is ended by a kill.
 
-    python -m mmd.registry.hub search TEXT LIMIT
+    python -m mmd.registry.hub search QUERY   # as JSON: see mmd.registry.hub.search
     python -m mmd.registry.hub select REPOSITORY [FILE [REVISION]]
-    python -m mmd.registry.hub download REPOSITORY FILE COMMIT
+    python -m mmd.registry.hub download REPOSITORY FILE COMMIT REVISION
 
-Says what it has as lines of JSON, each an object with one key: "results", "selection", "progress", "model" or "error".
+Says what it has as lines of JSON, each an object with one key: "found", "selection", "progress", "model" or "error".
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import ctypes
 import json
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from mmd.errors import MmdError
-from mmd.registry.hub import api
-from mmd.registry.hub.download import download
-from mmd.registry.hub.files import select
+from mmd.registry.hub.obtain import choose, look, obtain
+from mmd.registry.hub.search import Query, search
 
 _PR_SET_PDEATHSIG = 1
 
@@ -29,13 +28,13 @@ def main(arguments: list[str]) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         match arguments:
-            case ["search", text, limit]:
-                _say("results", [asdict(result) for result in api.search(text, int(limit))])
+            case ["search", query]:
+                _say("found", asdict(search(Query(**json.loads(query)))))
             case ["select", repository, *rest] if len(rest) <= 2:
                 file, revision = (*(word or None for word in rest), None, None)[:2]
                 _select(repository, file, revision)
-            case ["download", repository, file, commit]:
-                _download(repository, file, commit)
+            case ["download", repository, file, commit, revision]:
+                _download(repository, file, commit, revision)
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2
@@ -46,13 +45,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _select(name: str, file: str | None, revision: str | None) -> None:
-    repository = api.look(name, revision)
-    selection = select(repository.id, repository.files, file)
+    known = look(name, revision)
+    selection = choose(known, file)
     _say(
         "selection",
         {
-            "repository": repository.id,
-            "commit": repository.commit,
+            "repository": known.repository.id,
+            "revision": known.revision,
+            "commit": known.repository.commit,
             "file": selection.file,
             "total_bytes": selection.total_bytes,
             "files_total": len(selection.files),
@@ -60,13 +60,10 @@ def _select(name: str, file: str | None, revision: str | None) -> None:
     )
 
 
-def _download(name: str, file: str, commit: str) -> None:
-    from mmd.registry.store import Registry
-
-    repository = api.look(name, commit)
-    selection = select(repository.id, repository.files, file)
-    path = download(repository, selection, lambda done, files: _say("progress", [done, files]))
-    _say("model", Registry().add(path, source=f"hf:{repository.id}@{repository.commit}").id)
+def _download(name: str, file: str, commit: str, revision: str) -> None:
+    known = replace(look(name, commit), revision=revision)
+    model = obtain(known, choose(known, file), lambda progress: _say("progress", progress.json()))
+    _say("model", model.id)
 
 
 def _say(key: str, value: Any) -> None:

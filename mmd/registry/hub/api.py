@@ -6,29 +6,19 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
+from urllib.parse import quote
 
-from mmd.errors import HubUnavailable, MmdError, NoSpace, NoSuchRepository, RepositoryGated, StorageFailed, WrongUsage
+from mmd.errors import HubUnavailable, NoSpace, StorageFailed, WrongUsage
 from mmd.registry.hub.files import HubFile
+from mmd.registry.hub.listing import base_of
+from mmd.registry.hub.refusals import refusal
+from mmd.registry.licence import licence_of
+from mmd.registry.offer import Base
+from mmd.registry.record import ModelType
 
-_FORMATS = ("gguf", "safetensors")
-# Of every few repositories one has a format that an engine here serves.
-_LOOKED_AT_PER_RESULT = 5
+_UNKNOWN = Base(ModelType.CHAT)
 _PATIENCE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One repository as a search shows it."""
-
-    id: str
-    downloads: int
-    likes: int
-    formats: tuple[str, ...]  # of those that an engine here serves
-    tags: tuple[str, ...]
-    gated: bool
-    updated: str | None  # ISO 8601
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,53 +28,51 @@ class Repository:
     id: str
     commit: str
     files: tuple[HubFile, ...]
-
-
-def search(text: str, limit: int) -> tuple[Result, ...]:
-    """Repositories with weights that an engine here serves, the most downloaded first. Raises HubUnavailable."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
-
-    # Not HfApi.list_models: that tries six times over half a minute before it says that there is no network.
-    asked: dict[str, Any] = {
-        "search": text,
-        "sort": "downloads",
-        "limit": limit * _LOOKED_AT_PER_RESULT,
-        "expand": ["downloads", "likes", "tags", "gated", "lastModified"],
-    }
-    with hub_errors(text):
-        response = get_session().get(
-            f"{constants.ENDPOINT}/api/models", params=asked, headers=build_hf_headers(), timeout=_PATIENCE_SECONDS
-        )
-        hf_raise_for_status(response)
-        found = response.json()
-    return tuple(islice((result for result in map(_result, found) if result.formats), limit))
-
-
-def _result(info: dict[str, Any]) -> Result:
-    tags = tuple(info.get("tags") or ())
-    return Result(
-        id=info["id"],
-        downloads=info.get("downloads") or 0,
-        likes=info.get("likes") or 0,
-        formats=tuple(name for name in _FORMATS if name in tags),
-        tags=tags,
-        gated=bool(info.get("gated")),
-        updated=info.get("lastModified"),
-    )
+    licence: str = ""
+    base: Base = _UNKNOWN
 
 
 def look(repository: str, revision: str | None = None) -> Repository:
     """A repository's files. Raises NoSuchRepository, RepositoryGated, HubUnavailable and WrongUsage."""
-    from huggingface_hub import HfApi
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     with hub_errors(repository):
-        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        validate_repo_id(repository)
+        return described(ask(_address(repository, revision), {"blobs": "true"}), revision)
+
+
+def _address(repository: str, revision: str | None) -> str:
+    return f"/api/models/{repository}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
+
+
+def described(info: dict[str, Any], revision: str | None = None) -> Repository:
+    """From the hub's record of one."""
     files = tuple(
-        HubFile(sibling.rfilename, sibling.size or 0, sibling.lfs.sha256 if sibling.lfs else None)
-        for sibling in info.siblings or ()
+        HubFile(sibling["rfilename"], sibling.get("size") or 0, (sibling.get("lfs") or {}).get("sha256"))
+        for sibling in info.get("siblings") or ()
     )
-    return Repository(info.id, info.sha or revision or "main", files)
+    return Repository(
+        id=info["id"],
+        commit=info.get("sha") or revision or "main",
+        files=files,
+        licence=licence_of(info.get("cardData") or {}, info.get("tags") or ()),
+        base=base_of(info),
+    )
+
+
+def ask(path: str, parameters: dict[str, Any]) -> Any:
+    """What the hub's API answers. Raises the library's exceptions: see `hub_errors`.
+
+    Not by HfApi: that tries six times over half a minute before it says that there is no network.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+    response = get_session().get(
+        f"{constants.ENDPOINT}{path}", params=parameters, headers=build_hf_headers(), timeout=_PATIENCE_SECONDS
+    )
+    hf_raise_for_status(response)
+    return response.json()
 
 
 @contextmanager
@@ -102,43 +90,13 @@ def hub_errors(subject: str) -> Iterator[None]:
             hint="unset HF_HUB_OFFLINE   # and systemctl --user unset-environment HF_HUB_OFFLINE",
         ) from error
     except errors.HfHubHTTPError as error:
-        raise _refused(subject, error) from error
+        raise refusal(subject, error) from error
     except errors.LocalEntryNotFoundError as error:
         raise _unreachable(error.__cause__ or error) from error
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # httpx or httpx2, by version
         raise _unreachable(error) from error
     except OSError as error:
         raise _storage(error) from error
-
-
-def _refused(subject: str, error: Exception) -> MmdError:
-    from huggingface_hub import constants, errors
-
-    page = f"{constants.ENDPOINT}/{subject}"
-    if isinstance(error, errors.GatedRepoError):
-        return RepositoryGated(
-            f"{subject} is gated: its licence must be accepted by whoever downloads it",
-            hint=f"hf auth login   # after you have accepted it at {page}",
-        )
-    if isinstance(
-        error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.RemoteEntryNotFoundError
-    ):
-        what = "revision" if isinstance(error, errors.RevisionNotFoundError) else "repository"
-        return NoSuchRepository(
-            f"the hub shows no such {what} of a model: {subject}",
-            hint="hf auth login   # if it is private; else look for the name: xdg-open https://huggingface.co/models",
-        )
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status == 429:
-        return HubUnavailable(
-            "the hub has had too many requests from here for now",
-            hint="hf auth login   # who is signed in may ask more; or try again in five minutes",
-        )
-    if status in (401, 403):
-        return RepositoryGated(
-            f"the hub refuses {subject} to this token: status {status}", hint="hf auth login   # with a valid token"
-        )
-    return HubUnavailable(f"the hub failed on {subject}: status {status}", hint=f"curl -I {page}   # try again later")
 
 
 def _unreachable(error: BaseException) -> HubUnavailable:
@@ -151,6 +109,9 @@ def _unreachable(error: BaseException) -> HubUnavailable:
 def _storage(error: OSError) -> StorageFailed:
     from huggingface_hub import constants
 
-    kind = NoSpace if error.errno == errno.ENOSPC else StorageFailed
+    kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageFailed
     why = error.strerror or str(error)
-    return kind(f"the download cannot be written: {why}", hint=f"df -h {constants.HF_HUB_CACHE}   # see what is left")
+    return kind(
+        f"the download cannot be written: {why}; what has come is kept",
+        hint=f"df -h {constants.HF_HUB_CACHE}   # see what is left",
+    )

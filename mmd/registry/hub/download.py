@@ -1,162 +1,192 @@
-"""Files of a repository into the cache that all tools share; what is there already is not fetched again."""
+"""Files of a repository into the cache that all tools share; what is there already is not fetched again.
+
+Large files are fetched by us, not by huggingface_hub: it throws away what had come of a file whenever a download ends
+early (kill, Ctrl-C, an error), whether over Xet or plain HTTP, and has no plain HTTP beyond 50 GB. Here every byte that
+has come counts, whatever happens. What Xet is faster by, on fast lines, is that it asks for many parts of a file at
+once: so do we, for a few. What it saves by knowing parts of other files is nothing for weights that one has not got.
+Where a repository has Xet, the hub serves the same bytes at the addresses that are used here.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
-from typing import Any
+from shlex import quote
 
-from mmd.errors import HubUnavailable, NoSpace
+from mmd.errors import BadModelFile
 from mmd.registry.hub.api import Repository, hub_errors
+from mmd.registry.hub.cache import blob_of, cached_path, partial_of, require_space
+from mmd.registry.hub.checksum import sha256_as_it_comes
+from mmd.registry.hub.fetch import Pace, Source, Stopped, fetch
 from mmd.registry.hub.files import HubFile, Selection
+from mmd.registry.hub.partial import Partial, Segment, done_bytes, locked
+from mmd.registry.hub.progress import FileProgress, Progress, Rate, Tell
 
+_AT_ONCE = 4  # requests, of one file or of several
+_FILES_AT_ONCE = 4
 _BETWEEN_REPORTS_SECONDS = 0.5
+_PATIENCE_SECONDS = 330.0  # the hub counts requests over five minutes
 
-Report = Callable[[int, int], None]  # bytes and files that are there
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """`path` is that of the model: its (first) GGUF, or the folder of its safetensors."""
+
+    path: Path
+    sha256: Mapping[str, str]  # of its large files, by absolute path; the hub's, and what has come agrees with it
 
 
-def download(repository: Repository, selection: Selection, report: Report) -> Path:
-    """Returns where the model is: its (first) GGUF, or the folder of its safetensors.
+def download(repository: Repository, selection: Selection, tell: Tell) -> Downloaded:
+    """Fetch what is missing; what was begun before is taken up where it ended, by whoever began it.
 
-    What was begun before is taken up where it ended. Raises NoSpace before anything is fetched, and HubUnavailable.
+    Raises NoSpace, before anything is fetched where that can be known; BadModelFile where a file came damaged;
+    HubUnavailable, RepositoryGated and the like.
     """
-    from huggingface_hub import hf_hub_download
-
-    _require_space(repository, selection)
-    meter = _Meter(report)
-    first = Path()
     with hub_errors(repository.id):
-        for file in selection.files:
-            bar = meter.bar()
-            _fetch_large(repository, file, bar)
-            place = hf_hub_download(repository.id, file.name, revision=repository.commit, tqdm_class=bar)
-            meter.file_done(file)
-            if file.name == selection.file:
-                first = Path(place)
-    return first.parent if first.suffix == ".safetensors" else first
+        require_space(repository, selection)
+        return _Download(repository, selection).run(tell)
 
 
-def _fetch_large(repository: Repository, file: HubFile, bar: Any) -> None:
-    """Puts a file where huggingface_hub would: a kill there loses all that has come, since it has a new temporary file
-    for each attempt. Small files, and those too large for plain HTTP, are left to it.
-    """
-    from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+class _Download:
+    def __init__(self, repository: Repository, selection: Selection) -> None:
+        self._repository = repository
+        self._selection = selection
+        self._pace = Pace(_PATIENCE_SECONDS)
+        self._rate = Rate()
+        self._come: dict[str, Callable[[], int]] = {file.name: self._begun(file) for file in selection.files}
+        self._underway: set[str] = set()
+        self._places: dict[str, Path] = {}
+        self._sha256: dict[str, str] = {}
 
-    if file.sha256 is None or file.size_bytes > constants.MAX_HTTP_DOWNLOAD_SIZE:
-        return
-    blob = _blobs(repository) / file.sha256
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    with _partial(blob).open("ab") as partial:
-        fcntl.flock(partial, fcntl.LOCK_EX)  # another of ours may be at the same file
-        if blob.exists():
-            _partial(blob).unlink(missing_ok=True)
-            return
-        begun_bytes = partial.tell()
-        if begun_bytes > file.size_bytes:
-            partial.truncate(begun_bytes := 0)
-        http_get(
-            hf_hub_url(repository.id, file.name, revision=repository.commit),
-            partial,
-            resume_size=begun_bytes,
-            headers=build_hf_headers(),
-            expected_size=file.size_bytes,
-            _tqdm_bar=bar(initial=begun_bytes),
+    def run(self, tell: Tell) -> Downloaded:
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+        disable_progress_bars()
+        with self._threads() as (files, self._requests):
+            pending = {files.submit(self._get, file) for file in self._selection.files}
+            while pending:
+                ended, pending = wait(pending, _BETWEEN_REPORTS_SECONDS, FIRST_EXCEPTION)
+                if any(future.exception() for future in ended):
+                    self._pace.stop()
+                    wait(pending)
+                    _raise_first(ended | pending)
+                tell(self._progress())
+        first = self._places[self._selection.file]
+        return Downloaded(first.parent if first.suffix == ".safetensors" else first, self._sha256)
+
+    @contextmanager
+    def _threads(self) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
+        """One for each file that is under way, which follows it, and one for each request."""
+        pools = ThreadPoolExecutor(_FILES_AT_ONCE), ThreadPoolExecutor(_AT_ONCE)
+        is_interrupted = False
+        try:
+            yield pools
+        except KeyboardInterrupt:
+            is_interrupted = True  # nobody has the patience for what waits for the network
+            raise
+        finally:
+            self._pace.stop()
+            for pool in pools:
+                pool.shutdown(wait=not is_interrupted, cancel_futures=True)
+
+    def _get(self, file: HubFile) -> None:
+        from huggingface_hub import hf_hub_download
+
+        self._underway.add(file.name)
+        place = cached_path(self._repository, file)
+        if place is None:
+            blob = blob_of(self._repository.id, file)
+            if blob is not None:
+                self._get_blob(file, blob)
+            self._pace.go_on()
+            # Small files come with it; of large ones it only makes the link that all tools look for.
+            place = Path(hf_hub_download(self._repository.id, file.name, revision=self._repository.commit))
+        self._places[file.name] = place
+        if file.sha256 is not None:
+            self._sha256[str(place)] = file.sha256
+        self._come[file.name] = lambda: file.size_bytes
+        self._underway.discard(file.name)
+
+    def _get_blob(self, file: HubFile, blob: Path) -> None:
+        path = partial_of(blob)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        while not blob.exists():
+            with locked(path, file.size_bytes) as partial:
+                if partial is None:
+                    self._pace.note = f"another download of {file.name} is under way"
+                elif blob.exists():
+                    path.unlink()
+                else:
+                    self._come[file.name] = partial.done_bytes
+                    self._fetch(file, partial, path, blob)
+                    return
+            self._come[file.name] = lambda: done_bytes(path, file.size_bytes)
+            self._pace.pause(_BETWEEN_REPORTS_SECONDS)
+
+    def _fetch(self, file: HubFile, partial: Partial, path: Path, blob: Path) -> None:
+        source = Source(self._repository.id, self._repository.commit, file)
+        requests = [
+            self._requests.submit(self._fetch_segment, source, partial, segment) for segment in partial.missing()
+        ]
+        try:
+            sha256 = sha256_as_it_comes(partial, self._pace)
+        except BaseException:
+            self._pace.stop()
+            raise
+        finally:
+            wait(requests)  # they write into what is closed then
+            _raise_first(requests)
+        partial.cut_ledger()
+        if sha256 != file.sha256:
+            raise self._damaged(file, path, sha256)
+        path.rename(blob)
+
+    def _fetch_segment(self, source: Source, partial: Partial, segment: Segment) -> None:
+        try:
+            self._pace.go_on()
+            fetch(source, partial, segment, self._pace)
+        except BaseException:
+            self._pace.stop()
+            raise
+
+    def _damaged(self, file: HubFile, path: Path, sha256: str) -> BadModelFile:
+        aside = path.with_name(f"{file.sha256}.damaged")
+        path.replace(aside)
+        again = f"mmd pull {quote(f'{self._repository.id}:{self._selection.file}')}"
+        return BadModelFile(
+            f"{file.name} came damaged, and is kept as {aside}: its sha256 is {sha256}",
+            hint=f"rm {quote(str(aside))}; {again}   # fetch it anew",
         )
-        partial.flush()
-        if begun_bytes:
-            _require_hash(repository.id, _partial(blob), file)
-        _partial(blob).rename(blob)
 
+    def _begun(self, file: HubFile) -> Callable[[], int]:
+        blob = blob_of(self._repository.id, file)
+        if cached_path(self._repository, file) is not None or (blob is not None and blob.exists()):
+            return lambda: file.size_bytes
+        begun_bytes = done_bytes(partial_of(blob), file.size_bytes) if blob is not None else 0
+        return lambda: begun_bytes
 
-def _require_hash(repository: str, partial: Path, file: HubFile) -> None:
-    """What came in several attempts may be of several files."""
-    with partial.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    if sha256 != file.sha256:
-        partial.unlink()
-        raise HubUnavailable(
-            f"{file.name} came damaged, and was thrown away: its sha256 is {sha256}",
-            hint=f"hf download {repository} {file.name}   # or try again: the damaged file is gone",
+    def _progress(self) -> Progress:
+        come = {file.name: self._come[file.name]() for file in self._selection.files}
+        done, total = sum(come.values()), self._selection.total_bytes
+        rate = self._rate.after(done)
+        underway = (file for file in self._selection.files if file.name in self._underway)
+        return Progress(
+            done_bytes=done,
+            total_bytes=total,
+            files_done=len(self._places),
+            files_total=len(self._selection.files),
+            rate_bytes_per_second=rate,
+            remaining_seconds=(total - done) / rate if rate else None,
+            files=tuple(FileProgress(file.name, come[file.name], file.size_bytes) for file in underway),
+            note=self._pace.note,
         )
 
 
-def _require_space(repository: Repository, selection: Selection) -> None:
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    missing = [
-        file
-        for file in selection.files
-        if not isinstance(try_to_load_from_cache(repository.id, file.name, revision=repository.commit), str)
-    ]
-    needed = sum(file.size_bytes - _begun_bytes(repository, file) for file in missing)
-    cache = Path(constants.HF_HUB_CACHE)
-    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise NoSpace(
-            f"{selection.file} needs {needed / 1e9:.1f} GB more, and {existing} has {free / 1e9:.1f} GB left",
-            hint=f"hf cache ls; df -h {existing}   # see what takes the space",
-        )
-
-
-def _begun_bytes(repository: Repository, file: HubFile) -> int:
-    partial = _partial(_blobs(repository) / (file.sha256 or "none"))
-    return partial.stat().st_size if partial.exists() else 0
-
-
-def _blobs(repository: Repository) -> Path:
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository.id, repo_type="model"), "blobs")
-
-
-def _partial(blob: Path) -> Path:
-    return blob.with_name(f"{blob.name}.mmd.incomplete")
-
-
-class _Meter:
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._files_done = 0
-        self._whole_bytes = 0  # of the files that are there
-        self._current_bytes = 0  # of the one that is under way
-        self._reported = 0.0
-
-    def file_done(self, file: HubFile) -> None:
-        self._files_done += 1
-        self._whole_bytes += file.size_bytes
-        self._current_bytes = 0
-        self._tell()
-
-    def advance(self, count: int) -> None:
-        self._current_bytes += count
-        if monotonic() - self._reported >= _BETWEEN_REPORTS_SECONDS:
-            self._tell()
-
-    def bar(self) -> Any:
-        """A class for huggingface_hub to draw progress with, which draws none."""
-        from huggingface_hub.utils.tqdm import tqdm
-
-        meter = self
-
-        class Bar(tqdm):
-            def __init__(self, *arguments: Any, **options: Any) -> None:
-                super().__init__(*arguments, **options | {"disable": True})  # type: ignore[no-untyped-call]
-                meter.advance(options.get("initial") or 0)
-
-            def update(self, n: float | None = 1) -> bool | None:
-                meter.advance(int(n or 0))
-                return None
-
-        return Bar
-
-    def _tell(self) -> None:
-        self._reported = monotonic()
-        self._report(self._whole_bytes + self._current_bytes, self._files_done)
+def _raise_first(ended: Iterable[Future[None]]) -> None:
+    """Raise what went wrong first; the others were stopped by it."""
+    errors = [error for future in ended if not future.cancelled() and (error := future.exception())]
+    for error in sorted(errors, key=lambda error: isinstance(error, Stopped)):
+        raise error

@@ -79,12 +79,12 @@ def _ggufs(files: list[HubFile]) -> list[Selection]:
 def _projector(files: list[HubFile], model: HubFile) -> list[HubFile]:
     """The projector in the model's folder: half precision where there are several, as llama.cpp takes by default."""
     folder = PurePosixPath(model.name).parent
-    beside = [file for file in files if PurePosixPath(file.name).parent == folder and _is_projector(file.name)]
+    beside = [file for file in files if PurePosixPath(file.name).parent == folder and is_projector(file.name)]
     half = [file for file in beside if re.search(r"(?<!b)f16", file.name, re.IGNORECASE)]
     return (half or beside)[:1]
 
 
-def _is_projector(name: str) -> bool:
+def is_projector(name: str) -> bool:
     return name.lower().endswith(".gguf") and "mmproj" in PurePosixPath(name).name.lower()
 
 

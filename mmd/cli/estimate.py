@@ -1,0 +1,87 @@
+"""The verb about memory: what a model needs here, and what would fit instead."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.loop import wait_for
+from mmd.cli.text import print_json, say
+
+if TYPE_CHECKING:
+    from mmd.control.estimating import Answer
+
+_DOES_NOT_FIT = 4
+
+
+@click.command()
+@click.argument("asked", metavar="ID|PATH|REPO[:FILE]")
+@click.option("--context", type=click.IntRange(min=1), metavar="N", help="For so many tokens; else for what fits.")
+@click.option("--file", metavar="NAME", help="Which file of the repository, where it holds several models.")
+@parameters.machine_file
+@click.option("--no-engine", is_flag=True, help="By formulas alone; asking llama-server takes half a second.")
+@parameters.as_json
+@click.pass_context
+def estimate(
+    click_context: click.Context,
+    asked: str,
+    context: int | None,
+    file: str | None,
+    machine_file: Path | None,
+    no_engine: bool,
+    as_json: bool,
+) -> None:
+    """What a model needs of the memory, before it is downloaded or started. Status 4: it does not fit."""
+    from mmd.control.estimating import Estimating
+    from mmd.control.subject import subject
+    from mmd.machine import load_machine, read_machine
+    from mmd.settings import read_settings
+
+    machine = load_machine(machine_file) if machine_file else read_machine()
+    about = subject(asked, machine, file)
+    _measure(about.model.id)
+    estimating = Estimating(machine, read_settings(), is_here=machine_file is None)
+    answer = estimating.answer(about.model, context, candidates=about.candidates, asks_engine=not no_engine)
+    if as_json:
+        from mmd.control.present import estimate_json
+
+        print_json(estimate_json(answer.estimate))
+    else:
+        click.secho(about.name, bold=True, nl=not about.why)
+        if about.why:
+            click.echo(f", {about.why}")
+        _print(answer)
+    if answer.note:
+        say(f"mmd: {answer.note}")
+    if not answer.estimate.fits:
+        click_context.exit(_DOES_NOT_FIT)
+
+
+def _measure(model_id: str) -> None:
+    """A start that nobody has measured yet tells more than any formula."""
+    from mmd.control.starts import is_unmeasured
+
+    if not is_unmeasured(model_id):
+        return
+    from mmd.control.learning import learn_now
+    from mmd.errors import ManagerUnreachable
+
+    with suppress(ManagerUnreachable):  # then nothing runs, and the socket is a stale one
+        wait_for(learn_now())
+
+
+def _print(answer: Answer) -> None:
+    from mmd.cli.memory import needs_text, parts_text, suggestion_texts
+
+    would_do = suggestion_texts(answer.estimate)
+    for name, value in (
+        ("needs", needs_text(answer.estimate)),
+        ("", parts_text(answer.estimate)),
+        *((("better with" if not number else ""), text) for number, text in enumerate(would_do)),
+        ("engine", answer.engine or "none that could serve it is installed; see: mmd engine list"),
+    ):
+        click.echo(f"  {name:<13} {value}")

@@ -1,0 +1,56 @@
+"""How an estimate reads on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmd.cli.text import gib
+
+if TYPE_CHECKING:
+    from mmd.plan.estimate import Estimate
+
+_KNOWN_FROM = {
+    "listed": "from its size alone",
+    "header": "from its headers",
+    "engine": "as its engine says",
+    "measured": "as measured here",
+}
+
+
+def needs_text(estimate: Estimate) -> str:
+    """What it needs of what there is, and whether that fits."""
+    known = _KNOWN_FROM[estimate.tier]
+    needs = f"{gib(estimate.needs_bytes)} ± {gib(estimate.error_bytes)} of {gib(estimate.has_bytes)}, {known}"
+    return f"{needs}: {_verdict(estimate)}"
+
+
+def _verdict(estimate: Estimate) -> str:
+    left_bytes = estimate.has_bytes - estimate.needs_bytes
+    if left_bytes >= 0 and estimate.fits:
+        return f"fits, {gib(left_bytes)} to spare"
+    if estimate.fits:
+        return f"runs slowly, {estimate.on_gpu:.0%} on the GPU and {gib(estimate.ram_bytes)} in RAM"
+    return "does not fit"
+
+
+def parts_text(estimate: Estimate) -> str:
+    """Its components, without those that are nothing."""
+    parts = estimate.components
+    sizes = (
+        ("weights", parts.weights_bytes, ""),
+        ("KV", parts.kv_bytes, f" @{estimate.context}"),
+        ("state", parts.state_bytes, ""),
+        ("compute", parts.compute_bytes, ""),
+        ("mmproj", parts.projector_bytes, ""),
+        ("overhead", parts.overhead_bytes, ""),
+    )
+    shown = " · ".join(f"{name} {gib(size_bytes)}{note}" for name, size_bytes, note in sizes if size_bytes)
+    return f"{shown}; {_limit(estimate)}"
+
+
+def _limit(estimate: Estimate) -> str:
+    return f"max context {estimate.max_context}" if estimate.max_context else "no context is small enough"
+
+
+def suggestion_texts(estimate: Estimate) -> list[str]:
+    return [f"{change.change} ({gib(change.needs_bytes)}): {change.command}" for change in estimate.suggestions]

@@ -1,0 +1,42 @@
+"""Records in a file, a line of JSON each, the newest last; the oldest go where there are too many."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmd.paths import make_private
+
+
+class JsonLines:
+    """Two files of `most_bytes` at the most: when one is full it becomes the older one, in place of what that was."""
+
+    def __init__(self, file: Path, most_bytes: int) -> None:
+        self.file = file
+        self._older = file.with_suffix(".1.jsonl")
+        self._most_bytes = most_bytes
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Raises OSError."""
+        make_private(self.file.parent)
+        if self._is_full():
+            self._rotate()
+        with self.file.open("a", encoding="utf-8") as lines:  # one write: lines of two processes do not mix
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def lines(self) -> list[bytes]:
+        """All that are kept, oldest first; a line may be cut short by a full disk or a crash."""
+        return [line for path in (self._older, self.file) if path.exists() for line in path.read_bytes().splitlines()]
+
+    def _rotate(self) -> None:
+        """Once, where several find the file full: a second time would put the few new lines in place of the older."""
+        with self.file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._is_full():
+                self.file.replace(self._older)
+
+    def _is_full(self) -> bool:
+        return self.file.exists() and self.file.stat().st_size > self._most_bytes

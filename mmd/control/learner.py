@@ -1,0 +1,78 @@
+"""Starts are measured soon after they were made, by a process of its own: it takes a third of a second of a core, and
+memory that the gateway is to do without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from contextlib import suppress
+from typing import Protocol
+
+from mmd.errors import MmdError
+from mmd.plan.residency import Residency, residency
+from mmd.units.bus import UnitExists
+from mmd.units.spec import UnitSpec
+from mmd.units.watch import Pairs, Watch
+
+_UNIT = "mmd-measure.service"
+# The first requests, which somebody waits for, come right after a load.
+_CALM_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Starting(Protocol):
+    """Of a `Manager`."""
+
+    async def start_transient(self, unit: UnitSpec, *beside: UnitSpec) -> None: ...
+
+
+class Learner:
+    """Follows who becomes resident; a wake counts too, and is found to be measured already."""
+
+    def __init__(self, manager: Starting, watch: Watch, *, calm_seconds: float = _CALM_SECONDS) -> None:
+        self._manager = manager
+        self._watch = watch
+        self._calm_seconds = calm_seconds
+        self._resident = _resident(watch.pairs)
+        self._came = asyncio.Event()
+        watch.follow(self._look)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._came.wait()
+            await asyncio.sleep(self._calm_seconds)
+            self._came.clear()
+            try:
+                with suppress(UnitExists):  # it is at work, and sees who is resident when it looks
+                    await self._manager.start_transient(_unit())
+            except MmdError as error:
+                _log.info("what was started is not measured: %s", error.message)
+
+    def _look(self) -> None:
+        resident = _resident(self._watch.pairs)
+        if resident - self._resident:
+            self._came.set()
+        self._resident = resident
+
+
+def _resident(pairs: Pairs) -> set[str]:
+    return {model_id for model_id, pair in pairs.items() if residency(pair) is Residency.RESIDENT}
+
+
+def _unit() -> UnitSpec:
+    return UnitSpec(
+        _UNIT,
+        (
+            ("Description", "What the models that were started take of the memory"),
+            ("CollectMode", "inactive-or-failed"),
+            ("Type", "oneshot"),
+            ("ExecStart", (sys.executable, "-P", "-m", "mmd", "doctor", "--measure")),
+            ("TimeoutStartSec", 120),
+            ("Nice", 19),
+            ("SyslogIdentifier", "mmd"),
+        ),
+    )

@@ -1,0 +1,89 @@
+"""What a model would take of the memory, by llama-server itself: started on the files, or on a ghost of them, it says
+so before it reads any weights, and is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from selectors import EVENT_READ, DefaultSelector
+from time import monotonic
+from typing import IO
+
+from mmd.errors import EngineFailed, EngineMissing
+from mmd.plan.breakdown import Breakdown, breakdown_in
+from mmd.plan.launch import Installed
+
+# Half a second on a slow machine; a driver whose GPU wakes up takes longer.
+_MOST_SECONDS = 20.0
+_FLAGS = ("--no-warmup", "--log-jsonl")
+_SHOWN_LINES = 20
+
+
+def memory_breakdown(engine: Installed, arguments: Sequence[str], *, sees_gpus: bool) -> Breakdown:
+    """The table for a llama-server with these arguments, `-m` and all but where it listens.
+
+    With `sees_gpus` it makes a CUDA context for that second, which takes up to 1 GiB of VRAM. Raises EngineMissing
+    where it is too old to say, and EngineFailed with its words where it does not.
+    """
+    unknown = [flag for flag in _FLAGS if flag not in engine.flags]
+    if unknown:
+        raise EngineMissing(
+            f"{engine.engine} {engine.version} does not know {unknown[0]}, so it does not say what a model would take",
+            hint="mmd engine install llama.cpp   # a newer one does",
+        )
+    with tempfile.TemporaryDirectory(prefix="mmd-") as folder, tempfile.TemporaryFile() as stderr:
+        argv = (*engine.command, *arguments, *_FLAGS, "--host", f"{folder}/api.sock")
+        said: list[str] = []
+        with closing(_lines(argv, stderr, sees_gpus=sees_gpus)) as lines:
+            for line in lines:
+                said.append(line)
+                if found := breakdown_in((line,)):
+                    return found
+        stderr.seek(0)
+        said += stderr.read().decode(errors="replace").splitlines()
+    raise EngineFailed(
+        f"{engine.engine} {engine.version} did not say what the model would take",
+        hint=shlex.join((*engine.command, *arguments, *_FLAGS)),
+        engine_lines=tuple(said[-_SHOWN_LINES:]),
+    )
+
+
+def _lines(argv: Sequence[str], stderr: IO[bytes], *, sees_gpus: bool) -> Generator[str]:
+    """What a program says, for as long as there is patience; closed, it has ended with all its children."""
+    hidden = {} if sees_gpus else {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "GGML_VK_VISIBLE_DEVICES": ""}
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | hidden,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise EngineMissing(f"{argv[0]} cannot be run: {error.strerror}", hint=f"ls -l {argv[0]}") from error
+    try:
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            yield from _lines_until(stdout.fileno(), monotonic() + _MOST_SECONDS)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # not waited for yet, so the group is still its own
+        process.wait()
+
+
+def _lines_until(descriptor: int, end: float) -> Iterator[str]:
+    begun = b""
+    with DefaultSelector() as selector:
+        selector.register(descriptor, EVENT_READ)
+        while (left := end - monotonic()) > 0 and selector.select(left):
+            chunk = os.read(descriptor, 1 << 16)
+            if not chunk:
+                return
+            *lines, begun = (begun + chunk).split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines)

@@ -1,0 +1,180 @@
+"""The memory of llama-server: what it takes on the GPU, in RAM, and the largest context that fits.
+
+Facts: llama.cpp b11434. It measures before it loads, leaves a GiB of every GPU free, shortens a context that nobody
+laid down to 4096 tokens at the least, and then puts layers into RAM, routed experts first (`common/fit.cpp`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import sqrt
+
+from mmd.machine import Machine
+from mmd.plan import fit
+from mmd.plan.constants import Constants
+from mmd.plan.estimate import Components
+from mmd.plan.kv_cache import LlamaCache, llama_kept
+from mmd.plan.llama_serving import Serving
+from mmd.plan.memory import Memory, Placement, Variant, scaled
+from mmd.registry.anatomy import Anatomy, Layers
+
+_LEFT_FREE_BYTES = fit.GIB  # of every GPU: `--fit-target`
+_WEIGHTS_ERROR = 0.001  # what alignment adds
+_SMALL_TYPE = "q8_0"
+_PLAIN_TYPES = ("f16", "bf16", "f32")
+# Inputs of the next batches that are prepared while several GPUs compute one after another.
+_COPIES_AMONG_SEVERAL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaMemory:
+    """One model under one command line on one machine."""
+
+    anatomy: Anatomy
+    machine: Machine
+    serving: Serving
+    projector_bytes: int
+    constants: Constants
+
+    def cache(self, context: int) -> LlamaCache:
+        return replace(self.serving.cache, context=context)
+
+    def components(self, context: int) -> Components:
+        """On the GPUs, all together, were every layer there; in RAM where there is none."""
+        kept = llama_kept(self.anatomy.caches, self.cache(context))
+        gpus = len(self.machine.gpus)
+        constants = self.constants
+        return Components(
+            weights_bytes=self._weights_bytes(),
+            kv_bytes=kept.kv_bytes,
+            state_bytes=kept.state_bytes,
+            compute_bytes=round(self._compute_bytes(context) * constants.compute_factor),
+            projector_bytes=round(self.projector_bytes * constants.projector_factor),
+            overhead_bytes=constants.context_bytes * gpus or constants.process_bytes,
+        )
+
+    def error_bytes(self, components: Components) -> int:
+        """Errors of parts that have nothing to do with each other add up by their squares."""
+        constants, gpus = self.constants, len(self.machine.gpus)
+        parts = (
+            components.weights_bytes * _WEIGHTS_ERROR,
+            components.compute_bytes * constants.compute_error + constants.compute_error_bytes * max(1, gpus),
+            components.projector_bytes * constants.projector_error,
+            constants.context_error_bytes * gpus or constants.process_error_bytes,
+        )
+        return round(sqrt(sum(part * part for part in parts)))
+
+    def has_bytes(self) -> int:
+        """What is free on the GPUs, but for what the engine leaves."""
+        if not self.machine.gpus:
+            return fit.budget_bytes(self.machine)
+        return sum(max(0, gpu.free_bytes - _LEFT_FREE_BYTES) for gpu in self.machine.gpus)
+
+    def least_bytes(self, context: int) -> int:
+        """Of GPUs and RAM together."""
+        return self.components(context).total_bytes + self._aside_bytes()
+
+    def placement(self, context: int) -> Placement:
+        components = self.components(context)
+        fits = self.least_bytes(context) <= fit.budget_bytes(self.machine)
+        if not self.machine.gpus:
+            return Placement(components, fits, on_gpu=0.0, ram_bytes=0)
+        spilled_bytes = max(0, components.total_bytes - self.has_bytes())
+        return Placement(
+            components, fits, on_gpu=self._share(components), ram_bytes=self._aside_bytes() + spilled_bytes
+        )
+
+    def max_context(self, trained: int) -> int:
+        """The largest that is wholly where it should be; the least that is of use where the engine has to put layers
+        into RAM; 0 where that does not help either.
+        """
+        found = fit.largest_context(trained, self.is_whole)
+        least = fit.least_context(trained)
+        return found or (least if self.machine.gpus and self.placement(least).fits else 0)
+
+    def is_whole(self, context: int) -> bool:
+        return self.components(context).total_bytes <= self.has_bytes()
+
+    def with_smaller_numbers(self) -> Variant | None:
+        if self.serving.cache.key_type not in _PLAIN_TYPES or not self.anatomy.caches:
+            return None
+        cache = replace(self.serving.cache, key_type=_SMALL_TYPE, value_type=_SMALL_TYPE)
+        smaller = replace(self, serving=replace(self.serving, cache=cache))
+        return Variant(smaller, f"keys and values as {_SMALL_TYPE}", ("-ctk", _SMALL_TYPE, "-ctv", _SMALL_TYPE))
+
+    def with_experts_in_ram(self, context: int) -> Variant | None:
+        for layers in range(1, self.anatomy.layer_count + 1 if self.anatomy.routed_bytes else 1):
+            tried = replace(self, serving=replace(self.serving, cpu_expert_layers=layers))
+            if tried.is_whole(context):
+                change = f"the experts of {layers} of its {self.anatomy.layer_count} layers in RAM"
+                return Variant(tried, change, ("--n-cpu-moe", str(layers)))
+        return None
+
+    def with_weights(self, share: float) -> Memory:
+        return replace(self, anatomy=scaled(self.anatomy, share))
+
+    def _weights_bytes(self) -> int:
+        anatomy = self.anatomy
+        if not self.machine.gpus:
+            return anatomy.loaded_bytes
+        on_gpu_bytes = anatomy.repeating_bytes + anatomy.routed_bytes - self._cpu_expert_bytes()
+        return on_gpu_bytes + anatomy.output_bytes + anatomy.copied_bytes
+
+    def _aside_bytes(self) -> int:
+        """What is in RAM though there is a GPU."""
+        return self.anatomy.input_bytes + self._cpu_expert_bytes() if self.machine.gpus else 0
+
+    def _cpu_expert_bytes(self) -> int:
+        left, total_bytes = self.serving.cpu_expert_layers, 0
+        for layers, size_bytes in self.anatomy.expert_bytes:
+            total_bytes += min(left, layers) * size_bytes
+            left -= min(left, layers)
+        return total_bytes
+
+    def _compute_bytes(self, context: int) -> int:
+        """The largest moment of one batch: the mask of who may look at whom in 16 bits, and the widest layer in 32.
+
+        Found by asking b11434 without weights, for dense models, mixtures and windows: exact to its rounding to MiB.
+        """
+        batch = min(self.serving.cache.batch_tokens, max(context, 1))
+        cache = self.cache(context)
+        keeping = [layers for layers in self.anatomy.caches if layers.key_width]
+        seen = {(layers.window_tokens, cache.cells(layers)) for layers in keeping} or {(0, batch)}
+        masks = sum(2 * batch * cells for _, cells in seen)
+        gpus = max(1, len(self.machine.gpus))
+        widest = 4 * batch * _widest(self.anatomy) or self.constants.unknown_compute_bytes
+        copies = masks * (_COPIES_AMONG_SEVERAL - 1) if gpus > 1 else 0
+        unpacked = max((self._unpacked_bytes(layers, context) for layers in self.anatomy.caches), default=0)
+        return gpus * (widest + masks + copies + unpacked)
+
+    def _unpacked_bytes(self, layers: Layers, context: int) -> int:
+        """CUDA's flash attention makes 16 bits of quantised keys and values, a layer at a time."""
+        if not self.machine.gpus:
+            return 0
+        cells = self.cache(context).cells(layers)
+        keys = layers.key_width if self.serving.cache.key_type not in _PLAIN_TYPES else 0
+        values = layers.value_width if self.serving.cache.value_type not in _PLAIN_TYPES else 0
+        return 2 * cells * (keys + values)
+
+    def _share(self, components: Components) -> float:
+        """Of the layers' weights: a mixture's experts leave the GPU first, other models lose whole layers."""
+        anatomy = self.anatomy
+        layers_bytes = max(1, anatomy.repeating_bytes + anatomy.routed_bytes)
+        kept_bytes = components.kv_bytes + components.state_bytes
+        room_bytes = self.has_bytes() - components.total_bytes
+        if room_bytes >= 0:
+            return 1.0 - self._cpu_expert_bytes() / layers_bytes
+        # What is left for layers and what they keep, when all else is there.
+        room_bytes += components.weights_bytes - anatomy.output_bytes - anatomy.copied_bytes + kept_bytes
+        if anatomy.routed_bytes and room_bytes >= kept_bytes + anatomy.repeating_bytes:
+            return min(1.0, (room_bytes - kept_bytes) / layers_bytes)
+        return max(0.0, room_bytes / (layers_bytes + kept_bytes))
+
+
+def _widest(anatomy: Anatomy) -> int:
+    """Numbers for each token of a batch that are alive at once: in attention, or in a layer's feed-forward part."""
+    hidden, used = anatomy.hidden_size, anatomy.experts_used
+    experts = 3 * used * anatomy.expert_size
+    # What comes out of the experts is put where two of their three inner parts were, if it is no larger.
+    experts += used * hidden if hidden > 2 * anatomy.expert_size else 0
+    return 5 * hidden + max(anatomy.attention_size, anatomy.feed_forward_size, experts)

@@ -1,0 +1,55 @@
+"""What of llama-server's command line decides over its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from mmd.plan.kv_cache import CACHE_TYPES, LlamaCache
+
+# Options with a number, and the fields that they set.
+_NUMBERS: Mapping[str, str] = {
+    **dict.fromkeys(("-c", "--ctx-size"), "context"),
+    **dict.fromkeys(("-np", "--parallel"), "slots"),
+    **dict.fromkeys(("-ub", "--ubatch-size"), "batch_tokens"),
+    **dict.fromkeys(("-ncmoe", "--n-cpu-moe"), "cpu_expert_layers"),
+}
+_TYPES: Mapping[str, str] = {
+    **dict.fromkeys(("-ctk", "--cache-type-k"), "key_type"),
+    **dict.fromkeys(("-ctv", "--cache-type-v"), "value_type"),
+}
+_SWITCHES: Mapping[str, tuple[str, int | bool]] = {
+    **dict.fromkeys(("-cmoe", "--cpu-moe"), ("cpu_expert_layers", 1 << 20)),
+    **dict.fromkeys(("-kvu", "--kv-unified"), ("unified", True)),
+    **dict.fromkeys(("-no-kvu", "--no-kv-unified"), ("unified", False)),
+    "--swa-full": ("full_windows", True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The decisions."""
+
+    cache: LlamaCache  # of 0 tokens where the engine takes what fits
+    cpu_expert_layers: int  # so many of the first layers have their routed experts in RAM
+
+
+def serving(words: Sequence[str]) -> Serving:
+    """As a command line says it, the last word on anything counting. What cannot be understood is the engine's to
+    refuse, and is left at its default.
+    """
+    found: dict[str, Any] = {}
+    for word, after in pairwise((*words, "")):
+        if word in _NUMBERS and after.isdecimal():
+            found[_NUMBERS[word]] = int(after)
+        elif word in _TYPES and after in CACHE_TYPES:
+            found[_TYPES[word]] = after
+        elif word in _SWITCHES:
+            field, value = _SWITCHES[word]
+            found[field] = value
+    if "slots" in found:  # a number of them means caches of their own, unless they are to share one
+        found = {"unified": False, **found, "slots": max(1, found["slots"])}
+    cpu_expert_layers = found.pop("cpu_expert_layers", 0)
+    return Serving(LlamaCache(**{"context": 0, **found}), cpu_expert_layers)

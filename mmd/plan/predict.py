@@ -1,0 +1,82 @@
+"""Facts × machine → estimate: what a model would need there, whether that fits, and what would fit instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from mmd.machine import Machine
+from mmd.plan import fit
+from mmd.plan.constants import Constants
+from mmd.plan.estimate import Estimate, Tier
+from mmd.plan.llama_memory import LlamaMemory
+from mmd.plan.llama_serving import serving
+from mmd.plan.memory import Memory
+from mmd.plan.suggestions import Candidate, Subject, suggestions
+from mmd.plan.vllm_memory import vllm_memory
+from mmd.registry.record import Facts, Format
+
+_CONTEXT_OPTIONS = ("-c", "--ctx-size", "--max-model-len")
+
+
+def memory_of(
+    facts: Facts,
+    machine: Machine,
+    words: Sequence[str] = (),
+    *,
+    projector_bytes: int = 0,
+    on_gpu: bool = True,
+    constants: Constants | None = None,
+) -> Memory:
+    """The formulas for the engine that serves this format, under the `words` of its command line.
+
+    What models of mmd have of the GPUs counts as free: whoever is resident goes before another comes. `on_gpu` false:
+    that engine is a build for the CPU, whatever the machine has.
+    """
+    known, here = constants or Constants(), fit.emptied(machine)
+    if facts.format is Format.SAFETENSORS:
+        return vllm_memory(facts, here, words, on_gpu=on_gpu and bool(here.gpus), constants=known)
+    return LlamaMemory(fit.anatomy_of(facts), here, serving(words), projector_bytes, known)
+
+
+def predict(
+    facts: Facts,
+    machine: Machine,
+    words: Sequence[str] = (),
+    *,
+    model_id: str,
+    context: int | None = None,
+    projector_bytes: int = 0,
+    on_gpu: bool = True,
+    constants: Constants | None = None,
+    candidates: Sequence[Candidate] = (),
+) -> Estimate:
+    """For `context` tokens; without it for as many as the engine takes by itself, which is what fits.
+
+    `model_id` stands in what is suggested; `candidates` are other quantisations that may be.
+    """
+    known = constants or Constants()
+    memory = memory_of(facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)
+    least, most = fit.least_context(facts.context_length), memory.max_context(facts.context_length)
+    tokens = context or _context_in(words) or most or least
+    placed = memory.placement(tokens)
+    subject = Subject(model_id, facts.weights_bytes, facts.context_length, tokens)
+    return Estimate(
+        needs_bytes=placed.components.total_bytes,
+        has_bytes=memory.has_bytes(),
+        error_bytes=memory.error_bytes(placed.components) + (0 if facts.anatomy else known.unknown_error_bytes),
+        tier=Tier.T1 if facts.anatomy else Tier.T0,
+        fits=placed.fits,
+        components=placed.components,
+        context=tokens,
+        max_context=most,
+        suggestions=() if memory.is_whole(tokens) else suggestions(memory, subject, candidates),
+        on_gpu=placed.on_gpu,
+        ram_bytes=placed.ram_bytes,
+    )
+
+
+def _context_in(words: Sequence[str]) -> int:
+    """What a command line lays down, the last word on it counting; 0 where that is left to the engine."""
+    given = [int(after) for word, after in pairwise(words) if word in _CONTEXT_OPTIONS and after.isdecimal()]
+    return given[-1] if given else 0

@@ -1,0 +1,167 @@
+"""Which file of a repository suits a machine: what `mmd pull` takes by itself, and what a search names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from math import sqrt
+
+from mmd.machine import Machine
+from mmd.plan import fit
+from mmd.plan.predict import memory_of
+from mmd.registry.offer import Base, Offer
+from mmd.registry.record import Facts, Format, ModelType
+
+# A conversation with a document in it. Less is of use too, but nobody should have to find out.
+USEFUL_CONTEXT_TOKENS = 8192
+
+# Q8_0 has 8.5 bits for a weight and cannot be told from 16 in any measure that llama.cpp's authors published.
+_MOST_BITS = 8.75
+# Q4_K_M has 4.85, and is what Ollama and LM Studio take: below it quality falls faster than size, and where the CPU
+# computes, every byte is read again for each token.
+_BITS_FOR_CPU = 5.0
+_LEAST_BITS = 3.4  # Q3_K_S has 3.5; with fewer, layers in RAM or a smaller model are the lesser loss
+_FAST_ON_CPU_BYTES = fit.GIB
+# Q4_0 and its like lose more than K-quants of the same size.
+_LEGACY = re.compile(r"(?<![A-Z])Q[45]_[01](?![A-Z0-9])", re.IGNORECASE)
+_LEGACY_WORTH = 0.9
+_BITS = re.compile(r"(?:(?<=[^A-Z])I?Q(\d)(?=[_.-])|(BF16|F16|F32)|MXFP(4)|NVFP(4))", re.IGNORECASE)
+
+# Keys and values of a token where only the parameters are known: Llama-3-8B has 128 KiB in 16 bits, and they grow with
+# the root: 395 for its 70B, which has 320, and 261 for Qwen3-32B, which has 256.
+_KV_BYTES_OF_8B = 131_072
+
+# vLLM 0.32, `get_min_capability` of each; what is not quantised needs what its kernels need.
+_LEAST_CAPABILITY = {"bitsandbytes": (7, 0), "mxfp4": (8, 0), "modelopt": (8, 0), "fp_quant": (10, 0)}
+_VLLM_CAPABILITY = (7, 5)
+
+
+class Place(StrEnum):
+    """Where a model would run."""
+
+    GPU = "gpu"
+    PARTLY = "partly"  # layers in RAM: some times slower
+    CPU = "cpu"  # there is no GPU
+    NOWHERE = "no"
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """An offer on a machine."""
+
+    offer: Offer
+    needs_bytes: int  # at least, with a context of use
+    has_bytes: int
+    place: Place
+    bits: float  # for each weight
+
+    @cached_property
+    def worth(self) -> tuple[float, ...]:
+        """The larger, the sooner it is taken."""
+        of_use = self.bits >= _LEAST_BITS
+        match self.place:
+            case Place.GPU:
+                return (4 if of_use else 2, *self._most_bits_up_to(_MOST_BITS))
+            case Place.CPU | Place.PARTLY:
+                small = self.offer.weights_bytes <= _FAST_ON_CPU_BYTES
+                return (3 if of_use else 1, *self._most_bits_up_to(_MOST_BITS if small else _BITS_FOR_CPU))
+            case Place.NOWHERE:
+                return (0, 0, -self.needs_bytes)
+
+    def _most_bits_up_to(self, most: float) -> tuple[float, float]:
+        size_bytes = self.offer.weights_bytes
+        if self.bits > most:
+            return 0, -size_bytes
+        return 1, size_bytes * (_LEGACY_WORTH if _LEGACY.search(self.offer.file) else 1)
+
+
+def assess(offers: Iterable[Offer], base: Base, machine: Machine, served: Iterable[Format]) -> tuple[Assessed, ...]:
+    """Every offer of a format that is `served` here, the one to take first."""
+    formats = set(served)
+    emptied = replace(machine, gpus=tuple(replace(gpu, free_bytes=fit.available_bytes(gpu)) for gpu in machine.gpus))
+    found = (_assess(offer, base, emptied) for offer in offers if offer.format in formats)
+    return tuple(sorted(found, key=lambda one: one.worth, reverse=True))
+
+
+def recommended(assessed: Iterable[Assessed]) -> Assessed | None:
+    """The first of them that runs."""
+    return next((one for one in assessed if one.place is not Place.NOWHERE), None)
+
+
+def reason(taken: Assessed, assessed: Iterable[Assessed]) -> str:
+    """Why this one, in words that go on after its name."""
+    others = [one for one in assessed if one is not taken]
+    if not others:
+        return "the only one there is"
+    match taken.place:
+        case Place.GPU if taken.bits < _LEAST_BITS:
+            return "the largest that fits; a smaller model in more bits would answer better"
+        case Place.GPU if all(one.offer.weights_bytes < taken.offer.weights_bytes for one in others):
+            return "the largest, and it fits on the GPU"
+        case Place.GPU if any(one.place is Place.GPU and one.bits > taken.bits for one in others):
+            return "as good as the larger ones, which fit too"
+        case Place.GPU:
+            return "the largest that fits on the GPU"
+        case Place.PARTLY:
+            return "none fits on the GPU; of this one the least is in RAM that answers well"
+        case Place.CPU:
+            return "there is no GPU, and this one is quick enough on a CPU"
+        case Place.NOWHERE:
+            return "the smallest, and still too large"
+
+
+def _assess(offer: Offer, base: Base, machine: Machine) -> Assessed:
+    parameters = base.parameters or round(offer.weights_bytes * 8 / _named_bits(offer.file))
+    facts = Facts(
+        format=offer.format,
+        type=base.type,
+        architecture="",
+        quant=base.quant if offer.format is Format.SAFETENSORS else "",
+        weights_bytes=offer.weights_bytes,
+        parameters=parameters,
+        context_length=base.context_length,
+        kv_bytes_per_token=_likely_kv_bytes(parameters, base.type),
+        chat_template=False,
+        name="",
+    )
+    memory = memory_of(facts, machine, projector_bytes=offer.projector_bytes)
+    context = min(USEFUL_CONTEXT_TOKENS, base.context_length or USEFUL_CONTEXT_TOKENS)
+    if not _can_compute(offer, base, machine):
+        place = Place.NOWHERE
+    elif memory.is_whole(context):
+        place = Place.GPU if machine.gpus else Place.CPU
+    else:
+        place = Place.PARTLY if memory.placement(context).fits else Place.NOWHERE
+    return Assessed(
+        offer=offer,
+        needs_bytes=memory.components(context).total_bytes,
+        has_bytes=memory.has_bytes(),
+        place=place,
+        bits=offer.weights_bytes * 8 / max(1, parameters),
+    )
+
+
+def _can_compute(offer: Offer, base: Base, machine: Machine) -> bool:
+    """Whether the GPU is new enough; llama.cpp takes any, and vLLM on a CPU says itself what it cannot."""
+    if offer.format is not Format.SAFETENSORS or not machine.gpus:
+        return True
+    has = tuple(int(number) for number in machine.gpus[0].compute_capability.split("."))
+    return has >= _LEAST_CAPABILITY.get(base.quant, _VLLM_CAPABILITY)
+
+
+def _likely_kv_bytes(parameters: int, type: ModelType) -> int:
+    if type in (ModelType.EMBEDDING, ModelType.RERANKER, ModelType.CLASSIFIER):
+        return 0
+    return round(_KV_BYTES_OF_8B * sqrt(parameters / 8e9))
+
+
+def _named_bits(file: str) -> float:
+    """What a name says of the bits for each weight: Q4_K_M has 4.85. 16 where it says nothing."""
+    named = _BITS.findall(file)
+    if not named:
+        return 16.0
+    digit, plain, mxfp, nvfp = named[-1]
+    return float(plain.upper().removeprefix("B").removeprefix("F")) if plain else int(digit or mxfp or nvfp) + 0.7

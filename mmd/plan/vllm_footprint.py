@@ -1,0 +1,154 @@
+"""The memory of vLLM: what it takes beside its pool for keys and values, and what a context takes of that.
+
+Facts: vLLM 0.32 (`gpu_worker.py`, `kv_cache_interface.py`) and published starts; shares of the parts in `Constants`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import sqrt
+
+from mmd.plan import fit
+from mmd.plan.constants import Constants
+from mmd.plan.estimate import Components
+from mmd.plan.kv_cache import Kept, vllm_kept
+from mmd.plan.memory import Memory, Placement, Variant, scaled
+from mmd.registry.anatomy import Anatomy
+
+_MXFP4_HIDDEN_PAD = 256  # its kernels want experts of such a width: those of gpt-oss grow by a fifteenth
+_WEIGHTS_ERROR = 0.005
+_NUMBER_BYTES = 2
+# Tokens of a batch: the engine's own default, by the GPU's size.
+_BATCH_TOKENS = 2048
+_LARGE_BATCH_TOKENS = 8192
+_LARGE_BATCH_GPU_BYTES = 70 * fit.GIB
+
+
+@dataclass(frozen=True, slots=True)
+class VllmMemory:
+    """One model with a share of some GPUs, or of the RAM."""
+
+    anatomy: Anatomy
+    quant: str
+    gpus: int  # 0 for the CPU
+    gpu_bytes: int  # of the smallest; 0 for the CPU
+    share_bytes: int  # of all these, or of the RAM
+    pool_bytes: int | None  # for keys and values; None where they may fill what is left of the share
+    sequences: int  # that it answers at a time
+    takes_small_numbers: bool  # keys and values of 8 bits
+    constants: Constants
+    small_numbers: bool = False
+
+    def components(self, context: int) -> Components:
+        """Over all GPUs."""
+        kept = self.kept(context)
+        return Components(
+            weights_bytes=self._weights_bytes(),
+            kv_bytes=kept.kv_bytes,
+            state_bytes=kept.state_bytes,
+            compute_bytes=self._activation_bytes() * max(1, self.gpus),
+            projector_bytes=0,  # is among the weights
+            overhead_bytes=self.outside_bytes() + self._inside_bytes(),
+        )
+
+    def error_bytes(self, components: Components) -> int:
+        """Errors of parts that have nothing to do with each other add up by their squares."""
+        constants = self.constants
+        parts = (
+            components.weights_bytes * _WEIGHTS_ERROR,
+            components.compute_bytes * constants.activation_error,
+            constants.context_error_bytes * self.gpus,
+            constants.graphs_error_bytes * self.gpus or constants.vllm_process_error_bytes,
+        )
+        return round(sqrt(sum(part * part for part in parts)))
+
+    def has_bytes(self) -> int:
+        """With CUDA's context, which lies outside of the share."""
+        return self.share_bytes + self.outside_bytes()
+
+    def least_bytes(self, context: int) -> int:
+        """Of the share."""
+        return self.components(context).total_bytes - self.outside_bytes()
+
+    def placement(self, context: int) -> Placement:
+        return Placement(
+            self.components(context),
+            fits=self.is_whole(context),
+            on_gpu=1.0 if self.gpus else 0.0,
+            ram_bytes=0,
+        )
+
+    def is_whole(self, context: int) -> bool:
+        """It puts nothing into RAM that a GPU cannot hold."""
+        components = self.components(context)
+        pool_bytes = components.kv_bytes + components.state_bytes
+        if self.pool_bytes is not None and pool_bytes > self.pool_bytes:
+            return False
+        return components.total_bytes <= self.has_bytes()
+
+    def max_context(self, trained: int) -> int:
+        return fit.largest_context(trained, self.is_whole)
+
+    def room_tokens(self, most: int) -> int:
+        """How many tokens fit, up to `most`, of use or not."""
+        per_token = self.components(most).kv_bytes / max(1, most)
+        left_bytes = self.has_bytes() - self.components(0).total_bytes
+        return min(most, int(max(0, left_bytes) / per_token)) if per_token else most
+
+    def with_smaller_numbers(self) -> Variant | None:
+        if self.small_numbers or not self.takes_small_numbers or not self.anatomy.caches:
+            return None
+        smaller = replace(self, small_numbers=True)
+        return Variant(smaller, "keys and values as fp8", ("--kv-cache-dtype", "fp8"))
+
+    def with_experts_in_ram(self, context: int) -> Variant | None:
+        return None
+
+    def with_weights(self, share: float) -> Memory:
+        return replace(self, anatomy=scaled(self.anatomy, share))
+
+    def kept(self, context: int) -> Kept:
+        """Latent keys are there once for every GPU, others are shared among them."""
+        groups = self.anatomy.caches
+        kept = vllm_kept(
+            groups,
+            context,
+            number_bytes=1 if self.small_numbers else _NUMBER_BYTES,
+            sequences=self.sequences,
+            in_flight=self._batch_tokens(),
+        )
+        is_latent = any(layers.key_width and not layers.value_width for layers in groups)
+        return Kept(kept.kv_bytes * (max(1, self.gpus) if is_latent else 1), kept.state_bytes)
+
+    def outside_bytes(self) -> int:
+        """What the GPUs lose before vLLM takes its share of them: CUDA's context."""
+        return self.constants.context_bytes * self.gpus
+
+    def _weights_bytes(self) -> int:
+        """Exact: Qwen3-8B has 15.256 GiB in its files, a table of 10 MiB beside, and 15.27 GiB "loaded"."""
+        anatomy, hidden = self.anatomy, self.anatomy.hidden_size
+        loaded_bytes = anatomy.loaded_bytes - anatomy.float32_bytes // 2 + anatomy.rotation_bytes
+        if "mxfp4" in self.quant and hidden:
+            padded = -(-hidden // _MXFP4_HIDDEN_PAD) * _MXFP4_HIDDEN_PAD
+            loaded_bytes += round(anatomy.routed_bytes * (padded / hidden - 1))
+        return loaded_bytes
+
+    def _activation_bytes(self) -> int:
+        """The highest moment of a trial run: the sampler's, or of a batch of tokens."""
+        if not self.anatomy.hidden_size:
+            return self.constants.unknown_activation_bytes
+        logits = self.sequences * self.anatomy.vocabulary_size
+        return round(logits * self.constants.activation_bytes_per_logit) + (
+            _NUMBER_BYTES * self._batch_tokens() * self.anatomy.hidden_size
+        )
+
+    def _inside_bytes(self) -> int:
+        """Graphs and libraries, of its share; on the CPU the process."""
+        constants = self.constants
+        if not self.gpus:
+            return constants.vllm_process_bytes
+        beside = constants.non_torch_among_several_bytes if self.gpus > 1 else constants.non_torch_bytes
+        return (constants.graphs_bytes + beside) * self.gpus
+
+    def _batch_tokens(self) -> int:
+        return _LARGE_BATCH_TOKENS if self.gpu_bytes >= _LARGE_BATCH_GPU_BYTES else _BATCH_TOKENS

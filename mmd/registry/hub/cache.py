@@ -1,0 +1,101 @@
+"""The cache of downloads that all tools share: where huggingface_hub puts what, and what is there without the hub."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from shlex import quote
+from uuid import uuid4
+
+from mmd.errors import HubUnavailable, NoSpace
+from mmd.registry.cache_link import cache_folder, cache_link
+from mmd.registry.hub.api import Repository
+from mmd.registry.hub.files import HubFile, Selection
+from mmd.registry.hub.partial import done_bytes
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def blob_of(repository: str, file: HubFile) -> Path | None:
+    """Where the content of a large file belongs; None for a small one, which goes by another hash."""
+    if file.sha256 is None:
+        return None
+    if not _SHA256.fullmatch(file.sha256):  # it becomes a file's name
+        raise HubUnavailable(
+            f"what the hub says of {file.name} makes no sense: sha256 {file.sha256!r}",
+            hint="unset HF_ENDPOINT   # where it names a mirror",
+        )
+    return _folder(repository) / "blobs" / file.sha256
+
+
+def partial_of(blob: Path) -> Path:
+    return blob.with_name(f"{blob.name}.mmd.incomplete")
+
+
+def require_space(repository: Repository, selection: Selection) -> None:
+    """Raises NoSpace where what is still to come is larger than what is left."""
+    needed_bytes = sum(_missing_bytes(repository, file) for file in selection.files)
+    cache = cache_folder()
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if needed_bytes > free_bytes:
+        raise NoSpace(
+            f"{selection.file} needs {needed_bytes / 1e9:.1f} GB more, "
+            f"and {existing} has {free_bytes / 1e9:.1f} GB left",
+            hint=f"hf cache ls; df -h {quote(str(existing))}   # see what takes the space",
+        )
+
+
+def write_ref(repository: Repository, revision: str) -> None:
+    """Say which commit a branch or tag was, as huggingface_hub does: other tools find the snapshot by it."""
+    if revision == repository.commit or not _COMMIT.fullmatch(repository.commit):
+        return
+    refs = _folder(repository.id) / "refs"
+    ref = refs / revision
+    if refs not in Path(os.path.normpath(ref)).parents:
+        return  # no name of a branch
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    fresh = ref.with_name(f"{ref.name}.{uuid4().hex[:8]}.tmp")
+    fresh.write_text(repository.commit)
+    fresh.replace(ref)
+
+
+def look_in_cache(repository: str, revision: str) -> Repository | None:
+    """What is there of a repository, as far as the cache knows the revision; its files may not be all."""
+    folder = _folder(repository)
+    ref = folder / "refs" / revision
+    commit = revision if _COMMIT.fullmatch(revision) else ref.read_text().strip() if ref.is_file() else ""
+    snapshot = folder / "snapshots" / commit
+    if not _COMMIT.fullmatch(commit) or not snapshot.is_dir():
+        return None
+    paths = sorted(path for path in snapshot.rglob("*") if path.is_file())
+    return Repository(repository, commit, tuple(_cached(snapshot, path) for path in paths))
+
+
+def cached_path(repository: Repository, file: HubFile) -> Path | None:
+    """Where a file of the snapshot lies, if it does."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(repository.id, file.name, revision=repository.commit)
+    return Path(path) if isinstance(path, str) else None
+
+
+def _cached(snapshot: Path, path: Path) -> HubFile:
+    link = cache_link(path)
+    return HubFile(path.relative_to(snapshot).as_posix(), path.stat().st_size, link.sha256 if link else None)
+
+
+def _missing_bytes(repository: Repository, file: HubFile) -> int:
+    blob = blob_of(repository.id, file)
+    if cached_path(repository, file) is not None or (blob is not None and blob.exists()):
+        return 0
+    return file.size_bytes - (done_bytes(partial_of(blob), file.size_bytes) if blob is not None else 0)
+
+
+def _folder(repository: str) -> Path:
+    from huggingface_hub.file_download import repo_folder_name
+
+    return cache_folder() / repo_folder_name(repo_id=repository, repo_type="model")

@@ -1,0 +1,97 @@
+"""A model of the hub, from its name to a record in the registry; without the hub where the cache has all of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mmd.errors import BadModelFile, FileNeeded, HubUnavailable, NotRunnable, WrongUsage
+from mmd.registry import ids, manifest
+from mmd.registry.hub import api
+from mmd.registry.hub.api import Repository
+from mmd.registry.hub.cache import look_in_cache, write_ref
+from mmd.registry.hub.download import download
+from mmd.registry.hub.files import Selection, select, selections_in
+from mmd.registry.hub.progress import Tell
+from mmd.registry.record import Model
+from mmd.registry.store import Registry
+
+MAIN = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A repository as the hub describes it, or as far as it is in the cache where the hub does not answer."""
+
+    repository: Repository
+    revision: str  # the branch, tag or commit that was asked for
+    absence: HubUnavailable | None = None  # why the hub was not asked
+
+
+def look(name: str, revision: str | None = None) -> Known:
+    """Raises what mmd.registry.hub.api.look raises."""
+    revision = revision or MAIN
+    try:
+        return Known(api.look(name, revision), revision)
+    except HubUnavailable as absence:
+        repository = look_in_cache(name, revision)
+        if repository is None:
+            raise
+        return Known(repository, revision, absence)
+
+
+def choose(known: Known, wanted: str | None) -> Selection:
+    """The model that `wanted` is a file of, or the only one with this word in its name, Q4_K_M say, or the only one.
+
+    Raises what files.select raises.
+    """
+    repository = known.repository
+    file = _file_called(repository, wanted) if wanted is not None else None
+    try:
+        return select(repository.id, repository.files, file)
+    except (FileNeeded, NotRunnable) as error:
+        if known.absence is not None and (file is not None or isinstance(error, NotRunnable)):
+            raise _incomplete(known.absence, repository.id, error.message) from error
+        raise
+
+
+def _file_called(repository: Repository, word: str) -> str:
+    names = {selection.file for selection in selections_in(repository.files)}
+    whole_word = re.compile(rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9_])", re.IGNORECASE)
+    found = [name for name in names if whole_word.search(name)]
+    return found[0] if len(found) == 1 and word not in names else word
+
+
+def obtain(known: Known, selection: Selection, tell: Tell, *, id: str | None = None) -> Model:
+    """Download what is missing of it and register it; raises what these two raise, and WrongUsage."""
+    repository = known.repository
+    if id is not None:
+        _require_free(id, repository.id)
+    try:
+        downloaded = download(repository, selection, tell)
+        if known.absence is None:
+            write_ref(repository, known.revision)
+        model = Registry().add(
+            downloaded.path, id=id, source=f"hf:{repository.id}@{repository.commit}", licence=repository.licence
+        )
+    except (BadModelFile, NotRunnable) as error:
+        if known.absence is not None:  # of a part that is missing, nothing says that it is one
+            raise _incomplete(known.absence, repository.id, error.message) from error
+        raise
+    manifest.write(model, downloaded.sha256)
+    return model
+
+
+def _incomplete(absence: HubUnavailable, repository: str, why: str) -> HubUnavailable:
+    return HubUnavailable(f"{absence.message}; and the cache has not all of {repository}: {why}", hint=absence.hint)
+
+
+def _require_free(id: str, repository: str) -> None:
+    """Before the download rather than after it."""
+    ids.require_valid(id)
+    holder = Registry().load().get(id)
+    if holder is not None and not holder.source.startswith(f"hf:{repository}@"):
+        raise WrongUsage(
+            f"the id {id!r} belongs to {holder.path}",
+            hint=f"mmd remove {id}   # choose another --id, or free it",
+        )

@@ -1,0 +1,93 @@
+"""Why the hub refuses: no such repository, a licence to accept, a token that will not do, too many requests."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from mmd.errors import HubUnavailable, MmdError, NoSuchRepository, RepositoryGated
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+_LONGEST_QUOTE = 200
+
+
+def refusal(subject: str, error: HfHubHTTPError) -> MmdError:
+    """What was refused is `subject`: a repository, or the words of a search."""
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{subject}"
+    match error:
+        case errors.GatedRepoError():
+            return _gated(subject, page, error)
+        case errors.RevisionNotFoundError():
+            return _absent(f"the hub shows no such revision of a model: {subject}")
+        case errors.RepositoryNotFoundError() | errors.RemoteEntryNotFoundError():
+            return _absent(f"the hub shows no such repository of a model: {subject}")
+        case errors.DisabledRepoError():
+            return NoSuchRepository(f"the hub has disabled {subject}", hint=f"xdg-open {page}   # it may say why")
+        case _:
+            return _by_status(subject, page, error)
+
+
+def _gated(subject: str, page: str, error: HfHubHTTPError) -> RepositoryGated:
+    """The hub says the same to strangers, and to those who are known and have not accepted, or are not accepted yet."""
+    if "authorization" not in error.response.request.headers:
+        return RepositoryGated(
+            f"{subject} is gated: its licence must be accepted by whoever downloads it",
+            hint=f"hf auth login   # after you have accepted it at {page}",
+        )
+    return RepositoryGated(
+        f"{subject} is gated, and the account of this token has no access to it",
+        hint=f"xdg-open {page}   # accept its licence there, as the account that this names: hf auth whoami",
+    )
+
+
+def _absent(message: str) -> NoSuchRepository:
+    return NoSuchRepository(
+        message,
+        hint="hf auth login   # if it is private; else look for the name: mmd search WORDS",
+    )
+
+
+def _by_status(subject: str, page: str, error: HfHubHTTPError) -> MmdError:
+    status = error.response.status_code
+    said = _quote(error.response.headers.get("x-error-message") or "")
+    if status == 429:
+        return HubUnavailable(
+            "the hub has had too many requests from here for now",
+            hint="hf auth login   # who is signed in may ask more; or try again in five minutes",
+        )
+    if status == 401:
+        return RepositoryGated(
+            "the hub does not take this token: it has expired, was revoked, or is damaged", hint=_with_a_new_token()
+        )
+    if status == 403 and "fine-grained" in said:
+        # https://github.com/huggingface/huggingface_hub/issues/2844
+        return RepositoryGated(
+            f"the hub refuses {subject} to this token: a fine-grained one has to be allowed gated repositories",
+            hint=f"xdg-open {_tokens()}   # tick: Read access to contents of all public gated repos you can access",
+        )
+    if status == 403:
+        return RepositoryGated(
+            f"the hub refuses {subject} to this token: {said or 'status 403'}", hint=_with_a_new_token()
+        )
+    return HubUnavailable(f"the hub failed on {subject}: status {status}", hint=f"curl -I {page}   # try again later")
+
+
+def _with_a_new_token() -> str:
+    """The environment's goes before the one that `hf auth login` keeps."""
+    in_environment = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
+    unset = f"unset {' '.join(in_environment)}; " if in_environment else ""
+    return f"{unset}hf auth login   # with a new one from {_tokens()}"
+
+
+def _tokens() -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/settings/tokens"
+
+
+def _quote(said: str) -> str:
+    return "".join(letter for letter in said if letter.isprintable())[:_LONGEST_QUOTE].rstrip(".")

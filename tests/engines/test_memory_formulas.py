@@ -1,0 +1,75 @@
+"""What llama-server says it would allocate, against the formulas: the same models, before any weight is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mmd.machine import load_machine
+from mmd.plan.constants import Constants
+from mmd.plan.fit import anatomy_of
+from mmd.plan.llama_memory import LlamaMemory
+from mmd.plan.llama_serving import serving
+from mmd.registry.detect import examine
+from tests import well_known
+
+MIB = 1024**2
+SERVER = os.environ.get("MMD_TEST_LLAMA_SERVER")
+WITHOUT_GPU = load_machine(Path(__file__).parent.parent / "machines" / "cpu-only.json")
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="needs a real llama-server: MMD_TEST_LLAMA_SERVER")
+
+MODELS = {
+    "llama-3.1-8b": well_known.LLAMA_31_8B,
+    "qwen3-0.6b": well_known.QWEN3_06B,
+    "qwen3-30b-a3b": well_known.QWEN3_30B_A3B,
+    "mixtral-8x7b": well_known.MIXTRAL_8X7B,
+    "gemma-2-9b": well_known.GEMMA_2_9B,
+    "gemma-3-12b": well_known.GEMMA_3_12B,
+    "qwen3.6-27b": well_known.QWEN36_27B,
+    "deepseek-v2-lite": well_known.DEEPSEEK_V2_LITE,
+    "deepseek-v3": well_known.DEEPSEEK_V3_CUT,
+}
+COMMANDS = (
+    ("-c", "4096"),
+    ("-c", "32768", "-np", "1"),
+    ("-c", "32768", "-np", "3", "-kvu", "-ub", "256"),
+    ("-c", "16384", "-np", "2", "-ctk", "q8_0", "-ctv", "q8_0"),
+)
+
+
+def asked(model: Path, words: tuple[str, ...]) -> dict[str, int]:
+    """What it says, over all kinds of memory, in MiB; it is ended before it reads the hole."""
+    socket = model.with_suffix(".sock")
+    command = [str(SERVER), "-m", str(model), "--no-warmup", "--host", str(socket), "--log-jsonl", *words]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as engine:
+        assert engine.stdout is not None
+        try:
+            line = next(line for line in engine.stdout if "fit_memory_breakdown" in line)
+        finally:
+            engine.kill()
+    rows = json.loads(line)["data"]["rows"]
+    return {key: sum(row[key] for row in rows) for key in ("model", "context", "compute")}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("name", MODELS)
+def test_formulas_are_what_the_engine_says(tmp_path: Path, name: str, words: tuple[str, ...]) -> None:
+    path = MODELS[name].write(tmp_path / "m.gguf")
+    facts = examine(path).facts
+    machine = replace(WITHOUT_GPU, ram_total_bytes=1 << 40)
+    memory = LlamaMemory(anatomy_of(facts), machine, serving(words), 0, Constants())
+    found = memory.components(int(words[1]))
+    said = asked(path, words)
+    # It rounds every kind of memory down to whole MiB.
+    assert found.weights_bytes / MIB == pytest.approx(said["model"] + 1, abs=2)
+    assert (found.kv_bytes + found.state_bytes) / MIB == pytest.approx(said["context"] + 1, abs=2)
+    assert found.compute_bytes / MIB == pytest.approx(said["compute"] + 1, abs=2)

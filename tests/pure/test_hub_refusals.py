@@ -1,0 +1,101 @@
+"""What the hub refuses, told apart: each refusal has its own way out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mmd.errors import HubUnavailable, MmdError, NoSuchRepository, RepositoryGated
+from mmd.registry.hub.api import ask, hub_errors, look
+from tests.fake_hub import STRANGER, TOKEN, FakeHub, FakeRepository, Refusal, fake_hub
+
+_FILE = "/me/model/resolve/main/a.gguf"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    from huggingface_hub import close_session, constants
+
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "http_", "https_", "HTTP"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    with fake_hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        hub.repositories = {"me/model": FakeRepository({"a.gguf": b"GGUF"}, gated=True)}
+        yield hub
+    close_session()
+
+
+def refused() -> MmdError:
+    """What is raised where the file of a gated repository is asked for."""
+    with pytest.raises(MmdError) as caught, hub_errors("me/model"):
+        ask(_FILE, {})
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def test_gated_for_who_is_not_signed_in(hub: FakeHub) -> None:
+    error = refused()
+    assert isinstance(error, RepositoryGated)
+    assert error.hint == f"hf auth login   # after you have accepted it at {hub.url}/me/model"
+
+
+def test_gated_for_who_has_not_accepted(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", STRANGER)
+    error = refused()
+    assert isinstance(error, RepositoryGated) and "no access" in error.message
+    assert error.hint.startswith(f"xdg-open {hub.url}/me/model ") and "hf auth whoami" in error.hint
+
+
+def test_what_a_gated_repository_holds_may_be_looked_at(hub: FakeHub) -> None:
+    assert [file.name for file in look("me/model").files] == ["a.gguf"]
+
+
+def test_a_token_of_the_environment_that_expired(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    error = refused()
+    assert isinstance(error, RepositoryGated) and "expired" in error.message
+    assert error.hint.startswith("unset HF_TOKEN; hf auth login ") and f"{hub.url}/settings/tokens" in error.hint
+
+
+def test_a_token_of_hf_auth_login_that_expired(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_expired")
+    assert refused().hint.startswith("hf auth login ")
+
+
+def test_a_token_without_the_permission(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    said = (
+        "Please enable access to public gated repositories in your fine-grained token settings to view this repository."
+    )
+    hub.faults = [Refusal(403, said, on="/resolve/")]
+    error = refused()
+    assert isinstance(error, RepositoryGated)
+    assert error.hint.startswith(f"xdg-open {hub.url}/settings/tokens ")
+
+
+def test_another_reason_is_quoted(hub: FakeHub) -> None:
+    hub.faults = [Refusal(403, "Not from your country.", on="/resolve/")]
+    assert "Not from your country" in refused().message
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_hub_that_fails(hub: FakeHub, status: int) -> None:
+    hub.faults = [Refusal(status, on="/resolve/")]
+    error = refused()
+    assert isinstance(error, HubUnavailable) and str(status) in error.message
+
+
+def test_a_repository_that_was_disabled(hub: FakeHub) -> None:
+    hub.faults = [Refusal(403, "Access to this resource is disabled.", on="/resolve/")]
+    assert isinstance(refused(), NoSuchRepository)
+
+
+def test_what_is_not_there(hub: FakeHub) -> None:
+    with pytest.raises(NoSuchRepository, match="no such repository"):
+        look("me/other")
+    with pytest.raises(NoSuchRepository, match="no such revision"):
+        look("me/model", "v2")

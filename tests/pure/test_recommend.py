@@ -1,0 +1,156 @@
+"""Which file of a repository a machine is offered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmd.machine import Gpu, Machine
+from mmd.plan.recommend import Place, assess, reason, recommended
+from mmd.registry.offer import Base, Offer
+from mmd.registry.record import Format, ModelType
+
+_GIB = 1024**3
+# What unsloth publishes of Qwen3-8B: 8.19 billion parameters, sizes in GB as the hub shows them.
+_QWEN3_8B = {
+    "UD-IQ1_S": 2.23,
+    "Q2_K": 3.28,
+    "Q3_K_M": 4.12,
+    "IQ4_XS": 4.58,
+    "Q4_0": 4.79,
+    "Q4_K_M": 5.03,
+    "Q4_1": 5.25,
+    "Q5_K_M": 5.85,
+    "Q6_K": 6.73,
+    "Q8_0": 8.71,
+    "BF16": 16.4,
+}
+_BASE = Base(ModelType.CHAT, 8_190_000_000, 40_960)
+_OFFERS = tuple(Offer(f"Qwen3-8B-{name}.gguf", Format.GGUF, int(gb * 1e9)) for name, gb in _QWEN3_8B.items())
+
+
+def machine(vram_gib: float = 0, ram_gib: float = 32, capability: str = "8.9") -> Machine:
+    size_bytes = int(vram_gib * _GIB)
+    gpus = (Gpu(0, "card", "GPU-0", capability, size_bytes, size_bytes, ()),) if size_bytes else ()
+    return Machine(gpus, "", int(ram_gib * _GIB), int(ram_gib * _GIB), "", 8, 16)
+
+
+def taken(on: Machine, offers: tuple[Offer, ...] = _OFFERS, base: Base = _BASE) -> tuple[str, Place]:
+    found = recommended(assess(offers, base, on, (Format.GGUF,)))
+    assert found is not None
+    return found.offer.file.removeprefix("Qwen3-8B-").removesuffix(".gguf"), found.place
+
+
+@pytest.mark.parametrize(
+    ("vram_gib", "wanted"),
+    [(24, "Q8_0"), (12, "Q8_0"), (10, "Q6_K"), (8, "Q4_K_M"), (7, "IQ4_XS"), (6.7, "Q3_K_M")],
+)
+def test_the_largest_that_fits_with_a_context_of_use(vram_gib: float, wanted: str) -> None:
+    assert taken(machine(vram_gib)) == (wanted, Place.GPU)
+
+
+def test_sixteen_bits_are_not_taken_where_eight_are_as_good() -> None:
+    assert taken(machine(80)) == ("Q8_0", Place.GPU)
+
+
+def test_sixteen_bits_where_there_is_nothing_else() -> None:
+    assert taken(machine(80), _OFFERS[-1:]) == ("BF16", Place.GPU)
+
+
+def test_a_legacy_quantisation_is_not_taken_for_its_size() -> None:
+    offers = tuple(offer for offer in _OFFERS if any(name in offer.file for name in ("Q4_1", "Q4_K_M", "Q4_0")))
+    assert taken(machine(24), offers) == ("Q4_K_M", Place.GPU)
+
+
+def test_rather_slow_than_senseless() -> None:
+    """In 5 GiB only two bits fit: four, of which a part is in RAM, answer better."""
+    assert taken(machine(5)) == ("Q4_K_M", Place.PARTLY)
+
+
+def test_on_a_cpu_every_byte_costs_time() -> None:
+    assert taken(machine()) == ("Q4_K_M", Place.CPU)
+
+
+def test_a_small_model_is_quick_on_a_cpu_in_eight_bits() -> None:
+    offers = tuple(replace(offer, weights_bytes=offer.weights_bytes // 20) for offer in _OFFERS)
+    assert taken(machine(), offers, replace(_BASE, parameters=409_500_000)) == ("Q8_0", Place.CPU)
+
+
+def test_sizes_speak_where_the_hub_does_not_know_the_parameters() -> None:
+    unknown = replace(_BASE, parameters=0)
+    assert taken(machine(80), base=unknown) == ("Q8_0", Place.GPU)
+    assert taken(machine(), base=unknown) == ("Q4_K_M", Place.CPU)
+
+
+def test_nothing_is_taken_where_nothing_runs() -> None:
+    assessed = assess(_OFFERS, _BASE, machine(2, 2), (Format.GGUF,))
+    assert recommended(assessed) is None
+    assert "IQ1_S" in assessed[0].offer.file  # of which a message can speak
+    assert reason(assessed[0], assessed) == "the smallest, and still too large"
+
+
+def test_formats_that_nothing_here_serves_are_left_out() -> None:
+    weights = Offer("model.safetensors", Format.SAFETENSORS, 16 * 10**9)
+    found = assess((*_OFFERS, weights), _BASE, machine(80), (Format.SAFETENSORS,))
+    assert [one.offer.file for one in found] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("quant", "capability", "place"),
+    [
+        ("", "7.0", Place.NOWHERE),
+        ("awq", "7.5", Place.GPU),
+        ("mxfp4", "7.5", Place.NOWHERE),
+        ("mxfp4", "8.0", Place.GPU),
+    ],
+)
+def test_vllm_asks_for_a_gpu_that_is_new_enough(quant: str, capability: str, place: Place) -> None:
+    weights = Offer("model.safetensors", Format.SAFETENSORS, 6 * 10**9)
+    (found,) = assess((weights,), replace(_BASE, quant=quant), machine(24, capability=capability), Format)
+    assert found.place is place
+
+
+def test_what_others_hold_on_the_gpu_counts_and_what_mmd_holds_does_not() -> None:
+    from mmd.machine import GpuProcess
+
+    busy = machine(12)
+    theirs = GpuProcess(1, 5 * _GIB, "game")
+    gpu = replace(busy.gpus[0], free_bytes=7 * _GIB, processes=(theirs,))
+    assert taken(replace(busy, gpus=(gpu,)))[0] == "IQ4_XS"
+    ours = replace(gpu, processes=(replace(theirs, unit="mmd-model@a.service"),))
+    assert taken(replace(busy, gpus=(ours,)))[0] == "Q8_0"
+
+
+_offers = st.lists(
+    st.builds(Offer, st.sampled_from([offer.file for offer in _OFFERS]), st.just(Format.GGUF), st.integers(1, 10**11)),
+    min_size=1,
+    max_size=8,
+)
+_gib = st.floats(1, 200)
+
+
+@given(_offers, _gib, _gib)
+def test_something_is_recommended_where_something_runs(offers: list[Offer], vram_gib: float, ram_gib: float) -> None:
+    assessed = assess(offers, _BASE, machine(vram_gib, ram_gib), (Format.GGUF,))
+    found = recommended(assessed)
+    assert (found is None) == all(one.place is Place.NOWHERE for one in assessed)
+
+
+@given(_gib, _gib)
+def test_a_larger_card_gets_no_smaller_file_once_it_is_all_on_the_gpu(one_gib: float, other_gib: float) -> None:
+    less, more = (
+        recommended(assess(_OFFERS, _BASE, machine(gib), (Format.GGUF,))) for gib in sorted((one_gib, other_gib))
+    )
+    if less is not None and less.place is Place.GPU and less.bits >= 3.4:
+        assert more is not None
+        assert more.offer.weights_bytes >= less.offer.weights_bytes
+
+
+@given(_offers, _gib)
+def test_every_choice_has_its_reason(offers: list[Offer], vram_gib: float) -> None:
+    assessed = assess(offers, _BASE, machine(vram_gib), (Format.GGUF,))
+    for one in assessed:
+        assert reason(one, assessed)

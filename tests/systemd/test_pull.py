@@ -1,0 +1,97 @@
+"""From a search to an answer: the hub is a local one, everything else is what a user runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mmd.registry import manifest
+from mmd.registry.hub.partial import done_bytes
+from mmd.registry.store import Registry
+from tests.fake_hub import FakeHub, FakeRepository, fake_hub
+from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
+from tests.tiny_models import tiny_gguf
+
+_ANSWER_SECONDS = 60
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    weights = tiny_gguf(tmp_path / "weights.gguf", name="tiny").read_bytes()
+    # Of a GGUF the header says what belongs to it, so that more may follow.
+    files = {"tiny-Q8_0.gguf": weights + bytes(1 << 20)}
+    with fake_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.repositories = {
+            "me/tiny-GGUF": FakeRepository(files, downloads=500),
+            "you/other-GGUF": FakeRepository(files, downloads=9000),
+        }
+        yield hub
+
+
+def pull_killed_in_the_middle(hub: FakeHub, reference: str, content: bytes) -> None:
+    """`mmd pull`, ended by SIGKILL when half of the file has come."""
+    digest = sha256(content).hexdigest()
+    owner, name = reference.split("/")
+    blobs = Path.home() / f".cache/huggingface/hub/models--{owner}--{name}/blobs"
+    hub.hold.clear()
+    command = (sys.executable, "-m", "mmd", "pull", reference)
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as killed:
+        try:
+            partial = blobs / f"{digest}.mmd.incomplete"
+            wait_for(lambda: done_bytes(partial, len(content)) == len(content) // 2, what="half of it has come")
+        finally:
+            killed.kill()
+    hub.hold.set()
+
+
+def search_pull_activate_chat(hub: FakeHub, gateway: str) -> str:
+    """What a new user does, with a power cut in it; the answer of the model."""
+    with httpx.Client(base_url=gateway, timeout=_ANSWER_SECONDS) as http:
+        (found,) = http.get("/hf/search", params={"q": "tiny"}).json()
+        (content,) = hub.repositories[found["id"]].files.values()
+        assert isinstance(content, bytes)
+        pull_killed_in_the_middle(hub, found["id"], content)
+        assert not Registry().all()
+
+        pulled = run_mmd("pull", found["id"])
+        assert (pulled.returncode, pulled.stdout) == (0, "tiny\n"), pulled.stderr
+        half, size = len(content) // 2, len(content)
+        assert [asked["range"] for asked in hub.asked_for("GET", "/cdn/")] == [
+            f"bytes=0-{size - 1}",
+            f"bytes={half}-{size - 1}",
+        ]
+        model = Registry().get("tiny")
+        assert manifest.read("tiny")[model.path].sha256 == sha256(content).hexdigest()
+        assert run_mmd("verify", "tiny").returncode == 0
+
+        activated = run_mmd("activate", "tiny")
+        assert activated.returncode == 0, activated.stderr
+        assert json.loads(run_mmd("status", "--json").stdout)["active"] == "tiny"
+        asked = {"model": "tiny", "max_tokens": 8, "messages": [{"role": "user", "content": "hello"}]}
+        answer = http.post("/v1/chat/completions", json=asked)
+        assert answer.status_code == 200, answer.text
+        text: str = answer.json()["choices"][0]["message"]["content"]
+        return text
+
+
+@pytest.fixture
+def gateway(hub: FakeHub, world: World, installed: str) -> Iterator[str]:
+    world.manager.systemctl("set-environment", f"HF_ENDPOINT={hub.url}", "HF_HUB_DISABLE_XET=1")
+    yield installed
+    world.manager.systemctl("unset-environment", "HF_ENDPOINT", "HF_HUB_DISABLE_XET")
+
+
+def test_from_a_search_to_an_answer(hub: FakeHub, gateway: str) -> None:
+    assert "tiny" in search_pull_activate_chat(hub, gateway)
