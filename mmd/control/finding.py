@@ -66,10 +66,10 @@ def served_formats(settings: Settings) -> tuple[Format, ...]:
 
 
 def find(query: Query, machine: Machine) -> Finding:
-    """What runs where it should comes first, and of that what most people take. Raises what `search` raises."""
+    """What runs where it should comes first, and of that what was most likely meant. Raises what `search` raises."""
     found = search(query)
     hits = [_hit(result, machine, query.formats) for result in found.results]
-    hits.sort(key=lambda hit: (_PLACES.index(hit.best.place), -hit.result.downloads))
+    hits.sort(key=lambda hit: _PLACES.index(hit.best.place))  # the results are in the order of their appeal
     return Finding(tuple(hits), found.foreign)
 
 
