@@ -66,10 +66,8 @@ def _say_what_comes(known: Known, picked: Pick) -> None:
     if known.absence is not None:
         say(f"mmd: {known.absence.message}; what the cache has is registered")
     files = f" in {len(selection.files)} files" if len(selection.files) > 1 else ""
-    say(
-        f"{repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}"
-        + (f": {picked.why}" if picked.why else "")
-    )
+    why = f": {picked.why}" if picked.why else ""
+    say(f"{repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}{why}")
     if repository.licence:
         say(f"licence: {licence_text(repository.licence)}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import count, gib, licence_text, print_json, print_table, say
+from mmd.cli.text import count, gib, print_json, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def _cells(hit: Hit) -> tuple[str, ...]:
     result, offer = hit.result, hit.best.offer
     return (
         result.id,
-        _short(offer.file, result.id),
+        _short(offer.file),
         result.base.type,
         gib(offer.total_bytes),
         f"≥ {gib(hit.best.needs_bytes)}",
@@ -92,7 +92,7 @@ def _cells(hit: Hit) -> tuple[str, ...]:
     )
 
 
-def _short(file: str, repository: str) -> str:
+def _short(file: str) -> str:
     """What tells a file from others of its repository, and `mmd pull` understands: "Q4_K_M"."""
     from mmd.registry.quant import named_quant
 
@@ -102,7 +102,11 @@ def _short(file: str, repository: str) -> str:
 
 
 def _licence(hit: Hit) -> str:
-    return licence_text(hit.result.licence) + (", gated" if hit.result.gated else "")
+    from mmd.registry.licence import Terms, terms
+
+    licence = hit.result.licence or "unknown"
+    mark = ", non-commercial" if terms(licence) is Terms.NON_COMMERCIAL else ""
+    return licence + mark + (", gated" if hit.result.gated else "")
 
 
 def _say_what_is_left(text: str, shown: Sequence[Hit], hidden: int, foreign: Mapping[str, int]) -> None:

@@ -36,7 +36,8 @@ def mmd() -> None:
     """Local language models as systemd user units, one resident on the GPU at a time.
 
     \b
-      mmd add model.gguf      register a file that is here, or all below a folder
+      mmd search qwen         what runs here, the one to take first
+      mmd pull OWNER/NAME     download and register it; mmd add PATH takes what is here
       mmd activate model      load it; whoever has the GPU goes first
       curl http://127.0.0.1:8000/v1/models      after: mmd install
 
@@ -51,13 +52,12 @@ for _verb in (
     adding.add,
     catalogue.list_models,
     catalogue.show,
+    estimate.estimate,
     verification.verify,
     removal.remove,
-    estimate.estimate,
     archives.archive,
     archives.restore,
     disk.disk,
-    estimate.estimate,
     running.activate,
     running.sleep,
     running.stop,

@@ -14,6 +14,7 @@ from mmd import paths
 from mmd.control.events import recent
 from mmd.registry.belongings import files_of
 from mmd.registry.cache_link import cache_folder, cache_link
+from mmd.registry.copying import UNFINISHED
 from mmd.registry.disk_blocks import Identity, Stored, below, by_identity, stored, total_bytes
 from mmd.registry.record import Model
 
@@ -134,12 +135,12 @@ def _of_mmd(of_models: Mapping[Identity, int]) -> Iterator[OtherUse]:
     engines, cache, restored = paths.engines_dir(), paths.cache_dir(), paths.models_dir()
     yield OtherUse("engines", _below_bytes(engines), str(engines), "mmd engine list   # then: mmd engine remove")
     yield OtherUse("mmd's cache", _below_bytes(cache), str(cache), f"rm -r {quote(str(cache))}   # it is made anew")
-    unfinished = sorted(restored.glob(".*.mmd-incomplete"))
+    unfinished = sorted(restored.glob(f".*{UNFINISHED}"))
     yield OtherUse(
         f"models that were not restored to the end ({len(unfinished)})",
         sum(map(_below_bytes, unfinished)),
         str(restored),
-        f"rm -r {quote(str(restored))}/.*.mmd-incomplete   # or the same mmd restore, which goes on",
+        f"rm -r {quote(str(restored))}/.*{UNFINISHED}   # or the same mmd restore, which goes on",
     )
     forgotten = [one for folder in restored.glob("[!.]*") for _, one in below(folder) if one.identity not in of_models]
     yield OtherUse(

@@ -69,7 +69,7 @@ def find(query: Query, machine: Machine) -> Finding:
     """What runs where it should comes first, and of that what was most likely meant. Raises what `search` raises."""
     found = search(query)
     hits = [_hit(result, machine, query.formats) for result in found.results]
-    hits.sort(key=lambda hit: _PLACES.index(hit.best.place))  # the results are in the order of their appeal
+    hits.sort(key=lambda hit: _PLACES.index(hit.best.place))  # a stable sort: the rest is in the search's order
     return Finding(tuple(hits), found.foreign)
 
 

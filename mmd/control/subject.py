@@ -43,7 +43,7 @@ def subject(asked: str, machine: Machine, settings: Settings, file: str | None =
     if repository.count("/") != 1:
         raise NoSuchModel(
             f"{asked!r} is no registered model, no file here, and no OWNER/NAME of a repository",
-            hint=f"mmd search {quote(asked)}   # or see which are registered: mmd list",
+            hint=f"mmd search {quote(asked)}   # on the hub; those that are registered: mmd list",
         )
     if named and file:
         raise WrongUsage(

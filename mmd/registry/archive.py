@@ -18,7 +18,7 @@ from mmd import paths
 from mmd.errors import BadModelFile, StorageFailed, WrongUsage
 from mmd.registry import ids, manifest, models_toml
 from mmd.registry.belongings import files_of
-from mmd.registry.copying import Copying
+from mmd.registry.copying import UNFINISHED, Copying
 from mmd.registry.detect import examine
 from mmd.registry.files import read_json_object
 from mmd.registry.hashing import Report
@@ -47,8 +47,9 @@ class Archiving:
             )
         self._model = model
         self._base = _base(model)
-        self.partial = destination / f".{model.id}.mmd-incomplete"
-        sources = {self._name(path): Path(path) for path in files_of(model)}
+        self.partial = destination / f".{model.id}{UNFINISHED}"
+        self._files = files_of(model)
+        sources = {self._name(path): Path(path) for path in self._files}
         known = {self._name(path): entry.sha256 for path, entry in expected_of(model).items() if entry.sha256}
         self._copying = Copying(sources, known, self.partial)
         self._copying.require_space()
@@ -65,7 +66,7 @@ class Archiving:
     def finish(self) -> Path:
         """Returns the archive. Before this there is none under its name."""
         known = expected_of(self._model)
-        entries = {self._name(path): asdict(known[path]) for path in files_of(self._model)}
+        entries = {self._name(path): asdict(known[path]) for path in self._files}
         try:
             # The folder has another name yet: nothing needs to be atomic, and not every file system could.
             (self.partial / _RECORD).write_bytes(models_toml.render([self._record()]))
@@ -73,6 +74,7 @@ class Archiving:
             self.partial.rename(self.folder)
         except OSError as error:
             raise _failed(self.folder, error) from error
+        os.sync()  # names and all, whatever the file system: what comes next may be the end of the original
         return self.folder
 
     def _record(self) -> Model:
@@ -112,7 +114,7 @@ class Restoring:
             raise WrongUsage(
                 f"{self.folder} is there already", hint=f"mmd add {quote(str(self.folder))} --id {self.model_id}"
             )
-        self.partial = paths.models_dir() / f".{self.model_id}.mmd-incomplete"
+        self.partial = paths.models_dir() / f".{self.model_id}{UNFINISHED}"
         sources = {name: archive / name for name in self._entries}
         known = {name: entry.sha256 for name, entry in self._entries.items() if entry.sha256}
         self._copying = Copying(sources, known, self.partial)

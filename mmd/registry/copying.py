@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from shlex import quote
@@ -15,6 +16,8 @@ from mmd.registry.files import open_regular
 from mmd.registry.hashing import Report, digest_while_reading, sha256_of
 
 _SYNC_BYTES = 256 * 1024**2
+
+UNFINISHED = ".mmd-incomplete"  # the end of a folder's name while it is being filled
 
 Learned = Callable[[str, str], None]  # a file's name, and its sha256
 
@@ -52,13 +55,15 @@ class Copying:
                 if name not in self._sha256:
                     self._sha256[name] = digest
                     learned(name, digest)
-                _require_source(source, digest, self._sha256[name])
+                if digest != self._sha256[name]:
+                    partial.unlink()
+                    raise _damaged(source, digest, self._sha256[name])
                 partial.replace(whole)
             done_bytes += _size_bytes(source)
             report(done_bytes)
 
-    def verify(self, report: Report) -> Mapping[str, str]:
-        """Read the copies back from the disk. Returns their sha256 by name.
+    def verify(self, report: Report) -> None:
+        """Read the copies back from the disk.
 
         Raises StorageFailed where one differs: it is deleted, so that the next attempt copies it anew.
         """
@@ -70,7 +75,13 @@ class Copying:
                     f"the copy {path} is not what was copied, and was deleted: the disk or the way to it is faulty",
                     hint=f"dmesg | tail; df {quote(str(self._into))}   # then once more the same command",
                 )
-        return self._sha256
+        self._remove_strangers()
+
+    def _remove_strangers(self) -> None:
+        """What an attempt left that was about another version of the model."""
+        for path in self._into.rglob("*"):
+            if path.is_file() and path.relative_to(self._into).as_posix() not in self._sources:
+                path.unlink()
 
     def _places(self, name: str) -> tuple[Path, Path]:
         """Of a whole copy, and of one that is under way."""
@@ -83,16 +94,28 @@ class Copying:
 
 def _copy_file(source: Path, partial: Path, report: Report) -> str:
     """Returns the sha256 of the source. What is there of the copy is not written again."""
-    with open_regular(source) as opened:
+    with open_regular(source) as opened, _written(partial) as copy:
+        writer = _Writer(copy, report)
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("ab", buffering=0) as copy:
-                writer = _Writer(copy, report)
-                digest = digest_while_reading(opened, writer.write)
-                writer.finish()
+            digest = digest_while_reading(opened, writer.write)
         except OSError as error:
-            raise _failed(partial, error) from error
+            if writer.failed:
+                raise
+            raise BadModelFile(
+                f"{source} cannot be read: {error.strerror or error}", hint="dmesg | tail   # what the disk says"
+            ) from error
+        writer.finish()
     return digest
+
+
+@contextmanager
+def _written(partial: Path) -> Iterator[FileIO]:
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("ab", buffering=0) as copy:
+            yield copy
+    except OSError as error:
+        raise _failed(partial, error) from error
 
 
 def _onto(before_bytes: int, report: Report) -> Report:
@@ -108,14 +131,17 @@ class _Writer:
         self._there_bytes = copy.tell()
         self._passed_bytes = 0
         self._synced_bytes = 0
+        self.failed = False  # a write, where reading and writing raise the same
 
     def write(self, block: memoryview) -> None:
+        self.failed = True
         left = block[max(self._there_bytes - self._passed_bytes, 0) :]
         while left:
             left = left[self._copy.write(left) :]
         self._passed_bytes += len(block)
         if self._passed_bytes - self._synced_bytes >= _SYNC_BYTES:
             self._sync()
+        self.failed = False
         self._report(self._passed_bytes)
 
     def finish(self) -> None:
@@ -129,12 +155,11 @@ class _Writer:
         self._synced_bytes = self._passed_bytes
 
 
-def _require_source(source: Path, found: str, expected: str) -> None:
-    if found != expected:
-        raise BadModelFile(
-            f"{source} is damaged, so it is not copied: its sha256 is {found}, and was {expected}",
-            hint="mmd verify   # which files are damaged, and how to fetch them again",
-        )
+def _damaged(source: Path, found: str, expected: str) -> BadModelFile:
+    return BadModelFile(
+        f"{source} is damaged, so it is not copied: its sha256 is {found}, and was {expected}",
+        hint="mmd verify   # which files are damaged, and how to fetch them again",
+    )
 
 
 def _failed(copy: Path, error: OSError) -> StorageFailed:

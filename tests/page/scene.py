@@ -43,6 +43,8 @@ def models() -> list[dict[str, Any]]:
             "startup": "disabled",
             "idle_seconds": 12.5,
             "source": "file",
+            "licence": "apache-2.0",
+            "terms": "open",
             "path": f"/models/{name}",
         }
         for name, (kind, quant, size, context) in _FACTS.items()
@@ -165,15 +167,17 @@ def download(job_id: str, **changes: Any) -> dict[str, Any]:
         "total_bytes": 9 * GIB,
         "files_done": 0,
         "files_total": 1,
-        "bytes_per_second": 25 * 2**20,
-        "eta_seconds": 245.76,
+        "rate_bytes_per_second": 25 * 2**20,
+        "remaining_seconds": 245.76,
+        "files": [],
+        "note": "",
     }
     return job | changes
 
 
 def downloads() -> list[dict[str, Any]]:
     """Oldest first, as the gateway lists them."""
-    waits = {"bytes_per_second": None, "eta_seconds": None, "done_bytes": 0}
+    waits = {"rate_bytes_per_second": None, "remaining_seconds": None, "done_bytes": 0}
     full = {"message": "the disk is full", "type": "server_error", "code": "storage_failed", "source": "mmd"}
     return [
         download("1", repo="Qwen/Qwen3-4B-AWQ", file="", state="done", model="qwen3-4b-awq"),

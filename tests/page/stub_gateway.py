@@ -88,7 +88,9 @@ class StubGateway:
             await self.held["cancel"].wait()
         if "cancel" in self.failing:
             return _refusal(self.failing["cancel"])
-        return JSONResponse(scene.download(job_id, state="cancelled", bytes_per_second=None, eta_seconds=None))
+        return JSONResponse(
+            scene.download(job_id, state="cancelled", rate_bytes_per_second=None, remaining_seconds=None)
+        )
 
     async def _press(self, request: Request) -> Response:
         verb = request.path_params["verb"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -141,7 +142,27 @@ def test_damaged_source_is_not_archived(model: Model, nas: Path) -> None:
     with pytest.raises(BadModelFile, match="is damaged, so it is not copied"):
         work.copy(quietly)
     assert not (nas / "a").exists()
-    assert not (work.partial / "a.gguf").exists()
+    assert list(work.partial.iterdir()) == []
+    manifest.forget("a")
+    archived(model, nas)
+
+
+def test_source_that_cannot_be_read_is_not_taken_for_a_full_disk(
+    model: Model, nas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    work = Archiving(model, nas)
+    monkeypatch.setattr(copying, "digest_while_reading", fail)
+    with pytest.raises(BadModelFile, match=r"a\.gguf cannot be read: Input/output error"):
+        work.copy(quietly)
+
+
+def test_what_another_version_left_is_not_archived(model: Model, nas: Path) -> None:
+    (nas / ".a.mmd-incomplete").mkdir()
+    (nas / ".a.mmd-incomplete/old.gguf").touch()
+    assert not (archived(model, nas) / "old.gguf").exists()
 
 
 def test_missing_source_is_named(model: Model, nas: Path) -> None:

@@ -45,9 +45,15 @@ function download(id) {
   };
 }
 
-function words({ state, model, done_bytes: done, total_bytes: total, bytes_per_second: speed, eta_seconds: left }) {
-  if (state === "done") return `registered as ${model}`;
-  const words = [ofTotal(done, total), speed && rate(speed), left && `${seconds(Math.ceil(left))} left`];
+function words(job) {
+  if (job.state === "done") return `registered as ${job.model}`;
+  const [speed, left] = [job.rate_bytes_per_second, job.remaining_seconds];
+  const words = [
+    ofTotal(job.done_bytes, job.total_bytes),
+    speed && rate(speed),
+    left && `${seconds(Math.ceil(left))} left`,
+    job.note,
+  ];
   return words.filter(Boolean).join(" · ");
 }
 
