@@ -101,7 +101,8 @@ SETTINGS = (
         _is_number,
         "a number of seconds",
         60,
-        "after how long nobody goes ahead of a request that waits for its model",
+        "requests for the resident model go ahead only while all who wait can still be served within this; it does not "
+        "count how long running answers take to end",
     ),
     Setting(
         "gateway.min_residency_seconds",

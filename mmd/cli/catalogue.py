@@ -1,4 +1,4 @@
-"""Verbs about what there is: list, show, remove."""
+"""Verbs about what there is: list, show."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def list_models(as_json: bool) -> None:
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
     """Facts, fit, the exact command and its reasons."""
     from mmd.control.aliases import names_of
-    from mmd.control.controller import launch_estimate, plan_launch, unit_texts
+    from mmd.control.controller import plan_launch, unit_texts
+    from mmd.control.estimating import Estimating
     from mmd.control.idleness import rules_of
     from mmd.control.present import estimate_json, idle_json, launch_json, model_json
     from mmd.machine import load_machine, read_machine
@@ -72,7 +73,8 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     if not units and not as_json:
         _print_model(model, aliases)
     launch = plan_launch(model, machine, settings)
-    estimate = launch_estimate(model, machine, launch)
+    estimating = Estimating(machine, settings, is_here=machine_file is None)
+    estimate = estimating.answer(model, asks_engine=False).estimate
     rules = rules_of(model.id, settings)
     if units:
         for name, text in unit_texts(launch).items():
@@ -87,20 +89,6 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         print_json(record | {"files": model.files, "idle": idle_json(rules)} | planned)
     else:
         _print_launch(launch, estimate, rules)
-
-
-@click.command()
-@parameters.model_id
-def remove(model_id: str) -> None:
-    """Forget a model; its engine is stopped, its files stay."""
-    from mmd.control.controller import Controller
-
-    async def work() -> Model:
-        async with Controller() as controller:
-            return await controller.remove(model_id)
-
-    model = wait_for(work())
-    say(f"{model.id} is forgotten; its files stay: {model.path}")
 
 
 async def _residencies() -> tuple[dict[str, Residency], str | None]:

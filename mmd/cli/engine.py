@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -139,6 +138,8 @@ class _Progress:
 
     def still(self) -> None:
         if self._redraws:
+            import shutil
+
             width = shutil.get_terminal_size().columns
             text = f"{time.monotonic() - self._began:5.0f} s · {self._text}"
             click.echo(f"\r\x1b[K{text[: width - 1]}", err=True, nl=False)

@@ -41,11 +41,14 @@ def estimate(
     from mmd.machine import load_machine, read_machine
     from mmd.settings import read_settings
 
-    machine = load_machine(machine_file) if machine_file else read_machine()
-    about = subject(asked, machine, file)
+    machine, settings = load_machine(machine_file) if machine_file else read_machine(), read_settings()
+    about = subject(asked, machine, settings, file)
     _measure(about.model.id)
-    estimating = Estimating(machine, read_settings(), is_here=machine_file is None)
+    estimating = Estimating(machine, settings, is_here=machine_file is None)
     answer = estimating.answer(about.model, context, candidates=about.candidates, asks_engine=not no_engine)
+    if not answer.estimate.fits and (others := about.elsewhere()):
+        candidates = (*about.candidates, *others)
+        answer = estimating.answer(about.model, context, candidates=candidates, asks_engine=not no_engine)
     if as_json:
         from mmd.control.present import estimate_json
 

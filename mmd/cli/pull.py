@@ -13,7 +13,7 @@ from mmd.cli import parameters
 from mmd.cli.text import gib, licence_text, print_json, say, summary
 
 if TYPE_CHECKING:
-    from mmd.registry.hub.files import Selection
+    from mmd.control.finding import Pick
     from mmd.registry.hub.obtain import Known
 
 
@@ -33,17 +33,21 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     from huggingface_hub import constants
 
     from mmd.cli.transfer import Download
+    from mmd.control.finding import choose_to_run
     from mmd.control.present import model_json
+    from mmd.machine import read_machine
     from mmd.plan.residency import Residency
     from mmd.registry.hub.obtain import look, obtain
     from mmd.registry.hub.progress import Progress
     from mmd.registry.hub.reference import parse
+    from mmd.settings import read_settings
 
     reference = parse(model, constants.ENDPOINT)
     try:
         known = look(reference.repository, revision or reference.revision)
-        selection, why = _chosen(known, reference.file)
-        _say_what_comes(known, selection, why)
+        picked = choose_to_run(known, reference.file, read_machine(), read_settings())
+        selection = picked.selection
+        _say_what_comes(known, picked)
         begun = Progress(0, selection.total_bytes, 0, len(selection.files))
         with Download(begun) as line:
             pulled = obtain(known, selection, line.show, id=model_id)
@@ -57,25 +61,13 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     say(f"{summary(pulled)}; start it with: mmd activate {pulled.id}")
 
 
-def _chosen(known: Known, file: str | None) -> tuple[Selection, str]:
-    """What to download, and why where nobody said."""
-    from mmd.control.suited import suited
-    from mmd.machine import read_machine
-    from mmd.registry.hub.files import selections_in
-    from mmd.registry.hub.obtain import choose
-    from mmd.settings import read_settings
-
-    if file is not None or len(selections_in(known.repository.files)) < 2:
-        return choose(known, file), ""
-    return suited(known.repository, read_machine(), read_settings())
-
-
-def _say_what_comes(known: Known, selection: Selection, why: str) -> None:
-    repository = known.repository
+def _say_what_comes(known: Known, picked: Pick) -> None:
+    repository, selection = known.repository, picked.selection
     if known.absence is not None:
         say(f"mmd: {known.absence.message}; what the cache has is registered")
     files = f" in {len(selection.files)} files" if len(selection.files) > 1 else ""
-    say(f"{repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}" + (f": {why}" if why else ""))
+    why = f": {picked.why}" if picked.why else ""
+    say(f"{repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}{why}")
     if repository.licence:
         say(f"licence: {licence_text(repository.licence)}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 import click
@@ -149,6 +148,8 @@ def events(lines: int, as_json: bool) -> None:
 @click.option("-n", "--lines", default=100, show_default=True, metavar="N", help="How many of the newest lines.")
 def logs(model_id: str, follow: bool, lines: int) -> None:
     """What a model's engine said, from the journal."""
+    import shutil
+
     from mmd.errors import MmdError
     from mmd.registry.store import Registry
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from pathlib import Path
 
 import click
@@ -10,6 +11,8 @@ import click
 from mmd.cli import parameters
 from mmd.cli.loop import wait_for
 from mmd.cli.text import gib, say
+
+_OWN_SHA256 = ("_sha256", "_sha2")  # until Python 3.11, and from 3.12 on; some distributions leave it out
 
 
 @click.command()
@@ -52,9 +55,29 @@ def install(remove: bool) -> None:
 @click.option("--listen", metavar="HOST:PORT", help="Where to listen; else as mmd.toml says, or on systemd's socket.")
 def gateway(listen: str | None) -> None:
     """Run the gateway in the foreground; mmd.service does the same."""
+    _import_without_openssl()
     from mmd.gateway.run import run
 
     run(listen, say)
+
+
+def _import_without_openssl() -> None:
+    """asyncio, hashlib and hmac take OpenSSL along where they find it: a seventh of the idle gateway's memory. But it
+    speaks plain HTTP, asks the hub from another process, and hashes API keys and units, for which Python's own SHA-256
+    does. Who imports ssl later has it.
+    """
+    from importlib.util import find_spec
+
+    has_own_sha256 = any(map(find_spec, _OWN_SHA256))
+    if has_own_sha256 and sys.modules.keys().isdisjoint(("asyncio", "hashlib")):
+        openssl = ("ssl", "_hashlib")
+        sys.modules.update(dict.fromkeys(openssl))  # type: ignore[arg-type]  # None: not to be had, as without OpenSSL
+        import asyncio  # noqa: F401
+        import hashlib  # noqa: F401
+        import hmac  # noqa: F401
+
+        for name in openssl:
+            del sys.modules[name]
 
 
 @click.command()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmd.registry.hub.progress import Progress
 
 _PATIENCE_SECONDS = 0.3  # what is done sooner needs no line
+_BETWEEN_DRAWINGS_SECONDS = 0.1
 _BETWEEN_LINES_SECONDS = 30.0
 
 
@@ -25,8 +26,10 @@ class Transfer:
     def __init__(self, verb: str, total_bytes: int) -> None:
         self._verb = verb  # "verified", "copied"
         self._total_bytes = total_bytes
+        self._on_terminal = sys.stderr.isatty()
+        self._began = monotonic()
+        self._next = self._began + (_PATIENCE_SECONDS if self._on_terminal else _BETWEEN_LINES_SECONDS)
         self._drawn = False
-        self._began = self._said = monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -39,11 +42,12 @@ class Transfer:
 
     def __call__(self, done_bytes: int) -> None:
         now = monotonic()
-        if sys.stderr.isatty():
-            if now - self._began > _PATIENCE_SECONDS:
-                self._draw(self._line(done_bytes, now))
-        elif now - self._said > _BETWEEN_LINES_SECONDS:
-            self._said = now
+        if now < self._next:
+            return
+        self._next = now + (_BETWEEN_DRAWINGS_SECONDS if self._on_terminal else _BETWEEN_LINES_SECONDS)
+        if self._on_terminal:
+            self._draw(self._line(done_bytes, now))
+        else:
             say(self._line(done_bytes, now))
 
     def _draw(self, line: str) -> None:

@@ -5,7 +5,23 @@ from __future__ import annotations
 import click
 
 from mmd import __version__
-from mmd.cli import adding, catalogue, doctor, engine, estimate, key, pull, running, service, startup, verification
+from mmd.cli import (
+    adding,
+    archives,
+    catalogue,
+    disk,
+    doctor,
+    engine,
+    estimate,
+    key,
+    pull,
+    removal,
+    running,
+    search,
+    service,
+    startup,
+    verification,
+)
 from mmd.journal import log_to_journal
 
 
@@ -20,7 +36,8 @@ def mmd() -> None:
     """Local language models as systemd user units, one resident on the GPU at a time.
 
     \b
-      mmd add model.gguf      register a file that is here, or all below a folder
+      mmd search qwen         what runs here, the one to take first
+      mmd pull OWNER/NAME     download and register it; mmd add PATH takes what is here
       mmd activate model      load it; whoever has the GPU goes first
       curl http://127.0.0.1:8000/v1/models      after: mmd install
 
@@ -30,13 +47,17 @@ def mmd() -> None:
 
 
 for _verb in (
-    adding.add,
+    search.search,
     pull.pull,
+    adding.add,
     catalogue.list_models,
     catalogue.show,
-    verification.verify,
-    catalogue.remove,
     estimate.estimate,
+    verification.verify,
+    removal.remove,
+    archives.archive,
+    archives.restore,
+    disk.disk,
     running.activate,
     running.sleep,
     running.stop,

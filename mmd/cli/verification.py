@@ -29,7 +29,7 @@ def verify(model_ids: tuple[str, ...], trust: bool, as_json: bool) -> None:
     from mmd.cli.transfer import Transfer
     from mmd.errors import WrongUsage
     from mmd.registry.store import Registry
-    from mmd.registry.verification import FAILURES, Verification
+    from mmd.registry.verification import FAILURES, Verdict, Verification
 
     if trust and not model_ids:
         raise WrongUsage("--trust wants to be told whom", hint="mmd verify ID --trust")
@@ -47,6 +47,9 @@ def verify(model_ids: tuple[str, ...], trust: bool, as_json: bool) -> None:
     else:
         for model in models:
             _print_model(model.id, [finding for finding in findings if finding.model == model.id])
+        if new := sum(finding.verdict is Verdict.RECORDED for finding in findings):
+            say(f"Nothing was known of {new} file{'s' if new != 1 else ''}: what is there now is trusted, and is what")
+            say("to compare with from here on. Whether it was intact before, nobody here can tell.")
     if any(finding.verdict in FAILURES for finding in findings):
         sys.exit(1)
 
@@ -67,9 +70,6 @@ def _print_model(model_id: str, findings: Sequence[Finding]) -> None:
         click.echo(f"{model_id}: recorded ({size})")
     else:
         click.echo(f"{model_id}: intact ({size})")
-    if recorded:
-        say(f"  Nothing was known of {len(recorded)} of its files. They are trusted as they are now, and compared with")
-        say("  that from here on; whether they were intact before, nobody here can tell.")
 
 
 def _print_failure(finding: Finding) -> None:

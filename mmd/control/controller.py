@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from mmd import engines
 from mmd.control.aliases import other_names
 from mmd.control.asleep import asleep_level, write_level
-from mmd.control.confirmation import confirm_in_background
-from mmd.control.demote import demote, stop_asleep
 from mmd.control.idleness import Idleness
 from mmd.control.learned import Learned
 from mmd.control.read_ahead import worthwhile
 from mmd.control.status import Status, read_status
-from mmd.control.stranded import end_where_stranded
-from mmd.control.swap import Activation, Swapper
-from mmd.errors import BadModelFile, WrongUsage
-from mmd.machine import Machine, read_machine
+from mmd.errors import WrongUsage
 from mmd.paths import cache_dir, engine_socket
-from mmd.plan import room
-from mmd.plan.choose import Overrides, choose
-from mmd.plan.estimate import Estimate
-from mmd.plan.last_words import Refusal
-from mmd.plan.launch import Launch
-from mmd.plan.predict import predict
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.registry.record import Model
-from mmd.registry.store import Registry, missing_files
+from mmd.registry.store import Registry, require_files
 from mmd.settings import Settings, read_settings
 from mmd.units.bus import Manager
 from mmd.units.names import engine_unit, token_unit
-from mmd.units.spec import Hooks, engine_spec, token_spec
 from mmd.units.watch import read_pairs
+
+# What plans and carries out a swap is imported by the first one: an idle gateway does without.
+if TYPE_CHECKING:
+    from mmd.control.swap import Activation
+    from mmd.machine import Machine
+    from mmd.plan import room
+    from mmd.plan.last_words import Refusal
+    from mmd.plan.launch import Launch
+    from mmd.units.spec import Hooks
 
 
 def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
@@ -47,13 +43,10 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
 
     Raises EngineMissing, DoesNotFit, and BadModelFile where its files are gone.
     """
-    gone = missing_files(model)
-    if gone:
-        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        raise BadModelFile(
-            f"{model.id} is registered, but its file is gone: {gone[0]}{more}",
-            hint=f"mmd remove {model.id}   # or put the file back; then: mmd add PATH",
-        )
+    from mmd.control.installed import installed_engines
+    from mmd.plan.choose import Overrides, choose
+
+    require_files(model)
     laid_down = settings.model(model.id)
     overrides = Overrides(
         engine=laid_down["engine"],
@@ -63,37 +56,22 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         aliases=other_names(model, settings),
         refused=Learned().refused(model.id),
     )
-    configured = {name: place for name in ("llama-server", "vllm") if (place := settings[f"engines.{name}"])}
     return choose(
         model,
         machine,
-        engines.installed(configured),
+        installed_engines(settings),
         socket=str(engine_socket(model.id)),
         cache=str(cache_dir()),
         overrides=overrides,
-        projector_bytes=_projector_bytes(model),
+        projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
     )
-
-
-def launch_estimate(model: Model, machine: Machine, launch: Launch) -> Estimate:
-    """What the model would take of this machine's memory if it were launched like this, by formulas alone."""
-    words = tuple(word for flag in launch.flags for word in flag.words)
-    return predict(
-        model.facts,
-        machine,
-        words,
-        model_id=model.id,
-        projector_bytes=_projector_bytes(model),
-        on_gpu=launch.uses_gpu,
-    )
-
-
-def _projector_bytes(model: Model) -> int:
-    return Path(model.projector).stat().st_size if model.projector else 0
 
 
 def unit_hooks(folder: Path = Path(__file__).parent.parent / "hooks") -> Hooks:
     """The programs beside the engine, run by the Python that runs mmd: isolated, and without site packages."""
+    import shutil
+
+    from mmd.units.spec import Hooks
 
     def hook(name: str) -> tuple[str, ...]:
         return (sys.executable, "-I", "-S", str(folder / f"{name}.py"))
@@ -109,6 +87,8 @@ def unit_hooks(folder: Path = Path(__file__).parent.parent / "hooks") -> Hooks:
 
 def unit_texts(launch: Launch) -> dict[str, str]:
     """The two units of a launch as unit files, by name; the token without the rivals that it will have."""
+    from mmd.units.spec import engine_spec, token_spec
+
     hooks = unit_hooks()
     return {spec.name: spec.text() for spec in (token_spec(launch, hooks, ()), engine_spec(launch, hooks))}
 
@@ -122,7 +102,6 @@ class Controller:
         self.idleness = Idleness(self.settings)
         self._machine: Machine | None = None
         self._learned = Learned()
-        self._hooks = unit_hooks()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -134,11 +113,18 @@ class Controller:
     ) -> None:
         await self._stack.aclose()
 
+    @cached_property
+    def _hooks(self) -> Hooks:
+        return unit_hooks()
+
     def launch(self, model_id: str, *, leaving: Mapping[str, room.Leaves] | None = None) -> Launch:
         """How the model would be started; with `leaving`, measured now for when these units have given the GPU back.
 
         Raises NoSuchModel and what `plan_launch` raises.
         """
+        from mmd.machine import read_machine
+        from mmd.plan import room
+
         self.settings = read_settings()  # a gateway lives long, and must plan as the command line does
         if leaving is not None or self._machine is None:
             self._machine = read_machine()
@@ -147,6 +133,8 @@ class Controller:
 
     def files_to_read_ahead(self, model_id: str) -> tuple[str, ...]:
         """The files of a model; none where RAM is too short for them to stay in the page cache until they are used."""
+        from mmd.machine import read_machine
+
         machine = self._machine or read_machine()
         model = self.registry.get(model_id)
         roomy = worthwhile(model.facts.weights_bytes, machine.ram_available_bytes, machine.ram_total_bytes)
@@ -170,6 +158,9 @@ class Controller:
         """Make a model resident; returns when it answers. Refuses before anybody is evicted; with `evicts` false also
         where somebody would have to be.
         """
+        from mmd.control.confirmation import confirm_in_background
+        from mmd.control.swap import Swapper
+
         swapper = Swapper(self.manager, self._hooks, self)
         done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts)
         if "load" in done.phases:
@@ -183,6 +174,8 @@ class Controller:
         `level` is how deep; without it the model sleeps as lightly as the RAM allows. Raises WrongUsage where the
         model cannot sleep at that level.
         """
+        from mmd.control.stranded import end_where_stranded
+
         pairs = await read_pairs(self.manager)
         if model_id is None:
             model_id = holder(pairs)
@@ -226,10 +219,14 @@ class Controller:
         and nobody has the GPU, which that takes for a moment, else "stopped". Returns which; None where it did not
         sleep.
         """
+        from mmd.control.demote import demote
+
         return await demote(self.manager, model_id, self._hooks, self.launch)
 
     async def stop_asleep(self, model_id: str) -> bool:
         """End the engine of a model that sleeps. Whether it did: one that was woken in between is left alone."""
+        from mmd.control.demote import stop_asleep
+
         return await stop_asleep(self.manager, model_id)
 
     async def stop(self, model_id: str | None = None) -> tuple[str, ...]:

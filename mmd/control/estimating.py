@@ -84,7 +84,7 @@ class Estimating:
         constants = self.constants(by) if own is None else self.constants(by, (own,))
         found, note = predicted(constants), ""
         if own is not None:
-            found = replace(found, tier=Tier.T3, error_bytes=min(found.error_bytes, _RESIDUE_BYTES))
+            found = replace(found, tier=Tier.T3, error_bytes=min(found.error_bytes, _residue_bytes(own, found)))
         elif asks_engine:
             try:
                 told = self.breakdown(model, by, found.context)
@@ -148,14 +148,20 @@ class Estimating:
         return replace(found, components=parts, tier=Tier.T2 if is_whole else found.tier)
 
     def _start_of(self, model: Model, by: Served) -> Start | None:
-        """The last start of these weights with this engine on this machine that was measured to the end."""
+        """The last start of the same on this machine that was measured to the end."""
         if not self._starts or not by.title:
             return None
-        weights, gpu = identity(model.files), self.gpu(by)
+        same = identity(model.files), by.title, starts.command_hash(by.command), self.gpu(by)
         for start in reversed(self._starts):
-            if (start.weights, start.engine, start.gpu) == (weights, by.title, gpu) and "total_bytes" in start.measured:
+            if (start.weights, start.engine, start.command, start.gpu) == same and "total_bytes" in start.measured:
                 return start
         return None
+
+
+def _residue_bytes(start: Start, found: Estimate) -> int:
+    """How far off an estimate may be that follows from a start, for the same context or another."""
+    is_same = start.context == found.context
+    return _RESIDUE_BYTES + (0 if is_same else found.components.compute_bytes // 4)
 
 
 def projector_bytes(model: Model) -> int:

@@ -34,6 +34,7 @@ class SwapEvent:
     cause: str  # what it failed of, "" where it did not
     seconds: float
     phases: Mapping[str, float]
+    engine_lines: tuple[str, ...] = ()  # the last that the engine said before it failed, oldest first
 
 
 def events_file() -> Path:
@@ -95,9 +96,9 @@ def _parsed(lines: Iterable[bytes]) -> Iterable[SwapEvent]:
     for line in lines:
         try:
             record: dict[str, Any] = json.loads(line)
-            event = SwapEvent(**record)
+            event = SwapEvent(**record | {"engine_lines": tuple(record.get("engine_lines", ()))})
             if not isinstance(event.phases, dict):
                 raise TypeError
             yield event
-        except (ValueError, TypeError):  # cut short by a full disk or a crash, or of another version
+        except (ValueError, TypeError, AttributeError):  # cut short by a full disk or a crash, or of another version
             _log.warning("a line of %s is no event: %r", events_file(), line[:80])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from ctypes import CDLL
 from threading import Lock
 from typing import Any
 
@@ -85,6 +84,8 @@ def _open(pynvml: Any) -> tuple[_Gpu, ...]:
 
 
 def _has_driver() -> bool:
+    from ctypes import CDLL
+
     try:
         CDLL("libnvidia-ml.so.1")  # what pynvml loads; where it is not, importing pynvml is 7 ms for nothing
     except OSError:

@@ -24,8 +24,9 @@ class JsonLines:
         make_private(self.file.parent)
         if self._is_full():
             self._rotate()
-        with self.file.open("a", encoding="utf-8") as lines:  # one write: lines of two processes do not mix
-            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        with self.file.open("ab", buffering=0) as lines:  # one write: lines of two processes do not mix
+            lines.write(line.encode("utf-8", "replace"))
 
     def lines(self) -> list[bytes]:
         """All that are kept, oldest first; a line may be cut short by a full disk or a crash."""

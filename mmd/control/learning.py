@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from mmd.control import starts
@@ -28,7 +27,7 @@ from mmd.registry.identity import identity
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
 from mmd.settings import Settings, read_settings
-from mmd.units.bus import Manager, NoSuchUnit
+from mmd.units.bus import Manager
 from mmd.units.names import engine_unit
 from mmd.units.watch import read_pairs
 
@@ -53,7 +52,7 @@ async def learn(manager: Manager, settings: Settings) -> tuple[Start, ...]:
             continue
         try:
             start = await _measured(manager, Registry().get(model_id), settings, known)
-        except (MmdError, NoSuchUnit, OSError) as error:
+        except (MmdError, OSError) as error:
             _log.info("what %s takes is not measured: %s", model_id, error)
             continue
         if start is not None:
@@ -83,7 +82,8 @@ async def _measured(manager: Manager, model: Model, settings: Settings, known: s
         model=model.id,
         weights=identity(model.files),
         engine=by.title,
-        command=sha256("\0".join(command).encode()).hexdigest()[:16],
+        # Where mmd.toml has changed since, the next start will be another one.
+        command=starts.command_hash(by.command if {*by.command} <= {*command} else command),
         gpu=estimating.gpu(by),
         context=answer.estimate.context,
         predicted=asdict(predicted) | {"total_bytes": predicted.total_bytes},

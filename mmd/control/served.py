@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from mmd import engines
+from mmd.control.installed import installed_engines
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
 from mmd.plan import llama, vllm
@@ -14,6 +14,10 @@ from mmd.registry.record import Model
 from mmd.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+
+# Where it listens and what it is called: no matter of the memory.
+_NAMES = ("--host", "--uds", "--alias", "--served-model-name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,12 @@ class Served:
     @property
     def words(self) -> tuple[str, ...]:
         return tuple(word for flag in self.flags for word in flag.words)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What the memory that it takes depends on, and is the same at every start."""
+        lasting = (flag for flag in self.flags if not flag.measured and flag.subject not in _NAMES)
+        return tuple(word for flag in lasting for word in flag.words)
 
 
 def served(model: Model, machine: Machine, settings: Settings) -> Served:
@@ -56,10 +66,9 @@ def served(model: Model, machine: Machine, settings: Settings) -> Served:
 
 
 def _engine(model: Model, settings: Settings) -> Installed | None:
-    configured = {name: place for name in ("llama-server", "vllm") if (place := settings[f"engines.{name}"])}
     wanted = settings.model(model.id)["engine"]
     try:
-        installed = engines.installed(configured)
+        installed = installed_engines(settings)
     except EngineMissing as error:
         _log.info("%s; %s", error.message, error.hint)
         return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Start:
     model: str
     weights: str  # which: see registry.identity
     engine: str  # with its version, as in a launch's title
-    command: str  # a hash of the arguments that last
+    command: str  # a hash of its arguments: see `command_hash`
     gpu: str  # its UUID and the driver, "" where it runs on the CPU
     context: int  # tokens
     predicted: Mapping[str, int]
@@ -52,6 +53,10 @@ class Start:
         """How much more than its formula computing took."""
         measured, predicted = self.measured.get("compute_bytes"), self.predicted.get("compute_bytes")
         return measured * self.compute_factor / predicted if measured and predicted else None
+
+
+def command_hash(words: Iterable[str]) -> str:
+    return sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
 def starts_file() -> Path:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from mmd.plan.boot import Startup, default_model
 from mmd.registry.store import Registry
 from mmd.settings import Settings, read_settings
-from mmd.settings_edit import set_for_models
 
 
 def startups(settings: Settings) -> Mapping[str, Startup]:
@@ -31,6 +30,8 @@ def set_startup(model_id: str, startup: Startup) -> tuple[str, ...]:
 
     Raises NoSuchModel, and what `set_for_models` raises.
     """
+    from mmd.settings_edit import set_for_models
+
     if startup is not Startup.DISABLED or model_id not in read_settings().models:
         Registry().get(model_id)
     former = _former_defaults(besides=model_id) if startup is Startup.ACTIVE else ()
@@ -40,6 +41,8 @@ def set_startup(model_id: str, startup: Startup) -> tuple[str, ...]:
 
 def set_no_default() -> tuple[str, ...]:
     """Have no default model. Returns who was."""
+    from mmd.settings_edit import set_for_models
+
     former = _former_defaults(besides=None)
     set_for_models("startup", dict.fromkeys(former, Startup.DISABLED.value))
     return former

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -12,7 +13,8 @@ from mmd.machine import Machine
 from mmd.plan.suggestions import Candidate
 from mmd.registry.detect import Found, examine
 from mmd.registry.record import Model
-from mmd.registry.store import Registry
+from mmd.registry.store import Registry, require_files
+from mmd.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,10 @@ class Subject:
     model: Model
     candidates: tuple[Candidate, ...] = ()  # other quantisations of it in the same repository
     why: str = ""  # it was taken, where there were several
+    elsewhere: Callable[[], tuple[Candidate, ...]] = tuple  # asks the hub for other repositories' quantisations of it
 
 
-def subject(asked: str, machine: Machine, file: str | None = None) -> Subject:
+def subject(asked: str, machine: Machine, settings: Settings, file: str | None = None) -> Subject:
     """Of an id or another name of a model, a path, or OWNER/NAME[:FILE]; a path goes before a repository. Where that
     holds several models and none is named, it is the one that suits the machine.
 
@@ -40,7 +43,7 @@ def subject(asked: str, machine: Machine, file: str | None = None) -> Subject:
     if repository.count("/") != 1:
         raise NoSuchModel(
             f"{asked!r} is no registered model, no file here, and no OWNER/NAME of a repository",
-            hint=f"mmd search {quote(asked)}   # or see which are registered: mmd list",
+            hint=f"mmd search {quote(asked)}   # on the hub; those that are registered: mmd list",
         )
     if named and file:
         raise WrongUsage(
@@ -48,7 +51,7 @@ def subject(asked: str, machine: Machine, file: str | None = None) -> Subject:
         )
     from mmd.control.subject_on_hub import on_the_hub
 
-    return on_the_hub(repository, named or file, machine)
+    return on_the_hub(repository, named or file, machine, settings)
 
 
 def _registered(asked: str) -> Model | None:
@@ -57,19 +60,20 @@ def _registered(asked: str) -> Model | None:
         model = Registry().get(id_for(asked))
     except NoSuchModel:
         return None
+    require_files(model)
     if model.facts.anatomy is None:
         return replace(model, facts=examine(Path(model.path)).facts)
     return model
 
 
-def unregistered(name: str, found: Found, *, source: str) -> Model:
+def unregistered(name: str, found: Found, *, source: str, licence: str = "") -> Model:
     return Model(
         id=name,
         path=found.path,
         files=found.files,
         projector=found.projector,
         source=source,
-        licence="",
         added="",
+        licence=licence,
         facts=found.facts,
     )

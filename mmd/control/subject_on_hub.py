@@ -2,54 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from shlex import quote
 
+from mmd.control.finding import choose_for, elsewhere
 from mmd.control.subject import Subject, unregistered
 from mmd.machine import Machine
-from mmd.plan.recommend import assess, reason, recommended
 from mmd.plan.suggestions import Candidate
-from mmd.registry.hub import api, headers
-from mmd.registry.hub.files import Selection, select, selections_in
-from mmd.registry.offer import Base, Offer
-from mmd.registry.record import Format, ModelType
+from mmd.registry.hub import headers, obtain
+from mmd.registry.hub.api import Repository
+from mmd.registry.hub.files import Selection, selections_in
+from mmd.registry.hub.listing import offer_of
+from mmd.settings import Settings
 
 
-def on_the_hub(name: str, file: str | None, machine: Machine) -> Subject:
+def on_the_hub(name: str, file: str | None, machine: Machine, settings: Settings) -> Subject:
     """By the headers of its files. Raises what looking and `headers.look_into` raise."""
-    repository = api.look(name)
-    selections, why = selections_in(repository.files), ""
-    if file is None and len(selections) > 1:
-        file, why = _suits(selections, machine)
-    chosen = select(repository.id, repository.files, file)
-    found = headers.look_into(repository, chosen)
-    others = tuple(
-        Candidate(other.file, _offer(other).weights_bytes, same_repository=True, command=_pull(repository.id, other))
-        for other in selections
-        if other.file != chosen.file and _offer(other).format is _offer(chosen).format
+    known = obtain.look(name)
+    repository = known.repository
+    picked = choose_for(known, file, machine, settings)
+    found = headers.look_into(repository, picked.selection)
+    model = unregistered(
+        repository.id, found, source=f"hf:{repository.id}@{repository.commit}", licence=repository.licence
     )
-    model = unregistered(repository.id, found, source=f"hf:{repository.id}@{repository.commit}")
-    return Subject(f"{repository.id}:{chosen.file}", model, others, why)
-
-
-def _suits(selections: Sequence[Selection], machine: Machine) -> tuple[str, str]:
-    """By names and sizes alone: the file of the one to take, and why."""
-    offers = [_offer(selection) for selection in selections]
-    assessed = assess(offers, Base(ModelType.CHAT, 0, 0), machine, {offer.format for offer in offers})
-    taken = recommended(assessed) or assessed[0]
-    return taken.offer.file, reason(taken, assessed)
-
-
-def _offer(selection: Selection) -> Offer:
-    weights = [file for file in selection.files if file.name.endswith((".gguf", ".safetensors"))]
-    projectors_bytes = sum(file.size_bytes for file in weights if "mmproj" in file.name.lower())
-    return Offer(
-        file=selection.file,
-        format=Format.GGUF if selection.file.endswith(".gguf") else Format.SAFETENSORS,
-        weights_bytes=sum(file.size_bytes for file in weights) - projectors_bytes,
-        projector_bytes=projectors_bytes,
+    return Subject(
+        name=f"{repository.id}:{picked.selection.file}",
+        model=model,
+        candidates=_beside(repository, picked.selection),
+        why=picked.why,
+        elsewhere=partial(elsewhere, repository, machine),
     )
 
 
-def _pull(repository: str, selection: Selection) -> str:
-    return f"mmd pull {quote(f'{repository}:{selection.file}')}"
+def _beside(repository: Repository, chosen: Selection) -> tuple[Candidate, ...]:
+    """Other quantisations in the same repository."""
+    offers = map(offer_of, selections_in(repository.files))
+    return tuple(
+        Candidate(
+            offer.file,
+            offer.weights_bytes,
+            same_repository=True,
+            command=f"mmd pull {quote(f'{repository.id}:{offer.file}')}",
+        )
+        for offer in offers
+        if offer.file != chosen.file and offer.format is offer_of(chosen).format
+    )

@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 # vLLM's traceback of a failed start is 150 lines, and its cause the first third of them.
 _LAST_LINES = 400
 _SHOWN_LINES = 20  # to those who waited for it
+_NOTED_CHARACTERS = 300  # of each of them, on record: a line may hold a whole traceback
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class _Swap:
     previous: str | None = None  # who had the GPU, and gets it back if this fails
     why: str = ""
     cause: str = ""  # what it failed of
+    engine_lines: tuple[str, ...] = ()  # the last of them before it did
     already: bool = False
     woke: bool = False
 
@@ -225,13 +227,13 @@ class Swapper:
         return await self._attempt(swap, again=True)
 
     async def _failed(self, swap: _Swap, failure: _Failure) -> EngineFailed:
-        swap.cause = failure.cause
+        swap.cause, swap.engine_lines = failure.cause, failure.lines[-_SHOWN_LINES:]
         returned = await self._bring_back(swap.wanted, swap.previous)
         _log.warning("%s did not start: %s%s", swap.wanted, failure.cause, returned, extra=_fields(swap.wanted))
         return EngineFailed(
             f"{swap.wanted} did not start: {failure.cause}{returned}",
             hint=f"mmd logs {swap.wanted}   # the engine's own words",
-            engine_lines=failure.lines[-_SHOWN_LINES:],
+            engine_lines=swap.engine_lines,
         )
 
     async def _superseded(self, swap: _Swap) -> SwapSuperseded:
@@ -280,6 +282,7 @@ def _keep(swap: _Swap, outcome: str, *, phases: Mapping[str, float]) -> None:
         cause=swap.cause,
         seconds=round(swap.seconds, 4),
         phases=phases,
+        engine_lines=tuple(line[:_NOTED_CHARACTERS] for line in swap.engine_lines),
     )
     events.keep(event)
     took = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in phases.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import socket
 import struct
@@ -18,6 +19,7 @@ _REQUEST = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r
 
 # The engines' own names have a colon, as vllm:num_requests_running; the others are of the Python that runs vLLM.
 _ABOUT = re.compile(r"# (?:HELP|TYPE) ([a-z]+:\w+) .*")
+_LABEL = re.compile(r'(\w+)(="(?:[^"\\]|\\.)*")')
 _SAMPLE = re.compile(r'([a-z]+:\w+)(?:\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\})? ([-+.\w]+)')
 
 # As clients are told in "usage": tokens of a prompt that were found in the cache are tokens of the prompt. llama.cpp
@@ -43,7 +45,7 @@ class EngineProcess:
 @dataclass(frozen=True, slots=True)
 class Sample:
     name: str
-    labels: str  # as they were written, without the braces
+    labels: str  # as they were written, without the braces, but for one named "model"
     value: str
 
 
@@ -59,9 +61,10 @@ class EnginePage:
     families: Mapping[str, Family]
 
     def total(self, names: tuple[str, ...]) -> float:
-        """The sum of the samples of these names."""
+        """The sum of the samples of these names, but for those that are no numbers."""
         families = [self.families[name] for name in names if name in self.families]
-        return sum(float(sample.value) for family in families for sample in family.samples)
+        values = (float(sample.value) for family in families for sample in family.samples)
+        return sum(value for value in values if math.isfinite(value))
 
 
 async def read_page(address: str, *, within_seconds: float) -> EnginePage:
@@ -139,7 +142,12 @@ def _sample(line: str) -> Sample | None:
         float(found[3])
     except ValueError:
         return None
-    return Sample(found[1], (found[2] or "").rstrip(","), found[3])
+    return Sample(found[1], _LABEL.sub(_renamed, (found[2] or "").rstrip(",")), found[3])
+
+
+def _renamed(label: re.Match[str]) -> str:
+    """An engine's own "model" as Prometheus would call it: a name that comes twice makes the whole page unreadable."""
+    return f"exported_model{label[2]}" if label[1] == "model" else label[0]
 
 
 def with_model(pages: Mapping[str, EnginePage]) -> Iterator[str]:

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 # By then it is a fight: every time the model was swapped in for this request, somebody took it away again.
 _MOST_TAKEN_BACK = 3
+_RETRY_CONTESTED_SECONDS = 10
 
 
 class Client(Protocol):
@@ -225,7 +226,7 @@ class Exchange:
         if self._keep_seconds is not None:
             self._shared.idle.keep(self._model_id, self._keep_seconds)
         head = self._request.head
-        connection.ask(self, self._request.for_engine(), has_body=head.method != b"HEAD", may_switch=head.is_websocket)
+        connection.ask(self, self._request.for_engine(), has_body=head.answer_has_body, may_switch=head.is_websocket)
         if self._client.writing_paused:
             connection.pause()
 
@@ -254,7 +255,8 @@ class Exchange:
         if connection.answer.begun:
             self._break_off(connection)
         elif connection.reused and not self._retried:
-            # It had timed out there as we wrote to it: the engine has not seen this request.
+            # Mostly it had timed out there as we wrote to it. An engine that died of this request cannot be told from
+            # that, and is asked once more.
             self._retried = True
             self._in_task(partial(self._reach, connection.address))
         else:
@@ -290,7 +292,8 @@ class Exchange:
     def _contested(self) -> Failure:
         message = f"{self._model_id} was swapped away {_MOST_TAKEN_BACK + 1} times before it answered"
         hint = "mmd events   # who else swaps models; send requests for all of them through the gateway"
-        return Failure(503, message, hint, "swap_contested", "server_error")
+        retry_after = (("retry-after", str(_RETRY_CONTESTED_SECONDS)),)
+        return Failure(503, message, hint, "swap_contested", "server_error", more_headers=retry_after)
 
     def _hint(self) -> str:
         return f"see why: mmd logs {self._model_id}"
@@ -304,7 +307,7 @@ class Exchange:
         if self._begun is not None:
             self._client.write(self._begun.failure(failure))
         else:
-            self._client.write(failure.response(close=not keep_alive))
+            self._client.write(failure.response(close=not keep_alive, has_body=self._request.head.answer_has_body))
         self._client.finished(keep_alive=keep_alive)
 
     def _count_answer(self) -> None:

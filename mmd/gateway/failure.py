@@ -44,8 +44,8 @@ class Failure:
     def payload(self) -> bytes:
         return self.dialect.body(self.record(), self.status)
 
-    def response(self, *, close: bool) -> bytes:
-        """A whole HTTP/1.1 response."""
+    def response(self, *, close: bool, has_body: bool = True) -> bytes:
+        """A whole HTTP/1.1 response; one to HEAD has no body, and its client would take one for the next answer."""
         body = self.payload()
         lines = [
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
@@ -55,7 +55,7 @@ class Failure:
         ]
         if close:
             lines.append("connection: close")
-        return "\r\n".join((*lines, "", "")).encode() + body
+        return "\r\n".join((*lines, "", "")).encode() + (body if has_body else b"")
 
     def headers(self) -> dict[str, str]:
         return dict(self.more_headers)
@@ -109,4 +109,5 @@ TOO_MANY = Failure(
     "ss -tnp 'sport = :8000'   # see whose; then try again",
     "too_many_connections",
     "server_error",
+    more_headers=(("retry-after", "1"),),  # they come and go faster than models do
 )

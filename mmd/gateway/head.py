@@ -85,6 +85,10 @@ class Head:
         return self.version == "1.0"
 
     @property
+    def answer_has_body(self) -> bool:
+        return self.method != b"HEAD"
+
+    @property
     def expects_continue(self) -> bool:
         return not self.is_http10 and self.value(b"expect").lower() == b"100-continue"
 
@@ -97,6 +101,11 @@ class Head:
     def is_preflight(self) -> bool:
         """A browser asks whether a page may send a request: without the page's key, and without its request."""
         return self.method == b"OPTIONS" and bool(self.origin and self.value(b"access-control-request-method"))
+
+    @property
+    def is_health_check(self) -> bool:
+        """The plain one of monitors; a page's, which needs leave to read the answer, is any request."""
+        return self.method == b"GET" and self.target == b"/health" and b"origin" not in self.here
 
     @property
     def path(self) -> bytes:
@@ -143,7 +152,10 @@ class Request:
 
     def _written(self, lines: list[bytes]) -> bytes:
         head = self.head
-        first = b"%b %b HTTP/1.1" % (head.method, _ELSEWHERE_AT_ENGINES.get(head.target, head.target))
+        target = head.target
+        if elsewhere := _ELSEWHERE_AT_ENGINES.get(head.path):
+            target = elsewhere + target[len(head.path) :]
+        first = b"%b %b HTTP/1.1" % (head.method, target)
         if self.body or head.method not in (b"GET", b"HEAD"):
             lines = [*lines, b"Content-Length: %d" % len(self.body)]
         return b"\r\n".join((first, *lines, b"", self.body))

@@ -10,6 +10,8 @@ from mmd.errors import NoSuchModel, WrongUsage
 from mmd.gateway.hub_child import Hub
 from mmd.gateway.jobs import Downloads
 from mmd.gateway.json_body import json_object
+from mmd.registry.hub.size import parse_size
+from mmd.registry.record import ModelType
 
 _MOST_RESULTS = 100
 _LONGEST_WORD = 256
@@ -41,7 +43,7 @@ class HfRoutes:
             raise WrongUsage(f"q must be what to look for, at most {_LONGEST_WORD} characters", hint=_SEARCH_EXAMPLE)
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 5 and 1 <= int(limit) <= _MOST_RESULTS):
             raise WrongUsage(f"limit must be a number from 1 to {_MOST_RESULTS}", hint=_SEARCH_EXAMPLE)
-        return JSONResponse(await self._hub.search(text, int(limit)))
+        return JSONResponse(await self._hub.search({"text": text, "limit": int(limit), **_filters(request)}))
 
     async def download(self, request: Request) -> Response:
         body = await json_object(request, _DOWNLOAD_EXAMPLE)
@@ -69,3 +71,23 @@ class HfRoutes:
 def _is_word(text: str) -> bool:
     """Whether it can be handed to a program as a word: no empty one, no option, no control characters."""
     return 0 < len(text) <= _LONGEST_WORD and text.isprintable() and not text.startswith("-")
+
+
+def _filters(request: Request) -> dict[str, str | bool | int]:
+    """What the optional parameters of a search ask for; raises WrongUsage."""
+    asked = request.query_params
+    least, most = parse_size(asked.get("size"))
+    filters: dict[str, str | bool | int] = {"least_parameters": least, "most_parameters": most}
+    if (type_ := asked.get("type")) is not None:
+        if type_ not in set(ModelType):
+            raise WrongUsage(f"type must be one of {', '.join(ModelType)}", hint=_SEARCH_EXAMPLE)
+        filters["type"] = type_
+    if (gated := asked.get("gated")) is not None:
+        if gated not in ("true", "false"):
+            raise WrongUsage("gated must be true or false", hint=_SEARCH_EXAMPLE)
+        filters["gated"] = gated == "true"
+    if (licence := asked.get("licence")) is not None:
+        if not _is_word(licence):
+            raise WrongUsage('licence must be a name of the hub\'s, or "open"', hint=_SEARCH_EXAMPLE)
+        filters["licence"] = licence.lower()
+    return filters

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -37,7 +37,9 @@ class Registered:
 
 
 class Hub(Protocol):
-    async def search(self, text: str, limit: int) -> list[dict[str, Any]]: ...
+    async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`query` has the fields of mmd.registry.hub.search.Query but for the formats, which the child knows."""
+        ...
 
     async def select(self, repository: str, file: str | None, revision: str | None) -> Selected: ...
 
@@ -47,11 +49,11 @@ class Hub(Protocol):
 
 
 class HubChild:
-    """A `Hub` over `python -m mmd.registry.hub`; all of it raises what mmd.registry.hub raises."""
+    """A `Hub` over `python -m mmd.control.hub`; all of it raises what that says."""
 
-    async def search(self, text: str, limit: int) -> list[dict[str, Any]]:
-        results: list[dict[str, Any]] = (await self._one("search", text, str(limit)))["results"]
-        return results
+    async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        hits: list[dict[str, Any]] = (await self._one("search", json.dumps(query)))["hits"]
+        return hits
 
     async def select(self, repository: str, file: str | None, revision: str | None) -> Selected:
         said = await self._one("select", repository, file or "", revision or "")
@@ -73,7 +75,7 @@ class HubChild:
 async def _said(*words: str) -> AsyncGenerator[dict[str, Any]]:
     """What the child says, line by line; its errors are raised."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "mmd.registry.hub", *words),
+        *(sys.executable, "-P", "-m", "mmd.control.hub", *words),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         env=os.environ | _ENVIRONMENT,

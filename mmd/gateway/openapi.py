@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmd import __version__
-from mmd.gateway.openapi_schemas import SCHEMAS, TEXT, Schema, array, record, ref
+from mmd.gateway.openapi_schemas import SCHEMAS, TEXT, TYPE, Schema, array, record, ref
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
@@ -35,11 +35,17 @@ def _body(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
 _NAME = {"type": "string", "minLength": 1, "description": "a registered model"}
 _OPTIONAL_NAME = {**_NAME, "type": ["string", "null"], "description": "without it, the one that has the GPU"}
 _WORD = {"type": "string", "minLength": 1, "maxLength": 256}
+_PARAMETERS = r"([0-9]{1,5}(\.[0-9]{1,3})?[bBmM])"
+_SIZE = rf"^({_PARAMETERS}|{_PARAMETERS}?\.\.{_PARAMETERS}?)?$"
 _OPTIONAL_WORD = {**_WORD, "type": ["string", "null"]}
 _LEVEL = {"type": ["integer", "null"], "description": "1 keeps the weights in RAM, 2 reads them again"}
 _SEARCH = (
     {"name": "q", "required": True, "schema": {**_WORD, "description": "what to look for"}},
     {"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
+    {"name": "type", "schema": TYPE},
+    {"name": "size", "schema": {"type": "string", "pattern": _SIZE, "description": "parameters: 7b..14b, ..4b, 8b"}},
+    {"name": "licence", "schema": {**_WORD, "description": "as the hub names it, or open: any that allows all use"}},
+    {"name": "gated", "schema": {"type": "boolean"}},
 )
 _SWAPS = ({"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}},)
 

@@ -32,6 +32,7 @@ FLAG: Schema = {"type": "boolean"}
 TERMS: Schema = {"enum": ["open", "conditions", "non-commercial", "unknown"]}
 GIB: Schema = {"type": "number", "minimum": 0, "description": "GiB"}
 
+TYPE: Schema = {"enum": ["chat", "vision", "completion", "embedding", "reranker", "classifier"]}
 _MEMORY = record(used=GIB, total=GIB, used_bytes=COUNT, total_bytes=COUNT)
 _SAMPLE = record(at=TEXT, vram_used_bytes=COUNT, vram_total_bytes=COUNT, ram_used_bytes=COUNT, ram_total_bytes=COUNT)
 _TURN = record(model=TEXT, waiting=COUNT, waited_seconds=SECONDS, expected_seconds=or_null("number"))
@@ -52,7 +53,7 @@ SCHEMAS: dict[str, Schema] = {
     "Model": record(
         id=TEXT,
         aliases=array(TEXT),
-        type={"enum": ["chat", "vision", "completion", "embedding", "reranker", "classifier"]},
+        type=TYPE,
         engine=TEXT,
         format={"enum": ["gguf", "safetensors"]},
         quant=TEXT,
@@ -61,6 +62,7 @@ SCHEMAS: dict[str, Schema] = {
         context=COUNT,
         status={"enum": ["active", "resident", "sleeping", "starting", "failed", "absent"]},
         startup={"enum": ["disabled", "sleep", "active"]},
+        idle_seconds=or_null("number") | {"description": "since its last answer; null where the gateway knows of none"},
         source=TEXT,
         licence=TEXT,
         terms=TERMS,
@@ -82,15 +84,26 @@ SCHEMAS: dict[str, Schema] = {
         cause=TEXT,
         seconds=SECONDS,
         phases={"type": "object", "additionalProperties": SECONDS},
+        engine_lines=array(TEXT),
     ),
     "HubModel": record(
         id=TEXT,
+        type=TYPE,
+        parameters=COUNT,
+        context=COUNT,
+        formats=array({"enum": ["gguf", "safetensors"]}),
+        recommended_file=or_null("string"),
+        file_bytes=COUNT,
+        needs_bytes=COUNT,
+        runs={"enum": ["gpu", "cpu", "partly", "no"]},
+        why=TEXT,
+        licence=TEXT,
+        terms={"enum": ["open", "conditions", "non-commercial", "unknown"]},
+        gated=FLAG,
         downloads=COUNT,
         likes=COUNT,
-        formats=array({"enum": ["gguf", "safetensors"]}),
-        tags=array(TEXT),
-        gated=FLAG,
         updated=or_null("string"),
+        tags=array(TEXT),
     ),
     "Job": record(
         optional=("error", "model"),

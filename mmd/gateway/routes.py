@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from starlette.applications import Starlette
@@ -33,6 +34,7 @@ class Routes:
         self._switchboard = switchboard
 
     async def health(self, request: Request) -> Response:
+        """For pages; the front answers monitors."""
         return JSONResponse({"status": "ok"})
 
     async def status(self, request: Request) -> Response:
@@ -42,7 +44,7 @@ class Routes:
         return JSONResponse(await self._models.resources())
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse(await self._models.models())
+        return JSONResponse([record | self._idle(record["id"]) for record in await self._models.models()])
 
     async def openai_models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [_openai(record) for record in await self._models.models()]})
@@ -76,6 +78,13 @@ class Routes:
     async def queue(self, request: Request) -> Response:
         return JSONResponse(self._switchboard.queue())
 
+    def _idle(self, model_id: str) -> dict[str, float | None]:
+        """For how long nobody has asked it, which only the gateway knows; null where it knows of no answer."""
+        if self._switchboard.is_in_use(model_id):
+            return {"idle_seconds": 0.0}
+        since = self._switchboard.idle_since(model_id)
+        return {"idle_seconds": None if since is None else round(monotonic() - since, 3)}
+
     async def _activate(self, name: str) -> Response:
         await self._switchboard.activate(self._models.find(name))
         return JSONResponse(await self._models.status())
@@ -107,7 +116,7 @@ def application(
             *HfRoutes(hub, downloads).routes(),
             Route("/openapi.json", _document),
         ],
-        # Of any origin, because the guard lets only those in that are allowed; it answers preflights too.
+        # Of any origin, because the guard lets only those in that are allowed; the front answers preflights.
         middleware=[Middleware(CORSMiddleware, allow_origin_regex=".*")],
         exception_handlers={MmdError: _mmd_error, HTTPException: _http_error, Exception: _internal_error},
     )

@@ -46,8 +46,9 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
         await watch.refresh()
         models = LiveModels(controller, watch)
         relief = Relief(controller, stack.enter_context(Kernel()))
-        listeners = stack.enter_context(_listeners(settings, listen, tell))
-        guard = _guard(settings, limits, listeners)
+        keyring = Keyring()
+        listeners = stack.enter_context(_listeners(settings, listen, tell, keyring))
+        guard = _guard(settings, limits, listeners, keyring)
         # The first to end ends all: without the bus or its watch the view would stand still, so systemd starts us anew.
         # No TaskGroup: it would wrap the error that the user is to see.
         tasks = [
@@ -71,12 +72,17 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def _listeners(settings: Settings, listen: str | None, tell: Callable[[str], None]) -> Iterator[Sequence[Listener]]:
-    """systemd's, or our own: those go at the end. Raises MmdError where the main address cannot be had."""
+def _listeners(
+    settings: Settings, listen: str | None, tell: Callable[[str], None], keyring: Keyring
+) -> Iterator[Sequence[Listener]]:
+    """systemd's, or our own: those go at the end. Raises MmdError where the main address cannot be had, and what
+    `_require_keys` raises.
+    """
     passed = inherited()
     if passed:
         if settings["gateway.embedding_listen"] and all(one.entrance is not Entrance.EMBEDDING for one in passed):
             _log.warning("nothing listens for embeddings: systemctl --user status mmd-embedding.socket")
+        _require_keys(passed, keyring)
         yield passed
         return
     own = [bound(*_address(listen or settings["gateway.listen"]))]
@@ -86,6 +92,7 @@ def _listeners(settings: Settings, listen: str | None, tell: Callable[[str], Non
         except MmdError as error:
             tell(f"{error.message}, and the gateway goes without: {error.hint}")
     try:
+        _require_keys(own, keyring)
         tell("The gateway listens on " + ", ".join(map(str, own)))
         yield own
     finally:
@@ -101,13 +108,16 @@ def _beside_the_main_one(settings: Settings) -> Iterator[Callable[[], Listener]]
     yield lambda: bound_locally(gateway_socket())
 
 
-def _guard(settings: Settings, limits: Limits, listeners: Sequence[Listener]) -> Guard:
+def _require_keys(listeners: Sequence[Listener], keyring: Keyring) -> None:
     """Raises WrongUsage where other machines could connect and no key would keep them off."""
-    keyring = Keyring()
     exposed = [listener for listener in listeners if listener.is_exposed]
     if exposed and not keyring.current():
         raise no_keys_for(str(exposed[0]))
-    hosts = {*settings["gateway.hosts"], *(own_hostnames() if exposed else ())}
+
+
+def _guard(settings: Settings, limits: Limits, listeners: Sequence[Listener], keyring: Keyring) -> Guard:
+    is_exposed = any(listener.is_exposed for listener in listeners)
+    hosts = {*settings["gateway.hosts"], *(own_hostnames() if is_exposed else ())}
     return Guard(limits, names=Names(hosts, settings["gateway.origins"]), keyring=keyring)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
 
-from mmd.errors import EngineFailed, GpuPinned, MmdError, TryLater
+from mmd.errors import EngineFailed, GpuPinned, TryLater
 from mmd.gateway.limits import Limits
 from mmd.gateway.models import Models
 from mmd.plan import queue as plan
@@ -65,7 +65,7 @@ class Switchboard:
         self._resident_since = 0.0
         self._under_way: tuple[_Line, float] | None = None  # who is being activated, since when
         self._resting: str | None = None  # who is being put to sleep, or stopped: nobody is let in to it
-        self._failed: dict[str, tuple[CoolDown, MmdError]] = {}
+        self._failed: dict[str, tuple[CoolDown, str]] = {}  # and why: not the error, it holds the last that waited
         self._changed = asyncio.Event()  # somebody came or left
         self._listeners: list[Callable[[], None]] = []
         self._before_swaps: list[Callable[[], Awaitable[None]]] = []
@@ -137,6 +137,8 @@ class Switchboard:
         """
         while self._resting is not None:
             await self._change(math.inf)
+        if model_id is None:
+            return await work()  # somebody else may come to rest meanwhile, and that is not to be ended here
         self._resting = model_id
         deadline = monotonic() + self._limits.drain_seconds
         try:
@@ -241,12 +243,12 @@ class Switchboard:
         return resident is not None and monotonic() < plan.door_closes_at(resident, self._planned(), self._bounds)
 
     def _refuse_if_failed(self, model_id: str) -> None:
-        cool_down, error = self._failed.get(model_id, (None, None))
-        if cool_down is None or error is None or self._models.address(model_id) is not None:
+        cool_down, reason = self._failed.get(model_id, (None, ""))
+        if cool_down is None or self._models.address(model_id) is not None:
             return
         left = cool_down.until - monotonic()
         if left > 0:
-            message = f"{error.message}; it is tried again in {left:.0f} s"
+            message = f"{reason}; it is tried again in {left:.0f} s"
             hint = f"mmd activate {model_id}   # try it now"
             raise TryLater(message, hint=hint, retry_after_seconds=plan.retry_after_seconds(left))
 
@@ -370,7 +372,7 @@ class Switchboard:
         if isinstance(error, EngineFailed):
             before = self._failed.get(line.model_id)
             cool_down = CoolDown.after_failure(before[0] if before else None, monotonic())
-            self._failed[line.model_id] = cool_down, error
+            self._failed[line.model_id] = cool_down, error.message
         for waiter in self._taken(line):
             waiter.set_exception(error)
 

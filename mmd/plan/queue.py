@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 # The next request of the same client mostly comes in the moment after its last answer.
 _MOST_LINGER_SECONDS = 2.0
@@ -27,7 +28,9 @@ _RETRY_SECONDS = (1, 300)
 class Bounds:
     """What reordering may do."""
 
-    max_wait_seconds: float  # after this nobody goes ahead of a request any more
+    # Requests for the resident model go ahead only while all who wait can still be served within this, if running
+    # answers end at once and the swaps before them take what they have lately taken. Those two nobody can bound here.
+    max_wait_seconds: float
     min_residency_seconds: float  # for so long at least a model that is in use keeps the GPU
 
 
@@ -100,12 +103,14 @@ def door_closes_at(resident: Resident, others: Sequence[Line], bounds: Bounds) -
         return math.inf
     if any(line.by_hand for line in others):
         return -math.inf
-    swap_seconds = in_order(others)[0].swap_seconds
+    turns = in_order(others)
+    swap_seconds = turns[0].swap_seconds
     # There and back takes both: with a slice of the same length the GPU is in use half of the time at least.
     slice_seconds = max(bounds.min_residency_seconds, swap_seconds + resident.swap_seconds)
+    swaps_end_after = accumulate(line.swap_seconds for line in turns)
     closes_at = min(
         resident.since + slice_seconds,
-        min(line.since + bounds.max_wait_seconds - line.swap_seconds for line in others),
+        min(line.since + bounds.max_wait_seconds - after for line, after in zip(turns, swaps_end_after, strict=True)),
     )
     if resident.idle_since is not None:
         # To wait in vain for as long as half a swap takes is cheaper than to swap in vain.

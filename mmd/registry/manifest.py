@@ -61,7 +61,7 @@ def read(model_id: str) -> Manifest:
     """
     file = file_for(model_id)
     try:
-        return _parsed(json.loads(file.read_bytes()))
+        return parsed(json.loads(file.read_bytes()))
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -120,7 +120,8 @@ def _size_bytes(path: str) -> int:
         raise StorageFailed(f"{path} cannot be read: {error.strerror}", hint=f"ls -lL {quote(path)}") from error
 
 
-def _parsed(content: dict[str, Any]) -> Manifest:
+def parsed(content: Mapping[str, Any]) -> Manifest:
+    """Raises ValueError, TypeError, KeyError or AttributeError where that is none."""
     return {path: _entry(path, **fields) for path, fields in content["files"].items()}
 
 

@@ -31,12 +31,18 @@ def gguf_quant(headers: Sequence[GgufHeader]) -> str:
         off = abs(bits / claimed.block_bits - 1) if claimed.block_bits else 0.0
         if off <= _BITS_TOLERANCE:
             return claimed.label
-    named = _QUANT_IN_NAME.findall(headers[0].path.name)
-    if named and named[-1].upper().removeprefix("UD-").startswith(dominant):
-        return str(named[-1].upper())
+    named = named_quant(headers[0].path.name)
+    if named.removeprefix("UD-").startswith(dominant):
+        return named
     if min(tensor.type.block for tensor in inner) == 1:
         return dominant
     return f"{dominant} ({bits:.2f} bpw)"
+
+
+def named_quant(file: str) -> str:
+    """What the name of a GGUF says: "Q4_K_M"; "" where it says nothing."""
+    named: list[str] = _QUANT_IN_NAME.findall(file)
+    return named[-1].upper() if named else ""
 
 
 def _dominant_type(tensors: Iterable[Tensor]) -> str:

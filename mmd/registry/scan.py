@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmd import paths
 from mmd.errors import MmdError
 from mmd.registry import gguf_family, ollama
 from mmd.registry.cache_link import cache_link
+from mmd.registry.copying import UNFINISHED
 from mmd.registry.detect import Found, examine
 from mmd.registry.gguf import read_general
 from mmd.registry.gguf_type import is_projector
@@ -108,8 +110,10 @@ def _in_order(folder: Path, below: list[str]) -> list[str]:
 
 
 def _is_passed_by(folder: Path, name: str) -> bool:
-    if name in _SKIPPED or _OTHER_CACHES.fullmatch(name):
+    if name in _SKIPPED or _OTHER_CACHES.fullmatch(name) or name.endswith(UNFINISHED):
         return True
+    if folder / name == paths.cache_dir():
+        return True  # files with headers and without weights, for estimates
     if (folder / "model_index.json").exists():
         return True  # a diffusers pipeline: its parts are no models of ours
     if _MODULE.fullmatch(name) and (folder / "modules.json").exists():

@@ -13,7 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, BinaryIO
 
 from mmd import paths
-from mmd.errors import NoSuchModel, RegistryDamaged, StorageFailed, WrongUsage
+from mmd.errors import BadModelFile, NoSuchModel, RegistryDamaged, StorageFailed, WrongUsage
 from mmd.registry import listing, manifest, models_toml
 from mmd.registry.atomic import write_atomically
 from mmd.registry.record import Model
@@ -113,6 +113,13 @@ class Registry:
             if models != before:
                 self._write(models)
         return tuple(added)
+
+    def put(self, model: Model) -> None:
+        """Register a record as it is, out of an archive. Raises WrongUsage where the id is taken, and StorageFailed."""
+        with self._locked():
+            models = self.load()
+            _refuse_taken_id(models, model.id)
+            self._write({**models, model.id: model})
 
     def remove(self, model_id: str) -> Model:
         """Forget a model and what its files were to be; they stay where they are."""
@@ -228,6 +235,17 @@ def missing_files(model: Model) -> tuple[str, ...]:
     """Which of a model's files have vanished since it was added."""
     wanted = (*model.files, *((model.projector,) if model.projector else ()))
     return tuple(file for file in wanted if not Path(file).is_file())
+
+
+def require_files(model: Model) -> None:
+    """Raises BadModelFile where one has vanished."""
+    gone = missing_files(model)
+    if gone:
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        raise BadModelFile(
+            f"{model.id} is registered, but its file is gone: {gone[0]}{more}",
+            hint=f"mmd remove {model.id}   # or put the file back; then: mmd add PATH",
+        )
 
 
 def _no_such_model(model_id: str, models: Mapping[str, Model]) -> NoSuchModel:

@@ -53,10 +53,8 @@ class Verification:
     def __init__(self, models: Sequence[Model], *, trust: bool = False) -> None:
         """With `trust` nothing is compared: what is there is what it is to be from here on. Raises StorageFailed."""
         self._models = models
-        self._expected = {model.id: {} if trust else _expected(model) for model in models}
-        self._paths = {
-            model.id: tuple(dict.fromkeys((*files_of(model), *self._expected[model.id]))) for model in models
-        }
+        self._expected = {model.id: {} if trust else expected_of(model) for model in models}
+        self._paths = {model.id: _paths(model, self._expected[model.id]) for model in models}
         self._seen: _Seen = {path: _look(path) for paths in self._paths.values() for path in paths}
         self._to_hash = self._one_of_each()
 
@@ -114,10 +112,19 @@ def fetch_again(model: Model, path: str) -> str:
     if link is not None:
         words = ("hf", "download", link.repository, link.file, "--revision", link.commit, "--force-download")
         return " ".join(map(quote, words))
-    return f"mmd verify {model.id}   # after you have put the file back from where you had it"
+    came_from = "where you had it" if model.source == "file" else model.source
+    return f"mmd verify {model.id}   # after you have put the file back from {came_from}"
 
 
-def _expected(model: Model) -> Manifest:
+def _paths(model: Model, expected: Manifest) -> tuple[str, ...]:
+    """The files that there are, and the small ones that there were. Of weights the record knows which they are: what it
+    does not name was another version's, before the model was added again.
+    """
+    there_were = (path for path in expected if not path.endswith((".gguf", ".safetensors")))
+    return tuple(dict.fromkeys((*files_of(model), *there_were)))
+
+
+def expected_of(model: Model) -> Manifest:
     """The manifest, and where it has no hash the name of the blob in the Hugging Face cache, which is one."""
     known = dict(manifest.read(model.id))
     for path in files_of(model):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmd.machine import read_machine
-from tests.bench import busy_swap, cli, crowd, data_path, gateway, pull, read_ahead, swap, trace, vllm, wake
+from tests.bench import busy_swap, cli, crowd, data_path, estimate, gateway, pull, read_ahead, swap, trace, vllm, wake
 from tests.bench.measure import Row, print_rows
 from tests.bench.stack import write_settings
 from tests.user_manager import user_manager
@@ -40,9 +40,18 @@ def main(wanted: list[str]) -> int:
 
 
 def _swap(folder: Path) -> list[Row]:
+    _use_llama_server()
+    return asyncio.run(swap.measure(folder))
+
+
+def _use_llama_server() -> None:
     if program := os.environ.get("MMD_TEST_LLAMA_SERVER"):
         write_settings(f'[engines]\nllama-server = "{program}"\n')
-    return asyncio.run(swap.measure(folder))
+
+
+def _estimate(folder: Path) -> list[Row]:
+    _use_llama_server()
+    return estimate.measure(folder)
 
 
 def _wake(folder: Path) -> list[Row]:
@@ -72,6 +81,7 @@ _SECTIONS: dict[str, Callable[[Path], list[Row]]] = {
     "swap": _swap,
     "wake": _wake,
     "cli": cli.measure,
+    "estimate": _estimate,
     "gateway-rest": gateway.measure,
     "gateway-path": data_path.measure,
     "gateway-swap": busy_swap.measure,

@@ -41,6 +41,11 @@ def models() -> list[dict[str, Any]]:
             "context": context,
             "status": _WHERE.get(name, "absent"),
             "startup": "disabled",
+            "idle_seconds": 12.5,
+            "source": "file",
+            "licence": "apache-2.0",
+            "terms": "open",
+            "path": f"/models/{name}",
         }
         for name, (kind, quant, size, context) in _FACTS.items()
     ]
@@ -120,6 +125,7 @@ def swap(model: str, minutes_ago: float, **changes: Any) -> dict[str, Any]:
         "cause": "",
         "seconds": 6.3,
         "phases": {"drain": 1.4, "release": 0.8, "vram_free": 0.2, "load": 5.1},
+        "engine_lines": [],
     }
     return event | changes
 
@@ -136,6 +142,7 @@ def swaps() -> list[dict[str, Any]]:
             seconds=3.9,
             cause="the engine was killed for want of memory",
             phases={"drain": 0.0},
+            engine_lines=["load_tensors: offloading 31 layers", "CUDA error: out of memory"],
         ),
         swap(
             "gemma-3-12b-it-qat-q4_0",
@@ -146,4 +153,35 @@ def swaps() -> list[dict[str, Any]]:
         ),
         swap("qwen3-4b-awq", 20, outcome="superseded", seconds=4.0, phases={"drain": 2.1}),
         swap("qwen3-8b-q4_k_m", 4),
+    ]
+
+
+def download(job_id: str, **changes: Any) -> dict[str, Any]:
+    job = {
+        "id": job_id,
+        "repo": "unsloth/Qwen3-14B-GGUF",
+        "file": "Qwen3-14B-Q4_K_M.gguf",
+        "revision": "1" * 40,
+        "state": "running",
+        "done_bytes": 3 * GIB,
+        "total_bytes": 9 * GIB,
+        "files_done": 0,
+        "files_total": 1,
+        "rate_bytes_per_second": 25 * 2**20,
+        "remaining_seconds": 245.76,
+        "files": [],
+        "note": "",
+    }
+    return job | changes
+
+
+def downloads() -> list[dict[str, Any]]:
+    """Oldest first, as the gateway lists them."""
+    waits = {"rate_bytes_per_second": None, "remaining_seconds": None, "done_bytes": 0}
+    full = {"message": "the disk is full", "type": "server_error", "code": "storage_failed", "source": "mmd"}
+    return [
+        download("1", repo="Qwen/Qwen3-4B-AWQ", file="", state="done", model="qwen3-4b-awq"),
+        download("2", repo="big/model", file="", state="failed", error=full | {"hint": "mmd disk"}, **waits),
+        download("3"),
+        download("4", repo="BAAI/bge-m3", file="", state="queued", **waits),
     ]

@@ -36,6 +36,7 @@ class StubGateway:
             "/resources": scene.resources(),
             "/resources/history": scene.history(),
             "/swaps": scene.swaps(),
+            "/hf/downloads": scene.downloads(),
         }
     )
     missing: set[str] = field(default_factory=set)  # paths of a gateway that does not have them yet
@@ -57,6 +58,12 @@ class StubGateway:
             self.records[path] = record
         self.feed.publish(kind, record)
 
+    def tell_download(self, job: dict[str, Any]) -> None:
+        self.records["/hf/downloads"] = [
+            job if each["id"] == job["id"] else each for each in self.records["/hf/downloads"]
+        ]
+        self.feed.publish(Kind.DOWNLOAD, job)
+
     def hang_up(self) -> None:
         """As a gateway that ends; who listens may come again."""
         self.feed.close()
@@ -73,6 +80,17 @@ class StubGateway:
                 yield _event(kind, 0, self.records[f"/{kind}"])
             async for notice in subscription:
                 yield _event(notice.kind, notice.number, notice.data)
+
+    async def _cancel(self, request: Request) -> Response:
+        job_id = request.path_params["id"]
+        self.pressed.append(("cancel", job_id))
+        if "cancel" in self.held:
+            await self.held["cancel"].wait()
+        if "cancel" in self.failing:
+            return _refusal(self.failing["cancel"])
+        return JSONResponse(
+            scene.download(job_id, state="cancelled", rate_bytes_per_second=None, remaining_seconds=None)
+        )
 
     async def _press(self, request: Request) -> Response:
         verb = request.path_params["verb"]
@@ -92,7 +110,11 @@ class StubGateway:
 
     def application(self) -> Starlette:
         reading = [Route(path, self._read) for path in self.records]
-        others = [Route("/events", self._events), Route("/models/{verb}", self._press, methods=["POST"])]
+        others = [
+            Route("/events", self._events),
+            Route("/models/{verb}", self._press, methods=["POST"]),
+            Route("/hf/downloads/{id}", self._cancel, methods=["DELETE"]),
+        ]
         return Starlette(routes=[*page_routes(), *reading, *others])
 
 

@@ -34,6 +34,8 @@ async def test_swaps_and_says_what_became_of_them(
     await models.get_by_role("button", name="Activate broken").click()
     await expect(models.get_by_role("alert").filter(has_text="gronk")).to_be_visible()
     await expect(page.locator("#swap-list .failed")).to_have_count(1)
+    await expect(swaps.first.locator("pre")).to_contain_text("error: unknown model architecture: 'gronk'")
+    await expect(models.locator("tbody", has_text="broken").locator("pre")).to_contain_text("gronk")
     await page.locator("#resident").get_by_role("button", name="Stop b").click()
     await expect(page.locator("#nobody")).to_be_visible()
     await page.goto("about:blank")

@@ -113,11 +113,93 @@ async def test_error_is_shown_where_it_was_made(page: Page, gateway: StubGateway
     forgive(complaints, "503")
 
 
+async def test_engine_that_failed_has_said_why(page: Page, gateway: StubGateway, complaints: list[str]) -> None:
+    lines = ("loading", HOSTILE)
+    gateway.failing["activate"] = Failure(503, "it failed", "mmd logs ID", "engine_failed", engine_lines=lines)
+    await page.goto(gateway.url)
+    said = page.locator("#failed .last-lines:visible, #swap-list .last-lines:visible")
+    await expect(said).to_have_count(2)
+    for each in await said.all():
+        await each.locator("summary").click()
+        await expect(each.locator("pre")).to_have_text("load_tensors: offloading 31 layers\nCUDA error: out of memory")
+    row = page.locator("#models tbody", has_text="bge-reranker")
+    await expect(row.locator("summary")).to_be_hidden()
+    await row.get_by_role("button").click()
+    await row.locator("summary").click()
+    await expect(row.locator("pre")).to_have_text("\n".join(lines))
+    gateway.failing.clear()
+    await row.get_by_role("button").click()
+    await expect(row.locator("summary")).to_be_hidden()
+    gateway.tell(Kind.SWAP, scene.swap(STARCODER, 0))
+    await expect(page.locator("#failed .last-lines:visible")).to_have_count(0)  # that was another time
+    forgive(complaints, "503")
+
+
+async def test_swap_that_is_told_twice_is_shown_once(page: Page, gateway: StubGateway) -> None:
+    await page.goto(gateway.url)
+    await expect(page.locator("#swap-list > li")).to_have_count(5)
+    for number in range(15):
+        gateway.tell(Kind.SWAP, scene.swap(f"m{number}", 0))
+    for _ in range(2):
+        gateway.tell(Kind.SWAP, gateway.records["/swaps"][-1])
+    gateway.tell(Kind.QUEUE, {"turns": [], "in_flight": []})
+    await expect(page.locator("#in-flight")).to_contain_text("Nobody waits.")
+    await expect(page.locator("#swap-list > li")).to_have_count(20)
+
+
+async def test_downloads_are_shown_and_cancelled(page: Page, gateway: StubGateway, complaints: list[str]) -> None:
+    await page.goto(gateway.url)
+    jobs = page.locator("#download-list > li")
+    await expect(jobs.locator(".state")).to_have_text(["running", "queued", "failed", "done"])
+    await expect(jobs.nth(0)).to_contain_text(re.compile(r"3\.0 of 9\.0\sGiB · 25\.0\sMiB/s · 4\smin 6\ss left"))
+    await expect(jobs.nth(2).get_by_role("alert").locator("p")).to_have_text(["the disk is full", "mmd disk"])
+    await expect(jobs.nth(3)).to_contain_text("registered as qwen3-4b-awq")
+    gateway.tell_download(scene.download("3", done_bytes=6 * scene.GIB))
+    await expect(jobs.nth(0)).to_contain_text("6.0 of 9.0")
+    assert await jobs.nth(0).locator("progress").evaluate("bar => bar.position") == pytest.approx(2 / 3)
+    cancel = jobs.nth(0).get_by_role("button")
+    gateway.failing["cancel"] = Failure(503, "not now", "try again", "x")
+    await cancel.click()
+    await expect(jobs.nth(0).get_by_role("alert").locator("p")).to_have_text(["not now", "try again"])
+    gateway.failing.clear()
+    gateway.held["cancel"] = asyncio.Event()
+    await cancel.click()
+    await expect(cancel).to_have_attribute("aria-disabled", "true")
+    await cancel.click(force=True)
+    gateway.held["cancel"].set()
+    cancelled = jobs.filter(has_text="cancelled")
+    await expect(cancelled.locator("h3")).to_be_focused()  # the button that had the focus is gone
+    await expect(cancelled.get_by_role("button")).to_be_hidden()
+    assert gateway.pressed == [("cancel", "3"), ("cancel", "3")]
+    forgive(complaints, "503")
+
+
+async def test_model_that_has_been_downloaded_is_there(page: Page, gateway: StubGateway) -> None:
+    await page.goto(gateway.url)
+    await expect(page.locator("#models tbody")).to_have_count(7)
+    gateway.records["/models"] = [*scene.models(), scene.models()[0] | {"id": "new", "status": "absent"}]
+    gateway.tell_download(scene.download("3", state="done", model="new"))
+    await expect(page.locator("#models tbody")).to_have_count(8)
+    await expect(page.locator("#download-list")).to_contain_text("registered as new")
+
+
+async def test_button_says_that_the_gateway_is_gone(page: Page, complaints: list[str]) -> None:
+    async with serving(StubGateway()) as gone:
+        await page.goto(gone.url)
+        await expect(page.locator("#connection")).to_have_text("Live")
+    row = page.locator("#models tbody", has_text=GEMMA)
+    await row.get_by_role("button", name="Activate").click()
+    await expect(row.get_by_role("alert")).to_contain_text("the gateway does not answer")
+    await expect(row.get_by_role("button", name="Activate")).to_have_text("Activate")
+    await page.goto("about:blank")
+    forgive(complaints, "net::ERR")
+
+
 async def test_works_by_keyboard_alone(page: Page, gateway: StubGateway) -> None:
     gateway.held["activate"] = asyncio.Event()
     await page.goto(gateway.url)
     await expect(page.locator("#swap-list > li")).to_have_count(5)
-    controls = page.locator("button:visible, [role=slider]:visible")
+    controls = page.locator("button:visible, summary:visible, [role=slider]:visible")
     in_order = [await control.get_attribute("aria-label") for control in await controls.all()]
     reached = []
     for _ in in_order:
@@ -173,6 +255,9 @@ async def test_focus_stays_when_records_come_anew(page: Page, gateway: StubGatew
     gateway.tell(Kind.STATUS, scene.status() | {"failed": []})
     await expect(page.locator("#failed > li")).to_have_count(0)
     await expect(stop).to_be_focused()
+    gateway.tell(Kind.STATUS, scene.status() | {"active": "nomic-embed-text-v1.5-f16"})  # which comes first then
+    await expect(page).to_have_title("nomic-embed-text-v1.5-f16 · mmd")
+    await expect(stop).to_be_focused()
 
 
 async def test_hostile_names_are_text(page: Page, gateway: StubGateway) -> None:
@@ -186,12 +271,21 @@ async def test_hostile_names_are_text(page: Page, gateway: StubGateway) -> None:
         "turns": [{"model": HOSTILE, "waiting": 1, "waited_seconds": 1, "expected_seconds": 1}],
         "in_flight": [{"model": HOSTILE, "requests": 1}],
     }
-    gateway.records["/swaps"] = [scene.swap(HOSTILE, 1, evicted=HOSTILE, cause=HOSTILE, outcome=HOSTILE)]
+    gateway.records["/swaps"] = [
+        scene.swap(HOSTILE, 1, evicted=HOSTILE, cause=HOSTILE, outcome=HOSTILE, engine_lines=[HOSTILE])
+    ]
+    error = {"message": HOSTILE, "hint": "<b>hint</b>"}
+    gateway.records["/hf/downloads"] = [
+        scene.download("1", repo=HOSTILE, file=HOSTILE, state="failed", error=error),
+        scene.download("2", repo=HOSTILE, file=HOSTILE, state="done", model=HOSTILE),
+    ]
     await page.goto(gateway.url)
     await expect(page.locator("#resident h3")).to_have_text(HOSTILE)
     await expect(page.locator("#models .name").first).to_have_text(HOSTILE)
     await expect(page.locator("#swap-list")).to_contain_text(f"{HOSTILE}, in place of {HOSTILE}")
-    await expect(page.locator("body img, body script")).to_have_count(0)
+    await expect(page.locator("#download-list h3").first).to_have_text(f"{HOSTILE}: {HOSTILE}")
+    await expect(page.locator("#swap-list pre")).to_have_text(HOSTILE)
+    await expect(page.locator("body img, body script, body b")).to_have_count(0)
     await expect(page).to_have_title(f"{HOSTILE} · mmd")
     quoted = HOSTILE.replace("'", "'\\''")
     await expect(page.locator("#failed code")).to_have_text(f"mmd logs '{quoted}'")
@@ -215,7 +309,9 @@ async def test_comes_back_after_the_gateway_was_away(page: Page, complaints: lis
 async def test_does_with_what_an_older_gateway_has(
     page: Page, gateway: StubGateway, complaints: list[str], has_events: bool
 ) -> None:
-    gateway.missing = {"/queue", "/resources/history", "/swaps"} | (set() if has_events else {"/events"})
+    gateway.missing = {"/queue", "/resources/history", "/swaps", "/hf/downloads"}
+    if not has_events:
+        gateway.missing.add("/events")
     await page.goto(gateway.url)
     await expect(page.locator("#connection")).to_have_text("Live" if has_events else "Read every 5 s")
     await expect(page.locator("#models tbody")).to_have_count(7)

@@ -18,7 +18,10 @@ from tests.tiny_models import sparse_gguf
 from tests.user_manager import UserManager
 
 ROOT = Path(__file__).parent.parent.parent
-VERBS = ("add", "list", "show", "remove", "activate", "sleep", "stop", "status", "logs", "install", "gateway")
+VERBS = (
+    *("add", "list", "show", "verify", "remove", "archive", "restore", "disk"),
+    *("activate", "sleep", "stop", "status", "logs", "install", "gateway"),
+)
 # None of these is needed to print a help page, and each costs milliseconds.
 HEAVY = {"dbus_fast", "httpx", "psutil", "pynvml", "tomlkit", "starlette", "uvicorn", "huggingface_hub", "asyncio"}
 

@@ -167,7 +167,7 @@ def test_killed_in_the_middle(hub: FakeHub, content: bytes, own_home: Path, monk
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": content})
     hub.hold.clear()
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
-    command = (sys.executable, "-m", "mmd.registry.hub", "download", "me/tiny", "tiny.gguf", COMMIT, "main")
+    command = (sys.executable, "-m", "mmd.control.hub", "download", "me/tiny", "tiny.gguf", COMMIT, "main")
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as killed:
         try:
             wait_until(lambda: begun(own_home, content) == len(content) // 2)
@@ -406,7 +406,7 @@ def test_a_disk_that_others_fill_meanwhile(
 def test_files_that_may_not_be_so_large(hub: FakeHub, content: bytes, own_home: Path) -> None:
     """EFBIG: a limit of the process, or FAT."""
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": content})
-    command = (sys.executable, "-m", "mmd.registry.hub", "download", "me/tiny", "tiny.gguf", COMMIT, "main")
+    command = (sys.executable, "-m", "mmd.control.hub", "download", "me/tiny", "tiny.gguf", COMMIT, "main")
     done = subprocess.run(
         command,
         env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "PYTHONDONTWRITEBYTECODE": "1"},

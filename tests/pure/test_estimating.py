@@ -13,6 +13,7 @@ from mmd.control import starts
 from mmd.control.estimating import Answer, Estimating
 from mmd.control.lessons import compute_factor, constants_from
 from mmd.control.measured import Seen, measured
+from mmd.control.served import served
 from mmd.control.starts import Start
 from mmd.machine import Machine, load_machine
 from mmd.paths import config_file
@@ -40,7 +41,7 @@ HELP = "-m, --model F   a model\n-c, --ctx-size N   the context\n--host H   wher
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     path = well_known.LLAMA_31_8B.write(tmp_path / "m.gguf")
-    return Model("m", str(path), (str(path),), None, "file", "", examine(path).facts)
+    return Model("m", str(path), (str(path),), None, "file", "", "", examine(path).facts)
 
 
 def install(folder: Path, rows: list[Mapping[str, object]]) -> Path:
@@ -160,7 +161,11 @@ def test_a_start_of_the_same_goes_before_all(model: Model, tmp_path: Path) -> No
     formula = answer(CPU, model, asks_engine=False).estimate
     taken = {"compute_bytes": formula.components.compute_bytes * 2, "process_bytes": 30 * MIB, "total_bytes": 1}
     predicted = {"compute_bytes": formula.components.compute_bytes, "total_bytes": 1}
-    starts.keep(start(weights=identity(model.files), gpu="", measured=taken, predicted=predicted))
+    command = starts.command_hash(served(model, CPU, read_settings()).command)
+    same = {"weights": identity(model.files), "gpu": "", "predicted": predicted, "measured": taken}
+    starts.keep(start("another", **same))
+    assert answer(CPU, model, asks_engine=False).estimate.tier is Tier.T1
+    starts.keep(start(command=command, **same))
     found = answer(CPU, model).estimate
     assert found.tier is Tier.T3
     assert found.components.overhead_bytes == 30 * MIB

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import stat
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,16 @@ def test_events_are_kept_in_their_order() -> None:
     assert recent() == kept
     assert recent(2) == kept[1:]
     assert recent(0) == []
+
+
+def test_what_an_engine_said_is_on_record_too() -> None:
+    failed = replace(event(outcome="failed"), engine_lines=("loading", "gronk \udcff" * 3000))
+    keep(failed)
+    with events_file().open("a") as file:  # of a version that did not note it
+        file.write(json.dumps({k: v for k, v in asdict(event("b")).items() if k != "engine_lines"}) + "\n")
+    noted, older = recent()
+    assert noted.engine_lines == ("loading", "gronk ?" * 3000)
+    assert older == event("b")
 
 
 def test_nothing_is_on_record_before_the_first() -> None:

@@ -81,7 +81,7 @@ def names_in(folder: str) -> set[str]:
 
 def children_that_download() -> list[str]:
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()
-    return [pid for pid in children if "mmd.registry.hub" in Path(f"/proc/{pid}/cmdline").read_text("utf-8")]
+    return [pid for pid in children if "mmd.control.hub" in Path(f"/proc/{pid}/cmdline").read_text("utf-8")]
 
 
 async def until_held(hub: FakeHub) -> None:
@@ -97,20 +97,28 @@ async def start(http: httpx.AsyncClient, **asked: str) -> dict[str, Any]:
 
 async def test_search(hub: FakeHub, http: httpx.AsyncClient) -> None:
     hub.repositories = {
-        "me/tiny-GGUF": FakeRepository({}, downloads=5),
-        "me/tiny": FakeRepository({}, tags=("safetensors", "llama"), downloads=7, gated=True),
-        "me/tiny-onnx": FakeRepository({}, tags=("onnx",), downloads=99),
+        "me/tiny-GGUF": FakeRepository({"tiny-Q8_0.gguf": bytes(5000)}, downloads=5),
+        "me/tinier-GGUF": FakeRepository({"tinier-Q8_0.gguf": bytes(5000)}, downloads=7, gated=True),
+        "me/tiny-onnx": FakeRepository({"tiny.onnx": b""}, tags=("onnx",), downloads=99),
     }
-    found = (await http.get("/hf/search", params={"q": "tiny"})).json()
-    assert [(one["id"], one["formats"], one["gated"]) for one in found] == [
-        ("me/tiny", ["safetensors"], True),
-        ("me/tiny-GGUF", ["gguf"], False),
+    found = (await http.get("/hf/search", params={"q": "tin"})).json()
+    assert [(one["id"], one["recommended_file"], one["gated"]) for one in found] == [
+        ("me/tinier-GGUF", "tinier-Q8_0.gguf", True),
+        ("me/tiny-GGUF", "tiny-Q8_0.gguf", False),
     ]
     assert found[0]["updated"].startswith("2026-11-01T10:00:00")
-    assert len((await http.get("/hf/search", params={"q": "tiny", "limit": "1"})).json()) == 1
+    assert len((await http.get("/hf/search", params={"q": "tin", "limit": "1"})).json()) == 1
+    (open_to_all,) = (await http.get("/hf/search", params={"q": "tin", "gated": "false", "type": "chat"})).json()
+    assert open_to_all["id"] == "me/tiny-GGUF"
 
 
-@pytest.mark.parametrize("query", ["", "?q=", "?q=a&limit=0", "?q=a&limit=x", "?q=a&limit=1000", "?q=--help"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("", "?q=", "?q=a&limit=0", "?q=a&limit=x", "?q=a&limit=1000", "?q=--help"),
+        *("?q=a&type=poem", "?q=a&size=7", "?q=a&gated=yes", "?q=a&licence="),
+    ],
+)
 async def test_search_for_nonsense(http: httpx.AsyncClient, query: str) -> None:
     assert (await http.get(f"/hf/search{query}")).status_code == 400
 
@@ -153,12 +161,14 @@ async def test_a_folder_of_safetensors(hub: FakeHub, http: httpx.AsyncClient, ru
     assert names_in(Registry().get(job["model"]).path) == set(files)
 
 
-async def test_several_models_need_a_file(hub: FakeHub, http: httpx.AsyncClient, weights: bytes) -> None:
-    hub.repositories["me/tiny"] = FakeRepository({"tiny-Q4_0.gguf": weights, "tiny-Q8_0.gguf": weights})
-    refused = await http.post("/hf/download", json={"repo": "me/tiny"})
+async def test_of_several_models_the_one_that_suits_the_machine(
+    hub: FakeHub, http: httpx.AsyncClient, weights: bytes
+) -> None:
+    hub.repositories["me/tiny"] = FakeRepository({"tiny-Q4_0.gguf": weights, "tiny-Q8_0.gguf": weights + bytes(999)})
+    assert (await start(http, repo="me/tiny"))["file"] == "tiny-Q8_0.gguf"
+    refused = await http.post("/hf/download", json={"repo": "me/tiny", "file": "x.gguf"})
     assert refused.status_code == 422
     assert "tiny-Q4_0.gguf, tiny-Q8_0.gguf" in refused.json()["error"]["message"]
-    assert (await http.post("/hf/download", json={"repo": "me/tiny", "file": "x.gguf"})).status_code == 422
 
 
 async def test_what_cannot_be_had(hub: FakeHub, http: httpx.AsyncClient, weights: bytes) -> None:

@@ -68,3 +68,20 @@ async def test_who_waits_for_a_swap_is_answered() -> None:
         running.models.held["b"].set()
         assert (await asking).status == 200
         await draining
+
+
+async def test_page_may_read_its_last_answer_too() -> None:
+    """The word that it is the last took the place of the leave to read it."""
+    async with town("a", "b") as running:
+        running.models.held["b"] = asyncio.Event()
+        client = await running.client()
+        asking = asyncio.create_task(client.ask(post({"model": "b"}, "/v1/x", "Origin: http://localhost:3000")))
+        await until(lambda: "activate b" in running.models.log)
+        draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
+        await asyncio.sleep(0)
+        running.models.held["b"].set()
+        answer = await asking
+        assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+        assert answer.headers["connection"] == "close"
+        assert await client.rest() == b""
+        await draining

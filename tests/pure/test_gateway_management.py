@@ -33,6 +33,29 @@ async def test_reading(http: httpx.AsyncClient) -> None:
     assert [(model["id"], model["status"]) for model in listed] == [("a", "active"), ("b", "absent")]
 
 
+async def test_for_how_long_nobody_has_asked_a_model(http: httpx.AsyncClient, running: Town) -> None:
+    release = asyncio.Event()
+
+    async def slow(asked: Asked) -> None:
+        await release.wait()
+        await asked.answer(b"{}")
+
+    async def idle_seconds() -> list[float | None]:
+        return [model["idle_seconds"] for model in (await http.get("/models")).json()]
+
+    running.peer("a").on["/v1/slow"] = slow
+    assert await idle_seconds() == [None, None]
+    client = await running.client()
+    asking = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/slow")))
+    await running.peer("a").has_been_asked(1)
+    assert await idle_seconds() == [0.0, None]
+    release.set()
+    assert (await asking).status == 200
+    while not (passed := (await idle_seconds())[0]):
+        assert passed is not None
+    assert passed < 60
+
+
 async def test_models_in_openais_form(http: httpx.AsyncClient) -> None:
     listed = (await http.get("/v1/models")).json()
     assert listed["object"] == "list"
@@ -108,6 +131,21 @@ async def test_sleep_by_hand_is_not_held_up_by_those_who_come_after_it(http: htt
     assert running.models.log == ["sleep a", "activate a", "ready a"]
 
 
+async def test_sleep_of_nobody_does_not_end_the_rest_of_another(running: Town) -> None:
+    """Requests were let in to a model that was about to sleep, and hung there."""
+    switchboard = running.gateway._switchboard
+    nobody, somebody = asyncio.Event(), asyncio.Event()
+    of_nobody = asyncio.create_task(switchboard.vacate(None, nobody.wait))
+    await asyncio.sleep(0)
+    of_somebody = asyncio.create_task(switchboard.vacate("a", somebody.wait))
+    await until(lambda: switchboard._resting == "a")
+    nobody.set()
+    await of_nobody
+    assert switchboard.admit("a") is None
+    somebody.set()
+    await of_somebody
+
+
 async def test_level_of_a_sleep(http: httpx.AsyncClient, running: Town) -> None:
     assert (await http.post("/models/sleep", json={"model": "a", "level": 2})).json()["gone"] == ["a"]
     for level in ("2", 1.5, True):
@@ -176,10 +214,26 @@ async def test_head(http: httpx.AsyncClient) -> None:
     assert (answered.status_code, answered.content) == (200, b"")
 
 
+async def test_health_check_needs_no_asgi_server(running: Town) -> None:
+    client = await running.client()
+    for _ in range(2):
+        answer = await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (answer.status, answer.json(), "connection" in answer.headers) == (200, {"status": "ok"}, False)
+    answer = await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert (answer.status, answer.json(), answer.headers["connection"]) == (200, {"status": "ok"}, "close")
+    assert await client.rest() == b""
+
+
+async def test_health_check_of_a_page_can_be_read_by_it(http: httpx.AsyncClient, running: Town) -> None:
+    answer = await http.get("/health", headers={"Origin": running.url})
+    assert answer.json() == {"status": "ok"}
+    assert answer.headers["access-control-allow-origin"] in (running.url, "*")
+
+
 async def test_connection_ends_with_the_answer(running: Town) -> None:
     """The next request on it might be for an engine, which the ASGI server knows nothing of."""
     client = await running.client()
-    answer = await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = await client.ask(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer.headers["connection"] == "close"
     assert await client.rest() == b""
 

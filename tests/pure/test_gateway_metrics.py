@@ -181,6 +181,8 @@ async def test_engine_metrics_are_passed_on_with_the_models_name(running: Town) 
             b"vllm:kv_cache_usage_perc{broken 0.25\n"
             b"vllm:num_requests_running nonsense\n"
             b"vllm:num_requests_waiting NaN\n"
+            b"vllm:generation_tokens_total NaN\n"
+            b'own:model{model="its own",a_model=",model=\\""} 1\n'
         )
 
     running.peer("a").on["/metrics"] = tells
@@ -188,6 +190,8 @@ async def test_engine_metrics_are_passed_on_with_the_models_name(running: Town) 
     assert page.value("vllm:kv_cache_usage_perc", model="a", engine="0", model_name='x " y') == 0.25
     assert not {"python_gc_objects_collected", "vllm:num_requests_running"} & page.families.keys()
     assert "vllm:num_requests_waiting" in page.families
+    assert page.value("own:model", model="a", exported_model="its own", a_model=',model="') == 1
+    assert page.value("mmd_tokens_total", model="a", direction="out") == 0
     assert page.value("mmd_engine_scrape_errors_total", model="a") is None
 
 

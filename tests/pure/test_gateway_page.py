@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from mmd.cli.verbs import mmd
+from mmd.gateway import page_routes
 from mmd.gateway.keys import Keys, Purpose
 from tests.gateway_peer import town
 
@@ -16,6 +18,13 @@ from tests.gateway_peer import town
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     async with town("a") as running, httpx.AsyncClient(base_url=running.url) as http:
         yield http
+
+
+def test_verbs_that_the_page_names_are_there() -> None:
+    files = page_routes._assets().values()
+    named = {verb for file in files for verb in re.findall(rb"[>`]mmd (\w+)", file.body)}
+    assert b"logs" in named
+    assert {verb.decode() for verb in named} <= mmd.commands.keys()
 
 
 async def test_everything_the_page_names_is_there_and_small(http: httpx.AsyncClient) -> None:

@@ -238,6 +238,15 @@ async def test_head_is_answered_without_a_body() -> None:
         assert (await client.ask(post(_CHAT))).status == 200
 
 
+async def test_refused_head_has_no_body_either() -> None:
+    """The error's text was taken for the next answer by a client that kept the connection."""
+    async with town() as running:
+        client = await running.client()
+        await client.send(b"HEAD /v1/x?model=nope HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await client.head())[0] == 404
+        assert (await client.ask(post(_CHAT))).status == 200
+
+
 async def test_interim_answers_are_not_the_answer() -> None:
     async with town() as running:
 
@@ -322,3 +331,5 @@ async def test_tokens_are_counted_where_engines_do_it() -> None:
         for task in ("tokenize", "detokenize"):
             answer = await client.ask(post({"model": "a", "prompt": "x"}, f"/v1/{task}"))
             assert answer.json()["first_line"] == f"POST /{task} HTTP/1.1"
+            answer = await client.ask(post({"model": "a", "prompt": "x"}, f"/v1/{task}?x=y"))
+            assert answer.json()["first_line"] == f"POST /{task}?x=y HTTP/1.1"

@@ -212,3 +212,36 @@ def test_start_imports_no_framework() -> None:
     program = "import sys, mmd.gateway.serve; print({'starlette', 'uvicorn', 'httpx'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# By the first swap, the first verb that writes settings, the first request that is neither for an engine nor a health
+# check, and by others' processes.
+_IMPORTED_LATER = {
+    *("mmd.engines", "mmd.plan.choose", "mmd.plan.vllm", "mmd.control.swap", "mmd.control.demote"),
+    *("mmd.control.stranded", "mmd.control.confirmation", "mmd.settings_edit", "mmd.registry.detect"),
+    *("starlette", "uvicorn", "httpx", "anyio", "wsproto", "tomlkit", "psutil", "pynvml", "huggingface_hub"),
+    *("ssl", "_ssl", "_hashlib"),
+}
+
+_GATEWAY = """
+import atexit, sys
+atexit.register(lambda: print(*sys.modules))
+sys.argv = ["mmd", "gateway"]
+from mmd.cli import main
+main()
+"""
+
+
+def test_start_imports_nothing_that_an_idle_gateway_never_needs(tmp_path: Path) -> None:
+    """As far as the bus, which is not there: all that is imported at the top of some module has been imported then."""
+    environment = os.environ | {
+        "DBUS_SESSION_BUS_ADDRESS": f"unix:path={tmp_path}/bus",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _GATEWAY], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    modules = set(done.stdout.split())
+    assert {"mmd.gateway.front", "dbus_fast"} <= modules, done.stderr
+    assert not modules & _IMPORTED_LATER

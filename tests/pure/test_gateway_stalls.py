@@ -104,6 +104,7 @@ async def test_connection_too_many_takes_the_place_of_an_idle_one() -> None:
         fourth = await running.client()
         refused = await fourth.answer()
         assert (refused.status, refused.json()["error"]["code"]) == (503, "too_many_connections")
+        assert refused.headers["retry-after"] == "1"
         assert (await busy.ask(b"Content-Length: 13\r\n\r\n" + b'{"model":"a"}')).status == 200
 
 

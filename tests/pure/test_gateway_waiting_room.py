@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -85,6 +86,16 @@ async def test_model_that_failed_to_load_is_left_alone_for_a_while() -> None:
         by_hand = await running.client()
         assert (await by_hand.ask(post({"model": "b"}, "/models/activate"))).status == 200
         assert (await client.ask(post({"model": "b"}))).status == 200
+
+
+async def test_failure_is_remembered_without_those_who_met_it() -> None:
+    """With its traceback it kept the last of them, and the body of that request."""
+    async with town("a", "b") as running:
+        error = EngineFailed("b did not start", hint="mmd logs b")
+        running.models.failing["b"] = error
+        client = await running.client()
+        assert (await client.ask(post({"model": "b"}))).json()["error"]["code"] == "engine_failed"
+        assert error not in gc.get_referents(*running.gateway._switchboard._failed.values())
 
 
 async def test_full_waiting_room_turns_away_with_a_time() -> None:

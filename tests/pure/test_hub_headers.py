@@ -240,6 +240,28 @@ def test_what_nothing_here_can_serve_is_said_of_the_repository(hub: FakeHub, tmp
     assert str(cache_dir()) not in raised.value.message + raised.value.hint
 
 
+def test_one_that_a_crash_has_damaged_is_fetched_again(hub: FakeHub, tmp_path: Path) -> None:
+    offer(hub, it_gguf=OnDisk(sparse_gguf(tmp_path / "it.gguf", 300 * MB), sha256="b" * 64))
+    repository, path = looked_up()
+    path.write_bytes(b"GGUF")
+    selection = select(repository.id, repository.files, None)
+    with pytest.raises(BadModelFile, match=r"^me/it: it.gguf"):
+        look_into(repository, selection)
+    assert look_into(repository, selection).facts == examine(tmp_path / "it.gguf").facts
+
+
+def test_a_configuration_of_gigabytes_is_not_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    huge = tmp_path / "config.json"
+    huge.touch()
+    os.truncate(huge, 3000 * MB)
+    weights = (tiny_folder(tmp_path / "it") / "model.safetensors").read_bytes()
+    hub.repositories["me/it"] = FakeRepository({"model.safetensors": weights, "config.json": on_disk(huge)})
+    repository = api.look("me/it")
+    with pytest.raises(BadModelFile, match="larger than 64 MiB"):
+        look_into(repository, select(repository.id, repository.files, None))
+    assert sum(hub.sent) < MB
+
+
 def test_no_more_than_so_many_are_kept(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ghosts, "_MOST_GHOSTS", 2)
     for number in range(3):

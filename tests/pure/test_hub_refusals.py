@@ -50,6 +50,15 @@ def test_gated_for_who_has_not_accepted(hub: FakeHub, monkeypatch: pytest.Monkey
     assert error.hint.startswith(f"xdg-open {hub.url}/me/model ") and "hf auth whoami" in error.hint
 
 
+def test_gated_for_who_has_asked_and_is_not_answered(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", STRANGER)
+    said = "Your request to access model me/model is awaiting a review from the repo authors."
+    hub.faults = [Refusal(403, said, {"X-Error-Code": "GatedRepo"}, on="/resolve/")]
+    error = refused()
+    assert isinstance(error, RepositoryGated) and "not yet answered" in error.message
+    assert error.hint.startswith(f"xdg-open {hub.url}/me/model ")
+
+
 def test_what_a_gated_repository_holds_may_be_looked_at(hub: FakeHub) -> None:
     assert [file.name for file in look("me/model").files] == ["a.gguf"]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -19,14 +21,21 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from mmd.control.finding import Hit, hit_json
 from mmd.errors import NoSuchRepository
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.hub_child import Registered, Selected
 from mmd.gateway.jobs import Downloads
 from mmd.gateway.openapi import ENGINE_PATHS, EVENT_STREAM, OPERATIONS, document
 from mmd.gateway.routes import application
+from mmd.plan.recommend import Assessed, Place
 from mmd.registry.hub.progress import Progress
+from mmd.registry.hub.search import Result
+from mmd.registry.offer import Base, Offer
+from mmd.registry.record import Format, ModelType
 from tests.gateway_peer import MemoryModels, town
+from tests.openapi_records import differences
+from tests.page import scene
 
 _CHECKS = [
     not_a_server_error,
@@ -40,9 +49,13 @@ _CHECKS = [
 class MemoryHub:
     """A hub where every repository has one model, but for those whose name begins with "no"."""
 
-    async def search(self, text: str, limit: int) -> list[dict[str, Any]]:
-        one = {"downloads": 1, "likes": 2, "formats": ["gguf"], "tags": [], "gated": False, "updated": None}
-        return [{"id": f"me/{number}", **one} for number in range(min(limit, 3))]
+    async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        offer = Offer("tiny-Q4_K_M.gguf", Format.GGUF, 1000)
+        base = Base(ModelType.CHAT)
+        result = Result("", base, ("gguf",), (offer,), "mit", gated=False, downloads=1, likes=2, updated=None, tags=())
+        taken = Assessed(offer, 2000, 3000, Place.GPU, 4.85)
+        hits = (Hit(replace(result, id=f"me/{number}"), taken, "the only one") for number in range(query["limit"]))
+        return [hit_json(hit) for hit in islice(hits, 3)]
 
     async def select(self, repository: str, file: str | None, revision: str | None) -> Selected:
         if repository.startswith("no"):
@@ -98,6 +111,22 @@ def test_what_is_served_is_described_and_what_is_described_is_served() -> None:
 def test_paths_of_the_engines_are_not_ours() -> None:
     assert all(path.startswith("/v1/") for path in ENGINE_PATHS)
     assert not set(ENGINE_PATHS) & {operation.path for operation in OPERATIONS}
+
+
+@pytest.mark.parametrize(
+    ("path", "record"),
+    [
+        ("/status", scene.status()),
+        ("/models", scene.models()),
+        ("/queue", scene.queue()),
+        ("/resources", scene.resources()),
+        ("/resources/history", scene.history()),
+        ("/swaps", scene.swaps()),
+        ("/hf/downloads", scene.downloads()),
+    ],
+)
+def test_page_is_tested_with_records_as_they_are(path: str, record: Any) -> None:
+    assert differences(path, record) == []
 
 
 _SCHEMA = schemathesis.openapi.from_dict(document())

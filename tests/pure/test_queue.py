@@ -29,6 +29,15 @@ ROUNDING_SECONDS = 1e-6  # of sums and differences of floats
 BOUNDS = Bounds(max_wait_seconds=20.0, min_residency_seconds=2.0)
 
 
+def latest_begins(lines: list[Line]) -> list[float]:
+    """When swaps must begin at the latest, for each who waits to be served in time."""
+    turns = sorted(lines, key=lambda line: (not line.by_hand, line.since))
+    return [
+        line.since + BOUNDS.max_wait_seconds - sum(before.swap_seconds for before in turns[: turn + 1])
+        for turn, line in enumerate(turns)
+    ]
+
+
 class WaitingRoom(RuleBasedStateMachine):
     """Whatever comes and goes."""
 
@@ -84,7 +93,7 @@ class WaitingRoom(RuleBasedStateMachine):
             at = swap.at + ROUNDING_SECONDS
             assert (
                 wanted.by_hand
-                or at >= min(line.since - line.swap_seconds for line in swap.lines) + BOUNDS.max_wait_seconds
+                or at >= min(latest_begins(swap.lines))
                 or at - had_it.idle_since >= min(2.0, wanted.swap_seconds / 2)
             )
 
@@ -177,6 +186,14 @@ def test_its_swap_is_begun_so_early_that_it_is_over_in_time() -> None:
     resident = Resident("a", since=0.0, idle_since=None, swap_seconds=100.0)
     assert decide([Line("b", since=0.0, swap_seconds=5.0)], resident, 14.9, BOUNDS) == Hold(15.0)
     assert decide([Line("b", since=0.0, swap_seconds=5.0)], resident, 15.0, BOUNDS) == Swap("b")
+
+
+def test_swaps_that_come_before_it_are_begun_so_early_too() -> None:
+    """c has to wait for the swap to b as well; b alone could have waited until 15."""
+    resident = Resident("a", since=0.0, idle_since=None, swap_seconds=100.0)
+    lines = [Line("b", since=0.0, swap_seconds=5.0), Line("c", since=0.5, swap_seconds=6.0)]
+    assert decide(lines, resident, 9.4, BOUNDS) == Hold(9.5)
+    assert decide(lines, resident, 9.5, BOUNDS) == Swap("b")
 
 
 def test_oldest_request_is_let_in_also_when_the_slice_is_over() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mmd.paths import cache_dir
 from mmd.registry.scan import Scan, scan
 from mmd.registry.store import New, Registry
 from tests.hub_cache import cached_repository
@@ -116,6 +117,14 @@ def test_folder_that_may_not_be_read_is_told(folder: Path, monkeypatch: pytest.M
     result = scan(folder)
     assert found(result, folder) == ["a.gguf"]
     assert reasons(result) == {"secret": "Permission denied"}
+
+
+def test_files_that_only_look_like_models_are_passed_by(tmp_path: Path) -> None:
+    """Ghosts for estimates, and what an interrupted archive or restore left."""
+    gguf(cache_dir() / "ghost/a.gguf")
+    gguf(tmp_path / "nas/.a.mmd-incomplete/a.gguf")
+    result = scan(tmp_path)
+    assert (result.news, result.skipped) == ([], [])
 
 
 def test_name_that_cannot_be_written_down_is_left_out(folder: Path) -> None:

@@ -127,6 +127,14 @@ def test_install_on_a_public_address_is_refused(world: World, installed: str) ->
     assert "can be reached from other machines" in failed.stderr
 
 
+def test_gateway_that_is_refused_an_address_does_not_say_that_it_listens(world: World) -> None:
+    world.settings('[gateway]\nembedding_listen = ""\n')
+    failed = run_mmd("gateway", "--listen", "0.0.0.0:0")
+    assert failed.returncode == 2
+    assert "can be reached from other machines" in failed.stderr
+    assert "listens on" not in failed.stderr
+
+
 async def test_install_on_a_public_address_is_for_those_with_a_key(world: World, installed: str) -> None:
     port = installed.rpartition(":")[2]
     world.settings(f'[gateway]\nlisten = "0.0.0.0:{port}"\nembedding_listen = ""\n')

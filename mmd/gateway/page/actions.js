@@ -2,7 +2,8 @@
 
 import { act } from "./api.js";
 import { learnStatus } from "./connection.js";
-import { each, element, say, set } from "./dom.js";
+import { element, say, set } from "./dom.js";
+import { Failure } from "./failure.js";
 import { changed, state } from "./state.js";
 
 const VERBS = {
@@ -23,11 +24,12 @@ const OFFERED = {
 export class Actions {
   #model;
   #buttons = new Map();
+  #failure = new Failure();
 
   constructor(model) {
     this.#model = model;
     this.node = element("div", { class: "actions", role: "group", "aria-label": model });
-    this.failure = element("div", { class: "failure", role: "alert" });
+    this.failure = this.#failure.node;
     for (const [verb, { label, does }] of Object.entries(VERBS)) {
       const button = element("button", { type: "button", "aria-label": `${label} ${model}`, title: does });
       button.addEventListener("click", () => this.#press(verb));
@@ -50,21 +52,16 @@ export class Actions {
 
   async #press(verb) {
     if (this.#buttons.get(verb).getAttribute("aria-disabled") === "true") return;
-    this.#say([]);
+    this.#failure.show(null);
     state.running.set(this.#model, verb);
     changed();
     try {
       await learnStatus(await act(verb, this.#model));
     } catch (error) {
-      this.#say([error.message, error.hint]);
+      this.#failure.show(error);
     } finally {
       if (state.running.get(this.#model) === verb) state.running.delete(this.#model);
       changed();
     }
-  }
-
-  // An error's two lines: what is wrong, and what to do.
-  #say(lines) {
-    each(this.failure, lines, (line) => line, (line) => ({ node: element("p", {}, line), update() {} }));
   }
 }

@@ -3,10 +3,11 @@
 const KEY = "mmd-key"; // in sessionStorage: gone when the tab is closed
 
 export class ApiError extends Error {
-  constructor(status, message, hint) {
+  constructor(status, message, hint, engineLines = []) {
     super(message);
     this.status = status; // 0: no answer at all
     this.hint = hint;
+    this.engineLines = engineLines; // the last that an engine said before it failed
   }
 }
 
@@ -31,6 +32,10 @@ export async function act(verb, model) {
   const body = JSON.stringify({ model });
   const headers = { "Content-Type": "application/json" };
   return (await answer(`/models/${verb}`, { method: "POST", headers, body })).json();
+}
+
+export async function cancelDownload(id) {
+  return (await answer(`/hf/downloads/${encodeURIComponent(id)}`, { method: "DELETE" })).json();
 }
 
 // What the gateway tells, as `{kind, data}`, until it ends. EventSource cannot send a key.
@@ -72,5 +77,5 @@ function unreachable() {
 async function failure(response) {
   const { error } = await response.json().catch(() => ({})); // a proxy in between writes pages
   const message = error?.message ?? `the gateway answered ${response.status}`;
-  return new ApiError(response.status, message, error?.hint ?? "journalctl --user -u mmd.service -n 50");
+  return new ApiError(response.status, message, error?.hint ?? "journalctl --user -u mmd.service -n 50", error?.engine_lines);
 }

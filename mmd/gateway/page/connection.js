@@ -4,7 +4,7 @@
 import { ApiError, events, read, readIfThere } from "./api.js";
 import { askForKey } from "./key.js";
 import { find, say } from "./dom.js";
-import { learn, learnResources, learnSwap, state } from "./state.js";
+import { learn, learnDownload, learnResources, learnSwap, state } from "./state.js";
 
 const FIRST_DELAY_MS = 500;
 const MOST_DELAY_MS = 10_000;
@@ -65,18 +65,28 @@ async function take(kind, data) {
   else if (kind === "queue") learn("queue", data);
   else if (kind === "resources") learnResources(data);
   else if (kind === "swap") learnSwap(data);
+  else if (kind === "download") {
+    learnDownload(data);
+    if (data.state === "done") await learnModels();
+  }
 }
 
-// The models' own records go with it, and are not told.
 export async function learnStatus(status) {
   learn("status", status);
+  await learnModels();
+}
+
+// Their records are not told: they follow the status, and what has been downloaded.
+async function learnModels() {
   learn("models", await read("/models"));
 }
 
 async function loadRest() {
-  const [history, swaps] = await Promise.all([readIfThere("/resources/history"), readIfThere("/swaps?limit=20")]);
+  const paths = ["/resources/history", "/swaps?limit=20", "/hf/downloads"];
+  const [history, swaps, downloads] = await Promise.all(paths.map((path) => readIfThere(path)));
   if (history) learn("history", history);
   learn("swaps", swaps);
+  learn("downloads", downloads);
 }
 
 // For gateways without /events.

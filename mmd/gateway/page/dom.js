@@ -28,6 +28,13 @@ export function set(node, name, value) {
   if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
 }
 
+// What is moved loses the focus otherwise.
+function moveBefore(parent, node, next) {
+  const focused = node.contains(document.activeElement) ? document.activeElement : null;
+  parent.insertBefore(node, next);
+  focused?.focus();
+}
+
 // Gives `parent` one view `{node, update(record)}` for each record, in order. Views are kept by key, so that neither
 // the focus nor a message in one is lost when the records come anew.
 export function each(parent, records, keyOf, make) {
@@ -42,7 +49,7 @@ export function each(parent, records, keyOf, make) {
   for (const [key, view] of before) if (!now.has(key)) view.node.remove();
   let next = null; // from the end: what stands in front, as a table's head, is no view and stays there
   for (const { node } of [...now.values()].reverse()) {
-    if (node.parentNode !== parent || node.nextElementSibling !== next) parent.insertBefore(node, next);
+    if (node.parentNode !== parent || node.nextElementSibling !== next) moveBefore(parent, node, next);
     next = node;
   }
   shown.set(parent, now);

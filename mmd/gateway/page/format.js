@@ -9,6 +9,8 @@ export const gib = (bytes) => `${(bytes / GIB).toFixed(1)}${NBSP}GiB`;
 
 export const ofTotal = (used, total) => `${(used / GIB).toFixed(1)} of ${gib(total)}`;
 
+export const rate = (bytesPerSecond) => `${(bytesPerSecond / 2 ** 20).toFixed(1)}${NBSP}MiB/s`;
+
 export function seconds(value) {
   if (value > 0 && value < 0.095) return whole(value * 1000, "ms");
   if (value < 9.95 && !Number.isInteger(value)) return `${value.toFixed(1)}${NBSP}s`;

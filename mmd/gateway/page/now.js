@@ -3,9 +3,10 @@
 import { Actions } from "./actions.js";
 import { each, element, find, say, set } from "./dom.js";
 import { gib, quoted, seconds, tokens } from "./format.js";
+import { LastLines } from "./last_lines.js";
 import { since } from "./state.js";
 
-export function drawNow({ status, models }) {
+export function drawNow({ status, models, swaps }) {
   if (!status) return;
   const facts = new Map((models ?? []).map((model) => [model.id, model]));
   const activeFirst = [...(status.resident ?? [])].sort((a, b) => (b === status.active) - (a === status.active));
@@ -14,7 +15,8 @@ export function drawNow({ status, models }) {
   const sleeping = (status.sleeping ?? []).map((sleeper) => ({ ...sleeper, facts: facts.get(sleeper.id) }));
   each(find("resident"), residents, idOf, resident);
   each(find("starting"), starting, idOf, starter);
-  each(find("failed"), status.failed ?? [], idOf, failed);
+  const failures = (status.failed ?? []).map((failure) => ({ ...failure, lines: lastLines(swaps, failure.id) }));
+  each(find("failed"), failures, idOf, failed);
   each(find("sleeping"), sleeping, idOf, sleeper);
   find("nobody").hidden = residents.length + starting.length > 0;
   find("sleepers").hidden = sleeping.length === 0;
@@ -22,6 +24,9 @@ export function drawNow({ status, models }) {
 }
 
 const idOf = ({ id }) => id;
+
+// What the engine said before it failed, if that was the last swap to the model.
+const lastLines = (swaps, id) => (swaps ?? []).findLast(({ model }) => model === id)?.engine_lines;
 
 function announce({ active, starting, failed: failures }) {
   const sentences = [
@@ -90,11 +95,13 @@ function failed(id) {
   const copy = element("button", { type: "button", "aria-label": `Copy ${command}` }, "Copy");
   copy.addEventListener("click", () => copyOut(code, copy));
   const reason = element("p");
-  const { node, actions } = card(id, "failed", reason, element("p", { class: "command" }, code, copy));
+  const said = new LastLines();
+  const { node, actions } = card(id, "failed", reason, element("p", { class: "command" }, code, copy), said.node);
   return {
     node,
     update(record) {
       say(reason, record.reason);
+      said.update(record.lines);
       actions.update("failed");
     },
   };

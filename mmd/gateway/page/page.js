@@ -1,6 +1,7 @@
 // The page at /: draws what is known, whenever it changes, and keeps in touch with the gateway.
 
 import { stayInTouch } from "./connection.js";
+import { drawDownloads } from "./downloads.js";
 import { drawMemory } from "./memory.js";
 import { drawModels } from "./models.js";
 import { drawNow } from "./now.js";
@@ -14,7 +15,7 @@ function reveal({ status }) {
   for (const column of document.querySelectorAll(".column")) column.hidden = !status;
 }
 
-draw(reveal, drawNow, drawQueue, drawModels, drawMemory, drawSwaps);
+draw(reveal, drawNow, drawQueue, drawModels, drawDownloads, drawMemory, drawSwaps);
 setInterval(() => {
   if (state.status?.starting?.length || state.queue?.turns.length) changed(); // their seconds go on
 }, TICK_MS);

@@ -7,6 +7,7 @@ export const state = {
   resources: null,
   history: null,
   swaps: null,
+  downloads: null,
   heard: { status: 0, queue: 0 }, // when: their seconds go on from there
   running: new Map(), // model -> the verb that a button has begun
 };
@@ -56,6 +57,15 @@ export function learnResources(resources) {
   learn("history", { ...history, samples: [...kept, sample] });
 }
 
+// One that ended while they were being read comes twice.
 export function learnSwap(swap) {
-  if (state.swaps) learn("swaps", [...state.swaps, swap].slice(-NEWEST));
+  const isSame = ({ at, model }) => at === swap.at && model === swap.model;
+  if (state.swaps && !state.swaps.some(isSame)) learn("swaps", [...state.swaps, swap].slice(-NEWEST));
+}
+
+// Jobs keep their order, the oldest first.
+export function learnDownload(job) {
+  const before = state.downloads ?? [];
+  const isKnown = before.some(({ id }) => id === job.id);
+  learn("downloads", isKnown ? before.map((each) => (each.id === job.id ? job : each)) : [...before, job]);
 }

@@ -2,6 +2,7 @@
 
 import { drawn, each, element, find, say, set } from "./dom.js";
 import { clock, seconds } from "./format.js";
+import { LastLines } from "./last_lines.js";
 
 const WIDTH = 1000;
 const LEAST_SECONDS = 0.0005; // what is shorter was nothing
@@ -55,8 +56,9 @@ function entry() {
   const phases = element("span", { class: "phases" });
   const head = element("div", { class: "swap-head" }, time, model, outcome, took);
   const foot = element("div", { class: "swap-foot" }, phases, why);
+  const said = new LastLines();
   return {
-    node: element("li", {}, head, bar, foot),
+    node: element("li", {}, head, bar, foot, said.node),
     update({ swap, longest }) {
       set(time, "datetime", swap.at);
       say(time, clock(new Date(swap.at)));
@@ -65,6 +67,7 @@ function entry() {
       say(outcome, swap.outcome);
       set(outcome, "class", `state ${swap.outcome}`);
       say(why, (swap.cause || swap.why) + (swap.evicted ? `, in place of ${swap.evicted}` : ""));
+      said.update(swap.engine_lines);
       const parts = segments(swap);
       say(phases, parts.map(([phase, taken]) => `${NAMES[phase]} ${seconds(taken)}`).join(" · "));
       each(bar, placed(parts, longest), ({ phase }) => phase, rectangle);

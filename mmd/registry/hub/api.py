@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from mmd.errors import HubUnavailable, NoSpace, StorageFailed, WrongUsage
 from mmd.registry.hub.files import HubFile
-from mmd.registry.hub.listing import base_of
+from mmd.registry.hub.listing import base_of, bases_of
 from mmd.registry.hub.refusals import refusal
 from mmd.registry.licence import licence_of
 from mmd.registry.offer import Base
@@ -30,6 +30,7 @@ class Repository:
     files: tuple[HubFile, ...]
     licence: str = ""
     base: Base = _UNKNOWN
+    bases: tuple[str, ...] = ()  # repositories that it is a quantisation of; itself where it is none
 
 
 def look(repository: str, revision: str | None = None) -> Repository:
@@ -57,6 +58,7 @@ def described(info: dict[str, Any], revision: str | None = None) -> Repository:
         files=files,
         licence=licence_of(info.get("cardData") or {}, info.get("tags") or ()),
         base=base_of(info),
+        bases=bases_of(info),
     )
 
 

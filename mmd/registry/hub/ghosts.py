@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from shlex import quote
@@ -72,15 +72,33 @@ def _put_in_place(unfinished: Path, place: Path) -> None:
             raise
 
 
+def forget(folder: Path) -> None:
+    """One that turned out to be damaged, by a crash say."""
+    shutil.rmtree(folder.parent, ignore_errors=True)
+
+
 def _clear() -> None:
     """Away with the oldest, where there are too many."""
-    aged = sorted(((path.stat().st_mtime, path) for path in _root().iterdir()), reverse=True)
     kept_bytes = 0
-    for number, (used_at, path) in enumerate(aged):
-        kept_bytes += sum(each.lstat().st_blocks * 512 for each in path.rglob("*"))
+    for number, (used_at, path) in enumerate(sorted(_aged(), reverse=True)):
+        kept_bytes += _size_bytes(path)
         is_abandoned = path.name.startswith(_UNFINISHED) and used_at < time() - _ABANDONED_SECONDS
         if is_abandoned or (number and (number >= _MOST_GHOSTS or kept_bytes > _MOST_BYTES)):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _aged() -> Iterator[tuple[float, Path]]:
+    for path in _root().iterdir():
+        with suppress(FileNotFoundError):  # another of us clears, too
+            yield path.stat().st_mtime, path
+
+
+def _size_bytes(folder: Path) -> int:
+    found = 0
+    with suppress(FileNotFoundError):
+        for path in folder.rglob("*"):
+            found += path.lstat().st_blocks * 512
+    return found
 
 
 def _root() -> Path:

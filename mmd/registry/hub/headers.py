@@ -22,7 +22,7 @@ from mmd.registry.hub.files import HubFile, Selection
 _AT_ONCE = 8
 _PATIENCE_SECONDS = 10.0
 _STEP_BYTES = 1 << 22
-# No header is as long; what claims to be is not fetched.
+# No header is as long, nor any configuration; what claims to be is not fetched.
 _MOST_HEADER_BYTES = 1 << 26
 # Tokenizers say nothing of what a model needs, and are the largest files beside the weights: they stay holes.
 _NOT_READ = re.compile(r"(?:tokenizer|vocab)\.json|.+\.(?:model|tiktoken|txt)")
@@ -48,11 +48,13 @@ def look_into(repository: Repository, selection: Selection) -> Found:
 
     Raises what `ghost` and `detect.examine` raise, in words about the repository.
     """
+    folder = ghosts.folder_for(repository, selection)
     try:
         return examine(ghost(repository, selection))
     except (BadModelFile, NotRunnable) as error:
-        place = f"{ghosts.folder_for(repository, selection)}"
-        message = error.message.replace(f"{place}/", f"{repository.id}: ").replace(place, repository.id)
+        if isinstance(error, BadModelFile):
+            ghosts.forget(folder)
+        message = error.message.replace(f"{folder}/", f"{repository.id}: ").replace(f"{folder}", repository.id)
         raise type(error)(message, hint=_page(repository)) from error
 
 
@@ -104,7 +106,7 @@ def _fetch(repository: Repository, file: HubFile, folder: Path) -> None:
             except BadModelFile as error:
                 message = error.message.replace(f"{folder}/", f"{repository.id}: ")
                 raise BadModelFile(message, hint=_page(repository)) from error
-        elif not _NOT_READ.fullmatch(name.name):
+        elif file.size_bytes <= _MOST_HEADER_BYTES and not _NOT_READ.fullmatch(name.name):
             os.pwrite(out.fileno(), remote.read(0, file.size_bytes), 0)
 
 

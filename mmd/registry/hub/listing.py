@@ -34,6 +34,22 @@ _FOREIGN = {
     "lora": "adapter",
     "adapter": "adapter",
 }
+# What makes no text, whatever its format: the weights of an image model come as GGUF too. What is tagged "translation"
+# or "summarization" is often a model to talk with, so it is not here.
+_OTHER_TASKS = {
+    **dict.fromkeys(
+        ("text-to-image", "image-to-image", "text-to-video", "image-to-video", "image-text-to-video", "text-to-3d"),
+        "diffusion",
+    ),
+    **dict.fromkeys(
+        ("automatic-speech-recognition", "text-to-speech", "text-to-audio", "audio-to-audio", "audio-classification"),
+        "audio",
+    ),
+    **dict.fromkeys(
+        ("image-classification", "object-detection", "image-segmentation", "mask-generation", "depth-estimation"),
+        "image recognition",
+    ),
+}
 
 Info = Mapping[str, Any]
 
@@ -41,8 +57,10 @@ Info = Mapping[str, Any]
 def foreign(info: Info) -> str | None:
     """What else a repository is, "MLX", "adapter"; None where it may be a model for mmd."""
     tags = set(info.get("tags") or ())
+    if task := _OTHER_TASKS.get(info.get("pipeline_tag") or ""):
+        return task
     if "gguf" in tags:
-        return None
+        return "adapter" if any(tag.startswith("base_model:adapter:") for tag in tags) else None
     marks = (mark for mark in _FOREIGN if mark in tags or info.get("library_name") == mark)
     # Many a repository of safetensors has its ONNX beside; in that of an adapter, they are the adapter.
     found = [mark for mark in marks if "safetensors" not in tags or mark not in ("onnx", "openvino")]
@@ -65,10 +83,10 @@ def base_of(info: Info) -> Base:
 def _type(info: Info) -> ModelType:
     tags, architecture = set(info.get("tags") or ()), str((info.get("gguf") or {}).get("architecture", ""))
     named = _TYPES.get(info.get("pipeline_tag") or "")
-    if named is None and ("sentence-transformers" in tags or re.search(r"bert|embed", architecture)):
-        return ModelType.EMBEDDING
-    if named in (None, ModelType.CHAT) and re.search(r"rerank", info.get("id", ""), re.IGNORECASE):
+    if named is not ModelType.VISION and re.search(r"rerank", info.get("id", ""), re.IGNORECASE):
         return ModelType.RERANKER
+    if named in (None, ModelType.CHAT) and ("sentence-transformers" in tags or re.search(r"bert|embed", architecture)):
+        return ModelType.EMBEDDING
     if named is ModelType.CHAT and "conversational" not in tags and not (info.get("gguf") or {}).get("chat_template"):
         # Only records of models with a template are tagged so; of some GGUFs the hub does not tell.
         return ModelType.COMPLETION if "safetensors" in tags else ModelType.CHAT
@@ -80,6 +98,12 @@ def _quant(info: Info) -> str:
     tags = {tag.lower() for tag in info.get("tags") or ()}
     config = (info.get("config") or {}).get("quantization_config") or {}
     return str(config.get("quant_method") or next((quant for quant in _QUANTS if quant in tags), ""))
+
+
+def bases_of(info: Info) -> tuple[str, ...]:
+    """The repositories that this one quantises; itself where it quantises none."""
+    mark = "base_model:quantized:"
+    return tuple(tag.removeprefix(mark) for tag in info.get("tags") or () if tag.startswith(mark)) or (info["id"],)
 
 
 def offers_in(files: Iterable[HubFile]) -> tuple[Offer, ...]:

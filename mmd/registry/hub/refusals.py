@@ -32,11 +32,16 @@ def refusal(subject: str, error: HfHubHTTPError) -> MmdError:
 
 
 def _gated(subject: str, page: str, error: HfHubHTTPError) -> RepositoryGated:
-    """The hub says the same to strangers, and to those who are known and have not accepted, or are not accepted yet."""
+    """To strangers, to those who have not accepted, and to those who are not accepted yet, where authors decide."""
     if "authorization" not in error.response.request.headers:
         return RepositoryGated(
             f"{subject} is gated: its licence must be accepted by whoever downloads it",
             hint=f"hf auth login   # after you have accepted it at {page}",
+        )
+    if "awaiting a review" in (error.server_message or ""):
+        return RepositoryGated(
+            f"{subject} is gated, and its authors have not yet answered that you asked for access",
+            hint=f"xdg-open {page}   # the hub sends a mail when they have",
         )
     return RepositoryGated(
         f"{subject} is gated, and the account of this token has no access to it",

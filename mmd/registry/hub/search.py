@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from mmd.registry.hub.api import ask, described, hub_errors
 from mmd.registry.hub.listing import Info, base_of, foreign, offers_in
+from mmd.registry.hub.ranking import Standing, appeals
 from mmd.registry.licence import Terms, licence_of, terms
 from mmd.registry.offer import Base, Offer
 from mmd.registry.record import Format, ModelType
@@ -18,8 +20,12 @@ from mmd.registry.record import Format, ModelType
 _LISTED_PER_RESULT = 3
 _MOST_LISTED = 100
 _AT_ONCE = 8
-_SHOWN = ("downloads", "likes", "tags", "gated", "lastModified", "pipeline_tag", "library_name", "gguf", "cardData")
+_SHOWN = (
+    *("downloads", "likes", "tags", "gated", "lastModified", "pipeline_tag", "library_name"),
+    *("gguf", "safetensors", "cardData"),
+)
 _OPEN = "open"
+_BILLION = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    results: tuple[Result, ...]  # the most downloaded first
+    results: tuple[Result, ...]  # the one that was most likely meant first: see ranking.py
     foreign: Mapping[str, int]  # how many more there were, by what they are: "MLX"
 
 
@@ -65,19 +71,36 @@ def search(query: Query) -> Found:
         lists = list(pool.map(lambda form: _listed(query, form), query.formats))
         infos = {info["id"]: info for listed in lists for info in listed}
         others = [] if query.base else _listed(query, None)
-        kinds = Counter(kind for info in others if info["id"] not in infos and (kind := foreign(info)))
+        kinds = Counter(kind for info in others if info["id"] not in infos and (kind := _why_not(query, info)))
         wanted = [info for info in infos.values() if foreign(info) is None and _is_wanted(query, info)]
-        wanted.sort(key=lambda info: -(info.get("downloads") or 0))
-        results = pool.map(_result, wanted[: query.limit])
-        return Found(tuple(result for result in results if result.offers), dict(kinds))
+        results = pool.map(_result, _ranked(query.text, wanted)[: query.limit])
+        return Found(tuple(result for result in results if result is not None and result.offers), dict(kinds))
+
+
+def _why_not(query: Query, info: Info) -> str | None:
+    if kind := foreign(info):
+        return kind
+    return "safetensors without vLLM" if Format.SAFETENSORS not in query.formats else None
+
+
+def _ranked(text: str, infos: Sequence[Info]) -> list[Info]:
+    points = appeals(text, [_standing(info) for info in infos])
+    return [info for _, info in sorted(zip(points, infos, strict=True), key=lambda pair: pair[0], reverse=True)]
+
+
+def _standing(info: Info) -> Standing:
+    tags = info.get("tags") or ()
+    bases = {tag.rpartition(":")[2] for tag in tags if tag.startswith("base_model:")}
+    return Standing(info["id"], info.get("downloads") or 0, info.get("lastModified"), tuple(bases))
 
 
 def _listed(query: Query, form: Format | None) -> list[dict[str, Any]]:
     filters = [str(form)] if form else []
     filters += [f"base_model:quantized:{query.base}"] if query.base else []
+    # In whole billions, which is all that is documented; the rest is _is_wanted's.
     bounds = [
-        *([f"min:{query.least_parameters}"] if query.least_parameters else []),
-        *([f"max:{query.most_parameters}"] if query.most_parameters else []),
+        *([f"min:{query.least_parameters // _BILLION}B"] if query.least_parameters >= _BILLION else []),
+        *([f"max:{ceil(query.most_parameters / _BILLION)}B"] if query.most_parameters else []),
     ]
     parameters: dict[str, Any] = {
         "sort": "downloads",
@@ -94,21 +117,30 @@ def _listed(query: Query, form: Format | None) -> list[dict[str, Any]]:
 
 def _is_wanted(query: Query, info: Info) -> bool:
     """By what cannot be asked for: types are ours, and a licence may have been named in other words."""
-    if query.type is not None and not _is_of(query.type, info):
+    base = base_of(info)
+    if query.type is not None and not _is_of(query.type, base):
+        return False
+    # Of what the hub asked for in billions; it counts some that it does not show.
+    if base.parameters and not query.least_parameters <= base.parameters <= (query.most_parameters or base.parameters):
         return False
     licence = licence_of(info.get("cardData") or {}, info.get("tags") or ())
     return query.licence in ("", licence) or (query.licence == _OPEN and terms(licence) is Terms.OPEN)
 
 
-def _is_of(wanted: ModelType, info: Info) -> bool:
-    is_one = base_of(info).type
+def _is_of(wanted: ModelType, base: Base) -> bool:
     # What sees images chats too; a list does not tell whether a GGUF has the projector that it needs for them.
-    return is_one is wanted or (wanted is ModelType.CHAT and is_one is ModelType.VISION)
+    return base.type is wanted or (wanted is ModelType.CHAT and base.type is ModelType.VISION)
 
 
-def _result(listed: Info) -> Result:
-    # Sizes are told of one repository at a time.
-    repository = described(ask(f"/api/models/{listed['id']}", {"blobs": "true"}))
+def _result(listed: Info) -> Result | None:
+    """None of one that has gone since it was listed, or is shown to others only."""
+    from huggingface_hub.errors import DisabledRepoError, RepositoryNotFoundError
+
+    try:
+        # Sizes are told of one repository at a time.
+        repository = described(ask(f"/api/models/{listed['id']}", {"blobs": "true"}))
+    except (RepositoryNotFoundError, DisabledRepoError):
+        return None
     tags = tuple(listed.get("tags") or ())
     return Result(
         id=listed["id"],

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.plan.ranking import Standing, appeals
+from mmd.registry.hub.ranking import Standing, appeals
 
 
 def one(id: str, downloads: int, month: str = "2025-05", base: str = "") -> Standing:

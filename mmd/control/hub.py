@@ -1,10 +1,10 @@
 """The hub's library in a process of its own: it takes 30 MB and a tenth of a second, and a download is ended by a kill.
 
-    python -m mmd.registry.hub search QUERY   # as JSON: see mmd.registry.hub.search
-    python -m mmd.registry.hub select REPOSITORY [FILE [REVISION]]
-    python -m mmd.registry.hub download REPOSITORY FILE COMMIT REVISION
+    python -m mmd.control.hub search QUERY   # as JSON: the fields of mmd.registry.hub.search.Query
+    python -m mmd.control.hub select REPOSITORY [FILE [REVISION]]   # without FILE what suits this machine
+    python -m mmd.control.hub download REPOSITORY FILE COMMIT REVISION
 
-Says what it has as lines of JSON, each an object with one key: "found", "selection", "progress", "model" or "error".
+Says what it has as lines of JSON, each an object with one key: "hits", "selection", "progress", "model" or "error".
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import ctypes
 import json
 import signal
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
+from mmd.control.finding import choose_to_run, find, hit_json, served_formats
 from mmd.errors import MmdError
+from mmd.machine import read_machine
 from mmd.registry.hub.obtain import choose, look, obtain
-from mmd.registry.hub.search import Query, search
+from mmd.registry.hub.search import Query
+from mmd.registry.record import ModelType
+from mmd.settings import read_settings
 
 _PR_SET_PDEATHSIG = 1
 
@@ -29,7 +33,7 @@ def main(arguments: list[str]) -> int:
     try:
         match arguments:
             case ["search", query]:
-                _say("found", asdict(search(Query(**json.loads(query)))))
+                _search(json.loads(query))
             case ["select", repository, *rest] if len(rest) <= 2:
                 file, revision = (*(word or None for word in rest), None, None)[:2]
                 _select(repository, file, revision)
@@ -44,9 +48,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _search(asked: dict[str, Any]) -> None:
+    kind = ModelType(asked["type"]) if "type" in asked else None
+    query = Query(**asked | {"formats": served_formats(read_settings()), "type": kind})
+    _say("hits", [hit_json(hit) for hit in find(query, read_machine()).hits])
+
+
 def _select(name: str, file: str | None, revision: str | None) -> None:
     known = look(name, revision)
-    selection = choose(known, file)
+    selection = choose_to_run(known, file, read_machine(), read_settings()).selection
     _say(
         "selection",
         {

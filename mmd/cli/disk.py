@@ -1,0 +1,62 @@
+"""The verb about space: disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.text import gib, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from mmd.control.disk import DiskUse, ModelUse
+
+
+_WORTH_TELLING_BYTES = 1024**2
+
+
+@click.command()
+@parameters.as_json
+def disk(as_json: bool) -> None:
+    """What takes the space, and how to free it."""
+    from mmd.control.disk import disk_use
+    from mmd.registry.store import Registry
+
+    use = disk_use(Registry().all())
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(asdict(use))
+    else:
+        _print(use)
+
+
+def _print(use: DiskUse) -> None:
+    others = [one for one in use.others if one.size_bytes >= _WORTH_TELLING_BYTES]
+    if use.models:
+        print_table(("ID", "OWN", "SHARED", "LAST USED", "WHERE"), [_cells(model) for model in use.models])
+        click.echo()
+    if others:
+        print_table(("ALSO", "SIZE", "WHERE"), [(one.what, gib(one.size_bytes), one.path) for one in others])
+        click.echo()
+    click.echo(f"{gib(use.total_bytes)} in all")
+    for one in use.file_systems:
+        click.echo(f"{one.path}: {gib(one.free_bytes)} of {gib(one.total_bytes)} free")
+    if use.models:
+        say(f"\nTo free a model's space: mmd remove {use.models[0].id} --files")
+        say(f"To keep it on another disk: mmd archive {use.models[0].id} DEST --move")
+    for other in others:
+        say(f"{other.what}: {other.free_with}")
+
+
+def _cells(model: ModelUse) -> tuple[str, ...]:
+    where = model.path if model.where == "folder" else model.where
+    gone = f" ({model.missing_files} files are missing: mmd verify {model.id})" if model.missing_files else ""
+    return (
+        model.id,
+        gib(model.own_bytes),
+        gib(model.shared_bytes) if model.shared_bytes else "-",
+        model.last_used[:10] if model.last_used else "-",
+        where + gone,
+    )

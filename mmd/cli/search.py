@@ -1,0 +1,125 @@
+"""The verb that looks for models on the hub: search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.text import count, gib, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mmd.control.finding import Hit
+
+_TYPES = ("chat", "vision", "completion", "embedding", "reranker", "classifier")
+_RUNS = {"gpu": "on the GPU", "cpu": "on the CPU", "partly": "partly in RAM", "no": "no"}
+
+
+@click.command()
+@click.argument("text", nargs=-1, required=True)
+@click.option("--type", "type_", type=click.Choice(_TYPES), help="Only models of this kind.")
+@click.option("--size", metavar="FROM..TO", help="Only of so many parameters: 7b..14b, ..4b, 30b..")
+@click.option("--licence", "--license", metavar="NAME", default="", help="Only under it; open: any that allows all.")
+@click.option("--gated/--no-gated", default=None, help="Only those that want their licence accepted, or none of them.")
+@click.option("--all", "everything", is_flag=True, help="Show what does not run here, too.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="So many at most.")
+@parameters.machine_file
+@parameters.as_json
+def search(
+    text: tuple[str, ...],
+    type_: str | None,
+    size: str | None,
+    licence: str,
+    gated: bool | None,
+    everything: bool,
+    limit: int,
+    machine_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Look for models on the Hugging Face hub that run on this machine, the one to take first.
+
+    Memory is reckoned from sizes alone: mmd estimate REPO knows it better.
+    """
+    from mmd.control.finding import find, hit_json, served_formats
+    from mmd.machine import load_machine, read_machine
+    from mmd.registry.hub.search import Query
+    from mmd.registry.hub.size import parse_size
+    from mmd.registry.record import ModelType
+    from mmd.settings import read_settings
+
+    least, most = parse_size(size)
+    query = Query(
+        text=" ".join(text),
+        limit=limit,
+        formats=served_formats(read_settings()),
+        type=ModelType(type_) if type_ else None,
+        licence=licence.lower(),
+        gated=gated,
+        least_parameters=least,
+        most_parameters=most,
+    )
+    finding = find(query, load_machine(machine_file) if machine_file else read_machine())
+    shown = [hit for hit in finding.hits if everything or hit.runs]
+    if as_json:
+        print_json([hit_json(hit) for hit in shown])
+        return
+    _print(shown)
+    _say_what_is_left(query.text, shown, len(finding.hits) - len(shown), finding.foreign)
+
+
+def _print(hits: Sequence[Hit]) -> None:
+    if hits:
+        heading = ("REPOSITORY", "FILE", "TYPE", "SIZE", "NEEDS", "RUNS", "LICENCE", "DOWNLOADS")
+        print_table(heading, [_cells(hit) for hit in hits])
+
+
+def _cells(hit: Hit) -> tuple[str, ...]:
+    result, offer = hit.result, hit.best.offer
+    return (
+        result.id,
+        _short(offer.file),
+        result.base.type,
+        gib(offer.total_bytes),
+        f"≥ {gib(hit.best.needs_bytes)}",
+        _RUNS[hit.best.place],
+        _licence(hit),
+        count(result.downloads),
+    )
+
+
+def _short(file: str) -> str:
+    """What tells a file from others of its repository, and `mmd pull` understands: "Q4_K_M"."""
+    from mmd.registry.quant import named_quant
+
+    if file.endswith(".safetensors"):
+        return "safetensors"
+    return named_quant(file) or file.rpartition("/")[2]
+
+
+def _licence(hit: Hit) -> str:
+    from mmd.registry.licence import Terms, terms
+
+    licence = hit.result.licence or "unknown"
+    mark = ", non-commercial" if terms(licence) is Terms.NON_COMMERCIAL else ""
+    return licence + mark + (", gated" if hit.result.gated else "")
+
+
+def _say_what_is_left(text: str, shown: Sequence[Hit], hidden: int, foreign: Mapping[str, int]) -> None:
+    if not shown:
+        say(f"Nothing that runs here is called {text!r}. Try fewer words, or see what there is: {_wider(text)}")
+    if hidden and shown:
+        say(f"{hidden} more {'does' if hidden == 1 else 'do'} not fit on this machine; see them: {_wider(text)}")
+    if foreign:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(foreign.items(), key=lambda pair: -pair[1]))
+        say(f"Not shown, as no engine of mmd serves them: {kinds}")
+    if shown:
+        say(f"Get the first: mmd pull {quote(shown[0].result.id)}")
+
+
+def _wider(text: str) -> str:
+    return f"mmd search --all {quote(text)}"

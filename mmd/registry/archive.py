@@ -1,0 +1,191 @@
+"""A model put away on another disk, and brought back.
+
+An archive is a folder, no tar: weights do not compress, a copy of files is taken up where it ended, a single damaged
+file can be replaced, and every other tool reads them where they are; `mmd add` does, too. Beside the files it has the
+record, as in models.toml, and the manifest, with names inside the folder in place of paths.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path, PurePosixPath
+from shlex import quote
+
+from mmd import paths
+from mmd.errors import BadModelFile, StorageFailed, WrongUsage
+from mmd.registry import ids, manifest, models_toml
+from mmd.registry.belongings import files_of
+from mmd.registry.copying import UNFINISHED, Copying
+from mmd.registry.detect import examine
+from mmd.registry.files import read_json_object
+from mmd.registry.hashing import Report
+from mmd.registry.manifest import Entry, Manifest, Origin
+from mmd.registry.record import Format, Model
+from mmd.registry.store import Registry
+from mmd.registry.verification import expected_of
+
+_RECORD = "mmd-model.toml"
+_MANIFEST = "mmd-manifest.json"
+
+
+class Archiving:
+    """A model into a folder of its own below `destination`. Call `copy`, `verify` and `finish` in this order."""
+
+    def __init__(self, model: Model, destination: Path) -> None:
+        """Raises WrongUsage, BadModelFile and NoSpace before anything is copied."""
+        self.folder = destination / model.id
+        if not destination.is_dir():  # never made: it may be where a disk is to be mounted
+            raise WrongUsage(
+                f"there is no folder {destination}", hint=f"mkdir {quote(str(destination))}   # or mount it"
+            )
+        if os.path.lexists(self.folder):
+            raise WrongUsage(
+                f"{self.folder} is there already", hint=f"mv {quote(str(self.folder))} {quote(str(self.folder))}.old"
+            )
+        self._model = model
+        self._base = _base(model)
+        self.partial = destination / f".{model.id}{UNFINISHED}"
+        self._files = files_of(model)
+        sources = {self._name(path): Path(path) for path in self._files}
+        known = {self._name(path): entry.sha256 for path, entry in expected_of(model).items() if entry.sha256}
+        self._copying = Copying(sources, known, self.partial)
+        self._copying.require_space()
+        self.total_bytes = self._copying.total_bytes
+
+    def copy(self, report: Report) -> None:
+        """Raises BadModelFile, NoSpace and StorageFailed; the next attempt goes on from there."""
+        self._copying.copy(report, self._learn)
+
+    def verify(self, report: Report) -> None:
+        """Raises StorageFailed."""
+        self._copying.verify(report)
+
+    def finish(self) -> Path:
+        """Returns the archive. Before this there is none under its name."""
+        known = expected_of(self._model)
+        entries = {self._name(path): asdict(known[path]) for path in self._files}
+        try:
+            # The folder has another name yet: nothing needs to be atomic, and not every file system could.
+            (self.partial / _RECORD).write_bytes(models_toml.render([self._record()]))
+            (self.partial / _MANIFEST).write_text(json.dumps({"files": entries}, indent=2) + "\n", "utf-8")
+            self.partial.rename(self.folder)
+        except OSError as error:
+            raise _failed(self.folder, error) from error
+        os.sync()  # names and all, whatever the file system: what comes next may be the end of the original
+        return self.folder
+
+    def _record(self) -> Model:
+        model = self._model
+        return replace(
+            model,
+            path=self._name(model.path),
+            files=tuple(map(self._name, model.files)),
+            projector=self._name(model.projector) if model.projector else None,
+        )
+
+    def _name(self, path: str) -> str:
+        """A path as it is inside the archive; "." for the folder that a model is."""
+        return Path(path).relative_to(self._base).as_posix()
+
+    def _learn(self, name: str, sha256: str) -> None:
+        """Kept at once, so that an interrupted copy is taken up, and can be compared, by the next attempt."""
+        manifest.write(self._model, {str(self._base / name): sha256}, Origin.HERE)
+
+
+class Restoring:
+    """An archive back onto this machine, under its old id. Call `copy`, `verify` and `finish` in this order."""
+
+    def __init__(self, archive: Path, registry: Registry) -> None:
+        """Raises WrongUsage, BadModelFile and NoSpace before anything is copied."""
+        self._archive = archive
+        self._registry = registry
+        self._record, self._entries = _read(archive)
+        self.model_id = self._record.id
+        if self.model_id in registry.load():
+            raise WrongUsage(
+                f"{self.model_id} is registered already, at {registry.get(self.model_id).path}",
+                hint=f"mmd remove {self.model_id}   # then once more the same command",
+            )
+        self.folder = paths.models_dir() / self.model_id
+        if os.path.lexists(self.folder):
+            raise WrongUsage(
+                f"{self.folder} is there already", hint=f"mmd add {quote(str(self.folder))} --id {self.model_id}"
+            )
+        self.partial = paths.models_dir() / f".{self.model_id}{UNFINISHED}"
+        sources = {name: archive / name for name in self._entries}
+        known = {name: entry.sha256 for name, entry in self._entries.items() if entry.sha256}
+        self._copying = Copying(sources, known, self.partial)
+        self._copying.require_space()
+        self.total_bytes = self._copying.total_bytes
+
+    def copy(self, report: Report) -> None:
+        """Raises BadModelFile, NoSpace and StorageFailed; the next attempt goes on from there."""
+        try:
+            paths.make_private(self.partial)
+        except OSError as error:
+            raise _failed(self.partial, error) from error
+        self._copying.copy(report, _nothing_is_new)
+
+    def verify(self, report: Report) -> None:
+        """Raises StorageFailed."""
+        self._copying.verify(report)
+
+    def finish(self) -> Model:
+        """Register it. Raises what `examine` raises, and WrongUsage where the id has been taken meanwhile."""
+        examine(self.partial / self._record.path)
+        try:
+            self.partial.rename(self.folder)
+        except OSError as error:
+            raise _failed(self.folder, error) from error
+        found = examine(self.folder / self._record.path)
+        model = replace(self._record, path=found.path, files=found.files, projector=found.projector, facts=found.facts)
+        self._registry.put(model)
+        manifest.write_entries(model.id, {str(self.folder / name): entry for name, entry in self._entries.items()})
+        return model
+
+
+def _read(archive: Path) -> tuple[Model, Manifest]:
+    """The record and the manifest of an archive, checked: they come from a disk that may be anybody's."""
+    if not (archive / _RECORD).is_file():
+        raise WrongUsage(
+            f"{archive} is no archive of mmd: it has no {_RECORD}", hint=f"mmd add {quote(str(archive))}   # as it is"
+        )
+    try:
+        (record,) = models_toml.parse((archive / _RECORD).read_bytes()).values()
+        content = read_json_object(archive / _MANIFEST)
+        entries = manifest.parsed(content)
+        _require_inside(record, entries)
+    except (models_toml.UnknownText, ValueError, KeyError, TypeError, OSError) as error:
+        raise BadModelFile(
+            f"{archive} is no whole archive: {error}", hint=f"mmd add {quote(str(archive))}   # its files as they are"
+        ) from error
+    ids.require_valid(record.id)
+    return record, entries
+
+
+def _require_inside(record: Model, entries: Mapping[str, Entry]) -> None:
+    for name in (record.path, *record.files, *([record.projector] if record.projector else []), *entries):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"{name!r} leads out of it")
+        if name in entries and entries[name].sha256 is None:
+            raise ValueError(f"it has no hash of {name}")
+    missing = {*record.files, *([record.projector] if record.projector else [])} - set(entries)
+    if missing:
+        raise ValueError(f"nothing is said of {min(missing)}")
+
+
+def _base(model: Model) -> Path:
+    return Path(model.path) if model.facts.format is Format.SAFETENSORS else Path(model.path).parent
+
+
+def _nothing_is_new(name: str, sha256: str) -> None:
+    raise AssertionError(f"an archive has a hash of each of its files, and of {name} as well")
+
+
+def _failed(place: Path, error: OSError) -> StorageFailed:
+    return StorageFailed(
+        f"{place} cannot be written: {error.strerror or error}", hint=f"ls -ld {quote(str(place.parent))}"
+    )

@@ -1,0 +1,100 @@
+"""Deleting files of the Hugging Face cache, by huggingface_hub's own rules: a blob that another snapshot has stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmd.registry.cache_link import CacheLink, cache_link
+
+if TYPE_CHECKING:
+    from huggingface_hub import CachedFileInfo, DeleteCacheStrategy, HFCacheInfo
+
+
+@dataclass(frozen=True, slots=True)
+class CacheDisposal:
+    """`found` are paths that go, `strange` those in a repository that huggingface_hub takes for damaged."""
+
+    found: tuple[str, ...]
+    strange: tuple[str, ...]
+    _notes: Mapping[str, tuple[int, str]]
+    _strategies: tuple[DeleteCacheStrategy, ...]
+
+    @classmethod
+    def of(cls, paths: Sequence[str]) -> CacheDisposal:
+        """All of `paths` are such that `cache_link` knows them."""
+        links = {path: link for path in paths if (link := cache_link(path)) is not None}
+        by_cache: dict[Path, dict[str, CacheLink]] = {}
+        for path, link in links.items():
+            by_cache.setdefault(link.blob.parents[2], {})[path] = link
+        notes: dict[str, tuple[int, str]] = {}
+        strategies: list[DeleteCacheStrategy] = []
+        for cache, of_cache in by_cache.items():
+            info = _scanned(cache)
+            chosen = _chosen(info, of_cache)
+            notes |= {path: _freed(info, file, chosen.values()) for path, file in chosen.items()}
+            strategies += _strategies(info, set(chosen.values()))
+        found = tuple(path for path in links if path in notes)
+        strange = tuple(path for path in links if path not in notes)
+        return cls(found, strange, notes, tuple(strategies))
+
+    @property
+    def paths(self) -> frozenset[str]:
+        return frozenset(self.found)
+
+    def freed(self, path: str) -> tuple[int, str]:
+        """How many bytes that frees, and why it is none."""
+        return self._notes[path]
+
+    def carry_out(self) -> None:
+        for strategy in self._strategies:
+            strategy.execute()
+
+
+def _scanned(cache: Path) -> HFCacheInfo:
+    from huggingface_hub import scan_cache_dir
+
+    return scan_cache_dir(cache)
+
+
+def _chosen(info: HFCacheInfo, links: Mapping[str, CacheLink]) -> dict[str, CachedFileInfo]:
+    """By what they are in their repository: the scan resolves links in the path of the cache itself."""
+    wanted = {(link.repository, link.commit, link.file): path for path, link in links.items()}
+    chosen = {}
+    for repo in info.repos:
+        for revision in repo.revisions:
+            for file in revision.files:
+                name = file.file_path.relative_to(revision.snapshot_path).as_posix()
+                path = wanted.get((repo.repo_id, revision.commit_hash, name)) if repo.repo_type == "model" else None
+                if path is not None:
+                    chosen[path] = file
+    return chosen
+
+
+def _freed(info: HFCacheInfo, file: CachedFileInfo, chosen: Iterable[CachedFileInfo]) -> tuple[int, str]:
+    going = set(chosen)
+    others = (one for repo in info.repos for revision in repo.revisions for one in revision.files if one not in going)
+    if any(one.blob_path == file.blob_path for one in others):
+        return 0, "another snapshot in the cache shares it, and with it the space stays"
+    if file.blob_path.is_symlink():
+        return 0, "its content is in the cache's shared store; it goes there if nobody else has it"
+    status = file.blob_path.stat()
+    if status.st_nlink > 1:
+        return 0, "another name of it stays (a hard link), and with it the space"
+    return status.st_blocks * 512, ""
+
+
+def _strategies(info: HFCacheInfo, chosen: set[CachedFileInfo]) -> list[DeleteCacheStrategy]:
+    """Whole snapshots where nothing is left of them, so that no empty ones and no refs to them stay."""
+    whole = [
+        revision for repo in info.repos for revision in repo.revisions if revision.files and revision.files <= chosen
+    ]
+    single = chosen - {file for revision in whole for file in revision.files}
+    strategies = []
+    if single:
+        strategies.append(info.delete_files(*single))
+    if whole:
+        strategies.append(info.delete_revisions(*(revision.commit_hash for revision in whole)))
+    return strategies

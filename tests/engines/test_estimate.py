@@ -1,0 +1,87 @@
+"""llama-server itself on ghosts: what it says of a model of which only the header was fetched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import close_session, constants
+
+from mmd.control.estimating import Estimating
+from mmd.control.subject import subject
+from mmd.engines.llama_breakdown import memory_breakdown
+from mmd.engines.llama_server import probe
+from mmd.machine import load_machine
+from mmd.paths import config_file
+from mmd.plan.breakdown import MIB
+from mmd.plan.estimate import Tier
+from mmd.settings import read_settings
+from tests import well_known
+from tests.fake_hub import FakeHub, FakeRepository, OnDisk, fake_hub
+from tests.tiny_models import tiny_gguf
+
+SERVER = os.environ.get("MMD_TEST_LLAMA_SERVER", "")
+pytestmark = [pytest.mark.engine, pytest.mark.skipif(not SERVER, reason="MMD_TEST_LLAMA_SERVER names no llama-server")]
+
+WITHOUT_GPU = load_machine(Path(__file__).parent.parent / "machines" / "cpu-only.json")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    with fake_hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+        yield hub
+    close_session()
+
+
+@pytest.fixture
+def estimating() -> Estimating:
+    config_file().parent.mkdir(parents=True)
+    config_file().write_text(f'[engines]\nllama-server = "{SERVER}"\n')
+    return Estimating(replace(WITHOUT_GPU, ram_total_bytes=1 << 38), read_settings())
+
+
+def test_the_published_sizes_of_a_model_that_is_not_here(hub: FakeHub, estimating: Estimating, tmp_path: Path) -> None:
+    """Of Qwen3-Coder-30B-A3B in Q8_0, CUDA's log says 30973.42 and 6144.00 MiB."""
+    path = well_known.QWEN3_30B_A3B.write(tmp_path / "it-Q8_0.gguf")
+    hub.repositories["me/it-GGUF"] = FakeRepository({path.name: OnDisk(path, sha256="a" * 64)})
+    about = subject("me/it-GGUF", WITHOUT_GPU)
+    found = estimating.answer(about.model, 65536).estimate
+    formula = estimating.answer(about.model, 65536, asks_engine=False).estimate
+    assert (found.tier, formula.tier) == (Tier.T2, Tier.T1)
+    assert found.components.weights_bytes // MIB == 30973
+    assert found.components.kv_bytes == 6144 * MIB
+    assert found.components == formula.components
+    assert found.error_bytes < formula.error_bytes
+    assert sum(hub.sent) < 25 * 10**6
+
+
+def test_it_says_so_of_a_small_one_that_is_here(estimating: Estimating, tmp_path: Path) -> None:
+    about = subject(str(tiny_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU)
+    found = estimating.answer(about.model, 2048)
+    assert (found.estimate.tier, found.note) == (Tier.T2, "")
+
+
+def test_embeddings_too(estimating: Estimating, tmp_path: Path) -> None:
+    from tests.tiny_models import tiny_embedding_gguf
+
+    about = subject(str(tiny_embedding_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU)
+    assert estimating.answer(about.model, 512).estimate.tier is Tier.T2
+
+
+def test_quantised_keys_and_values(tmp_path: Path) -> None:
+    path = well_known.LLAMA_31_8B.write(tmp_path / "m.gguf")
+    engine = probe(SERVER)
+    whole = memory_breakdown(engine, ("-m", str(path), "-c", "8192"), sees_gpus=False).decisive
+    half = memory_breakdown(
+        engine, ("-m", str(path), "-c", "8192", "-ctk", "q8_0", "-ctv", "q8_0"), sees_gpus=False
+    ).decisive
+    assert whole.context_bytes == 1024 * MIB
+    assert half.context_bytes == 544 * MIB
+    assert not list(tmp_path.glob("*.sock"))

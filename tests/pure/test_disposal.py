@@ -1,0 +1,209 @@
+"""Deleting a model's files: never one that another model, another name or another tool has a share in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from mmd.errors import StorageFailed
+from mmd.paths import models_dir
+from mmd.registry.disposal import Disposal, disposal_of
+from mmd.registry.record import Model
+from mmd.registry.store import Registry
+from tests.hub_cache import cached_repository
+from tests.tiny_models import sparse_gguf, tiny_safetensors
+
+PROJECTOR = {"general.architecture": "clip", "general.type": "mmproj"}
+MODEL = {"llama.embedding_length": 64}
+
+
+def gguf(path: Path, metadata: Mapping[str, object] = MODEL, *, filled: int = 65536) -> Path:
+    """With blocks on the disk, so that deleting it frees some."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sparse_gguf(path, metadata=metadata)
+    with path.open("ab") as file:
+        file.write(bytes([filled % 251]) * filled)
+    return path
+
+
+def disposal(model: Model) -> Disposal:
+    return disposal_of(model, [other for other in Registry().all() if other != model])
+
+
+def names(paths: list[str]) -> list[str]:
+    return sorted(Path(path).name for path in paths)
+
+
+def goes(one: Disposal) -> list[str]:
+    return names([going.path for going in one.going])
+
+
+def stays(one: Disposal) -> dict[str, str]:
+    return {Path(staying.path).name: staying.reason for staying in one.staying}
+
+
+def test_own_file_goes_and_its_neighbours_stay(tmp_path: Path) -> None:
+    model = Registry().add(gguf(tmp_path / "m/a.gguf"))
+    (tmp_path / "m/notes").touch()
+    planned = disposal(model)
+    assert goes(planned) == ["a.gguf"]
+    assert planned.frees_bytes >= 65536
+    assert Path(model.path).exists(), "nothing happens before it is carried out"
+    planned.carry_out()
+    assert names([str(path) for path in (tmp_path / "m").iterdir()]) == ["notes"]
+
+
+def test_folder_of_safetensors_goes_only_when_nothing_is_left_in_it(tmp_path: Path) -> None:
+    sentences = {"modules.json": "[]", "1_Pooling/config.json": "{}", "tokenizer.json": "{}"}
+    for name in ("empty", "full"):
+        tiny_safetensors(tmp_path / name, {"architectures": ["BertModel"]}, files=sentences)
+    (tmp_path / "full/notes.txt").write_text("mine")
+    (tmp_path / "full/1_Pooling/mine").touch()
+    for name in ("empty", "full"):
+        disposal(Registry().add(tmp_path / name)).carry_out()
+    assert not (tmp_path / "empty").exists()
+    assert sorted(path.name for path in (tmp_path / "full").rglob("*")) == ["1_Pooling", "mine", "notes.txt"]
+
+
+def test_projector_that_another_model_uses_stays(tmp_path: Path) -> None:
+    first, second = gguf(tmp_path / "see-q4_0.gguf"), gguf(tmp_path / "see-q8_0.gguf")
+    gguf(tmp_path / "mmproj-see.gguf", PROJECTOR)
+    models = [Registry().add(path) for path in (first, second)]
+    assert models[0].projector is not None
+    planned = disposal(models[0])
+    assert (goes(planned), stays(planned)) == (["see-q4_0.gguf"], {"mmproj-see.gguf": f"{models[1].id} needs it"})
+    Registry().remove(models[1].id)
+    assert stays(disposal(models[0])) == {"mmproj-see.gguf": "another model beside it may need it"}
+    second.unlink()
+    assert goes(disposal(models[0])) == ["mmproj-see.gguf", "see-q4_0.gguf"]
+
+
+def test_hard_link_goes_and_frees_nothing(tmp_path: Path) -> None:
+    model = Registry().add(gguf(tmp_path / "a.gguf"))
+    (tmp_path / "other-tool.gguf").hardlink_to(model.path)
+    planned = disposal(model)
+    assert planned.frees_bytes == 0
+    assert "hard link" in planned.going[0].note
+    planned.carry_out()
+    assert names([str(path) for path in tmp_path.glob("*.gguf")]) == ["other-tool.gguf"]
+
+
+def test_link_and_what_it_leads_to_stay(tmp_path: Path) -> None:
+    target = gguf(tmp_path / "nas/a.gguf")
+    (tmp_path / "a.gguf").symlink_to(target)
+    planned = disposal(Registry().add(tmp_path / "a.gguf"))
+    assert planned.going == ()
+    assert str(target) in stays(planned)["a.gguf"]
+
+
+def test_target_of_another_models_link_stays(tmp_path: Path) -> None:
+    model = Registry().add(gguf(tmp_path / "a.gguf"))
+    (tmp_path / "b.gguf").symlink_to(model.path)
+    Registry().add(tmp_path / "b.gguf")
+    assert stays(disposal(model)) == {"a.gguf": "b needs it"}
+
+
+def test_ollamas_blob_stays(tmp_path: Path) -> None:
+    (tmp_path / "manifests").mkdir()
+    model = Registry().add(gguf(tmp_path / f"blobs/sha256-{'c' * 64}"), id="a")
+    assert "ollama rm" in next(iter(stays(disposal(model)).values()))
+
+
+def test_folder_that_mmd_made_goes_with_its_model(tmp_path: Path) -> None:
+    model = Registry().add(gguf(models_dir() / "a/a.gguf"))
+    disposal(model).carry_out()
+    assert models_dir().is_dir()
+    assert not (models_dir() / "a").exists()
+
+
+def test_file_that_cannot_be_deleted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a refusal of the system call: root, as whom the tests may run, is refused nothing."""
+    model = Registry().add(gguf(tmp_path / "a.gguf"))
+    planned = disposal(model)
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StorageFailed, match=r"a\.gguf could not be deleted: Read-only file system"):
+        planned.carry_out()
+
+
+# --- in the Hugging Face cache
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "hub"
+
+
+def contents(tmp_path: Path, **metadata: Mapping[str, object]) -> dict[str, bytes]:
+    return {
+        f"{name}.gguf": gguf(tmp_path / "made" / name, of, filled=65536 + number).read_bytes()
+        for number, (name, of) in enumerate(metadata.items())
+    }
+
+
+def test_last_model_of_a_repository_takes_all_of_it_along(cache: Path, tmp_path: Path) -> None:
+    snapshot = cached_repository(cache, "Org/A", contents(tmp_path, a=MODEL))
+    planned = disposal(Registry().add(snapshot / "a.gguf"))
+    assert planned.frees_bytes >= 65536
+    planned.carry_out()
+    assert not list(cache.glob("models--*"))
+
+
+def test_other_quant_of_a_repository_stays_with_its_projector(cache: Path, tmp_path: Path) -> None:
+    files = contents(tmp_path, one=MODEL, two=MODEL)
+    files["mmproj-one.gguf"] = gguf(tmp_path / "made/p", PROJECTOR, filled=65600).read_bytes()
+    snapshot = cached_repository(cache, "Org/A", files)
+    model = Registry().add(snapshot / "one.gguf")
+    assert model.projector is not None
+    gone = (snapshot / "one.gguf").resolve()
+    disposal(model).carry_out()
+    assert not gone.exists()
+    assert sorted(path.name for path in snapshot.iterdir()) == ["mmproj-one.gguf", "two.gguf"]
+    assert all(path.exists() for path in snapshot.iterdir())
+    assert (cache / "models--Org--A/refs/main").exists()
+
+
+def test_blob_that_another_snapshot_has_stays(cache: Path, tmp_path: Path) -> None:
+    files = contents(tmp_path, a=MODEL)
+    old = cached_repository(cache, "Org/A", files, commit="0" * 40, ref=None)
+    new = cached_repository(cache, "Org/A", files, commit="f" * 40)
+    planned = disposal(Registry().add(old / "a.gguf"))
+    assert planned.frees_bytes == 0
+    assert "another snapshot" in planned.going[0].note
+    planned.carry_out()
+    assert not old.exists()
+    assert (new / "a.gguf").stat().st_size > 65536
+
+
+def test_blob_that_another_model_links_to_stays(cache: Path, tmp_path: Path) -> None:
+    snapshot = cached_repository(cache, "Org/A", contents(tmp_path, a=MODEL))
+    (tmp_path / "mine.gguf").symlink_to((snapshot / "a.gguf").resolve())
+    Registry().add(tmp_path / "mine.gguf")
+    assert stays(disposal(Registry().add(snapshot / "a.gguf"))) == {"a.gguf": "mine needs it"}
+
+
+def test_repository_that_the_library_takes_for_damaged_is_let_alone(cache: Path, tmp_path: Path) -> None:
+    snapshot = cached_repository(cache, "Org/A", contents(tmp_path, a=MODEL, b=MODEL))
+    (snapshot / "b.gguf").resolve().unlink()
+    planned = disposal(Registry().add(snapshot / "a.gguf"))
+    assert planned.going == ()
+    assert "cannot make sense" in stays(planned)["a.gguf"]
+
+
+def test_cache_behind_a_link_is_understood(cache: Path, tmp_path: Path) -> None:
+    cached_repository(cache, "Org/A", contents(tmp_path, a=MODEL))
+    (tmp_path / "link").symlink_to(cache)
+    disposal(Registry().add(tmp_path / f"link/models--Org--A/snapshots/{'a' * 40}/a.gguf")).carry_out()
+    assert not list(cache.glob("models--*"))
+
+
+def test_safetensors_of_the_cache_go_with_what_lies_beside_them(cache: Path, tmp_path: Path) -> None:
+    made = tiny_safetensors(tmp_path / "made", files={"tokenizer.json": "{}", "README.md": "card"})
+    files = {path.name: path.read_bytes() for path in made.iterdir()}
+    disposal(Registry().add(cached_repository(cache, "Org/S", files))).carry_out()
+    assert not list(cache.glob("models--*"))
