@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import count, gib, print_json, print_table, say
+from mmd.cli.text import count, gib, print_json, print_named_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmd.control.finding import Hit
 
 _TYPES = ("chat", "vision", "completion", "embedding", "reranker", "classifier")
-_RUNS = {"gpu": "on the GPU", "cpu": "on the CPU", "partly": "partly in RAM", "no": "no"}
+_RUNS = {"gpu": "on GPU", "cpu": "on CPU", "partly": "partly", "no": "no"}
 
 
 @click.command()
@@ -74,8 +74,8 @@ def search(
 
 def _print(hits: Sequence[Hit]) -> None:
     if hits:
-        heading = ("REPOSITORY", "FILE", "TYPE", "SIZE", "NEEDS", "RUNS", "LICENCE", "DOWNLOADS")
-        print_table(heading, [_cells(hit) for hit in hits])
+        heading = ("REPOSITORY", "FILE", "TYPE", "SIZE", "NEEDS", "RUNS", "DOWNLOADS", "LICENCE")
+        print_named_table(heading, [_cells(hit) for hit in hits])
 
 
 def _cells(hit: Hit) -> tuple[str, ...]:
@@ -87,8 +87,8 @@ def _cells(hit: Hit) -> tuple[str, ...]:
         gib(offer.total_bytes),
         f"≥ {gib(hit.best.needs_bytes)}",
         _RUNS[hit.best.place],
-        _licence(hit),
         count(result.downloads),
+        _licence(hit),
     )
 
 
@@ -105,8 +105,9 @@ def _licence(hit: Hit) -> str:
     from mmd.registry.licence import Terms, terms
 
     licence = hit.result.licence or "unknown"
-    mark = ", non-commercial" if terms(licence) is Terms.NON_COMMERCIAL else ""
-    return licence + mark + (", gated" if hit.result.gated else "")
+    # Not its name as well: there is no room for both, and `mmd pull` tells it.
+    said = "non-commercial" if terms(licence) is Terms.NON_COMMERCIAL else licence
+    return said + (", gated" if hit.result.gated else "")
 
 
 def _say_what_is_left(text: str, shown: Sequence[Hit], hidden: int, foreign: Mapping[str, int]) -> None:
