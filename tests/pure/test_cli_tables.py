@@ -13,13 +13,10 @@ _ROWS = [("owner/a-long-name", "Q4_K_M", "4.7 GiB"), ("o/b", "Q8_0", "10 GiB")]
 _WIDTH = 34  # of the widest line
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    return monkeypatch
-
-
-def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int) -> list[str]:
+    """By a terminal of so many columns; 0: by a pipe."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: columns > 0)
     print_named_table(_HEADING, _ROWS)
     return [
         line.replace("\x1b[1m", "").replace("\x1b[2m", "").replace("\x1b[0m", "")
@@ -27,18 +24,16 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
     ]
 
 
-def test_a_line_each_where_there_is_room(terminal: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.setenv("COLUMNS", str(_WIDTH))
-    assert printed(capsys) == [
+def test_a_line_each_where_there_is_room(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(monkeypatch, capsys, _WIDTH) == [
         "REPOSITORY         FILE    SIZE",
         "owner/a-long-name  Q4_K_M  4.7 GiB",
         "o/b                Q8_0    10 GiB",
     ]
 
 
-def test_two_lines_each_where_there_is_not(terminal: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.setenv("COLUMNS", str(_WIDTH - 1))
-    assert printed(capsys) == [
+def test_two_lines_each_where_there_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(monkeypatch, capsys, _WIDTH - 1) == [
         "REPOSITORY",
         "  FILE    SIZE",
         "owner/a-long-name",
@@ -49,5 +44,4 @@ def test_two_lines_each_where_there_is_not(terminal: pytest.MonkeyPatch, capsys:
 
 
 def test_who_reads_a_pipe_gets_a_line_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLUMNS", "10")
-    assert len(printed(capsys)) == 1 + len(_ROWS)
+    assert len(printed(monkeypatch, capsys, 0)) == 1 + len(_ROWS)
