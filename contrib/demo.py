@@ -15,10 +15,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from tests.fake_hub import FakeHub, fake_hub, repositories_in
 from tests.user_manager import UserManager, user_manager
 
 TINY_GGUF = Path(__file__).with_name("tiny_gguf.py")
@@ -42,8 +44,9 @@ class Step:
 class Session:
     """Commands as a person would type them, each printed before its output."""
 
-    def __init__(self, manager: UserManager) -> None:
-        self._manager = manager
+    def __init__(self, manager: UserManager, environment: Mapping[str, str]) -> None:
+        self._home = manager.home
+        self._environment = {**manager.environment, **environment}
 
     def run(self, *words: str, allowed: tuple[int, ...] = (0,)) -> Step:
         print(f"\n$ {shlex.join(words)}", flush=True)
@@ -58,8 +61,8 @@ class Session:
         try:
             done = subprocess.run(
                 words,
-                env=self._manager.environment,
-                cwd=self._manager.home,
+                env=self._environment,
+                cwd=self._home,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -86,9 +89,9 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     print("Starting a systemd user manager for this demo alone")
-    with user_manager() as manager:
+    with user_manager() as manager, fake_hub() as hub:
         try:
-            summary = play(Session(manager), manager)
+            summary = play(Session(manager, {"HF_ENDPOINT": hub.url}), manager, hub)
         except StepFailed as error:
             print(f"\ndemo: {error}", file=sys.stderr)
             print("  → journalctl -n 50   # what systemd and the engines said meanwhile", file=sys.stderr)
@@ -101,14 +104,25 @@ def main() -> int:
     return 0
 
 
-def play(session: Session, manager: UserManager) -> list[tuple[str, float]]:
+def play(session: Session, manager: UserManager, hub: FakeHub) -> list[tuple[str, float]]:
     """The session. Returns what was done, with its seconds."""
     summary: list[tuple[str, float]] = []
 
     say("Two models of 600 kB with random weights: what they say is nonsense, how they are served is real")
-    for seed, name in enumerate("ab", start=1):
-        session.run("python", str(TINY_GGUF), f"{name}.gguf", "--name", name, "--seed", str(seed))
-        session.run("mmd", "add", f"{name}.gguf")
+    published = manager.home / "hub/demo/a-GGUF"
+    published.mkdir(parents=True)
+    for seed, file in enumerate((str(published / "a-F32.gguf"), "b.gguf"), start=1):
+        session.run("python", str(TINY_GGUF), file, "--name", "ab"[seed - 1], "--seed", str(seed))
+    hub.repositories = repositories_in(manager.home / "hub")
+
+    say("The first is to be had from a small hub on this machine, in place of huggingface.co")
+    session.run("mmd", "search", "a-gguf")
+    session.run("mmd", "estimate", "demo/a-GGUF")
+    session.run("mmd", "pull", "demo/a-GGUF")
+    session.run("mmd", "verify", "a")
+
+    say("The second is here already")
+    session.run("mmd", "add", "b.gguf")
     session.run("mmd", "list")
     session.run("mmd", "show", "a")
 

@@ -89,7 +89,7 @@ def _cells(hit: Hit) -> tuple[str, ...]:
         _short(offer.file),
         result.base.type,
         gib(offer.total_bytes),
-        f"≥ {gib(hit.best.needs_bytes)}",
+        f"≈ {gib(hit.best.needs_bytes)}",
         _RUNS[hit.best.place],
         count(result.downloads),
         _licence(hit),

@@ -128,7 +128,7 @@ def elsewhere(repository: Repository, machine: Machine) -> tuple[Candidate, ...]
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:
-    """Sizes in bytes. `needs_bytes` is a guess from sizes: at least the weights, and a context of use."""
+    """Sizes in bytes. `needs_bytes` is reckoned from sizes alone, for a context of use."""
     result, best = hit.result, hit.best
     return {
         "id": result.id,

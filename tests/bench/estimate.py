@@ -45,7 +45,7 @@ def _by_header(path: Path) -> list[float]:
     times = []
     for _ in range(_RUNS):
         began = time.perf_counter()
-        about = subject(str(path), machine)
+        about = subject(str(path), machine, settings)
         Estimating(machine, settings).answer(about.model, asks_engine=False)
         times.append((time.perf_counter() - began) * 1000)
     return times

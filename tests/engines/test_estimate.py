@@ -51,7 +51,7 @@ def test_the_published_sizes_of_a_model_that_is_not_here(hub: FakeHub, estimatin
     """Of Qwen3-Coder-30B-A3B in Q8_0, CUDA's log says 30973.42 and 6144.00 MiB."""
     path = well_known.QWEN3_30B_A3B.write(tmp_path / "it-Q8_0.gguf")
     hub.repositories["me/it-GGUF"] = FakeRepository({path.name: OnDisk(path, sha256="a" * 64)})
-    about = subject("me/it-GGUF", WITHOUT_GPU)
+    about = subject("me/it-GGUF", WITHOUT_GPU, read_settings())
     found = estimating.answer(about.model, 65536).estimate
     formula = estimating.answer(about.model, 65536, asks_engine=False).estimate
     assert (found.tier, formula.tier) == (Tier.T2, Tier.T1)
@@ -63,7 +63,7 @@ def test_the_published_sizes_of_a_model_that_is_not_here(hub: FakeHub, estimatin
 
 
 def test_it_says_so_of_a_small_one_that_is_here(estimating: Estimating, tmp_path: Path) -> None:
-    about = subject(str(tiny_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU)
+    about = subject(str(tiny_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU, read_settings())
     found = estimating.answer(about.model, 2048)
     assert (found.estimate.tier, found.note) == (Tier.T2, "")
 
@@ -71,7 +71,7 @@ def test_it_says_so_of_a_small_one_that_is_here(estimating: Estimating, tmp_path
 def test_embeddings_too(estimating: Estimating, tmp_path: Path) -> None:
     from tests.tiny_models import tiny_embedding_gguf
 
-    about = subject(str(tiny_embedding_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU)
+    about = subject(str(tiny_embedding_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU, read_settings())
     assert estimating.answer(about.model, 512).estimate.tier is Tier.T2
 
 

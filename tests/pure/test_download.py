@@ -65,6 +65,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, own_home: Path) -> Iterator[FakeHub]:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 2 * PATIENCE_SECONDS)  # for answers that are held
     monkeypatch.setattr(partial, "SEGMENT_BYTES", SEGMENT_BYTES)
     monkeypatch.setattr(fetch, "_FIRST_PAUSE_SECONDS", 0.01)
     with fake_hub() as hub:
