@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import count, gib, print_json, print_table, say
+from mmd.cli.text import count, gib, print_json, print_named_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmd.control.finding import Hit
 
 _TYPES = ("chat", "vision", "completion", "embedding", "reranker", "classifier")
-_RUNS = {"gpu": "on the GPU", "cpu": "on the CPU", "partly": "partly in RAM", "no": "no"}
+_RUNS = {"gpu": "on GPU", "cpu": "on CPU", "partly": "partly", "no": "no"}
 
 
 @click.command()
@@ -46,12 +46,15 @@ def search(
     Memory is reckoned from sizes alone: mmd estimate REPO knows it better.
     """
     from mmd.control.finding import find, hit_json, served_formats
+    from mmd.errors import WrongUsage
     from mmd.machine import load_machine, read_machine
     from mmd.registry.hub.search import Query
     from mmd.registry.hub.size import parse_size
     from mmd.registry.record import ModelType
     from mmd.settings import read_settings
 
+    if not " ".join(text).strip():
+        raise WrongUsage("there are no words to look for", hint="mmd search qwen 8b")
     least, most = parse_size(size)
     query = Query(
         text=" ".join(text),
@@ -69,13 +72,14 @@ def search(
         print_json([hit_json(hit) for hit in shown])
         return
     _print(shown)
-    _say_what_is_left(query.text, shown, len(finding.hits) - len(shown), finding.foreign)
+    filters = _filters(gated, type=type_, size=size, licence=licence)
+    _say_what_is_left(query.text, filters, shown, len(finding.hits) - len(shown), finding.foreign)
 
 
 def _print(hits: Sequence[Hit]) -> None:
     if hits:
-        heading = ("REPOSITORY", "FILE", "TYPE", "SIZE", "NEEDS", "RUNS", "LICENCE", "DOWNLOADS")
-        print_table(heading, [_cells(hit) for hit in hits])
+        heading = ("REPOSITORY", "FILE", "TYPE", "SIZE", "NEEDS", "RUNS", "DOWNLOADS", "LICENCE")
+        print_named_table(heading, [_cells(hit) for hit in hits])
 
 
 def _cells(hit: Hit) -> tuple[str, ...]:
@@ -87,8 +91,8 @@ def _cells(hit: Hit) -> tuple[str, ...]:
         gib(offer.total_bytes),
         f"≈ {gib(hit.best.needs_bytes)}",
         _RUNS[hit.best.place],
-        _licence(hit),
         count(result.downloads),
+        _licence(hit),
     )
 
 
@@ -105,21 +109,36 @@ def _licence(hit: Hit) -> str:
     from mmd.registry.licence import Terms, terms
 
     licence = hit.result.licence or "unknown"
-    mark = ", non-commercial" if terms(licence) is Terms.NON_COMMERCIAL else ""
-    return licence + mark + (", gated" if hit.result.gated else "")
+    # Not its name as well: there is no room for both, and `mmd pull` tells it.
+    said = "non-commercial" if terms(licence) is Terms.NON_COMMERCIAL else licence
+    return said + (", gated" if hit.result.gated else "")
 
 
-def _say_what_is_left(text: str, shown: Sequence[Hit], hidden: int, foreign: Mapping[str, int]) -> None:
-    if not shown:
-        say(f"Nothing that runs here is called {text!r}. Try fewer words, or see what there is: {_wider(text)}")
-    if hidden and shown:
-        say(f"{hidden} more {'does' if hidden == 1 else 'do'} not fit on this machine; see them: {_wider(text)}")
+def _say_what_is_left(
+    text: str, filters: Sequence[str], shown: Sequence[Hit], hidden: int, foreign: Mapping[str, int]
+) -> None:
+    if hidden:
+        more = "more " if shown else ""
+        does_not = "does not" if hidden == 1 else "do not"
+        say(f"{hidden} {more}{does_not} fit on this machine; see them: {_again('--all', *filters, *text.split())}")
     if foreign:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(foreign.items(), key=lambda pair: -pair[1]))
-        say(f"Not shown, as no engine of mmd serves them: {kinds}")
+        say(f"Not shown, as no engine here serves them: {kinds}")
     if shown:
-        say(f"Get the first: mmd pull {quote(shown[0].result.id)}")
+        say(f"Get the first: mmd pull {shlex.quote(shown[0].result.id)}")
+    elif filters and not hidden:
+        say(f"The hub has nothing of this kind that is called {text!r}.")
+        say(f"Try it without options: {_again(*text.split())}")
+    elif not hidden:
+        say(f"The hub has nothing that is called {text!r} and that an engine here serves.")
+        say(f"Try fewer words: {_again(text.split()[0])}")
 
 
-def _wider(text: str) -> str:
-    return f"mmd search --all {quote(text)}"
+def _again(*words: str) -> str:
+    return shlex.join(["mmd", "search", *words])
+
+
+def _filters(gated: bool | None, **given: str | None) -> tuple[str, ...]:
+    """The options that narrow a search, as they are written."""
+    words = [word for name, value in given.items() if value for word in (f"--{name}", value)]
+    return (*words, *(() if gated is None else ("--gated" if gated else "--no-gated",)))

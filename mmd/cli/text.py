@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 _GIB = 1024**3
 _MIB = 1024**2
+_GAP = "  "
 
 
 def gib(size_bytes: int) -> str:
@@ -57,14 +60,33 @@ def print_json(value: Any) -> None:
 
 def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns as wide as their widest cell; the last is not padded."""
-    widths = [max(len(row[column]) for row in (heading, *rows)) for column in range(len(heading))]
+    widths = _widths(heading, rows)
     click.secho(_row(heading, widths), dim=True)
     for row in rows:
         click.echo(_row(row, widths))
 
 
+def print_named_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The same; on a terminal that is too narrow for it, the first cell of each row has a line of its own."""
+    if not sys.stdout.isatty() or _width(_widths(heading, rows)) <= shutil.get_terminal_size().columns:
+        print_table(heading, rows)
+        return
+    widths = _widths(heading[1:], [row[1:] for row in rows])
+    click.secho(f"{heading[0]}\n  {_row(heading[1:], widths)}", dim=True)
+    for name, *cells in rows:
+        click.echo(f"{click.style(name, bold=True)}\n  {_row(cells, widths)}")
+
+
+def _widths(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[column]) for row in (heading, *rows)) for column in range(len(heading))]
+
+
+def _width(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return _GAP.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def say(text: str) -> None:

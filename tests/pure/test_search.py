@@ -101,11 +101,33 @@ def test_what_does_not_run_is_counted_and_not_shown(hub: FakeHub, large: Any) ->
     assert result.stderr.rstrip().endswith("Get the first: mmd pull a/small-GGUF")
 
 
+def test_nothing_is_looked_for(hub: FakeHub) -> None:
+    assert isinstance(run(" ").exception, WrongUsage)
+    assert hub.asked == []
+
+
 def test_nothing_is_found(hub: FakeHub) -> None:
     result = run("nothing", "at", "all")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "'nothing at all'" in result.stderr
+    said, advice = result.stderr.splitlines()
+    assert "'nothing at all'" in said
+    assert advice == "Try fewer words: mmd search nothing"
     assert records("nothing") == []
+
+
+def test_nothing_of_the_kind_is_found(hub: FakeHub, large: Any) -> None:
+    hub.repositories["a/small-GGUF"] = FakeRepository(large(Q4_K_M=5.03), gguf=_8B)
+    result = run("small", "gguf", "--size", "1b..3b", "--no-gated")
+    assert result.stderr.splitlines()[1] == "Try it without options: mmd search small gguf"
+
+
+def test_nothing_that_is_found_runs(hub: FakeHub, large: Any) -> None:
+    hub.repositories["a/huge-GGUF"] = FakeRepository(large(Q4_K_M=400), gguf={"total": 671_000_000_000})
+    result = run("huge", "--licence", "open", "--size", "600b..")
+    assert "mmd search --all" not in result.stderr  # nobody said under which licence it is
+    result = run("huge", "--size", "600b..")
+    assert result.stderr == "1 does not fit on this machine; see them: mmd search --all --size 600b.. huge\n"
+    assert "a/huge-GGUF" in run("--all", "--size", "600b..", "huge").stdout
 
 
 def test_a_table_of_a_terminal(hub: FakeHub, large: Any) -> None:
@@ -115,8 +137,8 @@ def test_a_table_of_a_terminal(hub: FakeHub, large: Any) -> None:
         )
     }
     heading, row = run("qwen").stdout.splitlines()
-    assert heading.split() == ["REPOSITORY", "FILE", "TYPE", "SIZE", "NEEDS", "RUNS", "LICENCE", "DOWNLOADS"]
-    for cell in ("Q4_K_M", "4.7 GiB", "≈ ", "on the GPU", "cc-by-nc-4.0, non-commercial, gated", "12.3 k"):
+    assert heading.split() == ["REPOSITORY", "FILE", "TYPE", "SIZE", "NEEDS", "RUNS", "DOWNLOADS", "LICENCE"]
+    for cell in ("Q4_K_M", "4.7 GiB", "≈ ", "on GPU", "non-commercial, gated", "12.3 k"):
         assert cell in row
 
 
