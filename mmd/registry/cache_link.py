@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_GIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,13 @@ class CacheLink:
 
     @property
     def sha256(self) -> str | None:
-        """The blob's name, where it is a sha256: small files go by another hash."""
+        """The blob's name, where it is a sha256: that of a large file."""
         return self.blob.name if _SHA256.fullmatch(self.blob.name) else None
+
+    @property
+    def git_hash(self) -> str | None:
+        """The blob's name, where it is git's hash of its content: that of a small file."""
+        return self.blob.name if _GIT.fullmatch(self.blob.name) else None
 
 
 def cache_link(path: str | Path) -> CacheLink | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from shlex import quote
 
@@ -29,7 +30,8 @@ FAILURES = frozenset({Verdict.DAMAGED, Verdict.MISSING, Verdict.UNREADABLE})
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of one file. `expected` and `found` are a sha256, or "N bytes" where the size alone tells, or "";
+    """What became of one file. `expected` and `found` are a sha256, or "N bytes" where the size alone tells, or git's
+    hash, by which the cache knows small files, or "";
     `reason` is why it could not be read; `mend` is a command to paste, "" where there is nothing to mend.
     """
 
@@ -53,6 +55,7 @@ class Verification:
     def __init__(self, models: Sequence[Model], *, trust: bool = False) -> None:
         """With `trust` nothing is compared: what is there is what it is to be from here on. Raises StorageFailed."""
         self._models = models
+        self._trust = trust
         self._expected = {model.id: {} if trust else expected_of(model) for model in models}
         self._paths = {model.id: _paths(model, self._expected[model.id]) for model in models}
         self._seen: _Seen = {path: _look(path) for paths in self._paths.values() for path in paths}
@@ -99,11 +102,24 @@ class Verification:
         if isinstance(found, OSError):
             return _unreadable(model.id, path, status.st_size, found)
         if entry is None or entry.sha256 is None:
-            return Finding(model.id, path, Verdict.RECORDED, status.st_size, found=found, origin=Origin.HERE)
+            recorded = Finding(model.id, path, Verdict.RECORDED, status.st_size, found=found, origin=Origin.HERE)
+            return recorded if self._trust else _by_git(recorded, mend)
         same = found == entry.sha256
         verdict = Verdict.INTACT if same else Verdict.DAMAGED
         mend = "" if same else mend
         return Finding(model.id, path, verdict, status.st_size, entry.sha256, found, entry.origin, mend=mend)
+
+
+def _by_git(finding: Finding, mend: str) -> Finding:
+    """A finding about a file of which no sha256 is known: the cache names small ones by git's hash, and that is one."""
+    link = cache_link(finding.path)
+    if link is None or link.git_hash is None:
+        return finding
+    content = link.blob.read_bytes()
+    found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    if found == link.git_hash:
+        return replace(finding, verdict=Verdict.INTACT, origin=Origin.HUB)
+    return replace(finding, verdict=Verdict.DAMAGED, expected=link.git_hash, found=found, origin=Origin.HUB, mend=mend)
 
 
 def fetch_again(model: Model, path: str) -> str:
@@ -138,9 +154,9 @@ def expected_of(model: Model) -> Manifest:
 def _keep(model_id: str, expected: Manifest, findings: Iterable[Finding]) -> None:
     """So that the next time needs neither the hub nor the names in its cache."""
     learned = {
-        finding.path: Entry.learned(finding.size_bytes, finding.found, Origin.HERE)
+        finding.path: Entry.learned(finding.size_bytes, finding.found, finding.origin)
         for finding in findings
-        if finding.verdict is Verdict.RECORDED
+        if finding.verdict in (Verdict.INTACT, Verdict.RECORDED) and finding.origin and not finding.expected
     }
     entries = {**expected, **learned}
     if entries != manifest.read(model_id):

@@ -124,6 +124,25 @@ def test_file_of_the_cache_is_compared_with_its_blobs_name(tmp_path: Path) -> No
     assert manifest.read(model.id)[model.path].origin is Origin.HUB
 
 
+def test_small_file_of_the_cache_is_compared_with_gits_hash(tmp_path: Path) -> None:
+    made = tiny_safetensors(tmp_path / "made", files={"tokenizer.json": "{}"})
+    snapshot = cached_repository(tmp_path / "hub", "Org/S", {path.name: path.read_bytes() for path in made.iterdir()})
+    model = Registry().add(snapshot)
+    (snapshot / "tokenizer.json").resolve().write_text("[]")
+    found = verified(model)
+    assert {name: one.verdict for name, one in found.items()} == {
+        "model.safetensors": Verdict.INTACT,
+        "config.json": Verdict.INTACT,
+        "tokenizer.json": Verdict.DAMAGED,
+    }
+    assert found["tokenizer.json"].expected == (snapshot / "tokenizer.json").resolve().name
+    kept = manifest.read(model.id)
+    assert kept[str(snapshot / "config.json")].origin is Origin.HUB
+    assert str(snapshot / "tokenizer.json") not in kept
+    (snapshot / "tokenizer.json").resolve().write_text("{}")
+    assert {one.verdict for one in verified(model).values()} == {Verdict.INTACT}
+
+
 def test_blob_in_the_caches_shared_store_goes_by_the_first_name(tmp_path: Path) -> None:
     """In that store a file is named by xet's hash, which looks like a sha256 and is none."""
     content = tiny_gguf(tmp_path / "made.gguf").read_bytes()
