@@ -58,12 +58,15 @@ def pull_killed_in_the_middle(hub: FakeHub, reference: str, content: bytes) -> N
 
 def search_pull_activate_chat(hub: FakeHub, gateway: str) -> str:
     """What a new user does, with a power cut in it; the answer of the model."""
+    searched = run_mmd("search", "tiny", "--json")
+    assert searched.returncode == 0, searched.stderr
+    found = json.loads(searched.stdout)[0]
+    (content,) = hub.repositories[found["id"]].files.values()
+    assert isinstance(content, bytes)
+    pull_killed_in_the_middle(hub, found["id"], content)
+    assert not Registry().all()
     with httpx.Client(base_url=gateway, timeout=_ANSWER_SECONDS) as http:
-        (found,) = http.get("/hf/search", params={"q": "tiny"}).json()
-        (content,) = hub.repositories[found["id"]].files.values()
-        assert isinstance(content, bytes)
-        pull_killed_in_the_middle(hub, found["id"], content)
-        assert not Registry().all()
+        assert [hit["id"] for hit in http.get("/hf/search", params={"q": "tiny"}).json()] == [found["id"]]
 
         pulled = run_mmd("pull", found["id"])
         assert (pulled.returncode, pulled.stdout) == (0, "tiny\n"), pulled.stderr

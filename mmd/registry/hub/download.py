@@ -115,16 +115,15 @@ class _Download:
         blob.parent.mkdir(parents=True, exist_ok=True)
         while not blob.exists():
             with locked(path, file.size_bytes) as partial:
-                if partial is None:
-                    self._pace.note = f"another download of {file.name} is under way"
-                elif blob.exists():
-                    path.unlink()
-                else:
-                    self._come[file.name] = partial.done_bytes
-                    self._fetch(file, partial, path, blob)
+                if partial is not None:
+                    if blob.exists():
+                        path.unlink()
+                    else:
+                        self._come[file.name] = partial.done_bytes
+                        self._fetch(file, partial, path, blob)
                     return
             self._come[file.name] = lambda: done_bytes(path, file.size_bytes)
-            self._pace.pause(_BETWEEN_REPORTS_SECONDS)
+            self._pace.pause(_BETWEEN_REPORTS_SECONDS, f"another download of {file.name} is under way")
 
     def _fetch(self, file: HubFile, partial: Partial, path: Path, blob: Path) -> None:
         source = Source(self._repository.id, self._repository.commit, file)

@@ -22,7 +22,7 @@ _LONGEST_PAUSE_SECONDS = 8.0
 _PASSING = (408, 500, 502, 503, 504)
 _ADDRESS_EXPIRED = (400, 401, 403, 410)  # what the hosts behind the hub say of a signed address that is too old
 _FRESH_SECONDS = 30.0
-_RESET_WITHIN = re.compile(r";\s*t=(\d+)")
+_USED_UP = re.compile(r";\s*r=0;\s*t=(\d+)")  # `"resolvers";r=0;t=55`: none left for 55 seconds
 
 
 class Stopped(Exception):
@@ -52,14 +52,14 @@ class Pace:
                 f"{note} {seconds:.0f} s, which is too long to wait",
                 hint="hf auth login   # who is signed in may ask more; what has come is kept",
             )
-        self.note = f"{note} {seconds:.0f} s" if seconds >= 1 else ""
-        self.pause(seconds)
-        self.note = ""
+        self.pause(seconds, f"{note} {seconds:.0f} s" if seconds >= 1 else "")
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, note: str) -> None:
         """Raises Stopped."""
+        self.note = note
         if self._stop.wait(seconds):
             raise Stopped
+        self.note = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +190,9 @@ def _told(problem: Exception, file: HubFile) -> Exception:
 
 def retry_after_seconds(headers: Any) -> float:
     """What a 429 says of when to come back, by either of the headers that the hub and its hosts send."""
-    retry_after = headers.get("Retry-After", "")
-    reset = _RESET_WITHIN.search(headers.get("RateLimit", ""))
-    said = [float(number) for number in (retry_after if retry_after.isdecimal() else "", reset and reset[1]) if number]
-    return max(said, default=_LONGEST_PAUSE_SECONDS)
+    reset = _USED_UP.search(headers.get("RateLimit", ""))
+    said = (headers.get("Retry-After", ""), reset[1] if reset else "")
+    return next((float(number) for number in said if number.isdecimal()), _LONGEST_PAUSE_SECONDS)
 
 
 def _status_of(problem: Exception) -> tuple[int | None, Any]:
