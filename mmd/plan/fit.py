@@ -61,12 +61,16 @@ def anatomy_of(facts: Facts) -> Anatomy:
 
 
 def budget_bytes(machine: Machine) -> int:
-    """Memory that models may take. llama.cpp puts what a GPU cannot hold into RAM, so both count; a tenth of the RAM,
-    and at least 1 GiB, is the rest of the system's. Totals and not what is free now: who is resident will go.
+    """Memory that models may take: llama.cpp puts what a GPU cannot hold into RAM, so both count.
+
+    Totals and not what is free now: who is resident will go.
     """
-    vram_bytes = sum(gpu.total_bytes for gpu in machine.gpus)
-    reserve_bytes = max(GIB, machine.ram_total_bytes // 10)
-    return vram_bytes + max(0, machine.ram_total_bytes - reserve_bytes)
+    return sum(gpu.total_bytes for gpu in machine.gpus) + ram_budget_bytes(machine)
+
+
+def ram_budget_bytes(machine: Machine) -> int:
+    """RAM that models may take: a tenth, and at least 1 GiB, is the rest of the system's."""
+    return max(0, machine.ram_total_bytes - max(GIB, machine.ram_total_bytes // 10))
 
 
 def emptied(machine: Machine) -> Machine:

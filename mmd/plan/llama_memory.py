@@ -93,7 +93,8 @@ class LlamaMemory:
         return found or (least if self.machine.gpus and self.placement(least).fits else 0)
 
     def is_whole(self, context: int) -> bool:
-        return self.components(context).total_bytes <= self.has_bytes()
+        fits_aside = self._aside_bytes() <= fit.ram_budget_bytes(self.machine)
+        return fits_aside and self.components(context).total_bytes <= self.has_bytes()
 
     def with_smaller_numbers(self) -> Variant | None:
         if self.serving.cache.key_type not in _PLAIN_TYPES or not self.anatomy.caches:

@@ -173,6 +173,14 @@ def test_partly_in_ram_it_runs_and_says_how_much() -> None:
     assert found.max_context == 4096  # the engine shortens it that far before it puts layers into RAM
 
 
+def test_experts_are_not_put_into_ram_that_is_not_there() -> None:
+    """58 GB of experts beside 12 GiB of VRAM and 31 of RAM: a smaller quantisation is what helps."""
+    smaller = Candidate("Q4_K_M", 17 * GIB, same_repository=True, command="mmd pull R:Q4_K_M.gguf")
+    found = estimate(qwen3(anatomy(2, expert_gib=54)), machine("rtx4070-12g"), context=4096, candidates=[smaller])
+    assert not found.fits
+    assert [one.change for one in found.suggestions] == ["Q4_K_M"]
+
+
 def test_experts_go_into_ram_before_anything_else() -> None:
     """Keys and values stay on the GPU then, while a dense model takes those of its layers along."""
     mixture = estimate(qwen3(anatomy(2, expert_gib=18)), machine("rtx4070-12g"), context=4096)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from shlex import quote
 
 from mmd.errors import FileNeeded, NotRunnable
 
@@ -57,8 +58,12 @@ def select(repository: str, listed: Iterable[HubFile], wanted: str | None) -> Se
             return selection
     shown = ", ".join(selection.file for selection in selections[:_MOST_SHOWN])
     shown += ", …" if len(selections) > _MOST_SHOWN else ""
-    message = f"{repository} holds {len(selections)} models" if wanted is None else f"{repository} has no {wanted}"
-    raise FileNeeded(f'{message}; name one as "file": {shown}', hint=f"xdg-open https://huggingface.co/{repository}")
+    message = (
+        f"{repository} holds {len(selections)} models" if wanted is None else f"{repository} has no {wanted}; it holds"
+    )
+    raise FileNeeded(
+        f"{message}: {shown}", hint=f"mmd pull {quote(f'{repository}:{selections[0].file}')}   # one of them"
+    )
 
 
 def selections_in(listed: Iterable[HubFile]) -> tuple[Selection, ...]:
