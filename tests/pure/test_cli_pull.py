@@ -104,11 +104,15 @@ def test_interrupted_on_a_terminal(hub: FakeHub) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen((*COMMAND, "me/tiny-GGUF:Q8_0", "--id", "mine"), stderr=theirs, stdout=theirs) as program:
         os.close(theirs)
-        shown = ""
-        while " · 50 %" not in shown:
-            shown += os.read(ours, 4096).decode()
-        program.send_signal(signal.SIGINT)
-        shown += _rest(ours)
+        try:
+            shown = ""
+            while " · 50 %" not in shown:
+                shown += os.read(ours, 4096).decode()
+            program.send_signal(signal.SIGINT)
+            shown += _rest(ours)
+            program.wait()
+        finally:
+            program.kill()  # else a failure would wait for it, and it for the hub
     os.close(ours)
     assert program.returncode == -signal.SIGINT
     assert "go on with: mmd pull me/tiny-GGUF:Q8_0 --id mine" in shown
