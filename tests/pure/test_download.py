@@ -141,11 +141,11 @@ def test_all_of_it_is_there_afterwards(hub: FakeHub, tiny: FakeRepository, conte
 
 
 def test_other_tools_find_it(tiny: FakeRepository, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import hf_hub_download, scan_cache_dir
+    from huggingface_hub import constants, hf_hub_download, scan_cache_dir
 
     model = pull()
     assert hf_hub_download("me/tiny", "tiny.gguf", local_files_only=True) == model.path
-    scanned = scan_cache_dir()
+    scanned = scan_cache_dir(constants.HF_HUB_CACHE)  # which its module reads once, whoever imports it first
     assert (len(scanned.repos), scanned.warnings) == (1, [])
 
 
