@@ -146,7 +146,7 @@ def test_other_tools_find_it(tiny: FakeRepository, hub: FakeHub, monkeypatch: py
 
     model = pull()
     assert hf_hub_download("me/tiny", "tiny.gguf", local_files_only=True) == model.path
-    scanned = scan_cache_dir(constants.HF_HUB_CACHE)
+    scanned = scan_cache_dir(constants.HF_HUB_CACHE)  # which its module reads once, whoever imports it first
     assert (len(scanned.repos), scanned.warnings) == (1, [])
 
 
