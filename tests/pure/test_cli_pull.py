@@ -98,6 +98,15 @@ def test_offline_from_the_cache(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -
     assert (nothing.returncode, len(nothing.stderr.splitlines())) == (1, 2)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C, and so does all that is started by it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_on_a_terminal(hub: FakeHub) -> None:
     """The line on a terminal says how far it is; Ctrl-C says how to go on, and that goes on."""
     hub.hold.clear()
