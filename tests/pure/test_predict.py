@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mmd.control.present import estimate_json
 from mmd.errors import DoesNotFit
 from mmd.machine import Gpu, GpuProcess, Machine
-from mmd.plan import fit
+from mmd.plan import fit, vllm_serving
 from mmd.plan.choose import Overrides, choose
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Estimate, Tier
@@ -321,6 +321,53 @@ def test_vllm_saves_bits_where_its_command_line_does() -> None:
     found = estimate(its, machine("rtx4070-12g"), context=4096)
     wide = estimate(qwen3(anatomy(3), format=Format.SAFETENSORS), machine("rtx4070-12g"), context=4096)
     assert 2 * found.components.kv_bytes == wide.components.kv_bytes
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), vllm_serving.Serving()),
+        (("--max-num-seqs", "16", "--max_num_seqs=256"), vllm_serving.Serving(sequences=256)),
+        (("-tp", "2"), vllm_serving.Serving(gpus=2)),
+        (("--tensor-parallel-size=4",), vllm_serving.Serving(gpus=4)),
+        (("--gpu-memory-utilization", "0.5"), vllm_serving.Serving(utilization=0.5)),
+        (("--kv-cache-memory-bytes", "512M"), vllm_serving.Serving(pool_bytes=512 * MIB)),
+        (("--kv-cache-memory-bytes=2g",), vllm_serving.Serving(pool_bytes=2 * 10**9)),
+        (("--kv-cache-dtype", "fp8_e4m3", "--kv-cache-dtype", "auto"), vllm_serving.Serving(small_numbers=False)),
+        # the engine's to refuse
+        (("--max-num-seqs", "-1", "-tp", "two", "--gpu-memory-utilization", "9", "--kv-cache-memory-bytes"),
+         vllm_serving.Serving()),
+        (("--max-num-seqs", "9" * 5000), vllm_serving.Serving()),
+    ],
+)  # fmt: skip
+def test_command_line_of_vllm(words: tuple[str, ...], expected: vllm_serving.Serving) -> None:
+    assert vllm_serving.serving(words) == expected
+
+
+def test_vllm_takes_more_for_more_sequences_and_less_for_fewer_bits() -> None:
+    its = qwen3(anatomy(3), format=Format.SAFETENSORS)
+    few, many = (estimate(its, None, "--max-num-seqs", count, context=4096) for count in ("16", "256"))
+    logits = 38.3 * anatomy(3).vocabulary_size
+    assert many.components.compute_bytes - few.components.compute_bytes == pytest.approx(240 * logits, rel=0.001)
+    small = estimate(its, None, "--kv-cache-dtype=fp8", context=4096)
+    assert 2 * small.components.kv_bytes == few.components.kv_bytes
+
+
+def test_vllm_has_what_its_command_line_gives_it() -> None:
+    its = qwen3(anatomy(3), format=Format.SAFETENSORS)
+    half = estimate(its, None, "--gpu-memory-utilization", "0.3")
+    assert half.max_context < estimate(its).max_context
+    pool = estimate(its, None, "--kv-cache-memory-bytes", "1179648K")
+    assert pool.max_context == 8192
+
+
+def test_vllm_over_as_many_gpus_as_its_command_line_says() -> None:
+    here = machine("rtx4090-24g")
+    two = replace(here, gpus=here.gpus * 2)
+    its = qwen3(anatomy(3), format=Format.SAFETENSORS)
+    alone, spread = (estimate(its, two, *words, context=4096) for words in ((), ("-tp", "2")))
+    assert spread.components.overhead_bytes > 2 * alone.components.overhead_bytes
+    assert spread.components.kv_bytes == alone.components.kv_bytes
 
 
 def test_vllm_on_the_cpu_has_a_pool_of_fixed_size() -> None:
