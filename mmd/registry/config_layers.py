@@ -36,11 +36,16 @@ def config_layers(config: Config) -> tuple[Layers, ...]:
             own.append(state)
         if kind in (_FULL, _SLIDING, _BOTH) and layer < caching:
             own.append(_attention(text, layer, kind, width))
-    return grouped(own)
+    return grouped(own * (2 if _is_longcat(text) else 1))  # LongCat has attention twice in each of its layers
 
 
 def layer_count(text: Config) -> int:
-    return believable(text.integer("num_hidden_layers", "num_layers", "n_layer") or 0, text.path)
+    count = text.integer("num_layers") if _is_longcat(text) else None
+    return believable(count or text.integer("num_hidden_layers", "num_layers", "n_layer", "n_layers") or 0, text.path)
+
+
+def _is_longcat(text: Config) -> bool:
+    return text.text("model_type").startswith("longcat_flash")
 
 
 def _kinds(text: Config) -> list[str]:

@@ -348,6 +348,15 @@ def test_latent_attention_that_vllm_unfolds(tmp_path: Path) -> None:
     assert found.caches == (gqa(62, 40, 96),)
 
 
+def test_layers_by_their_other_names(tmp_path: Path) -> None:
+    """DBRX and MPT have `n_layers`; LongCat's `num_layers` have attention twice."""
+    dbrx = folder(tmp_path, model_type="dbrx", d_model=6144, n_heads=48, n_layers=40, attn_config={"kv_n_heads": 8})
+    assert dbrx.caches == (gqa(40, 8, 128),)
+    latent = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "num_attention_heads": 64}
+    longcat = folder(tmp_path / "l", model_type="longcat_flash", num_layers=28, num_hidden_layers=56, **latent)
+    assert (longcat.layer_count, longcat.caches) == (28, (Layers(56, 576),))
+
+
 def test_layers_with_attention_and_a_state(tmp_path: Path) -> None:
     """Zamba2, and Falcon-H1 as newer versions of transformers write it."""
     mamba = {"mamba_expand": 2, "mamba_d_state": 64, "mamba_ngroups": 1, "mamba_d_conv": 4}

@@ -133,6 +133,9 @@ def test_context_on_the_command_line_counts() -> None:
         (("-ctk", "nonsense", "-ub"), LlamaCache(0), 0),
         (("-ub", "2048", "--swa-full", "-ncmoe", "12"), LlamaCache(0, batch_tokens=2048, full_windows=True), 12),
         (("-c", "4096", "--no-kv-unified"), LlamaCache(4096, unified=False), 0),
+        (("-b", "256"), LlamaCache(0, batch_tokens=256), 0),
+        (("-b", "2048", "-ub", "1024"), LlamaCache(0, batch_tokens=1024), 0),
+        (("-c", "9" * 5000), LlamaCache(0), 0),
     ],
 )
 def test_command_line_of_llama_server(words: tuple[str, ...], cache: LlamaCache, experts: int) -> None:
@@ -179,6 +182,27 @@ def test_experts_are_not_put_into_ram_that_is_not_there() -> None:
     found = estimate(qwen3(anatomy(2, expert_gib=54)), machine("rtx4070-12g"), context=4096, candidates=[smaller])
     assert not found.fits
     assert [one.change for one in found.suggestions] == ["Q4_K_M"]
+
+
+def test_experts_that_are_kept_in_ram_need_ram() -> None:
+    """80 GiB of VRAM do not help 54 GiB of experts that the command line puts into 31 of RAM."""
+    here = machine("rtx4070-12g")
+    large = replace(here, gpus=(replace(here.gpus[0], total_bytes=80 * GIB, free_bytes=80 * GIB),))
+    its = qwen3(anatomy(2, expert_gib=54))
+    assert estimate(its, large, context=4096).fits
+    assert not estimate(its, large, "--cpu-moe", context=4096).fits
+
+
+def test_keys_whose_heads_are_no_blocks_stay_as_they_are() -> None:
+    """Phi-2 has heads of 80 numbers, and llama.cpp refuses to start with blocks of 32 for them."""
+    phi = anatomy(attention_size=2 * 32 * 80, caches=(Layers(36, 32 * 80, 32 * 80),))
+    found = estimate(qwen3(phi), machine("rtx4070-12g"), context=40960)
+    assert found.suggestions
+    assert not any("q8_0" in one.change for one in found.suggestions)
+    wider = anatomy(attention_size=2 * 32 * 96, caches=(Layers(36, 32 * 96, 32 * 96),))
+    assert any(
+        "q8_0" in one.change for one in estimate(qwen3(wider), machine("rtx4070-12g"), context=40960).suggestions
+    )
 
 
 def test_experts_go_into_ram_before_anything_else() -> None:
