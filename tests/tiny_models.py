@@ -58,8 +58,8 @@ def tiny_folder(folder: Path, *, seed: int = 0, embedding: bool = False, context
     return made
 
 
-_VALUE_TYPES = {"u8": 0, "u32": 4, "i32": 5, "f32": 6, "bool": 7, "string": 8, "u64": 10}
-_PACKED = {0: "<B", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q"}
+_VALUE_TYPES = {"u8": 0, "u32": 4, "i32": 5, "f32": 6, "bool": 7, "string": 8, "u64": 10, "i64": 11}
+_PACKED = {0: "<B", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q"}
 
 
 def packed_string(text: str | bytes) -> bytes:
@@ -70,13 +70,19 @@ def packed_string(text: str | bytes) -> bytes:
 def packed_value(value: object) -> bytes:
     """A metadata value with its type; lists become arrays of their first item's type."""
     if isinstance(value, list):
-        kind = _kind(value[0])
+        kind = _kind(next(filter(_is_wide, value), value[0]))
         return struct.pack("<IIQ", 9, kind, len(value)) + b"".join(_packed(kind, item) for item in value)
     kind = _kind(value)
     return struct.pack("<I", kind) + _packed(kind, value)
 
 
+def _is_wide(value: object) -> bool:
+    return isinstance(value, int) and not 0 <= value < 1 << 32
+
+
 def _kind(value: object) -> int:
+    if _is_wide(value):
+        return _VALUE_TYPES["i64"]
     return _VALUE_TYPES[{bool: "bool", int: "u32", float: "f32", str: "string", bytes: "string"}[type(value)]]
 
 

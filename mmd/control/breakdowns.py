@@ -27,7 +27,7 @@ class Breakdowns:
     def get(self, key: str) -> Breakdown | None:
         rows = self._read().get(key)
         try:
-            return None if rows is None else Breakdown(tuple(Row(**row) for row in rows))
+            return None if rows is None else Breakdown(tuple(_row(row) for row in rows))
         except TypeError:  # of another version
             return None
 
@@ -46,3 +46,10 @@ class Breakdowns:
         except (OSError, ValueError):  # none yet, or damaged: a cache
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _row(table: Mapping[str, Any]) -> Row:
+    row = Row(**table)
+    if not all(isinstance(size, int) for size in (row.model_bytes, row.context_bytes, row.compute_bytes)):
+        raise TypeError
+    return row

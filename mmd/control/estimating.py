@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmd.control import starts
 from mmd.control.breakdowns import Breakdowns
-from mmd.control.lessons import constants_from
+from mmd.control.lessons import constants_from, is_believable
 from mmd.control.served import Served, served
 from mmd.control.starts import Start
 from mmd.errors import EngineFailed, EngineMissing
@@ -50,7 +50,7 @@ class Estimating:
         self._machine = machine
         self._settings = settings
         self._is_here = is_here
-        self._starts = starts.kept()
+        self._starts = [start for start in starts.kept() if is_believable(start)]
         self._breakdowns = Breakdowns()
 
     def answer(

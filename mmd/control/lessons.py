@@ -10,6 +10,9 @@ from mmd.plan.constants import Constants
 
 _NEWEST = 20  # so that an update of a driver or an engine is followed
 _LEAST_ERROR_BYTES = 16 * 1024**2
+# What no GPU, driver or library takes was measured wrong: a driver that counted somebody else's, a damaged record.
+_MOST_MEASURED_BYTES = 8 << 30
+_COMPUTE_FACTORS = (1 / 64, 64.0)
 _LEFT_AFTER_ONE = 0.5  # of the usual error; less with every further start
 
 # What starts measure -> the constant that it is, and that one's error.
@@ -33,7 +36,14 @@ def constants_from(starts: Sequence[Start], *, gpu: str, engine: str) -> Constan
         known = [start.measured[measured] for start in here if measured in start.measured]
         found = _with_median(found, constant, error, known)
     factors = [start.compute_factor_measured for start in here if start.engine == engine]
-    return _with_factor(found, [factor for factor in factors if factor], is_vllm=name == "vllm")
+    least, most = _COMPUTE_FACTORS
+    return _with_factor(found, [one for one in factors if one and least <= one <= most], is_vllm=name == "vllm")
+
+
+def is_believable(start: Start) -> bool:
+    """Whether what it teaches can be: an absurd constant would make every model too large."""
+    taught = {measured for measured, _, _ in (*_LLAMA, *_VLLM)}
+    return all(start.measured.get(name, 0) <= _MOST_MEASURED_BYTES for name in taught)
 
 
 def compute_factor(constants: Constants) -> float:

@@ -72,8 +72,13 @@ def keep(start: Start) -> None:
 
 
 def kept() -> list[Start]:
-    """Oldest first; of each run the last that was noted."""
-    found = {start.invocation: start for start in _parsed(_lines().lines())}
+    """Oldest first; of each run the last that was noted. Where they cannot be read, as if there were none."""
+    try:
+        lines = _lines().lines()
+    except OSError as error:
+        _log.warning("what starts took cannot be read from %s: %s", starts_file(), error.strerror)
+        return []
+    found = {start.invocation: start for start in _parsed(lines)}
     return list(found.values())
 
 
@@ -94,12 +99,24 @@ def _lines() -> JsonLines:
 def _parsed(lines: list[bytes]) -> Iterator[Start]:
     for line in lines:
         try:
-            record: dict[str, Any] = json.loads(line)
-            start = Start(**record)
-            for sizes in (start.predicted, start.measured):
-                if not all(isinstance(size, int) for size in sizes.values()):
-                    raise TypeError
-        except (ValueError, TypeError, AttributeError):  # cut short by a full disk or a crash, or of another version
+            yield _start(json.loads(line))
+        except (ValueError, TypeError, RecursionError):  # cut short by a full disk or a crash, or of another version
             _log.warning("a line of %s is no start: %r", starts_file(), line[:80])
-        else:
-            yield start
+
+
+def _start(record: dict[str, Any]) -> Start:
+    """Raises ValueError and TypeError where it is none: one that is let in is reckoned with in every estimate."""
+    start = Start(**record)
+    texts = (start.at, start.invocation, start.model, start.weights, start.engine, start.command, start.gpu)
+    if not all(isinstance(text, str) for text in texts) or datetime.fromisoformat(start.at).tzinfo is None:
+        raise TypeError
+    for sizes in (start.predicted, start.measured):
+        if not isinstance(sizes, dict) or not all(_is_size(size) for size in sizes.values()):
+            raise TypeError
+    if not _is_size(start.context) or not isinstance(start.compute_factor, int | float):
+        raise TypeError
+    return start
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,9 +37,10 @@ def subject(asked: str, machine: Machine, settings: Settings, file: str | None =
     """
     if file is None and (here := _registered(asked)):
         return Subject(here.id, here)
-    path = Path(asked)
-    if path.exists() or asked.startswith(("/", "./", "../", "~")):
-        return Subject(asked, unregistered(asked, examine(path.expanduser()), source="file"))
+    # Unlike Path's these two take any text: the name of a user that there is not, one that is too long.
+    path = os.path.expanduser(asked)  # noqa: PTH111
+    if os.path.exists(path) or asked.startswith(("/", "./", "../", "~")):  # noqa: PTH110
+        return Subject(asked, unregistered(asked, examine(Path(path)), source="file"))
     repository, _, named = asked.partition(":")
     if repository.count("/") != 1:
         raise NoSuchModel(

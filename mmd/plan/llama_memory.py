@@ -13,7 +13,7 @@ from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
-from mmd.plan.kv_cache import LlamaCache, llama_kept
+from mmd.plan.kv_cache import CACHE_TYPES, LlamaCache, llama_kept
 from mmd.plan.llama_serving import Serving
 from mmd.plan.memory import Memory, Placement, Variant, scaled
 from mmd.registry.anatomy import Anatomy, Layers
@@ -76,7 +76,7 @@ class LlamaMemory:
 
     def placement(self, context: int) -> Placement:
         components = self.components(context)
-        fits = self.least_bytes(context) <= fit.budget_bytes(self.machine)
+        fits = self.least_bytes(context) <= fit.budget_bytes(self.machine) and self._fits_aside
         if not self.machine.gpus:
             return Placement(components, fits, on_gpu=0.0, ram_bytes=0)
         spilled_bytes = max(0, components.total_bytes - self.has_bytes())
@@ -93,11 +93,12 @@ class LlamaMemory:
         return found or (least if self.machine.gpus and self.placement(least).fits else 0)
 
     def is_whole(self, context: int) -> bool:
-        fits_aside = self._aside_bytes() <= fit.ram_budget_bytes(self.machine)
-        return fits_aside and self.components(context).total_bytes <= self.has_bytes()
+        return self._fits_aside and self.components(context).total_bytes <= self.has_bytes()
 
     def with_smaller_numbers(self) -> Variant | None:
         if self.serving.cache.key_type not in _PLAIN_TYPES or not self.anatomy.caches:
+            return None
+        if _head_width(self.anatomy) % CACHE_TYPES[_SMALL_TYPE][0]:  # the engine refuses that: Phi-2 has 80
             return None
         cache = replace(self.serving.cache, key_type=_SMALL_TYPE, value_type=_SMALL_TYPE)
         smaller = replace(self, serving=replace(self.serving, cache=cache))
@@ -124,6 +125,11 @@ class LlamaMemory:
     def _aside_bytes(self) -> int:
         """What is in RAM though there is a GPU."""
         return self.anatomy.input_bytes + self._cpu_expert_bytes() if self.machine.gpus else 0
+
+    @property
+    def _fits_aside(self) -> bool:
+        """What the command line puts into RAM does not go onto a GPU, however much room there is."""
+        return self._aside_bytes() <= fit.ram_budget_bytes(self.machine)
 
     def _cpu_expert_bytes(self) -> int:
         left, total_bytes = self.serving.cpu_expert_layers, 0
@@ -170,6 +176,12 @@ class LlamaMemory:
         if anatomy.routed_bytes and room_bytes >= kept_bytes + anatomy.repeating_bytes:
             return min(1.0, (room_bytes - kept_bytes) / layers_bytes)
         return max(0.0, room_bytes / (layers_bytes + kept_bytes))
+
+
+def _head_width(anatomy: Anatomy) -> int:
+    """Of the keys; 0 where it is not known, and for latent ones, which are no heads'."""
+    is_latent = any(layers.key_width and not layers.value_width for layers in anatomy.caches)
+    return 0 if is_latent or not anatomy.attention_heads else anatomy.attention_size // (2 * anatomy.attention_heads)
 
 
 def _widest(anatomy: Anatomy) -> int:

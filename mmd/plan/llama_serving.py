@@ -14,8 +14,10 @@ _NUMBERS: Mapping[str, str] = {
     **dict.fromkeys(("-c", "--ctx-size"), "context"),
     **dict.fromkeys(("-np", "--parallel"), "slots"),
     **dict.fromkeys(("-ub", "--ubatch-size"), "batch_tokens"),
+    **dict.fromkeys(("-b", "--batch-size"), "prompt_tokens"),  # in one go of one or more batches
     **dict.fromkeys(("-ncmoe", "--n-cpu-moe"), "cpu_expert_layers"),
 }
+_MOST_DIGITS = 10
 _TYPES: Mapping[str, str] = {
     **dict.fromkeys(("-ctk", "--cache-type-k"), "key_type"),
     **dict.fromkeys(("-ctv", "--cache-type-v"), "value_type"),
@@ -42,7 +44,7 @@ def serving(words: Sequence[str]) -> Serving:
     """
     found: dict[str, Any] = {}
     for word, after in pairwise((*words, "")):
-        if word in _NUMBERS and after.isdecimal():
+        if word in _NUMBERS and after.isdecimal() and len(after) <= _MOST_DIGITS:
             found[_NUMBERS[word]] = int(after)
         elif word in _TYPES and after in CACHE_TYPES:
             found[_TYPES[word]] = after
@@ -51,5 +53,7 @@ def serving(words: Sequence[str]) -> Serving:
             found[field] = value
     if "slots" in found:  # a number of them means caches of their own, unless they are to share one
         found = {"unified": False, **found, "slots": max(1, found["slots"])}
+    if prompt_tokens := found.pop("prompt_tokens", 0):
+        found["batch_tokens"] = min(found.get("batch_tokens", LlamaCache(0).batch_tokens), prompt_tokens)
     cpu_expert_layers = found.pop("cpu_expert_layers", 0)
     return Serving(LlamaCache(**{"context": 0, **found}), cpu_expert_layers)

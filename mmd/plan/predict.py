@@ -16,6 +16,7 @@ from mmd.plan.suggestions import Candidate, Subject, suggestions
 from mmd.plan.vllm_memory import vllm_memory
 from mmd.registry.record import Facts, Format
 
+_MOST_DIGITS = 20
 _CONTEXT_OPTIONS = ("-c", "--ctx-size", "--max-model-len")
 
 
@@ -78,5 +79,5 @@ def predict(
 
 def _context_in(words: Sequence[str]) -> int:
     """What a command line lays down, the last word on it counting; 0 where that is left to the engine."""
-    given = [int(after) for word, after in pairwise(words) if word in _CONTEXT_OPTIONS and after.isdecimal()]
-    return given[-1] if given else 0
+    given = [after for word, after in pairwise(words) if word in _CONTEXT_OPTIONS and after.isdecimal()]
+    return int(given[-1][:_MOST_DIGITS]) if given else 0

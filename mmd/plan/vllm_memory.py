@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from mmd.machine import Gpu, Machine
 from mmd.plan import fit
@@ -12,6 +11,7 @@ from mmd.plan.constants import Constants
 from mmd.plan.fit import GIB
 from mmd.plan.launch import Flag
 from mmd.plan.vllm_footprint import VllmMemory
+from mmd.plan.vllm_serving import serving
 from mmd.registry.record import Facts, ModelType
 
 _MIB = 1024**2
@@ -40,8 +40,6 @@ _FITS_ITS_LENGTH_SINCE = (0, 14)
 _OFFLOADS_SINCE = (0, 30)
 _LEAST_OFFLOAD_GIB = 4
 _MOST_OFFLOAD_GIB = 8
-
-_CACHE_TYPE = ("--kv-cache-dtype", "--kv_cache_dtype")
 
 GENERATES = (ModelType.CHAT, ModelType.VISION, ModelType.COMPLETION)
 
@@ -84,12 +82,25 @@ def memory_flags(
 def vllm_memory(
     facts: Facts, machine: Machine, words: Sequence[str], *, on_gpu: bool, constants: Constants
 ) -> VllmMemory:
-    """What these flags mean for memory, and `words` of the user's that change keys and values."""
-    small = any(word.startswith("fp8") for option, word in pairwise(words) if option in _CACHE_TYPE)
-    if on_gpu:
-        gpus = _gpus_for(facts, machine)
+    """What these flags mean for memory, and those among `words` that say otherwise."""
+    laid_down = serving(words)
+    gpus = _gpus_for(facts, machine) if on_gpu else ()
+    memory = _on_gpus(facts, gpus, constants) if gpus else _on_cpu(facts, machine, constants)
+    small = laid_down.small_numbers
+    if gpus and laid_down.gpus:
+        gpus = machine.gpus[: laid_down.gpus]
         memory = _on_gpus(facts, gpus, constants)
-        return replace(memory, small_numbers=small or bool(_words(_small_cache(facts, gpus))))
+    if gpus and laid_down.utilization:
+        memory = replace(memory, share_bytes=int(sum(gpu.total_bytes for gpu in gpus) * laid_down.utilization))
+    return replace(
+        memory,
+        pool_bytes=memory.pool_bytes if laid_down.pool_bytes is None else laid_down.pool_bytes,
+        sequences=laid_down.sequences if laid_down.sequences and memory.sequences else memory.sequences,
+        small_numbers=bool(_words(_small_cache(facts, gpus))) if small is None and gpus else bool(small),
+    )
+
+
+def _on_cpu(facts: Facts, machine: Machine, constants: Constants) -> VllmMemory:
     return VllmMemory(
         anatomy=fit.anatomy_of(facts),
         quant=facts.quant,
@@ -100,7 +111,6 @@ def vllm_memory(
         sequences=_conversations(facts, ()),
         takes_small_numbers=False,
         constants=constants,
-        small_numbers=small,
     )
 
 

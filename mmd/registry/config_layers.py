@@ -17,7 +17,9 @@ _LATENT = re.compile(
     r"axk1|deepseek_v\d+|dots3_note|glm5_next(_text)?|glm_moe_dsa|glm4_moe_lite|kimi_\w+|longcat_flash\w*"
     r"|pangu_ultra_moe|bailing_hybrid|hy_v4"
 )
-_FULL, _SLIDING, _LINEAR, _OTHER = "full", "sliding", "linear", "other"
+_FULL, _SLIDING, _LINEAR, _BOTH, _OTHER = "full", "sliding", "linear", "both", "other"
+# Where no list has a name for every layer, these count the ones that look at everything; the others have a state.
+_ATTENTION_INDICES = ("attn_layer_indices", "full_attn_idxs")
 
 
 def config_layers(config: Config) -> tuple[Layers, ...]:
@@ -26,24 +28,24 @@ def config_layers(config: Config) -> tuple[Layers, ...]:
     kinds = _kinds(text)
     shared = text.integer("num_kv_shared_layers") or 0  # the last ones look at what others have kept
     caching = len(kinds) - shared
-    state = _state(text) if _LINEAR in kinds or _has_both(text) else Layers(1)
+    state = _state(text) if _LINEAR in kinds or _BOTH in kinds else Layers(1)
     width = head_width(text)
     own: list[Layers] = []
     for layer, kind in enumerate(kinds):
-        if kind == _LINEAR:
+        if kind in (_LINEAR, _BOTH):
             own.append(state)
-        elif kind in (_FULL, _SLIDING) and layer < caching:
+        if kind in (_FULL, _SLIDING, _BOTH) and layer < caching:
             own.append(_attention(text, layer, kind, width))
-            own += [state] if _has_both(text) else []
-    return grouped(own)
+    return grouped(own * (2 if _is_longcat(text) else 1))  # LongCat has attention twice in each of its layers
 
 
 def layer_count(text: Config) -> int:
-    return believable(text.integer("num_hidden_layers", "num_layers", "n_layer") or 0, text.path)
+    count = text.integer("num_layers") if _is_longcat(text) else None
+    return believable(count or text.integer("num_hidden_layers", "num_layers", "n_layer", "n_layers") or 0, text.path)
 
 
-def _has_both(text: Config) -> bool:
-    return text.text("model_type") == "falcon_h1"
+def _is_longcat(text: Config) -> bool:
+    return text.text("model_type").startswith("longcat_flash")
 
 
 def _kinds(text: Config) -> list[str]:
@@ -51,12 +53,19 @@ def _kinds(text: Config) -> list[str]:
     count = layer_count(text)
     if _RECURRENT.fullmatch(text.text("model_type")):
         return [_LINEAR] * count
+    if text.text("model_type") == "falcon_h1":
+        return [_BOTH] * count
     pattern = text.text("hybrid_override_pattern")  # Nemotron-H: M is Mamba, * attention, - a plain MLP, E experts
     if pattern:
+        believable(len(pattern), text.path)
         return [{"M": _LINEAR, "*": _FULL}.get(letter, _OTHER) for letter in pattern]
     named = text.texts("layer_types") or text.texts("layers_block_type")
     if named:
         return [_named_kind(name) for name in named[:count]]
+    for key in _ATTENTION_INDICES:
+        indices = text.data.get(key)
+        if isinstance(indices, list) and indices:
+            return [_FULL if layer in indices else _LINEAR for layer in range(count)]
     period, offset = text.integer("attn_layer_period"), text.integer("attn_layer_offset") or 0  # Jamba
     if period:
         return [_FULL if layer % period == offset else _LINEAR for layer in range(count)]
@@ -72,6 +81,8 @@ def _named_kind(name: str) -> str:
             return _SLIDING
         case "linear_attention" | "mamba" | "mamba2" | "conv" | "recurrent":
             return _LINEAR
+        case "hybrid":
+            return _BOTH
         case _:
             return _FULL if "attention" in name else _OTHER
 
@@ -89,7 +100,7 @@ def _slides(text: Config, layer: int) -> bool:
 
 
 def _attention(text: Config, layer: int, kind: str, width: int) -> Layers:
-    window = 0 if kind == _FULL else text.integer("sliding_window", "attention_chunk_size") or 0
+    window = 0 if kind != _SLIDING else text.integer("sliding_window", "attention_chunk_size") or 0
     rank = text.integer("kv_lora_rank")
     if rank and _LATENT.fullmatch(text.text("model_type")):
         return Layers(1, key_width=rank + (text.integer("qk_rope_head_dim") or 0), window_tokens=window)
@@ -105,6 +116,8 @@ def head_width(text: Config) -> int:
     width = text.integer("head_dim", "hidden_size_per_head", "attention_head_dim")
     if width:
         return width
+    if text.integer("kv_lora_rank") and (nope := text.integer("qk_nope_head_dim")):  # latent, and unfolded: MiniCPM3
+        return nope + (text.integer("qk_rope_head_dim") or 0)
     hidden = text.integer("hidden_size", "n_embd", "d_model") or 0
     return hidden // max(1, text.integer("num_attention_heads", "n_head", "n_heads") or 1)
 
@@ -147,14 +160,14 @@ def _mamba(text: Config) -> Layers:
     kernel = text.integer("mamba_d_conv", "conv_kernel", "mamba_conv_kernel") or 4
     state = text.integer("mamba_d_state", "ssm_state_size", "state_size") or 0
     inner = _mamba_width(text)
-    groups = text.integer("mamba_n_groups", "n_groups") or 0
+    groups = text.integer("mamba_n_groups", "mamba_ngroups", "n_groups") or 0
     return _recurrent((kernel - 1) * (inner + 2 * groups * state), inner * state)
 
 
 def _mamba_width(text: Config) -> int:
     heads, head = (
         text.integer("mamba_n_heads", "mamba_num_heads", "n_mamba_heads"),
-        text.integer("mamba_d_head", "mamba_head_dim"),
+        text.integer("mamba_d_head", "mamba_headdim", "mamba_head_dim"),
     )
     if heads and head:
         return heads * head

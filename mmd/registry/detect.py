@@ -47,6 +47,15 @@ class Found:
 def examine(path: Path) -> Found:
     """Look at a file or folder; raises NotRunnable or BadModelFile with the reason."""
     path = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would lose the names of a Hugging Face snapshot
+    try:
+        return _examine(path)
+    except OSError as error:  # a disk that fails, a name that is too long
+        raise BadModelFile(
+            f"{path} cannot be read: {error.strerror}", hint=f"ls -lL {quote(str(path))}   # what it is"
+        ) from error
+
+
+def _examine(path: Path) -> Found:
     if path.is_dir():
         return _examine_folder(path)
     with open_regular(path) as file:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from mmd.errors import BadModelFile
+from mmd.registry.config_defaults import DEFAULTS
 from mmd.registry.files import open_regular, read_json_object
 
 # Where multimodal models keep the configuration of their language part (vLLM's get_text_config).
@@ -36,6 +37,16 @@ class Config:
             return value
         return None
 
+    def widest(self, *keys: str) -> int | None:
+        """As `integer`, of what some models list layer by layer (Gemma 3n, Hunyuan): the largest."""
+        for key in keys:
+            value = self.data.get(key)
+            if isinstance(value, list):
+                return max((Config(self.path, {key: item}).integer(key) or 0 for item in value), default=0)
+            if value is not None:
+                return self.integer(key)
+        return None
+
     def text(self, key: str) -> str:
         value = self.data.get(key)
         if value is not None and not isinstance(value, str):
@@ -59,11 +70,13 @@ class Config:
         return self.data.get(key) is True
 
     def language(self) -> Config:
-        """The part that describes the language model: a section of its own in multimodal models."""
+        """The part that describes the language model, a section of its own in multimodal models; with what is usual for
+        its kind where it leaves that out.
+        """
         for key in _TEXT_CONFIGS:
             if self.data.get(key):
                 return self.section(key).language()
-        return self
+        return Config(self.path, {**DEFAULTS.get(self.text("model_type"), {}), **self.data})
 
     def has(self, key: str) -> bool:
         """Whether `key` is set here or in a section one level down (Qwen-Omni nests its `vision_config`)."""

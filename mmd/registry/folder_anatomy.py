@@ -30,7 +30,7 @@ def folder_anatomy(config: Config, weights: Weights) -> Anatomy:
         parts[part] += size_bytes
         if part == "experts":
             experts[layer] += size_bytes
-    feed_forward = text.integer("intermediate_size", "ffn_dim", "n_inner") or 0
+    feed_forward = text.widest("intermediate_size", "ffn_dim", "n_inner") or 0
     is_float32 = weights.dominant_dtype == "F32" and not quantization_of(config).data
     return Anatomy(
         input_bytes=parts["input"],
@@ -45,8 +45,8 @@ def folder_anatomy(config: Config, weights: Weights) -> Anatomy:
         layer_count=count,
         hidden_size=text.integer("hidden_size", "n_embd", "d_model") or 0,
         feed_forward_size=3 * feed_forward,
-        experts_used=text.integer("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts") or 0,
-        expert_size=text.integer("moe_intermediate_size", "expert_ffn_hidden_size") or feed_forward,
+        experts_used=text.widest("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts") or 0,
+        expert_size=text.widest("moe_intermediate_size", "expert_ffn_hidden_size") or feed_forward,
         attention_heads=text.integer("num_attention_heads", "n_head", "n_heads") or 0,
         attention_size=0,  # of use only to formulas of llama.cpp
         vocabulary_size=text.integer("vocab_size") or 0,
@@ -58,7 +58,8 @@ def _rotation_bytes(text: Config) -> int:
     """A sine and a cosine for every position that may be, and for every second number of a head that is turned."""
     rotation = text.section("rope_parameters") if isinstance(text.data.get("rope_parameters"), dict) else text
     share = rotation.data.get("partial_rotary_factor", text.data.get("partial_rotary_factor", 1.0))
-    width = text.integer("qk_rope_head_dim") or int(head_width(text) * (share if isinstance(share, int | float) else 1))
+    is_share = isinstance(share, int | float) and 0 <= share <= 1  # JSON in Python's reading has Infinity and NaN, too
+    width = text.integer("qk_rope_head_dim") or int(head_width(text) * (share if is_share else 1))
     tables = 2 if text.data.get("rope_local_base_freq") else 1  # one more for the layers that have a window
     return tables * _NUMBER_BYTES * width * (text.integer("max_position_embeddings") or 0)
 

@@ -40,7 +40,9 @@ def gguf_layers(header: GgufHeader) -> tuple[Layers, ...]:
     own = [layers for layer in range(model.count) for layers in _of_layer(model, layer)]
     if header.architecture == "graniteswitch":  # one more, which chooses the adapter
         own.append(Layers(1, key_width=model.key_width(0), value_width=model.value_width(0)))
-    return grouped(own * (model.number("num_loops") or 1))
+    loops = model.number("num_loops") if header.architecture == "nanbeige" else 1
+    believable(model.count * loops, header.path)
+    return grouped(own * max(1, loops))
 
 
 def layer_count(header: GgufHeader) -> int:
@@ -245,5 +247,5 @@ def widest(header: GgufHeader, key: str) -> int:
     """The largest of a number per layer, or the one that holds for all; 0 where it is not there."""
     value: object = header.metadata.get(f"{header.architecture}.{key}")
     if isinstance(value, tuple):
-        return max((item for item in value if isinstance(item, int)), default=0)
+        return max(header.integers(f"{header.architecture}.{key}", len(value)) or (), default=0)
     return _number(header, key) or 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmd.errors import BadModelFile
 from mmd.registry.anatomy import Anatomy, Layers
 from mmd.registry.detect import examine
 from tests import well_known
@@ -305,6 +306,132 @@ def test_nemotron_h_config(tmp_path: Path) -> None:
         **HEADS,
     ).caches
     assert caches == (state(2, 3 * (4096 + 2 * 8 * 128), 4096 * 128), gqa(1, 4, 128))
+
+
+def test_gemma3_leaves_out_how_many_heads_it_has(tmp_path: Path) -> None:
+    """The 4B as it was published: no heads, no width, and no word on which of its layers have the window."""
+    left_out: dict[str, object] = {"hidden_size": 2560, "num_hidden_layers": 34, "sliding_window": 1024}
+    found = folder(
+        tmp_path, model_type="gemma3", text_config={"model_type": "gemma3_text", "intermediate_size": 10240, **left_out}
+    )
+    assert found.caches == (gqa(29, 4, 256, 1024), gqa(5, 4, 256))
+    assert (found.attention_heads, found.vocabulary_size) == (8, 262208)
+
+
+def test_llava_names_what_it_was_made_of_and_no_more(tmp_path: Path) -> None:
+    text = {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064}
+    path = tiny_safetensors(tmp_path / "m", {"architectures": ["AForConditionalGeneration"], "text_config": text})
+    facts = examine(path).facts
+    assert facts.anatomy is not None
+    assert facts.anatomy.caches == (gqa(32, 32, 128),)
+    assert facts.context_length == 4096
+
+
+def test_null_in_a_config_says_none(tmp_path: Path) -> None:
+    """Mistral since 0.2 has no window; left out, it would be that of the first."""
+    caches = folder(tmp_path, model_type="mistral", num_hidden_layers=32, sliding_window=None, **HEADS).caches
+    assert caches == (gqa(32, 4, 128),)
+
+
+def test_sizes_that_are_listed_layer_by_layer(tmp_path: Path) -> None:
+    """Gemma 3n has 35 times 16384; Hunyuan lists its experts so."""
+    listed = {"intermediate_size": [8192, 16384], "moe_intermediate_size": [3072, 3072], "moe_topk": [8, 8]}
+    found = folder(tmp_path, num_hidden_layers=2, **HEADS, **listed)
+    assert (found.feed_forward_size, found.expert_size, found.experts_used) == (3 * 16384, 3072, 8)
+
+
+def test_latent_attention_that_vllm_unfolds(tmp_path: Path) -> None:
+    """MiniCPM3: 40 heads of 64 + 32 numbers, of values too."""
+    keys = {"kv_lora_rank": 256, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64}
+    found = folder(tmp_path, model_type="minicpm3", num_hidden_layers=62, hidden_size=2560,
+                   num_attention_heads=40, num_key_value_heads=40, **keys)  # fmt: skip
+    assert found.caches == (gqa(62, 40, 96),)
+
+
+def test_layers_by_their_other_names(tmp_path: Path) -> None:
+    """DBRX and MPT have `n_layers`; LongCat's `num_layers` have attention twice."""
+    dbrx = folder(tmp_path, model_type="dbrx", d_model=6144, n_heads=48, n_layers=40, attn_config={"kv_n_heads": 8})
+    assert dbrx.caches == (gqa(40, 8, 128),)
+    latent = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "num_attention_heads": 64}
+    longcat = folder(tmp_path / "l", model_type="longcat_flash", num_layers=28, num_hidden_layers=56, **latent)
+    assert (longcat.layer_count, longcat.caches) == (28, (Layers(56, 576),))
+
+
+def test_layers_with_attention_and_a_state(tmp_path: Path) -> None:
+    """Zamba2, and Falcon-H1 as newer versions of transformers write it."""
+    mamba = {"mamba_expand": 2, "mamba_d_state": 64, "mamba_ngroups": 1, "mamba_d_conv": 4}
+    zamba = folder(
+        tmp_path, model_type="zamba2", num_hidden_layers=3, layers_block_type=["mamba", "hybrid", "mamba"],
+        hidden_size=2560, num_attention_heads=32, num_key_value_heads=32, attention_head_dim=160, **mamba,
+    )  # fmt: skip
+    assert zamba.caches == (state(3, 3 * (5120 + 2 * 64), 5120 * 64), gqa(1, 32, 160))
+    falcon = folder(tmp_path / "falcon", num_hidden_layers=2, layer_types=["hybrid"] * 2, **HEADS, **mamba)
+    assert falcon.caches == (state(2, 3 * (4096 + 2 * 64), 4096 * 64), gqa(2, 4, 128))
+
+
+@pytest.mark.parametrize("key", ["attn_layer_indices", "full_attn_idxs"])
+def test_layers_with_attention_that_are_counted(tmp_path: Path, key: str) -> None:
+    caches = folder(tmp_path, num_hidden_layers=4, conv_L_cache=3, **{key: [1, 3]}, **HEADS).caches
+    assert caches == (state(2, 2 * 2048, 0), gqa(2, 4, 128))
+
+
+# --- lies
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"partial_rotary_factor": float("inf")},
+        {"partial_rotary_factor": float("nan")},
+        {"partial_rotary_factor": -1e300},
+        {"rope_parameters": {"partial_rotary_factor": "half"}},
+    ],
+)
+def test_no_share_of_a_head_is_turned_that_there_cannot_be(tmp_path: Path, config: dict[str, object]) -> None:
+    found = folder(tmp_path, num_hidden_layers=2, max_position_embeddings=1024, **HEADS, **config)
+    assert found.rotation_bytes == 2 * 128 * 1024
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"num_hidden_layers": 10_001},
+        {"hybrid_override_pattern": "M" * 10_001},
+        {"intermediate_size": [1, -1]},
+        {"intermediate_size": [1, "2"]},
+        {"num_key_value_heads": -4},
+        {"head_dim": "wide"},
+    ],
+)
+def test_numbers_of_a_config_that_cannot_be(tmp_path: Path, config: dict[str, object]) -> None:
+    with pytest.raises(BadModelFile):
+        folder(tmp_path, **{"num_hidden_layers": 2, **HEADS, **config})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"block_count": 1 << 39},
+        {"expert_used_count": [-8, -8]},
+        {"feed_forward_length": [-1]},
+        {"attention__head_count_kv": [4]},
+        {"attention__head_count_kv": [4, -4]},
+        {"attention__key_length": -1},
+        {"attention__sliding_window_pattern": "LLLG", "attention__sliding_window": 512},
+    ],
+)
+def test_numbers_of_a_gguf_that_cannot_be(tmp_path: Path, keys: dict[str, object]) -> None:
+    with pytest.raises(BadModelFile):
+        gguf(tmp_path, "gemma3", **{"block_count": 2, **ATTENTION, **keys})
+
+
+def test_loops_are_those_of_the_one_architecture_that_has_them(tmp_path: Path) -> None:
+    """A number of them in any other filled the memory."""
+    keys: dict[str, object] = {"block_count": 2, "num_loops": 1 << 39, **ATTENTION}
+    assert gguf(tmp_path, "llama", **keys).caches == (gqa(2, 4, 128),)
+    assert gguf(tmp_path, "nanbeige", **{**keys, "num_loops": 3}).caches == (gqa(6, 4, 128),)
+    with pytest.raises(BadModelFile):
+        gguf(tmp_path, "nanbeige", **keys)
 
 
 def test_float32_weights_are_marked(tmp_path: Path) -> None:

@@ -92,7 +92,19 @@ def test_a_folder_of_safetensors(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["components"]["weights_bytes"] > 0
 
 
-@pytest.mark.parametrize("asked", ["nothing", "a/b/c", "/no/such.gguf", "./gone.gguf"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "nothing",
+        "a/b/c",
+        "/no/such.gguf",
+        "./gone.gguf",
+        "~nobody/model.gguf",
+        "a" * 5000,
+        f"/{'a' * 300}",
+        "/proc/self/mem",
+    ],
+)
 def test_what_is_nowhere(asked: str) -> None:
     done = mmd("estimate", asked)
     assert done.returncode in (1, 3)

@@ -272,6 +272,51 @@ def test_the_last_word_on_a_start_counts(caplog: pytest.LogCaptureFixture) -> No
     assert caplog.text.count("is no start") == 3
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"at": 5},
+        {"at": "yesterday"},
+        {"at": "2026-11-21T05:00:00"},  # of which zone?
+        {"engine": None},
+        {"context": -1},
+        {"compute_factor": "1"},
+        {"measured": {"process_bytes": -1}},
+        {"measured": {"process_bytes": 1 << 80}},
+        {"measured": []},
+        {"predicted": {"compute_bytes": 0.5}},
+    ],
+)
+def test_what_is_no_start_is_not_let_in(changes: dict[str, object], model: Model) -> None:
+    """Some of these made every estimate a traceback."""
+    starts.keep(start("a", **changes))
+    starts.keep(start("b"))
+    assert [one.model for one in starts.kept()] == ["b"]
+    assert not starts.is_unmeasured("a")
+    assert answer(CPU, model).estimate.tier is Tier.T1
+
+
+def test_starts_that_cannot_be_read_are_none(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    starts.starts_file().mkdir(parents=True)
+    assert answer(CPU, model).estimate.tier is Tier.T1
+    assert "cannot be read" in caplog.text
+
+
+def test_an_absurd_start_does_not_make_every_model_too_large(model: Model, tmp_path: Path) -> None:
+    before = answer(CPU, model).estimate
+    engine = Estimating(CPU, read_settings()).answer(model, asks_engine=False).engine
+    for number in range(3):
+        wrong = {"process_bytes": 1 << 50, "compute_bytes": 1 << 50}
+        starts.keep(start(f"{number}", engine=engine, gpu="", measured=wrong, predicted={"compute_bytes": 1}))
+    assert answer(CPU, model).estimate == before
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e300, 0.0, -1.0])
+def test_factors_that_cannot_be(factor: float) -> None:
+    one = start(compute_factor=factor, measured={"compute_bytes": 100})
+    assert constants_from([one], gpu="GPU-1,555", engine="llama-server 1") == Constants()
+
+
 def test_one_that_cannot_be_written_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     starts.starts_file().parent.parent.mkdir(parents=True)
     starts.starts_file().parent.write_text("a file where the folder should be")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mmd.control.present import estimate_json
 from mmd.errors import DoesNotFit
 from mmd.machine import Gpu, GpuProcess, Machine
-from mmd.plan import fit
+from mmd.plan import fit, vllm_serving
 from mmd.plan.choose import Overrides, choose
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Estimate, Tier
@@ -133,6 +133,9 @@ def test_context_on_the_command_line_counts() -> None:
         (("-ctk", "nonsense", "-ub"), LlamaCache(0), 0),
         (("-ub", "2048", "--swa-full", "-ncmoe", "12"), LlamaCache(0, batch_tokens=2048, full_windows=True), 12),
         (("-c", "4096", "--no-kv-unified"), LlamaCache(4096, unified=False), 0),
+        (("-b", "256"), LlamaCache(0, batch_tokens=256), 0),
+        (("-b", "2048", "-ub", "1024"), LlamaCache(0, batch_tokens=1024), 0),
+        (("-c", "9" * 5000), LlamaCache(0), 0),
     ],
 )
 def test_command_line_of_llama_server(words: tuple[str, ...], cache: LlamaCache, experts: int) -> None:
@@ -179,6 +182,27 @@ def test_experts_are_not_put_into_ram_that_is_not_there() -> None:
     found = estimate(qwen3(anatomy(2, expert_gib=54)), machine("rtx4070-12g"), context=4096, candidates=[smaller])
     assert not found.fits
     assert [one.change for one in found.suggestions] == ["Q4_K_M"]
+
+
+def test_experts_that_are_kept_in_ram_need_ram() -> None:
+    """80 GiB of VRAM do not help 54 GiB of experts that the command line puts into 31 of RAM."""
+    here = machine("rtx4070-12g")
+    large = replace(here, gpus=(replace(here.gpus[0], total_bytes=80 * GIB, free_bytes=80 * GIB),))
+    its = qwen3(anatomy(2, expert_gib=54))
+    assert estimate(its, large, context=4096).fits
+    assert not estimate(its, large, "--cpu-moe", context=4096).fits
+
+
+def test_keys_whose_heads_are_no_blocks_stay_as_they_are() -> None:
+    """Phi-2 has heads of 80 numbers, and llama.cpp refuses to start with blocks of 32 for them."""
+    phi = anatomy(attention_size=2 * 32 * 80, caches=(Layers(36, 32 * 80, 32 * 80),))
+    found = estimate(qwen3(phi), machine("rtx4070-12g"), context=40960)
+    assert found.suggestions
+    assert not any("q8_0" in one.change for one in found.suggestions)
+    wider = anatomy(attention_size=2 * 32 * 96, caches=(Layers(36, 32 * 96, 32 * 96),))
+    assert any(
+        "q8_0" in one.change for one in estimate(qwen3(wider), machine("rtx4070-12g"), context=40960).suggestions
+    )
 
 
 def test_experts_go_into_ram_before_anything_else() -> None:
@@ -321,6 +345,53 @@ def test_vllm_saves_bits_where_its_command_line_does() -> None:
     found = estimate(its, machine("rtx4070-12g"), context=4096)
     wide = estimate(qwen3(anatomy(3), format=Format.SAFETENSORS), machine("rtx4070-12g"), context=4096)
     assert 2 * found.components.kv_bytes == wide.components.kv_bytes
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), vllm_serving.Serving()),
+        (("--max-num-seqs", "16", "--max_num_seqs=256"), vllm_serving.Serving(sequences=256)),
+        (("-tp", "2"), vllm_serving.Serving(gpus=2)),
+        (("--tensor-parallel-size=4",), vllm_serving.Serving(gpus=4)),
+        (("--gpu-memory-utilization", "0.5"), vllm_serving.Serving(utilization=0.5)),
+        (("--kv-cache-memory-bytes", "512M"), vllm_serving.Serving(pool_bytes=512 * MIB)),
+        (("--kv-cache-memory-bytes=2g",), vllm_serving.Serving(pool_bytes=2 * 10**9)),
+        (("--kv-cache-dtype", "fp8_e4m3", "--kv-cache-dtype", "auto"), vllm_serving.Serving(small_numbers=False)),
+        # the engine's to refuse
+        (("--max-num-seqs", "-1", "-tp", "two", "--gpu-memory-utilization", "9", "--kv-cache-memory-bytes"),
+         vllm_serving.Serving()),
+        (("--max-num-seqs", "9" * 5000), vllm_serving.Serving()),
+    ],
+)  # fmt: skip
+def test_command_line_of_vllm(words: tuple[str, ...], expected: vllm_serving.Serving) -> None:
+    assert vllm_serving.serving(words) == expected
+
+
+def test_vllm_takes_more_for_more_sequences_and_less_for_fewer_bits() -> None:
+    its = qwen3(anatomy(3), format=Format.SAFETENSORS)
+    few, many = (estimate(its, None, "--max-num-seqs", count, context=4096) for count in ("16", "256"))
+    logits = 38.3 * anatomy(3).vocabulary_size
+    assert many.components.compute_bytes - few.components.compute_bytes == pytest.approx(240 * logits, rel=0.001)
+    small = estimate(its, None, "--kv-cache-dtype=fp8", context=4096)
+    assert 2 * small.components.kv_bytes == few.components.kv_bytes
+
+
+def test_vllm_has_what_its_command_line_gives_it() -> None:
+    its = qwen3(anatomy(3), format=Format.SAFETENSORS)
+    half = estimate(its, None, "--gpu-memory-utilization", "0.3")
+    assert half.max_context < estimate(its).max_context
+    pool = estimate(its, None, "--kv-cache-memory-bytes", "1179648K")
+    assert pool.max_context == 8192
+
+
+def test_vllm_over_as_many_gpus_as_its_command_line_says() -> None:
+    here = machine("rtx4090-24g")
+    two = replace(here, gpus=here.gpus * 2)
+    its = qwen3(anatomy(3), format=Format.SAFETENSORS)
+    alone, spread = (estimate(its, two, *words, context=4096) for words in ((), ("-tp", "2")))
+    assert spread.components.overhead_bytes > 2 * alone.components.overhead_bytes
+    assert spread.components.kv_bytes == alone.components.kv_bytes
 
 
 def test_vllm_on_the_cpu_has_a_pool_of_fixed_size() -> None:
