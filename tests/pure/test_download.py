@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -181,6 +182,41 @@ def test_killed_in_the_middle(hub: FakeHub, content: bytes, own_home: Path, monk
     assert asked_bytes(hub, already) == len(content) - len(content) // 2
     (model,) = Registry().all()
     assert Path(model.path).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "mmd.registry.hub.partial.Partial.cut_ledger",
+        "pathlib.Path.rename",
+        "huggingface_hub.hf_hub_download",
+        "mmd.registry.hub.obtain.write_ref",
+        "mmd.registry.store.Registry.add",
+    ],
+)
+def test_killed_when_all_has_come(hub: FakeHub, tiny: FakeRepository, content: bytes, moment: str) -> None:
+    """Right after each of the last steps: nothing of what has come is fetched again, and the rest is made up for."""
+    place, _, name = moment.rpartition(".")
+    killed = (
+        "import os, pkgutil, signal\n"
+        "from mmd.control.hub import main\n"
+        f"place = pkgutil.resolve_name({place!r})\n"
+        f"step = place.{name}\n"
+        "def last(*asked, **options):\n"
+        "    step(*asked, **options)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"place.{name} = last\n"
+        f"main(['download', 'me/tiny', 'tiny.gguf', {COMMIT!r}, 'main'])\n"
+    )
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run((sys.executable, "-c", killed), env=environment, stdout=subprocess.DEVNULL, check=False)
+    assert done.returncode == -signal.SIGKILL
+    already = len(hub.asked)
+    model = pull()
+    assert asked_bytes(hub, already) == 0
+    assert Path(model.path).read_bytes() == content
+    assert manifest.read(model.id)[model.path].sha256 == sha256(content).hexdigest()
+    assert Registry().all() == (model,)
 
 
 def test_what_another_version_began_is_begun_anew(
