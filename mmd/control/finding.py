@@ -8,7 +8,7 @@ from shlex import quote
 from typing import Any
 
 from mmd.control.installed import installed_engines
-from mmd.errors import DoesNotFit
+from mmd.errors import DoesNotFit, HubUnavailable
 from mmd.machine import Machine
 from mmd.plan.fit import GIB
 from mmd.plan.recommend import Assessed, Place, assess, reason
@@ -98,7 +98,7 @@ def choose_to_run(known: Known, file: str | None, machine: Machine, settings: Se
     if picked.runs:
         return picked
     repository, selection = known.repository, picked.selection
-    others = elsewhere(repository, machine) if known.absence is None else ()
+    others = elsewhere(repository, machine) if known.absence is None else ()  # no second wait for what is not there
     anyway = f"mmd pull {quote(f'{repository.id}:{selection.file}')}   # download it all the same"
     raise DoesNotFit(
         f"no model of {repository.id} runs on this machine: the smallest, {selection.file}, "
@@ -108,14 +108,17 @@ def choose_to_run(known: Known, file: str | None, machine: Machine, settings: Se
 
 
 def elsewhere(repository: Repository, machine: Machine) -> tuple[Candidate, ...]:
-    """Quantisations of the same model in other repositories, which all have the formats of this one."""
+    """Quantisations of the same model in other repositories, which all have the formats of this one.
+
+    None where the hub does not answer: they are a suggestion beside what is told without it.
+    """
     formats = tuple({offer_of(selection).format for selection in selections_in(repository.files)})
-    found = [
-        hit
-        for base in repository.bases
-        for hit in find(Query("", _MOST_ELSEWHERE, formats, base=base), machine).hits
-        if hit.runs and hit.result.id != repository.id
-    ]
+    queries = [Query("", _MOST_ELSEWHERE, formats, base=base) for base in repository.bases]
+    try:
+        hits = [hit for query in queries for hit in find(query, machine).hits]
+    except HubUnavailable:
+        return ()
+    found = [hit for hit in hits if hit.runs and hit.result.id != repository.id]
     return tuple(
         Candidate(
             hit.reference,

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,7 @@ from mmd.errors import (
     NoSuchRepository,
     NotRunnable,
     RepositoryGated,
+    StorageFailed,
     WrongUsage,
 )
 from mmd.registry import manifest
@@ -181,6 +184,41 @@ def test_killed_in_the_middle(hub: FakeHub, content: bytes, own_home: Path, monk
     assert Path(model.path).read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "mmd.registry.hub.partial.Partial.cut_ledger",
+        "pathlib.Path.rename",
+        "huggingface_hub.hf_hub_download",
+        "mmd.registry.hub.obtain.write_ref",
+        "mmd.registry.store.Registry.add",
+    ],
+)
+def test_killed_when_all_has_come(hub: FakeHub, tiny: FakeRepository, content: bytes, moment: str) -> None:
+    """Right after each of the last steps: nothing of what has come is fetched again, and the rest is made up for."""
+    place, _, name = moment.rpartition(".")
+    killed = (
+        "import os, pkgutil, signal\n"
+        "from mmd.control.hub import main\n"
+        f"place = pkgutil.resolve_name({place!r})\n"
+        f"step = place.{name}\n"
+        "def last(*asked, **options):\n"
+        "    step(*asked, **options)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"place.{name} = last\n"
+        f"main(['download', 'me/tiny', 'tiny.gguf', {COMMIT!r}, 'main'])\n"
+    )
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run((sys.executable, "-c", killed), env=environment, stdout=subprocess.DEVNULL, check=False)
+    assert done.returncode == -signal.SIGKILL
+    already = len(hub.asked)
+    model = pull()
+    assert asked_bytes(hub, already) == 0
+    assert Path(model.path).read_bytes() == content
+    assert manifest.read(model.id)[model.path].sha256 == sha256(content).hexdigest()
+    assert Registry().all() == (model,)
+
+
 def test_what_another_version_began_is_begun_anew(
     hub: FakeHub, tiny: FakeRepository, content: bytes, own_home: Path
 ) -> None:
@@ -321,6 +359,84 @@ def test_no_model_after_all(hub: FakeHub) -> None:
     assert not Registry().all()
 
 
+def test_another_file_at_the_last_question(
+    hub: FakeHub, tiny: FakeRepository, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the link, huggingface_hub asks once more, and used to fetch whatever it was told of then, unverified."""
+    import huggingface_hub
+
+    link = huggingface_hub.hf_hub_download
+
+    def changed(*asked: Any, **options: Any) -> str:
+        tiny.files = {"tiny.gguf": content + b"more"}
+        return link(*asked, **options)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", changed)
+    with pytest.raises(HubUnavailable, match=r"lists tiny\.gguf by one hash and gives it by another"):
+        pull()
+    assert not Registry().all()
+
+
+def test_a_branch_that_moves_on(hub: FakeHub, tiny: FakeRepository, content: bytes, own_home: Path) -> None:
+    """With the same files it is the same model; with others another one, and an id is not taken from the first."""
+    model = pull(id="mine")
+    tiny.commit = "ab" * 20
+    tiny.files = {**tiny.files, "README.md": b"# a better card"}
+    already = len(hub.asked)
+    assert (pull(), pull(id="mine")) == (model, model)
+    assert asked_bytes(hub, already) == 0
+    assert (own_home / ".cache/huggingface/hub/models--me--tiny/refs/main").read_text() == tiny.commit
+    tiny.commit = "cd" * 20
+    tiny.files = {"tiny.gguf": content + b"more"}
+    already = len(hub.asked)
+    with pytest.raises(WrongUsage, match="the id 'mine' belongs to"):
+        pull(id="mine")
+    assert asked_bytes(hub, already) == 0
+    assert pull().id != "mine"
+    assert Path(Registry().get("mine").path).read_bytes() == content
+
+
+def test_a_configuration_that_was_mended(hub: FakeHub, tmp_path: Path) -> None:
+    """The weights are the same, and the model is not."""
+    files = {path.name: path.read_bytes() for path in tiny_folder(tmp_path / "tiny").iterdir()}
+    repository = hub.repositories["me/tiny"] = FakeRepository(files, tags=("safetensors",))
+    first = pull()
+    repository.commit = "ab" * 20
+    assert pull() == first
+    repository.commit = "cd" * 20
+    repository.files = {**files, "tokenizer_config.json": b'{"chat_template": "{{ messages }}"}'}
+    second = pull()
+    assert second.id != first.id and second.source.endswith(repository.commit)
+
+
+def test_the_id_of_another_file_of_the_repository(hub: FakeHub, content: bytes) -> None:
+    hub.repositories["me/tiny"] = FakeRepository({"a-Q4_0.gguf": content, "b-Q8_0.gguf": content + b"x"})
+    assert pull("a-Q4_0.gguf", id="mine").id == "mine"
+    already = len(hub.asked)
+    with pytest.raises(WrongUsage, match="the id 'mine' belongs to"):
+        pull("b-Q8_0.gguf", id="mine")
+    assert asked_bytes(hub, already) == 0
+
+
+@pytest.mark.parametrize("revision", ["..", "main/..", "../../evil", "/etc/evil", "a\0b", "x" * 5000])
+def test_revisions_that_lead_outside(hub: FakeHub, tiny: FakeRepository, revision: str) -> None:
+    with pytest.raises(WrongUsage, match="no branch, tag or commit"):
+        obtain.look("me/tiny", revision)
+    assert not hub.asked
+
+
+def test_notes_of_those_who_wait_side_by_side() -> None:
+    """One that had waited long enough used to wipe out what the others had to say."""
+    pace = fetch.Pace(PATIENCE_SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(pace.pause, PATIENCE_SECONDS, "too many requests")
+        wait_until(lambda: pace.note != "")
+        pace.pause(0, "")
+        assert pace.note == "too many requests"
+        pace.stop()
+        assert isinstance(waiting.exception(), fetch.Stopped) and pace.note == ""
+
+
 @pytest.mark.parametrize("name", ["../../evil.gguf", "/tmp/evil.gguf", "a/../../../evil.gguf"])
 def test_names_that_lead_outside(hub: FakeHub, content: bytes, own_home: Path, name: str) -> None:
     hub.repositories["me/tiny"] = FakeRepository({name: content})
@@ -403,6 +519,17 @@ def test_a_disk_that_others_fill_meanwhile(
     begun_bytes, already = begun(own_home, content), len(hub.asked)
     assert Path(pull().path).read_bytes() == content
     assert asked_bytes(hub, already) == len(content) - begun_bytes
+
+
+def test_a_cache_that_can_only_be_read(small_disk: Path, hub: FakeHub, tiny: FakeRepository) -> None:
+    """What is there is registered; where something is to be written down, it is told and not a traceback."""
+    model = pull()
+    Registry().remove(model.id)
+    subprocess.run(("mount", "-o", "remount,ro", small_disk), check=True)
+    assert pull().path == model.path
+    tiny.commit = "ab" * 20
+    with pytest.raises(StorageFailed, match="Read-only file system"):
+        pull()
 
 
 def test_files_that_may_not_be_so_large(hub: FakeHub, content: bytes, own_home: Path) -> None:

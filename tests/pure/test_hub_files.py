@@ -51,6 +51,27 @@ def test_nothing_to_run(names: tuple[str, ...]) -> None:
         chosen(*names)
 
 
-@pytest.mark.parametrize("name", ["../evil.gguf", "/etc/evil.gguf", "a/../../evil.gguf"])
+def test_a_split_gguf_that_lacks_a_part_is_no_model() -> None:
+    """It used to be downloaded, and refused after it."""
+    with pytest.raises(NotRunnable):
+        chosen("it-00001-of-00003.gguf", "it-00003-of-00003.gguf")
+    whole = {"it-00001-of-00002.gguf", "it-00002-of-00002.gguf"}
+    assert chosen(*whole, "it-00001-of-00003.gguf") == whole
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../evil.gguf", "/etc/evil.gguf", "a/../../evil.gguf", "..", "a\\..\\..\\evil.gguf"),
+        *("./a.gguf", "a//b.gguf", "a/./b.gguf"),  # other names of what huggingface_hub puts elsewhere
+        *("a\0b.gguf", "a\nb.gguf", "\x1b[31mred.gguf", "\ud800.gguf", "\u202efugg.gguf"),
+        f"{'ü' * 128}.gguf",
+    ],
+)
 def test_names_that_lead_elsewhere_are_not_there(name: str) -> None:
     assert not selections_in([HubFile(name, 1, None)])
+
+
+@pytest.mark.parametrize("name", ["a b.gguf", "~/a.gguf", "-a.gguf", "..a.gguf", "%2e%2e/a.gguf", "ü/a?#.gguf"])
+def test_names_that_are_merely_odd(name: str) -> None:
+    assert chosen(name) == {name}

@@ -10,6 +10,7 @@ import pytest
 
 from mmd.errors import HubUnavailable, MmdError, NoSuchRepository, RepositoryGated
 from mmd.registry.hub.api import ask, hub_errors, look
+from mmd.registry.hub.search import Query, search
 from tests.fake_hub import STRANGER, TOKEN, FakeHub, FakeRepository, Refusal, fake_hub
 
 _FILE = "/me/model/resolve/main/a.gguf"
@@ -108,3 +109,16 @@ def test_what_is_not_there(hub: FakeHub) -> None:
         look("me/other")
     with pytest.raises(NoSuchRepository, match="no such revision"):
         look("me/model", "v2")
+    hub.repositories["me/model"].gated = False
+    gone = r"lists a file of me/model that it does not have: .*/gone\.gguf"
+    with pytest.raises(HubUnavailable, match=gone), hub_errors("me/model"):
+        ask("/me/model/resolve/main/gone.gguf", {})
+
+
+def test_a_page_that_is_no_answer(hub: FakeHub) -> None:
+    """The login page of a hotel's network comes with status 200; it used to end in a traceback."""
+    hub.faults = [Refusal(200, on="/api/")]
+    with pytest.raises(HubUnavailable, match="makes no sense: it is no JSON"):
+        look("me/model")
+    with pytest.raises(HubUnavailable, match="makes no sense: it is no JSON"):
+        search(Query("model", 5))

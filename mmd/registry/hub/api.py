@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 from mmd.errors import HubUnavailable, NoSpace, StorageFailed, WrongUsage
+from mmd.registry.hub.answers import no_sense, record_in
 from mmd.registry.hub.files import HubFile
-from mmd.registry.hub.listing import base_of, bases_of
+from mmd.registry.hub.listing import Info, base_of, bases_of
 from mmd.registry.hub.refusals import refusal
 from mmd.registry.licence import licence_of
 from mmd.registry.offer import Base
@@ -39,31 +40,27 @@ def look(repository: str, revision: str | None = None) -> Repository:
 
     with hub_errors(repository):
         validate_repo_id(repository)
-        return described(ask(_address(repository, revision), {"blobs": "true"}), revision)
+        return described(record_in(ask(_address(repository, revision), {"blobs": "true"})), revision)
 
 
 def _address(repository: str, revision: str | None) -> str:
     return f"/api/models/{repository}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
 
 
-def described(info: dict[str, Any], revision: str | None = None) -> Repository:
-    """From the hub's record of one."""
-    files = tuple(
-        HubFile(sibling["rfilename"], sibling.get("size") or 0, (sibling.get("lfs") or {}).get("sha256"))
-        for sibling in info.get("siblings") or ()
-    )
+def described(info: Info, revision: str | None = None) -> Repository:
+    """From the hub's record of one, as `record_in` gives it."""
     return Repository(
         id=info["id"],
-        commit=info.get("sha") or revision or "main",
-        files=files,
-        licence=licence_of(info.get("cardData") or {}, info.get("tags") or ()),
+        commit=info["sha"] or revision or "main",
+        files=info["files"],
+        licence=licence_of(info.get("cardData") or {}, info["tags"]),
         base=base_of(info),
         bases=bases_of(info),
     )
 
 
 def ask(path: str, parameters: dict[str, Any]) -> Any:
-    """What the hub's API answers. Raises the library's exceptions: see `hub_errors`.
+    """What the hub's API answers. Raises the library's exceptions, see `hub_errors`, and HubUnavailable for no JSON.
 
     Not by HfApi: that tries six times over half a minute before it says that there is no network.
     """
@@ -74,7 +71,10 @@ def ask(path: str, parameters: dict[str, Any]) -> Any:
         f"{constants.ENDPOINT}{path}", params=parameters, headers=build_hf_headers(), timeout=_PATIENCE_SECONDS
     )
     hf_raise_for_status(response)
-    return response.json()
+    try:
+        return response.json()
+    except ValueError as error:
+        raise no_sense("it is no JSON") from error
 
 
 @contextmanager

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
 from shlex import quote
 from uuid import uuid4
 
-from mmd.errors import HubUnavailable, NoSpace
+from mmd.errors import NoSpace
 from mmd.registry.cache_link import cache_folder, cache_link
 from mmd.registry.hub.api import Repository
 from mmd.registry.hub.files import HubFile, Selection
 from mmd.registry.hub.partial import done_bytes
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def blob_of(repository: str, file: HubFile) -> Path | None:
     """Where the content of a large file belongs; None for a small one, which goes by another hash."""
-    if file.sha256 is None:
-        return None
-    if not _SHA256.fullmatch(file.sha256):  # it becomes a file's name
-        raise HubUnavailable(
-            f"what the hub says of {file.name} makes no sense: sha256 {file.sha256!r}",
-            hint="unset HF_ENDPOINT   # where it names a mirror",
-        )
-    return _folder(repository) / "blobs" / file.sha256
+    return None if file.sha256 is None else _folder(repository) / "blobs" / file.sha256
 
 
 def partial_of(blob: Path) -> Path:
@@ -51,23 +42,23 @@ def require_space(repository: Repository, selection: Selection) -> None:
 
 def write_ref(repository: Repository, revision: str) -> None:
     """Say which commit a branch or tag was, as huggingface_hub does: other tools find the snapshot by it."""
-    if revision == repository.commit or not _COMMIT.fullmatch(repository.commit):
+    ref = _folder(repository.id) / "refs" / revision
+    if revision == repository.commit or not _COMMIT.fullmatch(repository.commit) or _said_by(ref) == repository.commit:
         return
-    refs = _folder(repository.id) / "refs"
-    ref = refs / revision
-    if refs not in Path(os.path.normpath(ref)).parents:
-        return  # no name of a branch
     ref.parent.mkdir(parents=True, exist_ok=True)
     fresh = ref.with_name(f"{ref.name}.{uuid4().hex[:8]}.tmp")
     fresh.write_text(repository.commit)
     fresh.replace(ref)
 
 
+def _said_by(ref: Path) -> str:
+    return ref.read_text().strip() if ref.is_file() else ""
+
+
 def look_in_cache(repository: str, revision: str) -> Repository | None:
     """What is there of a repository, as far as the cache knows the revision; its files may not be all."""
     folder = _folder(repository)
-    ref = folder / "refs" / revision
-    commit = revision if _COMMIT.fullmatch(revision) else ref.read_text().strip() if ref.is_file() else ""
+    commit = revision if _COMMIT.fullmatch(revision) else _said_by(folder / "refs" / revision)
     snapshot = folder / "snapshots" / commit
     if not _COMMIT.fullmatch(commit) or not snapshot.is_dir():
         return None
@@ -81,6 +72,11 @@ def cached_path(repository: Repository, file: HubFile) -> Path | None:
 
     path = try_to_load_from_cache(repository.id, file.name, revision=repository.commit)
     return Path(path) if isinstance(path, str) else None
+
+
+def model_path(repository: Repository, selection: Selection) -> Path:
+    """Where a model lies once it is there."""
+    return selection.path_in(_folder(repository.id) / "snapshots" / repository.commit)
 
 
 def _cached(snapshot: Path, path: Path) -> HubFile:

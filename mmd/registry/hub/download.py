@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from mmd.errors import BadModelFile
+from mmd.errors import BadModelFile, HubUnavailable
+from mmd.registry.cache_link import cache_link
 from mmd.registry.hub.api import Repository, hub_errors
-from mmd.registry.hub.cache import blob_of, cached_path, partial_of, require_space
+from mmd.registry.hub.cache import blob_of, cached_path, model_path, partial_of, require_space
 from mmd.registry.hub.checksum import sha256_as_it_comes
 from mmd.registry.hub.fetch import Pace, Source, Stopped, fetch
 from mmd.registry.hub.files import HubFile, Selection
@@ -33,8 +34,6 @@ _PATIENCE_SECONDS = 330.0  # the hub counts requests over five minutes
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """`path` is that of the model: its (first) GGUF, or the folder of its safetensors."""
-
     path: Path
     sha256: Mapping[str, str]  # of its large files, by absolute path; the hub's, and what has come agrees with it
 
@@ -74,8 +73,7 @@ class _Download:
                     wait(pending)
                     _raise_first(ended | pending)
                 tell(self._progress())
-        first = self._places[self._selection.file]
-        return Downloaded(first.parent if first.suffix == ".safetensors" else first, self._sha256)
+        return Downloaded(model_path(self._repository, self._selection), self._sha256)
 
     @contextmanager
     def _threads(self) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
@@ -104,6 +102,7 @@ class _Download:
             self._pace.go_on()
             # Small files come with it; of large ones it only makes the link that all tools look for.
             place = Path(hf_hub_download(self._repository.id, file.name, revision=self._repository.commit))
+            _require_link(place, blob, file)
         self._places[file.name] = place
         if file.sha256 is not None:
             self._sha256[str(place)] = file.sha256
@@ -181,6 +180,17 @@ class _Download:
             remaining_seconds=(total - done) / rate if rate else None,
             files=tuple(FileProgress(file.name, come[file.name], file.size_bytes) for file in underway),
             note=self._pace.note,
+        )
+
+
+def _require_link(place: Path, blob: Path | None, file: HubFile) -> None:
+    """What huggingface_hub asks the hub for once more may be another file by now: that one nobody has verified."""
+    link = cache_link(place)  # none where the file system has no links, and it is a copy
+    if blob is not None and link is not None and link.blob != blob:
+        place.unlink()
+        raise HubUnavailable(
+            f"the hub lists {file.name} by one hash and gives it by another",
+            hint="unset HF_ENDPOINT   # where it names a mirror; or try again later",
         )
 
 

@@ -33,9 +33,14 @@ class Pace:
     """When to wait and when to end, for all that fetch parts of one model."""
 
     def __init__(self, patience_seconds: float) -> None:
-        self.note = ""  # why nothing comes just now
+        self._notes: dict[int, str] = {}  # of each thread that waits
         self._stop = threading.Event()
         self._patience_seconds = patience_seconds
+
+    @property
+    def note(self) -> str:
+        """Why nothing comes just now, or less than could."""
+        return next(filter(None, tuple(self._notes.values())), "")
 
     def stop(self) -> None:
         self._stop.set()
@@ -56,10 +61,12 @@ class Pace:
 
     def pause(self, seconds: float, note: str) -> None:
         """Raises Stopped."""
-        self.note = note
-        if self._stop.wait(seconds):
-            raise Stopped
-        self.note = ""
+        self._notes[threading.get_ident()] = note
+        try:
+            if self._stop.wait(seconds):
+                raise Stopped
+        finally:
+            del self._notes[threading.get_ident()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from shlex import quote
 
 from mmd.errors import FileNeeded, NotRunnable
+from mmd.registry.hub.names import stays_inside
 
-_SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.gguf", re.IGNORECASE)
+_SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)
 # What vLLM and transformers read beside the weights; never *.bin, *.pt and other pickles.
 _BESIDE_WEIGHTS = re.compile(r"[^/]+\.(?:json|jinja|model|tiktoken|txt)|additional_chat_templates/[^/]+\.jinja")
@@ -38,6 +39,11 @@ class Selection:
     @property
     def total_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
+
+    def path_in(self, folder: Path) -> Path:
+        """The model, where `folder` is the repository: its (first) GGUF, or the folder of its safetensors."""
+        first = folder / self.file
+        return first.parent if first.suffix == ".safetensors" else first
 
 
 def select(repository: str, listed: Iterable[HubFile], wanted: str | None) -> Selection:
@@ -68,17 +74,20 @@ def select(repository: str, listed: Iterable[HubFile], wanted: str | None) -> Se
 
 def selections_in(listed: Iterable[HubFile]) -> tuple[Selection, ...]:
     """Every model of a repository: each GGUF, split or not, and the one that its safetensors make."""
-    files = sorted((file for file in listed if _is_inside(file.name)), key=lambda file: file.name)
+    files = sorted((file for file in listed if stays_inside(file.name)), key=lambda file: file.name)
     return (*_ggufs(files), *_safetensors(files))
 
 
 def _ggufs(files: list[HubFile]) -> list[Selection]:
-    parts: dict[str, list[HubFile]] = {}
+    parts: dict[tuple[str, int], list[HubFile]] = {}
     for file in files:
         if file.name.lower().endswith(".gguf") and not _NO_MODEL.search(PurePosixPath(file.name).name):
             split = _SPLIT.fullmatch(file.name)
-            parts.setdefault(split["stem"] if split else file.name, []).append(file)
-    return [Selection(whole[0].name, (*whole, *_projector(files, whole[0]))) for whole in parts.values()]
+            model = (split["stem"], int(split["count"])) if split else (file.name, 1)
+            parts.setdefault(model, []).append(file)
+    # A split model of which the repository lacks a part cannot run: nobody is to find that out after 30 GB.
+    whole = [found for (_, count), found in parts.items() if len(found) == count]
+    return [Selection(found[0].name, (*found, *_projector(files, found[0]))) for found in whole]
 
 
 def _projector(files: list[HubFile], model: HubFile) -> list[HubFile]:
@@ -106,8 +115,3 @@ def _safetensors(files: list[HubFile]) -> list[Selection]:
         or (_BESIDE_WEIGHTS.fullmatch(file.name) and not file.name.startswith("consolidated"))
     ]
     return [Selection(weights[0].name, (*beside, *weights))]
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a name stays below the folder it is downloaded to."""
-    return not name.startswith("/") and ".." not in PurePosixPath(name).parts

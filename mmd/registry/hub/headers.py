@@ -17,6 +17,7 @@ from mmd.registry import gguf, safetensors
 from mmd.registry.detect import Found, examine
 from mmd.registry.hub import ghosts
 from mmd.registry.hub.api import Repository, hub_errors
+from mmd.registry.hub.cache import cached_path, model_path
 from mmd.registry.hub.files import HubFile, Selection
 
 _AT_ONCE = 8
@@ -64,8 +65,8 @@ def ghost(repository: Repository, selection: Selection) -> Path:
     What has been downloaded is taken from the cache. Nothing is kept of what cannot be right. Raises HubUnavailable,
     RepositoryGated, BadModelFile and StorageFailed.
     """
-    if downloaded := _downloaded(repository, selection):
-        return downloaded
+    if all(cached_path(repository, file) for file in selection.files):
+        return model_path(repository, selection)
     folder = ghosts.folder_for(repository, selection)
     if not ghosts.is_there(folder):
         with ghosts.made(folder) as unfinished, ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -75,21 +76,7 @@ def ghost(repository: Repository, selection: Selection) -> Path:
                     fetch.result()
             finally:
                 pool.shutdown(cancel_futures=True)
-    return _place(folder / selection.file)
-
-
-def _downloaded(repository: Repository, selection: Selection) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    for file in selection.files:
-        if not isinstance(try_to_load_from_cache(repository.id, file.name, revision=repository.commit), str):
-            return None
-    found = try_to_load_from_cache(repository.id, selection.file, revision=repository.commit)
-    return _place(Path(str(found)))
-
-
-def _place(file: Path) -> Path:
-    return file.parent if file.suffix == ".safetensors" else file
+    return selection.path_in(folder)
 
 
 def _fetch(repository: Repository, file: HubFile, folder: Path) -> None:

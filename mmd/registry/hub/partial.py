@@ -123,18 +123,24 @@ def _lock(descriptor: int, path: Path) -> bool:
 
 def _counts(descriptor: int, size_bytes: int) -> array[int] | None:
     """The ledger; None where there is none that makes sense, as in a file that another version began."""
+    if os.fstat(descriptor).st_size == size_bytes:  # all had come, and who cut the ledger off was killed over it
+        return array("Q", (end - begin for begin, end in _all_bounds(size_bytes)))
     counts = _no_counts(size_bytes)
     ledger = os.pread(descriptor, _HEAD.size + len(counts) * _COUNT.size + 1, size_bytes)
     if len(ledger) != _HEAD.size + len(counts) * _COUNT.size or _HEAD.unpack_from(ledger) != (_MAGIC, SEGMENT_BYTES):
         return None
     counts = array("Q", ledger[_HEAD.size :])
-    bounds = (_bounds(index, size_bytes) for index in range(len(counts)))
+    bounds = _all_bounds(size_bytes)
     return counts if all(begin + count <= end for count, (begin, end) in zip(counts, bounds, strict=True)) else None
 
 
 def _bounds(index: int, size_bytes: int) -> tuple[int, int]:
     begin = index * SEGMENT_BYTES
     return begin, min(begin + SEGMENT_BYTES, size_bytes)
+
+
+def _all_bounds(size_bytes: int) -> list[tuple[int, int]]:
+    return [_bounds(index, size_bytes) for index in range(-(-size_bytes // SEGMENT_BYTES))]
 
 
 def _no_counts(size_bytes: int) -> array[int]:

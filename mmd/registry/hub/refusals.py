@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from mmd.errors import HubUnavailable, MmdError, NoSuchRepository, RepositoryGated
 
@@ -23,7 +24,12 @@ def refusal(subject: str, error: HfHubHTTPError) -> MmdError:
             return _gated(subject, page, error)
         case errors.RevisionNotFoundError():
             return _absent(f"the hub shows no such revision of a model: {subject}")
-        case errors.RepositoryNotFoundError() | errors.RemoteEntryNotFoundError():
+        case errors.RemoteEntryNotFoundError():
+            return HubUnavailable(
+                f"the hub lists a file of {subject} that it does not have: {urlsplit(str(error.response.url)).path}",
+                hint=f"xdg-open {page}   # see what it holds; or try again later",
+            )
+        case errors.RepositoryNotFoundError():
             return _absent(f"the hub shows no such repository of a model: {subject}")
         case errors.DisabledRepoError():
             return NoSuchRepository(f"the hub has disabled {subject}", hint=f"xdg-open {page}   # it may say why")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from mmd.registry.hub.answers import record_in, records_in
 from mmd.registry.hub.api import ask, described, hub_errors
 from mmd.registry.hub.listing import Info, base_of, foreign, offers_in
 from mmd.registry.hub.ranking import Standing, appeals
@@ -111,8 +112,7 @@ def _listed(query: Query, form: Format | None) -> list[dict[str, Any]]:
         **({"gated": str(query.gated).lower()} if query.gated is not None else {}),
         **({"num_parameters": ",".join(bounds)} if bounds else {}),
     }
-    listed: list[dict[str, Any]] = ask("/api/models", parameters)
-    return listed
+    return records_in(ask("/api/models", parameters))
 
 
 def _is_wanted(query: Query, info: Info) -> bool:
@@ -138,7 +138,7 @@ def _result(listed: Info) -> Result | None:
 
     try:
         # Sizes are told of one repository at a time.
-        repository = described(ask(f"/api/models/{listed['id']}", {"blobs": "true"}))
+        repository = described(record_in(ask(f"/api/models/{listed['id']}", {"blobs": "true"})))
     except (RepositoryNotFoundError, DisabledRepoError):
         return None
     tags = tuple(listed.get("tags") or ())

@@ -1,0 +1,82 @@
+"""Records that the hub, or what answers instead of it, gets wrong: told in two lines, or taken for unsaid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mmd.errors import HubUnavailable
+from mmd.registry.hub.answers import record_in, records_in
+from mmd.registry.hub.api import described
+from mmd.registry.hub.files import HubFile
+
+COMMIT = "c0ffee" * 6 + "c0ff"
+
+
+def file(**said: Any) -> dict[str, Any]:
+    return {"id": "me/it", "siblings": [{"rfilename": "it.gguf", "size": 5, **said}]}
+
+
+def test_a_record() -> None:
+    found = described(record_in({**file(lfs={"sha256": "0" * 64}), "sha": COMMIT, "cardData": {"license": "mit"}}))
+    assert (found.id, found.commit, found.licence) == ("me/it", COMMIT, "mit")
+    assert found.files == (HubFile("it.gguf", 5, "0" * 64),)
+
+
+def test_what_is_not_said() -> None:
+    found = described(record_in({"id": "gpt2", "siblings": None, "tags": None}), "v1")
+    assert (found.commit, found.files) == ("v1", ())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cardData": "x"},
+        {"cardData": []},
+        {"tags": [None, 5]},
+        {"gguf": "x"},
+        {"gguf": {"total": "many", "architecture": 5}},
+        {"safetensors": {"total": {}}},
+        {"config": {"quantization_config": "awq"}},
+        {"pipeline_tag": ["chat"]},
+        {"library_name": {}},
+        {"downloads": "many"},
+    ],
+)
+def test_what_makes_no_sense_is_as_good_as_unsaid(wrong: dict[str, Any]) -> None:
+    assert described(record_in({"id": "me/it", **wrong})).base == described(record_in({"id": "me/it"})).base
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "<html>",
+        [],
+        {},
+        {"id": 5},
+        {"id": "../.."},
+        {"id": "me/.."},
+        {"id": "a/b/c"},
+        {"id": "me/\x1b[1mit"},
+        {"id": "me/it", "sha": "../../evil"},
+        {"id": "me/it", "siblings": "x"},
+        {"id": "me/it", "siblings": ["x"]},
+        {"id": "me/it", "siblings": [{}]},
+        file(size=-5),
+        file(size="5"),
+        file(size=1 << 70),
+        file(lfs={"sha256": "../../../evil"}),
+        file(lfs={"sha256": 5}),
+        file(lfs="x"),
+    ],
+)
+def test_what_would_become_a_path_or_a_download(wrong: Any) -> None:
+    with pytest.raises(HubUnavailable, match="makes no sense") as caught:
+        record_in(wrong)
+    assert caught.value.message.isprintable() and caught.value.hint.startswith("curl")
+
+
+def test_a_list_that_is_none() -> None:
+    with pytest.raises(HubUnavailable, match="no list"):
+        records_in({"error": "x"})
