@@ -156,7 +156,7 @@ def _read(archive: Path) -> tuple[Model, Manifest]:
         content = read_json_object(archive / ARCHIVE_MANIFEST)
         entries = manifest.parsed(content)
         _require_inside(record, entries)
-    except (models_toml.UnknownText, ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise BadModelFile(
             f"{archive} is no whole archive: {error}", hint=f"mmd add {quote(str(archive))}   # its files as they are"
         ) from error
@@ -165,9 +165,14 @@ def _read(archive: Path) -> tuple[Model, Manifest]:
 
 
 def _require_inside(record: Model, entries: Mapping[str, Entry]) -> None:
+    for text in (record.source, record.added, record.licence):
+        if not text.isprintable():  # it is, on a terminal
+            raise ValueError(f"{text!r} cannot be written down")
     for name in (record.path, *record.files, *([record.projector] if record.projector else []), *entries):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ValueError(f"{name!r} leads out of it")
+        if not name.isprintable() or PurePosixPath(name).as_posix() != name:
+            raise ValueError(f"{name!r} is no name of a file")
         if name in entries and entries[name].sha256 is None:
             raise ValueError(f"it has no hash of {name}")
     missing = {*record.files, *([record.projector] if record.projector else [])} - set(entries)

@@ -45,6 +45,13 @@ class Disposal:
     def frees_bytes(self) -> int:
         return sum(one.frees_bytes for one in self.going)
 
+    def require_within(self, told: Disposal) -> None:
+        """Raises StorageFailed where a file would go that `told` does not name."""
+        more = {one.path for one in self.going} - {one.path for one in told.going}
+        if more:
+            path = min(more)
+            raise StorageFailed(f"nothing was deleted, as {path} has come meanwhile", hint=f"ls -l {quote(path)}")
+
     def carry_out(self) -> None:
         """Raises StorageFailed with what could not be deleted."""
         try:
@@ -89,10 +96,10 @@ def _why_it_stays(model: Model, path: str, shared: Mapping[str, str]) -> str | N
     """None where it may go."""
     if (other := shared.get(os.path.realpath(path))) is not None:
         return f"{other} needs it"
-    if path == model.projector and _has_neighbours(model):
-        return "another model beside it may need it"
     if not _is_of_its_kind(model, path):
         return "it is named in models.toml, and is no file of this model"
+    if path == model.projector and _has_neighbours(model):
+        return "another model beside it may need it"
     if cache_link(path) is not None:
         return None
     if Path(path).is_symlink() or Path(model.path).is_symlink():

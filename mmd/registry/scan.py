@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -98,6 +99,10 @@ def _folders(root: Path, result: Scan) -> Iterator[Path]:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        if not os.access(folder, os.X_OK):  # its names can be read, and nothing behind them
+            below.clear()
+            result.skip(folder, os.strerror(errno.EACCES))
+            continue
         yield folder
         below[:] = [one for one in _in_order(folder, below) if not _is_passed_by(folder, one)]
 

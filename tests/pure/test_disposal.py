@@ -310,3 +310,13 @@ def test_download_that_is_under_way_is_not_deleted_with_its_neighbour(cache: Pat
     disposal(Registry().add(snapshot / "a.gguf")).carry_out()
     assert partial.read_bytes() == b"half of it"
     assert not blob.exists()
+
+
+def test_what_came_after_the_question_is_not_deleted(tmp_path: Path) -> None:
+    folder = tiny_safetensors(tmp_path / "m")
+    model = Registry().add(folder)
+    told = disposal(model)
+    disposal(model).require_within(told)
+    (folder / "tokenizer.json").touch()
+    with pytest.raises(StorageFailed, match=r"nothing was deleted, as .*tokenizer\.json has come"):
+        disposal(model).require_within(told)
