@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
+from mmd.errors import StorageFailed
 from mmd.registry.cache_link import CacheLink, cache_link
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class CacheDisposal:
 
     @classmethod
     def of(cls, paths: Sequence[str]) -> CacheDisposal:
-        """All of `paths` are such that `cache_link` knows them."""
+        """All of `paths` are such that `cache_link` knows them. Raises StorageFailed."""
         links = {path: link for path in paths if (link := cache_link(path)) is not None}
         by_cache: dict[Path, dict[str, CacheLink]] = {}
         for path, link in links.items():
@@ -56,7 +58,13 @@ class CacheDisposal:
 def _scanned(cache: Path) -> HFCacheInfo:
     from huggingface_hub import scan_cache_dir
 
-    return scan_cache_dir(cache)
+    try:
+        return scan_cache_dir(cache)
+    except OSError as error:
+        place = str(error.filename or cache)
+        raise StorageFailed(
+            f"{place} cannot be looked at: {error.strerror or error}", hint=f"namei -l {quote(place)}"
+        ) from error
 
 
 def _chosen(info: HFCacheInfo, links: Mapping[str, CacheLink]) -> dict[str, CachedFileInfo]:

@@ -46,7 +46,17 @@ class Found:
 
 def examine(path: Path) -> Found:
     """Look at a file or folder; raises NotRunnable or BadModelFile with the reason."""
-    path = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would lose the names of a Hugging Face snapshot
+    try:
+        # resolve() would lose the names of a Hugging Face snapshot.
+        return _examine(Path(os.path.abspath(path)))  # noqa: PTH100
+    except PermissionError as error:  # already to ask whether something is there may be refused
+        place = str(error.filename)
+        raise BadModelFile(
+            f"{place} cannot be read: {error.strerror}", hint=f"namei -l {quote(place)}   # whose the folders are"
+        ) from error
+
+
+def _examine(path: Path) -> Found:
     if path.is_dir():
         return _examine_folder(path)
     with open_regular(path) as file:

@@ -73,12 +73,12 @@ class Disposal:
 
 
 def disposal_of(model: Model, others: Iterable[Model]) -> Disposal:
-    """What of a model's files may go; `others` are the models that stay registered."""
+    """What of a model's files may go; `others` are the models that stay registered. Raises StorageFailed."""
     shared = {os.path.realpath(path): other.id for other in others for path in files_of(other)}
     going: list[Going] = []
     staying: list[Staying] = []
     in_cache: list[str] = []
-    for path in filter(os.path.lexists, files_of(model)):
+    for path in filter(_is_there, files_of(model)):
         if (reason := _why_it_stays(model, path, shared)) is not None:
             staying.append(Staying(path, reason))
         elif cache_link(path) is not None:
@@ -90,6 +90,18 @@ def disposal_of(model: Model, others: Iterable[Model]) -> Disposal:
         going += [Going(path, *cache.freed(path)) for path in cache.found]
         staying += [Staying(path, "huggingface_hub cannot make sense of its cache here") for path in cache.strange]
     return Disposal(tuple(going), tuple(staying), _own_folders(model), cache)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # to take it for gone would be to forget a model with all its files
+        raise StorageFailed(
+            f"{path} cannot be looked at: {error.strerror}", hint=f"namei -l {quote(path)}   # whose the folders are"
+        ) from error
+    return True
 
 
 def _why_it_stays(model: Model, path: str, shared: Mapping[str, str]) -> str | None:

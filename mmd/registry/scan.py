@@ -81,7 +81,10 @@ def scan(root: Path, known: Iterable[Model] = ()) -> Scan:
     for model in known:
         result.know(model)
     for folder in _folders(Path(os.path.abspath(root)), result):  # noqa: PTH100  resolve() loses a snapshot's names
-        _look_into(folder, result)
+        try:
+            _look_into(folder, result)
+        except OSError as error:  # links lead into places where nobody may even ask what is there
+            result.skip(error.filename or folder, error.strerror or str(error))
     return result
 
 

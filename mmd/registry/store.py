@@ -241,11 +241,24 @@ def require_files(model: Model) -> None:
     """Raises BadModelFile where one has vanished."""
     gone = missing_files(model)
     if gone:
+        _require_readable(gone[0])
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         raise BadModelFile(
             f"{model.id} is registered, but its file is gone: {gone[0]}{more}",
             hint=f"mmd remove {model.id}   # or put the file back; then: mmd add PATH",
         )
+
+
+def _require_readable(file: str) -> None:
+    """Raises BadModelFile where it is there, or may be, and nobody lets us see."""
+    try:
+        os.stat(file)  # noqa: PTH116  a string, as the record has it
+    except PermissionError as error:
+        raise BadModelFile(
+            f"{file} cannot be read: {error.strerror}", hint=f"namei -l {quote(file)}   # whose the folders are"
+        ) from error
+    except OSError:
+        return  # gone indeed
 
 
 def _no_such_model(model_id: str, models: Mapping[str, Model]) -> NoSuchModel:
