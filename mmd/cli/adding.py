@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import print_json, print_table, say, summary
+from mmd.cli.text import print_json, print_named_table, say, summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,7 @@ def _add_below(root: Path, model_id: str | None, as_json: bool) -> None:
     result = scan(root, registry.all())
     if _is_one_model(root, result):
         _add_one(root, model_id, as_json)
+        _print_skipped(result.skipped)
         return
     if not result.news:
         _print_skipped(result.skipped)
@@ -70,7 +71,7 @@ def _add_below(root: Path, model_id: str | None, as_json: bool) -> None:
     if as_json:
         _print_json(added, result.skipped)
         return
-    print_table(
+    print_named_table(
         ("ID", "", "IS"),
         [(one.model.id, "added" if one.is_new else "known already", summary(one.model)) for one in added],
     )

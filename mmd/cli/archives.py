@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -39,7 +40,7 @@ def archive(model_id: str, destination: Path, move: bool) -> None:
     if move:
         disposal = disposal_of(model, [other for other in registry.all() if other.id != model_id])
         print_disposal(disposal)
-        delete_files(model_id, disposal)
+        delete_files(model, disposal)
     else:
         say(f"It is still here as well. To free its space: mmd remove {model_id} --files")
 
@@ -67,5 +68,5 @@ def _carry_out(work: Archiving | Restoring) -> None:
         with Transfer("read back", work.total_bytes) as transfer:
             work.verify(transfer)
     except KeyboardInterrupt:
-        say(f"\nThe same command goes on from here. To give it up: rm -r {work.partial}")
+        say(f"\nThe same command goes on from here. To give it up: rm -r {quote(str(work.partial))}")
         raise

@@ -11,7 +11,7 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.loop import wait_for
-from mmd.cli.text import gib, licence_text, print_json, print_table, say, summary
+from mmd.cli.text import NO_MODEL, gib, licence_text, print_json, print_named_table, say, summary
 
 if TYPE_CHECKING:
     from mmd.plan.estimate import Estimate
@@ -45,9 +45,9 @@ def list_models(as_json: bool) -> None:
         heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "ALSO CALLED")
         table = [_cells(row) for row in rows]
         shown = len(heading) if any(row["aliases"] for row in rows) else len(heading) - 1
-        print_table(heading[:shown], [cells[:shown] for cells in table])
+        print_named_table(heading[:shown], [cells[:shown] for cells in table])
     else:
-        say("No model is registered yet. Add one that is on this machine: mmd add PATH")
+        say(NO_MODEL)
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import gib, print_json, print_table, say
+from mmd.cli.text import gib, print_json, print_named_table, say
 
 if TYPE_CHECKING:
     from mmd.control.disk import DiskUse, ModelUse
@@ -35,10 +35,10 @@ def disk(as_json: bool) -> None:
 def _print(use: DiskUse) -> None:
     others = [one for one in use.others if one.size_bytes >= _WORTH_TELLING_BYTES]
     if use.models:
-        print_table(("ID", "OWN", "SHARED", "LAST USED", "WHERE"), [_cells(model) for model in use.models])
+        print_named_table(("ID", "OWN", "SHARED", "LAST USED", "WHERE"), [_cells(model) for model in use.models])
         click.echo()
     if others:
-        print_table(("ALSO", "SIZE", "WHERE"), [(one.what, gib(one.size_bytes), one.path) for one in others])
+        print_named_table(("ALSO", "SIZE", "WHERE"), [(one.what, gib(one.size_bytes), one.path) for one in others])
         click.echo()
     click.echo(f"{gib(use.total_bytes)} in all")
     for one in use.file_systems:
@@ -52,7 +52,7 @@ def _print(use: DiskUse) -> None:
 
 def _cells(model: ModelUse) -> tuple[str, ...]:
     where = model.path if model.where == "folder" else model.where
-    gone = f" ({model.missing_files} files are missing: mmd verify {model.id})" if model.missing_files else ""
+    gone = f" ({model.missing_files} missing: mmd verify {model.id})" if model.missing_files else ""
     return (
         model.id,
         gib(model.own_bytes),

@@ -9,7 +9,7 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.loop import wait_for
-from mmd.cli.text import gib, print_json, print_table, say
+from mmd.cli.text import gib, print_json, print_named_table, say
 
 if TYPE_CHECKING:
     from mmd.control.starts import Start
@@ -35,7 +35,7 @@ def doctor(estimates: bool, measure: bool, as_json: bool) -> None:
     if as_json:
         print_json([asdict(start) | {"errors": start.errors} for start in starts])
     elif starts:
-        print_table(_HEADING, [row for start in starts for row in _rows(start)])
+        print_named_table(_HEADING, [row for start in starts for row in _rows(start)])
     else:
         say("No start has been measured yet. Measure one: mmd activate ID && mmd doctor --estimates")
 

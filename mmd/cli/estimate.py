@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DOES_NOT_FIT = 4
 
 
-@click.command()
+@click.command(short_help="What a model needs of the memory, beforehand.")
 @click.argument("asked", metavar="ID|PATH|REPO[:FILE]")
 @click.option("--context", type=click.IntRange(min=1), metavar="N", help="For so many tokens; else for what fits.")
 @click.option("--file", metavar="NAME", help="Which file of the repository, where it holds several models.")

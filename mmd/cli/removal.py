@@ -38,14 +38,23 @@ def remove(model_id: str, files: bool, yes: bool) -> None:
     print_disposal(disposal)
     if not yes:
         _ask(model_id, disposal)
-    delete_files(model_id, disposal)
+    delete_files(model, disposal)
 
 
-def delete_files(model_id: str, disposal: Disposal) -> None:
-    """End its engine, forget it, and then delete: an engine does not lose its files, nor the registry."""
-    wait_for(_removed(model_id))
+def delete_files(model: Model, told: Disposal) -> None:
+    """End its engine, forget it, and then delete: an engine does not lose its files, nor the registry.
+
+    Raises StorageFailed, also where more would go than `told` has.
+    """
+    from mmd.registry.disposal import disposal_of
+    from mmd.registry.store import Registry
+
+    wait_for(_removed(model.id))
+    # A question may stand for hours: by now another model may share them.
+    disposal = disposal_of(model, Registry().all())
+    disposal.require_within(told)
     disposal.carry_out()
-    say(f"{model_id} is forgotten; {gib(disposal.frees_bytes)} are free again")
+    say(f"{model.id} is forgotten; {gib(disposal.frees_bytes)} are free again")
 
 
 async def _removed(model_id: str) -> Model:

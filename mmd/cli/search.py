@@ -20,7 +20,7 @@ _TYPES = ("chat", "vision", "completion", "embedding", "reranker", "classifier")
 _RUNS = {"gpu": "on GPU", "cpu": "on CPU", "partly": "partly", "no": "no"}
 
 
-@click.command()
+@click.command(short_help="Look for models on the hub that run here.")
 @click.argument("text", nargs=-1, required=True)
 @click.option("--type", "type_", type=click.Choice(_TYPES), help="Only models of this kind.")
 @click.option("--size", metavar="FROM..TO", help="Only of so many parameters: 7b..14b, ..4b, 30b..")

@@ -17,6 +17,10 @@ _GIB = 1024**3
 _MIB = 1024**2
 _GAP = "  "
 
+NO_MODEL = """\
+No model is registered yet. Register what is on this machine: mmd add PATH
+Or look for one on the hub: mmd search WORDS"""
+
 
 def gib(size_bytes: int) -> str:
     """Bytes as people compare them: GiB, or MiB below a tenth of one."""
@@ -67,14 +71,18 @@ def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_named_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The same; on a terminal that is too narrow for it, the first cell of each row has a line of its own."""
+    """The same; on a terminal that is too narrow for it, the first cell of each row has a line of its own,
+    unless it is empty.
+    """
     if not sys.stdout.isatty() or _width(_widths(heading, rows)) <= shutil.get_terminal_size().columns:
         print_table(heading, rows)
         return
     widths = _widths(heading[1:], [row[1:] for row in rows])
     click.secho(f"{heading[0]}\n  {_row(heading[1:], widths)}", dim=True)
     for name, *cells in rows:
-        click.echo(f"{click.style(name, bold=True)}\n  {_row(cells, widths)}")
+        if name:
+            click.secho(name, bold=True)
+        click.echo(f"  {_row(cells, widths)}")
 
 
 def _widths(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:

@@ -37,7 +37,7 @@ def mmd() -> None:
 
     \b
       mmd search qwen         what runs here, the one to take first
-      mmd pull OWNER/NAME     download and register it; mmd add PATH takes what is here
+      mmd pull OWNER/NAME     download and register it; what is here: mmd add PATH
       mmd activate model      load it; whoever has the GPU goes first
       curl http://127.0.0.1:8000/v1/models      after: mmd install
 

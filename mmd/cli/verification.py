@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import gib, print_json, say
+from mmd.cli.text import NO_MODEL, gib, print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmd.registry.verification import Finding
 
 
-@click.command()
+@click.command(short_help="Whether models' files are what they should be.")
 @parameters.model_ids
 @click.option("--trust", is_flag=True, help="Take what is there now for what it is to be, whatever was known.")
 @parameters.as_json
@@ -43,13 +43,13 @@ def verify(model_ids: tuple[str, ...], trust: bool, as_json: bool) -> None:
 
         print_json([asdict(finding) for finding in findings])
     elif not models:
-        say("No model is registered yet. Add one that is on this machine: mmd add PATH")
+        say(NO_MODEL)
     else:
         for model in models:
             _print_model(model.id, [finding for finding in findings if finding.model == model.id])
         if new := sum(finding.verdict is Verdict.RECORDED for finding in findings):
-            say(f"Nothing was known of {new} file{'s' if new != 1 else ''}: what is there now is trusted, and is what")
-            say("to compare with from here on. Whether it was intact before, nobody here can tell.")
+            say(f"Nothing was known of {new} file{'s' if new != 1 else ''}: what is there now is trusted,")
+            say("and compared with from here on. Whether it was intact before, nobody here can tell.")
     if any(finding.verdict in FAILURES for finding in findings):
         sys.exit(1)
 
@@ -61,9 +61,7 @@ def _print_model(model_id: str, findings: Sequence[Finding]) -> None:
     recorded = [finding for finding in findings if finding.verdict is Verdict.RECORDED]
     size = f"{len(findings)} file{'s' if len(findings) != 1 else ''}, {gib(sum(one.size_bytes for one in findings))}"
     if failures:
-        click.echo(
-            f"{model_id}: {len(failures)} of {size} {'are' if len(failures) > 1 else 'is'} not what it should be"
-        )
+        click.echo(f"{model_id}: not what it should be: {len(failures)} of {size}")
         for finding in failures:
             _print_failure(finding)
     elif len(recorded) == len(findings):

@@ -174,4 +174,4 @@ def _file_systems(places: Iterable[Path]) -> tuple[FileSystem, ...]:
 
 def _mount_of(place: Path) -> Path:
     real = Path(os.path.realpath(place))
-    return next(folder for folder in (real, *real.parents) if folder.exists() and os.path.ismount(folder))
+    return next(folder for folder in (real, *real.parents) if os.path.ismount(folder))

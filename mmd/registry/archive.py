@@ -17,7 +17,7 @@ from shlex import quote
 from mmd import paths
 from mmd.errors import BadModelFile, StorageFailed, WrongUsage
 from mmd.registry import ids, manifest, models_toml
-from mmd.registry.belongings import files_of
+from mmd.registry.belongings import ARCHIVE_MANIFEST, ARCHIVE_RECORD, files_of
 from mmd.registry.copying import UNFINISHED, Copying
 from mmd.registry.detect import examine
 from mmd.registry.files import read_json_object
@@ -26,9 +26,6 @@ from mmd.registry.manifest import Entry, Manifest, Origin
 from mmd.registry.record import Format, Model
 from mmd.registry.store import Registry
 from mmd.registry.verification import expected_of
-
-_RECORD = "mmd-model.toml"
-_MANIFEST = "mmd-manifest.json"
 
 
 class Archiving:
@@ -69,8 +66,8 @@ class Archiving:
         entries = {self._name(path): asdict(known[path]) for path in self._files}
         try:
             # The folder has another name yet: nothing needs to be atomic, and not every file system could.
-            (self.partial / _RECORD).write_bytes(models_toml.render([self._record()]))
-            (self.partial / _MANIFEST).write_text(json.dumps({"files": entries}, indent=2) + "\n", "utf-8")
+            (self.partial / ARCHIVE_RECORD).write_bytes(models_toml.render([self._record()]))
+            (self.partial / ARCHIVE_MANIFEST).write_text(json.dumps({"files": entries}, indent=2) + "\n", "utf-8")
             self.partial.rename(self.folder)
         except OSError as error:
             raise _failed(self.folder, error) from error
@@ -149,16 +146,17 @@ class Restoring:
 
 def _read(archive: Path) -> tuple[Model, Manifest]:
     """The record and the manifest of an archive, checked: they come from a disk that may be anybody's."""
-    if not (archive / _RECORD).is_file():
+    if not (archive / ARCHIVE_RECORD).is_file():
         raise WrongUsage(
-            f"{archive} is no archive of mmd: it has no {_RECORD}", hint=f"mmd add {quote(str(archive))}   # as it is"
+            f"{archive} is no archive of mmd: it has no {ARCHIVE_RECORD}",
+            hint=f"mmd add {quote(str(archive))}   # as it is",
         )
     try:
-        (record,) = models_toml.parse((archive / _RECORD).read_bytes()).values()
-        content = read_json_object(archive / _MANIFEST)
+        (record,) = models_toml.parse((archive / ARCHIVE_RECORD).read_bytes()).values()
+        content = read_json_object(archive / ARCHIVE_MANIFEST)
         entries = manifest.parsed(content)
         _require_inside(record, entries)
-    except (models_toml.UnknownText, ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise BadModelFile(
             f"{archive} is no whole archive: {error}", hint=f"mmd add {quote(str(archive))}   # its files as they are"
         ) from error
@@ -167,9 +165,14 @@ def _read(archive: Path) -> tuple[Model, Manifest]:
 
 
 def _require_inside(record: Model, entries: Mapping[str, Entry]) -> None:
+    for text in (record.source, record.added, record.licence):
+        if not text.isprintable():  # it is, on a terminal
+            raise ValueError(f"{text!r} cannot be written down")
     for name in (record.path, *record.files, *([record.projector] if record.projector else []), *entries):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ValueError(f"{name!r} leads out of it")
+        if not name.isprintable() or PurePosixPath(name).as_posix() != name:
+            raise ValueError(f"{name!r} is no name of a file")
         if name in entries and entries[name].sha256 is None:
             raise ValueError(f"it has no hash of {name}")
     missing = {*record.files, *([record.projector] if record.projector else [])} - set(entries)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
+from mmd.errors import StorageFailed
 from mmd.registry.cache_link import CacheLink, cache_link
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class CacheDisposal:
 
     @classmethod
     def of(cls, paths: Sequence[str]) -> CacheDisposal:
-        """All of `paths` are such that `cache_link` knows them."""
+        """All of `paths` are such that `cache_link` knows them. Raises StorageFailed."""
         links = {path: link for path in paths if (link := cache_link(path)) is not None}
         by_cache: dict[Path, dict[str, CacheLink]] = {}
         for path, link in links.items():
@@ -56,7 +58,13 @@ class CacheDisposal:
 def _scanned(cache: Path) -> HFCacheInfo:
     from huggingface_hub import scan_cache_dir
 
-    return scan_cache_dir(cache)
+    try:
+        return scan_cache_dir(cache)
+    except OSError as error:
+        place = str(error.filename or cache)
+        raise StorageFailed(
+            f"{place} cannot be looked at: {error.strerror or error}", hint=f"namei -l {quote(place)}"
+        ) from error
 
 
 def _chosen(info: HFCacheInfo, links: Mapping[str, CacheLink]) -> dict[str, CachedFileInfo]:
@@ -88,13 +96,21 @@ def _freed(info: HFCacheInfo, file: CachedFileInfo, chosen: Iterable[CachedFileI
 
 def _strategies(info: HFCacheInfo, chosen: set[CachedFileInfo]) -> list[DeleteCacheStrategy]:
     """Whole snapshots where nothing is left of them, so that no empty ones and no refs to them stay."""
-    whole = [
-        revision for repo in info.repos for revision in repo.revisions if revision.files and revision.files <= chosen
-    ]
-    single = chosen - {file for revision in whole for file in revision.files}
     strategies = []
+    single = set(chosen)
+    for repo in info.repos:
+        whole = [revision for revision in repo.revisions if revision.files and revision.files <= chosen]
+        if not whole or (len(whole) == len(repo.revisions) and _is_being_filled(repo.repo_path)):
+            continue
+        single -= {file for revision in whole for file in revision.files}
+        # Of this repository alone: a copy of it under another name has snapshots of the same name.
+        only = replace(info, repos=frozenset({repo}))
+        strategies.append(only.delete_revisions(*(revision.commit_hash for revision in whole)))
     if single:
-        strategies.append(info.delete_files(*single))
-    if whole:
-        strategies.append(info.delete_revisions(*(revision.commit_hash for revision in whole)))
+        strategies.insert(0, info.delete_files(*single))
     return strategies
+
+
+def _is_being_filled(repository: Path) -> bool:
+    """Whether a download is under way in it, or is to be gone on with: it goes with the last snapshot."""
+    return any((repository / "blobs").glob("*.incomplete"))

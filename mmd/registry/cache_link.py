@@ -36,7 +36,7 @@ def cache_link(path: str | Path) -> CacheLink | None:
     file = Path(path)
     parents = file.parents
     place = next((n for n, folder in enumerate(parents) if folder.name == "snapshots"), 0)
-    if place == 0 or not file.is_symlink() or not parents[place + 1].name.startswith("models--"):
+    if place == 0 or not _is_link(file) or not parents[place + 1].name.startswith("models--"):
         return None
     # The first step only: a blob may lead on into the cache's store of shared ones, where names are other hashes.
     blob = Path(os.path.normpath(file.parent / file.readlink()))
@@ -45,6 +45,10 @@ def cache_link(path: str | Path) -> CacheLink | None:
     repository = parents[place + 1].name.removeprefix("models--").replace("--", "/")
     snapshot = parents[place - 1]
     return CacheLink(repository, snapshot.name, file.relative_to(snapshot).as_posix(), blob)
+
+
+def _is_link(file: Path) -> bool:
+    return os.path.islink(file)  # noqa: PTH114  where it may not be looked at, is_symlink() raises
 
 
 def cache_folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from io import FileIO
 from pathlib import Path
 from shlex import quote
 
-from mmd.errors import BadModelFile, NoSpace, StorageFailed
+from mmd.errors import BadModelFile, NoSpace, StorageFailed, WrongUsage
 from mmd.registry.files import open_regular
 from mmd.registry.hashing import Report, digest_while_reading, sha256_of
 
@@ -47,6 +48,10 @@ class Copying:
         """`learned` is called for each file whose hash was not known. Raises BadModelFile where a source is not what it
         is to be, NoSpace and StorageFailed; what has been copied then stays for the next attempt.
         """
+        with _alone_in(self._into):
+            self._copy_all(report, learned)
+
+    def _copy_all(self, report: Report, learned: Learned) -> None:
         done_bytes = 0
         for name, source in self._sources.items():
             whole, partial = self._places(name)
@@ -89,7 +94,8 @@ class Copying:
 
     def _is_copied(self, name: str, source: Path, whole: Path) -> bool:
         """By an earlier attempt: `verify` compares it with the hash that was learned then."""
-        return name in self._sha256 and whole.is_file() and whole.stat().st_size == _size_bytes(source)
+        is_whole = whole.is_file() and not whole.is_symlink() and whole.stat().st_size == _size_bytes(source)
+        return is_whole and name in self._sha256
 
 
 def _copy_file(source: Path, partial: Path, report: Report) -> str:
@@ -109,10 +115,32 @@ def _copy_file(source: Path, partial: Path, report: Report) -> str:
 
 
 @contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Raises WrongUsage where another process fills it, too: both would add to the same files. Of a link that somebody
+    else has put there nothing is followed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise _failed(folder, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise WrongUsage(
+            f"another mmd is filling {folder}", hint=f"fuser -v {quote(str(folder))}   # see who it is"
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _written(partial: Path) -> Iterator[FileIO]:
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("ab", buffering=0) as copy:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "ab", buffering=0) as copy:
             yield copy
     except OSError as error:
         raise _failed(partial, error) from error

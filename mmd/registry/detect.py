@@ -49,6 +49,11 @@ def examine(path: Path) -> Found:
     path = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would lose the names of a Hugging Face snapshot
     try:
         return _examine(path)
+    except PermissionError as error:  # already to ask whether something is there may be refused
+        place = str(error.filename or path)
+        raise BadModelFile(
+            f"{place} cannot be read: {error.strerror}", hint=f"namei -l {quote(place)}   # whose the folders are"
+        ) from error
     except OSError as error:  # a disk that fails, a name that is too long
         raise BadModelFile(
             f"{path} cannot be read: {error.strerror}", hint=f"ls -lL {quote(str(path))}   # what it is"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
 from mmd import paths
 from mmd.errors import StorageFailed
-from mmd.registry.belongings import files_of
+from mmd.registry.belongings import ARCHIVE_RECORD, files_of, is_somebodys_work
 from mmd.registry.cache_disposal import CacheDisposal
 from mmd.registry.cache_link import cache_link
+from mmd.registry.keepers import keeper_of
 from mmd.registry.record import Format, Model
 
 
@@ -44,6 +45,13 @@ class Disposal:
     def frees_bytes(self) -> int:
         return sum(one.frees_bytes for one in self.going)
 
+    def require_within(self, told: Disposal) -> None:
+        """Raises StorageFailed where a file would go that `told` does not name."""
+        more = {one.path for one in self.going} - {one.path for one in told.going}
+        if more:
+            path = min(more)
+            raise StorageFailed(f"nothing was deleted, as {path} has come meanwhile", hint=f"ls -l {quote(path)}")
+
     def carry_out(self) -> None:
         """Raises StorageFailed with what could not be deleted."""
         try:
@@ -65,23 +73,16 @@ class Disposal:
 
 
 def disposal_of(model: Model, others: Iterable[Model]) -> Disposal:
-    """What of a model's files may go; `others` are the models that stay registered."""
+    """What of a model's files may go; `others` are the models that stay registered. Raises StorageFailed."""
     shared = {os.path.realpath(path): other.id for other in others for path in files_of(other)}
     going: list[Going] = []
     staying: list[Staying] = []
     in_cache: list[str] = []
-    for path in files_of(model):
-        real = os.path.realpath(path)
-        if not os.path.lexists(path):
-            continue
-        if real in shared:
-            staying.append(Staying(path, f"{shared[real]} needs it"))
-        elif path == model.projector and _has_neighbours(model):
-            staying.append(Staying(path, "another model beside it may need it"))
+    for path in filter(_is_there, files_of(model)):
+        if (reason := _why_it_stays(model, path, shared)) is not None:
+            staying.append(Staying(path, reason))
         elif cache_link(path) is not None:
             in_cache.append(path)
-        elif (reason := _not_its_own(Path(path))) is not None:
-            staying.append(Staying(path, reason))
         else:
             going.append(_going(path))
     cache = CacheDisposal.of(in_cache) if in_cache else None
@@ -91,18 +92,57 @@ def disposal_of(model: Model, others: Iterable[Model]) -> Disposal:
     return Disposal(tuple(going), tuple(staying), _own_folders(model), cache)
 
 
+def _is_there(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # to take it for gone would be to forget a model with all its files
+        raise StorageFailed(
+            f"{path} cannot be looked at: {error.strerror}", hint=f"namei -l {quote(path)}   # whose the folders are"
+        ) from error
+    return True
+
+
+def _why_it_stays(model: Model, path: str, shared: Mapping[str, str]) -> str | None:
+    """None where it may go."""
+    if (other := shared.get(os.path.realpath(path))) is not None:
+        return f"{other} needs it"
+    if not _is_of_its_kind(model, path):
+        return "it is named in models.toml, and is no file of this model"
+    if path == model.projector and _has_neighbours(model):
+        return "another model beside it may need it"
+    if cache_link(path) is not None:
+        return None
+    if Path(path).is_symlink() or Path(model.path).is_symlink():
+        return f"there is a link to it, {os.path.realpath(path)}, which may be another's"
+    return keeper_of(Path(path)) or _whose_it_may_be(model, path)
+
+
 def _has_neighbours(model: Model) -> bool:
     """Whether other GGUFs are in the folder, of which nobody has told mmd."""
-    beside = {str(path) for path in Path(model.path).parent.glob("*.gguf") if "mmproj" not in path.name.lower()}
-    return bool(beside - set(model.files))
+    ggufs = (path for path in Path(model.path).parent.iterdir() if path.name.lower().endswith(".gguf"))
+    return bool({str(path) for path in ggufs if "mmproj" not in path.name.lower()} - set(model.files))
 
 
-def _not_its_own(file: Path) -> str | None:
-    if file.is_symlink():
-        return f"it is a link to {os.path.realpath(file)}, which may be another's"
-    if file.name.startswith("sha256-") and (file.parent.parent / "manifests").is_dir():
-        return "it is in Ollama's store: ollama rm"
-    return None
+def _is_of_its_kind(model: Model, path: str) -> bool:
+    """Whether it lies where the model does and is called like weights, or is what the model itself is registered by.
+    The registry is a text file: that it names one of them says too little.
+    """
+    if model.facts.format is Format.SAFETENSORS:
+        is_inside = Path(model.path) in Path(os.path.normpath(path)).parents
+        return is_inside and (path not in model.files or path.endswith(".safetensors"))
+    is_beside = Path(os.path.normpath(path)).parent == Path(model.path).parent
+    return is_beside and (path == model.path or path.lower().endswith(".gguf"))
+
+
+def _whose_it_may_be(model: Model, path: str) -> str | None:
+    if paths.models_dir() in Path(path).parents:
+        return None  # mmd itself has put all of it there
+    archive = Path(path).parent
+    if (archive / ARCHIVE_RECORD).is_file():
+        return f"it is in an archive: rm -r {quote(str(archive))}"
+    return "it may be yours: models do not always have it" if is_somebodys_work(model, path) else None
 
 
 def _going(path: str) -> Going:
@@ -115,6 +155,8 @@ def _going(path: str) -> Going:
 def _own_folders(model: Model) -> tuple[Path, ...]:
     """Folders that are about this model alone; never one of the cache, which huggingface_hub looks after."""
     if any(cache_link(path) for path in model.files):
+        return ()
+    if Path(model.path).is_symlink():
         return ()
     if model.facts.format is Format.SAFETENSORS:
         folder = Path(model.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -80,7 +81,10 @@ def scan(root: Path, known: Iterable[Model] = ()) -> Scan:
     for model in known:
         result.know(model)
     for folder in _folders(Path(os.path.abspath(root)), result):  # noqa: PTH100  resolve() loses a snapshot's names
-        _look_into(folder, result)
+        try:
+            _look_into(folder, result)
+        except OSError as error:  # links lead into places where nobody may even ask what is there
+            result.skip(error.filename or folder, error.strerror or str(error))
     return result
 
 
@@ -98,6 +102,10 @@ def _folders(root: Path, result: Scan) -> Iterator[Path]:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        if not os.access(folder, os.X_OK):  # its names can be read, and nothing behind them
+            below.clear()
+            result.skip(folder, os.strerror(errno.EACCES))
+            continue
         yield folder
         below[:] = [one for one in _in_order(folder, below) if not _is_passed_by(folder, one)]
 

@@ -234,18 +234,31 @@ def _version(status: os.stat_result) -> _Version:
 def missing_files(model: Model) -> tuple[str, ...]:
     """Which of a model's files have vanished since it was added."""
     wanted = (*model.files, *((model.projector,) if model.projector else ()))
-    return tuple(file for file in wanted if not Path(file).is_file())
+    return tuple(file for file in wanted if not os.path.isfile(file))  # noqa: PTH113  strings; and is_file() may raise
 
 
 def require_files(model: Model) -> None:
     """Raises BadModelFile where one has vanished."""
     gone = missing_files(model)
     if gone:
+        _require_readable(gone[0])
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         raise BadModelFile(
             f"{model.id} is registered, but its file is gone: {gone[0]}{more}",
             hint=f"mmd remove {model.id}   # or put the file back; then: mmd add PATH",
         )
+
+
+def _require_readable(file: str) -> None:
+    """Raises BadModelFile where it is there, or may be, and nobody lets us see."""
+    try:
+        os.stat(file)  # noqa: PTH116  a string, as the record has it
+    except PermissionError as error:
+        raise BadModelFile(
+            f"{file} cannot be read: {error.strerror}", hint=f"namei -l {quote(file)}   # whose the folders are"
+        ) from error
+    except OSError:
+        return  # gone indeed
 
 
 def _no_such_model(model_id: str, models: Mapping[str, Model]) -> NoSuchModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -101,6 +102,9 @@ class Verification:
         found = hashes[self._to_hash[_identity(status)]]
         if isinstance(found, OSError):
             return _unreadable(model.id, path, status.st_size, found)
+        if _version(_look(path)) != _version(status):
+            mend = f"mmd verify {model.id}   # once nobody writes to it any more"
+            return _unreadable(model.id, path, status.st_size, OSError("it was written to while it was read"), mend)
         if entry is None or entry.sha256 is None:
             recorded = Finding(model.id, path, Verdict.RECORDED, status.st_size, found=found, origin=Origin.HERE)
             return recorded if self._trust else _by_git(recorded, mend)
@@ -146,8 +150,10 @@ def expected_of(model: Model) -> Manifest:
     for path in files_of(model):
         if path not in known or known[path].sha256 is None:
             link = cache_link(path)
-            if link is not None and link.sha256 is not None and link.blob.is_file():
-                known[path] = Entry.learned(link.blob.stat().st_size, link.sha256, Origin.HUB)
+            if link is None or link.sha256 is None:
+                continue
+            if isinstance(status := _look(str(link.blob)), os.stat_result):
+                known[path] = Entry.learned(status.st_size, link.sha256, Origin.HUB)
     return known
 
 
@@ -165,14 +171,21 @@ def _keep(model_id: str, expected: Manifest, findings: Iterable[Finding]) -> Non
 
 def _look(path: str) -> os.stat_result | OSError:
     try:
-        return os.stat(path)  # noqa: PTH116  a string, as the record has it
+        status = os.stat(path)  # noqa: PTH116  a string, as the record has it
     except OSError as error:
         return error
+    # To open a named pipe would wait for somebody to write into it.
+    return status if stat.S_ISREG(status.st_mode) else OSError("it is no regular file")
 
 
-def _unreadable(model_id: str, path: str, size_bytes: int, error: OSError) -> Finding:
-    reason = error.strerror or str(error)
-    return Finding(model_id, path, Verdict.UNREADABLE, size_bytes, reason=reason, mend=f"ls -lL {quote(path)}")
+def _version(status: os.stat_result | OSError) -> tuple[int, ...]:
+    """What is another once somebody has written to a file; nothing where it is gone."""
+    return (*_identity(status), status.st_size, status.st_mtime_ns) if isinstance(status, os.stat_result) else ()
+
+
+def _unreadable(model_id: str, path: str, size_bytes: int, error: OSError, mend: str = "") -> Finding:
+    reason, mend = error.strerror or str(error), mend or f"ls -lL {quote(path)}"
+    return Finding(model_id, path, Verdict.UNREADABLE, size_bytes, reason=reason, mend=mend)
 
 
 def _size_is_right(status: os.stat_result, entry: Entry | None) -> bool:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from mmd import paths
 from mmd.errors import BadModelFile, MmdError, NoSpace, StorageFailed, WrongUsage
 from mmd.registry import copying, manifest
 from mmd.registry.archive import Archiving, Restoring
+from mmd.registry.disposal import disposal_of
 from mmd.registry.manifest import Origin
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
@@ -290,6 +292,13 @@ def test_id_that_is_taken_is_refused(model: Model, nas: Path) -> None:
         ("mmd-manifest.json", "{", "", "no whole archive|is damaged"),
         ("mmd-model.toml", 'path = "a.gguf"', 'path = "../a.gguf"', "leads out of it"),
         ("mmd-model.toml", "[models.a]", '[models."../a"]', "cannot be a model's id|is missing"),
+        ("mmd-manifest.json", '"a.gguf"', '"a\\u0000.gguf"', "is no name of a file"),
+        ("mmd-manifest.json", '"a.gguf"', '"a\\ud800.gguf"', "is no name of a file"),
+        ("mmd-manifest.json", '"a.gguf"', '"./a.gguf"', "is no name of a file"),
+        ("mmd-manifest.json", '"a.gguf"', '"."', "nothing is said of a.gguf"),
+        ("mmd-manifest.json", '"files": {', '"files": [], "more": {', "no whole archive"),
+        ("mmd-model.toml", "hf:Org/A", "\\u001b[2J", "cannot be written down"),
+        ("mmd-model.toml", "[models.a]", "a = " + "[" * 5000, "no whole archive"),
         ("mmd-model.toml", "source", "sauce", "is not known|is missing"),
     ],
 )
@@ -302,6 +311,61 @@ def test_archive_that_lies_is_refused(model: Model, nas: Path, file: str, old: s
     with pytest.raises(MmdError, match=said) as caught:
         Restoring(archive, Registry())
     assert "\n" not in caught.value.message + caught.value.hint
+
+
+def test_archive_that_was_added_can_be_archived_again(tmp_path: Path, nas: Path) -> None:
+    """The manifest in it was taken for a file of the model, and the new one beside it then for a damaged file."""
+    first = archived(Registry().add(tiny_safetensors(tmp_path / "m")), nas)
+    Registry().remove("m")
+    again = Registry().add(first, id="again")
+    archive = archived(again, nas)
+    Registry().remove("again")
+    assert restored(archive).id == "again"
+
+
+def test_model_is_archived_into_its_own_folder(tmp_path: Path) -> None:
+    folder = tiny_safetensors(tmp_path / "m")
+    model = Registry().add(folder)
+    archive = archived(model, folder)
+    disposal_of(model, []).carry_out()
+    assert [path.name for path in folder.iterdir()] == ["m"]
+    Registry().remove("m")
+    assert restored(archive).facts == model.facts
+
+
+@pytest.mark.parametrize("linked", ["", "a.gguf", "a.gguf.incomplete"])
+def test_link_that_waits_in_a_shared_folder_is_not_followed(
+    model: Model, nas: Path, tmp_path: Path, linked: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "a.gguf").write_bytes(Path(model.path).read_bytes())
+    partial = nas / ".a.mmd-incomplete"
+    if linked:
+        partial.mkdir()
+        (partial / linked).symlink_to(victim / "a.gguf")
+    else:
+        partial.symlink_to(victim)
+    manifest.write(model, {model.path: sha256(Path(model.path).read_bytes()).hexdigest()})
+    if linked == "a.gguf":
+        assert not (archived(model, nas) / "a.gguf").is_symlink()
+    else:
+        with pytest.raises(StorageFailed, match="cannot be written"):
+            archived(model, nas)
+    assert (victim / "a.gguf").read_bytes() == Path(model.path).read_bytes()
+    assert [path.name for path in victim.iterdir()] == ["a.gguf"]
+
+
+def test_two_that_fill_the_same_folder_are_told_apart(model: Model, nas: Path) -> None:
+    first, second = Archiving(model, nas), Archiving(model, nas)
+
+    def meanwhile(_: int) -> None:
+        with pytest.raises(WrongUsage, match="another mmd is filling"):
+            second.copy(quietly)
+
+    first.copy(meanwhile)
+    first.verify(quietly)
+    assert first.finish() == nas / "a"
 
 
 def test_folder_that_is_no_archive_is_told(tmp_path: Path) -> None:

@@ -45,3 +45,12 @@ def test_two_lines_each_where_there_is_not(monkeypatch: pytest.MonkeyPatch, caps
 
 def test_who_reads_a_pipe_gets_a_line_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(printed(monkeypatch, capsys, 0)) == 1 + len(_ROWS)
+
+
+def test_rows_that_go_on_about_the_same_have_no_line_for_an_empty_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_named_table(_HEADING, [_ROWS[0], ("", "F16", "20 GiB")])
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 2 + 1

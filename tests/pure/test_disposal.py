@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,80 @@ def test_file_that_cannot_be_deleted_is_named(tmp_path: Path, monkeypatch: pytes
         planned.carry_out()
 
 
+# --- what is another's
+
+
+@pytest.mark.parametrize(
+    "store", [".lmstudio/models/org/a", ".cache/lm-studio/models/org/a", ".cache/llama.cpp", ".local/nomic.ai/GPT4All"]
+)
+def test_store_of_another_program_is_let_alone(tmp_path: Path, store: str) -> None:
+    file = gguf(tmp_path / store / "a.gguf")
+    (tmp_path / "models").symlink_to(file.parent)
+    for path in (file, tmp_path / "models/a.gguf"):
+        assert "a.gguf" in stays(disposal(Registry().add(path)))
+        Registry().remove("a")
+
+
+def test_ollamas_blob_behind_a_link_to_its_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "ollama/manifests").mkdir(parents=True)
+    gguf(tmp_path / f"ollama/blobs/sha256-{'c' * 64}")
+    (tmp_path / "mine").symlink_to(tmp_path / "ollama/blobs")
+    model = Registry().add(tmp_path / f"mine/sha256-{'c' * 64}", id="a")
+    assert "ollama rm" in next(iter(stays(disposal(model)).values()))
+
+
+def test_folder_behind_a_link_stays_with_the_link(tmp_path: Path) -> None:
+    """Its files were deleted, and then the link could not be, as it is no folder."""
+    tiny_safetensors(tmp_path / "theirs")
+    (tmp_path / "mine").symlink_to(tmp_path / "theirs")
+    planned = disposal(Registry().add(tmp_path / "mine"))
+    assert planned.going == ()
+    planned.carry_out()
+    assert (tmp_path / "mine/config.json").exists()
+
+
+def test_work_of_a_person_in_the_folder_stays(tmp_path: Path) -> None:
+    mine = {"train.py": "", "results.json": "{}", "README.md": "my work"}
+    folder = tiny_safetensors(tmp_path / "work", files=mine | {"tokenizer.json": "{}", "modeling_x.py": ""})
+    planned = disposal(Registry().add(folder))
+    assert set(stays(planned)) == set(mine)
+    planned.carry_out()
+    assert {path.name for path in folder.iterdir()} == set(mine)
+
+
+def test_card_and_licence_go_with_a_folder_that_has_nothing_else(tmp_path: Path) -> None:
+    folder = tiny_safetensors(tmp_path / "m", files={"README.md": "card", "LICENSE": "text", "tokenizer.json": "{}"})
+    disposal(Registry().add(folder)).carry_out()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["../a.gguf", "notes.txt", "below/a.gguf"])
+def test_file_that_only_the_registry_takes_for_the_models_stays(tmp_path: Path, name: str) -> None:
+    model = Registry().add(gguf(tmp_path / "m/a.gguf"))
+    lie = tmp_path / "m" / name
+    lie.parent.mkdir(exist_ok=True)
+    lie.touch()
+    planned = disposal_of(replace(model, files=(*model.files, str(lie))), [])
+    assert goes(planned) == ["a.gguf"]
+    assert [staying.path for staying in planned.staying] == [str(lie)]
+
+
+def test_link_in_mmds_place_for_models_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    models_dir().parent.mkdir(parents=True, exist_ok=True)
+    models_dir().symlink_to(tmp_path / "disk")
+    disposal(Registry().add(gguf(models_dir() / "a/a.gguf"))).carry_out()
+    assert models_dir().is_symlink()
+    assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_archive_that_was_added_stays_and_its_manifest_is_none_of_the_models_files(tmp_path: Path) -> None:
+    folder = tiny_safetensors(tmp_path / "a", files={"mmd-model.toml": "", "mmd-manifest.json": "{}"})
+    planned = disposal(Registry().add(folder))
+    assert planned.going == ()
+    assert "mmd-manifest.json" not in stays(planned)
+
+
 # --- in the Hugging Face cache
 
 
@@ -207,3 +282,41 @@ def test_safetensors_of_the_cache_go_with_what_lies_beside_them(cache: Path, tmp
     files = {path.name: path.read_bytes() for path in made.iterdir()}
     disposal(Registry().add(cached_repository(cache, "Org/S", files))).carry_out()
     assert not list(cache.glob("models--*"))
+
+
+def test_blob_that_was_registered_itself_stays(cache: Path, tmp_path: Path) -> None:
+    """It was deleted, and every snapshot that leads to it was left without content."""
+    snapshot = cached_repository(cache, "Org/A", contents(tmp_path, a=MODEL))
+    model = Registry().add((snapshot / "a.gguf").resolve(), id="blob")
+    assert "hf cache rm" in next(iter(stays(disposal(model)).values()))
+
+
+def test_copy_of_a_repository_under_another_name_stays(cache: Path, tmp_path: Path) -> None:
+    """huggingface_hub looks for a snapshot in all repositories, and took whichever had one of this name first."""
+    files = contents(tmp_path, a=MODEL)
+    names = [f"Org/{number}" for number in range(12)]
+    snapshots = {name: cached_repository(cache, name, files) for name in names}
+    for name in names[:-1]:
+        disposal(Registry().add(snapshots[name] / "a.gguf")).carry_out()
+        assert not snapshots[name].exists()
+    assert (snapshots[names[-1]] / "a.gguf").exists()
+
+
+def test_download_that_is_under_way_is_not_deleted_with_its_neighbour(cache: Path, tmp_path: Path) -> None:
+    snapshot = cached_repository(cache, "Org/A", contents(tmp_path, a=MODEL))
+    partial = cache / "models--Org--A/blobs" / f"{'b' * 64}.mmd.incomplete"
+    partial.write_bytes(b"half of it")
+    blob = (snapshot / "a.gguf").resolve()
+    disposal(Registry().add(snapshot / "a.gguf")).carry_out()
+    assert partial.read_bytes() == b"half of it"
+    assert not blob.exists()
+
+
+def test_what_came_after_the_question_is_not_deleted(tmp_path: Path) -> None:
+    folder = tiny_safetensors(tmp_path / "m")
+    model = Registry().add(folder)
+    told = disposal(model)
+    disposal(model).require_within(told)
+    (folder / "tokenizer.json").touch()
+    with pytest.raises(StorageFailed, match=r"nothing was deleted, as .*tokenizer\.json has come"):
+        disposal(model).require_within(told)

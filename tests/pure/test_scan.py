@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -230,3 +232,21 @@ def test_add_alone_searches_the_cache(tmp_path: Path) -> None:
     cached_repository(tmp_path / "hub", "Org/A-GGUF", content)
     done = mmd("add", HF_HUB_CACHE=str(tmp_path / "hub"))
     assert done.stdout.splitlines()[1].split()[:2] == ["a", "added"]
+
+
+def test_folder_that_may_be_listed_and_not_entered_is_left_out(folder: Path) -> None:
+    """It ended the whole scan with a traceback. By a process of its own, as root is refused nothing."""
+    gguf(folder / "a.gguf")
+    gguf(folder / "mine/c.gguf")
+    gguf(folder / "theirs/b.gguf")
+    (folder / "theirs").chmod(0o644)
+    unprivileged = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    words = [*unprivileged, sys.executable, "-m", "mmd", "add", str(folder), "--json"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=50)
+    finally:
+        (folder / "theirs").chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [model["id"] for model in told["added"]] == ["a", "c"]
+    assert told["skipped"] == [{"path": str(folder / "theirs"), "reason": "Permission denied"}]

@@ -93,7 +93,7 @@ def test_unreadable_file_is_told_with_the_reason(model: Model) -> None:
     Path(model.path).mkdir()
     manifest.forget("a")
     found = verified(model)["a.gguf"]
-    assert (found.verdict, found.reason) == (Verdict.UNREADABLE, "Is a directory")
+    assert (found.verdict, found.reason) == (Verdict.UNREADABLE, "it is no regular file")
 
 
 def test_what_nobody_hashed_is_recorded_and_then_compared(tmp_path: Path) -> None:
@@ -218,3 +218,30 @@ def is_cached(file: Path) -> bool:
         finally:
             libc.munmap(ctypes.c_void_p(place), ctypes.c_size_t(length))
     return sum(page & 1 for page in pages) > len(pages) // 2
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_file_that_grows_while_it_is_read_is_neither_damaged_nor_recorded(model: Model, is_known: bool) -> None:
+    """What is being downloaded by another program was recorded with a size and a hash that did not belong together."""
+    if not is_known:
+        manifest.forget("a")
+    verification = Verification([model])
+    with Path(model.path).open("ab") as file:
+        file.write(b"more")
+    (found,) = verification.run(lambda _: None)
+    assert (found.verdict, found.reason) == (Verdict.UNREADABLE, "it was written to while it was read")
+    assert found.mend.startswith("mmd verify a ")
+    assert "a.gguf" in manifest.file_for("a").read_text() if is_known else not manifest.read("a")
+
+
+def test_named_pipe_in_place_of_a_file_is_not_waited_for(model: Model) -> None:
+    Path(model.path).unlink()
+    os.mkfifo(model.path)
+    manifest.forget("a")
+    assert verified(model)["a.gguf"].verdict is Verdict.UNREADABLE
+
+
+def test_name_that_cannot_be_written_down_is_none_of_the_models(tmp_path: Path) -> None:
+    folder = tiny_safetensors(tmp_path / "m")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.json")).touch()
+    assert set(verified(Registry().add(folder))) == {"config.json", "model.safetensors"}
