@@ -429,12 +429,12 @@ def test_notes_of_those_who_wait_side_by_side() -> None:
     """One that had waited long enough used to wipe out what the others had to say."""
     pace = fetch.Pace(PATIENCE_SECONDS)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(pace.pause, PATIENCE_SECONDS, "too many requests")
+        waiting = pool.submit(pace.wait, PATIENCE_SECONDS, "too many requests:")
         wait_until(lambda: pace.note != "")
-        pace.pause(0, "")
-        assert pace.note == "too many requests"
+        pace.wait(0, "broke off")
+        assert pace.note == "too many requests: 20 s"
         pace.stop()
-        assert isinstance(waiting.exception(), fetch.Stopped) and pace.note == ""
+        assert isinstance(waiting.exception(), fetch.Stopped)
 
 
 @pytest.mark.parametrize("name", ["../../evil.gguf", "/tmp/evil.gguf", "a/../../../evil.gguf"])

@@ -115,6 +115,7 @@ class _Download:
         while not blob.exists():
             with locked(path, file.size_bytes) as partial:
                 if partial is not None:
+                    self._pace.say("")
                     if blob.exists():
                         path.unlink()
                     else:
@@ -122,7 +123,10 @@ class _Download:
                         self._fetch(file, partial, path, blob)
                     return
             self._come[file.name] = lambda: done_bytes(path, file.size_bytes)
-            self._pace.pause(_BETWEEN_REPORTS_SECONDS, f"another download of {file.name} is under way")
+            # Said once for all pauses: reports come as often as they do, and would fall between two of them.
+            self._pace.say(f"another download of {file.name} is under way")
+            self._pace.pause(_BETWEEN_REPORTS_SECONDS)
+        self._pace.say("")
 
     def _fetch(self, file: HubFile, partial: Partial, path: Path, blob: Path) -> None:
         source = Source(self._repository.id, self._repository.commit, file)

@@ -33,7 +33,7 @@ class Pace:
     """When to wait and when to end, for all that fetch parts of one model."""
 
     def __init__(self, patience_seconds: float) -> None:
-        self._notes: dict[int, str] = {}  # of each thread that waits
+        self._notes: dict[int, str] = {}  # of each thread, by its number
         self._stop = threading.Event()
         self._patience_seconds = patience_seconds
 
@@ -57,16 +57,18 @@ class Pace:
                 f"{note} {seconds:.0f} s, which is too long to wait",
                 hint="hf auth login   # who is signed in may ask more; what has come is kept",
             )
-        self.pause(seconds, f"{note} {seconds:.0f} s" if seconds >= 1 else "")
+        self.say(f"{note} {seconds:.0f} s" if seconds >= 1 else "")
+        self.pause(seconds)
+        self.say("")
 
-    def pause(self, seconds: float, note: str) -> None:
-        """Raises Stopped."""
+    def say(self, note: str) -> None:
+        """Why this thread fetches nothing just now; "" where it does."""
         self._notes[threading.get_ident()] = note
-        try:
-            if self._stop.wait(seconds):
-                raise Stopped
-        finally:
-            del self._notes[threading.get_ident()]
+
+    def pause(self, seconds: float) -> None:
+        """Raises Stopped."""
+        if self._stop.wait(seconds):
+            raise Stopped
 
 
 @dataclass(frozen=True, slots=True)
