@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> int:
             case _:
                 print(__doc__, file=sys.stderr)
                 return 2
+    except BrokenPipeError:
+        return 1  # whoever started us was killed before they could be followed
     except MmdError as error:
         _say("error", {"kind": type(error).__name__, "message": error.message, "hint": error.hint})
         return 1

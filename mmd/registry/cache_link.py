@@ -52,7 +52,10 @@ def _is_link(file: Path) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where the cache is, whether or not there is one: HF_HUB_CACHE and HF_HOME hold as everywhere."""
+    """Where the cache is, whether or not there is one: HF_HUB_CACHE and HF_HOME hold as everywhere.
+
+    Absolute, as what is registered: HF_HOME may be a name in the current folder.
+    """
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE)
+    return Path(constants.HF_HUB_CACHE).absolute()

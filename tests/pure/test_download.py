@@ -219,6 +219,30 @@ def test_killed_when_all_has_come(hub: FakeHub, tiny: FakeRepository, content: b
     assert Registry().all() == (model,)
 
 
+def test_a_cache_in_the_current_folder(
+    hub: FakeHub, tiny: FakeRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """HF_HOME=here: hashes used to be kept by a path that nobody asks for, and so were lost."""
+    from huggingface_hub import constants
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "here/hub")
+    model = pull(id="mine")
+    assert manifest.read(model.id)[model.path].sha256 is not None
+    assert pull(id="mine") == model
+
+
+def test_whom_it_was_for_has_gone(hub: FakeHub, tiny: FakeRepository) -> None:
+    """The gateway was killed before its child had asked to be killed with it: it ends, and not with a traceback."""
+    command = (sys.executable, "-m", "mmd.control.hub", "download", "me/tiny", "tiny.gguf", COMMIT, "main")
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_what_another_version_began_is_begun_anew(
     hub: FakeHub, tiny: FakeRepository, content: bytes, own_home: Path
 ) -> None:

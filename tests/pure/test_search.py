@@ -19,7 +19,7 @@ from mmd.registry.hub import api
 from mmd.registry.hub.search import Query, search
 from mmd.registry.hub.size import parse_size
 from mmd.registry.record import Format
-from tests.fake_hub import FakeHub, FakeRepository, OnDisk, fake_hub
+from tests.fake_hub import FakeHub, FakeRepository, OnDisk, Refusal, fake_hub
 
 _MACHINES = Path(__file__).parents[1] / "machines"
 _8B = {"total": 8_190_000_000, "architecture": "qwen3", "context_length": 40_960}
@@ -176,6 +176,14 @@ def test_quantisations_of_the_same_model_elsewhere(hub: FakeHub, large: Any) -> 
     (found,) = elsewhere(api.look("a/Qwen3-8B-GGUF"), machine())
     assert (found.name, found.weights_bytes) == ("b/Qwen3-8B-GGUF:model-Q8_0.gguf", 8_710_000_000)
     assert found.command == "mmd pull b/Qwen3-8B-GGUF:model-Q8_0.gguf"
+
+
+def test_elsewhere_while_the_hub_fails(hub: FakeHub, large: Any) -> None:
+    """An estimate is not lost for want of what might be suggested beside it."""
+    hub.repositories["a/Qwen3-8B-GGUF"] = FakeRepository(large(Q8_0=8.71), gguf=_8B)
+    looked = api.look("a/Qwen3-8B-GGUF")
+    hub.faults = [Refusal(503, on="/api/models")]
+    assert elsewhere(looked, machine()) == ()
 
 
 def test_only_formats_that_something_here_serves(hub: FakeHub, large: Any) -> None:

@@ -97,6 +97,8 @@ def hub_errors(subject: str) -> Iterator[None]:
         raise _unreachable(error.__cause__ or error) from error
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # httpx or httpx2, by version
         raise _unreachable(error) from error
+    except BrokenPipeError:
+        raise  # whom progress was told has gone: neither the hub nor the disk
     except OSError as error:
         raise _storage(error) from error
 

@@ -70,7 +70,7 @@ def cached_path(repository: Repository, file: HubFile) -> Path | None:
     """Where a file of the snapshot lies, if it does."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(repository.id, file.name, revision=repository.commit)
+    path = try_to_load_from_cache(repository.id, file.name, cache_dir=cache_folder(), revision=repository.commit)
     return Path(path) if isinstance(path, str) else None
 
 

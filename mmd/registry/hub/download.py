@@ -17,7 +17,7 @@ from pathlib import Path
 from shlex import quote
 
 from mmd.errors import BadModelFile, HubUnavailable
-from mmd.registry.cache_link import cache_link
+from mmd.registry.cache_link import cache_folder, cache_link
 from mmd.registry.hub.api import Repository, hub_errors
 from mmd.registry.hub.cache import blob_of, cached_path, model_path, partial_of, require_space
 from mmd.registry.hub.checksum import sha256_as_it_comes
@@ -101,7 +101,11 @@ class _Download:
                 self._get_blob(file, blob)
             self._pace.go_on()
             # Small files come with it; of large ones it only makes the link that all tools look for.
-            place = Path(hf_hub_download(self._repository.id, file.name, revision=self._repository.commit))
+            place = Path(
+                hf_hub_download(
+                    self._repository.id, file.name, cache_dir=cache_folder(), revision=self._repository.commit
+                )
+            )
             _require_link(place, blob, file)
         self._places[file.name] = place
         if file.sha256 is not None:
