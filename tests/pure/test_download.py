@@ -597,7 +597,8 @@ def test_the_second_takes_over_where_the_first_fails(hub: FakeHub, tiny: FakeRep
         first = pool.submit(pull)
         assert hub.held.wait(PATIENCE_SECONDS)
         second = pool.submit(lambda: pull(told=told))
-        wait_until(lambda: any(one.note for one in told))
+        # The first may fail before the second has come to wait for it.
+        wait_until(lambda: first.done() or any(one.note for one in told))
         hub.hold.set()
         with pytest.raises(HubUnavailable):
             first.result()
