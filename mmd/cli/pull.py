@@ -26,7 +26,7 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     """Download a model from the Hugging Face hub and register it.
 
     REPO is OWNER/NAME or the address of a page; FILE a file in it, or a word of its name: Q4_K_M. Without a FILE it is
-    the one that suits this machine. What has come before Ctrl-C or a power cut is kept, and the same command goes on
+    the one that suits this machine. What has come before Ctrl-C or a kill is kept, and the same command goes on
     from there. HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE hold as for all tools, and other tools find what was
     downloaded.
     """
