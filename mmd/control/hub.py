@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -43,7 +44,9 @@ def main(arguments: list[str]) -> int:
                 print(__doc__, file=sys.stderr)
                 return 2
     except BrokenPipeError:
-        return 1  # whoever started us was killed before they could be followed
+        # Whoever started us was killed before they could be followed. Python must not complain of it at exit, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except MmdError as error:
         _say("error", {"kind": type(error).__name__, "message": error.message, "hint": error.hint})
         return 1
