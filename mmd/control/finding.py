@@ -22,7 +22,6 @@ from mmd.registry.licence import terms
 from mmd.registry.record import Format
 from mmd.settings import Settings
 
-_PLACES = (Place.GPU, Place.CPU, Place.PARTLY, Place.NOWHERE)
 _MOST_ELSEWHERE = 5
 
 
@@ -68,14 +67,15 @@ def served_formats(settings: Settings) -> tuple[Format, ...]:
 def find(query: Query, machine: Machine) -> Finding:
     """What runs where it should comes first, and of that what was most likely meant. Raises what `search` raises."""
     found = search(query)
-    hits = [_hit(result, machine, query.formats) for result in found.results]
-    hits.sort(key=lambda hit: _PLACES.index(hit.best.place))  # a stable sort: the rest is in the search's order
+    hits = [hit for result in found.results if (hit := _hit(result, machine, query.formats))]
+    hits.sort(key=lambda hit: hit.best.place.rank)  # a stable sort: the rest is in the search's order
     return Finding(tuple(hits), found.foreign)
 
 
-def _hit(result: Result, machine: Machine, served: Iterable[Format]) -> Hit:
+def _hit(result: Result, machine: Machine, served: Iterable[Format]) -> Hit | None:
+    """None where a repository has the mark of a format that is served, and models of another one only."""
     assessed = assess(result.offers, result.base, machine, served)
-    return Hit(result, assessed[0], reason(assessed[0], assessed))
+    return Hit(result, assessed[0], reason(assessed[0], assessed)) if assessed else None
 
 
 def choose_for(known: Known, file: str | None, machine: Machine, settings: Settings) -> Pick:

@@ -40,12 +40,16 @@ _VLLM_CAPABILITY = (7, 5)
 
 
 class Place(StrEnum):
-    """Where a model would run."""
+    """Where a model would run, the best first."""
 
     GPU = "gpu"
-    PARTLY = "partly"  # layers in RAM: some times slower
     CPU = "cpu"  # there is no GPU
+    PARTLY = "partly"  # layers in RAM: some times slower
     NOWHERE = "no"
+
+    @property
+    def rank(self) -> int:
+        return list(Place).index(self)
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,6 @@ def assess(offers: Iterable[Offer], base: Base, machine: Machine, served: Iterab
     emptied = replace(machine, gpus=tuple(replace(gpu, free_bytes=fit.available_bytes(gpu)) for gpu in machine.gpus))
     found = (_assess(offer, base, emptied) for offer in offers if offer.format in formats)
     return tuple(sorted(found, key=lambda one: one.worth, reverse=True))
-
-
-def recommended(assessed: Iterable[Assessed]) -> Assessed | None:
-    """The first of them that runs."""
-    return next((one for one in assessed if one.place is not Place.NOWHERE), None)
 
 
 def reason(taken: Assessed, assessed: Iterable[Assessed]) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmd.machine import Gpu, Machine
-from mmd.plan.recommend import Place, assess, reason, recommended
+from mmd.plan.recommend import Assessed, Place, assess, reason
 from mmd.registry.offer import Base, Offer
 from mmd.registry.record import Format, ModelType
 
@@ -36,6 +36,11 @@ def machine(vram_gib: float = 0, ram_gib: float = 32, capability: str = "8.9") -
     size_bytes = int(vram_gib * _GIB)
     gpus = (Gpu(0, "card", "GPU-0", capability, size_bytes, size_bytes, ()),) if size_bytes else ()
     return Machine(gpus, "", int(ram_gib * _GIB), int(ram_gib * _GIB), "", 8, 16)
+
+
+def recommended(assessed: tuple[Assessed, ...]) -> Assessed | None:
+    """The first, where that runs: then no other one does before it."""
+    return assessed[0] if assessed[0].place is not Place.NOWHERE else None
 
 
 def taken(on: Machine, offers: tuple[Offer, ...] = _OFFERS, base: Base = _BASE) -> tuple[str, Place]:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from huggingface_hub import close_session
 
 from mmd.cli.search import search as search_verb
-from mmd.control.finding import elsewhere
+from mmd.control.finding import elsewhere, find
 from mmd.errors import HubUnavailable, WrongUsage
 from mmd.machine import Machine, load_machine
 from mmd.registry.hub import api
@@ -194,6 +194,12 @@ def test_only_formats_that_something_here_serves(hub: FakeHub, large: Any) -> No
     }
     assert [one.id for one in search(Query("a/", 9, (Format.GGUF,))).results] == ["a/both"]
     assert {one.id for one in search(Query("a/", 9)).results} == {"a/both", "a/weights"}
+
+
+def test_a_repository_with_the_mark_of_a_format_and_models_of_another(hub: FakeHub) -> None:
+    weights = {"config.json": b"{}", "model.safetensors": bytes(5000)}
+    hub.repositories = {"a/marked": FakeRepository(weights, tags=("gguf", "safetensors"))}
+    assert find(Query("a/", 9, (Format.GGUF,)), machine()).hits == ()
 
 
 def test_each_repository_is_looked_at_once(hub: FakeHub, large: Any) -> None:
