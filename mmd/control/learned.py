@@ -40,7 +40,7 @@ class Learned:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self.file.read_bytes())
+            return _object(json.loads(self.file.read_bytes()))
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -50,7 +50,6 @@ class Learned:
             self.file.replace(aside)
             _log.warning("%s was damaged (%s) and is kept as %s; it is learned anew", self.file, error, aside)
             return {}
-        return dict(content)
 
     def _write(self, everything: Mapping[str, Any]) -> None:
         try:
@@ -59,3 +58,14 @@ class Learned:
             raise StorageFailed(
                 f"{self.file} cannot be written: {error.strerror}", hint=f"df -h {self.file.parent}"
             ) from error
+
+
+def _object(content: object) -> dict[str, Any]:
+    """Models → engines → flags → words; raises ValueError where it is anything else."""
+    if isinstance(content, dict) and all(
+        isinstance(flags, dict)
+        for engines in content.values()
+        for flags in (engines.values() if isinstance(engines, dict) else [None])
+    ):
+        return content
+    raise ValueError("not what mmd writes")

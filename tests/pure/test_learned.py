@@ -25,12 +25,13 @@ def test_forgotten_model_is_asked_again() -> None:
     assert Learned().refused("a") == {}
 
 
-def test_damaged_file_is_kept_aside(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("content", ["{", "[1]", "3", '{"a": 3}', '{"a": {"b": []}}'])
+def test_damaged_file_is_kept_aside(content: str, caplog: pytest.LogCaptureFixture) -> None:
     Learned().remember("a", "vllm 0.32.0", ["--x"], "no")
     file = Learned().file
-    file.write_text("{")
+    file.write_text(content)
     assert Learned().refused("a") == {}
-    assert file.with_suffix(".damaged.json").read_text() == "{"
+    assert file.with_suffix(".damaged.json").read_text() == content
     assert "was damaged" in caplog.text
     Learned().remember("a", "vllm 0.32.0", ["--x"], "no")
     assert Learned().refused("a")

@@ -85,7 +85,9 @@ def hub_errors(subject: str) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise WrongUsage(f"{subject!r} is no repository of the hub", hint='its name is "OWNER/NAME"') from error
+        raise WrongUsage(
+            f"{subject!r} is no repository of the hub", hint="mmd search WORDS   # names are OWNER/NAME"
+        ) from error
     except errors.OfflineModeIsEnabled as error:
         raise HubUnavailable(
             "HF_HUB_OFFLINE is set, so the hub is not asked",
