@@ -28,6 +28,8 @@ if [[ $1 == test ]]; then
     # TAB is tried in them.
     lacking zsh command -v zsh
     lacking fish command -v fish
+    # The man pages are checked by its lint.
+    lacking mandoc command -v mandoc
     # vLLM's kernels for the CPU are linked against it.
     lacking libnuma1 python3 -c 'import ctypes; ctypes.CDLL("libnuma.so.1")'
 fi
