@@ -59,6 +59,7 @@ def test_wheel_has_the_package_whole_and_no_other(wheel: Path) -> None:
 def test_wheel_carries_what_lies_below_share(wheel: Path) -> None:
     sources = {f"mmd/units/{path.name}": path for path in (ROOT / "units").iterdir()}
     sources |= {name: ROOT / "packaging/completions" / source for name, source in COMPLETIONS.items()}
+    sources |= {f"man/man{path.suffix[1]}/{path.name}": path for path in (ROOT / "packaging/man").iterdir()}
     data = {name: content for name, content in inside(wheel).items() if ".data/" in name}
     assert data == {f"{DATA}/{name}": path.read_bytes() for name, path in sources.items()}
 
@@ -66,7 +67,7 @@ def test_wheel_carries_what_lies_below_share(wheel: Path) -> None:
 def test_every_kind_of_file_below_share_is_there(wheel: Path) -> None:
     """The test above would be content with a folder that is empty."""
     names = set(inside(wheel))
-    wanted = ("mmd/units/mmd.service", *COMPLETIONS)
+    wanted = ("mmd/units/mmd.service", "man/man1/mmd.1", "man/man5/mmd.toml.5", "man/man7/mmd-units.7", *COMPLETIONS)
     assert {f"{DATA}/{name}" for name in wanted} <= names
 
 
