@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 import mmd
+from tests.built import ROOT, build
 
-ROOT = Path(__file__).parents[2]
 NAME = f"mmd-{mmd.__version__}"
 DATA = PurePosixPath(f"{NAME}.data/data/share")
 COMPLETIONS = {
@@ -23,22 +22,14 @@ COMPLETIONS = {
 LEFT_BEHIND = ("__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "mmd.egg-info")
 
 
-def build(source: Path, target: Path, kind: str) -> Path:
-    """A wheel or an sdist of `source`, without the network."""
-    words = [sys.executable, "-m", "hatchling", "build", "--target", kind, "--directory", str(target)]
-    subprocess.run(words, cwd=source, check=True, capture_output=True, timeout=50)
-    (made,) = target.iterdir()
-    return made
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(ROOT, tmp_path_factory.mktemp("wheel"), "wheel")
+    return build("wheel", tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(ROOT, tmp_path_factory.mktemp("sdist"), "sdist")
+    return build("sdist", tmp_path_factory.mktemp("sdist"))
 
 
 def inside(wheel: Path) -> dict[str, bytes]:
@@ -82,4 +73,4 @@ def test_sdist_holds_the_tree_and_builds_the_same_wheel(wheel: Path, sdist: Path
         )
     for name in ("LICENSE", "Makefile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt"):
         assert (unpacked / name).read_bytes() == (ROOT / name).read_bytes()
-    assert build(unpacked, tmp_path / "again", "wheel").read_bytes() == wheel.read_bytes()
+    assert build("wheel", tmp_path / "again", unpacked).read_bytes() == wheel.read_bytes()
