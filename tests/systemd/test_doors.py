@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.gateway.presence import running_version
+from mmd.control.presence import running_version
 from mmd.paths import gateway_socket, user_unit_dir
 from mmd.registry.store import Registry
 from mmd.settings import read_settings
