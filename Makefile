@@ -49,6 +49,10 @@ bench: .venv/installed compiler # What a swap and a request cost, as tables
 demo: .venv/installed # Two tiny models served in turn, as a terminal session
 	@$(PYTHON) -m contrib.demo
 
+.PHONY: man
+man: .venv/installed # The parts of the man pages that are written from the code
+	@$(PYTHON) packaging/man_pages.py
+
 .PHONY: clean
 clean: # Remove what the other targets made in this folder; the cache stays
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,6 +25,11 @@ if [[ $1 == test ]]; then
     lacking make command -v make
     # The gateway's page is tested in it.
     lacking chromium command -v chromium
+    # TAB is tried in them.
+    lacking zsh command -v zsh
+    lacking fish command -v fish
+    # The man pages are checked by its lint.
+    lacking mandoc command -v mandoc
     # vLLM's kernels for the CPU are linked against it.
     lacking libnuma1 python3 -c 'import ctypes; ctypes.CDLL("libnuma.so.1")'
 fi
