@@ -58,6 +58,10 @@ demo: .venv/installed # Two tiny models served in turn, as a terminal session
 man: .venv/installed # The parts of the man pages that are written from the code
 	@$(PYTHON) packaging/man_pages.py
 
+.PHONY: rpm
+rpm: .venv/installed # On a Fedora: the RPM, in dist/
+	@packaging/build-rpm.sh
+
 .PHONY: clean
 clean: # Remove what the other targets made in this folder; the cache stays
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,7 +12,6 @@ from typing import Any
 from mmd import __version__
 from mmd.control.addresses import Addresses, configured
 from mmd.control.presence import running_version
-from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
 from mmd.units import static, user_files
 from mmd.units.bus import Manager
@@ -90,7 +89,7 @@ async def _read(manager: Manager, addresses: Mapping[str, str]) -> Installation:
         shadowing=tuple(
             file for file in present if package and file not in expected and (package / file.name).exists()
         ),
-        dangling=_dangling(),
+        dangling=tuple(link for link in user_files.links() if not link.exists()),
         unread=tuple(name for name, unit in units.items() if unit["NeedDaemonReload"]),
         disabled=tuple(name for name in units if name in ENABLED and name not in enabled),
         masked=masked,
@@ -122,8 +121,3 @@ def _is_this(program: str) -> bool:
     """Whether a program is the Python that runs mmd now, or the script of mmd's beside that."""
     here = Path(sys.executable)
     return bool(program) and (program == str(here) or Path(program).resolve().parent == here.parent.resolve())
-
-
-def _dangling() -> tuple[Path, ...]:
-    links = (link for name in ENABLED for link in user_unit_dir().glob(f"*.wants/{name}"))
-    return tuple(link for link in links if not link.exists())
