@@ -1,9 +1,10 @@
-"""What the package bundles, as pip's requirements: requirements.py PYPROJECT_TOML"""
+"""What builds mmd's wheel and what the package bundles, as pip's requirements: requirements.py PYPROJECT_TOML"""
 
 import sys
 import tomllib
 from pathlib import Path
 
-told = tomllib.loads(Path(sys.argv[1]).read_text("utf-8"))
-project = told["project"]
-print(*told["build-system"]["requires"], *project["dependencies"], *project["optional-dependencies"]["embedded"], sep="\n")
+pyproject = tomllib.loads(Path(sys.argv[1]).read_text("utf-8"))
+project = pyproject["project"]
+bundled = [*project["dependencies"], *project["optional-dependencies"]["embedded"]]
+print(*pyproject["build-system"]["requires"], *bundled, sep="\n")
