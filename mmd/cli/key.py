@@ -54,18 +54,19 @@ def list_keys(as_json: bool) -> None:
 
 
 @key.command("remove")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", type=parameters.KeyName())
 def remove_key(name: str) -> None:
     """Have a key accepted no more.
 
     The last one stays while the gateway is to listen where other machines reach it.
     """
+    from mmd.control.addresses import configured
     from mmd.gateway.keys import Keys
-    from mmd.gateway.listen import configured, exposed
+    from mmd.gateway.listen import exposed
     from mmd.settings import read_settings
 
     keys = Keys()
-    keys.remove(name, last_too=exposed(configured(read_settings()).values()) is None)
+    keys.remove(name, last_too=exposed(configured(read_settings()).all) is None)
     say(f"{name}'s key is not accepted any more.")
     if not keys.all():
         say("It was the last: everybody on this machine may use the gateway now.")

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.gateway.presence import running_version
+from mmd.control.presence import running_version
 from mmd.paths import gateway_socket, user_unit_dir
 from mmd.registry.store import Registry
 from mmd.settings import read_settings
@@ -130,7 +130,7 @@ def test_refused_first_installation_leaves_nothing(world: World, installed: str)
 
 
 def _files() -> dict[Path, bytes]:
-    return {file: file.read_bytes() for file in user_unit_dir().rglob("mmd*")}
+    return {file: file.read_bytes() for file in user_unit_dir().rglob("*mmd*") if file.is_file()}
 
 
 async def test_gateway_in_the_foreground_says_where_it_listens(world: World) -> None:
