@@ -19,7 +19,7 @@ _DOES_NOT_FIT = 4
 
 
 @click.command(short_help="What a model needs of the memory, beforehand.")
-@click.argument("asked", metavar="ID|PATH|REPO[:FILE]")
+@click.argument("asked", metavar="ID|PATH|REPO[:FILE]", type=parameters.Subject())
 @click.option("--context", type=click.IntRange(min=1), metavar="N", help="For so many tokens; else for what fits.")
 @click.option("--file", metavar="NAME", help="Which file of the repository, where it holds several models.")
 @parameters.machine_file

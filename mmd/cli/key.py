@@ -54,7 +54,7 @@ def list_keys(as_json: bool) -> None:
 
 
 @key.command("remove")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", type=parameters.KeyName())
 def remove_key(name: str) -> None:
     """Have a key accepted no more.
 

@@ -38,6 +38,36 @@ class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
         ]
 
 
+class Subject(ModelId):
+    """A model, registered or not: also a path, or a repository on the hub."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [*ModelId.shell_complete(self, ctx, param, incomplete), CompletionItem(incomplete, type="file")]
+
+
+class KeyName(click.ParamType):  # type: ignore[type-arg]  # as above
+    """The name of an API key; completes to those there are."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from mmd.errors import MmdError
+        from mmd.gateway.keys import Keys
+
+        try:
+            keys = Keys().all()
+        except MmdError:
+            return []
+        return [CompletionItem(key.name, help=f"for {key.purpose}") for key in keys if key.name.startswith(incomplete)]
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 model_id = click.argument("model_id", metavar="ID", type=ModelId())
 some_model_id = click.argument("model_id", metavar="[ID]", type=ModelId(), required=False)

@@ -67,7 +67,10 @@ async def _activated(model_id: str) -> Activation:
 @click.command()
 @parameters.some_model_id
 @click.option(
-    "--level", type=int, help="1 keeps the weights in RAM, 2 reads them again; by default by what RAM allows."
+    "--level",
+    type=int,
+    metavar="N",
+    help="1 keeps the weights in RAM, 2 reads them again; by default by what RAM allows.",
 )
 @click.option("--now", is_flag=True, help="Do not let running answers of the gateway finish first.")
 def sleep(model_id: str | None, level: int | None, now: bool) -> None:

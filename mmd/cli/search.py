@@ -27,7 +27,9 @@ _RUNS = {"gpu": "on GPU", "cpu": "on CPU", "partly": "partly", "no": "no"}
 @click.option("--licence", "--license", metavar="NAME", default="", help="Only under it; open: any that allows all.")
 @click.option("--gated/--no-gated", default=None, help="Only those that want their licence accepted, or none of them.")
 @click.option("--all", "everything", is_flag=True, help="Show what does not run here, too.")
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="So many at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100), metavar="N", default=20, show_default=True, help="So many at most."
+)
 @parameters.machine_file
 @parameters.as_json
 def search(

@@ -22,7 +22,6 @@ from mmd.cli import (
     startup,
     verification,
 )
-from mmd.journal import log_to_journal
 
 
 class _InOrder(click.Group):
@@ -43,6 +42,9 @@ def mmd() -> None:
 
     Look inside with: systemctl --user status 'mmd-*'
     """
+    # Not for a help page or a completion, of which it would be a tenth.
+    from mmd.journal import log_to_journal
+
     log_to_journal()
 
 

@@ -44,6 +44,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
     Raises EngineMissing, DoesNotFit, and BadModelFile where its files are gone.
     """
     from mmd.control.installed import installed_engines
+    from mmd.engines.embedded import how_to_install
     from mmd.plan.choose import Overrides, choose
 
     require_files(model)
@@ -64,6 +65,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         cache=str(cache_dir()),
         overrides=overrides,
         projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
+        get_llama=how_to_install(),
     )
 
 

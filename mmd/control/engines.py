@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmd.engines import ENGINES, Engine, own, vllm
+from mmd.engines import ENGINES, Engine, embedded, own, vllm
 from mmd.engines.install import NAMES, Installation, install, table_name
 from mmd.engines.worker import Progress
 from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
@@ -86,7 +86,7 @@ def _origin(name: str, place: str, configured: str | None) -> str:
 
 def _how_to_install(name: str) -> str:
     if name not in NAMES.values():
-        return "pip install 'mmd[embedded]'"
+        return embedded.how_to_install()
     begun = "   # goes on with one that was cut short" if own.folders(name) else ""
     return f"mmd engine install {'llama.cpp' if name == 'llama-server' else name}{begun}"
 

@@ -1,28 +1,18 @@
-_mmd_completion() {
-    local IFS=$'\n'
-    local response
+# Completion of mmd in bash. What there is to choose from mmd says itself; where it cannot, it says nothing here.
 
-    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD _MMD_COMPLETE=bash_complete $1)
-
-    for completion in $response; do
-        IFS=',' read type value <<< "$completion"
-
-        if [[ $type == 'dir' ]]; then
-            COMPREPLY=()
-            compopt -o dirnames
-        elif [[ $type == 'file' ]]; then
-            COMPREPLY=()
-            compopt -o default
-        elif [[ $type == 'plain' ]]; then
-            COMPREPLY+=($value)
-        fi
-    done
-
-    return 0
+_mmd() {
+    local answers kind value
+    # Not by assignments before the command: COMP_WORDS is an array, and those are not handed on.
+    answers=$(
+        env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD="$COMP_CWORD" _MMD_COMPLETE=bash_complete "$1" 2>/dev/null
+    )
+    COMPREPLY=()
+    while IFS=, read -r kind value; do
+        case $kind in
+            plain) COMPREPLY+=("$value") ;;
+            file) compopt -o filenames && mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -f -- "$2") ;;
+        esac
+    done <<<"$answers"
 }
 
-_mmd_completion_setup() {
-    complete -o nosort -F _mmd_completion mmd
-}
-
-_mmd_completion_setup;
+complete -o nosort -F _mmd mmd

@@ -1,17 +1,19 @@
-function _mmd_completion;
-    set -l response (env _MMD_COMPLETE=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) mmd);
+# Completion of mmd in fish. What there is to choose from mmd says itself; where it cannot, it says nothing here.
 
-    for completion in $response;
-        set -l metadata (string split "," $completion);
+function __mmd_choices
+    set -lx COMP_WORDS (commandline --current-process --cut-at-cursor | string collect)
+    set -lx COMP_CWORD (commandline --current-token --cut-at-cursor)
+    set -lx _MMD_COMPLETE fish_complete
+    for answer in (command mmd 2>/dev/null)
+        # Once: a description may have commas of its own.
+        set -l parts (string split --max 1 , -- $answer)
+        switch $parts[1]
+            case plain
+                echo $parts[2]
+            case file
+                __fish_complete_path $parts[2]
+        end
+    end
+end
 
-        if test $metadata[1] = "dir";
-            __fish_complete_directories $metadata[2];
-        else if test $metadata[1] = "file";
-            __fish_complete_path $metadata[2];
-        else if test $metadata[1] = "plain";
-            echo $metadata[2];
-        end;
-    end;
-end;
-
-complete --no-files --command mmd --arguments "(_mmd_completion)";
+complete --command mmd --no-files --keep-order --arguments '(__mmd_choices)'

@@ -1,40 +1,26 @@
 #compdef mmd
+# Completion of mmd in zsh. What there is to choose from mmd says itself; where it cannot, it says nothing here.
 
-_mmd_completion() {
-    local -a completions
-    local -a completions_with_descriptions
-    local -a response
-    (( ! $+commands[mmd] )) && return 1
-
-    response=("${(@f)$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) _MMD_COMPLETE=zsh_complete mmd)}")
-
-    for type key descr in ${response}; do
-        if [[ "$type" == "plain" ]]; then
-            if [[ "$descr" == "_" ]]; then
-                completions+=("$key")
-            else
-                completions_with_descriptions+=("$key":"$descr")
-            fi
-        elif [[ "$type" == "dir" ]]; then
-            _path_files -/
-        elif [[ "$type" == "file" ]]; then
-            _path_files -f
-        fi
+_mmd() {
+    local -a answers plain described
+    local kind value help
+    answers=("${(@f)$(
+        COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT - 1)) _MMD_COMPLETE=zsh_complete command $words[1] 2>/dev/null
+    )}")
+    for kind value help in "${answers[@]}"; do
+        case $kind/$help in
+            plain/_) plain+=("$value") ;;
+            plain/*) described+=("$value:$help") ;;
+            file/*) _files ;;
+        esac
     done
-
-    if [ -n "$completions_with_descriptions" ]; then
-        _describe -V unsorted completions_with_descriptions -U
-    fi
-
-    if [ -n "$completions" ]; then
-        compadd -U -V unsorted -a completions
-    fi
+    # mmd's own order, which is that of use.
+    (( $#described )) && _describe -V mmd described
+    (( $#plain )) && compadd -V mmd -a plain
 }
 
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-    # autoload from fpath, call function directly
-    _mmd_completion "$@"
+    _mmd "$@"
 else
-    # eval/source/. command, register function for later
-    compdef _mmd_completion mmd
+    compdef _mmd mmd
 fi

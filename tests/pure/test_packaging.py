@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import mmd
 from mmd.settings import read_settings
 from mmd.units.unit_files import UNITS, drop_in_text
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completions_are_those_of_the_program(shell: str) -> None:
-    environment = os.environ | {"_MMD_COMPLETE": f"{shell}_source"}
-    code = "from mmd.cli import main; main()"
-    made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, timeout=30)
-    assert made.stdout == (ROOT / f"packaging/completions/mmd.{shell}").read_bytes()
 
 
 def test_every_unit_file_is_installed_and_no_other() -> None:

@@ -1,0 +1,267 @@
+#!/usr/bin/env python3
+"""The parts of the man pages that the code knows better, written into the pages from the code.
+
+    python packaging/man_pages.py            rewrites them: make man
+    python packaging/man_pages.py --check    says which pages are out of date, with status 1
+
+A page says where they go, in comments, and everything around them is written by hand:
+
+    .\\" begin verbs pull search
+    .\\" end
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmd.cli.verbs import mmd
+from mmd.plan.launch import Canary, Launch, Sleep
+from mmd.settings import MODEL_SETTINGS, SETTINGS, Setting
+from mmd.units.names import token_unit
+from mmd.units.spec import Hooks, UnitSpec, engine_spec, token_spec
+
+ROOT = Path(__file__).parents[1]
+PAGES = tuple(sorted((ROOT / "packaging/man").glob("mmd*.[157]")))
+
+_PART = re.compile(r'^\.\\" begin (?P<kind>\S+)(?P<words>.*)\n(?:.*\n)*?\.\\" end$', re.MULTILINE)
+_SENTENCE_END = re.compile(r"(?<=[.?!]) +(?=[A-Z])")
+_WIDTH = 72  # characters of a line, before what roff adds
+_REST = "*"  # the verbs that no other part of the page names
+
+# A model with an engine that can sleep, which shows all that units have.
+EXAMPLE = Launch(
+    model_id="qwen3",
+    engine="vllm",
+    title="vLLM 0.32.0",
+    type="chat",
+    argv=("/opt/vllm/bin/vllm", "serve", "/models/qwen3", "--uds", "/run/user/1000/mmd/qwen3/api.sock"),
+    environment=(("VLLM_SERVER_DEV_MODE", "1"),),
+    context=0,
+    needs_bytes=0,
+    socket="/run/user/1000/mmd/qwen3/api.sock",
+    uses_gpu=True,
+    sleep=Sleep(levels=(1, 2), weights_bytes=5 << 30, reserve_bytes=2 << 30, canary=Canary.GENERATE),
+    ready_seconds=660,
+    stop_seconds=15,
+    quits_when_broken=True,
+    flags=(),
+)
+
+
+def main() -> int:
+    is_check = sys.argv[1:] == ["--check"]
+    outdated = [page for page in PAGES if page.read_text("utf-8") != renewed(page.read_text("utf-8"))]
+    for page in outdated:
+        if is_check:
+            print(f"{page.relative_to(ROOT)} is not what the code says", file=sys.stderr)
+        else:
+            page.write_text(renewed(page.read_text("utf-8")), "utf-8")
+            print(page.relative_to(ROOT))
+    if is_check and outdated:
+        print("  → make man", file=sys.stderr)
+        return 1
+    return 0
+
+
+def renewed(page: str) -> str:
+    """A page with its marked parts as the code has them now."""
+    named = {verb for part in _PART.finditer(page) for verb in part["words"].split() if part["kind"] == "verbs"}
+
+    def write(part: re.Match[str]) -> str:
+        words = part["words"].split()
+        if words == [_REST]:
+            words = [name for name in visible(mmd) if name not in named]
+        lines = _KINDS[part["kind"]](words)
+        return "\n".join([part[0].partition("\n")[0], *lines, '.\\" end'])
+
+    return _PART.sub(write, page)
+
+
+# -- verbs, from click's tree
+
+
+def _verbs(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        yield from _verb(f"mmd {name}", mmd.commands[name])
+
+
+def _verb(path: str, command: click.Command) -> Iterator[str]:
+    if isinstance(command, click.Group):
+        yield from (".TP", f"{bold(path)} {italic('VERB')}")
+    else:
+        yield from (".TP", *_continued(synopsis(path, command)))
+    yield from _paragraphs(command.help or "")
+    options = [
+        record
+        for option in command.params
+        if isinstance(option, click.Option) and option.name != "as_json"
+        if (record := option.get_help_record(click.Context(command))) is not None
+    ]
+    inner = visible(command) if isinstance(command, click.Group) else {}
+    if not options and not inner:
+        return
+    yield ".RS"
+    for spelling, text in options:
+        yield from (".TP", _spelled(spelling), *prose(text))
+    for name, verb in inner.items():
+        yield from _verb(f"{path} {name}", verb)
+    yield ".RE"
+
+
+def visible(group: click.Group) -> dict[str, click.Command]:
+    return {name: command for name, command in group.commands.items() if not command.hidden}
+
+
+def synopsis(path: str, command: click.Command) -> str:
+    context = click.Context(command)
+    words = [bold(path)]
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            if not parameter.hidden:
+                words.append(f"[{_choice(parameter, context)}]")
+        else:
+            words.append(italic(parameter.make_metavar(context)))
+    return " ".join(words)
+
+
+def _choice(option: click.Option, context: click.Context) -> str:
+    long = next(name for name in option.opts if name.startswith("--"))
+    names = bold("|".join([long, *option.secondary_opts]))
+    return names if option.is_flag else f"{names} {italic(_value(option, context))}"
+
+
+def _value(option: click.Option, context: click.Context) -> str:
+    """What stands for an option's value in a line: not all that it may be, which its own entry has."""
+    return option.opts[0].strip("-").upper() if isinstance(option.type, click.Choice) else option.make_metavar(context)
+
+
+def _spelled(record: str) -> str:
+    """click's `-n, --lines N`: options bold, what they take italic."""
+    return " ".join(bold(word) if word[:1] == "-" else word if word == "/" else italic(word) for word in record.split())
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """click's help texts: paragraphs are filled, but for those that begin with \\b."""
+    for number, paragraph in enumerate(inspect.cleandoc(text).split("\n\n")):
+        if number:
+            yield ".IP"
+        if paragraph.startswith("\b\n"):
+            yield from (".EX", *map(roff, paragraph.splitlines()[1:]), ".EE")
+        else:
+            yield from prose(paragraph)
+
+
+# -- settings, from their tables
+
+
+def _settings(words: list[str]) -> Iterator[str]:
+    (table,) = words
+    if table == "models":
+        yield from _entries(MODEL_SETTINGS)
+    else:
+        yield from _entries(setting for setting in SETTINGS if setting.key.partition(".")[0] == table)
+
+
+def _entries(settings: Iterable[Setting]) -> Iterator[str]:
+    for setting in settings:
+        yield ".TP"
+        yield bold(setting.key.partition(".")[2] or setting.key)
+        yield from prose(f"{setting.help[0].upper()}{setting.help[1:]}.")
+        yield from prose(f"It is {setting.kind}; {_default(setting.default)}.")
+
+
+def _default(value: Any) -> str:
+    match value:
+        case None:
+            return "by default not set"
+        case ():
+            return "by default empty"
+        case bool():
+            return f"by default {str(value).lower()}"
+        case str():
+            return f'by default "{value}"'
+        case _:
+            return f"by default {value}"
+
+
+# -- units
+
+
+def _files(_: list[str]) -> Iterator[str]:
+    """The files in units/, in the order in which their names sort."""
+    for file in sorted((ROOT / "units").iterdir()):
+        directives = dict(line.partition("=")[::2] for line in file.read_text("utf-8").splitlines() if "=" in line)
+        wanted = f", wanted by {directives['WantedBy']}" if "WantedBy" in directives else ""
+        yield from (".TP", bold(file.name), *prose(f"{directives['Description']}{wanted}."))
+
+
+def _example(words: list[str]) -> Iterator[str]:
+    (role,) = words
+    lines = (part for line in EXAMPLE_UNITS[role].text().splitlines() for part in _continued(line, indent="    "))
+    yield from (".EX", *map(roff, lines), ".EE")
+
+
+def _example_units() -> dict[str, UnitSpec]:
+    def hook(name: str) -> tuple[str, ...]:
+        return ("/usr/bin/python3", "-I", "-S", f"HOOKS/{name}.py")
+
+    hooks = Hooks(ready=hook("ready"), wake=hook("wake"), release=hook("release"), gone=hook("gone"))
+    return {"engine": engine_spec(EXAMPLE, hooks), "token": token_spec(EXAMPLE, hooks, ("gemma3",))}
+
+
+EXAMPLE_UNITS = _example_units()
+assert token_unit("gemma3") in EXAMPLE_UNITS["token"].text()
+
+
+# -- roff
+
+
+def prose(text: str) -> Iterator[str]:
+    """Filled text, each sentence on lines of its own, as roff wants them."""
+    for sentence in _SENTENCE_END.split(" ".join(text.split())):
+        yield from map(roff, textwrap.wrap(sentence, _WIDTH, break_on_hyphens=False, break_long_words=False))
+
+
+def _continued(line: str, *, indent: str = "") -> list[str]:
+    """A line that is one, to roff as in a unit file, in several that end with a backslash."""
+    if not line:
+        return [line]
+    *parts, last = textwrap.wrap(line, _WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+    return [*(f"{part} \\" for part in parts), last]
+
+
+def roff(text: str) -> str:
+    """A line of text as roff takes it: nothing in it is a request, and what is to be pasted keeps its hyphens."""
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("`", "").replace("'", "\\(aq").replace("~", "\\(ti")
+    text = "".join(_SYMBOLS.get(character, character) for character in text)
+    return f"\\&{text}" if text.startswith(".") else text
+
+
+_SYMBOLS = {"·": "\\(pc", "→": "\\(->", "…": "...", "≈": "\\(~~", "^": "\\(ha"}
+
+
+def bold(text: str) -> str:
+    return f"\\fB{roff(text)}\\fR"
+
+
+def italic(text: str) -> str:
+    return f"\\fI{roff(text)}\\fR"
+
+
+_KINDS: dict[str, Callable[[list[str]], Iterator[str]]] = {
+    "verbs": _verbs,
+    "settings": _settings,
+    "files": _files,
+    "example": _example,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
