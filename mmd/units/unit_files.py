@@ -66,6 +66,9 @@ def write_for_package(folder: Path) -> None:
 
 
 def _source_dir() -> Path:
-    """`units/` of the checkout that runs, or the installed data files beside the interpreter."""
-    beside = Path(__file__).resolve().parents[2] / "units"
-    return beside if (beside / UNITS[0]).is_file() else Path(sys.prefix) / "share/mmd/units"
+    """`units/` of the checkout that runs, or what the wheel has put below the prefix it was installed to: that of a
+    virtual environment, ~/.local or /usr/local; sys.prefix is none of the last two.
+    """
+    packages = Path(__file__).resolve().parents[2]
+    beside = packages / "units"
+    return beside if (beside / UNITS[0]).is_file() else packages.parents[2] / "share/mmd/units"
