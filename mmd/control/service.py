@@ -7,6 +7,7 @@ from pathlib import Path
 from mmd.paths import user_unit_dir
 from mmd.units import static
 from mmd.units.bus import Manager
+from mmd.units.unit_files import EMBEDDING_SOCKET, MAIN_SOCKET
 
 
 def is_installed() -> bool:
@@ -15,7 +16,7 @@ def is_installed() -> bool:
 
 async def install(listen: str, embedding_listen: str | None) -> static.Installed:
     """Put the units in, with the gateway at these addresses, HOST:PORT. Raises as `static.install`."""
-    addresses = {static.MAIN_SOCKET: listen} | ({static.EMBEDDING_SOCKET: embedding_listen} if embedding_listen else {})
+    addresses = {MAIN_SOCKET: listen} | ({EMBEDDING_SOCKET: embedding_listen} if embedding_listen else {})
     async with await Manager.connect() as manager:
         return await static.install(manager, addresses)
 

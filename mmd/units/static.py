@@ -1,9 +1,7 @@
-"""The units that are files: where they come from, and how they get into a user's manager and out again."""
+"""mmd's own units in a user's manager: how they get in, and out again."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +9,21 @@ from pathlib import Path
 from mmd.errors import MmdError, StorageFailed
 from mmd.paths import user_unit_dir
 from mmd.units.bus import JobResult, Manager
-from mmd.units.spec import command_line, quoted
+from mmd.units.unit_files import (
+    BOOT,
+    DROP_IN,
+    EMBEDDING_SOCKET,
+    ENABLED,
+    GATEWAY,
+    MAIN_SOCKET,
+    SOCKETS,
+    UNITS,
+    drop_in_text,
+    mmd_command,
+    unit_text,
+)
 
-MAIN_SOCKET = "mmd.socket"
-EMBEDDING_SOCKET = "mmd-embedding.socket"
-_LOCAL_SOCKET = "mmd-local.socket"
-
-# The main one last: a connection to another, which starts the gateway, pulls it in, and the gateway that runs already
-# would be a reason for systemd to refuse the others.
-_SOCKETS = (EMBEDDING_SOCKET, _LOCAL_SOCKET, MAIN_SOCKET)
-UNITS = ("mmd.slice", "mmd.service", *_SOCKETS, "mmd-boot.service")
-_ENABLED = (*_SOCKETS, "mmd-boot.service")
-_STOPPED = (*_SOCKETS, "mmd.service", "mmd-boot.service")  # not the slice: the models are in it
-
-# In the files: the command that starts mmd, the address of a socket, and where the gateway looks for engines.
-_COMMAND = "@MMD@"
-_LISTEN = "@LISTEN@"
-_PATH = "@PATH@"
+_STOPPED = (*SOCKETS, GATEWAY, BOOT)  # not the slice: the models are in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +31,6 @@ class Installed:
     files: tuple[Path, ...]
     listening: tuple[str, ...]  # the addresses
     refused: tuple[str, ...]  # sockets, other than the main one, that could not listen
-
-
-def mmd_command() -> str:
-    """mmd by the interpreter that runs it now: right in a checkout, a virtual environment and a package alike."""
-    return command_line((sys.executable, "-P", "-m", "mmd"))
-
-
-def unit_text(name: str, addresses: Mapping[str, str]) -> str:
-    """One of `UNITS` as it is installed; a socket is to be at its address, HOST:PORT."""
-    template = (_source_dir() / name).read_text("utf-8")
-    path = quoted(f"PATH={os.environ.get('PATH', os.defpath)}")
-    return template.replace(_COMMAND, mmd_command()).replace(_LISTEN, addresses.get(name, "")).replace(_PATH, path)
 
 
 async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
@@ -59,13 +43,15 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
     before = await _Before.read(manager)
     unwanted = {EMBEDDING_SOCKET} - addresses.keys()
     wanted = [name for name in UNITS if name not in unwanted]
+    contents = {file: text.encode() for name in wanted for file, text in _texts(name, addresses).items()}
     await _take_out(manager, unwanted)
-    _write({_file(name): unit_text(name, addresses).encode() for name in wanted})
+    _remove_files(_own_files(UNITS) - contents.keys())
+    _write(contents)
     await manager.reload()
-    await manager.enable([name for name in _ENABLED if name in wanted])
+    await manager.enable([name for name in ENABLED if name in wanted])
     await manager.reload()
-    await _stop(manager, (*_SOCKETS, "mmd.service"))
-    refused = [name for name in _SOCKETS if name in wanted and not await _listens(manager, name)]
+    await _stop(manager, (*SOCKETS, GATEWAY))
+    refused = [name for name in SOCKETS if name in wanted and not await _listens(manager, name)]
     if MAIN_SOCKET in refused:
         await before.put_back(manager)
         listen = addresses[MAIN_SOCKET]
@@ -74,12 +60,12 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
             hint=f"ss -ltnp 'sport = :{listen.rpartition(':')[2]}'   # who; or set [gateway] listen in mmd.toml",
         )
     listening = tuple(address for name, address in addresses.items() if name not in refused)
-    return Installed(tuple(_file(name) for name in wanted), listening, tuple(refused))
+    return Installed(tuple(contents), listening, tuple(refused))
 
 
 async def remove(manager: Manager) -> tuple[Path, ...]:
     """Undo `install`. Models go on running, and stay registered."""
-    gone = tuple(file for name in UNITS if (file := _file(name)).exists())
+    gone = tuple(sorted(_own_files(UNITS)))
     await _take_out(manager, set(UNITS))
     return gone
 
@@ -93,31 +79,31 @@ class _Before:
 
     @classmethod
     async def read(cls, manager: Manager) -> _Before:
-        contents = {file: file.read_bytes() for name in UNITS if (file := _file(name)).exists()}
-        units = {unit.name: unit.active_state for unit in await manager.units(_SOCKETS)}
-        return cls(contents, tuple(name for name in _SOCKETS if units.get(name) == "active"))
+        contents = {file: file.read_bytes() for file in _own_files(UNITS)}
+        units = {unit.name: unit.active_state for unit in await manager.units(SOCKETS)}
+        return cls(contents, tuple(name for name in SOCKETS if units.get(name) == "active"))
 
     async def put_back(self, manager: Manager) -> None:
         known = {file.name for file in self.contents}
         await _take_out(manager, set(UNITS) - known)
+        _remove_files(_own_files(UNITS) - self.contents.keys())
         _write(self.contents)
-        await manager.enable([name for name in _ENABLED if name in known])
+        await manager.enable([name for name in ENABLED if name in known])
         await manager.reload()
-        await _stop(manager, (*_SOCKETS, "mmd.service"))
+        await _stop(manager, (*SOCKETS, GATEWAY))
         for name in self.listening:
             await _listens(manager, name)
 
 
 async def _take_out(manager: Manager, names: set[str]) -> None:
     """Have units stopped, disabled and gone, if they are there."""
-    there = [name for name in UNITS if name in names and _file(name).exists()]
+    there = [name for name in UNITS if name in names and _own_files([name])]
     if not there:
         return
     await _stop(manager, [name for name in _STOPPED if name in there])
     # The links too of one whose file somebody has removed by hand.
-    await manager.disable([name for name in _ENABLED if name in names])
-    for name in there:
-        _file(name).unlink()
+    await manager.disable([name for name in ENABLED if name in names])
+    _remove_files(_own_files(there))
     await manager.reload()
 
 
@@ -131,11 +117,17 @@ async def _listens(manager: Manager, socket: str) -> bool:
     return await manager.run_job(socket, manager.start(socket)) is JobResult.DONE
 
 
+def _texts(name: str, addresses: Mapping[str, str]) -> dict[Path, str]:
+    """A unit's file, and its drop-in where it has one."""
+    drop_in = drop_in_text(name, addresses)
+    return {_file(name): unit_text(name, mmd_command())} | ({} if drop_in is None else {_drop_in(name): drop_in})
+
+
 def _write(contents: Mapping[Path, bytes]) -> None:
     folder = user_unit_dir()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for file, content in contents.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
     except OSError as error:
         raise StorageFailed(
@@ -143,11 +135,21 @@ def _write(contents: Mapping[Path, bytes]) -> None:
         ) from error
 
 
+def _remove_files(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink()
+        if file.name == DROP_IN and not any(file.parent.iterdir()):
+            file.parent.rmdir()
+
+
+def _own_files(names: Iterable[str]) -> set[Path]:
+    """What `install` has written for these units, here or in an older version."""
+    return {file for name in names for file in (_file(name), _drop_in(name)) if file.exists()}
+
+
 def _file(name: str) -> Path:
     return user_unit_dir() / name
 
 
-def _source_dir() -> Path:
-    """`units/` of the checkout that runs, or the installed data files beside the interpreter."""
-    beside = Path(__file__).resolve().parents[2] / "units"
-    return beside if (beside / UNITS[0]).is_file() else Path(sys.prefix) / "share/mmd/units"
+def _drop_in(name: str) -> Path:
+    return user_unit_dir() / f"{name}.d" / DROP_IN
