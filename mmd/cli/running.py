@@ -191,6 +191,8 @@ def _print_status(now: Status) -> None:
         print_table(("MODEL", "STATUS", ""), rows)
     else:
         say("No model runs. Start one: mmd activate ID")
+    for tunnel in now.exposed:
+        click.echo(f"{tunnel.id} is exposed: {tunnel.url}")
     memory = now.resources
     click.echo()
     for gpu in memory.gpus:

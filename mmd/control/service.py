@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmd.control.tunnels import close_tunnels, tunnels
 from mmd.paths import user_unit_dir
 from mmd.units import static
 from mmd.units.bus import Manager
@@ -22,6 +23,7 @@ async def install(listen: str, embedding_listen: str | None) -> static.Installed
 
 
 async def remove() -> tuple[Path, ...]:
-    """Take the units out. Returns the files removed; none where there were none."""
+    """Take the units out; what is exposed is so no more. Returns the files removed; none where there were none."""
     async with await Manager.connect() as manager:
+        await close_tunnels(manager, [one.id for one in await tunnels(manager)])
         return await static.remove(manager)
