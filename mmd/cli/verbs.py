@@ -15,6 +15,7 @@ from mmd.cli import (
     doctor,
     engine,
     estimate,
+    expose,
     key,
     pull,
     removal,
@@ -89,6 +90,8 @@ for _verb in (
     service.install,
     service.gateway,
     key.key,
+    expose.expose,
+    expose.tunnel,
     service.machine,
     doctor.doctor,
 ):
