@@ -71,11 +71,11 @@ def tunnel(model_id: str, opened: bool) -> None:
         url = f"https://{named.hostname}" if named else cloudflared.quick_url(int(os.environ["MAINPID"]))
         Path(tunnels_dir(), model_id, "url").write_text(url + "\n", "utf-8")
         return
-    from mmd.gateway.entrance import Entrance
-    from mmd.gateway.listen import configured, from_here
+    from mmd.control.addresses import configured
+    from mmd.gateway.listen import from_here
     from mmd.settings import read_settings
 
-    gateway = from_here(configured(read_settings())[Entrance.MAIN])
+    gateway = from_here(configured(read_settings()).main)
     words = cloudflared.command(cloudflared.program(), model_id, gateway, is_named=named is not None)
     os.execve(words[0], words, cloudflared.environment(os.environ, named.token if named else None))
 

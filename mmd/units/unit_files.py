@@ -31,7 +31,13 @@ DROP_IN = "50-mmd.conf"
 PACKAGED_COMMAND = "/usr/bin/mmd"
 
 _COMMAND = "@MMD@"
+_PATH = b"\nEnvironment="
 _LOOK_FOR_PROGRAMS = (GATEWAY, BOOT, TUNNEL)
+
+
+def is_template(name: str) -> bool:
+    """Whether a unit exists for each model that it is started for, and not by itself."""
+    return "@." in name
 
 
 def mmd_command() -> str:
@@ -57,6 +63,11 @@ def drop_in_text(name: str, addresses: Mapping[str, str]) -> str | None:
         return None
     # The empty line takes away what the unit file says.
     return f"# Written by `mmd install`, from [gateway] in mmd.toml.\n[Socket]\nListenStream=\nListenStream={address}\n"
+
+
+def without_path(drop_in: bytes) -> bytes:
+    """A drop-in but for the PATH of the shell that it was written in."""
+    return drop_in.partition(_PATH)[0]
 
 
 def write_for_package(folder: Path) -> None:
