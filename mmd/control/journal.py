@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 
 from mmd.journal import SOCKET, packed
 
 _ASK_SECONDS = 10.0
 _CATCH_UP_SECONDS = 3.0
 _LOOK_SECONDS = 0.02
+# "UNIT: Failed with result 'RESULT'.", by the manager: see systemd's sd-messages.h.
+_UNIT_FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A unit that systemd has noted as failed."""
+
+    unit: str
+    result: str  # as in a service's `Result`
+    at_us: int  # on the wall clock
 
 
 async def last_lines(model_id: str, *, since_us: int, count: int = 50) -> list[str]:
@@ -33,6 +46,22 @@ async def lines_between(model_id: str, *, since_us: int, until_us: int) -> list[
         f"--identifier={model_id}", f"_UID={os.getuid()}", "--reverse",
         f"--since=@{since_us / 1_000_000:.6f}", f"--until=@{until_us / 1_000_000:.6f}",
     )  # fmt: skip
+
+
+async def units_that_failed(control_group: str, *, since_us: int) -> list[Ended]:
+    """mmd's units that the user manager in this control group has seen fail since a wall-clock time in microseconds,
+    oldest first. The group is the same after a restart of the machine, and no other manager's.
+    """
+    lines = await _ask(
+        f"MESSAGE_ID={_UNIT_FAILED}", f"_SYSTEMD_CGROUP={control_group}/init.scope",
+        f"--since=@{since_us / 1_000_000:.6f}", "--reverse", "--output=json",
+    )  # fmt: skip
+    return [ended for line in lines if (ended := _ended(line)).unit.startswith("mmd")]
+
+
+def _ended(line: str) -> Ended:
+    entry = json.loads(line)
+    return Ended(str(entry.get("USER_UNIT", "")), str(entry.get("UNIT_RESULT", "")), int(entry["__REALTIME_TIMESTAMP"]))
 
 
 async def last_words(model_id: str, *, since_us: int, count: int) -> list[str]:
