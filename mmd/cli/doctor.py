@@ -88,7 +88,7 @@ def _summary(findings: Sequence[Finding]) -> str:
     warnings = f"{warned} warning{'s' if warned != 1 else ''}"
     if failed:
         more = f", {warnings}" if warned else ""
-        return f"\n{failed} failed{more}. Begin with the first that failed: it may be the cause of the others."
+        return f"\n{failed} failed{more}. Begin with the first that failed."
     return f"\nNothing is broken; {warnings}." if warned else "\nAll is well."
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,7 +16,9 @@ from mmd.journal import SOCKET, packed
 _ASK_SECONDS = 10.0
 _CATCH_UP_SECONDS = 3.0
 _LOOK_SECONDS = 0.02
-# "UNIT: Failed with result 'RESULT'.", by the manager: see systemd's sd-messages.h.
+# "UNIT: Main process exited, code=dumped, status=11/SEGV" and "UNIT: Failed with result 'core-dump'.", by the manager:
+# see systemd's sd-messages.h.
+_PROCESS_EXITED = "98e322203f7a4ed290d09fe03c09fe15"
 _UNIT_FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
 
 
@@ -25,6 +28,7 @@ class Ended:
 
     unit: str
     result: str  # as in a service's `Result`
+    status: int  # as in its `ExecMainStatus`; 0 where no process of it had ended
     at_us: int  # on the wall clock
 
 
@@ -53,15 +57,24 @@ async def units_that_failed(control_group: str, *, since_us: int) -> list[Ended]
     oldest first. The group is the same after a restart of the machine, and no other manager's.
     """
     lines = await _ask(
-        f"MESSAGE_ID={_UNIT_FAILED}", f"_SYSTEMD_CGROUP={control_group}/init.scope",
+        f"MESSAGE_ID={_PROCESS_EXITED}", f"MESSAGE_ID={_UNIT_FAILED}", f"_SYSTEMD_CGROUP={control_group}/init.scope",
         f"--since=@{since_us / 1_000_000:.6f}", "--reverse", "--output=json",
     )  # fmt: skip
-    return [ended for line in lines if (ended := _ended(line)).unit.startswith("mmd")]
+    return ended_units(map(json.loads, lines))
 
 
-def _ended(line: str) -> Ended:
-    entry = json.loads(line)
-    return Ended(str(entry.get("USER_UNIT", "")), str(entry.get("UNIT_RESULT", "")), int(entry["__REALTIME_TIMESTAMP"]))
+def ended_units(entries: Iterable[Mapping[str, str]]) -> list[Ended]:
+    """mmd's units that failed, of what the manager has noted of ends."""
+    ended = []
+    statuses: dict[str, int] = {}
+    for entry in entries:
+        unit = entry.get("USER_UNIT", "")
+        if entry["MESSAGE_ID"] == _PROCESS_EXITED:
+            statuses[unit] = int(entry["EXIT_STATUS"])
+        elif unit.startswith("mmd"):
+            at_us = int(entry["__REALTIME_TIMESTAMP"])
+            ended.append(Ended(unit, entry["UNIT_RESULT"], statuses.pop(unit, 0), at_us))
+    return ended
 
 
 async def last_words(model_id: str, *, since_us: int, count: int) -> list[str]:

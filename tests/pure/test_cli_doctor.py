@@ -137,7 +137,7 @@ def finding(check: str, state: State, message: str = "it is so", hint: str = "")
                 finding("b", State.WARNING, hint="z"),
             ],
             "FAIL  a  it is so\n      → x\nFAIL     it is so\n      → y\nwarn  b  it is so\n      → z\n",
-            "2 failed, 1 warning. Begin with the first that failed: it may be the cause of the others.",
+            "2 failed, 1 warning. Begin with the first that failed.",
         ),
         (
             [finding("a", State.OK), *(finding(name, State.SKIPPED, "not looked at, see: x") for name in "bc")],

@@ -12,6 +12,7 @@ from mmd.control.doctor.finding import State
 from mmd.control.doctor.manager import (
     ManagerState,
     Surroundings,
+    borrowed,
     explained,
     judge_lingering,
     judge_manager,
@@ -33,11 +34,6 @@ AS_ROOT = replace(NO_RUNTIME, user="root", uid=0, runtime="/run/user/0")
 @pytest.mark.parametrize(
     ("here", "says", "hint"),
     [
-        (
-            replace(HERE, user="bob", uid=1001),
-            "which is ada's: this shell became bob by su",
-            "sudo machinectl shell bob@",
-        ),
         (replace(HERE, bus_address="unix:path=/tmp/dbus-1"), "another bus", "unset DBUS_SESSION_BUS_ADDRESS"),
         (replace(AS_ROOT, is_booted=False, init="bash"), "bash does (a container?)", "ps -p 1"),
         (replace(AS_ROOT, sudo_user="ada"), "sudo does not log in", "mmd doctor   # as ada"),
@@ -58,6 +54,15 @@ def test_the_reason_is_named(here: Surroundings, says: str, hint: str) -> None:
     assert why.hint.startswith(hint)
 
 
+def test_a_manager_of_somebody_else_is_not_taken_for_ones_own() -> None:
+    """Root is let in, and would have worked on somebody else's units with root's models."""
+    assert not HERE.is_borrowed
+    assert not NO_RUNTIME.is_borrowed
+    here = replace(HERE, user="root", uid=0)
+    assert here.is_borrowed
+    assert "/run/user/1000, which is ada's: this shell became root by su" in borrowed(here).message
+
+
 def test_one_that_is_not_there_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = tmp_path / "no-runtime"
     assert look_around().runtime_owner is None
@@ -73,6 +78,7 @@ def test_one_that_is_not_there_is_explained(tmp_path: Path, monkeypatch: pytest.
     [
         (ManagerState("257.9-1~deb13u1", "/x", ()), State.OK, "systemd 257.9-1~deb13u1 answers"),
         (ManagerState("249.11-0ubuntu3", "/x", ()), State.WARNING, "never tried with one before 252"),
+        (ManagerState("257", "/x", (), asked_by="ada"), State.WARNING, "about root, not about ada"),
         (ManagerState("257", "/x", (), is_named=False), State.WARNING, "XDG_RUNTIME_DIR is not set"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mmd.control.doctor.failures import Failure, judge_failures
 from mmd.control.doctor.finding import State
 from mmd.control.doctor.units import judge_units
 from mmd.control.installation import Installation, Kind
-from mmd.control.journal import Ended, _ended
+from mmd.control.journal import Ended, ended_units
 
 FILE = Path("/home/ada/.config/systemd/user/mmd.socket")
 HERE = Installation(
@@ -92,9 +91,33 @@ def test_no_failure_is_well() -> None:
     assert verdict.state is State.OK
 
 
+EXITED, FAILED = "98e322203f7a4ed290d09fe03c09fe15", "d9b373ed55a64feb8242e02dbe79a49c"
+
+
 def test_what_the_manager_notes_is_parsed() -> None:
-    entry = {"USER_UNIT": "mmd-model@a.service", "UNIT_RESULT": "oom-kill", "__REALTIME_TIMESTAMP": "1800000000000000"}
-    assert _ended(json.dumps(entry)) == Ended("mmd-model@a.service", "oom-kill", 1_800_000_000_000_000)
+    """As systemd 257 writes it; a process of a hook ends like one of the unit itself."""
+    exited = {"MESSAGE_ID": EXITED, "EXIT_CODE": "dumped", "EXIT_STATUS": "11", "__REALTIME_TIMESTAMP": "1"}
+    noted = [
+        exited | {"USER_UNIT": "mmd-model@a.service"},
+        exited | {"USER_UNIT": "other.service"},
+        {"MESSAGE_ID": FAILED, "USER_UNIT": "other.service", "UNIT_RESULT": "signal", "__REALTIME_TIMESTAMP": "2"},
+        {
+            "MESSAGE_ID": FAILED,
+            "USER_UNIT": "mmd-model@a.service",
+            "UNIT_RESULT": "core-dump",
+            "__REALTIME_TIMESTAMP": "3",
+        },
+        {
+            "MESSAGE_ID": FAILED,
+            "USER_UNIT": "mmd-model@a.service",
+            "UNIT_RESULT": "timeout",
+            "__REALTIME_TIMESTAMP": "4",
+        },
+    ]
+    assert ended_units(noted) == [
+        Ended("mmd-model@a.service", "core-dump", 11, 3),
+        Ended("mmd-model@a.service", "timeout", 0, 4),
+    ]
 
 
 def test_without_events_nothing_is_known() -> None:

@@ -13,7 +13,7 @@ from mmd.control.doctor.finding import Verdict, failed, ok, warning
 from mmd.control.doctor.manager import ManagerState
 from mmd.control.journal import Ended, lines_between, units_that_failed
 from mmd.control.status import how_it_ended
-from mmd.plan.last_words import telling_line
+from mmd.plan.last_words import error_line
 from mmd.units.names import engine_unit, split
 
 _DAY_SECONDS = 24 * 60 * 60
@@ -70,8 +70,8 @@ async def _cause(unit: str, ended: Ended | None, reason: str | None) -> str:
     swaps = [event for event in events.recent() if event.model == parts[1]]
     if reason and swaps and swaps[-1].outcome == "failed":
         return swaps[-1].cause
-    how = reason or how_it_ended(ended.result if ended else "", 0)
-    said = telling_line(await _last_lines(parts[1], ended)) if ended else ""
+    how = how_it_ended(ended.result, ended.status) if ended else str(reason)
+    said = error_line(await _last_lines(parts[1], ended)) if ended else ""
     return f"{how}: {said}" if said else how
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
-import pwd
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmd.control.doctor.finding import Verdict, ok, warning
+from mmd.control.doctor.users import user_name
 from mmd.control.status import Failed, Sleeping, read_failed, read_sleeping
 from mmd.errors import ManagerUnreachable
 from mmd.paths import user_runtime_dir
@@ -35,6 +34,7 @@ class ManagerState:
     sleeping: tuple[Sleeping, ...] = ()
     failed: tuple[Failed, ...] = ()  # models
     is_named: bool = True  # XDG_RUNTIME_DIR is set, by which systemctl finds it too
+    asked_by: str = ""  # who became its user by sudo
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -56,18 +56,26 @@ class Surroundings:
     has_private_socket: bool  # systemd's own: a user manager runs
     has_bus: bool
     bus_address: str  # DBUS_SESSION_BUS_ADDRESS, "" where it is not set
-    sudo_user: str  # who called sudo
+    sudo_user: str  # who called sudo, "" where nobody did
+
+    @property
+    def is_borrowed(self) -> bool:
+        """The runtime folder is somebody else's."""
+        return self.runtime_owner not in (None, self.user)
 
 
 def read_manager() -> ManagerState:
-    """Raises ManagerUnreachable, with the reason."""
+    """Raises ManagerUnreachable, with the reason: also where it is somebody else's, which root is let into."""
+    here = look_around()
+    if here.is_borrowed:
+        raise borrowed(here)
     try:
-        return asyncio.run(_read())
+        return asyncio.run(_read(here))
     except ManagerUnreachable as error:
-        raise explained(look_around(), error) from error
+        raise explained(here, error) from error
 
 
-async def _read() -> ManagerState:
+async def _read(here: Surroundings) -> ManagerState:
     async with await Manager.connect() as manager:
         itself = await manager.itself()
         units = await manager.units(_OURS)
@@ -85,19 +93,20 @@ async def _read() -> ManagerState:
                 [await read_failed(manager, name) for name, here in where.items() if here is Residency.FAILED]
             ),
             is_named="XDG_RUNTIME_DIR" in os.environ,
+            asked_by=here.sudo_user if here.sudo_user != here.user else "",
         )
 
 
 def look_around() -> Surroundings:
     runtime = user_runtime_dir()
     try:
-        owner = pwd.getpwuid(runtime.stat().st_uid).pw_name
+        owner = user_name(runtime.stat().st_uid)
     except FileNotFoundError:
         owner = None
-    except (KeyError, PermissionError):  # nobody's by name, or within a folder of somebody else's
+    except PermissionError:  # it is within a folder of somebody else's
         owner = "somebody else"
     return Surroundings(
-        user=getpass.getuser(),
+        user=user_name(os.getuid()),
         uid=os.getuid(),
         is_booted=Path("/run/systemd/system").is_dir(),
         init=Path("/proc/1/comm").read_text("utf-8", "replace").strip(),
@@ -114,14 +123,16 @@ def _is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110  False, and not an error, where one may not look
 
 
+def borrowed(here: Surroundings) -> ManagerUnreachable:
+    return ManagerUnreachable(
+        f"XDG_RUNTIME_DIR is {here.runtime}, which is {here.runtime_owner}'s: this shell became {here.user} by su",
+        hint=f"sudo machinectl shell {here.user}@   # a login of its own; or: ssh {here.user}@localhost",
+    )
+
+
 def explained(here: Surroundings, error: ManagerUnreachable) -> ManagerUnreachable:
     """The error, with what is missing, and how it is had."""
     own_bus, sudo = f"unix:path={here.runtime}/bus", "sudo " if here.uid else ""
-    if here.runtime_owner not in (None, here.user):
-        return ManagerUnreachable(
-            f"XDG_RUNTIME_DIR is {here.runtime}, which is {here.runtime_owner}'s: this shell became {here.user} by su",
-            hint=f"sudo machinectl shell {here.user}@   # a login of its own; or: ssh {here.user}@localhost",
-        )
     if here.bus_address and here.bus_address != own_bus and here.has_bus:
         return ManagerUnreachable(
             f"DBUS_SESSION_BUS_ADDRESS names another bus, {here.bus_address}, where no systemd is",
@@ -160,6 +171,11 @@ def judge_manager(manager: ManagerState) -> Iterator[Verdict]:
         yield warning(
             f"systemd {manager.version} answers; mmd was never tried with one before {_OLDEST_TRIED}",
             "systemctl --version   # a newer distribution has a newer one",
+        )
+    elif manager.asked_by:
+        yield warning(
+            f"systemd {manager.version} answers; what follows is about root, not about {manager.asked_by}: sudo",
+            "mmd doctor   # without sudo",
         )
     elif not manager.is_named:
         yield warning(

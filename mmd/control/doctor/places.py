@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from stat import S_IMODE
 
 from mmd import paths
 from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.control.doctor.users import user_name
 from mmd.paths import engine_socket, gateway_socket
 from mmd.registry.cache_link import cache_folder
 
@@ -31,9 +31,9 @@ class Place:
 
 
 def read_places() -> tuple[Place, ...]:
-    """Those that there are. Downloads are shared with other tools, and settings may be an administrator's."""
+    """Those that there are. Downloads are shared with other tools; settings may be anybody's, and keys are hashes."""
     found = [_place(folder) for folder in (paths.runtime_dir(), paths.data_dir(), paths.state_dir(), paths.cache_dir())]
-    found += [_place(folder, is_kept=False) for folder in (paths.user_runtime_dir(), paths.config_dir())]
+    found.append(_place(paths.user_runtime_dir(), is_kept=False))
     found.append(_place(cache_folder(), is_private=False))
     return tuple(place for place in found if place is not None)
 
@@ -46,7 +46,7 @@ def _place(folder: Path, *, is_private: bool = True, is_kept: bool = True) -> Pl
     may_look = os.access(folder, os.R_OK | os.X_OK)
     return Place(
         path=str(folder),
-        owner=_name(status.st_uid),
+        owner=user_name(status.st_uid),
         mode=S_IMODE(status.st_mode),
         is_own=status.st_uid == os.geteuid(),
         is_writable=os.access(folder, os.W_OK | os.X_OK),
@@ -60,13 +60,6 @@ def _first_strange(folder: Path) -> str:
     with os.scandir(folder) as entries:
         strange = (one.path for one in entries if one.stat(follow_symlinks=False).st_uid != os.geteuid())
         return next(strange, "")
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def judge_places(places: Iterable[Place]) -> Iterator[Verdict]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmd.control.doctor.finding import Verdict, failed, ok
+from mmd.control.doctor.users import user_name
 from mmd.paths import config_file
 
 _LISTENING = "0A"  # TCP_LISTEN, as /proc/net/tcp has it
@@ -70,10 +70,7 @@ def _listener(address: str, sockets: Iterable[_Socket]) -> Listener | None:
 
 
 def _owner(one: _Socket) -> Listener:
-    try:
-        user = pwd.getpwuid(one.uid).pw_name
-    except KeyError:
-        user = str(one.uid)
+    user = user_name(one.uid)
     for process in Path("/proc").glob("[0-9]*"):
         if _has(process, f"socket:[{one.inode}]"):
             return Listener(user, int(process.name), _command(process))
