@@ -103,8 +103,10 @@ class _State:
 
 async def _have(manager: Manager, files: Mapping[Path, bytes], enabled: Collection[str]) -> None:
     """Have these files of the user's there, and these units enabled, and no others of either."""
-    await manager.disable([name for name in ENABLED if name not in enabled])
     user_files.put(files)
+    # Not by DisableUnitFiles: that refuses a unit without a file, and EnableUnitFiles leaves a link to a file that is
+    # gone as it is where another file has the name.
+    user_files.unlink(user_files.links())
     await manager.reload()
     await manager.enable(enabled)
     await manager.reload()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmd.errors import StorageFailed
@@ -42,19 +43,26 @@ def present() -> dict[Path, bytes]:
 
 def put(contents: Mapping[Path, bytes]) -> None:
     """Have these files there, and none of the others that may have been. Raises StorageFailed."""
-    try:
-        for file in present().keys() - contents.keys():
-            file.unlink()
-            if file.name == DROP_IN and not any(file.parent.iterdir()):
-                file.parent.rmdir()
+    unlink(present().keys() - contents.keys())
+    with _writing():
         for file, content in contents.items():
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-    except OSError as error:
-        folder = user_unit_dir()
-        raise StorageFailed(
-            f"{folder} cannot be written: {error.strerror}", hint=f"ls -ld {folder}; df -h {folder}"
-        ) from error
+
+
+def links() -> tuple[Path, ...]:
+    """Those by which units are enabled; one may lead to a file that is gone."""
+    # Path.glob() finds no dangling link by its name.
+    return tuple(link for link in user_unit_dir().glob("*.wants/*") if link.name in UNITS)
+
+
+def unlink(files: Iterable[Path]) -> None:
+    """Raises StorageFailed."""
+    with _writing():
+        for file in files:
+            file.unlink()
+            if file.parent != user_unit_dir() and not any(file.parent.iterdir()):
+                file.parent.rmdir()
 
 
 def is_masked_by_us(name: str) -> bool:
@@ -73,3 +81,14 @@ def unit_file(name: str) -> Path:
 
 def _drop_in(name: str) -> Path:
     return user_unit_dir() / f"{name}.d" / DROP_IN
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        folder = user_unit_dir()
+        raise StorageFailed(
+            f"{folder} cannot be written: {error.strerror}", hint=f"ls -ld {folder}; df -h {folder}"
+        ) from error

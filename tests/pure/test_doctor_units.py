@@ -16,8 +16,8 @@ from mmd.control.journal import Ended, ended_units
 
 FILE = Path("/home/ada/.config/systemd/user/mmd.socket")
 HERE = Installation(
-    kind=Kind.COPIED, program="/venv/bin/python", is_this=True, files=(FILE,), outdated=(), shadowing=(), dangling=(),
-    unread=(), disabled=(), masked=(), silent=(), gateway_version=None,
+    kind=Kind.COPIED, program="/venv/bin/python", is_this=True, files=(FILE,), outdated=(), other_path=(), shadowing=(),
+    dangling=(), unread=(), disabled=(), masked=(), silent=(), gateway_version=None,
 )  # fmt: skip
 
 
@@ -37,6 +37,7 @@ HERE = Installation(
         (replace(HERE, is_this=False), State.WARNING, "starts another mmd: /venv/bin/python", "mmd install"),
         (replace(HERE, shadowing=(FILE,)), State.WARNING, f"{FILE} hides what the package brings", "mmd install"),
         (replace(HERE, outdated=(FILE, FILE)), State.WARNING, f"{FILE} and 1 more", "mmd install"),
+        (replace(HERE, other_path=(FILE,)), State.WARNING, "another PATH than this shell", "mmd install"),
         (replace(HERE, dangling=(FILE,)), State.WARNING, "enabled, and the file is gone", "mmd install"),
         (replace(HERE, disabled=("mmd.socket",)), State.WARNING, "not enabled", "mmd install"),
         (replace(HERE, unread=("mmd.socket",)), State.WARNING, "changed since", "systemctl --user daemon-reload"),

@@ -85,7 +85,7 @@ async def _read(here: Surroundings) -> ManagerState:
             version=str(itself["Version"]),
             control_group=str(itself["ControlGroup"]),
             units=units,
-            listening=tuple([address for name in sockets for address in await manager.listens_on(name)]),
+            listening=tuple([address for name in sockets for address in await manager.addresses(name)]),
             sleeping=tuple(
                 [await read_sleeping(manager, name) for name, here in where.items() if here is Residency.ASLEEP]
             ),

@@ -37,6 +37,10 @@ def _judge(here: Installation) -> Iterator[Verdict]:
         yield warning(f"{_listed(here.shadowing)} hides what the package brings", _MENDED_BY)
     elif here.outdated:
         yield warning(f"not as this version or mmd.toml has them: {_listed(here.outdated)}", _MENDED_BY)
+    if here.other_path:
+        yield warning(
+            "units look for engines on another PATH than this shell", "mmd install   # on this shell's from then on"
+        )
     if here.dangling:
         yield warning(f"enabled, and the file is gone: {_listed(here.dangling)}", _MENDED_BY)
     elif here.disabled:
