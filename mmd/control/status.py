@@ -109,9 +109,9 @@ async def read_status(manager: Manager) -> Status:
     return Status(
         active=active_of(pairs),
         resident=tuple(those(Residency.RESIDENT)),
-        sleeping=tuple([await _sleeping(manager, model_id) for model_id in those(Residency.ASLEEP)]),
+        sleeping=tuple([await read_sleeping(manager, model_id) for model_id in those(Residency.ASLEEP)]),
         starting=tuple([await _starting(manager, model_id) for model_id in those(Residency.STARTING)]),
-        failed=tuple([await _failed(manager, model_id) for model_id in those(Residency.FAILED)]),
+        failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
         exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
         resources=resources(read_machine()),
     )
@@ -141,7 +141,8 @@ def active_of(pairs: Pairs) -> str | None:
     return held_by if held_by is not None and residency(pairs[held_by]) is Residency.RESIDENT else None
 
 
-async def _sleeping(manager: Manager, model_id: str) -> Sleeping:
+async def read_sleeping(manager: Manager, model_id: str) -> Sleeping:
+    """Of a model that is asleep."""
     service = await manager.service(engine_unit(model_id))
     # What the kernel counts for the unit; "not set", where it counts none, is the largest number.
     current = int(service["MemoryCurrent"])
@@ -167,7 +168,8 @@ async def _starting(manager: Manager, model_id: str) -> Starting:
     return Starting(model_id, seconds=max(0.0, seconds), expected_seconds=expected_seconds("load").get(model_id))
 
 
-async def _failed(manager: Manager, model_id: str) -> Failed:
+async def read_failed(manager: Manager, model_id: str) -> Failed:
+    """Of a model that has failed."""
     service = await manager.service(engine_unit(model_id))
     return Failed(model_id, reason=how_it_ended(str(service["Result"]), int(service["ExecMainStatus"])))
 
