@@ -34,6 +34,11 @@ test-boot: .venv/installed | packages # As root: a whole Debian machine is switc
 		echo "  → sudo make test-boot" >&2; exit 1; }
 	@MMD_TEST_SUITES="$${MMD_TEST_SUITES:-bookworm}" $(PYTHON) -m pytest tests/machine
 
+.PHONY: deb
+deb: # The Debian package, into dist/: for this machine's suite, or as root for another one: SUITE=trixie
+	@contrib/debian-packages.sh $(if $(SUITE),machine,package)
+	@packaging/build-deb.sh $(SUITE)
+
 .PHONY: lint
 lint: .venv/installed # ruff and mypy
 	@echo "Checking style and types"
@@ -48,6 +53,10 @@ bench: .venv/installed compiler # What a swap and a request cost, as tables
 .PHONY: demo
 demo: .venv/installed # Two tiny models served in turn, as a terminal session
 	@$(PYTHON) -m contrib.demo
+
+.PHONY: picture
+picture: .venv/installed compiler # The README's picture, from a real run
+	@$(WITH_LLAMA_SERVER) $(WITH_VLLM) $(PYTHON) -m contrib.status_picture
 
 .PHONY: man
 man: .venv/installed # The parts of the man pages that are written from the code

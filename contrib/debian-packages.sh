@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The Debian packages that this machine lacks: installed where we are root, else named with the command to paste.
 #
-#     contrib/debian-packages.sh demo|test|machine
+#     contrib/debian-packages.sh demo|test|machine|package
 set -euo pipefail
 
 missing=()
@@ -37,6 +37,18 @@ if [[ $1 == machine ]]; then
     # debootstrap is in a folder that only root has on PATH.
     lacking debootstrap test -x /usr/sbin/debootstrap
     lacking systemd-container command -v systemd-nspawn
+fi
+
+if [[ $1 == machine || $1 == package ]]; then
+    # For the number of a suite, which is in the version of its package.
+    lacking distro-info-data test -e /usr/share/distro-info/debian.csv
+fi
+if [[ $1 == package ]]; then
+    # What packaging/debian/control asks for, and the check of what came out.
+    lacking build-essential dpkg-query --show build-essential
+    lacking debhelper command -v dh
+    lacking lintian command -v lintian
+    lacking python3-pip /usr/bin/python3 -m pip --version
 fi
 
 if ((${#missing[@]} > 0)); then

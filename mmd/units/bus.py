@@ -162,6 +162,12 @@ class Manager:
         # systemd has `$` doubled in what it takes and in what it tells
         return tuple(tuple(word.replace("$$", "$") for word in row[1]) for row in rows.value)
 
+    async def addresses(self, name: str) -> tuple[str, ...]:
+        """Where a socket unit listens or would: HOST:PORT, or the path of a Unix socket."""
+        body = ["org.freedesktop.systemd1.Socket", "Listen"]
+        (rows,) = await self._read(_PROPERTIES, "Get", "ss", body, object_path(name))
+        return tuple(address for _, address in rows.value)
+
     async def unit_file_state(self, name: str) -> str:
         """`enabled`, `disabled`, `masked`, … as the files say now; "" where there is none."""
         try:

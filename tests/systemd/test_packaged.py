@@ -4,6 +4,7 @@ written.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from mmd.control.installation import Installation, Kind, installation
+from mmd.control.presence import running_version
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
 from mmd.units.unit_files import ENABLED, UNITS, unit_text
@@ -191,6 +193,36 @@ def test_masked_gateway_is_not_started_behind_anybodys_back(world: World, packag
     assert refused.returncode == 1
     assert "systemctl --user unmask mmd.service mmd.socket && mmd install" in refused.stderr
     assert _files() == before
+
+
+async def test_model_is_resident_without_a_gateway_that_may_not_run(world: World, packaged: str) -> None:
+    world.add("a")
+    world.manager.systemctl("mask", "mmd.service")
+    done = await asyncio.to_thread(run_mmd, "activate", "a")
+    world.manager.systemctl("unmask", "mmd.service")
+    assert (done.returncode, done.stderr.splitlines()[-1][:13]) == (0, "a is resident"), done.stderr
+    assert running_version() is None
+
+
+# --- what is said
+
+
+def test_default_says_that_it_takes_units(world: World, address: str, package: Path) -> None:
+    """A package that nobody has enabled starts nothing."""
+    world.add("a")
+    assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
+    assert run_mmd("install").returncode == 0
+    assert "mmd install" not in run_mmd("default", "a").stderr
+    world.manager.systemctl("disable", "mmd-boot.service")
+    assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
+
+
+def test_install_says_that_the_gateway_needs_a_key(world: World, packaged: str) -> None:
+    assert "key" not in run_mmd("install").stderr
+    run_mmd("key", "add", "laptop")
+    said = run_mmd("install").stderr
+    assert f"curl {packaged}/v1/models -H 'Authorization: Bearer KEY'" in said
+    assert "mmd key add NAME" in said
 
 
 # --- whether there is something to do

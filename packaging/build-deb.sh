@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# The Debian package of this checkout, put into dist/: built on this machine for its own suite, or, as root, in a clean
+# Debian of another one, which is made once, in ~/.cache/mmd-build.
+#
+#     packaging/build-deb.sh [SUITE]
+set -euo pipefail
+
+checkout=$(realpath "$(dirname "$0")/..")
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/mmd-build
+suite=${1-}
+root=$cache/debian-$suite
+authorities=/etc/ssl/certs/ca-certificates.crt
+
+main() {
+    mkdir -p "$cache/pip" "$checkout/dist"
+    work=$(mktemp -d "$cache/work.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    stage
+    if [[ $suite ]]; then
+        make_root
+    fi
+    echo "Fetching the wheels that it bundles, in the versions of constraints.txt"
+    run debian/rules wheels
+    set_version
+    echo "Building $(dpkg-parsechangelog -l "$work/mmd/debian/changelog" -S Version)"
+    run_offline dpkg-buildpackage --build=binary --no-pre-clean --unsigned-changes >"$work/log" 2>&1 || {
+        cat "$work/log" >&2
+        exit 1
+    }
+    echo "Checking it with lintian"
+    run_offline sh -c 'lintian --allow-root --info --display-info --fail-on error,warning,info ../*.changes'
+    keep
+}
+
+# The checkout's files as they are, without what git ignores; under dpkg's name for the packaging.
+stage() {
+    mkdir "$work/mmd"
+    git -C "$checkout" ls-files -z --cached --others --exclude-standard |
+        tar -C "$checkout" --null --files-from=- --ignore-failed-read -c | tar -C "$work/mmd" -x
+    mv "$work/mmd/packaging/debian" "$work/mmd/debian"
+}
+
+# One package per suite, for each has its own Python; a newer suite's is newer, so that an upgrade of Debian brings it.
+set_version() {
+    local codename number
+    codename=$(run sh -c '. /etc/os-release; echo "$VERSION_CODENAME"')
+    number=$(awk -F, -v codename="$codename" '$3 == codename { print $1 }' /usr/share/distro-info/debian.csv)
+    [[ $number ]] || fail "distro-info-data knows no Debian $codename" "apt-get install distro-info-data"
+    sed -i "1s/(\(.*\)) [a-z]*;/(\1~deb${number}u1) $codename;/" "$work/mmd/debian/changelog"
+}
+
+keep() {
+    local package
+    package=$(cd "$work" && echo *.deb)
+    cp "$work/$package" "$checkout/dist/"
+    # Root builds for the one whose checkout it is.
+    chown --reference="$checkout" "$checkout/dist" "$checkout/dist/$package"
+    echo "$checkout/dist/$package"
+}
+
+# -- where it is built
+
+# run COMMAND…: in the staged tree, by the programs of the suite.
+run() {
+    if [[ $suite ]]; then
+        in_root --read-only "$@"
+    else
+        (cd "$work/mmd" && PIP_CACHE_DIR=$cache/pip "$@")
+    fi
+}
+
+# The same, and that it needs no network is shown where we may take it away.
+run_offline() {
+    if [[ $suite ]]; then
+        in_root --read-only --private-network "$@"
+    else
+        run "$@"
+    fi
+}
+
+# in_root OPTION… COMMAND…: in the clean Debian.
+in_root() {
+    local options=(--quiet --pipe --register=no --keep-unit --directory="$root" --tmpfs=/tmp --chdir=/build/mmd)
+    options+=(--bind="$work:/build" --bind="$cache/pip:/var/cache/pip" --setenv=PIP_CACHE_DIR=/var/cache/pip)
+    # pip's way out is the host's. Its authorities not in their own place, where they are the root's to renew.
+    [[ -e /etc/pip.conf ]] && options+=(--bind-ro=/etc/pip.conf)
+    [[ -e $authorities ]] && options+=(--bind-ro="$authorities:/var/cache/host.crt" --setenv=PIP_CERT=/var/cache/host.crt)
+    while [[ $1 == --* ]]; do
+        options+=("$1")
+        shift
+    done
+    systemd-nspawn "${options[@]}" "$@" </dev/null
+}
+
+# Debian's minimum with what debian/control asks for, anew where that has changed.
+make_root() {
+    local wanted script=/usr/share/debootstrap/scripts/$suite
+    local install="apt-get --yes build-dep . && apt-get --yes --no-install-recommends install lintian"
+    ((EUID == 0)) || fail "only root can make a clean Debian $suite to build in" "sudo make deb SUITE=$suite"
+    exec {lock}>"$root.lock"
+    flock "$lock"
+    wanted=$(sed -n '/^Build-Depends:/,/^[^ ]/p' "$work/mmd/debian/control")
+    [[ -e $root.made && $(<"$root.made") == "$wanted" ]] && return
+    echo "Making a clean Debian $suite to build in, in $root"
+    [[ -e $script ]] || script=/usr/share/debootstrap/scripts/sid # a suite newer than this debootstrap
+    rm -rf --one-file-system "$root" "$root.made"
+    debootstrap --variant=buildd "$suite" "$root" http://deb.debian.org/debian "$script" >"$work/log" 2>&1 || {
+        tail -20 "$work/log" >&2
+        exit 1
+    }
+    mkdir "$root/build" "$root/var/cache/pip"
+    touch "$root/etc/pip.conf" "$root/var/cache/host.crt"
+    in_root --setenv=DEBIAN_FRONTEND=noninteractive sh -c "$install" >"$work/log" 2>&1 || {
+        tail -20 "$work/log" >&2
+        exit 1
+    }
+    echo "$wanted" >"$root.made"
+}
+
+fail() {
+    echo "mmd: $1." >&2
+    echo "  → $2" >&2
+    exit 1
+}
+
+main
