@@ -37,6 +37,7 @@ OFFERED = {
     "mmd key add phone --for ": ["inference", "management"],
     "mmd key remove ": ["laptop"],
     "mmd add shelf/ol": ["shelf/old.gguf"],
+    "mmd add shelf/a": ["shelf/a file.gguf"],
     "mmd restore shelf/ol": ["shelf/old.gguf"],
     "mmd show --machine shelf/ol": ["shelf/old.gguf"],
     "mmd estimate shelf/ol": ["shelf/old.gguf"],
@@ -54,6 +55,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shelf"
     folder.mkdir()
     (folder / "old.gguf").touch()
+    (folder / "a file.gguf").touch()
+    (tmp_path / "home/downloads").mkdir()
     for name in IDS:
         Registry().add(sparse_gguf(tmp_path / f"{name}-q8_0.gguf"), id=name)
     Keys().add("laptop", Purpose.INFERENCE)
@@ -138,6 +141,8 @@ def test_tab_offers_what_fits(shell: Shell, tmp_path: Path) -> None:
             line: sorted(words) for line, words in OFFERED.items()
         }
         assert offers("mmd ") == VERBS, "in the order of use"
+        (folder,) = offers("mmd add ~/do")
+        assert Path(folder).expanduser() == Path.home() / "downloads"
 
 
 @SHELLS
