@@ -160,7 +160,10 @@ def test_every_path_is_one_of_mmds(document: Path, home: Path) -> None:
         *(paths.engines_dir(), paths.manifests_dir(), paths.models_dir(), events_file()),
         *(paths.engine_socket(model_id) for model_id in ("ID", "qwen3")),
     }
-    below = (str(paths.engine_socket("ID").parent), str(paths.user_unit_dir()), str(paths.runtime_dir() / ".lock"))
+    below = (
+        *(str(paths.engine_socket("ID").parent), str(paths.user_unit_dir()), str(paths.runtime_dir() / ".lock")),
+        *(str(paths.tunnel_file("ID").parent), str(paths.tunnels_dir() / "ID")),
+    )
     for named in _PATH.findall(text_of(document)):
         path = named.replace("~", str(home), 1) if named.startswith("~") else named
         path = path.replace("$XDG_RUNTIME_DIR", str(home / "run")).rstrip("/.")
