@@ -35,8 +35,8 @@ MMD_1, MMD_TOML_5, MMD_UNITS_7 = (ROOT / "packaging/man" / name for name in ("mm
 _UNIT = re.compile(r"(?<![\w./-])mmd(?:-[a-z]+)?(?:@[\w.]*)?\.(?:service|socket|slice)\b")
 _DIRECTIVE = re.compile(r"\b([A-Z][A-Za-z]+)=")
 _PATH = re.compile(r"(?:~/\.(?:config|local|cache)|\$XDG_RUNTIME_DIR)/[\w./@~-]*")
-# What a drop-in may say, and what mmd says why it does not.
-_NOT_MMDS = {"MemoryHigh", "CPUWeight", "ExecStop"}
+# What a drop-in may say, what mmd says why it does not, and what is logind's.
+_NOT_MMDS = {"MemoryHigh", "CPUWeight", "ExecStop", "InhibitDelayMaxSec"}
 
 
 @pytest.fixture
