@@ -22,13 +22,15 @@ from typing import Any
 
 import click
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's mmd, whichever is installed
+
 from mmd.cli.verbs import mmd
 from mmd.plan.launch import Canary, Launch, Sleep
 from mmd.settings import MODEL_SETTINGS, SETTINGS, Setting
 from mmd.units.names import token_unit
 from mmd.units.spec import Hooks, UnitSpec, engine_spec, token_spec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(sorted((ROOT / "packaging/man").glob("mmd*.[157]")))
 
 _PART = re.compile(r'^\.\\" begin (?P<kind>\S+)(?P<words>.*)\n(?:.*\n)*?\.\\" end$', re.MULTILINE)
