@@ -33,8 +33,11 @@ async def install() -> static.Installed:
 
 
 async def remove() -> bool:
-    """Take the units out. Returns whether there were any."""
+    """Take the units out; what is exposed is so no more. Returns whether there were any."""
+    from mmd.control.tunnels import close_tunnels, tunnels
+
     async with await Manager.connect() as manager:
+        await close_tunnels(manager, [one.id for one in await tunnels(manager)])
         return await static.remove(manager)
 
 

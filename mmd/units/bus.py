@@ -205,6 +205,9 @@ class Manager:
     async def enable(self, names: Iterable[str]) -> None:
         await self._call("EnableUnitFiles", "asbb", [list(names), False, True])
 
+    async def disable(self, names: Iterable[str]) -> None:
+        await self._call("DisableUnitFiles", "asb", [list(names), False])
+
     async def submit(self, unit: str, dispatch: Awaitable[None]) -> Job:
         """Carry out `dispatch` and find the job that it queued on `unit`, which need not be the one the call names:
         starting a token starts its engine.

@@ -144,7 +144,7 @@ def test_gateway_in_the_foreground_names_the_installed_one_that_has_its_address(
     assert stop in refused.stderr
     world.manager.systemctl("stop", "mmd*.socket", "mmd.service")
     with _foreground(world, int(port)):
-        pass
+        wait_for(lambda: running_version() is not None, what="that it serves")
 
 
 def test_gateway_in_the_foreground_whose_address_somebody_else_has_says_how_to_find_them(world: World) -> None:

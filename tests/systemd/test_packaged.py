@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import sys
@@ -19,11 +20,11 @@ from mmd.control.installation import Installation, Kind, installation
 from mmd.control.presence import running_version
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
-from mmd.units.unit_files import ENABLED, UNITS, unit_text
+from mmd.units.unit_files import ENABLED, UNITS, is_template, unit_text
 from tests.systemd.conftest import free_port
 from tests.systemd.world import World, run_mmd
 
-DROP_INS = {"mmd.service", "mmd-boot.service", "mmd.socket", "mmd-embedding.socket"}
+DROP_INS = {"mmd.service", "mmd-boot.service", "mmd-tunnel@.service", "mmd.socket", "mmd-embedding.socket"}
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ async def test_only_drop_ins_are_written_beside_a_package(world: World, packaged
     assert _files() - _links() == {f"{name}.d/50-mmd.conf" for name in DROP_INS}
     assert {Path(link).name for link in _links()} == set(ENABLED)
     assert await _answers(packaged)
-    for name in UNITS:
+    for name in (name for name in UNITS if not is_template(name)):
         assert _fragment(world, name) == str(package / name)
     environment = world.manager.systemctl("show", "--property=Environment", "mmd.service", "mmd-boot.service")
     assert environment.count(f"PATH={world.folder}/bin:") == 2
@@ -256,7 +257,7 @@ async def test_installation_tells_what_install_would_mend(world: World, packaged
     _with(world, "stop", "mmd-local.socket")
     assert (await told()).silent == ("mmd-local.socket",)
     drop_in = user_unit_dir() / "mmd.service.d/50-mmd.conf"
-    drop_in.write_text("[Service]\nEnvironment=PATH=/nowhere\n")
+    drop_in.write_text("[Service]\n")
     _with(world, "daemon-reload")
     assert (await told()).outdated == (drop_in,)
     world.settings(f'[gateway]\nlisten = "127.0.0.1:{free_port()}"\nembedding_listen = ""\n')
@@ -272,6 +273,21 @@ async def test_installation_tells_of_units_that_the_manager_has_not_read(
         unit.write("# newer\n")
     now = await installation()
     assert (now.unread, now.outdated) == (("mmd.service",), ())
+    assert run_mmd("install").returncode == 0
+    assert (await installation()).is_current
+
+
+async def test_shell_with_another_path_makes_nothing_outdated(
+    world: World, packaged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a virtual environment, say: whether other engines are found there is for who asks to find out."""
+    monkeypatch.setenv("PATH", f"/opt/50% of tools/bin:{os.environ['PATH']}")
+    now = await installation()
+    assert (now.outdated, {file.parent.name for file in now.other_path}) == (
+        (),
+        {"mmd.service.d", "mmd-boot.service.d", "mmd-tunnel@.service.d"},
+    )
+    assert not now.is_current
     assert run_mmd("install").returncode == 0
     assert (await installation()).is_current
 
