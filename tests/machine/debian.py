@@ -5,11 +5,16 @@ Run as a program it makes the roots that are not there yet: python -m tests.mach
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from tests import cgroups
 
 # A small server before anybody installs mmd. Neither dbus-user-session nor libgomp1 nor Python: mmd's package must
 # bring what it needs.
@@ -19,14 +24,16 @@ _TESTING = "forky"  # it gets its security updates with all the others
 # debootstrap refuses a suite newer than itself; for twenty years they have all been made in the same way.
 _SCRIPT = "/usr/share/debootstrap/scripts/sid"
 _MAKING_SECONDS = 900
+# Where it is when this is imported: each test has a home of its own.
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmd-test"
 
 
 def base(suite: str) -> Path:
     """The folder of a fresh Debian, made where the cache has none of today's recipe."""
     recipe = "\n".join((*PACKAGES, *_apt_files(suite).values()))
-    folder = _cache() / f"debian-{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    folder = _CACHE / f"debian-{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     if not folder.exists():
-        for other in _cache().glob(f"debian-{suite}-*"):
+        for other in _CACHE.glob(f"debian-{suite}-*"):
             remove(other)
         partial = folder.with_suffix(".partial")
         _debootstrap(suite, partial)
@@ -42,19 +49,33 @@ def in_root(root: Path, command: str, *options: str, seconds: float) -> None:
 
 
 def nspawn(root: Path) -> list[str]:
-    return ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={root}"]
+    name = root.parent.name.replace("_", "-")  # it must be one that a host may have
+    words = ["systemd-nspawn", "--quiet", "--register=no", f"--directory={root}", f"--machine={name}"]
+    # Without it systemd makes a scope, where it runs.
+    return words if cgroups.booted_with_systemd() else [*words, "--keep-unit"]
 
 
-def apt_cache(suite: str) -> list[str]:
-    """Options of systemd-nspawn, with which apt keeps lists and packages here: it fetches each of them once, and a
-    machine without a network has those that an earlier one, with a network, has fetched.
+def apt_install(suite: str, root: Path, packages: Sequence[str], *options: str, seconds: float) -> None:
+    """Run apt-get install with these options in a Debian that is not booted. It fetches what the cache lacks; where the
+    archive is out of reach, what the cache has must do.
     """
-    options = []
-    for name, place in (("archives", "/var/cache/apt/archives"), ("lists", "/var/lib/apt/lists")):
-        folder = _cache() / f"apt-{suite}" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        options.append(f"--bind={folder}:{place}")
-    return options
+    command = f"apt-get -qq update || true; apt-get -qq --yes {shlex.join(options)} install {shlex.join(packages)}"
+    with (_apt_folder(suite) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # apt does not wait for the one in another machine
+        in_root(root, command, *apt_cache(suite, "--bind"), seconds=seconds)
+
+
+def apt_cache(suite: str, bind: str = "--bind-ro") -> list[str]:
+    """Options of systemd-nspawn, with which apt finds lists and packages in the cache."""
+    folder = _apt_folder(suite)
+    return [f"{bind}={folder}/archives:/var/cache/apt/archives", f"{bind}={folder}/lists:/var/lib/apt/lists"]
+
+
+def _apt_folder(suite: str) -> Path:
+    folder = _CACHE / f"apt-{suite}"
+    for name in ("archives", "lists"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def remove(folder: Path) -> None:
@@ -74,7 +95,7 @@ def _debootstrap(suite: str, target: Path) -> None:
     log.unlink()
     for name, text in _apt_files(suite).items():
         (target / "etc/apt" / name).write_text(text)
-    # apt_cache() has them; here they would be copied into every machine.
+    # apt_CACHE has them; here they would be copied into every machine.
     in_root(target, "apt-get clean; rm -rf /var/lib/apt/lists/*", seconds=60)
 
 
@@ -82,12 +103,9 @@ def _apt_files(suite: str) -> dict[str, str]:
     security = "" if suite == _TESTING else f"deb {_MIRROR}/debian-security {suite}-security main\n"
     return {
         "sources.list": f"deb {_MIRROR}/debian {suite} main\n{security}",
-        "apt.conf.d/50mmd-test": 'Acquire::Languages "none";\n',
+        # A mirror that stands still, as some do on purpose, has a Release file of yesterday's.
+        "apt.conf.d/50mmd-test": 'Acquire::Languages "none";\nAcquire::Check-Valid-Until "false";\n',
     }
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmd-test"
 
 
 if __name__ == "__main__":

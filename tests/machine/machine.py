@@ -7,7 +7,6 @@ what it installs is fetched before.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests import cgroups
 from tests.machine import debian
 
 SUITES = tuple(os.environ.get("MMD_TEST_SUITES", "").split())
@@ -50,6 +50,8 @@ class Machine:
         self.failed_step: str | None = None  # the test after which its state is not what later ones expect
         self._console = root.with_suffix(".console")
         self._nspawn: subprocess.Popen[bytes] | None = None
+        # Where systemd has booted, systemd-nspawn gets one from it.
+        self._cgroup = None if cgroups.booted_with_systemd() else cgroups.mount() / root.parent.name
 
     @property
     def home(self) -> Path:
@@ -57,19 +59,22 @@ class Machine:
 
     def prepare(self, command: str, *options: str) -> None:
         """Run a shell command as root before it is booted, with the host's network; `options` are systemd-nspawn's."""
-        debian.in_root(self.root, command, *debian.apt_cache(self.suite), *options, seconds=COMMAND_SECONDS)
+        debian.in_root(self.root, command, *options, seconds=COMMAND_SECONDS)
+
+    def install(self, *packages: str) -> None:
+        """Before it is booted."""
+        debian.apt_install(self.suite, self.root, packages, seconds=COMMAND_SECONDS)
 
     def fetch(self, *packages: str) -> None:
-        """Have them, names or paths, and all they need at hand when the machine is booted and has no network."""
-        # Where the archive is out of reach, what the cache has must do.
-        self.prepare(f"apt-get -qq update || true; apt-get -qq --yes --download-only install {shlex.join(packages)}")
+        """Before it is booted: have these, names or paths, and all they need at hand when it has no network."""
+        debian.apt_install(self.suite, self.root, packages, "--download-only", seconds=COMMAND_SECONDS)
 
     def boot(self) -> None:
         command = [*debian.nspawn(self.root), *debian.apt_cache(self.suite)]
         command += ["--private-network", "--resolv-conf=off", "--boot", "--console=read-only"]
         with self._console.open("ab") as console:
             self._nspawn = subprocess.Popen(
-                command,
+                self._in_own_cgroup(command),
                 env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -94,6 +99,8 @@ class Machine:
             os.kill(pid, signal.SIGKILL)
         self._nspawn.wait(60)
         self._nspawn = None
+        if self._cgroup is not None:
+            cgroups.remove(self._cgroup)
 
     def run(self, command: str, *, user: str = USER, seconds: float = COMMAND_SECONDS) -> str:
         """What a shell of the user says; fails the test where the command fails."""
@@ -109,21 +116,31 @@ class Machine:
 
     def inside(self, command: str, *, user: str) -> list[str]:
         """The command line, on the host, of a shell command after a login of the user's; root has no session."""
-        enter = self._enter("-m", "-u", "-i", "-n", "-p", "-C")
         if user == "root":
             environment = ["HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]
-            return [*enter, "env", "-i", *environment, "bash", "-c", command]
-        return [*enter, "su", "-", user, "-c", f"export XDG_RUNTIME_DIR=/run/user/$(id -u); {command}"]
+            words = ["env", "-i", *environment, "bash", "-c", command]
+        else:
+            words = ["su", "-", user, "-c", f"export XDG_RUNTIME_DIR=/run/user/$(id -u); {command}"]
+        pid = self._running_init_pid()
+        # logind does not talk to a process whose control group is not below the machine's.
+        return cgroups.entering(cgroups.of(pid), ["nsenter", f"--target={pid}", "--all", *words])
 
     def on_its_network(self, *command: str) -> list[str]:
         """The command line of a program of the host's that is to find the ports of this machine."""
-        return [*self._enter("-n"), *command]
+        return ["nsenter", f"--target={self._running_init_pid()}", "--net", *command]
 
     def journal(self) -> str:
         """What is told of it where a test fails."""
         if self._nspawn is None or self._init_pid() is None:
             return self._console.read_text(errors="replace")[-4000:] if self._console.exists() else "never booted"
         return self.attempt("journalctl -b -n 50 --no-pager -o short-monotonic", user="root").stdout
+
+    def _in_own_cgroup(self, command: list[str]) -> list[str]:
+        """Two machines in one would wait at shutdown for each other's processes: two minutes, and then kill them."""
+        if self._cgroup is None:
+            return command
+        self._cgroup.mkdir(exist_ok=True)
+        return cgroups.entering(self._cgroup, command)
 
     def _is_up(self) -> bool:
         assert self._nspawn is not None
@@ -132,10 +149,10 @@ class Machine:
             return False
         return self.attempt("systemctl is-system-running", user="root", seconds=30).stdout.strip() in _UP
 
-    def _enter(self, *namespaces: str) -> list[str]:
+    def _running_init_pid(self) -> int:
         pid = self._init_pid()
         assert pid is not None, "the machine is off"
-        return ["nsenter", "-t", str(pid), *namespaces]
+        return pid
 
     def _init_pid(self) -> int | None:
         """The machine's PID 1, as the host numbers it."""

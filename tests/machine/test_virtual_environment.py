@@ -33,8 +33,8 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
         tiny_gguf(made.home / "a.gguf", name="a")
         _copy_checkout(made.home / "mmd")
         put_package(made)
-        made.fetch(PLACE, *PACKAGES)
-        made.prepare(f"apt-get -qq --yes install {' '.join(PACKAGES)}")
+        made.fetch(PLACE)
+        made.install(*PACKAGES)
         install = "python3 -m venv venv && venv/bin/pip install -q -c mmd/constraints.txt './mmd[embedded]'"
         made.prepare(f"chown -R {USER}:{USER} /home/{USER}/mmd; su - {USER} -c {shlex.quote(install)}", *_way_to_pypi())
         made.boot()
