@@ -54,6 +54,10 @@ bench: .venv/installed compiler # What a swap and a request cost, as tables
 demo: .venv/installed # Two tiny models served in turn, as a terminal session
 	@$(PYTHON) -m contrib.demo
 
+.PHONY: picture
+picture: .venv/installed compiler # The README's picture, from a real run
+	@$(WITH_LLAMA_SERVER) $(WITH_VLLM) $(PYTHON) -m contrib.status_picture
+
 .PHONY: man
 man: .venv/installed # The parts of the man pages that are written from the code
 	@$(PYTHON) packaging/man_pages.py

@@ -55,7 +55,7 @@ class Session:
             print(step.output, flush=True)
         return step
 
-    def ask(self, *words: str, allowed: tuple[int, ...] = (0,)) -> Step:
+    def ask(self, *words: str, allowed: tuple[int, ...] = (0,), patience_seconds: float = STEP_SECONDS) -> Step:
         """Run a command without a trace in the session."""
         began = time.monotonic()
         try:
@@ -68,11 +68,11 @@ class Session:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                timeout=STEP_SECONDS,
+                timeout=patience_seconds,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise StepFailed(f"`{shlex.join(words)}` did not end within {STEP_SECONDS:.0f} s") from error
+            raise StepFailed(f"`{shlex.join(words)}` did not end within {patience_seconds:.0f} s") from error
         step = Step(done.stdout.rstrip("\n"), time.monotonic() - began)
         if done.returncode not in allowed:
             raise StepFailed(f"`{shlex.join(words)}` ended with status {done.returncode}: {step.output}")

@@ -28,7 +28,7 @@ main() {
         exit 1
     }
     echo "Checking it with lintian"
-    run_offline sh -c 'lintian --allow-root --info --fail-on error,warning,info ../*.changes'
+    run_offline sh -c 'lintian --allow-root --info --display-info --fail-on error,warning,info ../*.changes'
     keep
 }
 

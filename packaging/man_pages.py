@@ -22,19 +22,21 @@ from typing import Any
 
 import click
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's mmd, whichever is installed
+
 from mmd.cli.verbs import mmd
 from mmd.plan.launch import Canary, Launch, Sleep
 from mmd.settings import MODEL_SETTINGS, SETTINGS, Setting
 from mmd.units.names import token_unit
 from mmd.units.spec import Hooks, UnitSpec, engine_spec, token_spec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(sorted((ROOT / "packaging/man").glob("mmd*.[157]")))
 
 _PART = re.compile(r'^\.\\" begin (?P<kind>\S+)(?P<words>.*)\n(?:.*\n)*?\.\\" end$', re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.?!]) +(?=[A-Z])")
 _WIDTH = 72  # characters of a line, before what roff adds
-_REST = "*"  # the verbs that no other part of the page names
+_REST = "*"  # the verbs that no part of the page names
 
 # A model with an engine that can sleep, which shows all that units have.
 EXAMPLE = Launch(
@@ -77,8 +79,8 @@ def renewed(page: str) -> str:
 
     def write(part: re.Match[str]) -> str:
         words = part["words"].split()
-        if words == [_REST]:
-            words = [name for name in visible(mmd) if name not in named]
+        if words[-1:] == [_REST]:
+            words = [*words[:-1], *(name for name in visible(mmd) if name not in named)]
         lines = _KINDS[part["kind"]](words)
         return "\n".join([part[0].partition("\n")[0], *lines, '.\\" end'])
 
@@ -200,7 +202,8 @@ def _files(_: list[str]) -> Iterator[str]:
     for file in sorted((ROOT / "units").iterdir()):
         directives = dict(line.partition("=")[::2] for line in file.read_text("utf-8").splitlines() if "=" in line)
         wanted = f", wanted by {directives['WantedBy']}" if "WantedBy" in directives else ""
-        yield from (".TP", bold(file.name), *prose(f"{directives['Description']}{wanted}."))
+        what = directives["Description"].replace("%i", "ID")
+        yield from (".TP", bold(file.name), *prose(f"{what}{wanted}."))
 
 
 def _example(words: list[str]) -> Iterator[str]:

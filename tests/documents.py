@@ -91,7 +91,7 @@ def what_is_wrong(words: tuple[str, ...]) -> str:
 
 
 def example_settings(document: Path) -> Iterator[str]:
-    """What a document would have in mmd.toml: blocks of TOML in Markdown, examples with a table's name in a man page."""
+    """What a document would have in mmd.toml: blocks of TOML in Markdown, examples with a table in a man page."""
     text = text_of(document)
     if document in PAGES:
         yield from (block for block in _EXAMPLE.findall(text) if re.search(r"^\[(gateway|engines|models)", block, re.M))

@@ -2,8 +2,9 @@
  *
  * The file named by MMD_FAKE_NVML is read at each call. A line "init CODE" makes nvmlInit fail with that code. Each other
  * line is a GPU, in order: "USED_BYTES [PID:BYTES ...]", where BYTES of "-" is "the driver does not tell". "@PID:BYTES" is
- * a process that is there only while it runs, with memory that counts as used on top of USED_BYTES. A line "untold" makes
- * the driver tell of no process how much it uses.
+ * a process that is there only while it runs, with memory that counts as used on top of USED_BYTES; "%PID:BYTES" is one
+ * that draws and does not compute. A line "untold" makes the driver tell of no process how much it uses. Without any
+ * that draws, the driver has no list of those, as on WSL.
  *
  *     cc -shared -fPIC -o libnvidia-ml.so.1 fake_nvml.c
  */
@@ -45,14 +46,14 @@ static unsigned read_state(unsigned wanted, char *line, int *init) {
     return count;
 }
 
-/* The next process of a GPU's line: its pid, and its bytes as a word. Returns 0 after the last, -1 where it is malformed. */
-static int next_process(char **line, unsigned *pid, char bytes[32], int *is_live) {
+/* The next process of a GPU's line: its pid, its bytes as a word, and its mark or 0. Returns 0 after the last, -1 where it is malformed. */
+static int next_process(char **line, unsigned *pid, char bytes[32], char *kind) {
     char path[64], state;
     for (char *word; (word = strtok_r(NULL, " \n", line));) {
-        *is_live = *word == '@';
-        if (sscanf(word + *is_live, "%u:%31s", pid, bytes) != 2)
+        *kind = *word == '@' || *word == '%' ? *word : 0;
+        if (sscanf(word + (*kind != 0), "%u:%31s", pid, bytes) != 2)
             return -1;
-        if (*is_live) {
+        if (*kind == '@') {
             snprintf(path, sizeof path, "/proc/%u/stat", *pid);
             FILE *stat = fopen(path, "r");
             int is_there = stat && fscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z';
@@ -85,6 +86,11 @@ int nvmlShutdown(void) { return SUCCESS; }
 const char *nvmlErrorString(int code) { return code == 18 ? "Driver/library version mismatch" : "Unknown Error"; }
 int nvmlSystemGetDriverVersion(char *text, unsigned length) { return copy(text, length, "580.95.05"); }
 
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    *version = 13000;
+    return SUCCESS;
+}
+
 int nvmlDeviceGetCount_v2(unsigned *count) {
     char line[LINE];
     int init;
@@ -109,27 +115,30 @@ int nvmlDeviceGetCudaComputeCapability(void *gpu, int *major, int *minor) {
 }
 
 int nvmlDeviceGetMemoryInfo(void *gpu, Memory *memory) {
-    char line[LINE] = "0", bytes[32], *rest;
-    int init, is_live;
+    char line[LINE] = "0", bytes[32], *rest, kind;
+    int init;
     unsigned pid;
     read_state(index_of(gpu), line, &init);
     memory->total = CARDS[index_of(gpu)].total;
     memory->used = strtoull(line, NULL, 10);
     strtok_r(line, " \n", &rest);
-    while (next_process(&rest, &pid, bytes, &is_live) > 0)
-        if (is_live)
+    while (next_process(&rest, &pid, bytes, &kind) > 0)
+        if (kind == '@')
             memory->used += strtoull(bytes, NULL, 10);
     memory->free = memory->total - memory->used;
     return SUCCESS;
 }
 
-int nvmlDeviceGetComputeRunningProcesses_v3(void *gpu, unsigned *count, Process *processes) {
-    char line[LINE] = "0", bytes[32], *rest;
+/* The processes of a GPU's line that draw, or those that do not. */
+static int list_processes(void *gpu, unsigned *count, Process *processes, int draw) {
+    char line[LINE] = "0", bytes[32], *rest, kind;
     unsigned pid, found = 0, room = *count;
-    int init, is_live, more;
+    int init, more;
     read_state(index_of(gpu), line, &init);
     strtok_r(line, " \n", &rest);
-    while ((more = next_process(&rest, &pid, bytes, &is_live)) > 0) {
+    while ((more = next_process(&rest, &pid, bytes, &kind)) > 0) {
+        if ((kind == '%') != draw)
+            continue;
         if (processes && found < room) {
             unsigned long long used = is_told && *bytes != '-' ? strtoull(bytes, NULL, 10) : ~0ULL;
             processes[found] = (Process){pid, used, ~0U, ~0U};
@@ -142,8 +151,12 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *gpu, unsigned *count, Process 
     return found > room ? INSUFFICIENT_SIZE : SUCCESS;
 }
 
-/* As on WSL. */
+int nvmlDeviceGetComputeRunningProcesses_v3(void *gpu, unsigned *count, Process *processes) {
+    return list_processes(gpu, count, processes, 0);
+}
+
 int nvmlDeviceGetGraphicsRunningProcesses_v3(void *gpu, unsigned *count, Process *processes) {
-    (void)gpu, (void)count, (void)processes;
-    return NOT_SUPPORTED;
+    unsigned drawing = 0;
+    list_processes(gpu, &drawing, NULL, 1);
+    return drawing ? list_processes(gpu, count, processes, 1) : NOT_SUPPORTED;
 }

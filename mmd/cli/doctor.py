@@ -1,8 +1,11 @@
-"""The verb that looks for what is wrong; so far it tells how good the estimates are."""
+"""The verb that looks for what is wrong, and tells how to mend it."""
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from dataclasses import asdict
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 import click
@@ -12,25 +15,86 @@ from mmd.cli.loop import wait_for
 from mmd.cli.text import gib, print_json, print_named_table, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmd.control.doctor.finding import Finding
     from mmd.control.starts import Start
 
 _HEADING = ("MODEL", "ENGINE", "CONTEXT", "PART", "FORETOLD", "MEASURED", "OFF BY")
+# Each stands out without colour, too.
+_MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "red"), "skipped": ("-", "")}
+_MARK_WIDTH = 6
 
 
-@click.command()
+@click.command(short_help="What is wrong here, and how to mend it.")
+@click.option("--offline", is_flag=True, help="Do not ask the hub.")
 @click.option("--estimates", is_flag=True, help="What the starts here took of the memory, beside what was foretold.")
 @click.option("--measure", is_flag=True, hidden=True)  # run by mmd-measure.service
 @parameters.as_json
-def doctor(estimates: bool, measure: bool, as_json: bool) -> None:
-    """How well this machine is known."""
-    from mmd.control.starts import kept
-    from mmd.errors import WrongUsage
+def doctor(offline: bool, estimates: bool, measure: bool, as_json: bool) -> None:
+    """What is wrong here, and how to mend it: a line for each check, and below it a command to paste.
 
-    if not estimates and not measure:
-        raise WrongUsage("what shall the doctor look at?", hint="mmd doctor --estimates")
-    wait_for(_measure())
-    if not estimates:
+    The first line that failed is the cause of those after it. Nothing is changed. The exit status is 1 where something
+    failed; a warning is none.
+    """
+    if estimates or measure:
+        wait_for(_measure())
+    if estimates:
+        _show_estimates(as_json)
+    if estimates or measure:
         return
+    from mmd.control.doctor.examination import examine
+
+    findings = examine(offline=offline)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        _print(findings)
+    if any(finding.state == "failed" for finding in findings):
+        sys.exit(1)
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    name_width = max(len(finding.check) for finding in findings) + 2
+    last = ""
+    for finding in findings:
+        if finding.state != "skipped":
+            _print_finding(finding, name_width, is_named=finding.check != last)
+            last = finding.check
+    for message in dict.fromkeys(finding.message for finding in findings if finding.state == "skipped"):
+        names = dict.fromkeys(finding.check for finding in findings if finding.message == message)
+        click.echo(f"{_MARKS['skipped'][0].ljust(_MARK_WIDTH)}{', '.join(names)}: {message}")
+    say(_summary(findings))
+
+
+def _print_finding(finding: Finding, name_width: int, *, is_named: bool) -> None:
+    """What is, within the width of a terminal; what to do in one piece, so that it can be pasted."""
+    mark, colour = _MARKS[finding.state]
+    name = finding.check if is_named else ""
+    indent = " " * (_MARK_WIDTH + name_width)
+    text = finding.message
+    if sys.stdout.isatty():
+        width = max(get_terminal_size().columns, len(indent) + 20)
+        text = textwrap.fill(
+            text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        ).lstrip()
+    click.echo(click.style(mark.ljust(_MARK_WIDTH), fg=colour or None) + name.ljust(name_width) + text)
+    if finding.hint:
+        click.echo(" " * _MARK_WIDTH + click.style("→ ", dim=True) + finding.hint)
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    failed, warned = (sum(finding.state == state for finding in findings) for state in ("failed", "warning"))
+    warnings = f"{warned} warning{'s' if warned != 1 else ''}"
+    if failed:
+        more = f", {warnings}" if warned else ""
+        return f"\n{failed} failed{more}. Begin with the first that failed."
+    return f"\nNothing is broken; {warnings}." if warned else "\nAll is well."
+
+
+def _show_estimates(as_json: bool) -> None:
+    from mmd.control.starts import kept
+
     starts = kept()
     if as_json:
         print_json([asdict(start) | {"errors": start.errors} for start in starts])

@@ -17,7 +17,7 @@ def key() -> None:
     """
 
 
-@key.command("add")
+@key.command("add", short_help="Make a key and print it, this once.")
 @click.argument("name", metavar="NAME")
 @click.option(
     "--for",

@@ -14,4 +14,4 @@ def say_how_it_lingers() -> None:
     if command := linger_command():
         say(f"To have it without logging in: {command}")
     else:
-        say("No systemd-logind runs here: whoever starts this user manager is to start it with the machine.")
+        say("systemd-logind does not start this user manager: whoever does is to start it with the machine.")

@@ -47,7 +47,7 @@ class Subject(ModelId):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
 
-        return [*ModelId.shell_complete(self, ctx, param, incomplete), CompletionItem(incomplete, type="file")]
+        return [*super().shell_complete(ctx, param, incomplete), CompletionItem(incomplete, type="file")]
 
 
 class KeyName(click.ParamType):  # type: ignore[type-arg]  # as above

@@ -199,6 +199,8 @@ def _print_status(now: Status) -> None:
         from mmd.registry.store import Registry
 
         say("No model runs. Start one: mmd activate ID" if Registry().all() else NO_MODEL)
+    for tunnel in now.exposed:
+        click.echo(f"{tunnel.id} is exposed: {tunnel.url}")
     memory = now.resources
     click.echo()
     for gpu in memory.gpus:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mmd import __version__
@@ -13,6 +15,7 @@ from mmd.cli import (
     doctor,
     engine,
     estimate,
+    expose,
     key,
     pull,
     removal,
@@ -23,10 +26,24 @@ from mmd.cli import (
     verification,
 )
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+_WHOLE = 200  # characters, more than any verb's first line has
+
 
 class _InOrder(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        items = super().shell_complete(ctx, incomplete)
+        for item in items:
+            if item.value in self.commands:
+                # Click cuts them short; a shell that shows them knows better how wide it is.
+                item.help = self.commands[item.value].get_short_help_str(limit=_WHOLE)
+        return items
 
 
 @click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,6 +90,8 @@ for _verb in (
     service.install,
     service.gateway,
     key.key,
+    expose.expose,
+    expose.tunnel,
     service.machine,
     doctor.doctor,
 ):

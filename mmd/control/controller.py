@@ -44,6 +44,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
     Raises EngineMissing, DoesNotFit, and BadModelFile where its files are gone.
     """
     from mmd.control.installed import installed_engines
+    from mmd.engines.embedded import how_to_install
     from mmd.plan.choose import Overrides, choose
 
     require_files(model)
@@ -64,6 +65,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         cache=str(cache_dir()),
         overrides=overrides,
         projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
+        get_llama=how_to_install(),
     )
 
 
@@ -246,8 +248,11 @@ class Controller:
             await self.manager.reset_failed(unit)
 
     async def remove(self, model_id: str) -> Model:
-        """Forget a model, and end its engine first; its files stay."""
+        """Forget a model, and end its tunnel and its engine first; its files stay."""
+        from mmd.control.tunnels import close_tunnels
+
         self.registry.get(model_id)
+        await close_tunnels(self.manager, [model_id])
         await self.stop(model_id)
         self._learned.forget(model_id)
         return self.registry.remove(model_id)

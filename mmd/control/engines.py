@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmd.engines import ENGINES, Engine, own, vllm
+from mmd.engines import ENGINES, Engine, embedded, own, vllm
 from mmd.engines.install import NAMES, Installation, install, table_name
 from mmd.engines.worker import Progress
 from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
@@ -19,6 +19,8 @@ from mmd.paths import cache_dir, engines_dir, make_private
 from mmd.registry.store import Registry
 from mmd.settings import Settings
 from mmd.units.names import split
+
+FROM_SETTINGS = "mmd.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def engine_statuses(settings: Settings) -> list[EngineStatus]:
     served: set[str] = set()  # formats that an engine before this one serves
     statuses = []
     for engine in ENGINES:
-        status = _status(engine, settings)
+        status = engine_status(engine, settings)
         models = sum(
             asked == engine.name or (asked is None and form in status.formats and form not in served)
             for form, asked in formats
@@ -60,12 +62,13 @@ def engine_statuses(settings: Settings) -> list[EngineStatus]:
     return statuses
 
 
-def _status(engine: Engine, settings: Settings) -> EngineStatus:
+def engine_status(engine: Engine, settings: Settings) -> EngineStatus:
+    """One of the table, with `models` left at 0."""
     configured = settings.values.get(f"engines.{engine.name}")
     try:
         found = engine.find(configured)
     except EngineMissing as error:
-        origin = "mmd.toml" if configured else ""
+        origin = FROM_SETTINGS if configured else ""
         return EngineStatus(engine.name, None, configured, origin, False, (), 0, error.message, error.hint)
     if found is None:
         return EngineStatus(engine.name, None, None, "", False, (), 0, "", _how_to_install(engine.name))
@@ -78,7 +81,7 @@ def _status(engine: Engine, settings: Settings) -> EngineStatus:
 
 def _origin(name: str, place: str, configured: str | None) -> str:
     if configured is not None:
-        return "mmd.toml"
+        return FROM_SETTINGS
     if place == str(own.own_program(name)):
         return "installed by mmd"
     return "PATH" if name in NAMES.values() else "mmd's own Python"
@@ -86,7 +89,7 @@ def _origin(name: str, place: str, configured: str | None) -> str:
 
 def _how_to_install(name: str) -> str:
     if name not in NAMES.values():
-        return "pip install 'mmd[embedded]'"
+        return embedded.how_to_install()
     begun = "   # goes on with one that was cut short" if own.folders(name) else ""
     return f"mmd engine install {'llama.cpp' if name == 'llama-server' else name}{begun}"
 
@@ -137,7 +140,7 @@ def remove_engine(engine: str, settings: Settings) -> None:
 
 
 def _not_ours(engine: str, name: str, settings: Settings) -> WrongUsage:
-    status = next(_status(one, settings) for one in ENGINES if one.name == name)
+    status = next(engine_status(one, settings) for one in ENGINES if one.name == name)
     if status.place is None:
         return WrongUsage(f"{engine} is not installed by mmd, and not found elsewhere", hint="mmd engine list")
     return WrongUsage(

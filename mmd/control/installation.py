@@ -15,7 +15,16 @@ from mmd.control.presence import running_version
 from mmd.settings import read_settings
 from mmd.units import static, user_files
 from mmd.units.bus import Manager
-from mmd.units.unit_files import EMBEDDING_SOCKET, ENABLED, GATEWAY, MAIN_SOCKET, SOCKETS, UNITS
+from mmd.units.unit_files import (
+    EMBEDDING_SOCKET,
+    ENABLED,
+    GATEWAY,
+    MAIN_SOCKET,
+    SOCKETS,
+    UNITS,
+    is_template,
+    without_path,
+)
 
 
 class Kind(StrEnum):
@@ -31,6 +40,7 @@ class Installation:
     is_this: bool  # that program is the mmd that runs now
     files: tuple[Path, ...]  # unit files and drop-ins that systemd uses
     outdated: tuple[Path, ...]  # of the user's files, those that `mmd install` would write otherwise, make or remove
+    other_path: tuple[Path, ...]  # drop-ins that only have another PATH than this shell: other engines may be found
     shadowing: tuple[Path, ...]  # whole units of the user's that hide a package's
     dangling: tuple[Path, ...]  # links of enabled units whose files are gone
     unread: tuple[str, ...]  # units whose files have changed since the manager read them
@@ -47,8 +57,9 @@ class Installation:
     @property
     def is_current(self) -> bool:
         """Whether `mmd install` has nothing to do."""
-        wrong = (self.outdated, self.shadowing, self.dangling, self.unread, self.disabled, self.masked, self.silent)
-        return self.kind is not Kind.NONE and not any(wrong) and not self.has_old_gateway
+        files = (self.outdated, self.other_path, self.shadowing, self.dangling)
+        units = (self.unread, self.disabled, self.masked, self.silent)
+        return self.kind is not Kind.NONE and not any(files + units) and not self.has_old_gateway
 
     @property
     def has_old_gateway(self) -> bool:
@@ -75,20 +86,20 @@ async def _read(manager: Manager, addresses: Mapping[str, str]) -> Installation:
     kind = _kind(present, package)
     there = () if kind is Kind.NONE else tuple(name for name in UNITS if user_files.is_wanted(name, addresses))
     expected = user_files.wanted(addresses, masked, are_packaged=package is not None) if there else {}
-    units = {name: await manager.unit(name) for name in there if name not in masked}
+    units = {name: await manager.unit(name) for name in there if name not in masked and not is_template(name)}
     enabled = await static.enabled(manager)
     program = await _program(manager)
+    differing = {file for file in present.keys() | expected.keys() if present.get(file) != expected.get(file)}
+    other_path = {file for file in differing if _without_path(present, file) == _without_path(expected, file)}
+    hiding = (file for file in present.keys() - expected.keys() if package and (package / file.name).exists())
     return Installation(
         kind=kind,
         program=program,
         is_this=_is_this(program),
         files=tuple(Path(file) for unit in units.values() for file in _files(unit)),
-        outdated=tuple(
-            sorted(file for file in present.keys() | expected.keys() if present.get(file) != expected.get(file))
-        ),
-        shadowing=tuple(
-            file for file in present if package and file not in expected and (package / file.name).exists()
-        ),
+        outdated=tuple(sorted(differing - other_path)),
+        other_path=tuple(sorted(other_path)),
+        shadowing=tuple(sorted(hiding)),
         dangling=tuple(link for link in user_files.links() if not link.exists()),
         unread=tuple(name for name, unit in units.items() if unit["NeedDaemonReload"]),
         disabled=tuple(name for name in units if name in ENABLED and name not in enabled),
@@ -104,12 +115,13 @@ def _kind(present: Mapping[Path, bytes], package: Path | None) -> Kind:
     return Kind.NONE if package is None else Kind.PACKAGED
 
 
-def _differing(present: Mapping[Path, bytes], expected: Mapping[Path, bytes]) -> set[Path]:
-    return {file for file in present.keys() | expected.keys() if present.get(file) != expected.get(file)}
+def _without_path(contents: Mapping[Path, bytes], file: Path) -> bytes | None:
+    return without_path(contents[file]) if file in contents else None
 
 
 def _files(unit: Mapping[str, Any]) -> tuple[str, ...]:
-    return (unit["FragmentPath"], *unit["DropInPaths"])
+    """Those that the manager has read; none of a unit that it has not found."""
+    return (unit["FragmentPath"], *unit["DropInPaths"]) if unit["FragmentPath"] else ()
 
 
 async def _program(manager: Manager) -> str:

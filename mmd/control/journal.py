@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 from mmd.journal import SOCKET, packed
 
 _ASK_SECONDS = 10.0
 _CATCH_UP_SECONDS = 3.0
 _LOOK_SECONDS = 0.02
+# "UNIT: Main process exited, code=dumped, status=11/SEGV" and "UNIT: Failed with result 'core-dump'.", by the manager:
+# see systemd's sd-messages.h.
+_PROCESS_EXITED = "98e322203f7a4ed290d09fe03c09fe15"
+_UNIT_FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A unit that systemd has noted as failed."""
+
+    unit: str
+    result: str  # as in a service's `Result`
+    status: int  # as in its `ExecMainStatus`; 0 where no process of it had ended
+    at_us: int  # on the wall clock
 
 
 async def last_lines(model_id: str, *, since_us: int, count: int = 50) -> list[str]:
@@ -33,6 +50,31 @@ async def lines_between(model_id: str, *, since_us: int, until_us: int) -> list[
         f"--identifier={model_id}", f"_UID={os.getuid()}", "--reverse",
         f"--since=@{since_us / 1_000_000:.6f}", f"--until=@{until_us / 1_000_000:.6f}",
     )  # fmt: skip
+
+
+async def units_that_failed(control_group: str, *, since_us: int) -> list[Ended]:
+    """mmd's units that the user manager in this control group has seen fail since a wall-clock time in microseconds,
+    oldest first. The group is the same after a restart of the machine, and no other manager's.
+    """
+    lines = await _ask(
+        f"MESSAGE_ID={_PROCESS_EXITED}", f"MESSAGE_ID={_UNIT_FAILED}", f"_SYSTEMD_CGROUP={control_group}/init.scope",
+        f"--since=@{since_us / 1_000_000:.6f}", "--reverse", "--output=json",
+    )  # fmt: skip
+    return ended_units(map(json.loads, lines))
+
+
+def ended_units(entries: Iterable[Mapping[str, str]]) -> list[Ended]:
+    """mmd's units that failed, of what the manager has noted of ends."""
+    ended = []
+    statuses: dict[str, int] = {}
+    for entry in entries:
+        unit = entry.get("USER_UNIT", "")
+        if entry["MESSAGE_ID"] == _PROCESS_EXITED:
+            statuses[unit] = int(entry["EXIT_STATUS"])
+        elif unit.startswith("mmd"):
+            at_us = int(entry["__REALTIME_TIMESTAMP"])
+            ended.append(Ended(unit, entry["UNIT_RESULT"], statuses.pop(unit, 0), at_us))
+    return ended
 
 
 async def last_words(model_id: str, *, since_us: int, count: int) -> list[str]:

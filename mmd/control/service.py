@@ -12,7 +12,7 @@ from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
 from mmd.units import static
 from mmd.units.bus import BusError, Manager
-from mmd.units.unit_files import BOOT, GATEWAY, MAIN_SOCKET
+from mmd.units.unit_files import BOOT, GATEWAY, MAIN_SOCKET, SOCKETS
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +33,11 @@ async def install() -> static.Installed:
 
 
 async def remove() -> bool:
-    """Take the units out. Returns whether there were any."""
+    """Take the units out; what is exposed is so no more. Returns whether there were any."""
+    from mmd.control.tunnels import close_tunnels, tunnels
+
     async with await Manager.connect() as manager:
+        await close_tunnels(manager, [one.id for one in await tunnels(manager)])
         return await static.remove(manager)
 
 
@@ -44,6 +47,16 @@ async def end_gateway() -> bool:
         ran = await _is_active(manager, GATEWAY)
         await manager.run_job(GATEWAY, manager.stop(GATEWAY))
         return ran
+
+
+async def socket_unit_at(manager: Manager, port: int) -> str | None:
+    """The unit by which the installed gateway listens on this port."""
+    for unit in await manager.units(SOCKETS):
+        if unit.active_state == "active" and any(
+            address.endswith(f":{port}") for address in await manager.addresses(unit.name)
+        ):
+            return unit.name
+    return None
 
 
 async def start_gateway(manager: Manager) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmd.control.asleep import asleep_level
 from mmd.control.events import expected_seconds
+from mmd.paths import tunnels_dir
 from mmd.plan.residency import Residency, residency
 from mmd.plan.swap import holder
 from mmd.units.names import engine_unit
@@ -40,6 +42,12 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Exposed:
+    id: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     used_bytes: int
     total_bytes: int
@@ -67,6 +75,7 @@ class Status:
     sleeping: tuple[Sleeping, ...]
     starting: tuple[Starting, ...]
     failed: tuple[Failed, ...]
+    exposed: tuple[Exposed, ...]  # whoever can be reached from the internet, and where
     resources: Resources
 
 
@@ -100,11 +109,21 @@ async def read_status(manager: Manager) -> Status:
     return Status(
         active=active_of(pairs),
         resident=tuple(those(Residency.RESIDENT)),
-        sleeping=tuple([await _sleeping(manager, model_id) for model_id in those(Residency.ASLEEP)]),
+        sleeping=tuple([await read_sleeping(manager, model_id) for model_id in those(Residency.ASLEEP)]),
         starting=tuple([await _starting(manager, model_id) for model_id in those(Residency.STARTING)]),
-        failed=tuple([await _failed(manager, model_id) for model_id in those(Residency.FAILED)]),
+        failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
+        exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
         resources=resources(read_machine()),
     )
+
+
+def exposed_urls() -> dict[str, str]:
+    """Where models can be reached from the internet, by id. Of files that systemd removes with their units."""
+    urls = {}
+    for file in sorted(tunnels_dir().glob("*/url")):
+        with suppress(FileNotFoundError):  # closed just now
+            urls[file.parent.name] = file.read_text("utf-8").strip()
+    return urls
 
 
 def resources(machine: Machine) -> Resources:
@@ -122,7 +141,8 @@ def active_of(pairs: Pairs) -> str | None:
     return held_by if held_by is not None and residency(pairs[held_by]) is Residency.RESIDENT else None
 
 
-async def _sleeping(manager: Manager, model_id: str) -> Sleeping:
+async def read_sleeping(manager: Manager, model_id: str) -> Sleeping:
+    """Of a model that is asleep."""
     service = await manager.service(engine_unit(model_id))
     # What the kernel counts for the unit; "not set", where it counts none, is the largest number.
     current = int(service["MemoryCurrent"])
@@ -148,7 +168,8 @@ async def _starting(manager: Manager, model_id: str) -> Starting:
     return Starting(model_id, seconds=max(0.0, seconds), expected_seconds=expected_seconds("load").get(model_id))
 
 
-async def _failed(manager: Manager, model_id: str) -> Failed:
+async def read_failed(manager: Manager, model_id: str) -> Failed:
+    """Of a model that has failed."""
     service = await manager.service(engine_unit(model_id))
     return Failed(model_id, reason=how_it_ended(str(service["Result"]), int(service["ExecMainStatus"])))
 

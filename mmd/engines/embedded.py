@@ -21,7 +21,7 @@ def find(configured: str | None) -> Installed | None:
     if configured is not None:
         raise EngineMissing(
             f"the {NAME} engine is configured as {configured}, and it can only be a package beside mmd",
-            hint=f"{sys.executable} -m pip install xllamacpp",
+            hint=how_to_install(),
         )
     spec = find_spec("xllamacpp")
     if spec is None or spec.origin is None:
@@ -38,6 +38,20 @@ def find(configured: str | None) -> Installed | None:
         can_sleep=False,
         stop_seconds=5,
     )
+
+
+def how_to_install() -> str:
+    """The command that puts it beside mmd, in the way in which mmd itself was installed; or that gets a llama-server,
+    where there is no pip.
+    """
+    from importlib.util import find_spec
+
+    home = Path(sys.prefix)
+    if (home / "pipx_metadata.json").is_file():
+        return f"pipx inject {home.name} xllamacpp"  # what pip installs there is gone after: pipx reinstall
+    if find_spec("pip"):
+        return f"{sys.executable} -m pip install xllamacpp"
+    return "mmd engine install llama.cpp"
 
 
 def _require_openmp(package: Path) -> None:

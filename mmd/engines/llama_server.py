@@ -24,6 +24,8 @@ PROBE_SECONDS = 20  # it takes 8 ms; a driver on a GPU that is waking up takes l
 _VERSION = re.compile(r"^version: (\S+) \(", re.MULTILINE)
 # An option's line starts at the margin with its spellings: "-c,    --ctx-size N       size of the prompt context".
 _SPELLINGS = re.compile(r"^-{1,2}[A-Za-z][\w-]*(?:, +-{1,2}[A-Za-z][\w-]*)*", re.MULTILINE)
+# "  CUDA0: NVIDIA GeForce RTX 4070 (12281 MiB, 11914 MiB free)", or "  (none)".
+_DEVICE = re.compile(r"^  (\w+): ", re.MULTILINE)
 
 
 def find(configured: str | None) -> Installed | None:
@@ -80,6 +82,23 @@ def _probe(program: str, _stamp: tuple[int, ...]) -> Installed:
 def parse_flags(help_text: str) -> frozenset[str]:
     """Every spelling of every option in llama.cpp's `--help`."""
     return frozenset(spelling.strip() for line in _SPELLINGS.findall(help_text) for spelling in line.split(","))
+
+
+def devices(program: str) -> tuple[str, ...] | None:
+    """The GPUs that this build can use, as it calls them; none of a build for the CPU. None where it does not say.
+
+    It makes contact with each of them, which may take half a second.
+    """
+    try:
+        with _ask(program, "--list-devices") as process:
+            try:
+                text = _answer(program, process)
+            finally:
+                process.kill()
+    except EngineMissing:
+        return None  # one of before March 2025 does not know the option
+    heading, _, listed = text.partition("Available devices:")
+    return tuple(_DEVICE.findall(listed)) if heading != text else None
 
 
 def _ask(program: str, option: str) -> subprocess.Popen[str]:

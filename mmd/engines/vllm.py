@@ -89,6 +89,11 @@ def is_confirmed(program: Path) -> bool:
     return vllm_cache.is_confirmed(_locate(program).key)
 
 
+def packages_of(program: Path) -> Path:
+    """The folder of packages that it runs from, torch beside it. Raises EngineMissing."""
+    return _locate(program).package.parent
+
+
 def confirm(program: Path) -> None:
     """Hold what was read from the source against the program's own help, once for every version of it.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmd.control.exposed_host import exposed_model
+
 # RFC 9110, 7.6.1: these speak of one connection, and the next one is ours. Expect is answered by the gateway, and
 # the length is written anew, because the body is whole by then. Keys are for the gateway: engines need none, and what a
 # client offers, ours or by mistake somebody else's, is not for them to see.
@@ -53,6 +55,7 @@ class Head:
     keep_alive: bool
     passed_on: list[bytes]  # header lines for whoever serves this
     here: dict[bytes, list[bytes]]  # values of the headers that stop here or are checked, by lower-case name
+    exposed_model: str | None = None  # the one that it may reach, where a tunnel has brought it; asked time and again
 
     @classmethod
     def read(cls, method: bytes, target: bytes, version: str, keep_alive: bool, headers: RawHeaders) -> Head:
@@ -68,6 +71,7 @@ class Head:
             passed_on.append(name + b": " + value)
         head = cls(method, target, version, keep_alive, passed_on, here)
         head._drop_what_connection_names()
+        head.exposed_model = exposed_model(head.value(b"host"))
         return head
 
     def _drop_what_connection_names(self) -> None:

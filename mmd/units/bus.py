@@ -162,6 +162,12 @@ class Manager:
         # systemd has `$` doubled in what it takes and in what it tells
         return tuple(tuple(word.replace("$$", "$") for word in row[1]) for row in rows.value)
 
+    async def addresses(self, name: str) -> tuple[str, ...]:
+        """Where a socket unit listens or would: HOST:PORT, or the path of a Unix socket."""
+        body = ["org.freedesktop.systemd1.Socket", "Listen"]
+        (rows,) = await self._read(_PROPERTIES, "Get", "ss", body, object_path(name))
+        return tuple(address for _, address in rows.value)
+
     async def unit_file_state(self, name: str) -> str:
         """`enabled`, `disabled`, `masked`, … as the files say now; "" where there is none."""
         try:
@@ -198,6 +204,9 @@ class Manager:
 
     async def enable(self, names: Iterable[str]) -> None:
         await self._call("EnableUnitFiles", "asbb", [list(names), False, True])
+
+    async def disable(self, names: Iterable[str]) -> None:
+        await self._call("DisableUnitFiles", "asb", [list(names), False])
 
     async def submit(self, unit: str, dispatch: Awaitable[None]) -> Job:
         """Carry out `dispatch` and find the job that it queued on `unit`, which need not be the one the call names:

@@ -19,18 +19,25 @@ EMBEDDING_SOCKET = "mmd-embedding.socket"
 LOCAL_SOCKET = "mmd-local.socket"
 GATEWAY = "mmd.service"
 BOOT = "mmd-boot.service"
+TUNNEL = "mmd-tunnel@.service"
 
 # The main one last: a connection to another, which starts the gateway, pulls it in, and the gateway that runs already
 # would be a reason for systemd to refuse the others.
 SOCKETS = (EMBEDDING_SOCKET, LOCAL_SOCKET, MAIN_SOCKET)
-UNITS = ("mmd.slice", GATEWAY, *SOCKETS, BOOT)
+UNITS = ("mmd.slice", GATEWAY, *SOCKETS, BOOT, TUNNEL)
 ENABLED = (*SOCKETS, BOOT)
 
 DROP_IN = "50-mmd.conf"
 PACKAGED_COMMAND = "/usr/bin/mmd"
 
 _COMMAND = "@MMD@"
-_LOOK_FOR_ENGINES = (GATEWAY, BOOT)
+_PATH = b"\nEnvironment="
+_LOOK_FOR_PROGRAMS = (GATEWAY, BOOT, TUNNEL)
+
+
+def is_template(name: str) -> bool:
+    """Whether a unit exists for each model that it is started for, and not by itself."""
+    return "@." in name
 
 
 def mmd_command() -> str:
@@ -45,10 +52,10 @@ def unit_text(name: str, command: str) -> str:
 
 def drop_in_text(name: str, addresses: Mapping[str, str]) -> str | None:
     """What a unit is given for this user; None where that is nothing. A socket is to be at its address, HOST:PORT."""
-    if name in _LOOK_FOR_ENGINES:
+    if name in _LOOK_FOR_PROGRAMS:
         path = quoted(f"PATH={os.environ.get('PATH', os.defpath)}")
         return (
-            "# Written by `mmd install`: PATH as it was in the shell, so that the same engines are found as there.\n"
+            "# Written by `mmd install`: PATH as it was in the shell, so that the same programs are found as there.\n"
             f"[Service]\nEnvironment={path}\n"
         )
     address = addresses.get(name)
@@ -56,6 +63,11 @@ def drop_in_text(name: str, addresses: Mapping[str, str]) -> str | None:
         return None
     # The empty line takes away what the unit file says.
     return f"# Written by `mmd install`, from [gateway] in mmd.toml.\n[Socket]\nListenStream=\nListenStream={address}\n"
+
+
+def without_path(drop_in: bytes) -> bytes:
+    """A drop-in but for the PATH of the shell that it was written in."""
+    return drop_in.partition(_PATH)[0]
 
 
 def write_for_package(folder: Path) -> None:
@@ -66,6 +78,9 @@ def write_for_package(folder: Path) -> None:
 
 
 def _source_dir() -> Path:
-    """`units/` of the checkout that runs, or the installed data files beside the interpreter."""
-    beside = Path(__file__).resolve().parents[2] / "units"
-    return beside if (beside / UNITS[0]).is_file() else Path(sys.prefix) / "share/mmd/units"
+    """`units/` of the checkout that runs, or what the wheel has put below the prefix it was installed to: that of a
+    virtual environment, ~/.local or /usr/local; sys.prefix is none of the last two.
+    """
+    packages = Path(__file__).resolve().parents[2]
+    beside = packages / "units"
+    return beside if (beside / UNITS[0]).is_file() else packages.parents[2] / "share/mmd/units"

@@ -11,7 +11,8 @@ function __mmd_choices
             case plain
                 echo $parts[2]
             case file
-                __fish_complete_path $parts[2]
+                # As an argument of no command in particular; __fish_complete_path knows no ~.
+                complete --do-complete "'' "(commandline --current-token --cut-at-cursor)
         end
     end
 end

@@ -167,8 +167,8 @@ def test_engine_laid_down_is_taken() -> None:
 
 def test_no_engine_for_gguf() -> None:
     with pytest.raises(EngineMissing, match="no engine for GGUF") as caught:
-        choose(CHAT, machine(), [], socket=SOCKET, cache=CACHE)
-    assert "mmd[embedded]" in caught.value.hint
+        choose(CHAT, machine(), [], socket=SOCKET, cache=CACHE, get_llama="pipx inject mmd xllamacpp")
+    assert caught.value.hint.startswith("pipx inject mmd xllamacpp   # ")
 
 
 def test_no_engine_for_safetensors() -> None:

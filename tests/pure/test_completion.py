@@ -37,6 +37,7 @@ OFFERED = {
     "mmd key add phone --for ": ["inference", "management"],
     "mmd key remove ": ["laptop"],
     "mmd add shelf/ol": ["shelf/old.gguf"],
+    "mmd add shelf/a": ["shelf/a file.gguf"],
     "mmd restore shelf/ol": ["shelf/old.gguf"],
     "mmd show --machine shelf/ol": ["shelf/old.gguf"],
     "mmd estimate shelf/ol": ["shelf/old.gguf"],
@@ -54,6 +55,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shelf"
     folder.mkdir()
     (folder / "old.gguf").touch()
+    (folder / "a file.gguf").touch()
+    (tmp_path / "home/downloads").mkdir()
     for name in IDS:
         Registry().add(sparse_gguf(tmp_path / f"{name}-q8_0.gguf"), id=name)
     Keys().add("laptop", Purpose.INFERENCE)
@@ -138,6 +141,8 @@ def test_tab_offers_what_fits(shell: Shell, tmp_path: Path) -> None:
             line: sorted(words) for line, words in OFFERED.items()
         }
         assert offers("mmd ") == VERBS, "in the order of use"
+        (folder,) = offers("mmd add ~/do")
+        assert Path(folder).expanduser() == Path.home() / "downloads"
 
 
 @SHELLS
@@ -166,13 +171,16 @@ def test_zsh_shows_descriptions(tmp_path: Path) -> None:
         terminal.wait_shown("-- completion Q8_0")
 
 
-def test_fish_shows_descriptions_with_their_commas(tmp_path: Path) -> None:
-    script = f"source {COMPLETIONS}/mmd.fish; complete -C 'mmd show '; complete -C 'mmd status'"
-    done = subprocess.run([required("fish"), "--no-config", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-2:] == [
-        "tiny\tcompletion Q8_0",
-        "status\tWhat runs, and what memory is left.",
-    ]
+def test_fish_shows_descriptions_whole(tmp_path: Path) -> None:
+    """They ended at their first comma, or after 45 characters."""
+    script = f"source {COMPLETIONS}/mmd.fish; complete -C 'mmd show ti'; complete -C 'mmd s'; complete -C 'mmd key '"
+    words = [required("fish"), "--no-config", "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=50)
+    described = dict(line.split("\t") for line in done.stdout.splitlines())
+    assert described["tiny"] == "completion Q8_0"
+    assert described["status"] == "What runs, and what memory is left."
+    assert described["show"] == "Facts, fit, the exact command and its reasons."
+    assert not [text for text in described.values() if text.endswith("...")]
 
 
 def arguments_of(verb: click.Command, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Argument]]:

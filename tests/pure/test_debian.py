@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import tomllib
 from importlib.metadata import distribution
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from mmd.units.names import SLICE
 from mmd.units.unit_files import UNITS
 
 ROOT = Path(__file__).parents[2]
@@ -46,10 +48,12 @@ def test_bundled_versions_are_pinned() -> None:
     assert bundled() <= pinned
 
 
-def test_removal_stops_every_unit() -> None:
-    stopped = re.findall(r"user-managers stop (.*)", (DEBIAN / "mmd.prerm").read_text("utf-8"))
-    assert set(" ".join(stopped).split()) == set(UNITS)
-    assert stopped[-1] == "mmd.slice", "models before who starts them: the gateway would start them anew"
+def test_removal_stops_every_unit_and_the_models_last() -> None:
+    """The gateway would start them anew."""
+    script = (DEBIAN / "mmd.prerm").read_text("utf-8").replace("\\\n", "")
+    stopped = [set(shlex.split(units)) for units in re.findall(r"user-managers stop (.*)", script)]
+    assert stopped[-1] == {SLICE}
+    assert set(UNITS) <= {unit.replace("@*", "@") for units in stopped for unit in units}
 
 
 def test_what_the_build_needs_is_installed_by_make_deb() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import huggingface_hub.constants
 import pytest
@@ -16,15 +18,25 @@ from mmd.control.events import events_file
 from mmd.control.learned import Learned
 from mmd.settings import MODEL_SETTINGS, SETTINGS, read_settings
 from mmd.units import spec
-from tests.documents import DOCUMENTS, PAGES, README, ROOT, commands_of, example_settings, text_of, what_is_wrong
+from tests.documents import (
+    DOCUMENTS,
+    PAGES,
+    README,
+    ROOT,
+    commands_of,
+    example_settings,
+    text_of,
+    unescaped,
+    what_is_wrong,
+)
 
 MMD_1, MMD_TOML_5, MMD_UNITS_7 = (ROOT / "packaging/man" / name for name in ("mmd.1", "mmd.toml.5", "mmd-units.7"))
 
 _UNIT = re.compile(r"(?<![\w./-])mmd(?:-[a-z]+)?(?:@[\w.]*)?\.(?:service|socket|slice)\b")
 _DIRECTIVE = re.compile(r"\b([A-Z][A-Za-z]+)=")
 _PATH = re.compile(r"(?:~/\.(?:config|local|cache)|\$XDG_RUNTIME_DIR)/[\w./@~-]*")
-# What a drop-in may say, and what mmd says why it does not.
-_NOT_MMDS = {"MemoryHigh", "CPUWeight", "ExecStop"}
+# What a drop-in may say, what mmd says why it does not, and what is logind's.
+_NOT_MMDS = {"MemoryHigh", "CPUWeight", "ExecStop", "InhibitDelayMaxSec"}
 
 
 @pytest.fixture
@@ -44,6 +56,24 @@ def test_man_pages_are_what_the_code_says() -> None:
     words = [sys.executable, str(ROOT / "packaging/man_pages.py"), "--check"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_page_that_is_behind_is_renewed() -> None:
+    page = MMD_1.read_text("utf-8")
+    behind = page.replace("\\fB\\-\\-ask\\-again\\fR", "\\fB\\-\\-insist\\fR")
+    assert behind != page
+    assert man_pages().renewed(behind) == page
+
+
+@pytest.mark.parametrize(
+    "text", [".TH is no request", "'no quote", "a \\ b -- c", "it's ~/x `as is`", "a " * 60 + ".B c"]
+)
+def test_prose_is_no_roff(text: str) -> None:
+    """A help text that began a line with a dot would be a macro, and gone."""
+    for line in man_pages().prose(text):
+        assert not line.startswith((".", "'"))
+        assert len(line) <= 100
+    assert unescaped(" ".join(man_pages().prose(text))).split() == text.replace("`", "").split()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
@@ -73,6 +103,12 @@ def test_every_command_exists(document: Path) -> None:
 )
 def test_a_command_that_does_not_exist_is_found(words: tuple[str, ...], wrong: str) -> None:
     assert what_is_wrong(words) == wrong
+
+
+@pytest.mark.parametrize("document", [README, ROOT / "CONTRIBUTING.md"], ids=lambda document: document.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", document.read_text("utf-8"))
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names())
@@ -124,7 +160,10 @@ def test_every_path_is_one_of_mmds(document: Path, home: Path) -> None:
         *(paths.engines_dir(), paths.manifests_dir(), paths.models_dir(), events_file()),
         *(paths.engine_socket(model_id) for model_id in ("ID", "qwen3")),
     }
-    below = (str(paths.engine_socket("ID").parent), str(paths.user_unit_dir()), str(paths.runtime_dir() / ".lock"))
+    below = (
+        *(str(paths.engine_socket("ID").parent), str(paths.user_unit_dir()), str(paths.runtime_dir() / ".lock")),
+        *(str(paths.tunnel_file("ID").parent), str(paths.tunnels_dir() / "ID")),
+    )
     for named in _PATH.findall(text_of(document)):
         path = named.replace("~", str(home), 1) if named.startswith("~") else named
         path = path.replace("$XDG_RUNTIME_DIR", str(home / "run")).rstrip("/.")
@@ -149,6 +188,15 @@ def test_every_variable_is_read() -> None:
     read = "".join(file.read_text("utf-8") for file in sources())
     read += Path(huggingface_hub.constants.__file__).read_text("utf-8")
     assert {name for name in named if name not in read} == set()
+
+
+def man_pages() -> ModuleType:
+    """The program that writes them: `packaging` is also the name of a library, so it is imported by its path."""
+    found = importlib.util.spec_from_file_location("man_pages", ROOT / "packaging/man_pages.py")
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
 
 
 def sources() -> list[Path]:

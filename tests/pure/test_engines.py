@@ -151,6 +151,17 @@ def test_embedded_cannot_be_placed_elsewhere() -> None:
         embedded.find("/opt/llama")
 
 
+def test_embedded_is_installed_in_the_way_of_mmd_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pip install 'mmd[embedded]'` was the answer to everybody: for pipx it is some other Python's pip."""
+    assert embedded.how_to_install() == f"{sys.executable} -m pip install xllamacpp"
+    monkeypatch.setitem(sys.modules, "pip", None)
+    assert embedded.how_to_install() == "mmd engine install llama.cpp"
+    (tmp_path / "mmd-next").mkdir()
+    (tmp_path / "mmd-next/pipx_metadata.json").touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "mmd-next"))
+    assert embedded.how_to_install() == "pipx inject mmd-next xllamacpp"
+
+
 def test_embedded_accepts_what_llama_server_calls_the_same(tmp_path: Path) -> None:
     """Its flags are a part of llama-server's, spelling by spelling."""
     fake = llama_server.probe(str(install_fake_llama_server(tmp_path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "http_", "https_", "HTTP"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # where hf is
     with fake_hub() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         hub.repositories = {"me/model": FakeRepository({"a.gguf": b"GGUF"}, gated=True)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -74,3 +76,17 @@ def test_sdist_holds_the_tree_and_builds_the_same_wheel(wheel: Path, sdist: Path
     for name in ("LICENSE", "Makefile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt"):
         assert (unpacked / name).read_bytes() == (ROOT / name).read_bytes()
     assert build("wheel", tmp_path / "again", unpacked).read_bytes() == wheel.read_bytes()
+
+
+def test_units_are_found_wherever_pip_puts_them(wheel: Path, tmp_path: Path) -> None:
+    """They were looked for below sys.prefix, which `pip install --user` and Debian's /usr/local are not."""
+    # --ignore-installed: else pip takes out the mmd that runs these tests.
+    words = ["install", "--quiet", "--ignore-installed", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "pip", *words, f"--prefix={tmp_path}", wheel], check=True, timeout=50)
+    (packages,) = tmp_path.glob("lib/python3*/site-packages")
+    code = "from mmd.units.unit_files import unit_text; print(unit_text('mmd.slice', 'mmd'), end='')"
+    environment = os.environ | {"PYTHONPATH": str(packages)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == (ROOT / "units/mmd.slice").read_text()

@@ -4,7 +4,9 @@ written.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shutil
 import socket
 import sys
@@ -15,13 +17,14 @@ import httpx
 import pytest
 
 from mmd.control.installation import Installation, Kind, installation
+from mmd.control.presence import running_version
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
-from mmd.units.unit_files import ENABLED, UNITS, unit_text
+from mmd.units.unit_files import ENABLED, UNITS, is_template, unit_text
 from tests.systemd.conftest import free_port
 from tests.systemd.world import World, run_mmd
 
-DROP_INS = {"mmd.service", "mmd-boot.service", "mmd.socket", "mmd-embedding.socket"}
+DROP_INS = {"mmd.service", "mmd-boot.service", "mmd-tunnel@.service", "mmd.socket", "mmd-embedding.socket"}
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ async def test_only_drop_ins_are_written_beside_a_package(world: World, packaged
     assert _files() - _links() == {f"{name}.d/50-mmd.conf" for name in DROP_INS}
     assert {Path(link).name for link in _links()} == set(ENABLED)
     assert await _answers(packaged)
-    for name in UNITS:
+    for name in (name for name in UNITS if not is_template(name)):
         assert _fragment(world, name) == str(package / name)
     environment = world.manager.systemctl("show", "--property=Environment", "mmd.service", "mmd-boot.service")
     assert environment.count(f"PATH={world.folder}/bin:") == 2
@@ -193,6 +196,36 @@ def test_masked_gateway_is_not_started_behind_anybodys_back(world: World, packag
     assert _files() == before
 
 
+async def test_model_is_resident_without_a_gateway_that_may_not_run(world: World, packaged: str) -> None:
+    world.add("a")
+    world.manager.systemctl("mask", "mmd.service")
+    done = await asyncio.to_thread(run_mmd, "activate", "a")
+    world.manager.systemctl("unmask", "mmd.service")
+    assert (done.returncode, done.stderr.splitlines()[-1][:13]) == (0, "a is resident"), done.stderr
+    assert running_version() is None
+
+
+# --- what is said
+
+
+def test_default_says_that_it_takes_units(world: World, address: str, package: Path) -> None:
+    """A package that nobody has enabled starts nothing."""
+    world.add("a")
+    assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
+    assert run_mmd("install").returncode == 0
+    assert "mmd install" not in run_mmd("default", "a").stderr
+    world.manager.systemctl("disable", "mmd-boot.service")
+    assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
+
+
+def test_install_says_that_the_gateway_needs_a_key(world: World, packaged: str) -> None:
+    assert "key" not in run_mmd("install").stderr
+    run_mmd("key", "add", "laptop")
+    said = run_mmd("install").stderr
+    assert f"curl {packaged}/v1/models -H 'Authorization: Bearer KEY'" in said
+    assert "mmd key add NAME" in said
+
+
 # --- whether there is something to do
 
 
@@ -224,7 +257,7 @@ async def test_installation_tells_what_install_would_mend(world: World, packaged
     _with(world, "stop", "mmd-local.socket")
     assert (await told()).silent == ("mmd-local.socket",)
     drop_in = user_unit_dir() / "mmd.service.d/50-mmd.conf"
-    drop_in.write_text("[Service]\nEnvironment=PATH=/nowhere\n")
+    drop_in.write_text("[Service]\n")
     _with(world, "daemon-reload")
     assert (await told()).outdated == (drop_in,)
     world.settings(f'[gateway]\nlisten = "127.0.0.1:{free_port()}"\nembedding_listen = ""\n')
@@ -240,6 +273,21 @@ async def test_installation_tells_of_units_that_the_manager_has_not_read(
         unit.write("# newer\n")
     now = await installation()
     assert (now.unread, now.outdated) == (("mmd.service",), ())
+    assert run_mmd("install").returncode == 0
+    assert (await installation()).is_current
+
+
+async def test_shell_with_another_path_makes_nothing_outdated(
+    world: World, packaged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a virtual environment, say: whether other engines are found there is for who asks to find out."""
+    monkeypatch.setenv("PATH", f"/opt/50% of tools/bin:{os.environ['PATH']}")
+    now = await installation()
+    assert (now.outdated, {file.parent.name for file in now.other_path}) == (
+        (),
+        {"mmd.service.d", "mmd-boot.service.d", "mmd-tunnel@.service.d"},
+    )
+    assert not now.is_current
     assert run_mmd("install").returncode == 0
     assert (await installation()).is_current
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from mmd.errors import HubUnavailable
 from mmd.registry.hub.files import HubFile
 from mmd.registry.hub.partial import Partial, Segment
+from mmd.registry.hub.program import hf
 
 _ATTEMPTS = 7  # since anything has come
 _ATTEMPTS_AT_A_LIE = 3
@@ -55,7 +56,7 @@ class Pace:
         if seconds > self._patience_seconds:
             raise HubUnavailable(
                 f"{note} {seconds:.0f} s, which is too long to wait",
-                hint="hf auth login   # who is signed in may ask more; what has come is kept",
+                hint=f"{hf()} auth login   # who is signed in may ask more; what has come is kept",
             )
         self.say(f"{note} {seconds:.0f} s" if seconds >= 1 else "")
         self.pause(seconds)

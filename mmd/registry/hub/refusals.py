@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mmd.errors import HubUnavailable, MmdError, NoSuchRepository, RepositoryGated
+from mmd.registry.hub.program import hf
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -42,7 +43,7 @@ def _gated(subject: str, page: str, error: HfHubHTTPError) -> RepositoryGated:
     if "authorization" not in error.response.request.headers:
         return RepositoryGated(
             f"{subject} is gated: its licence must be accepted by whoever downloads it",
-            hint=f"hf auth login   # after you have accepted it at {page}",
+            hint=f"{hf()} auth login   # after you have accepted it at {page}",
         )
     if "awaiting a review" in (error.server_message or ""):
         return RepositoryGated(
@@ -51,14 +52,14 @@ def _gated(subject: str, page: str, error: HfHubHTTPError) -> RepositoryGated:
         )
     return RepositoryGated(
         f"{subject} is gated, and the account of this token has no access to it",
-        hint=f"xdg-open {page}   # accept its licence there, as the account that this names: hf auth whoami",
+        hint=f"xdg-open {page}   # accept its licence there, as the account that this names: {hf()} auth whoami",
     )
 
 
 def _absent(message: str) -> NoSuchRepository:
     return NoSuchRepository(
         message,
-        hint="hf auth login   # if it is private; else look for the name: mmd search WORDS",
+        hint=f"{hf()} auth login   # if it is private; else look for the name: mmd search WORDS",
     )
 
 
@@ -68,7 +69,7 @@ def _by_status(subject: str, page: str, error: HfHubHTTPError) -> MmdError:
     if status == 429:
         return HubUnavailable(
             "the hub has had too many requests from here for now",
-            hint="hf auth login   # who is signed in may ask more; or try again in five minutes",
+            hint=f"{hf()} auth login   # who is signed in may ask more; or try again in five minutes",
         )
     if status == 401:
         return RepositoryGated(
@@ -91,7 +92,7 @@ def _with_a_new_token() -> str:
     """The environment's goes before the one that `hf auth login` keeps."""
     in_environment = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
     unset = f"unset {' '.join(in_environment)}; " if in_environment else ""
-    return f"{unset}hf auth login   # with a new one from {_tokens()}"
+    return f"{unset}{hf()} auth login   # with a new one from {_tokens()}"
 
 
 def _tokens() -> str:

@@ -1,0 +1,97 @@
+"""What has failed: units that are failed now, and engines that died within a day."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mmd.control import events
+from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.control.doctor.manager import ManagerState
+from mmd.control.journal import Ended, lines_between, units_that_failed
+from mmd.control.status import how_it_ended
+from mmd.plan.last_words import error_line
+from mmd.units.names import engine_unit, split
+
+_DAY_SECONDS = 24 * 60 * 60
+# An engine that is killed after hours has nothing to say of it; one that fails to start says so at once.
+_WORDS_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A unit that has failed, the last time that it did."""
+
+    unit: str
+    cause: str
+    at: float | None  # seconds since the epoch; None where nobody noted it
+    times: int  # within the last day
+    is_failed_now: bool
+
+
+def read_failures(manager: ManagerState) -> tuple[Failure, ...]:
+    return asyncio.run(_read(manager, now=time.time()))
+
+
+async def _read(manager: ManagerState, *, now: float) -> tuple[Failure, ...]:
+    noted = await units_that_failed(manager.control_group, since_us=int((now - _DAY_SECONDS) * 1_000_000))
+    times, last = Counter(one.unit for one in noted), {one.unit: one for one in noted}
+    reasons = {engine_unit(one.id): one.reason for one in manager.failed}
+    failing = [unit.name for unit in manager.units if unit.active_state == "failed"]
+    return tuple(
+        [
+            Failure(
+                unit=unit,
+                cause=await _cause(unit, last.get(unit), reasons.get(unit)),
+                at=last[unit].at_us / 1_000_000 if unit in last else None,
+                times=times[unit],
+                is_failed_now=unit in failing,
+            )
+            for unit in dict.fromkeys((*failing, *last))
+            if not _is_token(unit)
+        ]
+    )
+
+
+def _is_token(unit: str) -> bool:
+    """Whether it is the half of a model that fails with its engine, of which all is told already."""
+    parts = split(unit)
+    return parts is not None and parts[0] == "resident"
+
+
+async def _cause(unit: str, ended: Ended | None, reason: str | None) -> str:
+    """As the swap that it spoilt has it, where there was one; else how it ended, and what it said last."""
+    parts = split(unit)
+    if parts is None:
+        return f"it has failed ({ended.result})" if ended else "it has failed"
+    swaps = [event for event in events.recent() if event.model == parts[1]]
+    if reason and swaps and swaps[-1].outcome == "failed":
+        return swaps[-1].cause
+    how = how_it_ended(ended.result, ended.status) if ended else str(reason)
+    said = error_line(await _last_lines(parts[1], ended)) if ended else ""
+    return f"{how}: {said}" if said else how
+
+
+async def _last_lines(model_id: str, ended: Ended) -> list[str]:
+    since_us, until_us = ended.at_us - _WORDS_SECONDS * 1_000_000, ended.at_us + 1_000_000
+    return await lines_between(model_id, since_us=since_us, until_us=until_us)
+
+
+def judge_failures(failures: Sequence[Failure]) -> Iterator[Verdict]:
+    for one in failures:
+        parts = split(one.unit)
+        name = parts[1] if parts else one.unit
+        when = time.strftime("%H:%M ", time.localtime(one.at)) if one.at is not None else ""
+        often = f" ({one.times} times in a day)" if one.times > 1 else ""
+        message = f"{when}{name}: {one.cause}{often}"
+        look = f"mmd logs {name}" if parts else f"journalctl --user -u {one.unit} -n 20"
+        if one.is_failed_now:
+            anew = f"mmd activate {name}" if parts else f"systemctl --user restart {one.unit}"
+            yield failed(message, f"{look}   # then: {anew}")
+        else:
+            yield warning(message, f"{look}   # it was started again since, or stopped")
+    if not failures:
+        yield ok("nothing has failed within a day")

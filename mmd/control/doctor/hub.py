@@ -1,0 +1,63 @@
+"""The Hugging Face hub: whether it answers, and in plain words why not. Models that are here run without it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from mmd.control.doctor.finding import Verdict, ok, warning
+from mmd.control.doctor.reading import NotRead, Reading
+
+# In what Python's ssl, httpx and the resolver say.
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_UNRESOLVED = ("Name or service not known", "name resolution", "No address associated")
+_PROXY_WANTS_PASSWORD = "407"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    endpoint: str
+    has_token: bool
+
+
+def read_access() -> Access:
+    """Ask it for one model, with the token where there is one. Raises HubUnavailable, RepositoryGated and others."""
+    from huggingface_hub import constants, get_token
+
+    from mmd.registry.hub.api import ask, hub_errors
+
+    with hub_errors("models"):
+        ask("/api/models", {"limit": "1"})
+    return Access(constants.ENDPOINT, has_token=get_token() is not None)
+
+
+def judge_access(reading: Reading[Access]) -> Iterator[Verdict]:
+    try:
+        access = reading.value()
+    except NotRead as failure:
+        yield explained(failure.verdict, os.environ.get("HF_ENDPOINT") or "https://huggingface.co", getproxies())
+        return
+    token = "and takes your token" if access.has_token else "without a token, which only gated models need"
+    yield ok(f"{access.endpoint} answers, {token}")
+
+
+def explained(verdict: Verdict, endpoint: str, proxies: Mapping[str, str]) -> Verdict:
+    """A failure as people say it, with what would mend it."""
+    url = urlsplit(endpoint)
+    proxy = proxies.get(url.scheme, "")
+    if _UNTRUSTED in verdict.message:
+        return warning(
+            f"{url.hostname} shows a certificate that is not trusted: a proxy that reads along, or a wrong clock",
+            f"curl -vI {endpoint}   # whose; then: export SSL_CERT_FILE=FILE with that authority's certificate",
+        )
+    if any(said in verdict.message for said in _UNRESOLVED):
+        host = urlsplit(proxy).hostname if proxy else url.hostname
+        return warning(f"{host} is not found: no network, or no DNS", f"getent hosts {host}   # and: ip route")
+    if proxy and _PROXY_WANTS_PASSWORD in verdict.message:
+        return warning(f"the proxy {proxy} wants a password", "export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT")
+    if proxy:
+        return warning(f"{verdict.message}, by the proxy {proxy}", "env | grep -i _proxy   # see whether it is meant")
+    return warning(verdict.message, verdict.hint)

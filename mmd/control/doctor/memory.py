@@ -1,0 +1,85 @@
+"""RAM: what is left for models, and what stands in their way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmd.control.doctor.finding import Verdict, ok, warning
+from mmd.control.status import Sleeping
+from mmd.plan.fit import GIB
+from mmd.registry.record import Model
+
+_STRICT = 2  # of vm.overcommit_memory: no more is promised than there is
+_LEAST_AVAILABLE = 0.1
+# They end what is large when memory gets short, before the kernel does.
+_WATCHERS = ("earlyoom", "systemd-oomd", "oomd")
+_NAME_LENGTH = 15  # of /proc/PID/comm
+
+
+@dataclass(frozen=True, slots=True)
+class Ram:
+    total_bytes: int
+    available_bytes: int
+    swap_total_bytes: int
+    swap_used_bytes: int
+    overcommit: int  # vm.overcommit_memory
+    watchers: tuple[str, ...]
+
+
+def read_ram() -> Ram:
+    import psutil
+
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    return Ram(
+        total_bytes=memory.total,
+        available_bytes=memory.available,
+        swap_total_bytes=swap.total,
+        swap_used_bytes=swap.used,
+        overcommit=int(Path("/proc/sys/vm/overcommit_memory").read_text("ascii")),
+        watchers=tuple(sorted(_running() & {name[:_NAME_LENGTH] for name in _WATCHERS})),
+    )
+
+
+def _running() -> set[str]:
+    names = set()
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            names.add(comm.read_text("utf-8", "replace").strip())
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+    return names
+
+
+def judge_ram(ram: Ram, models: Sequence[Model], sleeping: Sequence[Sleeping], *, has_gpu: bool) -> Iterator[Verdict]:
+    message = _summary(ram, sleeping)
+    largest = max(models, key=lambda model: model.facts.weights_bytes, default=None)
+    if ram.available_bytes < ram.total_bytes * _LEAST_AVAILABLE:
+        free = f"mmd stop {max(sleeping, key=lambda one: one.ram_bytes).id}" if sleeping else "ps -eo rss,pid,user,args"
+        yield warning(message, free if sleeping else f"{free} --sort=-rss | head   # who has it")
+    elif largest and not has_gpu and largest.facts.weights_bytes > ram.total_bytes:
+        yield warning(
+            f"{message}; {largest.id} has {largest.facts.weights_bytes / GIB:.1f} GiB of weights and would be read "
+            "from the disk all the time",
+            f"mmd estimate {largest.id}   # what would fit instead",
+        )
+    elif ram.overcommit == _STRICT:
+        yield warning(
+            f"{message}; vm.overcommit_memory is 2, under which engines fail to reserve what they never use",
+            "sudo sysctl vm.overcommit_memory=0",
+        )
+    else:
+        yield ok(message)
+
+
+def _summary(ram: Ram, sleeping: Sequence[Sleeping]) -> str:
+    parts = [f"{ram.available_bytes / GIB:.1f} of {ram.total_bytes / GIB:.1f} GiB available"]
+    if sleeping:
+        held_bytes = sum(one.ram_bytes for one in sleeping)
+        parts.append(f"{', '.join(one.id for one in sleeping)} asleep with {held_bytes / GIB:.1f} GiB")
+    if ram.swap_used_bytes > GIB:
+        parts.append(f"{ram.swap_used_bytes / GIB:.1f} of {ram.swap_total_bytes / GIB:.1f} GiB swap used")
+    if ram.watchers:
+        parts.append(f"{', '.join(ram.watchers)} may end an engine that grows")
+    return "; ".join(parts)

@@ -1,0 +1,118 @@
+"""Folders of mmd's: whose they are, and who may look into them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from stat import S_IMODE
+
+from mmd import paths
+from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.control.doctor.users import user_name
+from mmd.paths import engine_socket, gateway_socket
+from mmd.registry.cache_link import cache_folder
+
+_OTHERS = 0o077
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    path: str
+    owner: str  # a name, or a number where there is none
+    mode: int
+    is_own: bool
+    is_writable: bool
+    is_private: bool = True  # it is to be closed to others
+    is_kept: bool = True  # mmd itself has to write there, and to what is in it
+    strange: str = ""  # the first in it that belongs to somebody else
+
+
+def read_places() -> tuple[Place, ...]:
+    """Those that there are. Downloads are shared with other tools; settings may be anybody's, and keys are hashes."""
+    found = [_place(folder) for folder in (paths.runtime_dir(), paths.data_dir(), paths.state_dir(), paths.cache_dir())]
+    found.append(_place(paths.user_runtime_dir(), is_kept=False))
+    found.append(_place(cache_folder(), is_private=False))
+    return tuple(place for place in found if place is not None)
+
+
+def _place(folder: Path, *, is_private: bool = True, is_kept: bool = True) -> Place | None:
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    may_look = os.access(folder, os.R_OK | os.X_OK)
+    return Place(
+        path=str(folder),
+        owner=user_name(status.st_uid),
+        mode=S_IMODE(status.st_mode),
+        is_own=status.st_uid == os.geteuid(),
+        is_writable=os.access(folder, os.W_OK | os.X_OK),
+        is_private=is_private,
+        is_kept=is_kept,
+        strange=_first_strange(folder) if may_look else "",
+    )
+
+
+def _first_strange(folder: Path) -> str:
+    with os.scandir(folder) as entries:
+        strange = (one.path for one in entries if one.stat(follow_symlinks=False).st_uid != os.geteuid())
+        return next(strange, "")
+
+
+def judge_places(places: Iterable[Place]) -> Iterator[Verdict]:
+    wrong = [verdict for place in places for verdict in _judge(place)]
+    yield from wrong or [ok("mmd's folders are yours, and closed to others")]
+
+
+def _judge(place: Place) -> Iterator[Verdict]:
+    path = quote(place.path)
+    if place.is_kept and not place.is_writable:
+        whose = "" if place.is_own else f": it is {place.owner}'s"
+        yield failed(f"{place.path} cannot be written to{whose}", _take_over(place.path))
+    elif place.is_kept and place.is_private and place.strange:
+        # Of a `sudo mmd pull`, for instance.
+        yield failed(f"{place.strange} is not yours, so mmd cannot keep it up to date", _take_over(place.path))
+    elif place.is_private and place.is_own and place.mode & _OTHERS:
+        yield warning(f"others may look into {place.path} ({place.mode:04o})", f"chmod 700 {path}")
+
+
+def _take_over(path: str) -> str:
+    return f'sudo chown -R "$(id -un):" {quote(path)}'
+
+
+# -- sockets
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    missing: tuple[str, ...]  # models whose engines run, and cannot be reached any more
+    open: tuple[str, ...]  # paths that others may connect to
+
+
+def read_sockets(running: Iterable[str]) -> Sockets:
+    """`running`: the models whose engines are up. What is left of those that ended is removed when they start."""
+    sockets = {model_id: engine_socket(model_id) for model_id in running}
+    missing = tuple(model_id for model_id, path in sockets.items() if not path.exists())
+    return Sockets(missing, tuple(str(path) for path in (gateway_socket(),) if _is_open(path)))
+
+
+def _is_open(path: Path) -> bool:
+    try:
+        return bool(S_IMODE(path.stat().st_mode) & _OTHERS)
+    except FileNotFoundError:
+        return False
+
+
+def judge_sockets(sockets: Sockets) -> Iterator[Verdict]:
+    for model_id in sockets.missing:
+        yield failed(
+            f"{model_id} runs, and its socket has been removed: nobody reaches it",
+            f"mmd stop {model_id} && mmd activate {model_id}",
+        )
+    for path in sockets.open:
+        yield warning(f"others may connect to {path}", f"chmod 600 {quote(path)}")
+    if not sockets.missing and not sockets.open:
+        yield ok("every engine that runs can be reached, by you alone")

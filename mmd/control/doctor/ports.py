@@ -1,0 +1,138 @@
+"""The gateway's addresses: whether it has them, and if not, who does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmd.control.doctor.finding import Verdict, failed, ok
+from mmd.control.doctor.users import user_name
+from mmd.paths import config_file
+
+_LISTENING = "0A"  # TCP_LISTEN, as /proc/net/tcp has it
+_ANY = ("0.0.0.0", "::")
+_LONGEST_COMMAND = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who listens on a port. Of somebody else's process nothing but the user is to be seen."""
+
+    user: str
+    pid: int | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Socket:
+    address: str
+    port: int
+    uid: int
+    inode: str
+
+
+def read_listeners(addresses: Iterable[str]) -> dict[str, Listener | None]:
+    """By HOST:PORT who listens there; None where nobody does."""
+    sockets = [*_sockets(Path("/proc/net/tcp")), *_sockets(Path("/proc/net/tcp6"))]
+    return {address: _listener(address, sockets) for address in addresses}
+
+
+def _sockets(table: Path) -> Iterator[_Socket]:
+    try:
+        lines = table.read_text("ascii").splitlines()[1:]
+    except FileNotFoundError:
+        return  # a kernel without IPv6
+    for line in lines:
+        words = line.split()
+        if words[3] == _LISTENING:
+            host, _, port = words[1].partition(":")
+            yield _Socket(_address(host), int(port, 16), int(words[7]), words[9])
+
+
+def _address(digits: str) -> str:
+    """Of the kernel's hexadecimal digits: words of four bytes, each in this machine's order."""
+    words = (int(digits[at : at + 8], 16) for at in range(0, len(digits), 8))
+    raw = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
+    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
+
+
+def _listener(address: str, sockets: Iterable[_Socket]) -> Listener | None:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    for one in sockets:
+        if one.port == int(port) and (one.address == host or {one.address, host} & set(_ANY)):
+            return _owner(one)
+    return None
+
+
+def _owner(one: _Socket) -> Listener:
+    user = user_name(one.uid)
+    for process in Path("/proc").glob("[0-9]*"):
+        if _has(process, f"socket:[{one.inode}]"):
+            return Listener(user, int(process.name), _command(process))
+    return Listener(user)
+
+
+def _has(process: Path, link: str) -> bool:
+    try:
+        with os.scandir(process / "fd") as entries:
+            return any(os.readlink(entry.path) == link for entry in entries)  # noqa: PTH115  thousands of them
+    except OSError:
+        return False  # it has just ended, or closed that, or is somebody else's
+
+
+def _command(process: Path) -> str:
+    try:
+        words = (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    command = b" ".join(words).decode("utf-8", "replace").strip()
+    return command if len(command) <= _LONGEST_COMMAND else f"{command[: _LONGEST_COMMAND - 1]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """An address of the gateway's, and the unit that is to listen there."""
+
+    address: str
+    unit: str
+    is_ours: bool  # a socket of this user's listens there
+    is_masked: bool
+    listener: Listener | None
+
+
+def judge_doors(doors: Iterable[Door], *, is_installed: bool) -> Iterator[Verdict]:
+    for door in doors:
+        listener = door.listener
+        if door.is_ours:
+            yield ok(f"{door.address}: listens")
+        elif listener is not None and _is_gateway(listener):
+            yield ok(f"{door.address}: mmd gateway in the foreground (pid {listener.pid})")
+        elif listener is not None:
+            yield failed(f"{door.address} is taken by {_named(listener)}", _how_to_get(door.address, listener))
+        elif is_installed and not door.is_masked:
+            yield failed(f"{door.address}: {door.unit} does not listen", "mmd install   # has it listen again")
+        else:
+            yield ok(f"{door.address} is free")
+
+
+def _is_gateway(listener: Listener) -> bool:
+    words = listener.command.split()
+    return "gateway" in words and any(word == "mmd" or word.endswith("/mmd") for word in words)
+
+
+def _named(listener: Listener) -> str:
+    if listener.pid is None:
+        return f"a process of {listener.user}'s"
+    return f"{listener.command or 'a process'} (pid {listener.pid}, {listener.user})"
+
+
+def _how_to_get(address: str, listener: Listener) -> str:
+    other = f"or another port in {config_file()}"
+    if listener.pid is None:
+        return f"sudo ss -ltnp 'sport = :{address.rpartition(':')[2]}'   # which; {other}"
+    return f"kill {listener.pid} && mmd install   # {other}"

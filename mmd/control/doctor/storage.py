@@ -1,0 +1,80 @@
+"""File systems that models, downloads and mmd's own records lie on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from mmd import paths
+from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.plan.fit import GIB
+from mmd.registry.cache_link import cache_folder
+from mmd.registry.record import Model
+
+_FULL_BYTES = GIB // 4  # a record, a log or a cache of an engine may not fit any more
+_LITTLE_BYTES = 10 * GIB  # less than a model of 8 billion parameters in 8 bits
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "afs", "fuse.sshfs", "fuse.rclone"})
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    mount: str
+    kind: str  # "ext4", "nfs4", …
+    total_bytes: int
+    free_bytes: int  # for this user
+    is_read_only: bool
+    holds: tuple[str, ...]  # "models", "downloads", "mmd's records", "mmd's cache"
+
+
+def read_file_systems(models: Sequence[Model]) -> tuple[FileSystem, ...]:
+    import psutil
+
+    mounts = {one.mountpoint: one for one in psutil.disk_partitions(all=True)}
+    held: dict[str, set[str]] = {}
+    for what, place in _places(models):
+        held.setdefault(_mount_of(place, mounts), set()).add(what)
+    found = []
+    for mount, holds in sorted(held.items()):
+        usage, of = shutil.disk_usage(mount), mounts[mount]
+        is_read_only = "ro" in of.opts.split(",")
+        found.append(FileSystem(mount, of.fstype, usage.total, usage.free, is_read_only, tuple(sorted(holds))))
+    return tuple(found)
+
+
+def _places(models: Iterable[Model]) -> Iterator[tuple[str, Path]]:
+    yield "mmd's records", paths.data_dir()
+    yield "mmd's cache", paths.cache_dir()
+    yield "downloads", cache_folder()
+    for model in models:
+        yield "models", Path(model.path)
+
+
+def _mount_of(place: Path, mounts: Iterable[str]) -> str:
+    real = Path(os.path.realpath(place))
+    known = set(mounts)
+    return next((str(folder) for folder in (real, *real.parents) if str(folder) in known), "/")
+
+
+def judge_file_systems(file_systems: Iterable[FileSystem]) -> Iterator[Verdict]:
+    for one in file_systems:
+        message = f"{one.mount}: {one.free_bytes / GIB:.1f} GiB free ({', '.join(one.holds)})"
+        writes = set(one.holds) - {"models"}
+        if one.is_read_only and writes:
+            yield failed(
+                f"{one.mount} cannot be written to ({', '.join(sorted(writes))})", f"findmnt {quote(one.mount)}"
+            )
+        elif one.free_bytes < _FULL_BYTES and writes:
+            yield failed(f"{message}: nearly full", "mmd disk   # what takes the space, and how to free it")
+        elif one.free_bytes < _LITTLE_BYTES and "downloads" in one.holds:
+            yield warning(f"{message}: little for a download", "mmd disk   # what takes the space, and how to free it")
+        elif one.kind in _NETWORK and "models" in one.holds:
+            yield warning(
+                f"{message}, over the network ({one.kind}): models load as fast as that is",
+                "mmd archive ID DEST --move   # to a disk of this machine; back: mmd restore",
+            )
+        else:
+            yield ok(message)

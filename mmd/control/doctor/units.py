@@ -1,0 +1,58 @@
+"""mmd's own units: whether they are there, as this version writes them, and start with the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmd import __version__
+from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.control.installation import Installation, Kind
+from mmd.units.unit_files import GATEWAY, MAIN_SOCKET
+
+_MENDED_BY = "mmd install   # writes them anew, enables them, and keeps models and settings"
+
+
+def judge_units(here: Installation) -> Iterator[Verdict]:
+    if here.kind is Kind.NONE:
+        yield warning("not installed: there is no gateway, and nothing is loaded at startup", "mmd install")
+        return
+    wrong = list(_judge(here))
+    if not wrong:
+        where = "the package's" if here.kind is Kind.PACKAGED else "in your own folder"
+        wrong.append(ok(f"up to date and enabled, {where}"))
+    yield from wrong
+
+
+def _judge(here: Installation) -> Iterator[Verdict]:
+    for unit in here.masked:
+        say = failed if unit in (GATEWAY, MAIN_SOCKET) else warning
+        yield say(
+            f"{unit} is masked: somebody said that it is never to run", f"systemctl --user unmask {unit} && mmd install"
+        )
+    if not here.is_this:
+        yield warning(
+            f"the gateway's unit starts another mmd: {here.program}", "mmd install   # starts this one from then on"
+        )
+    if here.shadowing:
+        yield warning(f"{_listed(here.shadowing)} hides what the package brings", _MENDED_BY)
+    elif here.outdated:
+        yield warning(f"not as this version or mmd.toml has them: {_listed(here.outdated)}", _MENDED_BY)
+    if here.other_path:
+        yield warning(
+            "units look for engines on another PATH than this shell", "mmd install   # on this shell's from then on"
+        )
+    if here.dangling:
+        yield warning(f"enabled, and the file is gone: {_listed(here.dangling)}", _MENDED_BY)
+    elif here.disabled:
+        yield warning(f"not enabled, so not started with the machine: {_listed(here.disabled)}", _MENDED_BY)
+    if here.unread:
+        yield warning(f"changed since systemd has read them: {_listed(here.unread)}", "systemctl --user daemon-reload")
+    if here.has_old_gateway:
+        yield warning(
+            f"the gateway that runs is of version {here.gateway_version}, and this is {__version__}",
+            f"systemctl --user restart {GATEWAY}   # loses no request",
+        )
+
+
+def _listed(things: tuple[object, ...]) -> str:
+    return f"{things[0]}" + (f" and {len(things) - 1} more" if len(things) > 1 else "")

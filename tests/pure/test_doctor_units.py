@@ -1,0 +1,125 @@
+"""mmd's own units, and what has failed of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mmd.control import events
+from mmd.control.doctor.failures import Failure, judge_failures
+from mmd.control.doctor.finding import State
+from mmd.control.doctor.units import judge_units
+from mmd.control.installation import Installation, Kind
+from mmd.control.journal import Ended, ended_units
+
+FILE = Path("/home/ada/.config/systemd/user/mmd.socket")
+HERE = Installation(
+    kind=Kind.COPIED, program="/venv/bin/python", is_this=True, files=(FILE,), outdated=(), other_path=(), shadowing=(),
+    dangling=(), unread=(), disabled=(), masked=(), silent=(), gateway_version=None,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("here", "state", "says", "hint"),
+    [
+        (HERE, State.OK, "up to date and enabled, in your own folder", ""),
+        (replace(HERE, kind=Kind.PACKAGED), State.OK, "up to date and enabled, the package's", ""),
+        (replace(HERE, kind=Kind.NONE), State.WARNING, "not installed", "mmd install"),
+        (
+            replace(HERE, masked=("mmd.socket",)),
+            State.FAILED,
+            "mmd.socket is masked",
+            "systemctl --user unmask mmd.socket",
+        ),
+        (replace(HERE, masked=("mmd-boot.service",)), State.WARNING, "mmd-boot.service is masked", "systemctl"),
+        (replace(HERE, is_this=False), State.WARNING, "starts another mmd: /venv/bin/python", "mmd install"),
+        (replace(HERE, shadowing=(FILE,)), State.WARNING, f"{FILE} hides what the package brings", "mmd install"),
+        (replace(HERE, outdated=(FILE, FILE)), State.WARNING, f"{FILE} and 1 more", "mmd install"),
+        (replace(HERE, other_path=(FILE,)), State.WARNING, "another PATH than this shell", "mmd install"),
+        (replace(HERE, dangling=(FILE,)), State.WARNING, "enabled, and the file is gone", "mmd install"),
+        (replace(HERE, disabled=("mmd.socket",)), State.WARNING, "not enabled", "mmd install"),
+        (replace(HERE, unread=("mmd.socket",)), State.WARNING, "changed since", "systemctl --user daemon-reload"),
+        (
+            replace(HERE, gateway_version="0.0.1"),
+            State.WARNING,
+            "of version 0.0.1",
+            "systemctl --user restart mmd.service",
+        ),
+    ],
+)
+def test_units(here: Installation, state: State, says: str, hint: str) -> None:
+    (verdict,) = judge_units(here)
+    assert verdict.state is state
+    assert says in verdict.message
+    assert verdict.hint.startswith(hint)
+
+
+def test_all_that_is_wrong_with_units_is_said() -> None:
+    here = replace(HERE, is_this=False, unread=("mmd.socket",), gateway_version=None)
+    assert [verdict.state for verdict in judge_units(here)] == [State.WARNING, State.WARNING]
+
+
+# -- failures
+
+MODEL = Failure("mmd-model@qwen3.service", "the engine was killed by signal 11", None, 1, is_failed_now=True)
+
+
+@pytest.mark.parametrize(
+    ("failure", "state", "says", "hint"),
+    [
+        (MODEL, State.FAILED, "qwen3: the engine was killed", "mmd logs qwen3   # then: mmd activate qwen3"),
+        (replace(MODEL, is_failed_now=False), State.WARNING, "qwen3: ", "mmd logs qwen3"),
+        (replace(MODEL, times=3, is_failed_now=False), State.WARNING, "(3 times in a day)", "mmd logs qwen3"),
+        (replace(MODEL, unit="mmd.service"), State.FAILED, "mmd.service: ", "journalctl --user -u mmd.service"),
+    ],
+)
+def test_failures(failure: Failure, state: State, says: str, hint: str) -> None:
+    (verdict,) = judge_failures([failure])
+    assert verdict.state is state
+    assert says in verdict.message
+    assert verdict.hint.startswith(hint)
+
+
+def test_when_it_failed_is_said_where_it_was_noted() -> None:
+    (verdict,) = judge_failures([replace(MODEL, at=1_800_000_000.0)])
+    assert verdict.message[2] == ":"
+
+
+def test_no_failure_is_well() -> None:
+    (verdict,) = judge_failures([])
+    assert verdict.state is State.OK
+
+
+EXITED, FAILED = "98e322203f7a4ed290d09fe03c09fe15", "d9b373ed55a64feb8242e02dbe79a49c"
+
+
+def test_what_the_manager_notes_is_parsed() -> None:
+    """As systemd 257 writes it; a process of a hook ends like one of the unit itself."""
+    exited = {"MESSAGE_ID": EXITED, "EXIT_CODE": "dumped", "EXIT_STATUS": "11", "__REALTIME_TIMESTAMP": "1"}
+    noted = [
+        exited | {"USER_UNIT": "mmd-model@a.service"},
+        exited | {"USER_UNIT": "other.service"},
+        {"MESSAGE_ID": FAILED, "USER_UNIT": "other.service", "UNIT_RESULT": "signal", "__REALTIME_TIMESTAMP": "2"},
+        {
+            "MESSAGE_ID": FAILED,
+            "USER_UNIT": "mmd-model@a.service",
+            "UNIT_RESULT": "core-dump",
+            "__REALTIME_TIMESTAMP": "3",
+        },
+        {
+            "MESSAGE_ID": FAILED,
+            "USER_UNIT": "mmd-model@a.service",
+            "UNIT_RESULT": "timeout",
+            "__REALTIME_TIMESTAMP": "4",
+        },
+    ]
+    assert ended_units(noted) == [
+        Ended("mmd-model@a.service", "core-dump", 11, 3),
+        Ended("mmd-model@a.service", "timeout", 0, 4),
+    ]
+
+
+def test_without_events_nothing_is_known() -> None:
+    assert events.recent() == []

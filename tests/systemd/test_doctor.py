@@ -1,0 +1,155 @@
+"""`mmd doctor` beside a real user manager, with one thing after another that is not as it should be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+from mmd.control.doctor.finding import Finding, State
+from mmd.control.journal import units_that_failed
+from mmd.paths import config_file, engine_socket
+from mmd.registry.store import Registry
+from tests.systemd.conftest import free_port
+from tests.systemd.world import World, run_mmd
+
+# Run in a service with a control group that is its own to divide.
+NOTE = """
+import os, signal, socket
+from pathlib import Path
+
+mount = Path("/sys/fs/cgroup")
+root = mount if (mount / "cgroup.controllers").exists() else mount / "unified"
+here = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+scope = root / here.lstrip("/") / "init.scope"
+scope.mkdir()
+(scope / "cgroup.procs").write_text(str(os.getpid()))
+fields = ["MESSAGE_ID=d9b373ed55a64feb8242e02dbe79a49c", "USER_UNIT=mmd-model@noted.service", "UNIT_RESULT=oom-kill"]
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+    journal.sendto("\\n".join([*fields, "MESSAGE=noted", ""]).encode(), "/run/systemd/journal/socket")
+signal.pause()  # journald looks up the group of a process that is there
+"""
+
+
+def findings() -> list[Finding]:
+    done = run_mmd("doctor", "--offline", "--json")
+    found = [Finding(**record | {"state": State(record["state"])}) for record in json.loads(done.stdout)]
+    assert done.returncode == any(finding.state is State.FAILED for finding in found), done.stderr
+    return found
+
+
+def failed() -> list[Finding]:
+    return [finding for finding in findings() if finding.state is State.FAILED]
+
+
+def only_failed(check: str) -> Finding:
+    (finding,) = failed()
+    assert finding.check == check, finding
+    return finding
+
+
+def checked(check: str) -> Finding:
+    return next(finding for finding in findings() if finding.check == check)
+
+
+def test_nothing_fails_where_all_is_well(world: World, installed: str) -> None:
+    world.add("a")
+    assert run_mmd("activate", "a").returncode == 0
+    assert failed() == []
+    assert checked("units").message.startswith("up to date and enabled")
+    assert checked("gateway").message == f"{installed.removeprefix('http://')}: listens"
+
+
+def test_without_mmd_install_that_is_a_warning(world: World) -> None:
+    assert failed() == []
+    assert (checked("units").state, checked("units").hint) == (State.WARNING, "mmd install")
+
+
+def test_a_look_starts_no_gateway(world: World, installed: str) -> None:
+    """Its socket starts it at a connection."""
+    findings()
+    assert world.manager.systemctl("is-active", "mmd.service").strip() == "inactive"
+    urlopen(f"{installed}/health", timeout=20).close()
+    assert checked("gateway").state is State.OK
+
+
+def test_a_port_that_somebody_else_has(world: World, installed: str) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", free_port()))
+        other.listen()
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
+        text = config_file().read_text()
+        config_file().write_text(re.sub(r'^listen = "[^"]*"', f'listen = "{listen}"', text, flags=re.MULTILINE))
+        finding = only_failed("gateway")
+        config_file().write_text(text)
+    assert finding.message.startswith(f"{listen} is taken by ")
+    assert f"(pid {os.getpid()}, " in finding.message
+    assert finding.hint.startswith(f"kill {os.getpid()} && mmd install")
+
+
+def test_a_socket_that_was_stopped(world: World, installed: str) -> None:
+    world.manager.systemctl("stop", "mmd.socket")
+    finding = only_failed("gateway")
+    assert "mmd.socket does not listen" in finding.message
+    assert run_mmd(*finding.hint.partition("   #")[0].split()[1:]).returncode == 0
+    assert failed() == []
+
+
+def test_an_engines_socket_that_was_removed(world: World) -> None:
+    world.add("a")
+    assert run_mmd("activate", "a").returncode == 0
+    engine_socket("a").unlink()
+    assert only_failed("sockets").message.startswith("a runs, and its socket has been removed")
+    assert run_mmd("stop", "a").returncode == run_mmd("activate", "a").returncode == 0
+    assert failed() == []
+
+
+def test_a_model_that_did_not_start(world: World) -> None:
+    world.add("broken", exit_at_once={"status": 1, "stderr": "error: feet of clay"})
+    assert run_mmd("activate", "broken").returncode == 6
+    finding = only_failed("failures")
+    assert "broken: the engine ended with status 1: error: feet of clay" in finding.message
+    assert finding.hint == "mmd logs broken   # then: mmd activate broken"
+
+
+def test_a_file_that_is_gone(world: World) -> None:
+    world.add("a", "b")
+    Path(Registry().get("a").path).unlink()
+    assert only_failed("models").message == f"a: gone: {Registry().get('a').path}"
+
+
+def test_a_damaged_registry_is_told_once(world: World) -> None:
+    world.add("a")
+    file = Registry().file
+    file.write_text(file.read_text() + "x = [")
+    only_failed("registry")
+    assert checked("models").message == "not looked at, see: registry"
+
+
+def test_an_engine_that_is_not_where_mmd_toml_says(world: World) -> None:
+    world.settings('[engines]\nllama-server = "/nowhere/llama-server"\n')
+    finding = only_failed("engines")
+    config_file().unlink()
+    assert "/nowhere/llama-server" in finding.message
+
+
+def start_noting(service: str) -> None:
+    command = ["systemd-run", "--user", "--quiet", f"--unit={service}", "--property=Delegate=yes"]
+    subprocess.run([*command, sys.executable, "-c", NOTE], check=True, timeout=20)
+
+
+async def test_what_the_manager_notes_of_failures_is_found(world: World) -> None:
+    """systemd's own lines are those of a group called init.scope; here a service makes one, and writes such a line."""
+    start_noting("mmd-noted.service")
+    group = world.manager.systemctl("show", "--property=ControlGroup", "--value", "mmd-noted.service").strip()
+    async with asyncio.timeout(20):
+        while not (found := await units_that_failed(group, since_us=0)):  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.05)
+    assert [(ended.unit, ended.result) for ended in found] == [("mmd-model@noted.service", "oom-kill")]
+    assert await units_that_failed(group, since_us=found[0].at_us + 1) == []
