@@ -100,8 +100,8 @@ async def close_tunnels(manager: Manager, model_ids: Iterable[str]) -> None:
         await manager.run_job(unit, manager.stop(unit))
         await manager.reset_failed(unit)
         if model_id in lasting:
-            await manager.disable([unit])
             named_tunnel.forget(model_id)
+            await manager.disable([unit])
 
 
 def _state(active: str) -> TunnelState:
