@@ -38,7 +38,7 @@ _PROPERTIES: dict[str, tuple[str, str]] = {
     "Before": ("Before", "as"),
     "After": ("After", "as"),
     "Conflicts": ("Conflicts", "as"),
-    "PropagatesStopTo": ("PropagatesStopTo", "as"),
+    "PartOf": ("PartOf", "as"),
     "ConditionPathExists": ("Conditions", "a(sbbs)"),
     "CollectMode": ("CollectMode", "s"),
     "StartLimitIntervalSec": ("StartLimitIntervalUSec", "t"),
@@ -71,7 +71,7 @@ _UNIT_SECTION = (
     "Before",
     "After",
     "Conflicts",
-    "PropagatesStopTo",
+    "PartOf",
     "ConditionPathExists",
     "CollectMode",
     "StartLimitIntervalSec",
@@ -153,6 +153,7 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         ("Description", f"{launch.model_id} · {launch.engine} · {launch.type}"),
         # No token, no start: not by systemd's restart of an engine that died asleep, and not by hand.
         ("ConditionPathExists", str(Path(launch.socket).parent) + _HELD),
+        *_taken_along(launch),
         ("StartLimitIntervalSec", 300),
         ("StartLimitBurst", 3),
         # A failed engine stays listed until the next activation, so that status and systemctl can say so.
@@ -184,15 +185,22 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     )
 
 
+def _taken_along(launch: Launch) -> Directives:
+    """An engine that cannot sleep goes with its token, engine first.
+
+    Not PropagatesStopTo= in the token, although that would not keep a dead token in memory beside a failed engine: in
+    systemd 257 it does nothing where a rival's Conflicts= stops the token, which is what a swap is.
+    """
+    return () if launch.sleep else (("PartOf", (token_unit(launch.model_id),)),)
+
+
 def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     engine = engine_unit(launch.model_id)
     work: Directives
     if launch.sleep is not None:
         work = _sleeping(launch, launch.sleep, hooks)
     else:
-        # Nothing to wake and nothing to put to sleep: the token going down takes its engine along, engine first.
-        # (Said here and not as PartOf= in the engine: that would keep a dead token in memory.)
-        work = (("PropagatesStopTo", (engine,)), ("ExecStart", (hooks.nothing,)))
+        work = (("ExecStart", (hooks.nothing,)),)
         if launch.uses_gpu:
             work += (("ExecStopPost", (*hooks.gone, engine, launch.socket)), ("TimeoutStopSec", 60))
     return (
