@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmd.paths import user_runtime_dir
+from tests import cgroups
 
 _SYSTEMD = "/lib/systemd/systemd"
 _JOURNALD = "/lib/systemd/systemd-journald"
@@ -49,7 +50,7 @@ class UserManager:
         self.runtime.mkdir(mode=0o700, parents=True)
         self.home.mkdir(mode=0o700)
         log = (self.root / "manager.log").open("wb")
-        if _booted_with_systemd():
+        if cgroups.booted_with_systemd():
             self._scope = f"mmd-test-{self.root.name}.scope"
             words = [
                 "systemd-run",
@@ -66,11 +67,11 @@ class UserManager:
         else:
             Path("/run/systemd/system").mkdir(parents=True, exist_ok=True)
             start_journal()
-            self._cgroup = _cgroup_mount() / f"mmd-{self.root.name}"
+            self._cgroup = cgroups.mount() / f"mmd-{self.root.name}"
             self._cgroup.mkdir()
-            enter = f'echo $$ > "{self._cgroup}/cgroup.procs" && exec {_SYSTEMD} --user'
+            enter = cgroups.entering(self._cgroup, [_SYSTEMD, "--user"])
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", enter], env=self.environment, stdout=log, stderr=log, start_new_session=True
+                enter, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
         log.close()
         self._wait_until_up()
@@ -85,7 +86,7 @@ class UserManager:
             self._process.kill()
             self._process.wait()
         if self._cgroup is not None:
-            _empty_cgroup(self._cgroup)
+            cgroups.remove(self._cgroup)
         if self._scope is not None:
             # By the user's own manager: the bus daemon of ours, and engines that nobody stopped, are still in it.
             _own_systemctl("kill", "--signal=SIGKILL", self._scope)
@@ -132,7 +133,7 @@ class UserManager:
 @contextmanager
 def user_manager() -> Iterator[UserManager]:
     # On a tmpfs, as logind's is: systemd removes a RuntimeDirectory= nowhere else.
-    base = user_runtime_dir() if _booted_with_systemd() else Path("/dev/shm")
+    base = user_runtime_dir() if cgroups.booted_with_systemd() else Path("/dev/shm")
     root = Path(tempfile.mkdtemp(prefix="mm", dir=base))
     manager = UserManager(root)
     try:
@@ -168,41 +169,6 @@ def start_journal() -> None:
 
 def _own_systemctl(*words: str) -> None:
     subprocess.run(["systemctl", "--user", "--quiet", *words], stderr=subprocess.DEVNULL, check=False, timeout=60)
-
-
-def _booted_with_systemd() -> bool:
-    return Path("/proc/1/comm").read_text().strip() == "systemd"
-
-
-def _cgroup_mount() -> Path:
-    for line in Path("/proc/mounts").read_text().splitlines():
-        fields = line.split()
-        if fields[2] == "cgroup2":
-            return Path(fields[1])
-    raise RuntimeError("no cgroup2 mount: mount -t cgroup2 none /sys/fs/cgroup")
-
-
-def _empty_cgroup(cgroup: Path) -> None:
-    """End what is left in it, and remove it."""
-    end = time.monotonic() + _UP_SECONDS
-    while time.monotonic() < end:
-        folders = [Path(folder) for folder, _, _ in os.walk(cgroup, topdown=False)]
-        for folder in folders:
-            try:
-                pids = (folder / "cgroup.procs").read_text().split()
-            except OSError:
-                continue
-            for pid in pids:
-                try:
-                    os.kill(int(pid), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-        try:
-            for folder in folders:
-                folder.rmdir()
-            return
-        except OSError:
-            time.sleep(0.02)
 
 
 def main() -> int:

