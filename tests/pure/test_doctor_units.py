@@ -30,10 +30,10 @@ HERE = Installation(
         (
             replace(HERE, masked=("mmd.socket",)),
             State.FAILED,
-            "mmd.socket is masked",
+            "never to run them: mmd.socket",
             "systemctl --user unmask mmd.socket",
         ),
-        (replace(HERE, masked=("mmd-boot.service",)), State.WARNING, "mmd-boot.service is masked", "systemctl"),
+        (replace(HERE, masked=("mmd-boot.service",)), State.WARNING, "never to run them: mmd-boot", "systemctl"),
         (replace(HERE, is_this=False), State.WARNING, "starts another mmd: /venv/bin/python", "mmd install"),
         (replace(HERE, shadowing=(FILE,)), State.WARNING, f"{FILE} hides what the package brings", "mmd install"),
         (replace(HERE, outdated=(FILE, FILE)), State.WARNING, f"{FILE} and 1 more", "mmd install"),

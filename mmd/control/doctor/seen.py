@@ -15,13 +15,13 @@ from mmd.control.doctor.memory import Ram, read_ram
 from mmd.control.doctor.models import ModelFiles, read_model_files
 from mmd.control.doctor.nvidia import Driver, read_driver
 from mmd.control.doctor.places import Place, Sockets, read_places, read_sockets
-from mmd.control.doctor.ports import Listener, read_listeners
+from mmd.control.doctor.ports import Listener, read_listeners, read_status
 from mmd.control.doctor.reading import Reading
 from mmd.control.doctor.storage import FileSystem, read_file_systems
 from mmd.control.engines import EngineStatus
 from mmd.control.installation import Installation, installation
 from mmd.engines.torch_build import TorchBuild
-from mmd.paths import config_file, data_dir, registry_file
+from mmd.paths import config_file, data_dir, gateway_socket, registry_file
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
 from mmd.settings import Settings, read_settings
@@ -64,6 +64,10 @@ class Seen:
         self.listeners: Reading[Mapping[str, Listener | None]] = Reading(
             "who listens", lambda: read_listeners(self.addresses.value().all), look="ss -ltnp", after=(self.addresses,)
         )
+        self.gateway: Reading[str | None] = Reading(
+            "the gateway", lambda: read_status(gateway_socket()) if manager.value().has_gateway else None,
+            look="systemctl --user restart mmd.service   # loses no model", after=(manager,),
+        )  # fmt: skip
         self.cgroups: Reading[ControlGroups] = Reading(
             "control groups", lambda: read_cgroups(manager.value().control_group),
             look="mount -t cgroup2", after=(manager,),
