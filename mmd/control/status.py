@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmd.control.asleep import asleep_level
+from mmd.control.away import away
 from mmd.control.events import expected_seconds
 from mmd.plan.residency import Residency, residency
 from mmd.plan.swap import holder
@@ -68,6 +69,7 @@ class Status:
     starting: tuple[Starting, ...]
     failed: tuple[Failed, ...]
     resources: Resources
+    away: tuple[str, ...] = ()  # put off the GPU while the machine sleeps; they come back after
 
 
 async def current_status() -> Status:
@@ -103,6 +105,7 @@ async def read_status(manager: Manager) -> Status:
         sleeping=tuple([await _sleeping(manager, model_id) for model_id in those(Residency.ASLEEP)]),
         starting=tuple([await _starting(manager, model_id) for model_id in those(Residency.STARTING)]),
         failed=tuple([await _failed(manager, model_id) for model_id in those(Residency.FAILED)]),
+        away=tuple(model_id for model_id in away() if where.get(model_id) not in _ON_THEIR_WAY),
         resources=resources(read_machine()),
     )
 
@@ -175,3 +178,4 @@ def how_it_ended(result: str, status: int) -> str:
 
 
 _NOT_SET = 2**64 - 1
+_ON_THEIR_WAY = (Residency.STARTING, Residency.RESIDENT)  # back from having been away

@@ -49,6 +49,7 @@ SCHEMAS: dict[str, Schema] = {
         starting=array(record(id=TEXT, seconds=SECONDS, expected_seconds=or_null("number"))),
         failed=array(record(id=TEXT, reason=TEXT)),
         resources=ref("Resources"),
+        away=array(TEXT),
     ),
     "Model": record(
         id=TEXT,
@@ -79,7 +80,7 @@ SCHEMAS: dict[str, Schema] = {
         at=TEXT,
         model=TEXT,
         evicted=or_null("string"),
-        outcome={"enum": ["resident", "failed", "superseded"]},
+        outcome={"enum": ["resident", "failed", "superseded", "away"]},
         why=TEXT,
         cause=TEXT,
         seconds=SECONDS,

@@ -22,6 +22,7 @@ STATUS = Status(
     starting=(Starting("c", seconds=1.5, expected_seconds=None),),
     failed=(Failed("d", reason="the engine ended with status 1"),),
     resources=resources(machine()),
+    away=("f",),
 )
 
 
@@ -34,6 +35,7 @@ def test_status_has_the_promised_names() -> None:
         "sleeping": [{"id": "b", "level": 1, "ram_bytes": 5, "wake_seconds": None}],
         "starting": [{"id": "c", "seconds": 1.5, "expected_seconds": None}],
         "failed": [{"id": "d", "reason": "the engine ended with status 1"}],
+        "away": ["f"],
     }
 
 
