@@ -51,7 +51,7 @@ class Suspension:
         left_seconds = began + within_seconds * _ALL_SHARE - monotonic()
         done, _ = await asyncio.wait([self._clearing], timeout=max(0.0, left_seconds))
         if not done and within_seconds:
-            _log.warning("the machine suspends, and the GPU is not clear yet: it waits for %.1f s", within_seconds)
+            _log.warning("the machine suspends although the GPU is not clear: logind waits for %.1f s", within_seconds)
 
     def awaken(self) -> None:
         """Begin to bring back who was put away; requests go on after that. Nothing happens where that is so."""

@@ -197,7 +197,7 @@ async def test_sleep_is_held_up_no_longer_than_it_may_be(caplog: pytest.LogCaptu
     async with town() as running:
         released = running.models.held[None] = asyncio.Event()
         await prepared(running, 0.01)
-        assert "the GPU is not clear yet" in caplog.text
+        assert "the GPU is not clear" in caplog.text
         assert running.models.active == "a"
         running.gateway.suspension.awaken()
         released.set()  # only then it can be brought back
