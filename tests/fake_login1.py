@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from dbus_fast import Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
@@ -104,11 +105,13 @@ class FakeLogin1:
             case "Inhibit":
                 self._do(self._lock(message))
                 return True
-        return None
+            case _:
+                return None
 
     async def _lock(self, message: Message) -> None:
         read_end, write_end = os.pipe()
-        lock = Lock(*message.body, read_end)
+        what, who, why, mode = message.body
+        lock = Lock(what, who, why, mode, read_end)
         asyncio.get_running_loop().add_reader(read_end, self._closed, lock)
         self.locks.append(lock)
         await self._bus.send(Message.new_method_return(message, "h", [0], unix_fds=[write_end]))
@@ -132,8 +135,7 @@ class FakeLogin1:
     async def _send(self, message: Message) -> None:
         await self._bus.send(message)
 
-    def _do(self, work: object) -> None:
-        assert asyncio.iscoroutine(work)
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -48,9 +48,8 @@ class Login1:
         from dbus_fast.aio import MessageBus
 
         try:
-            bus = await MessageBus(
-                bus_type=BusType.SYSTEM, negotiate_unix_fd=True, auth_timeout=_REPLY_SECONDS
-            ).connect()
+            async with asyncio.timeout(_REPLY_SECONDS):
+                bus = await MessageBus(bus_type=BusType.SYSTEM, negotiate_unix_fd=True).connect()
         except (OSError, EOFError, ValueError) as error:
             raise _away(f"there is no system bus: {_words(error)}") from error
         login1 = cls(bus)

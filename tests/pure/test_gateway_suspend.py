@@ -97,6 +97,36 @@ async def test_answer_that_has_not_begun_is_asked_for_again_after_the_sleep() ->
         assert (await client.answer()).status == 200
 
 
+async def test_request_whose_engine_is_lost_to_the_sleep_is_asked_for_again() -> None:
+    """It came to the engine in the moment after the others had been taken back."""
+    async with town() as running:
+        running.models.restarts = True
+        client, _ = await answering(running)
+        await running.gateway._switchboard.pause(-math.inf)
+        await running.peer("a").stop()
+        running.models.active = None
+        await until(lambda: "a" in running.gateway._switchboard.waited_for)
+        del running.peer("a").on[SLOW]
+        await awake(running)
+        assert (await client.answer()).status == 200
+
+
+async def test_websocket_ends() -> None:
+    async with town() as running:
+
+        async def agree(asked: Asked) -> None:
+            await asked.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+            await asked.reader.read()
+
+        running.peer("a").on["/v1/realtime"] = agree
+        client = await running.client()
+        offer = "GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        await client.send(offer.encode())
+        assert (await client.head())[0] == 101
+        await prepared(running, 0.0)
+        assert await client.rest() == b""
+
+
 @pytest.mark.parametrize("named", [{"model": "a"}, {}])
 async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None:
     """One that names no model means who comes back, as it would have meant who was active."""

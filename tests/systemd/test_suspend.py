@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mmd.control.away import away, note_away
+from mmd.control.away import away
 from mmd.control.events import recent
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.live import LiveModels
@@ -289,11 +289,11 @@ async def test_lock_is_held_until_it_is_closed_and_no_child_has_it(system_bus: s
             await login1.delay_sleep("a test")
 
 
+@pytest.mark.usefixtures("gpu")
 async def test_installed_gateway_brings_back_who_was_away_when_it_was_killed(
-    world: World, installed: str, system_bus: str, nvml_folder: Path
+    world: World, installed: str, system_bus: str
 ) -> None:
     world.add("a")
-    world.add_gpu(nvml_folder)
     async with fake_login1(system_bus) as login1, httpx.AsyncClient(base_url=installed, timeout=30) as client:
         assert (await client.post("/v1/chat/completions", json=_body("a"))).status_code == 200
         await login1.has_locks(1)
@@ -304,27 +304,23 @@ async def test_installed_gateway_brings_back_who_was_away_when_it_was_killed(
         world.manager.systemctl("kill", "--signal=SIGKILL", "mmd.service")
         await asyncio.to_thread(wait_for, lambda: world.events("ready") == [("ready", "a")] * 2, what="its return")
         await login1.has_locks(1)
-    world.manager.systemctl("stop", "mmd.service", "mmd-*")
-    world.manager.systemctl("unset-environment", "MMD_FAKE_NVML", "LD_LIBRARY_PATH")
 
 
+@pytest.mark.usefixtures("gpu")
 async def test_installed_gateway_leaves_models_where_it_is_told_to(
     world: World, installed: str, system_bus: str
 ) -> None:
+    world.add("a")
     settings = Path(os.environ["XDG_CONFIG_HOME"]) / "mmd/mmd.toml"
     settings.write_text(settings.read_text() + 'suspend = "leave"\n')
     async with fake_login1(system_bus) as login1, httpx.AsyncClient(base_url=installed, timeout=30) as client:
-        assert (await client.get("/health")).status_code == 200
-        journal = (await client.get("/models")).status_code
-        assert journal == 200
+        assert (await client.post("/v1/chat/completions", json=_body("a"))).status_code == 200
         assert login1.locks == []
-
-
-def test_who_is_away_still_stays_so(world: World) -> None:
-    note_away(["a"])
-    note_away(["b"])
-    note_away(["a"])
-    assert away() == ("a", "b")
+        await login1.prepare()
+        login1.awaken()
+        assert (await client.post("/v1/chat/completions", json=_body("a"))).status_code == 200
+        world.manager.systemctl("stop", "mmd.service")
+    assert world.events("load-begin", "exit") == [("load-begin", "a")]
 
 
 def _is(where: Residency, name: str, pairs: Pairs) -> bool:
