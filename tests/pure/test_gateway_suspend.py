@@ -34,7 +34,7 @@ async def answering(running: Town, name: str = "a", *, begins: bool = False) -> 
     if begins:
         assert (await client.head())[0] == 200
         assert await client.chunk() == b"data: 1\n\n"
-    await until(lambda: running.gateway._switchboard.in_flight(name) > 0)
+    await until(lambda: path in [asked.target for asked in running.peer(name).asked])
     return client, release
 
 
@@ -69,11 +69,14 @@ async def test_answers_under_way_end_first() -> None:
         client, release = await answering(running)
         preparing = asyncio.create_task(prepared(running, 1e6))
         await until(lambda: running.gateway._switchboard.is_paused)
+        late = await waits(running, "a")  # or others would go on asking until the time is over
         assert running.models.log == []
         release.set()
         assert (await client.answer()).status == 200
         await preparing
         assert running.models.log == ["put away"]
+        await awake(running)
+        await late
 
 
 async def test_stream_that_takes_too_long_is_cut_with_an_error_that_says_so() -> None:
