@@ -14,6 +14,7 @@
     ├── FileNeeded            a repository holds several models, and none was named
     ├── DoesNotFit            the model needs more memory than the machine has
     ├── EngineMissing         no engine installed that could serve it
+    ├── ProgramMissing        a program of others that does a part of the work is not installed
     ├── EngineFailed          the engine started and died, or never became ready
     ├── SwapSuperseded        another activation came in between
     ├── GpuPinned             what has the GPU is pinned, and goes for no request
@@ -76,6 +77,9 @@ class DoesNotFit(MmdError): ...
 class EngineMissing(MmdError): ...
 
 
+class ProgramMissing(MmdError): ...
+
+
 class EngineFailed(MmdError):
     """`engine_lines`: the last that the engine said, oldest first."""
 
@@ -123,6 +127,7 @@ _OUTCOMES: dict[type[MmdError], Outcome] = {
     FileNeeded: Outcome(2, 422, "invalid_request_error"),
     DoesNotFit: Outcome(4, 507, "server_error"),
     EngineMissing: Outcome(5, 503, "server_error"),
+    ProgramMissing: Outcome(5, 503, "server_error"),
     EngineFailed: Outcome(6, 503, "server_error"),
     SwapSuperseded: Outcome(1, 409, "conflict_error"),
     GpuPinned: Outcome(1, 409, "conflict_error"),

@@ -93,6 +93,16 @@ def keys_file() -> Path:
     return config_dir() / "keys.toml"
 
 
+def tunnel_file(model_id: str) -> Path:
+    """The name and the token of the tunnel that a model keeps."""
+    return config_dir() / "tunnels" / f"{model_id}.toml"
+
+
+def tunnels_dir() -> Path:
+    """A folder for each tunnel that is open, made by its unit, with the file `url`."""
+    return user_runtime_dir() / "mmd-tunnels"
+
+
 def gateway_socket() -> Path:
     """Where the gateway listens for its own user. Beside mmd's folder and not in it: a model may have any id."""
     return user_runtime_dir() / "mmd-gateway.sock"

@@ -309,7 +309,7 @@ class MemoryModels:
 
     async def status(self) -> dict[str, Any]:
         resident = [self.active] if self.active else []
-        rest: dict[str, Any] = {"sleeping": [], "starting": [], "failed": [], "away": list(self.gone)}
+        rest: dict[str, Any] = {"sleeping": [], "starting": [], "failed": [], "exposed": [], "away": list(self.gone)}
         return {"active": self.active, "resident": resident, **rest, "resources": await self.resources()}
 
     async def models(self) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mmd import __version__
-from mmd.gateway.presence import running_version
+from mmd.control.presence import running_version
 from mmd.paths import gateway_socket
 
 if TYPE_CHECKING:

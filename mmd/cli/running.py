@@ -9,7 +9,7 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.loop import wait_for
-from mmd.cli.text import gib, print_json, print_table, say
+from mmd.cli.text import NO_MODEL, gib, print_json, print_table, say
 
 if TYPE_CHECKING:
     from mmd.control.events import SwapEvent
@@ -56,9 +56,12 @@ def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
 async def _activated(model_id: str) -> Activation:
     from mmd.cli.progress import shown_while_loading
     from mmd.control.controller import Controller
+    from mmd.control.service import start_gateway
 
     async with Controller() as controller:
-        return await shown_while_loading(model_id, controller.activate(model_id))
+        done = await shown_while_loading(model_id, controller.activate(model_id))
+        await start_gateway(controller.manager)
+        return done
 
 
 @click.command()
@@ -193,7 +196,11 @@ def _print_status(now: Status) -> None:
     if rows:
         print_table(("MODEL", "STATUS", ""), rows)
     else:
-        say("No model runs. Start one: mmd activate ID")
+        from mmd.registry.store import Registry
+
+        say("No model runs. Start one: mmd activate ID" if Registry().all() else NO_MODEL)
+    for tunnel in now.exposed:
+        click.echo(f"{tunnel.id} is exposed: {tunnel.url}")
     memory = now.resources
     click.echo()
     for gpu in memory.gpus:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
-from pathlib import Path
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import click
 
 from mmd.cli import parameters
+from mmd.cli.lingering import say_how_it_lingers
 from mmd.cli.loop import wait_for
 from mmd.cli.text import gib, say
+
+if TYPE_CHECKING:
+    from mmd.control.addresses import Addresses
+    from mmd.control.installation import Installation
 
 _OWN_SHA256 = ("_sha256", "_sha2")  # until Python 3.11, and from 3.12 on; some distributions leave it out
 
@@ -21,34 +26,63 @@ def install(remove: bool) -> None:
     """Have the gateway listen now and at each login.
 
     Models are loaded then too: those of mmd default and mmd startup.
-    Writes mmd's units into your user manager's folder; run it again after a change of [gateway] in mmd.toml.
+    Puts mmd's units into your user manager: those of a package, else copies in your own unit folder. Run it again after
+    a change of [gateway] in mmd.toml.
     """
     from mmd.control import service
-    from mmd.gateway.entrance import Entrance
+    from mmd.control.addresses import configured
+    from mmd.control.installation import installation
     from mmd.gateway.keys import Keys
-    from mmd.gateway.listen import configured, exposed, from_here, no_keys_for
+    from mmd.gateway.listen import exposed, no_keys_for
     from mmd.settings import read_settings
 
     if remove:
-        files = wait_for(service.remove())
-        say("mmd's units are removed; models and settings stay." if files else "There were no units of mmd.")
+        was_there = wait_for(service.remove())
+        say("mmd's units are removed; models and settings stay." if was_there else "There were no units of mmd.")
         return
     addresses = configured(read_settings())
     has_keys = bool(Keys().all())
-    if (address := exposed(addresses.values())) and not has_keys:
+    if (address := exposed(addresses.all)) and not has_keys:
         raise no_keys_for(address)
-    listen, for_embeddings = addresses[Entrance.MAIN], addresses.get(Entrance.EMBEDDING)
-    done = wait_for(service.install(listen, for_embeddings))
-    for file in done.files:
-        click.echo(file)
-    with_key = " -H 'Authorization: Bearer KEY'" if has_keys else ""
-    say(f"The gateway listens: curl http://{from_here(listen)}/v1/models{with_key}")
-    if for_embeddings in done.listening:
-        say(f"For embeddings no model need be named: http://{from_here(for_embeddings)}/v1/embeddings")
-    for socket in done.refused:
+    if wait_for(installation()).is_current:
+        _say_nothing_is_to_do(wait_for(service.restart_gateway()))
+        listening = addresses.all
+    else:
+        done = wait_for(service.install())
+        for file in done.files:
+            click.echo(file)
+        _say_what_is_left_out(done.masked, done.refused)
+        listening = done.listening
+    _say_where(addresses, listening, has_keys)
+    _say_whose(wait_for(installation()))
+    say_how_it_lingers()
+
+
+def _say_nothing_is_to_do(ran: bool) -> None:
+    say("Nothing to do: the units are as they should be." + (" The gateway has read mmd.toml anew." if ran else ""))
+
+
+def _say_what_is_left_out(masked: Collection[str], refused: Collection[str]) -> None:
+    for unit in masked:
+        say(f"{unit} is masked, and left out: systemctl --user unmask {unit} && mmd install")
+    for socket in refused:
         say(f"{socket} cannot listen, and the gateway goes without: systemctl --user status {socket}")
-    if not Path("/var/lib/systemd/linger", getpass.getuser()).exists():
-        say("To have it, and the default model, without logging in: loginctl enable-linger")
+
+
+def _say_where(addresses: Addresses, listening: Collection[str], has_keys: bool) -> None:
+    from mmd.gateway.listen import from_here
+
+    with_key = " -H 'Authorization: Bearer KEY'" if has_keys else ""
+    say(f"The gateway listens: curl http://{from_here(addresses.main)}/v1/models{with_key}")
+    if has_keys:
+        say("It needs a key there: mmd key list says whose there are, mmd key add NAME makes one")
+    if addresses.embedding is not None and addresses.embedding in listening:
+        say(f"For embeddings no model need be named: http://{from_here(addresses.embedding)}/v1/embeddings")
+
+
+def _say_whose(now: Installation) -> None:
+    if not now.is_this:
+        say(f"The units are a package's, and start {now.program}: another mmd than this one, which is of {sys.prefix}")
 
 
 @click.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
+from mmd.cli.lingering import say_how_it_lingers
 from mmd.cli.loop import wait_for
 from mmd.cli.text import say
 
@@ -97,7 +98,7 @@ _MEANINGS = {
 
 
 def _set(model_id: str, mode: str) -> None:
-    from mmd.control.service import is_installed
+    from mmd.control.service import loads_at_startup
     from mmd.control.startup import set_startup
     from mmd.plan.boot import Startup
 
@@ -106,8 +107,11 @@ def _set(model_id: str, mode: str) -> None:
     _say_former(former)
     if mode == "sleep":
         _say_what_stands_in_the_way(model_id)
-    if mode != "disabled" and not is_installed():
-        say("That takes mmd's units: mmd install")
+    if mode != "disabled":
+        if loads_at_startup():
+            say_how_it_lingers()
+        else:
+            say("That takes mmd's units: mmd install")
 
 
 def _say_what_stands_in_the_way(model_id: str) -> None:

@@ -13,6 +13,7 @@ from mmd.cli import (
     doctor,
     engine,
     estimate,
+    expose,
     key,
     pull,
     removal,
@@ -71,6 +72,8 @@ for _verb in (
     service.install,
     service.gateway,
     key.key,
+    expose.expose,
+    expose.tunnel,
     service.machine,
     doctor.doctor,
 ):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmd.control.controller import Controller
+from mmd.control.service import start_gateway
 from mmd.control.startup import startups
 from mmd.errors import ManagerUnreachable, MmdError, SwapSuperseded
 from mmd.paths import runtime_dir
@@ -43,6 +44,8 @@ async def boot(controller: Controller) -> BootReport:
     async with boot_lock():
         registered = [model.id for model in controller.registry.all()]
         todo = order(startups(controller.settings), registered)
+        if todo.sleepers or todo.default is not None:
+            await start_gateway(controller.manager)
         report = await _Boot(controller, todo).carry_out()
         _mark().unlink(missing_ok=True)
         return report

@@ -254,8 +254,11 @@ class Controller:
             await self.manager.reset_failed(unit)
 
     async def remove(self, model_id: str) -> Model:
-        """Forget a model, and end its engine first; its files stay."""
+        """Forget a model, and end its tunnel and its engine first; its files stay."""
+        from mmd.control.tunnels import close_tunnels
+
         self.registry.get(model_id)
+        await close_tunnels(self.manager, [model_id])
         await self.stop(model_id)
         self._learned.forget(model_id)
         return self.registry.remove(model_id)

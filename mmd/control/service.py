@@ -1,26 +1,79 @@
-"""mmd's own static units in the user manager, over a connection of its own."""
+"""mmd's own units in the user manager: in, out, and the gateway."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from mmd.control.addresses import configured
+from mmd.control.installation import by_socket
+from mmd.control.presence import running_version
+from mmd.control.tunnels import close_tunnels, tunnels
+from mmd.errors import MmdError
 from mmd.paths import user_unit_dir
+from mmd.settings import read_settings
 from mmd.units import static
-from mmd.units.bus import Manager
+from mmd.units.bus import BusError, JobResult, Manager
+from mmd.units.unit_files import BOOT, GATEWAY, MAIN_SOCKET, SOCKETS
+
+_log = logging.getLogger(__name__)
+
+_ALL_USERS = Path("/etc/systemd/user")  # where `systemctl --global enable` puts its links
 
 
-def is_installed() -> bool:
-    return (user_unit_dir() / "mmd-boot.service").exists()
+def loads_at_startup() -> bool:
+    """Whether a start of this user's manager loads models, as far as the files say."""
+    link = f"default.target.wants/{BOOT}"
+    return any((folder / link).exists() for folder in (user_unit_dir(), _ALL_USERS))
 
 
-async def install(listen: str, embedding_listen: str | None) -> static.Installed:
-    """Put the units in, with the gateway at these addresses, HOST:PORT. Raises as `static.install`."""
-    addresses = {static.MAIN_SOCKET: listen} | ({static.EMBEDDING_SOCKET: embedding_listen} if embedding_listen else {})
+async def install() -> static.Installed:
+    """Put the units in, with the gateway where mmd.toml says. Raises as `static.install`."""
+    addresses = by_socket(configured(read_settings()))
     async with await Manager.connect() as manager:
         return await static.install(manager, addresses)
 
 
-async def remove() -> tuple[Path, ...]:
-    """Take the units out. Returns the files removed; none where there were none."""
+async def remove() -> bool:
+    """Take the units out; what is exposed is so no more. Returns whether there were any."""
     async with await Manager.connect() as manager:
+        await close_tunnels(manager, [one.id for one in await tunnels(manager)])
         return await static.remove(manager)
+
+
+async def restart_gateway() -> bool:
+    """Have the gateway, if it runs, read mmd.toml anew. Returns whether it did. Raises MmdError where it does not come
+    back.
+    """
+    async with await Manager.connect() as manager:
+        if not await _is_active(manager, GATEWAY):
+            return False
+        if await manager.run_job(GATEWAY, manager.try_restart(GATEWAY)) is not JobResult.DONE:
+            raise MmdError("the gateway does not start again", hint=f"systemctl --user status {GATEWAY}")
+        return True
+
+
+async def socket_unit_at(manager: Manager, port: int) -> str | None:
+    """The unit by which the installed gateway listens on this port."""
+    for unit in await manager.units(SOCKETS):
+        if unit.active_state == "active" and any(
+            address.endswith(f":{port}") for address in await manager.addresses(unit.name)
+        ):
+            return unit.name
+    return None
+
+
+async def start_gateway(manager: Manager) -> None:
+    """Have the gateway run beside a model that nobody has asked it for: it sees to sleepers where memory gets tight,
+    and to who has the GPU before the machine suspends. Does not wait for it. Who has stopped mmd.socket wants none.
+    """
+    if running_version() is not None or not await _is_active(manager, MAIN_SOCKET):
+        return
+    try:
+        await manager.start(GATEWAY)
+    except BusError as error:  # it is masked, say; the model runs all the same
+        _log.warning("no gateway beside the model: %s", error.message)
+
+
+async def _is_active(manager: Manager, name: str) -> bool:
+    return any(unit.active_state == "active" for unit in await manager.units([name]))

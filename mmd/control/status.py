@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmd.control.asleep import asleep_level
 from mmd.control.away import away
 from mmd.control.events import expected_seconds
+from mmd.paths import tunnels_dir
 from mmd.plan.residency import Residency, residency
 from mmd.plan.swap import holder
 from mmd.units.names import engine_unit
@@ -41,6 +43,12 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Exposed:
+    id: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     used_bytes: int
     total_bytes: int
@@ -68,8 +76,9 @@ class Status:
     sleeping: tuple[Sleeping, ...]
     starting: tuple[Starting, ...]
     failed: tuple[Failed, ...]
+    away: tuple[str, ...]  # put off the GPU while the machine sleeps; they come back after
+    exposed: tuple[Exposed, ...]  # whoever can be reached from the internet, and where
     resources: Resources
-    away: tuple[str, ...] = ()  # put off the GPU while the machine sleeps; they come back after
 
 
 async def current_status() -> Status:
@@ -106,8 +115,18 @@ async def read_status(manager: Manager) -> Status:
         starting=tuple([await _starting(manager, model_id) for model_id in those(Residency.STARTING)]),
         failed=tuple([await _failed(manager, model_id) for model_id in those(Residency.FAILED)]),
         away=tuple(model_id for model_id in away() if where.get(model_id) not in _ON_THEIR_WAY),
+        exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
         resources=resources(read_machine()),
     )
+
+
+def exposed_urls() -> dict[str, str]:
+    """Where models can be reached from the internet, by id. Of files that systemd removes with their units."""
+    urls = {}
+    for file in sorted(tunnels_dir().glob("*/url")):
+        with suppress(FileNotFoundError):  # closed just now
+            urls[file.parent.name] = file.read_text("utf-8").strip()
+    return urls
 
 
 def resources(machine: Machine) -> Resources:

@@ -15,6 +15,7 @@ from mmd.gateway.begun_stream import BegunStream, wants_stream
 from mmd.gateway.dialect import Dialect
 from mmd.gateway.engine import EngineConnection, Pool
 from mmd.gateway.entrance import Entrance
+from mmd.gateway.exposed import only
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.head import Request
 from mmd.gateway.http10 import Unchunked
@@ -91,7 +92,7 @@ class Exchange:
         request = self._request
         try:
             wish = _wish(request)
-            self._model_id = self._shared.models.find(wish.model, self._client.entrance)
+            self._model_id = self._find(wish.model)
             self._keep_seconds = wish.keep_seconds
         except MmdError as error:
             self._refuse(Failure.of(error))
@@ -103,6 +104,12 @@ class Exchange:
             self._ask(idle)
         else:
             self._in_task(partial(self._reach, address))
+
+    def _find(self, name: str | None) -> str:
+        models, exposed = self._shared.models, self._request.head.exposed_model
+        if exposed is not None:
+            return only(exposed, name, models.find)
+        return models.find(name, self._client.entrance)
 
     @property
     def has_begun(self) -> bool:

@@ -51,6 +51,7 @@ class Guard:
             or _bad_target(head)
             or self._bad_sender(head, door)
             or self._no_key(head, door)
+            or _not_exposed(head)
             or self._too_large(head)
         )
 
@@ -59,7 +60,7 @@ class Guard:
         hosts = head.here.get(b"host", [])
         if len(hosts) > 1 or (not hosts and not head.is_http10):
             return malformed("a request names exactly one Host")
-        if hosts and not self._names.is_host(hosts[0], door.address):
+        if hosts and head.exposed_model is None and not self._names.is_host(hosts[0], door.address):
             return _not_a_host(hosts[0])
         origins = head.here.get(b"origin", ())
         for origin in origins:
@@ -70,12 +71,7 @@ class Guard:
         return None
 
     def _no_key(self, head: Head, door: Door) -> Failure | None:
-        """Keys are asked for as soon as there are any, and always where other machines can connect. The Unix socket
-        needs none: whoever it let in is the user.
-        """
-        if door.entrance is Entrance.LOCAL or not (self._keyring.current() or door.is_exposed):
-            return None
-        if head.path == _OPEN_PATH or head.is_preflight or _is_of_the_page(head):
+        if not self._needs_key(head, door):
             return None
         purpose = self._keyring.purpose_of(head)
         if purpose is None:
@@ -83,6 +79,18 @@ class Guard:
         if purpose is not Purpose.MANAGEMENT and not head.path.startswith(b"/v1/"):
             return _not_for_management(head)
         return None
+
+    def _needs_key(self, head: Head, door: Door) -> bool:
+        """Keys are asked for as soon as there are any, and always where other machines can connect or a tunnel brings
+        them. The Unix socket needs none: whoever it let in is the user.
+        """
+        if head.is_preflight:
+            return False
+        if head.exposed_model is not None:
+            return True
+        if door.entrance is Entrance.LOCAL or not (self._keyring.current() or door.is_exposed):
+            return False
+        return head.path != _OPEN_PATH and not _is_of_the_page(head)
 
     def _too_large(self, head: Head) -> Failure | None:
         length = head.value(b"content-length")
@@ -118,6 +126,12 @@ def _bad_target(head: Head) -> Failure | None:
         if _CHANGES_THE_ENGINE.fullmatch(path):
             return _forbidden(f"{_shown(path)} changes what an engine serves", "mmd list   # what can be asked")
     return None
+
+
+def _not_exposed(head: Head) -> Failure | None:
+    if head.exposed_model is None or head.path.startswith(b"/v1/"):
+        return None
+    return Failure(404, f"{_shown(head.path)} is not offered here, only /v1 is", "GET /v1/models", "not_found")
 
 
 def _is_of_the_page(head: Head) -> bool:

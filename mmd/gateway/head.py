@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmd.control.exposed_host import exposed_model
+
 # RFC 9110, 7.6.1: these speak of one connection, and the next one is ours. Expect is answered by the gateway, and
 # the length is written anew, because the body is whole by then. Keys are for the gateway: engines need none, and what a
 # client offers, ours or by mistake somebody else's, is not for them to see.
@@ -96,6 +98,11 @@ class Head:
     def origin(self) -> bytes:
         """Of the page that sent it; b"" where no browser says so."""
         return self.value(b"origin")
+
+    @property
+    def exposed_model(self) -> str | None:
+        """The one model that it may reach, where a tunnel has brought it."""
+        return exposed_model(self.value(b"host"))
 
     @property
     def is_preflight(self) -> bool:

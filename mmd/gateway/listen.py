@@ -9,14 +9,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmd.control.addresses import joined, resolved
 from mmd.errors import MmdError, WrongUsage
 from mmd.gateway.entrance import Entrance
 from mmd.gateway.names import is_loopback_address
-from mmd.paths import config_file
-from mmd.settings import Settings
 
 _FIRST_INHERITED = 3  # sd_listen_fds(3)
 _BACKLOG = 1024
+
+
+class AddressTaken(MmdError):
+    """Somebody else listens there."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"port {port} of {host} is taken", hint=f"ss -ltnp 'sport = :{port}'   # see by whom")
+        self.port = port
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ def _entrance(listening: socket.socket, name: str) -> Entrance:
 
 def bound(host: str, port: int, entrance: Entrance = Entrance.MAIN) -> Listener:
     """One of our own. Raises WrongUsage where the host is no address, MmdError where the port is taken."""
-    family, address = _resolved(host, port)
+    family, address = resolved(host, port)
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -99,12 +106,6 @@ def is_listened_on(path: Path) -> bool:
         return probe.connect_ex(str(path)) == errno.EPROTOTYPE
 
 
-def configured(settings: Settings) -> dict[Entrance, str]:
-    """Where mmd.toml has the gateway listen, as socket units take it. Raises WrongUsage where that is no address."""
-    listens = {Entrance.MAIN: settings["gateway.listen"], Entrance.EMBEDDING: settings["gateway.embedding_listen"]}
-    return {entrance: _numeric(listen) for entrance, listen in listens.items() if listen}
-
-
 def exposed(addresses: Iterable[str]) -> str | None:
     """The first of these that other machines reach."""
     return next((one for one in addresses if not is_loopback_address(one.rpartition(":")[0].strip("[]"))), None)
@@ -121,30 +122,7 @@ def no_keys_for(address: str) -> WrongUsage:
     return WrongUsage(message, hint="mmd key add NAME   # or listen on 127.0.0.1 only")
 
 
-def _numeric(listen: str) -> str:
-    host, _, port = listen.rpartition(":")
-    try:
-        return joined(_resolved(host, int(port))[1], int(port))
-    except WrongUsage as error:
-        hint = f'${{EDITOR:-nano}} {config_file()}   # [gateway] listen = "127.0.0.1:8000"'
-        raise WrongUsage(error.message, hint=hint) from error
-
-
-def joined(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, str]:
-    try:
-        family, _, _, _, found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise WrongUsage(
-            f"{host} is no address: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000"
-        ) from error
-    return family, str(found[0])
-
-
 def _cannot_listen(host: str, port: int, error: OSError) -> MmdError:
     if error.errno == errno.EADDRINUSE:
-        return MmdError(f"port {port} of {host} is taken", hint=f"ss -ltnp 'sport = :{port}'   # see by whom")
+        return AddressTaken(host, port)
     return MmdError(f"cannot listen on {host}:{port}: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000")

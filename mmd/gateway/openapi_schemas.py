@@ -48,6 +48,7 @@ SCHEMAS: dict[str, Schema] = {
         sleeping=array(record(id=TEXT, level=COUNT, ram_bytes=COUNT, wake_seconds=or_null("number"))),
         starting=array(record(id=TEXT, seconds=SECONDS, expected_seconds=or_null("number"))),
         failed=array(record(id=TEXT, reason=TEXT)),
+        exposed=array(record(id=TEXT, url=TEXT)),
         resources=ref("Resources"),
         away=array(TEXT),
     ),

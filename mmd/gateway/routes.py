@@ -14,8 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from mmd.control.exposed_host import exposed_model
 from mmd.errors import MmdError, NoSuchModel, WrongUsage
 from mmd.gateway import observed
+from mmd.gateway.exposed import only
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.hf import HfRoutes
 from mmd.gateway.hub_child import Hub
@@ -47,11 +49,13 @@ class Routes:
         return JSONResponse([record | self._idle(record["id"]) for record in await self._models.models()])
 
     async def openai_models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_openai(record) for record in await self._models.models()]})
+        exposed = _exposed(request)
+        records = [record for record in await self._models.models() if exposed in (None, record["id"])]
+        return JSONResponse({"object": "list", "data": [_openai(record) for record in records]})
 
     async def openai_model(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        model_id = self._models.find(name)
+        name, exposed = request.path_params["name"], _exposed(request)
+        model_id = self._models.find(name) if exposed is None else only(exposed, name, self._models.find)
         for record in await self._models.models():
             if record["id"] == model_id:
                 return JSONResponse(_openai(record))
@@ -120,6 +124,11 @@ def application(
         middleware=[Middleware(CORSMiddleware, allow_origin_regex=".*")],
         exception_handlers={MmdError: _mmd_error, HTTPException: _http_error, Exception: _internal_error},
     )
+
+
+def _exposed(request: Request) -> str | None:
+    """The one model that a tunnel may reach, where one has brought the request."""
+    return exposed_model(request.headers.get("host", "").encode("latin-1"))
 
 
 def _openai(record: dict[str, Any]) -> dict[str, Any]:

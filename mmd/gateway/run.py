@@ -16,12 +16,13 @@ from mmd.gateway.entrance import Entrance
 from mmd.gateway.guard import Guard
 from mmd.gateway.keyring import Keyring
 from mmd.gateway.limits import Limits
-from mmd.gateway.listen import Listener, bound, bound_locally, inherited, no_keys_for
+from mmd.gateway.listen import AddressTaken, Listener, bound, bound_locally, inherited, no_keys_for
 from mmd.gateway.live import LiveModels
 from mmd.gateway.names import Names, own_hostnames
 from mmd.gateway.serve import serve
 from mmd.paths import gateway_socket
 from mmd.settings import Settings, is_listen
+from mmd.units.bus import Manager
 from mmd.units.watch import Watch
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,10 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
         models = LiveModels(controller, watch)
         relief = Relief(controller, stack.enter_context(Kernel()))
         keyring = Keyring()
-        listeners = stack.enter_context(_listeners(settings, listen, tell, keyring))
+        try:
+            listeners = stack.enter_context(_listeners(settings, listen, tell, keyring))
+        except AddressTaken as error:
+            raise await _with_its_holder(error, controller.manager) from error
         guard = _guard(settings, limits, listeners, keyring)
         follows_sleep = settings["gateway.suspend"] == "release"
         # The first to end ends all: without the bus or its watch the view would stand still, so systemd starts us anew.
@@ -101,6 +105,17 @@ def _listeners(
             listener.socket.close()
             if listener.entrance is Entrance.LOCAL:
                 gateway_socket().unlink(missing_ok=True)
+
+
+async def _with_its_holder(error: AddressTaken, manager: Manager) -> MmdError:
+    """The error, naming the installed gateway where that has the address: `ss` would show systemd."""
+    from mmd.control.service import socket_unit_at
+
+    unit = await socket_unit_at(manager, error.port)
+    if unit is None:
+        return error
+    hint = f"systemctl --user stop 'mmd*.socket' mmd.service   # or: mmd gateway --listen 127.0.0.1:{error.port + 1}"
+    return MmdError(f"{error.message}: {unit} listens there, for mmd.service", hint=hint)
 
 
 def _beside_the_main_one(settings: Settings) -> Iterator[Callable[[], Listener]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from mmd import __version__
+from mmd.control.presence import Presence
 from mmd.gateway.entrance import Entrance
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.guard import Guard
@@ -15,7 +16,6 @@ from mmd.gateway.limits import Limits
 from mmd.gateway.listen import Listener
 from mmd.gateway.models import Models
 from mmd.gateway.notify import notify
-from mmd.gateway.presence import Presence
 from mmd.gateway.suspend import SuspendWatch
 
 _DRAIN_BOUND_SECONDS = 30.0

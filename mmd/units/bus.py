@@ -76,6 +76,10 @@ class NoSuchUnit(BusError):
     """The unit is not loaded (any more)."""
 
 
+class NoSuchUnitFile(BusError):
+    """No file of this name is where the manager looks."""
+
+
 class ManagerAway(BusError):
     """The user manager left the bus before it answered: it re-executes itself, or it ends."""
 
@@ -84,6 +88,7 @@ _ERRORS: dict[str, type[BusError]] = {
     "org.freedesktop.DBus.Error.NoReply": ManagerAway,
     "org.freedesktop.DBus.Error.ServiceUnknown": ManagerAway,
     "org.freedesktop.DBus.Error.NameHasNoOwner": ManagerAway,
+    "org.freedesktop.DBus.Error.FileNotFound": NoSuchUnitFile,
     "org.freedesktop.systemd1.UnitExists": UnitExists,
     "org.freedesktop.systemd1.NoSuchUnit": NoSuchUnit,
 }
@@ -134,6 +139,11 @@ class Manager:
         )
         return tuple(Unit(row[0], row[2], row[3], row[4], row[8]) for row in rows)
 
+    async def itself(self) -> dict[str, Any]:
+        """The properties of the manager: `Version`, `ControlGroup`, …"""
+        (values,) = await self._read(_PROPERTIES, "GetAll", "s", [_MANAGER], "/org/freedesktop/systemd1")
+        return {key: variant.value for key, variant in values.items()}
+
     async def unit(self, name: str) -> dict[str, Any]:
         """The properties all units have: `ActiveState`, `InactiveExitTimestampMonotonic`, `Job`, …"""
         return await self._properties(name, "org.freedesktop.systemd1.Unit")
@@ -151,6 +161,20 @@ class Manager:
         (rows,) = await self._read(_PROPERTIES, "Get", "ss", body, object_path(name))
         # systemd has `$` doubled in what it takes and in what it tells
         return tuple(tuple(word.replace("$$", "$") for word in row[1]) for row in rows.value)
+
+    async def addresses(self, name: str) -> tuple[str, ...]:
+        """Where a socket unit listens or would: HOST:PORT, or the path of a Unix socket."""
+        body = ["org.freedesktop.systemd1.Socket", "Listen"]
+        (rows,) = await self._read(_PROPERTIES, "Get", "ss", body, object_path(name))
+        return tuple(address for _, address in rows.value)
+
+    async def unit_file_state(self, name: str) -> str:
+        """`enabled`, `disabled`, `masked`, … as the files say now; "" where there is none."""
+        try:
+            (state,) = await self._read(_MANAGER, "GetUnitFileState", "s", [name], "/org/freedesktop/systemd1")
+        except NoSuchUnitFile:
+            return ""
+        return str(state)
 
     # -- what changes
 
@@ -170,6 +194,10 @@ class Manager:
         """Stop a unit; one that is not loaded is stopped already."""
         with suppress(NoSuchUnit):
             await self._call("StopUnit", "ss", [name, "replace"])
+
+    async def try_restart(self, name: str) -> None:
+        """Restart a unit if it runs."""
+        await self._call("TryRestartUnit", "ss", [name, "replace"])
 
     async def reset_failed(self, name: str) -> None:
         with suppress(NoSuchUnit):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 SLICE = "mmd.slice"
+TUNNELS = "mmd-tunnel@*.service"
 PATTERNS = ("mmd-model@*.service", "mmd-resident@*.service")
 
 _UNIT = re.compile(r"mmd-(model|resident)@(.+)\.service")
@@ -18,6 +19,16 @@ def engine_unit(model_id: str) -> str:
 def token_unit(model_id: str) -> str:
     """The service that, while active, lets the model use the GPU."""
     return f"mmd-resident@{model_id}.service"
+
+
+def tunnel_unit(model_id: str) -> str:
+    """The service through which the model can be reached from the internet."""
+    return f"mmd-tunnel@{model_id}.service"
+
+
+def tunnel_of(unit: str) -> str:
+    """Whose tunnel a unit is; the inverse of `tunnel_unit`."""
+    return unit.removeprefix("mmd-tunnel@").removesuffix(".service")
 
 
 def split(unit: str) -> tuple[str, str] | None:

@@ -1,123 +1,119 @@
-"""The units that are files: where they come from, and how they get into a user's manager and out again."""
+"""mmd's own units in a user's manager: how they get in, and out again."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.errors import MmdError, StorageFailed
-from mmd.paths import user_unit_dir
+from mmd.errors import MmdError
+from mmd.units import user_files
 from mmd.units.bus import JobResult, Manager
-from mmd.units.spec import command_line, quoted
+from mmd.units.unit_files import BOOT, ENABLED, GATEWAY, MAIN_SOCKET, SOCKETS, UNITS
 
-MAIN_SOCKET = "mmd.socket"
-EMBEDDING_SOCKET = "mmd-embedding.socket"
-_LOCAL_SOCKET = "mmd-local.socket"
-
-# The main one last: a connection to another, which starts the gateway, pulls it in, and the gateway that runs already
-# would be a reason for systemd to refuse the others.
-_SOCKETS = (EMBEDDING_SOCKET, _LOCAL_SOCKET, MAIN_SOCKET)
-UNITS = ("mmd.slice", "mmd.service", *_SOCKETS, "mmd-boot.service")
-_ENABLED = (*_SOCKETS, "mmd-boot.service")
-_STOPPED = (*_SOCKETS, "mmd.service", "mmd-boot.service")  # not the slice: the models are in it
-
-# In the files: the command that starts mmd, the address of a socket, and where the gateway looks for engines.
-_COMMAND = "@MMD@"
-_LISTEN = "@LISTEN@"
-_PATH = "@PATH@"
+_STOPPED = (*SOCKETS, GATEWAY, BOOT)  # not the slice: the models are in it
+_NEEDED = (MAIN_SOCKET, GATEWAY)
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    files: tuple[Path, ...]
+    files: tuple[Path, ...]  # that are the user's: drop-ins, and whole units where no package brings them
     listening: tuple[str, ...]  # the addresses
     refused: tuple[str, ...]  # sockets, other than the main one, that could not listen
-
-
-def mmd_command() -> str:
-    """mmd by the interpreter that runs it now: right in a checkout, a virtual environment and a package alike."""
-    return command_line((sys.executable, "-P", "-m", "mmd"))
-
-
-def unit_text(name: str, addresses: Mapping[str, str]) -> str:
-    """One of `UNITS` as it is installed; a socket is to be at its address, HOST:PORT."""
-    template = (_source_dir() / name).read_text("utf-8")
-    path = quoted(f"PATH={os.environ.get('PATH', os.defpath)}")
-    return template.replace(_COMMAND, mmd_command()).replace(_LISTEN, addresses.get(name, "")).replace(_PATH, path)
+    masked: tuple[str, ...]  # units that somebody does not want to run, and that are left out
 
 
 async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
-    """Write the units into the user's own unit folder, have the gateway's sockets listen now and after a login, and the
-    models of a boot loaded then. `addresses` are those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET.
+    """Have the gateway's sockets listen now and after a login, and the models of a boot loaded then. `addresses` are
+    those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET. Where a package brings the units, only drop-ins are
+    written into the user's own unit folder, and whole units of an older installation there, which would hide the
+    package's, go.
 
-    Over an older installation the gateway is told to end; the next connection starts the new one. Raises MmdError where
-    the main socket cannot listen, and has everything as it was before.
+    Over an older installation a gateway that runs ends, and a new one is started. Raises MmdError where the main socket
+    cannot listen or is masked, and has everything as it was before.
     """
-    before = await _Before.read(manager)
-    unwanted = {EMBEDDING_SOCKET} - addresses.keys()
-    wanted = [name for name in UNITS if name not in unwanted]
-    await _take_out(manager, unwanted)
-    _write({_file(name): unit_text(name, addresses).encode() for name in wanted})
-    await manager.reload()
-    await manager.enable([name for name in _ENABLED if name in wanted])
-    await manager.reload()
-    await _stop(manager, (*_SOCKETS, "mmd.service"))
-    refused = [name for name in _SOCKETS if name in wanted and not await _listens(manager, name)]
-    if MAIN_SOCKET in refused:
+    await manager.reload()  # of a package that came or went only the files tell
+    masked = await masked_by_others(manager)
+    _refuse_if_masked(masked)
+    files = user_files.wanted(addresses, masked, are_packaged=await packaged_in(manager) is not None)
+    units = [name for name in UNITS if name not in masked and user_files.is_wanted(name, addresses)]
+    before = await _State.read(manager)
+    try:
+        await _have(manager, files, [name for name in ENABLED if name in units])
+        await _stop(manager, (*SOCKETS, GATEWAY))
+        refused = [name for name in SOCKETS if name in units and not await _listens(manager, name)]
+        if MAIN_SOCKET in refused:
+            raise _cannot_listen(addresses[MAIN_SOCKET])
+        if before.gateway_runs:
+            await manager.start(GATEWAY)
+    except MmdError:
         await before.put_back(manager)
-        listen = addresses[MAIN_SOCKET]
-        raise MmdError(
-            f"the gateway cannot listen on {listen}: somebody else does, or it is not yours (below 1024 it is root's)",
-            hint=f"ss -ltnp 'sport = :{listen.rpartition(':')[2]}'   # who; or set [gateway] listen in mmd.toml",
-        )
-    listening = tuple(address for name, address in addresses.items() if name not in refused)
-    return Installed(tuple(_file(name) for name in wanted), listening, tuple(refused))
+        raise
+    listening = tuple(address for name, address in addresses.items() if name in units and name not in refused)
+    return Installed(tuple(files), listening, tuple(refused), masked)
 
 
-async def remove(manager: Manager) -> tuple[Path, ...]:
-    """Undo `install`. Models go on running, and stay registered."""
-    gone = tuple(file for name in UNITS if (file := _file(name)).exists())
-    await _take_out(manager, set(UNITS))
-    return gone
+async def remove(manager: Manager) -> bool:
+    """Undo `install`; what a package brings stays, disabled. Models go on running, and stay registered. Returns whether
+    there was anything to undo.
+    """
+    await manager.reload()
+    before = await _State.read(manager)
+    await _stop(manager, _STOPPED)
+    await _have(manager, {}, ())
+    return before != _State({}, (), (), gateway_runs=False)
+
+
+async def packaged_in(manager: Manager) -> Path | None:
+    """The folder that a package has put the units into."""
+    return user_files.packaged_in((await manager.itself())["UnitPath"])
+
+
+async def masked_by_others(manager: Manager) -> tuple[str, ...]:
+    """Units that are not to run, and not for what mmd.toml says."""
+    states = {name: await manager.unit_file_state(name) for name in UNITS}
+    masked = (name for name, state in states.items() if state.startswith("masked"))
+    return tuple(name for name in masked if not user_files.is_masked_by_us(name))
+
+
+async def enabled(manager: Manager) -> tuple[str, ...]:
+    """Units that are started at a login or a start of the machine."""
+    states = {name: await manager.unit_file_state(name) for name in ENABLED}
+    return tuple(name for name, state in states.items() if state.startswith("enabled"))
 
 
 @dataclass(frozen=True, slots=True)
-class _Before:
-    """An older installation, or none."""
+class _State:
+    """An installation as it is, or none."""
 
     contents: Mapping[Path, bytes]
+    enabled: tuple[str, ...]
     listening: tuple[str, ...]
+    gateway_runs: bool
 
     @classmethod
-    async def read(cls, manager: Manager) -> _Before:
-        contents = {file: file.read_bytes() for name in UNITS if (file := _file(name)).exists()}
-        units = {unit.name: unit.active_state for unit in await manager.units(_SOCKETS)}
-        return cls(contents, tuple(name for name in _SOCKETS if units.get(name) == "active"))
+    async def read(cls, manager: Manager) -> _State:
+        active = {unit.name for unit in await manager.units((*SOCKETS, GATEWAY)) if unit.active_state == "active"}
+        listening = tuple(name for name in SOCKETS if name in active)
+        return cls(user_files.present(), await enabled(manager), listening, GATEWAY in active)
 
     async def put_back(self, manager: Manager) -> None:
-        known = {file.name for file in self.contents}
-        await _take_out(manager, set(UNITS) - known)
-        _write(self.contents)
-        await manager.enable([name for name in _ENABLED if name in known])
-        await manager.reload()
-        await _stop(manager, (*_SOCKETS, "mmd.service"))
+        await _have(manager, self.contents, self.enabled)
+        await _stop(manager, (*SOCKETS, GATEWAY))
         for name in self.listening:
             await _listens(manager, name)
+        if self.gateway_runs:
+            await manager.start(GATEWAY)
 
 
-async def _take_out(manager: Manager, names: set[str]) -> None:
-    """Have units stopped, disabled and gone, if they are there."""
-    there = [name for name in UNITS if name in names and _file(name).exists()]
-    if not there:
-        return
-    await _stop(manager, [name for name in _STOPPED if name in there])
-    # The links too of one whose file somebody has removed by hand.
-    await manager.disable([name for name in _ENABLED if name in names])
-    for name in there:
-        _file(name).unlink()
+async def _have(manager: Manager, files: Mapping[Path, bytes], enabled: Collection[str]) -> None:
+    """Have these files of the user's there, and these units enabled, and no others of either."""
+    user_files.put(files)
+    # Not by DisableUnitFiles: that refuses a unit without a file, and EnableUnitFiles leaves a link to a file that is
+    # gone as it is where another file has the name.
+    user_files.unlink(user_files.links())
+    await manager.reload()
+    await manager.enable(enabled)
     await manager.reload()
 
 
@@ -131,23 +127,14 @@ async def _listens(manager: Manager, socket: str) -> bool:
     return await manager.run_job(socket, manager.start(socket)) is JobResult.DONE
 
 
-def _write(contents: Mapping[Path, bytes]) -> None:
-    folder = user_unit_dir()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, content in contents.items():
-            file.write_bytes(content)
-    except OSError as error:
-        raise StorageFailed(
-            f"{folder} cannot be written: {error.strerror}", hint=f"ls -ld {folder}; df -h {folder}"
-        ) from error
+def _refuse_if_masked(masked: Iterable[str]) -> None:
+    if needed := [name for name in masked if name in _NEEDED]:
+        units = " ".join(needed)
+        raise MmdError(f"masked, and so not to run: {units}", hint=f"systemctl --user unmask {units} && mmd install")
 
 
-def _file(name: str) -> Path:
-    return user_unit_dir() / name
-
-
-def _source_dir() -> Path:
-    """`units/` of the checkout that runs, or the installed data files beside the interpreter."""
-    beside = Path(__file__).resolve().parents[2] / "units"
-    return beside if (beside / UNITS[0]).is_file() else Path(sys.prefix) / "share/mmd/units"
+def _cannot_listen(listen: str) -> MmdError:
+    return MmdError(
+        f"the gateway cannot listen on {listen}: somebody else does, or it is not yours (below 1024 it is root's)",
+        hint=f"ss -ltnp 'sport = :{listen.rpartition(':')[2]}'   # who; or set [gateway] listen in mmd.toml",
+    )

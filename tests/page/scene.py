@@ -76,6 +76,7 @@ def status() -> dict[str, Any]:
         ],
         "failed": [{"id": "starcoder2-3b-q5_k_m", "reason": "the engine was killed for want of memory"}],
         "away": [],
+        "exposed": [],
         "resources": resources(),
     }
 

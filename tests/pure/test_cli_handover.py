@@ -11,9 +11,9 @@ import pytest
 
 from mmd import __version__, errors
 from mmd.cli.handover import activated_by_gateway
+from mmd.control.presence import Presence
 from mmd.errors import MmdError, NoSuchModel
 from mmd.gateway.failure import INTERNAL, Failure, mmd_error
-from mmd.gateway.presence import Presence
 from mmd.paths import gateway_socket
 
 _KINDS = (MmdError, *(kind for kind in MmdError.__subclasses__() if kind.__module__ == errors.__name__))

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from mmd import __version__
+from mmd.control.addresses import configured
+from mmd.control.presence import running_version
 from mmd.errors import MmdError, WrongUsage
-from mmd.gateway.entrance import Entrance
-from mmd.gateway.listen import bound, bound_locally, configured, exposed, from_here, is_listened_on
-from mmd.gateway.presence import running_version
+from mmd.gateway.listen import bound, bound_locally, exposed, from_here, is_listened_on
 from mmd.gateway.serve import serve
 from mmd.settings import read_settings
 from tests.gateway_peer import PATIENCE_SECONDS, Answered, Asked, MemoryModels, Peer, RawClient, post
@@ -114,8 +114,8 @@ def test_addresses_that_other_machines_reach(listen: str, address: str | None, o
     file.parent.mkdir(parents=True)
     file.write_text(f'[gateway]\nlisten = "{listen}"\nembedding_listen = ""\n')
     addresses = configured(read_settings())
-    assert list(addresses) == [Entrance.MAIN]
-    assert exposed(addresses.values()) == address
+    assert addresses.embedding is None
+    assert exposed(addresses.all) == address
 
 
 def test_address_to_ask_on_this_machine() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mmd.control.present import launch_json, model_json, models_json, resources_json, status_json, status_word
-from mmd.control.status import Failed, Sleeping, Starting, Status, how_it_ended, resources
+from mmd.control.status import Exposed, Failed, Sleeping, Starting, Status, how_it_ended, resources
 from mmd.plan.boot import Startup
 from mmd.plan.choose import choose
 from mmd.plan.residency import Residency
@@ -21,8 +21,9 @@ STATUS = Status(
     sleeping=(Sleeping("b", level=1, ram_bytes=5, wake_seconds=None),),
     starting=(Starting("c", seconds=1.5, expected_seconds=None),),
     failed=(Failed("d", reason="the engine ended with status 1"),),
-    resources=resources(machine()),
     away=("f",),
+    exposed=(Exposed("a", url="https://llm.example.org"),),
+    resources=resources(machine()),
 )
 
 
@@ -36,6 +37,7 @@ def test_status_has_the_promised_names() -> None:
         "starting": [{"id": "c", "seconds": 1.5, "expected_seconds": None}],
         "failed": [{"id": "d", "reason": "the engine ended with status 1"}],
         "away": ["f"],
+        "exposed": [{"id": "a", "url": "https://llm.example.org"}],
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from mmd.plan.launch import Canary, Flag, Launch, Sleep
 from mmd.registry.record import ModelType
 from mmd.units.names import engine_unit, object_path, split, token_unit, unit_of
 from mmd.units.spec import FINGERPRINT, Hooks, UnitSpec, engine_spec, fingerprint, token_spec
-from mmd.units.static import UNITS, unit_text
+from mmd.units.unit_files import UNITS, drop_in_text, mmd_command, unit_text
 from tests.user_manager import UserManager
 
 HOOKS = Hooks(
@@ -46,7 +45,7 @@ LAUNCH = Launch(
     quits_when_broken=False,
     flags=(Flag((), "context", "left to the engine"),),
 )
-ADDRESSES = {"mmd.socket": "127.0.0.1:8000", "mmd-embedding.socket": "127.0.0.1:8085"}
+ADDRESSES = {"mmd.socket": "127.0.0.1:9000", "mmd-embedding.socket": "[::1]:9085"}
 SLEEP = Sleep(levels=(1, 2), weights_bytes=5 * 1024**3, reserve_bytes=2 * 1024**3, canary=Canary.GENERATE)
 SLEEPER = replace(LAUNCH, sleep=SLEEP)
 
@@ -404,19 +403,17 @@ def test_systemd_has_nothing_to_say_about_the_pair(tmp_path: Path, sleep: Sleep 
     rival = token_spec(replace(launch, model_id="rival"), HOOKS, [])
     (tmp_path / rival.name).write_text(rival.text(), "utf-8")
     (tmp_path / engine_unit("rival")).write_text(engine_spec(replace(launch, model_id="rival"), HOOKS).text(), "utf-8")
-    (tmp_path / "mmd.slice").write_text(unit_text("mmd.slice", ADDRESSES), "utf-8")
+    (tmp_path / "mmd.slice").write_text(unit_text("mmd.slice", mmd_command()), "utf-8")
     verify(tmp_path, *(spec.name for spec in specs))
 
 
 def test_systemd_has_nothing_to_say_about_the_static_units(tmp_path: Path) -> None:
     for name in UNITS:
-        (tmp_path / name).write_text(unit_text(name, ADDRESSES), "utf-8")
+        (tmp_path / name).write_text(unit_text(name, mmd_command()), "utf-8")
+        if drop_in := drop_in_text(name, ADDRESSES):
+            (tmp_path / f"{name}.d").mkdir()
+            (tmp_path / f"{name}.d" / "50-mmd.conf").write_text(drop_in, "utf-8")
     verify(tmp_path, *UNITS)
-
-
-@pytest.mark.parametrize("name", UNITS)
-def test_static_units_are_filled_in(name: str) -> None:
-    assert not re.search(r"@[A-Z]+@", unit_text(name, ADDRESSES))
 
 
 @pytest.mark.parametrize("folder", ["plain", "with space", "per%cent", 'quo"te', "back\\slash", "dol$lar"])
@@ -424,7 +421,7 @@ def test_static_units_start_the_python_that_runs_mmd_wherever_it_is(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", f"/home/{folder}/bin/python")
-    (start,) = parsed_raw(unit_text("mmd.service", ADDRESSES), "ExecStart")
+    (start,) = parsed_raw(unit_text("mmd.service", mmd_command()), "ExecStart")
     assert unquoted(start)[0] == f"/home/{folder}/bin/python"
 
 
@@ -485,5 +482,5 @@ def test_systemd_reads_the_text_as_it_reads_the_bus(systemd: UserManager, tmp_pa
 def test_gateway_looks_for_engines_where_the_shell_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """The user manager's PATH has no ~/.local/bin: the gateway ran another engine than the command line."""
     monkeypatch.setenv("PATH", "/home/ann/my tools/50%:/usr/bin")
-    (line,) = parsed_raw(unit_text("mmd.service", ADDRESSES), "Environment")
+    (line,) = parsed_raw(drop_in_text("mmd.service", ADDRESSES) or "", "Environment")
     assert unquoted(line) == ["PATH=/home/ann/my tools/50%:/usr/bin"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmd.paths import config_dir, keys_file
+from mmd.units.unit_files import UNITS, mmd_command, unit_text
 from tests.systemd.world import REPOSITORY, World, run_mmd
 from tests.user_manager import UserManager
 
@@ -18,8 +20,8 @@ def world(systemd: UserManager, fake_llama_server: Path, tmp_path: Path) -> Worl
 
 
 @pytest.fixture
-def installed(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """`mmd install` was run, and nothing else; the gateway's address."""
+def address(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where the gateway will listen; the manager looks for units, and starts programs, as this process would."""
     manager = world.manager
     # The manager reads units from its own home, and the gateway is its child.
     monkeypatch.setenv("XDG_CONFIG_HOME", manager.environment["XDG_CONFIG_HOME"])
@@ -32,13 +34,30 @@ def installed(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     )
     listen = f"127.0.0.1:{free_port()}"
     world.settings(f'[gateway]\nlisten = "{listen}"\nembedding_listen = "127.0.0.1:{free_port()}"\n')
-    done = run_mmd("install")
-    assert done.returncode == 0, done.stderr
     yield f"http://{listen}"
     run_mmd("install", "--remove")
     (config_dir() / "mmd.toml").unlink()
     keys_file().unlink(missing_ok=True)
     manager.systemctl("unset-environment", "PYTHONPATH", "PATH", "XDG_DATA_HOME", "XDG_STATE_HOME")
+
+
+@pytest.fixture
+def installed(address: str) -> str:
+    """`mmd install` was run, and nothing else; the gateway's address."""
+    done = run_mmd("install")
+    assert done.returncode == 0, done.stderr
+    return address
+
+
+@pytest.fixture
+def package(address: str, systemd: UserManager) -> Iterator[Path]:
+    """A package has brought units, into a folder where the manager looks; what they start is the mmd of this test."""
+    folder = Path(systemd.environment["XDG_DATA_HOME"]) / "systemd/user"
+    folder.mkdir(parents=True)
+    for name in UNITS:
+        (folder / name).write_text(unit_text(name, mmd_command()), "utf-8")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_port() -> int:

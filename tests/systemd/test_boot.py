@@ -11,6 +11,7 @@ import pytest
 
 from mmd.control.boot import BootReport, boot
 from mmd.control.controller import Controller
+from mmd.control.presence import running_version
 from mmd.control.startup import set_startup
 from mmd.control.swap import Activation
 from mmd.errors import WrongUsage
@@ -290,6 +291,16 @@ async def test_unit_activates_the_default_and_holds_up_nobody(world: World, inst
     await asyncio.to_thread(wait_for, lambda: _show(world, "ActiveState") == "inactive", what="the end of the boot")
     async with Controller() as mmd:
         assert (await mmd.status()).active == "a"
+
+
+async def test_unit_starts_the_gateway_beside_what_it_loads(world: World, installed: str) -> None:
+    world.add("a")
+    world.manager.systemctl("start", "mmd-boot.service")
+    await asyncio.to_thread(wait_for, lambda: _show(world, "ActiveState") == "inactive", what="the end of the boot")
+    assert running_version() is None, "nothing is loaded at startup, and nothing is to be watched"
+    assert run_mmd("default", "a").returncode == 0
+    world.manager.systemctl("start", "mmd-boot.service")
+    await asyncio.to_thread(wait_for, lambda: running_version() is not None, what="the gateway")
 
 
 async def test_unit_that_met_a_broken_model_has_failed(world: World, installed: str) -> None:

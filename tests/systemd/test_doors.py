@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.gateway.presence import running_version
+from mmd.control.presence import running_version
 from mmd.paths import gateway_socket, user_unit_dir
 from mmd.registry.store import Registry
 from mmd.settings import read_settings
@@ -130,7 +131,45 @@ def test_refused_first_installation_leaves_nothing(world: World, installed: str)
 
 
 def _files() -> dict[Path, bytes]:
-    return {file: file.read_bytes() for file in user_unit_dir().rglob("mmd*")}
+    return {file: file.read_bytes() for file in user_unit_dir().rglob("*mmd*") if file.is_file()}
+
+
+def test_gateway_in_the_foreground_names_the_installed_one_that_has_its_address(world: World, installed: str) -> None:
+    """`ss` would show systemd."""
+    port = installed.rpartition(":")[2]
+    refused = run_mmd("gateway")
+    assert refused.returncode == 1
+    assert f"port {port} of 127.0.0.1 is taken: mmd.socket listens there, for mmd.service" in refused.stderr
+    stop = "systemctl --user stop 'mmd*.socket' mmd.service"
+    assert stop in refused.stderr
+    world.manager.systemctl("stop", "mmd*.socket", "mmd.service")
+    with _foreground(world, int(port)):
+        wait_for(lambda: running_version() is not None, what="that it serves")
+
+
+def test_gateway_in_the_foreground_whose_address_somebody_else_has_says_how_to_find_them(world: World) -> None:
+    with _taken_port() as port:
+        refused = run_mmd("gateway", "--listen", f"127.0.0.1:{port}")
+    assert f"port {port} of 127.0.0.1 is taken\n  → ss -ltnp" in refused.stderr
+
+
+# --- the gateway beside models that nobody has asked it for
+
+
+async def test_gateway_runs_beside_a_model_that_was_activated_by_hand(world: World, installed: str) -> None:
+    """It was there from the first request on: until then nobody watched the memory, or a suspend."""
+    world.add("a")
+    assert running_version() is None
+    assert (await asyncio.to_thread(run_mmd, "activate", "a")).returncode == 0
+    await asyncio.to_thread(wait_for, lambda: running_version() is not None, what="the gateway runs")
+
+
+async def test_gateway_that_was_stopped_by_hand_stays_down(world: World, installed: str) -> None:
+    world.add("a")
+    world.manager.systemctl("stop", "mmd*.socket")
+    assert (await asyncio.to_thread(run_mmd, "activate", "a")).returncode == 0
+    assert world.manager.systemctl("list-jobs").startswith("No jobs")
+    assert world.manager.systemctl("is-active", "mmd.service").strip() == "inactive"
 
 
 async def test_gateway_in_the_foreground_says_where_it_listens(world: World) -> None:

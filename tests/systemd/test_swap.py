@@ -8,7 +8,7 @@ import pytest
 
 from mmd.errors import MmdError, NoSuchModel, SwapSuperseded
 from mmd.plan.residency import Residency
-from tests.systemd.world import World, wait_for
+from tests.systemd.world import World, run_mmd, wait_for
 
 
 async def test_activate_starts_the_engine_and_returns_when_it_answers(world: World) -> None:
@@ -150,3 +150,11 @@ async def test_errors_are_all_ours(world: World) -> None:
         for ask in (mmd.activate, mmd.sleep, mmd.stop, mmd.remove):
             with pytest.raises(MmdError, match="nope"):
                 await ask("nope")
+
+
+def test_status_of_nothing_says_what_to_do_next(world: World) -> None:
+    """It said `mmd activate ID` where there was no model to activate."""
+    said = run_mmd("status").stderr
+    assert "mmd add PATH" in said and "mmd search" in said and "activate" not in said
+    world.add("a")
+    assert "mmd activate ID" in run_mmd("status").stderr

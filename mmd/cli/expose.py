@@ -1,0 +1,126 @@
+"""Verbs about models that are reached from the internet: expose, and what its units run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.loop import wait_for
+from mmd.cli.text import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from mmd.control.named_tunnel import NamedTunnel
+
+
+@click.command()
+@parameters.some_model_id
+@click.option("--off", is_flag=True, help="End it; without ID: for all models.")
+@click.option("--at", "hostname", metavar="HOST", help="By this name of yours, for good; the token comes on stdin.")
+@parameters.as_json
+def expose(model_id: str | None, off: bool, hostname: str | None, as_json: bool) -> None:
+    """Let a model be reached from the internet.
+
+    Through a Cloudflare tunnel that reaches this model's /v1 and nothing else, with an API key. Without ID: what is
+    exposed.
+
+    \b
+      mmd expose ID          by a name that Cloudflare thinks of, until it ends
+      cloudflared tunnel token NAME | mmd expose ID --at llm.example.org
+                             by a name of yours, also after a reboot
+    """
+    if off:
+        if hostname is not None:
+            raise click.UsageError("--off goes without --at")
+        _end(model_id)
+    elif model_id is None:
+        if hostname is not None:
+            raise click.UsageError("--at goes with an ID")
+        _list(as_json)
+    else:
+        from mmd.control.tunnels import expose as open_tunnel
+
+        _require_keys()
+        done = wait_for(open_tunnel(model_id, _named(model_id, hostname)))
+        if as_json:
+            from dataclasses import asdict
+
+            print_json(asdict(done))
+        else:
+            click.echo(done.url)
+            say(f"{model_id} can be reached by whoever has a key of yours: {done.url}/v1 (mmd expose --off {model_id})")
+
+
+@click.command(hidden=True)
+@click.argument("model_id", metavar="ID")
+@click.option("--opened", is_flag=True, help="Note where the tunnel, which is open now, can be reached.")
+def tunnel(model_id: str, opened: bool) -> None:
+    """What mmd-tunnel@ID.service runs: cloudflared, in place of this process."""
+    from mmd.control import cloudflared
+    from mmd.control.named_tunnel import NamedTunnel
+    from mmd.paths import tunnels_dir
+    from mmd.registry.store import Registry
+
+    Registry().get(model_id)
+    named = NamedTunnel.of_model(model_id)
+    if opened:
+        url = f"https://{named.hostname}" if named else cloudflared.quick_url(int(os.environ["MAINPID"]))
+        Path(tunnels_dir(), model_id, "url").write_text(url + "\n", "utf-8")
+        return
+    from mmd.control.addresses import configured
+    from mmd.gateway.listen import from_here
+    from mmd.settings import read_settings
+
+    gateway = from_here(configured(read_settings()).main)
+    words = cloudflared.command(cloudflared.program(), model_id, gateway, is_named=named is not None)
+    os.execve(words[0], words, cloudflared.environment(os.environ, named.token if named else None))
+
+
+def _require_keys() -> None:
+    from mmd.errors import WrongUsage
+    from mmd.gateway.keys import Keys
+
+    if not Keys().all():
+        message = "what is exposed can be asked by everybody in the world, and the gateway has no API keys"
+        raise WrongUsage(message, hint="mmd key add NAME   # prints a key for whoever is to ask it")
+
+
+def _named(model_id: str, hostname: str | None) -> NamedTunnel | None:
+    from mmd.control.named_tunnel import NamedTunnel
+    from mmd.errors import WrongUsage
+
+    if hostname is None:
+        return None
+    if sys.stdin.isatty():
+        message = f"the token of the tunnel that {hostname} leads to comes on standard input"
+        raise WrongUsage(message, hint=f"cloudflared tunnel token NAME | mmd expose {model_id} --at {hostname}")
+    return NamedTunnel.of(hostname, sys.stdin.read().strip())
+
+
+def _end(model_id: str | None) -> None:
+    from mmd.control.tunnels import unexpose
+
+    ended = wait_for(unexpose(model_id))
+    for name in ended:
+        say(f"{name} can be reached from here only.")
+    if not ended:
+        say(f"{model_id} is not exposed." if model_id else "No model is exposed.")
+
+
+def _list(as_json: bool) -> None:
+    from mmd.control.tunnels import exposed
+
+    tunnels = wait_for(exposed())
+    if as_json:
+        from dataclasses import asdict
+
+        print_json([asdict(one) for one in tunnels])
+    elif tunnels:
+        rows = [(one.id, one.state, "yes" if one.lasting else "no", one.url or "") for one in tunnels]
+        print_table(("MODEL", "TUNNEL", "LASTING", "URL"), rows)
+    else:
+        say("No model is exposed. Expose one: mmd expose ID")

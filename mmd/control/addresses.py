@@ -1,0 +1,52 @@
+"""The addresses that mmd.toml gives the gateway."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from mmd.errors import WrongUsage
+from mmd.paths import config_file
+from mmd.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """HOST:PORT, the host a number, as socket units take it."""
+
+    main: str
+    embedding: str | None  # None where mmd.toml wants none
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (self.main,) if self.embedding is None else (self.main, self.embedding)
+
+
+def configured(settings: Settings) -> Addresses:
+    """Where mmd.toml has the gateway listen. Raises WrongUsage where that is no address."""
+    main, embedding = settings["gateway.listen"], settings["gateway.embedding_listen"]
+    return Addresses(_numeric(main), _numeric(embedding) if embedding else None)
+
+
+def joined(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def resolved(host: str, port: int) -> tuple[socket.AddressFamily, str]:
+    """Raises WrongUsage where the host is no address."""
+    try:
+        family, _, _, _, found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise WrongUsage(
+            f"{host} is no address: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000"
+        ) from error
+    return family, str(found[0])
+
+
+def _numeric(listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    try:
+        return joined(resolved(host, int(port))[1], int(port))
+    except WrongUsage as error:
+        hint = f'${{EDITOR:-nano}} {config_file()}   # [gateway] listen = "127.0.0.1:8000"'
+        raise WrongUsage(error.message, hint=hint) from error

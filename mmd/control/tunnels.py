@@ -1,0 +1,125 @@
+"""Models that can be reached from the internet: a unit each, over Cloudflare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mmd.control import cloudflared, named_tunnel
+from mmd.control.journal import last_words
+from mmd.control.status import exposed_urls
+from mmd.errors import MmdError, WrongUsage
+from mmd.registry.store import Registry
+from mmd.units.bus import JobResult, Manager, NoSuchUnit
+from mmd.units.names import TUNNELS, tunnel_of, tunnel_unit
+
+_SAID_LINES = 40
+
+
+class TunnelState(StrEnum):
+    OPEN = "open"
+    OPENING = "opening"  # or waiting to try again
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelStatus:
+    id: str
+    state: TunnelState
+    url: str | None
+    lasting: bool  # it has a name of its own, and is opened again when the machine comes up
+
+
+async def exposed() -> tuple[TunnelStatus, ...]:
+    """As `tunnels`, over a connection of its own. Raises ManagerUnreachable."""
+    async with await Manager.connect() as manager:
+        return await tunnels(manager)
+
+
+async def expose(model_id: str, named: named_tunnel.NamedTunnel | None) -> TunnelStatus:
+    """As `open_tunnel`, over a connection of its own."""
+    async with await Manager.connect() as manager:
+        return await open_tunnel(manager, model_id, named)
+
+
+async def unexpose(model_id: str | None) -> tuple[str, ...]:
+    """Close a model's tunnel, or all of them. Returns whose."""
+    async with await Manager.connect() as manager:
+        closing = [one.id for one in await tunnels(manager) if model_id in (None, one.id)]
+        await close_tunnels(manager, closing)
+        return tuple(closing)
+
+
+async def tunnels(manager: Manager) -> tuple[TunnelStatus, ...]:
+    """Those that are open or are to be, by the model's id."""
+    units = {tunnel_of(unit.name): unit.active_state for unit in await manager.units((TUNNELS,))}
+    urls, lasting = exposed_urls(), named_tunnel.models_with_one()
+    found = {model_id for model_id, active in units.items() if _state(active) is not TunnelState.CLOSED} | lasting
+    return tuple(
+        TunnelStatus(model_id, _state(units.get(model_id, "")), urls.get(model_id), model_id in lasting)
+        for model_id in sorted(found)
+    )
+
+
+async def open_tunnel(manager: Manager, model_id: str, named: named_tunnel.NamedTunnel | None = None) -> TunnelStatus:
+    """Have a model be reached from everywhere; returns when it can be. With `named`, by that name from now on, after a
+    start of the machine too; else by the name it has already, or by one that Cloudflare thinks of.
+
+    Raises NoSuchModel, ProgramMissing, WrongUsage where mmd's units are not installed, and MmdError where cloudflared
+    does not connect.
+    """
+    Registry().get(model_id)
+    cloudflared.program()
+    unit = tunnel_unit(model_id)
+    if named is not None:
+        await manager.run_job(unit, manager.stop(unit))
+        named.keep(model_id)
+    began_us = time.time_ns() // 1000
+    await manager.reset_failed(unit)
+    try:
+        result = await manager.run_job(unit, manager.start(unit))
+    except NoSuchUnit as error:
+        raise WrongUsage("mmd's units are not installed", hint=f"mmd install && mmd expose {model_id}") from error
+    url = exposed_urls().get(model_id)
+    if result is not JobResult.DONE or url is None:
+        await manager.run_job(unit, manager.stop(unit))  # it would try again for ever
+        raise await _failure(model_id, began_us)
+    is_lasting = model_id in named_tunnel.models_with_one()
+    if is_lasting:
+        await manager.enable([unit])
+    return TunnelStatus(model_id, TunnelState.OPEN, url, is_lasting)
+
+
+async def close_tunnels(manager: Manager, model_ids: Iterable[str]) -> None:
+    """Have models be reached from here only. A tunnel's token is forgotten with it."""
+    lasting = named_tunnel.models_with_one()
+    for model_id in model_ids:
+        unit = tunnel_unit(model_id)
+        await manager.run_job(unit, manager.stop(unit))
+        await manager.reset_failed(unit)
+        if model_id in lasting:
+            await manager.disable([unit])
+            named_tunnel.forget(model_id)
+
+
+def _state(active: str) -> TunnelState:
+    match active:
+        case "active":
+            return TunnelState.OPEN
+        case "activating" | "reloading":
+            return TunnelState.OPENING
+        case _:
+            return TunnelState.CLOSED
+
+
+async def _failure(model_id: str, began_us: int) -> MmdError:
+    """With what cloudflared, or mmd before it, complained of."""
+    identifier = f"mmd-tunnel-{model_id}"
+    said = await last_words(identifier, since_us=began_us, count=_SAID_LINES)
+    reason = next((line for line in reversed(said) if " ERR " in line or line.startswith("mmd: ")), None)
+    reason = reason or (said[-1] if said else "it ended")
+    # The time of it, which the journal has as well.
+    reason = reason.partition(" ERR ")[2] or reason.removeprefix("mmd: ")
+    return MmdError(f"cloudflared opens no tunnel to {model_id}: {reason}", hint=f"journalctl -t {identifier} -n 30")

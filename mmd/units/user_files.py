@@ -1,0 +1,94 @@
+"""What `mmd install` keeps in the user's own unit folder: drop-ins, and whole units where no package brings them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmd.errors import StorageFailed
+from mmd.paths import user_unit_dir
+from mmd.units.unit_files import DROP_IN, EMBEDDING_SOCKET, GATEWAY, UNITS, drop_in_text, mmd_command, unit_text
+
+# systemd takes an empty unit file for one that is masked, as it does a link to /dev/null. The link is what
+# `systemctl mask` makes, and the user's; the empty file is ours.
+_MASK = b""
+
+
+def wanted(addresses: Mapping[str, str], masked: Iterable[str], *, are_packaged: bool) -> dict[Path, bytes]:
+    """The files there should be. `addresses` are those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET; to units
+    that others have masked nothing is done.
+    """
+    files: dict[Path, bytes] = {}
+    for name in (name for name in UNITS if name not in masked):
+        if is_wanted(name, addresses):
+            if not are_packaged:
+                files[unit_file(name)] = unit_text(name, mmd_command()).encode()
+            if (drop_in := drop_in_text(name, addresses)) is not None:
+                files[_drop_in(name)] = drop_in.encode()
+        elif are_packaged:
+            files[unit_file(name)] = _MASK  # it is there, and mmd.service would start it
+    return files
+
+
+def is_wanted(name: str, addresses: Mapping[str, str]) -> bool:
+    return name != EMBEDDING_SOCKET or name in addresses
+
+
+def present() -> dict[Path, bytes]:
+    """The files that are there, whichever version of mmd wrote them."""
+    places = (place(name) for name in UNITS for place in (unit_file, _drop_in))
+    return {file: file.read_bytes() for file in places if file.is_file()}
+
+
+def put(contents: Mapping[Path, bytes]) -> None:
+    """Have these files there, and none of the others that may have been. Raises StorageFailed."""
+    unlink(present().keys() - contents.keys())
+    with _writing():
+        for file, content in contents.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+
+
+def links() -> tuple[Path, ...]:
+    """Those by which units are enabled; one may lead to a file that is gone."""
+    # Path.glob() finds no dangling link by its name.
+    return tuple(link for link in user_unit_dir().glob("*.wants/*") if link.name in UNITS)
+
+
+def unlink(files: Iterable[Path]) -> None:
+    """Raises StorageFailed."""
+    with _writing():
+        for file in files:
+            file.unlink()
+            if file.parent != user_unit_dir() and not any(file.parent.iterdir()):
+                file.parent.rmdir()
+
+
+def is_masked_by_us(name: str) -> bool:
+    return present().get(unit_file(name)) == _MASK
+
+
+def packaged_in(unit_path: Iterable[str]) -> Path | None:
+    """The folder that a package has put mmd's units into; `unit_path` are the folders where the manager looks."""
+    folders = (Path(folder) for folder in unit_path)
+    return next((one for one in folders if one != user_unit_dir() and (one / GATEWAY).is_file()), None)
+
+
+def unit_file(name: str) -> Path:
+    return user_unit_dir() / name
+
+
+def _drop_in(name: str) -> Path:
+    return user_unit_dir() / f"{name}.d" / DROP_IN
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        folder = user_unit_dir()
+        raise StorageFailed(
+            f"{folder} cannot be written: {error.strerror}", hint=f"ls -ld {folder}; df -h {folder}"
+        ) from error

@@ -1,0 +1,26 @@
+#!/usr/bin/env python3
+"""Write the units as a package carries them: packaging/render_units.py FOLDER
+
+For /usr/lib/systemd/user; they start /usr/bin/mmd. Any Python from 3.11 on runs this, with nothing installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmd.units.unit_files import write_for_package
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        print("usage: packaging/render_units.py FOLDER", file=sys.stderr)
+        return 2
+    write_for_package(Path(sys.argv[1]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
