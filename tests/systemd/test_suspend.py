@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -125,7 +126,7 @@ async def test_model_leaves_the_gpu_and_comes_back(
 @pytest.mark.usefixtures("gpu")
 async def test_stream_that_outlasts_what_logind_waits_is_cut_in_time(world: World, system_bus: str) -> None:
     world.add("a", **LONG)
-    async with scene(world, system_bus, limit_seconds=4.0) as at:
+    async with scene(world, system_bus, limit_seconds=8.0) as at:
         async with at.client.stream("POST", "/v1/chat/completions", json=_body("a", stream=True)) as answer:
             lines = answer.aiter_lines()
             async for line in lines:
@@ -193,11 +194,14 @@ async def test_model_that_will_not_end_holds_the_sleep_up_no_longer_than_logind_
     world: World, system_bus: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.add("a", ignore_sigterm=True)
-    async with scene(world, system_bus, limit_seconds=1.0) as at:
+    world.change_launch("a", stop_seconds=120)
+    async with scene(world, system_bus, limit_seconds=5.0) as at:
         await at.ask("a")
         assert await at.login1.prepare() < at.login1.limit_seconds
         assert "the GPU is not clear" in caplog.text
+        world.behave("a")
         at.login1.awaken()
+        world.kill("a", signal.SIGKILL)
         await asyncio.to_thread(wait_for, lambda: world.events("ready") == [("ready", "a")] * 2, what="its return")
 
 
