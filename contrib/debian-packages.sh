@@ -23,6 +23,9 @@ if [[ $1 == test ]]; then
     # g++ brings gcc and libc6-dev: the tests compile a fake NVML, and llama-server is built from source.
     lacking g++ command -v g++
     lacking make command -v make
+    # The status lines in contrib are made of the one and read by the other.
+    lacking jq command -v jq
+    lacking tmux command -v tmux
     # The gateway's page is tested in it.
     lacking chromium command -v chromium
     # vLLM's kernels for the CPU are linked against it.

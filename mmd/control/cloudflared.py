@@ -10,7 +10,6 @@ import binascii
 import json
 import shutil
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException
 
 from mmd.control.exposed_host import exposed_host
 from mmd.errors import MmdError, ProgramMissing
@@ -62,6 +61,8 @@ def is_token(text: str) -> bool:
 
 def quick_url(pid: int) -> str:
     """The address of a tunnel without a name, asked of the cloudflared that has it. Raises MmdError."""
+    from http.client import HTTPException
+
     import psutil
 
     try:
@@ -75,6 +76,8 @@ def quick_url(pid: int) -> str:
 
 
 def _quick_hostname(metrics_port: int) -> str:
+    from http.client import HTTPConnection
+
     asked = HTTPConnection("127.0.0.1", metrics_port, timeout=_ANSWER_SECONDS)
     try:
         asked.request("GET", "/quicktunnel")

@@ -8,7 +8,6 @@ from pathlib import Path
 from mmd.control.addresses import configured
 from mmd.control.installation import by_socket
 from mmd.control.presence import running_version
-from mmd.control.tunnels import close_tunnels, tunnels
 from mmd.errors import MmdError
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
@@ -36,6 +35,8 @@ async def install() -> static.Installed:
 
 async def remove() -> bool:
     """Take the units out; what is exposed is so no more. Returns whether there were any."""
+    from mmd.control.tunnels import close_tunnels, tunnels
+
     async with await Manager.connect() as manager:
         await close_tunnels(manager, [one.id for one in await tunnels(manager)])
         return await static.remove(manager)

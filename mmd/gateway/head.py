@@ -55,6 +55,7 @@ class Head:
     keep_alive: bool
     passed_on: list[bytes]  # header lines for whoever serves this
     here: dict[bytes, list[bytes]]  # values of the headers that stop here or are checked, by lower-case name
+    exposed_model: str | None = None  # the one that it may reach, where a tunnel has brought it; asked time and again
 
     @classmethod
     def read(cls, method: bytes, target: bytes, version: str, keep_alive: bool, headers: RawHeaders) -> Head:
@@ -70,6 +71,7 @@ class Head:
             passed_on.append(name + b": " + value)
         head = cls(method, target, version, keep_alive, passed_on, here)
         head._drop_what_connection_names()
+        head.exposed_model = exposed_model(head.value(b"host"))
         return head
 
     def _drop_what_connection_names(self) -> None:
@@ -98,11 +100,6 @@ class Head:
     def origin(self) -> bytes:
         """Of the page that sent it; b"" where no browser says so."""
         return self.value(b"origin")
-
-    @property
-    def exposed_model(self) -> str | None:
-        """The one model that it may reach, where a tunnel has brought it."""
-        return exposed_model(self.value(b"host"))
 
     @property
     def is_preflight(self) -> bool:

@@ -90,6 +90,16 @@ async def test_nothing_but_v1_is_there_even_with_a_key_for_everything(running: T
     assert (await _ask(running, _brought(_get(path), ""))).status == 401
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/../status", "/v1/models/../../status", "/v1/models/%2e%2e/%2e%2e/status", "//status", "/v1//../status"],
+)
+async def test_no_way_leads_out_of_v1(running: Town, key: str, path: str) -> None:
+    answer = await _ask(running, _brought(_get(path), key))
+    assert answer.status in (400, 404)
+    assert "resources" not in answer.json()
+
+
 async def test_nothing_is_changed_through_a_tunnel(running: Town, key: str) -> None:
     for path in ("/models/stop", "/models/activate", "/switch", "/models/sleep", "/hf/download"):
         assert (await _ask(running, _brought(post({"model": "b"}, path), key))).status == 404

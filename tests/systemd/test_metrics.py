@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import dashboard
+from tests import alerts, dashboard
 from tests.prometheus import Scrape
 from tests.systemd.test_gateway_sleepers import gateway, running
 from tests.systemd.world import World
@@ -79,7 +79,7 @@ async def test_a_swap_by_the_cli_is_told(http: httpx.AsyncClient, world: World) 
             assert '"model": "llama"' in [await anext(lines), await anext(lines)][1]
 
 
-async def test_dashboard_asks_for_what_there_is(http: httpx.AsyncClient) -> None:
+async def test_dashboard_and_alerts_ask_for_what_there_is(http: httpx.AsyncClient) -> None:
     labels: dict[str, set[str]] = {}
     for model in ("llama", "vllm", "llama"):
         await ask(http, model)
@@ -88,7 +88,8 @@ async def test_dashboard_asks_for_what_there_is(http: httpx.AsyncClient) -> None
             labels.setdefault(name, set()).update(found)
     page = await scrape(http)
     families = page.families.keys()
-    for query in dashboard.queries():
+    labels["up"] = set()  # Prometheus's own
+    for query in (*dashboard.queries(), *alerts.queries()):
         for name, used in dashboard.selected(query).items():
             assert name in labels or name.removesuffix("_total") in families, f"nobody tells {name}: {query}"
             assert used <= labels.get(name, used), f"{name} has {labels[name]}: {query}"
