@@ -42,8 +42,12 @@ async def put_away(manager: Manager, hooks: Hooks, *, drain_seconds: float) -> N
         pairs = await read_pairs(manager)
         if not (found := await _on_gpu(manager, pairs)):
             return
-        note_away(model_id for model_id in found if pairs[model_id].holds_gpu)
-        await asyncio.gather(*(_put_away(manager, hooks, model_id, drain_seconds) for model_id in found))
+        held_by = [model_id for model_id in found if pairs[model_id].holds_gpu]
+        note_away(held_by)
+        await asyncio.gather(
+            *(_put_away(manager, hooks, model_id, drain_seconds) for model_id in held_by),
+            *(_take_token(manager, hooks, model_id) for model_id in found if model_id not in held_by),
+        )
 
 
 async def bring_back(controller: Controller, model_ids: Sequence[str]) -> None:
@@ -71,12 +75,17 @@ async def _is(manager: Manager, model_id: str) -> bool:
         return False
 
 
+async def _take_token(manager: Manager, hooks: Hooks, model_id: str) -> None:
+    """Returns when the GPU is free of it."""
+    await end_where_stranded(manager, model_id, hooks)
+    await manager.run_job(token_unit(model_id), manager.stop(token_unit(model_id)))
+
+
 async def _put_away(manager: Manager, hooks: Hooks, model_id: str, drain_seconds: float) -> None:
     fields = {"MMD_MODEL": model_id, "MMD_EVENT": "suspend"}
-    token, began = token_unit(model_id), monotonic()
+    began = monotonic()
     try:
-        await end_where_stranded(manager, model_id, hooks)
-        await manager.run_job(token, manager.stop(token))
+        await _take_token(manager, hooks, model_id)
     except MmdError as error:
         _log.warning("%s stays on the GPU although %s: %s", model_id, SUSPENDS, error.message, extra=fields)
         return
