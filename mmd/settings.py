@@ -126,6 +126,14 @@ SETTINGS = (
         "after how long a model that sleeps is stopped",
     ),
     Setting(
+        "gateway.suspend",
+        lambda value: value in ("release", "leave"),
+        '"release" or "leave"',
+        "release",
+        "what becomes of a model on the GPU when the machine suspends: it is put away and brought back, or left there, "
+        "for a driver that saves its memory (NVreg_PreserveVideoMemoryAllocations=1)",
+    ),
+    Setting(
         "engines.llama-server",
         _is_absolute,
         "an absolute path",

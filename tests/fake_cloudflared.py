@@ -2,7 +2,8 @@
 
 Written after https://github.com/cloudflare/cloudflared: cmd/cloudflared/tunnel, proxy/proxy.go, ingress/origin_proxy.go
 and metrics/metrics.go. What would be a name on the internet is a Unix socket in `$MMD_FAKE_EDGE`, called
-NAME.trycloudflare.com, or by the tunnel's id that is in the token. A file `unreachable` in there: there is no network.
+NAME.trycloudflare.com, or by the tunnel's id that is in the token. A token for `revoked` is refused; a file
+`unreachable` in the folder means that there is no network.
 """
 
 from __future__ import annotations
@@ -160,9 +161,12 @@ def where(edge: Path, *, runs: bool) -> tuple[str, str]:
     """The tunnel's own name, and its hostname where it has one without an account."""
     if runs:
         try:
-            return json.loads(base64.b64decode(os.environ["TUNNEL_TOKEN"], validate=True))["t"], ""
-        except ValueError:
-            fail("Provided Tunnel token is not valid.\nSee 'cloudflared tunnel run --help'.")
+            tunnel_id = json.loads(base64.b64decode(os.environ["TUNNEL_TOKEN"], validate=True))["t"]
+            if tunnel_id != "revoked":
+                return tunnel_id, ""
+            refusal = "Unauthorized: Invalid tunnel secret"
+            say("ERR", f'Register tunnel error from server side error="{refusal}" connIndex=0 event=0 ip=198.51.100.7')
+            fail(refusal)
         except KeyError:
             fail('"cloudflared tunnel run" requires the ID or name of the tunnel to run')
     say(
@@ -189,6 +193,8 @@ def ready() -> None:
 
 def main() -> None:
     options, runs = parse(sys.argv[1:])
+    if options["--config"] == "/dev/null":
+        say("ERR", "Configuration file /dev/null was empty")
     edge = Path(os.environ["MMD_FAKE_EDGE"])
     name, hostname = where(edge, runs=runs)
     Metrics.hostname = hostname

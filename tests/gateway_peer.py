@@ -173,7 +173,8 @@ class MemoryModels:
     active: str | None = None
     embedding: str = "a"
     log: list[str] = field(default_factory=list)
-    held: dict[str, asyncio.Event] = field(default_factory=dict)  # activation of a model waits for its event
+    held: dict[str | None, asyncio.Event] = field(default_factory=dict)  # activation waits for it; None: putting away
+    loading: set[str] = field(default_factory=set)
     failing: dict[str, Exception] = field(default_factory=dict)
     restarts: bool = False  # activation starts an engine that has died
     drain_seconds: float = 0.0  # of the last activation
@@ -184,6 +185,8 @@ class MemoryModels:
     sleepy: set[str] = field(default_factory=set)  # whose engines can sleep
     resting: dict[str | None, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # happens while it is slept
     rules: dict[str, Rules] = field(default_factory=dict)
+    on_cpu: set[str] = field(default_factory=set)
+    gone: list[str] = field(default_factory=list)  # who is away while the machine sleeps
     looked: int = 0  # how often it was asked who is idle
     since: float = field(default_factory=monotonic)  # when somebody last became resident, or fell asleep
 
@@ -191,9 +194,9 @@ class MemoryModels:
         if not name and entrance is Entrance.EMBEDDING:
             return self.embedding
         if not name:
-            if self.active is None:
+            if self.active is None and not self.gone:
                 raise MmdError("no model is active", hint="mmd activate ID")
-            return self.active
+            return self.active or self.gone[0]
         if name not in self.peers:
             raise NoSuchModel(f"no model named {name}", hint="see the names: mmd list")
         return name
@@ -241,8 +244,10 @@ class MemoryModels:
     async def activate(self, model_id: str, *, drain_seconds: float) -> None:
         self.drain_seconds = drain_seconds
         self.log.append(f"activate {model_id}")
+        self.loading.add(model_id)
         if model_id in self.held:
             await self.held[model_id].wait()
+        self.loading.discard(model_id)
         if model_id in self.failing:
             raise self.failing[model_id]
         if self.restarts:
@@ -274,6 +279,28 @@ class MemoryModels:
         self.asleep.discard(model_id)
         self._tell()
 
+    async def on_gpu(self) -> Collection[str]:
+        return {self.active or "", *self.loading} - {"", *self.on_cpu}
+
+    def away(self) -> Sequence[str]:
+        return self.gone
+
+    async def put_away(self, *, drain_seconds: float) -> None:
+        self.log.append("put away")
+        self.gone = list(dict.fromkeys((*await self.on_gpu(), *self.gone)))
+        if None in self.held:
+            await self.held[None].wait()
+        self.loading.clear()
+        self.active = None
+        self._tell()
+
+    async def bring_back(self, model_ids: Sequence[str]) -> None:
+        self.log.append(" ".join(("bring back", *model_ids)))
+        for model_id in model_ids:
+            if self.active is None:
+                await self.activate(model_id, drain_seconds=0.0)
+        self.gone.clear()
+
     def _tell(self) -> None:
         """As the watch does when it has seen a change."""
         self.since = monotonic()
@@ -282,7 +309,7 @@ class MemoryModels:
 
     async def status(self) -> dict[str, Any]:
         resident = [self.active] if self.active else []
-        rest: dict[str, Any] = {"sleeping": [], "starting": [], "failed": [], "exposed": []}
+        rest: dict[str, Any] = {"sleeping": [], "starting": [], "failed": [], "exposed": [], "away": list(self.gone)}
         return {"active": self.active, "resident": resident, **rest, "resources": await self.resources()}
 
     async def models(self) -> list[dict[str, Any]]:

@@ -176,7 +176,8 @@ def _parts(event: SwapEvent) -> str:
     """What a swap was made of, or what it failed of."""
     if event.cause:
         return event.cause
-    parts = ", ".join(
+    away = f"{event.why}; " if event.outcome == "away" else ""
+    parts = away + ", ".join(
         f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in event.phases.items() if seconds >= 0.005
     )
     return parts + (f"; {event.evicted} went" if event.evicted else "")
@@ -193,6 +194,8 @@ def _print_status(now: Status) -> None:
         for one in now.sleeping
     ]
     rows += [(one.id, "failed", f"{one.reason}; mmd logs {one.id}") for one in now.failed]
+    asleep = {one.id for one in now.sleeping}
+    rows += [(name, "away", "until the machine is awake again") for name in now.away if name not in asleep]
     if rows:
         print_table(("MODEL", "STATUS", ""), rows)
     else:

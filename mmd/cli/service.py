@@ -45,7 +45,7 @@ def install(remove: bool) -> None:
     if (address := exposed(addresses.all)) and not has_keys:
         raise no_keys_for(address)
     if wait_for(installation()).is_current:
-        _say_nothing_is_to_do(wait_for(service.end_gateway()))
+        _say_nothing_is_to_do(wait_for(service.restart_gateway()))
         listening = addresses.all
     else:
         done = wait_for(service.install())
@@ -59,7 +59,7 @@ def install(remove: bool) -> None:
 
 
 def _say_nothing_is_to_do(ran: bool) -> None:
-    say("Nothing to do: the units are as they should be." + (" The gateway reads mmd.toml anew." if ran else ""))
+    say("Nothing to do: the units are as they should be." + (" The gateway has read mmd.toml anew." if ran else ""))
 
 
 def _say_what_is_left_out(masked: Collection[str], refused: Collection[str]) -> None:

@@ -15,7 +15,9 @@ def asleep_level(model_id: str) -> int:
 
 
 def asleep_since(model_id: str) -> float | None:
-    """When a sleeping model was put to sleep, by the wall clock."""
+    """When a sleeping model was put to sleep, on the monotonic clock; None where it has just been woken. That clock
+    stands still while the machine is suspended: nobody could have used a model then.
+    """
     since = _record(model_id).get("since")
     return None if since is None else float(since)
 

@@ -156,15 +156,17 @@ class Controller:
         """Where each model is that has a unit; the others are absent."""
         return {model_id: residency(pair) for model_id, pair in (await read_pairs(self.manager)).items()}
 
-    async def activate(self, model_id: str, *, drain_seconds: float = 0.0, evicts: bool = True) -> Activation:
+    async def activate(
+        self, model_id: str, *, drain_seconds: float = 0.0, evicts: bool = True, occasion: str = ""
+    ) -> Activation:
         """Make a model resident; returns when it answers. Refuses before anybody is evicted; with `evicts` false also
-        where somebody would have to be.
+        where somebody would have to be. `occasion` is for the record, where nobody has asked for it.
         """
         from mmd.control.confirmation import confirm_in_background
         from mmd.control.swap import Swapper
 
         swapper = Swapper(self.manager, self._hooks, self)
-        done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts)
+        done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts, occasion=occasion)
         if "load" in done.phases:
             await confirm_in_background(self.manager, self.launch(model_id))
         return done
@@ -224,6 +226,12 @@ class Controller:
         from mmd.control.demote import demote
 
         return await demote(self.manager, model_id, self._hooks, self.launch)
+
+    async def put_away(self, *, drain_seconds: float = 0.0) -> None:
+        """Take the GPU from all who are on it, and note who; `drain_seconds` is for the record."""
+        from mmd.control.suspend import put_away
+
+        await put_away(self.manager, self._hooks, drain_seconds=drain_seconds)
 
     async def stop_asleep(self, model_id: str) -> bool:
         """End the engine of a model that sleeps. Whether it did: one that was woken in between is left alone."""

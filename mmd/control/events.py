@@ -29,7 +29,7 @@ class SwapEvent:
     at: str  # when it ended: ISO 8601, UTC
     model: str
     evicted: str | None
-    outcome: str  # "resident", "failed", "superseded"
+    outcome: str  # "resident", "failed", "superseded"; "away": put off the GPU because the machine suspends
     why: str  # where it came from: "asleep in RAM", "not loaded", …
     cause: str  # what it failed of, "" where it did not
     seconds: float

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Collection
 from pathlib import Path
-from time import monotonic, time
 
 from mmd.control.asleep import asleep_since
 from mmd.errors import MmdError
@@ -89,7 +88,7 @@ async def occupants(
         rules, is_asleep = idleness.rules_of(model_id), here is Residency.ASLEEP
         if rules.seconds(is_asleep=is_asleep) == math.inf and model_id not in wishes:
             continue  # systemd need not be asked, and swaps go on undisturbed
-        since = _asleep_since(model_id) if is_asleep else await _resident_since(manager, model_id)
+        since = asleep_since(model_id) if is_asleep else await _resident_since(manager, model_id)
         if since is not None:
             found.append(Occupant(model_id, is_asleep, since, rules))
     return tuple(found)
@@ -102,9 +101,3 @@ async def _resident_since(manager: Manager, model_id: str) -> float | None:
     except NoSuchUnit:
         return None
     return max(int(unit["ActiveEnterTimestampMonotonic"]) for unit in units) / 1_000_000
-
-
-def _asleep_since(model_id: str) -> float | None:
-    """None where it has just been woken."""
-    since = asleep_since(model_id)
-    return None if since is None else monotonic() - max(0.0, time() - since)

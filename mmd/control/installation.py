@@ -95,7 +95,7 @@ async def _read(manager: Manager, addresses: Mapping[str, str]) -> Installation:
     return Installation(
         kind=kind,
         program=program,
-        is_this=_is_this(program),
+        is_this=is_this_mmd(program),
         files=tuple(Path(file) for unit in units.values() for file in _files(unit)),
         outdated=tuple(sorted(differing - other_path)),
         other_path=tuple(sorted(other_path)),
@@ -129,7 +129,7 @@ async def _program(manager: Manager) -> str:
     return commands[0][0] if commands else ""
 
 
-def _is_this(program: str) -> bool:
+def is_this_mmd(program: str) -> bool:
     """Whether a program is the Python that runs mmd now, or the script of mmd's beside that."""
     here = Path(sys.executable)
     return bool(program) and (program == str(here) or Path(program).resolve().parent == here.parent.resolve())

@@ -65,15 +65,15 @@ async def units_that_failed(control_group: str, *, since_us: int) -> list[Ended]
 
 def ended_units(entries: Iterable[Mapping[str, str]]) -> list[Ended]:
     """mmd's units that failed, of what the manager has noted of ends."""
-    ended = []
+    ended: list[Ended] = []
     statuses: dict[str, int] = {}
     for entry in entries:
         unit = entry.get("USER_UNIT", "")
         if entry["MESSAGE_ID"] == _PROCESS_EXITED:
             statuses[unit] = int(entry["EXIT_STATUS"])
-        elif unit.startswith("mmd"):
-            at_us = int(entry["__REALTIME_TIMESTAMP"])
-            ended.append(Ended(unit, entry["UNIT_RESULT"], statuses.pop(unit, 0), at_us))
+        elif unit.startswith("mmd") and (unit in statuses or all(one.unit != unit for one in ended)):
+            # One that follows without a process that had ended is the same again: the start limit was hit.
+            ended.append(Ended(unit, entry["UNIT_RESULT"], statuses.pop(unit, 0), int(entry["__REALTIME_TIMESTAMP"])))
     return ended
 
 

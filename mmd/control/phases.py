@@ -27,10 +27,10 @@ async def read_phases(
     if evicted is not None:
         # The new token waits in the queue until the old one is down.
         phases["release"] = max(0.0, _seconds(token, "InactiveExit") - submitted)
-        phases |= _measured(evicted, "release", since=submitted, names={"vram_seconds": "vram_free"})
+        phases |= measured(evicted, "release", since=submitted, names={"vram_seconds": "vram_free"})
     if woke:
         phases["wake"] = _seconds(token, "ActiveEnter") - _seconds(token, "InactiveExit")
-        phases |= _measured(model_id, "wake", since=submitted, names={"canary_seconds": "canary"})
+        phases |= measured(model_id, "wake", since=submitted, names={"canary_seconds": "canary"})
     else:
         engine = await manager.unit(engine_unit(model_id))
         phases["load"] = _seconds(engine, "ActiveEnter") - _seconds(engine, "InactiveExit")
@@ -41,7 +41,7 @@ def _seconds(unit: dict[str, Any], name: str) -> float:
     return int(unit[f"{name}TimestampMonotonic"]) / _MICROSECONDS
 
 
-def _measured(model_id: str, hook: str, *, since: float, names: dict[str, str]) -> dict[str, float]:
+def measured(model_id: str, hook: str, *, since: float, names: dict[str, str]) -> dict[str, float]:
     """What a hook of this swap has left, under our names; nothing where it left none, or an older one did."""
     try:
         record = json.loads((runtime_dir() / f"{model_id}~{hook}").read_bytes())

@@ -8,10 +8,11 @@ from pathlib import Path
 from mmd.control.addresses import configured
 from mmd.control.installation import by_socket
 from mmd.control.presence import running_version
+from mmd.errors import MmdError
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
 from mmd.units import static
-from mmd.units.bus import BusError, Manager
+from mmd.units.bus import BusError, JobResult, Manager
 from mmd.units.unit_files import BOOT, GATEWAY, MAIN_SOCKET, SOCKETS
 
 _log = logging.getLogger(__name__)
@@ -41,12 +42,16 @@ async def remove() -> bool:
         return await static.remove(manager)
 
 
-async def end_gateway() -> bool:
-    """Have the gateway end; the next connection starts it, and it reads mmd.toml. Returns whether it ran."""
+async def restart_gateway() -> bool:
+    """Have the gateway, if it runs, read mmd.toml anew. Returns whether it did. Raises MmdError where it does not come
+    back.
+    """
     async with await Manager.connect() as manager:
-        ran = await _is_active(manager, GATEWAY)
-        await manager.run_job(GATEWAY, manager.stop(GATEWAY))
-        return ran
+        if not await _is_active(manager, GATEWAY):
+            return False
+        if await manager.run_job(GATEWAY, manager.try_restart(GATEWAY)) is not JobResult.DONE:
+            raise MmdError("the gateway does not start again", hint=f"systemctl --user status {GATEWAY}")
+        return True
 
 
 async def socket_unit_at(manager: Manager, port: int) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmd.control.asleep import asleep_level
+from mmd.control.away import away
 from mmd.control.events import expected_seconds
 from mmd.paths import tunnels_dir
 from mmd.plan.residency import Residency, residency
@@ -75,6 +76,7 @@ class Status:
     sleeping: tuple[Sleeping, ...]
     starting: tuple[Starting, ...]
     failed: tuple[Failed, ...]
+    away: tuple[str, ...]  # put off the GPU while the machine sleeps; they come back after
     exposed: tuple[Exposed, ...]  # whoever can be reached from the internet, and where
     resources: Resources
 
@@ -112,6 +114,7 @@ async def read_status(manager: Manager) -> Status:
         sleeping=tuple([await read_sleeping(manager, model_id) for model_id in those(Residency.ASLEEP)]),
         starting=tuple([await _starting(manager, model_id) for model_id in those(Residency.STARTING)]),
         failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
+        away=tuple(model_id for model_id in away() if where.get(model_id) not in _ON_THEIR_WAY),
         exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
         resources=resources(read_machine()),
     )
@@ -196,3 +199,4 @@ def how_it_ended(result: str, status: int) -> str:
 
 
 _NOT_SET = 2**64 - 1
+_ON_THEIR_WAY = (Residency.STARTING, Residency.RESIDENT)  # back from having been away

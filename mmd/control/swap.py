@@ -70,6 +70,7 @@ class _Swap:
 
     wanted: str
     evicts: bool  # whoever has the GPU goes
+    occasion: str  # "" where somebody asked for it
     since_us: int = field(default_factory=lambda: time.time_ns() // 1000)
     began: float = field(default_factory=monotonic)
     submitted: float = 0.0
@@ -100,14 +101,17 @@ class Swapper:
         self._hooks = hooks
         self._plans = plans
 
-    async def activate(self, wanted: str, *, drain_seconds: float = 0.0, evicts: bool = True) -> Activation:
-        """Make a model resident; returns when it answers. `drain_seconds`: what was waited for before, for the record.
+    async def activate(
+        self, wanted: str, *, drain_seconds: float = 0.0, evicts: bool = True, occasion: str = ""
+    ) -> Activation:
+        """Make a model resident; returns when it answers. For the record: `drain_seconds`, what was waited for before,
+        and the `occasion`.
 
         Raises what planning raises, before anybody is evicted; EngineFailed, naming the cause and who is resident
         instead; and SwapSuperseded where another activation took the GPU in between, or has it and is not to be
         evicted.
         """
-        swap = _Swap(wanted, evicts)
+        swap = _Swap(wanted, evicts, occasion)
         drain_seconds = round(drain_seconds, 4)
         try:
             failure = await self._attempt(swap)
@@ -136,7 +140,7 @@ class Swapper:
                 if again and taken_since(wanted, pairs):
                     raise await self._superseded(swap)
                 launch, step = await self._decide(wanted, pairs)
-                swap.why = step.why
+                swap.why = f"{swap.occasion}: {step.why}" if swap.occasion else step.why
                 if isinstance(step, Already):
                     swap.already = True
                     return None
@@ -151,7 +155,7 @@ class Swapper:
                         meanwhile.enter_context(ReadAhead(self._plans.files_to_read_ahead(wanted)))
                 job = await submit(self._manager, launch, self._hooks, step)
             goes = f"; {swap.previous} goes" if swap.previous else ""
-            _log.info("activating %s (%s)%s", wanted, step.why, goes, extra=_fields(wanted))
+            _log.info("activating %s (%s)%s", wanted, swap.why, goes, extra=_fields(wanted))
             result = await job.result()
         if result is JobResult.DONE and swap.woke and not await self._is_resident(wanted):
             # It died asleep, or could not be woken and was ended: it is being started. Where it did wake, asking for a

@@ -100,8 +100,8 @@ async def close_tunnels(manager: Manager, model_ids: Iterable[str]) -> None:
         await manager.run_job(unit, manager.stop(unit))
         await manager.reset_failed(unit)
         if model_id in lasting:
-            await manager.disable([unit])
             named_tunnel.forget(model_id)
+            await manager.disable([unit])
 
 
 def _state(active: str) -> TunnelState:
@@ -115,11 +115,17 @@ def _state(active: str) -> TunnelState:
 
 
 async def _failure(model_id: str, began_us: int) -> MmdError:
-    """With what cloudflared, or mmd before it, complained of."""
+    """With the last that cloudflared, or mmd before it, complained of."""
     identifier = f"mmd-tunnel-{model_id}"
     said = await last_words(identifier, since_us=began_us, count=_SAID_LINES)
-    reason = next((line for line in reversed(said) if " ERR " in line or line.startswith("mmd: ")), None)
-    reason = reason or (said[-1] if said else "it ended")
-    # The time of it, which the journal has as well.
-    reason = reason.partition(" ERR ")[2] or reason.removeprefix("mmd: ")
-    return MmdError(f"cloudflared opens no tunnel to {model_id}: {reason}", hint=f"journalctl -t {identifier} -n 30")
+    reason = next((line for line in reversed(said) if _is_complaint(line)), "it ended")
+    # Without the time, which the journal has as well, and whose words they are.
+    reason = (reason.partition(" ERR ")[2] or reason).removeprefix("mmd: ")
+    return MmdError(f"no tunnel to {model_id} could be opened: {reason}", hint=f"journalctl -t {identifier} -n 30")
+
+
+def _is_complaint(line: str) -> bool:
+    """An error while it runs has its level, one that ends it has none; that our config file is empty is none."""
+    is_talk = any(level in line for level in (" INF ", " WRN ", " DBG "))
+    is_hint = line.startswith(("See ", "  → "))
+    return not is_talk and not is_hint and "/dev/null" not in line

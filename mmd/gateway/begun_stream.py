@@ -7,7 +7,7 @@ import httptools
 from mmd.gateway.dialect import Dialect
 from mmd.gateway.failure import Failure
 from mmd.gateway.head import Request
-from mmd.gateway.switchboard import Place
+from mmd.gateway.line import Place
 from mmd.gateway.top_level import TopLevelKeys
 
 # Where clients know what to do with a comment. Elsewhere "stream" means nothing, or something else.

@@ -139,6 +139,22 @@ class Exchange:
         if self._tunnel is not None:
             self._tunnel.cut()  # its engine says nothing any more, and would not before it is woken
             return False
+        return self._take_back()
+
+    def interrupt(self) -> None:
+        """To be called before the machine suspends: the engine is to work no more. A request whose answer has not begun
+        is put back in line; the client of another is told that the rest is missing.
+        """
+        if self._tunnel is not None:
+            self._tunnel.cut()
+            return
+        connection = self._connection
+        if connection is not None and not self._take_back():
+            self._let_go()
+            connection.abandon()
+            self._break_off(connection, self._suspended(), Cut.SUSPEND)
+
+    def _take_back(self) -> bool:
         connection = self._connection
         if connection is None or connection.answer.begun:
             return False
@@ -260,7 +276,7 @@ class Exchange:
     def lost(self, connection: EngineConnection) -> None:
         self._let_go()
         if connection.answer.begun:
-            self._break_off(connection)
+            self._break_off(connection, self._death("in the middle of this answer"), Cut.ENGINE)
         elif connection.reused and not self._retried:
             # Mostly it had timed out there as we wrote to it. An engine that died of this request cannot be told from
             # that, and is asked once more.
@@ -270,22 +286,22 @@ class Exchange:
             self._in_task(self._after_loss)
 
     async def _after_loss(self) -> None:
-        if await self._shared.models.made_room(self._model_id):
+        if self._shared.switchboard.is_paused or await self._shared.models.made_room(self._model_id):
             self._ask_again()
         else:
             self._refuse(self._death("before it answered"))
 
-    def _break_off(self, connection: EngineConnection) -> None:
+    def _break_off(self, connection: EngineConnection, failure: Failure, why: Cut) -> None:
         """Makes sure that the client can see that the rest is missing."""
         self._leave()
-        self._shared.meter.cut(self._model_id, self._request.head.path, Cut.ENGINE)
+        self._shared.meter.cut(self._model_id, self._request.head.path, why)
         if self._begun is not None:
-            self._client.write(self._begun.event(self._death("in the middle of this answer").event()))
+            self._client.write(self._begun.event(failure.event()))
             self._client.cut(reset=False)
             return
         answer = connection.answer
         ends_with_connection = self._unchunked is not None or answer.ends_with_connection
-        event = self._death("in the middle of this answer").event() if answer.is_event_stream else None
+        event = failure.event() if answer.is_event_stream else None
         if event is not None and self._unchunked is None:
             event = answer.as_next_piece(event)
         if event is not None:
@@ -295,6 +311,11 @@ class Exchange:
     def _death(self, when: str) -> Failure:
         failure = Failure(502, f"{self._model_id} ended {when}", self._hint(), "engine_died", "server_error")
         return failure.said_on(self._request.head.path)
+
+    def _suspended(self) -> Failure:
+        message = f"the machine went to sleep in the middle of this answer of {self._model_id}"
+        hint = "ask again; for more time before: systemd-analyze cat-config systemd/logind.conf   # InhibitDelayMaxSec="
+        return Failure(503, message, hint, "machine_suspends", "server_error").said_on(self._request.head.path)
 
     def _contested(self) -> Failure:
         message = f"{self._model_id} was swapped away {_MOST_TAKEN_BACK + 1} times before it answered"

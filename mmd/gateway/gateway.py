@@ -22,6 +22,7 @@ from mmd.gateway.meter import Meter
 from mmd.gateway.models import Models
 from mmd.gateway.observer import Observer
 from mmd.gateway.stalls import Stalls
+from mmd.gateway.suspend import Suspension
 from mmd.gateway.switchboard import Switchboard
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Gateway:
         self._fronts: dict[Front, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
         self._shared = Shared(models, self._switchboard, self._pool, self.limits, self._meter, self.idle)
+        self.suspension = Suspension(models, self._switchboard, self._interrupt)
         models.follow(self._retract)
 
     def observe(self) -> None:
@@ -127,6 +129,10 @@ class Gateway:
         count = sum(exchange.retract() for exchange in tuple(self._shared.asked))
         if count:
             _log.info("%d requests came too late for models that sleep now, and wait for their turn again", count)
+
+    def _interrupt(self) -> None:
+        for exchange in tuple(self._shared.asked):
+            exchange.interrupt()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from mmd.control.away import away
 from mmd.control.controller import Controller
 from mmd.control.events import LatelyTook
 from mmd.control.gauge import Gauge
@@ -42,7 +43,8 @@ class LiveModels:
             return self._catalogue.find(name)
         if entrance is Entrance.EMBEDDING:
             return embedding_model(self._catalogue.models.values(), self._watch.pairs)
-        held_by = holder(self._watch.pairs)  # or about to be: the request waits for the swap that is under way
+        # Or about to be: the request waits for the swap that is under way, or until the machine is awake again.
+        held_by = holder(self._watch.pairs) or next(iter(away()), None)
         if held_by is None:
             raise NoSuchModel(
                 "the request names no model, and none is active",
@@ -109,6 +111,24 @@ class LiveModels:
 
     async def stop_asleep(self, model_id: str) -> None:
         await self._controller.stop_asleep(model_id)
+        await self._watch.refresh()
+
+    async def on_gpu(self) -> Collection[str]:
+        from mmd.control.suspend import on_gpu
+
+        return await on_gpu(self._controller.manager)
+
+    def away(self) -> Sequence[str]:
+        return away()
+
+    async def put_away(self, *, drain_seconds: float) -> None:
+        await self._controller.put_away(drain_seconds=drain_seconds)
+        await self._watch.refresh()
+
+    async def bring_back(self, model_ids: Sequence[str]) -> None:
+        from mmd.control.suspend import bring_back
+
+        await bring_back(self._controller, model_ids)
         await self._watch.refresh()
 
     async def status(self) -> dict[str, Any]:

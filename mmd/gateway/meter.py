@@ -34,6 +34,7 @@ class Cut(StrEnum):
 
     CLIENT = "client_left"
     ENGINE = "engine_died"
+    SUSPEND = "suspended"
 
 
 class Wait(StrEnum):

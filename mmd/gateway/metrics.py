@@ -45,7 +45,7 @@ class Metrics:
         yield from gauge("mmd_build_info", "Which mmd this is.", ("version",), [((__version__,), 1)])
         yield from counter(
             "mmd_requests_total",
-            "Requests by how they ended: a status, client_left or engine_died.",
+            "Requests by how they ended: a status, client_left, engine_died or suspended.",
             ("model", "path", "status"),
             meter.requests.items(),
         )

@@ -16,7 +16,8 @@ class Models(Protocol):
         """The id for the name in a request; None and "" mean the active model, on the embedding entrance the embedding
         model.
 
-        Raises NoSuchModel, or another MmdError where no name was given and there is no such model. No I/O.
+        Raises NoSuchModel, or another MmdError where no name was given and there is no such model. No I/O, but a look
+        at who is `away` where no name was given and nobody is active.
         """
         ...
 
@@ -73,6 +74,26 @@ class Models(Protocol):
 
     async def stop_asleep(self, model_id: str) -> None:
         """Nothing happens to one that is not asleep any more."""
+        ...
+
+    async def on_gpu(self) -> Collection[str]:
+        """Models whose memory is a GPU's, or is about to be."""
+        ...
+
+    def away(self) -> Sequence[str]:
+        """Who had the GPU before the machine went to sleep, and has not been brought back, the last one first. A
+        request that names no model means that one where nobody is active.
+        """
+        ...
+
+    async def put_away(self, *, drain_seconds: float) -> None:
+        """Take the GPU from all who are on it, those that are being loaded included, and note who. `drain_seconds` is
+        how long running answers have held it up, for the record. What fails is logged.
+        """
+        ...
+
+    async def bring_back(self, model_ids: Sequence[str]) -> None:
+        """Give these the GPU again as far as nobody has taken it; nobody is away then. What fails is logged."""
         ...
 
     async def status(self) -> dict[str, Any]: ...

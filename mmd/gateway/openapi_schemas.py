@@ -50,6 +50,7 @@ SCHEMAS: dict[str, Schema] = {
         failed=array(record(id=TEXT, reason=TEXT)),
         exposed=array(record(id=TEXT, url=TEXT)),
         resources=ref("Resources"),
+        away=array(TEXT),
     ),
     "Model": record(
         id=TEXT,
@@ -80,7 +81,7 @@ SCHEMAS: dict[str, Schema] = {
         at=TEXT,
         model=TEXT,
         evicted=or_null("string"),
-        outcome={"enum": ["resident", "failed", "superseded"]},
+        outcome={"enum": ["resident", "failed", "superseded", "away"]},
         why=TEXT,
         cause=TEXT,
         seconds=SECONDS,

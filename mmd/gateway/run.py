@@ -53,12 +53,13 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
         except AddressTaken as error:
             raise await _with_its_holder(error, controller.manager) from error
         guard = _guard(settings, limits, listeners, keyring)
+        follows_sleep = settings["gateway.suspend"] == "release"
         # The first to end ends all: without the bus or its watch the view would stand still, so systemd starts us anew.
         # No TaskGroup: it would wrap the error that the user is to see.
         tasks = [
             asyncio.create_task(work)
             for work in (
-                serve(models, listeners, limits=limits, guard=guard),
+                serve(models, listeners, limits=limits, guard=guard, follows_sleep=follows_sleep),
                 watch.run(),
                 relief.run(),
                 Learner(controller.manager, watch).run(),

@@ -16,14 +16,22 @@ from mmd.gateway.limits import Limits
 from mmd.gateway.listen import Listener
 from mmd.gateway.models import Models
 from mmd.gateway.notify import notify
+from mmd.gateway.suspend import SuspendWatch
 
 _DRAIN_BOUND_SECONDS = 30.0
 
 
 async def serve(
-    models: Models, listeners: Sequence[Listener], *, limits: Limits | None = None, guard: Guard | None = None
+    models: Models,
+    listeners: Sequence[Listener],
+    *,
+    limits: Limits | None = None,
+    guard: Guard | None = None,
+    follows_sleep: bool = False,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then finishes what has begun."""
+    """Serves until SIGTERM or SIGINT, then finishes what has begun. With `follows_sleep` nobody stays on the GPU while
+    the machine is suspended.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -31,13 +39,15 @@ async def serve(
     gateway = Gateway(models, limits, guard)
     gateway.observe()
     presence = Presence()
-    resting = asyncio.create_task(gateway.idle.run())
+    beside = [asyncio.create_task(gateway.idle.run())]
     try:
         servers = [await _server(gateway, listener) for listener in listeners]
         if any(listener.entrance is Entrance.LOCAL for listener in listeners):
             presence.announce(__version__)
         notify("READY=1")
-        await _until(stop, resting)
+        if follows_sleep:  # now: who waits for an answer is not to wait for logind
+            beside.append(asyncio.create_task(SuspendWatch(gateway.suspension).run()))
+        await _until(stop, beside)
         notify("STOPPING=1")
         presence.withdraw()
         # Closes our descriptors only: systemd's own keep collecting connections for the next gateway.
@@ -45,19 +55,22 @@ async def serve(
             server.close()
         await gateway.drain(_DRAIN_BOUND_SECONDS)
     finally:
-        resting.cancel()
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         presence.withdraw()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(signal_number)
 
 
-async def _until(stop: asyncio.Event, work: asyncio.Task[None]) -> None:
+async def _until(stop: asyncio.Event, beside: Sequence[asyncio.Task[None]]) -> None:
     """Until the gateway is to stop; raises what the work beside it died of."""
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((stopping, work), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((stopping, *beside), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if work.done():
-        await work
+    for work in beside:
+        if work.done():
+            await work
 
 
 async def _server(gateway: Gateway, listener: Listener) -> asyncio.Server:

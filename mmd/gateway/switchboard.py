@@ -11,44 +11,22 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection
 from time import monotonic
 from typing import Any, TypeVar
 
 from mmd.errors import EngineFailed, GpuPinned, TryLater
+from mmd.gateway.cool_downs import CoolDowns
 from mmd.gateway.limits import Limits
+from mmd.gateway.line import Line, Place
 from mmd.gateway.models import Models
 from mmd.plan import queue as plan
 from mmd.plan.idle import may_evict
-from mmd.plan.queue import Bounds, CoolDown, Hold, LetIn, Swap
+from mmd.plan.queue import Bounds, Hold, LetIn, Swap
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Line:
-    """Those who wait for one model, by when they came."""
-
-    model_id: str
-    came: dict[asyncio.Future[str], float] = field(default_factory=dict)
-    by_hand: int = 0  # how many of them
-    anew: bool = False  # it is believed resident, but its engine does not accept connections
-
-    @property
-    def since(self) -> float:
-        return next(iter(self.came.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a request stands: its model's turn, of so many, and how long until then (None where that is not known)."""
-
-    turn: int
-    turns: int
-    expected_seconds: float | None
 
 
 class Switchboard:
@@ -56,16 +34,17 @@ class Switchboard:
         self._models = models
         self._limits = limits
         self._bounds = Bounds(limits.max_wait_seconds, limits.min_residency_seconds)
-        self._lines: dict[str, _Line] = {}  # none of them is empty
+        self._lines: dict[str, Line] = {}  # none of them is empty
         self._waiting = 0
         self._waiting_bytes = 0
         self._in_flight: dict[str, int] = {}
         self._idle_since: dict[str, float] = {}
         self._resident: str | None = None  # who was let in last
         self._resident_since = 0.0
-        self._under_way: tuple[_Line, float] | None = None  # who is being activated, since when
+        self._under_way: tuple[Line, float] | None = None  # who is being activated, since when
         self._resting: str | None = None  # who is being put to sleep, or stopped: nobody is let in to it
-        self._failed: dict[str, tuple[CoolDown, str]] = {}  # and why: not the error, it holds the last that waited
+        self._is_paused = False  # nobody is let in to anybody, and nobody is swapped in
+        self._cool_downs = CoolDowns()
         self._changed = asyncio.Event()  # somebody came or left
         self._listeners: list[Callable[[], None]] = []
         self._before_swaps: list[Callable[[], Awaitable[None]]] = []
@@ -75,7 +54,7 @@ class Switchboard:
 
     def admit(self, model_id: str) -> str | None:
         """The address of the model's engine where a request may go on at once; it must `leave` then."""
-        if (self._lines and not self._is_open_for(model_id)) or model_id == self._resting:
+        if (self._lines and not self._is_open_for(model_id)) or model_id == self._resting or self._is_paused:
             return None
         address = self._models.address(model_id)
         if address is not None:
@@ -88,11 +67,11 @@ class Switchboard:
         Raises what the model's activation raises, and TryLater where too many wait, or where the model has failed to
         load a moment ago. `by_hand` it is tried again all the same, goes before the others, and waits for answers only.
         """
-        if not by_hand:
-            self._refuse_if_failed(model_id)
+        if not by_hand and self._models.address(model_id) is None:
+            self._cool_downs.refuse(model_id)
         self._refuse_if_pinned(model_id, by_hand=by_hand)
         self._refuse_if_full(model_id, body_bytes)
-        line = self._lines.setdefault(model_id, _Line(model_id))
+        line = self._lines.setdefault(model_id, Line(model_id))
         waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         line.came[waiter] = monotonic()
         line.by_hand += by_hand
@@ -100,8 +79,7 @@ class Switchboard:
         self._waiting += 1
         self._waiting_bytes += body_bytes
         self._tell()
-        if self._runner is None:
-            self._runner = asyncio.create_task(self._serve())
+        self._have_served()
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -168,6 +146,23 @@ class Switchboard:
             self._tell()
         return True
 
+    async def pause(self, until: float) -> None:
+        """From now on let nobody in and swap nobody in: who asks waits for `resume`. A swap that is under way is not
+        followed any further, and those who wait for it go on waiting. Returns when all answers have ended, at that time
+        on the monotonic clock at the latest.
+        """
+        self._is_paused = True
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
+        while self._in_flight and monotonic() < until:
+            await self._change(until)
+
+    def resume(self) -> None:
+        self._is_paused = False
+        self._have_served()
+        self._tell()
+
     def close(self) -> None:
         """Turns away who still waits: an activation that has begun goes on without us."""
         if self._runner is not None:
@@ -187,6 +182,19 @@ class Switchboard:
     def before_swaps(self, work: Callable[[], Awaitable[None]]) -> None:
         """Have this done before every swap, once who is resident has answered all that it will; the swap waits."""
         self._before_swaps.append(work)
+
+    @property
+    def is_paused(self) -> bool:
+        return self._is_paused
+
+    @property
+    def is_swapping(self) -> bool:
+        return self._under_way is not None
+
+    @property
+    def waited_for(self) -> Collection[str]:
+        """The models that requests wait for."""
+        return self._lines.keys()
 
     def in_flight(self, model_id: str) -> int:
         """How many requests the model's engine is answering."""
@@ -228,7 +236,7 @@ class Switchboard:
 
     @property
     def _is_occupied(self) -> bool:
-        return self._under_way is not None or self._resting is not None
+        return self._under_way is not None or self._resting is not None or self._is_paused
 
     def _enter(self, model_id: str) -> None:
         self._in_flight[model_id] = self._in_flight.get(model_id, 0) + 1
@@ -241,16 +249,6 @@ class Switchboard:
             return False
         resident = self._planned_resident()
         return resident is not None and monotonic() < plan.door_closes_at(resident, self._planned(), self._bounds)
-
-    def _refuse_if_failed(self, model_id: str) -> None:
-        cool_down, reason = self._failed.get(model_id, (None, ""))
-        if cool_down is None or self._models.address(model_id) is not None:
-            return
-        left = cool_down.until - monotonic()
-        if left > 0:
-            message = f"{reason}; it is tried again in {left:.0f} s"
-            hint = f"mmd activate {model_id}   # try it now"
-            raise TryLater(message, hint=hint, retry_after_seconds=plan.retry_after_seconds(left))
 
     def _refuse_if_pinned(self, model_id: str, *, by_hand: bool) -> None:
         held_by = self._models.holder(besides=model_id) if self._models.address(model_id) is None else None
@@ -268,6 +266,10 @@ class Switchboard:
         raise TryLater(message, hint="mmd status   # what they wait for", retry_after_seconds=retry_after_seconds)
 
     # -- turns
+
+    def _have_served(self) -> None:
+        if self._lines and self._runner is None and not self._is_paused:
+            self._runner = asyncio.create_task(self._serve())
 
     async def _serve(self) -> None:
         try:
@@ -318,7 +320,7 @@ class Switchboard:
             lines = [*lines, plan.Line(model_id, monotonic(), self._swap_seconds(model_id))]
         return plan.expected_seconds(lines, model_id, under_way_seconds=monotonic() - began)
 
-    async def _swap_to(self, line: _Line) -> None:
+    async def _swap_to(self, line: Line) -> None:
         began = monotonic()
         try:
             # Who has the GPU may have got it since they began to wait.
@@ -336,7 +338,7 @@ class Switchboard:
             for work in self._before_swaps:
                 await work()
             await self._models.activate(line.model_id, drain_seconds=monotonic() - began)
-            self._failed.pop(line.model_id, None)
+            self._cool_downs.loaded(line.model_id)
             if self._models.address(line.model_id) is None:
                 message = f"{line.model_id} became ready and was gone at once"
                 raise EngineFailed(message, hint=f"mmd logs {line.model_id}   # see why")
@@ -349,7 +351,7 @@ class Switchboard:
             self._under_way = None
             self._tell()
 
-    async def _drained(self, line: _Line) -> bool:
+    async def _drained(self, line: Line) -> bool:
         """Lets answers of other models finish. Whether it is this model's turn then: those who wait may have left."""
         deadline = monotonic() + self._limits.drain_seconds
         while others := [model_id for model_id in self._in_flight if model_id != line.model_id]:
@@ -361,22 +363,20 @@ class Switchboard:
                 return False
         return True
 
-    def _let_in(self, line: _Line) -> None:
+    def _let_in(self, line: Line) -> None:
         address = self._models.address(line.model_id)
         assert address is not None
         for waiter in self._taken(line):
             self._enter(line.model_id)
             waiter.set_result(address)
 
-    def _fail(self, line: _Line, error: Exception) -> None:
+    def _fail(self, line: Line, error: Exception) -> None:
         if isinstance(error, EngineFailed):
-            before = self._failed.get(line.model_id)
-            cool_down = CoolDown.after_failure(before[0] if before else None, monotonic())
-            self._failed[line.model_id] = cool_down, error.message
+            self._cool_downs.failed(line.model_id, error)
         for waiter in self._taken(line):
             waiter.set_exception(error)
 
-    def _taken(self, line: _Line) -> list[asyncio.Future[str]]:
+    def _taken(self, line: Line) -> list[asyncio.Future[str]]:
         """Those who still wait in a line, which ends with that."""
         if self._lines.get(line.model_id) is line:
             del self._lines[line.model_id]

@@ -10,7 +10,7 @@ After a wake that was interrupted, too: ExecStop= would not be run then.
 """
 
 import sys
-from time import monotonic, sleep, time
+from time import monotonic, sleep
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
 import record
@@ -61,7 +61,7 @@ class Release:
         self.level = self.choose_level()
         if self.level is None:
             return f"RAM is short: {self.weights_bytes} bytes to keep and {self.reserve_bytes} to be left to others"
-        since = int(time())
+        since = int(monotonic())
         try:
             # Before the request: whoever wakes an engine that fell asleep half way has to do it as for this level.
             record.write_asleep(self.folder, self.level, since, None)

@@ -195,6 +195,10 @@ class Manager:
         with suppress(NoSuchUnit):
             await self._call("StopUnit", "ss", [name, "replace"])
 
+    async def try_restart(self, name: str) -> None:
+        """Restart a unit if it runs."""
+        await self._call("TryRestartUnit", "ss", [name, "replace"])
+
     async def reset_failed(self, name: str) -> None:
         with suppress(NoSuchUnit):
             await self._call("ResetFailedUnit", "s", [name])

@@ -24,6 +24,9 @@ _MICROSECONDS = 1_000_000
 # systemd keeps a folder for a token as long as it is held, named after its model and this, which is in no id.
 _HELD = "~gpu"
 
+# The release hook's last word where the model is on no GPU; other tokens have a hook only where it is on one.
+_CPU = "cpu"
+
 # (directive, value) as a unit file has them; sizes and times are plain numbers.
 Directives = tuple[tuple[str, Any], ...]
 
@@ -143,6 +146,11 @@ def missing_programs(commands: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(file for file in files if not Path(file).exists())
 
 
+def is_on_gpu(release: Iterable[tuple[str, ...]]) -> bool:
+    """Whether the model of a token has memory of a GPU, by the token's ExecStopPost=."""
+    return any(command[-1] != _CPU for command in release)
+
+
 def _scripts(command: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for word in command[:4] if word.endswith(".py"))
 
@@ -224,7 +232,7 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
 def _sleeping(launch: Launch, sleep: Sleep, hooks: Hooks) -> Directives:
     """What a token does for an engine that can sleep."""
     about = (engine_unit(launch.model_id), launch.socket)
-    device = "gpu" if launch.uses_gpu else "cpu"
+    device = "gpu" if launch.uses_gpu else _CPU
     levels = ",".join(str(level) for level in sleep.levels)
     memory = (str(sleep.weights_bytes), str(sleep.reserve_bytes))
     return (

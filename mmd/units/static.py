@@ -29,8 +29,8 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
     written into the user's own unit folder, and whole units of an older installation there, which would hide the
     package's, go.
 
-    Over an older installation the gateway is told to end; the next connection starts the new one. Raises MmdError where
-    the main socket cannot listen or is masked, and has everything as it was before.
+    Over an older installation a gateway that runs ends, and a new one is started. Raises MmdError where the main socket
+    cannot listen or is masked, and has everything as it was before.
     """
     await manager.reload()  # of a package that came or went only the files tell
     masked = await masked_by_others(manager)
@@ -44,6 +44,8 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
         refused = [name for name in SOCKETS if name in units and not await _listens(manager, name)]
         if MAIN_SOCKET in refused:
             raise _cannot_listen(addresses[MAIN_SOCKET])
+        if before.gateway_runs:
+            await manager.start(GATEWAY)
     except MmdError:
         await before.put_back(manager)
         raise
@@ -59,7 +61,7 @@ async def remove(manager: Manager) -> bool:
     before = await _State.read(manager)
     await _stop(manager, _STOPPED)
     await _have(manager, {}, ())
-    return before != _State({}, (), ())
+    return before != _State({}, (), (), gateway_runs=False)
 
 
 async def packaged_in(manager: Manager) -> Path | None:
@@ -87,18 +89,21 @@ class _State:
     contents: Mapping[Path, bytes]
     enabled: tuple[str, ...]
     listening: tuple[str, ...]
+    gateway_runs: bool
 
     @classmethod
     async def read(cls, manager: Manager) -> _State:
-        active = {unit.name for unit in await manager.units(SOCKETS) if unit.active_state == "active"}
+        active = {unit.name for unit in await manager.units((*SOCKETS, GATEWAY)) if unit.active_state == "active"}
         listening = tuple(name for name in SOCKETS if name in active)
-        return cls(user_files.present(), await enabled(manager), listening)
+        return cls(user_files.present(), await enabled(manager), listening, GATEWAY in active)
 
     async def put_back(self, manager: Manager) -> None:
         await _have(manager, self.contents, self.enabled)
         await _stop(manager, (*SOCKETS, GATEWAY))
         for name in self.listening:
             await _listens(manager, name)
+        if self.gateway_runs:
+            await manager.start(GATEWAY)
 
 
 async def _have(manager: Manager, files: Mapping[Path, bytes], enabled: Collection[str]) -> None:

@@ -75,6 +75,7 @@ def status() -> dict[str, Any]:
             {"id": "mistral-small-3.2-24b-instruct-2506-iq3_xs", "seconds": 7.2, "expected_seconds": 19.0},
         ],
         "failed": [{"id": "starcoder2-3b-q5_k_m", "reason": "the engine was killed for want of memory"}],
+        "away": [],
         "exposed": [],
         "resources": resources(),
     }

@@ -171,12 +171,6 @@ def test_nothing_was_measured_yet() -> None:
     assert "mmd activate" in done.stderr
 
 
-def test_the_doctor_wants_to_know_what_to_look_at() -> None:
-    done = mmd("doctor")
-    assert done.returncode == 2
-    assert "mmd doctor --estimates" in done.stderr
-
-
 def test_a_start_is_measured_once() -> None:
     assert not starts.is_unmeasured("it")
     engine_socket("it").parent.mkdir(parents=True)

@@ -30,10 +30,10 @@ HERE = Installation(
         (
             replace(HERE, masked=("mmd.socket",)),
             State.FAILED,
-            "mmd.socket is masked",
+            "never to run them: mmd.socket",
             "systemctl --user unmask mmd.socket",
         ),
-        (replace(HERE, masked=("mmd-boot.service",)), State.WARNING, "mmd-boot.service is masked", "systemctl"),
+        (replace(HERE, masked=("mmd-boot.service",)), State.WARNING, "never to run them: mmd-boot", "systemctl"),
         (replace(HERE, is_this=False), State.WARNING, "starts another mmd: /venv/bin/python", "mmd install"),
         (replace(HERE, shadowing=(FILE,)), State.WARNING, f"{FILE} hides what the package brings", "mmd install"),
         (replace(HERE, outdated=(FILE, FILE)), State.WARNING, f"{FILE} and 1 more", "mmd install"),
@@ -95,30 +95,36 @@ def test_no_failure_is_well() -> None:
 EXITED, FAILED = "98e322203f7a4ed290d09fe03c09fe15", "d9b373ed55a64feb8242e02dbe79a49c"
 
 
+def exited(unit: str, status: int, at_us: int) -> dict[str, str]:
+    return {"MESSAGE_ID": EXITED, "USER_UNIT": unit, "EXIT_STATUS": str(status), "__REALTIME_TIMESTAMP": str(at_us)}
+
+
+def noted(unit: str, result: str, at_us: int) -> dict[str, str]:
+    return {"MESSAGE_ID": FAILED, "USER_UNIT": unit, "UNIT_RESULT": result, "__REALTIME_TIMESTAMP": str(at_us)}
+
+
 def test_what_the_manager_notes_is_parsed() -> None:
-    """As systemd 257 writes it; a process of a hook ends like one of the unit itself."""
-    exited = {"MESSAGE_ID": EXITED, "EXIT_CODE": "dumped", "EXIT_STATUS": "11", "__REALTIME_TIMESTAMP": "1"}
-    noted = [
-        exited | {"USER_UNIT": "mmd-model@a.service"},
-        exited | {"USER_UNIT": "other.service"},
-        {"MESSAGE_ID": FAILED, "USER_UNIT": "other.service", "UNIT_RESULT": "signal", "__REALTIME_TIMESTAMP": "2"},
-        {
-            "MESSAGE_ID": FAILED,
-            "USER_UNIT": "mmd-model@a.service",
-            "UNIT_RESULT": "core-dump",
-            "__REALTIME_TIMESTAMP": "3",
-        },
-        {
-            "MESSAGE_ID": FAILED,
-            "USER_UNIT": "mmd-model@a.service",
-            "UNIT_RESULT": "timeout",
-            "__REALTIME_TIMESTAMP": "4",
-        },
+    a, other = "mmd-model@a.service", "other.service"
+    notes = [
+        exited(a, 11, 1),
+        exited(other, 6, 2),
+        noted(other, "signal", 3),
+        noted(a, "core-dump", 4),
+        exited(a, 1, 5),
+        noted(a, "exit-code", 6),
     ]
-    assert ended_units(noted) == [
-        Ended("mmd-model@a.service", "core-dump", 11, 3),
-        Ended("mmd-model@a.service", "timeout", 0, 4),
-    ]
+    assert ended_units(notes) == [Ended(a, "core-dump", 11, 4), Ended(a, "exit-code", 1, 6)]
+
+
+def test_a_failure_that_hits_the_start_limit_is_one() -> None:
+    """The manager notes it a second time when it gives up, and it was told as killed by signal 0."""
+    a = "mmd-model@a.service"
+    assert ended_units([exited(a, 11, 1), noted(a, "signal", 2), noted(a, "signal", 3)]) == [Ended(a, "signal", 11, 2)]
+
+
+def test_a_failure_without_any_process_is_one_too() -> None:
+    a = "mmd-model@a.service"
+    assert ended_units([noted(a, "resources", 1)]) == [Ended(a, "resources", 0, 1)]
 
 
 def test_without_events_nothing_is_known() -> None:

@@ -218,7 +218,13 @@ def test_start_imports_no_framework() -> None:
 # check, and by others' processes.
 _IMPORTED_LATER = {
     *("mmd.engines", "mmd.plan.choose", "mmd.plan.vllm", "mmd.control.swap", "mmd.control.demote"),
-    *("mmd.control.stranded", "mmd.control.confirmation", "mmd.settings_edit", "mmd.registry.detect"),
+    *(
+        "mmd.control.suspend",
+        "mmd.control.stranded",
+        "mmd.control.confirmation",
+        "mmd.settings_edit",
+        "mmd.registry.detect",
+    ),
     *("starlette", "uvicorn", "httpx", "anyio", "wsproto", "tomlkit", "psutil", "pynvml", "huggingface_hub"),
     *("ssl", "_ssl", "_hashlib"),
 }

@@ -95,7 +95,7 @@ async def test_failure_is_remembered_without_those_who_met_it() -> None:
         running.models.failing["b"] = error
         client = await running.client()
         assert (await client.ask(post({"model": "b"}))).json()["error"]["code"] == "engine_failed"
-        assert error not in gc.get_referents(*running.gateway._switchboard._failed.values())
+        assert error not in gc.get_referents(*running.gateway._switchboard._cool_downs._failed.values())
 
 
 async def test_full_waiting_room_turns_away_with_a_time() -> None:

@@ -21,6 +21,7 @@ STATUS = Status(
     sleeping=(Sleeping("b", level=1, ram_bytes=5, wake_seconds=None),),
     starting=(Starting("c", seconds=1.5, expected_seconds=None),),
     failed=(Failed("d", reason="the engine ended with status 1"),),
+    away=("f",),
     exposed=(Exposed("a", url="https://llm.example.org"),),
     resources=resources(machine()),
 )
@@ -35,6 +36,7 @@ def test_status_has_the_promised_names() -> None:
         "sleeping": [{"id": "b", "level": 1, "ram_bytes": 5, "wake_seconds": None}],
         "starting": [{"id": "c", "seconds": 1.5, "expected_seconds": None}],
         "failed": [{"id": "d", "reason": "the engine ended with status 1"}],
+        "away": ["f"],
         "exposed": [{"id": "a", "url": "https://llm.example.org"}],
     }
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def test_a_look_starts_no_gateway(world: World, installed: str) -> None:
     assert world.manager.systemctl("is-active", "mmd.service").strip() == "inactive"
     urlopen(f"{installed}/health", timeout=20).close()
     assert checked("gateway").state is State.OK
+
+
+def test_a_gateway_that_hangs(world: World, installed: str) -> None:
+    urlopen(f"{installed}/health", timeout=20).close()
+    pid = int(world.manager.systemctl("show", "--property=MainPID", "--value", "mmd.service"))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        finding = only_failed("gateway")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert finding.message == "the gateway did not answer within 5 s"
+    assert finding.hint.startswith("systemctl --user restart mmd.service")
 
 
 def test_a_port_that_somebody_else_has(world: World, installed: str) -> None:

@@ -188,9 +188,18 @@ def test_cloudflared_that_cannot_connect_is_left_alone(world: World, installed: 
     (edge / "unreachable").touch()
     done = _expose("a")
     assert done.returncode == 1
-    assert "failed to request quick Tunnel" in done.stderr and "name resolution" in done.stderr
+    assert "opened: failed to request quick Tunnel" in done.stderr and "name resolution" in done.stderr
     assert _listed() == []
     assert _state(world, "a") == "inactive"
+
+
+def test_token_that_cloudflared_does_not_take_is_said(world: World, installed: str, edge: Path, key: str) -> None:
+    world.add("a")
+    done = _expose("a", "--at", "llm.example.org", said=token("revoked"))
+    assert done.returncode == 1
+    assert "opened: Unauthorized: Invalid tunnel secret" in done.stderr
+    assert _listed() == [{"id": "a", "state": "closed", "url": None, "lasting": True}]
+    assert _enabled(world, "a") == "disabled"
 
 
 def test_without_cloudflared_it_says_where_to_get_it(world: World, installed: str, key: str) -> None:

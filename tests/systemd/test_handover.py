@@ -88,9 +88,9 @@ async def test_swap_that_fails_is_told_as_ever(world: World, installed: str) -> 
     assert unknown[0].stderr == unknown[1].stderr
 
 
-def test_gateway_is_not_started_for_it(world: World, installed: str) -> None:
-    world.add("a")
-    assert run_mmd("activate", "a").returncode == 0
+def test_gateway_is_not_started_to_end_a_model_or_to_look(world: World, installed: str) -> None:
+    for words in (("status",), ("sleep",), ("stop",)):
+        assert run_mmd(*words).returncode == 0
     assert world.manager.systemctl("is-active", "mmd.service").strip() == "inactive"
 
 

@@ -22,7 +22,7 @@ from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
 from mmd.units.unit_files import ENABLED, UNITS, is_template, unit_text
 from tests.systemd.conftest import free_port
-from tests.systemd.world import World, run_mmd
+from tests.systemd.world import World, run_mmd, wait_for
 
 DROP_INS = {"mmd.service", "mmd-boot.service", "mmd-tunnel@.service", "mmd.socket", "mmd-embedding.socket"}
 
@@ -230,14 +230,29 @@ def test_install_says_that_the_gateway_needs_a_key(world: World, packaged: str) 
 
 
 async def test_second_install_does_nothing_and_has_the_gateway_read_its_settings(world: World, packaged: str) -> None:
+    assert "Nothing to do: the units are as they should be.\n" in run_mmd("install").stderr
     assert await _answers(packaged)
+    first = _main_pid(world)
     modified = {name: (user_unit_dir() / name).lstat().st_mtime_ns for name in _files()}
     done = run_mmd("install")
     assert (done.returncode, done.stdout) == (0, "")
-    assert "Nothing to do: the units are as they should be. The gateway reads mmd.toml anew." in done.stderr
+    assert "Nothing to do: the units are as they should be. The gateway has read mmd.toml anew." in done.stderr
+    assert _main_pid(world) not in ("0", first)
     assert {name: (user_unit_dir() / name).lstat().st_mtime_ns for name in _files()} == modified
-    assert "Nothing to do: the units are as they should be.\n" in run_mmd("install").stderr
     assert await _answers(packaged)
+
+
+def _main_pid(world: World) -> str:
+    return world.manager.systemctl("show", "--property=MainPID", "--value", "mmd.service").strip()
+
+
+async def test_gateway_that_ran_runs_after_an_installation(world: World, packaged: str) -> None:
+    """Until the next request nobody would have watched over a model that is there."""
+    assert await _answers(packaged)
+    first = _main_pid(world)
+    world.manager.systemctl("stop", "mmd-local.socket")
+    assert "Nothing to do" not in run_mmd("install").stderr
+    await asyncio.to_thread(wait_for, lambda: _main_pid(world) not in ("0", first), what="another gateway")
 
 
 def _with(world: World, *words: str) -> None:

@@ -19,7 +19,7 @@ from mmd.control.doctor.memory import judge_ram
 from mmd.control.doctor.models import judge_model_files, judge_served, judge_tables
 from mmd.control.doctor.nvidia import judge_driver
 from mmd.control.doctor.places import judge_places, judge_sockets
-from mmd.control.doctor.ports import Door, judge_doors
+from mmd.control.doctor.ports import Door, judge_doors, judge_status
 from mmd.control.doctor.reading import NotRead
 from mmd.control.doctor.seen import Seen
 from mmd.control.doctor.storage import judge_file_systems
@@ -89,6 +89,8 @@ def _gateway(seen: Seen) -> Iterator[Verdict]:
         for address, listener in listeners.items()
     ]
     yield from judge_doors(doors, is_installed=installation.kind is not Kind.NONE)
+    if (status := seen.gateway.value()) is not None:
+        yield from judge_status(status)
 
 
 def _ram(seen: Seen) -> Iterator[Verdict]:

@@ -23,6 +23,16 @@ class Access:
     has_token: bool
 
 
+def endpoint_here() -> str:
+    """As the hub's library has it."""
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def import_library() -> None:
+    """It takes a tenth of a second, and on a busy machine more than there is patience with the hub."""
+    import huggingface_hub.errors  # noqa: F401  api.py imports it
+
+
 def read_access() -> Access:
     """Ask it for one model, with the token where there is one. Raises HubUnavailable, RepositoryGated and others."""
     from huggingface_hub import constants, get_token
@@ -38,7 +48,7 @@ def judge_access(reading: Reading[Access]) -> Iterator[Verdict]:
     try:
         access = reading.value()
     except NotRead as failure:
-        yield explained(failure.verdict, os.environ.get("HF_ENDPOINT") or "https://huggingface.co", getproxies())
+        yield explained(failure.verdict, endpoint_here(), getproxies())
         return
     token = "and takes your token" if access.has_token else "without a token, which only gated models need"
     yield ok(f"{access.endpoint} answers, {token}")

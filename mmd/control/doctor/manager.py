@@ -17,6 +17,7 @@ from mmd.paths import user_runtime_dir
 from mmd.plan.residency import Residency, residency
 from mmd.units.bus import Manager, Unit
 from mmd.units.names import split
+from mmd.units.unit_files import GATEWAY
 from mmd.units.watch import pairs_of
 
 _OLDEST_TRIED = 252
@@ -35,6 +36,10 @@ class ManagerState:
     failed: tuple[Failed, ...] = ()  # models
     is_named: bool = True  # XDG_RUNTIME_DIR is set, by which systemctl finds it too
     asked_by: str = ""  # who became its user by sudo
+
+    @property
+    def has_gateway(self) -> bool:
+        return any(unit.name == GATEWAY and unit.active_state == "active" for unit in self.units)
 
     @property
     def running(self) -> tuple[str, ...]:

@@ -120,6 +120,20 @@ def judge_doors(doors: Iterable[Door], *, is_installed: bool) -> Iterator[Verdic
             yield ok(f"{door.address} is free")
 
 
+def read_status(path: Path) -> str:
+    """The status line of the gateway's /health, asked on its Unix socket, where no key is needed. Raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(path))
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        with connection.makefile("rb") as answer:
+            return answer.readline().decode("latin-1").strip()
+
+
+def judge_status(status: str) -> Iterator[Verdict]:
+    if " 200 " not in status:
+        yield failed(f"the gateway runs, and answers {status!r}", "journalctl --user -u mmd.service -n 20")
+
+
 def _is_gateway(listener: Listener) -> bool:
     words = listener.command.split()
     return "gateway" in words and any(word == "mmd" or word.endswith("/mmd") for word in words)

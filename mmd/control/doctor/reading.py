@@ -32,7 +32,7 @@ class Reading(Generic[T]):
         read: Callable[[], T],
         *,
         look: str,
-        limit_seconds: float = 2.0,
+        limit_seconds: float = 5.0,  # that nothing which works ever takes, on a busy machine neither
         after: tuple[Reading[Any], ...] = (),
     ) -> None:
         """`what` is the subject of a sentence, and `look` the command by which its user sees the same."""
@@ -41,8 +41,7 @@ class Reading(Generic[T]):
         self._look = look
         self._after = after
         self._limit_seconds = limit_seconds
-        # Nothing of it counts for the time that others take.
-        self._end: float = max((other._end for other in after), default=time.monotonic()) + limit_seconds
+        self._began: float | None = None  # when those it depends on had answered
         self._outcome: Future[T] = Future()
         # No pool: Python would wait at its exit for those of its threads that hang.
         Thread(target=self._run, name=what, daemon=True).start()
@@ -69,7 +68,9 @@ class Reading(Generic[T]):
 
     def _answer(self) -> T:
         """Raises whatever reading raises; what is neither an MmdError nor an OSError is a fault of mmd's."""
-        done, _ = wait([self._outcome], timeout=max(0.0, self._end - time.monotonic()))
+        now = time.monotonic()
+        began = now if self._began is None else self._began
+        done, _ = wait([self._outcome], timeout=max(0.0, began + self._limit_seconds - now))
         if not done:
             raise MmdError(f"{self._what} did not answer within {self._limit_seconds:g} s", hint=self._look)
         return self._outcome.result()
@@ -78,6 +79,7 @@ class Reading(Generic[T]):
         try:
             for other in self._after:
                 other.value()
+            self._began = time.monotonic()
             self._outcome.set_result(self._read())
         except Exception as error:  # noqa: BLE001  it is raised again for whoever asks
             self._outcome.set_exception(error)

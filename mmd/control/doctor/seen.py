@@ -9,26 +9,25 @@ from mmd.control.addresses import Addresses, configured
 from mmd.control.doctor.cgroups import ControlGroups, read_cgroups
 from mmd.control.doctor.engines import read_devices, read_engines, read_torch
 from mmd.control.doctor.failures import Failure, read_failures
-from mmd.control.doctor.hub import Access, read_access
+from mmd.control.doctor.hub import Access, endpoint_here, import_library, read_access
 from mmd.control.doctor.manager import ManagerState, read_manager
 from mmd.control.doctor.memory import Ram, read_ram
 from mmd.control.doctor.models import ModelFiles, read_model_files
 from mmd.control.doctor.nvidia import Driver, read_driver
 from mmd.control.doctor.places import Place, Sockets, read_places, read_sockets
-from mmd.control.doctor.ports import Listener, read_listeners
+from mmd.control.doctor.ports import Listener, read_listeners, read_status
 from mmd.control.doctor.reading import Reading
 from mmd.control.doctor.storage import FileSystem, read_file_systems
 from mmd.control.engines import EngineStatus
 from mmd.control.installation import Installation, installation
 from mmd.engines.torch_build import TorchBuild
-from mmd.paths import config_file, data_dir, registry_file
+from mmd.paths import config_file, data_dir, gateway_socket, registry_file
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
 from mmd.settings import Settings, read_settings
 
 _HUB_SECONDS = 3.0
-_ENGINE_SECONDS = 3.0  # a driver on a GPU that is waking up takes its time
-_JOURNAL_SECONDS = 5.0
+_ENGINE_SECONDS = 5.0
 _WHICH_HANGS = "findmnt -t nfs,nfs4,cifs,fuse.sshfs   # a server that does not answer"
 
 
@@ -38,13 +37,12 @@ class Seen:
     def __init__(self, *, offline: bool) -> None:
         self.hub: Reading[Access] | None = None
         if not offline:
+            library: Reading[None] = Reading("huggingface_hub", import_library, look="mmd search qwen")
             self.hub = Reading(
-                "the hub", read_access, look="curl -I https://huggingface.co", limit_seconds=_HUB_SECONDS
+                "the hub", read_access, look=f"curl -I {endpoint_here()}", limit_seconds=_HUB_SECONDS, after=(library,)
             )
-        self.driver: Reading[Driver] = Reading("NVIDIA's driver", read_driver, look="nvidia-smi", limit_seconds=3)
-        self.manager: Reading[ManagerState] = Reading(
-            "the user manager", read_manager, look="systemctl --user status", limit_seconds=3
-        )
+        self.driver: Reading[Driver] = Reading("NVIDIA's driver", read_driver, look="nvidia-smi")
+        self.manager: Reading[ManagerState] = Reading("the user manager", read_manager, look="systemctl --user status")
         self.settings: Reading[Settings] = Reading("mmd.toml", read_settings, look=f"ls -l {config_file()}")
         self.models: Reading[tuple[Model, ...]] = Reading(
             "models.toml", lambda: Registry().all(), look=f"ls -l {registry_file()}"
@@ -66,6 +64,10 @@ class Seen:
         self.listeners: Reading[Mapping[str, Listener | None]] = Reading(
             "who listens", lambda: read_listeners(self.addresses.value().all), look="ss -ltnp", after=(self.addresses,)
         )
+        self.gateway: Reading[str | None] = Reading(
+            "the gateway", lambda: read_status(gateway_socket()) if manager.value().has_gateway else None,
+            look="systemctl --user restart mmd.service   # loses no model", after=(manager,),
+        )  # fmt: skip
         self.cgroups: Reading[ControlGroups] = Reading(
             "control groups", lambda: read_cgroups(manager.value().control_group),
             look="mount -t cgroup2", after=(manager,),
@@ -76,7 +78,7 @@ class Seen:
         )  # fmt: skip
         self.failures: Reading[tuple[Failure, ...]] = Reading(
             "the journal", lambda: read_failures(manager.value()),
-            look="journalctl -n 20", limit_seconds=_JOURNAL_SECONDS, after=(manager,),
+            look="journalctl -n 20", after=(manager,),
         )  # fmt: skip
 
     def _of_engines(self) -> None:
@@ -90,7 +92,7 @@ class Seen:
         )
         self.devices: Reading[tuple[str, ...] | None] = Reading(
             "llama-server", lambda: read_devices(self.engines.value()) if driver.value().gpus else None,
-            look="llama-server --list-devices", limit_seconds=_ENGINE_SECONDS, after=(self.engines, driver),
+            look="llama-server --list-devices", after=(self.engines, driver),
         )  # fmt: skip
 
     def _of_the_machine(self) -> None:

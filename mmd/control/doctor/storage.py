@@ -39,9 +39,10 @@ def read_file_systems(models: Sequence[Model]) -> tuple[FileSystem, ...]:
         held.setdefault(_mount_of(place, mounts), set()).add(what)
     found = []
     for mount, holds in sorted(held.items()):
-        usage, of = shutil.disk_usage(mount), mounts[mount]
-        is_read_only = "ro" in of.opts.split(",")
-        found.append(FileSystem(mount, of.fstype, usage.total, usage.free, is_read_only, tuple(sorted(holds))))
+        usage, of = shutil.disk_usage(mount), mounts.get(mount)
+        is_read_only = of is not None and "ro" in of.opts.split(",")
+        kind = of.fstype if of is not None else ""  # the root of a container may not be among its mounts
+        found.append(FileSystem(mount, kind, usage.total, usage.free, is_read_only, tuple(sorted(holds))))
     return tuple(found)
 
 

@@ -24,11 +24,10 @@ def judge_units(here: Installation) -> Iterator[Verdict]:
 
 
 def _judge(here: Installation) -> Iterator[Verdict]:
-    for unit in here.masked:
-        say = failed if unit in (GATEWAY, MAIN_SOCKET) else warning
-        yield say(
-            f"{unit} is masked: somebody said that it is never to run", f"systemctl --user unmask {unit} && mmd install"
-        )
+    if here.masked:
+        say = failed if {GATEWAY, MAIN_SOCKET} & set(here.masked) else warning
+        names = " ".join(here.masked)
+        yield say(f"masked, which says never to run them: {names}", f"systemctl --user unmask {names} && mmd install")
     if not here.is_this:
         yield warning(
             f"the gateway's unit starts another mmd: {here.program}", "mmd install   # starts this one from then on"

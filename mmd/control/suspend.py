@@ -1,0 +1,113 @@
+"""Before the machine suspends the GPU is taken from all who are on it, and given back after: what is in VRAM does not
+come through it, unless the driver was told to save it, and an engine that was at work comes back broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mmd.control.away import nobody_is_away, note_away
+from mmd.control.phases import measured, monotonic
+from mmd.control.stranded import end_where_stranded
+from mmd.errors import MmdError
+from mmd.plan.residency import Pair
+from mmd.units.bus import Manager, NoSuchUnit
+from mmd.units.names import token_unit
+from mmd.units.spec import Hooks, is_on_gpu
+from mmd.units.watch import Pairs, read_pairs
+
+if TYPE_CHECKING:
+    from mmd.control.controller import Controller
+
+SUSPENDS = "the machine suspends"
+AWAKE = "the machine is awake again"
+# A swap that another process had planned already may put somebody onto the GPU once it has been cleared.
+_ROUNDS = 3
+
+_log = logging.getLogger(__name__)
+
+
+async def on_gpu(manager: Manager) -> tuple[str, ...]:
+    """Who has memory of a GPU, is about to have it, or is giving it back."""
+    return tuple(await _on_gpu(manager, await read_pairs(manager)))
+
+
+async def put_away(manager: Manager, hooks: Hooks, *, drain_seconds: float) -> None:
+    """See `Controller.put_away`. What fails is logged: the machine suspends all the same."""
+    for _ in range(_ROUNDS):
+        pairs = await read_pairs(manager)
+        if not (found := await _on_gpu(manager, pairs)):
+            return
+        held_by = [model_id for model_id in found if pairs[model_id].holds_gpu]
+        note_away(held_by)
+        await asyncio.gather(
+            *(_put_away(manager, hooks, model_id, drain_seconds) for model_id in held_by),
+            *(_take_token(manager, hooks, model_id) for model_id in found if model_id not in held_by),
+        )
+
+
+async def bring_back(controller: Controller, model_ids: Sequence[str]) -> None:
+    """Have these resident again, as far as nobody else is; nobody is away then. What fails is logged."""
+    for model_id in model_ids:
+        try:
+            await controller.activate(model_id, evicts=False, occasion=AWAKE)
+        except MmdError as error:
+            _log.warning("%s does not come back: %s", model_id, error.message, extra={"MMD_MODEL": model_id})
+    nobody_is_away()
+
+
+async def _on_gpu(manager: Manager, pairs: Pairs) -> list[str]:
+    return [model_id for model_id, pair in sorted(pairs.items()) if _may_be(pair) and await _is(manager, model_id)]
+
+
+def _may_be(pair: Pair) -> bool:
+    return pair.token.loaded and (pair.token.active not in ("inactive", "failed") or pair.holds_gpu)
+
+
+async def _is(manager: Manager, model_id: str) -> bool:
+    try:
+        return is_on_gpu(await manager.commands(token_unit(model_id), "ExecStopPost"))
+    except NoSuchUnit:
+        return False
+
+
+async def _take_token(manager: Manager, hooks: Hooks, model_id: str) -> None:
+    """Returns when the GPU is free of it."""
+    await end_where_stranded(manager, model_id, hooks)
+    await manager.run_job(token_unit(model_id), manager.stop(token_unit(model_id)))
+
+
+async def _put_away(manager: Manager, hooks: Hooks, model_id: str, drain_seconds: float) -> None:
+    fields = {"MMD_MODEL": model_id, "MMD_EVENT": "suspend"}
+    began = monotonic()
+    try:
+        await _take_token(manager, hooks, model_id)
+    except MmdError as error:
+        _log.warning("%s stays on the GPU although %s: %s", model_id, SUSPENDS, error.message, extra=fields)
+        return
+    seconds = monotonic() - began
+    _log.info("%s is put away after %.3f s: %s", model_id, seconds, SUSPENDS, extra=fields)
+    released = {"drain": drain_seconds, "release": seconds} | measured(
+        model_id, "release", since=began, names={"vram_seconds": "vram_free"}
+    )
+    _keep(model_id, seconds, released)
+
+
+def _keep(model_id: str, seconds: float, phases: dict[str, float]) -> None:
+    from mmd.control import events
+
+    event = events.SwapEvent(
+        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        model=model_id,
+        evicted=None,
+        outcome="away",
+        why=SUSPENDS,
+        cause="",
+        seconds=round(seconds, 4),
+        phases={name: round(taken, 4) for name, taken in phases.items()},
+    )
+    events.keep(event)

@@ -1,0 +1,172 @@
+"""logind over D-Bus: when the machine goes to sleep, and a lock that has it wait a moment before."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from io import FileIO
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from mmd.errors import MmdError
+
+if TYPE_CHECKING:
+    from dbus_fast import Message
+    from dbus_fast.aio import MessageBus
+
+_LOGIND = "org.freedesktop.login1"
+_MANAGER = "org.freedesktop.login1.Manager"
+_PATH = "/org/freedesktop/login1"
+_BUS = "org.freedesktop.DBus"
+_PROPERTIES = "org.freedesktop.DBus.Properties"
+_REPLY_SECONDS = 10.0
+_MICROSECONDS = 1_000_000
+
+
+class LogindAway(MmdError):
+    """There is no logind to talk to (any more)."""
+
+
+class LockRefused(MmdError):
+    """logind gives no lock, and so will not wait."""
+
+
+class Login1:
+    """A connection to logind. Use it as an async context manager."""
+
+    def __init__(self, bus: MessageBus) -> None:
+        self._bus = bus
+        self._news: asyncio.Queue[bool | None] = asyncio.Queue()  # None: logind has gone, or the bus
+        self._closing = asyncio.create_task(self._until_closed())
+
+    @classmethod
+    async def connect(cls) -> Login1:
+        """Raises LogindAway where there is no system bus, or no logind on it."""
+        from dbus_fast import BusType
+        from dbus_fast.aio import MessageBus
+
+        try:
+            async with asyncio.timeout(_REPLY_SECONDS):
+                bus = await MessageBus(bus_type=BusType.SYSTEM, negotiate_unix_fd=True).connect()
+        except (OSError, EOFError, ValueError) as error:
+            raise _away(f"there is no system bus: {_words(error)}") from error
+        login1 = cls(bus)
+        bus.add_message_handler(login1._on_message)
+        try:
+            await login1._match(f"sender='{_LOGIND}',interface='{_MANAGER}',member='PrepareForSleep'")
+            await login1._match(f"sender='{_BUS}',interface='{_BUS}',member='NameOwnerChanged',arg0='{_LOGIND}'")
+            await login1.is_going_to_sleep()
+        except MmdError:
+            await login1._close()
+            raise
+        return login1
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def is_going_to_sleep(self) -> bool:
+        return bool(await self._property("PreparingForSleep"))
+
+    async def longest_delay_seconds(self) -> float:
+        """For how long locks hold up a sleep: `InhibitDelayMaxSec=` of logind.conf, 5 s by default."""
+        return int(await self._property("InhibitDelayMaxUSec")) / _MICROSECONDS
+
+    async def delay_sleep(self, why: str) -> FileIO:
+        """A lock: until it is closed, the machine does not go to sleep within `longest_delay_seconds` of saying so.
+
+        Raises LockRefused.
+        """
+        try:
+            reply = await self._call(_MANAGER, "Inhibit", "ssss", ["sleep", "mmd", why, "delay"])
+        except _Refusal as refusal:
+            # Its policy lets everybody do this, but without polkit logind obeys root only.
+            raise LockRefused(
+                f"logind gives no lock that holds up a sleep: {refusal}", hint="sudo apt install polkitd"
+            ) from refusal
+        descriptor = reply.unix_fds[reply.body[0]]
+        os.set_inheritable(descriptor, False)
+        return FileIO(descriptor, "w")
+
+    async def sleeps(self) -> AsyncIterator[bool]:
+        """Whether the machine is about to sleep: now, and each time logind says so, true before a sleep and false after
+        it. The same may be said twice. Ends when logind is gone.
+        """
+        yield await self.is_going_to_sleep()
+        while (is_going := await self._news.get()) is not None:
+            yield is_going
+
+    # -- plumbing
+
+    def _on_message(self, message: Message) -> None:
+        if message.member == "PrepareForSleep" and message.interface == _MANAGER:
+            self._news.put_nowait(bool(message.body[0]))
+        elif message.member == "NameOwnerChanged" and message.body[0] == _LOGIND:
+            self._news.put_nowait(None)
+
+    async def _until_closed(self) -> None:
+        with suppress(EOFError, OSError):
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
+        self._news.put_nowait(None)
+
+    async def _close(self) -> None:
+        self._bus.disconnect()
+        await self._closing
+
+    async def _property(self, name: str) -> Any:
+        try:
+            reply = await self._call(_PROPERTIES, "Get", "ss", [_MANAGER, name])
+        except _Refusal as refusal:
+            raise _away(f"logind does not answer: {refusal}") from refusal
+        return reply.body[0].value
+
+    async def _match(self, rule: str) -> None:
+        body = [f"type='signal',{rule}"]
+        try:
+            await self._call(_BUS, "AddMatch", "s", body, destination=_BUS, path="/org/freedesktop/DBus")
+        except _Refusal as refusal:
+            raise _away(f"the system bus does not answer: {refusal}") from refusal
+
+    async def _call(
+        self,
+        interface: str,
+        member: str,
+        signature: str,
+        body: Sequence[Any],
+        *,
+        destination: str = _LOGIND,
+        path: str = _PATH,
+    ) -> Message:
+        from dbus_fast import Message, MessageFlag, MessageType
+
+        # Nobody starts logind for our sake: where it does not run, nothing puts the machine to sleep by it.
+        flags = MessageFlag.NO_AUTOSTART
+        message = Message(destination, path, interface, member, flags=flags, signature=signature, body=list(body))
+        try:
+            async with asyncio.timeout(_REPLY_SECONDS):
+                reply = await self._bus.call(message)
+        except (EOFError, OSError, TimeoutError) as error:
+            raise _away(f"the connection to logind ended: {_words(error)}") from error
+        if reply is None:
+            raise _away("the connection to logind ended")
+        if reply.message_type is MessageType.ERROR:
+            raise _Refusal(reply.body[0] if reply.body else reply.error_name)
+        return reply
+
+
+class _Refusal(Exception):
+    """A call was answered with an error."""
+
+
+def _away(message: str) -> LogindAway:
+    return LogindAway(message, hint="systemctl status systemd-logind dbus")
+
+
+def _words(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,32 @@
+"""Who is away while the machine sleeps is noted where the next gateway finds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmd.control.away import away, nobody_is_away, note_away
+
+
+def test_who_is_away_still_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "mmd").mkdir()
+    assert away() == ()
+    note_away(["a"])
+    note_away(["b"])
+    note_away(["a"])
+    note_away([])
+    assert away() == ("a", "b")
+    nobody_is_away()
+    nobody_is_away()
+    assert away() == ()
+
+
+def test_note_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    note_away(["a"])
+    assert "who is to come back cannot be noted" in caplog.text
+    assert away() == ()
