@@ -101,6 +101,11 @@ def test_default_model_answers_after_an_orderly_reboot(machine: Machine) -> None
     assert _boot_ended(machine) == "inactive"
 
 
+def test_doctor_finds_nothing_wrong(machine: Machine) -> None:
+    findings = json.loads(machine.run("mmd doctor --offline --json"))
+    assert [finding for finding in findings if finding["state"] == "failed"] == []
+
+
 def test_broken_default_is_told_and_the_others_answer(machine: Machine) -> None:
     machine.run("mv b.gguf away.gguf")
     machine.reboot()
@@ -109,6 +114,8 @@ def test_broken_default_is_told_and_the_others_answer(machine: Machine) -> None:
     told = machine.attempt("systemctl --user status mmd-boot.service --no-pager --full").stdout
     assert "b is registered, but its file is gone: /home/ada/b.gguf" in told
     assert "→ mmd remove b" in told
+    examined = machine.attempt("mmd doctor --offline")
+    assert (examined.returncode, "/home/ada/b.gguf" in examined.stdout) == (1, True), examined.stdout
     assert ask_until_answered(machine, model="a")["model"] == "a"
     machine.run("mv away.gguf b.gguf")
 
