@@ -72,13 +72,6 @@ def apt_cache(suite: str, bind: str = "--bind-ro") -> list[str]:
     return [f"{bind}={folder}/archives:/var/cache/apt/archives", f"{bind}={folder}/lists:/var/lib/apt/lists"]
 
 
-def _apt_folder(suite: str) -> Path:
-    folder = _CACHE / f"apt-{suite}"
-    for name in ("archives", "lists"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def remove(folder: Path) -> None:
     if folder.exists():
         subprocess.run(["rm", "--recursive", "--force", "--one-file-system", str(folder)], check=True, timeout=120)
@@ -108,6 +101,13 @@ def _debootstrap(suite: str, target: Path) -> None:
     in_root(target, "apt-get clean; rm -rf /var/lib/apt/lists/*", seconds=60)
 
 
+def _apt_folder(suite: str) -> Path:
+    folder = _CACHE / f"apt-{suite}"
+    for name in ("archives", "lists"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _apt_files(suite: str) -> dict[str, str]:
     security = "" if suite == _TESTING else f"deb {_MIRROR}/debian-security {suite}-security main\n"
     return {
@@ -119,5 +119,5 @@ def _apt_files(suite: str) -> dict[str, str]:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        print(f"A fresh Debian {name}: made once, in a minute or two", flush=True)
+        print(f"A fresh Debian {name}: where there is none yet, it is made in a minute or two", flush=True)
         base(name)
