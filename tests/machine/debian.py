@@ -11,7 +11,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests import cgroups
@@ -30,14 +31,15 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmd
 
 def base(suite: str) -> Path:
     """The folder of a fresh Debian, made where the cache has none of today's recipe."""
-    recipe = "\n".join((*PACKAGES, *_apt_files(suite).values()))
+    recipe = repr((PACKAGES, _apt_files(suite)))
     folder = _CACHE / f"debian-{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
-    if not folder.exists():
-        for other in _CACHE.glob(f"debian-{suite}-*"):
-            remove(other)
-        partial = folder.with_suffix(".partial")
-        _debootstrap(suite, partial)
-        partial.rename(folder)
+    with _only_one(_CACHE / f"debian-{suite}.lock"):
+        if not folder.exists():
+            for other in _CACHE.glob(f"debian-{suite}-*"):
+                remove(other)
+            partial = folder.with_suffix(".partial")
+            _debootstrap(suite, partial)
+            partial.rename(folder)
     return folder
 
 
@@ -60,8 +62,7 @@ def apt_install(suite: str, root: Path, packages: Sequence[str], *options: str, 
     archive is out of reach, what the cache has must do.
     """
     command = f"apt-get -qq update || true; apt-get -qq --yes {shlex.join(options)} install {shlex.join(packages)}"
-    with (_apt_folder(suite) / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # apt does not wait for the one in another machine
+    with _only_one(_apt_folder(suite) / "lock"):  # apt itself would not wait
         in_root(root, command, *apt_cache(suite, "--bind"), seconds=seconds)
 
 
@@ -83,9 +84,17 @@ def remove(folder: Path) -> None:
         subprocess.run(["rm", "--recursive", "--force", "--one-file-system", str(folder)], check=True, timeout=120)
 
 
+@contextmanager
+def _only_one(lock_file: Path) -> Iterator[None]:
+    """Two runs of the tests share the cache."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _debootstrap(suite: str, target: Path) -> None:
     remove(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     run = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
     run += [suite, str(target), f"{_MIRROR}/debian", _SCRIPT]
     log = target.with_suffix(".log")
@@ -95,7 +104,7 @@ def _debootstrap(suite: str, target: Path) -> None:
     log.unlink()
     for name, text in _apt_files(suite).items():
         (target / "etc/apt" / name).write_text(text)
-    # apt_CACHE has them; here they would be copied into every machine.
+    # apt_cache() has them; here they would be copied into every machine.
     in_root(target, "apt-get clean; rm -rf /var/lib/apt/lists/*", seconds=60)
 
 
@@ -104,10 +113,11 @@ def _apt_files(suite: str) -> dict[str, str]:
     return {
         "sources.list": f"deb {_MIRROR}/debian {suite} main\n{security}",
         # A mirror that stands still, as some do on purpose, has a Release file of yesterday's.
-        "apt.conf.d/50mmd-test": 'Acquire::Languages "none";\nAcquire::Check-Valid-Until "false";\n',
+        "apt.conf.d/50machine": 'Acquire::Languages "none";\nAcquire::Check-Valid-Until "false";\n',
     }
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        print(f"A fresh Debian {name}, made once, in a minute: {base(name)}", flush=True)
+        print(f"A fresh Debian {name}: made once, in a minute or two", flush=True)
+        base(name)
