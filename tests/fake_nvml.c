@@ -3,8 +3,9 @@
  * The file named by MMD_FAKE_NVML is read at each call. A line "init CODE" makes nvmlInit fail with that code. Each other
  * line is a GPU, in order: "USED_BYTES [PID:BYTES ...]", where BYTES of "-" is "the driver does not tell". "@PID:BYTES" is
  * a process that is there only while it runs, with memory that counts as used on top of USED_BYTES; "%PID:BYTES" is one
- * that draws and does not compute. A line "untold" makes the driver tell of no process how much it uses. Without any
- * that draws, the driver has no list of those, as on WSL.
+ * that draws and does not compute; "!PID:BYTES" one that has gone when whoever has loaded this asks for the second time.
+ * A line "untold" makes the driver tell of no process how much it uses. Without any that draws, the driver has no list of
+ * those, as on WSL.
  *
  *     cc -shared -fPIC -o libnvidia-ml.so.1 fake_nvml.c
  */
@@ -22,7 +23,7 @@ static const struct { const char *name, *uuid; unsigned long long total; int maj
     {"NVIDIA GeForce RTX 3090", "GPU-00000000-0000-0000-0000-000000003090", 25769803776ULL, 8, 6},
 };
 
-static int is_told;
+static int is_told, times_asked;
 
 /* The line of GPU `wanted` into `line`; returns how many GPUs there are. `init` receives an init code. */
 static unsigned read_state(unsigned wanted, char *line, int *init) {
@@ -50,7 +51,7 @@ static unsigned read_state(unsigned wanted, char *line, int *init) {
 static int next_process(char **line, unsigned *pid, char bytes[32], char *kind) {
     char path[64], state;
     for (char *word; (word = strtok_r(NULL, " \n", line));) {
-        *kind = *word == '@' || *word == '%' ? *word : 0;
+        *kind = strchr("@%!", *word) ? *word : 0;
         if (sscanf(word + (*kind != 0), "%u:%31s", pid, bytes) != 2)
             return -1;
         if (*kind == '@') {
@@ -137,7 +138,7 @@ static int list_processes(void *gpu, unsigned *count, Process *processes, int dr
     read_state(index_of(gpu), line, &init);
     strtok_r(line, " \n", &rest);
     while ((more = next_process(&rest, &pid, bytes, &kind)) > 0) {
-        if ((kind == '%') != draw)
+        if ((kind == '%') != draw || (kind == '!' && times_asked > 1))
             continue;
         if (processes && found < room) {
             unsigned long long used = is_told && *bytes != '-' ? strtoull(bytes, NULL, 10) : ~0ULL;
@@ -152,6 +153,7 @@ static int list_processes(void *gpu, unsigned *count, Process *processes, int dr
 }
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void *gpu, unsigned *count, Process *processes) {
+    times_asked++;
     return list_processes(gpu, count, processes, 0);
 }
 

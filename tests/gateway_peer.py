@@ -434,6 +434,7 @@ async def town(
         server = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)
         resting = asyncio.create_task(gateway.idle.run())
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)
+        await until(lambda: models.looked > 0)  # at who is idle: before a test says when they are
         try:
             yield running
         finally:

@@ -84,6 +84,7 @@ def unit_hooks(folder: Path = Path(__file__).parent.parent / "hooks") -> Hooks:
         release=hook("release"),
         gone=hook("gone"),
         nothing=shutil.which("true") or "/bin/true",
+        test=shutil.which("test") or "/usr/bin/test",
     )
 
 

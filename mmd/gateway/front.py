@@ -74,11 +74,13 @@ class Front(asyncio.Protocol):
 
     def wind_down(self) -> None:
         """The gateway ends. Who has just connected is about to send a request, and has a moment for it; the next answer
-        says that it is the last, for a client that takes the connection for kept could lose a request by that.
+        says that it is the last, for a client that takes the connection for kept could lose a request by that. Whose
+        answer has begun has that moment from its end on.
         """
         if self._exchange is None or not self._exchange.has_begun:
             self._announce_close()
-        asyncio.get_running_loop().call_later(self._gateway.limits.grace_seconds, self._close_if_idle)
+        if self._exchange is None:
+            asyncio.get_running_loop().call_later(self._gateway.limits.grace_seconds, self._close_if_idle)
 
     def _announce_close(self) -> None:
         write = self.write  # which may have something to say in the head, too
@@ -200,7 +202,7 @@ class Front(asyncio.Protocol):
         if isinstance(request, Failure):
             self._refuse(request)
         elif request.head.is_preflight:
-            self._transport.write(preflight_answer(request.head))
+            self.write(preflight_answer(request.head))
             self.finished(keep_alive=request.head.keep_alive)
         elif request.head.is_health_check:
             self.write(_HEALTHY if request.head.keep_alive else _HEALTHY_LAST)

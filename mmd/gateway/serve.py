@@ -19,6 +19,7 @@ from mmd.gateway.notify import notify
 from mmd.gateway.suspend import SuspendWatch
 
 _DRAIN_BOUND_SECONDS = 30.0
+_TURNS_TO_OPEN = 2  # of the event loop, from accepting a connection to telling its protocol
 
 
 async def serve(
@@ -50,9 +51,7 @@ async def serve(
         await _until(stop, beside)
         notify("STOPPING=1")
         presence.withdraw()
-        # Closes our descriptors only: systemd's own keep collecting connections for the next gateway.
-        for server in servers:
-            server.close()
+        await _stop_accepting(servers)
         await gateway.drain(_DRAIN_BOUND_SECONDS)
     finally:
         for task in beside:
@@ -77,3 +76,16 @@ async def _server(gateway: Gateway, listener: Listener) -> asyncio.Server:
     # Not create_unix_server: from Python 3.13 on that removes the socket's file at the end, and it may be systemd's.
     front = partial(gateway.front, listener.entrance)
     return await asyncio.get_running_loop().create_server(front, sock=listener.socket, backlog=1024)
+
+
+async def _stop_accepting(servers: Sequence[asyncio.Server]) -> None:
+    """systemd's own descriptors keep collecting connections for the next gateway."""
+    loop = asyncio.get_running_loop()
+    for server in servers:
+        for listening in server.sockets:
+            loop.remove_reader(listening)
+    # A server that is closed drops those whom it has just accepted, and with them what they ask for.
+    for _ in range(_TURNS_TO_OPEN):
+        await asyncio.sleep(0)
+    for server in servers:
+        server.close()

@@ -69,5 +69,5 @@ def freed_bytes(folder: str) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def write_asleep(folder: str, level: int, since: int, freed_bytes: int | None) -> None:
+def write_asleep(folder: str, level: int, since: float, freed_bytes: int | None) -> None:
     write(f"{folder}/asleep", json_line(level=level, since=since, freed_bytes=freed_bytes))

@@ -61,7 +61,7 @@ class Release:
         self.level = self.choose_level()
         if self.level is None:
             return f"RAM is short: {self.weights_bytes} bytes to keep and {self.reserve_bytes} to be left to others"
-        since = int(monotonic())
+        since = monotonic()
         try:
             # Before the request: whoever wakes an engine that fell asleep half way has to do it as for this level.
             record.write_asleep(self.folder, self.level, since, None)

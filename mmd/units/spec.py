@@ -34,6 +34,9 @@ Directives = tuple[tuple[str, Any], ...]
 _AFTER_A_QUIET_END: Directives = (("Restart", "always"), ("RestartPreventExitStatus", (1, 2)))
 _AFTER_A_CRASH: Directives = (("Restart", "on-abnormal"),)
 
+# Directives by the systemd that brought them; an older one refuses the whole unit.
+_SINCE_VERSION = {"RestartMode": 254}
+
 # Directive in a unit file -> (D-Bus property, its signature).
 _PROPERTIES: dict[str, tuple[str, str]] = {
     "Description": ("Description", "s"),
@@ -48,6 +51,7 @@ _PROPERTIES: dict[str, tuple[str, str]] = {
     "StartLimitBurst": ("StartLimitBurst", "u"),
     "Type": ("Type", "s"),
     "RemainAfterExit": ("RemainAfterExit", "b"),
+    "ExecCondition": ("ExecCondition", "a(sasb)"),
     "ExecStart": ("ExecStart", "a(sasb)"),
     "ExecStartPost": ("ExecStartPost", "a(sasb)"),
     "ExecStopPost": ("ExecStopPost", "a(sasb)"),
@@ -55,6 +59,7 @@ _PROPERTIES: dict[str, tuple[str, str]] = {
     "TimeoutStopSec": ("TimeoutStopUSec", "t"),
     "Restart": ("Restart", "s"),
     "RestartSec": ("RestartUSec", "t"),
+    "RestartMode": ("RestartMode", "s"),
     "RestartPreventExitStatus": ("RestartPreventExitStatus", "(aiai)"),
     "SuccessExitStatus": ("SuccessExitStatus", "(aiai)"),
     "OOMPolicy": ("OOMPolicy", "s"),
@@ -94,6 +99,7 @@ class Hooks:
     sleep_seconds: int = 30  # how long an engine may take to fall asleep before it is ended
     restart_seconds: float = 2  # from the crash of an engine to its restart
     nothing: str = "/bin/true"
+    test: str = "/usr/bin/test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +109,13 @@ class UnitSpec:
     name: str
     directives: Directives
 
-    def properties(self) -> list[tuple[str, str, Any]]:
-        """`(property, D-Bus signature, value)` as StartTransientUnit takes them."""
-        return [(*_PROPERTIES[key], _bus_value(key, value)) for key, value in self.directives]
+    def properties(self, systemd_version: int) -> list[tuple[str, str, Any]]:
+        """`(property, D-Bus signature, value)` as StartTransientUnit of that systemd takes them."""
+        return [
+            (*_PROPERTIES[key], _bus_value(key, value))
+            for key, value in self.directives
+            if systemd_version >= _SINCE_VERSION.get(key, 0)
+        ]
 
     def text(self) -> str:
         """The same unit as a file; what `mmd show --units` prints and systemd-analyze verifies."""
@@ -159,14 +169,15 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     environment = (*launch.environment, (FINGERPRINT, mark))
     return (
         ("Description", f"{launch.model_id} · {launch.engine} · {launch.type}"),
-        # No token, no start: not by systemd's restart of an engine that died asleep, and not by hand.
-        ("ConditionPathExists", str(Path(launch.socket).parent) + _HELD),
+        # No token, no start by hand.
+        ("ConditionPathExists", _held(launch)),
         *_taken_along(launch),
         ("StartLimitIntervalSec", 300),
         ("StartLimitBurst", 3),
         # A failed engine stays listed until the next activation, so that status and systemctl can say so.
         ("CollectMode", "inactive"),
         ("Type", "exec"),
+        *_not_restarted_asleep(launch, hooks),
         ("ExecStart", launch.argv),
         ("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds), *_canary(launch))),
         # Both engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends,
@@ -181,6 +192,8 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         # crashed gets another try.
         *(_AFTER_A_QUIET_END if launch.quits_when_broken else _AFTER_A_CRASH),
         ("RestartSec", hooks.restart_seconds),
+        # Or systemd restarts the token as well, which ends the engine that it has just restarted.
+        ("RestartMode", "direct"),
         # A ready hook that is stopped with its engine, in a swap away from a model that loads, is no failure.
         ("SuccessExitStatus", ("SIGTERM",)),
         ("OOMPolicy", "stop"),
@@ -191,6 +204,19 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         ("UMask", 0o077),
         ("LimitNOFILE", 65536),
     )
+
+
+def _held(launch: Launch) -> str:
+    """The folder that is there as long as the token is held."""
+    return str(Path(launch.socket).parent) + _HELD
+
+
+def _not_restarted_asleep(launch: Launch, hooks: Hooks) -> Directives:
+    """One that died asleep has no token, and would load itself onto a GPU that is somebody else's.
+
+    systemd 254 and newer look at conditions of the unit at the first start only, not at a restart.
+    """
+    return (("ExecCondition", (hooks.test, "-d", _held(launch))),) if launch.sleep else ()
 
 
 def _taken_along(launch: Launch) -> Directives:

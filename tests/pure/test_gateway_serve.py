@@ -91,6 +91,25 @@ async def test_running_answer_finishes_before_the_end(messages: socket.socket, p
         await peer.stop()
 
 
+@pytest.mark.parametrize("turns", range(10))
+async def test_who_connects_as_it_ends_is_answered_or_left_to_the_next(messages: socket.socket, turns: int) -> None:
+    """asyncio drops those that it has accepted when their server is closed one turn later: they got a reset."""
+    listener = bound("127.0.0.1", 0)
+    with listener.socket.dup() as systemds:
+        serving = asyncio.create_task(serve(MemoryModels({}), [listener]))
+        await _message(messages)
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        with socket.create_connection(systemds.getsockname(), PATIENCE_SECONDS) as client:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await asyncio.wait_for(serving, PATIENCE_SECONDS)
+            try:
+                systemds.accept()[0].close()
+            except BlockingIOError:
+                assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+
+
 def test_taken_port_is_named(port: int) -> None:
     with (
         socket.create_server(("127.0.0.1", port)),
