@@ -18,14 +18,17 @@ class Engine:
     def __init__(self, *, unit: str, path: str) -> None:
         self.unit = unit
         self.path = path
-        self.pids: set[int] = set()  # of its processes, when it was last looked at
+        # When it was last looked at: its processes, and whether systemd has begun to restart it.
+        self.pids: set[int] = set()
+        self.is_restarted = False
 
     def state(self) -> str:
         """The unit's ActiveState: what systemd knows, which a socket that refuses does not tell."""
-        shown = _systemctl("show", "--property=ActiveState,ControlGroup,ExecMainPID", self.unit)
+        shown = _systemctl("show", "--property=ActiveState,SubState,ControlGroup,ExecMainPID", self.unit)
         values = dict(line.partition("=")[::2] for line in shown.splitlines())
         main_pid = int(values.get("ExecMainPID") or 0)
         self.pids = _members(values.get("ControlGroup", "")) | ({main_pid} if main_pid else set())
+        self.is_restarted = values.get("SubState") == "auto-restart-queued"
         return values.get("ActiveState", "")
 
     def post(self, target: str, body: bytes = b"", *, until: float) -> str:

@@ -109,7 +109,9 @@ class Release:
             sleep(_LOOK_SECONDS)
 
     def stop(self, state: str, why: str) -> None:
-        if state not in ("inactive", "failed"):
+        # systemd 254 and newer restart an engine that has crashed together with its token, whose release this may be:
+        # it starts only after that, and where the token is not held then, not at all.
+        if state not in ("inactive", "failed") and not self.engine.is_restarted:
             print(f"{self.engine.unit} does not sleep: {why}; it is stopped instead", file=sys.stderr)
             self.engine.end()
         if self.vram is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -102,7 +101,6 @@ class Manager:
         self._bus = bus
         self._jobs: set[Job] = set()
         self._listeners: list[Callable[[str], None]] = []
-        self._version: int | None = None
 
     @classmethod
     async def connect(cls) -> Manager:
@@ -146,14 +144,6 @@ class Manager:
         (values,) = await self._read(_PROPERTIES, "GetAll", "s", [_MANAGER], "/org/freedesktop/systemd1")
         return {key: variant.value for key, variant in values.items()}
 
-    async def _systemd_version(self) -> int:
-        """252 of "252.39-1~deb12u2"."""
-        if self._version is None:
-            body = [_MANAGER, "Version"]
-            (version,) = await self._read(_PROPERTIES, "Get", "ss", body, "/org/freedesktop/systemd1")
-            self._version = int(re.findall(r"\d+", version.value)[0])
-        return self._version
-
     async def unit(self, name: str) -> dict[str, Any]:
         """The properties all units have: `ActiveState`, `InactiveExitTimestampMonotonic`, `Job`, …"""
         return await self._properties(name, "org.freedesktop.systemd1.Unit")
@@ -193,9 +183,8 @@ class Manager:
 
         Raises UnitExists where a name is still loaded.
         """
-        version = await self._systemd_version()
-        others = [[spec.name, dbus_properties(spec, version)] for spec in beside]
-        body = [unit.name, "replace", dbus_properties(unit, version), others]
+        others = [[spec.name, dbus_properties(spec)] for spec in beside]
+        body = [unit.name, "replace", dbus_properties(unit), others]
         await self._call("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
 
     async def start(self, name: str) -> None:
@@ -375,11 +364,11 @@ def bus_address() -> str:
     return os.environ.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path={user_runtime_dir()}/bus"
 
 
-def dbus_properties(spec: UnitSpec, systemd_version: int) -> list[list[Any]]:
+def dbus_properties(spec: UnitSpec) -> list[list[Any]]:
     """A spec's properties as D-Bus `a(sv)`."""
     from dbus_fast import Variant
 
-    return [[name, Variant(signature, value)] for name, signature, value in spec.properties(systemd_version)]
+    return [[name, Variant(signature, value)] for name, signature, value in spec.properties()]
 
 
 def _unreachable(address: str, error: BaseException) -> ManagerUnreachable:

@@ -34,9 +34,6 @@ Directives = tuple[tuple[str, Any], ...]
 _AFTER_A_QUIET_END: Directives = (("Restart", "always"), ("RestartPreventExitStatus", (1, 2)))
 _AFTER_A_CRASH: Directives = (("Restart", "on-abnormal"),)
 
-# Directives by the systemd that brought them; an older one refuses the whole unit.
-_SINCE_VERSION = {"RestartMode": 254}
-
 # Directive in a unit file -> (D-Bus property, its signature).
 _PROPERTIES: dict[str, tuple[str, str]] = {
     "Description": ("Description", "s"),
@@ -59,7 +56,6 @@ _PROPERTIES: dict[str, tuple[str, str]] = {
     "TimeoutStopSec": ("TimeoutStopUSec", "t"),
     "Restart": ("Restart", "s"),
     "RestartSec": ("RestartUSec", "t"),
-    "RestartMode": ("RestartMode", "s"),
     "RestartPreventExitStatus": ("RestartPreventExitStatus", "(aiai)"),
     "SuccessExitStatus": ("SuccessExitStatus", "(aiai)"),
     "OOMPolicy": ("OOMPolicy", "s"),
@@ -109,13 +105,9 @@ class UnitSpec:
     name: str
     directives: Directives
 
-    def properties(self, systemd_version: int) -> list[tuple[str, str, Any]]:
-        """`(property, D-Bus signature, value)` as StartTransientUnit of that systemd takes them."""
-        return [
-            (*_PROPERTIES[key], _bus_value(key, value))
-            for key, value in self.directives
-            if systemd_version >= _SINCE_VERSION.get(key, 0)
-        ]
+    def properties(self) -> list[tuple[str, str, Any]]:
+        """`(property, D-Bus signature, value)` as StartTransientUnit takes them."""
+        return [(*_PROPERTIES[key], _bus_value(key, value)) for key, value in self.directives]
 
     def text(self) -> str:
         """The same unit as a file; what `mmd show --units` prints and systemd-analyze verifies."""
@@ -192,8 +184,6 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         # crashed gets another try.
         *(_AFTER_A_QUIET_END if launch.quits_when_broken else _AFTER_A_CRASH),
         ("RestartSec", hooks.restart_seconds),
-        # Or systemd restarts the token as well, which ends the engine that it has just restarted.
-        ("RestartMode", "direct"),
         # A ready hook that is stopped with its engine, in a swap away from a model that loads, is no failure.
         ("SuccessExitStatus", ("SIGTERM",)),
         ("OOMPolicy", "stop"),

@@ -43,6 +43,7 @@ class Bed:
         self.calls = self.bin / "calls"
         self.calls.touch()
         self.state = "active"
+        self.sub_state = "running"
         self.pid = 0
         self.environment = dict(os.environ) | {"PATH": f"{self.bin}:{os.environ['PATH']}"}
         program = self.bin / "systemctl"
@@ -64,7 +65,9 @@ class Bed:
 
     def run(self, hook: str, *words: str) -> subprocess.CompletedProcess[str]:
         (self.bin / "pid").write_text(f"{self.pid}\n")
-        (self.bin / "shown").write_text(f"ActiveState={self.state}\nControlGroup=\nExecMainPID={self.pid}\n")
+        (self.bin / "shown").write_text(
+            f"ActiveState={self.state}\nSubState={self.sub_state}\nControlGroup=\nExecMainPID={self.pid}\n"
+        )
         done = subprocess.run(
             [sys.executable, "-I", "-S", str(HOOKS / f"{hook}.py"), *words],
             env=self.environment | {"MAINPID": str(self.pid or os.getpid())},
@@ -238,6 +241,14 @@ def test_release_ends_an_engine_that_still_loads(bed: Bed, state: str) -> None:
     bed.state = state
     assert bed.release().returncode == 0
     assert bed.ended
+
+
+@pytest.mark.parametrize(("sub_state", "is_ended"), [("auto-restart", True), ("auto-restart-queued", False)])
+def test_release_leaves_a_restart_that_has_begun(bed: Bed, sub_state: str, is_ended: bool) -> None:
+    """systemd 254 and newer restart the token along with its engine, and an engine that crashed stayed down."""
+    bed.state, bed.sub_state = "activating", sub_state
+    bed.release()
+    assert bed.ended is is_ended
 
 
 @pytest.mark.parametrize("state", ["inactive", "failed"])
