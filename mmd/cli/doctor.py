@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import textwrap
 from dataclasses import asdict
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 import click
@@ -74,6 +73,8 @@ def _print_finding(finding: Finding, name_width: int, *, is_named: bool) -> None
     indent = " " * (_MARK_WIDTH + name_width)
     text = finding.message
     if sys.stdout.isatty():
+        from shutil import get_terminal_size
+
         width = max(get_terminal_size().columns, len(indent) + 20)
         text = textwrap.fill(
             text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False

@@ -7,17 +7,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmd.control.status import Memory, Resources, Status
 from mmd.plan.boot import Startup
-from mmd.plan.estimate import Estimate
 from mmd.plan.fit import GIB
-from mmd.plan.idle import Rules
-from mmd.plan.launch import Launch
 from mmd.plan.residency import Residency
 from mmd.registry.licence import terms
-from mmd.registry.record import Model
+
+if TYPE_CHECKING:
+    from mmd.control.status import Memory, Resources, Status
+    from mmd.plan.estimate import Estimate
+    from mmd.plan.idle import Rules
+    from mmd.plan.launch import Launch
+    from mmd.registry.record import Model
 
 
 def status_json(status: Status) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from mmd.machine import Gpu, Machine
 from mmd.registry.anatomy import Anatomy, Layers
-from mmd.registry.record import Facts
+
+if TYPE_CHECKING:
+    from mmd.machine import Gpu, Machine
+    from mmd.registry.record import Facts
 
 GIB = 1024**3
 

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Self
 from mmd.errors import ManagerUnreachable, MmdError
 from mmd.paths import user_runtime_dir
 from mmd.units.names import PATTERNS, object_path, split, unit_of
-from mmd.units.spec import UnitSpec
 
 if TYPE_CHECKING:
     from dbus_fast import Message
     from dbus_fast.aio import MessageBus
+
+    from mmd.units.spec import UnitSpec
 
 _SYSTEMD = "org.freedesktop.systemd1"
 _MANAGER = "org.freedesktop.systemd1.Manager"

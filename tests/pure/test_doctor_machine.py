@@ -16,6 +16,7 @@ from mmd.control.doctor.memory import Ram, judge_ram, read_ram
 from mmd.control.doctor.places import Place, Sockets, judge_places, judge_sockets, read_places, read_sockets
 from mmd.control.doctor.ports import Door, Listener, judge_doors, judge_status, read_listeners
 from mmd.control.doctor.storage import FileSystem, judge_file_systems, read_file_systems
+from mmd.control.doctor.suspend import SleepLock, judge_suspend
 from mmd.control.status import Sleeping
 from mmd.registry.record import Model
 from tests.pure.planned import GIB, facts, model
@@ -57,6 +58,25 @@ def test_ram_of_this_machine() -> None:
     ram = read_ram()
     assert 0 < ram.available_bytes <= ram.total_bytes
     assert ram.overcommit in (0, 1, 2)
+
+
+# -- suspending
+
+
+@pytest.mark.parametrize(
+    ("lock", "has_gpu", "state", "says"),
+    [
+        (None, True, State.OK, "no logind: not followed"),
+        (SleepLock(5), True, State.OK, "models leave the GPU first; logind waits 5 s for that"),
+        (SleepLock(5, "no lock", "sudo apt install polkitd"), True, State.WARNING, "no lock; answers are cut short"),
+        (SleepLock(5, "no lock", "sudo apt install polkitd"), False, State.OK, "models on the CPU stay as they are"),
+    ],
+)
+def test_suspending(lock: SleepLock | None, has_gpu: bool, state: State, says: str) -> None:
+    (verdict,) = judge_suspend(lock, has_gpu=has_gpu)
+    assert verdict.state is state
+    assert says in verdict.message
+    assert verdict.hint == (lock.hint if lock and state is State.WARNING else "")
 
 
 # -- disks

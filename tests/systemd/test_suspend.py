@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from mmd.control.away import away
+from mmd.control.doctor.suspend import SleepLock, read_sleep_lock
 from mmd.control.events import recent
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.live import LiveModels
@@ -291,6 +292,18 @@ async def test_lock_is_held_until_it_is_closed_and_no_child_has_it(system_bus: s
         fake.refuses = True
         with pytest.raises(LockRefused, match="Access denied"):
             await login1.delay_sleep("a test")
+
+
+async def test_doctor_says_whether_there_is_a_lock_to_be_had(system_bus: str) -> None:
+    assert await asyncio.to_thread(read_sleep_lock) is None
+    async with fake_login1(system_bus, limit_seconds=7.5) as fake:
+        assert await asyncio.to_thread(read_sleep_lock) == SleepLock(7.5)
+        await fake.has_locks(0)
+        fake.refuses = True
+        refused = await asyncio.to_thread(read_sleep_lock)
+    assert refused is not None
+    assert (refused.seconds, refused.hint) == (7.5, "sudo apt install polkitd")
+    assert refused.refusal.endswith("Access denied")
 
 
 @pytest.mark.usefixtures("gpu")

@@ -23,6 +23,7 @@ from mmd.control.doctor.ports import Door, judge_doors, judge_status
 from mmd.control.doctor.reading import NotRead
 from mmd.control.doctor.seen import Seen
 from mmd.control.doctor.storage import judge_file_systems
+from mmd.control.doctor.suspend import judge_suspend
 from mmd.control.doctor.units import judge_units
 from mmd.control.doctor.vram import judge_vram
 from mmd.control.installation import Kind, by_socket
@@ -103,6 +104,14 @@ def _ram(seen: Seen) -> Iterator[Verdict]:
     )
 
 
+def _suspend(seen: Seen) -> Iterator[Verdict]:
+    if seen.settings.value()["gateway.suspend"] == "leave":
+        yield ok("models stay on the GPU, as mmd.toml says")
+    else:
+        driver = seen.driver.value_or_none()
+        yield from judge_suspend(seen.sleep_lock.value(), has_gpu=driver is not None and bool(driver.gpus))
+
+
 def _use_of_gpu(seen: Seen) -> Iterator[Verdict]:
     driver = seen.driver.value()
     yield from judge_use_of_gpu(seen.engines.value(), seen.devices.value(), seen.torch.value(), driver)
@@ -135,6 +144,7 @@ CHECKS = (
     Check("sockets", lambda seen: judge_sockets(seen.sockets.value())),
     Check("NVIDIA driver", lambda seen: judge_driver(seen.driver.value())),
     Check("GPU memory", lambda seen: judge_vram(seen.driver.value().gpus)),
+    Check("suspend", _suspend),
     Check("RAM", _ram),
     Check("disk", lambda seen: judge_file_systems(seen.file_systems.value())),
     Check("engines", lambda seen: judge_engines(seen.engines.value())),

@@ -18,6 +18,7 @@ from mmd.control.doctor.places import Place, Sockets, read_places, read_sockets
 from mmd.control.doctor.ports import Listener, read_listeners, read_status
 from mmd.control.doctor.reading import Reading
 from mmd.control.doctor.storage import FileSystem, read_file_systems
+from mmd.control.doctor.suspend import SleepLock, read_sleep_lock
 from mmd.control.engines import EngineStatus
 from mmd.control.installation import Installation, installation
 from mmd.engines.torch_build import TorchBuild
@@ -98,6 +99,9 @@ class Seen:
     def _of_the_machine(self) -> None:
         models = self.models
         self.ram: Reading[Ram] = Reading("RAM", read_ram, look="free -h")
+        self.sleep_lock: Reading[SleepLock | None] = Reading(
+            "logind", read_sleep_lock, look="systemctl status systemd-logind"
+        )
         self.places: Reading[tuple[Place, ...]] = Reading("mmd's folders", read_places, look=f"ls -la {data_dir()}")
         self.file_systems: Reading[tuple[FileSystem, ...]] = Reading(
             "a file system", lambda: read_file_systems(models.value_or_none() or ()), look=_WHICH_HANGS
