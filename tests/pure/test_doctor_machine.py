@@ -256,6 +256,7 @@ PROXIES = {"https": "http://proxy.example:3128"}
             "refused, by the proxy http://proxy.example:3128",
             "env | grep",
         ),
+        ("Invalid port: ':1'", {"https": "http://[::1"}, "by the proxy http://[::1", "env | grep"),
         ("HF_HUB_OFFLINE is set", {}, "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"),
     ],
 )

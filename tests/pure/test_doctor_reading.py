@@ -98,5 +98,19 @@ def test_what_a_check_has_found_before_it_could_not_go_on_is_kept(hung: Reading[
     assert [finding.state for finding in found] == [State.OK, State.FAILED]
 
 
+def test_a_fault_of_mmds_own_does_not_hide_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    broken: Reading[int] = Reading("it", lambda: raising(KeyError("Version")), look="ls")
+    checks = (
+        Check("first", lambda _: [ok(f"{broken.value()}")]),
+        Check("second", lambda _: [ok(f"{broken.value()}")]),
+        Check("third", lambda _: [ok("fine")]),
+    )
+    first, second, third = judged(cast("Seen", SimpleNamespace()), checks)
+    assert (first.state, first.message) == (State.FAILED, "mmd could not look at this: KeyError: 'Version'")
+    assert (second.state, second.message) == (State.SKIPPED, "not looked at, see: first")
+    assert third.state is State.OK
+    assert caplog.text.count("Traceback") == 1
+
+
 def test_every_check_has_a_name_of_its_own() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)

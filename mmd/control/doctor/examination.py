@@ -6,6 +6,7 @@ those after it are not looked at.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ from mmd.control.startup import default_of, startups
 from mmd.errors import WrongUsage
 from mmd.paths import config_file
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -47,19 +50,34 @@ def examine(*, offline: bool = False) -> tuple[Finding, ...]:
 
 
 def judged(seen: Seen, checks: Iterable[Check]) -> tuple[Finding, ...]:
-    blamed: dict[str, str] = {}  # what could not be read, and the check that says so
+    blamed: dict[object, str] = {}  # what could not be read, and the check that says so
     return tuple(verdict.of(check.name) for check in checks for verdict in _verdicts(check, seen, blamed))
 
 
-def _verdicts(check: Check, seen: Seen, blamed: dict[str, str]) -> Iterator[Verdict]:
+def _verdicts(check: Check, seen: Seen, blamed: dict[object, str]) -> Iterator[Verdict]:
     try:
         yield from check.judge(seen)
     except NotRead as failure:
-        if failure.what in blamed:
-            yield Verdict(State.SKIPPED, f"not looked at, see: {blamed[failure.what]}")
-        else:
-            blamed[failure.what] = check.name
-            yield failure.verdict
+        yield _told_once(failure.what, failure.verdict, check, blamed)
+    except Exception as error:  # noqa: BLE001  a fault of mmd's, which is not to hide what else is wrong
+        if error not in blamed:  # several checks may ask for what could not be read
+            _log.warning("the check of %s failed", check.name, exc_info=True)
+        yield _told_once(error, _fault(error), check, blamed)
+
+
+def _told_once(cause: object, verdict: Verdict, check: Check, blamed: dict[object, str]) -> Verdict:
+    if cause in blamed:
+        return Verdict(State.SKIPPED, f"not looked at, see: {blamed[cause]}")
+    blamed[cause] = check.name
+    return verdict
+
+
+def _fault(error: Exception) -> Verdict:
+    why = str(error).partition("\n")[0]
+    return failed(
+        f"mmd could not look at this: {type(error).__name__}: {why}",
+        "mmd doctor 2>&1 >/dev/null   # the whole of it: please report that",
+    )
 
 
 # -- the checks
