@@ -22,6 +22,7 @@ from mmd.control.doctor.nvidia import judge_driver
 from mmd.control.doctor.places import judge_places, judge_sockets
 from mmd.control.doctor.ports import Door, judge_doors, judge_status
 from mmd.control.doctor.reading import NotRead
+from mmd.control.doctor.restarting import judge_gateway
 from mmd.control.doctor.seen import Seen
 from mmd.control.doctor.storage import judge_file_systems
 from mmd.control.doctor.units import judge_units
@@ -107,6 +108,7 @@ def _gateway(seen: Seen) -> Iterator[Verdict]:
         for address, listener in listeners.items()
     ]
     yield from judge_doors(doors, is_installed=installation.kind is not Kind.NONE)
+    yield from judge_gateway(manager.restarting)
     if (status := seen.gateway.value()) is not None:
         yield from judge_status(status)
 

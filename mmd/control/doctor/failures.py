@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from mmd.control import events
 from mmd.control.doctor.finding import Verdict, failed, ok, warning
 from mmd.control.doctor.manager import ManagerState
+from mmd.control.doctor.restarting import outcome
 from mmd.control.journal import Ended, lines_between, units_that_failed
 from mmd.control.status import how_it_ended
 from mmd.plan.last_words import error_line
 from mmd.units.names import engine_unit, split
+from mmd.units.unit_files import GATEWAY
 
 _DAY_SECONDS = 24 * 60 * 60
 # An engine that is killed after hours has nothing to say of it; one that fails to start says so at once.
@@ -40,7 +42,10 @@ async def _read(manager: ManagerState, *, now: float) -> tuple[Failure, ...]:
     noted = await units_that_failed(manager.control_group, since_us=int((now - _DAY_SECONDS) * 1_000_000))
     times, last = Counter(one.unit for one in noted), {one.unit: one for one in noted}
     reasons = {engine_unit(one.id): one.reason for one in manager.failed}
-    failing = [unit.name for unit in manager.units if unit.active_state == "failed"]
+    # The gateway has a check of its own.
+    restarting = {one.unit: f"it does not start ({outcome(one)})" for one in manager.restarting if one.unit != GATEWAY}
+    reasons |= restarting
+    failing = [unit.name for unit in manager.units if unit.active_state == "failed" or unit.name in restarting]
     return tuple(
         [
             Failure(
@@ -66,7 +71,7 @@ async def _cause(unit: str, ended: Ended | None, reason: str | None) -> str:
     """As the swap that it spoilt has it, where there was one; else how it ended, and what it said last."""
     parts = split(unit)
     if parts is None:
-        return f"it has failed ({ended.result})" if ended else "it has failed"
+        return reason or (f"it has failed ({ended.result})" if ended else "it has failed")
     swaps = [event for event in events.recent() if event.model == parts[1]]
     if reason and swaps and swaps[-1].outcome == "failed":
         return swaps[-1].cause

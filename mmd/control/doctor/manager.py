@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmd.control.doctor.finding import Verdict, ok, warning
+from mmd.control.doctor.restarting import Restarting, read_restarting
 from mmd.control.doctor.users import user_name
 from mmd.control.status import Failed, Sleeping, read_failed, read_sleeping
 from mmd.errors import ManagerUnreachable
@@ -34,6 +35,7 @@ class ManagerState:
     listening: tuple[str, ...] = ()  # addresses of mmd's sockets that are up
     sleeping: tuple[Sleeping, ...] = ()
     failed: tuple[Failed, ...] = ()  # models
+    restarting: tuple[Restarting, ...] = ()
     is_named: bool = True  # XDG_RUNTIME_DIR is set, by which systemctl finds it too
     asked_by: str = ""  # who became its user by sudo
 
@@ -97,6 +99,7 @@ async def _read(here: Surroundings) -> ManagerState:
             failed=tuple(
                 [await read_failed(manager, name) for name, here in where.items() if here is Residency.FAILED]
             ),
+            restarting=await read_restarting(manager, units),
             is_named="XDG_RUNTIME_DIR" in os.environ,
             asked_by=here.sudo_user if here.sudo_user != here.user else "",
         )
