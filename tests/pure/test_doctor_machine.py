@@ -189,6 +189,7 @@ def test_who_listens_is_found(family: socket.AddressFamily, host: str) -> None:
     assert list(everywhere.values()) == [listener]
 
 
+LONG = "/home/ada/.local/share/pipx/venvs/mmd/with-a-long-name"
 FREE = Door("127.0.0.1:8000", "mmd.socket", False, False, None)
 
 
@@ -205,6 +206,20 @@ FREE = Door("127.0.0.1:8000", "mmd.socket", False, False, None)
             State.OK,
             "mmd gateway in the foreground (pid 7)",
             "",
+        ),
+        (
+            replace(FREE, listener=Listener("ada", 7, f"{LONG}/bin/python {LONG}/bin/mmd gateway")),
+            True,
+            State.OK,
+            "mmd gateway in the foreground (pid 7)",
+            "",
+        ),
+        (
+            replace(FREE, listener=Listener("ada", 7, f"{LONG}/bin/python -m http.server")),
+            True,
+            State.FAILED,
+            "taken by /home/ada/.local/share/pipx/venvs/mmd/with-a-long-name/bin/… (pid 7, ada)",
+            "kill 7 && mmd install",
         ),
         (
             replace(FREE, listener=Listener("ada", 7, "/usr/bin/python3 -m http.server 8000")),

@@ -90,8 +90,7 @@ def _command(process: Path) -> str:
         words = (process / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return ""
-    command = b" ".join(words).decode("utf-8", "replace").strip()
-    return command if len(command) <= _LONGEST_COMMAND else f"{command[: _LONGEST_COMMAND - 1]}…"
+    return b" ".join(words).decode("utf-8", "replace").strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,11 @@ def _is_gateway(listener: Listener) -> bool:
 def _named(listener: Listener) -> str:
     if listener.pid is None:
         return f"a process of {listener.user}'s"
-    return f"{listener.command or 'a process'} (pid {listener.pid}, {listener.user})"
+    return f"{_shortened(listener.command) or 'a process'} (pid {listener.pid}, {listener.user})"
+
+
+def _shortened(command: str) -> str:
+    return command if len(command) <= _LONGEST_COMMAND else f"{command[: _LONGEST_COMMAND - 1]}…"
 
 
 def _how_to_get(address: str, listener: Listener) -> str:
