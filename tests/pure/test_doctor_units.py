@@ -35,6 +35,13 @@ HERE = Installation(
         ),
         (replace(HERE, masked=("mmd-boot.service",)), State.WARNING, "never to run them: mmd-boot", "systemctl"),
         (replace(HERE, is_this=False), State.WARNING, "starts another mmd: /venv/bin/python", "mmd install"),
+        (
+            replace(HERE, is_this=False, kind=Kind.PACKAGED, program="/usr/bin/mmd"),
+            State.WARNING,
+            "starts another mmd: /usr/bin/mmd",
+            "/usr/bin/mmd doctor   # the package's mmd; or for this one: sudo apt remove mmd && mmd install",
+        ),
+        (replace(HERE, is_this=False, program="", masked=("mmd.service",)), State.FAILED, "never to run", "systemctl"),
         (replace(HERE, shadowing=(FILE,)), State.WARNING, f"{FILE} hides what the package brings", "mmd install"),
         (replace(HERE, outdated=(FILE, FILE)), State.WARNING, f"{FILE} and 1 more", "mmd install"),
         (replace(HERE, other_path=(FILE,)), State.WARNING, "another PATH than this shell", "mmd install"),

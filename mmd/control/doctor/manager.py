@@ -117,7 +117,7 @@ def look_around() -> Surroundings:
         user=user_name(os.getuid()),
         uid=os.getuid(),
         is_booted=Path("/run/systemd/system").is_dir(),
-        init=Path("/proc/1/comm").read_text("utf-8", "replace").strip(),
+        init=_init(),
         runtime=str(runtime),
         runtime_owner=owner,
         has_private_socket=_is_there(runtime / "systemd/private"),
@@ -125,6 +125,13 @@ def look_around() -> Surroundings:
         bus_address=os.environ.get("DBUS_SESSION_BUS_ADDRESS", ""),
         sudo_user=os.environ.get("SUDO_USER", ""),
     )
+
+
+def _init() -> str:
+    try:
+        return Path("/proc/1/comm").read_text("utf-8", "replace").strip()
+    except OSError:  # of others' processes nothing is to be seen: hidepid
+        return "another program"
 
 
 def _is_there(path: Path) -> bool:
