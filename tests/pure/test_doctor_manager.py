@@ -73,6 +73,14 @@ def test_one_that_is_not_there_is_explained(tmp_path: Path, monkeypatch: pytest.
     assert (here.runtime, here.runtime_owner, here.has_bus) == (str(runtime), here.user, False)
 
 
+def test_that_process_1_is_hidden_says_nothing_of_the_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> str:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert look_around().init == "another program"
+
+
 @pytest.mark.parametrize(
     ("manager", "state", "says"),
     [

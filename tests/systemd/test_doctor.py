@@ -105,6 +105,12 @@ def test_a_gateway_that_hangs(world: World, installed: str) -> None:
     assert finding.hint.startswith("systemctl --user restart mmd.service")
 
 
+def test_a_gateway_without_its_unix_socket(world: World, installed: str) -> None:
+    world.manager.systemctl("stop", "mmd-local.socket")
+    urlopen(f"{installed}/health", timeout=20).close()
+    assert failed() == []
+
+
 def test_a_gateway_that_does_not_start(world: World, installed: str) -> None:
     """It is started anew for ever, so it is never `failed`."""
     drop_in = unit_file("mmd.service").with_name("mmd.service.d") / "90-broken.conf"

@@ -21,13 +21,14 @@ from mmd.control.doctor.storage import FileSystem, read_file_systems
 from mmd.control.engines import EngineStatus
 from mmd.control.installation import Installation, installation
 from mmd.engines.torch_build import TorchBuild
-from mmd.paths import config_file, data_dir, gateway_socket, registry_file
+from mmd.paths import config_file, data_dir, registry_file
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
 from mmd.settings import Settings, read_settings
 
 _HUB_SECONDS = 3.0
-_ENGINE_SECONDS = 5.0
+_ENGINE_SECONDS = 15.0  # vLLM's list of its options takes ten
+_JOURNAL_SECONDS = 15.0  # a journal on a slow disk may take ten
 _WHICH_HANGS = "findmnt -t nfs,nfs4,cifs,fuse.sshfs   # a server that does not answer"
 
 
@@ -65,8 +66,8 @@ class Seen:
             "who listens", lambda: read_listeners(self.addresses.value().all), look="ss -ltnp", after=(self.addresses,)
         )
         self.gateway: Reading[str | None] = Reading(
-            "the gateway", lambda: read_status(gateway_socket()) if manager.value().has_gateway else None,
-            look="systemctl --user restart mmd.service   # loses no model", after=(manager,),
+            "the gateway", lambda: self._status() if manager.value().has_gateway else None,
+            look="systemctl --user restart mmd.service   # loses no model", after=(manager, self.addresses),
         )  # fmt: skip
         self.cgroups: Reading[ControlGroups] = Reading(
             "control groups", lambda: read_cgroups(manager.value().control_group),
@@ -78,8 +79,11 @@ class Seen:
         )  # fmt: skip
         self.failures: Reading[tuple[Failure, ...]] = Reading(
             "the journal", lambda: read_failures(manager.value()),
-            look="journalctl -n 20", after=(manager,),
+            look="journalctl -n 20", limit_seconds=_JOURNAL_SECONDS, after=(manager,),
         )  # fmt: skip
+
+    def _status(self) -> str:
+        return read_status(self.addresses.value().main, self.manager.value().listening)
 
     def _of_engines(self) -> None:
         settings, driver = self.settings, self.driver
