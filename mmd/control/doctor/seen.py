@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from mmd.control.addresses import Addresses, configured
 from mmd.control.doctor.cgroups import ControlGroups, read_cgroups
 from mmd.control.doctor.engines import read_devices, read_engines, read_torch
-from mmd.control.doctor.failures import Failure, read_failures
+from mmd.control.doctor.failures import Failures, read_failures
 from mmd.control.doctor.hub import Access, endpoint_here, import_library, read_access
 from mmd.control.doctor.manager import ManagerState, read_manager
 from mmd.control.doctor.memory import Ram, read_ram
@@ -77,7 +77,7 @@ class Seen:
             "the engines' sockets", lambda: read_sockets(manager.value().running),
             look="ls -lR $XDG_RUNTIME_DIR/mmd", after=(manager,),
         )  # fmt: skip
-        self.failures: Reading[tuple[Failure, ...]] = Reading(
+        self.failures: Reading[Failures] = Reading(
             "the journal", lambda: read_failures(manager.value()),
             look="journalctl -n 20", limit_seconds=_JOURNAL_SECONDS, after=(manager,),
         )  # fmt: skip
