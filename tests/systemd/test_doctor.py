@@ -178,6 +178,7 @@ def test_a_damaged_registry_is_told_once(world: World) -> None:
     file.write_text(file.read_text() + "x = [")
     only_failed("registry")
     assert checked("models").message == "not looked at, see: registry"
+    assert list(file.parent.glob("models.toml.damaged-*")) == []
 
 
 def test_an_engine_that_is_not_where_mmd_toml_says(world: World) -> None:

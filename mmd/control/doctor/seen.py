@@ -46,7 +46,7 @@ class Seen:
         self.manager: Reading[ManagerState] = Reading("the user manager", read_manager, look="systemctl --user status")
         self.settings: Reading[Settings] = Reading("mmd.toml", read_settings, look=f"ls -l {config_file()}")
         self.models: Reading[tuple[Model, ...]] = Reading(
-            "models.toml", lambda: Registry().all(), look=f"ls -l {registry_file()}"
+            "models.toml", lambda: Registry(keeps_damaged=False).all(), look=f"ls -l {registry_file()}"
         )
         self._of_units()
         self._of_engines()
