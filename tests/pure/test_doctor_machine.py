@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mmd import paths
+from mmd.control.doctor import places
 from mmd.control.doctor.finding import State, failed
 from mmd.control.doctor.hub import explained
 from mmd.control.doctor.memory import Ram, judge_ram, read_ram
@@ -124,12 +126,14 @@ def test_folders(place: Place, state: State, says: str, hint: str) -> None:
     assert verdict.hint.startswith(hint)
 
 
-def own_places() -> list[Place]:
+@pytest.fixture
+def own_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[Place]]:
     """Without that of downloads, which the hub's library keeps in mind over tests."""
-    return [place for place in read_places() if place.is_private]
+    monkeypatch.setattr(places, "cache_folder", lambda: tmp_path / "no-downloads")
+    return lambda: list(read_places())
 
 
-def test_folders_of_this_user() -> None:
+def test_folders_of_this_user(own_places: Callable[[], list[Place]]) -> None:
     assert own_places() == []
     paths.make_private(paths.data_dir() / "manifests")
     (place,) = own_places()
@@ -139,12 +143,25 @@ def test_folders_of_this_user() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_what_somebody_else_has_left_is_found() -> None:
+def test_what_somebody_else_has_left_is_found(own_places: Callable[[], list[Place]]) -> None:
     paths.make_private(paths.data_dir())
     left = paths.data_dir() / "models.toml"
     left.touch()
     os.chown(left, 65534, 65534)
     assert own_places()[0].strange == str(left)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_whose_files_lie_beside_those_of_mmd_is_not_asked(
+    own_places: Callable[[], list[Place]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the runtime folder is made and removed by everybody, all the time."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    left = tmp_path / "runtime/bus"
+    left.touch()
+    os.chown(left, 65534, 65534)
+    assert [place.strange for place in own_places()] == [""]
 
 
 def test_sockets() -> None:

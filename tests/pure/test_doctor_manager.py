@@ -9,12 +9,12 @@ import pytest
 
 from mmd.control.doctor.cgroups import ControlGroups, judge_cgroups, read_cgroups
 from mmd.control.doctor.finding import State
+from mmd.control.doctor.lingering import Lingering, judge_lingering
 from mmd.control.doctor.manager import (
     ManagerState,
     Surroundings,
     borrowed,
     explained,
-    judge_lingering,
     judge_manager,
     look_around,
     read_manager,
@@ -105,7 +105,7 @@ def test_a_manager_that_answers(manager: ManagerState, state: State, says: str) 
     ],
 )
 def test_lingering(command: str | None, lingers: bool, state: State) -> None:
-    (verdict,) = judge_lingering(command, lingers=lingers)
+    (verdict,) = judge_lingering(Lingering(lingers, command))
     assert verdict.state is state
     assert verdict.hint == ((command or "") if state is State.WARNING else "")
 

@@ -15,7 +15,8 @@ from mmd.control.doctor.engines import judge_engines, judge_use_of_gpu
 from mmd.control.doctor.failures import judge_failures
 from mmd.control.doctor.finding import Finding, State, Verdict, failed, ok
 from mmd.control.doctor.hub import judge_access
-from mmd.control.doctor.manager import judge_lingering, judge_manager
+from mmd.control.doctor.lingering import judge_lingering
+from mmd.control.doctor.manager import judge_manager
 from mmd.control.doctor.memory import judge_ram
 from mmd.control.doctor.models import judge_model_files, judge_served, judge_tables
 from mmd.control.doctor.nvidia import judge_driver
@@ -28,7 +29,6 @@ from mmd.control.doctor.storage import judge_file_systems
 from mmd.control.doctor.units import judge_units
 from mmd.control.doctor.vram import judge_vram
 from mmd.control.installation import Kind, by_socket
-from mmd.control.lingering import linger_command, lingers
 from mmd.control.startup import default_of, startups
 from mmd.errors import WrongUsage
 from mmd.paths import config_file
@@ -91,7 +91,7 @@ def _settings(seen: Seen) -> Iterator[Verdict]:
     except WrongUsage as error:
         yield failed(error.message, error.hint)
     else:
-        what = str(config_file()) if config_file().exists() else "none, so the defaults hold"
+        what = str(config_file()) if seen.has_settings.value() else "none, so the defaults hold"
         yield ok(f"{what}; the default model is {default}" if default else what)
 
 
@@ -148,7 +148,7 @@ CHECKS = (
     Check("settings", _settings),
     Check("registry", _registry),
     Check("folders", lambda seen: judge_places(seen.places.value())),
-    Check("lingering", lambda _: judge_lingering(linger_command(), lingers=lingers())),
+    Check("lingering", lambda seen: judge_lingering(seen.lingering.value())),
     Check("control groups", lambda seen: judge_cgroups(seen.cgroups.value())),
     Check("units", lambda seen: judge_units(seen.installation.value())),
     Check("gateway", _gateway),

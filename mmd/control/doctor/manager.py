@@ -1,4 +1,4 @@
-"""The user manager: whether it answers, and if not, exactly why; whether it outlives a session."""
+"""The user manager: whether it answers, and if not, exactly why."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mmd.control.doctor.finding import Verdict, ok, warning
 from mmd.control.doctor.restarting import Restarting, read_restarting
-from mmd.control.doctor.users import user_name
 from mmd.control.status import Failed, Sleeping, read_failed, read_sleeping
+from mmd.control.users import user_name
 from mmd.errors import ManagerUnreachable
 from mmd.paths import user_runtime_dir
 from mmd.plan.residency import Residency, residency
@@ -199,13 +199,3 @@ def judge_manager(manager: ManagerState) -> Iterator[Verdict]:
         )
     else:
         yield ok(f"systemd {manager.version} answers")
-
-
-def judge_lingering(command: str | None, *, lingers: bool) -> Iterator[Verdict]:
-    """`command` is what has the user manager stay; None where there is no logind that would end it."""
-    if lingers:
-        yield ok("models stay when you log out, and load before you log in")
-    elif command is None:
-        yield ok("there is no logind here, which would end your units at logout")
-    else:
-        yield warning("models end when you log out, and nothing is loaded before you log in", command)

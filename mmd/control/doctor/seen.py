@@ -10,6 +10,7 @@ from mmd.control.doctor.cgroups import ControlGroups, read_cgroups
 from mmd.control.doctor.engines import read_devices, read_engines, read_torch
 from mmd.control.doctor.failures import Failures, read_failures
 from mmd.control.doctor.hub import Access, endpoint_here, import_library, read_access
+from mmd.control.doctor.lingering import Lingering, read_lingering
 from mmd.control.doctor.manager import ManagerState, read_manager
 from mmd.control.doctor.memory import Ram, read_ram
 from mmd.control.doctor.models import ModelFiles, read_model_files
@@ -45,6 +46,8 @@ class Seen:
         self.driver: Reading[Driver] = Reading("NVIDIA's driver", read_driver, look="nvidia-smi")
         self.manager: Reading[ManagerState] = Reading("the user manager", read_manager, look="systemctl --user status")
         self.settings: Reading[Settings] = Reading("mmd.toml", read_settings, look=f"ls -l {config_file()}")
+        self.has_settings: Reading[bool] = Reading("mmd.toml", config_file().exists, look=f"ls -l {config_file()}")
+        self.lingering: Reading[Lingering] = Reading("lingering", read_lingering, look="loginctl show-user $USER")
         self.models: Reading[tuple[Model, ...]] = Reading(
             "models.toml", lambda: Registry(keeps_damaged=False).all(), look=f"ls -l {registry_file()}"
         )
