@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import select
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -11,6 +14,7 @@ import pytest
 
 from mmd.control.doctor.examination import CHECKS, Check, judged
 from mmd.control.doctor.finding import State, ok
+from mmd.control.doctor.left_running import nothing_left_running
 from mmd.control.doctor.reading import NotRead, Reading
 from mmd.control.doctor.seen import Seen
 from mmd.errors import ManagerUnreachable
@@ -110,6 +114,19 @@ def test_a_fault_of_mmds_own_does_not_hide_the_rest(caplog: pytest.LogCaptureFix
     assert (second.state, second.message) == (State.SKIPPED, "not looked at, see: first")
     assert third.state is State.OK
     assert caplog.text.count("Traceback") == 1
+
+
+def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
+    with subprocess.Popen(("sleep", "1000")) as before:
+        with nothing_left_running():
+            hung = subprocess.Popen(("sh", "-c", "sleep 1000 & echo; wait"), stdout=subprocess.PIPE)
+            assert hung.stdout is not None
+            hung.stdout.readline()
+        with hung:
+            assert hung.wait(20) == -signal.SIGKILL
+            assert select.select([hung.stdout], [], [], 20)[0], "what it has started runs"  # the pipe's end is open
+        assert before.poll() is None
+        before.kill()
 
 
 def test_every_check_has_a_name_of_its_own() -> None:

@@ -15,6 +15,7 @@ from mmd.control.doctor.engines import judge_engines, judge_use_of_gpu
 from mmd.control.doctor.failures import judge_failures
 from mmd.control.doctor.finding import Finding, State, Verdict, failed, ok
 from mmd.control.doctor.hub import judge_access
+from mmd.control.doctor.left_running import nothing_left_running
 from mmd.control.doctor.lingering import judge_lingering
 from mmd.control.doctor.manager import judge_manager
 from mmd.control.doctor.memory import judge_ram
@@ -47,7 +48,8 @@ def examine(*, offline: bool = False) -> tuple[Finding, ...]:
 
     Nothing is changed, and nothing waited for longer than some seconds. Offline the hub is not asked.
     """
-    return judged(Seen(offline=offline), CHECKS)
+    with nothing_left_running():
+        return judged(Seen(offline=offline), CHECKS)
 
 
 def judged(seen: Seen, checks: Iterable[Check]) -> tuple[Finding, ...]:
