@@ -4,7 +4,7 @@
  * line is a GPU, in order: "USED_BYTES [PID:BYTES ...]", where BYTES of "-" is "the driver does not tell". "@PID:BYTES" is
  * a process that is there only while it runs, with memory that counts as used on top of USED_BYTES; "%PID:BYTES" is one
  * that draws and does not compute; "!PID:BYTES" one that has gone when whoever has loaded this asks for the second time.
- * A line "untold" makes the driver tell of no process how much it uses. Without any that draws, the driver has no list of
+ * A GPU whose line is "lost" has fallen off the bus. A line "untold" makes the driver tell of no process how much it uses. Without any that draws, the driver has no list of
  * those, as on WSL.
  *
  *     cc -shared -fPIC -o libnvidia-ml.so.1 fake_nvml.c
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, MAX_GPUS = 2, LINE = 4096 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15, MAX_GPUS = 2, LINE = 4096 };
 
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } Process;
@@ -120,6 +120,8 @@ int nvmlDeviceGetMemoryInfo(void *gpu, Memory *memory) {
     int init;
     unsigned pid;
     read_state(index_of(gpu), line, &init);
+    if (strncmp(line, "lost", 4) == 0)
+        return GPU_IS_LOST;
     memory->total = CARDS[index_of(gpu)].total;
     memory->used = strtoull(line, NULL, 10);
     strtok_r(line, " \n", &rest);

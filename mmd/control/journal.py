@@ -37,30 +37,33 @@ async def last_lines(model_id: str, *, since_us: int, count: int = 50) -> list[s
 
     Asked of the whole journal that this user may read, not of `--user`: root's own lines are not in a user's file.
     """
-    return await _ask(
+    lines = await _ask(
         f"--identifier={model_id}", f"_UID={os.getuid()}",
         # --since with --lines gives the first lines after it (systemd 252), so the newest are asked for in reverse.
         f"--since=@{since_us / 1_000_000:.6f}", f"--lines={count}", "--reverse",
     )  # fmt: skip
+    return lines or []
 
 
 async def lines_between(model_id: str, *, since_us: int, until_us: int) -> list[str]:
     """All lines under the model's name in a span of wall-clock time, oldest first; none where there is no journal."""
-    return await _ask(
+    lines = await _ask(
         f"--identifier={model_id}", f"_UID={os.getuid()}", "--reverse",
         f"--since=@{since_us / 1_000_000:.6f}", f"--until=@{until_us / 1_000_000:.6f}",
     )  # fmt: skip
+    return lines or []
 
 
-async def units_that_failed(control_group: str, *, since_us: int) -> list[Ended]:
+async def units_that_failed(control_group: str, *, since_us: int) -> list[Ended] | None:
     """mmd's units that the user manager in this control group has seen fail since a wall-clock time in microseconds,
-    oldest first. The group is the same after a restart of the machine, and no other manager's.
+    oldest first; None where the journal cannot be read. The group is the same after a restart of the machine, and no
+    other manager's.
     """
     lines = await _ask(
         f"MESSAGE_ID={_PROCESS_EXITED}", f"MESSAGE_ID={_UNIT_FAILED}", f"_SYSTEMD_CGROUP={control_group}/init.scope",
         f"--since=@{since_us / 1_000_000:.6f}", "--reverse", "--output=json",
     )  # fmt: skip
-    return ended_units(map(json.loads, lines))
+    return None if lines is None else ended_units(map(json.loads, lines))
 
 
 def ended_units(entries: Iterable[Mapping[str, str]]) -> list[Ended]:
@@ -101,11 +104,13 @@ async def _until_there(match: str) -> None:
                 await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _ask(*words: str) -> list[str]:
-    """The lines that journalctl prints, oldest first where it was asked in reverse."""
+async def _ask(*words: str) -> list[str] | None:
+    """The lines that journalctl prints, oldest first where it was asked in reverse. None where it is not there, does
+    not answer in time, or may not look.
+    """
     journalctl = shutil.which("journalctl")
     if journalctl is None:
-        return []
+        return None
     process = await asyncio.create_subprocess_exec(
         journalctl, "--quiet", "--no-pager", "--output=cat", *words,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -114,10 +119,11 @@ async def _ask(*words: str) -> list[str]:
         async with asyncio.timeout(_ASK_SECONDS):
             output, _ = await process.communicate()
     except TimeoutError:
-        return []
+        return None
     finally:
         # Also when this is cancelled, as the progress line is once its model is up.
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return [line for line in reversed(output.decode("utf-8", "replace").splitlines()) if line.strip()]
+    lines = [line for line in reversed(output.decode("utf-8", "replace").splitlines()) if line.strip()]
+    return None if process.returncode and not lines else lines

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmd.registry.endpoint import require_usable_endpoint
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT = re.compile(r"[0-9a-f]{40}")
 
@@ -54,8 +56,10 @@ def _is_link(file: Path) -> bool:
 def cache_folder() -> Path:
     """Where the cache is, whether or not there is one: HF_HUB_CACHE and HF_HOME hold as everywhere.
 
-    Absolute, as what is registered: HF_HOME may be a name in the current folder.
+    Absolute, as what is registered: HF_HOME may be a name in the current folder. Raises HubUnavailable where
+    HF_ENDPOINT is no address.
     """
+    require_usable_endpoint()
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE).absolute()

@@ -47,8 +47,12 @@ class Added:
 class Registry:
     """Reads without a lock (the file is only ever replaced whole), writes under one."""
 
-    def __init__(self, file: Path | None = None, *, lock_seconds: float = _LOCK_SECONDS) -> None:
+    def __init__(
+        self, file: Path | None = None, *, lock_seconds: float = _LOCK_SECONDS, keeps_damaged: bool = True
+    ) -> None:
+        """`keeps_damaged`: a file that cannot be read is copied aside."""
         self.file = file or paths.registry_file()
+        self._keeps_damaged = keeps_damaged
         self._lock_seconds = lock_seconds
         self._loaded: Mapping[str, Model] = {}
         self._loaded_from: _Version | None = None
@@ -175,7 +179,7 @@ class Registry:
             return models_toml.parse(content)
         except models_toml.UnknownText as error:
             raise RegistryDamaged(
-                f"{self.file} cannot be read: {error}{self._set_aside(content)}",
+                f"{self.file} cannot be read: {error}{self._set_aside(content) if self._keeps_damaged else ''}",
                 hint=f"${{EDITOR:-nano}} {quote(str(self.file))}   # mend it; or start without models: "
                 f"mv {quote(str(self.file))} {quote(str(self.file))}.old",
             ) from error

@@ -9,10 +9,9 @@ from pathlib import Path
 from mmd.errors import MmdError
 from mmd.units import user_files
 from mmd.units.bus import JobResult, Manager
-from mmd.units.unit_files import BOOT, ENABLED, GATEWAY, MAIN_SOCKET, SOCKETS, UNITS
+from mmd.units.unit_files import BOOT, ENABLED, GATEWAY, MAIN_SOCKET, NEEDED, SOCKETS, UNITS
 
 _STOPPED = (*SOCKETS, GATEWAY, BOOT)  # not the slice: the models are in it
-_NEEDED = (MAIN_SOCKET, GATEWAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ async def _listens(manager: Manager, socket: str) -> bool:
 
 
 def _refuse_if_masked(masked: Iterable[str]) -> None:
-    if needed := [name for name in masked if name in _NEEDED]:
+    if needed := [name for name in masked if name in NEEDED]:
         units = " ".join(needed)
         raise MmdError(f"masked, and so not to run: {units}", hint=f"systemctl --user unmask {units} && mmd install")
 

@@ -26,6 +26,7 @@ TUNNEL = "mmd-tunnel@.service"
 SOCKETS = (EMBEDDING_SOCKET, LOCAL_SOCKET, MAIN_SOCKET)
 UNITS = ("mmd.slice", GATEWAY, *SOCKETS, BOOT, TUNNEL)
 ENABLED = (*SOCKETS, BOOT)
+NEEDED = (MAIN_SOCKET, GATEWAY)  # without which there is no gateway
 
 DROP_IN = "50-mmd.conf"
 PACKAGED_COMMAND = "/usr/bin/mmd"

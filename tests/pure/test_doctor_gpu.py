@@ -37,7 +37,19 @@ FAILS = replace(WORKS, error=999, said="Unknown Error", version="", cuda="", gpu
         (replace(FAILS, error=12, module="", has_card=False), State.OK, "no GPU of NVIDIA's", ""),
         (replace(FAILS, error=9, module=""), State.WARNING, "its driver is not loaded", "sudo modprobe nvidia"),
         (replace(FAILS, error=9, has_nodes=False), State.FAILED, "without its devices", "sudo nvidia-modprobe"),
-        (replace(FAILS, may_use_nodes=False), State.FAILED, "is not open to you", "sudo usermod -aG"),
+        (replace(FAILS, may_use_nodes=False, group="video"), State.FAILED, "is not open", "sudo usermod -aG video $"),
+        (
+            replace(FAILS, may_use_nodes=False, group="root"),
+            State.FAILED,
+            "is not open",
+            "sudo chmod 0666 /dev",
+        ),
+        (
+            replace(FAILS, error=15, said="GPU is lost", module="", has_nodes=False, may_use_nodes=False),
+            State.FAILED,
+            "the driver does not answer: GPU is lost",
+            "nvidia-smi",
+        ),
         (
             replace(FAILS, error=12),
             State.FAILED,
@@ -55,7 +67,9 @@ def test_the_driver_is_judged(driver: Driver, state: State, says: str, hint: str
     assert bool(verdict.hint) == (state is not State.OK)
 
 
-@pytest.mark.parametrize(("nvml", "read"), [("0\n0\n", "0 580.95.05 13.0 2"), ("init 18\n0\n", "18   0")])
+@pytest.mark.parametrize(
+    ("nvml", "read"), [("0\n0\n", "0 580.95.05 13.0 2"), ("init 18\n0\n", "18   0"), ("0\nlost\n", "15   0")]
+)
 def test_the_driver_is_read(nvml: str, read: str, nvml_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "nvml").write_text(nvml)
     environment = {

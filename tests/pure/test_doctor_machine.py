@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mmd import paths
+from mmd.control.doctor import places
 from mmd.control.doctor.finding import State, failed
 from mmd.control.doctor.hub import explained
 from mmd.control.doctor.memory import Ram, judge_ram, read_ram
@@ -144,12 +146,14 @@ def test_folders(place: Place, state: State, says: str, hint: str) -> None:
     assert verdict.hint.startswith(hint)
 
 
-def own_places() -> list[Place]:
+@pytest.fixture
+def own_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[Place]]:
     """Without that of downloads, which the hub's library keeps in mind over tests."""
-    return [place for place in read_places() if place.is_private]
+    monkeypatch.setattr(places, "cache_folder", lambda: tmp_path / "no-downloads")
+    return lambda: list(read_places())
 
 
-def test_folders_of_this_user() -> None:
+def test_folders_of_this_user(own_places: Callable[[], list[Place]]) -> None:
     assert own_places() == []
     paths.make_private(paths.data_dir() / "manifests")
     (place,) = own_places()
@@ -159,12 +163,25 @@ def test_folders_of_this_user() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_what_somebody_else_has_left_is_found() -> None:
+def test_what_somebody_else_has_left_is_found(own_places: Callable[[], list[Place]]) -> None:
     paths.make_private(paths.data_dir())
     left = paths.data_dir() / "models.toml"
     left.touch()
     os.chown(left, 65534, 65534)
     assert own_places()[0].strange == str(left)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_whose_files_lie_beside_those_of_mmd_is_not_asked(
+    own_places: Callable[[], list[Place]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the runtime folder is made and removed by everybody, all the time."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    left = tmp_path / "runtime/bus"
+    left.touch()
+    os.chown(left, 65534, 65534)
+    assert [place.strange for place in own_places()] == [""]
 
 
 def test_sockets() -> None:
@@ -202,13 +219,16 @@ def test_who_listens_is_found(family: socket.AddressFamily, host: str) -> None:
         found = read_listeners(of.values())
         listener = found[of[taken]]
         assert found[of[free]] is None
-        everywhere = read_listeners([f"0.0.0.0:{taken.getsockname()[1]}"])
+        port = taken.getsockname()[1]
+        of_both, of_four = read_listeners([f"[::]:{port}", f"0.0.0.0:{port}"]).values()
     assert listener is not None
     assert listener.pid == os.getpid()
     assert listener.command
-    assert list(everywhere.values()) == [listener]
+    assert of_both == listener
+    assert of_four == (listener if family == socket.AF_INET else None)
 
 
+LONG = "/home/ada/.local/share/pipx/venvs/mmd/with-a-long-name"
 FREE = Door("127.0.0.1:8000", "mmd.socket", False, False, None)
 
 
@@ -225,6 +245,20 @@ FREE = Door("127.0.0.1:8000", "mmd.socket", False, False, None)
             State.OK,
             "mmd gateway in the foreground (pid 7)",
             "",
+        ),
+        (
+            replace(FREE, listener=Listener("ada", 7, f"{LONG}/bin/python {LONG}/bin/mmd gateway")),
+            True,
+            State.OK,
+            "mmd gateway in the foreground (pid 7)",
+            "",
+        ),
+        (
+            replace(FREE, listener=Listener("ada", 7, f"{LONG}/bin/python -m http.server")),
+            True,
+            State.FAILED,
+            "taken by /home/ada/.local/share/pipx/venvs/mmd/with-a-long-name/bin/… (pid 7, ada)",
+            "kill 7 && mmd install",
         ),
         (
             replace(FREE, listener=Listener("ada", 7, "/usr/bin/python3 -m http.server 8000")),
@@ -276,6 +310,7 @@ PROXIES = {"https": "http://proxy.example:3128"}
             "refused, by the proxy http://proxy.example:3128",
             "env | grep",
         ),
+        ("Invalid port: ':1'", {"https": "http://[::1"}, "by the proxy http://[::1", "env | grep"),
         ("HF_HUB_OFFLINE is set", {}, "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"),
     ],
 )

@@ -9,12 +9,12 @@ import pytest
 
 from mmd.control.doctor.cgroups import ControlGroups, judge_cgroups, read_cgroups
 from mmd.control.doctor.finding import State
+from mmd.control.doctor.lingering import Lingering, judge_lingering
 from mmd.control.doctor.manager import (
     ManagerState,
     Surroundings,
     borrowed,
     explained,
-    judge_lingering,
     judge_manager,
     look_around,
     read_manager,
@@ -73,6 +73,14 @@ def test_one_that_is_not_there_is_explained(tmp_path: Path, monkeypatch: pytest.
     assert (here.runtime, here.runtime_owner, here.has_bus) == (str(runtime), here.user, False)
 
 
+def test_that_process_1_is_hidden_says_nothing_of_the_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> str:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert look_around().init == "another program"
+
+
 @pytest.mark.parametrize(
     ("manager", "state", "says"),
     [
@@ -97,7 +105,7 @@ def test_a_manager_that_answers(manager: ManagerState, state: State, says: str) 
     ],
 )
 def test_lingering(command: str | None, lingers: bool, state: State) -> None:
-    (verdict,) = judge_lingering(command, lingers=lingers)
+    (verdict,) = judge_lingering(Lingering(lingers, command))
     assert verdict.state is state
     assert verdict.hint == ((command or "") if state is State.WARNING else "")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import select
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -11,6 +14,7 @@ import pytest
 
 from mmd.control.doctor.examination import CHECKS, Check, judged
 from mmd.control.doctor.finding import State, ok
+from mmd.control.doctor.left_running import nothing_left_running
 from mmd.control.doctor.reading import NotRead, Reading
 from mmd.control.doctor.seen import Seen
 from mmd.errors import ManagerUnreachable
@@ -96,6 +100,33 @@ def test_what_a_check_has_found_before_it_could_not_go_on_is_kept(hung: Reading[
 
     found = judged(cast("Seen", SimpleNamespace()), [Check("it", judge)])
     assert [finding.state for finding in found] == [State.OK, State.FAILED]
+
+
+def test_a_fault_of_mmds_own_does_not_hide_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    broken: Reading[int] = Reading("it", lambda: raising(KeyError("Version")), look="ls")
+    checks = (
+        Check("first", lambda _: [ok(f"{broken.value()}")]),
+        Check("second", lambda _: [ok(f"{broken.value()}")]),
+        Check("third", lambda _: [ok("fine")]),
+    )
+    first, second, third = judged(cast("Seen", SimpleNamespace()), checks)
+    assert (first.state, first.message) == (State.FAILED, "mmd could not look at this: KeyError: 'Version'")
+    assert (second.state, second.message) == (State.SKIPPED, "not looked at, see: first")
+    assert third.state is State.OK
+    assert caplog.text.count("Traceback") == 1
+
+
+def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
+    with subprocess.Popen(("sleep", "1000")) as before:
+        with nothing_left_running():
+            hung = subprocess.Popen(("sh", "-c", "sleep 1000 & echo; wait"), stdout=subprocess.PIPE)
+            assert hung.stdout is not None
+            hung.stdout.readline()
+        with hung:
+            assert hung.wait(20) == -signal.SIGKILL
+            assert select.select([hung.stdout], [], [], 20)[0], "what it has started runs"  # the pipe's end is open
+        assert before.poll() is None
+        before.kill()
 
 
 def test_every_check_has_a_name_of_its_own() -> None:

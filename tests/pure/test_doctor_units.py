@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mmd.control import events
-from mmd.control.doctor.failures import Failure, judge_failures
+from mmd.control.doctor.failures import Failure, Failures, judge_failures
 from mmd.control.doctor.finding import State
+from mmd.control.doctor.reading import Reading
 from mmd.control.doctor.units import judge_units
 from mmd.control.installation import Installation, Kind
 from mmd.control.journal import Ended, ended_units
@@ -35,6 +37,13 @@ HERE = Installation(
         ),
         (replace(HERE, masked=("mmd-boot.service",)), State.WARNING, "never to run them: mmd-boot", "systemctl"),
         (replace(HERE, is_this=False), State.WARNING, "starts another mmd: /venv/bin/python", "mmd install"),
+        (
+            replace(HERE, is_this=False, kind=Kind.PACKAGED, program="/usr/bin/mmd"),
+            State.WARNING,
+            "starts another mmd: /usr/bin/mmd",
+            "/usr/bin/mmd doctor   # the package's mmd; or for this one: sudo apt remove mmd && mmd install",
+        ),
+        (replace(HERE, is_this=False, program="", masked=("mmd.service",)), State.FAILED, "never to run", "systemctl"),
         (replace(HERE, shadowing=(FILE,)), State.WARNING, f"{FILE} hides what the package brings", "mmd install"),
         (replace(HERE, outdated=(FILE, FILE)), State.WARNING, f"{FILE} and 1 more", "mmd install"),
         (replace(HERE, other_path=(FILE,)), State.WARNING, "another PATH than this shell", "mmd install"),
@@ -66,6 +75,10 @@ def test_all_that_is_wrong_with_units_is_said() -> None:
 MODEL = Failure("mmd-model@qwen3.service", "the engine was killed by signal 11", None, 1, is_failed_now=True)
 
 
+def reading_of(*failures: Failure, is_journal_read: bool = True) -> Reading[Failures]:
+    return Reading("the journal", lambda: Failures(failures, is_journal_read), look="journalctl")
+
+
 @pytest.mark.parametrize(
     ("failure", "state", "says", "hint"),
     [
@@ -76,20 +89,40 @@ MODEL = Failure("mmd-model@qwen3.service", "the engine was killed by signal 11",
     ],
 )
 def test_failures(failure: Failure, state: State, says: str, hint: str) -> None:
-    (verdict,) = judge_failures([failure])
+    (verdict,) = judge_failures(reading_of(failure))
     assert verdict.state is state
     assert says in verdict.message
     assert verdict.hint.startswith(hint)
 
 
 def test_when_it_failed_is_said_where_it_was_noted() -> None:
-    (verdict,) = judge_failures([replace(MODEL, at=1_800_000_000.0)])
+    (verdict,) = judge_failures(reading_of(replace(MODEL, at=1_800_000_000.0)))
     assert verdict.message[2] == ":"
 
 
 def test_no_failure_is_well() -> None:
-    (verdict,) = judge_failures([])
+    (verdict,) = judge_failures(reading_of())
     assert verdict.state is State.OK
+
+
+def test_without_a_journal_nobody_says_that_nothing_has_failed() -> None:
+    (verdict,) = judge_failures(reading_of(is_journal_read=False))
+    assert (verdict.state, "no journal that you may read" in verdict.message) == (State.WARNING, True)
+    told, unread = judge_failures(reading_of(MODEL, is_journal_read=False))
+    assert (told.state, unread.state) == (State.FAILED, State.WARNING)
+
+
+def test_a_journal_that_does_not_answer_is_a_warning() -> None:
+    released = threading.Event()
+    hung: Reading[Failures] = Reading("the journal", lambda: hang(released), look="journalctl", limit_seconds=0.02)
+    (verdict,) = judge_failures(hung)
+    released.set()
+    assert (verdict.state, verdict.hint) == (State.WARNING, "journalctl")
+
+
+def hang(released: threading.Event) -> Failures:
+    released.wait(30)
+    return Failures((), is_journal_read=True)
 
 
 EXITED, FAILED = "98e322203f7a4ed290d09fe03c09fe15", "d9b373ed55a64feb8242e02dbe79a49c"

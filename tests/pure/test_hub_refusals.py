@@ -124,3 +124,17 @@ def test_a_page_that_is_no_answer(hub: FakeHub) -> None:
         look("me/model")
     with pytest.raises(HubUnavailable, match="makes no sense: it is no JSON"):
         search(Query("model", 5))
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://[::1", "ftp://proxy.example"])
+def test_a_proxy_that_cannot_be_used(proxy: str, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", proxy)
+    with pytest.raises(HubUnavailable, match="the proxy of the environment cannot be used: ") as caught:
+        look("me/model")
+    assert caught.value.hint.startswith("env | grep -i _proxy=")
+
+
+def test_an_endpoint_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://[::1")
+    with pytest.raises(HubUnavailable, match="HF_ENDPOINT is no address"):
+        look("me/model")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mmd.control import journal
-from mmd.control.journal import last_lines
+from mmd.control.journal import Ended, last_lines, units_that_failed
 from mmd.journal import JournalHandler
 
 
@@ -54,6 +54,14 @@ async def test_last_lines_leaves_out_empty_ones_and_mends_what_is_no_text(journa
 async def test_last_lines_without_journalctl_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert await last_lines("a", since_us=0) == []
+
+
+@pytest.mark.parametrize(("status", "known"), [(0, []), (1, None)])
+async def test_a_journal_that_may_not_be_read_is_told_from_an_empty_one(
+    status: int, known: list[Ended] | None, journalctl: Path
+) -> None:
+    script(journalctl, f"exit {status}")
+    assert await units_that_failed("/user.slice", since_us=0) == known
 
 
 async def test_last_lines_of_a_journal_that_hangs_are_none(journalctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:

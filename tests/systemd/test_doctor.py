@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -17,6 +19,7 @@ from mmd.control.doctor.finding import Finding, State
 from mmd.control.journal import units_that_failed
 from mmd.paths import config_file, engine_socket
 from mmd.registry.store import Registry
+from mmd.units.user_files import unit_file
 from tests.systemd.conftest import free_port
 from tests.systemd.world import World, run_mmd
 
@@ -59,6 +62,16 @@ def checked(check: str) -> Finding:
     return next(finding for finding in findings() if finding.check == check)
 
 
+def told(check: str, is_wanted: Callable[[Finding], bool]) -> Finding:
+    """What the check comes to say, by 20 seconds."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        for finding in findings():
+            if finding.check == check and is_wanted(finding):
+                return finding
+    raise TimeoutError(check)
+
+
 def test_nothing_fails_where_all_is_well(world: World, installed: str) -> None:
     world.add("a")
     assert run_mmd("activate", "a").returncode == 0
@@ -90,6 +103,28 @@ def test_a_gateway_that_hangs(world: World, installed: str) -> None:
         os.kill(pid, signal.SIGCONT)
     assert finding.message == "the gateway did not answer within 5 s"
     assert finding.hint.startswith("systemctl --user restart mmd.service")
+
+
+def test_a_gateway_without_its_unix_socket(world: World, installed: str) -> None:
+    world.manager.systemctl("stop", "mmd-local.socket")
+    urlopen(f"{installed}/health", timeout=20).close()
+    assert failed() == []
+
+
+def test_a_gateway_that_does_not_start(world: World, installed: str) -> None:
+    """It is started anew for ever, so it is never `failed`."""
+    drop_in = unit_file("mmd.service").with_name("mmd.service.d") / "90-broken.conf"
+    drop_in.write_text("[Service]\nExecStartPre=\nExecStart=\nExecStart=/bin/false\n")
+    world.manager.systemctl("daemon-reload")
+    host, port = installed.removeprefix("http://").split(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=20):
+            finding = told("gateway", lambda one: one.state is State.FAILED)
+    finally:
+        drop_in.unlink()
+        world.manager.systemctl("daemon-reload")
+    assert finding.message.startswith("the gateway does not start: exit-code, ")
+    assert finding.hint == "journalctl --user -u mmd.service -n 20"
 
 
 def test_a_port_that_somebody_else_has(world: World, installed: str) -> None:
@@ -143,6 +178,7 @@ def test_a_damaged_registry_is_told_once(world: World) -> None:
     file.write_text(file.read_text() + "x = [")
     only_failed("registry")
     assert checked("models").message == "not looked at, see: registry"
+    assert list(file.parent.glob("models.toml.damaged-*")) == []
 
 
 def test_an_engine_that_is_not_where_mmd_toml_says(world: World) -> None:

@@ -6,6 +6,7 @@ those after it are not looked at.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,23 +15,27 @@ from mmd.control.doctor.engines import judge_engines, judge_use_of_gpu
 from mmd.control.doctor.failures import judge_failures
 from mmd.control.doctor.finding import Finding, State, Verdict, failed, ok
 from mmd.control.doctor.hub import judge_access
-from mmd.control.doctor.manager import judge_lingering, judge_manager
+from mmd.control.doctor.left_running import nothing_left_running
+from mmd.control.doctor.lingering import judge_lingering
+from mmd.control.doctor.manager import judge_manager
 from mmd.control.doctor.memory import judge_ram
 from mmd.control.doctor.models import judge_model_files, judge_served, judge_tables
 from mmd.control.doctor.nvidia import judge_driver
 from mmd.control.doctor.places import judge_places, judge_sockets
 from mmd.control.doctor.ports import Door, judge_doors, judge_status
 from mmd.control.doctor.reading import NotRead
+from mmd.control.doctor.restarting import judge_gateway
 from mmd.control.doctor.seen import Seen
 from mmd.control.doctor.storage import judge_file_systems
 from mmd.control.doctor.suspend import judge_suspend
 from mmd.control.doctor.units import judge_units
 from mmd.control.doctor.vram import judge_vram
 from mmd.control.installation import Kind, by_socket
-from mmd.control.lingering import linger_command, lingers
 from mmd.control.startup import default_of, startups
 from mmd.errors import WrongUsage
 from mmd.paths import config_file
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +49,39 @@ def examine(*, offline: bool = False) -> tuple[Finding, ...]:
 
     Nothing is changed, and nothing waited for longer than some seconds. Offline the hub is not asked.
     """
-    return judged(Seen(offline=offline), CHECKS)
+    with nothing_left_running():
+        return judged(Seen(offline=offline), CHECKS)
 
 
 def judged(seen: Seen, checks: Iterable[Check]) -> tuple[Finding, ...]:
-    blamed: dict[str, str] = {}  # what could not be read, and the check that says so
+    blamed: dict[object, str] = {}  # what could not be read, and the check that says so
     return tuple(verdict.of(check.name) for check in checks for verdict in _verdicts(check, seen, blamed))
 
 
-def _verdicts(check: Check, seen: Seen, blamed: dict[str, str]) -> Iterator[Verdict]:
+def _verdicts(check: Check, seen: Seen, blamed: dict[object, str]) -> Iterator[Verdict]:
     try:
         yield from check.judge(seen)
     except NotRead as failure:
-        if failure.what in blamed:
-            yield Verdict(State.SKIPPED, f"not looked at, see: {blamed[failure.what]}")
-        else:
-            blamed[failure.what] = check.name
-            yield failure.verdict
+        yield _told_once(failure.what, failure.verdict, check, blamed)
+    except Exception as error:  # noqa: BLE001  a fault of mmd's, which is not to hide what else is wrong
+        if error not in blamed:  # several checks may ask for what could not be read
+            _log.warning("the check of %s failed", check.name, exc_info=True)
+        yield _told_once(error, _fault(error), check, blamed)
+
+
+def _told_once(cause: object, verdict: Verdict, check: Check, blamed: dict[object, str]) -> Verdict:
+    if cause in blamed:
+        return Verdict(State.SKIPPED, f"not looked at, see: {blamed[cause]}")
+    blamed[cause] = check.name
+    return verdict
+
+
+def _fault(error: Exception) -> Verdict:
+    why = str(error).partition("\n")[0]
+    return failed(
+        f"mmd could not look at this: {type(error).__name__}: {why}",
+        "mmd doctor 2>&1 >/dev/null   # the whole of it: please report that",
+    )
 
 
 # -- the checks
@@ -73,7 +94,7 @@ def _settings(seen: Seen) -> Iterator[Verdict]:
     except WrongUsage as error:
         yield failed(error.message, error.hint)
     else:
-        what = str(config_file()) if config_file().exists() else "none, so the defaults hold"
+        what = str(config_file()) if seen.has_settings.value() else "none, so the defaults hold"
         yield ok(f"{what}; the default model is {default}" if default else what)
 
 
@@ -90,6 +111,7 @@ def _gateway(seen: Seen) -> Iterator[Verdict]:
         for address, listener in listeners.items()
     ]
     yield from judge_doors(doors, is_installed=installation.kind is not Kind.NONE)
+    yield from judge_gateway(manager.restarting)
     if (status := seen.gateway.value()) is not None:
         yield from judge_status(status)
 
@@ -137,7 +159,7 @@ CHECKS = (
     Check("settings", _settings),
     Check("registry", _registry),
     Check("folders", lambda seen: judge_places(seen.places.value())),
-    Check("lingering", lambda _: judge_lingering(linger_command(), lingers=lingers())),
+    Check("lingering", lambda seen: judge_lingering(seen.lingering.value())),
     Check("control groups", lambda seen: judge_cgroups(seen.cgroups.value())),
     Check("units", lambda seen: judge_units(seen.installation.value())),
     Check("gateway", _gateway),
@@ -151,5 +173,5 @@ CHECKS = (
     Check("use of the GPU", _use_of_gpu),
     Check("models", _models),
     Check("hub", _hub),
-    Check("failures", lambda seen: judge_failures(seen.failures.value())),
+    Check("failures", lambda seen: judge_failures(seen.failures)),
 )

@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from mmd.control import events
 from mmd.control.doctor.finding import Verdict, failed, ok, warning
 from mmd.control.doctor.manager import ManagerState
+from mmd.control.doctor.reading import NotRead, Reading
+from mmd.control.doctor.restarting import outcome
 from mmd.control.journal import Ended, lines_between, units_that_failed
 from mmd.control.status import how_it_ended
 from mmd.plan.last_words import error_line
 from mmd.units.names import engine_unit, split
+from mmd.units.unit_files import GATEWAY
 
 _DAY_SECONDS = 24 * 60 * 60
 # An engine that is killed after hours has nothing to say of it; one that fails to start says so at once.
 _WORDS_SECONDS = 30
+_HOW_TO_READ = "journalctl -n 1   # why; for permissions: sudo usermod -aG systemd-journal $USER, and log in anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +36,28 @@ class Failure:
     is_failed_now: bool
 
 
-def read_failures(manager: ManagerState) -> tuple[Failure, ...]:
+@dataclass(frozen=True, slots=True)
+class Failures:
+    found: tuple[Failure, ...]
+    is_journal_read: bool  # else only those are known that are failed now
+
+
+def read_failures(manager: ManagerState) -> Failures:
     return asyncio.run(_read(manager, now=time.time()))
 
 
-async def _read(manager: ManagerState, *, now: float) -> tuple[Failure, ...]:
+async def _read(manager: ManagerState, *, now: float) -> Failures:
     noted = await units_that_failed(manager.control_group, since_us=int((now - _DAY_SECONDS) * 1_000_000))
+    return Failures(await _failures(manager, noted or ()), is_journal_read=noted is not None)
+
+
+async def _failures(manager: ManagerState, noted: Sequence[Ended]) -> tuple[Failure, ...]:
     times, last = Counter(one.unit for one in noted), {one.unit: one for one in noted}
     reasons = {engine_unit(one.id): one.reason for one in manager.failed}
-    failing = [unit.name for unit in manager.units if unit.active_state == "failed"]
+    # The gateway has a check of its own.
+    restarting = {one.unit: f"it does not start ({outcome(one)})" for one in manager.restarting if one.unit != GATEWAY}
+    reasons |= restarting
+    failing = [unit.name for unit in manager.units if unit.active_state == "failed" or unit.name in restarting]
     return tuple(
         [
             Failure(
@@ -66,7 +83,7 @@ async def _cause(unit: str, ended: Ended | None, reason: str | None) -> str:
     """As the swap that it spoilt has it, where there was one; else how it ended, and what it said last."""
     parts = split(unit)
     if parts is None:
-        return f"it has failed ({ended.result})" if ended else "it has failed"
+        return reason or (f"it has failed ({ended.result})" if ended else "it has failed")
     swaps = [event for event in events.recent() if event.model == parts[1]]
     if reason and swaps and swaps[-1].outcome == "failed":
         return swaps[-1].cause
@@ -80,8 +97,20 @@ async def _last_lines(model_id: str, ended: Ended) -> list[str]:
     return await lines_between(model_id, since_us=since_us, until_us=until_us)
 
 
-def judge_failures(failures: Sequence[Failure]) -> Iterator[Verdict]:
-    for one in failures:
+def judge_failures(reading: Reading[Failures]) -> Iterator[Verdict]:
+    """A journal that does not answer in time is no failure of anything else."""
+    try:
+        failures = reading.value()
+    except NotRead as failure:
+        if failure.what != reading.what:
+            raise
+        yield warning(failure.verdict.message, failure.verdict.hint)
+    else:
+        yield from _judge(failures)
+
+
+def _judge(failures: Failures) -> Iterator[Verdict]:
+    for one in failures.found:
         parts = split(one.unit)
         name = parts[1] if parts else one.unit
         when = time.strftime("%H:%M ", time.localtime(one.at)) if one.at is not None else ""
@@ -93,5 +122,7 @@ def judge_failures(failures: Sequence[Failure]) -> Iterator[Verdict]:
             yield failed(message, f"{look}   # then: {anew}")
         else:
             yield warning(message, f"{look}   # it was started again since, or stopped")
-    if not failures:
+    if not failures.is_journal_read:
+        yield warning("there is no journal that you may read, so only what is failed now is known", _HOW_TO_READ)
+    elif not failures.found:
         yield ok("nothing has failed within a day")

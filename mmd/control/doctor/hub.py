@@ -10,6 +10,7 @@ from urllib.request import getproxies
 
 from mmd.control.doctor.finding import Verdict, ok, warning
 from mmd.control.doctor.reading import NotRead, Reading
+from mmd.registry.endpoint import require_usable_endpoint
 
 # In what Python's ssl, httpx and the resolver say.
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
@@ -29,7 +30,11 @@ def endpoint_here() -> str:
 
 
 def import_library() -> None:
-    """It takes a tenth of a second, and on a busy machine more than there is patience with the hub."""
+    """It takes a tenth of a second, and on a busy machine more than there is patience with the hub.
+
+    Raises HubUnavailable where HF_ENDPOINT is no address.
+    """
+    require_usable_endpoint()
     import huggingface_hub.errors  # noqa: F401  api.py imports it
 
 
@@ -56,18 +61,24 @@ def judge_access(reading: Reading[Access]) -> Iterator[Verdict]:
 
 def explained(verdict: Verdict, endpoint: str, proxies: Mapping[str, str]) -> Verdict:
     """A failure as people say it, with what would mend it."""
-    url = urlsplit(endpoint)
-    proxy = proxies.get(url.scheme, "")
+    host, proxy = _host(endpoint), proxies.get(endpoint.partition("://")[0], "") or proxies.get("all", "")
     if _UNTRUSTED in verdict.message:
         return warning(
-            f"{url.hostname} shows a certificate that is not trusted: a proxy that reads along, or a wrong clock",
+            f"{host} shows a certificate that is not trusted: a proxy that reads along, or a wrong clock",
             f"curl -vI {endpoint}   # whose; then: export SSL_CERT_FILE=FILE with that authority's certificate",
         )
     if any(said in verdict.message for said in _UNRESOLVED):
-        host = urlsplit(proxy).hostname if proxy else url.hostname
-        return warning(f"{host} is not found: no network, or no DNS", f"getent hosts {host}   # and: ip route")
+        sought = _host(proxy) if proxy else host
+        return warning(f"{sought} is not found: no network, or no DNS", f"getent hosts {sought}   # and: ip route")
     if proxy and _PROXY_WANTS_PASSWORD in verdict.message:
         return warning(f"the proxy {proxy} wants a password", "export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT")
     if proxy:
         return warning(f"{verdict.message}, by the proxy {proxy}", "env | grep -i _proxy   # see whether it is meant")
     return warning(verdict.message, verdict.hint)
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or address
+    except ValueError:
+        return address

@@ -1,4 +1,4 @@
-"""The user manager: whether it answers, and if not, exactly why; whether it outlives a session."""
+"""The user manager: whether it answers, and if not, exactly why."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmd.control.doctor.finding import Verdict, ok, warning
-from mmd.control.doctor.users import user_name
+from mmd.control.doctor.restarting import Restarting, read_restarting
 from mmd.control.status import Failed, Sleeping, read_failed, read_sleeping
+from mmd.control.users import user_name
 from mmd.errors import ManagerUnreachable
 from mmd.paths import user_runtime_dir
 from mmd.plan.residency import Residency, residency
@@ -34,6 +35,7 @@ class ManagerState:
     listening: tuple[str, ...] = ()  # addresses of mmd's sockets that are up
     sleeping: tuple[Sleeping, ...] = ()
     failed: tuple[Failed, ...] = ()  # models
+    restarting: tuple[Restarting, ...] = ()
     is_named: bool = True  # XDG_RUNTIME_DIR is set, by which systemctl finds it too
     asked_by: str = ""  # who became its user by sudo
 
@@ -97,6 +99,7 @@ async def _read(here: Surroundings) -> ManagerState:
             failed=tuple(
                 [await read_failed(manager, name) for name, here in where.items() if here is Residency.FAILED]
             ),
+            restarting=await read_restarting(manager, units),
             is_named="XDG_RUNTIME_DIR" in os.environ,
             asked_by=here.sudo_user if here.sudo_user != here.user else "",
         )
@@ -114,7 +117,7 @@ def look_around() -> Surroundings:
         user=user_name(os.getuid()),
         uid=os.getuid(),
         is_booted=Path("/run/systemd/system").is_dir(),
-        init=Path("/proc/1/comm").read_text("utf-8", "replace").strip(),
+        init=_init(),
         runtime=str(runtime),
         runtime_owner=owner,
         has_private_socket=_is_there(runtime / "systemd/private"),
@@ -122,6 +125,13 @@ def look_around() -> Surroundings:
         bus_address=os.environ.get("DBUS_SESSION_BUS_ADDRESS", ""),
         sudo_user=os.environ.get("SUDO_USER", ""),
     )
+
+
+def _init() -> str:
+    try:
+        return Path("/proc/1/comm").read_text("utf-8", "replace").strip()
+    except OSError:  # of others' processes nothing is to be seen: hidepid
+        return "another program"
 
 
 def _is_there(path: Path) -> bool:
@@ -189,13 +199,3 @@ def judge_manager(manager: ManagerState) -> Iterator[Verdict]:
         )
     else:
         yield ok(f"systemd {manager.version} answers")
-
-
-def judge_lingering(command: str | None, *, lingers: bool) -> Iterator[Verdict]:
-    """`command` is what has the user manager stay; None where there is no logind that would end it."""
-    if lingers:
-        yield ok("models stay when you log out, and load before you log in")
-    elif command is None:
-        yield ok("there is no logind here, which would end your units at logout")
-    else:
-        yield warning("models end when you log out, and nothing is loaded before you log in", command)

@@ -37,6 +37,7 @@ class Driver:
     may_use_nodes: bool
     has_memory_node: bool  # /dev/nvidia-uvm, or what makes it at first use
     gpus: tuple[Gpu, ...] = ()
+    group: str = ""  # that the nodes are of; "" where it has no name
 
 
 def read_driver() -> Driver:
@@ -57,7 +58,15 @@ def read_driver() -> Driver:
         may_use_nodes=os.access(_CONTROL, os.R_OK | os.W_OK),
         has_memory_node=_UVM.exists() or _MODPROBE.exists() or not _CONTROL.exists(),
         gpus=gpus,
+        group=_group(),
     )
+
+
+def _group() -> str:
+    try:
+        return _CONTROL.group()
+    except (FileNotFoundError, KeyError):
+        return ""
 
 
 def _ask_nvml() -> tuple[int, str, str, str]:
@@ -74,6 +83,8 @@ def _ask_nvml() -> tuple[int, str, str, str]:
         pynvml.nvmlInit()
         try:
             version, cuda = pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlSystemGetCudaDriverVersion_v2()
+            for index in range(pynvml.nvmlDeviceGetCount()):  # a GPU that is lost fails only when it is asked itself
+                pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(index))
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
@@ -120,23 +131,31 @@ def _judge_failure(driver: Driver) -> Verdict:
     if driver.error == _VERSIONS_DIFFER:
         runs = f"version {driver.module} runs" if driver.module else "another version runs"
         return failed(f"it was upgraded, and in the kernel {runs} until the machine is restarted", "sudo reboot")
-    if not driver.module:
+    if not driver.module and driver.error in (_DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND):
         if not driver.has_card:
             return ok("no GPU of NVIDIA's: models run on the CPU")
         return warning(
             "a card is here and its driver is not loaded: models run on the CPU",
             "sudo modprobe nvidia   # where there is none: sudo apt install nvidia-driver",
         )
-    if not driver.has_nodes:
+    if driver.module and not driver.has_nodes:
         return failed(f"version {driver.module} is loaded, without its devices in /dev", "sudo nvidia-modprobe -c 0 -u")
-    if not driver.may_use_nodes:
-        return failed(
-            f"{_CONTROL} is not open to you", f"sudo usermod -aG $(stat -c %G {_CONTROL}) $USER   # then log in anew"
-        )
+    if driver.has_nodes and not driver.may_use_nodes:
+        return failed(f"{_CONTROL} is not open to you", _how_to_open(driver.group))
     if driver.error == _LIBRARY_NOT_FOUND:
         return failed(
             f"version {driver.module} is loaded, and its library libnvidia-ml.so.1 is not to be found",
             "sudo apt install libnvidia-ml1   # Debian's name; Ubuntu: libnvidia-compute-VERSION",
         )
     loaded = " (the module is not loaded)" if driver.error == _DRIVER_NOT_LOADED else ""
-    return failed(f"version {driver.module} does not answer: {driver.said}{loaded}", "nvidia-smi   # what it says")
+    which = f"version {driver.module}" if driver.module else "the driver"  # of WSL's there is no module here
+    return failed(f"{which} does not answer: {driver.said}{loaded}", "nvidia-smi   # what it says")
+
+
+def _how_to_open(group: str) -> str:
+    if group not in ("", "root"):
+        return f"sudo usermod -aG {group} $USER   # then log in anew"
+    return (
+        "sudo chmod 0666 /dev/nvidiactl /dev/nvidia[0-9]*"
+        "   # for good: options nvidia NVreg_DeviceFileMode=0666, in /etc/modprobe.d"
+    )

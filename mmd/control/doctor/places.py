@@ -11,7 +11,7 @@ from stat import S_IMODE
 
 from mmd import paths
 from mmd.control.doctor.finding import Verdict, failed, ok, warning
-from mmd.control.doctor.users import user_name
+from mmd.control.users import user_name
 from mmd.paths import engine_socket, gateway_socket
 from mmd.registry.cache_link import cache_folder
 
@@ -27,7 +27,7 @@ class Place:
     is_writable: bool
     is_private: bool = True  # it is to be closed to others
     is_kept: bool = True  # mmd itself has to write there, and to what is in it
-    strange: str = ""  # the first in it that belongs to somebody else
+    strange: str = ""  # the first in it that belongs to somebody else, where it is private and kept
 
 
 def read_places() -> tuple[Place, ...]:
@@ -52,14 +52,20 @@ def _place(folder: Path, *, is_private: bool = True, is_kept: bool = True) -> Pl
         is_writable=os.access(folder, os.W_OK | os.X_OK),
         is_private=is_private,
         is_kept=is_kept,
-        strange=_first_strange(folder) if may_look else "",
+        strange=_first_strange(folder) if is_private and is_kept and may_look else "",
     )
 
 
 def _first_strange(folder: Path) -> str:
     with os.scandir(folder) as entries:
-        strange = (one.path for one in entries if one.stat(follow_symlinks=False).st_uid != os.geteuid())
-        return next(strange, "")
+        return next((entry.path for entry in entries if _is_strange(entry)), "")
+
+
+def _is_strange(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.stat(follow_symlinks=False).st_uid != os.geteuid()
+    except FileNotFoundError:
+        return False  # it has just been removed
 
 
 def judge_places(places: Iterable[Place]) -> Iterator[Verdict]:

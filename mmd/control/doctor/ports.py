@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmd.control.doctor.finding import Verdict, failed, ok
-from mmd.control.doctor.users import user_name
-from mmd.paths import config_file
+from mmd.control.users import user_name
+from mmd.paths import config_file, gateway_socket
 
 _LISTENING = "0A"  # TCP_LISTEN, as /proc/net/tcp has it
-_ANY = ("0.0.0.0", "::")
 _LONGEST_COMMAND = 60
 
 
@@ -64,9 +63,14 @@ def _listener(address: str, sockets: Iterable[_Socket]) -> Listener | None:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     for one in sockets:
-        if one.port == int(port) and (one.address == host or {one.address, host} & set(_ANY)):
+        if one.port == int(port) and (host == one.address or _covers(host, one.address) or _covers(one.address, host)):
             return _owner(one)
     return None
+
+
+def _covers(address: str, other: str) -> bool:
+    """Whether whoever has the one address has the other too: that of all of IPv6 is that of all of IPv4 as well."""
+    return address == "::" or (address == "0.0.0.0" and ":" not in other)
 
 
 def _owner(one: _Socket) -> Listener:
@@ -90,8 +94,7 @@ def _command(process: Path) -> str:
         words = (process / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return ""
-    command = b" ".join(words).decode("utf-8", "replace").strip()
-    return command if len(command) <= _LONGEST_COMMAND else f"{command[: _LONGEST_COMMAND - 1]}…"
+    return b" ".join(words).decode("utf-8", "replace").strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +123,30 @@ def judge_doors(doors: Iterable[Door], *, is_installed: bool) -> Iterator[Verdic
             yield ok(f"{door.address} is free")
 
 
-def read_status(path: Path) -> str:
-    """The status line of the gateway's /health, asked on its Unix socket, where no key is needed. Raises OSError."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(str(path))
+def read_status(main: str, listening: Collection[str]) -> str:
+    """The status line of the gateway's /health, for which no key is needed. `listening`: the addresses of its sockets
+    that are up, of which the Unix socket is asked, and `main` where that one is not. Raises OSError.
+    """
+    local = str(gateway_socket())
+    with _connected(local) if local in listening else _connected_by_tcp(main) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         with connection.makefile("rb") as answer:
             return answer.readline().decode("latin-1").strip()
+
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _connected_by_tcp(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)))
 
 
 def judge_status(status: str) -> Iterator[Verdict]:
@@ -142,7 +162,11 @@ def _is_gateway(listener: Listener) -> bool:
 def _named(listener: Listener) -> str:
     if listener.pid is None:
         return f"a process of {listener.user}'s"
-    return f"{listener.command or 'a process'} (pid {listener.pid}, {listener.user})"
+    return f"{_shortened(listener.command) or 'a process'} (pid {listener.pid}, {listener.user})"
+
+
+def _shortened(command: str) -> str:
+    return command if len(command) <= _LONGEST_COMMAND else f"{command[: _LONGEST_COMMAND - 1]}…"
 
 
 def _how_to_get(address: str, listener: Listener) -> str:

@@ -36,7 +36,7 @@ class Reading(Generic[T]):
         after: tuple[Reading[Any], ...] = (),
     ) -> None:
         """`what` is the subject of a sentence, and `look` the command by which its user sees the same."""
-        self._what = what
+        self.what = what
         self._read = read
         self._look = look
         self._after = after
@@ -53,11 +53,11 @@ class Reading(Generic[T]):
         try:
             return self._answer()
         except MmdError as error:
-            raise NotRead(self._what, failed(error.message, error.hint)) from error
+            raise NotRead(self.what, failed(error.message, error.hint)) from error
         except OSError as error:
             about = f": {error.filename}" if error.filename else ""
             why = f"{error.strerror or error}{about}"
-            raise NotRead(self._what, failed(f"{self._what} cannot be looked at: {why}", self._look)) from error
+            raise NotRead(self.what, failed(f"{self.what} cannot be looked at: {why}", self._look)) from error
 
     def value_or_none(self) -> T | None:
         """For those who can do without."""
@@ -72,7 +72,7 @@ class Reading(Generic[T]):
         began = now if self._began is None else self._began
         done, _ = wait([self._outcome], timeout=max(0.0, began + self._limit_seconds - now))
         if not done:
-            raise MmdError(f"{self._what} did not answer within {self._limit_seconds:g} s", hint=self._look)
+            raise MmdError(f"{self.what} did not answer within {self._limit_seconds:g} s", hint=self._look)
         return self._outcome.result()
 
     def _run(self) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from mmd.control.addresses import Addresses, configured
 from mmd.control.doctor.cgroups import ControlGroups, read_cgroups
 from mmd.control.doctor.engines import read_devices, read_engines, read_torch
-from mmd.control.doctor.failures import Failure, read_failures
+from mmd.control.doctor.failures import Failures, read_failures
 from mmd.control.doctor.hub import Access, endpoint_here, import_library, read_access
+from mmd.control.doctor.lingering import Lingering, read_lingering
 from mmd.control.doctor.manager import ManagerState, read_manager
 from mmd.control.doctor.memory import Ram, read_ram
 from mmd.control.doctor.models import ModelFiles, read_model_files
@@ -22,13 +23,14 @@ from mmd.control.doctor.suspend import SleepLock, read_sleep_lock
 from mmd.control.engines import EngineStatus
 from mmd.control.installation import Installation, installation
 from mmd.engines.torch_build import TorchBuild
-from mmd.paths import config_file, data_dir, gateway_socket, registry_file
+from mmd.paths import config_file, data_dir, registry_file
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
 from mmd.settings import Settings, read_settings
 
 _HUB_SECONDS = 3.0
-_ENGINE_SECONDS = 5.0
+_ENGINE_SECONDS = 15.0  # vLLM's list of its options takes ten
+_JOURNAL_SECONDS = 15.0  # a journal on a slow disk may take ten
 _WHICH_HANGS = "findmnt -t nfs,nfs4,cifs,fuse.sshfs   # a server that does not answer"
 
 
@@ -45,8 +47,10 @@ class Seen:
         self.driver: Reading[Driver] = Reading("NVIDIA's driver", read_driver, look="nvidia-smi")
         self.manager: Reading[ManagerState] = Reading("the user manager", read_manager, look="systemctl --user status")
         self.settings: Reading[Settings] = Reading("mmd.toml", read_settings, look=f"ls -l {config_file()}")
+        self.has_settings: Reading[bool] = Reading("mmd.toml", config_file().exists, look=f"ls -l {config_file()}")
+        self.lingering: Reading[Lingering] = Reading("lingering", read_lingering, look="loginctl show-user $USER")
         self.models: Reading[tuple[Model, ...]] = Reading(
-            "models.toml", lambda: Registry().all(), look=f"ls -l {registry_file()}"
+            "models.toml", lambda: Registry(keeps_damaged=False).all(), look=f"ls -l {registry_file()}"
         )
         self._of_units()
         self._of_engines()
@@ -66,8 +70,8 @@ class Seen:
             "who listens", lambda: read_listeners(self.addresses.value().all), look="ss -ltnp", after=(self.addresses,)
         )
         self.gateway: Reading[str | None] = Reading(
-            "the gateway", lambda: read_status(gateway_socket()) if manager.value().has_gateway else None,
-            look="systemctl --user restart mmd.service   # loses no model", after=(manager,),
+            "the gateway", lambda: self._status() if manager.value().has_gateway else None,
+            look="systemctl --user restart mmd.service   # loses no model", after=(manager, self.addresses),
         )  # fmt: skip
         self.cgroups: Reading[ControlGroups] = Reading(
             "control groups", lambda: read_cgroups(manager.value().control_group),
@@ -77,10 +81,13 @@ class Seen:
             "the engines' sockets", lambda: read_sockets(manager.value().running),
             look="ls -lR $XDG_RUNTIME_DIR/mmd", after=(manager,),
         )  # fmt: skip
-        self.failures: Reading[tuple[Failure, ...]] = Reading(
+        self.failures: Reading[Failures] = Reading(
             "the journal", lambda: read_failures(manager.value()),
-            look="journalctl -n 20", after=(manager,),
+            look="journalctl -n 20", limit_seconds=_JOURNAL_SECONDS, after=(manager,),
         )  # fmt: skip
+
+    def _status(self) -> str:
+        return read_status(self.addresses.value().main, self.manager.value().listening)
 
     def _of_engines(self) -> None:
         settings, driver = self.settings, self.driver

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mmd import __version__
 from mmd.control.doctor.finding import Verdict, failed, ok, warning
 from mmd.control.installation import Installation, Kind
-from mmd.units.unit_files import GATEWAY, MAIN_SOCKET
+from mmd.units.unit_files import GATEWAY, NEEDED, PACKAGED_COMMAND
 
 _MENDED_BY = "mmd install   # writes them anew, enables them, and keeps models and settings"
 
@@ -25,13 +25,11 @@ def judge_units(here: Installation) -> Iterator[Verdict]:
 
 def _judge(here: Installation) -> Iterator[Verdict]:
     if here.masked:
-        say = failed if {GATEWAY, MAIN_SOCKET} & set(here.masked) else warning
+        say = failed if set(NEEDED) & set(here.masked) else warning
         names = " ".join(here.masked)
         yield say(f"masked, which says never to run them: {names}", f"systemctl --user unmask {names} && mmd install")
-    if not here.is_this:
-        yield warning(
-            f"the gateway's unit starts another mmd: {here.program}", "mmd install   # starts this one from then on"
-        )
+    if here.program and not here.is_this:  # a masked unit starts none
+        yield warning(f"the gateway's unit starts another mmd: {here.program}", _how_to_start_this(here))
     if here.shadowing:
         yield warning(f"{_listed(here.shadowing)} hides what the package brings", _MENDED_BY)
     elif here.outdated:
@@ -51,6 +49,12 @@ def _judge(here: Installation) -> Iterator[Verdict]:
             f"the gateway that runs is of version {here.gateway_version}, and this is {__version__}",
             f"systemctl --user restart {GATEWAY}   # loses no request",
         )
+
+
+def _how_to_start_this(here: Installation) -> str:
+    if here.kind is Kind.PACKAGED or here.shadowing:  # `mmd install` leaves the package's units to be used
+        return f"{PACKAGED_COMMAND} doctor   # the package's mmd; or for this one: sudo apt remove mmd && mmd install"
+    return "mmd install   # starts this one from then on"
 
 
 def _listed(things: tuple[object, ...]) -> str:

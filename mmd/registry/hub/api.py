@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mmd.errors import HubUnavailable, NoSpace, StorageFailed, WrongUsage
+from mmd.registry.endpoint import require_usable_endpoint
 from mmd.registry.hub.answers import no_sense, record_in
 from mmd.registry.hub.files import HubFile
 from mmd.registry.hub.listing import Info, base_of, bases_of
@@ -36,9 +38,9 @@ class Repository:
 
 def look(repository: str, revision: str | None = None) -> Repository:
     """A repository's files. Raises NoSuchRepository, RepositoryGated, HubUnavailable and WrongUsage."""
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
     with hub_errors(repository):
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
         validate_repo_id(repository)
         return described(record_in(ask(_address(repository, revision), {"blobs": "true"})), revision)
 
@@ -67,9 +69,11 @@ def ask(path: str, parameters: dict[str, Any]) -> Any:
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
-    response = get_session().get(
-        f"{constants.ENDPOINT}{path}", params=parameters, headers=build_hf_headers(), timeout=_PATIENCE_SECONDS
-    )
+    headers = build_hf_headers()
+    with _proxies_refused():
+        response = get_session().get(
+            f"{constants.ENDPOINT}{path}", params=parameters, headers=headers, timeout=_PATIENCE_SECONDS
+        )
     hf_raise_for_status(response)
     try:
         return response.json()
@@ -78,8 +82,25 @@ def ask(path: str, parameters: dict[str, Any]) -> Any:
 
 
 @contextmanager
+def _proxies_refused() -> Iterator[None]:
+    """The environment's proxies are looked at only when the first question is asked."""
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx or httpx2, by version
+
+    invalid_url: type[Exception] = sys.modules[HTTPError.__module__].InvalidURL
+    try:
+        yield
+    except (invalid_url, ValueError, ImportError) as error:
+        why = "SOCKS is not known here" if isinstance(error, ImportError) else _first_line(error)
+        raise HubUnavailable(
+            f"the proxy of the environment cannot be used: {why}",
+            hint="env | grep -i _proxy=   # correct it, to one of http:// for instance, or unset it",
+        ) from error
+
+
+@contextmanager
 def hub_errors(subject: str) -> Iterator[None]:
     """The library's exceptions as ours; `subject` is what was asked for."""
+    require_usable_endpoint()
     from huggingface_hub import errors
 
     try:
@@ -108,8 +129,13 @@ def hub_errors(subject: str) -> Iterator[None]:
 def _unreachable(error: BaseException) -> HubUnavailable:
     from huggingface_hub import constants
 
-    why = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return HubUnavailable(f"the hub cannot be reached: {why}", hint=f"curl -I {constants.ENDPOINT}   # see why")
+    return HubUnavailable(
+        f"the hub cannot be reached: {_first_line(error)}", hint=f"curl -I {constants.ENDPOINT}   # see why"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _storage(error: OSError) -> StorageFailed:
