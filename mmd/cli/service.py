@@ -31,7 +31,7 @@ def install(remove: bool) -> None:
     """
     from mmd.control import service
     from mmd.control.addresses import configured
-    from mmd.control.installation import installation
+    from mmd.control.installation import by_socket, installation
     from mmd.gateway.keys import Keys
     from mmd.gateway.listen import exposed, no_keys_for
     from mmd.settings import read_settings
@@ -44,9 +44,11 @@ def install(remove: bool) -> None:
     has_keys = bool(Keys().all())
     if (address := exposed(addresses.all)) and not has_keys:
         raise no_keys_for(address)
-    if wait_for(installation()).is_current:
+    here = wait_for(installation())
+    if here.is_current:
         _say_nothing_is_to_do(wait_for(service.restart_gateway()))
-        listening = addresses.all
+        _say_what_is_left_out(here.masked, ())
+        listening = tuple(address for unit, address in by_socket(addresses).items() if unit not in here.masked)
     else:
         done = wait_for(service.install())
         for file in done.files:

@@ -12,7 +12,7 @@ from mmd.units.bus import JobResult, Manager
 from mmd.units.unit_files import BOOT, ENABLED, GATEWAY, MAIN_SOCKET, SOCKETS, UNITS
 
 _STOPPED = (*SOCKETS, GATEWAY, BOOT)  # not the slice: the models are in it
-_NEEDED = (MAIN_SOCKET, GATEWAY)
+NEEDED = (MAIN_SOCKET, GATEWAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
     units = [name for name in UNITS if name not in masked and user_files.is_wanted(name, addresses)]
     before = await _State.read(manager)
     try:
-        await _have(manager, files, [name for name in ENABLED if name in units])
+        await _have(manager, files, [name for name in ENABLED if name in units], masked)
         await _stop(manager, (*SOCKETS, GATEWAY))
         refused = [name for name in SOCKETS if name in units and not await _listens(manager, name)]
         if MAIN_SOCKET in refused:
@@ -47,7 +47,7 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
         if before.gateway_runs:
             await manager.start(GATEWAY)
     except MmdError:
-        await before.put_back(manager)
+        await before.put_back(manager, masked)
         raise
     listening = tuple(address for name, address in addresses.items() if name in units and name not in refused)
     return Installed(tuple(files), listening, tuple(refused), masked)
@@ -97,8 +97,8 @@ class _State:
         listening = tuple(name for name in SOCKETS if name in active)
         return cls(user_files.present(), await enabled(manager), listening, GATEWAY in active)
 
-    async def put_back(self, manager: Manager) -> None:
-        await _have(manager, self.contents, self.enabled)
+    async def put_back(self, manager: Manager, masked: Collection[str]) -> None:
+        await _have(manager, self.contents, self.enabled, masked)
         await _stop(manager, (*SOCKETS, GATEWAY))
         for name in self.listening:
             await _listens(manager, name)
@@ -106,12 +106,14 @@ class _State:
             await manager.start(GATEWAY)
 
 
-async def _have(manager: Manager, files: Mapping[Path, bytes], enabled: Collection[str]) -> None:
-    """Have these files of the user's there, and these units enabled, and no others of either."""
+async def _have(
+    manager: Manager, files: Mapping[Path, bytes], enabled: Collection[str], masked: Collection[str] = ()
+) -> None:
+    """Have these files of the user's there, and these units enabled, and no others of either, but for masked units."""
     user_files.put(files)
     # Not by DisableUnitFiles: that refuses a unit without a file, and EnableUnitFiles leaves a link to a file that is
     # gone as it is where another file has the name.
-    user_files.unlink(user_files.links())
+    user_files.unlink(link for link in user_files.links() if link.name not in masked)
     await manager.reload()
     await manager.enable(enabled)
     await manager.reload()
@@ -128,7 +130,7 @@ async def _listens(manager: Manager, socket: str) -> bool:
 
 
 def _refuse_if_masked(masked: Iterable[str]) -> None:
-    if needed := [name for name in masked if name in _NEEDED]:
+    if needed := [name for name in masked if name in NEEDED]:
         units = " ".join(needed)
         raise MmdError(f"masked, and so not to run: {units}", hint=f"systemctl --user unmask {units} && mmd install")
 

@@ -16,12 +16,15 @@ _MASK = b""
 
 
 def wanted(addresses: Mapping[str, str], masked: Iterable[str], *, are_packaged: bool) -> dict[Path, bytes]:
-    """The files there should be. `addresses` are those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET; to units
-    that others have masked nothing is done.
+    """The files there should be. `addresses` are those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET. What
+    masked units have stays, for when they are unmasked.
     """
+    there = present()
     files: dict[Path, bytes] = {}
-    for name in (name for name in UNITS if name not in masked):
-        if is_wanted(name, addresses):
+    for name in UNITS:
+        if name in masked:
+            files |= {file: there[file] for file in (unit_file(name), _drop_in(name)) if file in there}
+        elif is_wanted(name, addresses):
             if not are_packaged:
                 files[unit_file(name)] = unit_text(name, mmd_command()).encode()
             if (drop_in := drop_in_text(name, addresses)) is not None:

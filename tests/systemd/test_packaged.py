@@ -136,7 +136,7 @@ async def test_remove_leaves_the_package_disabled_and_models_running(
         assert world.manager.systemctl("is-active", name).strip() == "inactive"
     assert json.loads(run_mmd("status", "--json").stdout)["active"] == "a"
     now = await installation()
-    assert (now.kind, now.is_enabled, now.disabled) == (Kind.PACKAGED, False, ENABLED)
+    assert (now.kind, now.disabled) == (Kind.PACKAGED, ENABLED)
 
 
 async def test_refused_address_leaves_the_package_as_it_was(world: World, packaged: str) -> None:
@@ -173,14 +173,22 @@ def test_install_says_whose_mmd_the_units_start(world: World, address: str, pack
     assert f"start {other}" in said
 
 
-def test_units_that_are_masked_are_left_alone_and_told(world: World, packaged: str) -> None:
-    world.manager.systemctl("mask", "mmd-boot.service")
-    done = run_mmd("install")
-    assert done.returncode == 0
-    assert "mmd-boot.service is masked, and left out" in done.stderr
-    assert (user_unit_dir() / "mmd-boot.service").readlink() == Path("/dev/null")
-    world.manager.systemctl("unmask", "mmd-boot.service")
-    assert run_mmd("install").returncode == 0
+async def test_units_that_are_masked_are_left_alone_and_told(world: World, packaged: str) -> None:
+    assert await _answers(packaged)
+    before = _files()
+    world.manager.systemctl("mask", "mmd-boot.service", "mmd-embedding.socket")
+    world.manager.systemctl("stop", "mmd-local.socket")
+    for says in ("The gateway listens", "Nothing to do", "Nothing to do"):
+        done = run_mmd("install")
+        assert (done.returncode, says in done.stderr) == (0, True), done.stderr
+        for masked in ("mmd-boot.service", "mmd-embedding.socket"):
+            assert f"{masked} is masked, and left out" in done.stderr
+            assert (user_unit_dir() / masked).readlink() == Path("/dev/null")
+        assert "For embeddings" not in done.stderr
+    assert _files() == before | {"mmd-boot.service", "mmd-embedding.socket"}
+
+    world.manager.systemctl("unmask", "mmd-boot.service", "mmd-embedding.socket")
+    assert _files() == before
     assert world.manager.systemctl("is-enabled", "mmd-boot.service").strip() == "enabled"
 
 
@@ -309,6 +317,5 @@ async def test_shell_with_another_path_makes_nothing_outdated(
 
 async def test_nothing_is_installed(address: str) -> None:
     now = await installation()
-    assert (now.kind, now.files, now.outdated, now.disabled, now.silent) == (Kind.NONE, (), (), (), ())
+    assert (now.kind, now.outdated, now.disabled, now.silent) == (Kind.NONE, (), (), ())
     assert not now.is_current
-    assert not now.is_enabled
