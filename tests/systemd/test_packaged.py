@@ -222,6 +222,9 @@ def test_default_says_that_it_takes_units(world: World, address: str, package: P
     assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
     assert run_mmd("install").returncode == 0
     assert "mmd install" not in run_mmd("default", "a").stderr
+    world.manager.systemctl("mask", "mmd-boot.service")
+    assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
+    world.manager.systemctl("unmask", "mmd-boot.service")
     world.manager.systemctl("disable", "mmd-boot.service")
     assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
 
