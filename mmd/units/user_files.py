@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmd.atomic import write_atomically
 from mmd.errors import StorageFailed
 from mmd.paths import user_unit_dir
 from mmd.units.unit_files import DROP_IN, EMBEDDING_SOCKET, GATEWAY, UNITS, drop_in_text, mmd_command, unit_text
@@ -49,8 +50,8 @@ def put(contents: Mapping[Path, bytes]) -> None:
     unlink(present().keys() - contents.keys())
     with _writing():
         for file, content in contents.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+            # What a loss of power leaves empty would be masked.
+            write_atomically(file, content, mode=0o644)
 
 
 def links() -> tuple[Path, ...]:
