@@ -14,6 +14,8 @@ from mmd.cli.loop import wait_for
 from mmd.cli.text import gib, say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mmd.control.addresses import Addresses
     from mmd.control.installation import Installation
 
@@ -53,6 +55,7 @@ def install(remove: bool) -> None:
         done = wait_for(service.install())
         for file in done.files:
             click.echo(file)
+        _say_what_went(done.removed, done.set_aside)
         _say_what_is_left_out(done.masked, done.refused)
         listening = done.listening
     _say_where(addresses, listening, has_keys)
@@ -62,6 +65,13 @@ def install(remove: bool) -> None:
 
 def _say_nothing_is_to_do(ran: bool) -> None:
     say("Nothing to do: the units are as they should be." + (" The gateway has read mmd.toml anew." if ran else ""))
+
+
+def _say_what_went(removed: Collection[Path], set_aside: Collection[Path]) -> None:
+    for file in removed:
+        say(f"{file} is removed")
+    for file in set_aside:
+        say(f"{file} was not mmd's, and is {file.name}.bak now; to change a unit: systemctl --user edit {file.name}")
 
 
 def _say_what_is_left_out(masked: Collection[str], refused: Collection[str]) -> None:

@@ -20,7 +20,7 @@ from mmd.control.installation import Installation, Kind, installation
 from mmd.control.presence import running_version
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
-from mmd.units.unit_files import ENABLED, UNITS, is_template, unit_text
+from mmd.units.unit_files import ENABLED, PACKAGED_COMMAND, UNITS, is_template, unit_text
 from tests.systemd.conftest import free_port
 from tests.systemd.world import World, run_mmd, wait_for
 
@@ -98,6 +98,23 @@ async def test_copies_of_an_older_installation_make_way(world: World, installed:
     assert (await installation()).is_current
     assert await _answers(installed)
     assert _fragment(world, "mmd.service") == str(package / "mmd.service")
+
+
+async def test_unit_that_the_user_has_edited_is_not_lost(world: World, packaged: str, package: Path) -> None:
+    """As `systemctl --user edit --full mmd.service` leaves it."""
+    own = user_unit_dir() / "mmd.service"
+    own.write_text(unit_text("mmd.service", PACKAGED_COMMAND) + "# mine\n", "utf-8")
+    done = run_mmd("install")
+    assert f"{own} was not mmd's, and is mmd.service.bak now" in done.stderr
+    assert own.with_name("mmd.service.bak").read_text("utf-8").endswith("# mine\n")
+    assert _fragment(world, "mmd.service") == str(package / "mmd.service")
+
+    own.with_name("mmd.service.bak").rename(own)
+    world.manager.systemctl("daemon-reload")
+    assert "are removed" in run_mmd("install", "--remove").stderr
+    assert "There were no units" in run_mmd("install", "--remove").stderr
+    assert _files() == {"mmd.service"}
+    own.unlink()
 
 
 async def test_package_that_goes_leaves_links_that_are_told_and_mended(
