@@ -40,7 +40,7 @@ test-boot: .venv/installed | packages # As root: the package's life on whole Deb
 	@MMD_TEST_SUITES="$(MMD_TEST_SUITES)" $(PYTHON) -m pytest -v --durations=10 tests/machine
 
 .PHONY: deb
-deb: # The Debian package, into dist/: for this machine's suite, or as root for another one: SUITE=trixie
+deb: # The Debian package, into dist/, for this machine's suite; as root SUITE=trixie: into dist/trixie/
 	@contrib/debian-packages.sh $(if $(SUITE),machine,package)
 	@packaging/build-deb.sh $(SUITE)
 

@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmd.atomic import write_atomically
 from mmd.errors import MmdError, StorageFailed
 from mmd.paths import config_file
-from mmd.registry.atomic import write_atomically
 from mmd.settings import MODEL_SETTINGS, read_settings
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The Debian package of this checkout, put into dist/: built on this machine for its own suite, or, as root, in a clean
-# Debian of another one, which is made once, in ~/.cache/mmd-build.
+# The Debian package of this checkout: built on this machine for its own suite and put into dist/, or, as root, built in
+# a clean Debian of SUITE, which is made once, in ~/.cache/mmd-build, and put into dist/SUITE/.
 #
 #     packaging/build-deb.sh [SUITE]
 set -euo pipefail
@@ -12,7 +12,7 @@ root=$cache/debian-$suite
 authorities=/etc/ssl/certs/ca-certificates.crt
 
 main() {
-    mkdir -p "$cache/pip" "$checkout/dist"
+    mkdir -p "$cache/pip"
     work=$(mktemp -d "$cache/work.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     stage
@@ -22,7 +22,7 @@ main() {
     echo "Fetching the wheels that it bundles, in the versions of constraints.txt"
     run debian/rules wheels
     set_version
-    echo "Building $(dpkg-parsechangelog -l "$work/mmd/debian/changelog" -S Version)"
+    echo "Building $(run dpkg-parsechangelog -S Version)"
     run_offline dpkg-buildpackage --build=binary --no-pre-clean --unsigned-changes >"$work/log" 2>&1 || {
         cat "$work/log" >&2
         exit 1
@@ -49,13 +49,16 @@ set_version() {
     sed -i "1s/(\(.*\)) [a-z]*;/(\1~deb${number}u1) $codename;/" "$work/mmd/debian/changelog"
 }
 
+# The only one in its folder: what installs dist/mmd_*.deb gets this one, and no older or other suite's.
 keep() {
-    local package
+    local package folder=$checkout/dist${suite:+/$suite}
     package=$(cd "$work" && echo *.deb)
-    cp "$work/$package" "$checkout/dist/"
+    mkdir -p "$folder"
+    rm -f "$folder"/mmd_*.deb
+    cp "$work/$package" "$folder/"
     # Root builds for the one whose checkout it is.
-    chown --reference="$checkout" "$checkout/dist" "$checkout/dist/$package"
-    echo "$checkout/dist/$package"
+    chown --reference="$checkout" "$checkout/dist" "$folder" "$folder/$package"
+    echo "$folder/$package"
 }
 
 # -- where it is built

@@ -14,6 +14,8 @@ from mmd.cli.loop import wait_for
 from mmd.cli.text import gib, say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mmd.control.addresses import Addresses
     from mmd.control.installation import Installation
 
@@ -31,7 +33,7 @@ def install(remove: bool) -> None:
     """
     from mmd.control import service
     from mmd.control.addresses import configured
-    from mmd.control.installation import installation
+    from mmd.control.installation import by_socket, installation
     from mmd.gateway.keys import Keys
     from mmd.gateway.listen import exposed, no_keys_for
     from mmd.settings import read_settings
@@ -44,13 +46,16 @@ def install(remove: bool) -> None:
     has_keys = bool(Keys().all())
     if (address := exposed(addresses.all)) and not has_keys:
         raise no_keys_for(address)
-    if wait_for(installation()).is_current:
+    here = wait_for(installation())
+    if here.is_current:
         _say_nothing_is_to_do(wait_for(service.restart_gateway()))
-        listening = addresses.all
+        _say_what_is_left_out(here.masked, ())
+        listening = tuple(address for unit, address in by_socket(addresses).items() if unit not in here.masked)
     else:
         done = wait_for(service.install())
         for file in done.files:
             click.echo(file)
+        _say_what_went(done.removed, done.set_aside)
         _say_what_is_left_out(done.masked, done.refused)
         listening = done.listening
     _say_where(addresses, listening, has_keys)
@@ -60,6 +65,13 @@ def install(remove: bool) -> None:
 
 def _say_nothing_is_to_do(ran: bool) -> None:
     say("Nothing to do: the units are as they should be." + (" The gateway has read mmd.toml anew." if ran else ""))
+
+
+def _say_what_went(removed: Collection[Path], set_aside: Collection[Path]) -> None:
+    for file in removed:
+        say(f"{file} is removed")
+    for file in set_aside:
+        say(f"{file} was not mmd's, and is {file.name}.bak now; to change a unit: systemctl --user edit {file.name}")
 
 
 def _say_what_is_left_out(masked: Collection[str], refused: Collection[str]) -> None:

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mmd.atomic import write_atomically
 from mmd.paths import cache_dir
 from mmd.plan.breakdown import Breakdown, Row
-from mmd.registry.atomic import write_atomically
 
 _MOST = 200
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from mmd import __version__
 from mmd.control.addresses import Addresses, configured
@@ -20,6 +19,7 @@ from mmd.units.unit_files import (
     ENABLED,
     GATEWAY,
     MAIN_SOCKET,
+    NEEDED,
     SOCKETS,
     UNITS,
     is_template,
@@ -38,7 +38,6 @@ class Installation:
     kind: Kind
     program: str  # that the gateway's unit starts; "" where there is none
     is_this: bool  # that program is the mmd that runs now
-    files: tuple[Path, ...]  # unit files and drop-ins that systemd uses
     outdated: tuple[Path, ...]  # of the user's files, those that `mmd install` would write otherwise, make or remove
     other_path: tuple[Path, ...]  # drop-ins that only have another PATH than this shell: other engines may be found
     shadowing: tuple[Path, ...]  # whole units of the user's that hide a package's
@@ -50,16 +49,11 @@ class Installation:
     gateway_version: str | None  # of the gateway that runs
 
     @property
-    def is_enabled(self) -> bool:
-        """Whether a start of the machine has the gateway listen, and loads models."""
-        return self.kind is not Kind.NONE and not self.disabled and not self.masked
-
-    @property
     def is_current(self) -> bool:
-        """Whether `mmd install` has nothing to do."""
+        """Whether `mmd install` has nothing to do, and nothing to refuse."""
         files = (self.outdated, self.other_path, self.shadowing, self.dangling)
-        units = (self.unread, self.disabled, self.masked, self.silent)
-        return self.kind is not Kind.NONE and not any(files + units) and not self.has_old_gateway
+        units = (self.unread, self.disabled, self.silent, [name for name in self.masked if name in NEEDED])
+        return self.kind is not Kind.NONE and not any((*files, *units)) and not self.has_old_gateway
 
     @property
     def has_old_gateway(self) -> bool:
@@ -96,11 +90,10 @@ async def _read(manager: Manager, addresses: Mapping[str, str]) -> Installation:
         kind=kind,
         program=program,
         is_this=is_this_mmd(program),
-        files=tuple(Path(file) for unit in units.values() for file in _files(unit)),
         outdated=tuple(sorted(differing - other_path)),
         other_path=tuple(sorted(other_path)),
         shadowing=tuple(sorted(hiding)),
-        dangling=tuple(link for link in user_files.links() if not link.exists()),
+        dangling=tuple(link for link in user_files.links() if link.name not in masked and not link.exists()),
         unread=tuple(name for name, unit in units.items() if unit["NeedDaemonReload"]),
         disabled=tuple(name for name in units if name in ENABLED and name not in enabled),
         masked=masked,
@@ -117,11 +110,6 @@ def _kind(present: Mapping[Path, bytes], package: Path | None) -> Kind:
 
 def _without_path(contents: Mapping[Path, bytes], file: Path) -> bytes | None:
     return without_path(contents[file]) if file in contents else None
-
-
-def _files(unit: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those that the manager has read; none of a unit that it has not found."""
-    return (unit["FragmentPath"], *unit["DropInPaths"]) if unit["FragmentPath"] else ()
 
 
 async def _program(manager: Manager) -> str:

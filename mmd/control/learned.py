@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmd.atomic import write_atomically
 from mmd.errors import StorageFailed
 from mmd.paths import data_dir
-from mmd.registry.atomic import write_atomically
 
 _log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import re
 import tomllib
 from dataclasses import dataclass
 
+from mmd.atomic import write_atomically
 from mmd.control.cloudflared import is_token
 from mmd.errors import StorageFailed, WrongUsage
 from mmd.paths import tunnel_file
-from mmd.registry.atomic import write_atomically
 
 _HOSTNAME = re.compile(r"(?=.{4,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}", re.IGNORECASE)
 

@@ -17,13 +17,19 @@ from mmd.units.unit_files import BOOT, GATEWAY, MAIN_SOCKET, SOCKETS
 
 _log = logging.getLogger(__name__)
 
-_ALL_USERS = Path("/etc/systemd/user")  # where `systemctl --global enable` puts its links
+_ALL_USERS = Path("/etc/systemd/user")  # where `systemctl --global` puts its links
 
 
 def loads_at_startup() -> bool:
     """Whether a start of this user's manager loads models, as far as the files say."""
-    link = f"default.target.wants/{BOOT}"
-    return any((folder / link).exists() for folder in (user_unit_dir(), _ALL_USERS))
+    folders = (user_unit_dir(), _ALL_USERS)
+    is_enabled = any((folder / "default.target.wants" / BOOT).exists() for folder in folders)
+    return is_enabled and not any(_is_mask(folder / BOOT) for folder in folders)
+
+
+def _is_mask(file: Path) -> bool:
+    """As systemd sees it: a link to /dev/null, or an empty file."""
+    return file.is_char_device() or (file.is_file() and file.stat().st_size == 0)
 
 
 async def install() -> static.Installed:

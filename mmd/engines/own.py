@@ -13,9 +13,9 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mmd.atomic import write_atomically
 from mmd.errors import StorageFailed
 from mmd.paths import engines_dir
-from mmd.registry.atomic import write_atomically
 
 # Written last by an installation, so that one that was cut short is not taken for an engine.
 MARKER = "installed.json"

@@ -8,9 +8,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from mmd.atomic import write_atomically
 from mmd.engines.vllm_source import Accepted
 from mmd.paths import cache_dir
-from mmd.registry.atomic import write_atomically
 
 _PARTS = ("flags", "tool_parsers", "reasoning_parsers")
 

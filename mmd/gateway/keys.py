@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from mmd.atomic import write_atomically
 from mmd.errors import StorageFailed, WrongUsage
 from mmd.paths import keys_file, make_private
-from mmd.registry.atomic import write_atomically
 
 _PREFIX = "mmd-"  # so that scanners for leaked secrets can know one
 _KEY_BYTES = 32

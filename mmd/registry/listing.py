@@ -12,8 +12,8 @@ from operator import attrgetter
 from typing import Any
 
 from mmd import paths
+from mmd.atomic import write_atomically
 from mmd.registry.anatomy import Anatomy, Layers
-from mmd.registry.atomic import write_atomically
 from mmd.registry.record import Facts, Format, Model, ModelType
 
 # The fields are part of the stamp, so that a copy made by another version of mmd is never read.

@@ -15,8 +15,8 @@ from shlex import quote
 from typing import Any
 
 from mmd import paths
+from mmd.atomic import write_atomically
 from mmd.errors import StorageFailed
-from mmd.registry.atomic import write_atomically
 from mmd.registry.belongings import files_of
 from mmd.registry.record import Model
 

@@ -13,9 +13,9 @@ from shlex import quote
 from typing import TYPE_CHECKING, BinaryIO
 
 from mmd import paths
+from mmd.atomic import write_atomically
 from mmd.errors import BadModelFile, NoSuchModel, RegistryDamaged, StorageFailed, WrongUsage
 from mmd.registry import listing, manifest, models_toml
-from mmd.registry.atomic import write_atomically
 from mmd.registry.record import Model
 
 if TYPE_CHECKING:

@@ -20,13 +20,15 @@ class Installed:
     listening: tuple[str, ...]  # the addresses
     refused: tuple[str, ...]  # sockets, other than the main one, that could not listen
     masked: tuple[str, ...]  # units that somebody does not want to run, and that are left out
+    removed: tuple[Path, ...]  # files of an older installation
+    set_aside: tuple[Path, ...]  # units that somebody else has written: they are called NAME.bak now
 
 
 async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
     """Have the gateway's sockets listen now and after a login, and the models of a boot loaded then. `addresses` are
     those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET. Where a package brings the units, only drop-ins are
-    written into the user's own unit folder, and whole units of an older installation there, which would hide the
-    package's, go.
+    written into the user's own unit folder, and whole units there, which would hide the package's, go: those of an
+    older installation for good, others to NAME.bak.
 
     Over an older installation a gateway that runs ends, and a new one is started. Raises MmdError where the main socket
     cannot listen or is masked, and has everything as it was before.
@@ -38,7 +40,7 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
     units = [name for name in UNITS if name not in masked and user_files.is_wanted(name, addresses)]
     before = await _State.read(manager)
     try:
-        await _have(manager, files, [name for name in ENABLED if name in units])
+        set_aside = await _have(manager, files, [name for name in ENABLED if name in units], masked)
         await _stop(manager, (*SOCKETS, GATEWAY))
         refused = [name for name in SOCKETS if name in units and not await _listens(manager, name)]
         if MAIN_SOCKET in refused:
@@ -46,21 +48,23 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
         if before.gateway_runs:
             await manager.start(GATEWAY)
     except MmdError:
-        await before.put_back(manager)
+        await before.put_back(manager, masked)
         raise
     listening = tuple(address for name, address in addresses.items() if name in units and name not in refused)
-    return Installed(tuple(files), listening, tuple(refused), masked)
+    removed = tuple(file for file in before.contents if file not in files and file not in set_aside)
+    return Installed(tuple(files), listening, tuple(refused), masked, removed, set_aside)
 
 
 async def remove(manager: Manager) -> bool:
-    """Undo `install`; what a package brings stays, disabled. Models go on running, and stay registered. Returns whether
-    there was anything to undo.
+    """Undo `install`; what a package brings or somebody else has written stays, disabled. Models go on running, and
+    stay registered. Returns whether there was anything to undo.
     """
     await manager.reload()
     before = await _State.read(manager)
     await _stop(manager, _STOPPED)
-    await _have(manager, {}, ())
-    return before != _State({}, (), (), gateway_runs=False)
+    kept = user_files.strangers(before.contents)
+    await _have(manager, kept, ())
+    return before != _State(kept, (), (), gateway_runs=False)
 
 
 async def packaged_in(manager: Manager) -> Path | None:
@@ -96,8 +100,8 @@ class _State:
         listening = tuple(name for name in SOCKETS if name in active)
         return cls(user_files.present(), await enabled(manager), listening, GATEWAY in active)
 
-    async def put_back(self, manager: Manager) -> None:
-        await _have(manager, self.contents, self.enabled)
+    async def put_back(self, manager: Manager, masked: Collection[str]) -> None:
+        await _have(manager, self.contents, self.enabled, masked)
         await _stop(manager, (*SOCKETS, GATEWAY))
         for name in self.listening:
             await _listens(manager, name)
@@ -105,15 +109,20 @@ class _State:
             await manager.start(GATEWAY)
 
 
-async def _have(manager: Manager, files: Mapping[Path, bytes], enabled: Collection[str]) -> None:
-    """Have these files of the user's there, and these units enabled, and no others of either."""
-    user_files.put(files)
+async def _have(
+    manager: Manager, files: Mapping[Path, bytes], enabled: Collection[str], masked: Collection[str] = ()
+) -> tuple[Path, ...]:
+    """Have these files of the user's there, and these units enabled, and no others of either, but for masked units.
+    Returns files that are set aside.
+    """
+    set_aside = user_files.put(files)
     # Not by DisableUnitFiles: that refuses a unit without a file, and EnableUnitFiles leaves a link to a file that is
     # gone as it is where another file has the name.
-    user_files.unlink(user_files.links())
+    user_files.unlink(link for link in user_files.links() if link.name not in masked)
     await manager.reload()
     await manager.enable(enabled)
     await manager.reload()
+    return set_aside
 
 
 async def _stop(manager: Manager, names: Iterable[str]) -> None:

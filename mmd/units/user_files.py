@@ -6,22 +6,36 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmd.atomic import write_atomically
 from mmd.errors import StorageFailed
 from mmd.paths import user_unit_dir
-from mmd.units.unit_files import DROP_IN, EMBEDDING_SOCKET, GATEWAY, UNITS, drop_in_text, mmd_command, unit_text
+from mmd.units.unit_files import (
+    DROP_IN,
+    EMBEDDING_SOCKET,
+    GATEWAY,
+    PACKAGED_COMMAND,
+    UNITS,
+    drop_in_text,
+    mmd_command,
+    unit_text,
+)
 
 # systemd takes an empty unit file for one that is masked, as it does a link to /dev/null. The link is what
 # `systemctl mask` makes, and the user's; the empty file is ours.
 _MASK = b""
+_OUR_COMMAND = b" -P -m mmd "  # of whatever Python, and whichever version of mmd
 
 
 def wanted(addresses: Mapping[str, str], masked: Iterable[str], *, are_packaged: bool) -> dict[Path, bytes]:
-    """The files there should be. `addresses` are those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET; to units
-    that others have masked nothing is done.
+    """The files there should be. `addresses` are those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET. What
+    masked units have stays, for when they are unmasked.
     """
+    there = present()
     files: dict[Path, bytes] = {}
-    for name in (name for name in UNITS if name not in masked):
-        if is_wanted(name, addresses):
+    for name in UNITS:
+        if name in masked:
+            files |= {file: there[file] for file in (unit_file(name), _drop_in(name)) if file in there}
+        elif is_wanted(name, addresses):
             if not are_packaged:
                 files[unit_file(name)] = unit_text(name, mmd_command()).encode()
             if (drop_in := drop_in_text(name, addresses)) is not None:
@@ -41,13 +55,28 @@ def present() -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in places if file.is_file()}
 
 
-def put(contents: Mapping[Path, bytes]) -> None:
-    """Have these files there, and none of the others that may have been. Raises StorageFailed."""
-    unlink(present().keys() - contents.keys())
+def strangers(contents: Mapping[Path, bytes]) -> dict[Path, bytes]:
+    """Those that `mmd install` has not written, as `systemctl --user edit --full` leaves them beside a package."""
+    if _OUR_COMMAND in contents.get(unit_file(GATEWAY), b""):
+        return {}  # the others came with it
+    return {file: content for file, content in contents.items() if not _is_ours(file, content)}
+
+
+def put(contents: Mapping[Path, bytes]) -> tuple[Path, ...]:
+    """Have these files there, and none of the others that may have been; but a stranger is renamed to NAME.bak, which
+    systemd does not read. Returns those. Raises StorageFailed.
+    """
+    there = present()
+    aside = tuple(file for file, content in strangers(there).items() if contents.get(file) != content)
+    with _writing():
+        for file in aside:
+            file.replace(file.with_name(f"{file.name}.bak"))
+    unlink(there.keys() - contents.keys() - {*aside})
     with _writing():
         for file, content in contents.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+            # What a loss of power leaves empty would be masked.
+            write_atomically(file, content, mode=0o644)
+    return aside
 
 
 def links() -> tuple[Path, ...]:
@@ -77,6 +106,12 @@ def packaged_in(unit_path: Iterable[str]) -> Path | None:
 
 def unit_file(name: str) -> Path:
     return user_unit_dir() / name
+
+
+def _is_ours(file: Path, content: bytes) -> bool:
+    if file.name == DROP_IN or _OUR_COMMAND in content:
+        return True
+    return content in (_MASK, unit_text(file.name, PACKAGED_COMMAND).encode())
 
 
 def _drop_in(name: str) -> Path:

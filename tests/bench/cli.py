@@ -9,8 +9,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from mmd.atomic import write_atomically
 from mmd.registry import models_toml
-from mmd.registry.atomic import write_atomically
 from mmd.registry.store import Registry
 from tests.bench.measure import Row
 from tests.tiny_models import tiny_gguf

@@ -1,4 +1,4 @@
-"""The Debian package that a machine gets: what `make deb` has put into dist/, and a newer one made of it."""
+"""The Debian package that a machine gets: what `make deb SUITE=…` has put into dist/, and a newer one made of it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ DIST = Path(__file__).parents[2] / "dist"
 PLACE = "/srv/mmd.deb"
 NEWER_PLACE = "/srv/newer.deb"
 NEWER = "99.0"
-_NUMBERS = {"bookworm": 12, "trixie": 13, "forky": 14}
 
 
 def put_package(machine: Machine) -> None:
-    """The last one that was built for its suite."""
-    built = sorted(DIST.glob(f"mmd_*~deb{_NUMBERS[machine.suite]}u*.deb"), key=lambda file: file.stat().st_mtime)
-    assert built, f"no package for {machine.suite} in {DIST}: make deb SUITE={machine.suite}"
-    (machine.root / PLACE.lstrip("/")).write_bytes(built[-1].read_bytes())
+    """The one that was built for its suite."""
+    folder = DIST / machine.suite
+    built = list(folder.glob("mmd_*.deb"))
+    assert built, f"no package in {folder}: make deb SUITE={machine.suite}"
+    (machine.root / PLACE.lstrip("/")).write_bytes(built[0].read_bytes())
 
 
 def make_newer(machine: Machine) -> None:

@@ -67,9 +67,10 @@ def test_what_the_build_needs_is_installed_by_make_deb() -> None:
     assert [name for name in sorted(wanted) if f"lacking {name} " not in asked_for] == []
 
 
-@pytest.mark.parametrize("script", ["mmd.postinst", "mmd.prerm", "user-managers"])
+@pytest.mark.parametrize("script", ["debian/mmd.postinst", "debian/mmd.prerm", "user-managers"])
 def test_maintainer_scripts_are_shell(script: str) -> None:
-    done = subprocess.run(["sh", "-n", str(DEBIAN / script)], capture_output=True, text=True, check=False, timeout=10)
+    command = ["sh", "-n", str(DEBIAN.parent / script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -18,7 +18,7 @@ from mmd.control.journal import Ended, ended_units
 
 FILE = Path("/home/ada/.config/systemd/user/mmd.socket")
 HERE = Installation(
-    kind=Kind.COPIED, program="/venv/bin/python", is_this=True, files=(FILE,), outdated=(), other_path=(), shadowing=(),
+    kind=Kind.COPIED, program="/venv/bin/python", is_this=True, outdated=(), other_path=(), shadowing=(),
     dangling=(), unread=(), disabled=(), masked=(), silent=(), gateway_version=None,
 )  # fmt: skip
 

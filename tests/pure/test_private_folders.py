@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mmd import paths
+from mmd.atomic import write_atomically
 from mmd.control import events
 from mmd.control.events import SwapEvent
 from mmd.paths import make_private
-from mmd.registry.atomic import write_atomically
 from mmd.registry.store import Registry
 from tests.tiny_models import tiny_gguf
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mmd.units.unit_files import ENABLED, UNITS
+from mmd.units.unit_files import ENABLED, TUNNEL, UNITS
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "packaging/rpm/mmd.spec"
+FROM_THE_TREE = ("packaging/render_units.py", "packaging/user-managers")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
@@ -52,8 +53,9 @@ def test_it_packs_every_unit_and_what_the_wheel_has_below_share() -> None:
 def test_the_files_that_it_takes_from_the_tree_are_there() -> None:
     documents = [name for line in listed() if re.match("%(license|doc) ", line) for name in line.split()[1:]]
     assert documents
-    for name in (*documents, "packaging/render_units.py", "constraints.txt", "packaging/build-rpm.sh"):
+    for name in (*documents, *FROM_THE_TREE, "constraints.txt", "packaging/build-rpm.sh"):
         assert (ROOT / name).is_file(), name
+    assert all(name in SPEC.read_text("utf-8") for name in FROM_THE_TREE)
 
 
 def test_rpm_understands_it() -> None:
@@ -68,7 +70,12 @@ def test_an_upgrade_touches_no_unit_but_the_gateway() -> None:
     done = re.findall(r"systemd-update-helper (\S+) (.*); fi", expanded("-P"))
     assert [(verb, set(units.split())) for verb, units in done] == [
         ("install-user-units", {*ENABLED, "mmd.service"}),
-        ("remove-user-units", {*UNITS} - {"mmd.slice"}),
+        ("remove-user-units", {*UNITS} - {"mmd.slice", TUNNEL}),
         ("remove-user-units", {"mmd.slice"}),
         ("mark-restart-user-units", {"mmd.service"}),
     ]
+
+
+def test_removal_stops_every_tunnel() -> None:
+    (before, after) = re.findall(r"^(.*)/usr/lib/mmd/user-managers stop (.*)$", expanded("-P"), re.MULTILINE)[0]
+    assert (before, after) == ("[ $1 -ne 0 ] || ", "'mmd-tunnel@*.service'")

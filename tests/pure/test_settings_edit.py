@@ -10,9 +10,9 @@ import tomlkit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmd import atomic
 from mmd.errors import MmdError, StorageFailed, WrongUsage
 from mmd.paths import config_file
-from mmd.registry import atomic
 from mmd.settings_edit import set_for_models
 
 IDS = st.sampled_from(["a", "b", "qwen2.5-7b", "x"])

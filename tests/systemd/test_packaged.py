@@ -20,7 +20,7 @@ from mmd.control.installation import Installation, Kind, installation
 from mmd.control.presence import running_version
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
-from mmd.units.unit_files import ENABLED, UNITS, is_template, unit_text
+from mmd.units.unit_files import ENABLED, PACKAGED_COMMAND, UNITS, is_template, unit_text
 from tests.systemd.conftest import free_port
 from tests.systemd.world import World, run_mmd, wait_for
 
@@ -100,6 +100,23 @@ async def test_copies_of_an_older_installation_make_way(world: World, installed:
     assert _fragment(world, "mmd.service") == str(package / "mmd.service")
 
 
+async def test_unit_that_the_user_has_edited_is_not_lost(world: World, packaged: str, package: Path) -> None:
+    """As `systemctl --user edit --full mmd.service` leaves it."""
+    own = user_unit_dir() / "mmd.service"
+    own.write_text(unit_text("mmd.service", PACKAGED_COMMAND) + "# mine\n", "utf-8")
+    done = run_mmd("install")
+    assert f"{own} was not mmd's, and is mmd.service.bak now" in done.stderr
+    assert own.with_name("mmd.service.bak").read_text("utf-8").endswith("# mine\n")
+    assert _fragment(world, "mmd.service") == str(package / "mmd.service")
+
+    own.with_name("mmd.service.bak").rename(own)
+    world.manager.systemctl("daemon-reload")
+    assert "are removed" in run_mmd("install", "--remove").stderr
+    assert "There were no units" in run_mmd("install", "--remove").stderr
+    assert _files() == {"mmd.service"}
+    own.unlink()
+
+
 async def test_package_that_goes_leaves_links_that_are_told_and_mended(
     world: World, packaged: str, package: Path
 ) -> None:
@@ -136,7 +153,7 @@ async def test_remove_leaves_the_package_disabled_and_models_running(
         assert world.manager.systemctl("is-active", name).strip() == "inactive"
     assert json.loads(run_mmd("status", "--json").stdout)["active"] == "a"
     now = await installation()
-    assert (now.kind, now.is_enabled, now.disabled) == (Kind.PACKAGED, False, ENABLED)
+    assert (now.kind, now.disabled) == (Kind.PACKAGED, ENABLED)
 
 
 async def test_refused_address_leaves_the_package_as_it_was(world: World, packaged: str) -> None:
@@ -173,14 +190,22 @@ def test_install_says_whose_mmd_the_units_start(world: World, address: str, pack
     assert f"start {other}" in said
 
 
-def test_units_that_are_masked_are_left_alone_and_told(world: World, packaged: str) -> None:
-    world.manager.systemctl("mask", "mmd-boot.service")
-    done = run_mmd("install")
-    assert done.returncode == 0
-    assert "mmd-boot.service is masked, and left out" in done.stderr
-    assert (user_unit_dir() / "mmd-boot.service").readlink() == Path("/dev/null")
-    world.manager.systemctl("unmask", "mmd-boot.service")
-    assert run_mmd("install").returncode == 0
+async def test_units_that_are_masked_are_left_alone_and_told(world: World, packaged: str) -> None:
+    assert await _answers(packaged)
+    before = _files()
+    world.manager.systemctl("mask", "mmd-boot.service", "mmd-embedding.socket")
+    world.manager.systemctl("stop", "mmd-local.socket")
+    for says in ("The gateway listens", "Nothing to do", "Nothing to do"):
+        done = run_mmd("install")
+        assert (done.returncode, says in done.stderr) == (0, True), done.stderr
+        for masked in ("mmd-boot.service", "mmd-embedding.socket"):
+            assert f"{masked} is masked, and left out" in done.stderr
+            assert (user_unit_dir() / masked).readlink() == Path("/dev/null")
+        assert "For embeddings" not in done.stderr
+    assert _files() == before | {"mmd-boot.service", "mmd-embedding.socket"}
+
+    world.manager.systemctl("unmask", "mmd-boot.service", "mmd-embedding.socket")
+    assert _files() == before
     assert world.manager.systemctl("is-enabled", "mmd-boot.service").strip() == "enabled"
 
 
@@ -214,6 +239,9 @@ def test_default_says_that_it_takes_units(world: World, address: str, package: P
     assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
     assert run_mmd("install").returncode == 0
     assert "mmd install" not in run_mmd("default", "a").stderr
+    world.manager.systemctl("mask", "mmd-boot.service")
+    assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
+    world.manager.systemctl("unmask", "mmd-boot.service")
     world.manager.systemctl("disable", "mmd-boot.service")
     assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
 
@@ -309,6 +337,5 @@ async def test_shell_with_another_path_makes_nothing_outdated(
 
 async def test_nothing_is_installed(address: str) -> None:
     now = await installation()
-    assert (now.kind, now.files, now.outdated, now.disabled, now.silent) == (Kind.NONE, (), (), (), ())
+    assert (now.kind, now.outdated, now.disabled, now.silent) == (Kind.NONE, (), (), ())
     assert not now.is_current
-    assert not now.is_enabled
