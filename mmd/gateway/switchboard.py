@@ -155,6 +155,7 @@ class Switchboard:
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.wait([self._runner])
+            self._runner = None  # one that was cancelled before its first step does not say so itself
         while self._in_flight and monotonic() < until:
             await self._change(until)
 

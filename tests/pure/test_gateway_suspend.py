@@ -144,6 +144,19 @@ async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None
         assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
 
 
+async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
+    """Who would serve it has been called, and has not begun."""
+    async with town("a", "b") as running:
+        switchboard = running.gateway._switchboard
+        waiting = asyncio.create_task(switchboard.wait("b"))
+        await asyncio.sleep(0)
+        await switchboard.pause(-math.inf)
+        switchboard.resume()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await waiting == running.peer("b").address
+        switchboard.leave("b")
+
+
 async def test_model_that_is_being_loaded_is_put_away_and_loaded_again_after() -> None:
     """Who waits for it hears nothing of that."""
     async with town("a", "b") as running:
