@@ -14,6 +14,7 @@ from mmd.errors import MmdError, WrongUsage
 from mmd.registry.store import Registry
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.names import TUNNELS, tunnel_of, tunnel_unit
+from mmd.units.unit_files import MAIN_SOCKET
 
 _SAID_LINES = 40
 
@@ -42,6 +43,17 @@ async def expose(model_id: str, named: named_tunnel.NamedTunnel | None) -> Tunne
     """As `open_tunnel`, over a connection of its own."""
     async with await Manager.connect() as manager:
         return await open_tunnel(manager, model_id, named)
+
+
+async def way_in() -> str:
+    """HOST:PORT of the gateway's socket, which may not be what mmd.toml says by now. Raises ManagerUnreachable, and
+    WrongUsage where it has none.
+    """
+    async with await Manager.connect() as manager:
+        addresses = [address for address in await manager.addresses(MAIN_SOCKET) if not address.startswith("/")]
+    if not addresses:
+        raise WrongUsage(f"{MAIN_SOCKET} listens nowhere", hint=f"systemctl --user status {MAIN_SOCKET}")
+    return addresses[0]
 
 
 async def unexpose(model_id: str | None) -> tuple[str, ...]:

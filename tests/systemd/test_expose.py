@@ -16,6 +16,7 @@ import pytest
 from mmd.gateway.keys import Keys, Purpose
 from mmd.paths import tunnel_file, tunnels_dir
 from tests.fake_cloudflared import install_fake_cloudflared, token
+from tests.systemd.conftest import free_port
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 
 
@@ -167,6 +168,30 @@ def test_name_or_token_that_is_none(
     world.add("a")
     assert _expose("a", f"--at={hostname}", said=said).returncode == 2
     assert not tunnel_file("a").exists()
+
+
+def test_tunnel_ends_with_the_gateways_socket(world: World, installed: str, edge: Path, key: str) -> None:
+    """Somebody else may listen there next."""
+    world.add("a")
+    assert _expose("a").returncode == 0
+    world.manager.systemctl("stop", "mmd.socket")
+    assert _state(world, "a") == "inactive"
+
+
+def test_tunnel_goes_where_the_gateway_does(world: World, installed: str, edge: Path, key: str) -> None:
+    world.add("a")
+    assert _expose("a", "--at", "llm.example.org", said=token("uuid-4")).returncode == 0
+    settings = Path(os.environ["XDG_CONFIG_HOME"]) / "mmd/mmd.toml"
+    port = installed.rpartition(":")[2]
+    another = free_port()
+    settings.write_text(settings.read_text().replace(f":{port}", f":{another}", 1))
+    world.manager.systemctl("restart", "mmd-tunnel@a.service")
+    words = _command_line(world, "a")
+    assert words[words.index("--url") + 1] == installed  # mmd.toml counts from mmd install on
+    assert run_mmd("install").returncode == 0
+    wait_for(lambda: _state(world, "a") == "active", what="the tunnel")
+    words = _command_line(world, "a")
+    assert words[words.index("--url") + 1] == f"http://127.0.0.1:{another}"
 
 
 def test_cloudflared_that_dies_is_back(world: World, installed: str, edge: Path, key: str) -> None:
