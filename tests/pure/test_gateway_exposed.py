@@ -123,6 +123,18 @@ async def test_two_hosts_are_no_way_around(running: Town, key: str) -> None:
     assert (await _ask(running, both)).status == 400
 
 
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [(b"CF-Ray: 8f0000000000000a-CDG\r\n", "ID.exposed.mmd.internal"), (b"", 'hosts = ["llm.example.org"]')],
+)
+async def test_tunnel_with_another_host_is_not_told_to_have_it_let_in(running: Town, more: bytes, hint: str) -> None:
+    """What is set on Cloudflare's pages goes before our Host; let in by its own, it would reach all models."""
+    answer = await _ask(running, _get("/v1/models").replace(b"localhost\r\n", b"llm.example.org\r\n" + more))
+    assert answer.status == 403
+    assert hint in answer.json()["error"]["hint"]
+    assert (b"hosts" in answer.body) is (not more)
+
+
 async def test_answer_comes_piece_by_piece(running: Town, key: str) -> None:
     async def stream(asked: Asked) -> None:
         await asked.begin_stream(b"data: 1\n\n")
