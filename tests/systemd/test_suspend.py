@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from dbus_fast import Message
+from dbus_fast.aio import MessageBus
 
 from mmd.control.away import away
 from mmd.control.events import recent
@@ -291,6 +293,22 @@ async def test_lock_is_held_until_it_is_closed_and_no_child_has_it(system_bus: s
         fake.refuses = True
         with pytest.raises(LockRefused, match="Access denied"):
             await login1.delay_sleep("a test")
+
+
+async def test_sleep_that_somebody_else_announces_is_none(system_bus: str) -> None:
+    async with fake_login1(system_bus) as fake, await Login1.connect() as login1:
+        sleeps = login1.sleeps()
+        assert await anext(sleeps) is False
+        other = await MessageBus(bus_address=system_bus).connect()
+        forged = Message.new_signal(
+            "/org/freedesktop/login1", "org.freedesktop.login1.Manager", "PrepareForSleep", "b", [True]
+        )
+        forged.destination = login1._bus.unique_name
+        await other.send(forged)
+        await other.call(Message("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId"))
+        fake.awaken()
+        assert await anext(sleeps) is False
+        other.disconnect()
 
 
 @pytest.mark.usefixtures("gpu")
