@@ -113,7 +113,7 @@ class Login1:
             self._news.put_nowait(None)
 
     async def _until_closed(self) -> None:
-        with suppress(EOFError, OSError):
+        with suppress(Exception):  # of any kind: dbus-fast ends with its own where it cannot read what comes
             await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
         self._news.put_nowait(None)
 

@@ -311,6 +311,14 @@ async def test_sleep_that_somebody_else_announces_is_none(system_bus: str) -> No
         other.disconnect()
 
 
+async def test_connection_that_ends_with_an_unreadable_message_has_ended(system_bus: str) -> None:
+    async with fake_login1(system_bus), await Login1.connect() as login1:
+        sleeps = login1.sleeps()
+        assert await anext(sleeps) is False
+        login1._bus._finalize(ValueError("what dbus-fast says of a message that it cannot read"))
+        assert [one async for one in sleeps] == []
+
+
 @pytest.mark.usefixtures("gpu")
 async def test_installed_gateway_brings_back_who_was_away_when_it_was_killed(
     world: World, installed: str, system_bus: str
