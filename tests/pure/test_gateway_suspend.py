@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 
 import pytest
 
@@ -105,7 +104,7 @@ async def test_request_whose_engine_is_lost_to_the_sleep_is_asked_for_again() ->
     async with town() as running:
         running.models.restarts = True
         client, _ = await answering(running)
-        await running.gateway._switchboard.pause(-math.inf)
+        await running.gateway._switchboard.pause()
         await running.peer("a").stop()
         running.models.active = None
         await until(lambda: "a" in running.gateway._switchboard.waited_for)
@@ -150,7 +149,7 @@ async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
         switchboard = running.gateway._switchboard
         waiting = asyncio.create_task(switchboard.wait("b"))
         await asyncio.sleep(0)
-        await switchboard.pause(-math.inf)
+        await switchboard.pause()
         switchboard.resume()
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert await waiting == running.peer("b").address
@@ -204,6 +203,16 @@ async def test_model_on_the_cpu_is_left_alone() -> None:
         assert (await client.answer()).status == 200
         await awake(running)
         assert running.models.log == []
+
+
+async def test_request_is_not_served_into_the_sleep_by_an_empty_gpu() -> None:
+    async with town(active=None) as running:
+        await prepared(running)
+        asking = await waits(running, "a")
+        assert running.models.log == []
+        await awake(running)
+        await asking
+        assert running.models.log == ["activate a", "ready a"]
 
 
 async def test_two_sleeps_in_quick_succession() -> None:
@@ -263,7 +272,7 @@ async def test_who_does_not_come_back_holds_nobody_up(caplog: pytest.LogCaptureF
 async def test_idle_model_is_not_put_to_sleep_while_the_machine_goes_to_sleep() -> None:
     async with town() as running:
         running.models.rules["a"] = Rules(sleep_seconds=1e-9)
-        await running.gateway._switchboard.pause(-math.inf)
+        await running.gateway._switchboard.pause()
         await running.models.sleep_is_looked_at()
         assert running.models.log == []
         running.gateway._switchboard.resume()
