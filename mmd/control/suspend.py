@@ -57,6 +57,8 @@ async def bring_back(controller: Controller, model_ids: Sequence[str]) -> None:
             await controller.activate(model_id, evicts=False, occasion=AWAKE)
         except MmdError as error:
             _log.warning("%s does not come back: %s", model_id, error.message, extra={"MMD_MODEL": model_id})
+        except Exception:  # noqa: BLE001 - whatever it is, the others are to come back; logged with its traceback
+            _log.exception("%s does not come back", model_id, extra={"MMD_MODEL": model_id})
     nobody_is_away()
 
 
