@@ -9,6 +9,7 @@ import logging
 import pytest
 
 from mmd.errors import EngineFailed
+from mmd.gateway.limits import Limits
 from mmd.plan.idle import Rules
 from tests.gateway_peer import PATIENCE_SECONDS, Asked, RawClient, Town, post, town, until
 
@@ -87,6 +88,15 @@ async def test_stream_that_takes_too_long_is_cut_with_an_error_that_says_so() ->
         assert error["message"] == "the machine went to sleep in the middle of this answer of a"
         requests = running.gateway._meter.requests
         assert requests["a", STREAM, "suspended"] == 1
+
+
+async def test_answers_hold_the_sleep_up_no_longer_than_a_swap() -> None:
+    async with town(limits=Limits(drain_seconds=0.0)) as running:
+        await answering(running)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await prepared(running, 1e6)
+        assert running.models.log == ["put away"]
+        await awake(running)
 
 
 async def test_answer_that_has_not_begun_is_asked_for_again_after_the_sleep() -> None:
