@@ -185,7 +185,8 @@ class Exchange:
 
     async def _reach(self, address: str | None) -> None:
         connection = await self._connect(address)
-        if self._shared.models.address(self._model_id) is None:  # it has gone while we were connecting
+        # While we were connecting it has gone, or the machine began to suspend, and what was asked is taken back.
+        if self._shared.models.address(self._model_id) is None or self._shared.switchboard.is_paused:
             connection.abandon()
             self._ask_again()
             return

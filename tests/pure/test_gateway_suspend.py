@@ -9,6 +9,7 @@ import logging
 import pytest
 
 from mmd.errors import EngineFailed
+from mmd.gateway.engine import EngineConnection
 from mmd.gateway.limits import Limits
 from mmd.plan.idle import Rules
 from tests.gateway_peer import PATIENCE_SECONDS, Asked, RawClient, Town, post, town, until
@@ -97,6 +98,31 @@ async def test_answers_hold_the_sleep_up_no_longer_than_a_swap() -> None:
             await prepared(running, 1e6)
         assert running.models.log == ["put away"]
         await awake(running)
+
+
+async def test_request_that_is_just_connecting_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with town() as running:
+        pool = running.gateway._pool
+        connect, connected, goes_on = pool.connect, asyncio.Event(), asyncio.Event()
+
+        async def slowly(address: str) -> EngineConnection:
+            connection = await connect(address)
+            connected.set()
+            await goes_on.wait()
+            return connection
+
+        monkeypatch.setattr(pool, "connect", slowly)
+        client = await running.client()
+        asking = asyncio.create_task(client.ask(post({"model": "a"})))
+        await connected.wait()
+        running.models.held[None] = asyncio.Event()
+        await prepared(running, 0.0)
+        goes_on.set()
+        await until(lambda: "a" in running.gateway._switchboard.waited_for)
+        assert running.peer("a").asked == []
+        running.models.held.pop(None).set()
+        await awake(running)
+        assert (await asking).status == 200
 
 
 async def test_answer_that_has_not_begun_is_asked_for_again_after_the_sleep() -> None:
