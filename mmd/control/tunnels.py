@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -94,6 +95,9 @@ async def open_tunnel(manager: Manager, model_id: str, named: named_tunnel.Named
         result = await manager.run_job(unit, manager.start(unit))
     except NoSuchUnit as error:
         raise WrongUsage("mmd's units are not installed", hint=f"mmd install && mmd expose {model_id}") from error
+    except BaseException:
+        await _give_up(unit)
+        raise
     url = exposed_urls().get(model_id)
     if result is not JobResult.DONE or url is None:
         await manager.run_job(unit, manager.stop(unit))  # it would try again for ever
@@ -114,6 +118,13 @@ async def close_tunnels(manager: Manager, model_ids: Iterable[str]) -> None:
         if model_id in lasting:
             named_tunnel.forget(model_id)
             await manager.disable([unit])
+
+
+async def _give_up(unit: str) -> None:
+    """After Ctrl-C, or without the bus: a tunnel that nobody was told of is not to open a moment later."""
+    with suppress(MmdError):  # what went wrong before is raised
+        async with await Manager.connect() as manager:
+            await manager.stop(unit)
 
 
 def _state(active: str) -> TunnelState:

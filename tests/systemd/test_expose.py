@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -216,6 +217,19 @@ def test_cloudflared_that_cannot_connect_is_left_alone(world: World, installed: 
     assert "opened: failed to request quick Tunnel" in done.stderr and "name resolution" in done.stderr
     assert _listed() == []
     assert _state(world, "a") == "inactive"
+
+
+def test_tunnel_that_is_not_waited_for_any_more_does_not_open(
+    world: World, installed: str, edge: Path, key: str
+) -> None:
+    world.add("a")
+    (edge / "silent").touch()
+    command = [sys.executable, "-m", "mmd", "expose", "a"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, env=os.environ) as asking:
+        wait_for(lambda: _state(world, "a") == "activating", what="the beginning")
+        asking.send_signal(signal.SIGINT)
+        asking.communicate(timeout=60)
+    wait_for(lambda: _state(world, "a") == "inactive", what="the end of the tunnel")
 
 
 def test_token_that_cloudflared_does_not_take_is_said(world: World, installed: str, edge: Path, key: str) -> None:
