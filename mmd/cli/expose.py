@@ -74,7 +74,7 @@ def tunnel(model_id: str, opened: bool) -> None:
     from mmd.control.tunnels import way_in
     from mmd.gateway.listen import from_here
 
-    gateway = from_here(wait_for(way_in()))
+    gateway = from_here(wait_for(way_in(model_id, is_named=named is not None)))
     words = cloudflared.command(cloudflared.program(), model_id, gateway, is_named=named is not None)
     os.execve(words[0], words, cloudflared.environment(os.environ, named.token if named else None))
 

@@ -12,6 +12,7 @@ from mmd.control import cloudflared, named_tunnel
 from mmd.control.journal import last_words
 from mmd.control.status import exposed_urls
 from mmd.errors import MmdError, WrongUsage
+from mmd.paths import tunnel_file
 from mmd.registry.store import Registry
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.names import TUNNELS, tunnel_of, tunnel_unit
@@ -46,11 +47,15 @@ async def expose(model_id: str, named: named_tunnel.NamedTunnel | None) -> Tunne
         return await open_tunnel(manager, model_id, named)
 
 
-async def way_in() -> str:
-    """HOST:PORT of the gateway's socket, which may not be what mmd.toml says by now. Raises ManagerUnreachable, and
-    WrongUsage where it has none.
+async def way_in(model_id: str, *, is_named: bool) -> str:
+    """Where a model's tunnel is to lead: HOST:PORT of the gateway's socket, which may not be what mmd.toml says by now.
+
+    Raises ManagerUnreachable, and WrongUsage where the socket has none, or the tunnel has lost its name.
     """
     async with await Manager.connect() as manager:
+        if not is_named and await _is_enabled(manager, tunnel_unit(model_id)):
+            message = f"the tunnel to {model_id} had a name of its own, and {tunnel_file(model_id)} is gone"
+            raise WrongUsage(message, hint=f"mmd expose --off {model_id}   # then expose it anew")
         addresses = [address for address in await manager.addresses(MAIN_SOCKET) if not address.startswith("/")]
     if not addresses:
         raise WrongUsage(f"{MAIN_SOCKET} listens nowhere", hint=f"systemctl --user status {MAIN_SOCKET}")
@@ -110,14 +115,18 @@ async def open_tunnel(manager: Manager, model_id: str, named: named_tunnel.Named
 
 async def close_tunnels(manager: Manager, model_ids: Iterable[str]) -> None:
     """Have models be reached from here only. A tunnel's token is forgotten with it."""
-    lasting = named_tunnel.models_with_one()
     for model_id in model_ids:
         unit = tunnel_unit(model_id)
         await manager.run_job(unit, manager.stop(unit))
         await manager.reset_failed(unit)
-        if model_id in lasting:
-            named_tunnel.forget(model_id)
+        # Before its token goes: without one it would be opened at a start of the machine by whatever name.
+        if await _is_enabled(manager, unit):
             await manager.disable([unit])
+        named_tunnel.forget(model_id)
+
+
+async def _is_enabled(manager: Manager, unit: str) -> bool:
+    return (await manager.unit_file_state(unit)).startswith("enabled")
 
 
 async def _give_up(unit: str) -> None:

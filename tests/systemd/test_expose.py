@@ -162,6 +162,19 @@ async def test_tunnel_with_a_name_is_kept(world: World, installed: str, edge: Pa
     assert (_state(world, "a"), _enabled(world, "a"), tunnel_file("a").exists()) == ("inactive", "disabled", False)
 
 
+def test_tunnel_that_has_lost_its_name_is_not_opened_by_another(
+    world: World, installed: str, edge: Path, key: str
+) -> None:
+    world.add("a")
+    assert _expose("a", "--at", "llm.example.org", said=token("uuid-5")).returncode == 0
+    tunnel_file("a").unlink()
+    world.manager.systemctl("restart", "mmd-tunnel@a.service")
+    assert _listed() == [{"id": "a", "state": "opening", "url": None, "lasting": False}]
+    assert list(edge.iterdir()) == []
+    assert run_mmd("expose", "--off", "a").returncode == 0
+    assert (_state(world, "a"), _enabled(world, "a")) == ("inactive", "disabled")
+
+
 @pytest.mark.parametrize(("hostname", "said"), [("llm.example.org", "no token"), ("x y", token("t")), ("-a.b", "")])
 def test_name_or_token_that_is_none(
     world: World, installed: str, edge: Path, key: str, hostname: str, said: str
