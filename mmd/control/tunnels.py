@@ -86,14 +86,35 @@ async def open_tunnel(manager: Manager, model_id: str, named: named_tunnel.Named
     start of the machine too; else by the name it has already, or by one that Cloudflare thinks of.
 
     Raises NoSuchModel, ProgramMissing, WrongUsage where mmd's units are not installed, and MmdError where cloudflared
-    does not connect.
+    does not connect: then the name that it had before is kept.
     """
     Registry().get(model_id)
     cloudflared.program()
+    return await (_opened(manager, model_id) if named is None else _opened_as(manager, model_id, named))
+
+
+async def _opened_as(manager: Manager, model_id: str, named: named_tunnel.NamedTunnel) -> TunnelStatus:
+    """By another name than before, which is kept only where it is opened."""
     unit = tunnel_unit(model_id)
-    if named is not None:
+    before = named_tunnel.NamedTunnel.of_model(model_id)
+    was_open = any(one.active_state == "active" for one in await manager.units([unit]))
+    named.keep(model_id)
+    try:
         await manager.run_job(unit, manager.stop(unit))
-        named.keep(model_id)
+        return await _opened(manager, model_id)
+    except BaseException:
+        if before is None:
+            named_tunnel.forget(model_id)
+        else:
+            before.keep(model_id)
+            if was_open:
+                await manager.start(unit)
+        raise
+
+
+async def _opened(manager: Manager, model_id: str) -> TunnelStatus:
+    """Returns when it is; where it will not be, its unit is stopped."""
+    unit = tunnel_unit(model_id)
     began_us = time.time_ns() // 1000
     await manager.reset_failed(unit)
     try:

@@ -250,8 +250,21 @@ def test_token_that_cloudflared_does_not_take_is_said(world: World, installed: s
     done = _expose("a", "--at", "llm.example.org", said=token("revoked"))
     assert done.returncode == 1
     assert "opened: Unauthorized: Invalid tunnel secret" in done.stderr
-    assert _listed() == [{"id": "a", "state": "closed", "url": None, "lasting": True}]
-    assert _enabled(world, "a") == "disabled"
+    assert _listed() == []
+    assert (_enabled(world, "a"), tunnel_file("a").exists()) == ("disabled", False)
+
+
+async def test_token_that_is_not_taken_leaves_the_one_that_is(
+    world: World, installed: str, edge: Path, key: str
+) -> None:
+    world.add("a")
+    assert _expose("a", "--at", "llm.example.org", said=token("uuid-6")).returncode == 0
+    assert _expose("a", "--at", "another.example.org", said=token("revoked")).returncode == 1
+    wait_for(lambda: _state(world, "a") == "active", what="the tunnel")
+    assert _listed() == [{"id": "a", "state": "open", "url": "https://llm.example.org", "lasting": True}]
+    assert _enabled(world, "a") == "enabled"
+    async with _from_outside(edge, "uuid-6", key) as world_wide:
+        assert (await world_wide.get("/v1/models")).status_code == 200
 
 
 def test_without_cloudflared_it_says_where_to_get_it(world: World, installed: str, key: str) -> None:
