@@ -3,7 +3,7 @@
 Written after https://github.com/cloudflare/cloudflared: cmd/cloudflared/tunnel, proxy/proxy.go, ingress/origin_proxy.go
 and metrics/metrics.go. What would be a name on the internet is a Unix socket in `$MMD_FAKE_EDGE`, called
 NAME.trycloudflare.com, or by the tunnel's id that is in the token. A token for `revoked` is refused; a file
-`unreachable` in the folder means that there is no network.
+`unreachable` in the folder means that there is no network, one `silent` that nobody answers.
 """
 
 from __future__ import annotations
@@ -208,7 +208,8 @@ def main() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
     say("INF", "Registered tunnel connection connIndex=0 event=0 ip=198.51.100.7 location=cdg07 protocol=quic")
-    ready()
+    if not (edge / "silent").exists():
+        ready()
     signal.sigwait([signal.SIGTERM, signal.SIGINT])
     say("INF", "Initiating graceful shutdown due to signal terminated ...")
     (edge / name).unlink(missing_ok=True)

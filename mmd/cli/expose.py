@@ -71,11 +71,10 @@ def tunnel(model_id: str, opened: bool) -> None:
         url = f"https://{named.hostname}" if named else cloudflared.quick_url(int(os.environ["MAINPID"]))
         Path(tunnels_dir(), model_id, "url").write_text(url + "\n", "utf-8")
         return
-    from mmd.control.addresses import configured
+    from mmd.control.tunnels import way_in
     from mmd.gateway.listen import from_here
-    from mmd.settings import read_settings
 
-    gateway = from_here(configured(read_settings()).main)
+    gateway = from_here(wait_for(way_in(model_id, is_named=named is not None)))
     words = cloudflared.command(cloudflared.program(), model_id, gateway, is_named=named is not None)
     os.execve(words[0], words, cloudflared.environment(os.environ, named.token if named else None))
 

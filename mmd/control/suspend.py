@@ -15,7 +15,7 @@ from mmd.control.phases import measured, monotonic
 from mmd.control.stranded import end_where_stranded
 from mmd.errors import MmdError
 from mmd.plan.residency import Pair
-from mmd.units.bus import Manager, NoSuchUnit
+from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.names import token_unit
 from mmd.units.spec import Hooks, is_on_gpu
 from mmd.units.watch import Pairs, read_pairs
@@ -57,6 +57,8 @@ async def bring_back(controller: Controller, model_ids: Sequence[str]) -> None:
             await controller.activate(model_id, evicts=False, occasion=AWAKE)
         except MmdError as error:
             _log.warning("%s does not come back: %s", model_id, error.message, extra={"MMD_MODEL": model_id})
+        except Exception:  # noqa: BLE001 - whatever it is, the others are to come back; logged with its traceback
+            _log.exception("%s does not come back", model_id, extra={"MMD_MODEL": model_id})
     nobody_is_away()
 
 
@@ -75,19 +77,22 @@ async def _is(manager: Manager, model_id: str) -> bool:
         return False
 
 
-async def _take_token(manager: Manager, hooks: Hooks, model_id: str) -> None:
-    """Returns when the GPU is free of it."""
+async def _take_token(manager: Manager, hooks: Hooks, model_id: str) -> JobResult:
+    """Returns when the GPU is free of it, as far as that could be done."""
     await end_where_stranded(manager, model_id, hooks)
-    await manager.run_job(token_unit(model_id), manager.stop(token_unit(model_id)))
+    return await manager.run_job(token_unit(model_id), manager.stop(token_unit(model_id)))
 
 
 async def _put_away(manager: Manager, hooks: Hooks, model_id: str, drain_seconds: float) -> None:
     fields = {"MMD_MODEL": model_id, "MMD_EVENT": "suspend"}
     began = monotonic()
     try:
-        await _take_token(manager, hooks, model_id)
+        result = await _take_token(manager, hooks, model_id)
     except MmdError as error:
         _log.warning("%s stays on the GPU although %s: %s", model_id, SUSPENDS, error.message, extra=fields)
+        return
+    if result is not JobResult.DONE:
+        _log.warning("%s may stay on the GPU although %s: its end is %s", model_id, SUSPENDS, result, extra=fields)
         return
     seconds = monotonic() - began
     _log.info("%s is put away after %.3f s: %s", model_id, seconds, SUSPENDS, extra=fields)

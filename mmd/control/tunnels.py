@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,9 +12,11 @@ from mmd.control import cloudflared, named_tunnel
 from mmd.control.journal import last_words
 from mmd.control.status import exposed_urls
 from mmd.errors import MmdError, WrongUsage
+from mmd.paths import tunnel_file
 from mmd.registry.store import Registry
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.names import TUNNELS, tunnel_of, tunnel_unit
+from mmd.units.unit_files import MAIN_SOCKET
 
 _SAID_LINES = 40
 
@@ -44,6 +47,21 @@ async def expose(model_id: str, named: named_tunnel.NamedTunnel | None) -> Tunne
         return await open_tunnel(manager, model_id, named)
 
 
+async def way_in(model_id: str, *, is_named: bool) -> str:
+    """Where a model's tunnel is to lead: HOST:PORT of the gateway's socket, which may not be what mmd.toml says by now.
+
+    Raises ManagerUnreachable, and WrongUsage where the socket has none, or the tunnel has lost its name.
+    """
+    async with await Manager.connect() as manager:
+        if not is_named and await _is_enabled(manager, tunnel_unit(model_id)):
+            message = f"the tunnel to {model_id} had a name of its own, and {tunnel_file(model_id)} is gone"
+            raise WrongUsage(message, hint=f"mmd expose --off {model_id}   # then expose it anew")
+        addresses = [address for address in await manager.addresses(MAIN_SOCKET) if not address.startswith("/")]
+    if not addresses:
+        raise WrongUsage(f"{MAIN_SOCKET} listens nowhere", hint=f"systemctl --user status {MAIN_SOCKET}")
+    return addresses[0]
+
+
 async def unexpose(model_id: str | None) -> tuple[str, ...]:
     """Close a model's tunnel, or all of them. Returns whose."""
     async with await Manager.connect() as manager:
@@ -68,20 +86,44 @@ async def open_tunnel(manager: Manager, model_id: str, named: named_tunnel.Named
     start of the machine too; else by the name it has already, or by one that Cloudflare thinks of.
 
     Raises NoSuchModel, ProgramMissing, WrongUsage where mmd's units are not installed, and MmdError where cloudflared
-    does not connect.
+    does not connect: then the name that it had before is kept.
     """
     Registry().get(model_id)
     cloudflared.program()
+    return await (_opened(manager, model_id) if named is None else _opened_as(manager, model_id, named))
+
+
+async def _opened_as(manager: Manager, model_id: str, named: named_tunnel.NamedTunnel) -> TunnelStatus:
+    """By another name than before, which is kept only where it is opened."""
     unit = tunnel_unit(model_id)
-    if named is not None:
+    before = named_tunnel.NamedTunnel.of_model(model_id)
+    was_open = any(one.active_state == "active" for one in await manager.units([unit]))
+    named.keep(model_id)
+    try:
         await manager.run_job(unit, manager.stop(unit))
-        named.keep(model_id)
+        return await _opened(manager, model_id)
+    except BaseException:
+        if before is None:
+            named_tunnel.forget(model_id)
+        else:
+            before.keep(model_id)
+            if was_open:
+                await manager.start(unit)
+        raise
+
+
+async def _opened(manager: Manager, model_id: str) -> TunnelStatus:
+    """Returns when it is; where it will not be, its unit is stopped."""
+    unit = tunnel_unit(model_id)
     began_us = time.time_ns() // 1000
     await manager.reset_failed(unit)
     try:
         result = await manager.run_job(unit, manager.start(unit))
     except NoSuchUnit as error:
         raise WrongUsage("mmd's units are not installed", hint=f"mmd install && mmd expose {model_id}") from error
+    except BaseException:
+        await _give_up(unit)
+        raise
     url = exposed_urls().get(model_id)
     if result is not JobResult.DONE or url is None:
         await manager.run_job(unit, manager.stop(unit))  # it would try again for ever
@@ -94,14 +136,25 @@ async def open_tunnel(manager: Manager, model_id: str, named: named_tunnel.Named
 
 async def close_tunnels(manager: Manager, model_ids: Iterable[str]) -> None:
     """Have models be reached from here only. A tunnel's token is forgotten with it."""
-    lasting = named_tunnel.models_with_one()
     for model_id in model_ids:
         unit = tunnel_unit(model_id)
         await manager.run_job(unit, manager.stop(unit))
         await manager.reset_failed(unit)
-        if model_id in lasting:
-            named_tunnel.forget(model_id)
+        # Before its token goes: without one it would be opened at a start of the machine by whatever name.
+        if await _is_enabled(manager, unit):
             await manager.disable([unit])
+        named_tunnel.forget(model_id)
+
+
+async def _is_enabled(manager: Manager, unit: str) -> bool:
+    return (await manager.unit_file_state(unit)).startswith("enabled")
+
+
+async def _give_up(unit: str) -> None:
+    """After Ctrl-C, or without the bus: a tunnel that nobody was told of is not to open a moment later."""
+    with suppress(MmdError):  # what went wrong before is raised
+        async with await Manager.connect() as manager:
+            await manager.stop(unit)
 
 
 def _state(active: str) -> TunnelState:

@@ -15,7 +15,7 @@ from mmd.gateway.begun_stream import BegunStream, wants_stream
 from mmd.gateway.dialect import Dialect
 from mmd.gateway.engine import EngineConnection, Pool
 from mmd.gateway.entrance import Entrance
-from mmd.gateway.exposed import only
+from mmd.gateway.exposed import only, told
 from mmd.gateway.failure import INTERNAL, Failure
 from mmd.gateway.head import Request
 from mmd.gateway.http10 import Unchunked
@@ -185,7 +185,8 @@ class Exchange:
 
     async def _reach(self, address: str | None) -> None:
         connection = await self._connect(address)
-        if self._shared.models.address(self._model_id) is None:  # it has gone while we were connecting
+        # While we were connecting it has gone, or the machine began to suspend, and what was asked is taken back.
+        if self._shared.models.address(self._model_id) is None or self._shared.switchboard.is_paused:
             connection.abandon()
             self._ask_again()
             return
@@ -331,6 +332,8 @@ class Exchange:
         self._task = None
         self._leave()
         keep_alive = self._request.head.keep_alive and self._unchunked is None
+        if (exposed := self._request.head.exposed_model) is not None:
+            failure = told(exposed, failure)
         failure = failure.said_on(self._request.head.path)
         if self._begun is not None:
             self._client.write(self._begun.failure(failure))

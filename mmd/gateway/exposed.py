@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from mmd.errors import NoSuchModel
+from mmd.gateway.failure import Failure
 
 
 def only(exposed: str, name: str | None, find: Callable[[str], str]) -> str:
@@ -17,3 +19,11 @@ def only(exposed: str, name: str | None, find: Callable[[str], str]) -> str:
     except NoSuchModel:
         pass  # told below, in words that tell of nobody else
     raise NoSuchModel(f"no model named {name or exposed} is offered here", hint="GET /v1/models   # says which one is")
+
+
+def told(exposed: str, failure: Failure) -> Failure:
+    """As the far end may know it: what is wrong here names other models, and says what the engine's journal does."""
+    if failure.status < 500 and failure.status != 409:
+        return failure
+    message, hint = f"{exposed} cannot be had now", "ask again later"
+    return replace(failure, message=message, hint=hint, code="unavailable", engine_lines=())

@@ -53,7 +53,7 @@ class Gateway:
         self._fronts: dict[Front, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
         self._shared = Shared(models, self._switchboard, self._pool, self.limits, self._meter, self.idle)
-        self.suspension = Suspension(models, self._switchboard, self._interrupt)
+        self.suspension = Suspension(models, self._switchboard, self.limits, self._interrupt)
         models.follow(self._retract)
 
     def observe(self) -> None:

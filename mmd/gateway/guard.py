@@ -61,7 +61,7 @@ class Guard:
         if len(hosts) > 1 or (not hosts and not head.is_http10):
             return malformed("a request names exactly one Host")
         if hosts and head.exposed_model is None and not self._names.is_host(hosts[0], door.address):
-            return _not_a_host(hosts[0])
+            return _not_a_host(hosts[0], is_from_cloudflare=b"cf-ray" in head.here)
         origins = head.here.get(b"origin", ())
         for origin in origins:
             if not self._names.is_origin(origin, door.address):
@@ -167,8 +167,13 @@ def _not_for_management(head: Head) -> Failure:
     )
 
 
-def _not_a_host(host: bytes) -> Failure:
+def _not_a_host(host: bytes, *, is_from_cloudflare: bool) -> Failure:
     shown = _shown(host)
+    if is_from_cloudflare:
+        # Not to be put among our hosts: a tunnel of ours that was set up on Cloudflare's pages sends its public name,
+        # and by that all models would be reached, and our state.
+        hint = "set the tunnel's HTTP Host Header to ID.exposed.mmd.internal   # or make it with: mmd expose ID"
+        return _forbidden(f"the gateway does not answer for {shown}", hint)
     hint = f'put it into mmd.toml if it is this machine: [gateway] hosts = ["{shown}"], then: mmd install'
     return _forbidden(f"the gateway does not answer for {shown}", hint)
 

@@ -29,6 +29,7 @@ _STOPS_HERE = frozenset(
 _CHECKED = frozenset(
     {
         b"host",
+        b"cf-ray",
         b"origin",
         b"content-type",
         b"sec-fetch-site",

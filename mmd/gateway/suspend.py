@@ -9,6 +9,7 @@ from io import FileIO
 from time import monotonic
 
 from mmd.errors import MmdError
+from mmd.gateway.limits import Limits
 from mmd.gateway.models import Models
 from mmd.gateway.switchboard import Switchboard
 from mmd.units.login1 import LockRefused, Login1
@@ -26,10 +27,11 @@ _log = logging.getLogger(__name__)
 
 
 class Suspension:
-    def __init__(self, models: Models, switchboard: Switchboard, interrupt: Callable[[], None]) -> None:
+    def __init__(self, models: Models, switchboard: Switchboard, limits: Limits, interrupt: Callable[[], None]) -> None:
         """`interrupt` ends what engines are working on."""
         self._models = models
         self._switchboard = switchboard
+        self._limits = limits
         self._interrupt = interrupt
         self._is_suspending = False
         self._clearing: asyncio.Task[None] | None = None
@@ -43,9 +45,12 @@ class Suspension:
             return
         self._is_suspending, began = True, monotonic()
         await _ended(self._returning, cancel=True)
-        if not (self._switchboard.is_swapping or self._switchboard.is_paused or await self._models.on_gpu()):
+        # Before it is looked who is there: a request could load a model into the sleep.
+        was_in_use = self._switchboard.is_swapping or self._switchboard.is_paused
+        await self._switchboard.pause()
+        if not (was_in_use or await self._models.on_gpu()):
             return
-        await self._switchboard.pause(began + within_seconds * _ANSWERS_SHARE)
+        await self._switchboard.drain(began + min(within_seconds * _ANSWERS_SHARE, self._limits.drain_seconds))
         self._interrupt()
         self._clearing = asyncio.create_task(self._clear(after=self._clearing, drain_seconds=monotonic() - began))
         left_seconds = began + within_seconds * _ALL_SHARE - monotonic()
@@ -75,7 +80,8 @@ class Suspension:
         """Paused all the while: a request for another model would be served first, and take the place of this one."""
         await _ended(self._clearing)
         try:
-            await self._models.bring_back(self._who_returns())
+            if self._models.away():
+                await self._models.bring_back(self._who_returns())
         except Exception:  # noqa: BLE001 - whatever it is, requests must go on; logged with its traceback
             _log.exception("who was put away does not come back")
         self._switchboard.resume()

@@ -146,15 +146,18 @@ class Switchboard:
             self._tell()
         return True
 
-    async def pause(self, until: float) -> None:
+    async def pause(self) -> None:
         """From now on let nobody in and swap nobody in: who asks waits for `resume`. A swap that is under way is not
-        followed any further, and those who wait for it go on waiting. Returns when all answers have ended, at that time
-        on the monotonic clock at the latest.
+        followed any further, and those who wait for it go on waiting.
         """
         self._is_paused = True
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.wait([self._runner])
+            self._runner = None  # one that was cancelled before its first step does not say so itself
+
+    async def drain(self, until: float) -> None:
+        """Returns when all answers have ended, at that time on the monotonic clock at the latest."""
         while self._in_flight and monotonic() < until:
             await self._change(until)
 

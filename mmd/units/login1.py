@@ -38,6 +38,7 @@ class Login1:
 
     def __init__(self, bus: MessageBus) -> None:
         self._bus = bus
+        self._owner = ""  # the one connection that is logind: anybody on the bus may send what looks like its signals
         self._news: asyncio.Queue[bool | None] = asyncio.Queue()  # None: logind has gone, or the bus
         self._closing = asyncio.create_task(self._until_closed())
 
@@ -58,6 +59,7 @@ class Login1:
             await login1._match(f"sender='{_LOGIND}',interface='{_MANAGER}',member='PrepareForSleep'")
             await login1._match(f"sender='{_BUS}',interface='{_BUS}',member='NameOwnerChanged',arg0='{_LOGIND}'")
             await login1.is_going_to_sleep()
+            login1._owner = await login1._name_owner()
         except MmdError:
             await login1._close()
             raise
@@ -105,13 +107,13 @@ class Login1:
     # -- plumbing
 
     def _on_message(self, message: Message) -> None:
-        if message.member == "PrepareForSleep" and message.interface == _MANAGER:
+        if message.member == "PrepareForSleep" and message.interface == _MANAGER and message.sender == self._owner:
             self._news.put_nowait(bool(message.body[0]))
-        elif message.member == "NameOwnerChanged" and message.body[0] == _LOGIND:
+        elif message.member == "NameOwnerChanged" and message.sender == _BUS and message.body[0] == _LOGIND:
             self._news.put_nowait(None)
 
     async def _until_closed(self) -> None:
-        with suppress(EOFError, OSError):
+        with suppress(Exception):  # of any kind: dbus-fast ends with its own where it cannot read what comes
             await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
         self._news.put_nowait(None)
 
@@ -127,9 +129,14 @@ class Login1:
         return reply.body[0].value
 
     async def _match(self, rule: str) -> None:
-        body = [f"type='signal',{rule}"]
+        await self._of_the_bus("AddMatch", f"type='signal',{rule}")
+
+    async def _name_owner(self) -> str:
+        return str((await self._of_the_bus("GetNameOwner", _LOGIND)).body[0])
+
+    async def _of_the_bus(self, member: str, word: str) -> Message:
         try:
-            await self._call(_BUS, "AddMatch", "s", body, destination=_BUS, path="/org/freedesktop/DBus")
+            return await self._call(_BUS, member, "s", [word], destination=_BUS, path="/org/freedesktop/DBus")
         except _Refusal as refusal:
             raise _away(f"the system bus does not answer: {refusal}") from refusal
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mmd.errors import MmdError
 from mmd.units import user_files
 from mmd.units.bus import JobResult, Manager
+from mmd.units.names import TUNNELS
 from mmd.units.unit_files import BOOT, ENABLED, GATEWAY, MAIN_SOCKET, NEEDED, SOCKETS, UNITS
 
 _STOPPED = (*SOCKETS, GATEWAY, BOOT)  # not the slice: the models are in it
@@ -45,8 +46,7 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
         refused = [name for name in SOCKETS if name in units and not await _listens(manager, name)]
         if MAIN_SOCKET in refused:
             raise _cannot_listen(addresses[MAIN_SOCKET])
-        if before.gateway_runs:
-            await manager.start(GATEWAY)
+        await before.go_on(manager)
     except MmdError:
         await before.put_back(manager, masked)
         raise
@@ -93,20 +93,27 @@ class _State:
     enabled: tuple[str, ...]
     listening: tuple[str, ...]
     gateway_runs: bool
+    tunnels: tuple[str, ...] = ()  # those that are open or are to be: they end with the main socket
 
     @classmethod
     async def read(cls, manager: Manager) -> _State:
         active = {unit.name for unit in await manager.units((*SOCKETS, GATEWAY)) if unit.active_state == "active"}
         listening = tuple(name for name in SOCKETS if name in active)
-        return cls(user_files.present(), await enabled(manager), listening, GATEWAY in active)
+        tunnels = await manager.units([TUNNELS])
+        to_be = tuple(unit.name for unit in tunnels if unit.active_state in ("active", "activating"))
+        return cls(user_files.present(), await enabled(manager), listening, GATEWAY in active, to_be)
 
     async def put_back(self, manager: Manager, masked: Collection[str]) -> None:
         await _have(manager, self.contents, self.enabled, masked)
         await _stop(manager, (*SOCKETS, GATEWAY))
         for name in self.listening:
             await _listens(manager, name)
-        if self.gateway_runs:
-            await manager.start(GATEWAY)
+        await self.go_on(manager)
+
+    async def go_on(self, manager: Manager) -> None:
+        """Start again what has ended with the sockets, once they listen. Not waited for."""
+        for name in (*([GATEWAY] if self.gateway_runs else []), *self.tunnels):
+            await manager.start(name)
 
 
 async def _have(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmd.control.away import away, nobody_is_away, note_away
+from mmd.control.suspend import bring_back
 
 
 def test_who_is_away_still_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +22,22 @@ def test_who_is_away_still_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     nobody_is_away()
     nobody_is_away()
     assert away() == ()
+
+
+async def test_whatever_keeps_one_away_the_others_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    asked = []
+
+    class Broken:
+        async def activate(self, model_id: str, **_: object) -> None:
+            asked.append(model_id)
+            raise KeyError(model_id)
+
+    await bring_back(Broken(), ["a", "b"])  # type: ignore[arg-type]
+    assert asked == ["a", "b"]
+    assert "a does not come back" in caplog.text and "KeyError" in caplog.text
 
 
 def test_note_that_cannot_be_written_is_told(

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mmd.control.exposed_host import exposed_host, exposed_model
+from mmd.errors import EngineFailed
 from mmd.gateway.guard import Guard
 from mmd.gateway.keyring import Keyring
 from mmd.gateway.keys import Keys, Purpose
 from mmd.gateway.limits import Limits
+from mmd.plan.idle import Rules
 from tests.gateway_peer import Answered, Asked, Town, post, town
 
 
@@ -121,6 +123,37 @@ async def test_key_is_needed_and_without_any_nobody_gets_in(running: Town, key: 
 async def test_two_hosts_are_no_way_around(running: Town, key: str) -> None:
     both = _brought(_get("/status"), key).replace(b"X-Forwarded-Host: x.trycloudflare.com", b"Host: localhost")
     assert (await _ask(running, both)).status == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_what_is_wrong_here_is_not_told_to_the_far_end(running: Town, key: str, path: str) -> None:
+    """The user is told it, who asks from here."""
+    hint, lines = "mmd logs b", ("secret words of the journal",)
+    running.models.failing["b"] = EngineFailed("b died beside a", hint=hint, engine_lines=lines)
+    answer = await _ask(running, _brought(post({"stream": True}, path), key))
+    assert answer.status == 503
+    assert answer.json()["error"]["message"] == "b cannot be had now"
+    assert not any(word in answer.body for word in (b"secret", b"beside a", b"mmd logs"))
+
+
+async def test_pinned_model_is_not_named_to_the_far_end(running: Town, key: str) -> None:
+    running.models.rules["a"] = Rules(pinned=True)
+    error = (await _ask(running, _brought(post({}), key))).json()["error"]
+    assert (error["message"], error["hint"]) == ("b cannot be had now", "ask again later")
+    from_here = post({"model": "b"}, "/v1/chat/completions", f"Authorization: Bearer {key}")
+    assert "a, which is pinned" in (await _ask(running, from_here)).json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [(b"CF-Ray: 8f0000000000000a-CDG\r\n", "ID.exposed.mmd.internal"), (b"", 'hosts = ["llm.example.org"]')],
+)
+async def test_tunnel_with_another_host_is_not_told_to_have_it_let_in(running: Town, more: bytes, hint: str) -> None:
+    """What is set on Cloudflare's pages goes before our Host; let in by its own, it would reach all models."""
+    answer = await _ask(running, _get("/v1/models").replace(b"localhost\r\n", b"llm.example.org\r\n" + more))
+    assert answer.status == 403
+    assert hint in answer.json()["error"]["hint"]
+    assert (b"hosts" in answer.body) is (not more)
 
 
 async def test_answer_comes_piece_by_piece(running: Town, key: str) -> None:

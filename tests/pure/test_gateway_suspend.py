@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 
 import pytest
 
 from mmd.errors import EngineFailed
+from mmd.gateway.engine import EngineConnection
+from mmd.gateway.limits import Limits
 from mmd.plan.idle import Rules
 from tests.gateway_peer import PATIENCE_SECONDS, Asked, RawClient, Town, post, town, until
 
@@ -90,6 +91,40 @@ async def test_stream_that_takes_too_long_is_cut_with_an_error_that_says_so() ->
         assert requests["a", STREAM, "suspended"] == 1
 
 
+async def test_answers_hold_the_sleep_up_no_longer_than_a_swap() -> None:
+    async with town(limits=Limits(drain_seconds=0.0)) as running:
+        await answering(running)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await prepared(running, 1e6)
+        assert running.models.log == ["put away"]
+        await awake(running)
+
+
+async def test_request_that_is_just_connecting_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with town() as running:
+        pool = running.gateway._pool
+        connect, connected, goes_on = pool.connect, asyncio.Event(), asyncio.Event()
+
+        async def slowly(address: str) -> EngineConnection:
+            connection = await connect(address)
+            connected.set()
+            await goes_on.wait()
+            return connection
+
+        monkeypatch.setattr(pool, "connect", slowly)
+        client = await running.client()
+        asking = asyncio.create_task(client.ask(post({"model": "a"})))
+        await connected.wait()
+        running.models.held[None] = asyncio.Event()
+        await prepared(running, 0.0)
+        goes_on.set()
+        await until(lambda: "a" in running.gateway._switchboard.waited_for)
+        assert running.peer("a").asked == []
+        running.models.held.pop(None).set()
+        await awake(running)
+        assert (await asking).status == 200
+
+
 async def test_answer_that_has_not_begun_is_asked_for_again_after_the_sleep() -> None:
     async with town() as running:
         client, release = await answering(running)
@@ -105,7 +140,7 @@ async def test_request_whose_engine_is_lost_to_the_sleep_is_asked_for_again() ->
     async with town() as running:
         running.models.restarts = True
         client, _ = await answering(running)
-        await running.gateway._switchboard.pause(-math.inf)
+        await running.gateway._switchboard.pause()
         await running.peer("a").stop()
         running.models.active = None
         await until(lambda: "a" in running.gateway._switchboard.waited_for)
@@ -142,6 +177,19 @@ async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None
         await awake(running)
         assert (await asking).status == 200
         assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
+
+
+async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
+    """Who would serve it has been called, and has not begun."""
+    async with town("a", "b") as running:
+        switchboard = running.gateway._switchboard
+        waiting = asyncio.create_task(switchboard.wait("b"))
+        await asyncio.sleep(0)
+        await switchboard.pause()
+        switchboard.resume()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await waiting == running.peer("b").address
+        switchboard.leave("b")
 
 
 async def test_model_that_is_being_loaded_is_put_away_and_loaded_again_after() -> None:
@@ -191,6 +239,16 @@ async def test_model_on_the_cpu_is_left_alone() -> None:
         assert (await client.answer()).status == 200
         await awake(running)
         assert running.models.log == []
+
+
+async def test_request_is_not_served_into_the_sleep_by_an_empty_gpu() -> None:
+    async with town(active=None) as running:
+        await prepared(running)
+        asking = await waits(running, "a")
+        assert running.models.log == []
+        await awake(running)
+        await asking
+        assert running.models.log == ["activate a", "ready a"]
 
 
 async def test_two_sleeps_in_quick_succession() -> None:
@@ -250,7 +308,7 @@ async def test_who_does_not_come_back_holds_nobody_up(caplog: pytest.LogCaptureF
 async def test_idle_model_is_not_put_to_sleep_while_the_machine_goes_to_sleep() -> None:
     async with town() as running:
         running.models.rules["a"] = Rules(sleep_seconds=1e-9)
-        await running.gateway._switchboard.pause(-math.inf)
+        await running.gateway._switchboard.pause()
         await running.models.sleep_is_looked_at()
         assert running.models.log == []
         running.gateway._switchboard.resume()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from mmd.gateway.keys import Keys, Purpose
 from mmd.paths import tunnel_file, tunnels_dir
 from tests.fake_cloudflared import install_fake_cloudflared, token
+from tests.systemd.conftest import free_port
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 
 
@@ -160,6 +162,19 @@ async def test_tunnel_with_a_name_is_kept(world: World, installed: str, edge: Pa
     assert (_state(world, "a"), _enabled(world, "a"), tunnel_file("a").exists()) == ("inactive", "disabled", False)
 
 
+def test_tunnel_that_has_lost_its_name_is_not_opened_by_another(
+    world: World, installed: str, edge: Path, key: str
+) -> None:
+    world.add("a")
+    assert _expose("a", "--at", "llm.example.org", said=token("uuid-5")).returncode == 0
+    tunnel_file("a").unlink()
+    world.manager.systemctl("restart", "mmd-tunnel@a.service")
+    assert _listed() == [{"id": "a", "state": "opening", "url": None, "lasting": False}]
+    assert list(edge.iterdir()) == []
+    assert run_mmd("expose", "--off", "a").returncode == 0
+    assert (_state(world, "a"), _enabled(world, "a")) == ("inactive", "disabled")
+
+
 @pytest.mark.parametrize(("hostname", "said"), [("llm.example.org", "no token"), ("x y", token("t")), ("-a.b", "")])
 def test_name_or_token_that_is_none(
     world: World, installed: str, edge: Path, key: str, hostname: str, said: str
@@ -167,6 +182,30 @@ def test_name_or_token_that_is_none(
     world.add("a")
     assert _expose("a", f"--at={hostname}", said=said).returncode == 2
     assert not tunnel_file("a").exists()
+
+
+def test_tunnel_ends_with_the_gateways_socket(world: World, installed: str, edge: Path, key: str) -> None:
+    """Somebody else may listen there next."""
+    world.add("a")
+    assert _expose("a").returncode == 0
+    world.manager.systemctl("stop", "mmd.socket")
+    assert _state(world, "a") == "inactive"
+
+
+def test_tunnel_goes_where_the_gateway_does(world: World, installed: str, edge: Path, key: str) -> None:
+    world.add("a")
+    assert _expose("a", "--at", "llm.example.org", said=token("uuid-4")).returncode == 0
+    settings = Path(os.environ["XDG_CONFIG_HOME"]) / "mmd/mmd.toml"
+    port = installed.rpartition(":")[2]
+    another = free_port()
+    settings.write_text(settings.read_text().replace(f":{port}", f":{another}", 1))
+    world.manager.systemctl("restart", "mmd-tunnel@a.service")
+    words = _command_line(world, "a")
+    assert words[words.index("--url") + 1] == installed  # mmd.toml counts from mmd install on
+    assert run_mmd("install").returncode == 0
+    wait_for(lambda: _state(world, "a") == "active", what="the tunnel")
+    words = _command_line(world, "a")
+    assert words[words.index("--url") + 1] == f"http://127.0.0.1:{another}"
 
 
 def test_cloudflared_that_dies_is_back(world: World, installed: str, edge: Path, key: str) -> None:
@@ -193,13 +232,39 @@ def test_cloudflared_that_cannot_connect_is_left_alone(world: World, installed: 
     assert _state(world, "a") == "inactive"
 
 
+def test_tunnel_that_is_not_waited_for_any_more_does_not_open(
+    world: World, installed: str, edge: Path, key: str
+) -> None:
+    world.add("a")
+    (edge / "silent").touch()
+    command = [sys.executable, "-m", "mmd", "expose", "a"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, env=os.environ) as asking:
+        wait_for(lambda: _state(world, "a") == "activating", what="the beginning")
+        asking.send_signal(signal.SIGINT)
+        asking.communicate(timeout=60)
+    wait_for(lambda: _state(world, "a") == "inactive", what="the end of the tunnel")
+
+
 def test_token_that_cloudflared_does_not_take_is_said(world: World, installed: str, edge: Path, key: str) -> None:
     world.add("a")
     done = _expose("a", "--at", "llm.example.org", said=token("revoked"))
     assert done.returncode == 1
     assert "opened: Unauthorized: Invalid tunnel secret" in done.stderr
-    assert _listed() == [{"id": "a", "state": "closed", "url": None, "lasting": True}]
-    assert _enabled(world, "a") == "disabled"
+    assert _listed() == []
+    assert (_enabled(world, "a"), tunnel_file("a").exists()) == ("disabled", False)
+
+
+async def test_token_that_is_not_taken_leaves_the_one_that_is(
+    world: World, installed: str, edge: Path, key: str
+) -> None:
+    world.add("a")
+    assert _expose("a", "--at", "llm.example.org", said=token("uuid-6")).returncode == 0
+    assert _expose("a", "--at", "another.example.org", said=token("revoked")).returncode == 1
+    wait_for(lambda: _state(world, "a") == "active", what="the tunnel")
+    assert _listed() == [{"id": "a", "state": "open", "url": "https://llm.example.org", "lasting": True}]
+    assert _enabled(world, "a") == "enabled"
+    async with _from_outside(edge, "uuid-6", key) as world_wide:
+        assert (await world_wide.get("/v1/models")).status_code == 200
 
 
 def test_without_cloudflared_it_says_where_to_get_it(world: World, installed: str, key: str) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from dbus_fast import Message
+from dbus_fast.aio import MessageBus
 
 from mmd.control.away import away
 from mmd.control.doctor.suspend import SleepLock, read_sleep_lock
@@ -304,6 +306,30 @@ async def test_doctor_says_whether_there_is_a_lock_to_be_had(system_bus: str) ->
     assert refused is not None
     assert (refused.seconds, refused.hint) == (7.5, "sudo apt install polkitd")
     assert refused.refusal.endswith("Access denied")
+
+
+async def test_sleep_that_somebody_else_announces_is_none(system_bus: str) -> None:
+    async with fake_login1(system_bus) as fake, await Login1.connect() as login1:
+        sleeps = login1.sleeps()
+        assert await anext(sleeps) is False
+        other = await MessageBus(bus_address=system_bus).connect()
+        forged = Message.new_signal(
+            "/org/freedesktop/login1", "org.freedesktop.login1.Manager", "PrepareForSleep", "b", [True]
+        )
+        forged.destination = login1._bus.unique_name
+        await other.send(forged)
+        await other.call(Message("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId"))
+        fake.awaken()
+        assert await anext(sleeps) is False
+        other.disconnect()
+
+
+async def test_connection_that_ends_with_an_unreadable_message_has_ended(system_bus: str) -> None:
+    async with fake_login1(system_bus), await Login1.connect() as login1:
+        sleeps = login1.sleeps()
+        assert await anext(sleeps) is False
+        login1._bus._finalize(ValueError("what dbus-fast says of a message that it cannot read"))
+        assert [one async for one in sleeps] == []
 
 
 @pytest.mark.usefixtures("gpu")
