@@ -117,16 +117,19 @@ def test_a_fault_of_mmds_own_does_not_hide_the_rest(caplog: pytest.LogCaptureFix
 
 
 def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
-    with subprocess.Popen(("sleep", "1000")) as before:
+    before = subprocess.Popen(("sleep", "1000"))
+    try:
         with nothing_left_running():
             hung = subprocess.Popen(("sh", "-c", "sleep 1000 & echo; wait"), stdout=subprocess.PIPE)
             assert hung.stdout is not None
             hung.stdout.readline()
-        with hung:
-            assert hung.wait(20) == -signal.SIGKILL
-            assert select.select([hung.stdout], [], [], 20)[0], "what it has started runs"  # the pipe's end is open
+        assert hung.wait(20) == -signal.SIGKILL
+        assert select.select([hung.stdout], [], [], 20)[0], "what it has started runs"  # it has the pipe open
+        hung.stdout.close()
         assert before.poll() is None
+    finally:  # a wait for it would never end
         before.kill()
+        before.wait(20)
 
 
 def test_every_check_has_a_name_of_its_own() -> None:
