@@ -186,7 +186,8 @@ def test_fish_shows_descriptions_whole(tmp_path: Path) -> None:
 def arguments_of(verb: click.Command, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Argument]]:
     if isinstance(verb, click.Group):
         for name, below in verb.commands.items():
-            yield from arguments_of(below, (*words, name))
+            if not below.hidden:  # what units run, nobody types
+                yield from arguments_of(below, (*words, name))
     else:
         yield from ((words, parameter) for parameter in verb.params if isinstance(parameter, click.Argument))
 
