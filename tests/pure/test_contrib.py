@@ -18,7 +18,7 @@ from tests.pure.test_spec import verify
 
 ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"
-TEXTS = sorted(file for file in CONTRIB.glob("*/*") if file.name != "mmd.json")
+TEXTS = sorted(file for file in CONTRIB.glob("[!_]*/*") if file.name != "mmd.json")  # not __pycache__
 READMES = sorted(CONTRIB.glob("*/README.md"))
 
 
