@@ -8,10 +8,10 @@ import pytest
 
 from mmd.paths import config_file
 from tests.fake_hub import FakeHub
-from tests.systemd.conftest import installed, world
+from tests.systemd.conftest import address, installed, world
 from tests.systemd.test_pull import gateway, hub, search_pull_activate_chat
 
-__all__ = ["gateway", "hub", "installed", "world"]
+__all__ = ["address", "gateway", "hub", "installed", "world"]
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.manager, pytest.mark.engine]
 

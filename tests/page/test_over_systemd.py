@@ -8,10 +8,10 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.page.test_page import forgive
-from tests.systemd.conftest import installed, world
+from tests.systemd.conftest import address, installed, world
 from tests.systemd.world import World
 
-__all__ = ["installed", "world"]  # fixtures
+__all__ = ["address", "installed", "world"]  # fixtures
 
 pytestmark = pytest.mark.manager
 
