@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from mmd.atomic import write_atomically
 from mmd.paths import runtime_dir
 
 _log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def away() -> tuple[str, ...]:
 def note_away(model_ids: Iterable[str]) -> None:
     """Who is away still, because the machine was not awake for long, stays so."""
     try:
-        _file().write_text("\n".join(dict.fromkeys((*model_ids, *away()))), "utf-8")
+        write_atomically(_file(), "\n".join(dict.fromkeys((*model_ids, *away()))).encode(), durable=False)
     except OSError as error:  # the GPU must be cleared all the same
         _log.warning("who is to come back cannot be noted in %s: %s", _file(), error.strerror)
 
