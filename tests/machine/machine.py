@@ -16,10 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 from tests import cgroups
 from tests.machine import debian
 
-SUITES = tuple(os.environ.get("MMD_TEST_SUITES", "").split())
+SUITES = tuple(os.environ.get("MMD_TEST_SUITES", "").split()) or (
+    pytest.param("none", marks=pytest.mark.skip("make test-boot")),
+)
 USER = "ada"
 BOOT_SECONDS = 90
 REBOOT_SECONDS = 60

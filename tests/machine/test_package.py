@@ -34,7 +34,7 @@ ENGINES = {"forky": "llama-server"}  # Debian's, recommended by the package; els
 pytestmark = [pytest.mark.timeout(600), pytest.mark.machine]
 
 
-@pytest.fixture(scope="module", params=SUITES or [pytest.param("none", marks=pytest.mark.skip("make test-boot"))])
+@pytest.fixture(scope="module", params=SUITES)
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """One that has been booted, with two models in the user's home, and the package at hand."""
     with new_machine(request.param) as made:

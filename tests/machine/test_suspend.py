@@ -33,7 +33,7 @@ POWER = """
 pytestmark = [pytest.mark.timeout(600), pytest.mark.machine]
 
 
-@pytest.fixture(scope="module", params=SUITES or [pytest.param("none", marks=pytest.mark.skip("make test-boot"))])
+@pytest.fixture(scope="module", params=SUITES)
 def machine(request: pytest.FixtureRequest, nvml_folder: Path) -> Iterator[Machine]:
     """One that has a GPU, an engine that uses it, a model and mmd."""
     with new_machine(request.param) as made:

@@ -26,7 +26,7 @@ MMD = "~/venv/bin/mmd"
 pytestmark = [pytest.mark.timeout(600), pytest.mark.machine]
 
 
-@pytest.fixture(scope="module", params=SUITES[:1] or [pytest.param("none", marks=pytest.mark.skip("make test-boot"))])
+@pytest.fixture(scope="module", params=SUITES[:1])
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """One that has been booted, with mmd from this checkout, a model, and the package at hand."""
     with new_machine(request.param) as made:

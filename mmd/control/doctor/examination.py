@@ -47,7 +47,7 @@ class Check:
 def examine(*, offline: bool = False) -> tuple[Finding, ...]:
     """Everything there is to find, in the order of the table; what is wrong first is the cause of what is wrong later.
 
-    Nothing is changed, and nothing waited for longer than some seconds. Offline the hub is not asked.
+    Nothing is changed, and nothing waited for longer than its reading's limit. Offline the hub is not asked.
     """
     with nothing_left_running():
         return judged(Seen(offline=offline), CHECKS)
