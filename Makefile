@@ -28,7 +28,7 @@ test: lint compiler # Lint, types, and the tests of all three rings
 
 .PHONY: test-pure
 test-pure: .venv/installed # The tests that need neither systemd nor an engine
-	@$(PYTHON) -m pytest tests/pure -m "not manager and not engine"
+	@$(PYTHON) -m pytest tests/unit -m "not manager and not engine"
 
 .PHONY: test-boot
 test-boot: .venv/installed | packages # As root: the package's life on whole Debian machines, of three releases

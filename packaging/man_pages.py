@@ -216,7 +216,7 @@ def _example_units() -> dict[str, UnitSpec]:
     def hook(name: str) -> tuple[str, ...]:
         return ("/usr/bin/python3", "-I", "-S", f"HOOKS/{name}.py")
 
-    hooks = Hooks(ready=hook("ready"), wake=hook("wake"), release=hook("release"), gone=hook("gone"))
+    hooks = Hooks(ready=hook("ready"), wake=hook("wake"), release=hook("release"), wait_released=hook("wait_released"))
     return {"engine": engine_spec(EXAMPLE, hooks), "token": token_spec(EXAMPLE, hooks, ("gemma3",))}
 
 

@@ -18,11 +18,11 @@ from time import monotonic
 from typing import Any
 
 from mmd.errors import MmdError, NoSuchModel
-from mmd.gateway.entrance import Entrance
+from mmd.gateway.api.hub_process import Hub
 from mmd.gateway.gateway import Gateway
-from mmd.gateway.guard import Guard
-from mmd.gateway.hub_child import Hub
-from mmd.gateway.limits import Limits
+from mmd.gateway.http.limits import Limits
+from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.policy import Guard
 from mmd.plan.idle import Occupant, Rules
 
 PATIENCE_SECONDS = 15.0  # what a test waits for before it fails: generous, because machines are busy
@@ -167,7 +167,7 @@ _MODEL = {
 
 @dataclass
 class MemoryModels:
-    """`mmd.gateway.models.Models` in memory: one model is resident, and activation can be held up or made to fail."""
+    """The `Models` of the gateway in memory: one model is resident; activation can be delayed or made to fail."""
 
     peers: dict[str, Peer]
     active: str | None = None

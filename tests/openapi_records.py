@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from mmd.gateway.openapi import document
+from mmd.gateway.api.openapi import document
 
 
 def differences(path: str, record: Any) -> list[str]:

@@ -123,7 +123,7 @@ def sparse_gguf(
 
     Without `tensors` it gets one of the size that fills `apparent_bytes`.
     """
-    from mmd.registry.ggml import TENSOR_TYPES
+    from mmd.registry.formats.ggml import TENSOR_TYPES
 
     wanted = tensors or {"blk.0.ffn_up.weight": ((32, max(1, apparent_bytes // 34)), 8)}
     infos, offset = [], 0

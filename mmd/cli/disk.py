@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import gib, print_json, print_named_table, say
+from mmd.cli.output import gib, print_json, print_named_table, say
 
 if TYPE_CHECKING:
-    from mmd.control.disk import DiskUse, ModelUse
+    from mmd.control.storage.disk import DiskUse, ModelUse
 
 
 _WORTH_TELLING_BYTES = 1024**2
@@ -20,7 +20,7 @@ _WORTH_TELLING_BYTES = 1024**2
 @parameters.as_json
 def disk(as_json: bool) -> None:
     """What takes the space, and how to free it."""
-    from mmd.control.disk import disk_use
+    from mmd.control.storage.disk import disk_use
     from mmd.registry.store import Registry
 
     use = disk_use(Registry().all())

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.loop import wait_for
-from mmd.cli.text import gib, print_json, print_named_table, say
+from mmd.cli.aio import wait_for
+from mmd.cli.output import gib, print_json, print_named_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmd.control.doctor.finding import Finding
-    from mmd.control.starts import Start
+    from mmd.control.memory.starts_log import Start
 
 _HEADING = ("MODEL", "ENGINE", "CONTEXT", "PART", "FORETOLD", "MEASURED", "OFF BY")
 # Each stands out without colour, too.
@@ -94,7 +94,7 @@ def _summary(findings: Sequence[Finding]) -> str:
 
 
 def _show_estimates(as_json: bool) -> None:
-    from mmd.control.starts import kept
+    from mmd.control.memory.starts_log import kept
 
     starts = kept()
     if as_json:
@@ -107,7 +107,7 @@ def _show_estimates(as_json: bool) -> None:
 
 async def _measure() -> None:
     """Whoever is resident and was not measured yet."""
-    from mmd.control.learning import learn_now
+    from mmd.control.memory.measure import learn_now
     from mmd.errors import ManagerUnreachable
 
     try:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import print_json, print_table, say
+from mmd.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from mmd.control.engines import EngineStatus
+    from mmd.control.install.engines import EngineStatus
 
 # Both words for the second: what people call it, and what `mmd engine list` does.
 _engine_name = click.argument(
@@ -30,7 +30,7 @@ def engine() -> None:
 @parameters.as_json
 def list_engines(as_json: bool) -> None:
     """Engines in the order in which mmd prefers them."""
-    from mmd.control.engines import engine_statuses
+    from mmd.control.install.engines import engine_statuses
     from mmd.settings import read_settings
 
     statuses = engine_statuses(read_settings())
@@ -66,7 +66,7 @@ def install(name: str, version: str | None, for_cpu: bool) -> None:
     It takes minutes. When it is interrupted, the same command goes on with what it has. A newer version goes beside the
     one there is: models that run keep theirs until they are started again.
     """
-    from mmd.control.engines import install_engine
+    from mmd.control.install.engines import install_engine
 
     began = time.monotonic()
     shown = _Progress()
@@ -93,7 +93,7 @@ def install(name: str, version: str | None, for_cpu: bool) -> None:
 @_engine_name
 def remove(name: str) -> None:
     """Remove an engine that mmd installed."""
-    from mmd.control.engines import remove_engine
+    from mmd.control.install.engines import remove_engine
     from mmd.settings import read_settings
 
     remove_engine(name, read_settings())
@@ -104,7 +104,7 @@ def remove(name: str) -> None:
 @click.argument("program", type=click.Path(path_type=Path))
 def confirm(program: Path) -> None:
     """Hold what was read from vLLM's source against its --help; run by mmd-confirm.service."""
-    from mmd.control.engines import confirm_engine
+    from mmd.control.install.engines import confirm_engine
 
     confirm_engine(program)
 

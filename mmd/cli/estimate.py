@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.loop import wait_for
-from mmd.cli.text import print_json, say
+from mmd.cli.aio import wait_for
+from mmd.cli.output import print_json, say
 
 if TYPE_CHECKING:
-    from mmd.control.estimating import Answer
+    from mmd.control.memory.estimate import Answer
 
 _DOES_NOT_FIT = 4
 
@@ -36,8 +36,8 @@ def estimate(
     as_json: bool,
 ) -> None:
     """What a model needs of the memory, before it is downloaded or started. Status 4: it does not fit."""
-    from mmd.control.estimating import Estimating
-    from mmd.control.subject import subject
+    from mmd.control.memory.estimate import Estimating
+    from mmd.control.memory.target import subject
     from mmd.machine import load_machine, read_machine
     from mmd.settings import read_settings
 
@@ -50,7 +50,7 @@ def estimate(
         candidates = (*about.candidates, *others)
         answer = estimating.answer(about.model, context, candidates=candidates, asks_engine=not no_engine)
     if as_json:
-        from mmd.control.present import estimate_json
+        from mmd.control.state.to_json import estimate_json
 
         print_json(estimate_json(answer.estimate))
     else:
@@ -66,11 +66,11 @@ def estimate(
 
 def _measure(model_id: str) -> None:
     """A start that nobody has measured yet tells more than any formula."""
-    from mmd.control.starts import is_unmeasured
+    from mmd.control.memory.starts_log import is_unmeasured
 
     if not is_unmeasured(model_id):
         return
-    from mmd.control.learning import learn_now
+    from mmd.control.memory.measure import learn_now
     from mmd.errors import ManagerUnreachable
 
     with suppress(ManagerUnreachable):  # then nothing runs, and the socket is a stale one

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.loop import wait_for
-from mmd.cli.text import print_json, print_table, say
+from mmd.cli.aio import wait_for
+from mmd.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from mmd.control.named_tunnel import NamedTunnel
+    from mmd.control.tunnel.named_tunnel import NamedTunnel
 
 
 @click.command()
@@ -42,7 +42,7 @@ def expose(model_id: str | None, off: bool, hostname: str | None, as_json: bool)
             raise click.UsageError("--at goes with an ID")
         _list(as_json)
     else:
-        from mmd.control.tunnels import expose as open_tunnel
+        from mmd.control.tunnel.tunnels import expose as open_tunnel
 
         _require_keys()
         done = wait_for(open_tunnel(model_id, _named(model_id, hostname)))
@@ -60,8 +60,8 @@ def expose(model_id: str | None, off: bool, hostname: str | None, as_json: bool)
 @click.option("--opened", is_flag=True, help="Note where the tunnel, which is open now, can be reached.")
 def tunnel(model_id: str, opened: bool) -> None:
     """What mmd-tunnel@ID.service runs: cloudflared, in place of this process."""
-    from mmd.control import cloudflared
-    from mmd.control.named_tunnel import NamedTunnel
+    from mmd.control.tunnel import cloudflared
+    from mmd.control.tunnel.named_tunnel import NamedTunnel
     from mmd.paths import tunnels_dir
     from mmd.registry.store import Registry
 
@@ -71,8 +71,8 @@ def tunnel(model_id: str, opened: bool) -> None:
         url = f"https://{named.hostname}" if named else cloudflared.quick_url(int(os.environ["MAINPID"]))
         Path(tunnels_dir(), model_id, "url").write_text(url + "\n", "utf-8")
         return
-    from mmd.control.tunnels import way_in
-    from mmd.gateway.listen import from_here
+    from mmd.control.tunnel.tunnels import way_in
+    from mmd.gateway.http.sockets import from_here
 
     gateway = from_here(wait_for(way_in(model_id, is_named=named is not None)))
     words = cloudflared.command(cloudflared.program(), model_id, gateway, is_named=named is not None)
@@ -81,7 +81,7 @@ def tunnel(model_id: str, opened: bool) -> None:
 
 def _require_keys() -> None:
     from mmd.errors import WrongUsage
-    from mmd.gateway.keys import Keys
+    from mmd.gateway.http.api_keys import Keys
 
     if not Keys().all():
         message = "what is exposed can be asked by everybody in the world, and the gateway has no API keys"
@@ -89,7 +89,7 @@ def _require_keys() -> None:
 
 
 def _named(model_id: str, hostname: str | None) -> NamedTunnel | None:
-    from mmd.control.named_tunnel import NamedTunnel
+    from mmd.control.tunnel.named_tunnel import NamedTunnel
     from mmd.errors import WrongUsage
 
     if hostname is None:
@@ -101,7 +101,7 @@ def _named(model_id: str, hostname: str | None) -> NamedTunnel | None:
 
 
 def _end(model_id: str | None) -> None:
-    from mmd.control.tunnels import unexpose
+    from mmd.control.tunnel.tunnels import unexpose
 
     ended = wait_for(unexpose(model_id))
     for name in ended:
@@ -111,7 +111,7 @@ def _end(model_id: str | None) -> None:
 
 
 def _list(as_json: bool) -> None:
-    from mmd.control.tunnels import exposed
+    from mmd.control.tunnel.tunnels import exposed
 
     tunnels = wait_for(exposed())
     if as_json:

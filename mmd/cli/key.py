@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import print_json, print_table, say
+from mmd.cli.output import print_json, print_table, say
 
 
 @click.group()
@@ -32,7 +32,7 @@ def add_key(name: str, purpose: str) -> None:
 
     A running gateway knows it within a second.
     """
-    from mmd.gateway.keys import Keys, Purpose
+    from mmd.gateway.http.api_keys import Keys, Purpose
 
     click.echo(Keys().add(name, Purpose(purpose)))
     say(f"{name} is for {purpose}. The key is shown only now; clients send: Authorization: Bearer KEY")
@@ -42,7 +42,7 @@ def add_key(name: str, purpose: str) -> None:
 @parameters.as_json
 def list_keys(as_json: bool) -> None:
     """Whose keys are accepted, and for what."""
-    from mmd.gateway.keys import Keys
+    from mmd.gateway.http.api_keys import Keys
 
     keys = Keys().all()
     if as_json:
@@ -60,9 +60,9 @@ def remove_key(name: str) -> None:
 
     The last one stays while the gateway is to listen where other machines reach it.
     """
-    from mmd.control.addresses import configured
-    from mmd.gateway.keys import Keys
-    from mmd.gateway.listen import exposed
+    from mmd.control.install.addresses import configured
+    from mmd.gateway.http.api_keys import Keys
+    from mmd.gateway.http.sockets import exposed
     from mmd.settings import read_settings
 
     keys = Keys()

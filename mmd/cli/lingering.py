@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mmd.cli.text import say
+from mmd.cli.output import say
 
 
 def say_how_it_lingers() -> None:
     """The one command that makes the user manager linger; nothing where it does."""
-    from mmd.control.lingering import linger_command, lingers
+    from mmd.control.install.lingering import linger_command, lingers
 
     if lingers():
         return

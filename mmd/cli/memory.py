@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmd.cli.text import gib
+from mmd.cli.output import gib
 
 if TYPE_CHECKING:
     from mmd.plan.estimate import Estimate

@@ -17,7 +17,7 @@ class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
     name = "id"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from mmd.control.aliases import id_for
+        from mmd.control.models.aliases import id_for
 
         return id_for(value)
 
@@ -59,7 +59,7 @@ class KeyName(click.ParamType):  # type: ignore[type-arg]  # as above
         from click.shell_completion import CompletionItem
 
         from mmd.errors import MmdError
-        from mmd.gateway.keys import Keys
+        from mmd.gateway.http.api_keys import Keys
 
         try:
             keys = Keys().all()

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import click
 
-from mmd.control.journal import last_lines
+from mmd.control.state.engine_log import last_lines
 
 Result = TypeVar("Result")
 

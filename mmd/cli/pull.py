@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import gib, licence_text, print_json, say, summary
+from mmd.cli.output import gib, licence_text, print_json, say, summary
 
 if TYPE_CHECKING:
-    from mmd.control.finding import Pick
-    from mmd.registry.hub.obtain import Known
+    from mmd.control.models.search import Pick
+    from mmd.registry.hub.register import Known
 
 
 @click.command()
@@ -33,13 +33,13 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     from huggingface_hub import constants
 
     from mmd.cli.transfer import Download
-    from mmd.control.finding import choose_to_run
-    from mmd.control.present import model_json
+    from mmd.control.models.search import choose_to_run
+    from mmd.control.state.to_json import model_json
     from mmd.machine import read_machine
     from mmd.plan.residency import Residency
-    from mmd.registry.hub.obtain import look, obtain
     from mmd.registry.hub.progress import Progress
     from mmd.registry.hub.reference import parse
+    from mmd.registry.hub.register import look, obtain
     from mmd.settings import read_settings
 
     reference = parse(model, constants.ENDPOINT)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.text import count, gib, print_json, print_named_table, say
+from mmd.cli.output import count, gib, print_json, print_named_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mmd.control.finding import Hit
+    from mmd.control.models.search import Hit
 
 _TYPES = ("chat", "vision", "completion", "embedding", "reranker", "classifier")
 _RUNS = {"gpu": "on GPU", "cpu": "on CPU", "partly": "partly", "no": "no"}
@@ -47,7 +47,7 @@ def search(
 
     Memory is reckoned from sizes alone: mmd estimate REPO knows it better.
     """
-    from mmd.control.finding import find, hit_json, served_formats
+    from mmd.control.models.search import find, hit_json, served_formats
     from mmd.errors import WrongUsage
     from mmd.machine import load_machine, read_machine
     from mmd.registry.hub.search import Query
@@ -100,7 +100,7 @@ def _cells(hit: Hit) -> tuple[str, ...]:
 
 def _short(file: str) -> str:
     """What tells a file from others of its repository, and `mmd pull` understands: "Q4_K_M"."""
-    from mmd.registry.quant import named_quant
+    from mmd.registry.formats.quant import named_quant
 
     if file.endswith(".safetensors"):
         return "safetensors"

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
+from mmd.cli.aio import wait_for
 from mmd.cli.lingering import say_how_it_lingers
-from mmd.cli.loop import wait_for
-from mmd.cli.text import gib, say
+from mmd.cli.output import gib, say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mmd.control.addresses import Addresses
-    from mmd.control.installation import Installation
+    from mmd.control.install.addresses import Addresses
+    from mmd.control.install.inspection import Installation
 
 _OWN_SHA256 = ("_sha256", "_sha2")  # until Python 3.11, and from 3.12 on; some distributions leave it out
 
@@ -31,11 +31,11 @@ def install(remove: bool) -> None:
     Puts mmd's units into your user manager: those of a package, else copies in your own unit folder. Run it again after
     a change of [gateway] in mmd.toml.
     """
-    from mmd.control import service
-    from mmd.control.addresses import configured
-    from mmd.control.installation import by_socket, installation
-    from mmd.gateway.keys import Keys
-    from mmd.gateway.listen import exposed, no_keys_for
+    from mmd.control.install import service
+    from mmd.control.install.addresses import configured
+    from mmd.control.install.inspection import by_socket, installation
+    from mmd.gateway.http.api_keys import Keys
+    from mmd.gateway.http.sockets import exposed, no_keys_for
     from mmd.settings import read_settings
 
     if remove:
@@ -82,7 +82,7 @@ def _say_what_is_left_out(masked: Collection[str], refused: Collection[str]) -> 
 
 
 def _say_where(addresses: Addresses, listening: Collection[str], has_keys: bool) -> None:
-    from mmd.gateway.listen import from_here
+    from mmd.gateway.http.sockets import from_here
 
     with_key = " -H 'Authorization: Bearer KEY'" if has_keys else ""
     say(f"The gateway listens: curl http://{from_here(addresses.main)}/v1/models{with_key}")

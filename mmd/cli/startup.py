@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
+from mmd.cli.aio import wait_for
 from mmd.cli.lingering import say_how_it_lingers
-from mmd.cli.loop import wait_for
-from mmd.cli.text import say
+from mmd.cli.output import say
 
 if TYPE_CHECKING:
-    from mmd.control.boot import BootReport
+    from mmd.control.lifecycle.boot import BootReport
 
 
 @click.command()
@@ -25,7 +25,7 @@ def default(model_id: str | None, no_default: bool) -> None:
 
     It is active when the machine has come up, before anybody asks for one.
     """
-    from mmd.control.startup import default_of, set_no_default
+    from mmd.control.models.startup import default_of, set_no_default
     from mmd.settings import read_settings
 
     if model_id is not None and no_default:
@@ -53,7 +53,7 @@ def startup(model_id: str, mode: str | None) -> None:
       sleep      it is loaded and put to sleep, so that it wakes in no time
       active     it is the default model; the same as: mmd default ID
     """
-    from mmd.control.startup import startup_of
+    from mmd.control.models.startup import startup_of
 
     if mode is None:
         click.echo(startup_of(model_id))
@@ -69,8 +69,8 @@ def boot() -> None:
 
     mmd-boot.service does it when the machine comes up. It takes the GPU from nobody.
     """
-    from mmd.control.boot import boot as carry_out
-    from mmd.control.controller import Controller
+    from mmd.control.lifecycle.boot import boot as carry_out
+    from mmd.control.lifecycle.controller import Controller
 
     async def work() -> BootReport:
         async with Controller() as controller:
@@ -98,8 +98,8 @@ _MEANINGS = {
 
 
 def _set(model_id: str, mode: str) -> None:
-    from mmd.control.service import loads_at_startup
-    from mmd.control.startup import set_startup
+    from mmd.control.install.service import loads_at_startup
+    from mmd.control.models.startup import set_startup
     from mmd.plan.boot import Startup
 
     former = set_startup(model_id, Startup(mode))
@@ -116,7 +116,7 @@ def _set(model_id: str, mode: str) -> None:
 
 def _say_what_stands_in_the_way(model_id: str) -> None:
     """That the engine cannot sleep, say, which at the next start would be told to the journal alone."""
-    from mmd.control.controller import plan_launch
+    from mmd.control.lifecycle.controller import plan_launch
     from mmd.errors import MmdError
     from mmd.machine import read_machine
     from mmd.registry.store import Registry

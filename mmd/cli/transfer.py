@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from mmd.cli.text import gib, say
+from mmd.cli.output import gib, say
 
 if TYPE_CHECKING:
     from mmd.registry.hub.progress import Progress

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from mmd.engines.embedded import EMBEDDED
-from mmd.engines.engine import Engine
-from mmd.engines.llama_server import LLAMA_SERVER
-from mmd.engines.vllm import VLLM
+from mmd.engines.base import Engine
+from mmd.engines.llama.embedded import EMBEDDED
+from mmd.engines.llama.find import LLAMA_SERVER
+from mmd.engines.vllm.find import VLLM
 from mmd.errors import EngineMissing, WrongUsage
 from mmd.plan.launch import Installed
 

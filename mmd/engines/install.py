@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mmd.engines import engine, own
-from mmd.engines.own import OwnEngine
-from mmd.engines.recipes import GIB, Filled, Recipe, llama_recipe, vllm_recipe
-from mmd.engines.venv import IndexUnreachable, PipFailed, Release, Venv, WrongPython, suitable_pythons
-from mmd.engines.worker import Progress, Worker
+from mmd.engines import engine
+from mmd.engines.installer import own
+from mmd.engines.installer.own import OwnEngine
+from mmd.engines.installer.process import Progress, Worker
+from mmd.engines.installer.recipes import GIB, Filled, Recipe, llama_recipe, vllm_recipe
+from mmd.engines.installer.venv import IndexUnreachable, PipFailed, Release, Venv, WrongPython, suitable_pythons
 from mmd.errors import EngineMissing, StorageFailed, WrongUsage
 from mmd.paths import engines_dir, make_private, state_dir
 

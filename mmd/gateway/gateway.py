@@ -6,24 +6,24 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from mmd.gateway.engine import Pool
-from mmd.gateway.entrance import Entrance
-from mmd.gateway.exchange import Exchange, Shared
-from mmd.gateway.failure import TOO_MANY
-from mmd.gateway.feed import Feed, Kind
-from mmd.gateway.front import Front
-from mmd.gateway.guard import Guard
-from mmd.gateway.head import Request
-from mmd.gateway.hub_child import Hub
-from mmd.gateway.idle import Idle
-from mmd.gateway.limits import Limits
-from mmd.gateway.management import Management
-from mmd.gateway.meter import Meter
-from mmd.gateway.models import Models
-from mmd.gateway.observer import Observer
-from mmd.gateway.stalls import Stalls
-from mmd.gateway.suspend import Suspension
-from mmd.gateway.switchboard import Switchboard
+from mmd.gateway.api.asgi import Management
+from mmd.gateway.api.hub_process import Hub
+from mmd.gateway.connection import Front
+from mmd.gateway.http.error import TOO_MANY
+from mmd.gateway.http.limits import Limits
+from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.policy import Guard
+from mmd.gateway.http.request import Request
+from mmd.gateway.http.timeouts import Stalls
+from mmd.gateway.observe.counters import Meter
+from mmd.gateway.observe.feed import Feed, Kind
+from mmd.gateway.observe.observer import Observer
+from mmd.gateway.proxy.exchange import Exchange, Shared
+from mmd.gateway.proxy.pool import Pool
+from mmd.gateway.schedule.idle import Idle
+from mmd.gateway.schedule.models import Models
+from mmd.gateway.schedule.scheduler import Switchboard
+from mmd.gateway.schedule.suspend import Suspension
 
 _log = logging.getLogger(__name__)
 

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 
-from mmd.control.controller import Controller
-from mmd.control.learner import Learner
-from mmd.control.pressure import Kernel, Relief
+from mmd.control.lifecycle.controller import Controller
+from mmd.control.lifecycle.memory_pressure import Kernel, Relief
+from mmd.control.memory.measurer import Learner
 from mmd.errors import ManagerUnreachable, MmdError, WrongUsage
-from mmd.gateway.entrance import Entrance
-from mmd.gateway.guard import Guard
-from mmd.gateway.keyring import Keyring
-from mmd.gateway.limits import Limits
-from mmd.gateway.listen import AddressTaken, Listener, bound, bound_locally, inherited, no_keys_for
-from mmd.gateway.live import LiveModels
-from mmd.gateway.names import Names, own_hostnames
+from mmd.gateway.http.keyring import Keyring
+from mmd.gateway.http.limits import Limits
+from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.origins import Names, own_hostnames
+from mmd.gateway.http.policy import Guard
+from mmd.gateway.http.sockets import AddressTaken, Listener, bound, bound_locally, inherited, no_keys_for
+from mmd.gateway.schedule.systemd_models import LiveModels
 from mmd.gateway.serve import serve
 from mmd.paths import gateway_socket
 from mmd.settings import Settings, is_listen
@@ -109,7 +109,7 @@ def _listeners(
 
 async def _with_its_holder(error: AddressTaken, manager: Manager) -> MmdError:
     """The error, naming the installed gateway where that has the address: `ss` would show systemd."""
-    from mmd.control.service import socket_unit_at
+    from mmd.control.install.service import socket_unit_at
 
     unit = await socket_unit_at(manager, error.port)
     if unit is None:

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from functools import partial
 
 from mmd import __version__
-from mmd.control.presence import Presence
-from mmd.gateway.entrance import Entrance
+from mmd.control.install.presence import Presence
 from mmd.gateway.gateway import Gateway
-from mmd.gateway.guard import Guard
-from mmd.gateway.limits import Limits
-from mmd.gateway.listen import Listener
-from mmd.gateway.models import Models
+from mmd.gateway.http.limits import Limits
+from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.policy import Guard
+from mmd.gateway.http.sockets import Listener
 from mmd.gateway.notify import notify
-from mmd.gateway.suspend import SuspendWatch
+from mmd.gateway.schedule.models import Models
+from mmd.gateway.schedule.suspend import SuspendWatch
 
 _DRAIN_BOUND_SECONDS = 30.0
 _TURNS_TO_OPEN = 2  # of the event loop, from accepting a connection to telling its protocol

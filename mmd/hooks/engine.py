@@ -3,7 +3,7 @@
 import os
 from time import monotonic, sleep
 
-from exchange import ask
+from engine_http import ask
 
 TYPE_CHECKING = False  # typing itself would have to be imported
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ def _forget(path: str) -> None:
 
 def _record_canary(path: str, kind: str) -> None:
     import record
-    from canary import sing
+    from wake_check import sing
 
     folder = record.folder_of(path)
     song, why_not = sing(path, folder.rpartition("/")[2], kind, until=monotonic() + _CANARY_SECONDS)

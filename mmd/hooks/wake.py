@@ -12,8 +12,8 @@ from time import monotonic
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
 import record
-from canary import is_same, sing
 from engine import Engine
+from wake_check import is_same, sing
 
 _WAKE_SECONDS = 60.0  # from RAM
 _CANARY_SECONDS = 20.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mmd.registry.anatomy import Anatomy, Layers
+from mmd.registry.layout import Anatomy, Layers
 
 if TYPE_CHECKING:
     from mmd.machine import Gpu, Machine

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mmd.registry.anatomy import Layers
+from mmd.registry.layout import Layers
 
 _FLOAT32_BYTES = 4
 _PAD_TOKENS = 256  # llama.cpp rounds every cache up to it

@@ -16,7 +16,7 @@ from mmd.plan.estimate import Components
 from mmd.plan.kv_cache import CACHE_TYPES, LlamaCache, llama_kept
 from mmd.plan.llama_serving import Serving
 from mmd.plan.memory import Memory, Placement, Variant, scaled
-from mmd.registry.anatomy import Anatomy, Layers
+from mmd.registry.layout import Anatomy, Layers
 
 _LEFT_FREE_BYTES = fit.GIB  # of every GPU: `--fit-target`
 _WEIGHTS_ERROR = 0.001  # what alignment adds

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mmd.plan.estimate import Components
-from mmd.registry.anatomy import Anatomy
+from mmd.registry.layout import Anatomy
 
 
 @dataclass(frozen=True, slots=True)

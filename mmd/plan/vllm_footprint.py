@@ -13,7 +13,7 @@ from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
 from mmd.plan.kv_cache import Kept, vllm_kept
 from mmd.plan.memory import Memory, Placement, Variant, scaled
-from mmd.registry.anatomy import Anatomy
+from mmd.registry.layout import Anatomy
 
 _MXFP4_HIDDEN_PAD = 256  # its kernels want experts of such a width: those of gpt-oss grow by a fifteenth
 _WEIGHTS_ERROR = 0.005

@@ -17,7 +17,7 @@ from shlex import quote
 from mmd import paths
 from mmd.errors import BadModelFile, StorageFailed, WrongUsage
 from mmd.registry import ids, manifest, models_toml
-from mmd.registry.belongings import ARCHIVE_MANIFEST, ARCHIVE_RECORD, files_of
+from mmd.registry.companions import ARCHIVE_MANIFEST, ARCHIVE_RECORD, files_of
 from mmd.registry.copying import UNFINISHED, Copying
 from mmd.registry.detect import examine
 from mmd.registry.files import read_json_object

@@ -8,17 +8,17 @@ from pathlib import Path
 from shlex import quote
 
 from mmd.errors import BadModelFile, MmdError, NotRunnable
-from mmd.registry import gguf, gguf_family, safetensors
-from mmd.registry.chat_template import has_chat_template, template_marks
 from mmd.registry.files import open_regular
-from mmd.registry.folder import Config, read_config, repository_name, search_hint
-from mmd.registry.folder_anatomy import folder_anatomy
-from mmd.registry.folder_type import folder_type, refuse_other_formats
-from mmd.registry.gguf import GgufHeader
-from mmd.registry.gguf_anatomy import gguf_anatomy
-from mmd.registry.gguf_type import gguf_type, refuse_what_is_no_model
-from mmd.registry.layer_groups import bytes_per_token
-from mmd.registry.quant import folder_quant, gguf_quant, parameters
+from mmd.registry.formats import gguf, gguf_family, safetensors
+from mmd.registry.formats.chat_template import has_chat_template, template_marks
+from mmd.registry.formats.folder import Config, read_config, repository_name, search_hint
+from mmd.registry.formats.folder_layout import folder_anatomy
+from mmd.registry.formats.folder_type import folder_type, refuse_other_formats
+from mmd.registry.formats.gguf import GgufHeader
+from mmd.registry.formats.gguf_layout import gguf_anatomy
+from mmd.registry.formats.gguf_type import gguf_type, refuse_what_is_no_model
+from mmd.registry.formats.layer_groups import bytes_per_token
+from mmd.registry.formats.quant import folder_quant, gguf_quant, parameters
 from mmd.registry.record import Facts, Format, ModelType
 
 # The first bytes of what people take for a model file, and what it is instead.

@@ -10,11 +10,11 @@ from shlex import quote
 
 from mmd import paths
 from mmd.errors import StorageFailed
-from mmd.registry.belongings import ARCHIVE_RECORD, files_of, is_somebodys_work
 from mmd.registry.cache_disposal import CacheDisposal
 from mmd.registry.cache_link import cache_link
-from mmd.registry.keepers import keeper_of
+from mmd.registry.companions import ARCHIVE_RECORD, files_of, is_somebodys_work
 from mmd.registry.record import Format, Model
+from mmd.registry.shared_owners import keeper_of
 
 
 @dataclass(frozen=True, slots=True)

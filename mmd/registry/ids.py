@@ -7,7 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from mmd.errors import WrongUsage
-from mmd.registry.folder import repository_name
+from mmd.registry.formats.folder import repository_name
 from mmd.registry.record import Facts, Format
 
 _LONGEST = 64

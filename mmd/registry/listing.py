@@ -13,7 +13,7 @@ from typing import Any
 
 from mmd import paths
 from mmd.atomic import write_atomically
-from mmd.registry.anatomy import Anatomy, Layers
+from mmd.registry.layout import Anatomy, Layers
 from mmd.registry.record import Facts, Format, Model, ModelType
 
 # The fields are part of the stamp, so that a copy made by another version of mmd is never read.

@@ -17,7 +17,7 @@ from typing import Any
 from mmd import paths
 from mmd.atomic import write_atomically
 from mmd.errors import StorageFailed
-from mmd.registry.belongings import files_of
+from mmd.registry.companions import files_of
 from mmd.registry.record import Model
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

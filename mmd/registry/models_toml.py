@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, TypeVar
 
-from mmd.registry.anatomy import Anatomy, Layers
+from mmd.registry.layout import Anatomy, Layers
 from mmd.registry.record import Facts, Format, Model, ModelType
 
 _HEADER = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mmd.registry.anatomy import Anatomy
+from mmd.registry.layout import Anatomy
 
 
 class Format(StrEnum):

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from mmd import paths
 from mmd.errors import MmdError
-from mmd.registry import gguf_family, ollama
+from mmd.registry import ollama
 from mmd.registry.cache_link import cache_link
 from mmd.registry.copying import UNFINISHED
 from mmd.registry.detect import Found, examine
-from mmd.registry.gguf import read_general
-from mmd.registry.gguf_type import is_projector
+from mmd.registry.formats import gguf_family
+from mmd.registry.formats.gguf import read_general
+from mmd.registry.formats.gguf_type import is_projector
 from mmd.registry.record import Model
 from mmd.registry.store import New
 

@@ -11,8 +11,8 @@ from enum import StrEnum
 from shlex import quote
 
 from mmd.registry import manifest
-from mmd.registry.belongings import files_of
 from mmd.registry.cache_link import cache_link
+from mmd.registry.companions import files_of
 from mmd.registry.hashing import Report, sha256_of
 from mmd.registry.manifest import Entry, Manifest, Origin
 from mmd.registry.record import Model

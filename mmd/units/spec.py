@@ -91,7 +91,7 @@ class Hooks:
     ready: tuple[str, ...]
     wake: tuple[str, ...]
     release: tuple[str, ...]
-    gone: tuple[str, ...]
+    wait_released: tuple[str, ...]
     sleep_seconds: int = 30  # how long an engine may take to fall asleep before it is ended
     restart_seconds: float = 2  # from the crash of an engine to its restart
     nothing: str = "/bin/true"
@@ -226,7 +226,7 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     else:
         work = (("ExecStart", (hooks.nothing,)),)
         if launch.uses_gpu:
-            work += (("ExecStopPost", (*hooks.gone, engine, launch.socket)), ("TimeoutStopSec", 60))
+            work += (("ExecStopPost", (*hooks.wait_released, engine, launch.socket)), ("TimeoutStopSec", 60))
     return (
         ("Description", f"{launch.model_id} may use the GPU"),
         # Not BindsTo=: systemd would stop the token when the engine crashes, and restart the engine without it.

@@ -8,7 +8,7 @@ import statistics
 import time
 from pathlib import Path
 
-from mmd.control.controller import Controller
+from mmd.control.lifecycle.controller import Controller
 from tests.bench.client import ask
 from tests.bench.load import Generator, Load
 from tests.bench.measure import Row

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.control.controller import Controller
+from mmd.control.lifecycle.controller import Controller
 from mmd.paths import engine_socket
 from tests.bench.client import Answer, ask
 from tests.bench.measure import Row

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from mmd.control.estimating import Estimating
-from mmd.control.subject import subject
+from mmd.control.memory.estimate import Estimating
+from mmd.control.memory.target import subject
 from mmd.machine import read_machine
 from mmd.settings import read_settings
 from tests.bench.measure import Row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mmd.control.controller import Controller
+from mmd.control.lifecycle.controller import Controller
 from mmd.registry.store import Registry
 from tests.bench.measure import Row
 from tests.bench.stack import write_settings

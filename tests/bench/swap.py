@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from mmd.control.controller import Controller
+from mmd.control.lifecycle.controller import Controller
 from mmd.plan.launch import Launch
 from mmd.registry.store import Registry
 from tests.bench.measure import Row

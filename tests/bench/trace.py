@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.control.controller import Controller
+from mmd.control.lifecycle.controller import Controller
 from tests.bench.client import ask
 from tests.bench.measure import Row
 from tests.bench.stack import Upstream, add_settings, chat_body, register, running_gateway

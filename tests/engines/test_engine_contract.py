@@ -16,8 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mmd.engines import embedded, llama_server
-from mmd.gateway.engine_page import TOKENS_IN, TOKENS_OUT
+from mmd.engines.llama import embedded
+from mmd.engines.llama import find as llama_server
+from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT
 from mmd.plan.launch import Installed
 from tests import dashboard
 from tests.engines.running import Running, running, stream_events

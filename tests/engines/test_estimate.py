@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import close_session, constants
 
-from mmd.control.estimating import Estimating
-from mmd.control.subject import subject
-from mmd.engines.llama_breakdown import memory_breakdown
-from mmd.engines.llama_server import probe
+from mmd.control.memory.estimate import Estimating
+from mmd.control.memory.target import subject
+from mmd.engines.llama.breakdown import memory_breakdown
+from mmd.engines.llama.find import probe
 from mmd.machine import load_machine
 from mmd.paths import config_file
 from mmd.plan.breakdown import MIB

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.control.controller import Controller
+from mmd.control.lifecycle.controller import Controller
 from mmd.errors import EngineFailed
 from mmd.paths import config_file, engine_socket
 from mmd.registry.store import Registry

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mmd.engines import vllm
-from mmd.engines.vllm_help import ask_for_help
+from mmd.engines.vllm import find as vllm
+from mmd.engines.vllm.help import ask_for_help
 from mmd.machine import Machine, load_machine
 from mmd.plan.choose import Overrides
 from mmd.plan.launch import Installed, Launch
 from mmd.registry.record import Model
-from tests.pure.planned import GIB, MACHINES, SAFETENSORS_MODELS, VLLM, VLLM_CPU, machine, vllm_launch
+from tests.unit.plan.planned import GIB, MACHINES, SAFETENSORS_MODELS, VLLM, VLLM_CPU, machine, vllm_launch
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 _READS = Path(__file__).with_name("vllm_reads.py")

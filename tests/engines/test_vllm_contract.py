@@ -21,7 +21,7 @@ import httpx
 import psutil
 import pytest
 
-from mmd.gateway.engine_page import TOKENS_IN, TOKENS_OUT
+from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT
 from mmd.registry.record import ModelType
 from mmd.registry.store import Registry
 from tests import dashboard

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.control.controller import Controller
+from mmd.control.lifecycle.controller import Controller
 from mmd.paths import config_file, engine_socket
 from mmd.registry.store import Registry
 from tests.fake_engine import install_fake_llama_server

@@ -17,9 +17,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from mmd.gateway.failure import Failure
-from mmd.gateway.feed import Feed, Kind
-from mmd.gateway.page_routes import page_routes
+from mmd.gateway.api.web import page_routes
+from mmd.gateway.http.error import Failure
+from mmd.gateway.observe.feed import Feed, Kind
 from tests.page import scene
 
 _NOT_FOUND = Failure(404, "not found", "mmd list", "not_found")

@@ -8,8 +8,8 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
-from mmd.gateway.failure import Failure
-from mmd.gateway.feed import Kind
+from mmd.gateway.http.error import Failure
+from mmd.gateway.observe.feed import Kind
 from tests.page import scene
 from tests.page.stub_gateway import StubGateway, serving
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import mmd.hooks
-from mmd.control.controller import Controller
-from mmd.control.events import recent
+from mmd.control.lifecycle.controller import Controller
+from mmd.control.state.swap_events import recent
 from mmd.errors import BadModelFile, EngineFailed, EngineMissing
 from mmd.paths import engine_socket
 from mmd.plan.residency import Residency

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.boot import BootReport, boot
-from mmd.control.controller import Controller
-from mmd.control.presence import running_version
-from mmd.control.startup import set_startup
-from mmd.control.swap import Activation
+from mmd.control.install.presence import running_version
+from mmd.control.lifecycle.boot import BootReport, boot
+from mmd.control.lifecycle.controller import Controller
+from mmd.control.lifecycle.swap import Activation
+from mmd.control.models.startup import set_startup
 from mmd.errors import WrongUsage
-from mmd.gateway.live import LiveModels
+from mmd.gateway.schedule.systemd_models import LiveModels
 from mmd.paths import user_unit_dir
 from mmd.plan.boot import Startup
 from mmd.units.watch import Watch
@@ -24,7 +24,7 @@ from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 # A boot in a process of its own, which can be killed. The arguments are the models that can sleep.
 _BOOT_PROCESS = """
 import asyncio, sys
-from mmd.control.boot import boot
+from mmd.control.lifecycle.boot import boot
 from tests.systemd.world import SLEEP, Sleepy
 
 async def main():

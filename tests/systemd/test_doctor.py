@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from mmd.control.doctor.finding import Finding, State
-from mmd.control.journal import units_that_failed
+from mmd.control.state.engine_log import units_that_failed
 from mmd.paths import config_file, engine_socket
 from mmd.registry.store import Registry
 from mmd.units.user_files import unit_file

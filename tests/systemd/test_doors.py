@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.control.presence import running_version
+from mmd.control.install.presence import running_version
 from mmd.paths import gateway_socket, user_unit_dir
 from mmd.registry.store import Registry
 from mmd.settings import read_settings

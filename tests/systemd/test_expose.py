@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.gateway.keys import Keys, Purpose
+from mmd.gateway.http.api_keys import Keys, Purpose
 from mmd.paths import tunnel_file, tunnels_dir
 from tests.fake_cloudflared import install_fake_cloudflared, token
 from tests.systemd.conftest import free_port

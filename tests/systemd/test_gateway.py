@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.control.controller import Controller
+from mmd.control.lifecycle.controller import Controller
 from mmd.paths import config_dir
 from tests.systemd.world import World, run_mmd, wait_for
 

@@ -10,9 +10,9 @@ from time import monotonic
 import httpx
 import pytest
 
-from mmd.control.idleness import occupants
+from mmd.control.lifecycle.idle_rules import occupants
 from mmd.gateway.gateway import Gateway
-from mmd.gateway.live import LiveModels
+from mmd.gateway.schedule.systemd_models import LiveModels
 from mmd.paths import config_file
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.watch import Pairs, Watch, read_pairs

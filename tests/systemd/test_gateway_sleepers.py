@@ -13,7 +13,7 @@ import pytest
 
 from mmd.errors import SwapSuperseded
 from mmd.gateway.gateway import Gateway
-from mmd.gateway.live import LiveModels
+from mmd.gateway.schedule.systemd_models import LiveModels
 from mmd.units.watch import Watch
 from tests.gateway_peer import until
 from tests.systemd.world import World

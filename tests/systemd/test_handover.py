@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import httpx
 
-from mmd.control.presence import Presence, running_version
+from mmd.control.install.presence import Presence, running_version
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 
 

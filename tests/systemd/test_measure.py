@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control import starts
-from mmd.control.learning import learn
-from mmd.control.status import resident_bytes
+from mmd.control.memory import starts_log
+from mmd.control.memory.measure import learn
+from mmd.control.state.status import resident_bytes
 from mmd.settings import read_settings
 from tests.systemd.world import World, run_mmd, wait_for
 
@@ -42,7 +42,7 @@ async def test_a_start_is_measured_once(world: World) -> None:
         await mmd.stop("b")
         await mmd.activate("b")
         assert [one.model for one in await learn(mmd.manager, read_settings())] == ["b"]
-    assert [one.model for one in starts.kept()] == ["a", "b", "b"]
+    assert [one.model for one in starts_log.kept()] == ["a", "b", "b"]
 
 
 async def test_the_log_of_the_load_is_read(world: World) -> None:
@@ -81,7 +81,7 @@ async def test_one_that_sleeps_is_left_alone(world: World) -> None:
 def test_estimate_and_doctor_measure_what_nobody_has(world: World) -> None:
     world.add("a", stdout_lines=["srv load_model: initializing, n_slots = 4, n_ctx_slot = 512, kv_unified = 'true'"])
     assert run_mmd("activate", "a").returncode == 0
-    wait_for(lambda: starts.is_unmeasured("a"), what="its socket is there")
+    wait_for(lambda: starts_log.is_unmeasured("a"), what="its socket is there")
     record = json.loads(run_mmd("estimate", "a", "--json", "--context", "512").stdout)
     assert record["tier"] == "measured"
     (kept,) = json.loads(run_mmd("doctor", "--estimates", "--json").stdout)

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from mmd.control.engines import remove_engine
-from mmd.engines import own
-from mmd.engines.own import OwnEngine
+from mmd.control.install.engines import remove_engine
+from mmd.engines.installer import own
+from mmd.engines.installer.own import OwnEngine
 from mmd.errors import WrongUsage
 from mmd.paths import engines_dir
 from mmd.settings import read_settings

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mmd.control.installation import Installation, Kind, installation
-from mmd.control.presence import running_version
+from mmd.control.install.inspection import Installation, Kind, installation
+from mmd.control.install.presence import running_version
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
 from mmd.units.unit_files import ENABLED, PACKAGED_COMMAND, UNITS, is_template, unit_text

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mmd.control.learned import Learned
+from mmd.control.state.refused_flags import Learned
 from mmd.errors import EngineFailed
 from mmd.plan.residency import Residency
 from tests.systemd.world import World, run_mmd

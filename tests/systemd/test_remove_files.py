@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.learned import Learned
+from mmd.control.state.refused_flags import Learned
 from mmd.registry import manifest
 from mmd.registry.store import Registry
-from tests.pure.test_cli import mmd, refused
 from tests.tiny_models import sparse_gguf
+from tests.unit.cli.test_cli import mmd, refused
 from tests.user_manager import UserManager
 
 pytestmark = pytest.mark.manager

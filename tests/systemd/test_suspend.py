@@ -16,12 +16,12 @@ import pytest
 from dbus_fast import Message
 from dbus_fast.aio import MessageBus
 
-from mmd.control.away import away
 from mmd.control.doctor.suspend import SleepLock, read_sleep_lock
-from mmd.control.events import recent
+from mmd.control.state.suspended_models import away
+from mmd.control.state.swap_events import recent
 from mmd.gateway.gateway import Gateway
-from mmd.gateway.live import LiveModels
-from mmd.gateway.suspend import SuspendWatch
+from mmd.gateway.schedule.suspend import SuspendWatch
+from mmd.gateway.schedule.systemd_models import LiveModels
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.login1 import LockRefused, Login1, LogindAway
 from mmd.units.watch import Pairs, Watch
@@ -257,7 +257,7 @@ async def test_nobody_to_talk_to_is_told_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere/bus")
-    monkeypatch.setattr("mmd.gateway.suspend._FIRST_RETRY_SECONDS", 1e-4)
+    monkeypatch.setattr("mmd.gateway.schedule.suspend._FIRST_RETRY_SECONDS", 1e-4)
     tries = 0
     connect = Login1.connect
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmd.control.controller import Controller, unit_hooks
+from mmd.control.lifecycle.controller import Controller, unit_hooks
 from mmd.paths import config_file
 from mmd.plan.launch import Canary, Launch, Sleep
 from mmd.plan.room import Leaves

@@ -9,9 +9,12 @@ from pathlib import Path
 from mmd.control.doctor.finding import Verdict, failed, ok, warning
 from mmd.control.doctor.nvidia import Driver
 from mmd.control.doctor.reading import NotRead, Reading
-from mmd.control.engines import FROM_SETTINGS, EngineStatus, engine_status
-from mmd.engines import ENGINES, Engine, embedded, llama_server, vllm
-from mmd.engines.torch_build import TorchBuild, torch_build
+from mmd.control.install.engines import FROM_SETTINGS, EngineStatus, engine_status
+from mmd.engines import ENGINES, Engine
+from mmd.engines.installer.torch_build import TorchBuild, torch_build
+from mmd.engines.llama import embedded
+from mmd.engines.llama import find as llama_server
+from mmd.engines.vllm import find as vllm
 from mmd.settings import Settings
 
 # From which CUDA on a build can know a GPU at all, by the first number of its compute capability.

@@ -30,8 +30,8 @@ from mmd.control.doctor.storage import judge_file_systems
 from mmd.control.doctor.suspend import judge_suspend
 from mmd.control.doctor.units import judge_units
 from mmd.control.doctor.vram import judge_vram
-from mmd.control.installation import Kind, by_socket
-from mmd.control.startup import default_of, startups
+from mmd.control.install.inspection import Kind, by_socket
+from mmd.control.models.startup import default_of, startups
 from mmd.errors import WrongUsage
 from mmd.paths import config_file
 

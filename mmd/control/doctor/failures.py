@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mmd.control import events
 from mmd.control.doctor.finding import Verdict, failed, ok, warning
 from mmd.control.doctor.manager import ManagerState
 from mmd.control.doctor.reading import NotRead, Reading
 from mmd.control.doctor.restarting import outcome
-from mmd.control.journal import Ended, lines_between, units_that_failed
-from mmd.control.status import how_it_ended
+from mmd.control.state import swap_events
+from mmd.control.state.engine_log import Ended, lines_between, units_that_failed
+from mmd.control.state.status import how_it_ended
 from mmd.plan.last_words import error_line
 from mmd.units.names import engine_unit, split
 from mmd.units.unit_files import GATEWAY
@@ -84,7 +84,7 @@ async def _cause(unit: str, ended: Ended | None, reason: str | None) -> str:
     parts = split(unit)
     if parts is None:
         return reason or (f"it has failed ({ended.result})" if ended else "it has failed")
-    swaps = [event for event in events.recent() if event.model == parts[1]]
+    swaps = [event for event in swap_events.recent() if event.model == parts[1]]
     if reason and swaps and swaps[-1].outcome == "failed":
         return swaps[-1].cause
     how = how_it_ended(ended.result, ended.status) if ended else str(reason)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmd.control.doctor.finding import Verdict, ok, warning
-from mmd.control.lingering import linger_command, lingers
+from mmd.control.install.lingering import linger_command, lingers
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mmd.control.doctor.finding import Verdict, ok, warning
 from mmd.control.doctor.restarting import Restarting, read_restarting
-from mmd.control.status import Failed, Sleeping, read_failed, read_sleeping
-from mmd.control.users import user_name
+from mmd.control.install.users import user_name
+from mmd.control.state.status import Failed, Sleeping, read_failed, read_sleeping
 from mmd.errors import ManagerUnreachable
 from mmd.paths import user_runtime_dir
 from mmd.plan.residency import Residency, residency

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmd.control.doctor.finding import Verdict, ok, warning
-from mmd.control.status import Sleeping
+from mmd.control.state.status import Sleeping
 from mmd.plan.fit import GIB
 from mmd.registry.record import Model
 

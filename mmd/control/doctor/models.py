@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from shlex import quote
 
 from mmd.control.doctor.finding import Verdict, failed, ok, warning
-from mmd.control.engines import EngineStatus
+from mmd.control.install.engines import EngineStatus
 from mmd.paths import config_file
 from mmd.plan.boot import Startup
 from mmd.registry import manifest

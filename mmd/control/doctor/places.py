@@ -11,7 +11,7 @@ from stat import S_IMODE
 
 from mmd import paths
 from mmd.control.doctor.finding import Verdict, failed, ok, warning
-from mmd.control.users import user_name
+from mmd.control.install.users import user_name
 from mmd.paths import engine_socket, gateway_socket
 from mmd.registry.cache_link import cache_folder
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmd.control.doctor.finding import Verdict, failed, ok
-from mmd.control.users import user_name
+from mmd.control.install.users import user_name
 from mmd.paths import config_file, gateway_socket
 
 _LISTENING = "0A"  # TCP_LISTEN, as /proc/net/tcp has it

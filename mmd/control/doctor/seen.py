@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from mmd.control.addresses import Addresses, configured
 from mmd.control.doctor.cgroups import ControlGroups, read_cgroups
 from mmd.control.doctor.engines import read_devices, read_engines, read_torch
 from mmd.control.doctor.failures import Failures, read_failures
@@ -20,9 +19,10 @@ from mmd.control.doctor.ports import Listener, read_listeners, read_status
 from mmd.control.doctor.reading import Reading
 from mmd.control.doctor.storage import FileSystem, read_file_systems
 from mmd.control.doctor.suspend import SleepLock, read_sleep_lock
-from mmd.control.engines import EngineStatus
-from mmd.control.installation import Installation, installation
-from mmd.engines.torch_build import TorchBuild
+from mmd.control.install.addresses import Addresses, configured
+from mmd.control.install.engines import EngineStatus
+from mmd.control.install.inspection import Installation, installation
+from mmd.engines.installer.torch_build import TorchBuild
 from mmd.paths import config_file, data_dir, registry_file
 from mmd.registry.record import Model
 from mmd.registry.store import Registry

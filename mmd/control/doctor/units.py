@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mmd import __version__
 from mmd.control.doctor.finding import Verdict, failed, ok, warning
-from mmd.control.installation import Installation, Kind
+from mmd.control.install.inspection import Installation, Kind
 from mmd.units.unit_files import GATEWAY, NEEDED, PACKAGED_COMMAND
 
 _MENDED_BY = "mmd install   # writes them anew, enables them, and keeps models and settings"

@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmd.errors import BadModelFile, HubUnavailable, NotRunnable
-from mmd.registry import gguf, safetensors
 from mmd.registry.detect import Found, examine
-from mmd.registry.hub import ghosts
+from mmd.registry.formats import gguf, safetensors
+from mmd.registry.hub import stub_cache
 from mmd.registry.hub.api import Repository, hub_errors
 from mmd.registry.hub.cache import cached_path, model_path
 from mmd.registry.hub.files import HubFile, Selection
@@ -49,12 +49,12 @@ def look_into(repository: Repository, selection: Selection) -> Found:
 
     Raises what `ghost` and `detect.examine` raise, in words about the repository.
     """
-    folder = ghosts.folder_for(repository, selection)
+    folder = stub_cache.folder_for(repository, selection)
     try:
         return examine(ghost(repository, selection))
     except (BadModelFile, NotRunnable) as error:
         if isinstance(error, BadModelFile):
-            ghosts.forget(folder)
+            stub_cache.forget(folder)
         message = error.message.replace(f"{folder}/", f"{repository.id}: ").replace(f"{folder}", repository.id)
         raise type(error)(message, hint=_page(repository)) from error
 
@@ -67,9 +67,9 @@ def ghost(repository: Repository, selection: Selection) -> Path:
     """
     if all(cached_path(repository, file) for file in selection.files):
         return model_path(repository, selection)
-    folder = ghosts.folder_for(repository, selection)
-    if not ghosts.is_there(folder):
-        with ghosts.made(folder) as unfinished, ThreadPoolExecutor(_AT_ONCE) as pool:
+    folder = stub_cache.folder_for(repository, selection)
+    if not stub_cache.is_there(folder):
+        with stub_cache.made(folder) as unfinished, ThreadPoolExecutor(_AT_ONCE) as pool:
             fetches = [pool.submit(_fetch, repository, file, unfinished) for file in selection.files]
             try:
                 for fetch in fetches:

@@ -1,0 +1,213 @@
+"""Verbs about what runs: activate, sleep, stop, status, logs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.aio import wait_for
+from mmd.cli.output import NO_MODEL, gib, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from mmd.control.lifecycle.swap import Activation
+    from mmd.control.state.status import Status
+    from mmd.control.state.swap_events import SwapEvent
+
+
+@click.command()
+@parameters.model_id
+@click.option("--now", is_flag=True, help="Do not let running answers of the gateway finish first.")
+@click.option("--ask-again", is_flag=True, help="Try again what its engine has refused before; mmd show tells.")
+@parameters.as_json
+def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
+    """Make a model resident; who has the GPU goes.
+
+    Returns when it answers. If it fails, whoever had the GPU comes back.
+    """
+    from mmd.cli.progress import shown_while_loading
+    from mmd.cli.via_gateway import activated_by_gateway
+
+    async def work() -> Activation:
+        done = None if now else await shown_while_loading(model_id, activated_by_gateway(model_id))
+        return done or await _activated(model_id)
+
+    if ask_again:
+        from mmd.control.state.refused_flags import Learned
+
+        Learned().forget(model_id)
+    try:
+        done = wait_for(work())
+    except KeyboardInterrupt:
+        say(f"\nWhat has begun goes on without this command. See: mmd status; end it: mmd stop {model_id}")
+        raise
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(asdict(done))
+    elif done.evicted:
+        say(f"{model_id} is resident after {done.seconds:.1f} s; {done.evicted} went")
+    else:
+        say(f"{model_id} is resident" + ("" if done.why == "it is resident" else f" after {done.seconds:.1f} s"))
+
+
+async def _activated(model_id: str) -> Activation:
+    from mmd.cli.progress import shown_while_loading
+    from mmd.control.install.service import start_gateway
+    from mmd.control.lifecycle.controller import Controller
+
+    async with Controller() as controller:
+        done = await shown_while_loading(model_id, controller.activate(model_id))
+        await start_gateway(controller.manager)
+        return done
+
+
+@click.command()
+@parameters.some_model_id
+@click.option(
+    "--level",
+    type=int,
+    metavar="N",
+    help="1 keeps the weights in RAM, 2 reads them again; by default by what RAM allows.",
+)
+@click.option("--now", is_flag=True, help="Do not let running answers of the gateway finish first.")
+def sleep(model_id: str | None, level: int | None, now: bool) -> None:
+    """Take the GPU from a model, or from who has it.
+
+    It sleeps in RAM, or is stopped if its engine cannot sleep: llama.cpp cannot.
+    """
+    from mmd.cli.via_gateway import put_to_sleep_by_gateway
+
+    async def work() -> tuple[tuple[str, ...], dict[str, int]]:
+        done = None if now else await put_to_sleep_by_gateway(model_id, level)
+        if done is not None:
+            return done
+        from mmd.control.lifecycle.controller import Controller
+
+        async with Controller() as controller:
+            gone = await controller.sleep(model_id, level)
+            return gone, {one.id: one.level for one in (await controller.status()).sleeping}
+
+    gone, levels = wait_for(work())
+    for name in gone:
+        say(f"{name} sleeps at level {levels[name]}" if name in levels else f"{name} is stopped")
+    if not gone:
+        state = f"sleeps already, at level {levels[model_id]}" if model_id in levels else "does not have the GPU"
+        say(f"{model_id} {state}." if model_id else "Nobody has the GPU.")
+
+
+@click.command()
+@parameters.some_model_id
+def stop(model_id: str | None) -> None:
+    """End a model's engine, or all of them."""
+    from mmd.control.lifecycle.controller import Controller
+
+    async def work() -> tuple[str, ...]:
+        async with Controller() as controller:
+            return await controller.stop(model_id)
+
+    ended = wait_for(work())
+    for name in ended:
+        say(f"{name} is stopped")
+    if not ended:
+        say(f"{model_id} does not run." if model_id else "Nothing runs.")
+
+
+@click.command()
+@parameters.as_json
+def status(as_json: bool) -> None:
+    """What runs, and what memory is left."""
+    from mmd.control.state.status import current_status
+    from mmd.control.state.to_json import status_json
+
+    now = wait_for(current_status())
+    if as_json:
+        print_json(status_json(now))
+    else:
+        _print_status(now)
+
+
+@click.command()
+@click.option("-n", "--lines", default=20, show_default=True, metavar="N", help="How many of the newest swaps.")
+@parameters.as_json
+def events(lines: int, as_json: bool) -> None:
+    """Recent swaps, and where their time went."""
+    from mmd.control.state import swap_events as swaps
+
+    kept = swaps.recent(lines)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json([asdict(event) for event in kept])
+    elif kept:
+        rows = [(event.at[:19], event.model, event.outcome, f"{event.seconds:.2f} s", _parts(event)) for event in kept]
+        print_table(("WHEN (UTC)", "MODEL", "OUTCOME", "TOOK", ""), rows)
+    else:
+        say("No swap is on record yet. Make one: mmd activate ID")
+
+
+@click.command()
+@parameters.model_id
+@click.option("-f", "--follow", is_flag=True, help="Go on as new lines come.")
+@click.option("-n", "--lines", default=100, show_default=True, metavar="N", help="How many of the newest lines.")
+def logs(model_id: str, follow: bool, lines: int) -> None:
+    """What a model's engine said, from the journal."""
+    import shutil
+
+    from mmd.errors import MmdError
+    from mmd.registry.store import Registry
+
+    Registry().get(model_id)
+    journalctl = shutil.which("journalctl")
+    if journalctl is None:
+        raise MmdError("there is no journalctl on PATH, so the journal cannot be read", hint="sudo apt install systemd")
+    # By identifier and of the whole journal: root's lines are not in a user's file.
+    words = [journalctl, "--quiet", f"--identifier={model_id}", f"_UID={os.getuid()}", f"--lines={lines}"]
+    os.execv(journalctl, words + (["--follow"] if follow else []))
+
+
+def _usually(seconds: float | None, does: str) -> str:
+    return "" if seconds is None else f", {does} {seconds:.1f} s"
+
+
+def _parts(event: SwapEvent) -> str:
+    """What a swap was made of, or what it failed of."""
+    if event.cause:
+        return event.cause
+    away = f"{event.why}; " if event.outcome == "away" else ""
+    parts = away + ", ".join(
+        f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in event.phases.items() if seconds >= 0.005
+    )
+    return parts + (f"; {event.evicted} went" if event.evicted else "")
+
+
+def _print_status(now: Status) -> None:
+    rows = [(model_id, "active" if model_id == now.active else "resident", "answers") for model_id in now.resident]
+    rows += [
+        (one.id, "starting", f"for {one.seconds:.1f} s{_usually(one.expected_seconds, 'takes')}")
+        for one in now.starting
+    ]
+    rows += [
+        (one.id, "sleeping", f"level {one.level}, {gib(one.ram_bytes)} of RAM{_usually(one.wake_seconds, 'wakes in')}")
+        for one in now.sleeping
+    ]
+    rows += [(one.id, "failed", f"{one.reason}; mmd logs {one.id}") for one in now.failed]
+    asleep = {one.id for one in now.sleeping}
+    rows += [(name, "away", "until the machine is awake again") for name in now.away if name not in asleep]
+    if rows:
+        print_table(("MODEL", "STATUS", ""), rows)
+    else:
+        from mmd.registry.store import Registry
+
+        say("No model runs. Start one: mmd activate ID" if Registry().all() else NO_MODEL)
+    for tunnel in now.exposed:
+        click.echo(f"{tunnel.id} is exposed: {tunnel.url}")
+    memory = now.resources
+    click.echo()
+    for gpu in memory.gpus:
+        click.echo(f"{gpu.name}: {gib(gpu.used_bytes)} of {gib(gpu.total_bytes)} used")
+    if not memory.gpus:
+        click.echo("No GPU: models run on the CPU")
+    click.echo(f"RAM: {gib(memory.ram.used_bytes)} of {gib(memory.ram.total_bytes)} used")

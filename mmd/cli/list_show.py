@@ -1,0 +1,177 @@
+"""Verbs about what there is: list, show."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.aio import wait_for
+from mmd.cli.output import NO_MODEL, gib, licence_text, print_json, print_named_table, say, summary
+
+if TYPE_CHECKING:
+    from mmd.plan.estimate import Estimate
+    from mmd.plan.idle import Rules
+    from mmd.plan.launch import Flag, Launch
+    from mmd.plan.residency import Residency
+    from mmd.registry.record import Model
+
+_FLAG_WIDTH = 20  # columns
+
+
+@click.command("list")
+@parameters.as_json
+def list_models(as_json: bool) -> None:
+    """Registered models, and where each is."""
+    from mmd.control.models.aliases import names_of
+    from mmd.control.models.startup import startups
+    from mmd.control.state.to_json import models_json
+    from mmd.registry.store import Registry
+    from mmd.settings import read_settings
+
+    models, settings = Registry().load(), read_settings()
+    names = names_of(models, settings)
+    for warning in names.warnings():
+        say(f"mmd: {warning}")
+    residencies, active = wait_for(_residencies())
+    rows = models_json(models.values(), residencies, active, startups(settings), names.aliases)
+    if as_json:
+        print_json(rows)
+    elif rows:
+        heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "ALSO CALLED")
+        table = [_cells(row) for row in rows]
+        shown = len(heading) if any(row["aliases"] for row in rows) else len(heading) - 1
+        print_named_table(heading[:shown], [cells[:shown] for cells in table])
+    else:
+        say(NO_MODEL)
+
+
+@click.command()
+@parameters.model_id
+@parameters.machine_file
+@click.option("--units", is_flag=True, help="Print the two units as unit files instead.")
+@parameters.as_json
+def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
+    """Facts, fit, the exact command and its reasons."""
+    from mmd.control.lifecycle.controller import plan_launch, unit_texts
+    from mmd.control.lifecycle.idle_rules import rules_of
+    from mmd.control.memory.estimate import Estimating
+    from mmd.control.models.aliases import names_of
+    from mmd.control.state.to_json import estimate_json, idle_json, launch_json, model_json
+    from mmd.machine import load_machine, read_machine
+    from mmd.plan.residency import Residency
+    from mmd.registry.store import Registry
+    from mmd.settings import read_settings
+
+    model, settings = Registry().get(model_id), read_settings()
+    aliases = names_of(Registry().load(), settings).aliases[model.id]
+    machine = load_machine(machine_file) if machine_file else read_machine()
+    if not units and not as_json:
+        _print_model(model, aliases)
+    launch = plan_launch(model, machine, settings)
+    estimating = Estimating(machine, settings, is_here=machine_file is None)
+    estimate = estimating.answer(model, asks_engine=False).estimate
+    rules = rules_of(model.id, settings)
+    if units:
+        for name, text in unit_texts(launch).items():
+            click.echo(f"# {name}\n{text}")
+    elif as_json:
+        from mmd.control.models.startup import startup_of
+
+        residencies, active = wait_for(_residencies())
+        here = residencies.get(model_id, Residency.ABSENT)
+        record = model_json(model, here, active, startup_of(model_id), aliases)
+        planned = {"launch": launch_json(launch), "estimate": estimate_json(estimate)}
+        print_json(record | {"files": model.files, "idle": idle_json(rules)} | planned)
+    else:
+        _print_launch(launch, estimate, rules)
+
+
+async def _residencies() -> tuple[dict[str, Residency], str | None]:
+    """Where each model is, and who is active; nobody where there is no user manager to run anything."""
+    from mmd.control.state.status import current_residencies
+    from mmd.errors import ManagerUnreachable
+
+    try:
+        return await current_residencies()
+    except ManagerUnreachable as error:
+        say(f"mmd: {error.message}; what runs is not known")
+        return {}, None
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["id"],
+        row["type"],
+        row["quant"],
+        gib(row["vram_bytes"]),
+        _tokens(row["context"]),
+        _status(row),
+        ", ".join(row["aliases"]),
+    )
+
+
+def _status(row: dict[str, Any]) -> str:
+    """Where a model is, and what becomes of it when the machine comes up."""
+    later = {"active": ", the default", "sleep": ", sleeps at startup", "disabled": ""}
+    return f"{row['status']}{later[row['startup']]}"
+
+
+def _tokens(context: int) -> str:
+    return str(context) if context else "-"
+
+
+def _print_model(model: Model, aliases: tuple[str, ...]) -> None:
+    facts = model.facts
+    click.secho(model.id, bold=True)
+    for name, value in (
+        ("is", summary(model)),
+        ("architecture", facts.architecture),
+        ("licence", licence_text(model.licence)),
+        ("trained for", f"{facts.context_length} tokens" if facts.context_length else "not said in the file"),
+        ("file", model.path if len(model.files) == 1 else f"{model.path} and {len(model.files) - 1} more"),
+    ):
+        click.echo(f"  {name:<13} {value}")
+    if aliases:
+        click.echo(f"  {'also called':<13} {', '.join(aliases)}")
+
+
+def _print_launch(launch: Launch, estimate: Estimate, rules: Rules) -> None:
+    from mmd.cli.memory import needs_text, parts_text, suggestion_texts
+
+    would_do = suggestion_texts(estimate)
+    for name, value in (
+        ("needs", needs_text(estimate)),
+        ("", parts_text(estimate)),
+        *((("better with" if not number else ""), text) for number, text in enumerate(would_do)),
+        ("engine", launch.title),
+        ("unit", f"mmd-model@{launch.model_id}.service"),
+        ("unused", _when_unused(launch, rules)),
+    ):
+        click.echo(f"  {name:<13} {value}")
+    click.echo(f"\n{shlex.join(launch.argv)}\n")
+    for flag in launch.flags:
+        click.echo(f"  {_flag_name(flag):<{_FLAG_WIDTH}}  {flag.reason}")
+
+
+def _when_unused(launch: Launch, rules: Rules) -> str:
+    """What becomes of it when nobody uses it."""
+    if rules.pinned:
+        return "it stays: it is pinned"
+    if rules.sleep_seconds == math.inf:
+        stays = "it stays until another model is asked for"
+    else:
+        stays = f"{'sleeps' if launch.sleep else 'is stopped'} after {rules.sleep_seconds:.0f} s"
+    if launch.sleep is None or rules.stop_seconds == math.inf:
+        return stays
+    return f"{stays}; is stopped after {rules.stop_seconds:.0f} s asleep"
+
+
+def _flag_name(flag: Flag) -> str:
+    """A flag as it stands in the command; without its value where that is long, a path for instance."""
+    words = " ".join(flag.words)
+    return words if words and len(words) <= _FLAG_WIDTH else flag.subject

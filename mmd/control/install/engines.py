@@ -1,0 +1,209 @@
+"""The engines of this machine: which there are, and those that mmd installs and removes itself."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmd.engines import ENGINES, Engine
+from mmd.engines.install import NAMES, Installation, install, table_name
+from mmd.engines.installer import own
+from mmd.engines.installer.process import Progress
+from mmd.engines.llama import embedded
+from mmd.engines.vllm import find as vllm
+from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
+from mmd.machine import read_machine, unit_of_process
+from mmd.paths import cache_dir, engines_dir, make_private
+from mmd.registry.store import Registry
+from mmd.settings import Settings
+from mmd.units.names import split
+
+FROM_SETTINGS = "mmd.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """An engine of the table, as it is here."""
+
+    name: str
+    version: str | None  # None where it is not installed, or broken
+    place: str | None
+    origin: str  # "mmd.toml", "installed by mmd", "PATH", "mmd's own Python"; "" where it is not installed
+    sleeps: bool
+    formats: tuple[str, ...]
+    models: int  # how many of the registered ones it would serve
+    problem: str  # "" where all is well
+    hint: str  # what would mend that, or install it
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An older installation that something still runs from."""
+
+    folder: Path
+    users: tuple[str, ...]
+
+
+def engine_statuses(settings: Settings) -> list[EngineStatus]:
+    """Every engine of the table, best first."""
+    formats = [(model.facts.format, settings.model(model.id)["engine"]) for model in Registry().all()]
+    served: set[str] = set()  # formats that an engine before this one serves
+    statuses = []
+    for engine in ENGINES:
+        status = engine_status(engine, settings)
+        models = sum(
+            asked == engine.name or (asked is None and form in status.formats and form not in served)
+            for form, asked in formats
+        )
+        served |= set(status.formats)
+        statuses.append(replace(status, models=models))
+    return statuses
+
+
+def engine_status(engine: Engine, settings: Settings) -> EngineStatus:
+    """One of the table, with `models` left at 0."""
+    configured = settings.values.get(f"engines.{engine.name}")
+    try:
+        found = engine.find(configured)
+    except EngineMissing as error:
+        origin = FROM_SETTINGS if configured else ""
+        return EngineStatus(engine.name, None, configured, origin, False, (), 0, error.message, error.hint)
+    if found is None:
+        return EngineStatus(engine.name, None, None, "", False, (), 0, "", _how_to_install(engine.name))
+    place = found.command[0]
+    return EngineStatus(
+        engine.name, found.version, place, _origin(engine.name, place, configured), found.can_sleep,
+        tuple(found.formats), 0, "", "",
+    )  # fmt: skip
+
+
+def _origin(name: str, place: str, configured: str | None) -> str:
+    if configured is not None:
+        return FROM_SETTINGS
+    if place == str(own.own_program(name)):
+        return "installed by mmd"
+    return "PATH" if name in NAMES.values() else "mmd's own Python"
+
+
+def _how_to_install(name: str) -> str:
+    if name not in NAMES.values():
+        return embedded.how_to_install()
+    begun = "   # goes on with one that was cut short" if own.folders(name) else ""
+    return f"mmd engine install {'llama.cpp' if name == 'llama-server' else name}{begun}"
+
+
+def install_engine(
+    engine: str, *, version: str | None, for_cpu: bool, progress: Progress
+) -> tuple[Installation, tuple[Kept, ...]]:
+    """Install an engine into mmd's own folder, and take away older ones that nothing runs from; the others are kept
+    until the next time.
+
+    Raises WrongUsage, EngineMissing, StorageFailed.
+    """
+    name = table_name(engine)
+    with _one_at_a_time():
+        done = install(engine, version=version, has_gpu=bool(read_machine().gpus), for_cpu=for_cpu, progress=progress)
+        kept = []
+        for folder in own.superseded(name):
+            if users := _users(folder):
+                kept.append(Kept(folder, users))
+            else:
+                _delete(name, folder)
+    return done, tuple(kept)
+
+
+def confirm_engine(program: Path) -> None:
+    """See vllm.confirm."""
+    vllm.confirm(program)
+
+
+def remove_engine(engine: str, settings: Settings) -> None:
+    """Remove what mmd installed, with what vLLM has compiled. Raises WrongUsage where a model runs on it, or where it
+    is not mmd's.
+    """
+    name = table_name(engine)
+    with _one_at_a_time():
+        there = own.folders(name)
+        if not there:
+            raise _not_ours(engine, name, settings)
+        for folder in there:
+            if users := _users(folder):
+                pid = users[0].removeprefix("process ")
+                hint = (
+                    f"mmd stop {users[0]}" if pid == users[0] else f"ps -p {pid} -f   # and if it may end: kill {pid}"
+                )
+                raise WrongUsage(f"{users[0]} runs on {engine}, so it is not removed", hint=hint)
+        for folder in there:
+            _delete(name, folder)
+
+
+def _not_ours(engine: str, name: str, settings: Settings) -> WrongUsage:
+    status = next(engine_status(one, settings) for one in ENGINES if one.name == name)
+    if status.place is None:
+        return WrongUsage(f"{engine} is not installed by mmd, and not found elsewhere", hint="mmd engine list")
+    return WrongUsage(
+        f"{status.place} was not installed by mmd (it comes from {status.origin}), so mmd does not remove it",
+        hint="mmd engine list   # where each engine is; remove this one with what installed it",
+    )
+
+
+def _delete(name: str, folder: Path) -> None:
+    marker = own.read_marker(folder)
+    own.delete(name, folder)
+    if name == vllm.NAME and marker is not None:
+        # What it has compiled for its models; see VLLM_CACHE_ROOT in plan/vllm.py.
+        shutil.rmtree(cache_dir() / "vllm" / marker.version, ignore_errors=True)
+
+
+def _users(folder: Path) -> tuple[str, ...]:
+    """Who runs from a folder, asleep or awake: ids of models, and "process PID" for what is none of mmd's units."""
+    names = [folder.resolve()]
+    link = folder.with_name(folder.name.rpartition("-")[0])
+    if link.resolve() == names[0]:
+        names.append(link)  # an engine was started as the link says; after an upgrade that may be an older one
+    paths = tuple(os.fsencode(f"{name}/") for name in names)
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        if _runs_from(process, paths):
+            unit = split(unit_of_process(int(process.name)))
+            found.add(unit[1] if unit else f"process {process.name}")
+    return tuple(sorted(found, key=lambda user: (user.startswith("process "), user)))  # models first
+
+
+def _runs_from(process: Path, paths: tuple[bytes, ...]) -> bool:
+    """By what it was started as, or by what it has mapped: an engine may have rewritten its command line."""
+    try:
+        known = (process / "cmdline").read_bytes() + (process / "maps").read_bytes()
+    except OSError:
+        return False  # it has just ended, or is somebody else's
+    return any(path in known for path in paths)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    path = engines_dir() / ".lock"
+    try:
+        make_private(path.parent)
+        file = path.open("a+", encoding="ascii")
+    except OSError as error:
+        raise StorageFailed(
+            f"{path.parent} cannot be written to: {error.strerror}", hint=f"ls -ld {path.parent.parent}"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            pid = file.read().strip() or "?"
+            raise MmdError(
+                f"another mmd installs or removes an engine: process {pid}", hint=f"ps -p {pid} -f"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,86 @@
+"""mmd's own units in the user manager: in, out, and the gateway."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from mmd.control.install.addresses import configured
+from mmd.control.install.inspection import by_socket
+from mmd.control.install.presence import running_version
+from mmd.errors import MmdError
+from mmd.paths import user_unit_dir
+from mmd.settings import read_settings
+from mmd.units import static
+from mmd.units.bus import BusError, JobResult, Manager
+from mmd.units.unit_files import BOOT, GATEWAY, MAIN_SOCKET, SOCKETS
+
+_log = logging.getLogger(__name__)
+
+_ALL_USERS = Path("/etc/systemd/user")  # where `systemctl --global` puts its links
+
+
+def loads_at_startup() -> bool:
+    """Whether a start of this user's manager loads models, as far as the files say."""
+    folders = (user_unit_dir(), _ALL_USERS)
+    is_enabled = any((folder / "default.target.wants" / BOOT).exists() for folder in folders)
+    return is_enabled and not any(_is_mask(folder / BOOT) for folder in folders)
+
+
+def _is_mask(file: Path) -> bool:
+    """As systemd sees it: a link to /dev/null, or an empty file."""
+    return file.is_char_device() or (file.is_file() and file.stat().st_size == 0)
+
+
+async def install() -> static.Installed:
+    """Put the units in, with the gateway where mmd.toml says. Raises as `static.install`."""
+    addresses = by_socket(configured(read_settings()))
+    async with await Manager.connect() as manager:
+        return await static.install(manager, addresses)
+
+
+async def remove() -> bool:
+    """Take the units out; what is exposed is so no more. Returns whether there were any."""
+    from mmd.control.tunnel.tunnels import close_tunnels, tunnels
+
+    async with await Manager.connect() as manager:
+        await close_tunnels(manager, [one.id for one in await tunnels(manager)])
+        return await static.remove(manager)
+
+
+async def restart_gateway() -> bool:
+    """Have the gateway, if it runs, read mmd.toml anew. Returns whether it did. Raises MmdError where it does not come
+    back.
+    """
+    async with await Manager.connect() as manager:
+        if not await _is_active(manager, GATEWAY):
+            return False
+        if await manager.run_job(GATEWAY, manager.try_restart(GATEWAY)) is not JobResult.DONE:
+            raise MmdError("the gateway does not start again", hint=f"systemctl --user status {GATEWAY}")
+        return True
+
+
+async def socket_unit_at(manager: Manager, port: int) -> str | None:
+    """The unit by which the installed gateway listens on this port."""
+    for unit in await manager.units(SOCKETS):
+        if unit.active_state == "active" and any(
+            address.endswith(f":{port}") for address in await manager.addresses(unit.name)
+        ):
+            return unit.name
+    return None
+
+
+async def start_gateway(manager: Manager) -> None:
+    """Have the gateway run beside a model that nobody has asked it for: it sees to sleepers where memory gets tight,
+    and to who has the GPU before the machine suspends. Does not wait for it. Who has stopped mmd.socket wants none.
+    """
+    if running_version() is not None or not await _is_active(manager, MAIN_SOCKET):
+        return
+    try:
+        await manager.start(GATEWAY)
+    except BusError as error:  # it is masked, say; the model runs all the same
+        _log.warning("no gateway beside the model: %s", error.message)
+
+
+async def _is_active(manager: Manager, name: str) -> bool:
+    return any(unit.active_state == "active" for unit in await manager.units([name]))

@@ -1,0 +1,50 @@
+"""What was read from an engine's source is confirmed by the engine itself: once, and where nobody waits for it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from mmd.engines.vllm import find as vllm
+from mmd.errors import MmdError
+from mmd.plan.launch import Launch
+from mmd.units.bus import Manager, UnitExists
+from mmd.units.spec import UnitSpec
+
+_UNIT = "mmd-confirm.service"
+
+_log = logging.getLogger(__name__)
+
+
+async def confirm_in_background(manager: Manager, launch: Launch) -> None:
+    """Have a unit ask the engine of a model that has just been loaded, where nobody has asked this version yet.
+
+    It takes ten seconds of a core; the outcome is in the journal, and in what the next start is planned with.
+    """
+    if launch.engine != vllm.NAME:
+        return
+    program = launch.argv[0]
+    try:
+        if vllm.is_confirmed(Path(program)):
+            return
+        with suppress(UnitExists):  # it is being asked
+            await manager.start_transient(_unit(program))
+    except MmdError as error:
+        _log.info("%s is not asked what it takes: %s", program, error.message)
+
+
+def _unit(program: str) -> UnitSpec:
+    return UnitSpec(
+        _UNIT,
+        (
+            ("Description", f"What {program} takes, by its own --help"),
+            ("CollectMode", "inactive-or-failed"),
+            ("Type", "oneshot"),
+            ("ExecStart", (sys.executable, "-P", "-m", "mmd", "engine", "confirm", program)),
+            ("TimeoutStartSec", 300),
+            ("Nice", 19),
+            ("SyslogIdentifier", "mmd"),
+        ),
+    )

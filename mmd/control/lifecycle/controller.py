@@ -1,0 +1,271 @@
+"""The few things one can ask of mmd. The CLI, the gateway and the Python API call these and nothing below."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from mmd.control.lifecycle.idle_rules import Idleness
+from mmd.control.lifecycle.read_ahead import worthwhile
+from mmd.control.models.aliases import other_names
+from mmd.control.state.refused_flags import Learned
+from mmd.control.state.sleep_record import asleep_level, write_level
+from mmd.control.state.status import Status, read_status
+from mmd.errors import WrongUsage
+from mmd.paths import cache_dir, engine_socket
+from mmd.plan.residency import Pair, Residency, residency
+from mmd.plan.swap import holder
+from mmd.registry.record import Model
+from mmd.registry.store import Registry, require_files
+from mmd.settings import Settings, read_settings
+from mmd.units.bus import Manager
+from mmd.units.names import engine_unit, token_unit
+from mmd.units.watch import read_pairs
+
+# What plans and carries out a swap is imported by the first one: an idle gateway does without.
+if TYPE_CHECKING:
+    from mmd.control.lifecycle.swap import Activation
+    from mmd.machine import Machine
+    from mmd.plan import room
+    from mmd.plan.last_words import Refusal
+    from mmd.plan.launch import Launch
+    from mmd.units.spec import Hooks
+
+
+def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
+    """How a registered model would run on a machine with the engines that are installed here. Touches nothing.
+
+    Raises EngineMissing, DoesNotFit, and BadModelFile where its files are gone.
+    """
+    from mmd.control.models.installed_engines import installed_engines
+    from mmd.engines.llama.embedded import how_to_install
+    from mmd.plan.choose import Overrides, choose
+
+    require_files(model)
+    laid_down = settings.model(model.id)
+    overrides = Overrides(
+        engine=laid_down["engine"],
+        context=laid_down["context"],
+        ready_seconds=laid_down["ready_seconds"],
+        arguments=tuple(laid_down["arguments"]),
+        aliases=other_names(model, settings),
+        refused=Learned().refused(model.id),
+    )
+    return choose(
+        model,
+        machine,
+        installed_engines(settings),
+        socket=str(engine_socket(model.id)),
+        cache=str(cache_dir()),
+        overrides=overrides,
+        projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
+        get_llama=how_to_install(),
+    )
+
+
+def unit_hooks(folder: Path = Path(__file__).parents[2] / "hooks") -> Hooks:
+    """The programs beside the engine, run by the Python that runs mmd: isolated, and without site packages."""
+    import shutil
+
+    from mmd.units.spec import Hooks
+
+    def hook(name: str) -> tuple[str, ...]:
+        return (sys.executable, "-I", "-S", str(folder / f"{name}.py"))
+
+    return Hooks(
+        ready=hook("ready"),
+        wake=hook("wake"),
+        release=hook("release"),
+        wait_released=hook("wait_released"),
+        nothing=shutil.which("true") or "/bin/true",
+        test=shutil.which("test") or "/usr/bin/test",
+    )
+
+
+def unit_texts(launch: Launch) -> dict[str, str]:
+    """The two units of a launch as unit files, by name; the token without the rivals that it will have."""
+    from mmd.units.spec import engine_spec, token_spec
+
+    hooks = unit_hooks()
+    return {spec.name: spec.text() for spec in (token_spec(launch, hooks, ()), engine_spec(launch, hooks))}
+
+
+class Controller:
+    """mmd over one connection to the user manager. Use it as an async context manager."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.settings = read_settings()
+        self.idleness = Idleness(self.settings)
+        self._machine: Machine | None = None
+        self._learned = Learned()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.manager = await self._stack.enter_async_context(await Manager.connect())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @cached_property
+    def _hooks(self) -> Hooks:
+        return unit_hooks()
+
+    def launch(self, model_id: str, *, leaving: Mapping[str, room.Leaves] | None = None) -> Launch:
+        """How the model would be started; with `leaving`, measured now for when these units have given the GPU back.
+
+        Raises NoSuchModel and what `plan_launch` raises.
+        """
+        from mmd.machine import read_machine
+        from mmd.plan import room
+
+        self.settings = read_settings()  # a gateway lives long, and must plan as the command line does
+        if leaving is not None or self._machine is None:
+            self._machine = read_machine()
+        machine = self._machine if leaving is None else room.after(self._machine, leaving)
+        return plan_launch(self.registry.get(model_id), machine, self.settings)
+
+    def files_to_read_ahead(self, model_id: str) -> tuple[str, ...]:
+        """The files of a model; none where RAM is too short for them to stay in the page cache until they are used."""
+        from mmd.machine import read_machine
+
+        machine = self._machine or read_machine()
+        model = self.registry.get(model_id)
+        roomy = worthwhile(model.facts.weights_bytes, machine.ram_available_bytes, machine.ram_total_bytes)
+        return model.files if roomy else ()
+
+    def remember(self, launch: Launch, refusal: Refusal) -> None:
+        """Later launches do without what the engine refused."""
+        self._learned.remember(launch.model_id, launch.title, refusal.subjects, refusal.said)
+
+    def pinned(self) -> frozenset[str]:
+        return self.idleness.pinned()
+
+    async def status(self) -> Status:
+        return await read_status(self.manager)
+
+    async def residencies(self) -> Mapping[str, Residency]:
+        """Where each model is that has a unit; the others are absent."""
+        return {model_id: residency(pair) for model_id, pair in (await read_pairs(self.manager)).items()}
+
+    async def activate(
+        self, model_id: str, *, drain_seconds: float = 0.0, evicts: bool = True, occasion: str = ""
+    ) -> Activation:
+        """Make a model resident; returns when it answers. Refuses before anybody is evicted; with `evicts` false also
+        where somebody would have to be. `occasion` is for the record, where nobody has asked for it.
+        """
+        from mmd.control.lifecycle.confirmation import confirm_in_background
+        from mmd.control.lifecycle.swap import Swapper
+
+        swapper = Swapper(self.manager, self._hooks, self)
+        done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts, occasion=occasion)
+        if "load" in done.phases:
+            await confirm_in_background(self.manager, self.launch(model_id))
+        return done
+
+    async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:
+        """Take the GPU from a model, or from whoever has it: it sleeps if its engine can, else it is stopped.
+        Returns who had it, or who sleeps at another level now.
+
+        `level` is how deep; without it the model sleeps as lightly as the RAM allows. Raises WrongUsage where the
+        model cannot sleep at that level.
+        """
+        from mmd.control.lifecycle.missing_hook import end_where_stranded
+
+        pairs = await read_pairs(self.manager)
+        if model_id is None:
+            model_id = holder(pairs)
+        else:
+            self.registry.get(model_id)
+        if model_id is None:
+            return ()
+        pair = pairs.get(model_id, Pair())
+        if level is not None:
+            self._require_level(model_id, level)
+            if residency(pair) is Residency.ASLEEP:
+                return await self._deepen(model_id, level)
+        if not pair.holds_gpu:
+            return ()
+        if level is not None:
+            write_level(model_id, level)
+        await end_where_stranded(self.manager, model_id, self._hooks)
+        token = token_unit(model_id)
+        await self.manager.run_job(token, self.manager.stop(token))
+        return (model_id,)
+
+    def _require_level(self, model_id: str, level: int) -> None:
+        sleep = self.launch(model_id).sleep
+        if sleep is None or level not in sleep.levels:
+            can = f"only at {', '.join(str(one) for one in sleep.levels)}" if sleep else "not at all, with its engine"
+            raise WrongUsage(f"{model_id} cannot sleep at level {level}: {can}", hint=f"mmd sleep {model_id}")
+
+    async def _deepen(self, model_id: str, level: int) -> tuple[str, ...]:
+        now = asleep_level(model_id)
+        if level == now:
+            return ()
+        if level < now:
+            raise WrongUsage(
+                f"{model_id} sleeps at level {now} and has no weights in RAM that level {level} could keep",
+                hint=f"mmd activate {model_id} && mmd sleep {model_id} --level {level}",
+            )
+        return (model_id,) if await self.demote(model_id) else ()
+
+    async def demote(self, model_id: str) -> str | None:
+        """Have a model that sleeps give up the RAM that its weights take: it becomes "level 2" where its engine can
+        and nobody has the GPU, which that takes for a moment, else "stopped". Returns which; None where it did not
+        sleep.
+        """
+        from mmd.control.lifecycle.demote import demote
+
+        return await demote(self.manager, model_id, self._hooks, self.launch)
+
+    async def put_away(self, *, drain_seconds: float = 0.0) -> None:
+        """Take the GPU from all who are on it, and note who; `drain_seconds` is for the record."""
+        from mmd.control.lifecycle.suspend import put_away
+
+        await put_away(self.manager, self._hooks, drain_seconds=drain_seconds)
+
+    async def restore(self, model_id: str) -> Activation:
+        """Activate a model that had the GPU before the machine suspended, if that unloads no other model."""
+        return await self.activate(model_id, evicts=False, occasion="the machine is awake again")
+
+    async def stop_asleep(self, model_id: str) -> bool:
+        """End the engine of a model that sleeps. Whether it did: one that was woken in between is left alone."""
+        from mmd.control.lifecycle.demote import stop_asleep
+
+        return await stop_asleep(self.manager, model_id)
+
+    async def stop(self, model_id: str | None = None) -> tuple[str, ...]:
+        """End a model's engine, or everybody's, and forget how they failed. Returns whose engine ran."""
+        pairs = await read_pairs(self.manager)
+        if model_id is not None and model_id not in pairs:
+            self.registry.get(model_id)
+        asked = [name for name in sorted(pairs) if model_id in (None, name)]
+        await asyncio.gather(*(self._end(name) for name in asked))
+        ran = (name for name in asked if residency(pairs[name]) not in (Residency.ABSENT, Residency.FAILED))
+        return tuple(ran)
+
+    async def _end(self, model_id: str) -> None:
+        """The engine first: its token has nothing to put to sleep then."""
+        for unit in (engine_unit(model_id), token_unit(model_id)):
+            await self.manager.run_job(unit, self.manager.stop(unit))
+            await self.manager.reset_failed(unit)
+
+    async def remove(self, model_id: str) -> Model:
+        """Forget a model, and end its tunnel and its engine first; its files stay."""
+        from mmd.control.tunnel.tunnels import close_tunnels
+
+        self.registry.get(model_id)
+        await close_tunnels(self.manager, [model_id])
+        await self.stop(model_id)
+        self._learned.forget(model_id)
+        return self.registry.remove(model_id)

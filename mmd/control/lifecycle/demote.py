@@ -1,0 +1,81 @@
+"""A sleeping model gives up the RAM that its weights take."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from mmd.control.state.sleep_record import asleep_level, write_level
+from mmd.errors import MmdError
+from mmd.plan.launch import Launch
+from mmd.plan.residency import Pair, Residency, residency
+from mmd.plan.swap import holder
+from mmd.units.bus import JobResult, Manager
+from mmd.units.lock import planner_lock
+from mmd.units.names import engine_unit, token_unit
+from mmd.units.spec import FINGERPRINT, Hooks, fingerprint, token_spec
+from mmd.units.watch import Pairs, read_pairs
+
+_log = logging.getLogger(__name__)
+
+_DEEP = 2  # vLLM's level that keeps no weights in RAM
+
+
+async def demote(manager: Manager, model_id: str, hooks: Hooks, launch_of: Callable[[str], Launch]) -> str | None:
+    """See `Controller.demote`."""
+    async with planner_lock():
+        pairs = await read_pairs(manager)
+        if residency(pairs.get(model_id, Pair())) is not Residency.ASLEEP:
+            return None
+        launch = await _launch_it_runs_with(manager, model_id, hooks, launch_of)
+        became = "stopped"
+        if launch and _can_go_deeper(launch, pairs) and await _go_deeper(manager, launch, hooks, pairs):
+            became = f"level {_DEEP}"
+        else:
+            await manager.run_job(engine_unit(model_id), manager.stop(engine_unit(model_id)))
+    _log.info("%s gave up the RAM of its weights: %s", model_id, became, extra={"MMD_MODEL": model_id})
+    return became
+
+
+async def stop_asleep(manager: Manager, model_id: str) -> bool:
+    """See `Controller.stop_asleep`."""
+    async with planner_lock():
+        if residency((await read_pairs(manager)).get(model_id, Pair())) is not Residency.ASLEEP:
+            return False
+        await manager.run_job(engine_unit(model_id), manager.stop(engine_unit(model_id)))
+    return True
+
+
+async def _launch_it_runs_with(
+    manager: Manager, model_id: str, hooks: Hooks, launch_of: Callable[[str], Launch]
+) -> Launch | None:
+    """None where it would be started otherwise today, or not at all: then it is not worth its RAM."""
+    try:
+        launch = launch_of(model_id)
+    except MmdError as error:
+        _log.info("%s could not be started any more: %s", model_id, error.message, extra={"MMD_MODEL": model_id})
+        return None
+    environment = (await manager.service(engine_unit(model_id)))["Environment"]
+    return launch if f"{FINGERPRINT}={fingerprint(launch, hooks)}" in environment else None
+
+
+def _can_go_deeper(launch: Launch, pairs: Pairs) -> bool:
+    is_able = launch.sleep is not None and _DEEP in launch.sleep.levels
+    return is_able and asleep_level(launch.model_id) < _DEEP and holder(pairs) is None
+
+
+async def _go_deeper(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:
+    """Wake it and put it to sleep again: vLLM changes the level of no engine that sleeps. Through the token, so that
+    nobody else has the GPU meanwhile, and whoever comes in between goes first.
+    """
+    name, token = launch.model_id, token_unit(launch.model_id)
+    if pairs[name].token.loaded:
+        woken = await manager.run_job(token, manager.start(token))
+    else:
+        rivals = [other for other, pair in pairs.items() if pair.token.loaded]
+        woken = await manager.run_job(token, manager.start_transient(token_spec(launch, hooks, rivals)))
+    if woken is JobResult.DONE:
+        write_level(name, _DEEP)
+    await manager.run_job(token, manager.stop(token))
+    is_asleep = residency((await read_pairs(manager)).get(name, Pair())) is Residency.ASLEEP
+    return is_asleep and asleep_level(name) == _DEEP

@@ -1,0 +1,103 @@
+"""What mmd.toml says about models that nobody uses, and since when models are where they are."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection
+from pathlib import Path
+
+from mmd.control.state.sleep_record import asleep_since
+from mmd.errors import MmdError
+from mmd.paths import config_file
+from mmd.plan.idle import Occupant, Rules
+from mmd.plan.residency import Residency, residency
+from mmd.settings import Settings, read_settings
+from mmd.units.bus import Manager, NoSuchUnit
+from mmd.units.names import engine_unit, token_unit
+from mmd.units.watch import Pairs
+
+_log = logging.getLogger(__name__)
+
+
+def rules_of(model_id: str, settings: Settings) -> Rules:
+    """What a model's own table says goes before [gateway]."""
+    table = settings.model(model_id)
+
+    def seconds(key: str) -> float:
+        laid_down = settings[f"gateway.{key}"] if table[key] is None else table[key]
+        return laid_down or math.inf
+
+    return Rules(seconds("idle_sleep_seconds"), seconds("idle_stop_seconds"), pinned=table["pinned"])
+
+
+def pinned_models(settings: Settings) -> frozenset[str]:
+    return frozenset(model_id for model_id in settings.models if settings.model(model_id)["pinned"])
+
+
+class Idleness:
+    """The same for one who asks often: mmd.toml, read again when it has changed. While it is damaged, what it said
+    before holds: somebody is at work on it.
+    """
+
+    def __init__(self, settings: Settings, file: Path | None = None) -> None:
+        self._file = file or config_file()
+        self._settings = settings
+        self._pinned = pinned_models(settings)
+        self._stamp = self._read_stamp()
+
+    def rules_of(self, model_id: str) -> Rules:
+        self._follow()
+        return rules_of(model_id, self._settings)
+
+    def pinned(self) -> frozenset[str]:
+        self._follow()
+        return self._pinned
+
+    def _follow(self) -> None:
+        stamp = self._read_stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._settings = read_settings(self._file)
+        except MmdError as error:
+            _log.warning("%s; idle times and pinned models stay as they are", error.message)
+        else:
+            self._pinned = pinned_models(self._settings)
+
+    def _read_stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._file.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+async def occupants(
+    manager: Manager, pairs: Pairs, idleness: Idleness, *, wishes: Collection[str]
+) -> tuple[Occupant, ...]:
+    """Who is resident or asleep and need not be for ever, by the rules or because there are wishes about them; and
+    since when, on the monotonic clock: from systemd and the hooks alone, so that a gateway that starts knows it, too.
+    """
+    found: list[Occupant] = []
+    for model_id, pair in pairs.items():
+        here = residency(pair)
+        if here not in (Residency.RESIDENT, Residency.ASLEEP):
+            continue
+        rules, is_asleep = idleness.rules_of(model_id), here is Residency.ASLEEP
+        if rules.seconds(is_asleep=is_asleep) == math.inf and model_id not in wishes:
+            continue  # systemd need not be asked, and swaps go on undisturbed
+        since = asleep_since(model_id) if is_asleep else await _resident_since(manager, model_id)
+        if since is not None:
+            found.append(Occupant(model_id, is_asleep, since, rules))
+    return tuple(found)
+
+
+async def _resident_since(manager: Manager, model_id: str) -> float | None:
+    """Since its engine was ready or, after a wake, its token was there; None where it has just gone."""
+    try:
+        units = [await manager.unit(unit) for unit in (engine_unit(model_id), token_unit(model_id))]
+    except NoSuchUnit:
+        return None
+    return max(int(unit["ActiveEnterTimestampMonotonic"]) for unit in units) / 1_000_000

@@ -1,0 +1,160 @@
+"""Sleepers give RAM back while the machine is short of it.
+
+The machine's pressure is watched, not that of the user's own control group: the RAM that sleepers pin is missing to
+everybody, and they themselves, asleep, never stall for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import select
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Protocol, Self
+
+from mmd.control.state.proc_memory import MEMORY, parse_ram
+from mmd.control.state.sleep_record import asleep_level, asleep_since
+from mmd.errors import MmdError
+from mmd.plan.pressure import SETTLE_SECONDS, SOME_PERCENT, Ram, Sleeper, Stalls, next_to_demote, shortage
+from mmd.plan.residency import Residency
+
+_log = logging.getLogger(__name__)
+
+PRESSURE = Path("/proc/pressure/memory")
+_READ_EVERY_SECONDS = 5.0
+# Unprivileged processes get windows of whole multiples of 2 s, from Linux 6.5 on.
+_WINDOW_MICROSECONDS = 2_000_000
+
+
+class Demoting(Protocol):
+    """What is needed of the controller."""
+
+    def pinned(self) -> Collection[str]: ...
+
+    async def residencies(self) -> Mapping[str, Residency]: ...
+
+    async def demote(self, model_id: str) -> str | None: ...
+
+
+class Source(Protocol):
+    """Where pressure is read."""
+
+    async def stirs(self) -> None:
+        """Returns when there may be pressure."""
+        ...
+
+    def stalls(self) -> Stalls | None: ...
+
+    def ram(self) -> Ram: ...
+
+
+class Kernel:
+    """A Source that wakes nobody up while all is well, where the kernel lets us ask for that; else it looks every few
+    seconds. Use it as a context manager.
+    """
+
+    def __init__(self, pressure: Path = PRESSURE) -> None:
+        self._pressure = pressure
+        self._trigger = _open_trigger(pressure)
+        # asyncio waits for readable descriptors only, and a trigger is never one; an epoll that has news of it is.
+        self._epoll = select.epoll()
+        self._stirred = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        if self._trigger is not None:
+            self._epoll.register(self._trigger, select.EPOLLPRI)
+            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._on_trigger)
+        if self.stalls() is None:
+            _log.info("this kernel tells no memory pressure; sleepers are demoted by the RAM that is available")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+        self._epoll.close()
+        if self._trigger is not None:
+            os.close(self._trigger)
+
+    async def stirs(self) -> None:
+        if self._trigger is None:
+            await asyncio.sleep(_READ_EVERY_SECONDS)
+            return
+        self._stirred.clear()
+        await self._stirred.wait()
+
+    def _on_trigger(self) -> None:
+        self._epoll.poll(0)  # taken note of, or it would be told again
+        self._stirred.set()
+
+    def stalls(self) -> Stalls | None:
+        try:
+            return parse_stalls(self._pressure.read_text("ascii"))
+        except OSError:  # not built in, or switched off at boot
+            return None
+
+    def ram(self) -> Ram:
+        return parse_ram(MEMORY.read_text("ascii"))
+
+
+class Relief:
+    """Demotes sleepers one at a time, and looks what that has brought before the next."""
+
+    def __init__(self, models: Demoting, source: Source) -> None:
+        self._models = models
+        self._source = source
+        self._settled = 0.0  # on the monotonic clock; before that readings still tell of what was
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._source.stirs()
+            if monotonic() >= self._settled and (why := shortage(self._source.stalls(), self._source.ram())):
+                await self._demote_one(why)
+
+    async def _demote_one(self, why: str) -> None:
+        sleeper = next_to_demote(await self._sleepers())
+        if sleeper is None:
+            return
+        fields = {"MMD_MODEL": sleeper.id}
+        try:
+            became = await self._models.demote(sleeper.id)
+        except MmdError as error:
+            _log.warning("%s keeps its RAM although %s: %s", sleeper.id, why, error.message, extra=fields)
+        else:
+            if became is None:
+                return  # it has been woken or has ended in between: the next reading decides anew
+            _log.info("%s, asleep at level %d, is now %s: %s", sleeper.id, sleeper.level, became, why, extra=fields)
+        self._settled = monotonic() + SETTLE_SECONDS
+
+    async def _sleepers(self) -> list[Sleeper]:
+        asleep = [name for name, here in (await self._models.residencies()).items() if here is Residency.ASLEEP]
+        pinned = self._models.pinned()
+        return [
+            Sleeper(name, asleep_level(name), since, name in pinned)
+            for name in asleep
+            if (since := asleep_since(name)) is not None
+        ]
+
+
+def parse_stalls(text: str) -> Stalls:
+    """`some avg10=0.12 avg60=…` and `full avg10=…`, as in /proc/pressure/memory."""
+    found = dict(re.findall(r"^(some|full) avg10=([\d.]+)", text, re.MULTILINE))
+    return Stalls(float(found["some"]), float(found["full"]))
+
+
+def _open_trigger(pressure: Path) -> int | None:
+    """A descriptor that the kernel marks when stalls take as much of a window as matters."""
+    try:
+        descriptor = os.open(pressure, os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return None  # no such file, or an older kernel that allows triggers to root only
+    stall_microseconds = int(_WINDOW_MICROSECONDS * SOME_PERCENT / 100)
+    try:
+        os.write(descriptor, f"some {stall_microseconds} {_WINDOW_MICROSECONDS}\0".encode())
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,64 @@
+"""Who has the GPU and can no longer give it back by itself: the hook of its token is gone, with the mmd that made it.
+
+systemd would mark that token failed, and load the next model beside the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from subprocess import DEVNULL, PIPE
+
+from mmd.errors import MmdError
+from mmd.paths import engine_socket
+from mmd.units.bus import Manager, NoSuchUnit
+from mmd.units.names import engine_unit, token_unit
+from mmd.units.spec import Hooks, missing_programs
+
+_END_SECONDS = 40.0  # an engine that is killed is down at once; the driver may take a moment more
+
+_log = logging.getLogger(__name__)
+
+
+async def end_where_stranded(manager: Manager, model_id: str, hooks: Hooks) -> None:
+    """Before a model's token is stopped: end its engine where the hook that would do so cannot run any more, and
+    return when the GPU is free of it. Costs one D-Bus call where all is well.
+
+    Raises MmdError where the engine does not end.
+    """
+    try:
+        commands = await manager.commands(token_unit(model_id), "ExecStopPost")
+    except NoSuchUnit:
+        return
+    missing = missing_programs(commands)
+    if not missing:
+        return
+    fields = {"MMD_MODEL": model_id, "MMD_UNIT": engine_unit(model_id)}
+    _log.warning("%s is ended: its unit's %s is gone, and nothing else would do so", model_id, missing[0], extra=fields)
+    await _end(manager, model_id, hooks)
+
+
+async def _end(manager: Manager, model_id: str, hooks: Hooks) -> None:
+    """By the hook of this mmd, which sees from within the user session what the engine's processes were."""
+    unit = engine_unit(model_id)
+    command = (*hooks.wait_released, unit, str(engine_socket(model_id)), "end")
+    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            _, said = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        said = b"it took too long"
+    if process.returncode or await _runs(manager, unit):
+        raise MmdError(
+            f"{model_id} has the GPU and does not end: {said.decode('utf-8', 'replace').strip() or 'it runs on'}",
+            hint=f"systemctl --user kill -s KILL {unit}",
+        )
+
+
+async def _runs(manager: Manager, unit: str) -> bool:
+    try:
+        return (await manager.unit(unit))["ActiveState"] not in ("inactive", "failed")
+    except NoSuchUnit:
+        return False

@@ -1,0 +1,116 @@
+"""Before the machine suspends the GPU is taken from all who are on it, and given back after: what is in VRAM does not
+come through it, unless the driver was told to save it, and an engine that was at work comes back broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+from mmd.control.lifecycle.missing_hook import end_where_stranded
+from mmd.control.lifecycle.phases import measured, monotonic
+from mmd.control.state.suspended_models import nobody_is_away, note_away
+from mmd.errors import MmdError
+from mmd.plan.residency import Pair
+from mmd.units.bus import JobResult, Manager, NoSuchUnit
+from mmd.units.names import token_unit
+from mmd.units.spec import Hooks, is_on_gpu
+from mmd.units.watch import Pairs, read_pairs
+
+SUSPENDS = "the machine suspends"
+# A swap that another process had planned already may put somebody onto the GPU once it has been cleared.
+_ROUNDS = 3
+
+_log = logging.getLogger(__name__)
+
+
+async def on_gpu(manager: Manager) -> tuple[str, ...]:
+    """Who has memory of a GPU, is about to have it, or is giving it back."""
+    return tuple(await _on_gpu(manager, await read_pairs(manager)))
+
+
+async def put_away(manager: Manager, hooks: Hooks, *, drain_seconds: float) -> None:
+    """See `Controller.put_away`. What fails is logged: the machine suspends all the same."""
+    for _ in range(_ROUNDS):
+        pairs = await read_pairs(manager)
+        if not (found := await _on_gpu(manager, pairs)):
+            return
+        held_by = [model_id for model_id in found if pairs[model_id].holds_gpu]
+        note_away(held_by)
+        await asyncio.gather(
+            *(_put_away(manager, hooks, model_id, drain_seconds) for model_id in held_by),
+            *(_take_token(manager, hooks, model_id) for model_id in found if model_id not in held_by),
+        )
+
+
+async def bring_back(activate: Callable[[str], Awaitable[object]], model_ids: Sequence[str]) -> None:
+    """Activate these models again and clear the record of suspended models. Failures are logged.
+
+    `activate` must not unload another model.
+    """
+    for model_id in model_ids:
+        try:
+            await activate(model_id)
+        except MmdError as error:
+            _log.warning("%s does not come back: %s", model_id, error.message, extra={"MMD_MODEL": model_id})
+        except Exception:  # noqa: BLE001 - whatever it is, the others are to come back; logged with its traceback
+            _log.exception("%s does not come back", model_id, extra={"MMD_MODEL": model_id})
+    nobody_is_away()
+
+
+async def _on_gpu(manager: Manager, pairs: Pairs) -> list[str]:
+    return [model_id for model_id, pair in sorted(pairs.items()) if _may_be(pair) and await _is(manager, model_id)]
+
+
+def _may_be(pair: Pair) -> bool:
+    return pair.token.loaded and (pair.token.active not in ("inactive", "failed") or pair.holds_gpu)
+
+
+async def _is(manager: Manager, model_id: str) -> bool:
+    try:
+        return is_on_gpu(await manager.commands(token_unit(model_id), "ExecStopPost"))
+    except NoSuchUnit:
+        return False
+
+
+async def _take_token(manager: Manager, hooks: Hooks, model_id: str) -> JobResult:
+    """Returns when the GPU is free of it, as far as that could be done."""
+    await end_where_stranded(manager, model_id, hooks)
+    return await manager.run_job(token_unit(model_id), manager.stop(token_unit(model_id)))
+
+
+async def _put_away(manager: Manager, hooks: Hooks, model_id: str, drain_seconds: float) -> None:
+    fields = {"MMD_MODEL": model_id, "MMD_EVENT": "suspend"}
+    began = monotonic()
+    try:
+        result = await _take_token(manager, hooks, model_id)
+    except MmdError as error:
+        _log.warning("%s stays on the GPU although %s: %s", model_id, SUSPENDS, error.message, extra=fields)
+        return
+    if result is not JobResult.DONE:
+        _log.warning("%s may stay on the GPU although %s: its end is %s", model_id, SUSPENDS, result, extra=fields)
+        return
+    seconds = monotonic() - began
+    _log.info("%s is put away after %.3f s: %s", model_id, seconds, SUSPENDS, extra=fields)
+    released = {"drain": drain_seconds, "release": seconds} | measured(
+        model_id, "release", since=began, names={"vram_seconds": "vram_free"}
+    )
+    _keep(model_id, seconds, released)
+
+
+def _keep(model_id: str, seconds: float, phases: dict[str, float]) -> None:
+    from mmd.control.state import swap_events
+
+    event = swap_events.SwapEvent(
+        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        model=model_id,
+        evicted=None,
+        outcome="away",
+        why=SUSPENDS,
+        cause="",
+        seconds=round(seconds, 4),
+        phases={name: round(taken, 4) for name, taken in phases.items()},
+    )
+    swap_events.keep(event)

@@ -1,0 +1,174 @@
+"""What a model needs of a machine, by the best that is known: the headers of its files, its engine asked without
+weights, and what starts on this machine have taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from mmd.control.memory import starts_log
+from mmd.control.memory.breakdowns import Breakdowns
+from mmd.control.memory.calibration import constants_from, is_believable
+from mmd.control.memory.engine_plan import Served, served
+from mmd.control.memory.starts_log import Start
+from mmd.errors import EngineFailed, EngineMissing
+from mmd.machine import Machine
+from mmd.plan.breakdown import MIB, Breakdown, correction
+from mmd.plan.constants import Constants
+from mmd.plan.estimate import Estimate, Tier
+from mmd.plan.predict import predict
+from mmd.plan.suggestions import Candidate
+from mmd.registry.identity import identity
+from mmd.registry.record import Model
+from mmd.settings import Settings
+
+_LLAMA_SERVER = "llama-server"
+# A CUDA context takes up to so much, for the second in which the engine is asked.
+_ROOM_TO_ASK_BYTES = 1 << 30
+# Where it listens, what it is called, and what it loads beside the model: the table is without these.
+_NOT_ASKED = ("--host", "--alias", "--mmproj")
+_RESIDUE_BYTES = 32 * MIB  # what two starts of the same differ by
+
+_Predict = Callable[[Constants], Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    estimate: Estimate
+    engine: str  # which would serve it, with its version; "" where none is installed that can
+    constants: Constants  # that it was reckoned with
+    note: str  # why it is not known better; "" where nothing stands against it
+
+
+class Estimating:
+    """Estimates for one machine, which may be another than this one: then `is_here` is false."""
+
+    def __init__(self, machine: Machine, settings: Settings, *, is_here: bool = True) -> None:
+        self._machine = machine
+        self._settings = settings
+        self._is_here = is_here
+        self._starts = [start for start in starts_log.kept() if is_believable(start)]
+        self._breakdowns = Breakdowns()
+
+    def answer(
+        self,
+        model: Model,
+        context: int | None = None,
+        *,
+        candidates: Sequence[Candidate] = (),
+        asks_engine: bool = True,
+    ) -> Answer:
+        """For `context` tokens, or for as many as the engine would take; `candidates` are other quantisations.
+
+        Where llama-server is asked it takes half a second more, once for each model and context.
+        """
+        by = served(model, self._machine, self._settings)
+        own = self._start_of(model, by)
+
+        def predicted(constants: Constants) -> Estimate:
+            return predict(
+                model.facts,
+                self._machine,
+                by.words,
+                model_id=model.id,
+                context=context,
+                projector_bytes=projector_bytes(model),
+                on_gpu=by.on_gpu,
+                constants=constants,
+                candidates=candidates,
+            )
+
+        constants = self.constants(by) if own is None else self.constants(by, (own,))
+        found, note = predicted(constants), ""
+        if own is not None:
+            found = replace(found, tier=Tier.T3, error_bytes=min(found.error_bytes, _residue_bytes(own, found)))
+        elif asks_engine:
+            try:
+                told = self.breakdown(model, by, found.context)
+            except (EngineFailed, EngineMissing) as error:
+                note = error.message
+            else:
+                found = self._as_told(told, constants, found, predicted) if told else found
+        return Answer(found, by.title, constants, note)
+
+    def constants(self, by: Served, known: Sequence[Start] | None = None) -> Constants:
+        """What is known of this machine and the engine, from these starts or from all."""
+        return constants_from(self._starts if known is None else known, gpu=self.gpu(by), engine=by.title)
+
+    def gpu(self, by: Served) -> str:
+        """What the memory beside a model's own depends on: GPUs and driver, "" on the CPU."""
+        return ",".join((*(gpu.uuid for gpu in self._machine.gpus), self._machine.driver)) if by.on_gpu else ""
+
+    def breakdown(self, model: Model, by: Served, context: int) -> Breakdown | None:
+        """What llama-server says it would allocate; asked once. None for other engines. Raises EngineMissing and
+        EngineFailed.
+        """
+        from mmd.engines.llama.breakdown import memory_breakdown
+
+        if by.engine is None or by.engine.engine != _LLAMA_SERVER:
+            return None
+        words = [word for flag in by.flags if flag.subject not in _NOT_ASKED for word in flag.words]
+        asked = (*words, "-c", str(context))
+        sees_gpus = self._sees_gpus
+        key = sha256(
+            "\0".join((identity(model.files), by.title, *asked[2:], self.gpu(by) if sees_gpus else "")).encode()
+        )
+        known = self._breakdowns.get(key.hexdigest())
+        if known is None:
+            known = memory_breakdown(by.engine, asked, sees_gpus=sees_gpus)
+            self._breakdowns.put(key.hexdigest(), known)
+        return known
+
+    @property
+    def _sees_gpus(self) -> bool:
+        gpus = self._machine.gpus
+        return self._is_here and bool(gpus) and min(gpu.free_bytes for gpu in gpus) >= _ROOM_TO_ASK_BYTES
+
+    def _as_told(self, told: Breakdown, constants: Constants, formula: Estimate, predicted: _Predict) -> Estimate:
+        """The formulas again, corrected by what the engine says: whether it fits, and what would, follows from all."""
+        is_whole = told.has_devices == bool(self._machine.gpus)
+        corrected = correction(told.decisive, formula.components, len(told.rows))
+        # Without its GPUs it lays weights and buffers out in another way, and keeps as much for the context.
+        weights_bytes = corrected.weights_bytes if is_whole else 0
+        beside_bytes = weights_bytes + corrected.kv_bytes
+        if is_whole:
+            factor = constants.compute_factor * corrected.compute_factor
+            constants = replace(constants, compute_factor=factor, compute_error=0.0, compute_error_bytes=MIB)
+        found = predicted(_with_overhead(constants, beside_bytes, len(self._machine.gpus)))
+        parts = found.components
+        parts = replace(
+            parts,
+            weights_bytes=parts.weights_bytes + weights_bytes,
+            kv_bytes=parts.kv_bytes + corrected.kv_bytes,
+            overhead_bytes=parts.overhead_bytes - beside_bytes,
+        )
+        return replace(found, components=parts, tier=Tier.T2 if is_whole else found.tier)
+
+    def _start_of(self, model: Model, by: Served) -> Start | None:
+        """The last start of the same on this machine that was measured to the end."""
+        if not self._starts or not by.title:
+            return None
+        same = identity(model.files), by.title, starts_log.command_hash(by.command), self.gpu(by)
+        for start in reversed(self._starts):
+            if (start.weights, start.engine, start.command, start.gpu) == same and "total_bytes" in start.measured:
+                return start
+        return None
+
+
+def _residue_bytes(start: Start, found: Estimate) -> int:
+    """How far off an estimate may be that follows from a start, for the same context or another."""
+    is_same = start.context == found.context
+    return _RESIDUE_BYTES + (0 if is_same else found.components.compute_bytes // 4)
+
+
+def projector_bytes(model: Model) -> int:
+    return Path(model.projector).stat().st_size if model.projector else 0
+
+
+def _with_overhead(constants: Constants, more_bytes: int, gpus: int) -> Constants:
+    if gpus:
+        return replace(constants, context_bytes=constants.context_bytes + more_bytes // gpus)
+    return replace(constants, process_bytes=constants.process_bytes + more_bytes)

@@ -1,0 +1,122 @@
+"""What starts have taken of the memory, beside what was foretold: for the next estimate, and to see how good it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from mmd.control.state.json_lines import JsonLines
+from mmd.paths import engine_socket, state_dir
+
+# Two files of this size hold some hundred starts each.
+_MOST_BYTES = 128 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start that succeeded, in bytes. Both mappings have the components of `plan.estimate.Components` by name, and
+    their sum as `total_bytes`; `measured` only what something told, and beside them, for each GPU, what `lessons` uses:
+    `context_bytes`, `non_torch_bytes` and `graphs_bytes`, or without a GPU `process_bytes`.
+    """
+
+    at: str  # when it was measured: ISO 8601, UTC
+    invocation: str  # systemd's id of this run of the unit
+    model: str
+    weights: str  # which: see registry.identity
+    engine: str  # with its version, as in a launch's title
+    command: str  # a hash of its arguments: see `command_hash`
+    gpu: str  # its UUID and the driver, "" where it runs on the CPU
+    context: int  # tokens
+    predicted: Mapping[str, int]
+    measured: Mapping[str, int]
+    compute_factor: float  # that was known by then, and is in the prediction
+
+    @property
+    def errors(self) -> Mapping[str, float]:
+        """Of what was foretold, by component: 0.1 for a tenth too much. Only of those that were measured."""
+        return {
+            name: round(self.predicted[name] / size_bytes - 1, 4)
+            for name, size_bytes in self.measured.items()
+            if size_bytes and name in self.predicted
+        }
+
+    @property
+    def compute_factor_measured(self) -> float | None:
+        """How much more than its formula computing took."""
+        measured, predicted = self.measured.get("compute_bytes"), self.predicted.get("compute_bytes")
+        return measured * self.compute_factor / predicted if measured and predicted else None
+
+
+def command_hash(words: Iterable[str]) -> str:
+    return sha256("\0".join(words).encode()).hexdigest()[:16]
+
+
+def starts_file() -> Path:
+    return state_dir() / "starts.jsonl"
+
+
+def keep(start: Start) -> None:
+    """One that cannot be written is told and forgotten: it will be measured again at the next start."""
+    try:
+        _lines().append(asdict(start))
+    except OSError as error:
+        _log.warning("what %s took could not be noted in %s: %s", start.model, starts_file(), error.strerror)
+
+
+def kept() -> list[Start]:
+    """Oldest first; of each run the last that was noted. Where they cannot be read, as if there were none."""
+    try:
+        lines = _lines().lines()
+    except OSError as error:
+        _log.warning("what starts took cannot be read from %s: %s", starts_file(), error.strerror)
+        return []
+    found = {start.invocation: start for start in _parsed(lines)}
+    return list(found.values())
+
+
+def is_unmeasured(model_id: str) -> bool:
+    """Whether its engine seems to have been started since it was measured; by a look at its socket."""
+    try:
+        started_at = engine_socket(model_id).stat().st_mtime
+    except OSError:
+        return False
+    measured_at = (datetime.fromisoformat(start.at) for start in kept() if start.model == model_id)
+    return all(at.timestamp() < started_at for at in measured_at)
+
+
+def _lines() -> JsonLines:
+    return JsonLines(starts_file(), _MOST_BYTES)
+
+
+def _parsed(lines: list[bytes]) -> Iterator[Start]:
+    for line in lines:
+        try:
+            yield _start(json.loads(line))
+        except (ValueError, TypeError, RecursionError):  # cut short by a full disk or a crash, or of another version
+            _log.warning("a line of %s is no start: %r", starts_file(), line[:80])
+
+
+def _start(record: dict[str, Any]) -> Start:
+    """Raises ValueError and TypeError where it is none: one that is let in is reckoned with in every estimate."""
+    start = Start(**record)
+    texts = (start.at, start.invocation, start.model, start.weights, start.engine, start.command, start.gpu)
+    if not all(isinstance(text, str) for text in texts) or datetime.fromisoformat(start.at).tzinfo is None:
+        raise TypeError
+    for sizes in (start.predicted, start.measured):
+        if not isinstance(sizes, dict) or not all(_is_size(size) for size in sizes.values()):
+            raise TypeError
+    if not _is_size(start.context) or not isinstance(start.compute_factor, int | float):
+        raise TypeError
+    return start
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 60

@@ -1,0 +1,125 @@
+"""What an estimate is asked about: a registered model, files that are here, or a repository of the hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from mmd.control.models.aliases import id_for
+from mmd.errors import NoSuchModel, WrongUsage
+from mmd.machine import Machine
+from mmd.plan.suggestions import Candidate
+from mmd.registry.detect import Found, examine
+from mmd.registry.record import Model
+from mmd.registry.store import Registry, require_files
+from mmd.settings import Settings
+
+# The hub's client takes a tenth of a second to import.
+if TYPE_CHECKING:
+    from mmd.registry.hub.api import Repository
+    from mmd.registry.hub.files import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`model` as it is registered, or as it would be: its id is what was asked for then."""
+
+    name: str  # as it was asked for, and the file where a repository holds several
+    model: Model
+    candidates: tuple[Candidate, ...] = ()  # other quantisations of it in the same repository
+    why: str = ""  # it was taken, where there were several
+    elsewhere: Callable[[], tuple[Candidate, ...]] = tuple  # asks the hub for other repositories' quantisations of it
+
+
+def subject(asked: str, machine: Machine, settings: Settings, file: str | None = None) -> Subject:
+    """Of an id or another name of a model, a path, or OWNER/NAME[:FILE]; a path goes before a repository. Where that
+    holds several models and none is named, it is the one that suits the machine.
+
+    Raises NoSuchModel, and what `detect.examine` and `hub.headers` raise.
+    """
+    if file is None and (here := _registered(asked)):
+        return Subject(here.id, here)
+    # Unlike Path's these two take any text: the name of a user that there is not, one that is too long.
+    path = os.path.expanduser(asked)  # noqa: PTH111
+    if os.path.exists(path) or asked.startswith(("/", "./", "../", "~")):  # noqa: PTH110
+        return Subject(asked, unregistered(asked, examine(Path(path)), source="file"))
+    repository, _, named = asked.partition(":")
+    if repository.count("/") != 1:
+        raise NoSuchModel(
+            f"{asked!r} is no registered model, no file here, and no OWNER/NAME of a repository",
+            hint=f"mmd search {quote(asked)}   # on the hub; those that are registered: mmd list",
+        )
+    if named and file:
+        raise WrongUsage(
+            f"two files are named: {named} and {file}", hint=f"mmd estimate {quote(repository)} --file {quote(file)}"
+        )
+    return _on_the_hub(repository, named or file, machine, settings)
+
+
+def _registered(asked: str) -> Model | None:
+    """As the files are now, where the registry does not have what newer versions read from them."""
+    try:
+        model = Registry().get(id_for(asked))
+    except NoSuchModel:
+        return None
+    require_files(model)
+    if model.facts.anatomy is None:
+        return replace(model, facts=examine(Path(model.path)).facts)
+    return model
+
+
+def unregistered(name: str, found: Found, *, source: str, licence: str = "") -> Model:
+    return Model(
+        id=name,
+        path=found.path,
+        files=found.files,
+        projector=found.projector,
+        source=source,
+        added="",
+        licence=licence,
+        facts=found.facts,
+    )
+
+
+def _on_the_hub(name: str, file: str | None, machine: Machine, settings: Settings) -> Subject:
+    """By the headers of its files. Raises what looking and `headers.look_into` raise."""
+    from mmd.control.models.search import choose_for, elsewhere
+    from mmd.registry.hub import headers, register
+
+    known = register.look(name)
+    repository = known.repository
+    picked = choose_for(known, file, machine, settings)
+    found = headers.look_into(repository, picked.selection)
+    model = unregistered(
+        repository.id, found, source=f"hf:{repository.id}@{repository.commit}", licence=repository.licence
+    )
+    return Subject(
+        name=f"{repository.id}:{picked.selection.file}",
+        model=model,
+        candidates=_beside(repository, picked.selection),
+        why=picked.why,
+        elsewhere=partial(elsewhere, repository, machine),
+    )
+
+
+def _beside(repository: Repository, chosen: Selection) -> tuple[Candidate, ...]:
+    """Other quantisations in the same repository."""
+    from mmd.registry.hub.files import selections_in
+    from mmd.registry.hub.listing import offer_of
+
+    offers = map(offer_of, selections_in(repository.files))
+    return tuple(
+        Candidate(
+            offer.file,
+            offer.weights_bytes,
+            same_repository=True,
+            command=f"mmd pull {quote(f'{repository.id}:{offer.file}')}",
+        )
+        for offer in offers
+        if offer.file != chosen.file and offer.format is offer_of(chosen).format
+    )

@@ -1,0 +1,202 @@
+"""What runs, as one record that the CLI, the gateway and the Python API all show."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmd.control.state.sleep_record import asleep_level
+from mmd.control.state.suspended_models import away
+from mmd.control.state.swap_events import expected_seconds
+from mmd.paths import tunnels_dir
+from mmd.plan.residency import Residency, residency
+from mmd.plan.swap import holder
+from mmd.units.names import engine_unit
+from mmd.units.watch import Pairs, read_pairs
+
+if TYPE_CHECKING:
+    from mmd.machine import Machine
+    from mmd.units.bus import Manager
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeping:
+    id: str
+    level: int
+    ram_bytes: int
+    wake_seconds: float | None  # what its wakes have lately taken; None where none is known
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    id: str
+    seconds: float
+    expected_seconds: float | None  # what its loads have lately taken; None where none is known
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    id: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    used_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    name: str
+    uuid: str
+    used_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    vram: Memory  # summed over the GPUs; zeros on a machine without one
+    ram: Memory
+    gpus: tuple[GpuUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    active: str | None  # whose token is held; the model that answers when a request names none
+    resident: tuple[str, ...]
+    sleeping: tuple[Sleeping, ...]
+    starting: tuple[Starting, ...]
+    failed: tuple[Failed, ...]
+    away: tuple[str, ...]  # put off the GPU while the machine sleeps; they come back after
+    exposed: tuple[Exposed, ...]  # whoever can be reached from the internet, and where
+    resources: Resources
+
+
+async def current_status() -> Status:
+    """As `read_status`, over a connection of its own. Raises ManagerUnreachable."""
+    from mmd.units.bus import Manager
+
+    async with await Manager.connect() as manager:
+        return await read_status(manager)
+
+
+async def current_residencies() -> tuple[dict[str, Residency], str | None]:
+    """Where each model is that has a unit, and who is active. Raises ManagerUnreachable."""
+    from mmd.units.bus import Manager
+
+    async with await Manager.connect() as manager:
+        pairs = await read_pairs(manager)
+    return {model_id: residency(pair) for model_id, pair in pairs.items()}, active_of(pairs)
+
+
+async def read_status(manager: Manager) -> Status:
+    """What runs now, from the user manager; memory from NVML and the kernel."""
+    from mmd.machine import read_machine
+
+    pairs = await read_pairs(manager)
+    where = {model_id: residency(pair) for model_id, pair in sorted(pairs.items())}
+
+    def those(wanted: Residency) -> list[str]:
+        return [model_id for model_id, here in where.items() if here is wanted]
+
+    return Status(
+        active=active_of(pairs),
+        resident=tuple(those(Residency.RESIDENT)),
+        sleeping=tuple([await read_sleeping(manager, model_id) for model_id in those(Residency.ASLEEP)]),
+        starting=tuple([await _starting(manager, model_id) for model_id in those(Residency.STARTING)]),
+        failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
+        away=tuple(model_id for model_id in away() if where.get(model_id) not in _ON_THEIR_WAY),
+        exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
+        resources=resources(read_machine()),
+    )
+
+
+def exposed_urls() -> dict[str, str]:
+    """Where models can be reached from the internet, by id. Of files that systemd removes with their units."""
+    urls = {}
+    for file in sorted(tunnels_dir().glob("*/url")):
+        with suppress(FileNotFoundError):  # closed just now
+            urls[file.parent.name] = file.read_text("utf-8").strip()
+    return urls
+
+
+def resources(machine: Machine) -> Resources:
+    gpus = tuple(GpuUse(gpu.name, gpu.uuid, gpu.total_bytes - gpu.free_bytes, gpu.total_bytes) for gpu in machine.gpus)
+    return Resources(
+        vram=Memory(sum(gpu.used_bytes for gpu in gpus), sum(gpu.total_bytes for gpu in gpus)),
+        ram=Memory(machine.ram_total_bytes - machine.ram_available_bytes, machine.ram_total_bytes),
+        gpus=gpus,
+    )
+
+
+def active_of(pairs: Pairs) -> str | None:
+    """Who answers when a request names no model: the holder of the token, once it is up."""
+    held_by = holder(pairs)
+    return held_by if held_by is not None and residency(pairs[held_by]) is Residency.RESIDENT else None
+
+
+async def read_sleeping(manager: Manager, model_id: str) -> Sleeping:
+    """Of a model that is asleep."""
+    service = await manager.service(engine_unit(model_id))
+    # What the kernel counts for the unit; "not set", where it counts none, is the largest number.
+    current = int(service["MemoryCurrent"])
+    ram_bytes = resident_bytes(int(service["MainPID"])) if current == _NOT_SET else current
+    wake_seconds = expected_seconds("wake").get(model_id)
+    return Sleeping(model_id, level=asleep_level(model_id), ram_bytes=ram_bytes, wake_seconds=wake_seconds)
+
+
+def resident_bytes(pid: int) -> int:
+    """What a process and its descendants hold; memory that they share counts more than once."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return 0
+
+
+async def _starting(manager: Manager, model_id: str) -> Starting:
+    began_us = int((await manager.unit(engine_unit(model_id)))["InactiveExitTimestampMonotonic"])
+    seconds = time.clock_gettime(time.CLOCK_MONOTONIC) - began_us / 1_000_000 if began_us else 0.0
+    return Starting(model_id, seconds=max(0.0, seconds), expected_seconds=expected_seconds("load").get(model_id))
+
+
+async def read_failed(manager: Manager, model_id: str) -> Failed:
+    """Of a model that has failed."""
+    service = await manager.service(engine_unit(model_id))
+    return Failed(model_id, reason=how_it_ended(str(service["Result"]), int(service["ExecMainStatus"])))
+
+
+def how_it_ended(result: str, status: int) -> str:
+    """A service's `Result` and `ExecMainStatus` as people say it."""
+    match result:
+        case "success":
+            return "the engine ended by itself, with status 0"
+        case "exit-code":
+            return f"the engine ended with status {status}" if status else "it was not ready in time"
+        case "signal" | "core-dump":
+            return f"the engine was killed by signal {status}"
+        case "oom-kill":
+            return "the engine was killed for want of memory"
+        case "timeout":
+            return "it was not ready in time"
+        case "start-limit-hit":
+            return "it failed too often in a row"
+        case "resources":
+            return "systemd could not start it"
+        case _:
+            return f"its start ended with {result!r}"
+
+
+_NOT_SET = 2**64 - 1
+_ON_THEIR_WAY = (Residency.STARTING, Residency.RESIDENT)  # back from having been away

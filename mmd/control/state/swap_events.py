@@ -1,0 +1,104 @@
+"""Swaps as events: one line of JSON each, for people, for metrics, and to know how long the next one will take."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmd.control.state.json_lines import JsonLines
+from mmd.paths import state_dir
+
+# Two files of this size hold some thousand swaps.
+_MOST_BYTES = 512 * 1024
+_ENOUGH = 5  # of the newest, for a median that follows a change of the machine
+_NEWEST = 200  # events hold what is asked of those who are swapped often, and are read in 2 ms
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SwapEvent:
+    """A swap that came to its end. `phases` are seconds by name: drain, release, vram_free (a part of release), load or
+    wake, and canary (a part of wake).
+    """
+
+    at: str  # when it ended: ISO 8601, UTC
+    model: str
+    evicted: str | None
+    outcome: str  # "resident", "failed", "superseded"; "away": put off the GPU because the machine suspends
+    why: str  # where it came from: "asleep in RAM", "not loaded", …
+    cause: str  # what it failed of, "" where it did not
+    seconds: float
+    phases: Mapping[str, float]
+    engine_lines: tuple[str, ...] = ()  # the last that the engine said before it failed, oldest first
+
+
+def events_file() -> Path:
+    return state_dir() / "events.jsonl"
+
+
+def keep(event: SwapEvent) -> None:
+    """Append an event. One that cannot be written is told and forgotten: the swap itself is done."""
+    try:
+        _lines().append(asdict(event))
+    except OSError as error:
+        _log.warning("a swap could not be noted in %s: %s", events_file(), error.strerror)
+
+
+def recent(count: int | None = None) -> list[SwapEvent]:
+    """The newest events, oldest first; all that are kept where no `count` is given."""
+    lines = _lines().lines()
+    return list(_parsed(lines if count is None else lines[len(lines) - count :] if count < len(lines) else lines))
+
+
+def expected_seconds(phase: str, *, of: int | None = None) -> Mapping[str, float]:
+    """How long a phase has lately taken, by model; `of` so many of the newest events, else of all."""
+    from statistics import median  # 6 ms: it brings fractions and random along
+
+    taken: dict[str, list[float]] = {}
+    for event in recent(of):
+        if event.outcome == "resident" and phase in event.phases:
+            taken.setdefault(event.model, []).append(event.phases[phase])
+    return {model: median(seconds[-_ENOUGH:]) for model, seconds in taken.items()}
+
+
+class LatelyTook:
+    """The same for one who asks often: the newest events, read again when there are others."""
+
+    def __init__(self) -> None:
+        self._stamp: tuple[int, int] | None = None
+        self._seconds: dict[str, Mapping[str, float]] = {}
+
+    def seconds(self, phase: str, model: str) -> float | None:
+        """How long a phase of a model has lately taken; None where that is not known."""
+        try:
+            status = events_file().stat()
+        except FileNotFoundError:
+            return None
+        stamp = status.st_ino, status.st_size
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self._seconds.clear()
+        if phase not in self._seconds:
+            self._seconds[phase] = expected_seconds(phase, of=_NEWEST)
+        return self._seconds[phase].get(model)
+
+
+def _lines() -> JsonLines:
+    return JsonLines(events_file(), _MOST_BYTES)
+
+
+def _parsed(lines: Iterable[bytes]) -> Iterable[SwapEvent]:
+    for line in lines:
+        try:
+            record: dict[str, Any] = json.loads(line)
+            event = SwapEvent(**record | {"engine_lines": tuple(record.get("engine_lines", ()))})
+            if not isinstance(event.phases, dict):
+                raise TypeError
+            yield event
+        except (ValueError, TypeError, AttributeError):  # cut short by a full disk or a crash, or of another version
+            _log.warning("a line of %s is no event: %r", events_file(), line[:80])

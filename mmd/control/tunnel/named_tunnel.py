@@ -1,0 +1,70 @@
+"""The tunnel that a model keeps: its name in the DNS and its token, as a file that nobody else may read."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+
+from mmd.atomic import write_atomically
+from mmd.control.tunnel.cloudflared import is_token
+from mmd.errors import StorageFailed, WrongUsage
+from mmd.paths import tunnel_file
+
+_HOSTNAME = re.compile(r"(?=.{4,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTunnel:
+    hostname: str
+    token: str
+
+    @classmethod
+    def of(cls, hostname: str, token: str) -> NamedTunnel:
+        """Raises WrongUsage where it is no name or no token."""
+        if not _HOSTNAME.fullmatch(hostname):
+            raise WrongUsage(f"{hostname!r} is no host name", hint="mmd expose ID --at llm.example.org")
+        if not is_token(token):
+            raise WrongUsage(
+                "what came on standard input is no token of a tunnel",
+                hint=f"cloudflared tunnel token NAME | mmd expose ID --at {hostname}",
+            )
+        return cls(hostname, token)
+
+    @classmethod
+    def of_model(cls, model_id: str) -> NamedTunnel | None:
+        """None where the model has none. Raises StorageFailed, and WrongUsage where its file is damaged."""
+        file = tunnel_file(model_id)
+        try:
+            table = tomllib.loads(file.read_text("utf-8"))
+            return cls.of(str(table["hostname"]), str(table["token"]))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageFailed(f"{file} cannot be read: {error.strerror}", hint=f"ls -l {file}") from error
+        except (ValueError, KeyError, WrongUsage) as error:
+            raise WrongUsage(
+                f"{file} is damaged", hint=f"mmd expose --off {model_id}   # then expose it anew"
+            ) from error
+
+    def keep(self, model_id: str) -> None:
+        """Raises StorageFailed."""
+        import tomli_w
+
+        file = tunnel_file(model_id)
+        text = "# Written by `mmd expose`. Who has the token can be reached by this name in your place.\n\n" + (
+            tomli_w.dumps({"hostname": self.hostname, "token": self.token})
+        )
+        try:
+            write_atomically(file, text.encode(), mode=0o600)
+        except OSError as error:
+            raise StorageFailed(f"{file} cannot be written: {error.strerror}", hint=f"ls -l {file}") from error
+
+
+def forget(model_id: str) -> None:
+    tunnel_file(model_id).unlink(missing_ok=True)
+
+
+def models_with_one() -> frozenset[str]:
+    folder = tunnel_file("x").parent
+    return frozenset(file.stem for file in folder.glob("*.toml")) if folder.exists() else frozenset()

@@ -1,0 +1,78 @@
+"""llama.cpp without llama-server: its C++ server inside the Python package xllamacpp."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mmd.engines.base import Engine
+from mmd.engines.llama import embedded_main
+from mmd.errors import EngineMissing
+from mmd.plan.launch import Installed
+from mmd.registry.record import Format
+
+NAME = "embedded"
+
+
+def find(configured: str | None) -> Installed | None:
+    """It runs in mmd's own Python, so no place can be configured. Nothing of it is imported: that takes 45 ms."""
+    from importlib.util import find_spec
+
+    if configured is not None:
+        raise EngineMissing(
+            f"the {NAME} engine is configured as {configured}, and it can only be a package beside mmd",
+            hint=how_to_install(),
+        )
+    spec = find_spec("xllamacpp")
+    if spec is None or spec.origin is None:
+        return None
+    _require_openmp(Path(spec.origin).parent)
+    return Installed(
+        engine=NAME,
+        # By its path, so that a start does not import the package around it. -P: a script's own folder would
+        # come first in the module path, and this one holds modules with other names for other things.
+        command=(sys.executable, "-P", embedded_main.__file__),
+        version=_version(Path(spec.origin).parent),
+        flags=embedded_main.FLAGS,
+        formats=(Format.GGUF,),
+        can_sleep=False,
+        stop_seconds=5,
+    )
+
+
+def how_to_install() -> str:
+    """The command that puts it beside mmd, in the way in which mmd itself was installed; or that gets a llama-server,
+    where there is no pip.
+    """
+    from importlib.util import find_spec
+
+    home = Path(sys.prefix)
+    if (home / "pipx_metadata.json").is_file():
+        return f"pipx inject {home.name} xllamacpp"  # what pip installs there is gone after: pipx reinstall
+    if find_spec("pip"):
+        return f"{sys.executable} -m pip install xllamacpp"
+    return "mmd engine install llama.cpp"
+
+
+def _require_openmp(package: Path) -> None:
+    """The wheel is linked with the system's OpenMP runtime, which a small Debian does not have."""
+    from ctypes import CDLL
+
+    if any(package.parent.glob(f"{package.name}.libs/libgomp*")):
+        return  # a wheel that brings its own
+    try:
+        CDLL("libgomp.so.1")
+    except OSError as error:
+        raise EngineMissing(
+            f"the {NAME} engine needs libgomp.so.1, which is not installed", hint="sudo apt install libgomp1"
+        ) from error
+
+
+def _version(package: Path) -> str:
+    """As its .dist-info folder says; importlib.metadata would take 20 ms for the same."""
+    for folder in package.parent.glob(f"{package.name}-*.dist-info"):
+        return folder.name.removeprefix(f"{package.name}-").removesuffix(".dist-info")
+    return "unknown"
+
+
+EMBEDDED = Engine(name=NAME, find=find)

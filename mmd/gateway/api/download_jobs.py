@@ -1,0 +1,167 @@
+"""Downloads as jobs: one at a time, the others wait for it, and each can be looked at and cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+from uuid import uuid4
+
+from mmd.errors import MmdError, WrongUsage
+from mmd.gateway.api.hub_process import Hub, Registered, Selected
+from mmd.gateway.http.error import INTERNAL, Failure
+from mmd.gateway.observe.feed import Feed, Kind
+from mmd.registry.hub.progress import Progress
+
+_log = logging.getLogger(__name__)
+_MOST_KEPT = 100  # jobs that have ended
+_MOST_WAITING = 100
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_ENDED = (State.DONE, State.FAILED, State.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    id: str
+    selected: Selected
+    state: State = State.QUEUED
+    progress: Progress | None = None
+    failure: Failure | None = None
+    model: str | None = None  # what it has been registered as
+
+    @property
+    def is_ended(self) -> bool:
+        return self.state in _ENDED
+
+    def json(self) -> dict[str, Any]:
+        """The record of the API; `error` and `model` are there once they are known."""
+        progress = self.progress or Progress(0, self.selected.total_bytes, 0, self.selected.files_total)
+        record: dict[str, Any] = {
+            "id": self.id,
+            "repo": self.selected.repository,
+            "file": self.selected.file,
+            "revision": self.selected.commit,
+            "state": self.state,
+            **progress.json(),
+        }
+        if self.failure is not None:
+            record["error"] = self.failure.record()
+        if self.model is not None:
+            record["model"] = self.model
+        return record
+
+
+class Downloads:
+    def __init__(self, hub: Hub, feed: Feed) -> None:
+        self._hub = hub
+        self._feed = feed
+        self._jobs: dict[str, Job] = {}  # the oldest first
+        self._runner: asyncio.Task[None] | None = None
+        self._running: tuple[str, asyncio.Task[None]] | None = None
+
+    def all(self) -> tuple[Job, ...]:
+        return tuple(self._jobs.values())
+
+    def get(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    async def request(self, repository: str, file: str | None, revision: str | None) -> Job:
+        """A job for the model, the one that is under way if there is; raises what choosing its files raises."""
+        selected = await self._hub.select(repository, file, revision)
+        waiting = [job for job in self._jobs.values() if not job.is_ended]
+        for job in waiting:
+            if job.selected == selected:
+                return job
+        if len(waiting) >= _MOST_WAITING:
+            raise WrongUsage(
+                f"{len(waiting)} downloads wait already",
+                hint="curl http://127.0.0.1:8000/hf/downloads   # see which",
+            )
+        job = Job(uuid4().hex[:12], selected)
+        self._keep(job)
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run())
+        return job
+
+    def cancel(self, job_id: str) -> Job | None:
+        """What has come stays in the cache, and another request goes on from there."""
+        job = self._jobs.get(job_id)
+        if job is None or job.is_ended:
+            return job
+        job = replace(job, state=State.CANCELLED, progress=_at_rest(job.progress))
+        self._keep(job)
+        if self._running is not None and self._running[0] == job_id:
+            self._running[1].cancel()
+        return job
+
+    async def close(self) -> None:
+        """Ends the download that is under way."""
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            while job := next((job for job in self._jobs.values() if job.state is State.QUEUED), None):
+                task = asyncio.create_task(self._download(job))
+                self._running = job.id, task
+                try:
+                    await asyncio.wait([task])
+                finally:
+                    self._running = None
+                    task.cancel()  # where we are ended ourselves
+                    await asyncio.gather(task, return_exceptions=True)
+        finally:
+            self._runner = None
+
+    async def _download(self, job: Job) -> None:
+        try:
+            await self._follow(job)
+        except MmdError as error:
+            self._fail(job.id, Failure.of(error))
+        except Exception:  # noqa: BLE001 - the edge of a job, logged with its traceback
+            _log.exception("the download of %s failed", job.selected.repository)
+            self._fail(job.id, INTERNAL)
+
+    async def _follow(self, job: Job) -> None:
+        job = replace(job, state=State.RUNNING)
+        self._keep(job)
+        async with aclosing(self._hub.download(job.selected)) as news:
+            async for one in news:
+                match one:
+                    case Progress():
+                        job = replace(job, progress=one)
+                    case Registered(model):
+                        total, files = job.selected.total_bytes, job.selected.files_total
+                        job = replace(job, state=State.DONE, model=model, progress=Progress(total, total, files, files))
+                self._keep(job)
+
+    def _fail(self, job_id: str, failure: Failure) -> None:
+        job = self._jobs[job_id]
+        self._keep(replace(job, state=State.FAILED, failure=failure, progress=_at_rest(job.progress)))
+
+    def _keep(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        ended = [job.id for job in self._jobs.values() if job.is_ended]
+        for old in ended[:-_MOST_KEPT]:
+            del self._jobs[old]
+        self._feed.publish(Kind.DOWNLOAD, job.json())
+
+
+def _at_rest(progress: Progress | None) -> Progress | None:
+    """How far it came, now that nothing comes any more."""
+    if progress is None:
+        return None
+    return replace(progress, rate_bytes_per_second=None, remaining_seconds=None, files=(), note="")

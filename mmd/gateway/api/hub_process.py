@@ -1,0 +1,104 @@
+"""The Hugging Face hub, asked by a child process each time: our own memory stays small, and a kill ends a download."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mmd import errors
+from mmd.errors import HubUnavailable, MmdError
+from mmd.registry.hub.progress import Progress
+
+_LONGEST_LINE_BYTES = 16 << 20  # the results of a search are one line
+_ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What a download would fetch."""
+
+    repository: str
+    revision: str  # the branch, tag or commit that was asked for
+    commit: str  # what that is
+    file: str
+    total_bytes: int
+    files_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    model: str
+
+
+class Hub(Protocol):
+    async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """`query` has the fields of mmd.registry.hub.search.Query but for the formats, which the child knows."""
+        ...
+
+    async def select(self, repository: str, file: str | None, revision: str | None) -> Selected: ...
+
+    def download(self, selected: Selected) -> AsyncGenerator[Progress | Registered]:
+        """How far it is, at most twice a second, and in the end the model's id. Ends early where it is closed."""
+        ...
+
+
+class HubChild:
+    """A `Hub` over `python -m mmd.control.models.hub_process`; all of it raises what that says."""
+
+    async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        hits: list[dict[str, Any]] = (await self._one("search", json.dumps(query)))["hits"]
+        return hits
+
+    async def select(self, repository: str, file: str | None, revision: str | None) -> Selected:
+        said = await self._one("select", repository, file or "", revision or "")
+        return Selected(**said["selection"])
+
+    async def download(self, selected: Selected) -> AsyncGenerator[Progress | Registered]:
+        words = (selected.repository, selected.file, selected.commit, selected.revision)
+        async with aclosing(_said("download", *words)) as lines:
+            async for line in lines:
+                yield Registered(line["model"]) if "model" in line else Progress.from_json(line["progress"])
+
+    async def _one(self, *words: str) -> dict[str, Any]:
+        async with aclosing(_said(*words)) as lines:
+            async for line in lines:
+                return line
+        raise AssertionError("a child that says nothing has failed, which is raised")
+
+
+async def _said(*words: str) -> AsyncGenerator[dict[str, Any]]:
+    """What the child says, line by line; its errors are raised."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "mmd.control.models.hub_process", *words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | _ENVIRONMENT,
+        limit=_LONGEST_LINE_BYTES,
+    )
+    assert process.stdout is not None
+    try:
+        async for line in process.stdout:
+            said = json.loads(line)
+            if "error" in said:
+                raise _error(**said["error"])
+            yield said
+        if await process.wait():
+            raise HubUnavailable(
+                f"the program that asks the hub ended with status {process.returncode}",
+                hint="journalctl --user -u mmd.service -n 50   # what it said",
+            )
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _error(kind: str, message: str, hint: str) -> MmdError:
+    error: type[MmdError] = getattr(errors, kind)
+    return error(message, hint=hint)

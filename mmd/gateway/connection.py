@@ -1,0 +1,281 @@
+"""The client's side: requests come in, are taken one at a time in order, and their answers go out."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from mmd.gateway.http.cors import preflight_answer, with_leave_to_read
+from mmd.gateway.http.error import INTERNAL, Failure
+from mmd.gateway.http.limits import Limits
+from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.parser import Intake
+from mmd.gateway.http.peer import is_stranger
+from mmd.gateway.http.policy import Door, Guard
+from mmd.gateway.http.request import Request
+from mmd.gateway.http.timeouts import Stalls
+from mmd.gateway.proxy.exchange import Exchange
+from mmd.gateway.proxy.websocket import Tunnel
+
+_log = logging.getLogger(__name__)
+_INT = struct.Struct("i")
+_CLOSE_WITH_RESET = struct.pack("ii", 1, 0)
+
+# Said here: who only watches over the gateway is not to have it load its ASGI server, a fifth of its memory.
+_HEALTHY = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{"status":"ok"}'
+_HEALTHY_LAST = _HEALTHY.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+
+
+class Host(Protocol):
+    """What all connections share: the gateway."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def guard(self) -> Guard: ...
+
+    @property
+    def stalls(self) -> Stalls: ...
+
+    @property
+    def is_draining(self) -> bool: ...
+
+    def opened(self, front: Front) -> None: ...
+
+    def closed(self, front: Front) -> None: ...
+
+    def exchange(self, client: Front, request: Request) -> Exchange: ...
+
+    def serve_management(self, transport: asyncio.Transport, request: Request) -> None: ...
+
+
+class Front(asyncio.Protocol):
+    def __init__(self, gateway: Host, entrance: Entrance) -> None:
+        self.entrance = entrance
+        self.writing_paused = False
+        self._gateway = gateway
+        self._ahead = bytearray()  # came while a request was being answered; not looked at before its turn
+        self._exchange: Exchange | None = None
+        self._advancing = False
+        self._closes_next = False  # the client has been told that this answer is the last
+        self._ended = False  # nothing more is taken from this client
+        self._transport: asyncio.Transport
+        self._intake: Intake
+        self.write: Callable[[bytes], None]
+
+    @property
+    def is_idle(self) -> bool:
+        return self._exchange is None and not self._intake.mid_message
+
+    @property
+    def awaits_more(self) -> bool:
+        """Whether it is for the client to go on with its request."""
+        return self._exchange is None and self._intake.mid_message and not self._ended
+
+    def time_out(self) -> None:
+        """The rest of a request has not come in time."""
+        part = "head" if self._intake.awaits_head else "body"
+        hint = "curl -d @FILE http://…   # sends a whole request"
+        self._refuse(Failure(408, f"the request's {part} did not come in time", hint, "request_timeout"))
+
+    def turn_away(self, failure: Failure) -> None:
+        """Before any request, and at once: where there are too many, none is waited for."""
+        self._transport.write(failure.response(close=True))
+        self.close()
+
+    def close(self) -> None:
+        self._ended = True
+        self._transport.close()
+
+    def wind_down(self) -> None:
+        """The gateway ends. Who has just connected is about to send a request, and has a moment for it; the next answer
+        says that it is the last, for a client that takes the connection for kept could lose a request by that. Whose
+        answer has begun has that moment from its end on.
+        """
+        if self._exchange is None or not self._exchange.has_begun:
+            self._announce_close()
+        if self._exchange is None:
+            asyncio.get_running_loop().call_later(self._gateway.limits.grace_seconds, self._close_if_idle)
+
+    def _announce_close(self) -> None:
+        write = self.write  # which may have something to say in the head, too
+
+        def write_head(data: bytes) -> None:
+            if data.startswith(b"HTTP/1."):
+                first, _, rest = data.partition(b"\r\n")
+                data = b"%b\r\nconnection: close\r\n%b" % (first, rest)
+                self._closes_next = True
+            write(data)
+            self.write = self._transport.write
+
+        self.write = write_head
+
+    def _close_if_idle(self) -> None:
+        """Unless a request is being served, or one has come that was not looked at yet."""
+        if self._ended or not self.is_idle or self._intake.ready or self._ahead:
+            return
+        if not _unread_bytes(self._transport):
+            self.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.write = transport.write  # each piece of an answer goes through this: no call of ours in between
+        self._intake = Intake(self._gateway.guard, _door(self.entrance, transport))
+        if self.entrance is Entrance.LOCAL and is_stranger(transport.get_extra_info("socket")):
+            self._ended = True
+            transport.abort()
+        else:
+            self._gateway.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return  # of a refused request: read so that the refusal can arrive, see _refuse
+        if self._exchange is None:
+            self._intake.feed(data)
+            self._advance()
+            return
+        self._ahead += data
+        if len(self._ahead) > self._gateway.limits.ahead_bytes:
+            self._transport.pause_reading()  # we shall not see this client leave, but then it is not a usual one
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._gateway.closed(self)
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.cancel()
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    # What the exchange calls.
+
+    def finished(self, *, keep_alive: bool) -> None:
+        self._exchange = None
+        if not keep_alive or self._closes_next:
+            self.close()
+            return
+        if self._gateway.is_draining:
+            self.wind_down()
+        if not self._advancing:
+            self._advance()
+
+    def join(self, engine: asyncio.Transport) -> Tunnel:
+        from_client, self._ahead = self._intake.after_upgrade + bytes(self._ahead), bytearray()
+        tunnel = Tunnel(
+            self._transport,
+            engine,
+            linger_seconds=self._gateway.limits.linger_seconds,
+            ended=partial(self.connection_lost, None),
+        )
+        tunnel.begin(from_client)
+        return tunnel
+
+    def cut(self, *, reset: bool) -> None:
+        self._exchange = None
+        if not reset:
+            self.close()
+            return
+        connection = self._transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _CLOSE_WITH_RESET)
+        self.abort()
+
+    def _advance(self) -> None:
+        """Takes what is ready, until something has to be waited for."""
+        self._advancing = True
+        ready = self._intake.ready
+        while self._exchange is None and not self._ended:
+            if ready:
+                self._take(ready.popleft())
+            elif self._ahead:
+                ahead, self._ahead = bytes(self._ahead), bytearray()
+                self._transport.resume_reading()
+                self._intake.feed(ahead)
+            else:
+                break
+        self._advancing = False
+        if self._intake.owes_continue and self._exchange is None and not self._ended:
+            self._intake.owes_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._exchange is None and self._intake.mid_message:
+            self._gateway.stalls.expect_more(self, of_head=self._intake.awaits_head)
+
+    def _take(self, request: Request | Failure) -> None:
+        if isinstance(request, Failure):
+            self._refuse(request)
+        elif request.head.is_preflight:
+            self.write(preflight_answer(request.head))
+            self.finished(keep_alive=request.head.keep_alive)
+        elif request.head.is_health_check:
+            self.write(_HEALTHY if request.head.keep_alive else _HEALTHY_LAST)
+            self.finished(keep_alive=request.head.keep_alive)
+        elif request.head.is_for_an_engine:
+            if b"origin" in request.head.here:
+                self._allow_to_read(request.head.origin)
+            self._exchange = self._gateway.exchange(self, request)
+            self._start(self._exchange)
+        else:
+            self._hand_over(request)
+
+    def _allow_to_read(self, origin: bytes) -> None:
+        """Has the first piece of the answer, its head, say that a page may read it; the rest goes straight through."""
+        write = self.write
+
+        def write_head(data: bytes) -> None:
+            write(with_leave_to_read(data, origin))
+            self.write = self._transport.write
+
+        self.write = write_head
+
+    def _start(self, exchange: Exchange) -> None:
+        try:
+            exchange.start()
+        except Exception:  # noqa: BLE001 - the edge of a request, logged with its traceback
+            _log.exception("a request failed before it was sent on")
+            self._transport.write(INTERNAL.response(close=True))
+            self.close()
+
+    def _hand_over(self, request: Request) -> None:
+        """To the ASGI server, for good: it closes the connection after this request."""
+        self._ended = True
+        self._gateway.closed(self)
+        self._transport.resume_reading()
+        self._gateway.serve_management(self._transport, request)
+
+    def _refuse(self, failure: Failure) -> None:
+        """Closing with unread bytes would reset the connection and could overtake the answer, so they are read on."""
+        self._ended = True
+        self._transport.write(failure.response(close=True))
+        self._transport.write_eof()
+        asyncio.get_running_loop().call_later(self._gateway.limits.linger_seconds, self._transport.close)
+
+
+def _door(entrance: Entrance, transport: asyncio.Transport) -> Door:
+    return Door(entrance, "" if entrance is Entrance.LOCAL else str(transport.get_extra_info("sockname")[0]))
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """What has arrived and waits in the kernel."""
+    answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(_INT.size))
+    return int(_INT.unpack(answer)[0])

@@ -1,0 +1,82 @@
+"""The API keys as a running gateway knows them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+from collections.abc import Iterator
+from time import monotonic
+
+from mmd.errors import MmdError
+from mmd.gateway.http.api_keys import Key, Keys, Purpose, digest
+from mmd.gateway.http.request import Head
+
+_log = logging.getLogger(__name__)
+
+_STAT_SECONDS = 1.0  # how late a change may be noticed
+
+
+class Keyring:
+    """Follows the file. Raises from the start what `Keys.all` raises; a file that is damaged later changes nothing."""
+
+    def __init__(self, keys: Keys | None = None, *, stat_seconds: float = _STAT_SECONDS) -> None:
+        self._file = keys or Keys()
+        self._stat_seconds = stat_seconds
+        self._stamp = self._read_stamp()
+        self._keys = self._file.all()
+        self._looked = monotonic()
+
+    def current(self) -> tuple[Key, ...]:
+        """Those that hold now; without a system call most of the time."""
+        now = monotonic()
+        if now - self._looked >= self._stat_seconds:
+            self._looked = now
+            self._look()
+        return self._keys
+
+    def purpose_of(self, head: Head) -> Purpose | None:
+        """What the key in a request is for, the greatest purpose of several; None where it has none of ours."""
+        purposes = {key.purpose for presented in _presented(head) for key in self._matching(digest(presented))}
+        if Purpose.MANAGEMENT in purposes:
+            return Purpose.MANAGEMENT
+        return Purpose.INFERENCE if purposes else None
+
+    def _matching(self, sha256: bytes) -> Iterator[Key]:
+        return (key for key in self.current() if hmac.compare_digest(key.sha256, sha256))
+
+    def _look(self) -> None:
+        stamp = self._read_stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._keys = self._file.all()
+        except MmdError as error:
+            _log.error("the API keys stay as they were: %s", error.message)
+
+    def _read_stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._file.file.stat()
+        except OSError:
+            return None  # as a missing file; if it is there and cannot be read, the reader says so
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _presented(head: Head) -> Iterator[bytes]:
+    """What a client offers as a key: OpenAI's way, Anthropic's, or typed into a browser's window as a password."""
+    for value in head.here.get(b"authorization", ()):
+        scheme, _, credentials = value.partition(b" ")
+        if scheme.lower() == b"bearer":
+            yield credentials.strip()
+        elif scheme.lower() == b"basic":
+            yield _password(credentials.strip())
+    yield from head.here.get(b"x-api-key", ())
+
+
+def _password(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""

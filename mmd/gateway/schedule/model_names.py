@@ -1,0 +1,90 @@
+"""The registered models and what clients may call them, as the files say now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from mmd.control.models.aliases import names_of
+from mmd.errors import MmdError, NoSuchModel
+from mmd.paths import config_file
+from mmd.plan.residency import Pair, Residency, residency
+from mmd.registry.record import Model, ModelType
+from mmd.registry.store import Registry
+from mmd.settings import Settings, read_settings
+from mmd.units.watch import Pairs
+
+_log = logging.getLogger(__name__)
+
+
+class Catalogue:
+    """models.toml and mmd.toml, read again whenever one of them has changed: a request costs two stat()."""
+
+    def __init__(self, registry: Registry, settings: Settings) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._settings_file = config_file()
+        self._models: Mapping[str, Model] | None = None
+        self._stamp: tuple[int, ...] | None = None
+        self._names = names_of({}, settings)
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        self._refresh()
+        assert self._models is not None
+        return self._models
+
+    @property
+    def settings(self) -> Settings:
+        self._refresh()
+        return self._settings
+
+    @property
+    def aliases(self) -> Mapping[str, tuple[str, ...]]:
+        """The other names of each model."""
+        self._refresh()
+        return self._names.aliases
+
+    def find(self, name: str) -> str:
+        """The id of the model that is called so. Raises NoSuchModel."""
+        self._refresh()
+        model_id = self._names.ids.get(name)
+        if model_id is None:
+            self._names.require_clear(name)
+            model_id = self._registry.get(name).id  # it knows what to say
+        return model_id
+
+    def _refresh(self) -> None:
+        models, stamp = self._registry.load(), self._read_stamp()  # the registry gives what it has while it holds
+        if models is not self._models or stamp != self._stamp:
+            self._models, self._stamp = models, stamp
+            self._read_names(models)
+
+    def _read_names(self, models: Mapping[str, Model]) -> None:
+        """With the settings that are known already while mmd.toml is damaged: somebody is at work on it."""
+        try:
+            self._settings = read_settings(self._settings_file)
+        except MmdError as error:
+            _log.warning("%s; the aliases stay as they are", error.message)
+        self._names = names_of(models, self._settings)
+        for warning in self._names.warnings():
+            _log.warning("%s", warning)
+
+    def _read_stamp(self) -> tuple[int, ...] | None:
+        try:
+            status = self._settings_file.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def embedding_model(models: Iterable[Model], pairs: Pairs) -> str:
+    """Which embedding model is meant where none is named: the resident one, else the first by its id. Raises
+    NoSuchModel.
+    """
+    ids = sorted(model.id for model in models if model.facts.type is ModelType.EMBEDDING)
+    if not ids:
+        message = "the request names no model, and no embedding model is registered"
+        raise NoSuchModel(message, hint="mmd add PATH   # of one; or name one of: mmd list")
+    resident = (name for name in ids if residency(pairs.get(name, Pair())) is Residency.RESIDENT)
+    return next(resident, ids[0])

@@ -1,0 +1,400 @@
+"""Who may be asked now, and who waits for a swap.
+
+A request whose model is resident goes straight on while nobody waits for another; else `plan.queue` decides whose turn
+it is. That is carried out here: requests are let in or wait, answers of the old model finish first, and one activation
+serves all who wait for a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Awaitable, Callable, Collection
+from time import monotonic
+from typing import Any, TypeVar
+
+from mmd.errors import EngineFailed, GpuPinned, TryLater
+from mmd.gateway.http.limits import Limits
+from mmd.gateway.schedule.cooldowns import CoolDowns
+from mmd.gateway.schedule.model_queue import Line, Place
+from mmd.gateway.schedule.models import Models
+from mmd.plan import queue as plan
+from mmd.plan.idle import may_evict
+from mmd.plan.queue import Bounds, Hold, LetIn, Swap
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Switchboard:
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self._models = models
+        self._limits = limits
+        self._bounds = Bounds(limits.max_wait_seconds, limits.min_residency_seconds)
+        self._lines: dict[str, Line] = {}  # none of them is empty
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._in_flight: dict[str, int] = {}
+        self._idle_since: dict[str, float] = {}
+        self._resident: str | None = None  # who was let in last
+        self._resident_since = 0.0
+        self._under_way: tuple[Line, float] | None = None  # who is being activated, since when
+        self._resting: str | None = None  # who is being put to sleep, or stopped: nobody is let in to it
+        self._is_paused = False  # nobody is let in to anybody, and nobody is swapped in
+        self._cool_downs = CoolDowns()
+        self._changed = asyncio.Event()  # somebody came or left
+        self._listeners: list[Callable[[], None]] = []
+        self._before_swaps: list[Callable[[], Awaitable[None]]] = []
+        self._runner: asyncio.Task[None] | None = None
+
+    # -- requests
+
+    def admit(self, model_id: str) -> str | None:
+        """The address of the model's engine where a request may go on at once; it must `leave` then."""
+        if (self._lines and not self._is_open_for(model_id)) or model_id == self._resting or self._is_paused:
+            return None
+        address = self._models.address(model_id)
+        if address is not None:
+            self._enter(model_id)
+        return address
+
+    async def wait(self, model_id: str, *, body_bytes: int = 0, anew: bool = False, by_hand: bool = False) -> str:
+        """As `admit`, after as long as it takes. `body_bytes` are kept for it meanwhile.
+
+        Raises what the model's activation raises, and TryLater where too many wait, or where the model has failed to
+        load a moment ago. `by_hand` it is tried again all the same, goes before the others, and waits for answers only.
+        """
+        if not by_hand and self._models.address(model_id) is None:
+            self._cool_downs.refuse(model_id)
+        self._refuse_if_pinned(model_id, by_hand=by_hand)
+        self._refuse_if_full(model_id, body_bytes)
+        line = self._lines.setdefault(model_id, Line(model_id))
+        waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        line.came[waiter] = monotonic()
+        line.by_hand += by_hand
+        line.anew |= anew
+        self._waiting += 1
+        self._waiting_bytes += body_bytes
+        self._tell()
+        self._have_served()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled() and waiter.exception() is None:  # let in and gone in the same moment
+                self.leave(model_id)
+            raise
+        finally:
+            self._waiting -= 1
+            self._waiting_bytes -= body_bytes
+            line.by_hand -= by_hand
+            line.came.pop(waiter, None)
+            if not line.came and self._lines.get(model_id) is line:
+                del self._lines[model_id]
+            self._tell()
+
+    def leave(self, model_id: str) -> None:
+        left = self._in_flight[model_id] - 1
+        if left:
+            self._in_flight[model_id] = left
+        else:
+            del self._in_flight[model_id]
+            self._idle_since[model_id] = monotonic()
+        self._tell()
+
+    async def activate(self, model_id: str) -> None:
+        """Takes its turn like a request, so that a swap asked for by hand cuts no answer short either."""
+        await self.wait(model_id, by_hand=True)
+        self.leave(model_id)
+
+    async def vacate(self, model_id: str | None, work: Callable[[], Awaitable[T]]) -> T:
+        """Have the GPU taken from a model by hand: its answers finish first, for `drain_seconds` at most, and who asks
+        for it from now on waits until that is done, and is then served. Nothing is waited for where nobody is named.
+        """
+        while self._resting is not None:
+            await self._change(math.inf)
+        if model_id is None:
+            return await work()  # somebody else may come to rest meanwhile, and that is not to be ended here
+        self._resting = model_id
+        deadline = monotonic() + self._limits.drain_seconds
+        try:
+            while model_id in self._in_flight and monotonic() < deadline:
+                await self._change(deadline)
+            return await work()
+        finally:
+            self._resting = None
+            self._tell()
+
+    async def rest(self, model_id: str, work: Callable[[], Awaitable[None]]) -> bool:
+        """Have a model put to sleep, or stopped, that nobody uses: who asks for it meanwhile waits until that is done,
+        and is then served. False, and nothing done, where somebody does use it; and where something else is under way,
+        but not before its end: things may be different then.
+        """
+        if self._is_occupied:
+            while self._is_occupied:
+                await self._change(math.inf)
+            return False
+        if self.is_in_use(model_id):
+            return False
+        self._resting = model_id
+        try:
+            await work()
+        finally:
+            self._resting = None
+            self._tell()
+        return True
+
+    async def pause(self) -> None:
+        """From now on let nobody in and swap nobody in: who asks waits for `resume`. A swap that is under way is not
+        followed any further, and those who wait for it go on waiting.
+        """
+        self._is_paused = True
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
+            self._runner = None  # one that was cancelled before its first step does not say so itself
+
+    async def drain(self, until: float) -> None:
+        """Returns when all answers have ended, at that time on the monotonic clock at the latest."""
+        while self._in_flight and monotonic() < until:
+            await self._change(until)
+
+    def resume(self) -> None:
+        self._is_paused = False
+        self._have_served()
+        self._tell()
+
+    def close(self) -> None:
+        """Turns away who still waits: an activation that has begun goes on without us."""
+        if self._runner is not None:
+            self._runner.cancel()
+        error = TryLater("the gateway ends, and starts again", hint="systemctl --user status mmd.service")
+        for line in tuple(self._lines.values()):
+            self._fail(line, error)
+        if self._under_way is not None:
+            self._fail(self._under_way[0], error)
+
+    # -- what can be known of it
+
+    def follow(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called whenever requests come, are let in, or end."""
+        self._listeners.append(listener)
+
+    def before_swaps(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have this done before every swap, once who is resident has answered all that it will; the swap waits."""
+        self._before_swaps.append(work)
+
+    @property
+    def is_paused(self) -> bool:
+        return self._is_paused
+
+    @property
+    def is_swapping(self) -> bool:
+        return self._under_way is not None
+
+    @property
+    def waited_for(self) -> Collection[str]:
+        """The models that requests wait for."""
+        return self._lines.keys()
+
+    def in_flight(self, model_id: str) -> int:
+        """How many requests the model's engine is answering."""
+        return self._in_flight.get(model_id, 0)
+
+    def is_in_use(self, model_id: str) -> bool:
+        """Whether a request is being answered by its engine, or waits for it."""
+        return model_id in self._in_flight or model_id in self._lines
+
+    def idle_since(self, model_id: str) -> float | None:
+        """When the model's last answer ended, on the monotonic clock; None while one is under way or waited for, and
+        where there was none.
+        """
+        return None if self.is_in_use(model_id) else self._idle_since.get(model_id)
+
+    def place(self, model_id: str) -> Place:
+        """Where a request for this model stands that waits now."""
+        lines = self._planned()
+        order = [line.model_id for line in plan.in_order(lines)]
+        turn = order.index(model_id) + 1 if model_id in order else len(order) + 1
+        return Place(turn, max(turn, len(order)), self._expected_seconds(lines, model_id))
+
+    def queue(self) -> dict[str, Any]:
+        """The record of GET /queue; times in seconds."""
+        lines, now = self._planned(), monotonic()
+        turns = [
+            {
+                "model": line.model_id,
+                "waiting": len(self._lines[line.model_id].came),
+                "waited_seconds": round(now - line.since, 3),
+                "expected_seconds": self._expected_seconds(lines, line.model_id),
+            }
+            for line in plan.in_order(lines)
+        ]
+        in_flight = [{"model": model_id, "requests": count} for model_id, count in sorted(self._in_flight.items())]
+        return {"turns": turns, "in_flight": in_flight}
+
+    # -- who comes in
+
+    @property
+    def _is_occupied(self) -> bool:
+        return self._under_way is not None or self._resting is not None or self._is_paused
+
+    def _enter(self, model_id: str) -> None:
+        self._in_flight[model_id] = self._in_flight.get(model_id, 0) + 1
+        if model_id != self._resident:
+            self._resident, self._resident_since = model_id, monotonic()
+
+    def _is_open_for(self, model_id: str) -> bool:
+        """Whether a request may go ahead of those who wait: for the resident model, in its slice."""
+        if self._under_way is not None or model_id != self._resident or model_id in self._lines:
+            return False
+        resident = self._planned_resident()
+        return resident is not None and monotonic() < plan.door_closes_at(resident, self._planned(), self._bounds)
+
+    def _refuse_if_pinned(self, model_id: str, *, by_hand: bool) -> None:
+        held_by = self._models.holder(besides=model_id) if self._models.address(model_id) is None else None
+        if held_by is not None and not may_evict(held_by, self._models.pinned(), by_hand=by_hand):
+            message = f"{model_id} would have to take the place of {held_by}, which is pinned"
+            raise GpuPinned(message, hint=f"mmd activate {model_id}   # all the same; or: mmd sleep {held_by}")
+
+    def _refuse_if_full(self, model_id: str, body_bytes: int) -> None:
+        has_room = not self._waiting or self._waiting_bytes + body_bytes <= self._limits.waiting_bytes
+        if has_room and self._waiting < self._limits.most_waiting:
+            return
+        expected = self._expected_seconds(self._planned(), model_id)
+        message = f"{self._waiting} requests wait already, and no more may"
+        retry_after_seconds = plan.retry_after_seconds(expected)
+        raise TryLater(message, hint="mmd status   # what they wait for", retry_after_seconds=retry_after_seconds)
+
+    # -- turns
+
+    def _have_served(self) -> None:
+        if self._lines and self._runner is None and not self._is_paused:
+            self._runner = asyncio.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        try:
+            while self._lines:
+                if self._resting is not None:
+                    await self._change(math.inf)
+                    continue
+                match self._decide():
+                    case LetIn(model_id):
+                        self._let_in(self._lines[model_id])
+                    case Swap(model_id):
+                        await self._swap_to(self._lines[model_id])
+                    case Hold(until):
+                        await self._change(until)
+        finally:
+            self._runner = None
+
+    def _decide(self) -> plan.Decision:
+        return plan.decide(self._planned(), self._planned_resident(), monotonic(), self._bounds)
+
+    def _planned(self) -> list[plan.Line]:
+        return [
+            plan.Line(line.model_id, line.since, self._swap_seconds(line.model_id), line.by_hand > 0)
+            for line in self._lines.values()
+        ]
+
+    def _planned_resident(self) -> plan.Resident | None:
+        """Who answers, of those that matter: the one that was let in last, or, swapped in by others, one that is waited
+        for.
+        """
+        for model_id in (self._resident, *self._lines):
+            if model_id is None or self._models.address(model_id) is None:
+                continue
+            if (line := self._lines.get(model_id)) is not None and line.anew:
+                continue
+            is_known = model_id == self._resident
+            since = self._resident_since if is_known else monotonic()
+            idle_since = None if model_id in self._in_flight else max(since, self._idle_since.get(model_id, 0.0))
+            return plan.Resident(model_id, since, idle_since, self._swap_seconds(model_id))
+        return None
+
+    def _swap_seconds(self, model_id: str) -> float:
+        return self._models.expected_seconds(model_id) or 0.0
+
+    def _expected_seconds(self, lines: list[plan.Line], model_id: str) -> float | None:
+        began = self._under_way[1] if self._under_way is not None else monotonic()
+        if all(line.model_id != model_id for line in lines):
+            lines = [*lines, plan.Line(model_id, monotonic(), self._swap_seconds(model_id))]
+        return plan.expected_seconds(lines, model_id, under_way_seconds=monotonic() - began)
+
+    async def _swap_to(self, line: Line) -> None:
+        began = monotonic()
+        try:
+            # Who has the GPU may have got it since they began to wait.
+            self._refuse_if_pinned(line.model_id, by_hand=line.by_hand > 0)
+        except GpuPinned as error:
+            self._fail(line, error)
+            return
+        if not await self._drained(line):
+            return
+        if all(waiter.done() for waiter in line.came):
+            await asyncio.sleep(0)  # they have all just gone, and take themselves out of the line now
+            return
+        self._under_way = line, monotonic()
+        try:
+            for work in self._before_swaps:
+                await work()
+            await self._models.activate(line.model_id, drain_seconds=monotonic() - began)
+            self._cool_downs.loaded(line.model_id)
+            if self._models.address(line.model_id) is None:
+                message = f"{line.model_id} became ready and was gone at once"
+                raise EngineFailed(message, hint=f"mmd logs {line.model_id}   # see why")
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it; they log it
+            self._fail(line, error)
+        else:
+            self._resident = None  # its slice begins now, also where it had the GPU before
+            self._let_in(line)
+        finally:
+            self._under_way = None
+            self._tell()
+
+    async def _drained(self, line: Line) -> bool:
+        """Lets answers of other models finish. Whether it is this model's turn then: those who wait may have left."""
+        deadline = monotonic() + self._limits.drain_seconds
+        while others := [model_id for model_id in self._in_flight if model_id != line.model_id]:
+            if monotonic() >= deadline:
+                _log.warning("swapping to %s although answers of %s still run", line.model_id, ", ".join(others))
+                return True
+            await self._change(deadline)
+            if not self._lines or self._decide() != Swap(line.model_id):
+                return False
+        return True
+
+    def _let_in(self, line: Line) -> None:
+        address = self._models.address(line.model_id)
+        assert address is not None
+        for waiter in self._taken(line):
+            self._enter(line.model_id)
+            waiter.set_result(address)
+
+    def _fail(self, line: Line, error: Exception) -> None:
+        if isinstance(error, EngineFailed):
+            self._cool_downs.failed(line.model_id, error)
+        for waiter in self._taken(line):
+            waiter.set_exception(error)
+
+    def _taken(self, line: Line) -> list[asyncio.Future[str]]:
+        """Those who still wait in a line, which ends with that."""
+        if self._lines.get(line.model_id) is line:
+            del self._lines[line.model_id]
+        return [waiter for waiter in line.came if not waiter.done()]
+
+    # -- changes
+
+    def _tell(self) -> None:
+        self._changed.set()
+        for listener in self._listeners:
+            listener()
+
+    async def _change(self, until: float) -> None:
+        """Returns when somebody comes or leaves, at that time at the latest."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until - monotonic())):
+                await self._changed.wait()

@@ -1,0 +1,167 @@
+"""The models over systemd: what the gateway asks, answered from a watched view of the units and of the registry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from mmd.control.lifecycle.controller import Controller
+from mmd.control.lifecycle.idle_rules import occupants
+from mmd.control.models.startup import startups
+from mmd.control.state.memory_monitor import Gauge
+from mmd.control.state.status import active_of
+from mmd.control.state.suspended_models import away
+from mmd.control.state.swap_events import LatelyTook
+from mmd.control.state.to_json import models_json, resources_json, status_json
+from mmd.errors import NoSuchModel, SwapSuperseded
+from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.schedule.model_names import Catalogue, embedding_model
+from mmd.paths import engine_socket
+from mmd.plan.idle import Occupant
+from mmd.plan.residency import Pair, Residency, residency
+from mmd.plan.swap import holder
+from mmd.units.watch import Pairs, Watch
+
+# How often an activation may lose the GPU to others before it is given up.
+_MOST_SUPERSEDED = 3
+
+
+class LiveModels:
+    """A `Models` for the gateway."""
+
+    def __init__(self, controller: Controller, watch: Watch) -> None:
+        self._controller = controller
+        self._watch = watch
+        self._catalogue = Catalogue(controller.registry, controller.settings)
+        self._took = LatelyTook()
+        self._addresses: dict[str, str] = {}
+        self._gauge = Gauge()
+
+    def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
+        if name:
+            return self._catalogue.find(name)
+        if entrance is Entrance.EMBEDDING:
+            return embedding_model(self._catalogue.models.values(), self._watch.pairs)
+        # Or about to be: the request waits for the swap that is under way, or until the machine is awake again.
+        held_by = holder(self._watch.pairs) or next(iter(away()), None)
+        if held_by is None:
+            raise NoSuchModel(
+                "the request names no model, and none is active",
+                hint="mmd activate ID   # or name one of: mmd list",
+            )
+        return held_by
+
+    def address(self, model_id: str) -> str | None:
+        if self._residency(model_id) is not Residency.RESIDENT:
+            return None
+        address = self._addresses.get(model_id)
+        if address is None:
+            address = self._addresses[model_id] = str(engine_socket(model_id))  # a quarter of what a request costs
+        return address
+
+    def is_asleep(self, model_id: str) -> bool:
+        # Not before: an engine on its way to sleep finishes what it has begun.
+        return self._residency(model_id) is Residency.ASLEEP
+
+    def expected_seconds(self, model_id: str) -> float | None:
+        return self._took.seconds("wake" if self.is_asleep(model_id) else "load", model_id)
+
+    def follow(self, listener: Callable[[], None]) -> None:
+        self._watch.follow(listener)
+
+    def holder(self, *, besides: str | None = None) -> str | None:
+        return holder(self._watch.pairs, besides=besides)
+
+    def pinned(self) -> Collection[str]:
+        return self._controller.pinned()
+
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
+        controller = self._controller
+        return await occupants(controller.manager, self._watch.pairs, controller.idleness, wishes=wishes)
+
+    async def made_room(self, model_id: str) -> bool:
+        await self._watch.refresh()
+        return made_room(model_id, self._watch.pairs)
+
+    async def activate(self, model_id: str, *, drain_seconds: float) -> None:
+        """A swap that somebody else has begun goes first: cut short by a request, it would be begun in vain."""
+        for left in reversed(range(_MOST_SUPERSEDED)):
+            await self._watch.refresh()
+            await self._watch.until(lambda pairs: not another_starts(model_id, pairs))
+            try:
+                await self._controller.activate(model_id, drain_seconds=drain_seconds)
+            except SwapSuperseded:
+                await self._watch.refresh()
+                # By nobody, if it was stopped: then that is what the user wants.
+                if not left or holder(self._watch.pairs, besides=model_id) is None:
+                    raise
+            else:
+                await self._watch.refresh()
+                return
+
+    async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
+        gone = await self._controller.sleep(model_id, level)
+        await self._watch.refresh()
+        return gone
+
+    async def stop(self, model_id: str | None) -> None:
+        await self._controller.stop(model_id)
+        await self._watch.refresh()
+
+    async def stop_asleep(self, model_id: str) -> None:
+        await self._controller.stop_asleep(model_id)
+        await self._watch.refresh()
+
+    async def on_gpu(self) -> Collection[str]:
+        from mmd.control.lifecycle.suspend import on_gpu
+
+        return await on_gpu(self._controller.manager)
+
+    def away(self) -> Sequence[str]:
+        return away()
+
+    async def put_away(self, *, drain_seconds: float) -> None:
+        await self._controller.put_away(drain_seconds=drain_seconds)
+        await self._watch.refresh()
+
+    async def bring_back(self, model_ids: Sequence[str]) -> None:
+        from mmd.control.lifecycle.suspend import bring_back
+
+        await bring_back(self._controller.restore, model_ids)
+        await self._watch.refresh()
+
+    async def status(self) -> dict[str, Any]:
+        return status_json(await self._controller.status())
+
+    async def models(self) -> list[dict[str, Any]]:
+        pairs = self._watch.pairs
+        where = {model_id: residency(pair) for model_id, pair in pairs.items()}
+        named = self._catalogue
+        modes = startups(named.settings)
+        return models_json(named.models.values(), where, active_of(pairs), modes, named.aliases)
+
+    async def resources(self) -> dict[str, Any]:
+        return resources_json(await asyncio.to_thread(self._gauge.read))  # a driver may take its time
+
+    def _residency(self, model_id: str) -> Residency:
+        return residency(self._watch.pairs.get(model_id, Pair()))
+
+
+def another_starts(model_id: str, pairs: Pairs) -> bool:
+    """Whether another model is being loaded or woken; one that crashed and waits to be started again is not."""
+    return any(
+        residency(pair) is Residency.STARTING and pair.holds_gpu and not pair.waits_to_restart
+        for name, pair in pairs.items()
+        if name != model_id
+    )
+
+
+def made_room(model_id: str, pairs: Pairs) -> bool:
+    """Whether the model's engine, which has just ended, was ended by a swap. A crash leaves its token as it is, and
+    systemd waits before it starts the engine again.
+    """
+    pair = pairs.get(model_id, Pair())
+    if pair.token.active != "active" or pair.token.job == "stop":
+        return holder(pairs, besides=model_id) is not None
+    return residency(pair) is Residency.STARTING and not pair.waits_to_restart  # and has been swapped in again

@@ -1,0 +1,34 @@
+"""ExecStopPost= of the token of an engine that cannot sleep: returns only when the GPU is free of it.
+
+    wait_released.py UNIT SOCKET [end]
+
+systemd has stopped the engine before; the driver may take a moment longer to take the memory back. A machine without
+a GPU does without this hook. With `end` it is mmd that runs it, and the engine is ended first.
+"""
+
+import sys
+from time import monotonic
+
+sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
+import record
+from engine import Engine
+from vram import read_vram
+
+
+def main() -> int:
+    began = monotonic()
+    engine = Engine(unit=sys.argv[1], path=sys.argv[2])
+    engine.state()  # and with it, which processes were its
+    if sys.argv[3:] == ["end"]:
+        engine.end()
+    vram = read_vram()
+    seconds = engine.wait_until_gone(vram) if vram else 0.0
+    phases = record.json_line(
+        began=began, level=None, sleep_seconds=0.0, vram_seconds=seconds, freed_bytes=None, outcome="stopped"
+    )
+    record.write(f"{record.folder_of(engine.path)}~release", phases)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""`mmd verify` from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmd.registry.store import Registry
+from tests.fake_hub import FakeRepository, fake_hub
+from tests.tiny_models import tiny_gguf
+from tests.unit.cli.test_cli import mmd, refused
+
+
+def test_verify_records_then_compares_then_tells(tmp_path: Path) -> None:
+    file = tiny_gguf(tmp_path / "a.gguf")
+    Registry().add(file)
+    first = mmd("verify")
+    assert (first.returncode, first.stdout.split("(")[0]) == (0, "a: recorded ")
+    assert "what is there now is trusted" in first.stderr
+    second = mmd("verify", "a")
+    assert (second.returncode, second.stderr) == (0, "")
+    assert second.stdout.startswith("a: intact (1 file, ")
+
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    third = mmd("verify", "a")
+    assert third.returncode == 1
+    assert "expected" in third.stdout
+    assert "found" in third.stdout
+    (finding,) = json.loads(mmd("verify", "--json").stdout)
+    assert (finding["verdict"], finding["path"]) == ("damaged", str(file))
+
+    assert mmd("verify", "a", "--trust").returncode == 0
+    assert mmd("verify", "a").returncode == 0
+
+
+def test_verify_of_nobody() -> None:
+    refused(mmd("verify", "--trust"), 2)
+    refused(mmd("verify", "a"), 3)
+    done = mmd("verify")
+    assert done.returncode == 0
+    assert "mmd add PATH" in done.stderr
+
+
+def test_command_that_verify_gives_mends_the_file(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "http_", "https_", "HTTP"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    content = tiny_gguf(tmp_path / "a.gguf").read_bytes()
+    with fake_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.repositories["org/a-gguf"] = FakeRepository({"q/a.gguf": content})
+        subprocess.run(["hf", "download", "org/a-gguf", "q/a.gguf"], check=True, capture_output=True, timeout=50)
+        added = mmd("add")
+        assert added.stdout.splitlines()[1].startswith("a "), added.stderr
+        (blob,) = own_home.glob(".cache/huggingface/hub/models--*/blobs/*")
+        blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        told = mmd("verify", "a")
+        assert told.returncode == 1
+        assert "as the hub told" in told.stdout
+        command = shlex.split(told.stdout.rpartition("→ ")[2])
+        subprocess.run(command, check=True, capture_output=True, timeout=50)
+    assert blob.read_bytes() == content
+    assert mmd("verify", "a").returncode == 0

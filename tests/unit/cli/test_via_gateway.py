@@ -1,0 +1,92 @@
+"""What the command line makes of a gateway's answer to an activation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mmd import __version__, errors
+from mmd.cli.via_gateway import activated_by_gateway
+from mmd.control.install.presence import Presence
+from mmd.errors import MmdError, NoSuchModel
+from mmd.gateway.http.error import INTERNAL, Failure, mmd_error
+from mmd.paths import gateway_socket
+
+_KINDS = (MmdError, *(kind for kind in MmdError.__subclasses__() if kind.__module__ == errors.__name__))
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_error_comes_out_as_it_went_in(kind: Callable[..., MmdError]) -> None:
+    sent = Failure.of(kind("what is", hint="what to do"))
+    read = mmd_error(json.loads(sent.payload())["error"])
+    if read is None:
+        assert "__init__" in vars(kind)  # it says more than two lines
+    else:
+        assert (type(read), read.message, read.hint) == (kind, "what is", "what to do")
+
+
+@pytest.mark.parametrize("error", [None, "x", {}, {"code": "invalid_api_key"}, json.loads(INTERNAL.payload())["error"]])
+def test_error_about_the_request_is_none_of_the_activation(error: object) -> None:
+    assert mmd_error(error) is None
+
+
+@asynccontextmanager
+async def _gateway(answer: bytes, monkeypatch: pytest.MonkeyPatch, folder: str) -> AsyncIterator[list[bytes]]:
+    """One that runs, and answers so."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"}"))
+        writer.write(answer)
+        writer.close()
+
+    presence = Presence()
+    presence.announce(__version__)
+    server = await asyncio.start_unix_server(serve, gateway_socket())
+    try:
+        yield asked
+    finally:
+        server.close()
+        presence.withdraw()
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("r"))  # short: a socket's path may have 107 bytes
+
+
+async def test_activation_is_asked_for_and_its_error_raised(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    refusal = Failure.of(NoSuchModel("no model", hint="mmd list")).response(close=True)
+    async with _gateway(refusal, monkeypatch, folder) as asked:
+        with pytest.raises(NoSuchModel, match="no model"):
+            await activated_by_gateway("ä")
+    assert asked[0].startswith(b"POST /models/activate HTTP/1.1\r\n")
+    assert json.loads(asked[0].partition(b"\r\n\r\n")[2]) == {"model": "ä"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{",
+        b"nonsense\r\n\r\n{}",
+        INTERNAL.response(close=True),
+        b"HTTP/1.1 404 Not Found\r\n\r\n{}",
+    ],
+)
+async def test_gateway_without_an_answer_leaves_it_to_the_command(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    async with _gateway(answer, monkeypatch, folder) as asked:
+        assert await activated_by_gateway("a") is None
+    assert len(asked) == 1
+
+
+async def test_without_a_gateway_nobody_is_asked() -> None:
+    assert await activated_by_gateway("a") is None

@@ -1,0 +1,226 @@
+"""NVIDIA's driver, the memory of its GPUs, and whether engines use them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mmd.control.doctor.engines import judge_use_of_gpu
+from mmd.control.doctor.finding import State
+from mmd.control.doctor.nvidia import Driver, judge_driver
+from mmd.control.doctor.vram import judge_vram
+from mmd.control.install.engines import EngineStatus
+from mmd.engines.installer.torch_build import TorchBuild, torch_build
+from mmd.machine import Gpu, GpuProcess
+from tests.unit.plan.planned import GIB, machine
+
+ROOT = Path(__file__).parents[4]
+READ = "from mmd.control.doctor.nvidia import read_driver as r; d = r(); print(d.error, d.version, d.cuda, len(d.gpus))"
+
+GPUS = machine("rtx4070-12g").gpus
+WORKS = Driver(0, "", "580.95.05", "13.0", True, "580.95.05", True, True, True, GPUS)
+FAILS = replace(WORKS, error=999, said="Unknown Error", version="", cuda="", gpus=())
+
+
+@pytest.mark.parametrize(
+    ("driver", "state", "says", "hint"),
+    [
+        (WORKS, State.OK, "RTX 4070: version 580.95.05, which does CUDA up to 13.0", ""),
+        (replace(WORKS, gpus=()), State.WARNING, "knows of no GPU", "nvidia-smi"),
+        (replace(WORKS, has_memory_node=False), State.FAILED, "no /dev/nvidia-uvm", "sudo modprobe nvidia-uvm"),
+        (replace(FAILS, error=18, module="550.54.14"), State.FAILED, "version 550.54.14 runs until", "sudo reboot"),
+        (replace(FAILS, error=12, module="", has_card=False), State.OK, "no GPU of NVIDIA's", ""),
+        (replace(FAILS, error=9, module=""), State.WARNING, "its driver is not loaded", "sudo modprobe nvidia"),
+        (replace(FAILS, error=9, has_nodes=False), State.FAILED, "without its devices", "sudo nvidia-modprobe"),
+        (replace(FAILS, may_use_nodes=False, group="video"), State.FAILED, "is not open", "sudo usermod -aG video $"),
+        (
+            replace(FAILS, may_use_nodes=False, group="root"),
+            State.FAILED,
+            "is not open",
+            "sudo chmod 0666 /dev",
+        ),
+        (
+            replace(FAILS, error=15, said="GPU is lost", module="", has_nodes=False, may_use_nodes=False),
+            State.FAILED,
+            "the driver does not answer: GPU is lost",
+            "nvidia-smi",
+        ),
+        (
+            replace(FAILS, error=12),
+            State.FAILED,
+            "libnvidia-ml.so.1 is not to be found",
+            "sudo apt install libnvidia-ml1",
+        ),
+        (FAILS, State.FAILED, "does not answer: Unknown Error", "nvidia-smi"),
+    ],
+)
+def test_the_driver_is_judged(driver: Driver, state: State, says: str, hint: str) -> None:
+    (verdict,) = judge_driver(driver)
+    assert verdict.state is state
+    assert says in verdict.message
+    assert verdict.hint.startswith(hint)
+    assert bool(verdict.hint) == (state is not State.OK)
+
+
+@pytest.mark.parametrize(
+    ("nvml", "read"), [("0\n0\n", "0 580.95.05 13.0 2"), ("init 18\n0\n", "18   0"), ("0\nlost\n", "15   0")]
+)
+def test_the_driver_is_read(nvml: str, read: str, nvml_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "nvml").write_text(nvml)
+    environment = {
+        "LD_LIBRARY_PATH": str(nvml_folder),
+        "MMD_FAKE_NVML": str(tmp_path / "nvml"),
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        (sys.executable, "-c", READ),
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert (done.stdout.strip(), done.stderr) == (read, "")
+
+
+def test_processes_that_draw_are_read_too(nvml_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "nvml").write_text(f"3000000 %{os.getpid()}:1000000 1:2000000\n")
+    environment = {
+        "LD_LIBRARY_PATH": str(nvml_folder),
+        "MMD_FAKE_NVML": str(tmp_path / "nvml"),
+        "PYTHONPATH": str(ROOT),
+    }
+    code = "from mmd.machine import read_machine as r; print([p.pid for p in r().gpus[0].processes])"
+    done = subprocess.run(
+        (sys.executable, "-c", code),
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.strip() == str([1, os.getpid()])
+
+
+def gpu(*processes: GpuProcess, used_bytes: int | None = None) -> Gpu:
+    used = sum(one.used_bytes or 0 for one in processes) if used_bytes is None else used_bytes
+    return replace(GPUS[0], free_bytes=GPUS[0].total_bytes - used, processes=processes)
+
+
+OURS = GpuProcess(10, 8 * GIB, "llama-server", "mmd-model@qwen3.service")
+
+
+@pytest.mark.parametrize(
+    ("card", "state", "says", "hint"),
+    [
+        (GPUS[0], State.OK, "11.2 of 12.0 GiB free; Xorg has 0.4 GiB (pid 1893), gnome-shell", ""),
+        (gpu(OURS), State.OK, "4.0 of 12.0 GiB free; qwen3 has 8.0 GiB", ""),
+        (
+            gpu(OURS, GpuProcess(11, 3 * GIB, "python3", "session-2.scope")),
+            State.WARNING,
+            "1.0 of 12.0 GiB free; qwen3 has 8.0 GiB, python3 has 3.0 GiB (pid 11)",
+            "ps -fp 11",
+        ),
+        (
+            gpu(GpuProcess(12, 5 * GIB, "ollama", "ollama.service")),
+            State.WARNING,
+            "ollama has 5.0 GiB",
+            "systemctl status 12   # it is ollama.service",
+        ),
+        (
+            gpu(GpuProcess(13, None, ""), used_bytes=9 * GIB),
+            State.WARNING,
+            "does not tell who has how much",
+            "nvidia-smi",
+        ),
+        (gpu(used_bytes=9 * GIB), State.WARNING, "does not tell", "nvidia-smi"),
+        (gpu(), State.OK, "12.0 of 12.0 GiB free", ""),
+    ],
+)
+def test_who_holds_its_memory(card: Gpu, state: State, says: str, hint: str) -> None:
+    (verdict,) = judge_vram([card])
+    assert verdict.state is state
+    assert says in verdict.message
+    assert verdict.hint.startswith(hint)
+
+
+# -- engines and the GPU
+
+
+def engine(name: str, version: str | None = "1.0") -> EngineStatus:
+    return EngineStatus(name, version, f"/opt/{name}", "PATH", False, ("gguf",), 0, "", "")
+
+
+def driver(cuda: str, capability: str) -> Driver:
+    return replace(WORKS, cuda=cuda, gpus=(replace(GPUS[0], compute_capability=capability),))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "here", "state", "says"),
+    [
+        ((12, 8), driver("13.0", "8.9"), State.OK, "CUDA 12.8, which the driver does"),
+        ((12, 9), driver("12.4", "8.9"), State.OK, "CUDA 12.9"),  # within one major version older drivers do
+        ((13, 0), driver("12.8", "8.9"), State.FAILED, "driver 580.95.05 does CUDA up to 12.8"),
+        ((12, 6), driver("12.8", "12.0"), State.FAILED, "does not know the NVIDIA GeForce RTX 4070: it wants 12.8"),
+        ((13, 0), driver("13.0", "7.0"), State.FAILED, "has left behind"),
+        ((12, 8), driver("12.8", "7.0"), State.OK, "CUDA 12.8"),
+        ((12, 8), driver("12.8", "6.1"), State.FAILED, "has left behind"),
+        (None, driver("13.0", "8.9"), State.WARNING, "a build for the CPU"),
+    ],
+)
+def test_torch_against_driver_and_gpu(cuda: tuple[int, int] | None, here: Driver, state: State, says: str) -> None:
+    (verdict,) = judge_use_of_gpu([engine("vllm")], None, TorchBuild("2.9", cuda), here)
+    assert verdict.state is state
+    assert says in verdict.message
+    assert bool(verdict.hint) == (state is not State.OK)
+
+
+@pytest.mark.parametrize(
+    ("engines", "devices", "state", "says"),
+    [
+        ([engine("llama-server"), engine("embedded")], ("CUDA0",), State.OK, "llama-server uses CUDA0"),
+        ([engine("llama-server"), engine("embedded")], (), State.WARNING, "llama-server is a build for the CPU"),
+        ([engine("embedded"), engine("llama-server", None)], None, State.WARNING, "the embedded llama.cpp is a build"),
+    ],
+)
+def test_llama_cpp_on_a_machine_with_a_gpu(
+    engines: list[EngineStatus], devices: tuple[str, ...] | None, state: State, says: str
+) -> None:
+    (verdict,) = judge_use_of_gpu(engines, devices, None, WORKS)
+    assert verdict.state is state
+    assert says in verdict.message
+
+
+def test_nothing_is_said_of_what_cannot_be_known_or_is_not_there() -> None:
+    assert list(judge_use_of_gpu([engine("llama-server")], None, None, WORKS)) == []
+    assert list(judge_use_of_gpu([engine("llama-server")], (), TorchBuild("2", None), replace(WORKS, gpus=()))) == []
+
+
+def test_a_vllm_for_gpus_on_a_machine_without_one() -> None:
+    (verdict,) = judge_use_of_gpu([engine("vllm")], None, TorchBuild("2", (12, 8)), replace(FAILS, has_card=False))
+    assert (verdict.state, verdict.hint) == (State.WARNING, "mmd engine install vllm")
+
+
+@pytest.mark.parametrize(
+    ("text", "build"),
+    [
+        ("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n", TorchBuild("2.13.0+cpu", None)),
+        (
+            "__version__ = '2.9.0+cu128'\ndebug = False\ncuda: Optional[str] = '12.8'\n",
+            TorchBuild("2.9.0+cu128", (12, 8)),
+        ),
+        ("__version__ = '1.9.0'\ncuda = '10.2'\n", TorchBuild("1.9.0", (10, 2))),
+        ("something else", None),
+        (None, None),
+    ],
+)
+def test_what_torch_was_built_for(text: str | None, build: TorchBuild | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "torch").mkdir()
+        (tmp_path / "torch/version.py").write_text(text)
+    assert torch_build(tmp_path) == build

@@ -1,0 +1,204 @@
+"""Registered models: their files, and whether an engine that is here serves them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmd.control.doctor.engines import judge_engines, read_devices, read_engines, read_torch
+from mmd.control.doctor.finding import State
+from mmd.control.doctor.models import ModelFiles, judge_model_files, judge_served, judge_tables, read_model_files
+from mmd.control.install.engines import EngineStatus
+from mmd.plan.boot import Startup
+from mmd.registry import manifest
+from mmd.registry.record import Format, Model
+from mmd.registry.store import Registry
+from mmd.settings import Settings, read_settings
+from tests.tiny_models import sparse_gguf
+from tests.unit.plan.planned import facts, model
+
+WORKING = EngineStatus("llama-server", "1", "/bin/llama-server", "PATH", False, ("gguf",), 0, "", "")
+ABSENT = EngineStatus("vllm", None, None, "", False, (), 0, "", "mmd engine install vllm")
+
+
+@pytest.fixture
+def added(tmp_path: Path) -> Model:
+    known = Registry().add(sparse_gguf(tmp_path / "a.gguf", 4096), id="a")
+    manifest.write(known, {})
+    return known
+
+
+def found(known: Model) -> tuple[State, str, str]:
+    (verdict,) = judge_model_files(read_model_files([known]))
+    return verdict.state, verdict.message, verdict.hint
+
+
+def test_files_that_are_as_they_were(added: Model) -> None:
+    assert found(added) == (State.OK, "1 registered, all there", "")
+
+
+def test_a_file_that_is_gone(added: Model) -> None:
+    Path(added.path).unlink()
+    state, message, hint = found(added)
+    assert (state, message) == (State.FAILED, f"a: gone: {added.path}")
+    assert hint.startswith("mmd remove a")
+
+
+def test_a_file_that_is_gone_comes_from_the_hub_again(tmp_path: Path) -> None:
+    commit = "0" * 40
+    snapshot = tmp_path / f"hub/models--org--name-GGUF/snapshots/{commit}"
+    snapshot.mkdir(parents=True)
+    blob = tmp_path / "hub/models--org--name-GGUF/blobs" / ("1" * 64)
+    blob.parent.mkdir()
+    sparse_gguf(blob)
+    file = snapshot / "name-Q4_K_M.gguf"
+    file.symlink_to(os.path.relpath(blob, snapshot))
+    known = Registry().add(file, id="a", source=f"hf:org/name-GGUF@{commit}")
+    blob.unlink()
+    state, _, hint = found(known)
+    assert state is State.FAILED
+    assert hint.startswith("mmd pull org/name-GGUF")
+
+
+def test_a_file_of_another_size(added: Model) -> None:
+    with Path(added.path).open("ab") as file:
+        file.write(b"more")
+    state, message, hint = found(added)
+    assert (state, message) == (State.FAILED, f"a: of another size than when it was registered: {added.path}")
+    assert hint.startswith("mmd verify a")
+
+
+def test_a_file_that_was_cut_off_and_never_recorded(added: Model) -> None:
+    manifest.forget("a")
+    os.truncate(added.path, 100)
+    assert found(added)[:2] == (State.FAILED, "a: its files are shorter than the weights in them")
+
+
+def test_a_damaged_record_of_sizes_is_left_as_it_is(added: Model) -> None:
+    manifest.file_for("a").write_text("{")
+    assert found(added)[0] is State.WARNING
+    assert manifest.file_for("a").read_text() == "{"
+
+
+def test_a_file_that_may_not_be_read() -> None:
+    (verdict,) = judge_model_files([ModelFiles("a", unreadable=("/srv/a.gguf",))])
+    assert (verdict.state, verdict.hint) == (State.FAILED, "namei -l /srv/a.gguf   # whose it is")
+
+
+def test_each_model_that_is_wrong_is_named() -> None:
+    wrong = [ModelFiles("a", missing=("/a", "/b", "/c")), ModelFiles("b"), ModelFiles("c", changed=("/d",))]
+    first, second = judge_model_files(wrong)
+    assert first.message == "a: gone: /a and 2 more"
+    assert second.message.startswith("c: ")
+
+
+def test_no_model_is_nothing_wrong() -> None:
+    (verdict,) = judge_model_files([])
+    assert (verdict.state, verdict.message) == (State.OK, "none is registered yet")
+
+
+def settings(**models: dict[str, Any]) -> Settings:
+    return Settings(read_settings().values, models)
+
+
+SAFETENSORS = [model(facts(format=Format.SAFETENSORS), id=f"m{number}") for number in range(5)]
+
+
+def test_a_format_that_no_engine_here_serves() -> None:
+    (verdict,) = judge_served([model(id="a"), *SAFETENSORS], [WORKING, ABSENT], settings())
+    assert verdict.state is State.FAILED
+    assert verdict.message == "no engine here serves m0, m1, m2 and 2 more: safetensors needs vllm"
+    assert verdict.hint == "mmd engine install vllm"
+
+
+def test_an_engine_that_mmd_toml_wants_and_that_is_not_here() -> None:
+    (verdict,) = judge_served([model(id="a")], [WORKING, ABSENT], settings(a={"engine": "embedded"}))
+    assert (verdict.state, verdict.message) == (State.FAILED, "a: mmd.toml wants embedded for it, which is not here")
+
+
+def test_without_any_engine_that_is_said_once() -> None:
+    assert list(judge_served(SAFETENSORS, [ABSENT], settings())) == []
+    (verdict,) = judge_engines([ABSENT])
+    assert verdict.state is State.FAILED
+    assert verdict.hint.startswith("mmd engine install")
+
+
+def test_tables_of_models_that_are_not_registered() -> None:
+    tables = settings(a={}, gone={"context": 4096}, away={"startup": "active"})
+    first, second = judge_tables(tables, ["a"], {"away": Startup.ACTIVE})
+    assert (first.state, first.message) == (State.FAILED, "away is to be loaded at startup, and is not registered")
+    assert first.hint.startswith("mmd startup away disabled")
+    assert (second.state, "gone" in second.message) == (State.WARNING, True)
+
+
+# -- engines
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def only(name: str, place: Path | None) -> Settings:
+    return Settings(dict(read_settings().values) | {f"engines.{name}": str(place) if place else None}, {})
+
+
+def test_engines_are_read_and_one_that_is_set_and_missing_says_so(fake_llama_server: Path) -> None:
+    engines = read_engines(only("vllm", Path("/nowhere/vllm")), limit_seconds=20)
+    told = {verdict.message: verdict.state for verdict in judge_engines(engines)}
+    assert any(message.startswith("llama-server 9611") and f"{fake_llama_server} (PATH)" in message for message in told)
+    (broken,) = (message for message, state in told.items() if state is State.FAILED)
+    assert broken.startswith("vllm is configured as /nowhere/vllm")
+
+
+def test_an_engine_that_hangs_holds_up_no_other(tmp_path: Path, fake_llama_server: Path) -> None:
+    """The program reads from a pipe that the test keeps open, and so ends with the test."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    hung = script(tmp_path / "hung", f"exec cat {pipe}")
+    held = os.open(pipe, os.O_RDWR)
+    engines = read_engines(only("llama-server", hung), limit_seconds=0.3)
+    pipe.unlink()  # whoever comes to it only now does not wait either
+    os.close(held)
+    (verdict,) = (verdict for verdict in judge_engines(engines) if verdict.state is State.FAILED)
+    assert verdict.message == "llama-server did not answer within 0.3 s"
+    assert verdict.hint == f"{hung} --version"
+
+
+@pytest.mark.parametrize(
+    ("origin", "others", "state"),
+    [
+        ("mmd.toml", (WORKING,), State.FAILED),
+        ("PATH", (WORKING,), State.WARNING),
+        ("PATH", (), State.FAILED),
+    ],
+)
+def test_a_broken_engine_matters_where_it_was_asked_for_or_is_the_only_one(
+    origin: str, others: tuple[EngineStatus, ...], state: State
+) -> None:
+    broken = EngineStatus("vllm", None, "/opt/vllm", origin, False, (), 0, "it does not start", "vllm --version")
+    assert next(iter(judge_engines([broken, *others]))).state is state
+
+
+@pytest.mark.parametrize(
+    ("said", "devices"),
+    [
+        ("echo 'Available devices:'; echo '  CUDA0: NVIDIA RTX 4070 (12281 MiB, 11914 MiB free)'", ("CUDA0",)),
+        ("echo 'Available devices:'; echo '  (none)'", ()),
+        ("echo 'error: invalid argument: --list-devices'; exit 1", None),
+        ("echo 'something else'", None),
+    ],
+)
+def test_the_gpus_that_llama_server_can_use(said: str, devices: tuple[str, ...] | None, tmp_path: Path) -> None:
+    program = script(tmp_path / "llama-server", said)
+    here = EngineStatus("llama-server", "9611", str(program), "PATH", False, ("gguf",), 0, "", "")
+    assert read_devices([ABSENT, here]) == devices
+
+
+def test_without_an_engine_there_is_nothing_to_ask() -> None:
+    assert read_devices([ABSENT]) is None
+    assert read_torch([ABSENT, WORKING]) is None

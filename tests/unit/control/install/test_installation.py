@@ -1,0 +1,29 @@
+"""Whether what the units start is the mmd that runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmd.control.install.inspection import is_this_mmd
+
+
+def test_program_of_a_package_is_this_mmd_when_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/usr/bin/mmd leads into the package's own virtual environment, whose Python leads to /usr/bin again."""
+    private, public = tmp_path / "lib/mmd/bin", tmp_path / "bin"
+    private.mkdir(parents=True)
+    public.mkdir()
+    (private / "mmd").touch()
+    (private / "python3").symlink_to(sys.executable)
+    (public / "mmd").symlink_to(private / "mmd")
+    assert not is_this_mmd(str(public / "mmd"))
+    monkeypatch.setattr(sys, "executable", str(private / "python3"))
+    assert is_this_mmd(str(public / "mmd"))
+
+
+def test_python_that_runs_is_this_mmd_and_another_is_not() -> None:
+    assert is_this_mmd(sys.executable)
+    assert not is_this_mmd("/opt/mmd/bin/python3")
+    assert not is_this_mmd("")  # no unit

@@ -1,0 +1,142 @@
+"""The records as JSON: names and units as users of the API were promised."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from mmd.control.state.status import Exposed, Failed, Sleeping, Starting, Status, how_it_ended, resources
+from mmd.control.state.to_json import launch_json, model_json, models_json, resources_json, status_json, status_word
+from mmd.plan.boot import Startup
+from mmd.plan.choose import choose
+from mmd.plan.residency import Residency
+from mmd.registry.record import Format
+from tests.unit.plan.planned import CHAT, EMBEDDING, GIB, LLAMA_SERVER, facts, machine, model
+
+STATUS = Status(
+    active="a",
+    resident=("a", "e"),
+    sleeping=(Sleeping("b", level=1, ram_bytes=5, wake_seconds=None),),
+    starting=(Starting("c", seconds=1.5, expected_seconds=None),),
+    failed=(Failed("d", reason="the engine ended with status 1"),),
+    away=("f",),
+    exposed=(Exposed("a", url="https://llm.example.org"),),
+    resources=resources(machine()),
+)
+
+
+def test_status_has_the_promised_names() -> None:
+    shown = json.loads(json.dumps(status_json(STATUS)))
+    assert shown.pop("resources")["vram"]["total_bytes"] == machine().gpus[0].total_bytes
+    assert shown == {
+        "active": "a",
+        "resident": ["a", "e"],
+        "sleeping": [{"id": "b", "level": 1, "ram_bytes": 5, "wake_seconds": None}],
+        "starting": [{"id": "c", "seconds": 1.5, "expected_seconds": None}],
+        "failed": [{"id": "d", "reason": "the engine ended with status 1"}],
+        "away": ["f"],
+        "exposed": [{"id": "a", "url": "https://llm.example.org"}],
+    }
+
+
+def test_resources_in_gib_and_bytes() -> None:
+    here = machine()
+    (gpu,) = here.gpus
+    small = replace(here, ram_total_bytes=4 * GIB, ram_available_bytes=3 * GIB)
+    shown = resources_json(resources(small))
+    assert shown["ram"] == {"used": 1.0, "total": 4.0, "used_bytes": GIB, "total_bytes": 4 * GIB}
+    used_bytes = gpu.total_bytes - gpu.free_bytes
+    assert shown["vram"]["used_bytes"] == used_bytes
+    assert shown["gpus"] == [
+        {"name": gpu.name, "uuid": gpu.uuid, "used_bytes": used_bytes, "total_bytes": gpu.total_bytes}
+    ]
+
+
+def test_resources_without_a_gpu_are_zeros() -> None:
+    shown = resources_json(resources(machine("cpu-only")))
+    assert shown["vram"] == {"used": 0, "total": 0, "used_bytes": 0, "total_bytes": 0}
+    assert shown["gpus"] == []
+
+
+def test_model_has_the_promised_names() -> None:
+    assert json.loads(json.dumps(model_json(CHAT, Residency.ABSENT, None))) == {
+        "id": "qwen3-8b",
+        "aliases": [],
+        "type": "chat",
+        "engine": "llama.cpp",
+        "format": "gguf",
+        "quant": "Q4_K_M",
+        "vram": 5.0,
+        "vram_bytes": 5 * GIB,
+        "context": 40960,
+        "status": "absent",
+        "startup": "disabled",
+        "source": "file",
+        "licence": "",
+        "terms": "unknown",
+        "path": "/models/qwen3-8b.gguf",
+    }
+
+
+def test_models_are_shown_where_they_are() -> None:
+    here = {"qwen3-8b": Residency.RESIDENT}
+    modes, aliases = {"qwen3-8b": Startup.ACTIVE}, {"qwen3-8b": ("gpt-4o",)}
+    rows = models_json([CHAT, EMBEDDING], here, "qwen3-8b", modes, aliases)
+    assert [row["aliases"] for row in rows] == [["gpt-4o"], []]
+    assert [(row["id"], row["status"], row["startup"]) for row in rows] == [
+        ("qwen3-8b", "active", "active"),
+        ("nomic-embed", "absent", "disabled"),
+    ]
+
+
+def test_engine_family_of_safetensors() -> None:
+    assert model_json(model(facts(format=Format.SAFETENSORS)), Residency.ABSENT, None)["engine"] == "vllm"
+
+
+@pytest.mark.parametrize(
+    ("here", "word"),
+    [
+        (Residency.RESIDENT, "resident"),
+        (Residency.ASLEEP, "sleeping"),
+        (Residency.STARTING, "starting"),
+        (Residency.FAILED, "failed"),
+        (Residency.ABSENT, "absent"),
+        (Residency.STOPPING, "absent"),
+    ],
+)
+def test_status_word_of_every_residency(here: Residency, word: str) -> None:
+    assert status_word("a", here, "somebody else") == word
+
+
+def test_status_words_are_all_tried() -> None:
+    promised = {"active", "resident", "sleeping", "starting", "failed", "absent"}
+    assert {status_word("a", here, active) for here in Residency for active in ("a", None)} == promised
+
+
+def test_launch_shows_command_and_reasons() -> None:
+    launch = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache")
+    shown = json.loads(json.dumps(launch_json(launch)))
+    assert shown["argv"] == list(launch.argv)
+    assert shown["environment"] == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert shown["flags"][0] == {"words": ["-m", "/models/qwen3-8b.gguf"], "subject": "-m", "reason": "the model"}
+    assert len(shown["flags"]) == len(launch.flags)
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "said"),
+    [
+        ("exit-code", 1, "status 1"),
+        ("exit-code", 0, "not ready in time"),
+        ("signal", 9, "signal 9"),
+        ("core-dump", 11, "signal 11"),
+        ("oom-kill", 9, "want of memory"),
+        ("timeout", 0, "not ready in time"),
+        ("start-limit-hit", 0, "too often"),
+        ("resources", 0, "could not start"),
+        ("a-newer-word", 0, "a-newer-word"),
+    ],
+)
+def test_how_it_ended_in_words(result: str, status: int, said: str) -> None:
+    assert said in how_it_ended(result, status)

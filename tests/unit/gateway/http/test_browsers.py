@@ -1,0 +1,198 @@
+"""Pages in browsers: by which names they may call the gateway, and which of them may read its answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmd.gateway.http.api_keys import Keys, Purpose
+from mmd.gateway.http.cors import with_leave_to_read
+from mmd.gateway.http.keyring import Keyring
+from mmd.gateway.http.limits import Limits
+from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.origins import Names, own_hostnames
+from mmd.gateway.http.policy import Door, Guard
+from mmd.gateway.http.request import Head
+from tests.gateway_peer import Answered, Asked, Town, post, town
+
+_PAGE = "http://localhost:3000"
+_NAMES = Names(["llm.example.org", "Box", "2001:db8::7"], ["https://chat.example.org", "http://[2001:db8::9]:1/"])
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "known"),
+    [
+        ("llm.example.org", "127.0.0.1", True),
+        ("LLM.example.ORG:8000", "127.0.0.1", True),
+        ("box:8000", "192.0.2.7", True),
+        ("192.0.2.7:8000", "192.0.2.7", True),
+        ("192.0.2.8:8000", "192.0.2.7", False),  # not what was connected to
+        ("192.0.2.7:8000", "127.0.0.1", False),
+        ("192.0.2.7", "::ffff:192.0.2.7", True),
+        ("[2001:db8::1]:8000", "2001:db8:0::1", True),
+        ("[fe80::1]", "fe80::1%eth0", True),
+        ("[2001:db8::7]", "192.0.2.7", True),
+        ("localhost", "192.0.2.7", True),
+        ("example.org", "192.0.2.7", False),
+        ("xllm.example.org", "192.0.2.7", False),
+        ("llm.example.org.evil.example", "192.0.2.7", False),
+        ("llm.example.org@evil.example", "192.0.2.7", False),
+        ("192.0.2.7", "", False),  # a Unix socket has no address
+    ],
+)
+def test_hosts(host: str, address: str, known: bool) -> None:
+    assert _NAMES.is_host(host.encode(), address) is known
+    assert _NAMES.is_origin(f"http://{host}".encode(), address) is known
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://chat.example.org", True),
+        ("HTTPS://Chat.example.org", True),
+        ("http://[2001:db8::9]:1", True),
+        ("http://chat.example.org", False),
+        ("https://chat.example.org:444", False),
+        ("https://evil.example/https://chat.example.org", False),
+        ("null", False),
+        ("chrome-extension://llm.example.org", False),
+    ],
+)
+def test_origins(origin: str, allowed: bool) -> None:
+    assert _NAMES.is_origin(origin.encode(), "127.0.0.1") is allowed
+
+
+def test_machine_has_names_of_its_own() -> None:
+    assert all(name == name.lower() for name in own_hostnames())
+    assert any(name.endswith(".local") for name in own_hostnames())
+
+
+def _objection(door: Door, **headers: str) -> int | None:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    head = Head.read(b"GET", b"/health", "1.1", True, raw)
+    failure = Guard(Limits(), names=_NAMES).objection(head, door)
+    return failure.status if failure else None
+
+
+def test_address_that_was_connected_to_is_a_name_of_the_gateway() -> None:
+    door = Door(Entrance.MAIN, "192.0.2.7")
+    assert _objection(door, host="192.0.2.7:8000") is None
+    assert _objection(door, host="192.0.2.7:8000", origin="http://192.0.2.7:8000") is None
+    assert _objection(door, host="192.0.2.7:8000", origin="http://192.0.2.9") == 403
+    assert _objection(Door(), host="192.0.2.7:8000") == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("POST", ["Sec-Fetch-Site: cross-site"], 403),
+        ("POST", ["Sec-Fetch-Site: cross-site", "Content-Type: text/plain"], 403),
+        ("POST", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"], 403),  # a form
+        ("POST", ["Sec-Fetch-Site: cross-site", "Origin: null"], 403),
+        ("GET", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"], 403),  # an image
+        ("GET", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"], 200),  # a link
+        ("POST", ["Sec-Fetch-Site: cross-site", f"Origin: {_PAGE}"], 200),
+        ("POST", ["Sec-Fetch-Site: same-origin"], 200),
+        ("POST", ["Sec-Fetch-Site: none"], 200),
+        ("POST", ["Content-Type: text/plain"], 200),  # no browser
+    ],
+)
+async def test_requests_across_sites(method: str, headers: list[str], status: int) -> None:
+    async with town() as running:
+        client = await running.client()
+        request = post({"model": "a"}, "/v1/x", *headers).replace(b"POST", method.encode(), 1)
+        assert (await client.ask(request)).status == status
+        assert len(running.peer("a").asked) == (status == 200)
+
+
+async def _preflight(running: Town, *headers: str, path: str = "/v1/chat/completions") -> Answered:
+    client = await running.client()
+    lines = [f"OPTIONS {path} HTTP/1.1", "Host: localhost", *headers, "", ""]
+    await client.send("\r\n".join(lines).encode())
+    status, answered = await client.head()
+    answer = Answered(status, answered, b"")
+    if status != 204:
+        return answer
+    await client.send(post({"model": "a"}))  # the connection goes on
+    assert (await client.answer()).status == 200
+    return answer
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/models/stop"])
+async def test_preflight_is_answered_by_the_gateway(path: str) -> None:
+    async with town(active=None) as running:
+        running.models.active = "a"
+        asked = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization,content-type")
+        answer = await _preflight(running, f"Origin: {_PAGE}", *asked, path=path)
+        assert answer.status == 204
+        assert answer.headers["access-control-allow-origin"] == _PAGE
+        assert answer.headers["access-control-allow-headers"] == "authorization,content-type"
+        assert "POST" in answer.headers["access-control-allow-methods"]
+        assert [one.first_line.split()[0] for one in running.peer("a").asked] == ["POST"]
+        assert (await _preflight(running, "Origin: https://evil.example", *asked, path=path)).status == 403
+
+
+async def test_preflight_comes_without_the_key_and_the_refusal_can_be_read() -> None:
+    Keys().add("a", Purpose.INFERENCE)
+    async with town(guard=Guard(Limits(), keyring=Keyring())) as running:
+        client = await running.client()
+        request = f"OPTIONS /v1/x HTTP/1.1\r\nHost: localhost\r\nOrigin: {_PAGE}\r\n"
+        await client.send(f"{request}Access-Control-Request-Method: POST\r\n\r\n".encode())
+        assert (await client.head())[0] == 204
+        answer = await client.ask(post({"model": "a"}, "/v1/x", f"Origin: {_PAGE}"))
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (401, _PAGE)
+
+
+async def test_page_may_read_answers_and_the_engines_word_on_it_is_dropped() -> None:
+    async def answer(asked: Asked) -> None:
+        await asked.answer(
+            b"{}", extra="Access-Control-Allow-Origin: *\r\naccess-control-expose-headers: x\r\nX: y\r\n"
+        )
+
+    async with town() as running:
+        running.peer("a").on["/v1/x"] = answer
+        client = await running.client()
+        answered = await client.ask(post({"model": "a"}, "/v1/x", f"Origin: {_PAGE}"))
+        assert answered.headers["access-control-allow-origin"] == _PAGE
+        assert (answered.headers["vary"], answered.headers["x"]) == ("origin", "y")
+        assert "access-control-expose-headers" not in answered.headers
+        plain = await client.ask(post({"model": "a"}, "/v1/x"))
+        assert plain.headers["access-control-allow-origin"] == "*"  # passed through unchanged
+        wrong = await client.ask(post({"model": "zzz"}, "/v1/x", f"Origin: {_PAGE}"))
+        assert (wrong.status, wrong.headers["access-control-allow-origin"]) == (404, _PAGE)
+
+
+async def test_page_may_read_a_stream() -> None:
+    async def stream(asked: Asked) -> None:
+        await asked.begin_stream(b"data: 1\n\n")
+        await asked.send(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
+
+    async with town() as running:
+        running.peer("a").on["/v1/x"] = stream
+        client = await running.client()
+        answered = await client.ask(post({"model": "a"}, "/v1/x", f"Origin: {_PAGE}"))
+        assert answered.headers["access-control-allow-origin"] == _PAGE
+        assert answered.body == b"data: 1\n\ndata: 2\n\n"
+
+
+async def test_page_may_read_the_state() -> None:
+    async with town() as running:
+        client = await running.client()
+        answered = await client.ask(f"GET /status HTTP/1.1\r\nHost: localhost\r\nOrigin: {_PAGE}\r\n\r\n".encode())
+        assert answered.headers["access-control-allow-origin"] == _PAGE
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nLEAVE\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nx\r\n\r\ny", b"HTTP/1.1 200 OK\r\nA: b\r\nLEAVE\r\n\r\nx\r\n\r\ny"),
+        (
+            b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+            b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nLEAVE\r\n\r\n",
+        ),
+        (b"HTTP/1.1 101 Switching\r\n\r\n\x81\x01a", b"HTTP/1.1 101 Switching\r\nLEAVE\r\n\r\n\x81\x01a"),
+    ],
+)
+def test_leave_is_in_the_head_of_the_final_answer(before: bytes, after: bytes) -> None:
+    leave = b"access-control-allow-origin: http://a\r\nvary: origin"
+    assert with_leave_to_read(before, b"http://a") == after.replace(b"LEAVE", leave)

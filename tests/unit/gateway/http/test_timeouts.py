@@ -1,0 +1,169 @@
+"""Clients that do not go on, clients that are too many, and clients that are strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from mmd.gateway.gateway import Gateway
+from mmd.gateway.http import peer
+from mmd.gateway.http.limits import Limits
+from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.timeouts import Stalls
+from tests.gateway_peer import PATIENCE_SECONDS, RawClient, post, town, until
+
+_SHORT = Limits(head_seconds=0.05, body_seconds=0.05)
+_BEGUN = b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"P",
+        _BEGUN,
+        _BEGUN + b"Content-Length: 5\r\n\r\n{}",
+        _BEGUN + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{}",
+        _BEGUN + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n",
+        _BEGUN + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        post({"model": "a"}, "/v1/x") + _BEGUN,  # after one that was whole
+    ],
+)
+async def test_request_that_does_not_go_on_is_given_up(begun: bytes) -> None:
+    async with town(limits=_SHORT) as running:
+        client = await running.client()
+        await client.send(begun)
+        answers = (await client.rest()).split(b"HTTP/1.1 ")[1:]
+        assert answers[-1].startswith(b"408 ")
+        assert b'"request_timeout"' in answers[-1] and b"connection: close" in answers[-1]
+        assert len(running.peer("a").asked) == begun.count(b"model")
+
+
+class _Sender:
+    awaits_more = True
+    is_timed_out = False
+
+    def time_out(self) -> None:
+        self.is_timed_out = True
+
+
+async def test_head_must_be_whole_in_time_however_it_comes() -> None:
+    stalls, sender = Stalls(_SHORT), _Sender()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not sender.is_timed_out:
+            stalls.expect_more(sender, of_head=True)
+            await asyncio.sleep(0)
+    stalls.close()
+
+
+async def test_body_may_take_as_long_as_it_comes() -> None:
+    stalls, sender = Stalls(Limits()), _Sender()
+    stalls.expect_more(sender, of_head=False)
+    before = stalls._deadlines[sender]
+    stalls.expect_more(sender, of_head=False)
+    assert stalls._deadlines[sender] > before
+    stalls.close()
+
+
+async def test_clients_that_wait_for_their_answer_or_for_a_thought_are_left_alone() -> None:
+    """The time is for those who have begun a request: not for an answer that takes long, nor for an idle connection."""
+    async with town(limits=_SHORT) as running:
+        waiting, idle, watched = await running.client(), await running.client(), await running.client()
+        held = asyncio.Event()
+        running.models.active, running.models.held["a"] = None, held
+        await waiting.send(post({"model": "a"}) + _BEGUN)  # and the next one has begun
+        await watched.send(_BEGUN)
+        assert (await watched.answer()).status == 408
+        held.set()
+        assert (await waiting.answer()).status == 200
+        assert (await idle.ask(post({"model": "a"}))).status == 200
+
+
+async def test_nothing_is_timed_where_nobody_is_late() -> None:
+    async with town(limits=Limits(body_seconds=0.05)) as running:
+        client = await running.client()
+        await client.send(_BEGUN)
+        await client.ask(b"Content-Length: 13\r\n\r\n" + b'{"model":"a"}')
+        await until(lambda: running.gateway.stalls._timer is None)
+
+
+async def test_connection_too_many_takes_the_place_of_an_idle_one() -> None:
+    async with town(limits=Limits(connections=2)) as running:
+        busy, idle = await running.client(), await running.client()
+        await busy.send(_BEGUN)
+        assert (await idle.ask(post({"model": "a"}))).status == 200
+        third = await running.client()
+        assert (await third.ask(post({"model": "a"}))).status == 200
+        assert await idle.rest() == b""
+        await third.send(_BEGUN)
+        await until(lambda: all(not front.is_idle for front in running.gateway._fronts))
+        fourth = await running.client()
+        refused = await fourth.answer()
+        assert (refused.status, refused.json()["error"]["code"]) == (503, "too_many_connections")
+        assert refused.headers["retry-after"] == "1"
+        assert (await busy.ask(b"Content-Length: 13\r\n\r\n" + b'{"model":"a"}')).status == 200
+
+
+async def test_connections_that_come_at_once_are_counted_too() -> None:
+    async with town(limits=Limits(connections=5)) as running:
+        clients = [await running.client() for _ in range(5)]
+        await asyncio.gather(*(client.send(_BEGUN) for client in clients))
+        await until(lambda: sum(not front.is_idle for front in running.gateway._fronts) == 5)
+        late = await asyncio.gather(*(running.client() for _ in range(20)))
+        assert [(await client.answer()).status for client in late] == [503] * 20
+        assert len(running.gateway._fronts) == 5
+
+
+async def test_user_gets_in_on_the_unix_socket_when_all_else_is_full(tmp_path: Path) -> None:
+    async with town(limits=Limits(connections=1)) as running:
+        busy = await running.client()
+        await busy.send(_BEGUN)
+        await until(lambda: any(not front.is_idle for front in running.gateway._fronts))
+        client, server = await _locally(running.gateway, tmp_path)
+        assert (await client.ask(post({"model": "a"}))).status == 200
+        client.leave()
+        server.close()
+
+
+async def _locally(gateway: Gateway, folder: Path) -> tuple[RawClient, asyncio.Server]:
+    path = str(folder / "s")[-100:]
+    server = await asyncio.get_running_loop().create_unix_server(lambda: gateway.front(Entrance.LOCAL), path)
+    return RawClient(*await asyncio.open_unix_connection(path)), server
+
+
+async def test_other_user_on_the_unix_socket_is_closed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmd.gateway.connection.is_stranger", lambda connected: True)
+    async with town() as running:
+        client, server = await _locally(running.gateway, tmp_path)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await client.ask(post({"model": "a"}))
+        client.leave()
+        server.close()
+        assert running.peer("a").asked == []
+
+
+class _Connected:
+    """What the kernel says of the other end."""
+
+    def __init__(self, uid: int) -> None:
+        self._credentials = struct.pack("3i", 4711, uid, uid)
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        assert (level, option, size) == (socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return self._credentials
+
+
+def test_user_and_root_are_no_strangers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert [peer.is_stranger(_Connected(uid)) for uid in (0, 1000, 1001)] == [False, False, True]  # type: ignore[arg-type]
+    assert "user 1001" in caplog.text and "4711" in caplog.text
+
+
+def test_kernel_says_who_it_is() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert not peer.is_stranger(one)

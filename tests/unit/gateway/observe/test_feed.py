@@ -1,0 +1,40 @@
+"""The feed: every listener gets everything in order, and none of them can hold the gateway up."""
+
+from __future__ import annotations
+
+from mmd.gateway.observe.feed import Feed, Kind
+
+
+async def numbers(subscription: object) -> list[int]:
+    return [notice.number async for notice in subscription]  # type: ignore[attr-defined]
+
+
+async def test_listeners_get_what_is_published_while_they_listen_in_order() -> None:
+    feed = Feed()
+    feed.publish(Kind.SWAP, {"nobody": "listens"})
+    with feed.subscribe() as early:
+        feed.publish(Kind.SWAP, {"model": "a"})
+        with feed.subscribe() as late:
+            feed.publish(Kind.QUEUE, {"turns": []})
+            feed.close()
+            assert await numbers(early) == [2, 3]
+            assert await numbers(late) == [3]
+
+
+async def test_a_listener_that_stalls_is_sent_away_and_the_others_stay() -> None:
+    feed = Feed()
+    with feed.subscribe() as stalled, feed.subscribe() as brisk:
+        reading = brisk.__aiter__()
+        for _ in range(300):
+            feed.publish(Kind.RESOURCES, {})
+            await anext(reading)
+        assert len(await numbers(stalled)) == 256
+        feed.publish(Kind.RESOURCES, {})
+        assert (await anext(reading)).number == 301
+
+
+def test_without_listeners_nothing_need_be_gathered() -> None:
+    feed = Feed()
+    with feed.subscribe():
+        assert feed.has_listeners
+    assert not feed.has_listeners

@@ -1,0 +1,168 @@
+"""What a tunnel brings: it reaches /v1 of one model, with a key, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mmd.control.tunnel.host import exposed_host, exposed_model
+from mmd.errors import EngineFailed
+from mmd.gateway.http.api_keys import Keys, Purpose
+from mmd.gateway.http.keyring import Keyring
+from mmd.gateway.http.limits import Limits
+from mmd.gateway.http.policy import Guard
+from mmd.plan.idle import Rules
+from tests.gateway_peer import Answered, Asked, Town, post, town
+
+
+@pytest.fixture
+def key() -> str:
+    return Keys().add("friend", Purpose.MANAGEMENT)
+
+
+@pytest.fixture
+async def running(key: str) -> AsyncIterator[Town]:
+    async with town("a", "b", guard=Guard(Limits(), keyring=Keyring(stat_seconds=0))) as running:
+        yield running
+
+
+def _brought(request: bytes, key: str, exposed: str = "b") -> bytes:
+    """As cloudflared passes a request on: with its own Host, and the far end's beside it."""
+    ours = f"Host: {exposed_host(exposed)}\r\nX-Forwarded-Host: x.trycloudflare.com\r\n"
+    with_key = f"Authorization: Bearer {key}\r\n" if key else ""
+    return request.replace(b"Host: localhost\r\n", (ours + with_key).encode(), 1)
+
+
+def _get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+async def _ask(running: Town, request: bytes) -> Answered:
+    return await (await running.client()).ask(request)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "exposed.mmd.internal", "B.EXPOSED.MMD.INTERNAL", "b.exposed.mmd.internal:80"]
+)
+def test_name_that_exposes_nothing(host: str) -> None:
+    assert exposed_model(host.encode()) is None
+
+
+def test_name_says_who_is_exposed() -> None:
+    assert exposed_model(exposed_host("qwen2.5-7b").encode()) == "qwen2.5-7b"
+
+
+async def test_exposed_model_is_meant_where_none_is_named_and_whoever_is_active(running: Town, key: str) -> None:
+    for body in ({"model": "b"}, {}, {"model": ""}):
+        answer = await _ask(running, _brought(post(body), key))
+        assert (answer.status, answer.json()["peer"]) == (200, "b")
+    assert running.models.active == "b"
+    assert running.peer("a").asked == []
+
+
+@pytest.mark.parametrize("name", ["a", "nobody"])
+async def test_whoever_else_is_here_is_not_told_apart_from_nobody(running: Town, key: str, name: str) -> None:
+    for request in (post({"model": name}), _get(f"/v1/models/{name}"), _get(f"/v1/realtime?model={name}")):
+        answer = await _ask(running, _brought(request, key))
+        error = answer.json()["error"]
+        assert (answer.status, error["code"], error["source"]) == (404, "model_not_found", "mmd")
+        assert error["message"] == f"no model named {name} is offered here"
+    assert running.models.log == []
+
+
+async def test_exposed_model_that_was_removed_is_gone(running: Town, key: str) -> None:
+    for request in (post({}), _get("/v1/models/c")):
+        assert (await _ask(running, _brought(request, key, "c"))).status == 404
+    assert (await _ask(running, _brought(_get("/v1/models"), key, "c"))).json()["data"] == []
+
+
+async def test_list_has_the_exposed_model_alone(running: Town, key: str) -> None:
+    listed = (await _ask(running, _brought(_get("/v1/models"), key))).json()
+    assert [model["id"] for model in listed["data"]] == ["b"]
+    assert (await _ask(running, _brought(_get("/v1/models/b"), key))).json()["id"] == "b"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/status", "/models", "/metrics", "/events", "/page/page.js", "/openapi.json", "/v1"]
+)
+async def test_nothing_but_v1_is_there_even_with_a_key_for_everything(running: Town, key: str, path: str) -> None:
+    answer = await _ask(running, _brought(_get(path), key))
+    assert (answer.status, answer.json()["error"]["source"]) == (404, "mmd")
+    assert (await _ask(running, _brought(_get(path), ""))).status == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/../status", "/v1/models/../../status", "/v1/models/%2e%2e/%2e%2e/status", "//status", "/v1//../status"],
+)
+async def test_no_way_leads_out_of_v1(running: Town, key: str, path: str) -> None:
+    answer = await _ask(running, _brought(_get(path), key))
+    assert answer.status in (400, 404)
+    assert "resources" not in answer.json()
+
+
+async def test_nothing_is_changed_through_a_tunnel(running: Town, key: str) -> None:
+    for path in ("/models/stop", "/models/activate", "/switch", "/models/sleep", "/hf/download"):
+        assert (await _ask(running, _brought(post({"model": "b"}, path), key))).status == 404
+    assert (await _ask(running, _brought(_get("/ws"), key))).status == 404
+    assert running.models.log == []
+
+
+async def test_key_is_needed_and_without_any_nobody_gets_in(running: Town, key: str) -> None:
+    """The last key may be removed while a tunnel is open: on the machine itself none is needed then."""
+    assert (await _ask(running, _brought(post({}), ""))).status == 401
+    assert (await _ask(running, _brought(post({}), "mmd-of-somebody-else"))).status == 401
+    Keys().remove("friend", last_too=True)
+    assert (await _ask(running, post({"model": "a"}))).status == 200
+    for request in (post({}), _get("/v1/models"), _get("/health")):
+        assert (await _ask(running, _brought(request, key))).status == 401
+    assert running.peer("b").asked == []
+
+
+async def test_two_hosts_are_no_way_around(running: Town, key: str) -> None:
+    both = _brought(_get("/status"), key).replace(b"X-Forwarded-Host: x.trycloudflare.com", b"Host: localhost")
+    assert (await _ask(running, both)).status == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_what_is_wrong_here_is_not_told_to_the_far_end(running: Town, key: str, path: str) -> None:
+    """The user is told it, who asks from here."""
+    hint, lines = "mmd logs b", ("secret words of the journal",)
+    running.models.failing["b"] = EngineFailed("b died beside a", hint=hint, engine_lines=lines)
+    answer = await _ask(running, _brought(post({"stream": True}, path), key))
+    assert answer.status == 503
+    assert answer.json()["error"]["message"] == "b cannot be had now"
+    assert not any(word in answer.body for word in (b"secret", b"beside a", b"mmd logs"))
+
+
+async def test_pinned_model_is_not_named_to_the_far_end(running: Town, key: str) -> None:
+    running.models.rules["a"] = Rules(pinned=True)
+    error = (await _ask(running, _brought(post({}), key))).json()["error"]
+    assert (error["message"], error["hint"]) == ("b cannot be had now", "ask again later")
+    from_here = post({"model": "b"}, "/v1/chat/completions", f"Authorization: Bearer {key}")
+    assert "a, which is pinned" in (await _ask(running, from_here)).json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [(b"CF-Ray: 8f0000000000000a-CDG\r\n", "ID.exposed.mmd.internal"), (b"", 'hosts = ["llm.example.org"]')],
+)
+async def test_tunnel_with_another_host_is_not_told_to_have_it_let_in(running: Town, more: bytes, hint: str) -> None:
+    """What is set on Cloudflare's pages goes before our Host; let in by its own, it would reach all models."""
+    answer = await _ask(running, _get("/v1/models").replace(b"localhost\r\n", b"llm.example.org\r\n" + more))
+    assert answer.status == 403
+    assert hint in answer.json()["error"]["hint"]
+    assert (b"hosts" in answer.body) is (not more)
+
+
+async def test_answer_comes_piece_by_piece(running: Town, key: str) -> None:
+    async def stream(asked: Asked) -> None:
+        await asked.begin_stream(b"data: 1\n\n")
+        assert await asked.reader.read(1) == b""  # the client has seen the piece, and leaves
+
+    running.peer("b").on["/v1/chat/completions"] = stream
+    client = await running.client()
+    await client.send(_brought(post({"stream": True}), key))
+    assert (await client.head())[0] == 200
+    assert await client.chunk() == b"data: 1\n\n"

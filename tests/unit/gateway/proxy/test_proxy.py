@@ -1,0 +1,335 @@
+"""What passes through: requests to the engine that is resident, and its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+
+from mmd.gateway.http.limits import Limits
+from tests.gateway_peer import Asked, chunk, post, town
+
+_CHAT = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
+
+
+async def test_conversation_passes_unchanged() -> None:
+    async with town() as running, httpx.AsyncClient(base_url=running.url) as http:
+        response = await http.post("/v1/chat/completions?x=1", json=_CHAT, headers={"x-mine": "yes"})
+        assert response.status_code == 200
+        asked = running.peer("a").asked[0]
+        assert asked.first_line == "POST /v1/chat/completions?x=1 HTTP/1.1"
+        assert json.loads(asked.body) == _CHAT
+        assert asked.values("x-mine") == ["yes"]
+        assert asked.values("content-length") == [str(len(asked.body))]
+
+
+async def test_no_model_means_the_active_one() -> None:
+    async with town("a", "b", active="b") as running, httpx.AsyncClient(base_url=running.url) as http:
+        assert (await http.post("/v1/completions", json={"prompt": "x"})).json()["peer"] == "b"
+        assert (await http.post("/v1/completions", json={"model": "", "prompt": "x"})).json()["peer"] == "b"
+        assert (await http.get("/v1/anything")).json()["peer"] == "b"
+
+
+async def test_hop_by_hop_headers_stop_here() -> None:
+    async with town() as running:
+        client = await running.client()
+        headers = (
+            "Connection: keep-alive, X-Hop",
+            "X-Hop: 1",
+            "Keep-Alive: 5",
+            "TE: trailers",
+            "Proxy-Connection: x",
+            "Y: 2",
+        )
+        await client.ask(post(_CHAT, "/v1/x", *headers))
+        names = {name.lower() for name, _ in running.peer("a").asked[0].headers}
+        assert names == {"host", "y", "content-length"}
+
+
+async def test_chunked_request_gets_a_length() -> None:
+    async with town() as running:
+        client = await running.client()
+        head = b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        body = json.dumps(_CHAT).encode()
+        await client.send(head + chunk(body[:10]))
+        await client.send(chunk(body[10:]) + b"0\r\nX-Trailer: 1\r\n\r\n")
+        assert (await client.answer()).status == 200
+        asked = running.peer("a").asked[0]
+        assert asked.body == body
+        assert {name.lower() for name, _ in asked.headers} == {"host", "content-length"}
+
+
+async def test_stream_arrives_chunk_by_chunk() -> None:
+    async with town() as running:
+        steps: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def stream(asked: Asked) -> None:
+            await asked.begin_stream()
+            while piece := await steps.get():
+                await asked.send(chunk(piece))
+            await asked.send(b"0\r\n\r\n")
+
+        running.peer("a").on["/v1/stream"] = stream
+        client = await running.client()
+        await client.send(post(_CHAT, "/v1/stream"))
+        for number in range(5):
+            piece = b"data: %d\r\n\r\n" % number
+            await steps.put(piece)
+            if number == 0:
+                assert (await client.head())[0] == 200
+            assert await client.chunk() == piece  # before the next one is written
+        await steps.put(b"")
+        assert await client.chunk() == b""
+        assert (await client.ask(post(_CHAT))).status == 200  # and the connection goes on
+
+
+async def test_fifty_clients_at_once() -> None:
+    async with town() as running:
+        everybody_here = asyncio.Event()
+
+        async def wait_for_all(asked: Asked) -> None:
+            if len(running.peer("a").asked) == 50:
+                everybody_here.set()
+            await everybody_here.wait()
+            await asked.answer(asked.body)
+
+        running.peer("a").on["/v1/x"] = wait_for_all
+        async with httpx.AsyncClient(base_url=running.url, limits=httpx.Limits(max_connections=50)) as http:
+            answers = await asyncio.gather(*(http.post("/v1/x", json={"model": "a", "n": n}) for n in range(50)))
+        assert [answer.json()["n"] for answer in answers] == list(range(50))
+
+
+async def test_engine_connection_is_kept_and_used_again() -> None:
+    async with town() as running:
+        for _ in range(3):
+            client = await running.client()
+            for _ in range(3):
+                assert (await client.ask(post(_CHAT))).status == 200
+        assert running.peer("a").connections == 1
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with town() as running:
+
+        async def echo(asked: Asked) -> None:
+            await asked.answer(asked.body)
+
+        running.peer("a").on["/v1/x"] = echo
+        client = await running.client()
+        bodies = [{"model": "a", "n": n} for n in range(20)] + [{"model": "nobody"}, {"model": "a", "n": 21}]
+        await client.send(b"".join(post(body, "/v1/x") for body in bodies[:10]))
+        await client.send(b"".join(post(body, "/v1/x") for body in bodies[10:]))
+        for body in bodies:
+            answer = await client.answer()
+            if body["model"] == "nobody":
+                assert answer.status == 404
+            else:
+                assert answer.json() == body
+
+
+async def test_requests_sent_far_ahead_wait_for_their_turn() -> None:
+    async with town(limits=Limits(ahead_bytes=1000)) as running:
+        client = await running.client()
+        sending = asyncio.create_task(client.send(post({"model": "a", "pad": "x" * 3000}) * 300))
+        for _ in range(300):
+            assert (await client.answer()).status == 200
+        await sending
+
+
+async def test_big_bodies_pass_both_ways() -> None:
+    async with town() as running:
+        big = json.dumps({"messages": ["x" * 20_000_000], "model": "a"}).encode()
+
+        async def echo(asked: Asked) -> None:
+            await asked.answer(asked.body)
+
+        running.peer("a").on["/v1/x"] = echo
+        client = await running.client()
+        sending = asyncio.create_task(client.send(post(big, "/v1/x")))
+        assert (await client.answer()).body == big
+        await sending
+
+
+async def test_slow_reader_slows_the_engine_down() -> None:
+    async with town() as running:
+        written = 0
+
+        async def flood(asked: Asked) -> None:
+            nonlocal written
+            await asked.begin_stream()
+            for _ in range(1000):
+                await asked.send(chunk(b"x" * 100_000))
+                written += 100_000
+            await asked.send(b"0\r\n\r\n")
+
+        running.peer("a").on["/v1/x"] = flood
+        slow, other = await running.client(), await running.client()
+        await slow.send(post(_CHAT, "/v1/x"))
+        await slow.head()
+        seen = -1
+        while seen != written:  # until nothing moves any more
+            seen = written
+            for _ in range(20):
+                await other.ask(post(_CHAT))
+        assert written < 50_000_000
+        received = 0
+        while piece := await slow.chunk():
+            received += len(piece)
+        assert received == 100_000_000
+
+
+async def test_http10_client_gets_a_bare_body_and_the_end() -> None:
+    async with town() as running:
+
+        async def stream(asked: Asked) -> None:
+            await asked.begin_stream(b"data: 1\n\n", b"data: 2\n\n")
+            await asked.send(b"0\r\n\r\n")
+
+        running.peer("a").on["/v1/x"] = stream
+        client = await running.client()
+        await client.send(b'POST /v1/x HTTP/1.0\r\nContent-Length: 13\r\n\r\n{"model":"a"}')
+        head, _, body = (await client.rest()).partition(b"\r\n\r\n")
+        assert b"Transfer-Encoding" not in head and b"Connection: close" in head
+        assert body == b"data: 1\n\ndata: 2\n\n"
+
+
+async def test_connection_close_is_kept_to() -> None:
+    async with town() as running:
+        client = await running.client()
+        assert (await client.ask(post(_CHAT, "/v1/x", "Connection: close"))).status == 200
+        assert await client.rest() == b""
+        client = await running.client()
+        refused = await client.ask(post({"model": "nobody"}, "/v1/x", "Connection: close"))
+        assert (refused.status, refused.headers["connection"]) == (404, "close")
+        assert await client.rest() == b""
+
+
+async def test_engine_that_closes_closes_the_client_too() -> None:
+    async with town() as running:
+
+        async def close(asked: Asked) -> None:
+            await asked.answer(b"{}", extra="Connection: close\r\n")
+            asked.writer.close()
+
+        async def until_closed(asked: Asked) -> None:
+            await asked.send(b"HTTP/1.1 200 OK\r\n\r\nall there is")
+            asked.writer.close()
+
+        running.peer("a").on |= {"/v1/close": close, "/v1/until-closed": until_closed}
+        client = await running.client()
+        assert (await client.ask(post(_CHAT, "/v1/close"))).body == b"{}"
+        assert await client.rest() == b""
+        client = await running.client()
+        await client.send(post(_CHAT, "/v1/until-closed"))
+        assert (await client.rest()).endswith(b"\r\n\r\nall there is")
+
+
+async def test_head_is_answered_without_a_body() -> None:
+    async with town() as running:
+
+        async def head(asked: Asked) -> None:
+            await asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+
+        running.peer("a").on["/v1/x"] = head
+        client = await running.client()
+        await client.send(b"HEAD /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await client.head())[1]["content-length"] == "1000"
+        assert (await client.ask(post(_CHAT))).status == 200
+
+
+async def test_refused_head_has_no_body_either() -> None:
+    """The error's text was taken for the next answer by a client that kept the connection."""
+    async with town() as running:
+        client = await running.client()
+        await client.send(b"HEAD /v1/x?model=nope HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await client.head())[0] == 404
+        assert (await client.ask(post(_CHAT))).status == 200
+
+
+async def test_interim_answers_are_not_the_answer() -> None:
+    async with town() as running:
+
+        async def hints(asked: Asked) -> None:
+            await asked.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+            await asked.answer(b"{}")
+
+        running.peer("a").on["/v1/x"] = hints
+        client = await running.client()
+        await client.send(post(_CHAT, "/v1/x"))
+        assert (await client.head())[0] == 103
+        assert (await client.answer()).body == b"{}"
+        assert (await client.ask(post(_CHAT))).status == 200
+
+
+async def test_expect_continue_is_answered_here() -> None:
+    async with town() as running:
+        client = await running.client()
+        body = json.dumps(_CHAT).encode()
+        head = f"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
+        for _ in range(2):
+            await client.send(head.encode())
+            assert (await client.head())[0] == 100
+            assert (await client.ask(body)).status == 200
+        assert (await client.ask(head.encode() + body)).status == 200  # a body that comes along needs no permission
+        assert running.peer("a").asked[0].values("expect") == []
+
+
+async def test_upgrade_offer_is_not_taken() -> None:
+    async with town() as running:
+        client = await running.client()
+        for _ in range(2):
+            offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+            assert (await client.ask(post(_CHAT, "/v1/x", *offer))).status == 200
+        names = {name.lower() for name, _ in running.peer("a").asked[1].headers}
+        assert names == {"host", "content-length"}
+
+
+async def test_model_in_an_upload() -> None:
+    async with (
+        town("a", "whisper", active="whisper") as running,
+        httpx.AsyncClient(base_url=running.url) as http,
+    ):
+        files = {"file": ("a.wav", b"\x00\xff" * 50_000)}
+        answer = await http.post("/v1/audio/transcriptions", files=files, data={"model": "whisper"})
+        assert answer.json()["peer"] == "whisper"
+        answer = await http.post("/v1/audio/transcriptions", files=files, data={"model": "nobody"})
+        assert answer.status_code == 404
+
+
+async def test_error_of_an_engine_passes_unchanged() -> None:
+    async with town() as running:
+
+        async def refuse(asked: Asked) -> None:
+            await asked.answer(b'{"error": "mine"}', status="422 Unprocessable Entity")
+
+        running.peer("a").on["/v1/x"] = refuse
+        client = await running.client()
+        answer = await client.ask(post(_CHAT, "/v1/x"))
+        assert (answer.status, answer.body) == (422, b'{"error": "mine"}')
+
+
+async def test_requests_without_a_body_go_to_the_active_model_or_the_one_in_the_query() -> None:
+    async with town("a", "b") as running:
+        client = await running.client()
+        for method, target, served_by in (
+            ("GET", "/v1/responses/resp_1", "a"),
+            ("GET", "/v1/responses/resp_1?stream=true&model=b", "b"),
+            ("DELETE", "/v1/stream?conv_id=x", "b"),
+            ("POST", "/v1/responses/resp_1/cancel?model=a", "a"),
+            ("OPTIONS", "/v1/chat/completions", "a"),
+        ):
+            answer = await client.ask(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert answer.json()["peer"] == served_by
+            assert answer.json()["first_line"] == f"{method} {target} HTTP/1.1"
+
+
+async def test_tokens_are_counted_where_engines_do_it() -> None:
+    """Both have it beside their /v1, where no client could reach it."""
+    async with town() as running:
+        client = await running.client()
+        for task in ("tokenize", "detokenize"):
+            answer = await client.ask(post({"model": "a", "prompt": "x"}, f"/v1/{task}"))
+            assert answer.json()["first_line"] == f"POST /{task} HTTP/1.1"
+            answer = await client.ask(post({"model": "a", "prompt": "x"}, f"/v1/{task}?x=y"))
+            assert answer.json()["first_line"] == f"POST /{task}?x=y HTTP/1.1"

@@ -1,0 +1,221 @@
+"""WebSockets below /v1: what the engine agrees to is passed through unread, and nothing else is."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from mmd.gateway.http.limits import Limits
+from tests.gateway_peer import PATIENCE_SECONDS, Asked, RawClient, Town, post, town, until
+
+_AGREED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+_FRAME = b"\x81\x85\x01\x02\x03\x04abcde"
+
+
+def _offer(target: str = "/v1/realtime", *more: str) -> bytes:
+    lines = (
+        f"GET {target} HTTP/1.1",
+        "Host: localhost",
+        "Connection: keep-alive, Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+        *more,
+        "",
+        "",
+    )
+    return "\r\n".join(lines).encode()
+
+
+async def _agree(asked: Asked) -> None:
+    """Then says everything back, until the client is gone."""
+    await asked.send(_AGREED)
+    while data := await asked.reader.read(65536):
+        await asked.send(data)
+
+
+async def _joined(running: Town, target: str = "/v1/realtime", then: bytes = b"") -> RawClient:
+    client = await running.client()
+    await client.send(_offer(target) + then)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await client.reader.readexactly(len(_AGREED)) == _AGREED
+    return client
+
+
+async def _says_back(client: RawClient, data: bytes) -> bool:
+    await client.send(data)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return await client.reader.readexactly(len(data)) == data
+
+
+async def test_bytes_pass_both_ways() -> None:
+    async with town() as running:
+        running.peer("a").on["/v1/realtime"] = _agree
+        client = await _joined(running)
+        (asked,) = running.peer("a").asked
+        assert (asked.values("connection"), asked.values("upgrade")) == (["Upgrade"], ["websocket"])
+        assert asked.values("sec-websocket-key") == ["dGhlIHNhbXBsZSBub25jZQ=="]
+        for frame in (_FRAME, b"\x82\xfe\x10\x00" + b"x" * 4100, b"GET /sleep HTTP/1.1\r\n\r\n"):
+            assert await _says_back(client, frame)
+
+
+async def test_query_names_the_model() -> None:
+    async with town("a", "b") as running:
+        running.peer("b").on["/v1/realtime?model=b"] = _agree
+        client = await _joined(running, "/v1/realtime?model=b")
+        assert await _says_back(client, _FRAME)
+        assert running.models.log == ["activate b", "ready b"]
+        assert running.peer("a").asked == []
+
+
+async def test_frames_sent_with_the_offer_follow_it() -> None:
+    async with town() as running:
+        running.peer("a").on["/v1/realtime"] = _agree
+        client = await _joined(running, then=_FRAME)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await client.reader.readexactly(len(_FRAME)) == _FRAME
+
+
+async def test_refused_offer_leaves_no_way_in() -> None:
+    """Taken for accepted, what the client sends next would reach the engine unlooked at: /sleep, for instance."""
+    async with town() as running:
+
+        async def refuse(asked: Asked) -> None:
+            await asked.answer(b"{}", status="403 Forbidden")
+
+        running.peer("a").on["/v1/realtime"] = refuse
+        client = await running.client()
+        await client.send(_offer() + b"POST /sleep HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await client.answer()).status == 403
+        assert await client.rest() == b""
+        assert [asked.target for asked in running.peer("a").asked] == ["/v1/realtime"]
+
+
+async def test_switch_that_nobody_asked_for_is_no_answer() -> None:
+    async with town() as running:
+        running.peer("a").on["/v1/chat/completions"] = _agree
+        client = await running.client()
+        assert (await client.ask(post({"model": "a"}))).status == 502
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        _offer("/v1/models"),
+        _offer("/sleep"),
+        _offer("/v1/load_lora_adapter"),
+        _offer("/v1/../sleep"),
+        _offer("/v1/realtime", "Origin: https://evil.example"),
+        _offer().replace(b"Host: localhost", b"Host: evil.example"),
+    ],
+)
+async def test_not_where_no_request_may_go(offer: bytes) -> None:
+    async with town() as running:
+        client = await running.client()
+        answer = await client.ask(offer)
+        assert answer.status in (200, 400, 403, 404)
+        assert running.peer("a").asked == []
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        _offer("/v1/x", "Content-Length: 0"),
+        _offer("/v1/x").replace(b"GET", b"OPTIONS"),
+        _offer("/v1/x").replace(b"websocket", b"h2c"),
+    ],
+)
+async def test_other_offers_are_ignored(offer: bytes) -> None:
+    async with town() as running:
+        client = await running.client()
+        assert (await client.ask(offer)).status == 200
+        (asked,) = running.peer("a").asked
+        assert asked.values("upgrade") == []
+        assert (await client.ask(post({"model": "a"}))).status == 200  # and HTTP goes on
+
+
+async def test_unknown_model_is_an_answer() -> None:
+    async with town() as running:
+        client = await running.client()
+        assert (await client.ask(_offer("/v1/realtime?model=c"))).status == 404
+        assert await client.rest() == b""
+
+
+async def test_end_of_one_side_is_the_end_of_the_other() -> None:
+    async with town() as running:
+        gone = asyncio.Event()
+
+        async def last_word(asked: Asked) -> None:
+            await asked.send(_AGREED + b"\x88\x02\x03\xe8")
+            asked.writer.close()
+
+        async def wait(asked: Asked) -> None:
+            await asked.send(_AGREED)
+            await asked.gone()
+            gone.set()
+
+        running.peer("a").on |= {"/v1/last": last_word, "/v1/wait": wait}
+        client = await _joined(running, "/v1/last")
+        assert await client.rest() == b"\x88\x02\x03\xe8"
+        client = await _joined(running, "/v1/wait")
+        client.leave()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await gone.wait()
+
+
+async def test_swap_waits_for_it_and_then_goes_on() -> None:
+    async with town("a", "b", limits=Limits(drain_seconds=0.3)) as running:
+        running.peer("a").on["/v1/realtime"] = _agree
+        client = await _joined(running)
+        other = await running.client()
+        assert (await other.ask(post({"model": "b"}))).status == 200
+        assert running.models.drain_seconds >= 0.3
+        running.models.swapped_away("a")  # its engine sleeps, and would say nothing any more
+        assert await client.rest() == b""  # without a close frame, which its client sees
+
+
+async def test_closed_before_the_swap_it_holds_nobody_up() -> None:
+    async with town("a", "b", limits=Limits(drain_seconds=PATIENCE_SECONDS)) as running:
+        running.peer("a").on["/v1/realtime"] = _agree
+        client = await _joined(running)
+        other = await running.client()
+        await other.send(post({"model": "b"}))
+        assert await _says_back(client, _FRAME)
+        client.leave()
+        assert (await other.answer()).status == 200
+
+
+async def test_slow_client_holds_the_engine_back() -> None:
+    """Else the gateway would keep in memory what the client does not take."""
+    async with town() as running:
+        sent = 0
+        piece = b"x" * 65536
+
+        async def flood(asked: Asked) -> None:
+            nonlocal sent
+            await asked.send(_AGREED)
+            while True:
+                await asked.send(piece)
+                sent += len(piece)
+
+        running.peer("a").on["/v1/realtime"] = flood
+        with socket.create_connection(("127.0.0.1", running.port)) as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            slow.send(_offer())
+            await until(lambda: sent > 0)
+            await _stands_still(lambda: sent)
+            assert sent < 64 << 20
+
+
+async def _stands_still(count: Callable[[], int]) -> None:
+    """Until nothing has been sent for many turns of the loop, in which all three could have run."""
+    unchanged, last = 0, -1
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while unchanged < 500:
+            now = count()
+            unchanged = unchanged + 1 if now == last else 0
+            last = now
+            await asyncio.sleep(0)

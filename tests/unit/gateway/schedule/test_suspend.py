@@ -1,0 +1,323 @@
+"""The machine suspends under a gateway at work: answers end, requests wait, and models leave the GPU and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import pytest
+
+from mmd.errors import EngineFailed
+from mmd.gateway.http.limits import Limits
+from mmd.gateway.proxy.pool import EngineConnection
+from mmd.plan.idle import Rules
+from tests.gateway_peer import PATIENCE_SECONDS, Asked, RawClient, Town, post, town, until
+
+STREAM = "/v1/chat/completions"
+SLOW = "/v1/slow"
+
+
+async def answering(running: Town, name: str = "a", *, begins: bool = False) -> tuple[RawClient, asyncio.Event]:
+    """A client whose answer ends with the event, and whose stream has begun where it `begins`."""
+    release = asyncio.Event()
+
+    async def slowly(asked: Asked) -> None:
+        if begins:
+            await asked.begin_stream(b"data: 1\n\n")
+        await release.wait()
+        await asked.send(b"0\r\n\r\n") if begins else await asked.answer(b"{}")
+
+    path = STREAM if begins else SLOW
+    running.peer(name).on[path] = slowly
+    client = await running.client()
+    await client.send(post({"model": name, "stream": begins}, path))
+    if begins:
+        assert (await client.head())[0] == 200
+        assert await client.chunk() == b"data: 1\n\n"
+    await until(lambda: path in [asked.target for asked in running.peer(name).asked])
+    return client, release
+
+
+async def waits(running: Town, name: str) -> asyncio.Task[object]:
+    """A request that waits for its model."""
+    client = await running.client()
+    asking = asyncio.create_task(client.ask(post({"model": name})))
+    await until(lambda: name in running.gateway._switchboard.waited_for)
+    return asking
+
+
+async def prepared(running: Town, within_seconds: float = PATIENCE_SECONDS) -> None:
+    await running.gateway.suspension.prepare(within_seconds)
+
+
+async def awake(running: Town) -> None:
+    running.gateway.suspension.awaken()
+    await until(lambda: not running.gateway._switchboard.is_paused)
+
+
+async def test_who_was_resident_is_put_away_and_comes_back() -> None:
+    async with town("a", "b") as running:
+        await prepared(running)
+        assert (running.models.active, running.models.gone) == (None, ["a"])
+        await awake(running)
+        assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
+        assert (running.models.active, running.models.gone) == ("a", [])
+
+
+async def test_answers_under_way_end_first() -> None:
+    async with town() as running:
+        client, release = await answering(running)
+        preparing = asyncio.create_task(prepared(running, 1e6))
+        await until(lambda: running.gateway._switchboard.is_paused)
+        late = await waits(running, "a")  # or others would go on asking until the time is over
+        assert running.models.log == []
+        release.set()
+        assert (await client.answer()).status == 200
+        await preparing
+        assert running.models.log == ["put away"]
+        await awake(running)
+        await late
+
+
+async def test_stream_that_takes_too_long_is_cut_with_an_error_that_says_so() -> None:
+    async with town() as running:
+        client, _ = await answering(running, begins=True)
+        await prepared(running, 0.0)
+        error = json.loads((await client.rest()).split(b"data: ")[1].partition(b"\n")[0])["error"]
+        assert (error["code"], error["source"]) == ("machine_suspends", "mmd")
+        assert error["message"] == "the machine went to sleep in the middle of this answer of a"
+        requests = running.gateway._meter.requests
+        assert requests["a", STREAM, "suspended"] == 1
+
+
+async def test_answers_hold_the_sleep_up_no_longer_than_a_swap() -> None:
+    async with town(limits=Limits(drain_seconds=0.0)) as running:
+        await answering(running)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await prepared(running, 1e6)
+        assert running.models.log == ["put away"]
+        await awake(running)
+
+
+async def test_request_that_is_just_connecting_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with town() as running:
+        pool = running.gateway._pool
+        connect, connected, goes_on = pool.connect, asyncio.Event(), asyncio.Event()
+
+        async def slowly(address: str) -> EngineConnection:
+            connection = await connect(address)
+            connected.set()
+            await goes_on.wait()
+            return connection
+
+        monkeypatch.setattr(pool, "connect", slowly)
+        client = await running.client()
+        asking = asyncio.create_task(client.ask(post({"model": "a"})))
+        await connected.wait()
+        running.models.held[None] = asyncio.Event()
+        await prepared(running, 0.0)
+        goes_on.set()
+        await until(lambda: "a" in running.gateway._switchboard.waited_for)
+        assert running.peer("a").asked == []
+        running.models.held.pop(None).set()
+        await awake(running)
+        assert (await asking).status == 200
+
+
+async def test_answer_that_has_not_begun_is_asked_for_again_after_the_sleep() -> None:
+    async with town() as running:
+        client, release = await answering(running)
+        await prepared(running, 0.0)
+        assert not client.reader.at_eof()
+        release.set()
+        await awake(running)
+        assert (await client.answer()).status == 200
+
+
+async def test_request_whose_engine_is_lost_to_the_sleep_is_asked_for_again() -> None:
+    """It came to the engine in the moment after the others had been taken back."""
+    async with town() as running:
+        running.models.restarts = True
+        client, _ = await answering(running)
+        await running.gateway._switchboard.pause()
+        await running.peer("a").stop()
+        running.models.active = None
+        await until(lambda: "a" in running.gateway._switchboard.waited_for)
+        del running.peer("a").on[SLOW]
+        await awake(running)
+        assert (await client.answer()).status == 200
+
+
+async def test_websocket_ends() -> None:
+    async with town() as running:
+
+        async def agree(asked: Asked) -> None:
+            await asked.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+            await asked.reader.read()
+
+        running.peer("a").on["/v1/realtime"] = agree
+        client = await running.client()
+        offer = "GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        await client.send(offer.encode())
+        assert (await client.head())[0] == 101
+        await prepared(running, 0.0)
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("named", [{"model": "a"}, {}])
+async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None:
+    """One that names no model means who comes back, as it would have meant who was active."""
+    async with town() as running:
+        await prepared(running)
+        client = await running.client()
+        asking = asyncio.create_task(client.ask(post(named)))
+        await until(lambda: "a" in running.gateway._switchboard.waited_for)
+        assert running.models.log == ["put away"]
+        await awake(running)
+        assert (await asking).status == 200
+        assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
+
+
+async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
+    """Who would serve it has been called, and has not begun."""
+    async with town("a", "b") as running:
+        switchboard = running.gateway._switchboard
+        waiting = asyncio.create_task(switchboard.wait("b"))
+        await asyncio.sleep(0)
+        await switchboard.pause()
+        switchboard.resume()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await waiting == running.peer("b").address
+        switchboard.leave("b")
+
+
+async def test_model_that_is_being_loaded_is_put_away_and_loaded_again_after() -> None:
+    """Who waits for it hears nothing of that."""
+    async with town("a", "b") as running:
+        running.models.held["b"] = asyncio.Event()
+        asking = await waits(running, "b")
+        await until(lambda: "b" in running.models.loading)
+        running.models.active = None
+        await prepared(running)
+        assert running.models.gone == ["b"]
+        assert not asking.done()
+        del running.models.held["b"]
+        await awake(running)
+        answer = await asking
+        assert answer.status == 200  # type: ignore[attr-defined]
+        assert running.models.log == ["activate b", "put away", "bring back b", "activate b", "ready b"]
+
+
+async def test_who_would_have_to_go_at_once_does_not_come_back() -> None:
+    async with town("a", "b") as running:
+        await prepared(running)
+        asking = await waits(running, "b")
+        await awake(running)
+        await asking
+        assert running.models.log == ["put away", "bring back", "activate b", "ready b"]
+
+
+async def test_pinned_model_comes_back_though_another_is_waited_for() -> None:
+    async with town("a", "b") as running:
+        running.models.rules["a"] = Rules(pinned=True)
+        await prepared(running)
+        asking = await waits(running, "b")
+        await awake(running)
+        answer = await asking
+        assert answer.status == 409  # type: ignore[attr-defined]
+        assert running.models.active == "a"
+
+
+async def test_model_on_the_cpu_is_left_alone() -> None:
+    """And its answers go on after the sleep as if there had been none."""
+    async with town() as running:
+        running.models.on_cpu.add("a")
+        client, release = await answering(running)
+        await prepared(running, 0.0)
+        release.set()
+        assert (await client.answer()).status == 200
+        await awake(running)
+        assert running.models.log == []
+
+
+async def test_request_is_not_served_into_the_sleep_by_an_empty_gpu() -> None:
+    async with town(active=None) as running:
+        await prepared(running)
+        asking = await waits(running, "a")
+        assert running.models.log == []
+        await awake(running)
+        await asking
+        assert running.models.log == ["activate a", "ready a"]
+
+
+async def test_two_sleeps_in_quick_succession() -> None:
+    async with town("a", "b") as running:
+        await prepared(running)
+        running.models.held["a"] = asyncio.Event()
+        running.gateway.suspension.awaken()
+        await until(lambda: "a" in running.models.loading)
+        await prepared(running)
+        assert running.models.gone == ["a"]
+        del running.models.held["a"]
+        await awake(running)
+        assert running.models.log == [
+            *("put away", "bring back a", "activate a"),
+            *("put away", "bring back a", "activate a", "ready a"),
+        ]
+
+
+async def test_waking_up_without_a_sleep_before_changes_nothing() -> None:
+    async with town() as running:
+        await awake(running)
+        running.gateway.suspension.awaken()
+        await (await running.client()).ask(post({"model": "a"}))
+        assert running.models.log == []
+
+
+async def test_the_same_said_twice_is_done_once() -> None:
+    async with town() as running:
+        await prepared(running)
+        await prepared(running)
+        running.gateway.suspension.awaken()
+        await awake(running)
+        assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
+
+
+async def test_sleep_is_held_up_no_longer_than_it_may_be(caplog: pytest.LogCaptureFixture) -> None:
+    async with town() as running:
+        released = running.models.held[None] = asyncio.Event()
+        await prepared(running, 0.01)
+        assert "the GPU is not clear" in caplog.text
+        assert running.models.active == "a"
+        running.gateway.suspension.awaken()
+        released.set()  # only then it can be brought back
+        await until(lambda: not running.gateway._switchboard.is_paused)
+        assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
+
+
+async def test_who_does_not_come_back_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
+    async with town("a", "b") as running:
+        await prepared(running)
+        running.models.failing["a"] = EngineFailed("a hangs", hint="mmd logs a")
+        await awake(running)
+        assert "does not come back" in caplog.text
+        assert (await (await running.client()).ask(post({"model": "b"}))).status == 200
+
+
+async def test_idle_model_is_not_put_to_sleep_while_the_machine_goes_to_sleep() -> None:
+    async with town() as running:
+        running.models.rules["a"] = Rules(sleep_seconds=1e-9)
+        await running.gateway._switchboard.pause()
+        await running.models.sleep_is_looked_at()
+        assert running.models.log == []
+        running.gateway._switchboard.resume()
+        await until(lambda: "sleep a" in running.models.log)
+
+
+async def test_gateway_that_follows_a_killed_one_brings_back_who_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        async with town(active=None) as running:
+            running.models.gone = ["a"]
+            running.gateway.suspension.awaken()
+            await until(lambda: running.models.active == "a")

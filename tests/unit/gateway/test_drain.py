@@ -1,0 +1,133 @@
+"""The gateway is told to end: what has begun finishes, and no request is lost that was on its way."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+import pytest
+
+from mmd.gateway.http.limits import Limits
+from tests.gateway_peer import PATIENCE_SECONDS, Asked, chunk, post, town, until
+
+_CHAT = {"model": "a"}
+_TURNS = 10  # of the event loop, in which a connection that is closed is seen to be
+
+
+async def test_request_on_its_way_is_answered_and_told_that_it_is_the_last() -> None:
+    async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
+        client, kept = await running.client(), await running.client()
+        assert "connection" not in (await kept.ask(post(_CHAT))).headers
+        draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
+        await asyncio.sleep(0)  # it has begun
+        for either in (client, kept):
+            answer = await either.ask(post(_CHAT))
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert await either.rest() == b""
+        await draining
+
+
+async def test_answer_of_the_gateways_own_says_that_it_is_the_last() -> None:
+    async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
+        client = await running.client()
+        draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
+        await asyncio.sleep(0)
+        lines = ["OPTIONS /v1/models HTTP/1.1", "Host: localhost", "Origin: http://localhost:3000"]
+        await client.send("\r\n".join([*lines, "Access-Control-Request-Method: GET", "", ""]).encode())
+        status, headers = await client.head()
+        assert (status, headers["connection"]) == (204, "close")
+        assert await client.rest() == b""
+        await draining
+
+
+async def test_who_sends_nothing_holds_nobody_up() -> None:
+    async with town(limits=Limits(grace_seconds=0.01)) as running:
+        client = await running.client()
+        await client.ask(post(_CHAT))
+        silent = await running.client()
+        await running.gateway.drain(PATIENCE_SECONDS)
+        assert (await client.rest(), await silent.rest()) == (b"", b"")
+
+
+async def test_stream_that_has_begun_is_left_as_it_is() -> None:
+    """And a request that its client sends after it is answered, for it could not know."""
+    async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
+        go_on = asyncio.Event()
+
+        async def stream(asked: Asked) -> None:
+            await asked.begin_stream(b"data: 1\n\n")
+            await go_on.wait()
+            await asked.send(chunk(b"HTTP/1.1 is spoken\n\n") + b"0\r\n\r\n")
+
+        running.peer("a").on["/v1/x"] = stream
+        client = await running.client()
+        await client.send(post(_CHAT, "/v1/x"))
+        await client.head()
+        assert await client.chunk() == b"data: 1\n\n"
+        draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await client.chunk() == b"HTTP/1.1 is spoken\n\n"
+        assert await client.chunk() == b""
+        answer = await client.ask(post(_CHAT))
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await draining
+
+
+async def test_moment_for_the_next_request_begins_with_the_end_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It began with the end of the gateway, and could be over as soon as the client had its answer."""
+    loop, ahead_seconds = asyncio.get_running_loop(), 0.0
+    monkeypatch.setattr(loop, "time", lambda: monotonic() + ahead_seconds)
+    async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
+        go_on = asyncio.Event()
+
+        async def stream(asked: Asked) -> None:
+            await asked.begin_stream(b"data: 1\n\n")
+            await go_on.wait()
+            await asked.send(b"0\r\n\r\n")
+
+        running.peer("a").on["/v1/x"] = stream
+        client = await running.client()
+        await client.send(post(_CHAT, "/v1/x"))
+        await client.head()
+        assert await client.chunk() == b"data: 1\n\n"
+        draining = asyncio.create_task(running.gateway.drain(10 * PATIENCE_SECONDS))
+        await asyncio.sleep(0)
+        ahead_seconds += 0.9 * PATIENCE_SECONDS
+        go_on.set()
+        assert await client.chunk() == b""
+        ahead_seconds += 0.2 * PATIENCE_SECONDS
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        assert (await client.ask(post(_CHAT))).status == 200
+        await draining
+
+
+async def test_who_waits_for_a_swap_is_answered() -> None:
+    async with town("a", "b") as running:
+        running.models.held["b"] = asyncio.Event()
+        client = await running.client()
+        asking = asyncio.create_task(client.ask(post({"model": "b"})))
+        await until(lambda: "activate b" in running.models.log)
+        draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
+        await asyncio.sleep(0)
+        running.models.held["b"].set()
+        assert (await asking).status == 200
+        await draining
+
+
+async def test_page_may_read_its_last_answer_too() -> None:
+    """The word that it is the last took the place of the leave to read it."""
+    async with town("a", "b") as running:
+        running.models.held["b"] = asyncio.Event()
+        client = await running.client()
+        asking = asyncio.create_task(client.ask(post({"model": "b"}, "/v1/x", "Origin: http://localhost:3000")))
+        await until(lambda: "activate b" in running.models.log)
+        draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
+        await asyncio.sleep(0)
+        running.models.held["b"].set()
+        answer = await asking
+        assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+        assert answer.headers["connection"] == "close"
+        assert await client.rest() == b""
+        await draining

@@ -1,0 +1,178 @@
+"""The architecture as a table: who may import whom, and what the pure core may not touch."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mmd
+
+ROOT = Path(mmd.__file__).parent
+
+# Data flows one way: what we have -> what we decide -> what we tell systemd and the engine -> who asks.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "paths": set(),
+    "journal": set(),
+    "atomic": {"paths"},
+    "settings": {"errors", "paths"},
+    "settings_edit": {"errors", "paths", "atomic", "settings", "registry"},
+    "machine": {"errors"},
+    "registry": {"errors", "paths", "atomic"},
+    "plan": {"errors", "machine", "registry"},
+    "engines": {"errors", "paths", "atomic", "plan", "registry"},
+    "units": {"errors", "paths", "atomic", "plan"},
+    "hooks": set(),
+    "control": {
+        *("errors", "journal", "paths", "atomic", "settings", "settings_edit", "machine"),
+        *("registry", "plan", "engines", "units"),
+    },
+    "gateway": {"errors", "paths", "atomic", "settings", "machine", "registry", "plan", "units", "control"},
+    "cli": {"errors", "journal", "paths", "settings", "machine", "registry", "plan", "control", "gateway"},
+}
+
+# The rooms of a layer in the order of their imports: each may import those before it. "" is the layer's own folder.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "control": ("state", "models", "tunnel", "install", "memory", "lifecycle", "storage", "doctor"),
+    "gateway": ("http", "schedule", "observe", "proxy", "api", ""),
+}
+
+# What plan/ may take from the standard library: nothing that reads, waits, draws or speaks.
+PURE_MODULES = {
+    "__future__",
+    "collections",
+    "dataclasses",
+    "enum",
+    "functools",
+    "itertools",
+    "json",
+    "math",
+    "re",
+    "typing",
+}
+# Of the layers below, plan/ may see the records, not what reads them.
+PURE_INTERNALS = {"mmd.errors", "mmd.machine", "mmd.registry.layout", "mmd.registry.offer", "mmd.registry.record"}
+
+
+def modules() -> list[Path]:
+    return sorted(
+        path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem not in ("__init__", "__main__")
+    )
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module a file imports, wherever in it; a typing-only import couples as much as any."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from names if node.module == "mmd" else [node.module]
+
+
+def layer_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_table(path: Path) -> None:
+    layer = layer_of(path)
+    allowed = MAY_IMPORT[layer] | {layer}
+    ours = [name.split(".") for name in imports_of(path) if name.split(".")[0] == "mmd"]
+    wrong = [".".join(name) for name in ours if name[1:] and name[1] not in allowed and name[1] != "__version__"]
+    assert not wrong, f"{layer} may not import {wrong}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "plan").glob("*.py")), ids=lambda path: path.name)
+def test_plan_is_pure(path: Path) -> None:
+    for name in imports_of(path):
+        if name.startswith("mmd.plan"):
+            continue
+        assert name.split(".")[0] in PURE_MODULES or name in PURE_INTERNALS, f"{path.name} imports {name}"
+    tree = ast.parse(path.read_text("utf-8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Await | ast.AsyncFunctionDef)]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "hooks").glob("*.py")), ids=lambda path: path.name)
+def test_hooks_need_only_the_standard_library(path: Path) -> None:
+    siblings = {sibling.stem for sibling in (ROOT / "hooks").glob("*.py")}
+    foreign = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names) - siblings
+    assert not foreign
+
+
+def test_the_table_has_no_cycle() -> None:
+    done: set[str] = set()
+    while left := set(MAY_IMPORT) - done:
+        ready = {layer for layer in left if MAY_IMPORT[layer] <= done}
+        assert ready, f"a cycle among {left}"
+        done |= ready
+
+
+def room_of(path: Path) -> str:
+    """The folder of a module inside its layer; a module in the layer's own folder is a room by itself."""
+    parts = path.relative_to(ROOT).parts
+    return "/".join(parts[:2]) if len(parts) > 2 else "/".join(parts).removesuffix(".py")
+
+
+def internal_imports() -> dict[Path, set[Path]]:
+    """The modules of mmd that each module imports."""
+    found: dict[Path, set[Path]] = {}
+    for path in modules():
+        found[path] = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("mmd."):
+                continue
+            assert node.module is not None
+            for alias in node.names:
+                base = ROOT.parent / Path(*node.module.split("."))
+                candidates = (base / f"{alias.name}.py", base.with_suffix(".py"), base / "__init__.py")
+                found[path].add(next(file for file in candidates if file.is_file()))
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> set[str]:
+    """The nodes that take part in a circle or lead to one."""
+    left = dict(graph)
+    while free := {node for node in left if not left[node] & (left.keys() - {node})}:
+        left = {node: to for node, to in left.items() if node not in free}
+    return set(left)
+
+
+def test_no_circle_among_modules() -> None:
+    graph = {str(path): {str(other) for other in others - {path}} for path, others in internal_imports().items()}
+    assert not circles(graph)
+
+
+def test_no_circle_among_rooms() -> None:
+    graph: dict[str, set[str]] = {}
+    for path, others in internal_imports().items():
+        graph.setdefault(room_of(path), set()).update(room_of(other) for other in others)
+    assert not circles(graph)
+
+
+@pytest.mark.parametrize("layer", ROOMS)
+def test_rooms_follow_their_order(layer: str) -> None:
+    def room(path: Path) -> str:
+        parts = path.relative_to(ROOT / layer).parts
+        return parts[0] if len(parts) > 1 else ""
+
+    order = ROOMS[layer]
+    inside = {path: others for path, others in internal_imports().items() if layer_of(path) == layer}
+    assert {room(path) for path in inside} - {""} == set(order) - {""}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {other.relative_to(ROOT)}"
+        for path, others in inside.items()
+        for other in others
+        if layer_of(other) == layer and order.index(room(other)) > order.index(room(path))
+    ]
+    assert not wrong
+
+
+def test_every_layer_is_in_the_table() -> None:
+    assert {layer_of(path) for path in modules()} == set(MAY_IMPORT)

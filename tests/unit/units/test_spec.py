@@ -1,0 +1,498 @@
+"""A launch as units: what goes over the bus, what stands in the text, and what systemd makes of either."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmd.plan.launch import Canary, Flag, Launch, Sleep
+from mmd.registry.record import ModelType
+from mmd.units.names import engine_unit, object_path, split, token_unit, unit_of
+from mmd.units.spec import FINGERPRINT, Hooks, UnitSpec, engine_spec, fingerprint, token_spec
+from mmd.units.unit_files import UNITS, drop_in_text, mmd_command, unit_text
+from tests.user_manager import UserManager
+
+HOOKS = Hooks(
+    ready=("/bin/true", "ready"),
+    wake=("/bin/true", "wake"),
+    release=("/bin/true", "release"),
+    wait_released=("/bin/true", "wait_released"),
+)
+LAUNCH = Launch(
+    model_id="qwen3-8b",
+    engine="llama-server",
+    title="llama-server 9611",
+    type=ModelType.CHAT,
+    argv=("/bin/true", "-m", "/models/qwen3-8b.gguf"),
+    environment=(("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),),
+    context=0,
+    needs_bytes=1,
+    socket="/run/user/1000/mmd/qwen3-8b/api.sock",
+    uses_gpu=True,
+    sleep=None,
+    ready_seconds=600,
+    stop_seconds=5,
+    quits_when_broken=False,
+    flags=(Flag((), "context", "left to the engine"),),
+)
+ADDRESSES = {"mmd.socket": "127.0.0.1:9000", "mmd-embedding.socket": "[::1]:9085"}
+SLEEP = Sleep(levels=(1, 2), weights_bytes=5 * 1024**3, reserve_bytes=2 * 1024**3, canary=Canary.GENERATE)
+SLEEPER = replace(LAUNCH, sleep=SLEEP)
+
+# What a path or an argument may hold: no NUL anywhere, and no lone surrogates on a command line.
+words = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=20)
+awkward = st.lists(
+    st.sampled_from(["a b", "", '"', "'", "$", "${HOME}", "$HOME", "%h", "%", "\\", "\\n", "\n", "\t", ";", "ü"])
+)
+ids = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
+
+
+def directive(spec: UnitSpec, key: str) -> Any:
+    (value,) = (value for name, value in spec.directives if name == key)
+    return value
+
+
+def keys(spec: UnitSpec) -> set[str]:
+    return {name for name, _ in spec.directives}
+
+
+# --- what the units say
+
+
+def test_token_names_its_engine_and_its_rivals() -> None:
+    spec = token_spec(LAUNCH, HOOKS, ["b", "a"])
+    rivals = ("mmd-resident@a.service", "mmd-resident@b.service")
+    assert directive(spec, "Conflicts") == directive(spec, "After") == rivals
+    assert directive(spec, "Requires") == directive(spec, "Before") == ("mmd-model@qwen3-8b.service",)
+
+
+@given(st.lists(ids), ids)
+def test_token_never_conflicts_with_itself(others: list[str], me: str) -> None:
+    spec = token_spec(replace(LAUNCH, model_id=me), HOOKS, [*others, me])
+    named = dict(spec.directives).get("Conflicts", ())
+    assert token_unit(me) not in named
+    assert set(named) == {token_unit(other) for other in others if other != me}
+
+
+def test_token_without_rivals_conflicts_with_nobody() -> None:
+    assert not {"Conflicts", "After"} & keys(token_spec(LAUNCH, HOOKS, ["qwen3-8b"]))
+
+
+def test_engine_that_sleeps_refers_to_no_other_unit() -> None:
+    """A dependency from the engine keeps a dead token in memory."""
+    assert not {"BindsTo", "PartOf", "Requires", "After", "Before", "Conflicts"} & keys(engine_spec(SLEEPER, HOOKS))
+
+
+def test_engine_that_cannot_sleep_goes_with_its_token() -> None:
+    """From systemd 255 on PropagatesStopTo= did nothing in a swap: the engine went on, and two models were loaded."""
+    spec = engine_spec(LAUNCH, HOOKS)
+    assert directive(spec, "PartOf") == (token_unit("qwen3-8b"),)
+    assert not {"BindsTo", "Requires", "After", "Before", "Conflicts"} & keys(spec)
+
+
+def test_token_of_an_engine_that_cannot_sleep_waits_for_the_gpu() -> None:
+    spec = token_spec(LAUNCH, HOOKS, [])
+    assert directive(spec, "ExecStart") == (HOOKS.nothing,), "no process that the swap would have to wait for"
+    assert directive(spec, "ExecStopPost") == (*HOOKS.wait_released, engine_unit("qwen3-8b"), LAUNCH.socket)
+    on_a_cpu = token_spec(replace(LAUNCH, uses_gpu=False), HOOKS, [])
+    assert not {"ExecStop", "ExecStopPost"} & keys(on_a_cpu), "nor is there here"
+
+
+def test_token_of_an_engine_that_sleeps_wakes_and_releases_it() -> None:
+    spec = token_spec(SLEEPER, HOOKS, [])
+    about = engine_unit("qwen3-8b"), LAUNCH.socket
+    assert directive(spec, "ExecStart") == (*HOOKS.wake, *about, "generate", "600", "gpu")
+    memory = "1,2", str(SLEEP.weights_bytes), str(SLEEP.reserve_bytes)
+    assert directive(spec, "ExecStopPost") == (*HOOKS.release, *about, "30", *memory, "gpu")
+    assert "ExecStop" not in keys(spec), "ExecStop= is left out after an interrupted wake"
+    assert directive(spec, "TimeoutStopSec") > HOOKS.sleep_seconds, "the hook gives up first, and ends the engine"
+    assert directive(spec, "TimeoutStartSec") > LAUNCH.ready_seconds, "so does the hook that reads the weights again"
+
+
+def test_ready_hook_of_an_engine_that_sleeps_records_a_canary() -> None:
+    assert directive(engine_spec(SLEEPER, HOOKS), "ExecStartPost")[-2:] == ("600", "generate")
+
+
+def test_engine_starts_only_with_its_token() -> None:
+    for launch in (LAUNCH, SLEEPER):
+        (folder,) = directive(token_spec(launch, HOOKS, []), "RuntimeDirectory")
+        assert directive(engine_spec(launch, HOOKS), "ConditionPathExists").endswith(f"/{folder}")
+    # Conditions are not looked at when systemd 254 or newer restarts it: one that died asleep would come back.
+    held = directive(engine_spec(SLEEPER, HOOKS), "ConditionPathExists")
+    assert directive(engine_spec(SLEEPER, HOOKS), "ExecCondition") == ("/usr/bin/test", "-d", held)
+    assert "ExecCondition" not in keys(engine_spec(LAUNCH, HOOKS)), (
+        "its token takes it along, and a swap would wait for it"
+    )
+
+
+def test_ready_hook_gives_up_before_systemd_does() -> None:
+    spec = engine_spec(LAUNCH, HOOKS)
+    assert directive(spec, "ExecStartPost")[-2:] == (LAUNCH.socket, "600")
+    assert directive(spec, "TimeoutStartSec") > 600
+
+
+def test_socket_lies_in_the_folder_that_systemd_makes_and_removes() -> None:
+    spec = engine_spec(LAUNCH, HOOKS)
+    (folder,) = directive(spec, "RuntimeDirectory")
+    assert LAUNCH.socket.endswith(f"/{folder}/api.sock")
+    assert directive(spec, "RuntimeDirectoryMode") == 0o700
+
+
+# --- the bus and the text say the same
+
+_BUS_NAMES = {key: f"{key.removesuffix('Sec')}USec" for key in ("TimeoutStartSec", "TimeoutStopSec", "RestartSec")}
+_BUS_NAMES |= {"StartLimitIntervalSec": "StartLimitIntervalUSec", "ConditionPathExists": "Conditions"}
+
+
+def specs() -> Iterator[UnitSpec]:
+    for launch in (LAUNCH, SLEEPER):
+        yield engine_spec(launch, HOOKS)
+        yield token_spec(launch, HOOKS, ["other"])
+
+
+@pytest.mark.parametrize("spec", [*specs()], ids=lambda spec: spec.name)
+def test_bus_and_text_agree_directive_by_directive(spec: UnitSpec) -> None:
+    on_the_bus = {name: (signature, value) for name, signature, value in spec.properties()}
+    in_the_text = parsed(spec.text())
+    assert set(on_the_bus) == {_BUS_NAMES.get(key, key) for key in in_the_text}
+    assert len(on_the_bus) == len(spec.directives)
+    for key, written in in_the_text.items():
+        signature, value = on_the_bus[_BUS_NAMES.get(key, key)]
+        assert as_bus_value(key, signature, written) == value, key
+
+
+@pytest.mark.parametrize("spec", [*specs()], ids=lambda spec: spec.name)
+def test_bus_values_fit_their_signatures(spec: UnitSpec) -> None:
+    from dbus_fast import Message, Variant
+
+    for name, signature, value in spec.properties():
+        Message("a.b", "/", "a.b", "C", signature="v", body=[Variant(signature, value)])._marshall(False), name
+
+
+def parsed(text: str) -> dict[str, list[str]]:
+    """Directives of a unit file, with every value they are given."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line and not line.startswith("["):
+            key, _, value = line.partition("=")
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def as_bus_value(key: str, signature: str, written: list[str]) -> Any:
+    (value,) = written if key != "Environment" else (" ".join(written),)
+    match signature:
+        case "a(sasb)":
+            argv = unquoted(value)
+            return [[argv[0], argv, False]]
+        case "as":
+            return unquoted(value)
+        case "a(sbbs)":
+            return [[key, False, False, value.replace("%%", "%")]]
+        case "(aiai)":
+            words = value.split()
+            return [[int(word) for word in words if word.isdecimal()], [15 for word in words if word == "SIGTERM"]]
+        case "b":
+            return {"yes": True, "no": False}[value]
+        case "t" if key.endswith("Sec"):
+            return int(value) * 1_000_000
+        case "u" | "t":
+            return int(value, 8 if value.startswith("0") else 10)
+        case _:
+            return value.replace("%%", "%")
+
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "s": " ", "\\": "\\", '"': '"', "'": "'"}
+
+
+def unquoted(line: str) -> list[str]:
+    """Words as systemd.syntax(7) says they are read: quotes around whole words, C escapes, %% for a per cent sign."""
+    found: list[str] = []
+    at = 0
+    while at < len(line):
+        if line[at] in " \t":
+            at += 1
+            continue
+        quote = line[at] if line[at] in "\"'" else ""
+        at += len(quote)
+        word = ""
+        while at < len(line) and line[at] not in (quote or " \t"):
+            if line[at] == "\\":
+                word += _ESCAPES[line[at + 1]]
+                at += 2
+            elif line[at] == "%":
+                assert line[at + 1] == "%", "a specifier, which systemd would expand"
+                word += "%"
+                at += 2
+            else:
+                assert line[at] not in "\n\r", "the line would end here"
+                word += line[at]
+                at += 1
+        assert not quote or at < len(line), "a quote that is not closed"
+        at += len(quote)
+        found.append(word)
+    return found
+
+
+@given(st.lists(words) | awkward)
+def test_arguments_survive_the_text(arguments: list[str]) -> None:
+    """`$` is doubled, and systemd takes it back when it starts the process; but not in the program's own path."""
+    spec = engine_spec(replace(LAUNCH, argv=("/opt/a$b c/true", *arguments)), HOOKS)
+    (written,) = parsed_raw(spec.text(), "ExecStart")
+    assert unquoted(written) == ["/opt/a$b c/true", *(word.replace("$", "$$") for word in arguments)]
+
+
+@given(st.lists(words) | awkward)
+def test_environment_survives_the_text(values: list[str]) -> None:
+    environment = tuple((f"V{number}", value) for number, value in enumerate(values))
+    spec = engine_spec(replace(LAUNCH, environment=environment), HOOKS)
+    read = [word for line in parsed_raw(spec.text(), "Environment") for word in unquoted(line)]
+    assert read[:-1] == [f"{name}={value}" for name, value in environment]
+
+
+def parsed_raw(text: str, key: str) -> list[str]:
+    # By \n alone: str.splitlines also splits at \x85 and others, where systemd does not.
+    return [line.removeprefix(f"{key}=") for line in text.split("\n") if line.startswith(f"{key}=")]
+
+
+@given(st.lists(words) | awkward)
+def test_arguments_on_the_bus_are_plain_but_for_the_dollar(arguments: list[str]) -> None:
+    spec = engine_spec(replace(LAUNCH, argv=("/bin/true", *arguments)), HOOKS)
+    (start,) = (value for name, _, value in spec.properties() if name == "ExecStart")
+    assert start == [["/bin/true", ["/bin/true", *(word.replace("$", "$$") for word in arguments)], False]]
+
+
+# --- the fingerprint
+
+_CHANGES: dict[str, Any] = {
+    "engine": "embedded",
+    "title": "llama-server 1",
+    "type": ModelType.EMBEDDING,
+    "argv": ("/bin/true",),
+    "environment": (),
+    "context": 1,
+    "needs_bytes": 2,
+    "socket": "/other.sock",
+    "uses_gpu": False,
+    "sleep": SLEEP,
+    "ready_seconds": 601,
+    "stop_seconds": 6,
+    "quits_when_broken": True,
+    "flags": (),
+}
+
+
+def test_fingerprint_does_not_change_with_what_was_measured_for_one_start() -> None:
+    def launch(utilisation: str, parser: str) -> Launch:
+        flags = (
+            Flag(("--util", utilisation), "--util", "free now", measured=True),
+            Flag(("--parser", parser), "--parser", "its template"),
+        )
+        return replace(LAUNCH, flags=flags, argv=("vllm", "serve", "--util", utilisation, "--parser", parser))
+
+    made = launch("0.8", "hermes")
+    assert made.lasting_argv == ("vllm", "serve", "--parser", "hermes")
+    assert fingerprint(made, HOOKS) == fingerprint(launch("0.6", "hermes"), HOOKS)
+    assert fingerprint(made, HOOKS) != fingerprint(launch("0.8", "mistral"), HOOKS)
+    assert "0.8" in dict(engine_spec(made, HOOKS).directives)["ExecStart"]
+
+
+def test_every_field_of_a_launch_is_tried() -> None:
+    assert set(_CHANGES) | {"model_id"} == set(Launch.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("field", _CHANGES)
+def test_fingerprint_changes_exactly_when_the_units_do(field: str) -> None:
+    other = replace(LAUNCH, **{field: _CHANGES[field]})
+    same_units = without_mark(LAUNCH) == without_mark(other)
+    assert (fingerprint(LAUNCH, HOOKS) == fingerprint(other, HOOKS)) is same_units
+
+
+_HOOK_CHANGES: dict[str, Any] = {
+    "ready": ("/elsewhere",),
+    "wake": ("/elsewhere",),
+    "release": ("/elsewhere",),
+    "wait_released": ("/elsewhere",),
+    "sleep_seconds": 7,
+    "restart_seconds": 0.5,
+    "nothing": "/elsewhere",
+    "test": "/elsewhere",
+}
+
+
+@pytest.mark.parametrize("launch", [LAUNCH, SLEEPER], ids=["stops", "sleeps"])
+@pytest.mark.parametrize("field", _HOOK_CHANGES)
+def test_fingerprint_changes_with_the_hooks_that_the_units_call(field: str, launch: Launch) -> None:
+    assert set(_HOOK_CHANGES) == set(Hooks.__dataclass_fields__)
+    hooks = replace(HOOKS, **{field: _HOOK_CHANGES[field]})
+    same_units = without_mark(launch) == without_mark(launch, hooks)
+    assert (fingerprint(launch, HOOKS) == fingerprint(launch, hooks)) is same_units
+
+
+def without_mark(launch: Launch, hooks: Hooks = HOOKS) -> list[str]:
+    mark = fingerprint(launch, hooks)
+    pair = engine_spec(launch, hooks), token_spec(launch, hooks, [])
+    assert all(f"{FINGERPRINT}={mark}" in directive(spec, "Environment") for spec in pair)
+    return [spec.text().replace(mark, "") for spec in pair]
+
+
+def test_fingerprint_does_not_depend_on_rivals() -> None:
+    alone, among = (directive(token_spec(LAUNCH, HOOKS, others), "Environment") for others in ((), ("a", "b")))
+    assert alone == among
+
+
+# --- names
+
+
+@given(ids)
+def test_names_are_taken_apart_again(model_id: str) -> None:
+    assert split(engine_unit(model_id)) == ("model", model_id)
+    assert split(token_unit(model_id)) == ("resident", model_id)
+
+
+@given(ids)
+def test_object_paths_are_taken_back(model_id: str) -> None:
+    path = object_path(token_unit(model_id))
+    assert unit_of(path) == token_unit(model_id)
+    assert path.rpartition("/")[2].replace("_", "").isalnum(), "as D-Bus wants it"
+
+
+def test_object_path_is_systemds() -> None:
+    # As `busctl --user tree org.freedesktop.systemd1` prints it.
+    expected = "/org/freedesktop/systemd1/unit/mmd_2dmodel_40qwen3_2d0_2e6b_2eservice"
+    assert object_path("mmd-model@qwen3-0.6b.service") == expected
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "mmd.service",
+        "mmd.slice",
+        "mmd-model@.service",
+        "mmd-other@a.service",
+        "mmd-model@a.socket",
+        "x mmd-model@a.service",
+    ],
+)
+def test_foreign_units_are_none_of_ours(unit: str) -> None:
+    assert split(unit) is None
+
+
+# --- what systemd makes of it
+
+
+def verify(folder: Path, *units: str) -> None:
+    """systemd-analyze has nothing to say about these units."""
+    runtime = folder / "runtime"
+    runtime.mkdir(mode=0o700)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--user", "--man=no", *(str(folder / unit) for unit in units)],
+        env=os.environ | {"XDG_RUNTIME_DIR": str(runtime)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("sleep", [None, SLEEP], ids=["stops", "sleeps"])
+def test_systemd_has_nothing_to_say_about_the_pair(tmp_path: Path, sleep: Sleep | None) -> None:
+    launch = replace(LAUNCH, sleep=sleep, argv=("/bin/true", "a b", "100%", "$x", 'q"', "back\\slash", ";"))
+    specs = engine_spec(launch, HOOKS), token_spec(launch, HOOKS, ["rival"])
+    for spec in specs:
+        (tmp_path / spec.name).write_text(spec.text(), "utf-8")
+    rival = token_spec(replace(launch, model_id="rival"), HOOKS, [])
+    (tmp_path / rival.name).write_text(rival.text(), "utf-8")
+    (tmp_path / engine_unit("rival")).write_text(engine_spec(replace(launch, model_id="rival"), HOOKS).text(), "utf-8")
+    (tmp_path / "mmd.slice").write_text(unit_text("mmd.slice", mmd_command()), "utf-8")
+    verify(tmp_path, *(spec.name for spec in specs))
+
+
+def test_systemd_has_nothing_to_say_about_the_static_units(tmp_path: Path) -> None:
+    for name in UNITS:
+        (tmp_path / name).write_text(unit_text(name, mmd_command()), "utf-8")
+        if drop_in := drop_in_text(name, ADDRESSES):
+            (tmp_path / f"{name}.d").mkdir()
+            (tmp_path / f"{name}.d" / "50-mmd.conf").write_text(drop_in, "utf-8")
+    verify(tmp_path, *UNITS)
+
+
+@pytest.mark.parametrize("folder", ["plain", "with space", "per%cent", 'quo"te', "back\\slash", "dol$lar"])
+def test_static_units_start_the_python_that_runs_mmd_wherever_it_is(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", f"/home/{folder}/bin/python")
+    (start,) = parsed_raw(unit_text("mmd.service", mmd_command()), "ExecStart")
+    assert unquoted(start)[0] == f"/home/{folder}/bin/python"
+
+
+_DUMP = "import json, sys\nopen(sys.argv[1], 'a').write(json.dumps(sys.argv[2:]) + '\\n')\n"
+_AWKWARD = ["a b", "", 'q"', "it's", "100%", "%h", "back\\slash", "\\n", "new\nline", "tab\t", "ü🦙", "#x", "-"]
+_LOST_IN_A_RELOAD = ["$HOME", "${HOME}", "$$", "a$b", "cash$", "a;b", ";"]
+
+
+def dumping(folder: Path, name: str, arguments: list[str]) -> UnitSpec:
+    script = folder / "dump.py"
+    script.write_text(_DUMP, "utf-8")
+    argv = (sys.executable, "-I", "-S", str(script), str(folder / "seen"), *arguments)
+    start = next(pair for pair in engine_spec(replace(LAUNCH, argv=argv), HOOKS).directives if pair[0] == "ExecStart")
+    return UnitSpec(name, (("Type", "oneshot"), ("RemainAfterExit", True), start))
+
+
+def seen(folder: Path) -> list[list[str]]:
+    return [json.loads(line) for line in (folder / "seen").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.manager
+async def test_systemd_passes_arguments_on_as_they_are(systemd: UserManager, tmp_path: Path) -> None:
+    from mmd.units.bus import JobResult, Manager
+
+    spec = dumping(tmp_path, "mmd-dump.service", _AWKWARD + _LOST_IN_A_RELOAD)
+    async with await Manager.connect() as manager:
+        assert await manager.run_job(spec.name, manager.start_transient(spec)) is JobResult.DONE
+    assert seen(tmp_path) == [_AWKWARD + _LOST_IN_A_RELOAD]
+
+
+@pytest.mark.manager
+async def test_systemd_passes_arguments_on_after_a_reload(systemd: UserManager, tmp_path: Path) -> None:
+    r"""Then it has read the unit from the file that it wrote itself. systemd 252 writes `$` and `;` as `\$\$` and `\;`
+    there, and reads that back as it stands: a model with one of them in its path does not come back. Nothing that
+    can be put on the bus avoids it: ExecStartEx with no-env-expand makes a file that it cannot read at all.
+    """
+    from mmd.units.bus import JobResult, Manager
+
+    spec = dumping(tmp_path, "mmd-dump-reload.service", _AWKWARD)
+    async with await Manager.connect() as manager:
+        assert await manager.run_job(spec.name, manager.start_transient(spec)) is JobResult.DONE
+        await manager.reload()
+    systemd.systemctl("restart", spec.name)
+    assert seen(tmp_path) == [_AWKWARD, _AWKWARD]
+
+
+@pytest.mark.manager
+def test_systemd_reads_the_text_as_it_reads_the_bus(systemd: UserManager, tmp_path: Path) -> None:
+    spec = dumping(tmp_path, "mmd-dump-text.service", _AWKWARD + _LOST_IN_A_RELOAD)
+    folder = systemd.runtime / "systemd/user"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / spec.name).write_text(spec.text(), "utf-8")
+    systemd.systemctl("daemon-reload")
+    systemd.systemctl("start", spec.name)
+    assert seen(tmp_path) == [_AWKWARD + _LOST_IN_A_RELOAD]
+
+
+def test_gateway_looks_for_engines_where_the_shell_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user manager's PATH has no ~/.local/bin: the gateway ran another engine than the command line."""
+    monkeypatch.setenv("PATH", "/home/ann/my tools/50%:/usr/bin")
+    (line,) = parsed_raw(drop_in_text("mmd.service", ADDRESSES) or "", "Environment")
+    assert unquoted(line) == ["PATH=/home/ann/my tools/50%:/usr/bin"]
