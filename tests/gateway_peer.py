@@ -21,9 +21,9 @@ from mmd.errors import MmdError, NoSuchModel
 from mmd.gateway.api.hub_process import Hub
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.listener_kind import Entrance
-from mmd.gateway.http.policy import Guard
-from mmd.plan.idle import Occupant, Rules
+from mmd.gateway.http.listener_kind import ListenerKind
+from mmd.gateway.http.policy import RequestPolicy
+from mmd.plan.idle import LoadedModel, Rules
 
 PATIENCE_SECONDS = 15.0  # what a test waits for before it fails: generous, because machines are busy
 
@@ -190,8 +190,8 @@ class MemoryModels:
     looked: int = 0  # how often it was asked who is idle
     since: float = field(default_factory=monotonic)  # when somebody last became resident, or fell asleep
 
-    def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
-        if not name and entrance is Entrance.EMBEDDING:
+    def find(self, name: str | None, entrance: ListenerKind = ListenerKind.MAIN) -> str:
+        if not name and entrance is ListenerKind.EMBEDDING:
             return self.embedding
         if not name:
             if self.active is None and not self.gone:
@@ -219,10 +219,10 @@ class MemoryModels:
     def pinned(self) -> Collection[str]:
         return {name for name, rules in self.rules.items() if rules.pinned}
 
-    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
         self.looked += 1
         names = [*self.asleep, *([self.active] if self.active else [])]
-        return [Occupant(name, name in self.asleep, self.since, self.rules.get(name, Rules())) for name in names]
+        return [LoadedModel(name, name in self.asleep, self.since, self.rules.get(name, Rules())) for name in names]
 
     async def sleep_is_looked_at(self) -> None:
         """Who is due has been decided anew, and that has been carried out."""
@@ -416,8 +416,8 @@ async def town(
     *names: str,
     active: str | None = "a",
     limits: Limits | None = None,
-    guard: Guard | None = None,
-    entrance: Entrance = Entrance.MAIN,
+    guard: RequestPolicy | None = None,
+    entrance: ListenerKind = ListenerKind.MAIN,
     hub: Hub | None = None,
 ) -> AsyncIterator[Town]:
     """A gateway in front of one engine for each name, entered by a port of 127.0.0.1."""

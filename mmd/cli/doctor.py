@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmd.control.doctor.finding import Finding
-    from mmd.control.memory.starts_log import Start
+    from mmd.control.memory.starts_log import StartRecord
 
 _HEADING = ("MODEL", "ENGINE", "CONTEXT", "PART", "FORETOLD", "MEASURED", "OFF BY")
 # Each stands out without colour, too.
@@ -116,7 +116,7 @@ async def _measure() -> None:
         say(f"mmd: {error.message}; only what was measured before is shown")
 
 
-def _rows(start: Start) -> list[tuple[str, ...]]:
+def _rows(start: StartRecord) -> list[tuple[str, ...]]:
     about = (start.model, start.engine, str(start.context))
     return [
         (

@@ -35,9 +35,9 @@ def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
         return done or await _activated(model_id)
 
     if ask_again:
-        from mmd.control.state.refused_flags import Learned
+        from mmd.control.state.refused_flags import RefusedFlags
 
-        Learned().forget(model_id)
+        RefusedFlags().forget(model_id)
     try:
         done = wait_for(work())
     except KeyboardInterrupt:

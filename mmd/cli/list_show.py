@@ -59,7 +59,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     """Facts, fit, the exact command and its reasons."""
     from mmd.control.lifecycle.controller import plan_launch, unit_texts
     from mmd.control.lifecycle.idle_rules import rules_of
-    from mmd.control.memory.estimate import Estimating
+    from mmd.control.memory.estimate import Estimator
     from mmd.control.models.aliases import names_of
     from mmd.control.state.to_json import estimate_json, idle_json, launch_json, model_json
     from mmd.machine import load_machine, read_machine
@@ -73,7 +73,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     if not units and not as_json:
         _print_model(model, aliases)
     launch = plan_launch(model, machine, settings)
-    estimating = Estimating(machine, settings, is_here=machine_file is None)
+    estimating = Estimator(machine, settings, is_here=machine_file is None)
     estimate = estimating.answer(model, asks_engine=False).estimate
     rules = rules_of(model.id, settings)
     if units:

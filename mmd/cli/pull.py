@@ -13,8 +13,8 @@ from mmd.cli import parameters
 from mmd.cli.output import gib, licence_text, print_json, say, summary
 
 if TYPE_CHECKING:
-    from mmd.control.models.search import Pick
-    from mmd.registry.hub.register import Known
+    from mmd.control.models.search import Choice
+    from mmd.registry.hub.register import RepoSnapshot
 
 
 @click.command()
@@ -61,7 +61,7 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     say(f"{summary(pulled)}; start it with: mmd activate {pulled.id}")
 
 
-def _say_what_comes(known: Known, picked: Pick) -> None:
+def _say_what_comes(known: RepoSnapshot, picked: Choice) -> None:
     repository, selection = known.repository, picked.selection
     if known.absence is not None:
         say(f"mmd: {known.absence.message}; what the cache has is registered")

@@ -14,7 +14,7 @@ from mmd.cli.output import count, gib, print_json, print_named_table, say
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mmd.control.models.search import Hit
+    from mmd.control.models.search import SearchHit
 
 _TYPES = ("chat", "vision", "completion", "embedding", "reranker", "classifier")
 _RUNS = {"gpu": "on GPU", "cpu": "on CPU", "partly": "partly", "no": "no"}
@@ -78,13 +78,13 @@ def search(
     _say_what_is_left(query.text, filters, shown, len(finding.hits) - len(shown), finding.foreign)
 
 
-def _print(hits: Sequence[Hit]) -> None:
+def _print(hits: Sequence[SearchHit]) -> None:
     if hits:
         heading = ("REPOSITORY", "FILE", "TYPE", "SIZE", "NEEDS", "RUNS", "DOWNLOADS", "LICENCE")
         print_named_table(heading, [_cells(hit) for hit in hits])
 
 
-def _cells(hit: Hit) -> tuple[str, ...]:
+def _cells(hit: SearchHit) -> tuple[str, ...]:
     result, offer = hit.result, hit.best.offer
     return (
         result.id,
@@ -107,7 +107,7 @@ def _short(file: str) -> str:
     return named_quant(file) or file.rpartition("/")[2]
 
 
-def _licence(hit: Hit) -> str:
+def _licence(hit: SearchHit) -> str:
     from mmd.registry.licence import Terms, terms
 
     licence = hit.result.licence or "unknown"
@@ -117,7 +117,7 @@ def _licence(hit: Hit) -> str:
 
 
 def _say_what_is_left(
-    text: str, filters: Sequence[str], shown: Sequence[Hit], hidden: int, foreign: Mapping[str, int]
+    text: str, filters: Sequence[str], shown: Sequence[SearchHit], hidden: int, foreign: Mapping[str, int]
 ) -> None:
     if hidden:
         more = "more " if shown else ""

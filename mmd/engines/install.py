@@ -15,7 +15,7 @@ from mmd.engines import engine
 from mmd.engines.installer import own
 from mmd.engines.installer.own import OwnEngine
 from mmd.engines.installer.process import Progress, Worker
-from mmd.engines.installer.recipes import GIB, Filled, Recipe, llama_recipe, vllm_recipe
+from mmd.engines.installer.recipes import GIB, InstallResult, Recipe, llama_recipe, vllm_recipe
 from mmd.engines.installer.venv import IndexUnreachable, PipFailed, Release, Venv, WrongPython, suitable_pythons
 from mmd.errors import EngineMissing, StorageFailed, WrongUsage
 from mmd.paths import engines_dir, make_private, state_dir
@@ -150,7 +150,7 @@ def _require_room(folder: Path, takes_bytes: int) -> None:
         raise StorageFailed(f"it takes {needs}, and {engines_dir()} has {has}", hint=hint)
 
 
-def _require_it_works(name: str, filled: Filled, worker: Worker) -> None:
+def _require_it_works(name: str, filled: InstallResult, worker: Worker) -> None:
     """Whether it starts, and is what mmd's probe takes for this engine."""
     worker.progress.step("Checking that it starts")
     hint = f"less {worker.log}   # what it said; to begin anew: mmd engine remove {name}"

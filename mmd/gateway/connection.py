@@ -15,10 +15,10 @@ from typing import Protocol
 from mmd.gateway.http.cors import preflight_answer, with_leave_to_read
 from mmd.gateway.http.error import INTERNAL, Failure
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.listener_kind import Entrance
-from mmd.gateway.http.parser import Intake
+from mmd.gateway.http.listener_kind import ListenerKind
+from mmd.gateway.http.parser import RequestParser
 from mmd.gateway.http.peer import is_stranger
-from mmd.gateway.http.policy import Door, Guard
+from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
 from mmd.gateway.http.request import Request
 from mmd.gateway.http.timeouts import Stalls
 from mmd.gateway.proxy.exchange import Exchange
@@ -40,7 +40,7 @@ class Host(Protocol):
     def limits(self) -> Limits: ...
 
     @property
-    def guard(self) -> Guard: ...
+    def guard(self) -> RequestPolicy: ...
 
     @property
     def stalls(self) -> Stalls: ...
@@ -48,17 +48,17 @@ class Host(Protocol):
     @property
     def is_draining(self) -> bool: ...
 
-    def opened(self, front: Front) -> None: ...
+    def opened(self, front: ClientConnection) -> None: ...
 
-    def closed(self, front: Front) -> None: ...
+    def closed(self, front: ClientConnection) -> None: ...
 
-    def exchange(self, client: Front, request: Request) -> Exchange: ...
+    def exchange(self, client: ClientConnection, request: Request) -> Exchange: ...
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None: ...
 
 
-class Front(asyncio.Protocol):
-    def __init__(self, gateway: Host, entrance: Entrance) -> None:
+class ClientConnection(asyncio.Protocol):
+    def __init__(self, gateway: Host, entrance: ListenerKind) -> None:
         self.entrance = entrance
         self.writing_paused = False
         self._gateway = gateway
@@ -68,7 +68,7 @@ class Front(asyncio.Protocol):
         self._closes_next = False  # the client has been told that this answer is the last
         self._ended = False  # nothing more is taken from this client
         self._transport: asyncio.Transport
-        self._intake: Intake
+        self._intake: RequestParser
         self.write: Callable[[bytes], None]
 
     @property
@@ -134,8 +134,8 @@ class Front(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self.write = transport.write  # each piece of an answer goes through this: no call of ours in between
-        self._intake = Intake(self._gateway.guard, _door(self.entrance, transport))
-        if self.entrance is Entrance.LOCAL and is_stranger(transport.get_extra_info("socket")):
+        self._intake = RequestParser(self._gateway.guard, _door(self.entrance, transport))
+        if self.entrance is ListenerKind.LOCAL and is_stranger(transport.get_extra_info("socket")):
             self._ended = True
             transport.abort()
         else:
@@ -271,8 +271,10 @@ class Front(asyncio.Protocol):
         asyncio.get_running_loop().call_later(self._gateway.limits.linger_seconds, self._transport.close)
 
 
-def _door(entrance: Entrance, transport: asyncio.Transport) -> Door:
-    return Door(entrance, "" if entrance is Entrance.LOCAL else str(transport.get_extra_info("sockname")[0]))
+def _door(entrance: ListenerKind, transport: asyncio.Transport) -> ListenerInfo:
+    return ListenerInfo(
+        entrance, "" if entrance is ListenerKind.LOCAL else str(transport.get_extra_info("sockname")[0])
+    )
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:

@@ -8,22 +8,22 @@ from collections.abc import Callable
 
 from mmd.gateway.api.asgi import Management
 from mmd.gateway.api.hub_process import Hub
-from mmd.gateway.connection import Front
+from mmd.gateway.connection import ClientConnection
 from mmd.gateway.http.error import TOO_MANY
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.listener_kind import Entrance
-from mmd.gateway.http.policy import Guard
+from mmd.gateway.http.listener_kind import ListenerKind
+from mmd.gateway.http.policy import RequestPolicy
 from mmd.gateway.http.request import Request
 from mmd.gateway.http.timeouts import Stalls
-from mmd.gateway.observe.counters import Meter
+from mmd.gateway.observe.counters import Counters
 from mmd.gateway.observe.feed import Feed, Kind
 from mmd.gateway.observe.observer import Observer
 from mmd.gateway.proxy.exchange import Exchange, Shared
 from mmd.gateway.proxy.pool import Pool
 from mmd.gateway.schedule.idle import Idle
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.scheduler import Switchboard
-from mmd.gateway.schedule.suspend import Suspension
+from mmd.gateway.schedule.scheduler import Scheduler
+from mmd.gateway.schedule.suspend import SuspendCoordinator
 
 _log = logging.getLogger(__name__)
 
@@ -34,49 +34,54 @@ class Gateway:
     """A factory of protocols for `loop.create_server`, and their common end."""
 
     def __init__(
-        self, models: Models, limits: Limits | None = None, guard: Guard | None = None, *, hub: Hub | None = None
+        self,
+        models: Models,
+        limits: Limits | None = None,
+        guard: RequestPolicy | None = None,
+        *,
+        hub: Hub | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.guard = guard or Guard(self.limits)
+        self.guard = guard or RequestPolicy(self.limits)
         self.stalls = Stalls(self.limits)
         self.is_draining = False
         self.feed = Feed()
         self._models = models
-        self._switchboard = Switchboard(models, self.limits)
+        self._switchboard = Scheduler(models, self.limits)
         self._queue_will_be_told = False
         self._switchboard.follow(self._tell_queue_soon)
         self.idle = Idle(models, self._switchboard)
         self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
-        self._meter = Meter()
+        self._meter = Counters()
         self._observer = Observer(models, self._switchboard, self.feed, self._meter, self.limits)
         self._management = Management(models, self._switchboard, self._observer, self.feed, hub)
-        self._fronts: dict[Front, None] = {}  # by when they came
+        self._fronts: dict[ClientConnection, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
         self._shared = Shared(models, self._switchboard, self._pool, self.limits, self._meter, self.idle)
-        self.suspension = Suspension(models, self._switchboard, self.limits, self._interrupt)
+        self.suspension = SuspendCoordinator(models, self._switchboard, self.limits, self._interrupt)
         models.follow(self._retract)
 
     def observe(self) -> None:
         """Begin to tell what happens, until the end."""
         self._observer.begin()
 
-    def front(self, entrance: Entrance = Entrance.MAIN) -> Front:
-        return Front(self, entrance)
+    def front(self, entrance: ListenerKind = ListenerKind.MAIN) -> ClientConnection:
+        return ClientConnection(self, entrance)
 
-    def exchange(self, client: Front, request: Request) -> Exchange:
+    def exchange(self, client: ClientConnection, request: Request) -> Exchange:
         return Exchange(self._shared, client, request)
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
         self._management.adopt(transport, request.for_management())
 
-    def opened(self, front: Front) -> None:
+    def opened(self, front: ClientConnection) -> None:
         self._fronts[front] = None
         if self.is_draining:  # accepted in the same moment; systemd keeps those that come later
             front.wind_down()
-        elif len(self._fronts) > self.limits.connections and front.entrance is not Entrance.LOCAL:
+        elif len(self._fronts) > self.limits.connections and front.entrance is not ListenerKind.LOCAL:
             self._make_room_for(front)
 
-    def closed(self, front: Front) -> None:
+    def closed(self, front: ClientConnection) -> None:
         self._fronts.pop(front, None)
         self._closed_one.set()
 
@@ -101,7 +106,7 @@ class Gateway:
         await self._management.close()
         self._pool.close()
 
-    def _make_room_for(self, newcomer: Front) -> None:
+    def _make_room_for(self, newcomer: ClientConnection) -> None:
         """Somebody who asks for nothing goes; where all of them are busy, it is the newcomer."""
         idle = next((front for front in self._fronts if front.is_idle and front is not newcomer), None)
         del self._fronts[idle or newcomer]  # not when its connection is lost: others may come in between

@@ -9,16 +9,16 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 
 from mmd.control.lifecycle.controller import Controller
-from mmd.control.lifecycle.memory_pressure import Kernel, Relief
-from mmd.control.memory.measurer import Learner
+from mmd.control.lifecycle.memory_pressure import PressureRelief, PsiMonitor
+from mmd.control.memory.measurer import MeasurementScheduler
 from mmd.errors import ManagerUnreachable, MmdError, WrongUsage
 from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.origins import Names, own_hostnames
-from mmd.gateway.http.policy import Guard
+from mmd.gateway.http.policy import RequestPolicy
 from mmd.gateway.http.sockets import AddressTaken, Listener, bound, bound_locally, inherited, no_keys_for
-from mmd.gateway.schedule.systemd_models import LiveModels
+from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.gateway.serve import serve
 from mmd.paths import gateway_socket
 from mmd.settings import Settings, is_listen
@@ -45,8 +45,8 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
         limits = replace(Limits(), **{name: settings[f"gateway.{name}"] for name in bounds})
         watch = Watch(controller.manager)
         await watch.refresh()
-        models = LiveModels(controller, watch)
-        relief = Relief(controller, stack.enter_context(Kernel()))
+        models = SystemdModels(controller, watch)
+        relief = PressureRelief(controller, stack.enter_context(PsiMonitor()))
         keyring = Keyring()
         try:
             listeners = stack.enter_context(_listeners(settings, listen, tell, keyring))
@@ -62,7 +62,7 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
                 serve(models, listeners, limits=limits, guard=guard, follows_sleep=follows_sleep),
                 watch.run(),
                 relief.run(),
-                Learner(controller.manager, watch).run(),
+                MeasurementScheduler(controller.manager, watch).run(),
                 _until_closed(controller),
             )
         ]
@@ -85,7 +85,7 @@ def _listeners(
     """
     passed = inherited()
     if passed:
-        if settings["gateway.embedding_listen"] and all(one.entrance is not Entrance.EMBEDDING for one in passed):
+        if settings["gateway.embedding_listen"] and all(one.entrance is not ListenerKind.EMBEDDING for one in passed):
             _log.warning("nothing listens for embeddings: systemctl --user status mmd-embedding.socket")
         _require_keys(passed, keyring)
         yield passed
@@ -103,7 +103,7 @@ def _listeners(
     finally:
         for listener in own:
             listener.socket.close()
-            if listener.entrance is Entrance.LOCAL:
+            if listener.entrance is ListenerKind.LOCAL:
                 gateway_socket().unlink(missing_ok=True)
 
 
@@ -120,7 +120,7 @@ async def _with_its_holder(error: AddressTaken, manager: Manager) -> MmdError:
 
 def _beside_the_main_one(settings: Settings) -> Iterator[Callable[[], Listener]]:
     if address := settings["gateway.embedding_listen"]:
-        yield lambda: bound(*_address(address), Entrance.EMBEDDING)
+        yield lambda: bound(*_address(address), ListenerKind.EMBEDDING)
     yield lambda: bound_locally(gateway_socket())
 
 
@@ -131,10 +131,10 @@ def _require_keys(listeners: Sequence[Listener], keyring: Keyring) -> None:
         raise no_keys_for(str(exposed[0]))
 
 
-def _guard(settings: Settings, limits: Limits, listeners: Sequence[Listener], keyring: Keyring) -> Guard:
+def _guard(settings: Settings, limits: Limits, listeners: Sequence[Listener], keyring: Keyring) -> RequestPolicy:
     is_exposed = any(listener.is_exposed for listener in listeners)
     hosts = {*settings["gateway.hosts"], *(own_hostnames() if is_exposed else ())}
-    return Guard(limits, names=Names(hosts, settings["gateway.origins"]), keyring=keyring)
+    return RequestPolicy(limits, names=Names(hosts, settings["gateway.origins"]), keyring=keyring)
 
 
 def _address(listen: str) -> tuple[str, int]:

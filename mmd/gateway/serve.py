@@ -11,8 +11,8 @@ from mmd import __version__
 from mmd.control.install.presence import Presence
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.listener_kind import Entrance
-from mmd.gateway.http.policy import Guard
+from mmd.gateway.http.listener_kind import ListenerKind
+from mmd.gateway.http.policy import RequestPolicy
 from mmd.gateway.http.sockets import Listener
 from mmd.gateway.notify import notify
 from mmd.gateway.schedule.models import Models
@@ -27,7 +27,7 @@ async def serve(
     listeners: Sequence[Listener],
     *,
     limits: Limits | None = None,
-    guard: Guard | None = None,
+    guard: RequestPolicy | None = None,
     follows_sleep: bool = False,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what has begun. With `follows_sleep` nobody stays on the GPU while
@@ -43,7 +43,7 @@ async def serve(
     beside = [asyncio.create_task(gateway.idle.run())]
     try:
         servers = [await _server(gateway, listener) for listener in listeners]
-        if any(listener.entrance is Entrance.LOCAL for listener in listeners):
+        if any(listener.entrance is ListenerKind.LOCAL for listener in listeners):
             presence.announce(__version__)
         notify("READY=1")
         if follows_sleep:  # now: who waits for an answer is not to wait for logind

@@ -48,7 +48,7 @@ _PLANNERS: Mapping[str, _Planner] = {"vllm": vllm, "llama-server": llama, "embed
 
 
 @dataclass(frozen=True, slots=True)
-class Overrides:
+class ModelSettings:
     """What the user has laid down for one model in mmd.toml, None where they left it to mmd; and what was learned."""
 
     engine: str | None = None
@@ -67,7 +67,7 @@ def choose(
     *,
     socket: str,
     cache: str,
-    overrides: Overrides | None = None,
+    overrides: ModelSettings | None = None,
     projector_bytes: int = 0,
     get_llama: str = "mmd engine install llama.cpp",
 ) -> Launch:
@@ -76,7 +76,7 @@ def choose(
 
     Raises EngineMissing, DoesNotFit and WrongUsage; all before anything has been touched.
     """
-    laid_down = overrides or Overrides()
+    laid_down = overrides or ModelSettings()
     engine = _engine(model, installed, laid_down, get_llama)
     planner = _PLANNERS[engine.engine]
     context = laid_down.context
@@ -157,7 +157,7 @@ def _require_kept(model_id: str, argv: tuple[str, ...]) -> None:
             )
 
 
-def _engine(model: Model, installed: Sequence[Installed], overrides: Overrides, get_llama: str) -> Installed:
+def _engine(model: Model, installed: Sequence[Installed], overrides: ModelSettings, get_llama: str) -> Installed:
     able = [engine for engine in installed if model.facts.format in engine.formats]
     if overrides.engine is not None:
         able = [engine for engine in able if engine.engine == overrides.engine]

@@ -34,7 +34,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Occupant:
+class LoadedModel:
     """A model that is resident or asleep."""
 
     model_id: str
@@ -67,13 +67,13 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class IdlePlan:
     due: tuple[Rest, ...]
     look_at: float  # nobody else can be due before
     look_when_unused: frozenset[str]  # or before one of these is used no more
 
 
-def outlook(occupants: Iterable[Occupant], uses: Mapping[str, Use], now: float) -> Outlook:
+def outlook(occupants: Iterable[LoadedModel], uses: Mapping[str, Use], now: float) -> IdlePlan:
     due: list[Rest] = []
     look_at = math.inf
     look_when_unused: set[str] = set()
@@ -88,7 +88,7 @@ def outlook(occupants: Iterable[Occupant], uses: Mapping[str, Use], now: float) 
             due.append(_rest(occupant, use, now - unused_since))
         else:
             look_at = min(look_at, unused_since + seconds)
-    return Outlook(tuple(due), look_at, frozenset(look_when_unused))
+    return IdlePlan(tuple(due), look_at, frozenset(look_when_unused))
 
 
 def may_evict(model_id: str, pinned: Collection[str], *, by_hand: bool) -> bool:
@@ -96,13 +96,13 @@ def may_evict(model_id: str, pinned: Collection[str], *, by_hand: bool) -> bool:
     return by_hand or model_id not in pinned
 
 
-def _stays_seconds(occupant: Occupant, use: Use) -> float:
+def _stays_seconds(occupant: LoadedModel, use: Use) -> float:
     if use.keep_seconds is None or occupant.is_asleep or occupant.rules.pinned:
         return occupant.rules.seconds(is_asleep=occupant.is_asleep)
     return use.keep_seconds
 
 
-def _rest(occupant: Occupant, use: Use, unused_seconds: float) -> Rest:
+def _rest(occupant: LoadedModel, use: Use, unused_seconds: float) -> Rest:
     if occupant.is_asleep:
         return Rest(occupant.model_id, Action.STOP, f"it has slept for {unused_seconds:.0f} s (idle_stop_seconds)")
     by = "idle_sleep_seconds" if use.keep_seconds is None else "keep_alive"

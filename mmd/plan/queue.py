@@ -25,7 +25,7 @@ _RETRY_SECONDS = (1, 300)
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class QueueLimits:
     """What reordering may do."""
 
     # Requests for the resident model go ahead only while all who wait can still be served within this, if running
@@ -55,7 +55,7 @@ class Resident:
 
 
 @dataclass(frozen=True, slots=True)
-class LetIn:
+class Grant:
     """Let those in who wait for the resident model."""
 
     model_id: str
@@ -69,27 +69,27 @@ class Swap:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class WaitUntil:
     """Nothing changes before this time, unless requests come or go."""
 
     until: float
 
 
-Decision = LetIn | Swap | Hold
+Decision = Grant | Swap | WaitUntil
 
 
-def decide(lines: Sequence[Line], resident: Resident | None, now: float, bounds: Bounds) -> Decision:
+def decide(lines: Sequence[Line], resident: Resident | None, now: float, bounds: QueueLimits) -> Decision:
     """What to do for those who wait; there must be some."""
     first = in_order(lines)[0]
     if resident is None:
         return Swap(first.model_id)
     others = [line for line in lines if line.model_id != resident.model_id]
     if first.model_id == resident.model_id:
-        return LetIn(first.model_id)
+        return Grant(first.model_id)
     closes_at = door_closes_at(resident, others, bounds)
     if now >= closes_at:
         return Swap(first.model_id)
-    return LetIn(resident.model_id) if len(others) < len(lines) else Hold(closes_at)
+    return Grant(resident.model_id) if len(others) < len(lines) else WaitUntil(closes_at)
 
 
 def in_order(lines: Sequence[Line]) -> list[Line]:
@@ -97,7 +97,7 @@ def in_order(lines: Sequence[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: (not line.by_hand, line.since))
 
 
-def door_closes_at(resident: Resident, others: Sequence[Line], bounds: Bounds) -> float:
+def door_closes_at(resident: Resident, others: Sequence[Line], bounds: QueueLimits) -> float:
     """Until when requests for the resident model go ahead of those for others."""
     if not others:
         return math.inf

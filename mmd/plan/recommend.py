@@ -12,7 +12,7 @@ from math import sqrt
 from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.predict import memory_of
-from mmd.registry.offer import Base, Offer
+from mmd.registry.offer import Base, HubModel
 from mmd.registry.record import Facts, Format, ModelType
 
 # A conversation with a document in it. Less is of use too, but nobody should have to find out.
@@ -56,7 +56,7 @@ class Place(StrEnum):
 class Assessed:
     """An offer on a machine."""
 
-    offer: Offer
+    offer: HubModel
     needs_bytes: int  # at least, with a context of use
     has_bytes: int
     place: Place
@@ -82,7 +82,7 @@ class Assessed:
         return 1, size_bytes * (_LEGACY_WORTH if _LEGACY.search(self.offer.file) else 1)
 
 
-def assess(offers: Iterable[Offer], base: Base, machine: Machine, served: Iterable[Format]) -> tuple[Assessed, ...]:
+def assess(offers: Iterable[HubModel], base: Base, machine: Machine, served: Iterable[Format]) -> tuple[Assessed, ...]:
     """Every offer of a format that is `served` here, the one to take first."""
     formats = set(served)
     emptied = replace(machine, gpus=tuple(replace(gpu, free_bytes=fit.available_bytes(gpu)) for gpu in machine.gpus))
@@ -112,7 +112,7 @@ def reason(taken: Assessed, assessed: Iterable[Assessed]) -> str:
             return "the smallest, and still too large"
 
 
-def _assess(offer: Offer, base: Base, machine: Machine) -> Assessed:
+def _assess(offer: HubModel, base: Base, machine: Machine) -> Assessed:
     parameters = base.parameters or round(offer.weights_bytes * 8 / _named_bits(offer.file))
     facts = Facts(
         format=offer.format,
@@ -143,7 +143,7 @@ def _assess(offer: Offer, base: Base, machine: Machine) -> Assessed:
     )
 
 
-def _can_compute(offer: Offer, base: Base, machine: Machine) -> bool:
+def _can_compute(offer: HubModel, base: Base, machine: Machine) -> bool:
     """Whether the GPU is new enough; llama.cpp takes any, and vLLM on a CPU says itself what it cannot."""
     if offer.format is not Format.SAFETENSORS or not machine.gpus:
         return True

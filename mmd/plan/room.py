@@ -14,21 +14,21 @@ _ASLEEP_BYTES = 5 * 1024**3 // 4
 
 
 @dataclass(frozen=True, slots=True)
-class Leaves:
+class ReleaseEffect:
     """What a unit does not give back, and what it takes for that, when it leaves the GPU."""
 
     keeps_vram_bytes: int = 0  # on each GPU that it uses
     takes_ram_bytes: int = 0
 
 
-def leaves(launch: Launch) -> Leaves:
+def leaves(launch: Launch) -> ReleaseEffect:
     """A model that sleeps keeps its context on the GPU, and takes its weights into the RAM."""
     if launch.sleep is None or not launch.uses_gpu:
-        return Leaves()
-    return Leaves(_ASLEEP_BYTES, launch.sleep.weights_bytes)
+        return ReleaseEffect()
+    return ReleaseEffect(_ASLEEP_BYTES, launch.sleep.weights_bytes)
 
 
-def after(machine: Machine, leaving: Mapping[str, Leaves]) -> Machine:
+def after(machine: Machine, leaving: Mapping[str, ReleaseEffect]) -> Machine:
     """`machine` once these units have given the GPU back."""
     taken_bytes = sum(one.takes_ram_bytes for one in leaving.values())
     return replace(
@@ -38,7 +38,7 @@ def after(machine: Machine, leaving: Mapping[str, Leaves]) -> Machine:
     )
 
 
-def _after(gpu: Gpu, leaving: Mapping[str, Leaves]) -> Gpu:
+def _after(gpu: Gpu, leaving: Mapping[str, ReleaseEffect]) -> Gpu:
     free_bytes = gpu.free_bytes
     for unit, one in leaving.items():
         uses = [process.used_bytes for process in gpu.processes if process.unit == unit]

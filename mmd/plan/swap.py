@@ -12,14 +12,14 @@ from mmd.plan.residency import Pair, Residency, residency
 
 
 @dataclass(frozen=True, slots=True)
-class Already:
+class NoOp:
     """Nothing to do: it answers."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Join:
+class AwaitStart:
     """Its start is under way: wait for that job."""
 
     wakes: bool  # that job is the token's: its engine runs
@@ -27,7 +27,7 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class Start:
     """Start its token, and by that its engine or its wake."""
 
     rivals: tuple[str, ...]  # models whose tokens systemd knows: the new token must conflict with each
@@ -39,7 +39,7 @@ class Begin:
     why: str
 
 
-Step = Already | Join | Begin
+Step = NoOp | AwaitStart | Start
 
 
 def decide(wanted: str, pairs: Mapping[str, Pair], *, same_launch: bool) -> Step:
@@ -49,15 +49,15 @@ def decide(wanted: str, pairs: Mapping[str, Pair], *, same_launch: bool) -> Step
     if same_launch:
         match here:
             case Residency.RESIDENT:
-                return Already(why="it is resident")
+                return NoOp(why="it is resident")
             case Residency.STARTING if pair.holds_gpu and not pair.waits_to_restart:
-                return Join(pair.engine_stays, why="its start is under way")
+                return AwaitStart(pair.engine_stays, why="its start is under way")
     # An engine's unit that is down and that no token refers to is only there to tell how it failed: it goes by itself.
     is_down = pair.engine.active in ("failed", "inactive") and not pair.engine.job
     lies_there = pair.engine.loaded and is_down and not pair.token.loaded
     has_engine = same_launch and pair.engine.loaded and not lies_there
     has_token = has_engine and pair.token.loaded
-    return Begin(
+    return Start(
         rivals=tuple(sorted(name for name, other in pairs.items() if name != wanted and other.token.loaded)),
         previous=holder(pairs, besides=wanted),
         has_engine=has_engine,

@@ -20,7 +20,7 @@ _SYNC_BYTES = 256 * 1024**2
 
 UNFINISHED = ".mmd-incomplete"  # the end of a folder's name while it is being filled
 
-Learned = Callable[[str, str], None]  # a file's name, and its sha256
+RefusedFlags = Callable[[str, str], None]  # a file's name, and its sha256
 
 
 class Copying:
@@ -44,14 +44,14 @@ class Copying:
                 hint=f"mmd disk; df -h {quote(str(existing))}   # see what takes the space",
             )
 
-    def copy(self, report: Report, learned: Learned) -> None:
+    def copy(self, report: Report, learned: RefusedFlags) -> None:
         """`learned` is called for each file whose hash was not known. Raises BadModelFile where a source is not what it
         is to be, NoSpace and StorageFailed; what has been copied then stays for the next attempt.
         """
         with _alone_in(self._into):
             self._copy_all(report, learned)
 
-    def _copy_all(self, report: Report, learned: Learned) -> None:
+    def _copy_all(self, report: Report, learned: RefusedFlags) -> None:
         done_bytes = 0
         for name, source in self._sources.items():
             whole, partial = self._places(name)

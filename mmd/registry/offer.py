@@ -8,7 +8,7 @@ from mmd.registry.record import Format, ModelType
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class HubModel:
     """One model of a repository."""
 
     file: str  # by which it is asked for

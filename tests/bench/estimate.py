@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from mmd.control.memory.estimate import Estimating
+from mmd.control.memory.estimate import Estimator
 from mmd.control.memory.target import subject
 from mmd.machine import read_machine
 from mmd.settings import read_settings
@@ -46,7 +46,7 @@ def _by_header(path: Path) -> list[float]:
     for _ in range(_RUNS):
         began = time.perf_counter()
         about = subject(str(path), machine, settings)
-        Estimating(machine, settings).answer(about.model, asks_engine=False)
+        Estimator(machine, settings).answer(about.model, asks_engine=False)
         times.append((time.perf_counter() - began) * 1000)
     return times
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import close_session, constants
 
-from mmd.control.memory.estimate import Estimating
+from mmd.control.memory.estimate import Estimator
 from mmd.control.memory.target import subject
 from mmd.engines.llama.breakdown import memory_breakdown
 from mmd.engines.llama.find import probe
@@ -41,13 +41,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def estimating() -> Estimating:
+def estimating() -> Estimator:
     config_file().parent.mkdir(parents=True)
     config_file().write_text(f'[engines]\nllama-server = "{SERVER}"\n')
-    return Estimating(replace(WITHOUT_GPU, ram_total_bytes=1 << 38), read_settings())
+    return Estimator(replace(WITHOUT_GPU, ram_total_bytes=1 << 38), read_settings())
 
 
-def test_the_published_sizes_of_a_model_that_is_not_here(hub: FakeHub, estimating: Estimating, tmp_path: Path) -> None:
+def test_the_published_sizes_of_a_model_that_is_not_here(hub: FakeHub, estimating: Estimator, tmp_path: Path) -> None:
     """Of Qwen3-Coder-30B-A3B in Q8_0, CUDA's log says 30973.42 and 6144.00 MiB."""
     path = well_known.QWEN3_30B_A3B.write(tmp_path / "it-Q8_0.gguf")
     hub.repositories["me/it-GGUF"] = FakeRepository({path.name: OnDisk(path, sha256="a" * 64)})
@@ -62,13 +62,13 @@ def test_the_published_sizes_of_a_model_that_is_not_here(hub: FakeHub, estimatin
     assert sum(hub.sent) < 25 * 10**6
 
 
-def test_it_says_so_of_a_small_one_that_is_here(estimating: Estimating, tmp_path: Path) -> None:
+def test_it_says_so_of_a_small_one_that_is_here(estimating: Estimator, tmp_path: Path) -> None:
     about = subject(str(tiny_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU, read_settings())
     found = estimating.answer(about.model, 2048)
     assert (found.estimate.tier, found.note) == (Tier.T2, "")
 
 
-def test_embeddings_too(estimating: Estimating, tmp_path: Path) -> None:
+def test_embeddings_too(estimating: Estimator, tmp_path: Path) -> None:
     from tests.tiny_models import tiny_embedding_gguf
 
     about = subject(str(tiny_embedding_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU, read_settings())

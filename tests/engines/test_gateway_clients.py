@@ -68,7 +68,7 @@ HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class EnginePlan:
     url: str
     is_real: bool
 
@@ -77,7 +77,7 @@ class Served:
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.engine)])
-def served(request: pytest.FixtureRequest, systemd: UserManager, tmp_path: Path) -> Iterator[Served]:
+def served(request: pytest.FixtureRequest, systemd: UserManager, tmp_path: Path) -> Iterator[EnginePlan]:
     """A running gateway, with three models none of which is resident yet."""
     if request.param == "fake":
         vllm, llama_server = install_fake_vllm(tmp_path / "venv"), install_fake_llama_server(tmp_path)
@@ -103,7 +103,7 @@ def served(request: pytest.FixtureRequest, systemd: UserManager, tmp_path: Path)
     process = subprocess.Popen((sys.executable, "-m", "mmd", "gateway", "--listen", listen), cwd=REPOSITORY)
     try:
         _wait_until_healthy(listen, process)
-        yield Served(f"http://{listen}", request.param == "real")
+        yield EnginePlan(f"http://{listen}", request.param == "real")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -129,7 +129,7 @@ def _wait_until_healthy(listen: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the gateway does not answer")
 
 
-def test_clients_are_served_by_both_engines_through_swaps(served: Served) -> None:
+def test_clients_are_served_by_both_engines_through_swaps(served: EnginePlan) -> None:
     """One test: a real vLLM takes half a minute to start."""
     with served.client() as client:
         _lists_names(client)

@@ -14,7 +14,7 @@ import pytest
 from mmd.engines.vllm import find as vllm
 from mmd.engines.vllm.help import ask_for_help
 from mmd.machine import Machine, load_machine
-from mmd.plan.choose import Overrides
+from mmd.plan.choose import ModelSettings
 from mmd.plan.launch import Installed, Launch
 from mmd.registry.record import Model
 from tests.unit.plan.planned import GIB, MACHINES, SAFETENSORS_MODELS, VLLM, VLLM_CPU, machine, vllm_launch
@@ -58,7 +58,7 @@ def commands(real: Installed) -> Iterator[Launch]:
     for parser in real.tool_parsers & {"hermes", "mistral", "openai"}:
         yield vllm_launch(_CHAT, machine(), replace(_build_for(machine(), real), tool_parsers=frozenset({parser})))
     for arguments in _LAID_DOWN:
-        overrides = Overrides(context=4096, arguments=arguments)
+        overrides = ModelSettings(context=4096, arguments=arguments)
         yield vllm_launch(_CHAT, machine(), _build_for(machine(), real), overrides)
 
 

@@ -14,7 +14,7 @@ import huggingface_hub.constants
 import pytest
 
 from mmd import errors, journal, paths
-from mmd.control.state.refused_flags import Learned
+from mmd.control.state.refused_flags import RefusedFlags
 from mmd.control.state.swap_events import events_file
 from mmd.settings import MODEL_SETTINGS, SETTINGS, read_settings
 from mmd.units import spec
@@ -155,7 +155,7 @@ def test_every_setting_is_in_its_page() -> None:
 def test_every_path_is_one_of_mmds(document: Path, home: Path) -> None:
     """Those that have mmd in their name, with the id of a model wherever it stands for one."""
     exact = {
-        *(paths.config_file(), paths.keys_file(), paths.registry_file(), paths.gateway_socket(), Learned().file),
+        *(paths.config_file(), paths.keys_file(), paths.registry_file(), paths.gateway_socket(), RefusedFlags().file),
         *(paths.config_dir(), paths.data_dir(), paths.state_dir(), paths.cache_dir(), paths.runtime_dir()),
         *(paths.engines_dir(), paths.manifests_dir(), paths.models_dir(), events_file()),
         *(paths.engine_socket(model_id) for model_id in ("ID", "qwen3")),

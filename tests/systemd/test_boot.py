@@ -15,7 +15,7 @@ from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.swap import Activation
 from mmd.control.models.startup import set_startup
 from mmd.errors import WrongUsage
-from mmd.gateway.schedule.systemd_models import LiveModels
+from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.paths import user_unit_dir
 from mmd.plan.boot import Startup
 from mmd.units.watch import Watch
@@ -184,7 +184,7 @@ async def test_request_through_the_gateway_waits_for_the_load_under_way_and_ends
     async with home.controller() as mmd:
         watch = Watch(mmd.manager)
         following = asyncio.create_task(watch.run())
-        await LiveModels(mmd, watch).activate("other", drain_seconds=0.0)
+        await SystemdModels(mmd, watch).activate("other", drain_seconds=0.0)
         report = await booting
         assert (await mmd.status()).active == "other"
         following.cancel()

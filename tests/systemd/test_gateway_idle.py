@@ -12,7 +12,7 @@ import pytest
 
 from mmd.control.lifecycle.idle_rules import occupants
 from mmd.gateway.gateway import Gateway
-from mmd.gateway.schedule.systemd_models import LiveModels
+from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.paths import config_file
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.watch import Pairs, Watch, read_pairs
@@ -28,7 +28,7 @@ async def gateway(world: World) -> AsyncIterator[tuple[httpx.AsyncClient, Watch]
     async with world.controller() as controller:
         watch = Watch(controller.manager)
         await watch.refresh()
-        inside = Gateway(LiveModels(controller, watch))
+        inside = Gateway(SystemdModels(controller, watch))
         server = await asyncio.get_running_loop().create_server(inside.front, "127.0.0.1", 0)
         tasks = [asyncio.create_task(work) for work in (watch.run(), inside.idle.run())]
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -13,7 +13,7 @@ import pytest
 
 from mmd.errors import SwapSuperseded
 from mmd.gateway.gateway import Gateway
-from mmd.gateway.schedule.systemd_models import LiveModels
+from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.units.watch import Watch
 from tests.gateway_peer import until
 from tests.systemd.world import World
@@ -30,7 +30,7 @@ async def gateway(world: World) -> AsyncIterator[tuple[Gateway, Watch, str]]:
     async with world.controller() as controller:
         watch = Watch(controller.manager)
         await watch.refresh()
-        inside = Gateway(LiveModels(controller, watch))
+        inside = Gateway(SystemdModels(controller, watch))
         server = await asyncio.get_running_loop().create_server(inside.front, "127.0.0.1", 0)
         try:
             yield inside, watch, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

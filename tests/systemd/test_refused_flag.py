@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mmd.control.state.refused_flags import Learned
+from mmd.control.state.refused_flags import RefusedFlags
 from mmd.errors import EngineFailed
 from mmd.plan.residency import Residency
 from tests.systemd.world import World, run_mmd
@@ -46,7 +46,7 @@ async def test_refusal_is_remembered_and_said(world: World) -> None:
     async with world.controller() as mmd:
         await mmd.activate("a")
         its_title = mmd.launch("a").title
-    assert json.loads(Learned().file.read_text()) == {"a": {its_title: {"--metrics": SAID}}}
+    assert json.loads(RefusedFlags().file.read_text()) == {"a": {its_title: {"--metrics": SAID}}}
     assert f"left out: the engine refused it here before: {SAID}" in show("a")
     assert "refused" not in show("b"), "another model may have it"
     async with world.controller() as mmd:
@@ -66,7 +66,7 @@ async def test_what_was_refused_is_tried_again_where_a_person_says_so(world: Wor
         done = run_mmd(*command[1].split())
         assert done.returncode == 0, done.stderr
         assert "--metrics" in world.manager.systemctl("show", "--property=ExecStart", "mmd-model@a.service")
-    assert Learned().refused("a") == {}
+    assert RefusedFlags().refused("a") == {}
 
 
 async def test_running_engine_is_that_of_the_launch_without_it(world: World) -> None:

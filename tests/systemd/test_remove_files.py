@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.state.refused_flags import Learned
+from mmd.control.state.refused_flags import RefusedFlags
 from mmd.registry import manifest
 from mmd.registry.store import Registry
 from tests.tiny_models import sparse_gguf
@@ -27,7 +27,7 @@ def test_running_model_is_stopped_forgotten_and_deleted(
     file = sparse_gguf(tmp_path / "tiny.gguf")
     model = Registry().add(file)
     manifest.write(model, {model.path: "0" * 64})
-    Learned().remember("tiny", "llama.cpp", ["--flag"], "no")
+    RefusedFlags().remember("tiny", "llama.cpp", ["--flag"], "no")
     assert mmd("activate", "tiny").returncode == 0
 
     said, hint = refused_after_data(mmd("remove", "tiny", "--files"))
@@ -41,7 +41,7 @@ def test_running_model_is_stopped_forgotten_and_deleted(
     assert json.loads(mmd("status", "--json").stdout)["resident"] == []
     assert Registry().all() == ()
     assert (file.exists(), manifest.file_for("tiny").exists()) == (False, False)
-    assert Learned().refused("tiny") == {}
+    assert RefusedFlags().refused("tiny") == {}
 
 
 @pytest.mark.parametrize(("answer", "status"), [("n", 130), ("y", 0)])

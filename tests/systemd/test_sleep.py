@@ -18,7 +18,7 @@ from mmd.errors import SwapSuperseded, WrongUsage
 from mmd.paths import engine_socket, runtime_dir
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Residency
-from mmd.plan.room import Leaves
+from mmd.plan.room import ReleaseEffect
 from tests.systemd.world import SLEEP, World, wait_for
 
 GIB = 1024**3
@@ -335,11 +335,11 @@ async def test_sleeper_that_is_started_anew_is_measured_without_itself(
     """Its settings have changed. It got the share of the GPU that it and the other model left free."""
     world.add("a", can_sleep=True)
     world.add("b")
-    measured: list[Mapping[str, Leaves]] = []
+    measured: list[Mapping[str, ReleaseEffect]] = []
     async with world.controller() as mmd:
         plan = mmd.launch
 
-        def launch(model_id: str, *, leaving: Mapping[str, Leaves] | None = None) -> Launch:
+        def launch(model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
             if leaving is not None:
                 measured.append(leaving)
             return plan(model_id, leaving=leaving)
@@ -349,7 +349,7 @@ async def test_sleeper_that_is_started_anew_is_measured_without_itself(
         monkeypatch.setattr(mmd, "launch", launch)
         world.change_launch("a", environment=(("OTHER", "1"),))
         await mmd.activate("a")
-    assert measured == [{"mmd-model@a.service": Leaves(), "mmd-model@b.service": Leaves()}]
+    assert measured == [{"mmd-model@a.service": ReleaseEffect(), "mmd-model@b.service": ReleaseEffect()}]
     assert not world.events("overlap")
 
 

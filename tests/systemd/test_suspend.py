@@ -21,7 +21,7 @@ from mmd.control.state.suspended_models import away
 from mmd.control.state.swap_events import recent
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.schedule.suspend import SuspendWatch
-from mmd.gateway.schedule.systemd_models import LiveModels
+from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.login1 import LockRefused, Login1, LogindAway
 from mmd.units.watch import Pairs, Watch
@@ -75,7 +75,7 @@ async def scene(world: World, system_bus: str, **logind: float) -> AsyncIterator
     async with world.controller() as controller, fake_login1(system_bus, **logind) as login1:  # type: ignore[arg-type]
         watch = Watch(controller.manager)
         await watch.refresh()
-        inside = Gateway(LiveModels(controller, watch))
+        inside = Gateway(SystemdModels(controller, watch))
         server = await asyncio.get_running_loop().create_server(inside.front, "127.0.0.1", 0)
         tasks = [asyncio.create_task(work) for work in (watch.run(), SuspendWatch(inside.suspension).run())]
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

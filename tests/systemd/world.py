@@ -15,7 +15,7 @@ from typing import Any
 from mmd.control.lifecycle.controller import Controller, unit_hooks
 from mmd.paths import config_file
 from mmd.plan.launch import Canary, Launch, Sleep
-from mmd.plan.room import Leaves
+from mmd.plan.room import ReleaseEffect
 from mmd.registry.store import Registry
 from tests.tiny_models import tiny_gguf
 from tests.user_manager import UserManager
@@ -36,7 +36,7 @@ class Sleepy(Controller):
             self._hooks = unit_hooks(hooks_folder)
         self._hooks = replace(self._hooks, sleep_seconds=2, restart_seconds=0.3)
 
-    def launch(self, model_id: str, *, leaving: Mapping[str, Leaves] | None = None) -> Launch:
+    def launch(self, model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
         return replace(super().launch(model_id, leaving=leaving), **self._changes.get(model_id, {}))
 
 

@@ -22,7 +22,7 @@ from mmd.control.doctor.memory import judge_ram
 from mmd.control.doctor.models import judge_model_files, judge_served, judge_tables
 from mmd.control.doctor.nvidia import judge_driver
 from mmd.control.doctor.places import judge_places, judge_sockets
-from mmd.control.doctor.ports import Door, judge_doors, judge_status
+from mmd.control.doctor.ports import ListeningSocket, judge_doors, judge_status
 from mmd.control.doctor.reading import NotRead
 from mmd.control.doctor.restarting import judge_gateway
 from mmd.control.doctor.seen import Seen
@@ -107,7 +107,9 @@ def _gateway(seen: Seen) -> Iterator[Verdict]:
     manager, installation, listeners = seen.manager.value(), seen.installation.value(), seen.listeners.value()
     units = {address: unit for unit, address in by_socket(seen.addresses.value()).items()}
     doors = [
-        Door(address, units[address], address in manager.listening, units[address] in installation.masked, listener)
+        ListeningSocket(
+            address, units[address], address in manager.listening, units[address] in installation.masked, listener
+        )
         for address, listener in listeners.items()
     ]
     yield from judge_doors(doors, is_installed=installation.kind is not Kind.NONE)

@@ -98,7 +98,7 @@ def _command(process: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class ListeningSocket:
     """An address of the gateway's, and the unit that is to listen there."""
 
     address: str
@@ -108,7 +108,7 @@ class Door:
     listener: Listener | None
 
 
-def judge_doors(doors: Iterable[Door], *, is_installed: bool) -> Iterator[Verdict]:
+def judge_doors(doors: Iterable[ListeningSocket], *, is_installed: bool) -> Iterator[Verdict]:
     for door in doors:
         listener = door.listener
         if door.is_ours:

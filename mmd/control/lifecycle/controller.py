@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from mmd.control.lifecycle.idle_rules import Idleness
 from mmd.control.lifecycle.read_ahead import worthwhile
 from mmd.control.models.aliases import other_names
-from mmd.control.state.refused_flags import Learned
+from mmd.control.state.refused_flags import RefusedFlags
 from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.control.state.status import Status, read_status
 from mmd.errors import WrongUsage
@@ -45,17 +45,17 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
     """
     from mmd.control.models.installed_engines import installed_engines
     from mmd.engines.llama.embedded import how_to_install
-    from mmd.plan.choose import Overrides, choose
+    from mmd.plan.choose import ModelSettings, choose
 
     require_files(model)
     laid_down = settings.model(model.id)
-    overrides = Overrides(
+    overrides = ModelSettings(
         engine=laid_down["engine"],
         context=laid_down["context"],
         ready_seconds=laid_down["ready_seconds"],
         arguments=tuple(laid_down["arguments"]),
         aliases=other_names(model, settings),
-        refused=Learned().refused(model.id),
+        refused=RefusedFlags().refused(model.id),
     )
     return choose(
         model,
@@ -104,7 +104,7 @@ class Controller:
         self.settings = read_settings()
         self.idleness = Idleness(self.settings)
         self._machine: Machine | None = None
-        self._learned = Learned()
+        self._learned = RefusedFlags()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -120,7 +120,7 @@ class Controller:
     def _hooks(self) -> Hooks:
         return unit_hooks()
 
-    def launch(self, model_id: str, *, leaving: Mapping[str, room.Leaves] | None = None) -> Launch:
+    def launch(self, model_id: str, *, leaving: Mapping[str, room.ReleaseEffect] | None = None) -> Launch:
         """How the model would be started; with `leaving`, measured now for when these units have given the GPU back.
 
         Raises NoSuchModel and what `plan_launch` raises.

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmd.control.state.sleep_record import asleep_since
 from mmd.errors import MmdError
 from mmd.paths import config_file
-from mmd.plan.idle import Occupant, Rules
+from mmd.plan.idle import LoadedModel, Rules
 from mmd.plan.residency import Residency, residency
 from mmd.settings import Settings, read_settings
 from mmd.units.bus import Manager, NoSuchUnit
@@ -76,11 +76,11 @@ class Idleness:
 
 async def occupants(
     manager: Manager, pairs: Pairs, idleness: Idleness, *, wishes: Collection[str]
-) -> tuple[Occupant, ...]:
+) -> tuple[LoadedModel, ...]:
     """Who is resident or asleep and need not be for ever, by the rules or because there are wishes about them; and
     since when, on the monotonic clock: from systemd and the hooks alone, so that a gateway that starts knows it, too.
     """
-    found: list[Occupant] = []
+    found: list[LoadedModel] = []
     for model_id, pair in pairs.items():
         here = residency(pair)
         if here not in (Residency.RESIDENT, Residency.ASLEEP):
@@ -90,7 +90,7 @@ async def occupants(
             continue  # systemd need not be asked, and swaps go on undisturbed
         since = asleep_since(model_id) if is_asleep else await _resident_since(manager, model_id)
         if since is not None:
-            found.append(Occupant(model_id, is_asleep, since, rules))
+            found.append(LoadedModel(model_id, is_asleep, since, rules))
     return tuple(found)
 
 

@@ -30,7 +30,7 @@ _READ_EVERY_SECONDS = 5.0
 _WINDOW_MICROSECONDS = 2_000_000
 
 
-class Demoting(Protocol):
+class Demotable(Protocol):
     """What is needed of the controller."""
 
     def pinned(self) -> Collection[str]: ...
@@ -52,7 +52,7 @@ class Source(Protocol):
     def ram(self) -> Ram: ...
 
 
-class Kernel:
+class PsiMonitor:
     """A Source that wakes nobody up while all is well, where the kernel lets us ask for that; else it looks every few
     seconds. Use it as a context manager.
     """
@@ -99,10 +99,10 @@ class Kernel:
         return parse_ram(MEMORY.read_text("ascii"))
 
 
-class Relief:
+class PressureRelief:
     """Demotes sleepers one at a time, and looks what that has brought before the next."""
 
-    def __init__(self, models: Demoting, source: Source) -> None:
+    def __init__(self, models: Demotable, source: Source) -> None:
         self._models = models
         self._source = source
         self._settled = 0.0  # on the monotonic clock; before that readings still tell of what was

@@ -21,8 +21,8 @@ from mmd.errors import EngineFailed, MmdError, StorageFailed, SwapSuperseded
 from mmd.plan.last_words import Refusal, refused, telling_line
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.room import Leaves, leaves
-from mmd.plan.swap import Already, Begin, Step, comes_back, decide, holder, taken_since
+from mmd.plan.room import ReleaseEffect, leaves
+from mmd.plan.swap import NoOp, Start, Step, comes_back, decide, holder, taken_since
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.lock import planner_lock
 from mmd.units.names import engine_unit, token_unit
@@ -51,7 +51,7 @@ class Activation:
 class Plans(Protocol):
     """What a swap needs to know of models."""
 
-    def launch(self, model_id: str, *, leaving: Mapping[str, Leaves] | None = None) -> Launch:
+    def launch(self, model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
         """How the model would be started. With `leaving` it is to be started: measured now, for the moment at which
         these units have given the GPU back (see plan.room).
         """
@@ -141,11 +141,11 @@ class Swapper:
                     raise await self._superseded(swap)
                 launch, step = await self._decide(wanted, pairs)
                 swap.why = f"{swap.occasion}: {step.why}" if swap.occasion else step.why
-                if isinstance(step, Already):
+                if isinstance(step, NoOp):
                     swap.already = True
                     return None
                 swap.submitted, swap.woke = monotonic(), step.wakes
-                if isinstance(step, Begin):
+                if isinstance(step, Start):
                     if step.previous is not None and not swap.evicts:
                         raise await self._superseded(swap)
                     swap.previous = swap.previous or step.previous
@@ -198,10 +198,12 @@ class Swapper:
         launch = self._plans.launch(wanted, leaving=None if is_up else self._leaving(wanted, pairs))
         is_same = await same_launch(self._manager, launch, self._hooks, pairs)
         if is_up and not is_same:  # it is ended and started anew: what it has of the GPU is free then
-            launch = self._plans.launch(wanted, leaving={**self._leaving(wanted, pairs), engine_unit(wanted): Leaves()})
+            launch = self._plans.launch(
+                wanted, leaving={**self._leaving(wanted, pairs), engine_unit(wanted): ReleaseEffect()}
+            )
         return launch, decide(wanted, pairs, same_launch=is_same)
 
-    def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, Leaves]:
+    def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, ReleaseEffect]:
         """Who gives the GPU back for it, by unit, and what they do not give back."""
         going = holder(pairs, besides=wanted)
         if going is None:
@@ -210,7 +212,7 @@ class Swapper:
             return {engine_unit(going): leaves(self._plans.launch(going))}
         except MmdError as error:
             _log.info("%s cannot be planned any more: %s", going, error.message, extra=_fields(going))
-            return {engine_unit(going): Leaves()}
+            return {engine_unit(going): ReleaseEffect()}
 
     # -- when it fails
 
@@ -259,7 +261,7 @@ class Swapper:
             except MmdError as error:
                 await self._manager.stop(token_unit(failed))
                 return f"; {previous} cannot come back: {error.message}"
-            assert not isinstance(step, Already)  # it would hold the GPU, and then it would not have to come back
+            assert not isinstance(step, NoOp)  # it would hold the GPU, and then it would not have to come back
             job = await submit(self._manager, launch, self._hooks, step)
         back = await job.result() is JobResult.DONE
         return f"; {previous} is resident again" if back else f"; {previous} did not come back either"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mmd.control.memory.starts_log import Start
+from mmd.control.memory.starts_log import StartRecord
 from mmd.plan.constants import Constants
 
 _NEWEST = 20  # so that an update of a driver or an engine is followed
@@ -25,7 +25,7 @@ _VLLM = (
 )
 
 
-def constants_from(starts: Sequence[Start], *, gpu: str, engine: str) -> Constants:
+def constants_from(starts: Sequence[StartRecord], *, gpu: str, engine: str) -> Constants:
     """The defaults, and what is known better by now: of this GPU and driver from all versions of the engine, and of how
     it computes from this one.
     """
@@ -40,7 +40,7 @@ def constants_from(starts: Sequence[Start], *, gpu: str, engine: str) -> Constan
     return _with_factor(found, [one for one in factors if one and least <= one <= most], is_vllm=name == "vllm")
 
 
-def is_believable(start: Start) -> bool:
+def is_believable(start: StartRecord) -> bool:
     """Whether what it teaches can be: an absurd constant would make every model too large."""
     taught = {measured for measured, _, _ in (*_LLAMA, *_VLLM)}
     return all(start.measured.get(name, 0) <= _MOST_MEASURED_BYTES for name in taught)

@@ -21,7 +21,7 @@ _NAMES = ("--host", "--uds", "--alias", "--served-model-name")
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class EnginePlan:
     engine: Installed | None  # None where none is installed that can
     flags: tuple[Flag, ...]
     on_gpu: bool
@@ -42,11 +42,11 @@ class Served:
         return tuple(word for flag in lasting for word in flag.words)
 
 
-def served(model: Model, machine: Machine, settings: Settings) -> Served:
+def served(model: Model, machine: Machine, settings: Settings) -> EnginePlan:
     """As mmd.toml has it, where it says anything of the model."""
     engine = _engine(model, settings)
     if engine is None:
-        return Served(None, (), on_gpu=bool(machine.gpus))
+        return EnginePlan(None, (), on_gpu=bool(machine.gpus))
     planner = vllm if engine.engine == "vllm" else llama
     laid_down = settings.model(model.id)
     try:
@@ -61,8 +61,8 @@ def served(model: Model, machine: Machine, settings: Settings) -> Served:
         )
     except EngineMissing as error:  # this version, or this build, cannot
         _log.info("%s; %s", error.message, error.hint)
-        return Served(None, (), on_gpu=bool(machine.gpus))
-    return Served(engine, flags, on_gpu=planner.on_gpu(machine, engine))
+        return EnginePlan(None, (), on_gpu=bool(machine.gpus))
+    return EnginePlan(engine, flags, on_gpu=planner.on_gpu(machine, engine))
 
 
 def _engine(model: Model, settings: Settings) -> Installed | None:

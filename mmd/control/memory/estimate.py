@@ -12,8 +12,8 @@ from pathlib import Path
 from mmd.control.memory import starts_log
 from mmd.control.memory.breakdowns import Breakdowns
 from mmd.control.memory.calibration import constants_from, is_believable
-from mmd.control.memory.engine_plan import Served, served
-from mmd.control.memory.starts_log import Start
+from mmd.control.memory.engine_plan import EnginePlan, served
+from mmd.control.memory.starts_log import StartRecord
 from mmd.errors import EngineFailed, EngineMissing
 from mmd.machine import Machine
 from mmd.plan.breakdown import MIB, Breakdown, correction
@@ -43,7 +43,7 @@ class Answer:
     note: str  # why it is not known better; "" where nothing stands against it
 
 
-class Estimating:
+class Estimator:
     """Estimates for one machine, which may be another than this one: then `is_here` is false."""
 
     def __init__(self, machine: Machine, settings: Settings, *, is_here: bool = True) -> None:
@@ -94,15 +94,15 @@ class Estimating:
                 found = self._as_told(told, constants, found, predicted) if told else found
         return Answer(found, by.title, constants, note)
 
-    def constants(self, by: Served, known: Sequence[Start] | None = None) -> Constants:
+    def constants(self, by: EnginePlan, known: Sequence[StartRecord] | None = None) -> Constants:
         """What is known of this machine and the engine, from these starts or from all."""
         return constants_from(self._starts if known is None else known, gpu=self.gpu(by), engine=by.title)
 
-    def gpu(self, by: Served) -> str:
+    def gpu(self, by: EnginePlan) -> str:
         """What the memory beside a model's own depends on: GPUs and driver, "" on the CPU."""
         return ",".join((*(gpu.uuid for gpu in self._machine.gpus), self._machine.driver)) if by.on_gpu else ""
 
-    def breakdown(self, model: Model, by: Served, context: int) -> Breakdown | None:
+    def breakdown(self, model: Model, by: EnginePlan, context: int) -> Breakdown | None:
         """What llama-server says it would allocate; asked once. None for other engines. Raises EngineMissing and
         EngineFailed.
         """
@@ -147,7 +147,7 @@ class Estimating:
         )
         return replace(found, components=parts, tier=Tier.T2 if is_whole else found.tier)
 
-    def _start_of(self, model: Model, by: Served) -> Start | None:
+    def _start_of(self, model: Model, by: EnginePlan) -> StartRecord | None:
         """The last start of the same on this machine that was measured to the end."""
         if not self._starts or not by.title:
             return None
@@ -158,7 +158,7 @@ class Estimating:
         return None
 
 
-def _residue_bytes(start: Start, found: Estimate) -> int:
+def _residue_bytes(start: StartRecord, found: Estimate) -> int:
     """How far off an estimate may be that follows from a start, for the same context or another."""
     is_same = start.context == found.context
     return _RESIDUE_BYTES + (0 if is_same else found.components.compute_bytes // 4)

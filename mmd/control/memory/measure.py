@@ -12,10 +12,10 @@ from typing import Any
 
 from mmd.control.memory import starts_log
 from mmd.control.memory.calibration import compute_factor
-from mmd.control.memory.engine_plan import Served, served
-from mmd.control.memory.estimate import Estimating
+from mmd.control.memory.engine_plan import EnginePlan, served
+from mmd.control.memory.estimate import Estimator
 from mmd.control.memory.measured import Seen, measured
-from mmd.control.memory.starts_log import Start
+from mmd.control.memory.starts_log import StartRecord
 from mmd.control.state.engine_log import lines_between
 from mmd.control.state.status import resident_bytes
 from mmd.errors import MmdError
@@ -37,13 +37,13 @@ _JOURNAL_DELAY_US = 1_000_000
 _log = logging.getLogger(__name__)
 
 
-async def learn_now() -> tuple[Start, ...]:
+async def learn_now() -> tuple[StartRecord, ...]:
     """As `learn`, over a connection of its own. Raises ManagerUnreachable."""
     async with await Manager.connect() as manager:
         return await learn(manager, read_settings())
 
 
-async def learn(manager: Manager, settings: Settings) -> tuple[Start, ...]:
+async def learn(manager: Manager, settings: Settings) -> tuple[StartRecord, ...]:
     """Measure the starts of whoever is resident, where that was not done yet, and keep what was found."""
     known = {start.invocation for start in starts_log.kept()}
     learned = []
@@ -61,7 +61,7 @@ async def learn(manager: Manager, settings: Settings) -> tuple[Start, ...]:
     return tuple(learned)
 
 
-async def _measured(manager: Manager, model: Model, settings: Settings, known: set[str]) -> Start | None:
+async def _measured(manager: Manager, model: Model, settings: Settings, known: set[str]) -> StartRecord | None:
     """None where it was measured, or where the engine is not the one that the model would be started with now."""
     unit = await manager.unit(engine_unit(model.id))
     invocation, machine = bytes(unit["InvocationID"]).hex(), read_machine()
@@ -72,11 +72,11 @@ async def _measured(manager: Manager, model: Model, settings: Settings, known: s
     log = read_load_log(await _load_lines(model.id, unit))
     service = await manager.service(engine_unit(model.id))
     total_bytes, gpus = _taken(machine, engine_unit(model.id), int(service["MainPID"]), on_gpu=by.on_gpu)
-    estimating = Estimating(machine, settings)
+    estimating = Estimator(machine, settings)
     answer = estimating.answer(model, log.context, asks_engine=False)
     predicted = answer.estimate.components
     told = _told(estimating, model, by, answer.estimate.context)
-    return Start(
+    return StartRecord(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         invocation=invocation,
         model=model.id,
@@ -108,7 +108,7 @@ def _taken(machine: Machine, unit: str, pid: int, *, on_gpu: bool) -> tuple[int 
     return total_bytes, max(1, sum(bool(gpu) for gpu in uses))
 
 
-def _told(estimating: Estimating, model: Model, by: Served, context: int) -> Breakdown | None:
+def _told(estimating: Estimator, model: Model, by: EnginePlan, context: int) -> Breakdown | None:
     try:
         return estimating.breakdown(model, by, context)
     except MmdError as error:

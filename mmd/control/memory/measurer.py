@@ -29,7 +29,7 @@ class Starting(Protocol):
     async def start_transient(self, unit: UnitSpec, *beside: UnitSpec) -> None: ...
 
 
-class Learner:
+class MeasurementScheduler:
     """Follows who becomes resident; a wake counts too, and is found to be measured already."""
 
     def __init__(self, manager: Starting, watch: Watch, *, calm_seconds: float = _CALM_SECONDS) -> None:

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartRecord:
     """One start that succeeded, in bytes. Both mappings have the components of `plan.estimate.Components` by name, and
     their sum as `total_bytes`; `measured` only what something told, and beside them, for each GPU, what `lessons` uses:
     `context_bytes`, `non_torch_bytes` and `graphs_bytes`, or without a GPU `process_bytes`.
@@ -63,7 +63,7 @@ def starts_file() -> Path:
     return state_dir() / "starts.jsonl"
 
 
-def keep(start: Start) -> None:
+def keep(start: StartRecord) -> None:
     """One that cannot be written is told and forgotten: it will be measured again at the next start."""
     try:
         _lines().append(asdict(start))
@@ -71,7 +71,7 @@ def keep(start: Start) -> None:
         _log.warning("what %s took could not be noted in %s: %s", start.model, starts_file(), error.strerror)
 
 
-def kept() -> list[Start]:
+def kept() -> list[StartRecord]:
     """Oldest first; of each run the last that was noted. Where they cannot be read, as if there were none."""
     try:
         lines = _lines().lines()
@@ -96,7 +96,7 @@ def _lines() -> JsonLines:
     return JsonLines(starts_file(), _MOST_BYTES)
 
 
-def _parsed(lines: list[bytes]) -> Iterator[Start]:
+def _parsed(lines: list[bytes]) -> Iterator[StartRecord]:
     for line in lines:
         try:
             yield _start(json.loads(line))
@@ -104,9 +104,9 @@ def _parsed(lines: list[bytes]) -> Iterator[Start]:
             _log.warning("a line of %s is no start: %r", starts_file(), line[:80])
 
 
-def _start(record: dict[str, Any]) -> Start:
+def _start(record: dict[str, Any]) -> StartRecord:
     """Raises ValueError and TypeError where it is none: one that is let in is reckoned with in every estimate."""
-    start = Start(**record)
+    start = StartRecord(**record)
     texts = (start.at, start.invocation, start.model, start.weights, start.engine, start.command, start.gpu)
     if not all(isinstance(text, str) for text in texts) or datetime.fromisoformat(start.at).tzinfo is None:
         raise TypeError

@@ -16,7 +16,7 @@ from mmd.plan.suggestions import Candidate
 from mmd.registry.hub.api import Repository
 from mmd.registry.hub.files import Selection, selections_in
 from mmd.registry.hub.listing import offer_of
-from mmd.registry.hub.register import Known, choose
+from mmd.registry.hub.register import RepoSnapshot, choose
 from mmd.registry.hub.search import Query, Result, search
 from mmd.registry.licence import terms
 from mmd.registry.record import Format
@@ -26,7 +26,7 @@ _MOST_ELSEWHERE = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class SearchHit:
     """A repository that was found; `best` is its model for this machine, whether or not that runs."""
 
     result: Result
@@ -45,12 +45,12 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    hits: tuple[Hit, ...]  # the one to take first
+    hits: tuple[SearchHit, ...]  # the one to take first
     foreign: Mapping[str, int]  # how many more there were that no engine serves, by what they are
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class Choice:
     """One model of a repository, and why it is this one where nobody named it."""
 
     selection: Selection
@@ -72,27 +72,27 @@ def find(query: Query, machine: Machine) -> Finding:
     return Finding(tuple(hits), found.foreign)
 
 
-def _hit(result: Result, machine: Machine, served: Iterable[Format]) -> Hit | None:
+def _hit(result: Result, machine: Machine, served: Iterable[Format]) -> SearchHit | None:
     """None where a repository has the mark of a format that is served, and models of another one only."""
     assessed = assess(result.offers, result.base, machine, served)
-    return Hit(result, assessed[0], reason(assessed[0], assessed)) if assessed else None
+    return SearchHit(result, assessed[0], reason(assessed[0], assessed)) if assessed else None
 
 
-def choose_for(known: Known, file: str | None, machine: Machine, settings: Settings) -> Pick:
+def choose_for(known: RepoSnapshot, file: str | None, machine: Machine, settings: Settings) -> Choice:
     """What `file` names, or of several models the one that suits the machine; raises what `obtain.choose` raises."""
     repository = known.repository
     selections = {selection.file: selection for selection in selections_in(repository.files)}
     if file is not None or len(selections) < 2:
-        return Pick(choose(known, file), "")
+        return Choice(choose(known, file), "")
     offers = [offer_of(selection) for selection in selections.values()]
     formats = {offer.format for offer in offers}
     # Where no engine here serves any, there will be one: a model may be pulled before it.
     assessed = assess(offers, repository.base, machine, formats.intersection(served_formats(settings)) or formats)
     best = assessed[0]
-    return Pick(selections[best.offer.file], reason(best, assessed), best.place is not Place.NOWHERE)
+    return Choice(selections[best.offer.file], reason(best, assessed), best.place is not Place.NOWHERE)
 
 
-def choose_to_run(known: Known, file: str | None, machine: Machine, settings: Settings) -> Pick:
+def choose_to_run(known: RepoSnapshot, file: str | None, machine: Machine, settings: Settings) -> Choice:
     """The same; raises DoesNotFit where it was not named and nothing of the repository runs."""
     picked = choose_for(known, file, machine, settings)
     if picked.runs:
@@ -130,7 +130,7 @@ def elsewhere(repository: Repository, machine: Machine) -> tuple[Candidate, ...]
     )
 
 
-def hit_json(hit: Hit) -> dict[str, Any]:
+def hit_json(hit: SearchHit) -> dict[str, Any]:
     """Sizes in bytes. `needs_bytes` is reckoned from sizes alone, for a context of use."""
     result, best = hit.result, hit.best
     return {

@@ -12,7 +12,7 @@ from mmd.control.state.status import GpuUse, Memory, Resources
 _log = logging.getLogger(__name__)
 
 
-class Gauge:
+class MemoryMonitor:
     """Keeps NVML open: to start it takes as long as a hundred readings, and seconds where nothing else uses the GPU.
 
     Can be read in several threads at once.

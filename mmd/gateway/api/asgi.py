@@ -10,7 +10,7 @@ from mmd.gateway.api.hub_process import Hub, HubChild
 from mmd.gateway.observe.feed import Feed
 from mmd.gateway.observe.observer import Observer
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.scheduler import Switchboard
+from mmd.gateway.schedule.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -22,9 +22,7 @@ _MOST_SAID_BYTES = 64 << 10  # over a WebSocket: nothing that a client says ther
 class Management:
     """Serves connections that the front has handed over; starlette and uvicorn are imported by the first of them."""
 
-    def __init__(
-        self, models: Models, switchboard: Switchboard, observer: Observer, feed: Feed, hub: Hub | None
-    ) -> None:
+    def __init__(self, models: Models, switchboard: Scheduler, observer: Observer, feed: Feed, hub: Hub | None) -> None:
         self._models = models
         self._switchboard = switchboard
         self._observer = observer

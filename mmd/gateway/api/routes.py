@@ -27,11 +27,11 @@ from mmd.gateway.http.error import INTERNAL, Failure
 from mmd.gateway.observe.observer import Observer
 from mmd.gateway.proxy.exposed import only
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.scheduler import Switchboard
+from mmd.gateway.schedule.scheduler import Scheduler
 
 
 class Routes:
-    def __init__(self, models: Models, switchboard: Switchboard) -> None:
+    def __init__(self, models: Models, switchboard: Scheduler) -> None:
         self._models = models
         self._switchboard = switchboard
 
@@ -98,7 +98,7 @@ class Routes:
 
 
 def application(
-    models: Models, switchboard: Switchboard, observer: Observer, hub: Hub, downloads: Downloads
+    models: Models, switchboard: Scheduler, observer: Observer, hub: Hub, downloads: Downloads
 ) -> Starlette:
     """A route that is added here is described in openapi.OPERATIONS; a test compares the two."""
     routes = Routes(models, switchboard)

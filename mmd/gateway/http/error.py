@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from mmd.errors import EngineFailed, MmdError, NoSuchModel, TryLater, outcome
-from mmd.gateway.http.error_format import Dialect
+from mmd.gateway.http.error_format import ErrorFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Failure:
     type: str = "invalid_request_error"
     engine_lines: tuple[str, ...] = ()
     more_headers: tuple[tuple[str, str], ...] = ()
-    dialect: Dialect = Dialect.OPENAI
+    dialect: ErrorFormat = ErrorFormat.OPENAI
 
     @classmethod
     def of(cls, error: MmdError) -> Failure:
@@ -39,7 +39,7 @@ class Failure:
 
     def said_on(self, path: bytes) -> Failure:
         """As the clients of a path expect it."""
-        return replace(self, dialect=Dialect.of(path))
+        return replace(self, dialect=ErrorFormat.of(path))
 
     def payload(self) -> bytes:
         return self.dialect.body(self.record(), self.status)

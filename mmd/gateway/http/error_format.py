@@ -18,13 +18,13 @@ _ANTHROPIC_TYPES = {
 }
 
 
-class Dialect(Enum):
+class ErrorFormat(Enum):
     OPENAI = auto()
     RESPONSES = auto()
     ANTHROPIC = auto()
 
     @classmethod
-    def of(cls, path: bytes) -> Dialect:
+    def of(cls, path: bytes) -> ErrorFormat:
         if path == b"/v1/messages" or path.startswith(b"/v1/messages/"):
             return cls.ANTHROPIC
         if path == b"/v1/responses" or path.startswith(b"/v1/responses/"):
@@ -33,18 +33,18 @@ class Dialect(Enum):
 
     def body(self, error: Mapping[str, Any], status: int) -> bytes:
         """The whole body of an answer; `error` in OpenAI's words."""
-        if self is Dialect.ANTHROPIC:
+        if self is ErrorFormat.ANTHROPIC:
             return _json(_anthropic(error, status))
         return _json({"error": error})
 
     def event(self, error: Mapping[str, Any], status: int) -> bytes:
         """A server-sent event; the empty line before it ends one that an engine has left unfinished."""
         match self:
-            case Dialect.OPENAI:
+            case ErrorFormat.OPENAI:
                 return b"\n\ndata: %b\n\n" % _json({"error": error})
-            case Dialect.RESPONSES:
+            case ErrorFormat.RESPONSES:
                 return b"\n\nevent: error\ndata: %b\n\n" % _json(_responses_event(error))
-            case Dialect.ANTHROPIC:
+            case ErrorFormat.ANTHROPIC:
                 return b"\n\nevent: error\ndata: %b\n\n" % _json(_anthropic(error, status))
 
 

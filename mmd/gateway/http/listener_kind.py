@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Entrance(StrEnum):
+class ListenerKind(StrEnum):
     """The words are the names of the descriptors that systemd passes, see units/*.socket."""
 
     MAIN = "main"

@@ -7,16 +7,16 @@ from collections import deque
 import httptools
 
 from mmd.gateway.http.error import Failure
-from mmd.gateway.http.policy import Door, Guard, body_too_large, head_too_large, malformed
+from mmd.gateway.http.policy import ListenerInfo, RequestPolicy, body_too_large, head_too_large, malformed
 from mmd.gateway.http.request import Head, RawHeaders, Request
 
 _MOST_FRAMING = 16  # bytes of it for a byte of the body; chunks of one byte have five
 
 
-class Intake:
+class RequestParser:
     """Parses one connection. A Failure in `ready` is the last thing in it: what comes after is not looked at."""
 
-    def __init__(self, guard: Guard, door: Door) -> None:
+    def __init__(self, guard: RequestPolicy, door: ListenerInfo) -> None:
         self.ready: deque[Request | Failure] = deque()
         self.after_upgrade = b""  # what came with the last request, which is for a WebSocket
         self.owes_continue = False  # the client holds its body back until it is told to go on

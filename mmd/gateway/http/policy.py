@@ -10,7 +10,7 @@ from mmd.gateway.http.cors import readable_by
 from mmd.gateway.http.error import Failure
 from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.origins import Names, is_loopback_address
 from mmd.gateway.http.request import Head
 
@@ -26,25 +26,25 @@ _CHANGES_THE_ENGINE = re.compile(rb"/v1/(?:un)?load_lora_adapter/?")
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class ListenerInfo:
     """Where one client has come in: the entrance, and the address of this machine that it connected to."""
 
-    entrance: Entrance = Entrance.MAIN
+    entrance: ListenerKind = ListenerKind.MAIN
     address: str = "127.0.0.1"  # "" for a Unix socket
     is_exposed: bool = field(init=False)  # other machines reach that address
 
     def __post_init__(self) -> None:
-        is_exposed = self.entrance is not Entrance.LOCAL and not is_loopback_address(self.address)
+        is_exposed = self.entrance is not ListenerKind.LOCAL and not is_loopback_address(self.address)
         object.__setattr__(self, "is_exposed", is_exposed)  # frozen; and read for every request
 
 
-class Guard:
+class RequestPolicy:
     def __init__(self, limits: Limits, *, names: Names | None = None, keyring: Keyring | None = None) -> None:
         self.limits = limits
         self._names = names or Names()
         self._keyring = keyring or Keyring()
 
-    def objection(self, head: Head, door: Door) -> Failure | None:
+    def objection(self, head: Head, door: ListenerInfo) -> Failure | None:
         """Why this request is not served, judged by its head alone."""
         return (
             _bad_framing(head)
@@ -55,7 +55,7 @@ class Guard:
             or self._too_large(head)
         )
 
-    def _bad_sender(self, head: Head, door: Door) -> Failure | None:
+    def _bad_sender(self, head: Head, door: ListenerInfo) -> Failure | None:
         """A page in the user's browser can reach loopback too: by a name that resolves to it, or across sites."""
         hosts = head.here.get(b"host", [])
         if len(hosts) > 1 or (not hosts and not head.is_http10):
@@ -70,7 +70,7 @@ class Guard:
             return _forbidden("a page of another site may not use the gateway", "open the gateway's own page")
         return None
 
-    def _no_key(self, head: Head, door: Door) -> Failure | None:
+    def _no_key(self, head: Head, door: ListenerInfo) -> Failure | None:
         if not self._needs_key(head, door):
             return None
         purpose = self._keyring.purpose_of(head)
@@ -80,7 +80,7 @@ class Guard:
             return _not_for_management(head)
         return None
 
-    def _needs_key(self, head: Head, door: Door) -> bool:
+    def _needs_key(self, head: Head, door: ListenerInfo) -> bool:
         """Keys are asked for as soon as there are any, and always where other machines can connect or a tunnel brings
         them. The Unix socket needs none: whoever it let in is the user.
         """
@@ -88,7 +88,7 @@ class Guard:
             return False
         if head.exposed_model is not None:
             return True
-        if door.entrance is Entrance.LOCAL or not (self._keyring.current() or door.is_exposed):
+        if door.entrance is ListenerKind.LOCAL or not (self._keyring.current() or door.is_exposed):
             return False
         return head.path != _OPEN_PATH and not _is_of_the_page(head)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmd.control.install.addresses import joined, resolved
 from mmd.errors import MmdError, WrongUsage
-from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.origins import is_loopback_address
 
 _FIRST_INHERITED = 3  # sd_listen_fds(3)
@@ -28,17 +28,17 @@ class AddressTaken(MmdError):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    entrance: Entrance
+    entrance: ListenerKind
     socket: socket.socket
 
     @property
     def is_exposed(self) -> bool:
         """Whether other machines reach it."""
-        return self.entrance is not Entrance.LOCAL and not is_loopback_address(str(self.socket.getsockname()[0]))
+        return self.entrance is not ListenerKind.LOCAL and not is_loopback_address(str(self.socket.getsockname()[0]))
 
     def __str__(self) -> str:
         name = self.socket.getsockname()
-        return str(name) if self.entrance is Entrance.LOCAL else joined(str(name[0]), name[1])
+        return str(name) if self.entrance is ListenerKind.LOCAL else joined(str(name[0]), name[1])
 
 
 def inherited() -> list[Listener]:
@@ -57,14 +57,14 @@ def inherited() -> list[Listener]:
     return [Listener(_entrance(one, name), one) for one, name in zip(sockets, names, strict=False)]
 
 
-def _entrance(listening: socket.socket, name: str) -> Entrance:
+def _entrance(listening: socket.socket, name: str) -> ListenerKind:
     """By family first: a Unix socket that somebody has added by a drop-in is not to be taken for a TCP address."""
     if listening.family == socket.AF_UNIX:
-        return Entrance.LOCAL
-    return Entrance.EMBEDDING if name == Entrance.EMBEDDING else Entrance.MAIN
+        return ListenerKind.LOCAL
+    return ListenerKind.EMBEDDING if name == ListenerKind.EMBEDDING else ListenerKind.MAIN
 
 
-def bound(host: str, port: int, entrance: Entrance = Entrance.MAIN) -> Listener:
+def bound(host: str, port: int, entrance: ListenerKind = ListenerKind.MAIN) -> Listener:
     """One of our own. Raises WrongUsage where the host is no address, MmdError where the port is taken."""
     family, address = resolved(host, port)
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -95,7 +95,7 @@ def bound_locally(path: Path) -> Listener:
     finally:
         os.umask(umask)
     listening.setblocking(False)
-    return Listener(Entrance.LOCAL, listening)
+    return Listener(ListenerKind.LOCAL, listening)
 
 
 def is_listened_on(path: Path) -> bool:

@@ -73,7 +73,7 @@ class Counts(dict[tuple[str, ...], int]):
         return 0
 
 
-class Meter:
+class Counters:
     def __init__(self) -> None:
         self.requests = Counts()  # model, path, status
         self.answer_seconds = Durations()  # model

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from mmd import __version__
-from mmd.gateway.observe.counters import Meter
+from mmd.gateway.observe.counters import Counters
 from mmd.gateway.observe.feed import Feed
 from mmd.gateway.observe.scrape import EngineProcess, with_model
 from mmd.gateway.observe.text_format import counter, gauge, histogram
 from mmd.gateway.observe.tokens import EnginePages
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.scheduler import Switchboard
+from mmd.gateway.schedule.scheduler import Scheduler
 
 _NOT_RUNNING = "absent"
 
 
 class Metrics:
-    def __init__(self, models: Models, switchboard: Switchboard, feed: Feed, meter: Meter, pages: EnginePages) -> None:
+    def __init__(self, models: Models, switchboard: Scheduler, feed: Feed, meter: Counters, pages: EnginePages) -> None:
         self._models = models
         self._switchboard = switchboard
         self._feed = feed

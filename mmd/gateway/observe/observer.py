@@ -6,20 +6,20 @@ import asyncio
 import logging
 
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.observe.counters import Meter
+from mmd.gateway.observe.counters import Counters
 from mmd.gateway.observe.feed import Feed
 from mmd.gateway.observe.memory_history import History
 from mmd.gateway.observe.metrics_page import Metrics
 from mmd.gateway.observe.publisher import Reporter
 from mmd.gateway.observe.tokens import EnginePages
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.scheduler import Switchboard
+from mmd.gateway.schedule.scheduler import Scheduler
 
 _log = logging.getLogger(__name__)
 
 
 class Observer:
-    def __init__(self, models: Models, switchboard: Switchboard, feed: Feed, meter: Meter, limits: Limits) -> None:
+    def __init__(self, models: Models, switchboard: Scheduler, feed: Feed, meter: Counters, limits: Limits) -> None:
         pages = EnginePages(models, meter)
         self.feed = feed
         self.reporter = Reporter(models, switchboard, feed, resources_seconds=limits.resources_seconds)

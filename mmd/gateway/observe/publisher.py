@@ -14,7 +14,7 @@ from mmd.control.state.swap_log import SwapLog
 from mmd.errors import MmdError
 from mmd.gateway.observe.feed import Feed, Kind, Notice
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.scheduler import Switchboard
+from mmd.gateway.schedule.scheduler import Scheduler
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _LOOKS_SECONDS = (0.1, 0.4, 1.5, 6.0, 24.0)
 
 
 class Reporter:
-    def __init__(self, models: Models, switchboard: Switchboard, feed: Feed, *, resources_seconds: float) -> None:
+    def __init__(self, models: Models, switchboard: Scheduler, feed: Feed, *, resources_seconds: float) -> None:
         """Resources are told that often."""
         self._models = models
         self._switchboard = switchboard

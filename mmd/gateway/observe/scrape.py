@@ -56,7 +56,7 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
-class EnginePage:
+class EngineMetrics:
     process: EngineProcess
     families: Mapping[str, Family]
 
@@ -67,7 +67,7 @@ class EnginePage:
         return sum(value for value in values if math.isfinite(value))
 
 
-async def read_page(address: str, *, within_seconds: float) -> EnginePage:
+async def read_page(address: str, *, within_seconds: float) -> EngineMetrics:
     """Of an engine that is awake: one that sleeps may not answer. Raises OSError (TimeoutError is one), and ValueError
     where it answers something else.
     """
@@ -79,7 +79,7 @@ async def read_page(address: str, *, within_seconds: float) -> EnginePage:
             text = await _body(reader)
         finally:
             writer.close()
-    return EnginePage(process, _families(text))
+    return EngineMetrics(process, _families(text))
 
 
 def _peer_pid(connection: socket.socket) -> int:
@@ -150,7 +150,7 @@ def _renamed(label: re.Match[str]) -> str:
     return f"exported_model{label[2]}" if label[1] == "model" else label[0]
 
 
-def with_model(pages: Mapping[str, EnginePage]) -> Iterator[str]:
+def with_model(pages: Mapping[str, EngineMetrics]) -> Iterator[str]:
     """The pages of several models as one: every sample says whose it is, every family is told of once."""
     for name in dict.fromkeys(name for page in pages.values() for name in page.families):
         about: list[str] = []

@@ -11,8 +11,8 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 
-from mmd.gateway.observe.counters import Counts, Meter
-from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT, EnginePage, EngineProcess, read_page
+from mmd.gateway.observe.counters import Counters, Counts
+from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT, EngineMetrics, EngineProcess, read_page
 from mmd.gateway.schedule.models import Models
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Tokens:
         self._since_ticks = (since or EngineProcess.of(os.getpid())).started_ticks
         self._seen: dict[str, tuple[EngineProcess, dict[str, float]]] = {}
 
-    def note(self, model_id: str, page: EnginePage) -> None:
+    def note(self, model_id: str, page: EngineMetrics) -> None:
         """Pages may come in another order than they were asked for."""
         totals = {direction: page.total(names) for direction, names in _DIRECTIONS.items()}
         process, before = self._seen.get(model_id, (None, {}))
@@ -45,13 +45,13 @@ class Tokens:
 class EnginePages:
     """Reads them: when asked, and so often that few tokens are missed when an engine ends."""
 
-    def __init__(self, models: Models, meter: Meter) -> None:
+    def __init__(self, models: Models, meter: Counters) -> None:
         self.errors = Counts()  # model
         self.tokens = Tokens()
         self._models = models
         self._meter = meter
         self._answers: dict[str, int] = {}  # of each model, when its page was last read
-        self._reading: set[asyncio.Task[Mapping[str, EnginePage]]] = set()
+        self._reading: set[asyncio.Task[Mapping[str, EngineMetrics]]] = set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -67,13 +67,13 @@ class EnginePages:
             reading.add_done_callback(self._reading.discard)
             await asyncio.wait((reading,), timeout=_SWAP_WAITS_SECONDS)
 
-    async def read(self, models: Iterable[str]) -> dict[str, EnginePage]:
+    async def read(self, models: Iterable[str]) -> dict[str, EngineMetrics]:
         """The pages of those models that are resident and whose engine has one."""
         addresses = {model_id: address for model_id in models if (address := self._models.address(model_id))}
         pages = await asyncio.gather(*(self._page(*each) for each in addresses.items()))
         return {model_id: page for model_id, page in zip(addresses, pages, strict=True) if page is not None}
 
-    async def _page(self, model_id: str, address: str) -> EnginePage | None:
+    async def _page(self, model_id: str, address: str) -> EngineMetrics | None:
         self._answers[model_id] = self._meter.answers().get(model_id, 0)
         try:
             page = await read_page(address, within_seconds=_PATIENCE_SECONDS)

@@ -12,21 +12,21 @@ from typing import Protocol
 
 from mmd.errors import EngineFailed, MmdError
 from mmd.gateway.http.error import INTERNAL, Failure
-from mmd.gateway.http.error_format import Dialect
+from mmd.gateway.http.error_format import ErrorFormat
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.request import Request
-from mmd.gateway.observe.counters import Cut, Meter
+from mmd.gateway.observe.counters import Counters, Cut
 from mmd.gateway.proxy.exposed import only, told
-from mmd.gateway.proxy.http10 import Unchunked
+from mmd.gateway.proxy.http10 import Http10Rewriter
 from mmd.gateway.proxy.model_name import model_in_query
 from mmd.gateway.proxy.pool import EngineConnection, Pool
-from mmd.gateway.proxy.request_options import Wish, read_wish
-from mmd.gateway.proxy.sse import BegunStream, wants_stream
+from mmd.gateway.proxy.request_options import RequestOptions, read_wish
+from mmd.gateway.proxy.sse import EarlySseStream, wants_stream
 from mmd.gateway.proxy.websocket import Tunnel
 from mmd.gateway.schedule.idle import Idle
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.scheduler import Switchboard
+from mmd.gateway.schedule.scheduler import Scheduler
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _RETRY_CONTESTED_SECONDS = 10
 class Client(Protocol):
     """The connection that the request came over."""
 
-    entrance: Entrance
+    entrance: ListenerKind
     writing_paused: bool
     write: Callable[[bytes], None]
 
@@ -60,10 +60,10 @@ class Shared:
     """What the exchanges of a gateway have in common."""
 
     models: Models
-    switchboard: Switchboard
+    switchboard: Scheduler
     pool: Pool
     limits: Limits
-    meter: Meter
+    meter: Counters
     idle: Idle
     asked: set[Exchange] = field(default_factory=set)  # those that an engine works for
 
@@ -82,9 +82,9 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self._connection: EngineConnection | None = None
         self._tunnel: Tunnel | None = None
-        self._unchunked = Unchunked() if request.head.is_http10 else None
-        self._begun: BegunStream | None = None  # the client has been sent the head of a stream
-        self._rewriter: Unchunked | BegunStream | None = self._unchunked
+        self._unchunked = Http10Rewriter() if request.head.is_http10 else None
+        self._begun: EarlySseStream | None = None  # the client has been sent the head of a stream
+        self._rewriter: Http10Rewriter | EarlySseStream | None = self._unchunked
         self._next_comment: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -239,7 +239,7 @@ class Exchange:
         if self._begun is None:
             if not wants_stream(self._request):
                 return
-            self._rewriter = self._begun = BegunStream(Dialect.of(self._request.head.path))
+            self._rewriter = self._begun = EarlySseStream(ErrorFormat.of(self._request.head.path))
             self._client.write(self._begun.begin())
         self._client.write(self._begun.comment(self._model_id, self._shared.switchboard.place(self._model_id)))
         self._next_comment = asyncio.get_running_loop().call_later(self._shared.limits.comment_seconds, self._comment)
@@ -356,7 +356,7 @@ class Exchange:
             self._shared.switchboard.leave(self._model_id)
 
 
-def _wish(request: Request) -> Wish:
+def _wish(request: Request) -> RequestOptions:
     if request.body:
         return read_wish(request.head.value(b"content-type"), request.body)
-    return Wish(model_in_query(request.head.target))
+    return RequestOptions(model_in_query(request.head.target))

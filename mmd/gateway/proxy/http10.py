@@ -7,7 +7,7 @@ import httptools
 _NOT_FOR_HTTP10 = frozenset({b"transfer-encoding", b"connection", b"keep-alive", b"trailer"})
 
 
-class Unchunked:
+class Http10Rewriter:
     """Rewrites one answer that has been found well-formed already."""
 
     def __init__(self) -> None:

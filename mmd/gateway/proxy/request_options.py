@@ -21,17 +21,17 @@ _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RequestOptions:
     model: str | None
     keep_seconds: float | None = None  # after its last answer; inf: for ever; None where the request does not say
 
 
-def read_wish(content_type: bytes, body: bytes) -> Wish:
+def read_wish(content_type: bytes, body: bytes) -> RequestOptions:
     """Raises WrongUsage where the model is not a name, or the time is none."""
     if content_type[:20].lower().startswith(b"multipart/form-data"):
-        return Wish(model_in_form(content_type, body))
+        return RequestOptions(model_in_form(content_type, body))
     values = _KEYS.values(body)
-    return Wish(_model(values.get("model", b"null")), _keep_seconds(values))
+    return RequestOptions(_model(values.get("model", b"null")), _keep_seconds(values))
 
 
 def _model(value: bytes) -> str | None:

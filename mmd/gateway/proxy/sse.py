@@ -5,7 +5,7 @@ from __future__ import annotations
 import httptools
 
 from mmd.gateway.http.error import Failure
-from mmd.gateway.http.error_format import Dialect
+from mmd.gateway.http.error_format import ErrorFormat
 from mmd.gateway.http.request import Request
 from mmd.gateway.proxy.json_keys import TopLevelKeys
 from mmd.gateway.schedule.model_queue import Place
@@ -29,10 +29,10 @@ def wants_stream(request: Request) -> bool:
     return _KEYS.values(request.body).get("stream") == b"true"
 
 
-class BegunStream:
+class EarlySseStream:
     """What the client is sent of one answer whose head it has already."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: ErrorFormat) -> None:
         self._dialect = dialect
         self._parser = httptools.HttpResponseParser(self)
         self._is_event_stream = False
@@ -68,7 +68,7 @@ class BegunStream:
         if self._is_event_stream:
             return _LAST_CHUNK
         # The engine refused the request, mostly: its error has to come as an event now.
-        is_named = self._parser.get_status_code() >= 400 and self._dialect is not Dialect.OPENAI
+        is_named = self._parser.get_status_code() >= 400 and self._dialect is not ErrorFormat.OPENAI
         name = b"event: error\n" if is_named else b""
         return _chunk(b"%bdata: %b\n\n" % (name, b"".join(self._unstreamed.splitlines()))) + _LAST_CHUNK
 

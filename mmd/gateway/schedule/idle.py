@@ -14,14 +14,14 @@ from time import monotonic
 
 from mmd.errors import MmdError
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.scheduler import Switchboard
-from mmd.plan.idle import Action, Outlook, Rest, Use, outlook
+from mmd.gateway.schedule.scheduler import Scheduler
+from mmd.plan.idle import Action, IdlePlan, Rest, Use, outlook
 
 _log = logging.getLogger(__name__)
 
 
 class Idle:
-    def __init__(self, models: Models, switchboard: Switchboard) -> None:
+    def __init__(self, models: Models, switchboard: Scheduler) -> None:
         self._models = models
         self._switchboard = switchboard
         self._keep_seconds: dict[str, float] = {}  # as requests want it, of models that are resident
@@ -54,7 +54,7 @@ class Idle:
             if not ahead.due:
                 await self._until(ahead.look_at)
 
-    async def _look(self) -> Outlook:
+    async def _look(self) -> IdlePlan:
         occupants = await self._models.occupants(wishes=self._keep_seconds)
         uses = {occupant.model_id: self._use(occupant.model_id) for occupant in occupants}
         ahead = outlook(occupants, uses, monotonic())

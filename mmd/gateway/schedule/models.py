@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
-from mmd.gateway.http.listener_kind import Entrance
-from mmd.plan.idle import Occupant
+from mmd.gateway.http.listener_kind import ListenerKind
+from mmd.plan.idle import LoadedModel
 
 
 class Models(Protocol):
     """The registered models and who may be asked what; `mmd.control` has it over systemd, tests have it in memory."""
 
-    def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
+    def find(self, name: str | None, entrance: ListenerKind = ListenerKind.MAIN) -> str:
         """The id for the name in a request; None and "" mean the active model, on the embedding entrance the embedding
         model.
 
@@ -50,7 +50,7 @@ class Models(Protocol):
         """Models that stay. No I/O but a stat()."""
         ...
 
-    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
         """Who is resident or asleep, and since when, on the monotonic clock; at least those of them who need not be so
         for ever, by the user's rules or because requests have wishes about them.
         """

@@ -22,18 +22,18 @@ from mmd.gateway.schedule.model_queue import Line, Place
 from mmd.gateway.schedule.models import Models
 from mmd.plan import queue as plan
 from mmd.plan.idle import may_evict
-from mmd.plan.queue import Bounds, Hold, LetIn, Swap
+from mmd.plan.queue import Grant, QueueLimits, Swap, WaitUntil
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class Switchboard:
+class Scheduler:
     def __init__(self, models: Models, limits: Limits) -> None:
         self._models = models
         self._limits = limits
-        self._bounds = Bounds(limits.max_wait_seconds, limits.min_residency_seconds)
+        self._bounds = QueueLimits(limits.max_wait_seconds, limits.min_residency_seconds)
         self._lines: dict[str, Line] = {}  # none of them is empty
         self._waiting = 0
         self._waiting_bytes = 0
@@ -281,11 +281,11 @@ class Switchboard:
                     await self._change(math.inf)
                     continue
                 match self._decide():
-                    case LetIn(model_id):
+                    case Grant(model_id):
                         self._let_in(self._lines[model_id])
                     case Swap(model_id):
                         await self._swap_to(self._lines[model_id])
-                    case Hold(until):
+                    case WaitUntil(until):
                         await self._change(until)
         finally:
             self._runner = None

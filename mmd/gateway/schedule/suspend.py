@@ -11,7 +11,7 @@ from time import monotonic
 from mmd.errors import MmdError
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.scheduler import Switchboard
+from mmd.gateway.schedule.scheduler import Scheduler
 from mmd.units.login1 import LockRefused, Login1
 
 # Of the time that logind waits: the rest is for engines, which take a moment to fall asleep or to end.
@@ -26,8 +26,8 @@ _MOST_RETRY_SECONDS = 300.0
 _log = logging.getLogger(__name__)
 
 
-class Suspension:
-    def __init__(self, models: Models, switchboard: Switchboard, limits: Limits, interrupt: Callable[[], None]) -> None:
+class SuspendCoordinator:
+    def __init__(self, models: Models, switchboard: Scheduler, limits: Limits, interrupt: Callable[[], None]) -> None:
         """`interrupt` ends what engines are working on."""
         self._models = models
         self._switchboard = switchboard
@@ -95,7 +95,7 @@ class Suspension:
 class SuspendWatch:
     """Follows logind, and holds a lock on its sleep while it is followed."""
 
-    def __init__(self, suspension: Suspension) -> None:
+    def __init__(self, suspension: SuspendCoordinator) -> None:
         self._suspension = suspension
         self._told = ""
 

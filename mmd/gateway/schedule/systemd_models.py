@@ -9,16 +9,16 @@ from typing import Any
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.idle_rules import occupants
 from mmd.control.models.startup import startups
-from mmd.control.state.memory_monitor import Gauge
+from mmd.control.state.memory_monitor import MemoryMonitor
 from mmd.control.state.status import active_of
 from mmd.control.state.suspended_models import away
 from mmd.control.state.swap_events import LatelyTook
 from mmd.control.state.to_json import models_json, resources_json, status_json
 from mmd.errors import NoSuchModel, SwapSuperseded
-from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.schedule.model_names import Catalogue, embedding_model
 from mmd.paths import engine_socket
-from mmd.plan.idle import Occupant
+from mmd.plan.idle import LoadedModel
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.units.watch import Pairs, Watch
@@ -27,7 +27,7 @@ from mmd.units.watch import Pairs, Watch
 _MOST_SUPERSEDED = 3
 
 
-class LiveModels:
+class SystemdModels:
     """A `Models` for the gateway."""
 
     def __init__(self, controller: Controller, watch: Watch) -> None:
@@ -36,12 +36,12 @@ class LiveModels:
         self._catalogue = Catalogue(controller.registry, controller.settings)
         self._took = LatelyTook()
         self._addresses: dict[str, str] = {}
-        self._gauge = Gauge()
+        self._gauge = MemoryMonitor()
 
-    def find(self, name: str | None, entrance: Entrance = Entrance.MAIN) -> str:
+    def find(self, name: str | None, entrance: ListenerKind = ListenerKind.MAIN) -> str:
         if name:
             return self._catalogue.find(name)
-        if entrance is Entrance.EMBEDDING:
+        if entrance is ListenerKind.EMBEDDING:
             return embedding_model(self._catalogue.models.values(), self._watch.pairs)
         # Or about to be: the request waits for the swap that is under way, or until the machine is awake again.
         held_by = holder(self._watch.pairs) or next(iter(away()), None)
@@ -76,7 +76,7 @@ class LiveModels:
     def pinned(self) -> Collection[str]:
         return self._controller.pinned()
 
-    async def occupants(self, *, wishes: Collection[str]) -> Sequence[Occupant]:
+    async def occupants(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
         controller = self._controller
         return await occupants(controller.manager, self._watch.pairs, controller.idleness, wishes=wishes)
 

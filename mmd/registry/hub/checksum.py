@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
-from mmd.registry.hub.fetch import Pace
+from mmd.registry.hub.fetch import Throttle
 from mmd.registry.hub.partial import Partial
 
 _BUFFER_BYTES = 1 << 20
 _LOOK_UP_SECONDS = 0.5  # whether all has been stopped meanwhile
 
 
-def sha256_as_it_comes(partial: Partial, pace: Pace) -> str:
+def sha256_as_it_comes(partial: Partial, pace: Throttle) -> str:
     """Returns once all has come. Raises Stopped."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_BUFFER_BYTES))

@@ -21,7 +21,7 @@ from mmd.registry.cache_link import cache_folder, cache_link
 from mmd.registry.hub.api import Repository, hub_errors
 from mmd.registry.hub.cache import blob_of, cached_path, model_path, partial_of, require_space
 from mmd.registry.hub.checksum import sha256_as_it_comes
-from mmd.registry.hub.fetch import Pace, Source, Stopped, fetch
+from mmd.registry.hub.fetch import Cancelled, Source, Throttle, fetch
 from mmd.registry.hub.files import HubFile, Selection
 from mmd.registry.hub.partial import Partial, Segment, done_bytes, locked
 from mmd.registry.hub.progress import FileProgress, Progress, Rate, Tell
@@ -53,7 +53,7 @@ class _Download:
     def __init__(self, repository: Repository, selection: Selection) -> None:
         self._repository = repository
         self._selection = selection
-        self._pace = Pace(_PATIENCE_SECONDS)
+        self._pace = Throttle(_PATIENCE_SECONDS)
         self._rate = Rate()
         self._come: dict[str, Callable[[], int]] = {file.name: self._begun(file) for file in selection.files}
         self._underway: set[str] = set()
@@ -205,5 +205,5 @@ def _require_link(place: Path, blob: Path | None, file: HubFile) -> None:
 def _raise_first(ended: Iterable[Future[None]]) -> None:
     """Raise what went wrong first; the others were stopped by it."""
     errors = [error for future in ended if not future.cancelled() and (error := future.exception())]
-    for error in sorted(errors, key=lambda error: isinstance(error, Stopped)):
+    for error in sorted(errors, key=lambda error: isinstance(error, Cancelled)):
         raise error

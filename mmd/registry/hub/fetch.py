@@ -26,11 +26,11 @@ _FRESH_SECONDS = 30.0
 _USED_UP = re.compile(r";\s*r=0;\s*t=(\d+)")  # `"resolvers";r=0;t=55`: none left for 55 seconds
 
 
-class Stopped(Exception):
+class Cancelled(Exception):
     """Somebody else's part has failed, and this one ends with it."""
 
 
-class Pace:
+class Throttle:
     """When to wait and when to end, for all that fetch parts of one model."""
 
     def __init__(self, patience_seconds: float) -> None:
@@ -49,7 +49,7 @@ class Pace:
     def go_on(self) -> None:
         """Raises Stopped."""
         if self._stop.is_set():
-            raise Stopped
+            raise Cancelled
 
     def wait(self, seconds: float, note: str) -> None:
         """Raises Stopped, and HubUnavailable where it would be longer than anybody wants to wait."""
@@ -69,7 +69,7 @@ class Pace:
     def pause(self, seconds: float) -> None:
         """Raises Stopped."""
         if self._stop.wait(seconds):
-            raise Stopped
+            raise Cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Source:
         return Address(metadata.location, headers, monotonic())
 
 
-def fetch(source: Source, partial: Partial, segment: Segment, pace: Pace) -> None:
+def fetch(source: Source, partial: Partial, segment: Segment, pace: Throttle) -> None:
     """Fetch a segment. Raises Stopped, HubUnavailable, OSError, and what huggingface_hub raises."""
     from huggingface_hub import errors
 
@@ -176,7 +176,7 @@ def _require_part(response: Any, begin: int, end: int, size_bytes: int) -> None:
         raise _Lie(f"is another one: status {response.status_code}, Content-Range: {said}")
 
 
-def _wait_after(problem: Exception, attempts: int, file: HubFile, pace: Pace) -> None:
+def _wait_after(problem: Exception, attempts: int, file: HubFile, pace: Throttle) -> None:
     """Wait until it makes sense to try again; raises `problem`, or what it means, where it does not."""
     status, headers = _status_of(problem)
     most = _ATTEMPTS_AT_A_LIE if isinstance(problem, _Lie) else _ATTEMPTS

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mmd.registry.hub.files import HubFile, Selection, is_projector, selections_in
-from mmd.registry.offer import Base, Offer
+from mmd.registry.offer import Base, HubModel
 from mmd.registry.record import Format, ModelType
 
 _TYPES = {
@@ -106,16 +106,16 @@ def bases_of(info: Info) -> tuple[str, ...]:
     return tuple(tag.removeprefix(mark) for tag in info.get("tags") or () if tag.startswith(mark)) or (info["id"],)
 
 
-def offers_in(files: Iterable[HubFile]) -> tuple[Offer, ...]:
+def offers_in(files: Iterable[HubFile]) -> tuple[HubModel, ...]:
     return tuple(offer_of(selection) for selection in selections_in(files))
 
 
-def offer_of(selection: Selection) -> Offer:
+def offer_of(selection: Selection) -> HubModel:
     suffix = PurePosixPath(selection.file).suffix.lower()
     weights = [file for file in selection.files if PurePosixPath(file.name).suffix.lower() == suffix]
     projectors = [file for file in weights if is_projector(file.name)]
     projector_bytes = sum(file.size_bytes for file in projectors)
-    return Offer(
+    return HubModel(
         file=selection.file,
         format=Format.GGUF if suffix == ".gguf" else Format.SAFETENSORS,
         weights_bytes=sum(file.size_bytes for file in weights) - projector_bytes,

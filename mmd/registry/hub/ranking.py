@@ -24,7 +24,7 @@ _MONTH = re.compile(r"(\d{4})-(\d\d)-")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RankedRepository:
     """What is known of a repository beside its models."""
 
     id: str  # OWNER/NAME
@@ -33,7 +33,7 @@ class Standing:
     bases: tuple[str, ...] = ()  # repositories that it is made from; none where it is an original
 
 
-def appeals(asked: str, found: Sequence[Standing]) -> list[float]:
+def appeals(asked: str, found: Sequence[RankedRepository]) -> list[float]:
     """Of each, the larger, the sooner it is to be shown: many take it, it is what was asked for and little else, made
     by those who made the model, and new. Dates are compared among those found, not with a clock.
     """
@@ -41,7 +41,7 @@ def appeals(asked: str, found: Sequence[Standing]) -> list[float]:
     return [_appeal(asked, one, newest_years) for one in found]
 
 
-def _appeal(asked: str, one: Standing, newest_years: float) -> float:
+def _appeal(asked: str, one: RankedRepository, newest_years: float) -> float:
     owner, _, name = one.id.lower().partition("/")
     age_years = newest_years - (_years(one.updated) or newest_years)
     is_official = not one.bases or any(base.lower().partition("/")[0] == owner for base in one.bases)

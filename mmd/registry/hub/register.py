@@ -23,7 +23,7 @@ MAIN = "main"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class RepoSnapshot:
     """A repository as the hub describes it, or as far as it is in the cache where the hub does not answer."""
 
     repository: Repository
@@ -31,22 +31,22 @@ class Known:
     absence: HubUnavailable | None = None  # why the hub was not asked
 
 
-def look(name: str, revision: str | None = None) -> Known:
+def look(name: str, revision: str | None = None) -> RepoSnapshot:
     """Raises what mmd.registry.hub.api.look raises."""
     revision = revision or MAIN
     if not stays_inside(revision):  # it becomes a part of an address and of a path
         raise WrongUsage(f"{revision!r} is no branch, tag or commit", hint=f"mmd pull {quote(name)}   # takes {MAIN}")
     try:
-        return Known(api.look(name, revision), revision)
+        return RepoSnapshot(api.look(name, revision), revision)
     except HubUnavailable as absence:
         with hub_errors(name):
             repository = look_in_cache(name, revision)
         if repository is None:
             raise
-        return Known(repository, revision, absence)
+        return RepoSnapshot(repository, revision, absence)
 
 
-def choose(known: Known, wanted: str | None) -> Selection:
+def choose(known: RepoSnapshot, wanted: str | None) -> Selection:
     """The model that `wanted` is a file of, or the only one with this word in its name, Q4_K_M say, or the only one.
 
     Raises what files.select raises.
@@ -68,7 +68,7 @@ def _file_called(repository: Repository, word: str) -> str:
     return found[0] if len(found) == 1 and word not in names else word
 
 
-def obtain(known: Known, selection: Selection, tell: Tell, *, id: str | None = None) -> Model:
+def obtain(known: RepoSnapshot, selection: Selection, tell: Tell, *, id: str | None = None) -> Model:
     """Download what is missing of it and register it; raises what these two raise, and WrongUsage.
 
     Where a branch has moved on and the files of a model have not changed, it stays the model that it was.

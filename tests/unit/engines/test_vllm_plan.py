@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mmd.errors import DoesNotFit, EngineMissing
 from mmd.machine import GpuProcess, Machine, load_machine
-from mmd.plan.choose import Overrides
+from mmd.plan.choose import ModelSettings
 from mmd.plan.launch import Canary, Installed, Launch, Sleep
 from mmd.registry.record import Format, Model, ModelType
 from tests.unit.plan.planned import (
@@ -95,7 +95,7 @@ def test_no_golden_is_left_over() -> None:
 
 @given(models, machines, st.none() | st.integers(1, 10**6), st.lists(words))
 def test_every_word_has_a_reason(wanted: Model, on: Machine, context: int | None, arguments: list[str]) -> None:
-    launch = vllm_launch(wanted, on, overrides=Overrides(context=context, arguments=tuple(arguments)))
+    launch = vllm_launch(wanted, on, overrides=ModelSettings(context=context, arguments=tuple(arguments)))
     assert launch.argv == (*VLLM.command, *(word for flag in launch.flags for word in flag.words))
     assert all(flag.reason and flag.subject for flag in launch.flags)
 
@@ -134,7 +134,7 @@ def test_lasting_command_does_not_depend_on_what_is_free(wanted: Model, on: Mach
 @given(models, machines)
 def test_nobodys_code_is_trusted_unless_asked_for(wanted: Model, on: Machine) -> None:
     assert "--trust-remote-code" not in vllm_launch(wanted, on).argv
-    asked = Overrides(arguments=("--trust-remote-code",))
+    asked = ModelSettings(arguments=("--trust-remote-code",))
     assert "--trust-remote-code" in vllm_launch(wanted, on, overrides=asked).argv
 
 
@@ -423,11 +423,11 @@ def test_images_are_limited() -> None:
 
 
 def laid_down(*arguments: str, engine: Installed = VLLM) -> Launch:
-    return vllm_launch(CHAT, engine=engine, overrides=Overrides(arguments=arguments))
+    return vllm_launch(CHAT, engine=engine, overrides=ModelSettings(arguments=arguments))
 
 
 def test_context_laid_down_is_passed_on() -> None:
-    launch = vllm_launch(CHAT, overrides=Overrides(context=4096))
+    launch = vllm_launch(CHAT, overrides=ModelSettings(context=4096))
     assert value(launch, "--max-model-len") == "4096"
     assert launch.context == 4096
     assert launch.argv.count("--max-model-len") == 1
@@ -502,7 +502,7 @@ def test_arguments_that_this_version_still_has_are_kept() -> None:
 
 def test_flag_refused_before_is_left_out_with_the_engines_words() -> None:
     refused = {"vllm 0.32.0": {"--tool-call-parser": "no such token", "--uds": "no", "--seed": "no"}}
-    launch = vllm_launch(CHAT, overrides=Overrides(arguments=("--seed", "1"), refused=refused))
+    launch = vllm_launch(CHAT, overrides=ModelSettings(arguments=("--seed", "1"), refused=refused))
     assert not {"--tool-call-parser", "--enable-auto-tool-choice"} & set(launch.argv)
     left_out = reason(launch, "--tool-call-parser")
     assert left_out.endswith("no such token; try it again: mmd activate qwen3-8b --ask-again")
@@ -512,7 +512,7 @@ def test_flag_refused_before_is_left_out_with_the_engines_words() -> None:
 
 def test_flag_refused_by_another_version_is_tried_again() -> None:
     refused = {"vllm 0.31.0": {"--tool-call-parser": "no such token"}}
-    assert "--tool-call-parser" in vllm_launch(CHAT, overrides=Overrides(refused=refused)).argv
+    assert "--tool-call-parser" in vllm_launch(CHAT, overrides=ModelSettings(refused=refused)).argv
 
 
 def test_first_start_takes_as_long_as_the_disk() -> None:
@@ -527,7 +527,7 @@ def test_first_start_takes_as_long_as_the_disk() -> None:
 
 def test_engine_waits_as_long_as_was_laid_down() -> None:
     """It gave up after ten minutes, however long the user had wanted it to take."""
-    launch = vllm_launch(CHAT, overrides=Overrides(ready_seconds=3600))
+    launch = vllm_launch(CHAT, overrides=ModelSettings(ready_seconds=3600))
     assert dict(launch.environment)["VLLM_ENGINE_READY_TIMEOUT_S"] == "3540"
 
 
@@ -539,7 +539,7 @@ def test_facts_of_older_registries_suffice() -> None:
 
 def test_aliases_are_no_part_of_the_command_where_any_name_is_taken() -> None:
     """An alias that is laid down while the model runs must not mean that it is started anew."""
-    aliases = Overrides(aliases=("gpt-4o", "org/name"))
+    aliases = ModelSettings(aliases=("gpt-4o", "org/name"))
     with_them, without = vllm_launch(CHAT, CPU_ONLY, overrides=aliases), vllm_launch(CHAT, CPU_ONLY)
     assert with_them == without
     assert dict(without.environment)["VLLM_SKIP_MODEL_NAME_VALIDATION"] == "1"
@@ -547,6 +547,6 @@ def test_aliases_are_no_part_of_the_command_where_any_name_is_taken() -> None:
 
 def test_old_vllm_is_told_the_aliases() -> None:
     old = replace(VLLM_CPU, version="0.20.1+cpu")
-    launch = vllm_launch(CHAT, CPU_ONLY, engine=old, overrides=Overrides(aliases=("gpt-4o", "org/name")))
+    launch = vllm_launch(CHAT, CPU_ONLY, engine=old, overrides=ModelSettings(aliases=("gpt-4o", "org/name")))
     place = launch.argv.index("--served-model-name")
     assert launch.argv[place + 1 : place + 4] == (CHAT.id, "gpt-4o", "org/name")

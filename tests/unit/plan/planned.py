@@ -8,7 +8,7 @@ from pathlib import Path
 from mmd.engines.llama.embedded_main import FLAGS as EMBEDDED_FLAGS
 from mmd.engines.llama.find import parse_flags
 from mmd.machine import Machine, load_machine
-from mmd.plan.choose import Overrides, choose
+from mmd.plan.choose import ModelSettings, choose
 from mmd.plan.launch import Installed, Launch
 from mmd.registry.record import Facts, Format, Model, ModelType
 from tests.fake_engine import HELP
@@ -119,7 +119,7 @@ def machine(name: str = "rtx4070-12g") -> Machine:
 
 
 def vllm_launch(
-    wanted: Model, on: Machine | None = None, engine: Installed | None = None, overrides: Overrides | None = None
+    wanted: Model, on: Machine | None = None, engine: Installed | None = None, overrides: ModelSettings | None = None
 ) -> Launch:
     """On the build of vLLM that fits the machine, unless another is given."""
     here = on or machine()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mmd.plan.queue import Bounds, Decision, Hold, LetIn, Line, Resident, Swap, decide, door_closes_at
+from mmd.plan.queue import Decision, Grant, Line, QueueLimits, Resident, Swap, WaitUntil, decide, door_closes_at
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class Simulation:
     """One GPU. Swaps take what they take, answers too, and a swap begins when the old model's answers have ended."""
 
     swap_seconds: dict[str, float]
-    bounds: Bounds
+    bounds: QueueLimits
     now: float = 0.0
     resident: str | None = None
     resident_since: float = 0.0
@@ -100,7 +100,7 @@ class Simulation:
         events = [end for end, _ in self.answering]
         if self.swapping is not None:
             events.append(self.swapping[1])
-        elif self.waiting and isinstance(decision := self._decide(), Hold):
+        elif self.waiting and isinstance(decision := self._decide(), WaitUntil):
             events.append(decision.until)
         return min(events, default=None)
 
@@ -121,7 +121,7 @@ class Simulation:
         while self.waiting and self.swapping is None:
             decision = self._decide()
             match decision:
-                case LetIn(model):
+                case Grant(model):
                     assert model == self.resident
                     self._let_line_in(model)
                 case Swap(model):
@@ -132,7 +132,7 @@ class Simulation:
                     self.swaps.append(Swapped(self.now, model, self.holder, self.lines))
                     self.resident = None
                     self.swapping = model, self.now + self.swap_seconds[model]
-                case Hold(until):
+                case WaitUntil(until):
                     assert until > self.now
                     return
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mmd.plan.residency import Pair, UnitState
-from mmd.plan.swap import Begin
+from mmd.plan.swap import Start
 
 MODELS = ("a", "b", "c")
 _DOWN = ("inactive", "failed")
@@ -81,7 +81,7 @@ class SystemdModel:
 
     # -- what is asked of it
 
-    def carry_out(self, wanted: str, step: Begin, launch: int) -> None:
+    def carry_out(self, wanted: str, step: Start, launch: int) -> None:
         model = self._models[wanted]
         if step.forget:
             self._models[wanted] = model = Model()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine, load_machine
 from mmd.plan import fit, llama
-from mmd.plan.choose import Overrides, choose
+from mmd.plan.choose import ModelSettings, choose
 from mmd.plan.launch import Installed, Launch
 from mmd.registry.record import Format, Model, ModelType
 from tests.unit.plan.planned import (
@@ -47,7 +47,7 @@ def launch_of(
     wanted: Model = CHAT,
     on: Machine | None = None,
     engine: Installed = LLAMA_SERVER,
-    overrides: Overrides | None = None,
+    overrides: ModelSettings | None = None,
 ) -> Launch:
     return choose(wanted, on or machine(), [engine], socket=SOCKET, cache=CACHE, overrides=overrides)
 
@@ -93,7 +93,7 @@ def test_fitting_is_left_to_the_engine(wanted: Model, on: Machine, engine: Insta
     st.lists(st.text(st.characters(exclude_characters="$;"), min_size=1)),
 )
 def test_every_word_has_a_reason(wanted: Model, on: Machine, context: int | None, arguments: list[str]) -> None:
-    launch = launch_of(wanted, on, overrides=Overrides(context=context, arguments=tuple(arguments)))
+    launch = launch_of(wanted, on, overrides=ModelSettings(context=context, arguments=tuple(arguments)))
     assert launch.argv == (*LLAMA_SERVER.command, *(word for flag in launch.flags for word in flag.words))
     assert all(flag.reason and flag.subject for flag in launch.flags)
 
@@ -130,7 +130,7 @@ def test_launch_does_not_depend_on_what_is_free(wanted: Model, on: Machine, free
 
 
 def test_context_laid_down_is_passed_on() -> None:
-    launch = launch_of(overrides=Overrides(context=8192))
+    launch = launch_of(overrides=ModelSettings(context=8192))
     assert launch.argv[launch.argv.index("-c") + 1] == "8192"
     assert launch.context == 8192
     assert not [flag for flag in launch.flags if flag.subject == "--ctx-size"], "it is not left to the engine any more"
@@ -141,11 +141,11 @@ def test_context_not_laid_down_is_left_to_the_engine() -> None:
 
 
 def test_arguments_laid_down_come_last() -> None:
-    assert launch_of(overrides=Overrides(arguments=("--seed", "1"))).argv[-2:] == ("--seed", "1")
+    assert launch_of(overrides=ModelSettings(arguments=("--seed", "1"))).argv[-2:] == ("--seed", "1")
 
 
 def test_ready_seconds_laid_down_hold() -> None:
-    assert launch_of(overrides=Overrides(ready_seconds=7)).ready_seconds == 7
+    assert launch_of(overrides=ModelSettings(ready_seconds=7)).ready_seconds == 7
 
 
 def test_first_installed_engine_that_serves_the_format_is_taken() -> None:
@@ -156,7 +156,12 @@ def test_first_installed_engine_that_serves_the_format_is_taken() -> None:
 
 def test_engine_laid_down_is_taken() -> None:
     launch = choose(
-        CHAT, machine(), [LLAMA_SERVER, EMBEDDED], socket=SOCKET, cache=CACHE, overrides=Overrides(engine="embedded")
+        CHAT,
+        machine(),
+        [LLAMA_SERVER, EMBEDDED],
+        socket=SOCKET,
+        cache=CACHE,
+        overrides=ModelSettings(engine="embedded"),
     )
     assert launch.argv[: len(EMBEDDED.command)] == EMBEDDED.command
     assert launch.title == "embedded 2026.10"
@@ -178,14 +183,14 @@ def test_no_engine_for_safetensors() -> None:
 
 def test_engine_laid_down_that_is_not_here() -> None:
     with pytest.raises(EngineMissing, match=r"mmd\.toml wants embedded for qwen3-8b") as caught:
-        launch_of(overrides=Overrides(engine="embedded"))
+        launch_of(overrides=ModelSettings(engine="embedded"))
     assert '[models."qwen3-8b"]' in caught.value.hint
 
 
 @pytest.mark.parametrize("word", ["/models/$HOME.gguf", "a;b"])
 def test_word_that_systemd_would_not_keep_is_refused(word: str) -> None:
     with pytest.raises(WrongUsage, match=r"has a \$ or a ; in it"):
-        launch_of(overrides=Overrides(arguments=("--chat-template", word)))
+        launch_of(overrides=ModelSettings(arguments=("--chat-template", word)))
 
 
 def test_model_that_does_not_fit_is_refused_with_both_sizes() -> None:

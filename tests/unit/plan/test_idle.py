@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.plan.idle import Action, Occupant, Rest, Rules, Use, may_evict, outlook
+from mmd.plan.idle import Action, LoadedModel, Rest, Rules, Use, may_evict, outlook
 
 TEN = Rules(sleep_seconds=10, stop_seconds=100)
 
 
-def due_at(occupant: Occupant, use: Use, now: float) -> Action | None:
+def due_at(occupant: LoadedModel, use: Use, now: float) -> Action | None:
     due = outlook([occupant], {occupant.model_id: use}, now).due
     return due[0].action if due else None
 
@@ -23,16 +23,16 @@ def due_at(occupant: Occupant, use: Use, now: float) -> Action | None:
 @pytest.mark.parametrize(
     ("occupant", "use", "at"),
     [
-        (Occupant("a", False, 50, TEN), Use(), 60),  # never asked for: since it became resident
-        (Occupant("a", False, 50, TEN), Use(ended=70), 80),
-        (Occupant("a", False, 90, TEN), Use(ended=70), 100),  # activated by hand since
-        (Occupant("a", False, 50, TEN), Use(ended=70, keep_seconds=0), 70),
-        (Occupant("a", False, 50, TEN), Use(ended=70, keep_seconds=3), 73),
-        (Occupant("a", False, 50, Rules()), Use(ended=70, keep_seconds=3), 73),
-        (Occupant("a", True, 50, TEN), Use(ended=40, keep_seconds=3), 150),  # what requests want is to be on the GPU
+        (LoadedModel("a", False, 50, TEN), Use(), 60),  # never asked for: since it became resident
+        (LoadedModel("a", False, 50, TEN), Use(ended=70), 80),
+        (LoadedModel("a", False, 90, TEN), Use(ended=70), 100),  # activated by hand since
+        (LoadedModel("a", False, 50, TEN), Use(ended=70, keep_seconds=0), 70),
+        (LoadedModel("a", False, 50, TEN), Use(ended=70, keep_seconds=3), 73),
+        (LoadedModel("a", False, 50, Rules()), Use(ended=70, keep_seconds=3), 73),
+        (LoadedModel("a", True, 50, TEN), Use(ended=40, keep_seconds=3), 150),  # what requests want is to be on the GPU
     ],
 )
-def test_a_model_is_due_when_its_time_is_over(occupant: Occupant, use: Use, at: float) -> None:
+def test_a_model_is_due_when_its_time_is_over(occupant: LoadedModel, use: Use, at: float) -> None:
     uses = {"a": use}
     before = outlook([occupant], uses, at - 0.01)
     assert (before.due, before.look_at, before.look_when_unused) == ((), at, frozenset())
@@ -42,31 +42,31 @@ def test_a_model_is_due_when_its_time_is_over(occupant: Occupant, use: Use, at: 
 @pytest.mark.parametrize(
     ("occupant", "use"),
     [
-        (Occupant("a", False, 0, Rules()), Use()),
-        (Occupant("a", True, 0, Rules(sleep_seconds=1)), Use()),
-        (Occupant("a", False, 0, TEN), Use(keep_seconds=math.inf)),
-        (Occupant("a", False, 0, Rules(1, 1, pinned=True)), Use(keep_seconds=0)),
-        (Occupant("a", True, 0, Rules(1, 1, pinned=True)), Use()),
+        (LoadedModel("a", False, 0, Rules()), Use()),
+        (LoadedModel("a", True, 0, Rules(sleep_seconds=1)), Use()),
+        (LoadedModel("a", False, 0, TEN), Use(keep_seconds=math.inf)),
+        (LoadedModel("a", False, 0, Rules(1, 1, pinned=True)), Use(keep_seconds=0)),
+        (LoadedModel("a", True, 0, Rules(1, 1, pinned=True)), Use()),
     ],
 )
-def test_who_stays_for_ever(occupant: Occupant, use: Use) -> None:
+def test_who_stays_for_ever(occupant: LoadedModel, use: Use) -> None:
     ahead = outlook([occupant], {"a": use}, 1e9)
     assert (ahead.due, ahead.look_at, ahead.look_when_unused) == ((), math.inf, frozenset())
 
 
 def test_who_is_in_use_is_looked_at_when_it_could_be_due_at_the_earliest() -> None:
-    ahead = outlook([Occupant("a", False, 0, TEN)], {"a": Use(is_going_on=True, ended=5)}, 1000)
+    ahead = outlook([LoadedModel("a", False, 0, TEN)], {"a": Use(is_going_on=True, ended=5)}, 1000)
     assert (ahead.due, ahead.look_at) == ((), 1010)
 
 
 def test_who_is_to_leave_at_once_is_looked_at_when_its_use_ends() -> None:
     """To look every 0 seconds until then would keep a core busy."""
-    ahead = outlook([Occupant("a", False, 0, TEN)], {"a": Use(is_going_on=True, keep_seconds=0)}, 1000)
+    ahead = outlook([LoadedModel("a", False, 0, TEN)], {"a": Use(is_going_on=True, keep_seconds=0)}, 1000)
     assert (ahead.due, ahead.look_at, ahead.look_when_unused) == ((), math.inf, {"a"})
 
 
 def test_the_journal_says_why() -> None:
-    occupants = [Occupant("a", False, 0, TEN), Occupant("b", False, 0), Occupant("c", True, 0, TEN)]
+    occupants = [LoadedModel("a", False, 0, TEN), LoadedModel("b", False, 0), LoadedModel("c", True, 0, TEN)]
     assert outlook(occupants, {"b": Use(keep_seconds=60)}, 300).due == (
         Rest("a", Action.SLEEP, "nobody has used it for 300 s (idle_sleep_seconds)"),
         Rest("b", Action.SLEEP, "nobody has used it for 300 s (keep_alive)"),
@@ -84,7 +84,7 @@ def test_who_is_pinned_goes_for_a_person_only() -> None:
 class Clock:
     """Lets time pass over one model as the gateway does: it looks when the outlook says, and when something changes."""
 
-    occupant: Occupant
+    occupant: LoadedModel
     use: Use = field(default_factory=Use)
     now: float = 0.0
     looks: int = 0
@@ -112,7 +112,7 @@ class Clock:
         for rest in ahead.due:
             self.rested.append((self.now, rest.action))
             is_asleep = rest.action is Action.SLEEP
-            self.occupant = Occupant("a", is_asleep, self.now, self.occupant.rules if is_asleep else Rules())
+            self.occupant = LoadedModel("a", is_asleep, self.now, self.occupant.rules if is_asleep else Rules())
             self.use = Use(ended=self.use.ended)
         self.look_at = outlook([self.occupant], self._uses(), self.now).look_at
 
@@ -129,7 +129,7 @@ _SECONDS = st.sampled_from([0.0, 0.5, 1.0, 7.0, 30.0, math.inf])
 )
 def test_nobody_is_cut_and_nobody_stays_longer(rules: Rules, requests: list[tuple[float, float, float | None]]) -> None:
     """Requests that come one after another: so long after the last, taking so long, with this wish."""
-    clock = Clock(Occupant("a", False, 0, rules))
+    clock = Clock(LoadedModel("a", False, 0, rules))
     clock.look()
     idle_since, keep = 0.0, None
     for gap, answer, wish in requests:
@@ -154,7 +154,7 @@ def test_nobody_is_cut_and_nobody_stays_longer(rules: Rules, requests: list[tupl
 
 
 def test_it_is_looked_at_once_for_each_idle_time_while_requests_come() -> None:
-    clock = Clock(Occupant("a", False, 0, TEN))
+    clock = Clock(LoadedModel("a", False, 0, TEN))
     clock.look()
     for second in range(1000):
         clock.pass_to(float(second))

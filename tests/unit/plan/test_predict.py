@@ -13,7 +13,7 @@ from mmd.control.state.to_json import estimate_json
 from mmd.errors import DoesNotFit
 from mmd.machine import Gpu, GpuProcess, Machine
 from mmd.plan import fit, vllm_serving
-from mmd.plan.choose import Overrides, choose
+from mmd.plan.choose import ModelSettings, choose
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Estimate, Tier
 from mmd.plan.kv_cache import CACHE_TYPES, LlamaCache, llama_kept, vllm_kept
@@ -316,7 +316,7 @@ def test_model_that_runs_from_ram_is_not_bettered_by_what_runs_from_ram() -> Non
 
 def test_launch_that_cannot_run_says_what_could() -> None:
     wanted = model(qwen3(anatomy(9), context_length=262144))
-    overrides = Overrides(context=262144)
+    overrides = ModelSettings(context=262144)
     with pytest.raises(
         DoesNotFit, match=r"qwen3-8b needs at least 4\d\.\d GiB; .* with a context of \d+ tokens"
     ) as caught:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmd.control.lifecycle import memory_pressure
-from mmd.control.lifecycle.memory_pressure import Kernel, Relief, _open_trigger, parse_stalls
+from mmd.control.lifecycle.memory_pressure import PressureRelief, PsiMonitor, _open_trigger, parse_stalls
 from mmd.control.state.proc_memory import parse_ram
 from mmd.errors import EngineFailed, MmdError
 from mmd.paths import engine_socket
@@ -149,7 +149,7 @@ class Machine:
 class Running:
     machine: Machine
     readings: Readings
-    relief: Relief
+    relief: PressureRelief
     task: asyncio.Task[None]
 
     async def settle(self) -> None:
@@ -175,7 +175,7 @@ async def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncItera
     readings = Readings()
     readings.steps.put_nowait(None)
     readings.steps.get_nowait()
-    relief = Relief(machine, readings)
+    relief = PressureRelief(machine, readings)
     task = asyncio.create_task(relief.run())
     yield Running(machine, readings, relief, task)
     task.cancel()
@@ -235,7 +235,7 @@ def test_proc_files_are_read() -> None:
 
 
 async def test_this_machine_is_read() -> None:
-    with Kernel() as kernel:
+    with PsiMonitor() as kernel:
         ram = kernel.ram()
         assert 0 < ram.available_bytes <= ram.total_bytes
         stalls = kernel.stalls()
@@ -249,7 +249,7 @@ async def test_kernel_without_pressure_is_told_once_and_looked_at(
 ) -> None:
     caplog.set_level(logging.INFO, "mmd")
     monkeypatch.setattr(memory_pressure, "_READ_EVERY_SECONDS", 0.0)
-    with Kernel(tmp_path / "memory") as kernel:
+    with PsiMonitor(tmp_path / "memory") as kernel:
         assert kernel.stalls() is None
         await kernel.stirs()
         await kernel.stirs()
@@ -276,7 +276,7 @@ def busy_processor() -> Iterator[None]:
 @pytest.mark.skipif(not CPU_PRESSURE.exists(), reason="this kernel tells no pressure")
 async def test_the_kernel_wakes_us_up(busy_processor: None) -> None:
     """On pressure for the processor, which is more easily made than for memory."""
-    with Kernel(CPU_PRESSURE) as kernel:
+    with PsiMonitor(CPU_PRESSURE) as kernel:
         if kernel._trigger is None:
             pytest.skip("this kernel lets only root ask for triggers")
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from mmd.plan.queue import (
-    Bounds,
     CoolDown,
-    Hold,
-    LetIn,
+    Grant,
     Line,
+    QueueLimits,
     Resident,
     Swap,
+    WaitUntil,
     decide,
     expected_seconds,
     retry_after_seconds,
@@ -26,7 +26,7 @@ MODELS = ("a", "b", "c")
 SWAP_SECONDS = {"a": 0.5, "b": 3.0, "c": 0.0}  # nothing is known of what c takes
 LONGEST_ANSWER_SECONDS = 8.0
 ROUNDING_SECONDS = 1e-6  # of sums and differences of floats
-BOUNDS = Bounds(max_wait_seconds=20.0, min_residency_seconds=2.0)
+BOUNDS = QueueLimits(max_wait_seconds=20.0, min_residency_seconds=2.0)
 
 
 def latest_begins(lines: list[Line]) -> list[float]:
@@ -130,7 +130,7 @@ def swaps_first_come_first_served(trace: list[tuple[float, str]]) -> int:
 def test_mixed_trace_needs_at_most_half_the_swaps(seconds_between: float, seed: int) -> None:
     """Requests that come faster than models can be swapped; where they come slower, each swap is one somebody needs."""
     trace = mixed_trace(300, seconds_between=seconds_between, seed=seed)
-    bounds = Bounds(max_wait_seconds=30.0, min_residency_seconds=2.0)
+    bounds = QueueLimits(max_wait_seconds=30.0, min_residency_seconds=2.0)
     room = Simulation(dict.fromkeys(MODELS, 1.0), bounds)
     for at, model in trace:
         room.run_until(at)
@@ -155,14 +155,14 @@ def test_nobody_resident_goes_by_age() -> None:
 
 def test_request_for_the_resident_model_goes_ahead_in_its_slice() -> None:
     lines = [Line("b", since=0.5, swap_seconds=3.0), Line("a", since=0.6)]
-    assert decide(lines, held(), 1.0, BOUNDS) == LetIn("a")
-    assert decide(lines, held(), 6.9, BOUNDS) == LetIn("a")  # the slice is what there and back take: 3 + 4 s
+    assert decide(lines, held(), 1.0, BOUNDS) == Grant("a")
+    assert decide(lines, held(), 6.9, BOUNDS) == Grant("a")  # the slice is what there and back take: 3 + 4 s
     assert decide(lines, held(), 7.0, BOUNDS) == Swap("b")
 
 
 def test_slice_is_two_seconds_where_nothing_is_known() -> None:
     resident = Resident("a", since=0.0, idle_since=None)
-    assert decide([Line("b", since=0.5)], resident, 1.0, BOUNDS) == Hold(2.0)
+    assert decide([Line("b", since=0.5)], resident, 1.0, BOUNDS) == WaitUntil(2.0)
     assert decide([Line("b", since=0.5)], resident, 2.0, BOUNDS) == Swap("b")
 
 
@@ -172,8 +172,8 @@ def test_model_that_has_been_there_for_long_goes_when_another_is_asked_for() -> 
 
 def test_idle_model_stays_for_half_a_swap_at_most() -> None:
     resident = held(idle_since=1.0)
-    assert decide([Line("b", since=1.1, swap_seconds=3.0)], resident, 1.2, BOUNDS) == Hold(2.5)
-    assert decide([Line("b", since=1.1, swap_seconds=10.0)], resident, 1.2, BOUNDS) == Hold(3.0)
+    assert decide([Line("b", since=1.1, swap_seconds=3.0)], resident, 1.2, BOUNDS) == WaitUntil(2.5)
+    assert decide([Line("b", since=1.1, swap_seconds=10.0)], resident, 1.2, BOUNDS) == WaitUntil(3.0)
     assert decide([Line("b", since=1.1)], resident, 1.2, BOUNDS) == Swap("b")
 
 
@@ -184,7 +184,7 @@ def test_who_has_waited_long_ends_the_slice() -> None:
 
 def test_its_swap_is_begun_so_early_that_it_is_over_in_time() -> None:
     resident = Resident("a", since=0.0, idle_since=None, swap_seconds=100.0)
-    assert decide([Line("b", since=0.0, swap_seconds=5.0)], resident, 14.9, BOUNDS) == Hold(15.0)
+    assert decide([Line("b", since=0.0, swap_seconds=5.0)], resident, 14.9, BOUNDS) == WaitUntil(15.0)
     assert decide([Line("b", since=0.0, swap_seconds=5.0)], resident, 15.0, BOUNDS) == Swap("b")
 
 
@@ -192,13 +192,13 @@ def test_swaps_that_come_before_it_are_begun_so_early_too() -> None:
     """c has to wait for the swap to b as well; b alone could have waited until 15."""
     resident = Resident("a", since=0.0, idle_since=None, swap_seconds=100.0)
     lines = [Line("b", since=0.0, swap_seconds=5.0), Line("c", since=0.5, swap_seconds=6.0)]
-    assert decide(lines, resident, 9.4, BOUNDS) == Hold(9.5)
+    assert decide(lines, resident, 9.4, BOUNDS) == WaitUntil(9.5)
     assert decide(lines, resident, 9.5, BOUNDS) == Swap("b")
 
 
 def test_oldest_request_is_let_in_also_when_the_slice_is_over() -> None:
     lines = [Line("b", since=2.0), Line("a", since=1.0)]
-    assert decide(lines, held(since=LONG_AGO), 3.0, BOUNDS) == LetIn("a")
+    assert decide(lines, held(since=LONG_AGO), 3.0, BOUNDS) == Grant("a")
 
 
 def test_by_hand_goes_before_all_others() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mmd.machine import Gpu, Machine
 from mmd.plan.recommend import Assessed, Place, assess, reason
-from mmd.registry.offer import Base, Offer
+from mmd.registry.offer import Base, HubModel
 from mmd.registry.record import Format, ModelType
 
 _GIB = 1024**3
@@ -29,7 +29,7 @@ _QWEN3_8B = {
     "BF16": 16.4,
 }
 _BASE = Base(ModelType.CHAT, 8_190_000_000, 40_960)
-_OFFERS = tuple(Offer(f"Qwen3-8B-{name}.gguf", Format.GGUF, int(gb * 1e9)) for name, gb in _QWEN3_8B.items())
+_OFFERS = tuple(HubModel(f"Qwen3-8B-{name}.gguf", Format.GGUF, int(gb * 1e9)) for name, gb in _QWEN3_8B.items())
 
 
 def machine(vram_gib: float = 0, ram_gib: float = 32, capability: str = "8.9") -> Machine:
@@ -43,7 +43,7 @@ def recommended(assessed: tuple[Assessed, ...]) -> Assessed | None:
     return assessed[0] if assessed[0].place is not Place.NOWHERE else None
 
 
-def taken(on: Machine, offers: tuple[Offer, ...] = _OFFERS, base: Base = _BASE) -> tuple[str, Place]:
+def taken(on: Machine, offers: tuple[HubModel, ...] = _OFFERS, base: Base = _BASE) -> tuple[str, Place]:
     found = recommended(assess(offers, base, on, (Format.GGUF,)))
     assert found is not None
     return found.offer.file.removeprefix("Qwen3-8B-").removesuffix(".gguf"), found.place
@@ -98,7 +98,7 @@ def test_nothing_is_taken_where_nothing_runs() -> None:
 
 
 def test_formats_that_nothing_here_serves_are_left_out() -> None:
-    weights = Offer("model.safetensors", Format.SAFETENSORS, 16 * 10**9)
+    weights = HubModel("model.safetensors", Format.SAFETENSORS, 16 * 10**9)
     found = assess((*_OFFERS, weights), _BASE, machine(80), (Format.SAFETENSORS,))
     assert [one.offer.file for one in found] == ["model.safetensors"]
 
@@ -113,7 +113,7 @@ def test_formats_that_nothing_here_serves_are_left_out() -> None:
     ],
 )
 def test_vllm_asks_for_a_gpu_that_is_new_enough(quant: str, capability: str, place: Place) -> None:
-    weights = Offer("model.safetensors", Format.SAFETENSORS, 6 * 10**9)
+    weights = HubModel("model.safetensors", Format.SAFETENSORS, 6 * 10**9)
     (found,) = assess((weights,), replace(_BASE, quant=quant), machine(24, capability=capability), Format)
     assert found.place is place
 
@@ -130,7 +130,9 @@ def test_what_others_hold_on_the_gpu_counts_and_what_mmd_holds_does_not() -> Non
 
 
 _offers = st.lists(
-    st.builds(Offer, st.sampled_from([offer.file for offer in _OFFERS]), st.just(Format.GGUF), st.integers(1, 10**11)),
+    st.builds(
+        HubModel, st.sampled_from([offer.file for offer in _OFFERS]), st.just(Format.GGUF), st.integers(1, 10**11)
+    ),
     min_size=1,
     max_size=8,
 )
@@ -138,7 +140,7 @@ _gib = st.floats(1, 200)
 
 
 @given(_offers, _gib, _gib)
-def test_something_is_recommended_where_something_runs(offers: list[Offer], vram_gib: float, ram_gib: float) -> None:
+def test_something_is_recommended_where_something_runs(offers: list[HubModel], vram_gib: float, ram_gib: float) -> None:
     assessed = assess(offers, _BASE, machine(vram_gib, ram_gib), (Format.GGUF,))
     found = recommended(assessed)
     assert (found is None) == all(one.place is Place.NOWHERE for one in assessed)
@@ -155,7 +157,7 @@ def test_a_larger_card_gets_no_smaller_file_once_it_is_all_on_the_gpu(one_gib: f
 
 
 @given(_offers, _gib)
-def test_every_choice_has_its_reason(offers: list[Offer], vram_gib: float) -> None:
+def test_every_choice_has_its_reason(offers: list[HubModel], vram_gib: float) -> None:
     assessed = assess(offers, _BASE, machine(vram_gib), (Format.GGUF,))
     for one in assessed:
         assert reason(one, assessed)

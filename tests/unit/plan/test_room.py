@@ -7,7 +7,7 @@ import pytest
 from mmd.machine import GpuProcess
 from mmd.plan.choose import choose
 from mmd.plan.launch import Canary, Sleep
-from mmd.plan.room import Leaves, after, leaves
+from mmd.plan.room import ReleaseEffect, after, leaves
 from tests.unit.plan.planned import CHAT, GIB, LLAMA_SERVER, machine
 
 ENGINE = "mmd-model@a.service"
@@ -15,7 +15,7 @@ ROOMY = machine("rtx4070-12g")
 TOTAL_BYTES = ROOMY.gpus[0].total_bytes
 
 
-def free_bytes(processes: tuple[GpuProcess, ...], leaving: dict[str, Leaves], *, free: int = 2 * GIB) -> int:
+def free_bytes(processes: tuple[GpuProcess, ...], leaving: dict[str, ReleaseEffect], *, free: int = 2 * GIB) -> int:
     crowded = replace(ROOMY, gpus=(replace(ROOMY.gpus[0], free_bytes=free, processes=processes),))
     return after(crowded, leaving).gpus[0].free_bytes
 
@@ -34,20 +34,20 @@ def free_bytes(processes: tuple[GpuProcess, ...], leaving: dict[str, Leaves], *,
 )
 def test_what_leaves_is_free_but_for_what_it_keeps(used: tuple[int | None, ...], kept: int, expected: int) -> None:
     processes = tuple(GpuProcess(pid, bytes_, "vllm", ENGINE) for pid, bytes_ in enumerate(used))
-    assert free_bytes(processes, {ENGINE: Leaves(kept)}) == expected
+    assert free_bytes(processes, {ENGINE: ReleaseEffect(kept)}) == expected
 
 
 def test_what_stays_is_not_counted() -> None:
     stays = (GpuProcess(1, 8 * GIB, "game", "app-game.scope"), GpuProcess(2, GIB, "Xorg", ""))
-    assert free_bytes(stays, {ENGINE: Leaves()}) == 2 * GIB
+    assert free_bytes(stays, {ENGINE: ReleaseEffect()}) == 2 * GIB
     assert free_bytes(stays, {}) == 2 * GIB
 
 
 def test_sleeper_keeps_its_context_on_the_gpu_and_takes_its_weights_into_ram() -> None:
     launch = choose(CHAT, ROOMY, [LLAMA_SERVER], socket="/s", cache="/cache")
-    assert leaves(launch) == Leaves()  # it is stopped
+    assert leaves(launch) == ReleaseEffect()  # it is stopped
     sleeper = replace(launch, sleep=Sleep((1, 2), 5 * GIB, GIB, Canary.GENERATE))
     going = leaves(sleeper)
     assert going.keeps_vram_bytes > GIB
     assert after(ROOMY, {ENGINE: going}).ram_available_bytes == ROOMY.ram_available_bytes - 5 * GIB
-    assert leaves(replace(sleeper, uses_gpu=False)) == Leaves()  # nothing moves
+    assert leaves(replace(sleeper, uses_gpu=False)) == ReleaseEffect()  # nothing moves

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mmd.plan.residency import Pair, Residency, UnitState, residency
-from mmd.plan.swap import Already, Begin, Join, comes_back, decide, holder
+from mmd.plan.swap import AwaitStart, NoOp, Start, comes_back, decide, holder
 from tests.unit.plan.systemd_model import MODELS, SystemdModel
 
 DEAD = UnitState()
@@ -29,9 +29,9 @@ LOADING = Pair(LOADS, HELD)
 ASLEEP = Pair(RUNS, KEPT)
 
 
-def begin(wanted: str, pairs: dict[str, Pair], *, same_launch: bool = False) -> Begin:
+def begin(wanted: str, pairs: dict[str, Pair], *, same_launch: bool = False) -> Start:
     step = decide(wanted, pairs, same_launch=same_launch)
-    assert isinstance(step, Begin), step
+    assert isinstance(step, Start), step
     return step
 
 
@@ -39,13 +39,13 @@ def begin(wanted: str, pairs: dict[str, Pair], *, same_launch: bool = False) -> 
 
 
 def test_first_activation_names_nobody() -> None:
-    assert begin("a", {}) == Begin(
+    assert begin("a", {}) == Start(
         (), None, has_engine=False, has_token=False, forget=False, wakes=False, why="not loaded"
     )
 
 
 def test_resident_model_is_already_there() -> None:
-    assert decide("a", {"a": RESIDENT}, same_launch=True) == Already("it is resident")
+    assert decide("a", {"a": RESIDENT}, same_launch=True) == NoOp("it is resident")
 
 
 def test_resident_model_with_another_launch_starts_anew() -> None:
@@ -66,7 +66,7 @@ def test_resident_model_with_another_launch_starts_anew() -> None:
     ids=["loads", "waits_for_the_gpu", "token_is_being_taken", "wakes"],
 )
 def test_start_under_way_is_joined(pair: Pair, wakes: bool) -> None:
-    assert decide("a", {"a": pair}, same_launch=True) == Join(wakes, "its start is under way")
+    assert decide("a", {"a": pair}, same_launch=True) == AwaitStart(wakes, "its start is under way")
 
 
 def test_start_under_way_with_another_launch_is_begun_anew() -> None:
@@ -88,7 +88,7 @@ def test_loading_model_that_is_told_to_go_is_begun_anew() -> None:
 
 def test_sleeping_model_is_woken() -> None:
     step = begin("a", {"a": ASLEEP, "b": RESIDENT}, same_launch=True)
-    assert step == Begin(("b",), "b", has_engine=True, has_token=True, forget=False, wakes=True, why="asleep in RAM")
+    assert step == Start(("b",), "b", has_engine=True, has_token=True, forget=False, wakes=True, why="asleep in RAM")
 
 
 def test_sleeping_model_whose_token_is_forgotten_gets_a_new_one() -> None:
@@ -220,11 +220,11 @@ class Histories(RuleBasedStateMachine):
         pairs = self.systemd.pairs()
         step = decide(wanted, pairs, same_launch=self.systemd.launch_of(wanted) == launch)
         match step:
-            case Already():
+            case NoOp():
                 assert self.systemd.answers(wanted)
-            case Join():
+            case AwaitStart():
                 assert self.systemd.will_answer(wanted)
-            case Begin():
+            case Start():
                 loaded = {name for name in MODELS if name != wanted and self.systemd.token(name).loaded}
                 assert set(step.rivals) == loaded
                 assert wanted not in step.rivals

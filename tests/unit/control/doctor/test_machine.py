@@ -16,7 +16,7 @@ from mmd.control.doctor.finding import State, failed
 from mmd.control.doctor.hub import explained
 from mmd.control.doctor.memory import Ram, judge_ram, read_ram
 from mmd.control.doctor.places import Place, Sockets, judge_places, judge_sockets, read_places, read_sockets
-from mmd.control.doctor.ports import Door, Listener, judge_doors, judge_status, read_listeners
+from mmd.control.doctor.ports import Listener, ListeningSocket, judge_doors, judge_status, read_listeners
 from mmd.control.doctor.storage import FileSystem, judge_file_systems, read_file_systems
 from mmd.control.doctor.suspend import SleepLock, judge_suspend
 from mmd.control.state.status import Sleeping
@@ -229,7 +229,7 @@ def test_who_listens_is_found(family: socket.AddressFamily, host: str) -> None:
 
 
 LONG = "/home/ada/.local/share/pipx/venvs/mmd/with-a-long-name"
-FREE = Door("127.0.0.1:8000", "mmd.socket", False, False, None)
+FREE = ListeningSocket("127.0.0.1:8000", "mmd.socket", False, False, None)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ FREE = Door("127.0.0.1:8000", "mmd.socket", False, False, None)
         ),
     ],
 )
-def test_the_gateways_addresses(door: Door, is_installed: bool, state: State, says: str, hint: str) -> None:
+def test_the_gateways_addresses(door: ListeningSocket, is_installed: bool, state: State, says: str, hint: str) -> None:
     (verdict,) = judge_doors([door], is_installed=is_installed)
     assert verdict.state is state
     assert says in verdict.message

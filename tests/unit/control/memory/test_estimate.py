@@ -12,9 +12,9 @@ import pytest
 from mmd.control.memory import starts_log
 from mmd.control.memory.calibration import compute_factor, constants_from
 from mmd.control.memory.engine_plan import served
-from mmd.control.memory.estimate import Answer, Estimating
+from mmd.control.memory.estimate import Answer, Estimator
 from mmd.control.memory.measured import Seen, measured
-from mmd.control.memory.starts_log import Start
+from mmd.control.memory.starts_log import StartRecord
 from mmd.machine import Machine, load_machine
 from mmd.paths import config_file
 from mmd.plan.breakdown import MIB, Breakdown, Row
@@ -64,17 +64,17 @@ def row(kind: str, model: int, context: int, compute: int) -> Mapping[str, objec
 
 
 def answer(machine: Machine, model: Model, *, asks_engine: bool = True, is_here: bool = True) -> Answer:
-    estimating = Estimating(machine, read_settings(), is_here=is_here)
+    estimating = Estimator(machine, read_settings(), is_here=is_here)
     return estimating.answer(model, 8192, asks_engine=asks_engine)
 
 
-def start(model: str = "m", **changes: object) -> Start:
+def start(model: str = "m", **changes: object) -> StartRecord:
     usual: dict[str, object] = {
         "at": "2026-11-21T05:00:00+00:00", "invocation": model, "model": model, "weights": "w",
         "engine": "llama-server 1", "command": "c", "gpu": "GPU-1,555", "context": 8192,
         "predicted": {"compute_bytes": 100}, "measured": {}, "compute_factor": 1.0,
     }  # fmt: skip
-    return Start(**usual | changes)  # type: ignore[arg-type]
+    return StartRecord(**usual | changes)  # type: ignore[arg-type]
 
 
 def test_headers_alone(model: Model, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_starts_that_cannot_be_read_are_none(model: Model, caplog: pytest.LogCap
 
 def test_an_absurd_start_does_not_make_every_model_too_large(model: Model, tmp_path: Path) -> None:
     before = answer(CPU, model).estimate
-    engine = Estimating(CPU, read_settings()).answer(model, asks_engine=False).engine
+    engine = Estimator(CPU, read_settings()).answer(model, asks_engine=False).engine
     for number in range(3):
         wrong = {"process_bytes": 1 << 50, "compute_bytes": 1 << 50}
         starts_log.keep(start(f"{number}", engine=engine, gpu="", measured=wrong, predicted={"compute_bytes": 1}))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
-from mmd.control.memory.measurer import Learner
+from mmd.control.memory.measurer import MeasurementScheduler
 from mmd.errors import ManagerUnreachable
 from mmd.plan.residency import Pair, UnitState
 from mmd.units.bus import UnitExists
@@ -44,7 +44,7 @@ def tell(watch: Watch, pairs: Pairs) -> None:
 
 @asynccontextmanager
 async def learning(manager: Manager, watch: Watch) -> AsyncIterator[None]:
-    task = asyncio.create_task(Learner(manager, watch, calm_seconds=0).run())
+    task = asyncio.create_task(MeasurementScheduler(manager, watch, calm_seconds=0).run())
     await asyncio.sleep(0)
     try:
         yield

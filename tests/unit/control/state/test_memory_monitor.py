@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.state.memory_monitor import Gauge
+from mmd.control.state.memory_monitor import MemoryMonitor
 
 Run = Callable[[str, str], subprocess.CompletedProcess[str]]
 
 BEGIN = """
 import os, pathlib
-from mmd.control.state.memory_monitor import Gauge
+from mmd.control.state.memory_monitor import MemoryMonitor
 state = pathlib.Path(os.environ["MMD_FAKE_NVML"])
-gauge = Gauge()
+gauge = MemoryMonitor()
 """
 
 
@@ -40,7 +40,7 @@ def run(nvml_folder: Path, tmp_path: Path) -> Run:
 
 
 def test_ram_without_a_gpu() -> None:
-    resources = Gauge().read()
+    resources = MemoryMonitor().read()
     assert 0 < resources.ram.used_bytes < resources.ram.total_bytes
     assert resources.vram.total_bytes == sum(gpu.total_bytes for gpu in resources.gpus)
 

@@ -4,45 +4,45 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.state.refused_flags import Learned
+from mmd.control.state.refused_flags import RefusedFlags
 from mmd.errors import StorageFailed
 
 
 def test_what_was_refused_is_remembered_by_model_and_engine_version() -> None:
-    Learned().remember("a", "vllm 0.32.0", ["--kv-cache-dtype"], "fp8 is not supported")
-    Learned().remember("a", "vllm 0.32.0", ["--tool-call-parser"], "no such token")
-    Learned().remember("b", "vllm 0.32.0", ["--tool-call-parser"], "no such token")
-    assert Learned().refused("a") == {
+    RefusedFlags().remember("a", "vllm 0.32.0", ["--kv-cache-dtype"], "fp8 is not supported")
+    RefusedFlags().remember("a", "vllm 0.32.0", ["--tool-call-parser"], "no such token")
+    RefusedFlags().remember("b", "vllm 0.32.0", ["--tool-call-parser"], "no such token")
+    assert RefusedFlags().refused("a") == {
         "vllm 0.32.0": {"--kv-cache-dtype": "fp8 is not supported", "--tool-call-parser": "no such token"}
     }
-    assert Learned().refused("c") == {}
+    assert RefusedFlags().refused("c") == {}
 
 
 def test_forgotten_model_is_asked_again() -> None:
-    Learned().remember("a", "vllm 0.32.0", ["--x"], "no")
-    Learned().forget("a")
-    Learned().forget("never there")
-    assert Learned().refused("a") == {}
+    RefusedFlags().remember("a", "vllm 0.32.0", ["--x"], "no")
+    RefusedFlags().forget("a")
+    RefusedFlags().forget("never there")
+    assert RefusedFlags().refused("a") == {}
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "3", '{"a": 3}', '{"a": {"b": []}}'])
 def test_damaged_file_is_kept_aside(content: str, caplog: pytest.LogCaptureFixture) -> None:
-    Learned().remember("a", "vllm 0.32.0", ["--x"], "no")
-    file = Learned().file
+    RefusedFlags().remember("a", "vllm 0.32.0", ["--x"], "no")
+    file = RefusedFlags().file
     file.write_text(content)
-    assert Learned().refused("a") == {}
+    assert RefusedFlags().refused("a") == {}
     assert file.with_suffix(".damaged.json").read_text() == content
     assert "was damaged" in caplog.text
-    Learned().remember("a", "vllm 0.32.0", ["--x"], "no")
-    assert Learned().refused("a")
+    RefusedFlags().remember("a", "vllm 0.32.0", ["--x"], "no")
+    assert RefusedFlags().refused("a")
 
 
 def test_file_that_cannot_be_used_is_an_error_with_its_reason(tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where the folder should be")
     with pytest.raises(StorageFailed, match=r"cannot be read: Not a directory"):
-        Learned(blocked / "learned.json").refused("a")
+        RefusedFlags(blocked / "learned.json").refused("a")
     missing = tmp_path / "missing" / "learned.json"
     missing.parent.symlink_to("nowhere")
     with pytest.raises(StorageFailed, match=r"cannot be written"):
-        Learned(missing).remember("a", "vllm 0.32.0", ["--x"], "no")
+        RefusedFlags(missing).remember("a", "vllm 0.32.0", ["--x"], "no")

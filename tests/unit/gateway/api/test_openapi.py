@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from mmd.control.models.search import Hit, hit_json
+from mmd.control.models.search import SearchHit, hit_json
 from mmd.errors import NoSuchRepository
 from mmd.gateway.api.download_jobs import Downloads
 from mmd.gateway.api.hub_process import Registered, Selected
@@ -31,7 +31,7 @@ from mmd.gateway.gateway import Gateway
 from mmd.plan.recommend import Assessed, Place
 from mmd.registry.hub.progress import Progress
 from mmd.registry.hub.search import Result
-from mmd.registry.offer import Base, Offer
+from mmd.registry.offer import Base, HubModel
 from mmd.registry.record import Format, ModelType
 from tests.gateway_peer import MemoryModels, town
 from tests.openapi_records import differences
@@ -50,11 +50,13 @@ class MemoryHub:
     """A hub where every repository has one model, but for those whose name begins with "no"."""
 
     async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        offer = Offer("tiny-Q4_K_M.gguf", Format.GGUF, 1000)
+        offer = HubModel("tiny-Q4_K_M.gguf", Format.GGUF, 1000)
         base = Base(ModelType.CHAT)
         result = Result("", base, ("gguf",), (offer,), "mit", gated=False, downloads=1, likes=2, updated=None, tags=())
         taken = Assessed(offer, 2000, 3000, Place.GPU, 4.85)
-        hits = (Hit(replace(result, id=f"me/{number}"), taken, "the only one") for number in range(query["limit"]))
+        hits = (
+            SearchHit(replace(result, id=f"me/{number}"), taken, "the only one") for number in range(query["limit"])
+        )
         return [hit_json(hit) for hit in islice(hits, 3)]
 
     async def select(self, repository: str, file: str | None, revision: str | None) -> Selected:

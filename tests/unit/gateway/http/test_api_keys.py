@@ -12,15 +12,15 @@ from mmd.errors import WrongUsage
 from mmd.gateway.http.api_keys import Keys, Purpose, digest
 from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.listener_kind import Entrance
-from mmd.gateway.http.policy import Door, Guard
+from mmd.gateway.http.listener_kind import ListenerKind
+from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
 from mmd.gateway.http.request import Head
 from mmd.paths import keys_file
 from tests.gateway_peer import RawClient, Town, post, town
 
 
-def _guard() -> Guard:
-    return Guard(Limits(), keyring=Keyring(stat_seconds=0))
+def _guard() -> RequestPolicy:
+    return RequestPolicy(Limits(), keyring=Keyring(stat_seconds=0))
 
 
 def test_key_is_kept_as_a_hash_and_nobody_else_reads_the_file() -> None:
@@ -195,14 +195,14 @@ async def test_unix_socket_needs_no_key(tmp_path: Path) -> None:
     async with town(guard=_guard()) as running:
         path = str(tmp_path / "s")[-100:]
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(lambda: running.gateway.front(Entrance.LOCAL), path)
+        server = await loop.create_unix_server(lambda: running.gateway.front(ListenerKind.LOCAL), path)
         client = RawClient(*await asyncio.open_unix_connection(path))
         assert (await client.ask(post({"model": "a"}))).status == 200
         client.leave()
         server.close()
 
 
-_ELSEWHERE = Door(Entrance.MAIN, "192.0.2.7")
+_ELSEWHERE = ListenerInfo(ListenerKind.MAIN, "192.0.2.7")
 
 
 def _head(*headers: tuple[bytes, bytes], target: bytes = b"/v1/x") -> Head:

@@ -8,9 +8,9 @@ from mmd.gateway.http.api_keys import Keys, Purpose
 from mmd.gateway.http.cors import with_leave_to_read
 from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.origins import Names, own_hostnames
-from mmd.gateway.http.policy import Door, Guard
+from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
 from mmd.gateway.http.request import Head
 from tests.gateway_peer import Answered, Asked, Town, post, town
 
@@ -66,19 +66,19 @@ def test_machine_has_names_of_its_own() -> None:
     assert any(name.endswith(".local") for name in own_hostnames())
 
 
-def _objection(door: Door, **headers: str) -> int | None:
+def _objection(door: ListenerInfo, **headers: str) -> int | None:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     head = Head.read(b"GET", b"/health", "1.1", True, raw)
-    failure = Guard(Limits(), names=_NAMES).objection(head, door)
+    failure = RequestPolicy(Limits(), names=_NAMES).objection(head, door)
     return failure.status if failure else None
 
 
 def test_address_that_was_connected_to_is_a_name_of_the_gateway() -> None:
-    door = Door(Entrance.MAIN, "192.0.2.7")
+    door = ListenerInfo(ListenerKind.MAIN, "192.0.2.7")
     assert _objection(door, host="192.0.2.7:8000") is None
     assert _objection(door, host="192.0.2.7:8000", origin="http://192.0.2.7:8000") is None
     assert _objection(door, host="192.0.2.7:8000", origin="http://192.0.2.9") == 403
-    assert _objection(Door(), host="192.0.2.7:8000") == 403
+    assert _objection(ListenerInfo(), host="192.0.2.7:8000") == 403
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ async def test_preflight_is_answered_by_the_gateway(path: str) -> None:
 
 async def test_preflight_comes_without_the_key_and_the_refusal_can_be_read() -> None:
     Keys().add("a", Purpose.INFERENCE)
-    async with town(guard=Guard(Limits(), keyring=Keyring())) as running:
+    async with town(guard=RequestPolicy(Limits(), keyring=Keyring())) as running:
         client = await running.client()
         request = f"OPTIONS /v1/x HTTP/1.1\r\nHost: localhost\r\nOrigin: {_PAGE}\r\n"
         await client.send(f"{request}Access-Control-Request-Method: POST\r\n\r\n".encode())

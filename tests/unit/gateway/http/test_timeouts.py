@@ -13,7 +13,7 @@ import pytest
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.http import peer
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.listener_kind import Entrance
+from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.timeouts import Stalls
 from tests.gateway_peer import PATIENCE_SECONDS, RawClient, post, town, until
 
@@ -131,7 +131,7 @@ async def test_user_gets_in_on_the_unix_socket_when_all_else_is_full(tmp_path: P
 
 async def _locally(gateway: Gateway, folder: Path) -> tuple[RawClient, asyncio.Server]:
     path = str(folder / "s")[-100:]
-    server = await asyncio.get_running_loop().create_unix_server(lambda: gateway.front(Entrance.LOCAL), path)
+    server = await asyncio.get_running_loop().create_unix_server(lambda: gateway.front(ListenerKind.LOCAL), path)
     return RawClient(*await asyncio.open_unix_connection(path)), server
 
 

@@ -11,7 +11,7 @@ import pytest
 from mmd.control.state import swap_events
 from mmd.control.state.swap_events import SwapEvent
 from mmd.errors import EngineFailed
-from mmd.gateway.observe.scrape import EnginePage, EngineProcess, Family, Sample, with_model
+from mmd.gateway.observe.scrape import EngineMetrics, EngineProcess, Family, Sample, with_model
 from mmd.gateway.observe.text_format import gauge
 from mmd.gateway.observe.tokens import Tokens
 from tests.gateway_peer import Asked, Town, post, town, until
@@ -247,8 +247,8 @@ def test_pages_of_several_engines_are_one() -> None:
     bare = Family([], [Sample("x:a", "", "2"), Sample("x:a_sum", "", "3")])
     empty = Family(["# HELP x:b B"])
     pages = {
-        "m": EnginePage(GATEWAY, {"x:a": bare}),
-        "n": EnginePage(GATEWAY, {"x:a": family, "x:b": empty}),
+        "m": EngineMetrics(GATEWAY, {"x:a": bare}),
+        "n": EngineMetrics(GATEWAY, {"x:a": family, "x:b": empty}),
     }
     assert "".join(with_model(pages)).splitlines() == [
         *("# HELP x:a A", "# TYPE x:a gauge"),
@@ -256,9 +256,9 @@ def test_pages_of_several_engines_are_one() -> None:
     ]
 
 
-def tokens(pid: int, total: int, *, started_ticks: int = 2000) -> EnginePage:
+def tokens(pid: int, total: int, *, started_ticks: int = 2000) -> EngineMetrics:
     name = "llamacpp:tokens_predicted_total"
-    return EnginePage(EngineProcess(pid, started_ticks), {name: Family([], [Sample(name, "", str(total))])})
+    return EngineMetrics(EngineProcess(pid, started_ticks), {name: Family([], [Sample(name, "", str(total))])})
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def tokens(pid: int, total: int, *, started_ticks: int = 2000) -> EnginePage:
         ([tokens(5, 10), tokens(5, 8), tokens(5, 12)], 12),  # read at once, answered in another order
     ],
 )
-def test_tokens_go_on_over_the_runs_of_an_engine(pages: list[EnginePage], counted: int) -> None:
+def test_tokens_go_on_over_the_runs_of_an_engine(pages: list[EngineMetrics], counted: int) -> None:
     total = Tokens(since=GATEWAY)
     for page in pages:
         total.note("m", page)
@@ -283,7 +283,7 @@ def test_tokens_go_on_over_the_runs_of_an_engine(pages: list[EnginePage], counte
 def test_prompt_tokens_of_the_cache_are_prompt_tokens() -> None:
     """vLLM counts them so, and so does "usage"."""
     names = ("llamacpp:prompt_tokens_total", "llamacpp:prompt_tokens_cached_total")
-    page = EnginePage(EngineProcess(5, 2000), {name: Family([], [Sample(name, "", "3")]) for name in names})
+    page = EngineMetrics(EngineProcess(5, 2000), {name: Family([], [Sample(name, "", "3")]) for name in names})
     total = Tokens(since=GATEWAY)
     total.note("m", page)
     assert total.counts["m", "in"] == 6

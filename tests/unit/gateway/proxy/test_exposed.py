@@ -11,7 +11,7 @@ from mmd.errors import EngineFailed
 from mmd.gateway.http.api_keys import Keys, Purpose
 from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.http.policy import Guard
+from mmd.gateway.http.policy import RequestPolicy
 from mmd.plan.idle import Rules
 from tests.gateway_peer import Answered, Asked, Town, post, town
 
@@ -23,7 +23,7 @@ def key() -> str:
 
 @pytest.fixture
 async def running(key: str) -> AsyncIterator[Town]:
-    async with town("a", "b", guard=Guard(Limits(), keyring=Keyring(stat_seconds=0))) as running:
+    async with town("a", "b", guard=RequestPolicy(Limits(), keyring=Keyring(stat_seconds=0))) as running:
         yield running
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mmd.errors import WrongUsage
 from mmd.gateway.proxy.json_keys import TopLevelKeys
-from mmd.gateway.proxy.request_options import Wish, read_wish
+from mmd.gateway.proxy.request_options import RequestOptions, read_wish
 
 _JSON = b"application/json"
 _TRICKY = st.sampled_from(
@@ -83,7 +83,7 @@ def test_values_are_those_of_a_json_parser(document: str) -> None:
 
 @given(_VALUES.filter(lambda value: not isinstance(value, dict)))
 def test_json_that_is_no_object_says_nothing(value: Any) -> None:
-    assert read_wish(_JSON, json.dumps(value).encode()) == Wish(None)
+    assert read_wish(_JSON, json.dumps(value).encode()) == RequestOptions(None)
 
 
 @given(st.integers(9, 40), st.booleans())
@@ -151,7 +151,7 @@ def test_hostile_bodies_are_read_in_linear_time(body: bytes) -> None:
 @pytest.mark.parametrize("key", ["keep_alive", "ttl"])
 def test_how_long_a_model_is_to_stay(key: str, said: str, expected: float | None) -> None:
     body = f'{{"messages": [{{"{key}": 1}}], "model": "a", "{key}": {said}}}'.encode()
-    assert read_wish(_JSON, body) == Wish("a", expected)
+    assert read_wish(_JSON, body) == RequestOptions("a", expected)
 
 
 @pytest.mark.parametrize("said", ["true", "[]", "{}", "NaN", '""', '"soon"', '"5 m"', '"m"', '"5m!"', "5m"])

@@ -469,14 +469,14 @@ def test_revisions_that_lead_outside(hub: FakeHub, tiny: FakeRepository, revisio
 
 def test_notes_of_those_who_wait_side_by_side() -> None:
     """One that had waited long enough used to wipe out what the others had to say."""
-    pace = fetch.Pace(PATIENCE_SECONDS)
+    pace = fetch.Throttle(PATIENCE_SECONDS)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(pace.wait, PATIENCE_SECONDS, "too many requests:")
         wait_until(lambda: pace.note != "")
         pace.wait(0, "broke off")
         assert pace.note == "too many requests: 20 s"
         pace.stop()
-        assert isinstance(waiting.exception(), fetch.Stopped)
+        assert isinstance(waiting.exception(), fetch.Cancelled)
 
 
 @pytest.mark.parametrize("name", ["../../evil.gguf", "/tmp/evil.gguf", "a/../../../evil.gguf"])

@@ -10,7 +10,7 @@ import pytest
 
 from mmd.registry.hub.files import HubFile
 from mmd.registry.hub.listing import base_of, foreign, offers_in
-from mmd.registry.offer import Offer
+from mmd.registry.offer import HubModel
 from mmd.registry.record import Format, ModelType
 
 
@@ -134,7 +134,7 @@ def test_offers_are_whole_models() -> None:
         ]
     )
     assert set(found) == {
-        Offer("Q8_0/big-00001-of-00002.gguf", Format.GGUF, 70),
-        Offer("small-Q4_K_M.gguf", Format.GGUF, 20, 2),
-        Offer("model-00001-of-00002.safetensors", Format.SAFETENSORS, 150),
+        HubModel("Q8_0/big-00001-of-00002.gguf", Format.GGUF, 70),
+        HubModel("small-Q4_K_M.gguf", Format.GGUF, 20, 2),
+        HubModel("model-00001-of-00002.safetensors", Format.SAFETENSORS, 150),
     }

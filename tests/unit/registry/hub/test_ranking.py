@@ -7,14 +7,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.registry.hub.ranking import Standing, appeals
+from mmd.registry.hub.ranking import RankedRepository, appeals
 
 
-def one(id: str, downloads: int, month: str = "2025-05", base: str = "") -> Standing:
-    return Standing(id, downloads, f"{month}-01T00:00:00.000Z", (base,) if base else ())
+def one(id: str, downloads: int, month: str = "2025-05", base: str = "") -> RankedRepository:
+    return RankedRepository(id, downloads, f"{month}-01T00:00:00.000Z", (base,) if base else ())
 
 
-def order(asked: str, *found: Standing) -> list[str]:
+def order(asked: str, *found: RankedRepository) -> list[str]:
     return [
         standing.id for _, standing in sorted(zip(appeals(asked, found), found, strict=True), key=lambda pair: -pair[0])
     ]
@@ -66,14 +66,14 @@ def test_the_newer_of_two_alike() -> None:
 
 
 def test_who_says_no_date_is_not_held_to_be_old() -> None:
-    undated = Standing("a/b", 10, None)
+    undated = RankedRepository("a/b", 10, None)
     assert appeals("b", (undated, one("a/b", 10)))[0] == appeals("b", (undated, one("a/b", 10)))[1]
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.integers(0, 10**9), st.text(max_size=12))
 def test_anything_can_be_ranked(asked: str, id: str, downloads: int, updated: str) -> None:
     """Names and dates come from outside."""
-    (found,) = appeals(asked, (Standing(id, downloads, updated),))
+    (found,) = appeals(asked, (RankedRepository(id, downloads, updated),))
     assert found == found  # a number
 
 
