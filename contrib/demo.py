@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from tests.fake_hub import FakeHub, fake_hub, repositories_in
+from tests.fakes.hub import FakeHub, fake_hub, repositories_in
 from tests.user_manager import UserManager, user_manager
 
 TINY_GGUF = Path(__file__).with_name("tiny_gguf.py")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_engine import install_fake_llama_server
+from tests.fakes.engine import install_fake_llama_server
 from tests.user_manager import UserManager, user_manager
 
 
@@ -74,7 +74,7 @@ def nvml_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert compiler, "these tests need a C compiler: apt-get install gcc libc6-dev"
     folder = tmp_path_factory.mktemp("nvml")
     library = folder / "libnvidia-ml.so.1"
-    source = Path(__file__).parent / "fake_nvml.c"
+    source = Path(__file__).parent / "fakes/nvml.c"
     subprocess.run((compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source), check=True)
     return folder
 

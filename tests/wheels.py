@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tests.fake_vllm import install_fake_vllm
+from tests.fakes.vllm import install_fake_vllm
 
 
 def wheel(

@@ -13,7 +13,7 @@ from mmd.control.memory.target import subject
 from mmd.machine import read_machine
 from mmd.settings import read_settings
 from tests.bench.measure import Row
-from tests.fake_hub import FakeHub, FakeRepository, OnDisk, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, fake_hub
 from tests.tiny_models import sparse_gguf
 
 _RUNS = 10

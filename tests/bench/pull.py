@@ -32,7 +32,7 @@ def measure(folder: Path) -> list[Row]:
         "mmd pull": (sys.executable, "-m", "mmd", "pull", _REPOSITORY),
     }
     with subprocess.Popen(
-        (sys.executable, "-m", "tests.fake_hub", str(folder / "hub")), stdout=subprocess.PIPE, text=True
+        (sys.executable, "-m", "tests.fakes.hub", str(folder / "hub")), stdout=subprocess.PIPE, text=True
     ) as hub:
         assert hub.stdout is not None
         url = hub.stdout.readline().split("HF_ENDPOINT=")[1].split()[0]

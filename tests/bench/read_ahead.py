@@ -9,7 +9,7 @@ from mmd.control.lifecycle.controller import Controller
 from mmd.registry.store import Registry
 from tests.bench.measure import Row
 from tests.bench.stack import write_settings
-from tests.fake_engine import install_fake_llama_server
+from tests.fakes.engine import install_fake_llama_server
 from tests.tiny_models import tiny_gguf
 
 _REPETITIONS = 4

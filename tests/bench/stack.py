@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mmd.paths import config_file
 from mmd.registry.store import Registry
-from tests.fake_engine import HELP, VERSION
+from tests.fakes.engine import HELP, VERSION
 from tests.tiny_models import tiny_gguf
 
 _HERE = Path(__file__).parent

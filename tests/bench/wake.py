@@ -11,7 +11,7 @@ from mmd.paths import engine_socket
 from mmd.registry.store import Registry
 from tests.bench.measure import Row
 from tests.bench.stack import write_settings
-from tests.fake_engine import install_fake_llama_server
+from tests.fakes.engine import install_fake_llama_server
 from tests.systemd.world import SLEEP, Sleepy
 from tests.tiny_models import tiny_gguf
 

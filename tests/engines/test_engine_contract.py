@@ -22,7 +22,7 @@ from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT
 from mmd.plan.launch import Installed
 from tests import dashboard
 from tests.engines.running import Running, running, stream_events
-from tests.fake_engine import install_fake_llama_server
+from tests.fakes.engine import install_fake_llama_server
 from tests.tiny_models import tiny_embedding_gguf, tiny_gguf
 
 pytestmark = pytest.mark.timeout(120)

@@ -20,7 +20,7 @@ from mmd.plan.breakdown import MIB
 from mmd.plan.estimate import Tier
 from mmd.settings import read_settings
 from tests import well_known
-from tests.fake_hub import FakeHub, FakeRepository, OnDisk, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, fake_hub
 from tests.tiny_models import tiny_gguf
 
 SERVER = os.environ.get("MMD_TEST_LLAMA_SERVER", "")

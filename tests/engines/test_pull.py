@@ -7,7 +7,7 @@ import os
 import pytest
 
 from mmd.paths import config_file
-from tests.fake_hub import FakeHub
+from tests.fakes.hub import FakeHub
 from tests.systemd.conftest import address, installed, world
 from tests.systemd.test_pull import gateway, hub, search_pull_activate_chat
 

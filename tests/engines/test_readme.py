@@ -14,7 +14,7 @@ import pytest
 
 from contrib.demo import ADDRESS
 from tests.documents import README
-from tests.fake_hub import fake_hub, repositories_in
+from tests.fakes.hub import fake_hub, repositories_in
 from tests.systemd.conftest import free_port
 from tests.tiny_models import tiny_gguf
 from tests.user_manager import UserManager, user_manager

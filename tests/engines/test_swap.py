@@ -19,7 +19,7 @@ from mmd.control.lifecycle.controller import Controller
 from mmd.errors import EngineFailed
 from mmd.paths import config_file, engine_socket
 from mmd.registry.store import Registry
-from tests.fake_engine import install_fake_llama_server
+from tests.fakes.engine import install_fake_llama_server
 from tests.tiny_models import tiny_embedding_gguf, tiny_gguf
 from tests.user_manager import UserManager
 

@@ -26,7 +26,7 @@ from mmd.registry.record import ModelType
 from mmd.registry.store import Registry
 from tests import dashboard
 from tests.engines.running import Running, started
-from tests.fake_vllm import install_fake_vllm
+from tests.fakes.vllm import install_fake_vllm
 from tests.tiny_models import tiny_folder
 from tests.vllm_options import sections, spellings
 

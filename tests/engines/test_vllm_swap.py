@@ -19,8 +19,8 @@ import pytest
 from mmd.control.lifecycle.controller import Controller
 from mmd.paths import config_file, engine_socket
 from mmd.registry.store import Registry
-from tests.fake_engine import install_fake_llama_server
-from tests.fake_vllm import install_fake_vllm
+from tests.fakes.engine import install_fake_llama_server
+from tests.fakes.vllm import install_fake_vllm
 from tests.tiny_models import tiny_folder, tiny_gguf
 from tests.user_manager import UserManager
 

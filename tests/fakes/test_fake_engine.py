@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.engines.running import Running, running
-from tests.fake_engine import install_fake_llama_server
+from tests.fakes.engine import install_fake_llama_server
 
 
 @pytest.fixture

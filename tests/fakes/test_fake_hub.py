@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import HfApi, close_session
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from tests.fake_hub import (
+from tests.fakes.hub import (
     COMMIT,
     STRANGER,
     TOKEN,
@@ -158,7 +158,7 @@ def test_a_folder_is_served_as_a_program(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     tiny_gguf(folder / "tiny.gguf")
     (folder / "README.md").write_text("---\nlicense: mit\nbase_model: you/tiny\n---\n# tiny\n")
-    command = (sys.executable, "-m", "tests.fake_hub", str(tmp_path))
+    command = (sys.executable, "-m", "tests.fakes.hub", str(tmp_path))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as program:
         assert program.stdout is not None
         url = program.stdout.readline().split("HF_ENDPOINT=")[1].split()[0]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.engines.running import Running, running
-from tests.fake_engine import install_fake_llama_server
+from tests.fakes.engine import install_fake_llama_server
 
 _SECONDS = 30  # that nothing here should need
 

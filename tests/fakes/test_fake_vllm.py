@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_vllm import install_fake_vllm
+from tests.fakes.vllm import install_fake_vllm
 from tests.vllm_options import UsageError, parse, sections, spellings
 
 LISTS = sections()

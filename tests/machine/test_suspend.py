@@ -21,9 +21,9 @@ from tests.machine.machine import SUITES, USER, Machine, new_machine, wait_for
 from tests.machine.package import PLACE, put_package
 from tests.tiny_models import tiny_gguf
 
-TESTS = Path(__file__).parents[1]
+FAKES = Path(__file__).parents[1] / "fakes"
 COMES_BACK_SECONDS = 60
-ENGINE = f'#!/bin/sh\nexec /usr/bin/python3 -I -S /home/{USER}/tests/fake_engine.py "$@"\n'
+ENGINE = f'#!/bin/sh\nexec /usr/bin/python3 -I -S /home/{USER}/tests/fakes/engine.py "$@"\n'
 POWER = """
     mount -o remount,rw /sys && mkdir -p /sys/power && mount -t tmpfs tmpfs /sys/power
     echo 'freeze mem disk' >/sys/power/state
@@ -76,10 +76,10 @@ def test_with_polkit_the_machine_waits_for_them(machine: Machine) -> None:
 
 
 def _put_engine(machine: Machine) -> None:
-    for name in ("fake_engine.py", "fake_http.py", "fake_sleep.py"):
-        file = machine.home / "tests" / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes((TESTS / name).read_bytes())
+    for name in ("engine.py", "http.py", "sleep.py"):
+        file = machine.home / "tests/fakes" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes((FAKES / name).read_bytes())
     program = machine.home / "llama-server"
     program.write_text(ENGINE)
     program.chmod(0o755)

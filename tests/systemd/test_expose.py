@@ -16,7 +16,7 @@ import pytest
 
 from mmd.gateway.http.api_keys import Keys, Purpose
 from mmd.paths import tunnel_file, tunnels_dir
-from tests.fake_cloudflared import install_fake_cloudflared, token
+from tests.fakes.cloudflared import install_fake_cloudflared, token
 from tests.systemd.conftest import free_port
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 

@@ -12,7 +12,7 @@ from mmd.engines.installer.own import OwnEngine
 from mmd.errors import WrongUsage
 from mmd.paths import engines_dir
 from mmd.settings import read_settings
-from tests import fake_engine
+from tests.fakes import engine as fake_engine
 from tests.systemd.world import World
 
 

@@ -16,7 +16,7 @@ import pytest
 from mmd.registry import manifest
 from mmd.registry.hub.partial import done_bytes
 from mmd.registry.store import Registry
-from tests.fake_hub import FakeHub, FakeRepository, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository, fake_hub
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 from tests.tiny_models import tiny_gguf
 

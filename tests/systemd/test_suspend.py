@@ -25,7 +25,7 @@ from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.login1 import LockRefused, Login1, LogindAway
 from mmd.units.watch import Pairs, Watch
-from tests.fake_login1 import FakeLogin1, fake_login1, private_bus
+from tests.fakes.login1 import FakeLogin1, fake_login1, private_bus
 from tests.systemd.world import World, run_mmd, wait_for
 
 PATIENCE_SECONDS = 30.0

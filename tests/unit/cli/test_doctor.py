@@ -17,7 +17,7 @@ from mmd.cli.doctor import _print
 from mmd.control.doctor.examination import CHECKS
 from mmd.control.doctor.finding import Finding, State
 from mmd.paths import config_file
-from tests.fake_hub import TOKEN, fake_hub
+from tests.fakes.hub import TOKEN, fake_hub
 
 ROOT = Path(__file__).parents[3]
 

@@ -15,7 +15,7 @@ from mmd.control.memory import starts_log
 from mmd.control.memory.starts_log import StartRecord
 from mmd.paths import engine_socket
 from mmd.registry.store import Registry
-from tests.fake_hub import FakeHub, FakeRepository, OnDisk, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, fake_hub
 from tests.tiny_models import sparse_gguf, tiny_folder, tiny_gguf
 
 ROOT = Path(__file__).parents[3]

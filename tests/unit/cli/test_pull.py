@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mmd.registry.store import Registry
-from tests.fake_hub import COMMIT, FakeHub, FakeRepository, OnDisk, fake_hub
+from tests.fakes.hub import COMMIT, FakeHub, FakeRepository, OnDisk, fake_hub
 from tests.tiny_models import tiny_gguf
 
 PATIENCE_SECONDS = 30.0

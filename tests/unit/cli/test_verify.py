@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mmd.registry.store import Registry
-from tests.fake_hub import FakeRepository, fake_hub
+from tests.fakes.hub import FakeRepository, fake_hub
 from tests.tiny_models import tiny_gguf
 from tests.unit.cli.test_cli import mmd, refused
 

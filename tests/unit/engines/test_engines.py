@@ -12,7 +12,7 @@ from mmd import engines
 from mmd.engines.llama import embedded, embedded_main
 from mmd.engines.llama import find as llama_server
 from mmd.errors import EngineMissing, WrongUsage
-from tests.fake_engine import install_fake_llama_server
+from tests.fakes.engine import install_fake_llama_server
 
 HELP = """\
 ----- common params -----

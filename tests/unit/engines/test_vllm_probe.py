@@ -17,7 +17,7 @@ from mmd.engines.vllm.source import Accepted
 from mmd.errors import EngineMissing
 from mmd.paths import cache_dir, engines_dir
 from mmd.plan.launch import Installed
-from tests.fake_vllm import install_fake_vllm
+from tests.fakes.vllm import install_fake_vllm
 from tests.unit.plan.planned import VLLM
 from tests.vllm_options import sections
 

@@ -21,7 +21,7 @@ from mmd import hooks
 from mmd.units import lock
 from mmd.units.spec import Hooks
 from tests.engines.running import Running, running
-from tests.fake_engine import install_fake_llama_server
+from tests.fakes.engine import install_fake_llama_server
 
 HOOKS = Path(hooks.__file__).parent
 GIB = 1024**3

@@ -11,7 +11,7 @@ from mmd.machine import Machine, load_machine
 from mmd.plan.choose import ModelSettings, choose
 from mmd.plan.launch import Installed, Launch
 from mmd.registry.record import Facts, Format, Model, ModelType
-from tests.fake_engine import HELP
+from tests.fakes.engine import HELP
 from tests.vllm_options import sections, spellings
 
 GIB = 1024**3

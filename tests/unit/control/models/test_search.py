@@ -19,7 +19,7 @@ from mmd.registry.hub import api
 from mmd.registry.hub.search import Query, search
 from mmd.registry.hub.size import parse_size
 from mmd.registry.record import Format
-from tests.fake_hub import FakeHub, FakeRepository, OnDisk, Refusal, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, Refusal, fake_hub
 
 _MACHINES = Path(__file__).parents[3] / "machines"
 _8B = {"total": 8_190_000_000, "architecture": "qwen3", "context_length": 40_960}

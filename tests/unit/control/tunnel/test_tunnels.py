@@ -9,7 +9,7 @@ from mmd.control.tunnel.named_tunnel import NamedTunnel
 from mmd.errors import MmdError, WrongUsage
 from mmd.paths import tunnel_file
 from mmd.units.names import tunnel_of, tunnel_unit
-from tests.fake_cloudflared import parse, token
+from tests.fakes.cloudflared import parse, token
 from tests.unit.cli.test_cli import mmd, refused
 
 

@@ -15,7 +15,7 @@ import pytest
 from mmd.gateway.observe.feed import Feed, Kind
 from mmd.registry.hub.partial import done_bytes
 from mmd.registry.store import Registry
-from tests.fake_hub import COMMIT, TOKEN, FakeHub, FakeRepository, fake_hub
+from tests.fakes.hub import COMMIT, TOKEN, FakeHub, FakeRepository, fake_hub
 from tests.gateway_peer import PATIENCE_SECONDS, Town, town, until
 from tests.tiny_models import tiny_folder, tiny_gguf
 

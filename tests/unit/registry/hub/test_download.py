@@ -34,7 +34,7 @@ from mmd.registry.hub import download, fetch, partial, register
 from mmd.registry.hub.progress import Progress, Rate
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
-from tests.fake_hub import (
+from tests.fakes.hub import (
     COMMIT,
     TOKEN,
     Changed,

@@ -17,7 +17,7 @@ from mmd.registry.detect import examine
 from mmd.registry.hub import api, stub_cache
 from mmd.registry.hub.files import select
 from mmd.registry.hub.headers import ghost, look_into
-from tests.fake_hub import (
+from tests.fakes.hub import (
     TOKEN,
     Changed,
     Cut,
@@ -31,7 +31,7 @@ from tests.fake_hub import (
     Refusal,
     fake_hub,
 )
-from tests.hub.content import Content
+from tests.fakes.hub.content import Content
 from tests.tiny_models import sparse_gguf, tiny_folder, tiny_gguf
 
 MB = 10**6

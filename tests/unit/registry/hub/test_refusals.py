@@ -12,7 +12,7 @@ import pytest
 from mmd.errors import HubUnavailable, MmdError, NoSuchRepository, RepositoryGated
 from mmd.registry.hub.api import ask, hub_errors, look
 from mmd.registry.hub.search import Query, search
-from tests.fake_hub import STRANGER, TOKEN, FakeHub, FakeRepository, Refusal, fake_hub
+from tests.fakes.hub import STRANGER, TOKEN, FakeHub, FakeRepository, Refusal, fake_hub
 
 _FILE = "/me/model/resolve/main/a.gguf"
 

@@ -11,7 +11,7 @@ import pytest
 from mmd.errors import HubUnavailable, RepositoryGated
 from mmd.registry.hub.search import Found, Query, search
 from mmd.registry.record import Format, ModelType
-from tests.fake_hub import FakeHub, FakeRepository, OnDisk, Refusal, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, Refusal, fake_hub
 
 _GIB = 1024**3
 _GGUF = (Format.GGUF,)

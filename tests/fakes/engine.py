@@ -1,6 +1,6 @@
 """A stand-in for llama-server: a real HTTP server with its command line, its phases and its manners.
 
-    python -I -S tests/fake_engine.py -m MODEL.gguf --host /run/x.sock --alias NAME
+    python -I -S tests/fakes/engine.py -m MODEL.gguf --host /run/x.sock --alias NAME
 
 It loads in no time and takes no memory. `MODEL.gguf.fake.json` makes it misbehave (see `Behaviour`). Every step
 is a line of JSON in `$MMD_FAKE_EVENTS`, or in `MODEL.gguf.events`:
@@ -27,10 +27,10 @@ import threading
 import time
 
 # -I leaves this file's folders out of the module path.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from tests.fake_http import Api
-from tests.fake_sleep import Sleeper, hold_vram
+from tests.fakes.http import Api
+from tests.fakes.sleep import Sleeper, hold_vram
 
 TYPE_CHECKING = False  # type checkers know the name; typing itself would have to be imported
 if TYPE_CHECKING:

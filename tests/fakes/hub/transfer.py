@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tests.hub.content import Content, OnDisk, read, size_bytes
-from tests.hub.faults import Cut, Fault, LengthWrong, RangeIgnored, RangeShifted, Slow, WrongByte
+from tests.fakes.hub.content import Content, OnDisk, read, size_bytes
+from tests.fakes.hub.faults import Cut, Fault, LengthWrong, RangeIgnored, RangeShifted, Slow, WrongByte
 
 _PIECE_BYTES = 1 << 16
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")

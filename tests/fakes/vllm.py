@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.vllm_options import sections, spellings
 
-_ENGINE = Path(__file__).with_name("fake_vllm_engine.py")
+_ENGINE = Path(__file__).with_name("vllm_engine.py")
 # Added to the parser one by one; the server's other options are the fields of a class.
 _ADDED = ("--headless", "--api-server-count", "--config", "--grpc")
 

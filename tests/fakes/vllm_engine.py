@@ -1,8 +1,8 @@
-"""A stand-in for vLLM 0.32: `fake_engine` with vLLM's command line, phases and manners.
+"""A stand-in for vLLM 0.32: `engine` with vLLM's command line, phases and manners.
 
-    python -I -S tests/fake_vllm_engine.py VERSION serve MODEL --uds /run/x.sock --served-model-name NAME
+    python -I -S tests/fakes/vllm_engine.py VERSION serve MODEL --uds /run/x.sock --served-model-name NAME
 
-`MODEL.fake.json` makes it misbehave (see `fake_engine.Behaviour`); sleep needs VLLM_SERVER_DEV_MODE=1 only, as on a
+`MODEL.fake.json` makes it misbehave (see `engine.Behaviour`); sleep needs VLLM_SERVER_DEV_MODE=1 only, as on a
 CPU. As the real one it binds its socket before it loads and listens after, and loses a SIGTERM in between.
 """
 
@@ -14,13 +14,13 @@ import os
 import socket
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from tests.fake_engine import Engine, fail
-from tests.fake_http import TASKS, Api, send, send_json
+from tests.fakes.engine import Engine, fail
+from tests.fakes.http import TASKS, Api, send, send_json
 from tests.vllm_options import UsageError, parse, sections
 
-TYPE_CHECKING = False  # see fake_engine
+TYPE_CHECKING = False  # see engine.py
 if TYPE_CHECKING:
     from typing import NoReturn
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tests.hub.content import Content
+from tests.fakes.hub.content import Content
 
 
 @dataclass(kw_only=True)

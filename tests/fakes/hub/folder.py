@@ -11,8 +11,8 @@ import yaml
 from mmd.errors import MmdError
 from mmd.registry.detect import examine
 from mmd.registry.record import Format
-from tests.hub.content import OnDisk
-from tests.hub.repository import FakeRepository
+from tests.fakes.hub.content import OnDisk
+from tests.fakes.hub.repository import FakeRepository
 
 _PIPELINES = {
     "chat": "text-generation",

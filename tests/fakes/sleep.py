@@ -7,11 +7,11 @@ import os
 import threading
 import time
 
-TYPE_CHECKING = False  # see fake_engine
+TYPE_CHECKING = False  # see engine.py
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tests.fake_engine import Engine
+    from tests.fakes.engine import Engine
 
 _TAGS = frozenset(("weights", "kv_cache"))
 _MODES = ("abort", "wait", "keep")
@@ -162,7 +162,7 @@ def hold_vram(pid: int, held_bytes: int) -> None:
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with open(path, encoding="ascii") as file:  # noqa: PTH123 see fake_engine
+        with open(path, encoding="ascii") as file:  # noqa: PTH123 see engine.py
             lines = file.read().splitlines()
         first = next(number for number, line in enumerate(lines) if line[:1].isdigit())
         others = [word for word in lines[first].split() if not word.startswith(f"@{pid}:")]

@@ -7,7 +7,7 @@
  * A GPU whose line is "lost" has fallen off the bus. A line "untold" makes the driver tell of no process how much it uses. Without any that draws, the driver has no list of
  * those, as on WSL.
  *
- *     cc -shared -fPIC -o libnvidia-ml.so.1 fake_nvml.c
+ *     cc -shared -fPIC -o libnvidia-ml.so.1 nvml.c
  */
 #include <stdio.h>
 #include <stdlib.h>

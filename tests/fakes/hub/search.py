@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.hub.repository import FakeRepository, listed
+from tests.fakes.hub.repository import FakeRepository, listed
 
 Query = Mapping[str, list[str]]
 

@@ -14,11 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
-from tests.hub import transfer
-from tests.hub.content import Content, blob_id, is_large, sha256, size_bytes
-from tests.hub.faults import Changed, Cut, Fault, Refusal
-from tests.hub.repository import FakeRepository, shown, tree
-from tests.hub.search import search
+from tests.fakes.hub import transfer
+from tests.fakes.hub.content import Content, blob_id, is_large, sha256, size_bytes
+from tests.fakes.hub.faults import Changed, Cut, Fault, Refusal
+from tests.fakes.hub.repository import FakeRepository, shown, tree
+from tests.fakes.hub.search import search
 
 TOKEN = "hf_fakefakefakefakefakefakefakefakefa"  # has accepted every licence
 STRANGER = "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"  # a valid token that has accepted none

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.hub.content import Content, blob_id, is_large, sha256, size_bytes
+from tests.fakes.hub.content import Content, blob_id, is_large, sha256, size_bytes
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 

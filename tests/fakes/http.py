@@ -1,4 +1,4 @@
-"""llama-server's HTTP API over plain sockets, one thread for each connection: what `fake_engine` answers."""
+"""llama-server's HTTP API over plain sockets, one thread for each connection: what `engine` answers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import socket
 import threading
 import time
 
-TYPE_CHECKING = False  # see fake_engine
+TYPE_CHECKING = False  # see engine.py
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-    from tests.fake_engine import Engine
+    from tests.fakes.engine import Engine
 
 TASKS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/score")
 _SLEEP = (
