@@ -70,7 +70,7 @@ def test_level_1_keeps_the_weights(bed: Bed) -> None:
         assert (is_sleeping(server), say(server)) == (False, "tiny-0 tiny-1 tiny-2 ")
 
 
-def test_level_2_without_its_weights_answers_200_and_talks_garbage(bed: Bed) -> None:
+def test_level_2_without_weights_answers_200_with_garbage(bed: Bed) -> None:
     with bed.engine() as server:
         server.post("/sleep?level=2")
         assert server.post("/wake_up").json()["status"] == "awake"
@@ -125,7 +125,7 @@ def test_answers_under_way(bed: Bed, mode: str, words: int | None, reason: str) 
         assert said == words or (words is None and said < 5)
 
 
-def test_request_to_a_sleeping_engine_hangs_and_is_answered_after_the_wake(bed: Bed) -> None:
+def test_request_to_a_sleeping_engine_is_answered_after_the_wake(bed: Bed) -> None:
     with bed.engine() as server:
         server.post("/sleep")
         server.http.timeout = httpx.Timeout(0.2)

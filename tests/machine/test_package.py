@@ -85,7 +85,7 @@ def test_user_lingers_by_the_command_that_install_tells(machine: Machine) -> Non
     assert "linger" not in machine.attempt("mmd install").stderr
 
 
-def test_default_model_answers_after_power_was_cut_and_nobody_logged_in(machine: Machine) -> None:
+def test_default_model_answers_after_power_loss_without_login(machine: Machine) -> None:
     machine.cut_power()
     machine.boot()
     assert ask_until_answered(machine)["model"] == "b"
@@ -121,7 +121,7 @@ def test_broken_default_is_told_and_the_others_answer(machine: Machine) -> None:
     machine.run("mv away.gguf b.gguf")
 
 
-def test_upgrade_keeps_the_model_and_the_answer_that_is_under_way(machine: Machine) -> None:
+def test_upgrade_keeps_the_model_and_the_running_response(machine: Machine) -> None:
     make_newer(machine)
     machine.run("mmd activate b")
     model, gateway = _main_pid(machine, "mmd-model@b.service"), _main_pid(machine, "mmd.service")

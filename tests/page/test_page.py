@@ -24,7 +24,7 @@ def sleeping_qwen() -> dict[str, object]:
     return scene.status() | {"active": None, "resident": [], "starting": []}
 
 
-async def test_says_who_has_the_gpu_who_comes_who_failed_and_who_sleeps(page: Page, gateway: StubGateway) -> None:
+async def test_shows_loaded_loading_failed_and_sleeping_models(page: Page, gateway: StubGateway) -> None:
     await page.goto(gateway.url)
     await expect(page).to_have_title(f"{QWEN} · mmd")
     first = page.locator("#resident > li").first

@@ -157,9 +157,7 @@ async def test_engine_that_quits_when_its_core_dies_is_restarted(world: World) -
 
 
 @pytest.mark.parametrize("status", [1, 2])
-async def test_engine_that_quits_when_its_core_dies_and_says_what_is_wrong_is_not_restarted(
-    world: World, status: int
-) -> None:
+async def test_engine_with_a_named_core_failure_is_not_restarted(world: World, status: int) -> None:
     world.add("a", exit_at_once={"status": status, "stderr": "ValueError: it is too large"})
     world.change_launch("a", quits_when_broken=True)
     async with world.controller() as mmd:
@@ -182,7 +180,7 @@ async def test_engine_that_died_does_not_come_back_beside_the_next(world: World)
     assert not world.events("overlap")
 
 
-async def test_engine_that_crashes_while_it_loads_does_not_come_back_later(world: World) -> None:
+async def test_engine_that_crashes_during_load_is_not_restarted_later(world: World) -> None:
     """systemd's own restart of it loaded it beside the model that had been brought back."""
     world.add("a")
     world.add("b", load_seconds=5)
@@ -230,7 +228,7 @@ async def test_engine_started_by_hand_without_its_token_is_skipped(world: World)
     assert not world.events("overlap")
 
 
-async def test_crashes_up_to_the_start_limit_end_as_failed_and_can_be_tried_again(world: World) -> None:
+async def test_crashes_up_to_the_start_limit_fail_and_can_be_retried(world: World) -> None:
     world.add("a")
     async with world.controller() as mmd:
         await mmd.activate("a")

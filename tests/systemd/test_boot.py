@@ -176,7 +176,7 @@ async def test_request_in_between_ends_the_boot(home: World) -> None:
     assert not home.events("overlap")
 
 
-async def test_request_through_the_gateway_waits_for_the_load_under_way_and_ends_the_boot(home: World) -> None:
+async def test_request_waits_for_the_boot_load_and_ends_the_boot(home: World) -> None:
     """It does not cut a load short that others have begun, and is not made to wait for the end of the boot."""
     home.behave("a", load_seconds=0.5)
     booting = asyncio.create_task(_boot(home))
@@ -207,7 +207,7 @@ async def test_stop_in_between_ends_the_boot(home: World) -> None:
     assert home.events("load-begin") == [("load-begin", "a")]
 
 
-async def test_request_between_the_look_and_the_activation_keeps_the_gpu(home: World) -> None:
+async def test_request_between_boot_check_and_activation_keeps_the_gpu(home: World) -> None:
     """The boot saw nobody, and a moment later evicted who had come."""
     async with home.controller() as mmd, _Forestalled(mmd, "other") as forestalled:
         report = await boot(forestalled)
@@ -238,9 +238,7 @@ async def test_second_boot_does_not_undo_what_ended_the_first(home: World) -> No
     assert all(report.yielded and "b" in report.yielded for report in reports)
 
 
-async def test_second_boot_goes_on_where_the_first_was_killed_while_it_waited(
-    home: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_second_boot_continues_after_the_first_was_killed(home: World, caplog: pytest.LogCaptureFixture) -> None:
     home.behave("a", load_seconds=1)
     killed = await asyncio.create_subprocess_exec(sys.executable, "-c", _BOOT_PROCESS, "a", "b", "c", cwd=REPOSITORY)
     await _until_loading(home, "a")

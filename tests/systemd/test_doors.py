@@ -57,7 +57,7 @@ async def test_embedding_address_means_the_embedding_model(world: World, install
         assert "e" in (await _ask(client)).text
 
 
-async def test_unix_socket_is_for_this_user_and_says_whether_a_gateway_runs(world: World, installed: str) -> None:
+async def test_unix_socket_is_private_and_tells_if_a_gateway_runs(world: World, installed: str) -> None:
     assert gateway_socket().stat().st_mode & 0o777 == 0o600
     assert running_version() is None
     async with _over_the_unix_socket() as client:
@@ -134,7 +134,7 @@ def _files() -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in user_unit_dir().rglob("*mmd*") if file.is_file()}
 
 
-def test_gateway_in_the_foreground_names_the_installed_one_that_has_its_address(world: World, installed: str) -> None:
+def test_foreground_gateway_names_the_service_on_its_address(world: World, installed: str) -> None:
     """`ss` would show systemd."""
     port = installed.rpartition(":")[2]
     refused = run_mmd("gateway")
@@ -147,7 +147,7 @@ def test_gateway_in_the_foreground_names_the_installed_one_that_has_its_address(
         wait_for(lambda: running_version() is not None, what="that it serves")
 
 
-def test_gateway_in_the_foreground_whose_address_somebody_else_has_says_how_to_find_them(world: World) -> None:
+def test_foreground_gateway_says_how_to_find_the_owner_of_a_port(world: World) -> None:
     with _taken_port() as port:
         refused = run_mmd("gateway", "--listen", f"127.0.0.1:{port}")
     assert f"port {port} of 127.0.0.1 is taken\n  → ss -ltnp" in refused.stderr
@@ -204,7 +204,7 @@ def _foreground(world: World, port: int) -> Iterator[Path]:
         assert process.wait(40) == 0
 
 
-async def test_gateway_runs_with_few_privileges_and_looks_for_the_gpu_with_all(world: World, installed: str) -> None:
+async def test_gateway_has_few_privileges_and_probes_the_gpu_with_all(world: World, installed: str) -> None:
     async with httpx.AsyncClient(base_url=installed) as client:
         assert (await client.get("/health")).status_code == 200
     pid = world.manager.systemctl("show", "--property=MainPID", "--value", "mmd.service").strip()

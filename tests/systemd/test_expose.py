@@ -129,9 +129,7 @@ def test_without_a_key_nothing_is_exposed(world: World, installed: str, edge: Pa
     assert _state(world, "a") == "inactive"
 
 
-def test_tunnel_without_a_name_is_not_opened_again_after_a_reboot(
-    world: World, installed: str, edge: Path, key: str
-) -> None:
+def test_quick_tunnel_is_not_reopened_after_a_reboot(world: World, installed: str, edge: Path, key: str) -> None:
     world.add("a")
     url = _expose("a").stdout.strip()
     assert (_state(world, "a"), _enabled(world, "a")) == ("active", "disabled")

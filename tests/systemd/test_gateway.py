@@ -75,7 +75,7 @@ async def test_engine_killed_is_back_for_the_next_request(world: World, installe
         assert "a" in (await _ask(client, model="a")).text
 
 
-async def test_killed_in_mid_swap_the_swap_goes_on_and_the_next_adopts_it(world: World, installed: str) -> None:
+async def test_swap_outlives_a_killed_gateway_and_the_next_adopts_it(world: World, installed: str) -> None:
     world.add("a")
     world.add("b", load_seconds=1.0)
     async with httpx.AsyncClient(base_url=installed, timeout=30) as client:
@@ -127,7 +127,7 @@ def test_install_on_a_public_address_is_refused(world: World, installed: str) ->
     assert "can be reached from other machines" in failed.stderr
 
 
-def test_gateway_that_is_refused_an_address_does_not_say_that_it_listens(world: World) -> None:
+def test_gateway_refused_an_address_does_not_report_it(world: World) -> None:
     world.settings('[gateway]\nembedding_listen = ""\n')
     failed = run_mmd("gateway", "--listen", "0.0.0.0:0")
     assert failed.returncode == 2

@@ -19,7 +19,7 @@ _LONG = {"chunks": 2000, "chunk_seconds": 0.02}  # an answer that outlasts what 
 _CHAT = "/v1/chat/completions"
 
 
-async def test_killed_in_mid_stream_is_seen_and_the_next_adopts_the_engine(world: World, installed: str) -> None:
+async def test_gateway_killed_in_mid_stream_leaves_engine_to_the_next(world: World, installed: str) -> None:
     world.add("a", **_LONG)
     async with _client(installed) as client:
         async with _stream(client, "a") as lines:
@@ -98,7 +98,7 @@ async def test_stop_answers_who_waits_for_a_swap(world: World, installed: str) -
         assert ["b-0" in text for text in await asyncio.gather(*waiting)] == [True] * 20
 
 
-async def test_engine_killed_in_mid_stream_is_an_error_event_and_is_back(world: World, installed: str) -> None:
+async def test_engine_killed_in_mid_stream_sends_error_and_restarts(world: World, installed: str) -> None:
     world.add("a", **_LONG)
     async with _client(installed) as client:
         async with _stream(client, "a") as lines:

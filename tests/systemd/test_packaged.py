@@ -69,7 +69,7 @@ async def test_socket_leaves_the_address_of_the_package(world: World, packaged: 
     assert listens == [packaged.removeprefix("http://"), "(Stream)"]
 
 
-async def test_embedding_socket_that_is_not_wanted_stays_down_with_the_gateway(world: World, packaged: str) -> None:
+async def test_unwanted_embedding_socket_stays_stopped(world: World, packaged: str) -> None:
     """mmd.service pulls in all its sockets, and a package brings this one for everybody."""
     old = read_settings()["gateway.embedding_listen"]
     listen = packaged.removeprefix("http://")
@@ -257,7 +257,7 @@ def test_install_says_that_the_gateway_needs_a_key(world: World, packaged: str) 
 # --- whether there is something to do
 
 
-async def test_second_install_does_nothing_and_has_the_gateway_read_its_settings(world: World, packaged: str) -> None:
+async def test_second_install_changes_nothing_and_reloads_settings(world: World, packaged: str) -> None:
     assert "Nothing to do: the units are as they should be.\n" in run_mmd("install").stderr
     assert await _answers(packaged)
     first = _main_pid(world)
@@ -307,9 +307,7 @@ async def test_installation_tells_what_install_would_mend(world: World, packaged
     assert {file.parent.name for file in (await told()).outdated} >= {"mmd.socket.d", "mmd-embedding.socket.d"}
 
 
-async def test_installation_tells_of_units_that_the_manager_has_not_read(
-    world: World, packaged: str, package: Path
-) -> None:
+async def test_install_reports_units_the_manager_has_not_read(world: World, packaged: str, package: Path) -> None:
     """After an upgrade of the package."""
     assert await _answers(packaged)
     with (package / "mmd.service").open("a") as unit:

@@ -92,7 +92,7 @@ async def test_what_was_laid_down_is_not_dropped(world: World, flag: str, starts
     assert world.events("start").count(("start", "a")) == starts
 
 
-async def test_second_refusal_ends_this_activation_and_the_next_one_goes_on(world: World) -> None:
+async def test_second_refusal_fails_activation_and_the_next_continues(world: World) -> None:
     """Two starts at most: each may take minutes."""
     world.add("a", refuses=["--metrics", "--threads-http"])
     async with world.controller() as mmd:

@@ -160,9 +160,7 @@ async def test_demote_stops_a_sleeper_that_does_not_wake(world: World) -> None:
     [{"sleep_status": 500}, {"hang_in_sleep": True}, {"die_in_sleep": True}],
     ids=["answers_500", "hangs", "dies"],
 )
-async def test_engine_that_does_not_sleep_is_ended_before_the_next_loads(
-    world: World, behaviour: dict[str, Any]
-) -> None:
+async def test_engine_that_does_not_sleep_is_stopped_before_next_load(world: World, behaviour: dict[str, Any]) -> None:
     world.add("a", can_sleep=True, **behaviour)
     world.add("b")
     async with world.controller() as mmd:
@@ -372,7 +370,7 @@ async def test_sleeper_whose_load_is_interrupted_has_not_failed(world: World) ->
     assert not world.events("overlap")
 
 
-async def test_stop_while_it_loads_does_not_wait_for_a_sigterm_that_is_lost(world: World) -> None:
+async def test_stop_during_load_does_not_wait_for_a_lost_sigterm(world: World) -> None:
     """vLLM swallows the SIGTERM that it gets while it loads, and was waited for until systemd killed it."""
     world.add("a", load_seconds=300, lose_sigterm_while_loading=True)
     world.change_launch("a", stop_seconds=300)
@@ -384,7 +382,7 @@ async def test_stop_while_it_loads_does_not_wait_for_a_sigterm_that_is_lost(worl
         assert await mmd.residencies() == {}
 
 
-async def test_swap_away_while_it_loads_does_not_wait_for_a_sigterm_that_is_lost(world: World) -> None:
+async def test_swap_during_load_does_not_wait_for_a_lost_sigterm(world: World) -> None:
     world.add("a", load_seconds=300, lose_sigterm_while_loading=True)
     world.add("b")
     world.change_launch("a", stop_seconds=300)

@@ -193,7 +193,7 @@ async def test_who_was_activated_meanwhile_keeps_the_gpu(world: World, system_bu
 
 
 @pytest.mark.usefixtures("gpu")
-async def test_model_that_will_not_end_holds_the_sleep_up_no_longer_than_logind_says(
+async def test_model_that_does_not_stop_delays_suspend_to_its_limit(
     world: World, system_bus: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.add("a", ignore_sigterm=True)
@@ -324,7 +324,7 @@ async def test_sleep_that_somebody_else_announces_is_none(system_bus: str) -> No
         other.disconnect()
 
 
-async def test_connection_that_ends_with_an_unreadable_message_has_ended(system_bus: str) -> None:
+async def test_unreadable_bus_message_ends_the_connection(system_bus: str) -> None:
     async with fake_login1(system_bus), await Login1.connect() as login1:
         sleeps = login1.sleeps()
         assert await anext(sleeps) is False
@@ -333,9 +333,7 @@ async def test_connection_that_ends_with_an_unreadable_message_has_ended(system_
 
 
 @pytest.mark.usefixtures("gpu")
-async def test_installed_gateway_brings_back_who_was_away_when_it_was_killed(
-    world: World, installed: str, system_bus: str
-) -> None:
+async def test_restarted_gateway_restores_the_suspended_models(world: World, installed: str, system_bus: str) -> None:
     world.add("a")
     async with fake_login1(system_bus) as login1, httpx.AsyncClient(base_url=installed, timeout=30) as client:
         assert (await client.post("/v1/chat/completions", json=_body("a"))).status_code == 200

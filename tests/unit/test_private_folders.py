@@ -36,7 +36,7 @@ def test_every_folder_on_the_way_is_made_private(place: Callable[[], Path]) -> N
 
 
 @pytest.mark.parametrize("place", [paths.data_dir, paths.config_dir, paths.cache_dir, paths.state_dir])
-def test_wide_folder_of_an_older_version_is_tightened_at_the_next_write(place: Callable[[], Path]) -> None:
+def test_old_readable_folder_is_made_private_at_the_next_write(place: Callable[[], Path]) -> None:
     (place() / "below").mkdir(parents=True)
     above = place().parent
     place().chmod(0o755)

@@ -244,7 +244,7 @@ def test_file_that_is_no_model(tmp_path: Path) -> None:
     assert "notes.gguf" in said
 
 
-def test_reader_that_has_seen_enough_is_no_error_to_complain_about(a_model: Path) -> None:
+def test_closed_pipe_of_a_reader_is_no_error(a_model: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

@@ -159,7 +159,7 @@ def test_lines(found: Sequence[Finding], out: str, says: str, capsys: pytest.Cap
     assert shown.err.strip() == says
 
 
-def test_what_is_wrong_is_wrapped_on_a_terminal_and_what_to_paste_is_not(
+def test_messages_wrap_on_a_terminal_and_commands_do_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")

@@ -53,7 +53,7 @@ def test_default_can_be_none() -> None:
     assert mmd("default").stdout == ""
 
 
-def test_default_of_two_is_wrong_usage_and_can_be_mended_as_it_says() -> None:
+def test_two_defaults_are_wrong_usage_and_the_hint_repairs_it() -> None:
     config_file().parent.mkdir(parents=True)
     config_file().write_text('[models.big]\nstartup = "active"\n[models."qwen2.5-7b"]\nstartup = "active"\n')
     what_is, what_to_do = refused(mmd("default"), 2)
@@ -75,7 +75,7 @@ def test_sleep_of_an_engine_that_cannot_is_told_when_it_is_set() -> None:
     assert mmd("startup", "big").stdout == "sleep\n"
 
 
-def test_sleep_of_a_model_whose_file_is_gone_is_told_when_it_is_set(tmp_path: Path) -> None:
+def test_setting_sleep_reports_a_missing_model_file(tmp_path: Path) -> None:
     (tmp_path / "big.gguf").unlink()
     assert "its file is gone" in said(mmd("startup", "big", "sleep"))
 

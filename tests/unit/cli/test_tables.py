@@ -47,7 +47,7 @@ def test_who_reads_a_pipe_gets_a_line_each(monkeypatch: pytest.MonkeyPatch, caps
     assert len(printed(monkeypatch, capsys, 0)) == 1 + len(_ROWS)
 
 
-def test_rows_that_go_on_about_the_same_have_no_line_for_an_empty_name(
+def test_continued_rows_have_no_line_for_an_empty_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")

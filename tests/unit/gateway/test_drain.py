@@ -14,7 +14,7 @@ _CHAT = {"model": "a"}
 _TURNS = 10  # of the event loop, in which a connection that is closed is seen to be
 
 
-async def test_request_on_its_way_is_answered_and_told_that_it_is_the_last() -> None:
+async def test_request_during_drain_is_answered_with_connection_close() -> None:
     async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
         client, kept = await running.client(), await running.client()
         assert "connection" not in (await kept.ask(post(_CHAT))).headers
@@ -74,7 +74,7 @@ async def test_stream_that_has_begun_is_left_as_it_is() -> None:
         await draining
 
 
-async def test_moment_for_the_next_request_begins_with_the_end_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_grace_for_the_next_request_starts_at_the_responses_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """It began with the end of the gateway, and could be over as soon as the client had its answer."""
     loop, ahead_seconds = asyncio.get_running_loop(), 0.0
     monkeypatch.setattr(loop, "time", lambda: monotonic() + ahead_seconds)

@@ -185,7 +185,7 @@ def test_sockets_of_systemd_are_told_apart() -> None:
             assert _activated(tcp, unix, names="main:local", pid="1") == []
 
 
-def test_unix_socket_is_the_users_alone_and_no_other_process_takes_it() -> None:
+def test_unix_socket_is_private_and_not_taken_by_others() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "s")
         assert not is_listened_on(path)

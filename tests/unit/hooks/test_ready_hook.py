@@ -154,7 +154,7 @@ def test_ready_leaves_it_to_systemd_when_the_engine_is_gone(socket_path: Path) -
     assert ready(socket_path, 20, engine_pid=ended_pid()).returncode == 0
 
 
-def test_ready_that_is_told_to_stop_ends_an_engine_that_loses_its_sigterm(socket_path: Path) -> None:
+def test_stopped_ready_hook_ends_an_engine_that_lost_its_sigterm(socket_path: Path) -> None:
     """vLLM does, while it loads; systemd counts the end by SIGHUP as a clean one."""
     deaf = subprocess.Popen(["/bin/sh", "-c", "trap '' TERM; while :; do /bin/sleep 60; done"], start_new_session=True)
     with scripted(socket_path, LOADING) as server:

@@ -168,7 +168,7 @@ def test_release_goes_deeper_where_ram_is_short(bed: Bed) -> None:
         assert (bed.asleep() or {})["level"] == 2
 
 
-def test_release_ends_an_engine_where_ram_is_short_for_its_only_level(bed: Bed) -> None:
+def test_release_stops_an_engine_if_ram_is_short_for_its_level(bed: Bed) -> None:
     with bed.engine():
         done = bed.release(levels="1", weights_bytes=10**18)
         assert (done.returncode, bed.ended) == (0, True)
@@ -185,7 +185,7 @@ def test_release_at_the_level_that_was_asked_for_by_hand(bed: Bed) -> None:
         assert not (bed.folder / "level").exists(), "it is for once"
 
 
-def test_release_after_half_a_wake_does_not_keep_weights_that_are_none(bed: Bed) -> None:
+def test_release_after_half_a_wake_keeps_no_missing_weights(bed: Bed) -> None:
     """Level 1 would have kept garbage, and woken it."""
     with bed.engine() as server:
         bed.release(levels="2")
@@ -275,7 +275,7 @@ def test_release_that_is_called_as_another_version_did_ends_it(bed: Bed) -> None
 
 
 @pytest.mark.parametrize("state", ["inactive", "failed", "activating"])
-def test_wake_leaves_an_engine_that_does_not_run_to_its_own_start(bed: Bed, state: str) -> None:
+def test_wake_leaves_a_stopped_engine_to_its_own_start(bed: Bed, state: str) -> None:
     bed.state = state
     done = bed.wake()
     assert (done.returncode, done.stderr, bed.verbs()) == (0, "", ["show"])
@@ -296,7 +296,7 @@ def test_wake_of_an_engine_that_is_awake_changes_nothing(bed: Bed) -> None:
     assert bed.events() == []
 
 
-def test_wake_starts_an_engine_cold_that_says_it_woke_and_sleeps_on(bed: Bed) -> None:
+def test_wake_restarts_an_engine_that_only_claims_to_be_awake(bed: Bed) -> None:
     with bed.engine(wake_lies=True):
         bed.release()
         done = bed.wake()
@@ -461,7 +461,7 @@ def _ended_pid() -> int:
 # --- bounds
 
 
-def test_others_wait_for_the_planner_longer_than_to_demote_a_sleeper_may_take() -> None:
+def test_wait_for_the_planner_is_longer_than_a_demotion() -> None:
     constants = re.findall(r"^(_\w+_SECONDS) = ([\d.]+)", (HOOKS / "wake.py").read_text(), re.MULTILINE)
     wake = sum(float(seconds) for _, seconds in constants)
     end = 15 + 5  # vLLM's TimeoutStopSec=, and the driver's moment

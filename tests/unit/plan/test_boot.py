@@ -67,7 +67,7 @@ def test_next_step_after_a_boot_that_was_killed_with_b(pairs: dict[str, Pair], s
     assert next_step(TODO, pairs, tried=(), left_behind="b") == step
 
 
-def test_model_that_is_no_longer_to_sleep_is_nobodys_to_put_to_sleep() -> None:
+def test_boot_yields_to_a_model_no_longer_set_to_sleep() -> None:
     assert next_step(TODO, {"x": RESIDENT}, tried=(), left_behind="x") == Yield("x")
 
 

@@ -209,7 +209,7 @@ def test_missing_engine_is_said_before_memory() -> None:
 # --- what it needs, and what there is
 
 
-def test_least_bytes_are_weights_projector_a_small_context_and_compute() -> None:
+def test_min_bytes_count_weights_projector_context_and_compute() -> None:
     its = facts(weights_bytes=GIB, context_length=40960, kv_bytes_per_token=1024)
     assert fit.least_bytes(its, projector_bytes=100) == GIB + 100 + 4096 * 1024 + GIB // 4
 

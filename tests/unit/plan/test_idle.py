@@ -54,7 +54,7 @@ def test_who_stays_for_ever(occupant: LoadedModel, use: Use) -> None:
     assert (ahead.due, ahead.look_at, ahead.look_when_unused) == ((), math.inf, frozenset())
 
 
-def test_who_is_in_use_is_looked_at_when_it_could_be_due_at_the_earliest() -> None:
+def test_busy_model_is_checked_at_its_earliest_due_time() -> None:
     ahead = outlook([LoadedModel("a", False, 0, TEN)], {"a": Use(is_going_on=True, ended=5)}, 1000)
     assert (ahead.due, ahead.look_at) == ((), 1010)
 
@@ -153,7 +153,7 @@ def test_nobody_is_cut_and_nobody_stays_longer(rules: Rules, requests: list[tupl
     assert clock.rested == expected
 
 
-def test_it_is_looked_at_once_for_each_idle_time_while_requests_come() -> None:
+def test_busy_model_is_checked_once_per_idle_time() -> None:
     clock = Clock(LoadedModel("a", False, 0, TEN))
     clock.look()
     for second in range(1000):

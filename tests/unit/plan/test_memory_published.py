@@ -107,7 +107,7 @@ def test_qwen3_coder_30b_on_a_gpu_and_beside_it(tmp_path: Path) -> None:
     assert memory(facts).components(4096).weights_bytes / MIB == pytest.approx(30973.42, rel=0.0001)
 
 
-def test_qwen3_30b_in_16_bits_with_the_experts_of_34_layers_in_ram(tmp_path: Path) -> None:
+def test_qwen3_30b_bf16_with_experts_of_34_layers_in_ram(tmp_path: Path) -> None:
     """b6895: 17904 MiB on the GPU without the output layer; 58259 in RAM, where the whole file was mapped."""
     facts = facts_of(replace(well_known.QWEN3_30B_A3B, kind=well_known.F16), tmp_path)
     found = memory(facts, "--n-cpu-moe", "34", gpu=True).components(4096)

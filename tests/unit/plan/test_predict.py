@@ -111,7 +111,7 @@ def test_context_is_what_fits_where_nobody_lays_one_down() -> None:
     assert more.needs_bytes > more.has_bytes
 
 
-def test_context_is_no_longer_than_what_the_model_was_trained_for() -> None:
+def test_context_does_not_exceed_the_trained_length() -> None:
     assert estimate(qwen3(context_length=8192)).max_context == 8192
     assert estimate(qwen3(context_length=1000)).context == 1000
 
@@ -306,7 +306,7 @@ def test_where_nothing_is_whole_what_runs_at_all_is_suggested() -> None:
     assert changes(found) == ["Q4_K_M"]
 
 
-def test_model_that_runs_from_ram_is_not_bettered_by_what_runs_from_ram() -> None:
+def test_model_that_runs_from_ram_gets_no_such_suggestion() -> None:
     found = estimate(qwen3(anatomy(20)), machine("rtx4070-12g"), context=4096)
     assert (found.fits, found.suggestions) == (True, ())
 
@@ -368,7 +368,7 @@ def test_command_line_of_vllm(words: tuple[str, ...], expected: vllm_serving.Ser
     assert vllm_serving.serving(words) == expected
 
 
-def test_vllm_takes_more_for_more_sequences_and_less_for_fewer_bits() -> None:
+def test_vllm_memory_grows_with_sequences_and_bits() -> None:
     its = qwen3(anatomy(3), format=Format.SAFETENSORS)
     few, many = (estimate(its, None, "--max-num-seqs", count, context=4096) for count in ("16", "256"))
     logits = 38.3 * anatomy(3).vocabulary_size

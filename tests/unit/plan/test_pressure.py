@@ -60,7 +60,7 @@ def test_a_shortage_says_what_was_read() -> None:
     assert shortage(None, SHORT) == "4.0 GiB of RAM are available"
 
 
-def test_the_oldest_goes_first_and_nobody_is_stopped_while_another_keeps_weights() -> None:
+def test_oldest_sleeper_is_demoted_before_any_is_stopped() -> None:
     sleepers = [Sleeper("a", 2, 1.0), Sleeper("b", 1, 3.0), Sleeper("c", 1, 2.0), Sleeper("d", 2, 0.5)]
     order = []
     while (sleeper := next_to_demote(sleepers)) is not None:

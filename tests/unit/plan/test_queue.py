@@ -166,7 +166,7 @@ def test_slice_is_two_seconds_where_nothing_is_known() -> None:
     assert decide([Line("b", since=0.5)], resident, 2.0, BOUNDS) == Swap("b")
 
 
-def test_model_that_has_been_there_for_long_goes_when_another_is_asked_for() -> None:
+def test_long_resident_model_is_unloaded_for_another_request() -> None:
     assert decide([Line("b", since=0.0)], held(since=LONG_AGO), 0.0, BOUNDS) == Swap("b")
 
 
@@ -215,7 +215,7 @@ def test_expected_wait_is_that_of_the_swaps_before() -> None:
     assert expected_seconds([*lines, Line("a", since=3.0)], "a") is None
 
 
-def test_clients_are_told_to_wait_between_a_second_and_five_minutes() -> None:
+def test_retry_after_is_between_a_second_and_five_minutes() -> None:
     assert [retry_after_seconds(seconds) for seconds in (0.0, 4.2, 4000.0, None)] == [1, 5, 300, 30]
 
 

@@ -118,7 +118,7 @@ def test_vllm_asks_for_a_gpu_that_is_new_enough(quant: str, capability: str, pla
     assert found.place is place
 
 
-def test_what_others_hold_on_the_gpu_counts_and_what_mmd_holds_does_not() -> None:
+def test_gpu_memory_of_others_counts_and_mmds_does_not() -> None:
     from mmd.machine import GpuProcess
 
     busy = machine(12)
@@ -147,7 +147,7 @@ def test_something_is_recommended_where_something_runs(offers: list[HubModel], v
 
 
 @given(_gib, _gib)
-def test_a_larger_card_gets_no_smaller_file_once_it_is_all_on_the_gpu(one_gib: float, other_gib: float) -> None:
+def test_larger_gpu_gets_no_smaller_file_once_all_layers_fit(one_gib: float, other_gib: float) -> None:
     less, more = (
         recommended(assess(_OFFERS, _BASE, machine(gib), (Format.GGUF,))) for gib in sorted((one_gib, other_gib))
     )

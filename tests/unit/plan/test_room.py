@@ -43,7 +43,7 @@ def test_what_stays_is_not_counted() -> None:
     assert free_bytes(stays, {}) == 2 * GIB
 
 
-def test_sleeper_keeps_its_context_on_the_gpu_and_takes_its_weights_into_ram() -> None:
+def test_sleeper_keeps_context_on_the_gpu_and_weights_in_ram() -> None:
     launch = choose(CHAT, ROOMY, [LLAMA_SERVER], socket="/s", cache="/cache")
     assert leaves(launch) == ReleaseEffect()  # it is stopped
     sleeper = replace(launch, sleep=Sleep((1, 2), 5 * GIB, GIB, Canary.GENERATE))

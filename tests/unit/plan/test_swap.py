@@ -110,7 +110,7 @@ def test_failed_model_whose_engine_is_listed_only_is_made_anew() -> None:
     assert step.why == "failed before, to be tried again"
 
 
-def test_failed_model_whose_token_is_named_by_another_is_used_again() -> None:
+def test_failed_model_with_a_required_token_is_reused() -> None:
     step = begin("a", {"a": Pair(FAILED, KEPT), "b": RESIDENT}, same_launch=True)
     assert (step.has_engine, step.has_token, step.forget) == (True, True, False)
 

@@ -173,7 +173,7 @@ def test_missing_source_is_named(model: Model, nas: Path) -> None:
         Archiving(model, nas)
 
 
-def test_copy_that_is_not_what_was_copied_is_thrown_away_and_made_anew(model: Model, nas: Path) -> None:
+def test_damaged_copy_is_deleted_and_made_again(model: Model, nas: Path) -> None:
     work = Archiving(model, nas)
     work.copy(quietly)
     copy = work.partial / "a.gguf"
@@ -196,7 +196,7 @@ def test_too_small_a_disk_is_refused_before_anything_is_copied(
     assert list(nas.iterdir()) == []
 
 
-def test_disk_that_fills_up_leaves_what_the_next_attempt_goes_on_from(
+def test_full_disk_leaves_a_copy_the_next_attempt_resumes(
     model: Model, nas: Path, limit_on_files: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_on_files(300_000)
@@ -228,7 +228,7 @@ def test_files_that_were_copied_are_not_copied_again(
     archived(model, nas)
 
 
-def test_kill_in_the_middle_leaves_no_archive_and_the_next_attempt_ends_it(tmp_path: Path, nas: Path) -> None:
+def test_killed_archiving_leaves_no_archive_and_is_resumed(tmp_path: Path, nas: Path) -> None:
     file = tiny_gguf(tmp_path / "big.gguf")
     os.truncate(file, 50_000_000)
     model = Registry().add(file)

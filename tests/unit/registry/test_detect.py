@@ -368,7 +368,7 @@ def test_config_kv_bytes_per_token(tmp_path: Path, config: dict[str, object], ex
 
 
 @pytest.mark.parametrize("count", [10**4 + 1, 2**31])
-def test_impossible_number_of_layers_is_refused_before_it_costs_memory(tmp_path: Path, count: int) -> None:
+def test_impossible_layer_count_is_refused_without_allocation(tmp_path: Path, count: int) -> None:
     path = sparse_gguf(tmp_path / "m.gguf", metadata=layers("llama", block_count=count))
     folder = tiny_safetensors(tmp_path / "m", {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": count})
     for given in (path, folder):
@@ -536,7 +536,7 @@ def test_folder_that_no_engine_serves_is_refused_with_the_reason(
     assert "\n" not in caught.value.message + caught.value.hint
 
 
-def test_snapshot_in_the_hugging_face_cache_has_the_repositorys_name(tmp_path: Path) -> None:
+def test_hugging_face_snapshot_has_the_repositorys_name(tmp_path: Path) -> None:
     folder = tmp_path / "models--Qwen--Qwen3-Reranker-0.6B" / "snapshots" / "abc123"
     tiny_safetensors(folder, {"architectures": ["Qwen3ForCausalLM"]}, files=CHAT)
     facts = examine(folder).facts

@@ -56,7 +56,7 @@ def test_own_file_goes_and_its_neighbours_stay(tmp_path: Path) -> None:
     assert names([str(path) for path in (tmp_path / "m").iterdir()]) == ["notes"]
 
 
-def test_folder_of_safetensors_goes_only_when_nothing_is_left_in_it(tmp_path: Path) -> None:
+def test_safetensors_folder_is_deleted_only_when_empty(tmp_path: Path) -> None:
     sentences = {"modules.json": "[]", "1_Pooling/config.json": "{}", "tokenizer.json": "{}"}
     for name in ("empty", "full"):
         tiny_safetensors(tmp_path / name, {"architectures": ["BertModel"]}, files=sentences)
@@ -199,7 +199,7 @@ def test_link_in_mmds_place_for_models_is_followed(tmp_path: Path) -> None:
     assert list((tmp_path / "disk").iterdir()) == []
 
 
-def test_archive_that_was_added_stays_and_its_manifest_is_none_of_the_models_files(tmp_path: Path) -> None:
+def test_added_archive_and_its_manifest_are_kept(tmp_path: Path) -> None:
     folder = tiny_safetensors(tmp_path / "a", files={"mmd-model.toml": "", "mmd-manifest.json": "{}"})
     planned = disposal(Registry().add(folder))
     assert planned.going == ()
@@ -262,7 +262,7 @@ def test_blob_that_another_model_links_to_stays(cache: Path, tmp_path: Path) -> 
     assert stays(disposal(Registry().add(snapshot / "a.gguf"))) == {"a.gguf": "mine needs it"}
 
 
-def test_repository_that_the_library_takes_for_damaged_is_let_alone(cache: Path, tmp_path: Path) -> None:
+def test_repository_the_library_calls_damaged_is_kept(cache: Path, tmp_path: Path) -> None:
     snapshot = cached_repository(cache, "Org/A", contents(tmp_path, a=MODEL, b=MODEL))
     (snapshot / "b.gguf").resolve().unlink()
     planned = disposal(Registry().add(snapshot / "a.gguf"))
@@ -302,7 +302,7 @@ def test_copy_of_a_repository_under_another_name_stays(cache: Path, tmp_path: Pa
     assert (snapshots[names[-1]] / "a.gguf").exists()
 
 
-def test_download_that_is_under_way_is_not_deleted_with_its_neighbour(cache: Path, tmp_path: Path) -> None:
+def test_running_download_survives_its_neighbours_deletion(cache: Path, tmp_path: Path) -> None:
     snapshot = cached_repository(cache, "Org/A", contents(tmp_path, a=MODEL))
     partial = cache / "models--Org--A/blobs" / f"{'b' * 64}.mmd.incomplete"
     partial.write_bytes(b"half of it")

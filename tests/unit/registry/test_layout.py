@@ -77,7 +77,7 @@ def test_first_of_every_four_looks_at_everything(tmp_path: Path) -> None:
     assert gguf(tmp_path, "cohere2", **keys).caches == (gqa(1, 4, 128, 4096),)
 
 
-def test_gemma4_has_other_heads_in_its_windows_and_shares_the_last_layers(tmp_path: Path) -> None:
+def test_gemma4_has_other_heads_in_windows_and_shared_layers(tmp_path: Path) -> None:
     caches = gguf(
         tmp_path,
         "gemma4",
@@ -166,7 +166,7 @@ def test_latent_attention_of_early_conversions_is_unfolded(tmp_path: Path) -> No
     assert gguf(tmp_path, "deepseek2", **keys, **new).caches == (Layers(27, 576),)
 
 
-def test_sparse_attention_has_an_index_on_every_layer_or_on_those_that_the_others_follow(tmp_path: Path) -> None:
+def test_sparse_attention_indexes_every_layer_or_some(tmp_path: Path) -> None:
     keys: dict[str, object] = {
         "block_count": 79,
         "nextn_predict_layers": 1,
@@ -179,7 +179,7 @@ def test_sparse_attention_has_an_index_on_every_layer_or_on_those_that_the_other
     assert gguf(tmp_path, "glm-dsa", context_length=1 << 20, **keys).caches == (Layers(78, 576), Layers(21, 128))
 
 
-def test_deepseek4_keeps_a_window_and_compressed_tokens_for_each_conversation(tmp_path: Path) -> None:
+def test_deepseek4_keeps_a_window_and_compressed_tokens(tmp_path: Path) -> None:
     caches = gguf(
         tmp_path,
         "deepseek4",
@@ -263,7 +263,7 @@ def test_windows_of_a_config(tmp_path: Path, config: dict[str, object], windowed
     assert counts.get(0, 0) == 12 - windowed
 
 
-def test_gemma4_config_has_other_heads_where_it_looks_at_everything(tmp_path: Path) -> None:
+def test_gemma4_config_full_attention_layers_have_other_heads(tmp_path: Path) -> None:
     caches = folder(
         tmp_path,
         num_hidden_layers=6,

@@ -55,7 +55,7 @@ def test_empty_registry_is_no_error() -> None:
     assert Registry().load() == {}
 
 
-def test_licence_is_kept_and_not_forgotten_by_who_reads_the_file_again(home: Path) -> None:
+def test_licence_is_kept_when_the_file_is_read_again(home: Path) -> None:
     file = tiny_gguf(home / "a.gguf")
     Registry().add(file, licence="cc-by-nc-4.0")
     again = Registry().add(file)
@@ -82,7 +82,7 @@ def test_every_field_survives_the_text(home: Path) -> None:
     assert models_toml.parse(models_toml.render(models.values())) == models
 
 
-def test_same_path_again_keeps_the_record_and_refreshes_the_facts(home: Path) -> None:
+def test_adding_a_path_again_keeps_the_record_and_updates_facts(home: Path) -> None:
     registry, path = Registry(), home / "a.gguf"
     first = registry.add(tiny_gguf(path, n_layers=1))
     again = registry.add(tiny_gguf(path, n_layers=2))
@@ -162,7 +162,7 @@ def test_id_of_a_folder_is_the_repositorys_name(home: Path) -> None:
     assert Registry().add(folder).id == "qwen3-8b-awq"
 
 
-def test_second_quant_gets_its_name_and_a_third_of_the_same_a_number(home: Path) -> None:
+def test_second_quant_is_named_and_a_third_of_it_numbered(home: Path) -> None:
     registry = Registry()
     assert registry.add(quantised(home / "qwen3-8b-q4_0.gguf", Q4_0, 2)).id == "qwen3-8b"
     assert registry.add(quantised(home / "qwen3-8b-q8_0.gguf", Q8_0, 7)).id == "qwen3-8b-q8_0"

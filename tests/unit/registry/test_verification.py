@@ -176,7 +176,7 @@ def test_hashes_of_many_files_are_right_whatever_their_size(tmp_path: Path) -> N
     assert hashing.sha256_of(files, lambda _: None) == {path: sha256(path) for path in files}
 
 
-def test_interrupt_ends_the_threads_before_the_end_of_their_files(tmp_path: Path) -> None:
+def test_interrupt_ends_the_threads_in_mid_file(tmp_path: Path) -> None:
     (tmp_path / "large").touch()
     os.truncate(tmp_path / "large", 1 << 40)  # a hole that would take ten minutes
 
@@ -221,7 +221,7 @@ def is_cached(file: Path) -> bool:
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_file_that_grows_while_it_is_read_is_neither_damaged_nor_recorded(model: Model, is_known: bool) -> None:
+def test_file_growing_during_verification_is_not_recorded(model: Model, is_known: bool) -> None:
     """What is being downloaded by another program was recorded with a size and a hash that did not belong together."""
     if not is_known:
         manifest.forget("a")

@@ -141,7 +141,7 @@ def test_ready_hook_gives_up_before_systemd_does() -> None:
     assert directive(spec, "TimeoutStartSec") > 600
 
 
-def test_socket_lies_in_the_folder_that_systemd_makes_and_removes() -> None:
+def test_socket_is_in_systemds_runtime_directory() -> None:
     spec = engine_spec(LAUNCH, HOOKS)
     (folder,) = directive(spec, "RuntimeDirectory")
     assert LAUNCH.socket.endswith(f"/{folder}/api.sock")
@@ -292,7 +292,7 @@ _CHANGES: dict[str, Any] = {
 }
 
 
-def test_fingerprint_does_not_change_with_what_was_measured_for_one_start() -> None:
+def test_fingerprint_ignores_measurements_of_a_start() -> None:
     def launch(utilisation: str, parser: str) -> Launch:
         flags = (
             Flag(("--util", utilisation), "--util", "free now", measured=True),
@@ -429,7 +429,7 @@ def test_systemd_has_nothing_to_say_about_the_static_units(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("folder", ["plain", "with space", "per%cent", 'quo"te', "back\\slash", "dol$lar"])
-def test_static_units_start_the_python_that_runs_mmd_wherever_it_is(
+def test_static_units_start_the_python_that_runs_mmd(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", f"/home/{folder}/bin/python")

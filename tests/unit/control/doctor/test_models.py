@@ -147,7 +147,7 @@ def only(name: str, place: Path | None) -> Settings:
     return Settings(dict(read_settings().values) | {f"engines.{name}": str(place) if place else None}, {})
 
 
-def test_engines_are_read_and_one_that_is_set_and_missing_says_so(fake_llama_server: Path) -> None:
+def test_engines_are_read_and_a_missing_setting_is_reported(fake_llama_server: Path) -> None:
     engines = read_engines(only("vllm", Path("/nowhere/vllm")), limit_seconds=20)
     told = {verdict.message: verdict.state for verdict in judge_engines(engines)}
     assert any(message.startswith("llama-server 9611") and f"{fake_llama_server} (PATH)" in message for message in told)
@@ -177,7 +177,7 @@ def test_an_engine_that_hangs_holds_up_no_other(tmp_path: Path, fake_llama_serve
         ("PATH", (), State.FAILED),
     ],
 )
-def test_a_broken_engine_matters_where_it_was_asked_for_or_is_the_only_one(
+def test_broken_engine_matters_if_set_or_the_only_one(
     origin: str, others: tuple[EngineStatus, ...], state: State
 ) -> None:
     broken = EngineStatus("vllm", None, "/opt/vllm", origin, False, (), 0, "it does not start", "vllm --version")

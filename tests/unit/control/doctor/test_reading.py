@@ -93,7 +93,7 @@ def test_those_that_depend_on_a_failure_are_not_looked_at(hung: Reading[int]) ->
     assert {finding.message for finding in found[1:3]} == {"not looked at, see: manager"}
 
 
-def test_what_a_check_has_found_before_it_could_not_go_on_is_kept(hung: Reading[int]) -> None:
+def test_findings_before_a_checks_failure_are_kept(hung: Reading[int]) -> None:
     def judge(_: Seen) -> Iterator[Any]:
         yield ok("the first half")
         hung.value()

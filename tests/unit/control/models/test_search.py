@@ -196,7 +196,7 @@ def test_only_formats_that_something_here_serves(hub: FakeHub, large: Any) -> No
     assert {one.id for one in search(Query("a/", 9)).results} == {"a/both", "a/weights"}
 
 
-def test_a_repository_with_the_mark_of_a_format_and_models_of_another(hub: FakeHub) -> None:
+def test_repository_tagged_with_one_format_and_holding_another(hub: FakeHub) -> None:
     weights = {"config.json": b"{}", "model.safetensors": bytes(5000)}
     hub.repositories = {"a/marked": FakeRepository(weights, tags=("gguf", "safetensors"))}
     assert find(Query("a/", 9, (Format.GGUF,)), machine()).hits == ()

@@ -46,7 +46,7 @@ async def test_last_lines_asks_for_the_model_and_the_time(journalctl: Path) -> N
     assert {"--identifier=qwen3", "--since=@1700000000.250000", "--lines=5", "--output=cat", "--quiet"} <= set(asked)
 
 
-async def test_last_lines_leaves_out_empty_ones_and_mends_what_is_no_text(journalctl: Path) -> None:
+async def test_last_lines_skips_empty_lines_and_replaces_bad_bytes(journalctl: Path) -> None:
     script(journalctl, "printf 'one\\n\\n  \\ntw\\377o\\n'; echo noise >&2; exit 1")
     assert await last_lines("a", since_us=0) == ["tw�o", "one"]  # it is asked for the newest first
 
@@ -57,7 +57,7 @@ async def test_last_lines_without_journalctl_are_none(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("status", "known"), [(0, []), (1, None)])
-async def test_a_journal_that_may_not_be_read_is_told_from_an_empty_one(
+async def test_forbidden_journal_differs_from_an_empty_one(
     status: int, known: list[Ended] | None, journalctl: Path
 ) -> None:
     script(journalctl, f"exit {status}")

@@ -8,7 +8,7 @@ from mmd.control.state.refused_flags import RefusedFlags
 from mmd.errors import StorageFailed
 
 
-def test_what_was_refused_is_remembered_by_model_and_engine_version() -> None:
+def test_refused_flags_are_kept_by_model_and_engine_version() -> None:
     RefusedFlags().remember("a", "vllm 0.32.0", ["--kv-cache-dtype"], "fp8 is not supported")
     RefusedFlags().remember("a", "vllm 0.32.0", ["--tool-call-parser"], "no such token")
     RefusedFlags().remember("b", "vllm 0.32.0", ["--tool-call-parser"], "no such token")

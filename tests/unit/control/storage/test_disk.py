@@ -61,7 +61,7 @@ def test_hole_takes_no_space(tmp_path: Path) -> None:
     assert of_model("ghost").own_bytes < MIB
 
 
-def test_what_two_models_or_names_share_is_told_apart_and_counted_once(tmp_path: Path) -> None:
+def test_bytes_that_models_or_names_share_are_counted_once(tmp_path: Path) -> None:
     Registry().add(tiny_gguf(tmp_path / "a.gguf"))
     alone = of_model("a")
     (tmp_path / "b.gguf").hardlink_to(tmp_path / "a.gguf")

@@ -106,7 +106,7 @@ def served() -> set[tuple[str, str]]:
     }
 
 
-def test_what_is_served_is_described_and_what_is_described_is_served() -> None:
+def test_openapi_describes_exactly_the_served_routes() -> None:
     assert served() == {(operation.method, operation.path) for operation in OPERATIONS}
 
 

@@ -37,7 +37,7 @@ def test_keys_differ_and_are_listed_by_name() -> None:
     assert [key.name for key in Keys().all()] == ["a", "b"]
 
 
-def test_removed_key_is_gone_and_the_last_one_stays_where_it_is_needed() -> None:
+def test_removed_key_is_refused_and_a_needed_last_key_stays() -> None:
     Keys().add("a", Purpose.INFERENCE)
     Keys().add("b", Purpose.INFERENCE)
     assert Keys().remove("a", last_too=False).name == "a"
@@ -128,7 +128,7 @@ def _basic(key: str) -> str:
     return base64.b64encode(f"anybody:{key}".encode()).decode()
 
 
-async def test_key_comes_as_openais_clients_anthropics_and_browsers_send_it() -> None:
+async def test_key_is_read_as_openai_anthropic_and_browsers_send_it() -> None:
     key = Keys().add("laptop", Purpose.INFERENCE)
     async with town(guard=_guard()) as running:
         client = await running.client()

@@ -131,7 +131,7 @@ async def test_preflight_is_answered_by_the_gateway(path: str) -> None:
         assert (await _preflight(running, "Origin: https://evil.example", *asked, path=path)).status == 403
 
 
-async def test_preflight_comes_without_the_key_and_the_refusal_can_be_read() -> None:
+async def test_preflight_needs_no_key_and_pages_can_read_refusals() -> None:
     Keys().add("a", Purpose.INFERENCE)
     async with town(guard=RequestPolicy(Limits(), keyring=Keyring())) as running:
         client = await running.client()
@@ -142,7 +142,7 @@ async def test_preflight_comes_without_the_key_and_the_refusal_can_be_read() -> 
         assert (answer.status, answer.headers["access-control-allow-origin"]) == (401, _PAGE)
 
 
-async def test_page_may_read_answers_and_the_engines_word_on_it_is_dropped() -> None:
+async def test_cors_headers_are_ours_and_the_engines_are_dropped() -> None:
     async def answer(asked: Asked) -> None:
         await asked.answer(
             b"{}", extra="Access-Control-Allow-Origin: *\r\naccess-control-expose-headers: x\r\nX: y\r\n"

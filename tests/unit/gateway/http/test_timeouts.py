@@ -69,7 +69,7 @@ async def test_body_may_take_as_long_as_it_comes() -> None:
     stalls.close()
 
 
-async def test_clients_that_wait_for_their_answer_or_for_a_thought_are_left_alone() -> None:
+async def test_clients_waiting_for_a_response_do_not_time_out() -> None:
     """The time is for those who have begun a request: not for an answer that takes long, nor for an idle connection."""
     async with town(limits=_SHORT) as running:
         waiting, idle, watched = await running.client(), await running.client(), await running.client()

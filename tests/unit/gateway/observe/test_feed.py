@@ -9,7 +9,7 @@ async def numbers(subscription: object) -> list[int]:
     return [notice.number async for notice in subscription]  # type: ignore[attr-defined]
 
 
-async def test_listeners_get_what_is_published_while_they_listen_in_order() -> None:
+async def test_listeners_get_events_in_order_while_they_listen() -> None:
     feed = Feed()
     feed.publish(Kind.SWAP, {"nobody": "listens"})
     with feed.subscribe() as early:

@@ -59,7 +59,7 @@ async def test_requests_are_counted_by_model_path_and_status(running: Town) -> N
     assert page.value("mmd_time_to_first_byte_seconds_count", model="a") == 3
 
 
-async def test_times_are_from_the_request_to_the_first_byte_and_to_the_end(running: Town) -> None:
+async def test_times_run_from_request_to_first_byte_and_to_end(running: Town) -> None:
     first, last = asyncio.Event(), asyncio.Event()
 
     async def slow(asked: Asked) -> None:
@@ -205,7 +205,7 @@ async def test_only_the_engine_that_is_awake_is_asked(running: Town) -> None:
     assert not running.peer("b").asked
 
 
-async def test_engine_that_does_not_answer_costs_a_second_and_is_counted(running: Town) -> None:
+async def test_engine_without_metrics_costs_a_second_and_is_counted(running: Town) -> None:
     async def hangs(asked: Asked) -> None:
         await asked.gone()
 

@@ -208,7 +208,7 @@ async def test_head_of_the_stream_has_no_end_to_wait_for(running: Town) -> None:
     assert await client.rest() == b""
 
 
-async def test_status_that_cannot_be_read_is_an_error_before_the_stream(running: Town) -> None:
+async def test_unreadable_status_is_an_error_before_the_stream(running: Town) -> None:
     async def fails() -> dict[str, Any]:
         raise ManagerUnreachable("no user manager", hint="systemctl --user status")
 

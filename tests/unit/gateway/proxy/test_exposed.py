@@ -53,7 +53,7 @@ def test_name_says_who_is_exposed() -> None:
     assert exposed_model(exposed_host("qwen2.5-7b").encode()) == "qwen2.5-7b"
 
 
-async def test_exposed_model_is_meant_where_none_is_named_and_whoever_is_active(running: Town, key: str) -> None:
+async def test_exposed_model_is_the_default_even_if_another_is_active(running: Town, key: str) -> None:
     for body in ({"model": "b"}, {}, {"model": ""}):
         answer = await _ask(running, _brought(post(body), key))
         assert (answer.status, answer.json()["peer"]) == (200, "b")

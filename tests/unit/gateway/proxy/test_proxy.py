@@ -309,7 +309,7 @@ async def test_error_of_an_engine_passes_unchanged() -> None:
         assert (answer.status, answer.body) == (422, b'{"error": "mine"}')
 
 
-async def test_requests_without_a_body_go_to_the_active_model_or_the_one_in_the_query() -> None:
+async def test_bodyless_requests_go_to_the_active_or_the_querys_model() -> None:
     async with town("a", "b") as running:
         client = await running.client()
         for method, target, served_by in (

@@ -120,13 +120,13 @@ async def test_what_is_no_time_is_refused() -> None:
         assert not running.peer("a").asked
 
 
-async def test_model_that_is_swapped_in_for_the_request_is_put_to_sleep_after_it() -> None:
+async def test_model_loaded_for_a_request_is_put_to_sleep_after_it() -> None:
     async with town("a", "b") as running:
         assert (await (await running.client()).ask(wish("b", 0))).status == 200
         await slept(running, "activate b", "ready b", "sleep b")
 
 
-async def test_model_that_cannot_be_put_to_sleep_is_not_tried_again_at_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_sleep_is_not_retried_at_once(caplog: pytest.LogCaptureFixture) -> None:
     async with town("a") as running:
         running.models.failing["a"] = EngineFailed("a hangs", hint="mmd logs a")
         client = await running.client()
@@ -137,7 +137,7 @@ async def test_model_that_cannot_be_put_to_sleep_is_not_tried_again_at_once(capl
         assert running.models.log == ["sleep a"]
 
 
-async def test_request_that_comes_while_its_model_is_put_to_sleep_is_answered_after_a_wake() -> None:
+async def test_request_while_its_model_is_put_to_sleep_wakes_it() -> None:
     """Sent on at once it would hang in the engine; with an engine that cannot sleep it would be lost."""
     async with town("a") as running:
         asking: list[asyncio.Task[object]] = []
@@ -218,7 +218,7 @@ async def test_sleeper_is_not_stopped_while_a_swap_is_under_way() -> None:
 # -- pinned models
 
 
-async def test_pinned_model_stays_for_every_request_and_goes_for_a_person() -> None:
+async def test_pinned_model_yields_to_a_command_but_to_no_request() -> None:
     async with town("a", "b") as running:
         running.models.rules["a"] = Rules(sleep_seconds=0.001, pinned=True)
         client = await running.client()
@@ -237,7 +237,7 @@ async def test_pinned_model_stays_for_every_request_and_goes_for_a_person() -> N
         assert (await client.ask(wish("a", None))).status == 200  # it comes back for a request, as others do
 
 
-async def test_model_that_was_pinned_while_others_waited_is_not_evicted_for_them() -> None:
+async def test_model_pinned_while_others_wait_is_not_evicted() -> None:
     async with town("a", "b", limits=Limits(min_residency_seconds=300)) as running:
         first, release = await busy(running, wish("a", None, "/v1/slow"))
         other = await running.client()

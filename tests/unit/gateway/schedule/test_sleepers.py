@@ -44,7 +44,7 @@ async def _ask(running: Town, count: int = 1) -> list[tuple[RawClient, asyncio.T
 
 # What vLLM has said by then: nothing, or the head of a stream, which it sends before it schedules the request.
 @pytest.mark.parametrize("says", [b"", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
-async def test_request_to_an_engine_that_falls_asleep_waits_for_its_turn_again(says: bytes) -> None:
+async def test_request_to_an_engine_that_falls_asleep_is_queued_again(says: bytes) -> None:
     async with town("a", "b") as running:
         sleeper = Sleeper(running, says=says)
         [(client, asking)] = await _ask(running)
@@ -111,7 +111,7 @@ async def test_engine_on_its_way_to_sleep_may_finish_what_it_has_begun() -> None
         assert len(running.peer("a").asked) == 1
 
 
-async def test_model_that_leaves_while_a_connection_is_made_is_not_asked() -> None:
+async def test_model_unloaded_during_connect_gets_no_request() -> None:
     async with town("a", "b") as running:
         client = await running.client()
         pool = running.gateway._pool

@@ -80,7 +80,7 @@ async def test_answers_under_way_end_first() -> None:
         await late
 
 
-async def test_stream_that_takes_too_long_is_cut_with_an_error_that_says_so() -> None:
+async def test_stream_over_the_suspend_limit_ends_with_an_error() -> None:
     async with town() as running:
         client, _ = await answering(running, begins=True)
         await prepared(running, 0.0)
@@ -125,7 +125,7 @@ async def test_request_that_is_just_connecting_is_not_sent(monkeypatch: pytest.M
         assert (await asking).status == 200
 
 
-async def test_answer_that_has_not_begun_is_asked_for_again_after_the_sleep() -> None:
+async def test_response_not_yet_started_is_retried_after_suspend() -> None:
     async with town() as running:
         client, release = await answering(running)
         await prepared(running, 0.0)
@@ -135,7 +135,7 @@ async def test_answer_that_has_not_begun_is_asked_for_again_after_the_sleep() ->
         assert (await client.answer()).status == 200
 
 
-async def test_request_whose_engine_is_lost_to_the_sleep_is_asked_for_again() -> None:
+async def test_request_whose_engine_is_lost_in_suspend_is_retried() -> None:
     """It came to the engine in the moment after the others had been taken back."""
     async with town() as running:
         running.models.restarts = True
@@ -192,7 +192,7 @@ async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
         switchboard.leave("b")
 
 
-async def test_model_that_is_being_loaded_is_put_away_and_loaded_again_after() -> None:
+async def test_loading_model_is_suspended_and_loaded_again_after() -> None:
     """Who waits for it hears nothing of that."""
     async with town("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
@@ -305,7 +305,7 @@ async def test_who_does_not_come_back_holds_nobody_up(caplog: pytest.LogCaptureF
         assert (await (await running.client()).ask(post({"model": "b"}))).status == 200
 
 
-async def test_idle_model_is_not_put_to_sleep_while_the_machine_goes_to_sleep() -> None:
+async def test_idle_model_is_not_put_to_sleep_during_suspend() -> None:
     async with town() as running:
         running.models.rules["a"] = Rules(sleep_seconds=1e-9)
         await running.gateway._switchboard.pause()
@@ -315,7 +315,7 @@ async def test_idle_model_is_not_put_to_sleep_while_the_machine_goes_to_sleep() 
         await until(lambda: "sleep a" in running.models.log)
 
 
-async def test_gateway_that_follows_a_killed_one_brings_back_who_is_away(caplog: pytest.LogCaptureFixture) -> None:
+async def test_gateway_after_a_killed_one_restores_suspended_models(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         async with town(active=None) as running:
             running.models.gone = ["a"]

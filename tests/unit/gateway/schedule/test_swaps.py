@@ -80,7 +80,7 @@ async def test_swap_does_not_wait_longer_than_the_deadline() -> None:
         await asyncio.gather(slow, return_exceptions=True)
 
 
-async def test_later_requests_for_the_current_model_wait_behind_the_swap() -> None:
+async def test_later_requests_for_the_loaded_model_wait_behind_a_swap() -> None:
     """Let through, a steady stream of them would keep the other model waiting for ever."""
     async with town("a", "b") as running:
         release = _hold(running, "a")
@@ -198,7 +198,7 @@ async def test_all_leave_in_the_moment_they_are_let_in() -> None:
         assert not board._in_flight
 
 
-async def test_nothing_is_swapped_for_those_who_left_in_the_moment_they_came() -> None:
+async def test_no_swap_for_clients_that_disconnect_at_once() -> None:
     async with town("a", "b") as running:
         board = running.gateway._switchboard
         waits = [asyncio.create_task(board.wait("b")) for _ in range(3)]

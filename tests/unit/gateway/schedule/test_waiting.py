@@ -126,7 +126,7 @@ async def test_bodies_of_those_who_wait_are_bounded_together() -> None:
         assert (await turned_away.ask(large)).status == 200
 
 
-async def test_waiting_stream_is_told_where_it_stands_and_goes_on_as_the_engines() -> None:
+async def test_waiting_stream_gets_its_position_then_the_response() -> None:
     async with town("a", "b", "c", limits=TALKATIVE) as running:
         running.models.expected = {"b": 30.0, "c": 12.0}
         running.models.held["b"] = asyncio.Event()
@@ -152,7 +152,7 @@ async def test_waiting_stream_is_told_where_it_stands_and_goes_on_as_the_engines
         assert (await second.ask(post({"model": "c"}))).status == 200  # the connection can be used again
 
 
-async def test_waiting_stream_whose_model_fails_gets_the_error_as_an_event() -> None:
+async def test_waiting_stream_gets_a_failed_load_as_an_error_event() -> None:
     async with town("a", "b", limits=TALKATIVE) as running:
         running.models.held["b"] = asyncio.Event()
         running.models.failing["b"] = EngineFailed("b did not start", hint="mmd logs b")
@@ -168,7 +168,7 @@ async def test_waiting_stream_whose_model_fails_gets_the_error_as_an_event() -> 
 @pytest.mark.parametrize(
     ("path", "start"), [("/v1/chat/completions", b"data: "), ("/v1/messages", b"event: error\ndata: ")]
 )
-async def test_waiting_stream_that_the_engine_refuses_gets_its_error_as_an_event(path: str, start: bytes) -> None:
+async def test_waiting_stream_gets_the_engines_refusal_as_an_event(path: str, start: bytes) -> None:
     async with town("a", "b", limits=TALKATIVE) as running:
         running.models.held["b"] = asyncio.Event()
 
@@ -265,7 +265,7 @@ async def _chunks(client: RawClient) -> list[bytes]:
     return chunks
 
 
-async def test_who_still_waits_when_the_gateway_ends_is_told_to_come_back() -> None:
+async def test_waiting_requests_get_retry_after_when_the_gateway_stops() -> None:
     async with town("a", "b", "c") as running:
         running.models.held["b"] = asyncio.Event()
         clients = [await running.client() for _ in range(2)]

@@ -79,7 +79,7 @@ def test_each_result_tells_its_models_and_their_sizes(hub: FakeHub, huge: OnDisk
     assert (found.licence, found.gated, found.downloads, found.formats) == ("llama3.1", True, 10, ("gguf",))
 
 
-def test_the_one_that_was_meant_is_first_and_the_rest_is_cut_after_that(hub: FakeHub) -> None:
+def test_best_match_comes_first_and_the_list_is_cut_after_it(hub: FakeHub) -> None:
     """By downloads alone, the limit would have taken the coder."""
     hub.repositories = {
         "a/Qwen2.5-Coder-7B-GGUF": repository(downloads=50_000),
