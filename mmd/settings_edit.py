@@ -1,4 +1,4 @@
-"""Changes to mmd.toml, which is the user's: their comments, their order and their link to a folder of dotfiles stay."""
+"""Edit mmd.toml, the user's file: keep the comments, the order, and a symlink into a dotfiles folder."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from pathlib import Path
 from mmd.atomic import write_atomically
 from mmd.errors import MmdError, StorageFailed
 from mmd.paths import config_file
-from mmd.settings import MODEL_SETTINGS, read_settings
+from mmd.settings import read_settings
 
 
 def set_for_models(key: str, values: Mapping[str, str], path: Path | None = None) -> None:
-    """Set `key` in the [models.ID] tables of some models. Nothing is taken out, for what a comment is about would go
-    with it, and what is not said and is the default stays unsaid.
+    """Set `key` in the tables of these models, [models.ID].
 
-    Raises WrongUsage where the file is damaged, and leaves it as it is; StorageFailed where it cannot be written.
+    A value already in effect is not written, not even a default. Nothing is removed, since comments would go too.
+    Raise WrongUsage if the file is damaged, StorageFailed if it cannot be written; the file is unchanged then.
     """
     file = path or config_file()
-    tables = read_settings(file).models  # refuses a damaged file, in the words that every other verb has for it
-    (default,) = (setting.default for setting in MODEL_SETTINGS if setting.key == key)
-    changes = {name: value for name, value in values.items() if tables.get(name, {}).get(key, default) != value}
+    settings = read_settings(file)  # refuses a damaged file with the message that every other verb has
+    changes = {name: value for name, value in values.items() if getattr(settings.model(name), key) != value}
     if not changes:
         return
-    before = file.read_bytes().decode() if file.exists() else ""  # with the line ends that it has
+    before = file.read_bytes().decode() if file.exists() else ""  # keep its line ends
     after = before
     for model_id, value in changes.items():
         after = _changed(after, model_id, key, value)
@@ -43,18 +42,18 @@ def _changed(text: str, model_id: str, key: str, value: str) -> str:
     elif isinstance(models, InlineTable):
         models[model_id] = tomlkit.inline_table().append(key, value)
     else:
-        # Not by tomlkit: beside keys with dots it puts a new table where it belongs to another one.
+        # Not inserted by tomlkit: next to dotted keys it nests a new table inside another one.
         return _with_gap(text) + tomlkit.dumps({"models": {model_id: {key: value}}})
     return tomlkit.dumps(document)
 
 
 def _with_gap(text: str) -> str:
-    """The text with an empty line at its end, for what is to come after it."""
+    """Return the text with an empty line at its end, so that a table can follow."""
     return f"{text}\n\n" if text and not text.endswith("\n") else f"{text}\n" if text else ""
 
 
 def _require_nothing_else_changed(file: Path, before: str, after: str, key: str, changes: Mapping[str, str]) -> None:
-    """TOML has many ways to write a table, and the file is the user's: what is written has been read back."""
+    """Parse the result before it is written: TOML has many ways to write a table, and tomlkit does not handle all."""
     expected = tomllib.loads(before)
     for model_id, value in changes.items():
         expected.setdefault("models", {}).setdefault(model_id, {})[key] = value
@@ -65,13 +64,13 @@ def _require_nothing_else_changed(file: Path, before: str, after: str, key: str,
     if not is_right:
         model_id, value = next(iter(changes.items()))
         raise MmdError(
-            f"{file} is written in a way that mmd cannot change, and is left as it is",
+            f"mmd cannot edit {file} without changing other parts of it; the file is unchanged",
             hint=f'${{EDITOR:-nano}} {file}   # [models."{model_id}"] {key} = "{value}"',
         )
 
 
 def _write(file: Path, text: str) -> None:
-    real = file.resolve()  # not the link itself
+    real = file.resolve()  # keep a symlink
     try:
         mode = real.stat().st_mode & 0o777 if real.exists() else 0o600
         write_atomically(real, text.encode(), mode=mode)

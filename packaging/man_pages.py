@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's 
 
 from mmd.cli.verbs import mmd
 from mmd.plan.launch import Canary, Launch, Sleep
-from mmd.settings import MODEL_SETTINGS, SETTINGS, Setting
+from mmd.settings import all_settings
 from mmd.units.names import token_unit
 from mmd.units.spec import Hooks, UnitSpec, engine_spec, token_spec
 
@@ -166,16 +166,9 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def _settings(words: list[str]) -> Iterator[str]:
     (table,) = words
-    if table == "models":
-        yield from _entries(MODEL_SETTINGS)
-    else:
-        yield from _entries(setting for setting in SETTINGS if setting.key.partition(".")[0] == table)
-
-
-def _entries(settings: Iterable[Setting]) -> Iterator[str]:
-    for setting in settings:
+    for setting in all_settings()[table]:
         yield ".TP"
-        yield bold(setting.key.partition(".")[2] or setting.key)
+        yield bold(setting.key)
         yield from prose(f"{setting.help[0].upper()}{setting.help[1:]}.")
         yield from prose(f"It is {setting.kind}; {_default(setting.default)}.")
 

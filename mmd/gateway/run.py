@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import replace
 
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.memory_pressure import PressureRelief, PsiMonitor
@@ -41,8 +40,11 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
     async with AsyncExitStack() as stack:
         controller = await stack.enter_async_context(Controller())
         settings = controller.settings
-        bounds = ("drain_seconds", "max_wait_seconds", "min_residency_seconds")
-        limits = replace(Limits(), **{name: settings[f"gateway.{name}"] for name in bounds})
+        limits = Limits(
+            drain_seconds=settings.gateway.drain_seconds,
+            max_wait_seconds=settings.gateway.max_wait_seconds,
+            min_residency_seconds=settings.gateway.min_residency_seconds,
+        )
         watch = Watch(controller.manager)
         await watch.refresh()
         models = SystemdModels(controller, watch)
@@ -53,7 +55,7 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
         except AddressTaken as error:
             raise await _with_its_holder(error, controller.manager) from error
         guard = _guard(settings, limits, listeners, keyring)
-        follows_sleep = settings["gateway.suspend"] == "release"
+        follows_sleep = settings.gateway.suspend == "release"
         # The first to end ends all: without the bus or its watch the view would stand still, so systemd starts us anew.
         # No TaskGroup: it would wrap the error that the user is to see.
         tasks = [
@@ -85,12 +87,12 @@ def _listeners(
     """
     passed = inherited()
     if passed:
-        if settings["gateway.embedding_listen"] and all(one.entrance is not ListenerKind.EMBEDDING for one in passed):
+        if settings.gateway.embedding_listen and all(one.entrance is not ListenerKind.EMBEDDING for one in passed):
             _log.warning("nothing listens for embeddings: systemctl --user status mmd-embedding.socket")
         _require_keys(passed, keyring)
         yield passed
         return
-    own = [bound(*_address(listen or settings["gateway.listen"]))]
+    own = [bound(*_address(listen or settings.gateway.listen))]
     for more in _beside_the_main_one(settings):
         try:
             own.append(more())
@@ -119,7 +121,7 @@ async def _with_its_holder(error: AddressTaken, manager: Manager) -> MmdError:
 
 
 def _beside_the_main_one(settings: Settings) -> Iterator[Callable[[], Listener]]:
-    if address := settings["gateway.embedding_listen"]:
+    if address := settings.gateway.embedding_listen:
         yield lambda: bound(*_address(address), ListenerKind.EMBEDDING)
     yield lambda: bound_locally(gateway_socket())
 
@@ -133,8 +135,8 @@ def _require_keys(listeners: Sequence[Listener], keyring: Keyring) -> None:
 
 def _guard(settings: Settings, limits: Limits, listeners: Sequence[Listener], keyring: Keyring) -> RequestPolicy:
     is_exposed = any(listener.is_exposed for listener in listeners)
-    hosts = {*settings["gateway.hosts"], *(own_hostnames() if is_exposed else ())}
-    return RequestPolicy(limits, names=Names(hosts, settings["gateway.origins"]), keyring=keyring)
+    hosts = {*settings.gateway.hosts, *(own_hostnames() if is_exposed else ())}
+    return RequestPolicy(limits, names=Names(hosts, settings.gateway.origins), keyring=keyring)
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -58,8 +58,8 @@ def test_open_webui_reads_these_settings() -> None:
 
 def test_open_webui_asks_the_gateway_where_it_is() -> None:
     mine, settings = _open_webui(), read_settings()
-    assert mine["OPENAI_API_BASE_URLS"] == f"http://{settings['gateway.listen']}/v1"
-    assert mine["RAG_OPENAI_API_BASE_URL"] == f"http://{settings['gateway.embedding_listen']}/v1"
+    assert mine["OPENAI_API_BASE_URLS"] == f"http://{settings.gateway.listen}/v1"
+    assert mine["RAG_OPENAI_API_BASE_URL"] == f"http://{settings.gateway.embedding_listen}/v1"
     assert not any(value for name, value in mine.items() if "KEY" in name)
 
 
@@ -87,7 +87,7 @@ def test_prometheus_reads_the_gateway(with_key: bool) -> None:
     document = yaml.safe_load(text)
     (job,) = document["scrape_configs"]
     assert job["job_name"] == "mmd"
-    assert job["static_configs"] == [{"targets": [read_settings()["gateway.listen"]]}]
+    assert job["static_configs"] == [{"targets": [read_settings().gateway.listen]}]
     assert job.get("authorization", {}).keys() == ({"type", "credentials_file"} if with_key else set())
     assert all((CONTRIB / "prometheus" / name).exists() for name in document["rule_files"])
 
@@ -121,7 +121,7 @@ def test_waybar_shows_what_the_script_says() -> None:
     style = (CONTRIB / "status-line/waybar-style.css").read_text("utf-8")
     assert set(re.findall(r"#custom-mmd\.(\w+)", style)) <= classes
     assert module["exec"].endswith("/mmd-status-line waybar") and module["return-type"] == "json"
-    assert module["on-click"] == f"xdg-open http://{read_settings()['gateway.listen']}/"
+    assert module["on-click"] == f"xdg-open http://{read_settings().gateway.listen}/"
 
 
 def test_status_line_is_a_script_of_any_shell() -> None:

@@ -16,7 +16,7 @@ import pytest
 from mmd import errors, journal, paths
 from mmd.control.state.refused_flags import RefusedFlags
 from mmd.control.state.swap_events import events_file
-from mmd.settings import MODEL_SETTINGS, SETTINGS, read_settings
+from mmd.settings import all_settings, read_settings
 from mmd.units import spec
 from tests.documents import (
     DOCUMENTS,
@@ -147,7 +147,7 @@ def test_every_example_is_accepted_as_settings(document: Path, tmp_path: Path) -
 
 def test_every_setting_is_in_its_page() -> None:
     entries = set(re.findall(r"^\.TP\n([\w-]+)$", text_of(MMD_TOML_5), re.MULTILINE))
-    keys = {setting.key.rpartition(".")[2] for setting in (*SETTINGS, *MODEL_SETTINGS)}
+    keys = {setting.key for table in all_settings().values() for setting in table}
     assert keys == entries
 
 

@@ -35,8 +35,8 @@ def test_units_listen_where_the_settings_do_by_default() -> None:
     """Whose settings say nothing needs no drop-in."""
     settings = read_settings()
     addresses = {
-        "mmd.socket": settings["gateway.listen"],
-        "mmd-embedding.socket": settings["gateway.embedding_listen"],
+        "mmd.socket": settings.gateway.listen,
+        "mmd-embedding.socket": settings.gateway.embedding_listen,
     }
     for name in addresses:
         assert drop_in_text(name, addresses) is None

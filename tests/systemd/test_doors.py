@@ -26,7 +26,7 @@ from tests.tiny_models import tiny_embedding_gguf
 
 
 def _embedding_url() -> str:
-    return f"http://{read_settings()['gateway.embedding_listen']}"
+    return f"http://{read_settings().gateway.embedding_listen}"
 
 
 def _add_embedding_model(world: World, name: str) -> None:
@@ -109,7 +109,7 @@ def test_embedding_address_can_be_switched_off(world: World, installed: str) -> 
 
 
 async def test_refused_address_leaves_the_old_one_as_it_was(world: World, installed: str) -> None:
-    old = read_settings()["gateway.embedding_listen"]
+    old = read_settings().gateway.embedding_listen
     before = _files()
     with _taken_port() as port:
         world.settings(f'[gateway]\nlisten = "127.0.0.1:{port}"\nembedding_listen = ""\n')

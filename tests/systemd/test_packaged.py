@@ -71,7 +71,7 @@ async def test_socket_leaves_the_address_of_the_package(world: World, packaged: 
 
 async def test_unwanted_embedding_socket_stays_stopped(world: World, packaged: str) -> None:
     """mmd.service pulls in all its sockets, and a package brings this one for everybody."""
-    old = read_settings()["gateway.embedding_listen"]
+    old = read_settings().gateway.embedding_listen
     listen = packaged.removeprefix("http://")
     world.settings(f'[gateway]\nlisten = "{listen}"\nembedding_listen = ""\n')
     assert run_mmd("install").returncode == 0

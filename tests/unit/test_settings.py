@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mmd.errors import MmdError, StorageFailed, WrongUsage
 from mmd.paths import config_file
-from mmd.settings import MODEL_SETTINGS, SETTINGS, Settings, read_settings
+from mmd.settings import ModelTable, Setting, Settings, all_settings, read_settings
 
 
 @pytest.fixture
@@ -29,9 +30,9 @@ def refused(file: Path, text: str) -> MmdError:
 
 def test_without_a_file_the_defaults_hold() -> None:
     settings = read_settings()
-    assert settings["gateway.listen"] == "127.0.0.1:8000"
-    assert settings["engines.llama-server"] is None
-    assert {key: settings[key] for key in settings.values} == {setting.key: setting.default for setting in SETTINGS}
+    assert settings.gateway.listen == "127.0.0.1:8000"
+    assert settings.engines.llama_server is None
+    assert settings == Settings()
 
 
 def test_empty_file_says_nothing(file: Path) -> None:
@@ -45,29 +46,29 @@ def test_what_the_file_says_holds(file: Path) -> None:
         '[models.a]\ncontext = 8192\narguments = ["--seed", "1"]\n[models."b.c"]\nengine = "embedded"\n'
     )
     settings = read_settings()
-    assert settings["gateway.listen"] == "0.0.0.0:9000"
-    assert settings["engines.llama-server"] == "/opt/llama-server"
-    assert settings["gateway.drain_seconds"] == 60, "what is not said keeps its default"
-    assert settings.model("a")["context"] == 8192
-    assert list(settings.model("a")["arguments"]) == ["--seed", "1"]
-    assert settings.model("b.c")["engine"] == "embedded"
+    assert settings.gateway.listen == "0.0.0.0:9000"
+    assert settings.engines.place("llama-server") == settings.engines.llama_server == "/opt/llama-server"
+    assert settings.engines.place("embedded") is None
+    assert settings.gateway.drain_seconds == 60, "what is not said keeps its default"
+    assert settings.model("a").context == 8192
+    assert settings.model("a").arguments == ("--seed", "1")
+    assert settings.model("b.c").engine == "embedded"
 
 
 def test_model_without_a_table_has_the_defaults() -> None:
-    expected = {setting.key: setting.default for setting in MODEL_SETTINGS}
-    assert Settings({}, {}).model("a") == expected
+    assert Settings().model("a") == ModelTable()
 
 
 def test_a_file_can_be_named(tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text("[gateway]\ndrain_seconds = 5\n")
-    assert read_settings(other)["gateway.drain_seconds"] == 5
+    assert read_settings(other).gateway.drain_seconds == 5
 
 
 @pytest.mark.parametrize("value", ['"[::1]:8000"', '"localhost:80"', '"0.0.0.0:65535"'])
 def test_listen_is_accepted(file: Path, value: str) -> None:
     file.write_text(f"[gateway]\nlisten = {value}\n")
-    assert read_settings()["gateway.listen"] == value.strip('"')
+    assert read_settings().gateway.listen == value.strip('"')
 
 
 @pytest.mark.parametrize(
@@ -131,9 +132,24 @@ def test_file_that_cannot_be_read(file: Path) -> None:
         read_settings()
 
 
-@pytest.mark.parametrize("setting", [*SETTINGS, *MODEL_SETTINGS], ids=lambda setting: setting.key)
-def test_every_setting_says_what_it_is_for(setting: object) -> None:
-    assert setting.help and setting.kind  # type: ignore[attr-defined]
+EVERY = [(table, setting) for table, settings in all_settings().items() for setting in settings]
+
+
+@pytest.mark.parametrize(("table", "setting"), EVERY, ids=[f"{table}.{one.key}" for table, one in EVERY])
+def test_every_setting_is_described(table: str, setting: Setting) -> None:
+    assert setting.help and setting.kind
+
+
+@pytest.mark.parametrize(("table", "setting"), EVERY, ids=[f"{table}.{one.key}" for table, one in EVERY])
+def test_every_default_is_accepted_or_means_unset(file: Path, table: str, setting: Setting) -> None:
+    if setting.default is None:
+        return
+    default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
+    name = "models.a" if table == "models" else table
+    file.write_text(f"[{name}]\n{setting.key} = {json.dumps(default)}\n")
+    settings = read_settings()
+    record = settings.model("a") if table == "models" else getattr(settings, table)
+    assert record == type(record)()
 
 
 def test_alias_of_two_models_names_both(file: Path) -> None:

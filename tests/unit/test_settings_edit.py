@@ -146,7 +146,7 @@ def test_result_that_says_something_else_is_not_written(file: Path, monkeypatch:
     """tomlkit has put a table where it belonged to another one."""
     file.write_text('models.a.startup = "sleep"\n')
     monkeypatch.setattr(tomlkit, "dumps", lambda _: "[models.b.a]\n")
-    with pytest.raises(MmdError, match="cannot change") as refusal:
+    with pytest.raises(MmdError, match="cannot edit") as refusal:
         set_for_models("startup", {"a": "active"})
     assert 'startup = "active"' in refusal.value.hint
     assert file.read_text() == 'models.a.startup = "sleep"\n'

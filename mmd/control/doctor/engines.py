@@ -27,7 +27,7 @@ _LEAST_CAPABILITY_OF_CUDA_13 = (7, 5)
 def read_engines(settings: Settings, *, limit_seconds: float) -> tuple[EngineStatus, ...]:
     """One of them that hangs is one that does not work; it holds up no other."""
 
-    places = [settings.values.get(f"engines.{engine.name}") for engine in ENGINES]
+    places = [settings.engines.place(engine.name) for engine in ENGINES]
     readings: list[Reading[EngineStatus]] = [
         Reading(
             engine.name, partial(engine_status, engine, settings),

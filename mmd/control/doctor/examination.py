@@ -129,7 +129,7 @@ def _ram(seen: Seen) -> Iterator[Verdict]:
 
 
 def _suspend(seen: Seen) -> Iterator[Verdict]:
-    if seen.settings.value()["gateway.suspend"] == "leave":
+    if seen.settings.value().gateway.suspend == "leave":
         yield ok("models stay on the GPU, as mmd.toml says")
     else:
         driver = seen.driver.value_or_none()

@@ -129,7 +129,7 @@ def judge_served(models: Sequence[Model], engines: Sequence[EngineStatus], setti
         return  # which the check of the engines has said
     of_format: dict[Format, list[str]] = {}
     for model in models:
-        asked = settings.model(model.id)["engine"]
+        asked = settings.model(model.id).engine
         if asked is not None and asked not in working:
             yield failed(
                 f"{model.id}: mmd.toml wants {asked} for it, which is not here",

@@ -24,7 +24,7 @@ class Addresses:
 
 def configured(settings: Settings) -> Addresses:
     """Where mmd.toml has the gateway listen. Raises WrongUsage where that is no address."""
-    main, embedding = settings["gateway.listen"], settings["gateway.embedding_listen"]
+    main, embedding = settings.gateway.listen, settings.gateway.embedding_listen
     return Addresses(_numeric(main), _numeric(embedding) if embedding else None)
 
 

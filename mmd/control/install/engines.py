@@ -51,7 +51,7 @@ class Kept:
 
 def engine_statuses(settings: Settings) -> list[EngineStatus]:
     """Every engine of the table, best first."""
-    formats = [(model.facts.format, settings.model(model.id)["engine"]) for model in Registry().all()]
+    formats = [(model.facts.format, settings.model(model.id).engine) for model in Registry().all()]
     served: set[str] = set()  # formats that an engine before this one serves
     statuses = []
     for engine in ENGINES:
@@ -67,7 +67,7 @@ def engine_statuses(settings: Settings) -> list[EngineStatus]:
 
 def engine_status(engine: Engine, settings: Settings) -> EngineStatus:
     """One of the table, with `models` left at 0."""
-    configured = settings.values.get(f"engines.{engine.name}")
+    configured = settings.engines.place(engine.name)
     try:
         found = engine.find(configured)
     except EngineMissing as error:

@@ -48,12 +48,12 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
     from mmd.plan.choose import ModelSettings, choose
 
     require_files(model)
-    laid_down = settings.model(model.id)
+    table = settings.model(model.id)
     overrides = ModelSettings(
-        engine=laid_down["engine"],
-        context=laid_down["context"],
-        ready_seconds=laid_down["ready_seconds"],
-        arguments=tuple(laid_down["arguments"]),
+        engine=table.engine,
+        context=table.context,
+        ready_seconds=table.ready_seconds,
+        arguments=table.arguments,
         aliases=other_names(model, settings),
         refused=RefusedFlags().refused(model.id),
     )

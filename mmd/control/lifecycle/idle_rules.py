@@ -21,18 +21,21 @@ _log = logging.getLogger(__name__)
 
 
 def rules_of(model_id: str, settings: Settings) -> Rules:
-    """What a model's own table says goes before [gateway]."""
-    table = settings.model(model_id)
+    """Return the idle times of a model. Its own table has precedence over [gateway]."""
+    table, gateway = settings.model(model_id), settings.gateway
 
-    def seconds(key: str) -> float:
-        laid_down = settings[f"gateway.{key}"] if table[key] is None else table[key]
-        return laid_down or math.inf
+    def seconds(own: int | None, common: int) -> float:
+        return (common if own is None else own) or math.inf
 
-    return Rules(seconds("idle_sleep_seconds"), seconds("idle_stop_seconds"), pinned=table["pinned"])
+    return Rules(
+        seconds(table.idle_sleep_seconds, gateway.idle_sleep_seconds),
+        seconds(table.idle_stop_seconds, gateway.idle_stop_seconds),
+        pinned=table.pinned,
+    )
 
 
 def pinned_models(settings: Settings) -> frozenset[str]:
-    return frozenset(model_id for model_id in settings.models if settings.model(model_id)["pinned"])
+    return frozenset(model_id for model_id in settings.models if settings.model(model_id).pinned)
 
 
 class Idleness:

@@ -48,16 +48,16 @@ def served(model: Model, machine: Machine, settings: Settings) -> EnginePlan:
     if engine is None:
         return EnginePlan(None, (), on_gpu=bool(machine.gpus))
     planner = vllm if engine.engine == "vllm" else llama
-    laid_down = settings.model(model.id)
+    table = settings.model(model.id)
     try:
         flags = planner.flags(
             model,
             machine,
             engine,
             socket="",
-            context=laid_down["context"],
+            context=table.context,
             aliases=(),
-            arguments=tuple(laid_down["arguments"]),
+            arguments=table.arguments,
         )
     except EngineMissing as error:  # this version, or this build, cannot
         _log.info("%s; %s", error.message, error.hint)
@@ -66,7 +66,7 @@ def served(model: Model, machine: Machine, settings: Settings) -> EnginePlan:
 
 
 def _engine(model: Model, settings: Settings) -> Installed | None:
-    wanted = settings.model(model.id)["engine"]
+    wanted = settings.model(model.id).engine
     try:
         installed = installed_engines(settings)
     except EngineMissing as error:

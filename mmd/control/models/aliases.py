@@ -43,14 +43,14 @@ class Names:
 
 def names_of(models: Mapping[str, Model], settings: Settings) -> Names:
     """An id goes before an alias, and an alias before a repository's name."""
-    laid_down = {model_id: tuple(settings.model(model_id)["aliases"]) for model_id in models}
+    configured = {model_id: settings.model(model_id).aliases for model_id in models}
     shadowed = {
         alias: model_id
-        for model_id, aliases in laid_down.items()
+        for model_id, aliases in configured.items()
         for alias in aliases
         if alias in models and alias != model_id
     }
-    ids = {alias: model_id for model_id, aliases in laid_down.items() for alias in aliases if alias not in models}
+    ids = {alias: model_id for model_id, aliases in configured.items() for alias in aliases if alias not in models}
     ids |= {model_id: model_id for model_id in models}
     of_repositories, ambiguous = _by_repository(models.values(), taken=ids)
     ids |= of_repositories

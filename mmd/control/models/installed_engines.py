@@ -6,9 +6,9 @@ from mmd import engines
 from mmd.plan.launch import Installed
 from mmd.settings import Settings
 
-_PLACED = ("llama-server", "vllm")
-
 
 def installed_engines(settings: Settings) -> tuple[Installed, ...]:
     """Best first; raises EngineMissing where one that was asked for does not work."""
-    return engines.installed({name: place for name in _PLACED if (place := settings[f"engines.{name}"])})
+    return engines.installed(
+        {engine.name: place for engine in engines.ENGINES if (place := settings.engines.place(engine.name))}
+    )

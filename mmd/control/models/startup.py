@@ -11,12 +11,12 @@ from mmd.settings import Settings, read_settings
 
 def startups(settings: Settings) -> Mapping[str, Startup]:
     """The startup mode of every model that has a table in mmd.toml."""
-    return {model_id: Startup(settings.model(model_id)["startup"]) for model_id in settings.models}
+    return {model_id: Startup(settings.model(model_id).startup) for model_id in settings.models}
 
 
 def startup_of(model_id: str) -> Startup:
     """Raises NoSuchModel, and WrongUsage where mmd.toml is damaged."""
-    return Startup(read_settings().model(Registry().get(model_id).id)["startup"])
+    return Startup(read_settings().model(Registry().get(model_id).id).startup)
 
 
 def default_of(settings: Settings) -> str | None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmd.settings import GatewayTable
+
+_DEFAULTS = GatewayTable()
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -15,9 +19,9 @@ class Limits:
     ahead_bytes: int = 64 << 10  # what a client may send ahead while its current request is being answered
     idle_engine_connections: int = 64  # kept for each engine; every one holds a thread of llama-server's
     connect_seconds: float = 30.0  # an engine whose backlog stays full for longer counts as failed
-    drain_seconds: float = 60.0  # how long running answers may hold up a swap
-    max_wait_seconds: float = 60.0  # after this nobody goes ahead of a request that waits
-    min_residency_seconds: float = 2.0  # for so long at least a model that is in use keeps the GPU
+    drain_seconds: float = _DEFAULTS.drain_seconds
+    max_wait_seconds: float = _DEFAULTS.max_wait_seconds
+    min_residency_seconds: float = _DEFAULTS.min_residency_seconds
     most_waiting: int = 4096  # a request that waits costs 20 KiB, and its body
     waiting_bytes: int = 512 << 20  # of their bodies
     first_comment_seconds: float = 2.0  # until then a stream that waits can still fail with a status of its own

@@ -92,7 +92,7 @@ def test_model_that_is_no_longer_registered_can_be_taken_out() -> None:
     mmd("startup", "big", "sleep")
     Registry().remove("big")
     assert "big is not loaded" in said(mmd("startup", "big", "disabled"))
-    assert read_settings().model("big")["startup"] == "disabled"
+    assert read_settings().model("big").startup == "disabled"
     refused(mmd("startup", "big", "sleep"), 3)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ from mmd.plan.boot import Startup
 from mmd.registry import manifest
 from mmd.registry.record import Format, Model
 from mmd.registry.store import Registry
-from mmd.settings import Settings, read_settings
+from mmd.settings import EnginesTable, ModelTable, Settings
 from tests.tiny_models import sparse_gguf
 from tests.unit.plan.planned import facts, model
 
@@ -100,8 +99,8 @@ def test_no_model_is_nothing_wrong() -> None:
     assert (verdict.state, verdict.message) == (State.OK, "none is registered yet")
 
 
-def settings(**models: dict[str, Any]) -> Settings:
-    return Settings(read_settings().values, models)
+def settings(**models: ModelTable) -> Settings:
+    return Settings(models=models)
 
 
 SAFETENSORS = [model(facts(format=Format.SAFETENSORS), id=f"m{number}") for number in range(5)]
@@ -115,7 +114,7 @@ def test_a_format_that_no_engine_here_serves() -> None:
 
 
 def test_an_engine_that_mmd_toml_wants_and_that_is_not_here() -> None:
-    (verdict,) = judge_served([model(id="a")], [WORKING, ABSENT], settings(a={"engine": "embedded"}))
+    (verdict,) = judge_served([model(id="a")], [WORKING, ABSENT], settings(a=ModelTable(engine="embedded")))
     assert (verdict.state, verdict.message) == (State.FAILED, "a: mmd.toml wants embedded for it, which is not here")
 
 
@@ -127,7 +126,7 @@ def test_without_any_engine_that_is_said_once() -> None:
 
 
 def test_tables_of_models_that_are_not_registered() -> None:
-    tables = settings(a={}, gone={"context": 4096}, away={"startup": "active"})
+    tables = settings(a=ModelTable(), gone=ModelTable(context=4096), away=ModelTable(startup="active"))
     first, second = judge_tables(tables, ["a"], {"away": Startup.ACTIVE})
     assert (first.state, first.message) == (State.FAILED, "away is to be loaded at startup, and is not registered")
     assert first.hint.startswith("mmd startup away disabled")
@@ -144,7 +143,7 @@ def script(path: Path, text: str) -> Path:
 
 
 def only(name: str, place: Path | None) -> Settings:
-    return Settings(dict(read_settings().values) | {f"engines.{name}": str(place) if place else None}, {})
+    return Settings(engines=EnginesTable(**{name.replace("-", "_"): str(place) if place else None}))
 
 
 def test_engines_are_read_and_a_missing_setting_is_reported(fake_llama_server: Path) -> None:

@@ -13,7 +13,7 @@ from mmd.errors import NoSuchModel, WrongUsage
 from mmd.paths import config_file
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
-from mmd.settings import Settings
+from mmd.settings import ModelTable, Settings
 from tests.tiny_models import tiny_gguf
 from tests.unit.cli.test_cli import mmd
 from tests.unit.plan.planned import CHAT
@@ -29,26 +29,26 @@ def registered(**places: str) -> dict[str, Model]:
     }
 
 
-def laid_down(**aliases: list[str]) -> Settings:
-    return Settings({}, {model_id: {"aliases": names} for model_id, names in aliases.items()})
+def configured(**aliases: list[str]) -> Settings:
+    return Settings(models={model_id: ModelTable(aliases=tuple(names)) for model_id, names in aliases.items()})
 
 
 def test_ids_and_aliases_mean_their_model() -> None:
-    names = names_of(registered(a="/a.gguf", b="/b.gguf"), laid_down(a=["gpt-4o", "org/name"], gone=["x"]))
+    names = names_of(registered(a="/a.gguf", b="/b.gguf"), configured(a=["gpt-4o", "org/name"], gone=["x"]))
     assert names.ids == {"a": "a", "b": "b", "gpt-4o": "a", "org/name": "a"}
     assert names.aliases == {"a": ("gpt-4o", "org/name"), "b": ()}
     assert names.warnings() == ()
 
 
 def test_repository_means_the_model_that_comes_from_it() -> None:
-    names = names_of(registered(a="hf:Qwen/Qwen3-8B@abc", b=CACHE), laid_down())
+    names = names_of(registered(a="hf:Qwen/Qwen3-8B@abc", b=CACHE), configured())
     assert names.ids["Qwen/Qwen3-8B"] == "a"
     assert names.ids["Qwen/Qwen3-8B-GGUF"] == "b"
     assert names.aliases == {"a": ("Qwen/Qwen3-8B",), "b": ("Qwen/Qwen3-8B-GGUF",)}
 
 
 def test_repository_of_several_models_names_them() -> None:
-    names = names_of(registered(a="hf:o/r@1", b="hf:o/r@1", c="hf:o/r@2"), laid_down())
+    names = names_of(registered(a="hf:o/r@1", b="hf:o/r@1", c="hf:o/r@2"), configured())
     assert "o/r" not in names.ids
     with pytest.raises(NoSuchModel, match="o/r is where a and b and c come from"):
         names.require_clear("o/r")
@@ -56,14 +56,14 @@ def test_repository_of_several_models_names_them() -> None:
 
 
 def test_alias_settles_whose_a_repository_is() -> None:
-    names = names_of(registered(a="hf:o/r@1", b="hf:o/r@1"), laid_down(b=["o/r"]))
+    names = names_of(registered(a="hf:o/r@1", b="hf:o/r@1"), configured(b=["o/r"]))
     assert names.ids["o/r"] == "b"
     names.require_clear("o/r")
 
 
 def test_id_goes_before_an_alias_and_both_are_named() -> None:
     """A model that is added later may get an id that is an alias already: nothing stops because of that."""
-    names = names_of(registered(a="/a.gguf", b="/b.gguf"), laid_down(a=["b", "a"]))
+    names = names_of(registered(a="/a.gguf", b="/b.gguf"), configured(a=["b", "a"]))
     assert names.ids == {"a": "a", "b": "b"}
     (warning,) = names.warnings()
     assert "b as an alias of a" in warning
@@ -83,7 +83,7 @@ def test_repository_of_a_path(path: str, repository: str | None) -> None:
 
 
 def test_other_names_of_one_model_are_no_matter_of_others() -> None:
-    assert other_names(registered(a="hf:o/r@1")["a"], laid_down(a=["x"])) == ("x", "o/r")
+    assert other_names(registered(a="hf:o/r@1")["a"], configured(a=["x"])) == ("x", "o/r")
 
 
 def test_cli_takes_an_alias(tmp_path: Path) -> None:
