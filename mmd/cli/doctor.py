@@ -16,7 +16,7 @@ from mmd.cli.output import gib, print_json, print_named_table, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmd.control.doctor.finding import Finding
+    from mmd.control.doctor.diagnosis import CheckResult
     from mmd.control.memory.starts_log import StartRecord
 
 _HEADING = ("MODEL", "ENGINE", "CONTEXT", "PART", "FORETOLD", "MEASURED", "OFF BY")
@@ -42,36 +42,36 @@ def doctor(offline: bool, estimates: bool, measure: bool, as_json: bool) -> None
         _show_estimates(as_json)
     if estimates or measure:
         return
-    from mmd.control.doctor.examination import examine
+    from mmd.control.doctor.checks import run_checks
 
-    findings = examine(offline=offline)
+    results = run_checks(offline=offline)
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([asdict(result) for result in results])
     else:
-        _print(findings)
-    if any(finding.state == "failed" for finding in findings):
+        _print(results)
+    if any(result.state == "failed" for result in results):
         sys.exit(1)
 
 
-def _print(findings: Sequence[Finding]) -> None:
-    name_width = max(len(finding.check) for finding in findings) + 2
+def _print(results: Sequence[CheckResult]) -> None:
+    name_width = max(len(result.check) for result in results) + 2
     last = ""
-    for finding in findings:
-        if finding.state != "skipped":
-            _print_finding(finding, name_width, is_named=finding.check != last)
-            last = finding.check
-    for message in dict.fromkeys(finding.message for finding in findings if finding.state == "skipped"):
-        names = dict.fromkeys(finding.check for finding in findings if finding.message == message)
+    for result in results:
+        if result.state != "skipped":
+            _print_result(result, name_width, is_named=result.check != last)
+            last = result.check
+    for message in dict.fromkeys(result.message for result in results if result.state == "skipped"):
+        names = dict.fromkeys(result.check for result in results if result.message == message)
         click.echo(f"{_MARKS['skipped'][0].ljust(_MARK_WIDTH)}{', '.join(names)}: {message}")
-    say(_summary(findings))
+    say(_summary(results))
 
 
-def _print_finding(finding: Finding, name_width: int, *, is_named: bool) -> None:
+def _print_result(result: CheckResult, name_width: int, *, is_named: bool) -> None:
     """What is, within the width of a terminal; what to do in one piece, so that it can be pasted."""
-    mark, colour = _MARKS[finding.state]
-    name = finding.check if is_named else ""
+    mark, colour = _MARKS[result.state]
+    name = result.check if is_named else ""
     indent = " " * (_MARK_WIDTH + name_width)
-    text = finding.message
+    text = result.message
     if sys.stdout.isatty():
         from shutil import get_terminal_size
 
@@ -80,12 +80,12 @@ def _print_finding(finding: Finding, name_width: int, *, is_named: bool) -> None
             text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         ).lstrip()
     click.echo(click.style(mark.ljust(_MARK_WIDTH), fg=colour or None) + name.ljust(name_width) + text)
-    if finding.hint:
-        click.echo(" " * _MARK_WIDTH + click.style("→ ", dim=True) + finding.hint)
+    if result.hint:
+        click.echo(" " * _MARK_WIDTH + click.style("→ ", dim=True) + result.hint)
 
 
-def _summary(findings: Sequence[Finding]) -> str:
-    failed, warned = (sum(finding.state == state for finding in findings) for state in ("failed", "warning"))
+def _summary(results: Sequence[CheckResult]) -> str:
+    failed, warned = (sum(result.state == state for result in results) for state in ("failed", "warning"))
     warnings = f"{warned} warning{'s' if warned != 1 else ''}"
     if failed:
         more = f", {warnings}" if warned else ""

@@ -46,7 +46,7 @@ def estimate(
     _measure(about.model.id)
     estimating = Estimator(machine, settings, is_here=machine_file is None)
     answer = estimating.answer(about.model, context, candidates=about.candidates, asks_engine=not no_engine)
-    if not answer.estimate.fits and (others := about.elsewhere()):
+    if not answer.estimate.fits and (others := about.alternatives()):
         candidates = (*about.candidates, *others)
         answer = estimating.answer(about.model, context, candidates=candidates, asks_engine=not no_engine)
     if as_json:

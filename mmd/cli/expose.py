@@ -66,15 +66,15 @@ def tunnel(model_id: str, opened: bool) -> None:
     from mmd.registry.store import Registry
 
     Registry().get(model_id)
-    named = NamedTunnel.of_model(model_id)
+    named = NamedTunnel.load(model_id)
     if opened:
         url = f"https://{named.hostname}" if named else cloudflared.quick_url(int(os.environ["MAINPID"]))
         Path(tunnels_dir(), model_id, "url").write_text(url + "\n", "utf-8")
         return
-    from mmd.control.tunnel.tunnels import way_in
+    from mmd.control.tunnel.tunnels import gateway_address
     from mmd.gateway.http.sockets import from_here
 
-    gateway = from_here(wait_for(way_in(model_id, is_named=named is not None)))
+    gateway = from_here(wait_for(gateway_address(model_id, is_named=named is not None)))
     words = cloudflared.command(cloudflared.program(), model_id, gateway, is_named=named is not None)
     os.execve(words[0], words, cloudflared.environment(os.environ, named.token if named else None))
 
@@ -97,7 +97,7 @@ def _named(model_id: str, hostname: str | None) -> NamedTunnel | None:
     if sys.stdin.isatty():
         message = f"the token of the tunnel that {hostname} leads to comes on standard input"
         raise WrongUsage(message, hint=f"cloudflared tunnel token NAME | mmd expose {model_id} --at {hostname}")
-    return NamedTunnel.of(hostname, sys.stdin.read().strip())
+    return NamedTunnel.parse(hostname, sys.stdin.read().strip())
 
 
 def _end(model_id: str | None) -> None:
@@ -111,9 +111,9 @@ def _end(model_id: str | None) -> None:
 
 
 def _list(as_json: bool) -> None:
-    from mmd.control.tunnel.tunnels import exposed
+    from mmd.control.tunnel.tunnels import list_tunnels
 
-    tunnels = wait_for(exposed())
+    tunnels = wait_for(list_tunnels())
     if as_json:
         from dataclasses import asdict
 

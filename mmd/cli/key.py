@@ -60,13 +60,13 @@ def remove_key(name: str) -> None:
 
     The last one stays while the gateway is to listen where other machines reach it.
     """
-    from mmd.control.install.addresses import configured
+    from mmd.control.install.addresses import gateway_addresses
     from mmd.gateway.http.api_keys import Keys
     from mmd.gateway.http.sockets import exposed
     from mmd.settings import read_settings
 
     keys = Keys()
-    keys.remove(name, last_too=exposed(configured(read_settings()).all) is None)
+    keys.remove(name, last_too=exposed(gateway_addresses(read_settings()).all) is None)
     say(f"{name}'s key is not accepted any more.")
     if not keys.all():
         say("It was the last: everybody on this machine may use the gateway now.")

@@ -45,9 +45,9 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     reference = parse(model, constants.ENDPOINT)
     try:
         known = look(reference.repository, revision or reference.revision)
-        picked = choose_to_run(known, reference.file, read_machine(), read_settings())
-        selection = picked.selection
-        _say_what_comes(known, picked)
+        choice = choose_to_run(known, reference.file, read_machine(), read_settings())
+        selection = choice.selection
+        _say_what_comes(known, choice)
         begun = Progress(0, selection.total_bytes, 0, len(selection.files))
         with Download(begun) as line:
             pulled = obtain(known, selection, line.show, id=model_id)
@@ -61,12 +61,12 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     say(f"{summary(pulled)}; start it with: mmd activate {pulled.id}")
 
 
-def _say_what_comes(known: RepoSnapshot, picked: Choice) -> None:
-    repository, selection = known.repository, picked.selection
+def _say_what_comes(known: RepoSnapshot, choice: Choice) -> None:
+    repository, selection = known.repository, choice.selection
     if known.absence is not None:
         say(f"mmd: {known.absence.message}; what the cache has is registered")
     files = f" in {len(selection.files)} files" if len(selection.files) > 1 else ""
-    why = f": {picked.why}" if picked.why else ""
+    why = f": {choice.why}" if choice.why else ""
     say(f"{repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}{why}")
     if repository.licence:
         say(f"licence: {licence_text(repository.licence)}")

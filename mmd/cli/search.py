@@ -47,7 +47,7 @@ def search(
 
     Memory is reckoned from sizes alone: mmd estimate REPO knows it better.
     """
-    from mmd.control.models.search import find, hit_json, served_formats
+    from mmd.control.models.search import hit_json, hub_search, served_formats
     from mmd.errors import WrongUsage
     from mmd.machine import load_machine, read_machine
     from mmd.registry.hub.search import Query
@@ -68,7 +68,7 @@ def search(
         least_parameters=least,
         most_parameters=most,
     )
-    finding = find(query, load_machine(machine_file) if machine_file else read_machine())
+    finding = hub_search(query, load_machine(machine_file) if machine_file else read_machine())
     shown = [hit for hit in finding.hits if everything or hit.runs]
     if as_json:
         print_json([hit_json(hit) for hit in shown])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mmd.control.install.addresses import Addresses
-    from mmd.control.install.inspection import Installation
+    from mmd.control.install.inspection import InstallState
 
 _OWN_SHA256 = ("_sha256", "_sha2")  # until Python 3.11, and from 3.12 on; some distributions leave it out
 
@@ -32,8 +32,8 @@ def install(remove: bool) -> None:
     a change of [gateway] in mmd.toml.
     """
     from mmd.control.install import service
-    from mmd.control.install.addresses import configured
-    from mmd.control.install.inspection import by_socket, installation
+    from mmd.control.install.addresses import gateway_addresses
+    from mmd.control.install.inspection import addresses_by_socket, read_install_state
     from mmd.gateway.http.api_keys import Keys
     from mmd.gateway.http.sockets import exposed, no_keys_for
     from mmd.settings import read_settings
@@ -42,15 +42,17 @@ def install(remove: bool) -> None:
         was_there = wait_for(service.remove())
         say("mmd's units are removed; models and settings stay." if was_there else "There were no units of mmd.")
         return
-    addresses = configured(read_settings())
+    addresses = gateway_addresses(read_settings())
     has_keys = bool(Keys().all())
     if (address := exposed(addresses.all)) and not has_keys:
         raise no_keys_for(address)
-    here = wait_for(installation())
+    here = wait_for(read_install_state())
     if here.is_current:
         _say_nothing_is_to_do(wait_for(service.restart_gateway()))
         _say_what_is_left_out(here.masked, ())
-        listening = tuple(address for unit, address in by_socket(addresses).items() if unit not in here.masked)
+        listening = tuple(
+            address for unit, address in addresses_by_socket(addresses).items() if unit not in here.masked
+        )
     else:
         done = wait_for(service.install())
         for file in done.files:
@@ -59,7 +61,7 @@ def install(remove: bool) -> None:
         _say_what_is_left_out(done.masked, done.refused)
         listening = done.listening
     _say_where(addresses, listening, has_keys)
-    _say_whose(wait_for(installation()))
+    _say_whose(wait_for(read_install_state()))
     say_how_it_lingers()
 
 
@@ -92,7 +94,7 @@ def _say_where(addresses: Addresses, listening: Collection[str], has_keys: bool)
         say(f"For embeddings no model need be named: http://{from_here(addresses.embedding)}/v1/embeddings")
 
 
-def _say_whose(now: Installation) -> None:
+def _say_whose(now: InstallState) -> None:
     if not now.is_this:
         say(f"The units are a package's, and start {now.program}: another mmd than this one, which is of {sys.prefix}")
 

@@ -12,11 +12,11 @@ from mmd.registry.files import open_regular
 from mmd.registry.formats import gguf, gguf_family, safetensors
 from mmd.registry.formats.chat_template import has_chat_template, template_marks
 from mmd.registry.formats.folder import Config, read_config, repository_name, search_hint
-from mmd.registry.formats.folder_layout import folder_anatomy
+from mmd.registry.formats.folder_layout import folder_layout
 from mmd.registry.formats.folder_type import folder_type, refuse_other_formats
 from mmd.registry.formats.gguf import GgufHeader
-from mmd.registry.formats.gguf_layout import gguf_anatomy
-from mmd.registry.formats.gguf_type import gguf_type, refuse_what_is_no_model
+from mmd.registry.formats.gguf_layout import gguf_layout
+from mmd.registry.formats.gguf_type import gguf_type, refuse_non_models
 from mmd.registry.formats.layer_groups import bytes_per_token
 from mmd.registry.formats.quant import folder_quant, gguf_quant, parameters
 from mmd.registry.record import Facts, Format, ModelType
@@ -93,12 +93,12 @@ def _examine_folder(folder: Path) -> Found:
 
 def _examine_gguf(path: Path) -> Found:
     header = gguf.read_header(path)
-    refuse_what_is_no_model(header.metadata, str(path))
+    refuse_non_models(header.metadata, str(path))
     files = gguf_family.parts(header)
     headers = [header if file == path else gguf.read_header(file) for file in files]
     first = headers[0]
     if first is not header:
-        refuse_what_is_no_model(first.metadata, str(files[0]))
+        refuse_non_models(first.metadata, str(files[0]))
     if not any(part.tensors for part in headers):
         raise BadModelFile(
             f"{path} holds no weights, only a vocabulary",
@@ -114,7 +114,7 @@ def _examine_gguf(path: Path) -> Found:
 
 def _gguf_facts(headers: list[GgufHeader]) -> Facts:
     first = headers[0]
-    anatomy = gguf_anatomy(headers)
+    anatomy = gguf_layout(headers)
     return Facts(
         format=Format.GGUF,
         type=gguf_type(first),
@@ -159,7 +159,7 @@ def _examine_safetensors(folder: Path) -> Found:
 
 def _folder_facts(folder: Path, config: Config, weights: safetensors.Weights) -> Facts:
     text = config.language()
-    anatomy = folder_anatomy(config, weights)
+    anatomy = folder_layout(config, weights)
     return Facts(
         format=Format.SAFETENSORS,
         type=folder_type(folder, config),

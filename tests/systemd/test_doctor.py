@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
-from mmd.control.doctor.finding import Finding, State
+from mmd.control.doctor.diagnosis import CheckResult, Level
 from mmd.control.state.engine_log import units_that_failed
 from mmd.paths import config_file, engine_socket
 from mmd.registry.store import Registry
@@ -41,28 +41,28 @@ signal.pause()  # journald looks up the group of a process that is there
 """
 
 
-def findings() -> list[Finding]:
+def findings() -> list[CheckResult]:
     done = run_mmd("doctor", "--offline", "--json")
-    found = [Finding(**record | {"state": State(record["state"])}) for record in json.loads(done.stdout)]
-    assert done.returncode == any(finding.state is State.FAILED for finding in found), done.stderr
+    found = [CheckResult(**record | {"state": Level(record["state"])}) for record in json.loads(done.stdout)]
+    assert done.returncode == any(finding.state is Level.FAILED for finding in found), done.stderr
     return found
 
 
-def failed() -> list[Finding]:
-    return [finding for finding in findings() if finding.state is State.FAILED]
+def failed() -> list[CheckResult]:
+    return [finding for finding in findings() if finding.state is Level.FAILED]
 
 
-def only_failed(check: str) -> Finding:
+def only_failed(check: str) -> CheckResult:
     (finding,) = failed()
     assert finding.check == check, finding
     return finding
 
 
-def checked(check: str) -> Finding:
+def checked(check: str) -> CheckResult:
     return next(finding for finding in findings() if finding.check == check)
 
 
-def told(check: str, is_wanted: Callable[[Finding], bool]) -> Finding:
+def told(check: str, is_wanted: Callable[[CheckResult], bool]) -> CheckResult:
     """What the check comes to say, by 20 seconds."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
@@ -82,7 +82,7 @@ def test_nothing_fails_where_all_is_well(world: World, installed: str) -> None:
 
 def test_without_mmd_install_that_is_a_warning(world: World) -> None:
     assert failed() == []
-    assert (checked("units").state, checked("units").hint) == (State.WARNING, "mmd install")
+    assert (checked("units").state, checked("units").hint) == (Level.WARNING, "mmd install")
 
 
 def test_a_look_starts_no_gateway(world: World, installed: str) -> None:
@@ -90,7 +90,7 @@ def test_a_look_starts_no_gateway(world: World, installed: str) -> None:
     findings()
     assert world.manager.systemctl("is-active", "mmd.service").strip() == "inactive"
     urlopen(f"{installed}/health", timeout=20).close()
-    assert checked("gateway").state is State.OK
+    assert checked("gateway").state is Level.OK
 
 
 def test_a_gateway_that_hangs(world: World, installed: str) -> None:
@@ -119,7 +119,7 @@ def test_a_gateway_that_does_not_start(world: World, installed: str) -> None:
     host, port = installed.removeprefix("http://").split(":")
     try:
         with socket.create_connection((host, int(port)), timeout=20):
-            finding = told("gateway", lambda one: one.state is State.FAILED)
+            finding = told("gateway", lambda one: one.state is Level.FAILED)
     finally:
         drop_in.unlink()
         world.manager.systemctl("daemon-reload")
@@ -177,7 +177,7 @@ def test_a_damaged_registry_is_told_once(world: World) -> None:
     file = Registry().file
     file.write_text(file.read_text() + "x = [")
     only_failed("registry")
-    assert checked("models").message == "not looked at, see: registry"
+    assert checked("models").message == "skipped, see: registry"
     assert list(file.parent.glob("models.toml.damaged-*")) == []
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mmd.control.install.inspection import Installation, Kind, installation
+from mmd.control.install.inspection import InstallKind, InstallState, read_install_state
 from mmd.control.install.presence import running_version
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
@@ -61,7 +61,7 @@ async def test_only_drop_ins_are_written_beside_a_package(world: World, packaged
         assert _fragment(world, name) == str(package / name)
     environment = world.manager.systemctl("show", "--property=Environment", "mmd.service", "mmd-boot.service")
     assert environment.count(f"PATH={world.folder}/bin:") == 2
-    assert (await installation()).is_current
+    assert (await read_install_state()).is_current
 
 
 async def test_socket_leaves_the_address_of_the_package(world: World, packaged: str) -> None:
@@ -77,25 +77,25 @@ async def test_unwanted_embedding_socket_stays_stopped(world: World, packaged: s
     assert run_mmd("install").returncode == 0
     assert await _answers(packaged)
     assert world.manager.systemctl("is-active", "mmd-embedding.socket").strip() == "inactive"
-    now = await installation()
+    now = await read_install_state()
     assert (now.is_current, now.masked, now.shadowing) == (True, (), ())
 
     world.settings(f'[gateway]\nlisten = "{listen}"\nembedding_listen = "{old}"\n')
-    assert not (await installation()).is_current
+    assert not (await read_install_state()).is_current
     assert run_mmd("install").returncode == 0
     assert await _answers(f"http://{old}")
 
 
 async def test_copies_of_an_older_installation_make_way(world: World, installed: str, package: Path) -> None:
     assert await _answers(installed)
-    before = await installation()
-    assert (before.kind, {file.name for file in before.shadowing}) == (Kind.COPIED, set(UNITS))
+    before = await read_install_state()
+    assert (before.kind, {file.name for file in before.shadowing}) == (InstallKind.COPIED, set(UNITS))
     assert not before.is_current
     done = run_mmd("install")
     assert done.returncode == 0, done.stderr
     assert _files() - _links() == {f"{name}.d/50-mmd.conf" for name in DROP_INS}
     assert all((user_unit_dir() / link).readlink() == package / Path(link).name for link in _links())
-    assert (await installation()).is_current
+    assert (await read_install_state()).is_current
     assert await _answers(installed)
     assert _fragment(world, "mmd.service") == str(package / "mmd.service")
 
@@ -122,13 +122,13 @@ async def test_package_that_goes_leaves_links_that_are_told_and_mended(
 ) -> None:
     shutil.rmtree(package)
     world.manager.systemctl("daemon-reload")
-    now = await installation()
-    assert now.kind is Kind.NONE
+    now = await read_install_state()
+    assert now.kind is InstallKind.NONE
     assert {link.name for link in now.dangling} == set(ENABLED)
     assert not now.is_current
     assert run_mmd("install").returncode == 0
-    assert (await installation()).kind is Kind.COPIED
-    assert (await installation()).is_current
+    assert (await read_install_state()).kind is InstallKind.COPIED
+    assert (await read_install_state()).is_current
     assert await _answers(packaged)
 
 
@@ -152,8 +152,8 @@ async def test_remove_leaves_the_package_disabled_and_models_running(
         assert world.manager.systemctl("is-enabled", name).strip() == "disabled"
         assert world.manager.systemctl("is-active", name).strip() == "inactive"
     assert json.loads(run_mmd("status", "--json").stdout)["active"] == "a"
-    now = await installation()
-    assert (now.kind, now.disabled) == (Kind.PACKAGED, ENABLED)
+    now = await read_install_state()
+    assert (now.kind, now.disabled) == (InstallKind.PACKAGED, ENABLED)
 
 
 async def test_refused_address_leaves_the_package_as_it_was(world: World, packaged: str) -> None:
@@ -288,11 +288,11 @@ def _with(world: World, *words: str) -> None:
 
 
 async def test_installation_tells_what_install_would_mend(world: World, packaged: str) -> None:
-    async def told() -> Installation:
-        now = await installation()
+    async def told() -> InstallState:
+        now = await read_install_state()
         assert not now.is_current
         assert "Nothing to do" not in run_mmd("install").stderr
-        assert (await installation()).is_current
+        assert (await read_install_state()).is_current
         return now
 
     _with(world, "disable", "mmd-boot.service")
@@ -312,10 +312,10 @@ async def test_install_reports_units_the_manager_has_not_read(world: World, pack
     assert await _answers(packaged)
     with (package / "mmd.service").open("a") as unit:
         unit.write("# newer\n")
-    now = await installation()
+    now = await read_install_state()
     assert (now.unread, now.outdated) == (("mmd.service",), ())
     assert run_mmd("install").returncode == 0
-    assert (await installation()).is_current
+    assert (await read_install_state()).is_current
 
 
 async def test_shell_with_another_path_makes_nothing_outdated(
@@ -323,17 +323,17 @@ async def test_shell_with_another_path_makes_nothing_outdated(
 ) -> None:
     """In a virtual environment, say: whether other engines are found there is for who asks to find out."""
     monkeypatch.setenv("PATH", f"/opt/50% of tools/bin:{os.environ['PATH']}")
-    now = await installation()
+    now = await read_install_state()
     assert (now.outdated, {file.parent.name for file in now.other_path}) == (
         (),
         {"mmd.service.d", "mmd-boot.service.d", "mmd-tunnel@.service.d"},
     )
     assert not now.is_current
     assert run_mmd("install").returncode == 0
-    assert (await installation()).is_current
+    assert (await read_install_state()).is_current
 
 
 async def test_nothing_is_installed(address: str) -> None:
-    now = await installation()
-    assert (now.kind, now.outdated, now.disabled, now.silent) == (Kind.NONE, (), (), ())
+    now = await read_install_state()
+    assert (now.kind, now.outdated, now.disabled, now.silent) == (InstallKind.NONE, (), (), ())
     assert not now.is_current

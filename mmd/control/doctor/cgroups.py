@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.control.doctor.finding import Verdict, ok, warning
+from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 
 MOUNT = Path("/sys/fs/cgroup")
 _LOST = "models' RAM is added up from processes, and deaths for want of it may go untold"
@@ -28,7 +28,7 @@ def read_cgroups(control_group: str, mount: Path = MOUNT) -> ControlGroups:
     return ControlGroups(is_unified, tuple(controllers.split()))
 
 
-def judge_cgroups(groups: ControlGroups) -> Iterator[Verdict]:
+def check_cgroups(groups: ControlGroups) -> Iterator[Diagnosis]:
     if "memory" in groups.controllers:
         yield ok(f"delegated to this user: {', '.join(groups.controllers)}")
     elif not groups.is_unified:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.control.doctor.background_read import BackgroundRead, ReadFailed
+from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.control.doctor.nvidia import Driver
-from mmd.control.doctor.reading import NotRead, Reading
 from mmd.control.install.engines import FROM_SETTINGS, EngineStatus, engine_status
 from mmd.engines import ENGINES, Engine
 from mmd.engines.installer.torch_build import TorchBuild, torch_build
@@ -28,8 +28,8 @@ def read_engines(settings: Settings, *, limit_seconds: float) -> tuple[EngineSta
     """One of them that hangs is one that does not work; it holds up no other."""
 
     places = [settings.engines.place(engine.name) for engine in ENGINES]
-    readings: list[Reading[EngineStatus]] = [
-        Reading(
+    readings: list[BackgroundRead[EngineStatus]] = [
+        BackgroundRead(
             engine.name, partial(engine_status, engine, settings),
             look=f"{place or engine.name} --version", limit_seconds=limit_seconds,
         )
@@ -38,12 +38,12 @@ def read_engines(settings: Settings, *, limit_seconds: float) -> tuple[EngineSta
     return tuple(map(_status, ENGINES, places, readings))
 
 
-def _status(engine: Engine, place: str | None, reading: Reading[EngineStatus]) -> EngineStatus:
+def _status(engine: Engine, place: str | None, reading: BackgroundRead[EngineStatus]) -> EngineStatus:
     try:
         return reading.value()
-    except NotRead as failure:
+    except ReadFailed as failure:
         origin = FROM_SETTINGS if place else ""
-        problem, hint = failure.verdict.message, failure.verdict.hint
+        problem, hint = failure.diagnosis.message, failure.diagnosis.hint
         return EngineStatus(engine.name, None, place, origin, False, (), 0, problem, hint)
 
 
@@ -63,7 +63,7 @@ def _place(engines: Sequence[EngineStatus], name: str) -> str | None:
     return next((one.place for one in engines if one.name == name and one.version is not None), None)
 
 
-def judge_engines(engines: Sequence[EngineStatus]) -> Iterator[Verdict]:
+def check_engines(engines: Sequence[EngineStatus]) -> Iterator[Diagnosis]:
     has_working = any(one.version is not None for one in engines)
     for one in engines:
         if one.problem and has_working and one.origin != FROM_SETTINGS:
@@ -80,9 +80,9 @@ def _where(engine: EngineStatus) -> str:
     return engine.origin if engine.name == embedded.NAME else f"{engine.place} ({engine.origin})"
 
 
-def judge_use_of_gpu(
+def check_gpu_builds(
     engines: Sequence[EngineStatus], devices: tuple[str, ...] | None, torch: TorchBuild | None, driver: Driver
-) -> Iterator[Verdict]:
+) -> Iterator[Diagnosis]:
     """Whether each engine uses the GPU that is here, and whether it needs one that is not."""
     names = {one.name for one in engines if one.version is not None}
     if not driver.gpus:
@@ -102,10 +102,10 @@ def judge_use_of_gpu(
     elif devices:
         yield ok(f"llama-server uses {', '.join(devices)}")
     if torch is not None:
-        yield _judge_torch(torch, driver)
+        yield _check_torch(torch, driver)
 
 
-def _judge_torch(torch: TorchBuild, driver: Driver) -> Verdict:
+def _check_torch(torch: TorchBuild, driver: Driver) -> Diagnosis:
     if torch.cuda is None:
         return warning(
             f"vLLM's torch {torch.version} is a build for the CPU, and leaves the GPU unused", "mmd engine install vllm"

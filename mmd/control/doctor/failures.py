@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.control.doctor.background_read import BackgroundRead, ReadFailed
+from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.control.doctor.manager import ManagerState
-from mmd.control.doctor.reading import NotRead, Reading
-from mmd.control.doctor.restarting import outcome
+from mmd.control.doctor.restart_loops import outcome
 from mmd.control.state import swap_events
 from mmd.control.state.engine_log import Ended, lines_between, units_that_failed
 from mmd.control.state.status import how_it_ended
@@ -26,7 +26,7 @@ _HOW_TO_READ = "journalctl -n 1   # why; for permissions: sudo usermod -aG syste
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class UnitFailure:
     """A unit that has failed, the last time that it did."""
 
     unit: str
@@ -37,21 +37,21 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Failures:
-    found: tuple[Failure, ...]
+class RecentFailures:
+    found: tuple[UnitFailure, ...]
     is_journal_read: bool  # else only those are known that are failed now
 
 
-def read_failures(manager: ManagerState) -> Failures:
+def read_failures(manager: ManagerState) -> RecentFailures:
     return asyncio.run(_read(manager, now=time.time()))
 
 
-async def _read(manager: ManagerState, *, now: float) -> Failures:
+async def _read(manager: ManagerState, *, now: float) -> RecentFailures:
     noted = await units_that_failed(manager.control_group, since_us=int((now - _DAY_SECONDS) * 1_000_000))
-    return Failures(await _failures(manager, noted or ()), is_journal_read=noted is not None)
+    return RecentFailures(await _failures(manager, noted or ()), is_journal_read=noted is not None)
 
 
-async def _failures(manager: ManagerState, noted: Sequence[Ended]) -> tuple[Failure, ...]:
+async def _failures(manager: ManagerState, noted: Sequence[Ended]) -> tuple[UnitFailure, ...]:
     times, last = Counter(one.unit for one in noted), {one.unit: one for one in noted}
     reasons = {engine_unit(one.id): one.reason for one in manager.failed}
     # The gateway has a check of its own.
@@ -60,7 +60,7 @@ async def _failures(manager: ManagerState, noted: Sequence[Ended]) -> tuple[Fail
     failing = [unit.name for unit in manager.units if unit.active_state == "failed" or unit.name in restarting]
     return tuple(
         [
-            Failure(
+            UnitFailure(
                 unit=unit,
                 cause=await _cause(unit, last.get(unit), reasons.get(unit)),
                 at=last[unit].at_us / 1_000_000 if unit in last else None,
@@ -97,19 +97,19 @@ async def _last_lines(model_id: str, ended: Ended) -> list[str]:
     return await lines_between(model_id, since_us=since_us, until_us=until_us)
 
 
-def judge_failures(reading: Reading[Failures]) -> Iterator[Verdict]:
+def check_failures(reading: BackgroundRead[RecentFailures]) -> Iterator[Diagnosis]:
     """A journal that does not answer in time is no failure of anything else."""
     try:
         failures = reading.value()
-    except NotRead as failure:
+    except ReadFailed as failure:
         if failure.what != reading.what:
             raise
-        yield warning(failure.verdict.message, failure.verdict.hint)
+        yield warning(failure.diagnosis.message, failure.diagnosis.hint)
     else:
-        yield from _judge(failures)
+        yield from _diagnoses(failures)
 
 
-def _judge(failures: Failures) -> Iterator[Verdict]:
+def _diagnoses(failures: RecentFailures) -> Iterator[Diagnosis]:
     for one in failures.found:
         parts = split(one.unit)
         name = parts[1] if parts else one.unit

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from mmd.control.doctor.finding import Verdict, ok, warning
-from mmd.control.doctor.reading import NotRead, Reading
+from mmd.control.doctor.background_read import BackgroundRead, ReadFailed
+from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.registry.endpoint import require_usable_endpoint
 
 # In what Python's ssl, httpx and the resolver say.
@@ -19,12 +19,12 @@ _PROXY_WANTS_PASSWORD = "407"
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class HubAccess:
     endpoint: str
     has_token: bool
 
 
-def endpoint_here() -> str:
+def hub_endpoint() -> str:
     """As the hub's library has it."""
     return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
 
@@ -38,7 +38,7 @@ def import_library() -> None:
     import huggingface_hub.errors  # noqa: F401  api.py imports it
 
 
-def read_access() -> Access:
+def read_access() -> HubAccess:
     """Ask it for one model, with the token where there is one. Raises HubUnavailable, RepositoryGated and others."""
     from huggingface_hub import constants, get_token
 
@@ -46,35 +46,35 @@ def read_access() -> Access:
 
     with hub_errors("models"):
         ask("/api/models", {"limit": "1"})
-    return Access(constants.ENDPOINT, has_token=get_token() is not None)
+    return HubAccess(constants.ENDPOINT, has_token=get_token() is not None)
 
 
-def judge_access(reading: Reading[Access]) -> Iterator[Verdict]:
+def check_hub(reading: BackgroundRead[HubAccess]) -> Iterator[Diagnosis]:
     try:
         access = reading.value()
-    except NotRead as failure:
-        yield explained(failure.verdict, endpoint_here(), getproxies())
+    except ReadFailed as failure:
+        yield explain_hub_error(failure.diagnosis, hub_endpoint(), getproxies())
         return
     token = "and takes your token" if access.has_token else "without a token, which only gated models need"
     yield ok(f"{access.endpoint} answers, {token}")
 
 
-def explained(verdict: Verdict, endpoint: str, proxies: Mapping[str, str]) -> Verdict:
+def explain_hub_error(diagnosis: Diagnosis, endpoint: str, proxies: Mapping[str, str]) -> Diagnosis:
     """A failure as people say it, with what would mend it."""
     host, proxy = _host(endpoint), proxies.get(endpoint.partition("://")[0], "") or proxies.get("all", "")
-    if _UNTRUSTED in verdict.message:
+    if _UNTRUSTED in diagnosis.message:
         return warning(
             f"{host} shows a certificate that is not trusted: a proxy that reads along, or a wrong clock",
             f"curl -vI {endpoint}   # whose; then: export SSL_CERT_FILE=FILE with that authority's certificate",
         )
-    if any(said in verdict.message for said in _UNRESOLVED):
+    if any(said in diagnosis.message for said in _UNRESOLVED):
         sought = _host(proxy) if proxy else host
         return warning(f"{sought} is not found: no network, or no DNS", f"getent hosts {sought}   # and: ip route")
-    if proxy and _PROXY_WANTS_PASSWORD in verdict.message:
+    if proxy and _PROXY_WANTS_PASSWORD in diagnosis.message:
         return warning(f"the proxy {proxy} wants a password", "export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT")
     if proxy:
-        return warning(f"{verdict.message}, by the proxy {proxy}", "env | grep -i _proxy   # see whether it is meant")
-    return warning(verdict.message, verdict.hint)
+        return warning(f"{diagnosis.message}, by the proxy {proxy}", "env | grep -i _proxy   # see whether it is meant")
+    return warning(diagnosis.message, diagnosis.hint)
 
 
 def _host(address: str) -> str:

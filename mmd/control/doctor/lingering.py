@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmd.control.doctor.finding import Verdict, ok, warning
+from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.control.install.lingering import linger_command, lingers
 
 
@@ -19,7 +19,7 @@ def read_lingering() -> Lingering:
     return Lingering(lingers(), linger_command())
 
 
-def judge_lingering(lingering: Lingering) -> Iterator[Verdict]:
+def check_lingering(lingering: Lingering) -> Iterator[Diagnosis]:
     if lingering.is_on:
         yield ok("models stay when you log out, and load before you log in")
     elif lingering.command is None:

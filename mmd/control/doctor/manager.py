@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.control.doctor.finding import Verdict, ok, warning
-from mmd.control.doctor.restarting import Restarting, read_restarting
+from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
+from mmd.control.doctor.restart_loops import RestartLoop, read_restart_loops
 from mmd.control.install.users import user_name
 from mmd.control.state.status import Failed, Sleeping, read_failed, read_sleeping
 from mmd.errors import ManagerUnreachable
@@ -35,7 +35,7 @@ class ManagerState:
     listening: tuple[str, ...] = ()  # addresses of mmd's sockets that are up
     sleeping: tuple[Sleeping, ...] = ()
     failed: tuple[Failed, ...] = ()  # models
-    restarting: tuple[Restarting, ...] = ()
+    restarting: tuple[RestartLoop, ...] = ()
     is_named: bool = True  # XDG_RUNTIME_DIR is set, by which systemctl finds it too
     asked_by: str = ""  # who became its user by sudo
 
@@ -51,7 +51,7 @@ class ManagerState:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class LoginEnvironment:
     """What tells why there is no user manager to be found."""
 
     user: str
@@ -73,16 +73,16 @@ class Surroundings:
 
 def read_manager() -> ManagerState:
     """Raises ManagerUnreachable, with the reason: also where it is somebody else's, which root is let into."""
-    here = look_around()
+    here = read_login_environment()
     if here.is_borrowed:
-        raise borrowed(here)
+        raise borrowed_runtime_error(here)
     try:
         return asyncio.run(_read(here))
     except ManagerUnreachable as error:
-        raise explained(here, error) from error
+        raise explain_unreachable(here, error) from error
 
 
-async def _read(here: Surroundings) -> ManagerState:
+async def _read(here: LoginEnvironment) -> ManagerState:
     async with await Manager.connect() as manager:
         itself = await manager.itself()
         units = await manager.units(_OURS)
@@ -99,13 +99,13 @@ async def _read(here: Surroundings) -> ManagerState:
             failed=tuple(
                 [await read_failed(manager, name) for name, here in where.items() if here is Residency.FAILED]
             ),
-            restarting=await read_restarting(manager, units),
+            restarting=await read_restart_loops(manager, units),
             is_named="XDG_RUNTIME_DIR" in os.environ,
             asked_by=here.sudo_user if here.sudo_user != here.user else "",
         )
 
 
-def look_around() -> Surroundings:
+def read_login_environment() -> LoginEnvironment:
     runtime = user_runtime_dir()
     try:
         owner = user_name(runtime.stat().st_uid)
@@ -113,7 +113,7 @@ def look_around() -> Surroundings:
         owner = None
     except PermissionError:  # it is within a folder of somebody else's
         owner = "somebody else"
-    return Surroundings(
+    return LoginEnvironment(
         user=user_name(os.getuid()),
         uid=os.getuid(),
         is_booted=Path("/run/systemd/system").is_dir(),
@@ -130,7 +130,7 @@ def look_around() -> Surroundings:
 def _init() -> str:
     try:
         return Path("/proc/1/comm").read_text("utf-8", "replace").strip()
-    except OSError:  # of others' processes nothing is to be seen: hidepid
+    except OSError:  # of others' processes nothing is to be readings: hidepid
         return "another program"
 
 
@@ -138,14 +138,14 @@ def _is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110  False, and not an error, where one may not look
 
 
-def borrowed(here: Surroundings) -> ManagerUnreachable:
+def borrowed_runtime_error(here: LoginEnvironment) -> ManagerUnreachable:
     return ManagerUnreachable(
         f"XDG_RUNTIME_DIR is {here.runtime}, which is {here.runtime_owner}'s: this shell became {here.user} by su",
         hint=f"sudo machinectl shell {here.user}@   # a login of its own; or: ssh {here.user}@localhost",
     )
 
 
-def explained(here: Surroundings, error: ManagerUnreachable) -> ManagerUnreachable:
+def explain_unreachable(here: LoginEnvironment, error: ManagerUnreachable) -> ManagerUnreachable:
     """The error, with what is missing, and how it is had."""
     own_bus, sudo = f"unix:path={here.runtime}/bus", "sudo " if here.uid else ""
     if here.bus_address and here.bus_address != own_bus and here.has_bus:
@@ -180,7 +180,7 @@ def explained(here: Surroundings, error: ManagerUnreachable) -> ManagerUnreachab
     return error
 
 
-def judge_manager(manager: ManagerState) -> Iterator[Verdict]:
+def check_manager(manager: ManagerState) -> Iterator[Diagnosis]:
     number = re.match(r"\d+", manager.version)
     if number and int(number[0]) < _OLDEST_TRIED:
         yield warning(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.control.doctor.finding import Verdict, ok, warning
+from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.control.state.status import Sleeping
 from mmd.plan.fit import GIB
 from mmd.registry.record import Model
@@ -19,7 +19,7 @@ _NAME_LENGTH = 15  # of /proc/PID/comm
 
 
 @dataclass(frozen=True, slots=True)
-class Ram:
+class RamState:
     total_bytes: int
     available_bytes: int
     swap_total_bytes: int
@@ -28,11 +28,11 @@ class Ram:
     watchers: tuple[str, ...]
 
 
-def read_ram() -> Ram:
+def read_ram() -> RamState:
     import psutil
 
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-    return Ram(
+    return RamState(
         total_bytes=memory.total,
         available_bytes=memory.available,
         swap_total_bytes=swap.total,
@@ -52,7 +52,9 @@ def _running() -> set[str]:
     return names
 
 
-def judge_ram(ram: Ram, models: Sequence[Model], sleeping: Sequence[Sleeping], *, has_gpu: bool) -> Iterator[Verdict]:
+def check_ram(
+    ram: RamState, models: Sequence[Model], sleeping: Sequence[Sleeping], *, has_gpu: bool
+) -> Iterator[Diagnosis]:
     message = _summary(ram, sleeping)
     largest = max(models, key=lambda model: model.facts.weights_bytes, default=None)
     if ram.available_bytes < ram.total_bytes * _LEAST_AVAILABLE:
@@ -73,7 +75,7 @@ def judge_ram(ram: Ram, models: Sequence[Model], sleeping: Sequence[Sleeping], *
         yield ok(message)
 
 
-def _summary(ram: Ram, sleeping: Sequence[Sleeping]) -> str:
+def _summary(ram: RamState, sleeping: Sequence[Sleeping]) -> str:
     parts = [f"{ram.available_bytes / GIB:.1f} of {ram.total_bytes / GIB:.1f} GiB available"]
     if sleeping:
         held_bytes = sum(one.ram_bytes for one in sleeping)

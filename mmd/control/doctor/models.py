@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
-from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.control.install.engines import EngineStatus
 from mmd.paths import config_file
 from mmd.plan.boot import Startup
@@ -78,8 +78,8 @@ def _how_to_get_again(model: Model, missing: Sequence[str]) -> str:
     return f"mmd pull {quote(repository + (f':{link.file}' if link else ''))}"
 
 
-def judge_model_files(models: Sequence[ModelFiles]) -> Iterator[Verdict]:
-    wrong = [verdict for one in models if (verdict := _judge_files(one))]
+def check_model_files(models: Sequence[ModelFiles]) -> Iterator[Diagnosis]:
+    wrong = [diagnosis for one in models if (diagnosis := _check_files(one))]
     yield from wrong
     if not models:
         yield ok("none is registered yet")
@@ -87,7 +87,7 @@ def judge_model_files(models: Sequence[ModelFiles]) -> Iterator[Verdict]:
         yield ok(f"{len(models)} registered, with all their files" if len(models) > 1 else "1 registered, all there")
 
 
-def _judge_files(one: ModelFiles) -> Verdict | None:
+def _check_files(one: ModelFiles) -> Diagnosis | None:
     if one.missing:
         back = f"{one.get_again}   # gets it again; or without it: mmd remove {one.model}"
         hint = back if one.get_again else f"mmd remove {one.model}   # or put it back where it was"
@@ -122,7 +122,7 @@ def _some(files: Sequence[str]) -> str:
 # -- engines
 
 
-def judge_served(models: Sequence[Model], engines: Sequence[EngineStatus], settings: Settings) -> Iterator[Verdict]:
+def check_served(models: Sequence[Model], engines: Sequence[EngineStatus], settings: Settings) -> Iterator[Diagnosis]:
     """Of each model whether the engine that its format or mmd.toml asks for works here."""
     working = {engine.name: engine.formats for engine in engines if engine.version is not None}
     if not working:
@@ -146,7 +146,7 @@ def _names(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
 
 
-def judge_tables(settings: Settings, registered: Iterable[str], startups: Mapping[str, Startup]) -> Iterator[Verdict]:
+def check_tables(settings: Settings, registered: Iterable[str], startups: Mapping[str, Startup]) -> Iterator[Diagnosis]:
     """Of each [models.ID] in mmd.toml whether there is such a model."""
     for model_id in sorted(set(settings.models) - set(registered)):
         if startups.get(model_id, Startup.DISABLED) is not Startup.DISABLED:

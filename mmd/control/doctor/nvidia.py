@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.machine import Gpu
 
 # NVML's own numbers: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceEnumvs.html
@@ -112,9 +112,9 @@ def _module() -> str:
     return found[0] if found else "of an unknown version"
 
 
-def judge_driver(driver: Driver) -> Iterator[Verdict]:
+def check_driver(driver: Driver) -> Iterator[Diagnosis]:
     if driver.error:
-        yield _judge_failure(driver)
+        yield _driver_failure(driver)
     elif not driver.gpus:
         yield warning(f"version {driver.version} is here, and knows of no GPU: models run on the CPU", "nvidia-smi")
     elif not driver.has_memory_node:
@@ -127,7 +127,7 @@ def judge_driver(driver: Driver) -> Iterator[Verdict]:
         yield ok(f"{names}: version {driver.version}, which does CUDA up to {driver.cuda}")
 
 
-def _judge_failure(driver: Driver) -> Verdict:
+def _driver_failure(driver: Driver) -> Diagnosis:
     if driver.error == _VERSIONS_DIFFER:
         runs = f"version {driver.module} runs" if driver.module else "another version runs"
         return failed(f"it was upgraded, and in the kernel {runs} until the machine is restarted", "sudo reboot")

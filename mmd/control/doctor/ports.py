@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.control.doctor.finding import Verdict, failed, ok
+from mmd.control.doctor.diagnosis import Diagnosis, failed, ok
 from mmd.control.install.users import user_name
 from mmd.paths import config_file, gateway_socket
 
@@ -18,8 +18,8 @@ _LONGEST_COMMAND = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
-    """Who listens on a port. Of somebody else's process nothing but the user is to be seen."""
+class PortOwner:
+    """Who listens on a port. Of somebody else's process nothing but the user is to be readings."""
 
     user: str
     pid: int | None = None
@@ -34,10 +34,10 @@ class _Socket:
     inode: str
 
 
-def read_listeners(addresses: Iterable[str]) -> dict[str, Listener | None]:
+def read_port_owners(addresses: Iterable[str]) -> dict[str, PortOwner | None]:
     """By HOST:PORT who listens there; None where nobody does."""
     sockets = [*_sockets(Path("/proc/net/tcp")), *_sockets(Path("/proc/net/tcp6"))]
-    return {address: _listener(address, sockets) for address in addresses}
+    return {address: _port_owner(address, sockets) for address in addresses}
 
 
 def _sockets(table: Path) -> Iterator[_Socket]:
@@ -59,7 +59,7 @@ def _address(digits: str) -> str:
     return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
 
 
-def _listener(address: str, sockets: Iterable[_Socket]) -> Listener | None:
+def _port_owner(address: str, sockets: Iterable[_Socket]) -> PortOwner | None:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     for one in sockets:
@@ -73,12 +73,12 @@ def _covers(address: str, other: str) -> bool:
     return address == "::" or (address == "0.0.0.0" and ":" not in other)
 
 
-def _owner(one: _Socket) -> Listener:
+def _owner(one: _Socket) -> PortOwner:
     user = user_name(one.uid)
     for process in Path("/proc").glob("[0-9]*"):
         if _has(process, f"socket:[{one.inode}]"):
-            return Listener(user, int(process.name), _command(process))
-    return Listener(user)
+            return PortOwner(user, int(process.name), _command(process))
+    return PortOwner(user)
 
 
 def _has(process: Path, link: str) -> bool:
@@ -98,32 +98,32 @@ def _command(process: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ListeningSocket:
+class GatewayAddress:
     """An address of the gateway's, and the unit that is to listen there."""
 
     address: str
     unit: str
     is_ours: bool  # a socket of this user's listens there
     is_masked: bool
-    listener: Listener | None
+    owner: PortOwner | None
 
 
-def judge_doors(doors: Iterable[ListeningSocket], *, is_installed: bool) -> Iterator[Verdict]:
-    for door in doors:
-        listener = door.listener
-        if door.is_ours:
-            yield ok(f"{door.address}: listens")
-        elif listener is not None and _is_gateway(listener):
-            yield ok(f"{door.address}: mmd gateway in the foreground (pid {listener.pid})")
-        elif listener is not None:
-            yield failed(f"{door.address} is taken by {_named(listener)}", _how_to_get(door.address, listener))
-        elif is_installed and not door.is_masked:
-            yield failed(f"{door.address}: {door.unit} does not listen", "mmd install   # has it listen again")
+def check_addresses(addresses: Iterable[GatewayAddress], *, is_installed: bool) -> Iterator[Diagnosis]:
+    for address in addresses:
+        owner = address.owner
+        if address.is_ours:
+            yield ok(f"{address.address}: listens")
+        elif owner is not None and _is_gateway(owner):
+            yield ok(f"{address.address}: mmd gateway in the foreground (pid {owner.pid})")
+        elif owner is not None:
+            yield failed(f"{address.address} is taken by {_named(owner)}", _how_to_get(address.address, owner))
+        elif is_installed and not address.is_masked:
+            yield failed(f"{address.address}: {address.unit} does not listen", "mmd install   # has it listen again")
         else:
-            yield ok(f"{door.address} is free")
+            yield ok(f"{address.address} is free")
 
 
-def read_status(main: str, listening: Collection[str]) -> str:
+def read_health(main: str, listening: Collection[str]) -> str:
     """The status line of the gateway's /health, for which no key is needed. `listening`: the addresses of its sockets
     that are up, of which the Unix socket is asked, and `main` where that one is not. Raises OSError.
     """
@@ -149,28 +149,28 @@ def _connected_by_tcp(address: str) -> socket.socket:
     return socket.create_connection((host.strip("[]"), int(port)))
 
 
-def judge_status(status: str) -> Iterator[Verdict]:
+def check_health(status: str) -> Iterator[Diagnosis]:
     if " 200 " not in status:
         yield failed(f"the gateway runs, and answers {status!r}", "journalctl --user -u mmd.service -n 20")
 
 
-def _is_gateway(listener: Listener) -> bool:
-    words = listener.command.split()
+def _is_gateway(owner: PortOwner) -> bool:
+    words = owner.command.split()
     return "gateway" in words and any(word == "mmd" or word.endswith("/mmd") for word in words)
 
 
-def _named(listener: Listener) -> str:
-    if listener.pid is None:
-        return f"a process of {listener.user}'s"
-    return f"{_shortened(listener.command) or 'a process'} (pid {listener.pid}, {listener.user})"
+def _named(owner: PortOwner) -> str:
+    if owner.pid is None:
+        return f"a process of {owner.user}'s"
+    return f"{_shortened(owner.command) or 'a process'} (pid {owner.pid}, {owner.user})"
 
 
 def _shortened(command: str) -> str:
     return command if len(command) <= _LONGEST_COMMAND else f"{command[: _LONGEST_COMMAND - 1]}…"
 
 
-def _how_to_get(address: str, listener: Listener) -> str:
+def _how_to_get(address: str, owner: PortOwner) -> str:
     other = f"or another port in {config_file()}"
-    if listener.pid is None:
+    if owner.pid is None:
         return f"sudo ss -ltnp 'sport = :{address.rpartition(':')[2]}'   # which; {other}"
-    return f"kill {listener.pid} && mmd install   # {other}"
+    return f"kill {owner.pid} && mmd install   # {other}"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmd.control.doctor.finding import Verdict, ok, warning
+from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.units.login1 import LockRefused, Login1, LogindAway
 
 _WHY = "mmd doctor looks whether this is allowed"
@@ -39,7 +39,7 @@ async def _read() -> SleepLock | None:
         return None
 
 
-def judge_suspend(lock: SleepLock | None, *, has_gpu: bool) -> Iterator[Verdict]:
+def check_suspend(lock: SleepLock | None, *, has_gpu: bool) -> Iterator[Diagnosis]:
     if lock is None:
         yield ok("no logind: not followed")
     elif not has_gpu:

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mmd import __version__
-from mmd.control.doctor.finding import Verdict, failed, ok, warning
-from mmd.control.install.inspection import Installation, Kind
+from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
+from mmd.control.install.inspection import InstallKind, InstallState
 from mmd.units.unit_files import GATEWAY, NEEDED, PACKAGED_COMMAND
 
 _MENDED_BY = "mmd install   # writes them anew, enables them, and keeps models and settings"
 
 
-def judge_units(here: Installation) -> Iterator[Verdict]:
-    if here.kind is Kind.NONE:
+def check_units(here: InstallState) -> Iterator[Diagnosis]:
+    if here.kind is InstallKind.NONE:
         yield warning("not installed: there is no gateway, and nothing is loaded at startup", "mmd install")
         return
-    wrong = list(_judge(here))
+    wrong = list(_problems(here))
     if not wrong:
-        where = "the package's" if here.kind is Kind.PACKAGED else "in your own folder"
+        where = "the package's" if here.kind is InstallKind.PACKAGED else "in your own folder"
         wrong.append(ok(f"up to date and enabled, {where}"))
     yield from wrong
 
 
-def _judge(here: Installation) -> Iterator[Verdict]:
+def _problems(here: InstallState) -> Iterator[Diagnosis]:
     if here.masked:
         say = failed if set(NEEDED) & set(here.masked) else warning
         names = " ".join(here.masked)
@@ -51,8 +51,8 @@ def _judge(here: Installation) -> Iterator[Verdict]:
         )
 
 
-def _how_to_start_this(here: Installation) -> str:
-    if here.kind is Kind.PACKAGED or here.shadowing:  # `mmd install` leaves the package's units to be used
+def _how_to_start_this(here: InstallState) -> str:
+    if here.kind is InstallKind.PACKAGED or here.shadowing:  # `mmd install` leaves the package's units to be used
         return f"{PACKAGED_COMMAND} doctor   # the package's mmd; or for this one: sudo apt remove mmd && mmd install"
     return "mmd install   # starts this one from then on"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from shlex import quote
 
-from mmd.control.doctor.finding import Verdict, ok, warning
+from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.machine import Gpu, GpuProcess
 from mmd.plan.fit import GIB
 from mmd.units.names import split
@@ -16,11 +16,11 @@ _LEAST_BYTES = GIB
 _NAMED = 3
 
 
-def judge_vram(gpus: Iterable[Gpu]) -> Iterator[Verdict]:
-    return map(_judge, gpus)
+def check_vram(gpus: Iterable[Gpu]) -> Iterator[Diagnosis]:
+    return map(_check_gpu, gpus)
 
 
-def _judge(gpu: Gpu) -> Verdict:
+def _check_gpu(gpu: Gpu) -> Diagnosis:
     ours = [process for process in gpu.processes if split(process.unit)]
     strangers = [process for process in gpu.processes if process not in ours]
     strangers.sort(key=lambda process: process.used_bytes or 0, reverse=True)

@@ -22,17 +22,17 @@ class Addresses:
         return (self.main,) if self.embedding is None else (self.main, self.embedding)
 
 
-def configured(settings: Settings) -> Addresses:
+def gateway_addresses(settings: Settings) -> Addresses:
     """Where mmd.toml has the gateway listen. Raises WrongUsage where that is no address."""
     main, embedding = settings.gateway.listen, settings.gateway.embedding_listen
     return Addresses(_numeric(main), _numeric(embedding) if embedding else None)
 
 
-def joined(address: str, port: int) -> str:
+def host_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def resolved(host: str, port: int) -> tuple[socket.AddressFamily, str]:
+def resolve_host(host: str, port: int) -> tuple[socket.AddressFamily, str]:
     """Raises WrongUsage where the host is no address."""
     try:
         family, _, _, _, found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
@@ -46,7 +46,7 @@ def resolved(host: str, port: int) -> tuple[socket.AddressFamily, str]:
 def _numeric(listen: str) -> str:
     host, _, port = listen.rpartition(":")
     try:
-        return joined(resolved(host, int(port))[1], int(port))
+        return host_port(resolve_host(host, int(port))[1], int(port))
     except WrongUsage as error:
         hint = f'${{EDITOR:-nano}} {config_file()}   # [gateway] listen = "127.0.0.1:8000"'
         raise WrongUsage(error.message, hint=hint) from error

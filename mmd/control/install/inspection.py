@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from mmd import __version__
-from mmd.control.install.addresses import Addresses, configured
+from mmd.control.install.addresses import Addresses, gateway_addresses
 from mmd.control.install.presence import running_version
 from mmd.settings import read_settings
 from mmd.units import static, user_files
@@ -27,15 +27,15 @@ from mmd.units.unit_files import (
 )
 
 
-class Kind(StrEnum):
+class InstallKind(StrEnum):
     NONE = "none"
     PACKAGED = "packaged"  # the unit files are a package's; the user has drop-ins
     COPIED = "copied"  # `mmd install` has written them into the user's own unit folder
 
 
 @dataclass(frozen=True, slots=True)
-class Installation:
-    kind: Kind
+class InstallState:
+    kind: InstallKind
     program: str  # that the gateway's unit starts; "" where there is none
     is_this: bool  # that program is the mmd that runs now
     outdated: tuple[Path, ...]  # of the user's files, those that `mmd install` would write otherwise, make or remove
@@ -53,7 +53,7 @@ class Installation:
         """Whether `mmd install` has nothing to do, and nothing to refuse."""
         files = (self.outdated, self.other_path, self.shadowing, self.dangling)
         units = (self.unread, self.disabled, self.silent, [name for name in self.masked if name in NEEDED])
-        return self.kind is not Kind.NONE and not any((*files, *units)) and not self.has_old_gateway
+        return self.kind is not InstallKind.NONE and not any((*files, *units)) and not self.has_old_gateway
 
     @property
     def has_old_gateway(self) -> bool:
@@ -61,24 +61,24 @@ class Installation:
         return self.is_this and self.gateway_version not in (None, __version__)
 
 
-async def installation() -> Installation:
+async def read_install_state() -> InstallState:
     """Raises ManagerUnreachable, and WrongUsage where mmd.toml is damaged."""
-    addresses = by_socket(configured(read_settings()))
+    addresses = addresses_by_socket(gateway_addresses(read_settings()))
     async with await Manager.connect() as manager:
         return await _read(manager, addresses)
 
 
-def by_socket(addresses: Addresses) -> Mapping[str, str]:
+def addresses_by_socket(addresses: Addresses) -> Mapping[str, str]:
     embedding = {EMBEDDING_SOCKET: addresses.embedding} if addresses.embedding else {}
     return {MAIN_SOCKET: addresses.main} | embedding
 
 
-async def _read(manager: Manager, addresses: Mapping[str, str]) -> Installation:
+async def _read(manager: Manager, addresses: Mapping[str, str]) -> InstallState:
     present = user_files.present()
     package = await static.packaged_in(manager)
     masked = await static.masked_by_others(manager)
     kind = _kind(present, package)
-    there = () if kind is Kind.NONE else tuple(name for name in UNITS if user_files.is_wanted(name, addresses))
+    there = () if kind is InstallKind.NONE else tuple(name for name in UNITS if user_files.is_wanted(name, addresses))
     expected = user_files.wanted(addresses, masked, are_packaged=package is not None) if there else {}
     units = {name: await manager.unit(name) for name in there if name not in masked and not is_template(name)}
     enabled = await static.enabled(manager)
@@ -86,7 +86,7 @@ async def _read(manager: Manager, addresses: Mapping[str, str]) -> Installation:
     differing = {file for file in present.keys() | expected.keys() if present.get(file) != expected.get(file)}
     other_path = {file for file in differing if _without_path(present, file) == _without_path(expected, file)}
     hiding = (file for file in present.keys() - expected.keys() if package and (package / file.name).exists())
-    return Installation(
+    return InstallState(
         kind=kind,
         program=program,
         is_this=is_this_mmd(program),
@@ -102,10 +102,10 @@ async def _read(manager: Manager, addresses: Mapping[str, str]) -> Installation:
     )
 
 
-def _kind(present: Mapping[Path, bytes], package: Path | None) -> Kind:
+def _kind(present: Mapping[Path, bytes], package: Path | None) -> InstallKind:
     if user_files.unit_file(GATEWAY) in present:
-        return Kind.COPIED
-    return Kind.NONE if package is None else Kind.PACKAGED
+        return InstallKind.COPIED
+    return InstallKind.NONE if package is None else InstallKind.PACKAGED
 
 
 def _without_path(contents: Mapping[Path, bytes], file: Path) -> bytes | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mmd.control.install.addresses import configured
-from mmd.control.install.inspection import by_socket
+from mmd.control.install.addresses import gateway_addresses
+from mmd.control.install.inspection import addresses_by_socket
 from mmd.control.install.presence import running_version
 from mmd.errors import MmdError
 from mmd.paths import user_unit_dir
@@ -34,17 +34,17 @@ def _is_mask(file: Path) -> bool:
 
 async def install() -> static.Installed:
     """Put the units in, with the gateway where mmd.toml says. Raises as `static.install`."""
-    addresses = by_socket(configured(read_settings()))
+    addresses = addresses_by_socket(gateway_addresses(read_settings()))
     async with await Manager.connect() as manager:
         return await static.install(manager, addresses)
 
 
 async def remove() -> bool:
     """Take the units out; what is exposed is so no more. Returns whether there were any."""
-    from mmd.control.tunnel.tunnels import close_tunnels, tunnels
+    from mmd.control.tunnel.tunnels import close_tunnels, read_tunnels
 
     async with await Manager.connect() as manager:
-        await close_tunnels(manager, [one.id for one in await tunnels(manager)])
+        await close_tunnels(manager, [one.id for one in await read_tunnels(manager)])
         return await static.remove(manager)
 
 

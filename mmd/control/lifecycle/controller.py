@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from mmd.control.lifecycle.idle_rules import Idleness
 from mmd.control.lifecycle.read_ahead import worthwhile
-from mmd.control.models.aliases import other_names
+from mmd.control.models.aliases import candidate_aliases
 from mmd.control.state.refused_flags import RefusedFlags
 from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.control.state.status import Status, read_status
@@ -54,7 +54,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         context=table.context,
         ready_seconds=table.ready_seconds,
         arguments=table.arguments,
-        aliases=other_names(model, settings),
+        aliases=candidate_aliases(model, settings),
         refused=RefusedFlags().refused(model.id),
     )
     return choose(

@@ -33,7 +33,9 @@ class Subject:
     model: Model
     candidates: tuple[Candidate, ...] = ()  # other quantisations of it in the same repository
     why: str = ""  # it was taken, where there were several
-    elsewhere: Callable[[], tuple[Candidate, ...]] = tuple  # asks the hub for other repositories' quantisations of it
+    alternatives: Callable[[], tuple[Candidate, ...]] = (
+        tuple  # asks the hub for other repositories' quantisations of it
+    )
 
 
 def subject(asked: str, machine: Machine, settings: Settings, file: str | None = None) -> Subject:
@@ -88,22 +90,22 @@ def unregistered(name: str, found: Found, *, source: str, licence: str = "") -> 
 
 def _on_the_hub(name: str, file: str | None, machine: Machine, settings: Settings) -> Subject:
     """By the headers of its files. Raises what looking and `headers.look_into` raise."""
-    from mmd.control.models.search import choose_for, elsewhere
+    from mmd.control.models.search import alternatives, choose_for
     from mmd.registry.hub import headers, register
 
     known = register.look(name)
     repository = known.repository
-    picked = choose_for(known, file, machine, settings)
-    found = headers.look_into(repository, picked.selection)
+    choice = choose_for(known, file, machine, settings)
+    found = headers.look_into(repository, choice.selection)
     model = unregistered(
         repository.id, found, source=f"hf:{repository.id}@{repository.commit}", licence=repository.licence
     )
     return Subject(
-        name=f"{repository.id}:{picked.selection.file}",
+        name=f"{repository.id}:{choice.selection.file}",
         model=model,
-        candidates=_beside(repository, picked.selection),
-        why=picked.why,
-        elsewhere=partial(elsewhere, repository, machine),
+        candidates=_beside(repository, choice.selection),
+        why=choice.why,
+        alternatives=partial(alternatives, repository, machine),
     )
 
 

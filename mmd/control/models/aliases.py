@@ -18,7 +18,7 @@ _CACHE_PREFIX = "models--"
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class ModelNames:
     """What clients may call the registered models."""
 
     ids: Mapping[str, str]  # every name that means one model -> its id
@@ -41,7 +41,7 @@ class Names:
         )
 
 
-def names_of(models: Mapping[str, Model], settings: Settings) -> Names:
+def names_of(models: Mapping[str, Model], settings: Settings) -> ModelNames:
     """An id goes before an alias, and an alias before a repository's name."""
     configured = {model_id: settings.model(model_id).aliases for model_id in models}
     shadowed = {
@@ -58,10 +58,10 @@ def names_of(models: Mapping[str, Model], settings: Settings) -> Names:
     for name, model_id in ids.items():
         if name != model_id:
             aliases[model_id] += (name,)
-    return Names(ids, aliases, ambiguous, shadowed)
+    return ModelNames(ids, aliases, ambiguous, shadowed)
 
 
-def other_names(model: Model, settings: Settings) -> tuple[str, ...]:
+def candidate_aliases(model: Model, settings: Settings) -> tuple[str, ...]:
     """What one model could be called, whoever else could be."""
     return names_of({model.id: model}, settings).aliases[model.id]
 

@@ -17,7 +17,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from mmd.control.models.search import choose_to_run, find, hit_json, served_formats
+from mmd.control.models.search import choose_to_run, hit_json, hub_search, served_formats
 from mmd.errors import MmdError
 from mmd.machine import read_machine
 from mmd.registry.hub.register import choose, look, obtain
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
 def _search(asked: dict[str, Any]) -> None:
     kind = ModelType(asked["type"]) if "type" in asked else None
     query = Query(**asked | {"formats": served_formats(read_settings()), "type": kind})
-    _say("hits", [hit_json(hit) for hit in find(query, read_machine()).hits])
+    _say("hits", [hit_json(hit) for hit in hub_search(query, read_machine()).hits])
 
 
 def _select(name: str, file: str | None, revision: str | None) -> None:

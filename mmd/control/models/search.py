@@ -22,7 +22,7 @@ from mmd.registry.licence import terms
 from mmd.registry.record import Format
 from mmd.settings import Settings
 
-_MOST_ELSEWHERE = 5
+_MAX_ALTERNATIVES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class SearchHit:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HubSearchResult:
     hits: tuple[SearchHit, ...]  # the one to take first
     foreign: Mapping[str, int]  # how many more there were that no engine serves, by what they are
 
@@ -64,12 +64,12 @@ def served_formats(settings: Settings) -> tuple[Format, ...]:
     return tuple(form for form in Format if form in served) or (Format.GGUF,)
 
 
-def find(query: Query, machine: Machine) -> Finding:
+def hub_search(query: Query, machine: Machine) -> HubSearchResult:
     """What runs where it should comes first, and of that what was most likely meant. Raises what `search` raises."""
     found = search(query)
     hits = [hit for result in found.results if (hit := _hit(result, machine, query.formats))]
     hits.sort(key=lambda hit: hit.best.place.rank)  # a stable sort: the rest is in the search's order
-    return Finding(tuple(hits), found.foreign)
+    return HubSearchResult(tuple(hits), found.foreign)
 
 
 def _hit(result: Result, machine: Machine, served: Iterable[Format]) -> SearchHit | None:
@@ -94,11 +94,11 @@ def choose_for(known: RepoSnapshot, file: str | None, machine: Machine, settings
 
 def choose_to_run(known: RepoSnapshot, file: str | None, machine: Machine, settings: Settings) -> Choice:
     """The same; raises DoesNotFit where it was not named and nothing of the repository runs."""
-    picked = choose_for(known, file, machine, settings)
-    if picked.runs:
-        return picked
-    repository, selection = known.repository, picked.selection
-    others = elsewhere(repository, machine) if known.absence is None else ()  # no second wait for what is not there
+    choice = choose_for(known, file, machine, settings)
+    if choice.runs:
+        return choice
+    repository, selection = known.repository, choice.selection
+    others = alternatives(repository, machine) if known.absence is None else ()  # no second wait for what is not there
     anyway = f"mmd pull {quote(f'{repository.id}:{selection.file}')}   # download it all the same"
     raise DoesNotFit(
         f"no model of {repository.id} runs on this machine: the smallest, {selection.file}, "
@@ -107,15 +107,15 @@ def choose_to_run(known: RepoSnapshot, file: str | None, machine: Machine, setti
     )
 
 
-def elsewhere(repository: Repository, machine: Machine) -> tuple[Candidate, ...]:
+def alternatives(repository: Repository, machine: Machine) -> tuple[Candidate, ...]:
     """Quantisations of the same model in other repositories, which all have the formats of this one.
 
     None where the hub does not answer: they are a suggestion beside what is told without it.
     """
     formats = tuple({offer_of(selection).format for selection in selections_in(repository.files)})
-    queries = [Query("", _MOST_ELSEWHERE, formats, base=base) for base in repository.bases]
+    queries = [Query("", _MAX_ALTERNATIVES, formats, base=base) for base in repository.bases]
     try:
-        hits = [hit for query in queries for hit in find(query, machine).hits]
+        hits = [hit for query in queries for hit in hub_search(query, machine).hits]
     except HubUnavailable:
         return ()
     found = [hit for hit in hits if hit.runs and hit.result.id != repository.id]

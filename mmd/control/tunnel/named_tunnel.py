@@ -20,7 +20,7 @@ class NamedTunnel:
     token: str
 
     @classmethod
-    def of(cls, hostname: str, token: str) -> NamedTunnel:
+    def parse(cls, hostname: str, token: str) -> NamedTunnel:
         """Raises WrongUsage where it is no name or no token."""
         if not _HOSTNAME.fullmatch(hostname):
             raise WrongUsage(f"{hostname!r} is no host name", hint="mmd expose ID --at llm.example.org")
@@ -32,12 +32,12 @@ class NamedTunnel:
         return cls(hostname, token)
 
     @classmethod
-    def of_model(cls, model_id: str) -> NamedTunnel | None:
+    def load(cls, model_id: str) -> NamedTunnel | None:
         """None where the model has none. Raises StorageFailed, and WrongUsage where its file is damaged."""
         file = tunnel_file(model_id)
         try:
             table = tomllib.loads(file.read_text("utf-8"))
-            return cls.of(str(table["hostname"]), str(table["token"]))
+            return cls.parse(str(table["hostname"]), str(table["token"]))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -47,7 +47,7 @@ class NamedTunnel:
                 f"{file} is damaged", hint=f"mmd expose --off {model_id}   # then expose it anew"
             ) from error
 
-    def keep(self, model_id: str) -> None:
+    def save(self, model_id: str) -> None:
         """Raises StorageFailed."""
         import tomli_w
 
@@ -61,10 +61,10 @@ class NamedTunnel:
             raise StorageFailed(f"{file} cannot be written: {error.strerror}", hint=f"ls -l {file}") from error
 
 
-def forget(model_id: str) -> None:
+def delete(model_id: str) -> None:
     tunnel_file(model_id).unlink(missing_ok=True)
 
 
-def models_with_one() -> frozenset[str]:
+def model_ids() -> frozenset[str]:
     folder = tunnel_file("x").parent
     return frozenset(file.stem for file in folder.glob("*.toml")) if folder.exists() else frozenset()

@@ -35,10 +35,10 @@ class TunnelStatus:
     lasting: bool  # it has a name of its own, and is opened again when the machine comes up
 
 
-async def exposed() -> tuple[TunnelStatus, ...]:
-    """As `tunnels`, over a connection of its own. Raises ManagerUnreachable."""
+async def list_tunnels() -> tuple[TunnelStatus, ...]:
+    """As `read_tunnels`, over a connection of its own. Raises ManagerUnreachable."""
     async with await Manager.connect() as manager:
-        return await tunnels(manager)
+        return await read_tunnels(manager)
 
 
 async def expose(model_id: str, named: named_tunnel.NamedTunnel | None) -> TunnelStatus:
@@ -47,7 +47,7 @@ async def expose(model_id: str, named: named_tunnel.NamedTunnel | None) -> Tunne
         return await open_tunnel(manager, model_id, named)
 
 
-async def way_in(model_id: str, *, is_named: bool) -> str:
+async def gateway_address(model_id: str, *, is_named: bool) -> str:
     """Where a model's tunnel is to lead: HOST:PORT of the gateway's socket, which may not be what mmd.toml says by now.
 
     Raises ManagerUnreachable, and WrongUsage where the socket has none, or the tunnel has lost its name.
@@ -65,15 +65,15 @@ async def way_in(model_id: str, *, is_named: bool) -> str:
 async def unexpose(model_id: str | None) -> tuple[str, ...]:
     """Close a model's tunnel, or all of them. Returns whose."""
     async with await Manager.connect() as manager:
-        closing = [one.id for one in await tunnels(manager) if model_id in (None, one.id)]
+        closing = [one.id for one in await read_tunnels(manager) if model_id in (None, one.id)]
         await close_tunnels(manager, closing)
         return tuple(closing)
 
 
-async def tunnels(manager: Manager) -> tuple[TunnelStatus, ...]:
+async def read_tunnels(manager: Manager) -> tuple[TunnelStatus, ...]:
     """Those that are open or are to be, by the model's id."""
     units = {tunnel_of(unit.name): unit.active_state for unit in await manager.units((TUNNELS,))}
-    urls, lasting = exposed_urls(), named_tunnel.models_with_one()
+    urls, lasting = exposed_urls(), named_tunnel.model_ids()
     found = {model_id for model_id, active in units.items() if _state(active) is not TunnelState.CLOSED} | lasting
     return tuple(
         TunnelStatus(model_id, _state(units.get(model_id, "")), urls.get(model_id), model_id in lasting)
@@ -96,17 +96,17 @@ async def open_tunnel(manager: Manager, model_id: str, named: named_tunnel.Named
 async def _opened_as(manager: Manager, model_id: str, named: named_tunnel.NamedTunnel) -> TunnelStatus:
     """By another name than before, which is kept only where it is opened."""
     unit = tunnel_unit(model_id)
-    before = named_tunnel.NamedTunnel.of_model(model_id)
+    before = named_tunnel.NamedTunnel.load(model_id)
     was_open = any(one.active_state == "active" for one in await manager.units([unit]))
-    named.keep(model_id)
+    named.save(model_id)
     try:
         await manager.run_job(unit, manager.stop(unit))
         return await _opened(manager, model_id)
     except BaseException:
         if before is None:
-            named_tunnel.forget(model_id)
+            named_tunnel.delete(model_id)
         else:
-            before.keep(model_id)
+            before.save(model_id)
             if was_open:
                 await manager.start(unit)
         raise
@@ -128,7 +128,7 @@ async def _opened(manager: Manager, model_id: str) -> TunnelStatus:
     if result is not JobResult.DONE or url is None:
         await manager.run_job(unit, manager.stop(unit))  # it would try again for ever
         raise await _failure(model_id, began_us)
-    is_lasting = model_id in named_tunnel.models_with_one()
+    is_lasting = model_id in named_tunnel.model_ids()
     if is_lasting:
         await manager.enable([unit])
     return TunnelStatus(model_id, TunnelState.OPEN, url, is_lasting)
@@ -143,7 +143,7 @@ async def close_tunnels(manager: Manager, model_ids: Iterable[str]) -> None:
         # Before its token goes: without one it would be opened at a start of the machine by whatever name.
         if await _is_enabled(manager, unit):
             await manager.disable([unit])
-        named_tunnel.forget(model_id)
+        named_tunnel.delete(model_id)
 
 
 async def _is_enabled(manager: Manager, unit: str) -> bool:

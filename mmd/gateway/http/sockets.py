@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.control.install.addresses import joined, resolved
+from mmd.control.install.addresses import host_port, resolve_host
 from mmd.errors import MmdError, WrongUsage
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.origins import is_loopback_address
@@ -38,7 +38,7 @@ class Listener:
 
     def __str__(self) -> str:
         name = self.socket.getsockname()
-        return str(name) if self.entrance is ListenerKind.LOCAL else joined(str(name[0]), name[1])
+        return str(name) if self.entrance is ListenerKind.LOCAL else host_port(str(name[0]), name[1])
 
 
 def inherited() -> list[Listener]:
@@ -66,7 +66,7 @@ def _entrance(listening: socket.socket, name: str) -> ListenerKind:
 
 def bound(host: str, port: int, entrance: ListenerKind = ListenerKind.MAIN) -> Listener:
     """One of our own. Raises WrongUsage where the host is no address, MmdError where the port is taken."""
-    family, address = resolved(host, port)
+    family, address = resolve_host(host, port)
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

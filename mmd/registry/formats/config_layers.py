@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from mmd.registry.formats.folder import Config
-from mmd.registry.formats.layer_groups import believable, grouped
+from mmd.registry.formats.layer_groups import group_layers, plausible_layer_count
 from mmd.registry.layout import Layers
 
 # Architectures whose every layer keeps a state of fixed size instead of a cache that grows.
@@ -36,12 +36,14 @@ def config_layers(config: Config) -> tuple[Layers, ...]:
             own.append(state)
         if kind in (_FULL, _SLIDING, _BOTH) and layer < caching:
             own.append(_attention(text, layer, kind, width))
-    return grouped(own * (2 if _is_longcat(text) else 1))  # LongCat has attention twice in each of its layers
+    return group_layers(own * (2 if _is_longcat(text) else 1))  # LongCat has attention twice in each of its layers
 
 
 def layer_count(text: Config) -> int:
     count = text.integer("num_layers") if _is_longcat(text) else None
-    return believable(count or text.integer("num_hidden_layers", "num_layers", "n_layer", "n_layers") or 0, text.path)
+    return plausible_layer_count(
+        count or text.integer("num_hidden_layers", "num_layers", "n_layer", "n_layers") or 0, text.path
+    )
 
 
 def _is_longcat(text: Config) -> bool:
@@ -57,7 +59,7 @@ def _kinds(text: Config) -> list[str]:
         return [_BOTH] * count
     pattern = text.text("hybrid_override_pattern")  # Nemotron-H: M is Mamba, * attention, - a plain MLP, E experts
     if pattern:
-        believable(len(pattern), text.path)
+        plausible_layer_count(len(pattern), text.path)
         return [{"M": _LINEAR, "*": _FULL}.get(letter, _OTHER) for letter in pattern]
     named = text.texts("layer_types") or text.texts("layers_block_type")
     if named:

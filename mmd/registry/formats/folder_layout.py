@@ -8,7 +8,7 @@ from collections import Counter
 from mmd.registry.formats.config_layers import config_layers, head_width, layer_count
 from mmd.registry.formats.folder import Config
 from mmd.registry.formats.folder_type import is_encoder
-from mmd.registry.formats.layer_groups import runs
+from mmd.registry.formats.layer_groups import run_lengths
 from mmd.registry.formats.quant import quantization_of
 from mmd.registry.formats.safetensors import Weights
 from mmd.registry.layout import Anatomy
@@ -20,7 +20,7 @@ _HEAD = re.compile(r"(.+\.)?lm_head\..+")
 _NUMBER_BYTES = 2
 
 
-def folder_anatomy(config: Config, weights: Weights) -> Anatomy:
+def folder_layout(config: Config, weights: Weights) -> Anatomy:
     text = config.language()
     count = layer_count(text)
     parts: Counter[str] = Counter()
@@ -35,7 +35,7 @@ def folder_anatomy(config: Config, weights: Weights) -> Anatomy:
     return Anatomy(
         input_bytes=parts["input"],
         repeating_bytes=parts["repeating"],
-        expert_bytes=runs(experts[layer] for layer in range(count)) if experts else (),
+        expert_bytes=run_lengths(experts[layer] for layer in range(count)) if experts else (),
         output_bytes=parts["output"],
         copied_bytes=0,  # vLLM looks up and multiplies by the same tensor
         nextn_bytes=parts["nextn"],

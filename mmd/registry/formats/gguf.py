@@ -132,7 +132,7 @@ def header_end(path: Path, known_bytes: int) -> int:
     with open_regular(path) as file:
         try:
             header = _read(_Cursor(file, path, known_bytes))
-        except _GoesOn as error:
+        except _HeaderContinues as error:
             return error.at_least_bytes
         return min(header.data_offset, known_bytes)  # the padding after it need not be there
 
@@ -167,7 +167,7 @@ def read_general(path: Path) -> Mapping[str, Value]:
         return general
 
 
-class _GoesOn(Exception):
+class _HeaderContinues(Exception):
     """The header goes on where what is known of the file ends."""
 
     def __init__(self, at_least_bytes: int) -> None:
@@ -210,7 +210,7 @@ class _Cursor:
         if end > self.file_bytes:
             raise _damaged(self.path, f"the header ends after {self.file_bytes:,} bytes")
         if end > self._known_bytes:
-            raise _GoesOn(end)
+            raise _HeaderContinues(end)
 
     def take(self, count: int) -> bytes:
         self._require(count)

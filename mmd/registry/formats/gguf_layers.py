@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mmd.registry.formats.gguf import GgufHeader
 from mmd.registry.formats.gguf_windows import windows
-from mmd.registry.formats.layer_groups import believable, grouped
+from mmd.registry.formats.layer_groups import group_layers, plausible_layer_count
 from mmd.registry.layout import Layers
 
 # They read a text at once, or a whole answer again and again, and keep nothing.
@@ -36,18 +36,18 @@ def gguf_layers(header: GgufHeader) -> tuple[Layers, ...]:
     if header.architecture in _KEEP_NOTHING or not model.count:
         return ()
     if header.architecture == "deepseek4":
-        return grouped(_compressed(model))
+        return group_layers(_compressed(model))
     own = [layers for layer in range(model.count) for layers in _of_layer(model, layer)]
     if header.architecture == "graniteswitch":  # one more, which chooses the adapter
         own.append(Layers(1, key_width=model.key_width(0), value_width=model.value_width(0)))
     loops = model.number("num_loops") if header.architecture == "nanbeige" else 1
-    believable(model.count * loops, header.path)
-    return grouped(own * max(1, loops))
+    plausible_layer_count(model.count * loops, header.path)
+    return group_layers(own * max(1, loops))
 
 
 def layer_count(header: GgufHeader) -> int:
     """How many layers a token passes: those that predict further tokens are loaded only by who uses them."""
-    total = believable(_number(header, "block_count") or 0, header.path)
+    total = plausible_layer_count(_number(header, "block_count") or 0, header.path)
     return max(0, total - (_number(header, "nextn_predict_layers") or 0))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from mmd.registry.formats.gguf import GgufHeader, LongArray, Tensor
 from mmd.registry.formats.gguf_layers import attention_size, gguf_layers, layer_count, widest
 from mmd.registry.formats.gguf_type import is_encoder_architecture
-from mmd.registry.formats.layer_groups import runs
+from mmd.registry.formats.layer_groups import run_lengths
 from mmd.registry.layout import Anatomy
 
 _EMBEDDINGS = "token_embd.weight"
@@ -26,7 +26,7 @@ _LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.(\d+)\.(.+)")
 _EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(ch)?exps\.")  # what --n-cpu-moe takes
 
 
-def gguf_anatomy(headers: Sequence[GgufHeader]) -> Anatomy:
+def gguf_layout(headers: Sequence[GgufHeader]) -> Anatomy:
     """From the headers of all parts."""
     first = headers[0]
     count = layer_count(first)
@@ -42,7 +42,7 @@ def gguf_anatomy(headers: Sequence[GgufHeader]) -> Anatomy:
     return Anatomy(
         input_bytes=parts["input"],
         repeating_bytes=parts["repeating"],
-        expert_bytes=runs(experts[layer] for layer in range(count)) if experts else (),
+        expert_bytes=run_lengths(experts[layer] for layer in range(count)) if experts else (),
         output_bytes=parts["output"],
         copied_bytes=_copied_bytes(first.architecture, tensors),
         nextn_bytes=parts["nextn"],

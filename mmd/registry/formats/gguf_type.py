@@ -27,7 +27,7 @@ def is_projector(general: Mapping[str, Value]) -> bool:
     return general.get("general.type") == "mmproj" or general.get("general.architecture") == "clip"
 
 
-def refuse_what_is_no_model(general: Mapping[str, Value], path: str) -> None:
+def refuse_non_models(general: Mapping[str, Value], path: str) -> None:
     """Raise NotRunnable for the GGUF files that are something else than a language model."""
     architecture = str(general.get("general.architecture", ""))
     kind = general.get("general.type", "model")

@@ -14,10 +14,10 @@ from mmd.registry.layout import Layers
 
 _F16_BYTES = 2
 # No model has a thousand; without a limit a lie would make lists of any length here.
-_MOST_LAYERS = 10_000
+_MAX_LAYERS = 10_000
 
 
-def grouped(layers: Iterable[Layers]) -> tuple[Layers, ...]:
+def group_layers(layers: Iterable[Layers]) -> tuple[Layers, ...]:
     """Those that keep the same as one, in the order in which they first occur."""
     counts: Counter[Layers] = Counter()
     for one in layers:
@@ -25,7 +25,7 @@ def grouped(layers: Iterable[Layers]) -> tuple[Layers, ...]:
     return tuple(replace(one, count=count) for one, count in counts.items() if one != Layers(1))
 
 
-def runs(sizes: Iterable[int]) -> tuple[tuple[int, int], ...]:
+def run_lengths(sizes: Iterable[int]) -> tuple[tuple[int, int], ...]:
     """Sizes in a row that are equal, as how many and how large."""
     return tuple((len(list(run)), size_bytes) for size_bytes, run in groupby(sizes))
 
@@ -38,9 +38,9 @@ def bytes_per_token(groups: Iterable[Layers]) -> int:
     )
 
 
-def believable(count: int, path: Path) -> int:
+def plausible_layer_count(count: int, path: Path) -> int:
     """`count` layers, or BadModelFile."""
-    if count > _MOST_LAYERS:
+    if count > _MAX_LAYERS:
         raise BadModelFile(
             f"{path} claims to have {count:,} layers",
             hint=f"sha256sum {quote(str(path))}   # to compare; it wants to be downloaded again",

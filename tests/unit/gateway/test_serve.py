@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mmd import __version__
-from mmd.control.install.addresses import configured
+from mmd.control.install.addresses import gateway_addresses
 from mmd.control.install.presence import running_version
 from mmd.errors import MmdError, WrongUsage
 from mmd.gateway.http.sockets import bound, bound_locally, exposed, from_here, is_listened_on
@@ -132,7 +132,7 @@ def test_addresses_that_other_machines_reach(listen: str, address: str | None, o
     file = own_home / ".config/mmd/mmd.toml"
     file.parent.mkdir(parents=True)
     file.write_text(f'[gateway]\nlisten = "{listen}"\nembedding_listen = ""\n')
-    addresses = configured(read_settings())
+    addresses = gateway_addresses(read_settings())
     assert addresses.embedding is None
     assert exposed(addresses.all) == address
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.doctor.engines import judge_use_of_gpu
-from mmd.control.doctor.finding import State
-from mmd.control.doctor.nvidia import Driver, judge_driver
-from mmd.control.doctor.vram import judge_vram
+from mmd.control.doctor.diagnosis import Level
+from mmd.control.doctor.engines import check_gpu_builds
+from mmd.control.doctor.nvidia import Driver, check_driver
+from mmd.control.doctor.vram import check_vram
 from mmd.control.install.engines import EngineStatus
 from mmd.engines.installer.torch_build import TorchBuild, torch_build
 from mmd.machine import Gpu, GpuProcess
@@ -30,41 +30,51 @@ FAILS = replace(WORKS, error=999, said="Unknown Error", version="", cuda="", gpu
 @pytest.mark.parametrize(
     ("driver", "state", "says", "hint"),
     [
-        (WORKS, State.OK, "RTX 4070: version 580.95.05, which does CUDA up to 13.0", ""),
-        (replace(WORKS, gpus=()), State.WARNING, "knows of no GPU", "nvidia-smi"),
-        (replace(WORKS, has_memory_node=False), State.FAILED, "no /dev/nvidia-uvm", "sudo modprobe nvidia-uvm"),
-        (replace(FAILS, error=18, module="550.54.14"), State.FAILED, "version 550.54.14 runs until", "sudo reboot"),
-        (replace(FAILS, error=12, module="", has_card=False), State.OK, "no GPU of NVIDIA's", ""),
-        (replace(FAILS, error=9, module=""), State.WARNING, "its driver is not loaded", "sudo modprobe nvidia"),
-        (replace(FAILS, error=9, has_nodes=False), State.FAILED, "without its devices", "sudo nvidia-modprobe"),
-        (replace(FAILS, may_use_nodes=False, group="video"), State.FAILED, "is not open", "sudo usermod -aG video $"),
+        (WORKS, Level.OK, "RTX 4070: version 580.95.05, which does CUDA up to 13.0", ""),
+        (replace(WORKS, gpus=()), Level.WARNING, "knows of no GPU", "nvidia-smi"),
+        (replace(WORKS, has_memory_node=False), Level.FAILED, "no /dev/nvidia-uvm", "sudo modprobe nvidia-uvm"),
+        (
+            replace(FAILS, error=18, module="550.54.14"),
+            Level.FAILED,
+            "version 550.54.14 runs until",
+            "sudo reboot",
+        ),
+        (replace(FAILS, error=12, module="", has_card=False), Level.OK, "no GPU of NVIDIA's", ""),
+        (replace(FAILS, error=9, module=""), Level.WARNING, "its driver is not loaded", "sudo modprobe nvidia"),
+        (replace(FAILS, error=9, has_nodes=False), Level.FAILED, "without its devices", "sudo nvidia-modprobe"),
+        (
+            replace(FAILS, may_use_nodes=False, group="video"),
+            Level.FAILED,
+            "is not open",
+            "sudo usermod -aG video $",
+        ),
         (
             replace(FAILS, may_use_nodes=False, group="root"),
-            State.FAILED,
+            Level.FAILED,
             "is not open",
             "sudo chmod 0666 /dev",
         ),
         (
             replace(FAILS, error=15, said="GPU is lost", module="", has_nodes=False, may_use_nodes=False),
-            State.FAILED,
+            Level.FAILED,
             "the driver does not answer: GPU is lost",
             "nvidia-smi",
         ),
         (
             replace(FAILS, error=12),
-            State.FAILED,
+            Level.FAILED,
             "libnvidia-ml.so.1 is not to be found",
             "sudo apt install libnvidia-ml1",
         ),
-        (FAILS, State.FAILED, "does not answer: Unknown Error", "nvidia-smi"),
+        (FAILS, Level.FAILED, "does not answer: Unknown Error", "nvidia-smi"),
     ],
 )
-def test_the_driver_is_judged(driver: Driver, state: State, says: str, hint: str) -> None:
-    (verdict,) = judge_driver(driver)
-    assert verdict.state is state
-    assert says in verdict.message
-    assert verdict.hint.startswith(hint)
-    assert bool(verdict.hint) == (state is not State.OK)
+def test_the_driver_is_judged(driver: Driver, state: Level, says: str, hint: str) -> None:
+    (diagnosis,) = check_driver(driver)
+    assert diagnosis.state is state
+    assert says in diagnosis.message
+    assert diagnosis.hint.startswith(hint)
+    assert bool(diagnosis.hint) == (state is not Level.OK)
 
 
 @pytest.mark.parametrize(
@@ -118,35 +128,35 @@ OURS = GpuProcess(10, 8 * GIB, "llama-server", "mmd-model@qwen3.service")
 @pytest.mark.parametrize(
     ("card", "state", "says", "hint"),
     [
-        (GPUS[0], State.OK, "11.2 of 12.0 GiB free; Xorg has 0.4 GiB (pid 1893), gnome-shell", ""),
-        (gpu(OURS), State.OK, "4.0 of 12.0 GiB free; qwen3 has 8.0 GiB", ""),
+        (GPUS[0], Level.OK, "11.2 of 12.0 GiB free; Xorg has 0.4 GiB (pid 1893), gnome-shell", ""),
+        (gpu(OURS), Level.OK, "4.0 of 12.0 GiB free; qwen3 has 8.0 GiB", ""),
         (
             gpu(OURS, GpuProcess(11, 3 * GIB, "python3", "session-2.scope")),
-            State.WARNING,
+            Level.WARNING,
             "1.0 of 12.0 GiB free; qwen3 has 8.0 GiB, python3 has 3.0 GiB (pid 11)",
             "ps -fp 11",
         ),
         (
             gpu(GpuProcess(12, 5 * GIB, "ollama", "ollama.service")),
-            State.WARNING,
+            Level.WARNING,
             "ollama has 5.0 GiB",
             "systemctl status 12   # it is ollama.service",
         ),
         (
             gpu(GpuProcess(13, None, ""), used_bytes=9 * GIB),
-            State.WARNING,
+            Level.WARNING,
             "does not tell who has how much",
             "nvidia-smi",
         ),
-        (gpu(used_bytes=9 * GIB), State.WARNING, "does not tell", "nvidia-smi"),
-        (gpu(), State.OK, "12.0 of 12.0 GiB free", ""),
+        (gpu(used_bytes=9 * GIB), Level.WARNING, "does not tell", "nvidia-smi"),
+        (gpu(), Level.OK, "12.0 of 12.0 GiB free", ""),
     ],
 )
-def test_who_holds_its_memory(card: Gpu, state: State, says: str, hint: str) -> None:
-    (verdict,) = judge_vram([card])
-    assert verdict.state is state
-    assert says in verdict.message
-    assert verdict.hint.startswith(hint)
+def test_who_holds_its_memory(card: Gpu, state: Level, says: str, hint: str) -> None:
+    (diagnosis,) = check_vram([card])
+    assert diagnosis.state is state
+    assert says in diagnosis.message
+    assert diagnosis.hint.startswith(hint)
 
 
 # -- engines and the GPU
@@ -163,47 +173,57 @@ def driver(cuda: str, capability: str) -> Driver:
 @pytest.mark.parametrize(
     ("cuda", "here", "state", "says"),
     [
-        ((12, 8), driver("13.0", "8.9"), State.OK, "CUDA 12.8, which the driver does"),
-        ((12, 9), driver("12.4", "8.9"), State.OK, "CUDA 12.9"),  # within one major version older drivers do
-        ((13, 0), driver("12.8", "8.9"), State.FAILED, "driver 580.95.05 does CUDA up to 12.8"),
-        ((12, 6), driver("12.8", "12.0"), State.FAILED, "does not know the NVIDIA GeForce RTX 4070: it wants 12.8"),
-        ((13, 0), driver("13.0", "7.0"), State.FAILED, "has left behind"),
-        ((12, 8), driver("12.8", "7.0"), State.OK, "CUDA 12.8"),
-        ((12, 8), driver("12.8", "6.1"), State.FAILED, "has left behind"),
-        (None, driver("13.0", "8.9"), State.WARNING, "a build for the CPU"),
+        ((12, 8), driver("13.0", "8.9"), Level.OK, "CUDA 12.8, which the driver does"),
+        ((12, 9), driver("12.4", "8.9"), Level.OK, "CUDA 12.9"),  # within one major version older drivers do
+        ((13, 0), driver("12.8", "8.9"), Level.FAILED, "driver 580.95.05 does CUDA up to 12.8"),
+        (
+            (12, 6),
+            driver("12.8", "12.0"),
+            Level.FAILED,
+            "does not know the NVIDIA GeForce RTX 4070: it wants 12.8",
+        ),
+        ((13, 0), driver("13.0", "7.0"), Level.FAILED, "has left behind"),
+        ((12, 8), driver("12.8", "7.0"), Level.OK, "CUDA 12.8"),
+        ((12, 8), driver("12.8", "6.1"), Level.FAILED, "has left behind"),
+        (None, driver("13.0", "8.9"), Level.WARNING, "a build for the CPU"),
     ],
 )
-def test_torch_against_driver_and_gpu(cuda: tuple[int, int] | None, here: Driver, state: State, says: str) -> None:
-    (verdict,) = judge_use_of_gpu([engine("vllm")], None, TorchBuild("2.9", cuda), here)
-    assert verdict.state is state
-    assert says in verdict.message
-    assert bool(verdict.hint) == (state is not State.OK)
+def test_torch_against_driver_and_gpu(cuda: tuple[int, int] | None, here: Driver, state: Level, says: str) -> None:
+    (diagnosis,) = check_gpu_builds([engine("vllm")], None, TorchBuild("2.9", cuda), here)
+    assert diagnosis.state is state
+    assert says in diagnosis.message
+    assert bool(diagnosis.hint) == (state is not Level.OK)
 
 
 @pytest.mark.parametrize(
     ("engines", "devices", "state", "says"),
     [
-        ([engine("llama-server"), engine("embedded")], ("CUDA0",), State.OK, "llama-server uses CUDA0"),
-        ([engine("llama-server"), engine("embedded")], (), State.WARNING, "llama-server is a build for the CPU"),
-        ([engine("embedded"), engine("llama-server", None)], None, State.WARNING, "the embedded llama.cpp is a build"),
+        ([engine("llama-server"), engine("embedded")], ("CUDA0",), Level.OK, "llama-server uses CUDA0"),
+        ([engine("llama-server"), engine("embedded")], (), Level.WARNING, "llama-server is a build for the CPU"),
+        (
+            [engine("embedded"), engine("llama-server", None)],
+            None,
+            Level.WARNING,
+            "the embedded llama.cpp is a build",
+        ),
     ],
 )
 def test_llama_cpp_on_a_machine_with_a_gpu(
-    engines: list[EngineStatus], devices: tuple[str, ...] | None, state: State, says: str
+    engines: list[EngineStatus], devices: tuple[str, ...] | None, state: Level, says: str
 ) -> None:
-    (verdict,) = judge_use_of_gpu(engines, devices, None, WORKS)
-    assert verdict.state is state
-    assert says in verdict.message
+    (diagnosis,) = check_gpu_builds(engines, devices, None, WORKS)
+    assert diagnosis.state is state
+    assert says in diagnosis.message
 
 
 def test_nothing_is_said_of_what_cannot_be_known_or_is_not_there() -> None:
-    assert list(judge_use_of_gpu([engine("llama-server")], None, None, WORKS)) == []
-    assert list(judge_use_of_gpu([engine("llama-server")], (), TorchBuild("2", None), replace(WORKS, gpus=()))) == []
+    assert list(check_gpu_builds([engine("llama-server")], None, None, WORKS)) == []
+    assert list(check_gpu_builds([engine("llama-server")], (), TorchBuild("2", None), replace(WORKS, gpus=()))) == []
 
 
 def test_a_vllm_for_gpus_on_a_machine_without_one() -> None:
-    (verdict,) = judge_use_of_gpu([engine("vllm")], None, TorchBuild("2", (12, 8)), replace(FAILS, has_card=False))
-    assert (verdict.state, verdict.hint) == (State.WARNING, "mmd engine install vllm")
+    (diagnosis,) = check_gpu_builds([engine("vllm")], None, TorchBuild("2", (12, 8)), replace(FAILS, has_card=False))
+    assert (diagnosis.state, diagnosis.hint) == (Level.WARNING, "mmd engine install vllm")
 
 
 @pytest.mark.parametrize(

@@ -11,19 +11,26 @@ from pathlib import Path
 import pytest
 
 from mmd import paths
-from mmd.control.doctor import places
-from mmd.control.doctor.finding import State, failed
-from mmd.control.doctor.hub import explained
-from mmd.control.doctor.memory import Ram, judge_ram, read_ram
-from mmd.control.doctor.places import Place, Sockets, judge_places, judge_sockets, read_places, read_sockets
-from mmd.control.doctor.ports import Listener, ListeningSocket, judge_doors, judge_status, read_listeners
-from mmd.control.doctor.storage import FileSystem, judge_file_systems, read_file_systems
-from mmd.control.doctor.suspend import SleepLock, judge_suspend
+from mmd.control.doctor import folders
+from mmd.control.doctor.diagnosis import Level, failed
+from mmd.control.doctor.disk import DiskSpace, check_disks, read_disks
+from mmd.control.doctor.folders import (
+    EngineSockets,
+    FolderState,
+    check_folders,
+    check_sockets,
+    read_folders,
+    read_sockets,
+)
+from mmd.control.doctor.hub import explain_hub_error
+from mmd.control.doctor.memory import RamState, check_ram, read_ram
+from mmd.control.doctor.ports import GatewayAddress, PortOwner, check_addresses, check_health, read_port_owners
+from mmd.control.doctor.suspend import SleepLock, check_suspend
 from mmd.control.state.status import Sleeping
 from mmd.registry.record import Model
 from tests.unit.plan.planned import GIB, facts, model
 
-RAM = Ram(32 * GIB, 20 * GIB, 8 * GIB, 0, 0, ())
+RAM = RamState(32 * GIB, 20 * GIB, 8 * GIB, 0, 0, ())
 SLEEPERS = (Sleeping("a", 1, 4 * GIB, None), Sleeping("b", 1, 9 * GIB, None))
 LARGE = model(facts(weights_bytes=40 * GIB), id="large")
 
@@ -31,29 +38,29 @@ LARGE = model(facts(weights_bytes=40 * GIB), id="large")
 @pytest.mark.parametrize(
     ("ram", "models", "sleeping", "has_gpu", "state", "says", "hint"),
     [
-        (RAM, (), (), False, State.OK, "20.0 of 32.0 GiB available", ""),
-        (RAM, (LARGE,), SLEEPERS, True, State.OK, "a, b asleep with 13.0 GiB", ""),
-        (replace(RAM, watchers=("earlyoom",)), (), (), True, State.OK, "earlyoom may end an engine", ""),
-        (replace(RAM, swap_used_bytes=3 * GIB), (), (), True, State.OK, "3.0 of 8.0 GiB swap used", ""),
-        (replace(RAM, available_bytes=GIB), (), SLEEPERS, True, State.WARNING, "1.0 of 32.0", "mmd stop b"),
-        (replace(RAM, available_bytes=GIB), (), (), True, State.WARNING, "1.0 of 32.0", "ps -eo rss"),
-        (RAM, (LARGE,), (), False, State.WARNING, "large has 40.0 GiB of weights", "mmd estimate large"),
-        (replace(RAM, overcommit=2), (), (), True, State.WARNING, "vm.overcommit_memory is 2", "sudo sysctl"),
+        (RAM, (), (), False, Level.OK, "20.0 of 32.0 GiB available", ""),
+        (RAM, (LARGE,), SLEEPERS, True, Level.OK, "a, b asleep with 13.0 GiB", ""),
+        (replace(RAM, watchers=("earlyoom",)), (), (), True, Level.OK, "earlyoom may end an engine", ""),
+        (replace(RAM, swap_used_bytes=3 * GIB), (), (), True, Level.OK, "3.0 of 8.0 GiB swap used", ""),
+        (replace(RAM, available_bytes=GIB), (), SLEEPERS, True, Level.WARNING, "1.0 of 32.0", "mmd stop b"),
+        (replace(RAM, available_bytes=GIB), (), (), True, Level.WARNING, "1.0 of 32.0", "ps -eo rss"),
+        (RAM, (LARGE,), (), False, Level.WARNING, "large has 40.0 GiB of weights", "mmd estimate large"),
+        (replace(RAM, overcommit=2), (), (), True, Level.WARNING, "vm.overcommit_memory is 2", "sudo sysctl"),
     ],
 )
 def test_ram(
-    ram: Ram,
+    ram: RamState,
     models: tuple[Model, ...],
     sleeping: tuple[Sleeping, ...],
     has_gpu: bool,
-    state: State,
+    state: Level,
     says: str,
     hint: str,
 ) -> None:
-    (verdict,) = judge_ram(ram, models, sleeping, has_gpu=has_gpu)
-    assert verdict.state is state
-    assert says in verdict.message
-    assert verdict.hint.startswith(hint)
+    (diagnosis,) = check_ram(ram, models, sleeping, has_gpu=has_gpu)
+    assert diagnosis.state is state
+    assert says in diagnosis.message
+    assert diagnosis.hint.startswith(hint)
 
 
 def test_ram_of_this_machine() -> None:
@@ -68,112 +75,122 @@ def test_ram_of_this_machine() -> None:
 @pytest.mark.parametrize(
     ("lock", "has_gpu", "state", "says"),
     [
-        (None, True, State.OK, "no logind: not followed"),
-        (SleepLock(5), True, State.OK, "models leave the GPU first; logind waits 5 s for that"),
-        (SleepLock(5, "no lock", "sudo apt install polkitd"), True, State.WARNING, "no lock; answers are cut short"),
-        (SleepLock(5, "no lock", "sudo apt install polkitd"), False, State.OK, "models on the CPU stay as they are"),
+        (None, True, Level.OK, "no logind: not followed"),
+        (SleepLock(5), True, Level.OK, "models leave the GPU first; logind waits 5 s for that"),
+        (
+            SleepLock(5, "no lock", "sudo apt install polkitd"),
+            True,
+            Level.WARNING,
+            "no lock; answers are cut short",
+        ),
+        (
+            SleepLock(5, "no lock", "sudo apt install polkitd"),
+            False,
+            Level.OK,
+            "models on the CPU stay as they are",
+        ),
     ],
 )
-def test_suspending(lock: SleepLock | None, has_gpu: bool, state: State, says: str) -> None:
-    (verdict,) = judge_suspend(lock, has_gpu=has_gpu)
-    assert verdict.state is state
-    assert says in verdict.message
-    assert verdict.hint == (lock.hint if lock and state is State.WARNING else "")
+def test_suspending(lock: SleepLock | None, has_gpu: bool, state: Level, says: str) -> None:
+    (diagnosis,) = check_suspend(lock, has_gpu=has_gpu)
+    assert diagnosis.state is state
+    assert says in diagnosis.message
+    assert diagnosis.hint == (lock.hint if lock and state is Level.WARNING else "")
 
 
 # -- disks
 
-DISK = FileSystem("/", "ext4", 500 * GIB, 100 * GIB, False, ("downloads", "mmd's records", "models"))
+DISK = DiskSpace("/", "ext4", 500 * GIB, 100 * GIB, False, ("downloads", "mmd's records", "models"))
 
 
 @pytest.mark.parametrize(
     ("disk", "state", "says", "hint"),
     [
-        (DISK, State.OK, "/: 100.0 GiB free (downloads, mmd's records, models)", ""),
-        (replace(DISK, free_bytes=5 * GIB), State.WARNING, "little for a download", "mmd disk"),
-        (replace(DISK, free_bytes=5 * GIB, holds=("mmd's records",)), State.OK, "5.0 GiB free", ""),
-        (replace(DISK, free_bytes=1000), State.FAILED, "nearly full", "mmd disk"),
-        (replace(DISK, free_bytes=0, holds=("models",)), State.OK, "0.0 GiB free", ""),
-        (replace(DISK, is_read_only=True), State.FAILED, "cannot be written to (downloads, mmd's", "findmnt /"),
-        (replace(DISK, is_read_only=True, holds=("models",)), State.OK, "/", ""),
-        (replace(DISK, kind="nfs4"), State.WARNING, "over the network (nfs4)", "mmd archive ID DEST"),
+        (DISK, Level.OK, "/: 100.0 GiB free (downloads, mmd's records, models)", ""),
+        (replace(DISK, free_bytes=5 * GIB), Level.WARNING, "little for a download", "mmd disk"),
+        (replace(DISK, free_bytes=5 * GIB, holds=("mmd's records",)), Level.OK, "5.0 GiB free", ""),
+        (replace(DISK, free_bytes=1000), Level.FAILED, "nearly full", "mmd disk"),
+        (replace(DISK, free_bytes=0, holds=("models",)), Level.OK, "0.0 GiB free", ""),
+        (replace(DISK, is_read_only=True), Level.FAILED, "cannot be written to (downloads, mmd's", "findmnt /"),
+        (replace(DISK, is_read_only=True, holds=("models",)), Level.OK, "/", ""),
+        (replace(DISK, kind="nfs4"), Level.WARNING, "over the network (nfs4)", "mmd archive ID DEST"),
     ],
 )
-def test_disks(disk: FileSystem, state: State, says: str, hint: str) -> None:
-    (verdict,) = judge_file_systems([disk])
-    assert verdict.state is state
-    assert says in verdict.message
-    assert verdict.hint.startswith(hint)
+def test_disks(disk: DiskSpace, state: Level, says: str, hint: str) -> None:
+    (diagnosis,) = check_disks([disk])
+    assert diagnosis.state is state
+    assert says in diagnosis.message
+    assert diagnosis.hint.startswith(hint)
 
 
 def test_disks_of_this_machine(tmp_path: Path) -> None:
-    found = read_file_systems([replace(model(), path=str(tmp_path / "gone/a.gguf"))])
+    found = read_disks([replace(model(), path=str(tmp_path / "gone/a.gguf"))])
     assert {what for one in found for what in one.holds} == {"downloads", "mmd's records", "mmd's cache", "models"}
     assert all(one.free_bytes <= one.total_bytes for one in found)
 
 
 # -- folders and sockets
 
-OWN = Place("/home/ada/.local/share/mmd", "ada", 0o700, True, True)
+OWN = FolderState("/home/ada/.local/share/mmd", "ada", 0o700, True, True)
 
 
 @pytest.mark.parametrize(
-    ("place", "state", "says", "hint"),
+    ("folder", "state", "says", "hint"),
     [
-        (OWN, State.OK, "yours", ""),
-        (replace(OWN, mode=0o755), State.WARNING, "others may look into", "chmod 700 /home/ada/.local/share/mmd"),
-        (replace(OWN, mode=0o755, is_private=False), State.OK, "yours", ""),
+        (OWN, Level.OK, "yours", ""),
+        (replace(OWN, mode=0o755), Level.WARNING, "others may look into", "chmod 700 /home/ada/.local/share/mmd"),
+        (replace(OWN, mode=0o755, is_private=False), Level.OK, "yours", ""),
         (
             replace(OWN, owner="root", is_own=False, is_writable=False),
-            State.FAILED,
+            Level.FAILED,
             "cannot be written to: it is root's",
             'sudo chown -R "$(id -un):" /home/ada/.local/share/mmd',
         ),
-        (replace(OWN, is_writable=False), State.FAILED, "cannot be written to", "sudo chown"),
-        (replace(OWN, strange="/home/ada/x"), State.FAILED, "/home/ada/x is not yours", "sudo chown"),
+        (replace(OWN, is_writable=False), Level.FAILED, "cannot be written to", "sudo chown"),
+        (replace(OWN, strange="/home/ada/x"), Level.FAILED, "/home/ada/x is not yours", "sudo chown"),
         (
             replace(OWN, strange="/etc/x", owner="root", is_own=False, is_writable=False, is_kept=False),
-            State.OK,
+            Level.OK,
             "yours",
             "",
         ),
     ],
 )
-def test_folders(place: Place, state: State, says: str, hint: str) -> None:
-    (verdict,) = judge_places([place])
-    assert verdict.state is state
-    assert says in verdict.message
-    assert verdict.hint.startswith(hint)
+def test_folders(folder: FolderState, state: Level, says: str, hint: str) -> None:
+    (diagnosis,) = check_folders([folder])
+    assert diagnosis.state is state
+    assert says in diagnosis.message
+    assert diagnosis.hint.startswith(hint)
 
 
 @pytest.fixture
-def own_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[Place]]:
+def own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[FolderState]]:
     """Without that of downloads, which the hub's library keeps in mind over tests."""
-    monkeypatch.setattr(places, "cache_folder", lambda: tmp_path / "no-downloads")
-    return lambda: list(read_places())
+    monkeypatch.setattr(folders, "cache_folder", lambda: tmp_path / "no-downloads")
+    return lambda: list(read_folders())
 
 
-def test_folders_of_this_user(own_places: Callable[[], list[Place]]) -> None:
-    assert own_places() == []
+def test_folders_of_this_user(own_folders: Callable[[], list[FolderState]]) -> None:
+    assert own_folders() == []
     paths.make_private(paths.data_dir() / "manifests")
-    (place,) = own_places()
-    assert (place.path, place.mode, place.is_own, place.strange) == (str(paths.data_dir()), 0o700, True, "")
+    (folder,) = own_folders()
+    assert (folder.path, folder.mode, folder.is_own, folder.strange) == (str(paths.data_dir()), 0o700, True, "")
     paths.data_dir().chmod(0o755)
-    assert own_places()[0].mode == 0o755
+    assert own_folders()[0].mode == 0o755
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_what_somebody_else_has_left_is_found(own_places: Callable[[], list[Place]]) -> None:
+def test_what_somebody_else_has_left_is_found(own_folders: Callable[[], list[FolderState]]) -> None:
     paths.make_private(paths.data_dir())
     left = paths.data_dir() / "models.toml"
     left.touch()
     os.chown(left, 65534, 65534)
-    assert own_places()[0].strange == str(left)
+    assert own_folders()[0].strange == str(left)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_whose_files_lie_beside_those_of_mmd_is_not_asked(
-    own_places: Callable[[], list[Place]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_folders: Callable[[], list[FolderState]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is in the runtime folder is made and removed by everybody, all the time."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
@@ -181,15 +198,15 @@ def test_whose_files_lie_beside_those_of_mmd_is_not_asked(
     left = tmp_path / "runtime/bus"
     left.touch()
     os.chown(left, 65534, 65534)
-    assert [place.strange for place in own_places()] == [""]
+    assert [folder.strange for folder in own_folders()] == [""]
 
 
 def test_sockets() -> None:
-    (verdict,) = judge_sockets(Sockets((), ()))
-    assert verdict.state is State.OK
-    first, second = judge_sockets(Sockets(("a",), ("/run/user/1000/mmd-gateway.sock",)))
-    assert (first.state, first.hint) == (State.FAILED, "mmd stop a && mmd activate a")
-    assert (second.state, second.hint) == (State.WARNING, "chmod 600 /run/user/1000/mmd-gateway.sock")
+    (diagnosis,) = check_sockets(EngineSockets((), ()))
+    assert diagnosis.state is Level.OK
+    first, second = check_sockets(EngineSockets(("a",), ("/run/user/1000/mmd-gateway.sock",)))
+    assert (first.state, first.hint) == (Level.FAILED, "mmd stop a && mmd activate a")
+    assert (second.state, second.hint) == (Level.WARNING, "chmod 600 /run/user/1000/mmd-gateway.sock")
 
 
 def test_a_socket_that_is_gone_or_open_to_others() -> None:
@@ -197,9 +214,9 @@ def test_a_socket_that_is_gone_or_open_to_others() -> None:
     there.parent.mkdir(parents=True)
     there.touch()
     paths.gateway_socket().touch(mode=0o600)
-    assert read_sockets(["a", "b"]) == Sockets(("a",), ())
+    assert read_sockets(["a", "b"]) == EngineSockets(("a",), ())
     paths.gateway_socket().chmod(0o666)
-    assert read_sockets(["b"]) == Sockets((), (str(paths.gateway_socket()),))
+    assert read_sockets(["b"]) == EngineSockets((), (str(paths.gateway_socket()),))
 
 
 # -- ports
@@ -216,77 +233,79 @@ def test_who_listens_is_found(family: socket.AddressFamily, host: str) -> None:
             for one in (taken, free)
             for port in [one.getsockname()[1]]
         }
-        found = read_listeners(of.values())
-        listener = found[of[taken]]
+        found = read_port_owners(of.values())
+        owner = found[of[taken]]
         assert found[of[free]] is None
         port = taken.getsockname()[1]
-        of_both, of_four = read_listeners([f"[::]:{port}", f"0.0.0.0:{port}"]).values()
-    assert listener is not None
-    assert listener.pid == os.getpid()
-    assert listener.command
-    assert of_both == listener
-    assert of_four == (listener if family == socket.AF_INET else None)
+        of_both, of_four = read_port_owners([f"[::]:{port}", f"0.0.0.0:{port}"]).values()
+    assert owner is not None
+    assert owner.pid == os.getpid()
+    assert owner.command
+    assert of_both == owner
+    assert of_four == (owner if family == socket.AF_INET else None)
 
 
 LONG = "/home/ada/.local/share/pipx/venvs/mmd/with-a-long-name"
-FREE = ListeningSocket("127.0.0.1:8000", "mmd.socket", False, False, None)
+FREE = GatewayAddress("127.0.0.1:8000", "mmd.socket", False, False, None)
 
 
 @pytest.mark.parametrize(
-    ("door", "is_installed", "state", "says", "hint"),
+    ("address", "is_installed", "state", "says", "hint"),
     [
-        (replace(FREE, is_ours=True, listener=Listener("ada", 1, "systemd")), True, State.OK, "listens", ""),
-        (FREE, False, State.OK, "is free", ""),
-        (FREE, True, State.FAILED, "mmd.socket does not listen", "mmd install"),
-        (replace(FREE, is_masked=True), True, State.OK, "is free", ""),  # which the check of the units has said
+        (replace(FREE, is_ours=True, owner=PortOwner("ada", 1, "systemd")), True, Level.OK, "listens", ""),
+        (FREE, False, Level.OK, "is free", ""),
+        (FREE, True, Level.FAILED, "mmd.socket does not listen", "mmd install"),
+        (replace(FREE, is_masked=True), True, Level.OK, "is free", ""),  # which the check of the units has said
         (
-            replace(FREE, listener=Listener("ada", 7, "/x/python -P -m mmd gateway")),
+            replace(FREE, owner=PortOwner("ada", 7, "/x/python -P -m mmd gateway")),
             True,
-            State.OK,
+            Level.OK,
             "mmd gateway in the foreground (pid 7)",
             "",
         ),
         (
-            replace(FREE, listener=Listener("ada", 7, f"{LONG}/bin/python {LONG}/bin/mmd gateway")),
+            replace(FREE, owner=PortOwner("ada", 7, f"{LONG}/bin/python {LONG}/bin/mmd gateway")),
             True,
-            State.OK,
+            Level.OK,
             "mmd gateway in the foreground (pid 7)",
             "",
         ),
         (
-            replace(FREE, listener=Listener("ada", 7, f"{LONG}/bin/python -m http.server")),
+            replace(FREE, owner=PortOwner("ada", 7, f"{LONG}/bin/python -m http.server")),
             True,
-            State.FAILED,
+            Level.FAILED,
             "taken by /home/ada/.local/share/pipx/venvs/mmd/with-a-long-name/bin/… (pid 7, ada)",
             "kill 7 && mmd install",
         ),
         (
-            replace(FREE, listener=Listener("ada", 7, "/usr/bin/python3 -m http.server 8000")),
+            replace(FREE, owner=PortOwner("ada", 7, "/usr/bin/python3 -m http.server 8000")),
             True,
-            State.FAILED,
+            Level.FAILED,
             "taken by /usr/bin/python3 -m http.server 8000 (pid 7, ada)",
             "kill 7 && mmd install",
         ),
         (
-            replace(FREE, listener=Listener("bob")),
+            replace(FREE, owner=PortOwner("bob")),
             True,
-            State.FAILED,
+            Level.FAILED,
             "a process of bob's",
             "sudo ss -ltnp 'sport = :8000'",
         ),
     ],
 )
-def test_the_gateways_addresses(door: ListeningSocket, is_installed: bool, state: State, says: str, hint: str) -> None:
-    (verdict,) = judge_doors([door], is_installed=is_installed)
-    assert verdict.state is state
-    assert says in verdict.message
-    assert verdict.hint.startswith(hint)
+def test_the_gateways_addresses(
+    address: GatewayAddress, is_installed: bool, state: Level, says: str, hint: str
+) -> None:
+    (diagnosis,) = check_addresses([address], is_installed=is_installed)
+    assert diagnosis.state is state
+    assert says in diagnosis.message
+    assert diagnosis.hint.startswith(hint)
 
 
 def test_the_gateways_status() -> None:
-    assert list(judge_status("HTTP/1.1 200 OK")) == []
-    (verdict,) = judge_status("HTTP/1.1 503 Service Unavailable")
-    assert verdict.state is State.FAILED
+    assert list(check_health("HTTP/1.1 200 OK")) == []
+    (diagnosis,) = check_health("HTTP/1.1 503 Service Unavailable")
+    assert diagnosis.state is Level.FAILED
 
 
 # -- the hub
@@ -315,7 +334,7 @@ PROXIES = {"https": "http://proxy.example:3128"}
     ],
 )
 def test_why_the_hub_does_not_answer(message: str, proxies: dict[str, str], says: str, hint: str) -> None:
-    verdict = explained(failed(message, "unset HF_HUB_OFFLINE"), "https://huggingface.co", proxies)
-    assert verdict.state is State.WARNING
-    assert says in verdict.message
-    assert verdict.hint.startswith(hint)
+    diagnosis = explain_hub_error(failed(message, "unset HF_HUB_OFFLINE"), "https://huggingface.co", proxies)
+    assert diagnosis.state is Level.WARNING
+    assert says in diagnosis.message
+    assert diagnosis.hint.startswith(hint)

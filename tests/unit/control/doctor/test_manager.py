@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.doctor.cgroups import ControlGroups, judge_cgroups, read_cgroups
-from mmd.control.doctor.finding import State
-from mmd.control.doctor.lingering import Lingering, judge_lingering
+from mmd.control.doctor.cgroups import ControlGroups, check_cgroups, read_cgroups
+from mmd.control.doctor.diagnosis import Level
+from mmd.control.doctor.lingering import Lingering, check_lingering
 from mmd.control.doctor.manager import (
+    LoginEnvironment,
     ManagerState,
-    Surroundings,
-    borrowed,
-    explained,
-    judge_manager,
-    look_around,
+    borrowed_runtime_error,
+    check_manager,
+    explain_unreachable,
+    read_login_environment,
     read_manager,
 )
 from mmd.errors import ManagerUnreachable
 
 ERROR = ManagerUnreachable("no systemd user manager answers: because", hint="systemctl --user status")
 # A login that has all: of what is missing in each case, one thing.
-HERE = Surroundings(
+HERE = LoginEnvironment(
     user="ada", uid=1000, is_booted=True, init="systemd", runtime="/run/user/1000", runtime_owner="ada",
     has_private_socket=True, has_bus=True, bus_address="", sudo_user="",
 )  # fmt: skip
@@ -48,8 +48,8 @@ AS_ROOT = replace(NO_RUNTIME, user="root", uid=0, runtime="/run/user/0")
         (HERE, "because", "systemctl --user status"),
     ],
 )
-def test_the_reason_is_named(here: Surroundings, says: str, hint: str) -> None:
-    why = explained(here, ERROR)
+def test_the_reason_is_named(here: LoginEnvironment, says: str, hint: str) -> None:
+    why = explain_unreachable(here, ERROR)
     assert says in why.message
     assert why.hint.startswith(hint)
 
@@ -60,16 +60,16 @@ def test_a_manager_of_somebody_else_is_not_taken_for_ones_own() -> None:
     assert not NO_RUNTIME.is_borrowed
     here = replace(HERE, user="root", uid=0)
     assert here.is_borrowed
-    assert "/run/user/1000, which is ada's: this shell became root by su" in borrowed(here).message
+    assert "/run/user/1000, which is ada's: this shell became root by su" in borrowed_runtime_error(here).message
 
 
 def test_one_that_is_not_there_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = tmp_path / "no-runtime"
-    assert look_around().runtime_owner is None
+    assert read_login_environment().runtime_owner is None
     with pytest.raises(ManagerUnreachable, match=r"there is no |systemd does not run|sudo does not"):
         read_manager()
     runtime.mkdir()
-    here = look_around()
+    here = read_login_environment()
     assert (here.runtime, here.runtime_owner, here.has_bus) == (str(runtime), here.user, False)
 
 
@@ -78,36 +78,36 @@ def test_that_process_1_is_hidden_says_nothing_of_the_manager(monkeypatch: pytes
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(Path, "read_text", refuse)
-    assert look_around().init == "another program"
+    assert read_login_environment().init == "another program"
 
 
 @pytest.mark.parametrize(
     ("manager", "state", "says"),
     [
-        (ManagerState("257.9-1~deb13u1", "/x", ()), State.OK, "systemd 257.9-1~deb13u1 answers"),
-        (ManagerState("249.11-0ubuntu3", "/x", ()), State.WARNING, "never tried with one before 252"),
-        (ManagerState("257", "/x", (), asked_by="ada"), State.WARNING, "about root, not about ada"),
-        (ManagerState("257", "/x", (), is_named=False), State.WARNING, "XDG_RUNTIME_DIR is not set"),
+        (ManagerState("257.9-1~deb13u1", "/x", ()), Level.OK, "systemd 257.9-1~deb13u1 answers"),
+        (ManagerState("249.11-0ubuntu3", "/x", ()), Level.WARNING, "never tried with one before 252"),
+        (ManagerState("257", "/x", (), asked_by="ada"), Level.WARNING, "about root, not about ada"),
+        (ManagerState("257", "/x", (), is_named=False), Level.WARNING, "XDG_RUNTIME_DIR is not set"),
     ],
 )
-def test_a_manager_that_answers(manager: ManagerState, state: State, says: str) -> None:
-    (verdict,) = judge_manager(manager)
-    assert verdict.state is state
-    assert says in verdict.message
+def test_a_manager_that_answers(manager: ManagerState, state: Level, says: str) -> None:
+    (diagnosis,) = check_manager(manager)
+    assert diagnosis.state is state
+    assert says in diagnosis.message
 
 
 @pytest.mark.parametrize(
     ("command", "lingers", "state"),
     [
-        ("loginctl enable-linger ada", True, State.OK),
-        ("loginctl enable-linger ada", False, State.WARNING),
-        (None, False, State.OK),
+        ("loginctl enable-linger ada", True, Level.OK),
+        ("loginctl enable-linger ada", False, Level.WARNING),
+        (None, False, Level.OK),
     ],
 )
-def test_lingering(command: str | None, lingers: bool, state: State) -> None:
-    (verdict,) = judge_lingering(Lingering(lingers, command))
-    assert verdict.state is state
-    assert verdict.hint == ((command or "") if state is State.WARNING else "")
+def test_lingering(command: str | None, lingers: bool, state: Level) -> None:
+    (diagnosis,) = check_lingering(Lingering(lingers, command))
+    assert diagnosis.state is state
+    assert diagnosis.hint == ((command or "") if state is Level.WARNING else "")
 
 
 def controllers(folder: Path, words: str) -> None:
@@ -133,12 +133,12 @@ def test_control_groups_of_both_versions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("groups", "state", "says"),
     [
-        (ControlGroups(True, ("memory", "pids")), State.OK, "memory, pids"),
-        (ControlGroups(True, ("pids",)), State.WARNING, "memory is not delegated"),
-        (ControlGroups(False, ()), State.WARNING, "version 1"),
+        (ControlGroups(True, ("memory", "pids")), Level.OK, "memory, pids"),
+        (ControlGroups(True, ("pids",)), Level.WARNING, "memory is not delegated"),
+        (ControlGroups(False, ()), Level.WARNING, "version 1"),
     ],
 )
-def test_memory_is_wanted_of_control_groups(groups: ControlGroups, state: State, says: str) -> None:
-    (verdict,) = judge_cgroups(groups)
-    assert verdict.state is state
-    assert says in verdict.message
+def test_memory_is_wanted_of_control_groups(groups: ControlGroups, state: Level, says: str) -> None:
+    (diagnosis,) = check_cgroups(groups)
+    assert diagnosis.state is state
+    assert says in diagnosis.message

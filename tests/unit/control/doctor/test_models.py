@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.doctor.engines import judge_engines, read_devices, read_engines, read_torch
-from mmd.control.doctor.finding import State
-from mmd.control.doctor.models import ModelFiles, judge_model_files, judge_served, judge_tables, read_model_files
+from mmd.control.doctor.diagnosis import Level
+from mmd.control.doctor.engines import check_engines, read_devices, read_engines, read_torch
+from mmd.control.doctor.models import ModelFiles, check_model_files, check_served, check_tables, read_model_files
 from mmd.control.install.engines import EngineStatus
 from mmd.plan.boot import Startup
 from mmd.registry import manifest
@@ -30,19 +30,19 @@ def added(tmp_path: Path) -> Model:
     return known
 
 
-def found(known: Model) -> tuple[State, str, str]:
-    (verdict,) = judge_model_files(read_model_files([known]))
-    return verdict.state, verdict.message, verdict.hint
+def found(known: Model) -> tuple[Level, str, str]:
+    (diagnosis,) = check_model_files(read_model_files([known]))
+    return diagnosis.state, diagnosis.message, diagnosis.hint
 
 
 def test_files_that_are_as_they_were(added: Model) -> None:
-    assert found(added) == (State.OK, "1 registered, all there", "")
+    assert found(added) == (Level.OK, "1 registered, all there", "")
 
 
 def test_a_file_that_is_gone(added: Model) -> None:
     Path(added.path).unlink()
     state, message, hint = found(added)
-    assert (state, message) == (State.FAILED, f"a: gone: {added.path}")
+    assert (state, message) == (Level.FAILED, f"a: gone: {added.path}")
     assert hint.startswith("mmd remove a")
 
 
@@ -58,7 +58,7 @@ def test_a_file_that_is_gone_comes_from_the_hub_again(tmp_path: Path) -> None:
     known = Registry().add(file, id="a", source=f"hf:org/name-GGUF@{commit}")
     blob.unlink()
     state, _, hint = found(known)
-    assert state is State.FAILED
+    assert state is Level.FAILED
     assert hint.startswith("mmd pull org/name-GGUF")
 
 
@@ -66,37 +66,37 @@ def test_a_file_of_another_size(added: Model) -> None:
     with Path(added.path).open("ab") as file:
         file.write(b"more")
     state, message, hint = found(added)
-    assert (state, message) == (State.FAILED, f"a: of another size than when it was registered: {added.path}")
+    assert (state, message) == (Level.FAILED, f"a: of another size than when it was registered: {added.path}")
     assert hint.startswith("mmd verify a")
 
 
 def test_a_file_that_was_cut_off_and_never_recorded(added: Model) -> None:
     manifest.forget("a")
     os.truncate(added.path, 100)
-    assert found(added)[:2] == (State.FAILED, "a: its files are shorter than the weights in them")
+    assert found(added)[:2] == (Level.FAILED, "a: its files are shorter than the weights in them")
 
 
 def test_a_damaged_record_of_sizes_is_left_as_it_is(added: Model) -> None:
     manifest.file_for("a").write_text("{")
-    assert found(added)[0] is State.WARNING
+    assert found(added)[0] is Level.WARNING
     assert manifest.file_for("a").read_text() == "{"
 
 
 def test_a_file_that_may_not_be_read() -> None:
-    (verdict,) = judge_model_files([ModelFiles("a", unreadable=("/srv/a.gguf",))])
-    assert (verdict.state, verdict.hint) == (State.FAILED, "namei -l /srv/a.gguf   # whose it is")
+    (diagnosis,) = check_model_files([ModelFiles("a", unreadable=("/srv/a.gguf",))])
+    assert (diagnosis.state, diagnosis.hint) == (Level.FAILED, "namei -l /srv/a.gguf   # whose it is")
 
 
 def test_each_model_that_is_wrong_is_named() -> None:
     wrong = [ModelFiles("a", missing=("/a", "/b", "/c")), ModelFiles("b"), ModelFiles("c", changed=("/d",))]
-    first, second = judge_model_files(wrong)
+    first, second = check_model_files(wrong)
     assert first.message == "a: gone: /a and 2 more"
     assert second.message.startswith("c: ")
 
 
 def test_no_model_is_nothing_wrong() -> None:
-    (verdict,) = judge_model_files([])
-    assert (verdict.state, verdict.message) == (State.OK, "none is registered yet")
+    (diagnosis,) = check_model_files([])
+    assert (diagnosis.state, diagnosis.message) == (Level.OK, "none is registered yet")
 
 
 def settings(**models: ModelTable) -> Settings:
@@ -107,30 +107,33 @@ SAFETENSORS = [model(facts(format=Format.SAFETENSORS), id=f"m{number}") for numb
 
 
 def test_a_format_that_no_engine_here_serves() -> None:
-    (verdict,) = judge_served([model(id="a"), *SAFETENSORS], [WORKING, ABSENT], settings())
-    assert verdict.state is State.FAILED
-    assert verdict.message == "no engine here serves m0, m1, m2 and 2 more: safetensors needs vllm"
-    assert verdict.hint == "mmd engine install vllm"
+    (diagnosis,) = check_served([model(id="a"), *SAFETENSORS], [WORKING, ABSENT], settings())
+    assert diagnosis.state is Level.FAILED
+    assert diagnosis.message == "no engine here serves m0, m1, m2 and 2 more: safetensors needs vllm"
+    assert diagnosis.hint == "mmd engine install vllm"
 
 
 def test_an_engine_that_mmd_toml_wants_and_that_is_not_here() -> None:
-    (verdict,) = judge_served([model(id="a")], [WORKING, ABSENT], settings(a=ModelTable(engine="embedded")))
-    assert (verdict.state, verdict.message) == (State.FAILED, "a: mmd.toml wants embedded for it, which is not here")
+    (diagnosis,) = check_served([model(id="a")], [WORKING, ABSENT], settings(a=ModelTable(engine="embedded")))
+    assert (diagnosis.state, diagnosis.message) == (
+        Level.FAILED,
+        "a: mmd.toml wants embedded for it, which is not here",
+    )
 
 
 def test_without_any_engine_that_is_said_once() -> None:
-    assert list(judge_served(SAFETENSORS, [ABSENT], settings())) == []
-    (verdict,) = judge_engines([ABSENT])
-    assert verdict.state is State.FAILED
-    assert verdict.hint.startswith("mmd engine install")
+    assert list(check_served(SAFETENSORS, [ABSENT], settings())) == []
+    (diagnosis,) = check_engines([ABSENT])
+    assert diagnosis.state is Level.FAILED
+    assert diagnosis.hint.startswith("mmd engine install")
 
 
 def test_tables_of_models_that_are_not_registered() -> None:
     tables = settings(a=ModelTable(), gone=ModelTable(context=4096), away=ModelTable(startup="active"))
-    first, second = judge_tables(tables, ["a"], {"away": Startup.ACTIVE})
-    assert (first.state, first.message) == (State.FAILED, "away is to be loaded at startup, and is not registered")
+    first, second = check_tables(tables, ["a"], {"away": Startup.ACTIVE})
+    assert (first.state, first.message) == (Level.FAILED, "away is to be loaded at startup, and is not registered")
     assert first.hint.startswith("mmd startup away disabled")
-    assert (second.state, "gone" in second.message) == (State.WARNING, True)
+    assert (second.state, "gone" in second.message) == (Level.WARNING, True)
 
 
 # -- engines
@@ -148,9 +151,9 @@ def only(name: str, place: Path | None) -> Settings:
 
 def test_engines_are_read_and_a_missing_setting_is_reported(fake_llama_server: Path) -> None:
     engines = read_engines(only("vllm", Path("/nowhere/vllm")), limit_seconds=20)
-    told = {verdict.message: verdict.state for verdict in judge_engines(engines)}
+    told = {diagnosis.message: diagnosis.state for diagnosis in check_engines(engines)}
     assert any(message.startswith("llama-server 9611") and f"{fake_llama_server} (PATH)" in message for message in told)
-    (broken,) = (message for message, state in told.items() if state is State.FAILED)
+    (broken,) = (message for message, state in told.items() if state is Level.FAILED)
     assert broken.startswith("vllm is configured as /nowhere/vllm")
 
 
@@ -163,24 +166,24 @@ def test_an_engine_that_hangs_holds_up_no_other(tmp_path: Path, fake_llama_serve
     engines = read_engines(only("llama-server", hung), limit_seconds=0.3)
     pipe.unlink()  # whoever comes to it only now does not wait either
     os.close(held)
-    (verdict,) = (verdict for verdict in judge_engines(engines) if verdict.state is State.FAILED)
-    assert verdict.message == "llama-server did not answer within 0.3 s"
-    assert verdict.hint == f"{hung} --version"
+    (diagnosis,) = (diagnosis for diagnosis in check_engines(engines) if diagnosis.state is Level.FAILED)
+    assert diagnosis.message == "llama-server did not answer within 0.3 s"
+    assert diagnosis.hint == f"{hung} --version"
 
 
 @pytest.mark.parametrize(
     ("origin", "others", "state"),
     [
-        ("mmd.toml", (WORKING,), State.FAILED),
-        ("PATH", (WORKING,), State.WARNING),
-        ("PATH", (), State.FAILED),
+        ("mmd.toml", (WORKING,), Level.FAILED),
+        ("PATH", (WORKING,), Level.WARNING),
+        ("PATH", (), Level.FAILED),
     ],
 )
 def test_broken_engine_matters_if_set_or_the_only_one(
-    origin: str, others: tuple[EngineStatus, ...], state: State
+    origin: str, others: tuple[EngineStatus, ...], state: Level
 ) -> None:
     broken = EngineStatus("vllm", None, "/opt/vllm", origin, False, (), 0, "it does not start", "vllm --version")
-    assert next(iter(judge_engines([broken, *others]))).state is state
+    assert next(iter(check_engines([broken, *others]))).state is state
 
 
 @pytest.mark.parametrize(

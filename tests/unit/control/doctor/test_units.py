@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.doctor.failures import Failure, Failures, judge_failures
-from mmd.control.doctor.finding import State
-from mmd.control.doctor.reading import Reading
-from mmd.control.doctor.units import judge_units
-from mmd.control.install.inspection import Installation, Kind
+from mmd.control.doctor.background_read import BackgroundRead
+from mmd.control.doctor.diagnosis import Level
+from mmd.control.doctor.failures import RecentFailures, UnitFailure, check_failures
+from mmd.control.doctor.units import check_units
+from mmd.control.install.inspection import InstallKind, InstallState
 from mmd.control.state import swap_events
 from mmd.control.state.engine_log import Ended, ended_units
 
 FILE = Path("/home/ada/.config/systemd/user/mmd.socket")
-HERE = Installation(
-    kind=Kind.COPIED, program="/venv/bin/python", is_this=True, outdated=(), other_path=(), shadowing=(),
+HERE = InstallState(
+    kind=InstallKind.COPIED, program="/venv/bin/python", is_this=True, outdated=(), other_path=(), shadowing=(),
     dangling=(), unread=(), disabled=(), masked=(), silent=(), gateway_version=None,
 )  # fmt: skip
 
@@ -26,103 +26,110 @@ HERE = Installation(
 @pytest.mark.parametrize(
     ("here", "state", "says", "hint"),
     [
-        (HERE, State.OK, "up to date and enabled, in your own folder", ""),
-        (replace(HERE, kind=Kind.PACKAGED), State.OK, "up to date and enabled, the package's", ""),
-        (replace(HERE, kind=Kind.NONE), State.WARNING, "not installed", "mmd install"),
+        (HERE, Level.OK, "up to date and enabled, in your own folder", ""),
+        (replace(HERE, kind=InstallKind.PACKAGED), Level.OK, "up to date and enabled, the package's", ""),
+        (replace(HERE, kind=InstallKind.NONE), Level.WARNING, "not installed", "mmd install"),
         (
             replace(HERE, masked=("mmd.socket",)),
-            State.FAILED,
+            Level.FAILED,
             "never to run them: mmd.socket",
             "systemctl --user unmask mmd.socket",
         ),
-        (replace(HERE, masked=("mmd-boot.service",)), State.WARNING, "never to run them: mmd-boot", "systemctl"),
-        (replace(HERE, is_this=False), State.WARNING, "starts another mmd: /venv/bin/python", "mmd install"),
+        (replace(HERE, masked=("mmd-boot.service",)), Level.WARNING, "never to run them: mmd-boot", "systemctl"),
+        (replace(HERE, is_this=False), Level.WARNING, "starts another mmd: /venv/bin/python", "mmd install"),
         (
-            replace(HERE, is_this=False, kind=Kind.PACKAGED, program="/usr/bin/mmd"),
-            State.WARNING,
+            replace(HERE, is_this=False, kind=InstallKind.PACKAGED, program="/usr/bin/mmd"),
+            Level.WARNING,
             "starts another mmd: /usr/bin/mmd",
             "/usr/bin/mmd doctor   # the package's mmd; or for this one: sudo apt remove mmd && mmd install",
         ),
-        (replace(HERE, is_this=False, program="", masked=("mmd.service",)), State.FAILED, "never to run", "systemctl"),
-        (replace(HERE, shadowing=(FILE,)), State.WARNING, f"{FILE} hides what the package brings", "mmd install"),
-        (replace(HERE, outdated=(FILE, FILE)), State.WARNING, f"{FILE} and 1 more", "mmd install"),
-        (replace(HERE, other_path=(FILE,)), State.WARNING, "another PATH than this shell", "mmd install"),
-        (replace(HERE, dangling=(FILE,)), State.WARNING, "enabled, and the file is gone", "mmd install"),
-        (replace(HERE, disabled=("mmd.socket",)), State.WARNING, "not enabled", "mmd install"),
-        (replace(HERE, unread=("mmd.socket",)), State.WARNING, "changed since", "systemctl --user daemon-reload"),
+        (
+            replace(HERE, is_this=False, program="", masked=("mmd.service",)),
+            Level.FAILED,
+            "never to run",
+            "systemctl",
+        ),
+        (replace(HERE, shadowing=(FILE,)), Level.WARNING, f"{FILE} hides what the package brings", "mmd install"),
+        (replace(HERE, outdated=(FILE, FILE)), Level.WARNING, f"{FILE} and 1 more", "mmd install"),
+        (replace(HERE, other_path=(FILE,)), Level.WARNING, "another PATH than this shell", "mmd install"),
+        (replace(HERE, dangling=(FILE,)), Level.WARNING, "enabled, and the file is gone", "mmd install"),
+        (replace(HERE, disabled=("mmd.socket",)), Level.WARNING, "not enabled", "mmd install"),
+        (replace(HERE, unread=("mmd.socket",)), Level.WARNING, "changed since", "systemctl --user daemon-reload"),
         (
             replace(HERE, gateway_version="0.0.1"),
-            State.WARNING,
+            Level.WARNING,
             "of version 0.0.1",
             "systemctl --user restart mmd.service",
         ),
     ],
 )
-def test_units(here: Installation, state: State, says: str, hint: str) -> None:
-    (verdict,) = judge_units(here)
-    assert verdict.state is state
-    assert says in verdict.message
-    assert verdict.hint.startswith(hint)
+def test_units(here: InstallState, state: Level, says: str, hint: str) -> None:
+    (diagnosis,) = check_units(here)
+    assert diagnosis.state is state
+    assert says in diagnosis.message
+    assert diagnosis.hint.startswith(hint)
 
 
 def test_all_that_is_wrong_with_units_is_said() -> None:
     here = replace(HERE, is_this=False, unread=("mmd.socket",), gateway_version=None)
-    assert [verdict.state for verdict in judge_units(here)] == [State.WARNING, State.WARNING]
+    assert [diagnosis.state for diagnosis in check_units(here)] == [Level.WARNING, Level.WARNING]
 
 
 # -- failures
 
-MODEL = Failure("mmd-model@qwen3.service", "the engine was killed by signal 11", None, 1, is_failed_now=True)
+MODEL = UnitFailure("mmd-model@qwen3.service", "the engine was killed by signal 11", None, 1, is_failed_now=True)
 
 
-def reading_of(*failures: Failure, is_journal_read: bool = True) -> Reading[Failures]:
-    return Reading("the journal", lambda: Failures(failures, is_journal_read), look="journalctl")
+def reading_of(*failures: UnitFailure, is_journal_read: bool = True) -> BackgroundRead[RecentFailures]:
+    return BackgroundRead("the journal", lambda: RecentFailures(failures, is_journal_read), look="journalctl")
 
 
 @pytest.mark.parametrize(
     ("failure", "state", "says", "hint"),
     [
-        (MODEL, State.FAILED, "qwen3: the engine was killed", "mmd logs qwen3   # then: mmd activate qwen3"),
-        (replace(MODEL, is_failed_now=False), State.WARNING, "qwen3: ", "mmd logs qwen3"),
-        (replace(MODEL, times=3, is_failed_now=False), State.WARNING, "(3 times in a day)", "mmd logs qwen3"),
-        (replace(MODEL, unit="mmd.service"), State.FAILED, "mmd.service: ", "journalctl --user -u mmd.service"),
+        (MODEL, Level.FAILED, "qwen3: the engine was killed", "mmd logs qwen3   # then: mmd activate qwen3"),
+        (replace(MODEL, is_failed_now=False), Level.WARNING, "qwen3: ", "mmd logs qwen3"),
+        (replace(MODEL, times=3, is_failed_now=False), Level.WARNING, "(3 times in a day)", "mmd logs qwen3"),
+        (replace(MODEL, unit="mmd.service"), Level.FAILED, "mmd.service: ", "journalctl --user -u mmd.service"),
     ],
 )
-def test_failures(failure: Failure, state: State, says: str, hint: str) -> None:
-    (verdict,) = judge_failures(reading_of(failure))
-    assert verdict.state is state
-    assert says in verdict.message
-    assert verdict.hint.startswith(hint)
+def test_failures(failure: UnitFailure, state: Level, says: str, hint: str) -> None:
+    (diagnosis,) = check_failures(reading_of(failure))
+    assert diagnosis.state is state
+    assert says in diagnosis.message
+    assert diagnosis.hint.startswith(hint)
 
 
 def test_when_it_failed_is_said_where_it_was_noted() -> None:
-    (verdict,) = judge_failures(reading_of(replace(MODEL, at=1_800_000_000.0)))
-    assert verdict.message[2] == ":"
+    (diagnosis,) = check_failures(reading_of(replace(MODEL, at=1_800_000_000.0)))
+    assert diagnosis.message[2] == ":"
 
 
 def test_no_failure_is_well() -> None:
-    (verdict,) = judge_failures(reading_of())
-    assert verdict.state is State.OK
+    (diagnosis,) = check_failures(reading_of())
+    assert diagnosis.state is Level.OK
 
 
 def test_without_a_journal_nobody_says_that_nothing_has_failed() -> None:
-    (verdict,) = judge_failures(reading_of(is_journal_read=False))
-    assert (verdict.state, "no journal that you may read" in verdict.message) == (State.WARNING, True)
-    told, unread = judge_failures(reading_of(MODEL, is_journal_read=False))
-    assert (told.state, unread.state) == (State.FAILED, State.WARNING)
+    (diagnosis,) = check_failures(reading_of(is_journal_read=False))
+    assert (diagnosis.state, "no journal that you may read" in diagnosis.message) == (Level.WARNING, True)
+    told, unread = check_failures(reading_of(MODEL, is_journal_read=False))
+    assert (told.state, unread.state) == (Level.FAILED, Level.WARNING)
 
 
 def test_a_journal_that_does_not_answer_is_a_warning() -> None:
     released = threading.Event()
-    hung: Reading[Failures] = Reading("the journal", lambda: hang(released), look="journalctl", limit_seconds=0.02)
-    (verdict,) = judge_failures(hung)
+    hung: BackgroundRead[RecentFailures] = BackgroundRead(
+        "the journal", lambda: hang(released), look="journalctl", limit_seconds=0.02
+    )
+    (diagnosis,) = check_failures(hung)
     released.set()
-    assert (verdict.state, verdict.hint) == (State.WARNING, "journalctl")
+    assert (diagnosis.state, diagnosis.hint) == (Level.WARNING, "journalctl")
 
 
-def hang(released: threading.Event) -> Failures:
+def hang(released: threading.Event) -> RecentFailures:
     released.wait(30)
-    return Failures((), is_journal_read=True)
+    return RecentFailures((), is_journal_read=True)
 
 
 EXITED, FAILED = "98e322203f7a4ed290d09fe03c09fe15", "d9b373ed55a64feb8242e02dbe79a49c"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.models.aliases import id_for, names_of, other_names, repository_of
+from mmd.control.models.aliases import candidate_aliases, id_for, names_of, repository_of
 from mmd.errors import NoSuchModel, WrongUsage
 from mmd.paths import config_file
 from mmd.registry.record import Model
@@ -83,7 +83,7 @@ def test_repository_of_a_path(path: str, repository: str | None) -> None:
 
 
 def test_other_names_of_one_model_are_no_matter_of_others() -> None:
-    assert other_names(registered(a="hf:o/r@1")["a"], configured(a=["x"])) == ("x", "o/r")
+    assert candidate_aliases(registered(a="hf:o/r@1")["a"], configured(a=["x"])) == ("x", "o/r")
 
 
 def test_cli_takes_an_alias(tmp_path: Path) -> None:

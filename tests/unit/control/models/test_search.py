@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from huggingface_hub import close_session
 
 from mmd.cli.search import search as search_verb
-from mmd.control.models.search import elsewhere, find
+from mmd.control.models.search import alternatives, hub_search
 from mmd.errors import HubUnavailable, WrongUsage
 from mmd.machine import Machine, load_machine
 from mmd.registry.hub import api
@@ -173,7 +173,7 @@ def test_quantisations_of_the_same_model_elsewhere(hub: FakeHub, large: Any) -> 
         "b/Qwen3-8B-GGUF": FakeRepository(large(Q4_K_M=5.03, Q8_0=8.71), gguf=_8B, base_models=base),
         "c/Other-8B-GGUF": FakeRepository(large(Q4_K_M=5.03), gguf=_8B, base_models=("c/Other",)),
     }
-    (found,) = elsewhere(api.look("a/Qwen3-8B-GGUF"), machine())
+    (found,) = alternatives(api.look("a/Qwen3-8B-GGUF"), machine())
     assert (found.name, found.weights_bytes) == ("b/Qwen3-8B-GGUF:model-Q8_0.gguf", 8_710_000_000)
     assert found.command == "mmd pull b/Qwen3-8B-GGUF:model-Q8_0.gguf"
 
@@ -183,7 +183,7 @@ def test_elsewhere_while_the_hub_fails(hub: FakeHub, large: Any) -> None:
     hub.repositories["a/Qwen3-8B-GGUF"] = FakeRepository(large(Q8_0=8.71), gguf=_8B)
     looked = api.look("a/Qwen3-8B-GGUF")
     hub.faults = [Refusal(503, on="/api/models")]
-    assert elsewhere(looked, machine()) == ()
+    assert alternatives(looked, machine()) == ()
 
 
 def test_only_formats_that_something_here_serves(hub: FakeHub, large: Any) -> None:
@@ -199,7 +199,7 @@ def test_only_formats_that_something_here_serves(hub: FakeHub, large: Any) -> No
 def test_repository_tagged_with_one_format_and_holding_another(hub: FakeHub) -> None:
     weights = {"config.json": b"{}", "model.safetensors": bytes(5000)}
     hub.repositories = {"a/marked": FakeRepository(weights, tags=("gguf", "safetensors"))}
-    assert find(Query("a/", 9, (Format.GGUF,)), machine()).hits == ()
+    assert hub_search(Query("a/", 9, (Format.GGUF,)), machine()).hits == ()
 
 
 def test_each_repository_is_looked_at_once(hub: FakeHub, large: Any) -> None:

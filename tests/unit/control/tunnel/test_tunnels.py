@@ -46,28 +46,28 @@ def test_what_is_no_token(text: str) -> None:
 )
 def test_what_is_no_name(hostname: str) -> None:
     with pytest.raises(WrongUsage, match="no host name"):
-        NamedTunnel.of(hostname, token("t"))
+        NamedTunnel.parse(hostname, token("t"))
 
 
 def test_name_is_kept_for_nobody_else_to_read() -> None:
-    assert NamedTunnel.of_model("qwen2.5-7b") is None
-    assert named_tunnel.models_with_one() == frozenset()
-    kept = NamedTunnel.of("LLM.example.org", token("t"))
-    kept.keep("qwen2.5-7b")
-    assert NamedTunnel.of_model("qwen2.5-7b") == kept
-    assert named_tunnel.models_with_one() == {"qwen2.5-7b"}
+    assert NamedTunnel.load("qwen2.5-7b") is None
+    assert named_tunnel.model_ids() == frozenset()
+    kept = NamedTunnel.parse("LLM.example.org", token("t"))
+    kept.save("qwen2.5-7b")
+    assert NamedTunnel.load("qwen2.5-7b") == kept
+    assert named_tunnel.model_ids() == {"qwen2.5-7b"}
     file = tunnel_file("qwen2.5-7b")
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    named_tunnel.forget("qwen2.5-7b")
-    assert NamedTunnel.of_model("qwen2.5-7b") is None
+    named_tunnel.delete("qwen2.5-7b")
+    assert NamedTunnel.load("qwen2.5-7b") is None
 
 
 @pytest.mark.parametrize("text", ["[", "", 'hostname = "llm.example.org"', 'hostname = "llm.example.org"\ntoken = "x"'])
 def test_file_that_is_damaged_is_said(text: str) -> None:
-    NamedTunnel.of("llm.example.org", token("t")).keep("a")
+    NamedTunnel.parse("llm.example.org", token("t")).save("a")
     tunnel_file("a").write_text(text)
     with pytest.raises(WrongUsage, match="damaged"):
-        NamedTunnel.of_model("a")
+        NamedTunnel.load("a")
 
 
 def test_cloudflared_that_does_not_say_where_it_is() -> None:

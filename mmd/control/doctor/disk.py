@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from mmd import paths
-from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.plan.fit import GIB
 from mmd.registry.cache_link import cache_folder
 from mmd.registry.record import Model
@@ -21,7 +21,7 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", 
 
 
 @dataclass(frozen=True, slots=True)
-class FileSystem:
+class DiskSpace:
     mount: str
     kind: str  # "ext4", "nfs4", …
     total_bytes: int
@@ -30,7 +30,7 @@ class FileSystem:
     holds: tuple[str, ...]  # "models", "downloads", "mmd's records", "mmd's cache"
 
 
-def read_file_systems(models: Sequence[Model]) -> tuple[FileSystem, ...]:
+def read_disks(models: Sequence[Model]) -> tuple[DiskSpace, ...]:
     import psutil
 
     mounts = {one.mountpoint: one for one in psutil.disk_partitions(all=True)}
@@ -42,7 +42,7 @@ def read_file_systems(models: Sequence[Model]) -> tuple[FileSystem, ...]:
         usage, of = shutil.disk_usage(mount), mounts.get(mount)
         is_read_only = of is not None and "ro" in of.opts.split(",")
         kind = of.fstype if of is not None else ""  # the root of a container may not be among its mounts
-        found.append(FileSystem(mount, kind, usage.total, usage.free, is_read_only, tuple(sorted(holds))))
+        found.append(DiskSpace(mount, kind, usage.total, usage.free, is_read_only, tuple(sorted(holds))))
     return tuple(found)
 
 
@@ -60,8 +60,8 @@ def _mount_of(place: Path, mounts: Iterable[str]) -> str:
     return next((str(folder) for folder in (real, *real.parents) if str(folder) in known), "/")
 
 
-def judge_file_systems(file_systems: Iterable[FileSystem]) -> Iterator[Verdict]:
-    for one in file_systems:
+def check_disks(disks: Iterable[DiskSpace]) -> Iterator[Diagnosis]:
+    for one in disks:
         message = f"{one.mount}: {one.free_bytes / GIB:.1f} GiB free ({', '.join(one.holds)})"
         writes = set(one.holds) - {"models"}
         if one.is_read_only and writes:

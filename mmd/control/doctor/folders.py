@@ -10,7 +10,7 @@ from shlex import quote
 from stat import S_IMODE
 
 from mmd import paths
-from mmd.control.doctor.finding import Verdict, failed, ok, warning
+from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.control.install.users import user_name
 from mmd.paths import engine_socket, gateway_socket
 from mmd.registry.cache_link import cache_folder
@@ -19,7 +19,7 @@ _OTHERS = 0o077
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FolderState:
     path: str
     owner: str  # a name, or a number where there is none
     mode: int
@@ -30,21 +30,24 @@ class Place:
     strange: str = ""  # the first in it that belongs to somebody else, where it is private and kept
 
 
-def read_places() -> tuple[Place, ...]:
+def read_folders() -> tuple[FolderState, ...]:
     """Those that there are. Downloads are shared with other tools; settings may be anybody's, and keys are hashes."""
-    found = [_place(folder) for folder in (paths.runtime_dir(), paths.data_dir(), paths.state_dir(), paths.cache_dir())]
-    found.append(_place(paths.user_runtime_dir(), is_kept=False))
-    found.append(_place(cache_folder(), is_private=False))
-    return tuple(place for place in found if place is not None)
+    found = [
+        _folder_state(folder)
+        for folder in (paths.runtime_dir(), paths.data_dir(), paths.state_dir(), paths.cache_dir())
+    ]
+    found.append(_folder_state(paths.user_runtime_dir(), is_kept=False))
+    found.append(_folder_state(cache_folder(), is_private=False))
+    return tuple(folder for folder in found if folder is not None)
 
 
-def _place(folder: Path, *, is_private: bool = True, is_kept: bool = True) -> Place | None:
+def _folder_state(folder: Path, *, is_private: bool = True, is_kept: bool = True) -> FolderState | None:
     try:
         status = folder.stat()
     except FileNotFoundError:
         return None
     may_look = os.access(folder, os.R_OK | os.X_OK)
-    return Place(
+    return FolderState(
         path=str(folder),
         owner=user_name(status.st_uid),
         mode=S_IMODE(status.st_mode),
@@ -68,21 +71,21 @@ def _is_strange(entry: os.DirEntry[str]) -> bool:
         return False  # it has just been removed
 
 
-def judge_places(places: Iterable[Place]) -> Iterator[Verdict]:
-    wrong = [verdict for place in places for verdict in _judge(place)]
+def check_folders(folders: Iterable[FolderState]) -> Iterator[Diagnosis]:
+    wrong = [diagnosis for folder in folders for diagnosis in _check_folder(folder)]
     yield from wrong or [ok("mmd's folders are yours, and closed to others")]
 
 
-def _judge(place: Place) -> Iterator[Verdict]:
-    path = quote(place.path)
-    if place.is_kept and not place.is_writable:
-        whose = "" if place.is_own else f": it is {place.owner}'s"
-        yield failed(f"{place.path} cannot be written to{whose}", _take_over(place.path))
-    elif place.is_kept and place.is_private and place.strange:
+def _check_folder(folder: FolderState) -> Iterator[Diagnosis]:
+    path = quote(folder.path)
+    if folder.is_kept and not folder.is_writable:
+        whose = "" if folder.is_own else f": it is {folder.owner}'s"
+        yield failed(f"{folder.path} cannot be written to{whose}", _take_over(folder.path))
+    elif folder.is_kept and folder.is_private and folder.strange:
         # Of a `sudo mmd pull`, for instance.
-        yield failed(f"{place.strange} is not yours, so mmd cannot keep it up to date", _take_over(place.path))
-    elif place.is_private and place.is_own and place.mode & _OTHERS:
-        yield warning(f"others may look into {place.path} ({place.mode:04o})", f"chmod 700 {path}")
+        yield failed(f"{folder.strange} is not yours, so mmd cannot keep it up to date", _take_over(folder.path))
+    elif folder.is_private and folder.is_own and folder.mode & _OTHERS:
+        yield warning(f"others may look into {folder.path} ({folder.mode:04o})", f"chmod 700 {path}")
 
 
 def _take_over(path: str) -> str:
@@ -93,16 +96,16 @@ def _take_over(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Sockets:
+class EngineSockets:
     missing: tuple[str, ...]  # models whose engines run, and cannot be reached any more
     open: tuple[str, ...]  # paths that others may connect to
 
 
-def read_sockets(running: Iterable[str]) -> Sockets:
+def read_sockets(running: Iterable[str]) -> EngineSockets:
     """`running`: the models whose engines are up. What is left of those that ended is removed when they start."""
     sockets = {model_id: engine_socket(model_id) for model_id in running}
     missing = tuple(model_id for model_id, path in sockets.items() if not path.exists())
-    return Sockets(missing, tuple(str(path) for path in (gateway_socket(),) if _is_open(path)))
+    return EngineSockets(missing, tuple(str(path) for path in (gateway_socket(),) if _is_open(path)))
 
 
 def _is_open(path: Path) -> bool:
@@ -112,7 +115,7 @@ def _is_open(path: Path) -> bool:
         return False
 
 
-def judge_sockets(sockets: Sockets) -> Iterator[Verdict]:
+def check_sockets(sockets: EngineSockets) -> Iterator[Diagnosis]:
     for model_id in sockets.missing:
         yield failed(
             f"{model_id} runs, and its socket has been removed: nobody reaches it",

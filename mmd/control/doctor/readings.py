@@ -1,0 +1,114 @@
+"""Every input of the checks. All reads start at once, each in its own thread."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mmd.control.doctor.background_read import BackgroundRead
+from mmd.control.doctor.cgroups import read_cgroups
+from mmd.control.doctor.disk import read_disks
+from mmd.control.doctor.engines import read_devices, read_engines, read_torch
+from mmd.control.doctor.failures import read_failures
+from mmd.control.doctor.folders import read_folders, read_sockets
+from mmd.control.doctor.hub import HubAccess, hub_endpoint, import_library, read_access
+from mmd.control.doctor.lingering import read_lingering
+from mmd.control.doctor.manager import read_manager
+from mmd.control.doctor.memory import read_ram
+from mmd.control.doctor.models import read_model_files
+from mmd.control.doctor.nvidia import read_driver
+from mmd.control.doctor.ports import read_health, read_port_owners
+from mmd.control.doctor.suspend import read_sleep_lock
+from mmd.control.install.addresses import gateway_addresses
+from mmd.control.install.inspection import read_install_state
+from mmd.paths import config_file, data_dir, registry_file
+from mmd.registry.store import Registry
+from mmd.settings import read_settings
+
+_HUB_TIMEOUT_SECONDS = 3.0
+_ENGINE_TIMEOUT_SECONDS = 15.0  # vLLM takes ten seconds to list its options
+_JOURNAL_TIMEOUT_SECONDS = 15.0  # a journal on a slow disk may take ten seconds
+_LIST_NETWORK_MOUNTS = "findmnt -t nfs,nfs4,cifs,fuse.sshfs   # a server that does not answer"
+
+
+class Readings:
+    """Each attribute is a read in progress; its failure shows when a check asks for its value."""
+
+    def __init__(self, *, offline: bool) -> None:
+        self.hub: BackgroundRead[HubAccess] | None = None
+        if not offline:
+            library = BackgroundRead("huggingface_hub", import_library, look="mmd search qwen")
+            self.hub = BackgroundRead(
+                "the hub", read_access, look=f"curl -I {hub_endpoint()}", limit_seconds=_HUB_TIMEOUT_SECONDS,
+                after=(library,),
+            )  # fmt: skip
+        self.driver = BackgroundRead("the NVIDIA driver", read_driver, look="nvidia-smi")
+        self.manager = BackgroundRead("the user manager", read_manager, look="systemctl --user status")
+        self.settings = BackgroundRead("mmd.toml", read_settings, look=f"ls -l {config_file()}")
+        self.has_settings = BackgroundRead("mmd.toml", config_file().exists, look=f"ls -l {config_file()}")
+        self.lingering = BackgroundRead("lingering", read_lingering, look="loginctl show-user $USER")
+        self.models = BackgroundRead(
+            "models.toml", lambda: Registry(keeps_damaged=False).all(), look=f"ls -l {registry_file()}"
+        )
+        self._read_units()
+        self._read_engines()
+        self._read_machine()
+
+    def _read_units(self) -> None:
+        manager = self.manager
+        self.addresses = BackgroundRead(
+            "the gateway's address", lambda: gateway_addresses(self.settings.value()),
+            look=f"${{EDITOR:-nano}} {config_file()}", after=(self.settings,),
+        )  # fmt: skip
+        self.install_state = BackgroundRead(
+            "the state of mmd's units", lambda: asyncio.run(read_install_state()),
+            look="systemctl --user status mmd.socket", after=(manager, self.addresses),
+        )  # fmt: skip
+        self.port_owners = BackgroundRead(
+            "the list of open ports", lambda: read_port_owners(self.addresses.value().all), look="ss -ltnp",
+            after=(self.addresses,),
+        )  # fmt: skip
+        self.health = BackgroundRead(
+            "the gateway", lambda: self._health() if manager.value().has_gateway else None,
+            look="systemctl --user restart mmd.service   # models keep running", after=(manager, self.addresses),
+        )  # fmt: skip
+        self.cgroups = BackgroundRead(
+            "the control group hierarchy", lambda: read_cgroups(manager.value().control_group),
+            look="mount -t cgroup2", after=(manager,),
+        )  # fmt: skip
+        self.sockets = BackgroundRead(
+            "the folder of engine sockets", lambda: read_sockets(manager.value().running),
+            look="ls -lR $XDG_RUNTIME_DIR/mmd", after=(manager,),
+        )  # fmt: skip
+        self.failures = BackgroundRead(
+            "the journal", lambda: read_failures(manager.value()),
+            look="journalctl -n 20", limit_seconds=_JOURNAL_TIMEOUT_SECONDS, after=(manager,),
+        )  # fmt: skip
+
+    def _health(self) -> str:
+        return read_health(self.addresses.value().main, self.manager.value().listening)
+
+    def _read_engines(self) -> None:
+        settings, driver = self.settings, self.driver
+        self.engines = BackgroundRead(
+            "the list of engines", lambda: read_engines(settings.value(), limit_seconds=_ENGINE_TIMEOUT_SECONDS),
+            look="mmd engine list", limit_seconds=_ENGINE_TIMEOUT_SECONDS + 1, after=(settings,),
+        )  # fmt: skip
+        self.torch = BackgroundRead(
+            "vLLM's torch", lambda: read_torch(self.engines.value()), look="mmd engine list", after=(self.engines,)
+        )
+        self.devices = BackgroundRead(
+            "llama-server", lambda: read_devices(self.engines.value()) if driver.value().gpus else None,
+            look="llama-server --list-devices", after=(self.engines, driver),
+        )  # fmt: skip
+
+    def _read_machine(self) -> None:
+        models = self.models
+        self.ram = BackgroundRead("RAM use", read_ram, look="free -h")
+        self.sleep_lock = BackgroundRead("logind", read_sleep_lock, look="systemctl status systemd-logind")
+        self.folders = BackgroundRead("a folder of mmd", read_folders, look=f"ls -la {data_dir()}")
+        self.disks = BackgroundRead(
+            "a file system", lambda: read_disks(models.value_or_none() or ()), look=_LIST_NETWORK_MOUNTS
+        )
+        self.model_files = BackgroundRead(
+            "a model file", lambda: read_model_files(models.value()), look=_LIST_NETWORK_MOUNTS, after=(models,)
+        )
