@@ -190,8 +190,8 @@ class MemoryModels:
     looked: int = 0  # how often it was asked who is idle
     since: float = field(default_factory=monotonic)  # when somebody last became resident, or fell asleep
 
-    def find(self, name: str | None, entrance: ListenerKind = ListenerKind.MAIN) -> str:
-        if not name and entrance is ListenerKind.EMBEDDING:
+    def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
+        if not name and listener_kind is ListenerKind.EMBEDDING:
             return self.embedding
         if not name:
             if self.active is None and not self.gone:
@@ -416,8 +416,8 @@ async def town(
     *names: str,
     active: str | None = "a",
     limits: Limits | None = None,
-    guard: RequestPolicy | None = None,
-    entrance: ListenerKind = ListenerKind.MAIN,
+    policy: RequestPolicy | None = None,
+    listener_kind: ListenerKind = ListenerKind.MAIN,
     hub: Hub | None = None,
 ) -> AsyncIterator[Town]:
     """A gateway in front of one engine for each name, entered by a port of 127.0.0.1."""
@@ -428,10 +428,10 @@ async def town(
             await peer.start()
             stack.push_async_callback(peer.stop)
         models = MemoryModels(peers, active=active)
-        gateway = Gateway(models, limits or Limits(min_residency_seconds=0), guard, hub=hub)
+        gateway = Gateway(models, limits or Limits(min_residency_seconds=0), policy, hub=hub)
         gateway.observe()
-        front = partial(gateway.front, entrance)
-        server = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)
+        new_connection = partial(gateway.new_connection, listener_kind)
+        server = await asyncio.get_running_loop().create_server(new_connection, "127.0.0.1", 0)
         resting = asyncio.create_task(gateway.idle.run())
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)
         await until(lambda: models.looked > 0)  # at who is idle: before a test says when they are

@@ -72,18 +72,18 @@ def tunnel(model_id: str, opened: bool) -> None:
         Path(tunnels_dir(), model_id, "url").write_text(url + "\n", "utf-8")
         return
     from mmd.control.tunnel.tunnels import gateway_address
-    from mmd.gateway.http.sockets import from_here
+    from mmd.gateway.http.sockets import local_address
 
-    gateway = from_here(wait_for(gateway_address(model_id, is_named=named is not None)))
+    gateway = local_address(wait_for(gateway_address(model_id, is_named=named is not None)))
     words = cloudflared.command(cloudflared.program(), model_id, gateway, is_named=named is not None)
     os.execve(words[0], words, cloudflared.environment(os.environ, named.token if named else None))
 
 
 def _require_keys() -> None:
     from mmd.errors import WrongUsage
-    from mmd.gateway.http.api_keys import Keys
+    from mmd.gateway.http.api_keys import KeyFile
 
-    if not Keys().all():
+    if not KeyFile().all():
         message = "what is exposed can be asked by everybody in the world, and the gateway has no API keys"
         raise WrongUsage(message, hint="mmd key add NAME   # prints a key for whoever is to ask it")
 

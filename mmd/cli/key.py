@@ -32,9 +32,9 @@ def add_key(name: str, purpose: str) -> None:
 
     A running gateway knows it within a second.
     """
-    from mmd.gateway.http.api_keys import Keys, Purpose
+    from mmd.gateway.http.api_keys import KeyFile, Purpose
 
-    click.echo(Keys().add(name, Purpose(purpose)))
+    click.echo(KeyFile().add(name, Purpose(purpose)))
     say(f"{name} is for {purpose}. The key is shown only now; clients send: Authorization: Bearer KEY")
 
 
@@ -42,9 +42,9 @@ def add_key(name: str, purpose: str) -> None:
 @parameters.as_json
 def list_keys(as_json: bool) -> None:
     """Whose keys are accepted, and for what."""
-    from mmd.gateway.http.api_keys import Keys
+    from mmd.gateway.http.api_keys import KeyFile
 
-    keys = Keys().all()
+    keys = KeyFile().all()
     if as_json:
         print_json([{"name": one.name, "for": one.purpose, "made": one.made} for one in keys])
     elif keys:
@@ -61,12 +61,12 @@ def remove_key(name: str) -> None:
     The last one stays while the gateway is to listen where other machines reach it.
     """
     from mmd.control.install.addresses import gateway_addresses
-    from mmd.gateway.http.api_keys import Keys
-    from mmd.gateway.http.sockets import exposed
+    from mmd.gateway.http.api_keys import KeyFile
+    from mmd.gateway.http.sockets import first_exposed
     from mmd.settings import read_settings
 
-    keys = Keys()
-    keys.remove(name, last_too=exposed(gateway_addresses(read_settings()).all) is None)
+    keys = KeyFile()
+    keys.remove(name, last_too=first_exposed(gateway_addresses(read_settings()).all) is None)
     say(f"{name}'s key is not accepted any more.")
     if not keys.all():
         say("It was the last: everybody on this machine may use the gateway now.")

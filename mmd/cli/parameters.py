@@ -59,10 +59,10 @@ class KeyName(click.ParamType):  # type: ignore[type-arg]  # as above
         from click.shell_completion import CompletionItem
 
         from mmd.errors import MmdError
-        from mmd.gateway.http.api_keys import Keys
+        from mmd.gateway.http.api_keys import KeyFile
 
         try:
-            keys = Keys().all()
+            keys = KeyFile().all()
         except MmdError:
             return []
         return [CompletionItem(key.name, help=f"for {key.purpose}") for key in keys if key.name.startswith(incomplete)]

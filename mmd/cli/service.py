@@ -34,8 +34,8 @@ def install(remove: bool) -> None:
     from mmd.control.install import service
     from mmd.control.install.addresses import gateway_addresses
     from mmd.control.install.inspection import addresses_by_socket, read_install_state
-    from mmd.gateway.http.api_keys import Keys
-    from mmd.gateway.http.sockets import exposed, no_keys_for
+    from mmd.gateway.http.api_keys import KeyFile
+    from mmd.gateway.http.sockets import first_exposed, keys_required
     from mmd.settings import read_settings
 
     if remove:
@@ -43,9 +43,9 @@ def install(remove: bool) -> None:
         say("mmd's units are removed; models and settings stay." if was_there else "There were no units of mmd.")
         return
     addresses = gateway_addresses(read_settings())
-    has_keys = bool(Keys().all())
-    if (address := exposed(addresses.all)) and not has_keys:
-        raise no_keys_for(address)
+    has_keys = bool(KeyFile().all())
+    if (address := first_exposed(addresses.all)) and not has_keys:
+        raise keys_required(address)
     here = wait_for(read_install_state())
     if here.is_current:
         _say_nothing_is_to_do(wait_for(service.restart_gateway()))
@@ -84,14 +84,14 @@ def _say_what_is_left_out(masked: Collection[str], refused: Collection[str]) -> 
 
 
 def _say_where(addresses: Addresses, listening: Collection[str], has_keys: bool) -> None:
-    from mmd.gateway.http.sockets import from_here
+    from mmd.gateway.http.sockets import local_address
 
     with_key = " -H 'Authorization: Bearer KEY'" if has_keys else ""
-    say(f"The gateway listens: curl http://{from_here(addresses.main)}/v1/models{with_key}")
+    say(f"The gateway listens: curl http://{local_address(addresses.main)}/v1/models{with_key}")
     if has_keys:
         say("It needs a key there: mmd key list says whose there are, mmd key add NAME makes one")
     if addresses.embedding is not None and addresses.embedding in listening:
-        say(f"For embeddings no model need be named: http://{from_here(addresses.embedding)}/v1/embeddings")
+        say(f"For embeddings no model need be named: http://{local_address(addresses.embedding)}/v1/embeddings")
 
 
 def _say_whose(now: InstallState) -> None:

@@ -12,17 +12,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from mmd.gateway.http.cors import preflight_answer, with_leave_to_read
-from mmd.gateway.http.error import INTERNAL, Failure
+from mmd.gateway.http.cors import preflight_response, with_cors_headers
+from mmd.gateway.http.error import INTERNAL, ErrorResponse
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.parser import RequestParser
-from mmd.gateway.http.peer import is_stranger
+from mmd.gateway.http.peer import is_other_user
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
 from mmd.gateway.http.request import Request
-from mmd.gateway.http.timeouts import Stalls
+from mmd.gateway.http.timeouts import ReadTimeouts
 from mmd.gateway.proxy.exchange import Exchange
-from mmd.gateway.proxy.websocket import Tunnel
+from mmd.gateway.proxy.websocket import WebSocketTunnel
 
 _log = logging.getLogger(__name__)
 _INT = struct.Struct("i")
@@ -40,17 +40,17 @@ class Host(Protocol):
     def limits(self) -> Limits: ...
 
     @property
-    def guard(self) -> RequestPolicy: ...
+    def policy(self) -> RequestPolicy: ...
 
     @property
-    def stalls(self) -> Stalls: ...
+    def read_timeouts(self) -> ReadTimeouts: ...
 
     @property
     def is_draining(self) -> bool: ...
 
-    def opened(self, front: ClientConnection) -> None: ...
+    def opened(self, connection: ClientConnection) -> None: ...
 
-    def closed(self, front: ClientConnection) -> None: ...
+    def closed(self, connection: ClientConnection) -> None: ...
 
     def exchange(self, client: ClientConnection, request: Request) -> Exchange: ...
 
@@ -58,8 +58,8 @@ class Host(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    def __init__(self, gateway: Host, entrance: ListenerKind) -> None:
-        self.entrance = entrance
+    def __init__(self, gateway: Host, listener_kind: ListenerKind) -> None:
+        self.listener_kind = listener_kind
         self.writing_paused = False
         self._gateway = gateway
         self._ahead = bytearray()  # came while a request was being answered; not looked at before its turn
@@ -68,25 +68,25 @@ class ClientConnection(asyncio.Protocol):
         self._closes_next = False  # the client has been told that this answer is the last
         self._ended = False  # nothing more is taken from this client
         self._transport: asyncio.Transport
-        self._intake: RequestParser
+        self._parser: RequestParser
         self.write: Callable[[bytes], None]
 
     @property
     def is_idle(self) -> bool:
-        return self._exchange is None and not self._intake.mid_message
+        return self._exchange is None and not self._parser.mid_message
 
     @property
     def awaits_more(self) -> bool:
         """Whether it is for the client to go on with its request."""
-        return self._exchange is None and self._intake.mid_message and not self._ended
+        return self._exchange is None and self._parser.mid_message and not self._ended
 
     def time_out(self) -> None:
         """The rest of a request has not come in time."""
-        part = "head" if self._intake.awaits_head else "body"
+        part = "head" if self._parser.awaits_head else "body"
         hint = "curl -d @FILE http://…   # sends a whole request"
-        self._refuse(Failure(408, f"the request's {part} did not come in time", hint, "request_timeout"))
+        self._refuse(ErrorResponse(408, f"the request's {part} did not come in time", hint, "request_timeout"))
 
-    def turn_away(self, failure: Failure) -> None:
+    def reject(self, failure: ErrorResponse) -> None:
         """Before any request, and at once: where there are too many, none is waited for."""
         self._transport.write(failure.response(close=True))
         self.close()
@@ -95,12 +95,12 @@ class ClientConnection(asyncio.Protocol):
         self._ended = True
         self._transport.close()
 
-    def wind_down(self) -> None:
+    def start_draining(self) -> None:
         """The gateway ends. Who has just connected is about to send a request, and has a moment for it; the next answer
         says that it is the last, for a client that takes the connection for kept could lose a request by that. Whose
         answer has begun has that moment from its end on.
         """
-        if self._exchange is None or not self._exchange.has_begun:
+        if self._exchange is None or not self._exchange.has_started:
             self._announce_close()
         if self._exchange is None:
             asyncio.get_running_loop().call_later(self._gateway.limits.grace_seconds, self._close_if_idle)
@@ -120,7 +120,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _close_if_idle(self) -> None:
         """Unless a request is being served, or one has come that was not looked at yet."""
-        if self._ended or not self.is_idle or self._intake.ready or self._ahead:
+        if self._ended or not self.is_idle or self._parser.ready or self._ahead:
             return
         if not _unread_bytes(self._transport):
             self.close()
@@ -134,8 +134,8 @@ class ClientConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self.write = transport.write  # each piece of an answer goes through this: no call of ours in between
-        self._intake = RequestParser(self._gateway.guard, _door(self.entrance, transport))
-        if self.entrance is ListenerKind.LOCAL and is_stranger(transport.get_extra_info("socket")):
+        self._parser = RequestParser(self._gateway.policy, _listener_info(self.listener_kind, transport))
+        if self.listener_kind is ListenerKind.LOCAL and is_other_user(transport.get_extra_info("socket")):
             self._ended = True
             transport.abort()
         else:
@@ -145,7 +145,7 @@ class ClientConnection(asyncio.Protocol):
         if self._ended:
             return  # of a refused request: read so that the refusal can arrive, see _refuse
         if self._exchange is None:
-            self._intake.feed(data)
+            self._parser.feed(data)
             self._advance()
             return
         self._ahead += data
@@ -177,13 +177,13 @@ class ClientConnection(asyncio.Protocol):
             self.close()
             return
         if self._gateway.is_draining:
-            self.wind_down()
+            self.start_draining()
         if not self._advancing:
             self._advance()
 
-    def join(self, engine: asyncio.Transport) -> Tunnel:
-        from_client, self._ahead = self._intake.after_upgrade + bytes(self._ahead), bytearray()
-        tunnel = Tunnel(
+    def join_engine(self, engine: asyncio.Transport) -> WebSocketTunnel:
+        from_client, self._ahead = self._parser.after_upgrade + bytes(self._ahead), bytearray()
+        tunnel = WebSocketTunnel(
             self._transport,
             engine,
             linger_seconds=self._gateway.limits.linger_seconds,
@@ -192,7 +192,7 @@ class ClientConnection(asyncio.Protocol):
         tunnel.begin(from_client)
         return tunnel
 
-    def cut(self, *, reset: bool) -> None:
+    def terminate(self, *, reset: bool) -> None:
         self._exchange = None
         if not reset:
             self.close()
@@ -204,34 +204,34 @@ class ClientConnection(asyncio.Protocol):
     def _advance(self) -> None:
         """Takes what is ready, until something has to be waited for."""
         self._advancing = True
-        ready = self._intake.ready
+        ready = self._parser.ready
         while self._exchange is None and not self._ended:
             if ready:
                 self._take(ready.popleft())
             elif self._ahead:
                 ahead, self._ahead = bytes(self._ahead), bytearray()
                 self._transport.resume_reading()
-                self._intake.feed(ahead)
+                self._parser.feed(ahead)
             else:
                 break
         self._advancing = False
-        if self._intake.owes_continue and self._exchange is None and not self._ended:
-            self._intake.owes_continue = False
+        if self._parser.owes_continue and self._exchange is None and not self._ended:
+            self._parser.owes_continue = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if self._exchange is None and self._intake.mid_message:
-            self._gateway.stalls.expect_more(self, of_head=self._intake.awaits_head)
+        if self._exchange is None and self._parser.mid_message:
+            self._gateway.read_timeouts.expect_more(self, of_head=self._parser.awaits_head)
 
-    def _take(self, request: Request | Failure) -> None:
-        if isinstance(request, Failure):
+    def _take(self, request: Request | ErrorResponse) -> None:
+        if isinstance(request, ErrorResponse):
             self._refuse(request)
         elif request.head.is_preflight:
-            self.write(preflight_answer(request.head))
+            self.write(preflight_response(request.head))
             self.finished(keep_alive=request.head.keep_alive)
         elif request.head.is_health_check:
             self.write(_HEALTHY if request.head.keep_alive else _HEALTHY_LAST)
             self.finished(keep_alive=request.head.keep_alive)
-        elif request.head.is_for_an_engine:
-            if b"origin" in request.head.here:
+        elif request.head.is_inference:
+            if b"origin" in request.head.gateway_headers:
                 self._allow_to_read(request.head.origin)
             self._exchange = self._gateway.exchange(self, request)
             self._start(self._exchange)
@@ -243,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
         write = self.write
 
         def write_head(data: bytes) -> None:
-            write(with_leave_to_read(data, origin))
+            write(with_cors_headers(data, origin))
             self.write = self._transport.write
 
         self.write = write_head
@@ -263,7 +263,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport.resume_reading()
         self._gateway.serve_management(self._transport, request)
 
-    def _refuse(self, failure: Failure) -> None:
+    def _refuse(self, failure: ErrorResponse) -> None:
         """Closing with unread bytes would reset the connection and could overtake the answer, so they are read on."""
         self._ended = True
         self._transport.write(failure.response(close=True))
@@ -271,9 +271,9 @@ class ClientConnection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(self._gateway.limits.linger_seconds, self._transport.close)
 
 
-def _door(entrance: ListenerKind, transport: asyncio.Transport) -> ListenerInfo:
+def _listener_info(listener_kind: ListenerKind, transport: asyncio.Transport) -> ListenerInfo:
     return ListenerInfo(
-        entrance, "" if entrance is ListenerKind.LOCAL else str(transport.get_extra_info("sockname")[0])
+        listener_kind, "" if listener_kind is ListenerKind.LOCAL else str(transport.get_extra_info("sockname")[0])
     )
 
 

@@ -14,11 +14,11 @@ from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.gateway.http.request import Request
-from mmd.gateway.http.timeouts import Stalls
+from mmd.gateway.http.timeouts import ReadTimeouts
 from mmd.gateway.observe.counters import Counters
-from mmd.gateway.observe.feed import Feed, Kind
+from mmd.gateway.observe.feed import EventKind, Feed
 from mmd.gateway.observe.observer import Observer
-from mmd.gateway.proxy.exchange import Exchange, Shared
+from mmd.gateway.proxy.exchange import Exchange, ExchangeContext
 from mmd.gateway.proxy.pool import Pool
 from mmd.gateway.schedule.idle import Idle
 from mmd.gateway.schedule.models import Models
@@ -37,83 +37,85 @@ class Gateway:
         self,
         models: Models,
         limits: Limits | None = None,
-        guard: RequestPolicy | None = None,
+        policy: RequestPolicy | None = None,
         *,
         hub: Hub | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.guard = guard or RequestPolicy(self.limits)
-        self.stalls = Stalls(self.limits)
+        self.policy = policy or RequestPolicy(self.limits)
+        self.read_timeouts = ReadTimeouts(self.limits)
         self.is_draining = False
         self.feed = Feed()
         self._models = models
-        self._switchboard = Scheduler(models, self.limits)
+        self._scheduler = Scheduler(models, self.limits)
         self._queue_will_be_told = False
-        self._switchboard.follow(self._tell_queue_soon)
-        self.idle = Idle(models, self._switchboard)
-        self._pool = Pool(most_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
-        self._meter = Counters()
-        self._observer = Observer(models, self._switchboard, self.feed, self._meter, self.limits)
-        self._management = Management(models, self._switchboard, self._observer, self.feed, hub)
-        self._fronts: dict[ClientConnection, None] = {}  # by when they came
+        self._scheduler.follow(self._tell_queue_soon)
+        self.idle = Idle(models, self._scheduler)
+        self._pool = Pool(max_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
+        self._counters = Counters()
+        self._observer = Observer(models, self._scheduler, self.feed, self._counters, self.limits)
+        self._management = Management(models, self._scheduler, self._observer, self.feed, hub)
+        self._connections: dict[ClientConnection, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
-        self._shared = Shared(models, self._switchboard, self._pool, self.limits, self._meter, self.idle)
-        self.suspension = SuspendCoordinator(models, self._switchboard, self.limits, self._interrupt)
-        models.follow(self._retract)
+        self._context = ExchangeContext(models, self._scheduler, self._pool, self.limits, self._counters, self.idle)
+        self.suspension = SuspendCoordinator(models, self._scheduler, self.limits, self._abort_for_suspend)
+        models.follow(self._requeue_if_asleep)
 
     def observe(self) -> None:
         """Begin to tell what happens, until the end."""
         self._observer.begin()
 
-    def front(self, entrance: ListenerKind = ListenerKind.MAIN) -> ClientConnection:
-        return ClientConnection(self, entrance)
+    def new_connection(self, listener_kind: ListenerKind = ListenerKind.MAIN) -> ClientConnection:
+        return ClientConnection(self, listener_kind)
 
     def exchange(self, client: ClientConnection, request: Request) -> Exchange:
-        return Exchange(self._shared, client, request)
+        return Exchange(self._context, client, request)
 
     def serve_management(self, transport: asyncio.Transport, request: Request) -> None:
-        self._management.adopt(transport, request.for_management())
+        self._management.serve_connection(transport, request.for_management())
 
-    def opened(self, front: ClientConnection) -> None:
-        self._fronts[front] = None
+    def opened(self, connection: ClientConnection) -> None:
+        self._connections[connection] = None
         if self.is_draining:  # accepted in the same moment; systemd keeps those that come later
-            front.wind_down()
-        elif len(self._fronts) > self.limits.connections and front.entrance is not ListenerKind.LOCAL:
-            self._make_room_for(front)
+            connection.start_draining()
+        elif len(self._connections) > self.limits.connections and connection.listener_kind is not ListenerKind.LOCAL:
+            self._make_room_for(connection)
 
-    def closed(self, front: ClientConnection) -> None:
-        self._fronts.pop(front, None)
+    def closed(self, connection: ClientConnection) -> None:
+        self._connections.pop(connection, None)
         self._closed_one.set()
 
     async def drain(self, bound_seconds: float) -> None:
         """Lets what has begun finish, takes nothing new, and drops what is left in the end."""
         self.is_draining = True
         self.feed.close()
-        for front in self._fronts:
-            front.wind_down()
+        for connection in self._connections:
+            connection.start_draining()
         try:
             async with asyncio.timeout(bound_seconds):
-                await self._until(lambda: not self._fronts)
+                await self._until(lambda: not self._connections)
                 await self._management.drain()
         except TimeoutError:
-            self._switchboard.close()
+            self._scheduler.close()
             await asyncio.sleep(0)  # those who waited write their refusals now
-            for front in list(self._fronts):
-                front.abort()
+            for connection in list(self._connections):
+                connection.abort()
         await self._observer.end()
-        self.stalls.close()
-        self._switchboard.close()
+        self.read_timeouts.close()
+        self._scheduler.close()
         await self._management.close()
         self._pool.close()
 
     def _make_room_for(self, newcomer: ClientConnection) -> None:
         """Somebody who asks for nothing goes; where all of them are busy, it is the newcomer."""
-        idle = next((front for front in self._fronts if front.is_idle and front is not newcomer), None)
-        del self._fronts[idle or newcomer]  # not when its connection is lost: others may come in between
+        idle = next(
+            (connection for connection in self._connections if connection.is_idle and connection is not newcomer), None
+        )
+        del self._connections[idle or newcomer]  # not when its connection is lost: others may come in between
         if idle is not None:
             idle.close()
         else:
-            newcomer.turn_away(TOO_MANY)
+            newcomer.reject(TOO_MANY)
 
     def _tell_queue_soon(self) -> None:
         """Requests come and go by the thousand: listeners are told a few times a second."""
@@ -123,21 +125,21 @@ class Gateway:
 
     def _tell_queue(self) -> None:
         self._queue_will_be_told = False
-        self.feed.publish(Kind.QUEUE, self._switchboard.queue())
+        self.feed.publish(EventKind.QUEUE, self._scheduler.queue())
 
-    def _retract(self) -> None:
+    def _requeue_if_asleep(self) -> None:
         """Takes back what was sent to an engine that has fallen asleep, for whatever reason, before it answered.
 
         The view that requests are admitted by follows the units a moment later, and an engine that is told to sleep
         accepts requests all the same: those would hang until somebody wakes it.
         """
-        count = sum(exchange.retract() for exchange in tuple(self._shared.asked))
+        count = sum(exchange.requeue_if_asleep() for exchange in tuple(self._context.with_engine))
         if count:
             _log.info("%d requests came too late for models that sleep now, and wait for their turn again", count)
 
-    def _interrupt(self) -> None:
-        for exchange in tuple(self._shared.asked):
-            exchange.interrupt()
+    def _abort_for_suspend(self) -> None:
+        for exchange in tuple(self._context.with_engine):
+            exchange.abort_for_suspend()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

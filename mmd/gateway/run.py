@@ -14,9 +14,9 @@ from mmd.errors import ManagerUnreachable, MmdError, WrongUsage
 from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
-from mmd.gateway.http.origins import Names, own_hostnames
+from mmd.gateway.http.origins import AllowedHosts, own_hostnames
 from mmd.gateway.http.policy import RequestPolicy
-from mmd.gateway.http.sockets import AddressTaken, Listener, bound, bound_locally, inherited, no_keys_for
+from mmd.gateway.http.sockets import AddressTaken, Listener, bind_tcp, bind_unix, inherited_listeners, keys_required
 from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.gateway.serve import serve
 from mmd.paths import gateway_socket
@@ -54,14 +54,14 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
             listeners = stack.enter_context(_listeners(settings, listen, tell, keyring))
         except AddressTaken as error:
             raise await _with_its_holder(error, controller.manager) from error
-        guard = _guard(settings, limits, listeners, keyring)
+        policy = _policy(settings, limits, listeners, keyring)
         follows_sleep = settings.gateway.suspend == "release"
         # The first to end ends all: without the bus or its watch the view would stand still, so systemd starts us anew.
         # No TaskGroup: it would wrap the error that the user is to see.
         tasks = [
             asyncio.create_task(work)
             for work in (
-                serve(models, listeners, limits=limits, guard=guard, follows_sleep=follows_sleep),
+                serve(models, listeners, limits=limits, policy=policy, follows_sleep=follows_sleep),
                 watch.run(),
                 relief.run(),
                 MeasurementScheduler(controller.manager, watch).run(),
@@ -85,14 +85,14 @@ def _listeners(
     """systemd's, or our own: those go at the end. Raises MmdError where the main address cannot be had, and what
     `_require_keys` raises.
     """
-    passed = inherited()
+    passed = inherited_listeners()
     if passed:
-        if settings.gateway.embedding_listen and all(one.entrance is not ListenerKind.EMBEDDING for one in passed):
+        if settings.gateway.embedding_listen and all(one.kind is not ListenerKind.EMBEDDING for one in passed):
             _log.warning("nothing listens for embeddings: systemctl --user status mmd-embedding.socket")
         _require_keys(passed, keyring)
         yield passed
         return
-    own = [bound(*_address(listen or settings.gateway.listen))]
+    own = [bind_tcp(*_address(listen or settings.gateway.listen))]
     for more in _beside_the_main_one(settings):
         try:
             own.append(more())
@@ -105,7 +105,7 @@ def _listeners(
     finally:
         for listener in own:
             listener.socket.close()
-            if listener.entrance is ListenerKind.LOCAL:
+            if listener.kind is ListenerKind.LOCAL:
                 gateway_socket().unlink(missing_ok=True)
 
 
@@ -122,21 +122,21 @@ async def _with_its_holder(error: AddressTaken, manager: Manager) -> MmdError:
 
 def _beside_the_main_one(settings: Settings) -> Iterator[Callable[[], Listener]]:
     if address := settings.gateway.embedding_listen:
-        yield lambda: bound(*_address(address), ListenerKind.EMBEDDING)
-    yield lambda: bound_locally(gateway_socket())
+        yield lambda: bind_tcp(*_address(address), ListenerKind.EMBEDDING)
+    yield lambda: bind_unix(gateway_socket())
 
 
 def _require_keys(listeners: Sequence[Listener], keyring: Keyring) -> None:
     """Raises WrongUsage where other machines could connect and no key would keep them off."""
     exposed = [listener for listener in listeners if listener.is_exposed]
     if exposed and not keyring.current():
-        raise no_keys_for(str(exposed[0]))
+        raise keys_required(str(exposed[0]))
 
 
-def _guard(settings: Settings, limits: Limits, listeners: Sequence[Listener], keyring: Keyring) -> RequestPolicy:
+def _policy(settings: Settings, limits: Limits, listeners: Sequence[Listener], keyring: Keyring) -> RequestPolicy:
     is_exposed = any(listener.is_exposed for listener in listeners)
     hosts = {*settings.gateway.hosts, *(own_hostnames() if is_exposed else ())}
-    return RequestPolicy(limits, names=Names(hosts, settings.gateway.origins), keyring=keyring)
+    return RequestPolicy(limits, names=AllowedHosts(hosts, settings.gateway.origins), keyring=keyring)
 
 
 def _address(listen: str) -> tuple[str, int]:

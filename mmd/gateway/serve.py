@@ -27,7 +27,7 @@ async def serve(
     listeners: Sequence[Listener],
     *,
     limits: Limits | None = None,
-    guard: RequestPolicy | None = None,
+    policy: RequestPolicy | None = None,
     follows_sleep: bool = False,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what has begun. With `follows_sleep` nobody stays on the GPU while
@@ -37,13 +37,13 @@ async def serve(
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    gateway = Gateway(models, limits, guard)
+    gateway = Gateway(models, limits, policy)
     gateway.observe()
     presence = Presence()
     beside = [asyncio.create_task(gateway.idle.run())]
     try:
         servers = [await _server(gateway, listener) for listener in listeners]
-        if any(listener.entrance is ListenerKind.LOCAL for listener in listeners):
+        if any(listener.kind is ListenerKind.LOCAL for listener in listeners):
             presence.announce(__version__)
         notify("READY=1")
         if follows_sleep:  # now: who waits for an answer is not to wait for logind
@@ -74,8 +74,8 @@ async def _until(stop: asyncio.Event, beside: Sequence[asyncio.Task[None]]) -> N
 
 async def _server(gateway: Gateway, listener: Listener) -> asyncio.Server:
     # Not create_unix_server: from Python 3.13 on that removes the socket's file at the end, and it may be systemd's.
-    front = partial(gateway.front, listener.entrance)
-    return await asyncio.get_running_loop().create_server(front, sock=listener.socket, backlog=1024)
+    new_connection = partial(gateway.new_connection, listener.kind)
+    return await asyncio.get_running_loop().create_server(new_connection, sock=listener.socket, backlog=1024)
 
 
 async def _stop_accepting(servers: Sequence[asyncio.Server]) -> None:

@@ -18,12 +18,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from mmd.gateway.api.web import page_routes
-from mmd.gateway.http.error import Failure
-from mmd.gateway.observe.feed import Feed, Kind
+from mmd.gateway.http.error import ErrorResponse
+from mmd.gateway.observe.feed import EventKind, Feed
 from tests.page import scene
 
-_NOT_FOUND = Failure(404, "not found", "mmd list", "not_found")
-_NO_KEY = Failure(401, "the gateway needs an API key, and the request has none that is valid", "mmd key add NAME", "x")
+_NOT_FOUND = ErrorResponse(404, "not found", "mmd list", "not_found")
+_NO_KEY = ErrorResponse(
+    401, "the gateway needs an API key, and the request has none that is valid", "mmd key add NAME", "x"
+)
 
 
 @dataclass
@@ -41,7 +43,7 @@ class StubGateway:
     )
     missing: set[str] = field(default_factory=set)  # paths of a gateway that does not have them yet
     key: str | None = None
-    failing: dict[str, Failure] = field(default_factory=dict)  # what a button's verb comes to
+    failing: dict[str, ErrorResponse] = field(default_factory=dict)  # what a button's verb comes to
     held: dict[str, asyncio.Event] = field(default_factory=dict)  # a verb is not done before its event
     pressed: list[tuple[str, str]] = field(default_factory=list)  # the buttons' verbs and models
     feed: Feed = field(default_factory=Feed)
@@ -51,7 +53,7 @@ class StubGateway:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
-    def tell(self, kind: Kind, record: Any) -> None:
+    def tell(self, kind: EventKind, record: Any) -> None:
         """Something has changed."""
         path = f"/{kind}"
         if path in self.records:
@@ -62,7 +64,7 @@ class StubGateway:
         self.records["/hf/downloads"] = [
             job if each["id"] == job["id"] else each for each in self.records["/hf/downloads"]
         ]
-        self.feed.publish(Kind.DOWNLOAD, job)
+        self.feed.publish(EventKind.DOWNLOAD, job)
 
     def hang_up(self) -> None:
         """As a gateway that ends; who listens may come again."""
@@ -76,7 +78,7 @@ class StubGateway:
 
     async def _told(self) -> AsyncIterator[str]:
         with self.feed.subscribe() as subscription:
-            for kind in (Kind.STATUS, Kind.QUEUE, Kind.RESOURCES):
+            for kind in (EventKind.STATUS, EventKind.QUEUE, EventKind.RESOURCES):
                 yield _event(kind, 0, self.records[f"/{kind}"])
             async for notice in subscription:
                 yield _event(notice.kind, notice.number, notice.data)
@@ -118,11 +120,11 @@ class StubGateway:
         return Starlette(routes=[*page_routes(), *reading, *others])
 
 
-def _event(kind: Kind, number: int, record: Any) -> str:
+def _event(kind: EventKind, number: int, record: Any) -> str:
     return f"event: {kind}\nid: {number}\ndata: {json.dumps(record, ensure_ascii=False)}\n\n"
 
 
-def _refusal(failure: Failure) -> Response:
+def _refusal(failure: ErrorResponse) -> Response:
     return Response(failure.payload(), failure.status, media_type="application/json")
 
 

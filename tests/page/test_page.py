@@ -8,8 +8,8 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
-from mmd.gateway.http.error import Failure
-from mmd.gateway.observe.feed import Kind
+from mmd.gateway.http.error import ErrorResponse
+from mmd.gateway.observe.feed import EventKind
 from tests.page import scene
 from tests.page.stub_gateway import StubGateway, serving
 
@@ -55,17 +55,17 @@ async def test_follows_what_happens(page: Page, gateway: StubGateway) -> None:
     await page.goto(gateway.url)
     await expect(page).to_have_title(f"{QWEN} · mmd")
     gateway.records["/models"] = [record | {"status": "absent"} for record in scene.models()]
-    gateway.tell(Kind.STATUS, sleeping_qwen())
+    gateway.tell(EventKind.STATUS, sleeping_qwen())
     await expect(page).to_have_title("mmd")
     await expect(page.locator("#nobody")).to_be_visible()
     await expect(page.locator("#announcement")).to_contain_text("No model is active.")
     await expect(page.locator("#models .state.absent")).to_have_count(7)
-    gateway.tell(Kind.QUEUE, {"turns": [], "in_flight": []})
+    gateway.tell(EventKind.QUEUE, {"turns": [], "in_flight": []})
     await expect(page.locator("#in-flight")).to_have_text("Nobody waits. Nothing is being answered.")
-    gateway.tell(Kind.SWAP, scene.swap("new", 0, seconds=40.0, phases={"load": 40.0}))
+    gateway.tell(EventKind.SWAP, scene.swap("new", 0, seconds=40.0, phases={"load": 40.0}))
     await expect(page.locator("#swap-list > li").first).to_contain_text("new")
     await expect(page.locator("#scale")).to_contain_text("40 s")
-    gateway.tell(Kind.RESOURCES, scene.resources() | {"vram": {"used_bytes": 3 * scene.GIB, "total_bytes": 2**34}})
+    gateway.tell(EventKind.RESOURCES, scene.resources() | {"vram": {"used_bytes": 3 * scene.GIB, "total_bytes": 2**34}})
     await expect(page.locator("figure").first).to_contain_text("3.0 of 16.0 GiB")
 
 
@@ -80,7 +80,7 @@ async def test_button_asks_the_gateway_and_rests_until_it_is_done(page: Page, ga
     await expect(row.get_by_role("button", name=f"Stop {QWEN}")).to_have_attribute("aria-disabled", "true")
     await sleep.click(force=True)
     gateway.records["/models"][0]["status"] = "sleeping"
-    gateway.tell(Kind.STATUS, sleeping_qwen())
+    gateway.tell(EventKind.STATUS, sleeping_qwen())
     gateway.held["sleep"].set()
     activate = row.get_by_role("button", name=f"Activate {QWEN}")
     await expect(activate).to_be_visible()
@@ -102,7 +102,7 @@ async def test_what_takes_long_can_be_stopped(page: Page, gateway: StubGateway) 
 
 
 async def test_error_is_shown_where_it_was_made(page: Page, gateway: StubGateway, complaints: list[str]) -> None:
-    gateway.failing["activate"] = Failure(503, "it does not fit", "mmd show ID --context 4096", "does_not_fit")
+    gateway.failing["activate"] = ErrorResponse(503, "it does not fit", "mmd show ID --context 4096", "does_not_fit")
     await page.goto(gateway.url)
     row = page.locator("#models tbody", has_text="bge-reranker")
     await row.get_by_role("button").click()
@@ -115,7 +115,7 @@ async def test_error_is_shown_where_it_was_made(page: Page, gateway: StubGateway
 
 async def test_engine_that_failed_has_said_why(page: Page, gateway: StubGateway, complaints: list[str]) -> None:
     lines = ("loading", HOSTILE)
-    gateway.failing["activate"] = Failure(503, "it failed", "mmd logs ID", "engine_failed", engine_lines=lines)
+    gateway.failing["activate"] = ErrorResponse(503, "it failed", "mmd logs ID", "engine_failed", engine_lines=lines)
     await page.goto(gateway.url)
     said = page.locator("#failed .last-lines:visible, #swap-list .last-lines:visible")
     await expect(said).to_have_count(2)
@@ -130,7 +130,7 @@ async def test_engine_that_failed_has_said_why(page: Page, gateway: StubGateway,
     gateway.failing.clear()
     await row.get_by_role("button").click()
     await expect(row.locator("summary")).to_be_hidden()
-    gateway.tell(Kind.SWAP, scene.swap(STARCODER, 0))
+    gateway.tell(EventKind.SWAP, scene.swap(STARCODER, 0))
     await expect(page.locator("#failed .last-lines:visible")).to_have_count(0)  # that was another time
     forgive(complaints, "503")
 
@@ -139,10 +139,10 @@ async def test_swap_that_is_told_twice_is_shown_once(page: Page, gateway: StubGa
     await page.goto(gateway.url)
     await expect(page.locator("#swap-list > li")).to_have_count(5)
     for number in range(15):
-        gateway.tell(Kind.SWAP, scene.swap(f"m{number}", 0))
+        gateway.tell(EventKind.SWAP, scene.swap(f"m{number}", 0))
     for _ in range(2):
-        gateway.tell(Kind.SWAP, gateway.records["/swaps"][-1])
-    gateway.tell(Kind.QUEUE, {"turns": [], "in_flight": []})
+        gateway.tell(EventKind.SWAP, gateway.records["/swaps"][-1])
+    gateway.tell(EventKind.QUEUE, {"turns": [], "in_flight": []})
     await expect(page.locator("#in-flight")).to_contain_text("Nobody waits.")
     await expect(page.locator("#swap-list > li")).to_have_count(20)
 
@@ -158,7 +158,7 @@ async def test_downloads_are_shown_and_cancelled(page: Page, gateway: StubGatewa
     await expect(jobs.nth(0)).to_contain_text("6.0 of 9.0")
     assert await jobs.nth(0).locator("progress").evaluate("bar => bar.position") == pytest.approx(2 / 3)
     cancel = jobs.nth(0).get_by_role("button")
-    gateway.failing["cancel"] = Failure(503, "not now", "try again", "x")
+    gateway.failing["cancel"] = ErrorResponse(503, "not now", "try again", "x")
     await cancel.click()
     await expect(jobs.nth(0).get_by_role("alert").locator("p")).to_have_text(["not now", "try again"])
     gateway.failing.clear()
@@ -252,10 +252,10 @@ async def test_focus_stays_when_records_come_anew(page: Page, gateway: StubGatew
     await page.goto(gateway.url)
     stop = page.locator("#resident").get_by_role("button", name=f"Stop {QWEN}")
     await stop.focus()
-    gateway.tell(Kind.STATUS, scene.status() | {"failed": []})
+    gateway.tell(EventKind.STATUS, scene.status() | {"failed": []})
     await expect(page.locator("#failed > li")).to_have_count(0)
     await expect(stop).to_be_focused()
-    gateway.tell(Kind.STATUS, scene.status() | {"active": "nomic-embed-text-v1.5-f16"})  # which comes first then
+    gateway.tell(EventKind.STATUS, scene.status() | {"active": "nomic-embed-text-v1.5-f16"})  # which comes first then
     await expect(page).to_have_title("nomic-embed-text-v1.5-f16 · mmd")
     await expect(stop).to_be_focused()
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.gateway.http.api_keys import Keys, Purpose
+from mmd.gateway.http.api_keys import KeyFile, Purpose
 from mmd.paths import tunnel_file, tunnels_dir
 from tests.fakes.cloudflared import install_fake_cloudflared, token
 from tests.systemd.conftest import free_port
@@ -33,7 +33,7 @@ def edge(world: World, fake_llama_server: Path, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 def key() -> str:
-    return Keys().add("friend", Purpose.MANAGEMENT)
+    return KeyFile().add("friend", Purpose.MANAGEMENT)
 
 
 def _expose(*words: str, said: str = "") -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,7 @@ async def gateway(world: World) -> AsyncIterator[tuple[httpx.AsyncClient, Watch]
         watch = Watch(controller.manager)
         await watch.refresh()
         inside = Gateway(SystemdModels(controller, watch))
-        server = await asyncio.get_running_loop().create_server(inside.front, "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(inside.new_connection, "127.0.0.1", 0)
         tasks = [asyncio.create_task(work) for work in (watch.run(), inside.idle.run())]
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:

@@ -31,7 +31,7 @@ async def gateway(world: World) -> AsyncIterator[tuple[Gateway, Watch, str]]:
         watch = Watch(controller.manager)
         await watch.refresh()
         inside = Gateway(SystemdModels(controller, watch))
-        server = await asyncio.get_running_loop().create_server(inside.front, "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(inside.new_connection, "127.0.0.1", 0)
         try:
             yield inside, watch, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         finally:
@@ -65,7 +65,7 @@ async def test_request_that_reaches_a_sleeping_engine_is_answered(world: World, 
         ):
             await outside.activate("b")
             asking = asyncio.create_task(client.post("/v1/chat/completions", json=question(stream=stream)))
-            await until(lambda: bool(inside._shared.asked))
+            await until(lambda: bool(inside._context.with_engine))
             async with running(watch):
                 answer = await asking
     assert (answer.status_code, "a-0" in answer.text) == (200, True)

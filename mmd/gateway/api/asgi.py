@@ -22,16 +22,16 @@ _MOST_SAID_BYTES = 64 << 10  # over a WebSocket: nothing that a client says ther
 class Management:
     """Serves connections that the front has handed over; starlette and uvicorn are imported by the first of them."""
 
-    def __init__(self, models: Models, switchboard: Scheduler, observer: Observer, feed: Feed, hub: Hub | None) -> None:
+    def __init__(self, models: Models, scheduler: Scheduler, observer: Observer, feed: Feed, hub: Hub | None) -> None:
         self._models = models
-        self._switchboard = switchboard
+        self._scheduler = scheduler
         self._observer = observer
         self._hub = hub or HubChild()
         self._downloads = Downloads(self._hub, feed)
         self._config: Config | None = None
         self._state: ServerState | None = None
 
-    def adopt(self, transport: asyncio.Transport, received: bytes) -> None:
+    def serve_connection(self, transport: asyncio.Transport, received: bytes) -> None:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
         config, state = self._server()
@@ -60,7 +60,7 @@ class Management:
 
             from mmd.gateway.api.routes import application
 
-            app = application(self._models, self._switchboard, self._observer, self._hub, self._downloads)
+            app = application(self._models, self._scheduler, self._observer, self._hub, self._downloads)
             # Logs go to the journal through the root logger, and a request is no event worth a line.
             self._config = Config(
                 app,

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from mmd.errors import MmdError, WrongUsage
 from mmd.gateway.api.hub_process import Hub, Registered, Selected
-from mmd.gateway.http.error import INTERNAL, Failure
-from mmd.gateway.observe.feed import Feed, Kind
+from mmd.gateway.http.error import INTERNAL, ErrorResponse
+from mmd.gateway.observe.feed import EventKind, Feed
 from mmd.registry.hub.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Job:
     selected: Selected
     state: State = State.QUEUED
     progress: Progress | None = None
-    failure: Failure | None = None
+    failure: ErrorResponse | None = None
     model: str | None = None  # what it has been registered as
 
     @property
@@ -130,7 +130,7 @@ class Downloads:
         try:
             await self._follow(job)
         except MmdError as error:
-            self._fail(job.id, Failure.of(error))
+            self._fail(job.id, ErrorResponse.of(error))
         except Exception:  # noqa: BLE001 - the edge of a job, logged with its traceback
             _log.exception("the download of %s failed", job.selected.repository)
             self._fail(job.id, INTERNAL)
@@ -148,7 +148,7 @@ class Downloads:
                         job = replace(job, state=State.DONE, model=model, progress=Progress(total, total, files, files))
                 self._keep(job)
 
-    def _fail(self, job_id: str, failure: Failure) -> None:
+    def _fail(self, job_id: str, failure: ErrorResponse) -> None:
         job = self._jobs[job_id]
         self._keep(replace(job, state=State.FAILED, failure=failure, progress=_at_rest(job.progress)))
 
@@ -157,7 +157,7 @@ class Downloads:
         ended = [job.id for job in self._jobs.values() if job.is_ended]
         for old in ended[:-_MOST_KEPT]:
             del self._jobs[old]
-        self._feed.publish(Kind.DOWNLOAD, job.json())
+        self._feed.publish(EventKind.DOWNLOAD, job.json())
 
 
 def _at_rest(progress: Progress | None) -> Progress | None:

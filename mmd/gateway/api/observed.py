@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from mmd.control.state.swap_events import recent
 from mmd.errors import WrongUsage
 from mmd.gateway.observe.observer import Observer
-from mmd.gateway.observe.streams import Broadcast, EventStream, WebSocketStream
+from mmd.gateway.observe.streams import EventsEndpoint, EventStream, WebSocketStream
 from mmd.gateway.observe.text_format import MEDIA_TYPE
 
 _USUAL_SWAPS = 20
@@ -26,8 +26,8 @@ def routes(observer: Observer) -> list[BaseRoute]:
         return JSONResponse(observer.history.record())
 
     return [
-        Route("/events", Broadcast(observer.feed, observer.reporter, EventStream), methods=["GET"]),
-        WebSocketRoute("/ws", Broadcast(observer.feed, observer.reporter, WebSocketStream)),
+        Route("/events", EventsEndpoint(observer.feed, observer.publisher, EventStream), methods=["GET"]),
+        WebSocketRoute("/ws", EventsEndpoint(observer.feed, observer.publisher, WebSocketStream)),
         Route("/metrics", metrics),
         Route("/resources/history", history),
         Route("/swaps", _swaps),

@@ -23,17 +23,17 @@ from mmd.gateway.api.downloads import HfRoutes
 from mmd.gateway.api.hub_process import Hub
 from mmd.gateway.api.openapi import document
 from mmd.gateway.api.web import page_routes
-from mmd.gateway.http.error import INTERNAL, Failure
+from mmd.gateway.http.error import INTERNAL, ErrorResponse
 from mmd.gateway.observe.observer import Observer
-from mmd.gateway.proxy.exposed import only
+from mmd.gateway.proxy.exposed import resolve_exposed
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
 
 
 class Routes:
-    def __init__(self, models: Models, switchboard: Scheduler) -> None:
+    def __init__(self, models: Models, scheduler: Scheduler) -> None:
         self._models = models
-        self._switchboard = switchboard
+        self._scheduler = scheduler
 
     async def health(self, request: Request) -> Response:
         """For pages; the front answers monitors."""
@@ -55,7 +55,7 @@ class Routes:
 
     async def openai_model(self, request: Request) -> Response:
         name, exposed = request.path_params["name"], _exposed(request)
-        model_id = self._models.find(name) if exposed is None else only(exposed, name, self._models.find)
+        model_id = self._models.find(name) if exposed is None else resolve_exposed(exposed, name, self._models.find)
         for record in await self._models.models():
             if record["id"] == model_id:
                 return JSONResponse(_openai(record))
@@ -72,7 +72,7 @@ class Routes:
         body = await json_object(request, _EXAMPLE)
         model_id, level = self._optional(body), _level(body)
         sleeper = model_id or self._models.holder()
-        gone = await self._switchboard.vacate(sleeper, partial(self._models.sleep, model_id, level))
+        gone = await self._scheduler.vacate(sleeper, partial(self._models.sleep, model_id, level))
         return JSONResponse(await self._models.status() | {"gone": gone})
 
     async def stop(self, request: Request) -> Response:
@@ -80,28 +80,26 @@ class Routes:
         return await self.status(request)
 
     async def queue(self, request: Request) -> Response:
-        return JSONResponse(self._switchboard.queue())
+        return JSONResponse(self._scheduler.queue())
 
     def _idle(self, model_id: str) -> dict[str, float | None]:
         """For how long nobody has asked it, which only the gateway knows; null where it knows of no answer."""
-        if self._switchboard.is_in_use(model_id):
+        if self._scheduler.is_in_use(model_id):
             return {"idle_seconds": 0.0}
-        since = self._switchboard.idle_since(model_id)
+        since = self._scheduler.idle_since(model_id)
         return {"idle_seconds": None if since is None else round(monotonic() - since, 3)}
 
     async def _activate(self, name: str) -> Response:
-        await self._switchboard.activate(self._models.find(name))
+        await self._scheduler.activate(self._models.find(name))
         return JSONResponse(await self._models.status())
 
     def _optional(self, body: dict[str, Any]) -> str | None:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None
 
 
-def application(
-    models: Models, switchboard: Scheduler, observer: Observer, hub: Hub, downloads: Downloads
-) -> Starlette:
+def application(models: Models, scheduler: Scheduler, observer: Observer, hub: Hub, downloads: Downloads) -> Starlette:
     """A route that is added here is described in openapi.OPERATIONS; a test compares the two."""
-    routes = Routes(models, switchboard)
+    routes = Routes(models, scheduler)
     return Starlette(
         routes=[
             *page_routes(),
@@ -120,7 +118,7 @@ def application(
             *HfRoutes(hub, downloads).routes(),
             Route("/openapi.json", _document),
         ],
-        # Of any origin, because the guard lets only those in that are allowed; the front answers preflights.
+        # Any origin: the request policy has refused the others. `ClientConnection` answers preflights.
         middleware=[Middleware(CORSMiddleware, allow_origin_regex=".*")],
         exception_handlers={MmdError: _mmd_error, HTTPException: _http_error, Exception: _internal_error},
     )
@@ -165,7 +163,7 @@ _EXAMPLE = """mmd activate ID   # the same as a body of {"model": "ID"}, for /sw
 
 async def _mmd_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MmdError)
-    return _response(Failure.of(error))
+    return _response(ErrorResponse.of(error))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -173,7 +171,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail.lower()}"
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    response = _response(Failure(error.status_code, message, "mmd list   # GET /models has the same", code))
+    response = _response(ErrorResponse(error.status_code, message, "mmd list   # GET /models has the same", code))
     response.headers.update(error.headers or {})
     return response
 
@@ -182,5 +180,5 @@ async def _internal_error(request: Request, error: Exception) -> Response:
     return _response(INTERNAL)  # starlette raises it again after this, and uvicorn logs it
 
 
-def _response(failure: Failure) -> Response:
+def _response(failure: ErrorResponse) -> Response:
     return Response(failure.payload(), failure.status, failure.headers(), media_type="application/json")

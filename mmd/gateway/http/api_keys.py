@@ -35,7 +35,7 @@ class Purpose(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ApiKey:
     name: str
     purpose: Purpose
     made: str  # ISO 8601, UTC
@@ -51,13 +51,13 @@ def digest(key: str | bytes) -> bytes:
     return hashlib.sha256(key.encode() if isinstance(key, str) else key).digest()
 
 
-class Keys:
+class KeyFile:
     """The file. Reads without a lock (it is only ever replaced whole), writes under one."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file or keys_file()
 
-    def all(self) -> tuple[Key, ...]:
+    def all(self) -> tuple[ApiKey, ...]:
         """By name. Raises StorageFailed where the file cannot be read, WrongUsage where it is damaged."""
         try:
             text = self.file.read_text("utf-8")
@@ -85,10 +85,10 @@ class Keys:
             if any(key.name == name for key in keys):
                 raise WrongUsage(f"there is a key {name} already", hint=f"mmd key remove {name}   # or another name")
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            self._write((*keys, Key(name, purpose, now, digest(made))))
+            self._write((*keys, ApiKey(name, purpose, now, digest(made))))
         return made
 
-    def remove(self, name: str, *, last_too: bool) -> Key:
+    def remove(self, name: str, *, last_too: bool) -> ApiKey:
         """Have a key accepted no more. Raises WrongUsage where there is none of this name, and, unless `last_too`,
         where it is the only one.
         """
@@ -103,7 +103,7 @@ class Keys:
             self._write(key for key in keys if key is not gone)
         return gone
 
-    def _write(self, keys: Iterator[Key] | tuple[Key, ...]) -> None:
+    def _write(self, keys: Iterator[ApiKey] | tuple[ApiKey, ...]) -> None:
         import tomli_w
 
         tables = {key.name: {"for": key.purpose, "made": key.made, "sha256": key.sha256.hex()} for key in keys}
@@ -134,11 +134,11 @@ class Keys:
         return WrongUsage(f"{self.file} is damaged: {reason}", hint=hint)
 
 
-def _parsed(document: Mapping[str, object]) -> Iterator[Key]:
+def _parsed(document: Mapping[str, object]) -> Iterator[ApiKey]:
     tables = document.get("keys", {})
     if not isinstance(tables, dict):
         raise ValueError("keys must be tables, [keys.NAME]")
     for name, table in tables.items():
         if not isinstance(table["sha256"], str) or not _SHA256.fullmatch(table["sha256"]):
             raise ValueError(f"keys.{name}.sha256 must be 64 hexadecimal digits")
-        yield Key(name, Purpose(table["for"]), str(table["made"]), bytes.fromhex(table["sha256"]))
+        yield ApiKey(name, Purpose(table["for"]), str(table["made"]), bytes.fromhex(table["sha256"]))

@@ -1,24 +1,24 @@
 """Leave for pages of allowed origins to read what the gateway answers them (CORS); a chat in a browser needs it.
 
-Which origins are allowed is the guard's business: what comes here has passed it.
+Which origins are allowed is decided by the request policy: what comes here has passed it.
 """
 
 from __future__ import annotations
 
-from mmd.gateway.http.request import Head
+from mmd.gateway.http.request import RequestHead
 
 _METHODS = b"GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _PREFLIGHT_SECONDS = 600  # until the browser asks again
 
 
-def readable_by(origin: bytes) -> tuple[tuple[str, str], ...]:
+def cors_headers(origin: bytes) -> tuple[tuple[str, str], ...]:
     """Header lines by which a page of that origin may read an answer; none for b"": no browser asks."""
     if not origin:
         return ()
     return ("access-control-allow-origin", origin.decode("latin-1")), ("vary", "origin")
 
 
-def preflight_answer(head: Head) -> bytes:
+def preflight_response(head: RequestHead) -> bytes:
     lines = [
         b"HTTP/1.1 204 No Content",
         *_leave(head.origin),
@@ -32,7 +32,7 @@ def preflight_answer(head: Head) -> bytes:
     return b"\r\n".join((*lines, b"", b""))
 
 
-def with_leave_to_read(answer: bytes, origin: bytes) -> bytes:
+def with_cors_headers(answer: bytes, origin: bytes) -> bytes:
     """The beginning of an engine's answer, whose head is complete, with our leave in place of what the engine says:
     a browser that finds two refuses both.
     """
@@ -46,4 +46,4 @@ def with_leave_to_read(answer: bytes, origin: bytes) -> bytes:
 
 
 def _leave(origin: bytes) -> tuple[bytes, ...]:
-    return tuple(f"{name}: {value}".encode("latin-1") for name, value in readable_by(origin))
+    return tuple(f"{name}: {value}".encode("latin-1") for name, value in cors_headers(origin))

@@ -12,7 +12,7 @@ from mmd.gateway.http.error_format import ErrorFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ErrorResponse:
     """One error as a client sees it."""
 
     status: int
@@ -25,7 +25,7 @@ class Failure:
     dialect: ErrorFormat = ErrorFormat.OPENAI
 
     @classmethod
-    def of(cls, error: MmdError) -> Failure:
+    def of(cls, error: MmdError) -> ErrorResponse:
         shown = outcome(error)
         return cls(
             shown.http_status,
@@ -37,7 +37,7 @@ class Failure:
             more_headers=(("retry-after", str(error.retry_after_seconds)),) if isinstance(error, TryLater) else (),
         )
 
-    def said_on(self, path: bytes) -> Failure:
+    def for_path(self, path: bytes) -> ErrorResponse:
         """As the clients of a path expect it."""
         return replace(self, dialect=ErrorFormat.of(path))
 
@@ -95,7 +95,7 @@ def mmd_error(error: object) -> MmdError | None:
     return None if told is None else told(str(error.get("message")), hint=str(error.get("hint")))
 
 
-INTERNAL = Failure(
+INTERNAL = ErrorResponse(
     500,
     "the gateway failed on this request",
     "see why: journalctl --user -u mmd.service -n 50",
@@ -103,7 +103,7 @@ INTERNAL = Failure(
     "server_error",
 )
 
-TOO_MANY = Failure(
+TOO_MANY = ErrorResponse(
     503,
     "the gateway has as many connections as it takes",
     "ss -tnp 'sport = :8000'   # see whose; then try again",

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from time import monotonic
 
 from mmd.errors import MmdError
-from mmd.gateway.http.api_keys import Key, Keys, Purpose, digest
-from mmd.gateway.http.request import Head
+from mmd.gateway.http.api_keys import ApiKey, KeyFile, Purpose, digest
+from mmd.gateway.http.request import RequestHead
 
 _log = logging.getLogger(__name__)
 
@@ -19,16 +19,18 @@ _STAT_SECONDS = 1.0  # how late a change may be noticed
 
 
 class Keyring:
-    """Follows the file. Raises from the start what `Keys.all` raises; a file that is damaged later changes nothing."""
+    """The keys in the file, read again when it changes. The first read raises what `KeyFile.all` raises; if the file is
+    damaged later, the keys stay as they were.
+    """
 
-    def __init__(self, keys: Keys | None = None, *, stat_seconds: float = _STAT_SECONDS) -> None:
-        self._file = keys or Keys()
+    def __init__(self, keys: KeyFile | None = None, *, stat_seconds: float = _STAT_SECONDS) -> None:
+        self._file = keys or KeyFile()
         self._stat_seconds = stat_seconds
         self._stamp = self._read_stamp()
         self._keys = self._file.all()
         self._looked = monotonic()
 
-    def current(self) -> tuple[Key, ...]:
+    def current(self) -> tuple[ApiKey, ...]:
         """Those that hold now; without a system call most of the time."""
         now = monotonic()
         if now - self._looked >= self._stat_seconds:
@@ -36,14 +38,14 @@ class Keyring:
             self._look()
         return self._keys
 
-    def purpose_of(self, head: Head) -> Purpose | None:
+    def purpose_of(self, head: RequestHead) -> Purpose | None:
         """What the key in a request is for, the greatest purpose of several; None where it has none of ours."""
         purposes = {key.purpose for presented in _presented(head) for key in self._matching(digest(presented))}
         if Purpose.MANAGEMENT in purposes:
             return Purpose.MANAGEMENT
         return Purpose.INFERENCE if purposes else None
 
-    def _matching(self, sha256: bytes) -> Iterator[Key]:
+    def _matching(self, sha256: bytes) -> Iterator[ApiKey]:
         return (key for key in self.current() if hmac.compare_digest(key.sha256, sha256))
 
     def _look(self) -> None:
@@ -64,15 +66,15 @@ class Keyring:
         return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _presented(head: Head) -> Iterator[bytes]:
+def _presented(head: RequestHead) -> Iterator[bytes]:
     """What a client offers as a key: OpenAI's way, Anthropic's, or typed into a browser's window as a password."""
-    for value in head.here.get(b"authorization", ()):
+    for value in head.gateway_headers.get(b"authorization", ()):
         scheme, _, credentials = value.partition(b" ")
         if scheme.lower() == b"bearer":
             yield credentials.strip()
         elif scheme.lower() == b"basic":
             yield _password(credentials.strip())
-    yield from head.here.get(b"x-api-key", ())
+    yield from head.gateway_headers.get(b"x-api-key", ())
 
 
 def _password(credentials: bytes) -> bytes:

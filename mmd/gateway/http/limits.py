@@ -22,7 +22,7 @@ class Limits:
     drain_seconds: float = _DEFAULTS.drain_seconds
     max_wait_seconds: float = _DEFAULTS.max_wait_seconds
     min_residency_seconds: float = _DEFAULTS.min_residency_seconds
-    most_waiting: int = 4096  # a request that waits costs 20 KiB, and its body
+    max_waiting: int = 4096  # a request that waits costs 20 KiB, and its body
     waiting_bytes: int = 512 << 20  # of their bodies
     first_comment_seconds: float = 2.0  # until then a stream that waits can still fail with a status of its own
     comment_seconds: float = 10.0  # proxies and clients give up on streams that are silent for 30

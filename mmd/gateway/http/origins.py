@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 
-class Names:
+class AllowedHosts:
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         """`hosts` beside this machine's loopback names and the address that was connected to; `origins` beside those of
         pages that come from such a host.

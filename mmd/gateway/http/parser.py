@@ -6,9 +6,9 @@ from collections import deque
 
 import httptools
 
-from mmd.gateway.http.error import Failure
+from mmd.gateway.http.error import ErrorResponse
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy, body_too_large, head_too_large, malformed
-from mmd.gateway.http.request import Head, RawHeaders, Request
+from mmd.gateway.http.request import RawHeaders, Request, RequestHead
 
 _MOST_FRAMING = 16  # bytes of it for a byte of the body; chunks of one byte have five
 
@@ -16,13 +16,13 @@ _MOST_FRAMING = 16  # bytes of it for a byte of the body; chunks of one byte hav
 class RequestParser:
     """Parses one connection. A Failure in `ready` is the last thing in it: what comes after is not looked at."""
 
-    def __init__(self, guard: RequestPolicy, door: ListenerInfo) -> None:
-        self.ready: deque[Request | Failure] = deque()
+    def __init__(self, policy: RequestPolicy, listener: ListenerInfo) -> None:
+        self.ready: deque[Request | ErrorResponse] = deque()
         self.after_upgrade = b""  # what came with the last request, which is for a WebSocket
         self.owes_continue = False  # the client holds its body back until it is told to go on
-        self._guard = guard
-        self._door = door
-        self._limits = guard.limits
+        self._policy = policy
+        self._listener = listener
+        self._limits = policy.limits
         self._parser = httptools.HttpRequestParser(self)
         self._ended = False
         self._begun = False
@@ -33,7 +33,7 @@ class RequestParser:
     def _start_over(self) -> None:
         self._url = b""
         self._headers: RawHeaders = []
-        self._head: Head | None = None
+        self._head: RequestHead | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._body_fed_bytes = 0  # chunk headers included; of the calls after the one that completed the head
@@ -79,7 +79,7 @@ class RequestParser:
         if self._body_fed_bytes - self._body_bytes > most_bytes:
             self._refuse(malformed("the body is mostly chunk headers and trailers"))
 
-    def _end_as_websocket(self, head: Head, rest: bytes) -> None:
+    def _end_as_websocket(self, head: RequestHead, rest: bytes) -> None:
         head.keep_alive = False  # whatever comes of it, what follows is no HTTP
         self._ended = True
         self.after_upgrade = rest
@@ -91,11 +91,11 @@ class RequestParser:
         lines = [name + b": " + value for name, value in self._headers if name.lower() != b"upgrade"]
         return b"\r\n".join((first, *lines, b"", b""))
 
-    def _refuse(self, failure: Failure) -> None:
+    def _refuse(self, failure: ErrorResponse) -> None:
         if not self._ended:
             self._ended = True
             self.owes_continue = False
-            self.ready.append(failure if self._head is None else failure.said_on(self._head.path))
+            self.ready.append(failure if self._head is None else failure.for_path(self._head.path))
 
     # What httptools calls.
 
@@ -115,13 +115,13 @@ class RequestParser:
             return
         parser = self._parser
         method, version = parser.get_method(), parser.get_http_version()
-        self._head = Head.read(method, self._url, version, parser.should_keep_alive(), self._headers)
-        if failure := self._long_head() or self._guard.objection(self._head, self._door):
+        self._head = RequestHead.read(method, self._url, version, parser.should_keep_alive(), self._headers)
+        if failure := self._long_head() or self._policy.check(self._head, self._listener):
             self._refuse(failure)
         self.owes_continue = self._head.expects_continue and not self._ended
         self._head_fed_bytes = 0
 
-    def _long_head(self) -> Failure | None:
+    def _long_head(self) -> ErrorResponse | None:
         if self._head_fed_bytes + self._fed_bytes <= self._limits.head_bytes:
             return None  # so much was not even sent; the sum below is for the rest
         head_bytes = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)

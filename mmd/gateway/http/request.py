@@ -49,40 +49,44 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
-class Head:
+class RequestHead:
     method: bytes
     target: bytes
     version: str  # "1.1"
     keep_alive: bool
-    passed_on: list[bytes]  # header lines for whoever serves this
-    here: dict[bytes, list[bytes]]  # values of the headers that stop here or are checked, by lower-case name
+    forwarded: list[bytes]  # header lines for whoever serves this
+    gateway_headers: dict[bytes, list[bytes]]  # values of the headers that stop here or are checked, by lower-case name
     exposed_model: str | None = None  # the one that it may reach, where a tunnel has brought it; asked time and again
 
     @classmethod
-    def read(cls, method: bytes, target: bytes, version: str, keep_alive: bool, headers: RawHeaders) -> Head:
-        passed_on: list[bytes] = []
-        here: dict[bytes, list[bytes]] = {}
+    def read(cls, method: bytes, target: bytes, version: str, keep_alive: bool, headers: RawHeaders) -> RequestHead:
+        forwarded: list[bytes] = []
+        gateway_headers: dict[bytes, list[bytes]] = {}
         for name, value in headers:
             key = name.lower()
             if key in _STOPS_HERE:
-                here.setdefault(key, []).append(value)
+                gateway_headers.setdefault(key, []).append(value)
                 continue
             if key in _CHECKED:
-                here.setdefault(key, []).append(value)
-            passed_on.append(name + b": " + value)
-        head = cls(method, target, version, keep_alive, passed_on, here)
+                gateway_headers.setdefault(key, []).append(value)
+            forwarded.append(name + b": " + value)
+        head = cls(method, target, version, keep_alive, forwarded, gateway_headers)
         head._drop_what_connection_names()
         head.exposed_model = exposed_model(head.value(b"host"))
         return head
 
     def _drop_what_connection_names(self) -> None:
-        tokens = {token.strip().lower() for value in self.here.get(b"connection", ()) for token in value.split(b",")}
+        tokens = {
+            token.strip().lower()
+            for value in self.gateway_headers.get(b"connection", ())
+            for token in value.split(b",")
+        }
         if named := tokens - _USUAL_CONNECTION - {b"host", b"content-type"}:
-            self.passed_on = [line for line in self.passed_on if line.partition(b":")[0].lower() not in named]
+            self.forwarded = [line for line in self.forwarded if line.partition(b":")[0].lower() not in named]
 
     def value(self, name: bytes) -> bytes:
         """The last value of a header that is checked or stops here; b"" without one."""
-        values = self.here.get(name)
+        values = self.gateway_headers.get(name)
         return values[-1] if values else b""
 
     @property
@@ -90,7 +94,7 @@ class Head:
         return self.version == "1.0"
 
     @property
-    def answer_has_body(self) -> bool:
+    def response_has_body(self) -> bool:
         return self.method != b"HEAD"
 
     @property
@@ -110,7 +114,7 @@ class Head:
     @property
     def is_health_check(self) -> bool:
         """The plain one of monitors; a page's, which needs leave to read the answer, is any request."""
-        return self.method == b"GET" and self.target == b"/health" and b"origin" not in self.here
+        return self.method == b"GET" and self.target == b"/health" and b"origin" not in self.gateway_headers
 
     @property
     def path(self) -> bytes:
@@ -119,19 +123,19 @@ class Head:
     @property
     def is_websocket(self) -> bool:
         """Whether the client wants to go on as a WebSocket, where there is one."""
-        here = self.here
+        gateway_headers = self.gateway_headers
         return (
-            b"upgrade" in here
+            b"upgrade" in gateway_headers
             and self.value(b"upgrade").lower() == b"websocket"
             and self.method == b"GET"
             and not self.is_http10
-            and b"content-length" not in here
-            and b"transfer-encoding" not in here
-            and (self.is_for_an_engine or self.path == _WEBSOCKET)
+            and b"content-length" not in gateway_headers
+            and b"transfer-encoding" not in gateway_headers
+            and (self.is_inference or self.path == _WEBSOCKET)
         )
 
     @property
-    def is_for_an_engine(self) -> bool:
+    def is_inference(self) -> bool:
         """Only `/v1/…` ever reaches an engine, and the list of models is the gateway's own."""
         path = self.path
         return path.startswith(b"/v1/") and path != b"/v1/models" and not path.startswith(b"/v1/models/")
@@ -141,19 +145,19 @@ class Head:
 class Request:
     """One whole request."""
 
-    head: Head
+    head: RequestHead
     body: bytes
 
     def for_engine(self) -> bytes:
         if self.head.is_websocket:
-            return self._written([*self.head.passed_on, b"Connection: Upgrade", b"Upgrade: websocket"])
-        return self._written(self.head.passed_on)
+            return self._written([*self.head.forwarded, b"Connection: Upgrade", b"Upgrade: websocket"])
+        return self._written(self.head.forwarded)
 
     def for_management(self) -> bytes:
         """For the ASGI server, which is given one request a connection; so it closes it and says so."""
         if self.head.is_websocket:
-            return self._written([*self.head.passed_on, b"Connection: Upgrade", b"Upgrade: websocket"])
-        return self._written([*self.head.passed_on, b"Connection: close"])
+            return self._written([*self.head.forwarded, b"Connection: Upgrade", b"Upgrade: websocket"])
+        return self._written([*self.head.forwarded, b"Connection: close"])
 
     def _written(self, lines: list[bytes]) -> bytes:
         head = self.head

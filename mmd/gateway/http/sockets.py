@@ -28,20 +28,20 @@ class AddressTaken(MmdError):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    entrance: ListenerKind
+    kind: ListenerKind
     socket: socket.socket
 
     @property
     def is_exposed(self) -> bool:
         """Whether other machines reach it."""
-        return self.entrance is not ListenerKind.LOCAL and not is_loopback_address(str(self.socket.getsockname()[0]))
+        return self.kind is not ListenerKind.LOCAL and not is_loopback_address(str(self.socket.getsockname()[0]))
 
     def __str__(self) -> str:
         name = self.socket.getsockname()
-        return str(name) if self.entrance is ListenerKind.LOCAL else host_port(str(name[0]), name[1])
+        return str(name) if self.kind is ListenerKind.LOCAL else host_port(str(name[0]), name[1])
 
 
-def inherited() -> list[Listener]:
+def inherited_listeners() -> list[Listener]:
     """Those that systemd passes, each told by its name; none where it passes none."""
     # Taken out of the environment: they are meant for this process, not for one it starts.
     listener_count = int(os.environ.pop("LISTEN_FDS", "0"))
@@ -54,17 +54,17 @@ def inherited() -> list[Listener]:
         one.set_inheritable(False)
         one.setblocking(False)
     names += [""] * (listener_count - len(names))
-    return [Listener(_entrance(one, name), one) for one, name in zip(sockets, names, strict=False)]
+    return [Listener(_kind(one, name), one) for one, name in zip(sockets, names, strict=False)]
 
 
-def _entrance(listening: socket.socket, name: str) -> ListenerKind:
+def _kind(listening: socket.socket, name: str) -> ListenerKind:
     """By family first: a Unix socket that somebody has added by a drop-in is not to be taken for a TCP address."""
     if listening.family == socket.AF_UNIX:
         return ListenerKind.LOCAL
     return ListenerKind.EMBEDDING if name == ListenerKind.EMBEDDING else ListenerKind.MAIN
 
 
-def bound(host: str, port: int, entrance: ListenerKind = ListenerKind.MAIN) -> Listener:
+def bind_tcp(host: str, port: int, kind: ListenerKind = ListenerKind.MAIN) -> Listener:
     """One of our own. Raises WrongUsage where the host is no address, MmdError where the port is taken."""
     family, address = resolve_host(host, port)
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -76,10 +76,10 @@ def bound(host: str, port: int, entrance: ListenerKind = ListenerKind.MAIN) -> L
         listening.close()
         raise _cannot_listen(host, port, error) from error
     listening.setblocking(False)
-    return Listener(entrance, listening)
+    return Listener(kind, listening)
 
 
-def bound_locally(path: Path) -> Listener:
+def bind_unix(path: Path) -> Listener:
     """A Unix socket of our own, for this user only. Raises MmdError where another process listens there."""
     if is_listened_on(path):
         raise MmdError(f"{path} is another gateway's", hint=f"ss -lxp src {path}   # see whose")
@@ -106,18 +106,18 @@ def is_listened_on(path: Path) -> bool:
         return probe.connect_ex(str(path)) == errno.EPROTOTYPE
 
 
-def exposed(addresses: Iterable[str]) -> str | None:
+def first_exposed(addresses: Iterable[str]) -> str | None:
     """The first of these that other machines reach."""
     return next((one for one in addresses if not is_loopback_address(one.rpartition(":")[0].strip("[]"))), None)
 
 
-def from_here(address: str) -> str:
+def local_address(address: str) -> str:
     """HOST:PORT as one asks it on this machine: nobody's Host is 0.0.0.0, and the gateway does not answer for it."""
     host, _, port = address.rpartition(":")
     return {"0.0.0.0": f"127.0.0.1:{port}", "[::]": f"[::1]:{port}"}.get(host, address)
 
 
-def no_keys_for(address: str) -> WrongUsage:
+def keys_required(address: str) -> WrongUsage:
     message = f"{address} can be reached from other machines, and the gateway has no API keys"
     return WrongUsage(message, hint="mmd key add NAME   # or listen on 127.0.0.1 only")
 

@@ -20,7 +20,7 @@ class Sender(Protocol):
     def time_out(self) -> None: ...
 
 
-class Stalls:
+class ReadTimeouts:
     def __init__(self, limits: Limits) -> None:
         self._head_seconds = limits.head_seconds
         self._body_seconds = limits.body_seconds

@@ -15,7 +15,7 @@ from mmd.errors import TryLater
 # From a cached embedding to a long generation; waits and swaps are as wide.
 BOUNDS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
-_MOST_NOTED = 128
+_MAX_PENDING = 128
 
 # Both engines' paths; whatever else clients think of is "other".
 _PATHS = {
@@ -29,7 +29,7 @@ _PATHS = {
 }
 
 
-class Cut(StrEnum):
+class AbortReason(StrEnum):
     """Why an answer has no end of its own."""
 
     CLIENT = "client_left"
@@ -37,7 +37,7 @@ class Cut(StrEnum):
     SUSPEND = "suspended"
 
 
-class Wait(StrEnum):
+class WaitOutcome(StrEnum):
     """What became of a request that waited for its model."""
 
     SERVED = "served"
@@ -82,55 +82,55 @@ class Counters:
         self.swaps = Counts()  # model, outcome
         self.swap_seconds = Durations()  # model
         self.phase_seconds = Durations()  # model, phase
-        self._noted: list[tuple[str, bytes, int, float, float, float]] = []
+        self._pending: list[tuple[str, bytes, int, float, float, float]] = []
 
-    def answers(self) -> dict[str, int]:
+    def responses(self) -> dict[str, int]:
         """How many times each model's engine has answered."""
-        self.settle()
+        self.flush()
         return {model_id: sum(found.counts) for (model_id,), found in self.answer_seconds.items()}
 
-    def answered(self, model_id: str, target: bytes, status: int, received: float, first_byte: float) -> None:
+    def count_completed(self, model_id: str, target: bytes, status: int, received: float, first_byte: float) -> None:
         """An engine has answered to its end. Times on the monotonic clock: the request was whole, and the answer's body
         began.
 
         Only noted here: counted at once it would cost each request four microseconds, in a row less than one.
         """
-        self._noted.append((model_id, target, status, received, first_byte, monotonic()))
-        if len(self._noted) >= _MOST_NOTED:
-            self.settle()
+        self._pending.append((model_id, target, status, received, first_byte, monotonic()))
+        if len(self._pending) >= _MAX_PENDING:
+            self.flush()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Count what has been noted, for who reads the numbers."""
-        noted, self._noted = self._noted, []
+        noted, self._pending = self._pending, []
         for model_id, target, status, received, first_byte, end in noted:
-            self.ended(model_id, target.partition(b"?")[0], status)
+            self.count(model_id, target.partition(b"?")[0], status)
             self.first_byte_seconds[(model_id,)].observe(first_byte - received)
             self.answer_seconds[(model_id,)].observe(end - received)
 
-    def ended(self, model_id: str, path: bytes, status: int) -> None:
+    def count(self, model_id: str, path: bytes, status: int) -> None:
         """The gateway has answered itself, or a WebSocket begins; `model_id` is "" where none was found."""
         self.requests[model_id, _PATHS.get(path, "other"), f"{status // 100}xx"] += 1
 
-    def cut(self, model_id: str, path: bytes, why: Cut) -> None:
+    def count_aborted(self, model_id: str, path: bytes, why: AbortReason) -> None:
         self.requests[model_id, _PATHS.get(path, "other"), why] += 1
 
     @contextmanager
     def waiting(self, model_id: str) -> Iterator[None]:
         """While a request waits for its model."""
-        began, outcome = monotonic(), Wait.FAILED
+        began, outcome = monotonic(), WaitOutcome.FAILED
         try:
             yield
-            outcome = Wait.SERVED
+            outcome = WaitOutcome.SERVED
         except CancelledError:
-            outcome = Wait.LEFT
+            outcome = WaitOutcome.LEFT
             raise
         except TryLater:
-            outcome = Wait.REFUSED
+            outcome = WaitOutcome.REFUSED
             raise
         finally:
             self.wait_seconds[model_id, outcome].observe(monotonic() - began)
 
-    def swapped(self, event: SwapEvent) -> None:
+    def count_swap(self, event: SwapEvent) -> None:
         self.swaps[event.model, event.outcome] += 1
         self.swap_seconds[(event.model,)].observe(event.seconds)
         for phase, seconds in event.phases.items():

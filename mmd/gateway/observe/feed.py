@@ -13,7 +13,7 @@ from typing import Any
 _MOST_UNREAD = 256
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     STATUS = "status"  # the record of GET /status, after every change
     QUEUE = "queue"  # the record of GET /queue, after every change
     RESOURCES = "resources"  # the record of GET /resources, from time to time
@@ -22,9 +22,9 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class FeedEvent:
     number: int
-    kind: Kind
+    kind: EventKind
     data: Mapping[str, Any]  # can be written as JSON
 
 
@@ -32,14 +32,14 @@ class Subscription:
     """One listener's notices, in order, from when it began to listen."""
 
     def __init__(self) -> None:
-        self._unread: asyncio.Queue[Notice | None] = asyncio.Queue()
+        self._unread: asyncio.Queue[FeedEvent | None] = asyncio.Queue()
         self._ended = asyncio.Event()
 
-    async def __aiter__(self) -> AsyncIterator[Notice]:
+    async def __aiter__(self) -> AsyncIterator[FeedEvent]:
         while (notice := await self._unread.get()) is not None:
             yield notice
 
-    def put(self, notice: Notice) -> None:
+    def put(self, notice: FeedEvent) -> None:
         if self._unread.qsize() >= _MOST_UNREAD:
             self.end()
         elif not self._ended.is_set():
@@ -70,15 +70,15 @@ class Feed:
     def listener_count(self) -> int:
         return len(self._subscriptions)
 
-    def publish(self, kind: Kind, data: Mapping[str, Any]) -> None:
+    def publish(self, kind: EventKind, data: Mapping[str, Any]) -> None:
         self._count += 1
-        notice = Notice(self._count, kind, data)
+        notice = FeedEvent(self._count, kind, data)
         for subscription in self._subscriptions:
             subscription.put(notice)
 
-    def present(self, kind: Kind, data: Mapping[str, Any]) -> Notice:
+    def current(self, kind: EventKind, data: Mapping[str, Any]) -> FeedEvent:
         """How things are after all that has been published, for a listener that has just come."""
-        return Notice(self._count, kind, data)
+        return FeedEvent(self._count, kind, data)
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:

@@ -21,7 +21,7 @@ class _Sample(NamedTuple):
     ram_total_bytes: int
 
 
-class History:
+class MemoryHistory:
     def __init__(self, models: Models, *, interval_seconds: float) -> None:
         self._models = models
         self._interval_seconds = interval_seconds

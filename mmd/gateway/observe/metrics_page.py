@@ -13,81 +13,83 @@ from typing import Any
 from mmd import __version__
 from mmd.gateway.observe.counters import Counters
 from mmd.gateway.observe.feed import Feed
-from mmd.gateway.observe.scrape import EngineProcess, with_model
+from mmd.gateway.observe.scrape import EngineProcess, with_model_label
 from mmd.gateway.observe.text_format import counter, gauge, histogram
-from mmd.gateway.observe.tokens import EnginePages
+from mmd.gateway.observe.tokens import EngineScraper
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
 
 _NOT_RUNNING = "absent"
 
 
-class Metrics:
-    def __init__(self, models: Models, switchboard: Scheduler, feed: Feed, meter: Counters, pages: EnginePages) -> None:
+class MetricsPage:
+    def __init__(
+        self, models: Models, scheduler: Scheduler, feed: Feed, counters: Counters, scraper: EngineScraper
+    ) -> None:
         self._models = models
-        self._switchboard = switchboard
+        self._scheduler = scheduler
         self._feed = feed
-        self._meter = meter
-        self._pages = pages
+        self._counters = counters
+        self._scraper = scraper
 
     async def page(self) -> str:
         """Raises ManagerUnreachable."""
         status, models = await self._models.status(), await self._models.models()
         resources = await self._models.resources()
-        pages = await self._pages.read(record["id"] for record in models)
+        pages = await self._scraper.read(record["id"] for record in models)
         return "".join(
-            (*self._gateway(), *_models(status, models), *_memory(resources), *_process(), *with_model(pages))
+            (*self._gateway(), *_models(status, models), *_memory(resources), *_process(), *with_model_label(pages))
         )
 
     def _gateway(self) -> Iterator[str]:
-        meter = self._meter
-        meter.settle()
+        counters = self._counters
+        counters.flush()
         yield from gauge("mmd_build_info", "Which mmd this is.", ("version",), [((__version__,), 1)])
         yield from counter(
             "mmd_requests_total",
             "Requests by how they ended: a status, client_left, engine_died or suspended.",
             ("model", "path", "status"),
-            meter.requests.items(),
+            counters.requests.items(),
         )
         yield from histogram(
             "mmd_request_duration_seconds",
             "From the whole request to the end of its engine's answer.",
             ("model",),
-            meter.answer_seconds,
+            counters.answer_seconds,
         )
         yield from histogram(
             "mmd_time_to_first_byte_seconds",
             "From the whole request to the first byte of its engine's answer.",
             ("model",),
-            meter.first_byte_seconds,
+            counters.first_byte_seconds,
         )
         yield from counter(
             "mmd_tokens_total",
             "Tokens of prompts (in) and of answers (out), as the engines count them.",
             ("model", "direction"),
-            self._pages.tokens.counts.items(),
+            self._scraper.tokens.counts.items(),
         )
         yield from self._queue()
-        yield from counter("mmd_swaps_total", "Swaps, whoever made them.", ("model", "outcome"), meter.swaps.items())
+        yield from counter("mmd_swaps_total", "Swaps, whoever made them.", ("model", "outcome"), counters.swaps.items())
         yield from histogram(
-            "mmd_swap_duration_seconds", "Whole swaps, without the drain.", ("model",), meter.swap_seconds
+            "mmd_swap_duration_seconds", "Whole swaps, without the drain.", ("model",), counters.swap_seconds
         )
         yield from histogram(
             "mmd_swap_phase_seconds",
             "Parts of swaps; vram_free is a part of release, canary of wake.",
             ("model", "phase"),
-            meter.phase_seconds,
+            counters.phase_seconds,
         )
         yield from counter(
             "mmd_engine_scrape_errors_total",
             "Times an engine that is awake did not give its own metrics.",
             ("model",),
-            self._pages.errors.items(),
+            self._scraper.errors.items(),
         )
         yield from gauge("mmd_listeners", "Clients of /events and /ws.", (), [((), self._feed.listener_count)])
 
     def _queue(self) -> Iterator[str]:
-        queue = self._switchboard.queue()
+        queue = self._scheduler.queue()
         in_flight = {(each["model"],): each["requests"] for each in queue["in_flight"]}
         depth = {(turn["model"],): turn["waiting"] for turn in queue["turns"]}
         text = "Requests that engines are answering."
@@ -97,7 +99,7 @@ class Metrics:
             "mmd_queue_wait_seconds",
             "How long requests have waited for their model, by what became of them.",
             ("model", "outcome"),
-            self._meter.wait_seconds,
+            self._counters.wait_seconds,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from mmd.control.state.swap_events import SwapEvent
 from mmd.control.state.swap_log import SwapLog
 from mmd.errors import MmdError
-from mmd.gateway.observe.feed import Feed, Kind, Notice
+from mmd.gateway.observe.feed import EventKind, Feed, FeedEvent
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
 
@@ -24,11 +24,11 @@ _SETTLE_SECONDS = 0.1
 _LOOKS_SECONDS = (0.1, 0.4, 1.5, 6.0, 24.0)
 
 
-class Reporter:
-    def __init__(self, models: Models, switchboard: Scheduler, feed: Feed, *, resources_seconds: float) -> None:
+class Publisher:
+    def __init__(self, models: Models, scheduler: Scheduler, feed: Feed, *, resources_seconds: float) -> None:
         """Resources are told that often."""
         self._models = models
-        self._switchboard = switchboard
+        self._scheduler = scheduler
         self._feed = feed
         self._resources_seconds = resources_seconds
         self._swaps = SwapLog()
@@ -36,56 +36,56 @@ class Reporter:
         self._status_changed = asyncio.Event()
         self._units_changed = asyncio.Event()
         self._resources: asyncio.Task[None] | None = None
-        models.follow(self._stir)
+        models.follow(self._on_change)
 
     def follow_swaps(self, listener: Callable[[SwapEvent], None]) -> None:
         """Have `listener` called with every swap that comes to its end."""
         self._swap_listeners.append(listener)
 
-    async def present(self) -> list[Notice]:
+    async def snapshot(self) -> list[FeedEvent]:
         """How things are, for one who has begun to listen; from now on resources are told as well."""
         if self._resources is None or self._resources.done():
-            self._resources = asyncio.create_task(self._tell_resources())
+            self._resources = asyncio.create_task(self._publish_resources())
         return [
-            self._feed.present(Kind.STATUS, await self._models.status()),
-            self._feed.present(Kind.QUEUE, self._switchboard.queue()),
-            self._feed.present(Kind.RESOURCES, await self._models.resources()),
+            self._feed.current(EventKind.STATUS, await self._models.status()),
+            self._feed.current(EventKind.QUEUE, self._scheduler.queue()),
+            self._feed.current(EventKind.RESOURCES, await self._models.resources()),
         ]
 
     async def run(self) -> None:
         """Until cancelled."""
         try:
-            await asyncio.gather(self._tell_status(), self._tell_swaps())
+            await asyncio.gather(self._publish_status(), self._publish_swaps())
         finally:
             if self._resources is not None:
                 self._resources.cancel()
 
-    def _stir(self) -> None:
+    def _on_change(self) -> None:
         self._status_changed.set()
         self._units_changed.set()
 
-    async def _tell_status(self) -> None:
+    async def _publish_status(self) -> None:
         while True:
             await self._status_changed.wait()
             await asyncio.sleep(_SETTLE_SECONDS)
             self._status_changed.clear()
             if self._feed.has_listeners:
-                await self._publish(Kind.STATUS, self._models.status)
+                await self._publish(EventKind.STATUS, self._models.status)
 
-    async def _tell_resources(self) -> None:
+    async def _publish_resources(self) -> None:
         while True:
             await asyncio.sleep(self._resources_seconds)
             if not self._feed.has_listeners:
                 return
-            await self._publish(Kind.RESOURCES, self._models.resources)
+            await self._publish(EventKind.RESOURCES, self._models.resources)
 
-    async def _publish(self, kind: Kind, read: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+    async def _publish(self, kind: EventKind, read: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
         try:
             self._feed.publish(kind, await read())
         except MmdError as error:
             _log.warning("the %s cannot be told: %s", kind, error.message)
 
-    async def _tell_swaps(self) -> None:
+    async def _publish_swaps(self) -> None:
         """Looks into the file of swaps after every change of the units, and a few times more: there is no other sign of
         a swap that another process has made.
         """
@@ -93,7 +93,7 @@ class Reporter:
         while True:
             looks = _LOOKS_SECONDS if await self._units_change(looks[0] if looks else None) else looks[1:]
             for event in self._swaps.news():
-                self._feed.publish(Kind.SWAP, asdict(event))
+                self._feed.publish(EventKind.SWAP, asdict(event))
                 for listener in self._swap_listeners:
                     listener(event)
 

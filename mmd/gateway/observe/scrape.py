@@ -67,7 +67,7 @@ class EngineMetrics:
         return sum(value for value in values if math.isfinite(value))
 
 
-async def read_page(address: str, *, within_seconds: float) -> EngineMetrics:
+async def read_metrics(address: str, *, within_seconds: float) -> EngineMetrics:
     """Of an engine that is awake: one that sleeps may not answer. Raises OSError (TimeoutError is one), and ValueError
     where it answers something else.
     """
@@ -150,7 +150,7 @@ def _renamed(label: re.Match[str]) -> str:
     return f"exported_model{label[2]}" if label[1] == "model" else label[0]
 
 
-def with_model(pages: Mapping[str, EngineMetrics]) -> Iterator[str]:
+def with_model_label(pages: Mapping[str, EngineMetrics]) -> Iterator[str]:
     """The pages of several models as one: every sample says whose it is, every family is told of once."""
     for name in dict.fromkeys(name for page in pages.values() for name in page.families):
         about: list[str] = []

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from mmd.gateway.observe.feed import Feed, Notice, Subscription
-from mmd.gateway.observe.publisher import Reporter
+from mmd.gateway.observe.feed import Feed, FeedEvent, Subscription
+from mmd.gateway.observe.publisher import Publisher
 
 # How long a client may take over what is unread once no more will come.
 _LAST_WORDS_SECONDS = 1.0
@@ -20,50 +20,50 @@ _LAST_WORDS_SECONDS = 1.0
 _GOING_AWAY = 1001  # RFC 6455, 7.4.1
 
 
-class Client(Protocol):
+class StreamClient(Protocol):
     """Somebody who listens. Made of what ASGI gives: `receive` and `send`."""
 
     def __init__(self, receive: Receive, send: Send) -> None: ...
 
-    async def greet(self) -> None: ...
+    async def open(self) -> None: ...
 
-    async def tell(self, notice: Notice) -> None: ...
+    async def send(self, notice: FeedEvent) -> None: ...
 
-    async def leaves(self) -> None:
+    async def disconnected(self) -> None:
         """Returns when the client has gone."""
         ...
 
-    async def part(self) -> None:
+    async def close(self) -> None:
         """Nothing more comes."""
         ...
 
 
-class Broadcast:
+class EventsEndpoint:
     """An ASGI endpoint for one kind of client."""
 
-    def __init__(self, feed: Feed, reporter: Reporter, kind: type[Client]) -> None:
+    def __init__(self, feed: Feed, publisher: Publisher, kind: type[StreamClient]) -> None:
         self._feed = feed
-        self._reporter = reporter
+        self._reporter = publisher
         self._kind = kind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = self._kind(receive, send)
         if scope.get("method") == "HEAD":
-            await client.greet()
-            await client.part()
+            await client.open()
+            await client.close()
             return
         with self._feed.subscribe() as subscription:
-            present = await self._reporter.present()
-            await client.greet()
-            stalled = await _tell(client, present, subscription)
+            snapshot = await self._reporter.snapshot()
+            await client.open()
+            stalled = await _stream(client, snapshot, subscription)
         if stalled:
             scope["state"]["transport"].abort()  # what was written to it would wait in memory
 
 
-async def _tell(client: Client, present: list[Notice], subscription: Subscription) -> bool:
+async def _stream(client: StreamClient, snapshot: list[FeedEvent], subscription: Subscription) -> bool:
     """Until the client leaves or has been told all; whether it has stalled instead."""
-    telling = asyncio.create_task(_tell_all(client, present, subscription))
-    leaving = asyncio.create_task(client.leaves())
+    telling = asyncio.create_task(_send_all(client, snapshot, subscription))
+    leaving = asyncio.create_task(client.disconnected())
     ending = asyncio.create_task(subscription.ended())
     try:
         await asyncio.wait((telling, leaving, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -79,12 +79,12 @@ async def _tell(client: Client, present: list[Notice], subscription: Subscriptio
     return not done
 
 
-async def _tell_all(client: Client, present: list[Notice], subscription: Subscription) -> None:
-    for notice in present:
-        await client.tell(notice)
+async def _send_all(client: StreamClient, snapshot: list[FeedEvent], subscription: Subscription) -> None:
+    for notice in snapshot:
+        await client.send(notice)
     async for notice in subscription:
-        await client.tell(notice)
-    await client.part()
+        await client.send(notice)
+    await client.close()
 
 
 class EventStream:
@@ -94,20 +94,20 @@ class EventStream:
         self._receive = receive
         self._send = send
 
-    async def greet(self) -> None:
+    async def open(self) -> None:
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def tell(self, notice: Notice) -> None:
+    async def send(self, notice: FeedEvent) -> None:
         data = json.dumps(notice.data, ensure_ascii=False)
         event = f"event: {notice.kind}\nid: {notice.number}\ndata: {data}\n\n"
         await self._send({"type": "http.response.body", "body": event.encode(), "more_body": True})
 
-    async def leaves(self) -> None:
+    async def disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def part(self) -> None:
+    async def close(self) -> None:
         await self._send({"type": "http.response.body", "body": b""})
 
 
@@ -118,17 +118,17 @@ class WebSocketStream:
         self._receive = receive
         self._send = send
 
-    async def greet(self) -> None:
+    async def open(self) -> None:
         await self._receive()  # websocket.connect
         await self._send({"type": "websocket.accept"})
 
-    async def tell(self, notice: Notice) -> None:
+    async def send(self, notice: FeedEvent) -> None:
         record = {"event": notice.kind, "id": notice.number, "data": notice.data}
         await self._send({"type": "websocket.send", "text": json.dumps(record, ensure_ascii=False)})
 
-    async def leaves(self) -> None:
+    async def disconnected(self) -> None:
         while (await self._receive())["type"] != "websocket.disconnect":
             pass
 
-    async def part(self) -> None:
+    async def close(self) -> None:
         await self._send({"type": "websocket.close", "code": _GOING_AWAY})

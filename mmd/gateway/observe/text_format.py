@@ -28,8 +28,8 @@ def histogram(name: str, text: str, labels: Labels, values: Mapping[tuple[str, .
     bounds = (*map(str, BOUNDS_SECONDS), "+Inf")
     for each, found in values.items():
         total = 0
-        for bound, total in zip(bounds, accumulate(found.counts), strict=True):
-            yield f"{name}_bucket{labelled((*labels, 'le'), (*each, bound))} {total}\n"
+        for bind_tcp, total in zip(bounds, accumulate(found.counts), strict=True):
+            yield f"{name}_bucket{labelled((*labels, 'le'), (*each, bind_tcp))} {total}\n"
         yield f"{name}_sum{labelled(labels, each)} {found.total_seconds}\n"
         yield f"{name}_count{labelled(labels, each)} {total}\n"
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from mmd.gateway.observe.counters import Counters, Counts
-from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT, EngineMetrics, EngineProcess, read_page
+from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT, EngineMetrics, EngineProcess, read_metrics
 from mmd.gateway.schedule.models import Models
 
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ _SWAP_WAITS_SECONDS = 0.25  # llama-server answers in 2 ms, vLLM in 20
 _DIRECTIONS = {"in": TOKENS_IN, "out": TOKENS_OUT}
 
 
-class Tokens:
+class TokenTotals:
     def __init__(self, since: EngineProcess | None = None) -> None:
         """Runs that began after `since`, by default this process, are counted from their beginning."""
         self.counts = Counts()  # model, direction
@@ -42,15 +42,15 @@ class Tokens:
             self.counts[model_id, direction] += round(total - before[direction])
 
 
-class EnginePages:
+class EngineScraper:
     """Reads them: when asked, and so often that few tokens are missed when an engine ends."""
 
-    def __init__(self, models: Models, meter: Counters) -> None:
+    def __init__(self, models: Models, counters: Counters) -> None:
         self.errors = Counts()  # model
-        self.tokens = Tokens()
+        self.tokens = TokenTotals()
         self._models = models
-        self._meter = meter
-        self._answers: dict[str, int] = {}  # of each model, when its page was last read
+        self._counters = counters
+        self._responses: dict[str, int] = {}  # of each model, when its page was last read
         self._reading: set[asyncio.Task[Mapping[str, EngineMetrics]]] = set()
 
     async def run(self) -> None:
@@ -74,9 +74,9 @@ class EnginePages:
         return {model_id: page for model_id, page in zip(addresses, pages, strict=True) if page is not None}
 
     async def _page(self, model_id: str, address: str) -> EngineMetrics | None:
-        self._answers[model_id] = self._meter.answers().get(model_id, 0)
+        self._responses[model_id] = self._counters.responses().get(model_id, 0)
         try:
-            page = await read_page(address, within_seconds=_PATIENCE_SECONDS)
+            page = await read_metrics(address, within_seconds=_PATIENCE_SECONDS)
         except (OSError, ValueError) as error:
             self.errors[(model_id,)] += 1
             _log.debug("%s does not say how its engine fares: %r", model_id, error)
@@ -86,5 +86,7 @@ class EnginePages:
 
     def _have_answered(self) -> list[str]:
         return [
-            model_id for model_id, count in self._meter.answers().items() if count != self._answers.get(model_id, 0)
+            model_id
+            for model_id, count in self._counters.responses().items()
+            if count != self._responses.get(model_id, 0)
         ]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mmd.errors import NoSuchModel
-from mmd.gateway.http.error import Failure
+from mmd.gateway.http.error import ErrorResponse
 
 
-def only(exposed: str, name: str | None, find: Callable[[str], str]) -> str:
+def resolve_exposed(exposed: str, name: str | None, find: Callable[[str], str]) -> str:
     """The id of the exposed model, where a request names it or nobody. Raises NoSuchModel in the same words whether
     there is another of that name or not: the far end is not to learn who else is here.
     """
@@ -21,7 +21,7 @@ def only(exposed: str, name: str | None, find: Callable[[str], str]) -> str:
     raise NoSuchModel(f"no model named {name or exposed} is offered here", hint="GET /v1/models   # says which one is")
 
 
-def told(exposed: str, failure: Failure) -> Failure:
+def redact_error(exposed: str, failure: ErrorResponse) -> ErrorResponse:
     """As the far end may know it: what is wrong here names other models, and says what the engine's journal does."""
     if failure.status < 500 and failure.status != 409:
         return failure

@@ -6,44 +6,44 @@ import asyncio
 import socket
 from typing import Protocol
 
-from mmd.gateway.proxy.response import Answer, Switched
+from mmd.gateway.proxy.response import EngineResponse, UpgradeAccepted
 
 _FULL_BACKLOG_PAUSE_SECONDS = 0.005
 
 
-class Asker(Protocol):
+class ResponseHandler(Protocol):
     """Who gets the answer."""
 
-    def relay(self, data: bytes) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
 
-    def answered(self, *, keep_alive: bool) -> None: ...
+    def on_complete(self, *, keep_alive: bool) -> None: ...
 
-    def switched(self, engine: asyncio.Transport, received: bytes) -> None:
-        """The engine speaks WebSocket from now on. The transport is the asker's, and `received` to be passed on."""
+    def on_upgrade(self, engine: asyncio.Transport, received: bytes) -> None:
+        """The engine speaks WebSocket from now on. The transport is the asker's, and `received` to be forwarded on."""
         ...
 
-    def lost(self, connection: EngineConnection) -> None:
-        """The connection ended before the answer did; `connection.answer` says how far it came."""
+    def on_lost(self, connection: EngineConnection) -> None:
+        """The connection ended before the answer did; `connection.response` says how far it came."""
         ...
 
 
 class EngineConnection(asyncio.Protocol):
     def __init__(self, pool: Pool, address: str) -> None:
         self.address = address
-        self.answer = Answer()
+        self.response = EngineResponse()
         self.reused = False
         self._pool = pool
-        self._asker: Asker | None = None
+        self._handler: ResponseHandler | None = None
         self._transport: asyncio.Transport
 
-    def ask(self, asker: Asker, request: bytes, *, has_body: bool, may_switch: bool) -> None:
-        self._asker = asker
-        self.answer.expect(has_body=has_body, may_switch=may_switch)
+    def send(self, handler: ResponseHandler, request: bytes, *, has_body: bool, may_switch: bool) -> None:
+        self._handler = handler
+        self.response.expect(has_body=has_body, may_switch=may_switch)
         self._transport.write(request)
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """Nobody wants the answer any more, and the engine learns it from the closed connection."""
-        self._asker = None
+        self._handler = None
         self._transport.abort()
 
     def pause(self) -> None:
@@ -61,57 +61,57 @@ class EngineConnection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        asker = self._asker
-        if asker is None:  # an engine that speaks unasked would answer the next request with this
+        handler = self._handler
+        if handler is None:  # an engine that speaks unasked would answer the next request with this
             self._transport.abort()
             return
-        answer = self.answer
+        response = self.response
         try:
-            relayed = answer.feed(data)
+            forwarded = response.feed(data)
         except ValueError:
-            self._lose()
+            self._fail()
             return
-        except Switched as switched:
-            self._asker = None
-            asker.switched(self._transport, switched.received)
+        except UpgradeAccepted as accepted:
+            self._handler = None
+            handler.on_upgrade(self._transport, accepted.received)
             return
-        if relayed:
-            asker.relay(relayed)
-        if answer.complete:
-            self._finish(asker)
+        if forwarded:
+            handler.on_data(forwarded)
+        if response.complete:
+            self._finish(handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.discard(self)
-        asker = self._asker
-        if asker is not None and exc is None and self.answer.ends_with_connection:
-            self._asker = None
-            if held_back := self.answer.end():
-                asker.relay(held_back)
-            asker.answered(keep_alive=False)
+        handler = self._handler
+        if handler is not None and exc is None and self.response.ends_with_connection:
+            self._handler = None
+            if held_back := self.response.end():
+                handler.on_data(held_back)
+            handler.on_complete(keep_alive=False)
         else:
-            self._lose()
+            self._fail()
 
-    def _finish(self, asker: Asker) -> None:
-        self._asker = None
-        if self.answer.reusable:
+    def _finish(self, handler: ResponseHandler) -> None:
+        self._handler = None
+        if self.response.reusable:
             self._transport.resume_reading()  # a slow client may have had it paused
-            self._pool.give_back(self)
+            self._pool.release(self)
         else:
             self._transport.close()
-        asker.answered(keep_alive=self.answer.keep_alive)
+        handler.on_complete(keep_alive=self.response.keep_alive)
 
-    def _lose(self) -> None:
-        asker, self._asker = self._asker, None
+    def _fail(self) -> None:
+        handler, self._handler = self._handler, None
         self._transport.abort()
-        if asker is not None:
-            asker.lost(self)
+        if handler is not None:
+            handler.on_lost(self)
 
 
 class Pool:
     """Idle connections by the engine's address; the one used last goes first, so that the rest can time out."""
 
-    def __init__(self, *, most_idle: int, connect_seconds: float) -> None:
-        self._most_idle = most_idle
+    def __init__(self, *, max_idle: int, connect_seconds: float) -> None:
+        self._max_idle = max_idle
         self._connect_seconds = connect_seconds
         self._idle: dict[str, list[EngineConnection]] = {}
 
@@ -132,12 +132,12 @@ class Pool:
         _, protocol = await loop.create_unix_connection(lambda: EngineConnection(self, address), sock=connected)
         return protocol
 
-    def give_back(self, connection: EngineConnection) -> None:
+    def release(self, connection: EngineConnection) -> None:
         idle = self._idle.setdefault(connection.address, [])
-        if len(idle) < self._most_idle:
+        if len(idle) < self._max_idle:
             idle.append(connection)
         else:
-            connection.abandon()
+            connection.abort()
 
     def discard(self, connection: EngineConnection) -> None:
         idle = self._idle.get(connection.address)
@@ -151,7 +151,7 @@ class Pool:
     def close(self) -> None:
         for idle in self._idle.values():
             for connection in idle:
-                connection.abandon()
+                connection.abort()
         self._idle.clear()
 
 

@@ -26,7 +26,7 @@ class RequestOptions:
     keep_seconds: float | None = None  # after its last answer; inf: for ever; None where the request does not say
 
 
-def read_wish(content_type: bytes, body: bytes) -> RequestOptions:
+def parse_options(content_type: bytes, body: bytes) -> RequestOptions:
     """Raises WrongUsage where the model is not a name, or the time is none."""
     if content_type[:20].lower().startswith(b"multipart/form-data"):
         return RequestOptions(model_in_form(content_type, body))

@@ -12,7 +12,7 @@ _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding:[^\r\n]*chunked")
 _EVENT_STREAM = re.compile(rb"(?i)\r\ncontent-type:[ \t]*text/event-stream")
 
 
-class Switched(Exception):
+class UpgradeAccepted(Exception):
     """The engine has agreed to another protocol; `received` is its answer, and what came with that."""
 
     def __init__(self, received: bytes) -> None:
@@ -20,7 +20,7 @@ class Switched(Exception):
         self.received = received
 
 
-class Answer:
+class EngineResponse:
     """Watches for the end of one answer after another, as they come over one connection.
 
     Headers are kept as bytes and looked at only where an answer breaks off: almost none does. A head is held back
@@ -44,8 +44,8 @@ class Answer:
         self._head_complete = False
         self._at_chunk_boundary = True
         self._last = b""
-        self.begun = False
-        self.begun_at = 0.0  # on the monotonic clock
+        self.started = False
+        self.started_at = 0.0  # on the monotonic clock
         self.status = 0
         self.complete = False
         self.keep_alive = False
@@ -53,9 +53,9 @@ class Answer:
 
     def feed(self, data: bytes) -> bytes:
         """What can be passed on now; b"" while that is nothing. Raises ValueError where this is not the answer to one
-        request, and Switched where no more HTTP follows, as was asked for.
+        request, and UpgradeAccepted where no more HTTP follows, as was asked for.
         """
-        if not self.begun:
+        if not self.started:
             self._head += data
         self._last = data
         try:
@@ -63,16 +63,16 @@ class Answer:
         except httptools.HttpParserUpgrade as error:
             if not self._may_switch:
                 raise ValueError("switched to a protocol that nobody asked for") from error
-            self.begun = True
-            raise Switched(self._head) from error
+            self.started = True
+            raise UpgradeAccepted(self._head) from error
         except httptools.HttpParserError as error:
             raise ValueError(f"not an HTTP/1.1 answer: {error}") from error
-        return data if self.begun else self._begin()
+        return data if self.started else self._begin()
 
     def _begin(self) -> bytes:
-        self.begun = self.complete or (self._head_complete and not self._is_bare_head())
-        self.begun_at = monotonic()
-        return self._head if self.begun else b""
+        self.started = self.complete or (self._head_complete and not self._is_bare_head())
+        self.started_at = monotonic()
+        return self._head if self.started else b""
 
     def _is_bare_head(self) -> bool:
         end = b"\r\n\r\n"
@@ -80,7 +80,7 @@ class Answer:
 
     def end(self) -> bytes:
         """What has been held back of an answer without a body that ends with its connection."""
-        return b"" if self.begun else self._head
+        return b"" if self.started else self._head
 
     @property
     def ends_with_connection(self) -> bool:

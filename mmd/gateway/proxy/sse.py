@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httptools
 
-from mmd.gateway.http.error import Failure
+from mmd.gateway.http.error import ErrorResponse
 from mmd.gateway.http.error_format import ErrorFormat
 from mmd.gateway.http.request import Request
 from mmd.gateway.proxy.json_keys import TopLevelKeys
@@ -50,7 +50,7 @@ class EarlySseStream:
         return _chunk(f": waiting for {model_id}: turn {place.turn} of {place.turns}{about}\n\n".encode())
 
     @staticmethod
-    def failure(failure: Failure) -> bytes:
+    def failure(failure: ErrorResponse) -> bytes:
         return _chunk(failure.event()) + _LAST_CHUNK
 
     @staticmethod

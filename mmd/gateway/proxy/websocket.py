@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Tunnel:
+class WebSocketTunnel:
     """Ends with either of its connections; what has been written to the other is still sent, for a while."""
 
     def __init__(
@@ -26,7 +26,7 @@ class Tunnel:
         if from_client:
             self._engine.write(from_client)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         self._client.abort()
         self._engine.abort()
 

@@ -1,6 +1,6 @@
 """Models that nobody uses are put to sleep, and those that have slept for long are stopped: `plan.idle`, carried out.
 
-Nothing is done for each request: who is used is asked of the switchboard when a time may be over.
+Nothing is done for each request: who is used is asked of the scheduler when a time may be over.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _log = logging.getLogger(__name__)
 
 
 class Idle:
-    def __init__(self, models: Models, switchboard: Scheduler) -> None:
+    def __init__(self, models: Models, scheduler: Scheduler) -> None:
         self._models = models
-        self._switchboard = switchboard
+        self._scheduler = scheduler
         self._keep_seconds: dict[str, float] = {}  # as requests want it, of models that are resident
         self._failed_at: dict[str, float] = {}  # when they could not be put to rest
         self._look_when_unused: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
         models.follow(self._on_units)
-        switchboard.follow(self._on_requests)
+        scheduler.follow(self._on_requests)
 
     def keep(self, model_id: str, seconds: float) -> None:
         """From the end of its last answer on the model is to stay for so long, until another request says otherwise or
@@ -63,14 +63,14 @@ class Idle:
 
     def _use(self, model_id: str) -> Use:
         ended = max(
-            self._switchboard.idle_since(model_id) or -math.inf,
+            self._scheduler.idle_since(model_id) or -math.inf,
             self._failed_at.get(model_id, -math.inf),
         )
-        return Use(self._switchboard.is_in_use(model_id), ended, self._keep_seconds.get(model_id))
+        return Use(self._scheduler.is_in_use(model_id), ended, self._keep_seconds.get(model_id))
 
     async def _carry_out(self, rest: Rest) -> None:
         try:
-            await self._switchboard.rest(rest.model_id, partial(self._put_to_rest, rest))
+            await self._scheduler.rest(rest.model_id, partial(self._put_to_rest, rest))
         except MmdError as error:
             # It is tried again after another idle time, as if somebody had used it.
             self._failed_at[rest.model_id] = monotonic()
@@ -102,5 +102,5 @@ class Idle:
 
     def _on_requests(self) -> None:
         """Called for every request that comes or goes."""
-        if self._look_when_unused and not all(map(self._switchboard.is_in_use, self._look_when_unused)):
+        if self._look_when_unused and not all(map(self._scheduler.is_in_use, self._look_when_unused)):
             self._changed.set()

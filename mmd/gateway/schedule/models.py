@@ -12,7 +12,7 @@ from mmd.plan.idle import LoadedModel
 class Models(Protocol):
     """The registered models and who may be asked what; `mmd.control` has it over systemd, tests have it in memory."""
 
-    def find(self, name: str | None, entrance: ListenerKind = ListenerKind.MAIN) -> str:
+    def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
         """The id for the name in a request; None and "" mean the active model, on the embedding entrance the embedding
         model.
 

@@ -261,7 +261,7 @@ class Scheduler:
 
     def _refuse_if_full(self, model_id: str, body_bytes: int) -> None:
         has_room = not self._waiting or self._waiting_bytes + body_bytes <= self._limits.waiting_bytes
-        if has_room and self._waiting < self._limits.most_waiting:
+        if has_room and self._waiting < self._limits.max_waiting:
             return
         expected = self._expected_seconds(self._planned(), model_id)
         message = f"{self._waiting} requests wait already, and no more may"

@@ -27,12 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 class SuspendCoordinator:
-    def __init__(self, models: Models, switchboard: Scheduler, limits: Limits, interrupt: Callable[[], None]) -> None:
-        """`interrupt` ends what engines are working on."""
+    def __init__(
+        self, models: Models, scheduler: Scheduler, limits: Limits, abort_requests: Callable[[], None]
+    ) -> None:
+        """`abort_requests` ends what engines are working on."""
         self._models = models
-        self._switchboard = switchboard
+        self._scheduler = scheduler
         self._limits = limits
-        self._interrupt = interrupt
+        self._abort_requests = abort_requests
         self._is_suspending = False
         self._clearing: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
@@ -46,12 +48,12 @@ class SuspendCoordinator:
         self._is_suspending, began = True, monotonic()
         await _ended(self._returning, cancel=True)
         # Before it is looked who is there: a request could load a model into the sleep.
-        was_in_use = self._switchboard.is_swapping or self._switchboard.is_paused
-        await self._switchboard.pause()
+        was_in_use = self._scheduler.is_swapping or self._scheduler.is_paused
+        await self._scheduler.pause()
         if not (was_in_use or await self._models.on_gpu()):
             return
-        await self._switchboard.drain(began + min(within_seconds * _ANSWERS_SHARE, self._limits.drain_seconds))
-        self._interrupt()
+        await self._scheduler.drain(began + min(within_seconds * _ANSWERS_SHARE, self._limits.drain_seconds))
+        self._abort_requests()
         self._clearing = asyncio.create_task(self._clear(after=self._clearing, drain_seconds=monotonic() - began))
         left_seconds = began + within_seconds * _ALL_SHARE - monotonic()
         done, _ = await asyncio.wait([self._clearing], timeout=max(0.0, left_seconds))
@@ -62,7 +64,7 @@ class SuspendCoordinator:
         """Begin to bring back who was put away; requests go on after that. Nothing happens where that is so."""
         self._is_suspending = False
         is_under_way = self._returning is not None and not self._returning.done()
-        if not is_under_way and (self._switchboard.is_paused or self._models.away()):
+        if not is_under_way and (self._scheduler.is_paused or self._models.away()):
             self._returning = asyncio.create_task(self._bring_back())
 
     async def close(self) -> None:
@@ -84,11 +86,11 @@ class SuspendCoordinator:
                 await self._models.bring_back(self._who_returns())
         except Exception:  # noqa: BLE001 - whatever it is, requests must go on; logged with its traceback
             _log.exception("who was put away does not come back")
-        self._switchboard.resume()
+        self._scheduler.resume()
 
     def _who_returns(self) -> tuple[str, ...]:
         """Not who would have to go at once, for requests that wait for another model."""
-        waited_for, pinned = self._switchboard.waited_for, self._models.pinned()
+        waited_for, pinned = self._scheduler.waited_for, self._models.pinned()
         return tuple(name for name in self._models.away() if name in pinned or set(waited_for) <= {name})
 
 

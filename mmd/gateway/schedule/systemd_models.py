@@ -38,10 +38,10 @@ class SystemdModels:
         self._addresses: dict[str, str] = {}
         self._gauge = MemoryMonitor()
 
-    def find(self, name: str | None, entrance: ListenerKind = ListenerKind.MAIN) -> str:
+    def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
         if name:
             return self._catalogue.find(name)
-        if entrance is ListenerKind.EMBEDDING:
+        if listener_kind is ListenerKind.EMBEDDING:
             return embedding_model(self._catalogue.models.values(), self._watch.pairs)
         # Or about to be: the request waits for the swap that is under way, or until the machine is awake again.
         held_by = holder(self._watch.pairs) or next(iter(away()), None)

@@ -15,7 +15,7 @@ import pytest
 from click.shell_completion import BashComplete
 
 from mmd.cli.verbs import mmd
-from mmd.gateway.http.api_keys import Keys, Purpose
+from mmd.gateway.http.api_keys import KeyFile, Purpose
 from mmd.paths import registry_file
 from mmd.registry.store import Registry
 from tests.terminal import PROMPT, Terminal
@@ -59,7 +59,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "home/downloads").mkdir()
     for name in IDS:
         Registry().add(sparse_gguf(tmp_path / f"{name}-q8_0.gguf"), id=name)
-    Keys().add("laptop", Purpose.INFERENCE)
+    KeyFile().add("laptop", Purpose.INFERENCE)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("TERM", "xterm")
     return folder

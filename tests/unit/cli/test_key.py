@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mmd.gateway.http.api_keys import Keys, Purpose, digest
+from mmd.gateway.http.api_keys import KeyFile, Purpose, digest
 from tests.unit.cli.test_cli import mmd, refused
 
 
@@ -13,7 +13,7 @@ def test_key_is_printed_once_and_alone() -> None:
     made = mmd("key", "add", "laptop")
     assert made.returncode == 0
     (key,) = made.stdout.splitlines()
-    (kept,) = Keys().all()
+    (kept,) = KeyFile().all()
     assert (kept.sha256, kept.purpose) == (digest(key), Purpose.INFERENCE)
     assert key not in made.stderr
     listed = mmd("key", "list", "--json")
@@ -24,7 +24,7 @@ def test_key_is_printed_once_and_alone() -> None:
 
 
 def test_last_key_goes_unless_other_machines_could_connect(own_home: Path) -> None:
-    Keys().add("a", Purpose.MANAGEMENT)
+    KeyFile().add("a", Purpose.MANAGEMENT)
     file = own_home / ".config/mmd/mmd.toml"
     file.write_text('[gateway]\nembedding_listen = "0.0.0.0:8085"\n')
     said, hint = refused(mmd("key", "remove", "a"), 2)
@@ -43,5 +43,5 @@ def test_exposed_gateway_is_installed_with_a_key_only(own_home: Path) -> None:
     file.write_text('[gateway]\nlisten = "0.0.0.0:8000"\n')
     said, hint = refused(mmd("install"), 2)
     assert "can be reached from other machines" in said and "mmd key add" in hint
-    Keys().add("a", Purpose.INFERENCE)
+    KeyFile().add("a", Purpose.INFERENCE)
     refused(mmd("install"), 1)  # there is no user manager here

@@ -13,7 +13,7 @@ from mmd import __version__, errors
 from mmd.cli.via_gateway import activated_by_gateway
 from mmd.control.install.presence import Presence
 from mmd.errors import MmdError, NoSuchModel
-from mmd.gateway.http.error import INTERNAL, Failure, mmd_error
+from mmd.gateway.http.error import INTERNAL, ErrorResponse, mmd_error
 from mmd.paths import gateway_socket
 
 _KINDS = (MmdError, *(kind for kind in MmdError.__subclasses__() if kind.__module__ == errors.__name__))
@@ -21,7 +21,7 @@ _KINDS = (MmdError, *(kind for kind in MmdError.__subclasses__() if kind.__modul
 
 @pytest.mark.parametrize("kind", _KINDS)
 def test_error_comes_out_as_it_went_in(kind: Callable[..., MmdError]) -> None:
-    sent = Failure.of(kind("what is", hint="what to do"))
+    sent = ErrorResponse.of(kind("what is", hint="what to do"))
     read = mmd_error(json.loads(sent.payload())["error"])
     if read is None:
         assert "__init__" in vars(kind)  # it says more than two lines
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 async def test_activation_is_asked_for_and_its_error_raised(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
-    refusal = Failure.of(NoSuchModel("no model", hint="mmd list")).response(close=True)
+    refusal = ErrorResponse.of(NoSuchModel("no model", hint="mmd list")).response(close=True)
     async with _gateway(refusal, monkeypatch, folder) as asked:
         with pytest.raises(NoSuchModel, match="no model"):
             await activated_by_gateway("ä")

@@ -18,7 +18,7 @@ from mmd import __version__
 from mmd.control.install.addresses import gateway_addresses
 from mmd.control.install.presence import running_version
 from mmd.errors import MmdError, WrongUsage
-from mmd.gateway.http.sockets import bound, bound_locally, exposed, from_here, is_listened_on
+from mmd.gateway.http.sockets import bind_tcp, bind_unix, first_exposed, is_listened_on, local_address
 from mmd.gateway.serve import serve
 from mmd.settings import read_settings
 from tests.gateway_peer import PATIENCE_SECONDS, Answered, Asked, MemoryModels, Peer, RawClient, post
@@ -51,7 +51,7 @@ async def _connect(port: int) -> RawClient:
 
 
 async def test_idle_gateway_ends_at_once(messages: socket.socket, port: int) -> None:
-    serving = asyncio.create_task(serve(MemoryModels({}), [bound("127.0.0.1", port)]))
+    serving = asyncio.create_task(serve(MemoryModels({}), [bind_tcp("127.0.0.1", port)]))
     assert await _message(messages) == b"READY=1"
     client = await _connect(port)
     answer = await client.ask(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -74,7 +74,7 @@ async def test_running_answer_finishes_before_the_end(messages: socket.socket, p
             await asked.answer(b"{}")
 
         peer.on["/v1/x"] = slow
-        serving = asyncio.create_task(serve(MemoryModels({"a": peer}, "a"), [bound("127.0.0.1", port)]))
+        serving = asyncio.create_task(serve(MemoryModels({"a": peer}, "a"), [bind_tcp("127.0.0.1", port)]))
         await _message(messages)
         client = await _connect(port)
         asking: asyncio.Task[Answered] = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/x")))
@@ -94,7 +94,7 @@ async def test_running_answer_finishes_before_the_end(messages: socket.socket, p
 @pytest.mark.parametrize("turns", range(10))
 async def test_who_connects_as_it_ends_is_answered_or_left_to_the_next(messages: socket.socket, turns: int) -> None:
     """asyncio drops those that it has accepted when their server is closed one turn later: they got a reset."""
-    listener = bound("127.0.0.1", 0)
+    listener = bind_tcp("127.0.0.1", 0)
     with listener.socket.dup() as systemds:
         serving = asyncio.create_task(serve(MemoryModels({}), [listener]))
         await _message(messages)
@@ -115,13 +115,13 @@ def test_taken_port_is_named(port: int) -> None:
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(MmdError, match=f"port {port} .* taken") as error,
     ):
-        bound("127.0.0.1", port)
+        bind_tcp("127.0.0.1", port)
     assert f"sport = :{port}" in error.value.hint
 
 
 def test_address_that_is_none_is_refused() -> None:
     with pytest.raises(WrongUsage, match="no address"):
-        bound("not a host", 0)
+        bind_tcp("not a host", 0)
 
 
 @pytest.mark.parametrize(
@@ -134,16 +134,16 @@ def test_addresses_that_other_machines_reach(listen: str, address: str | None, o
     file.write_text(f'[gateway]\nlisten = "{listen}"\nembedding_listen = ""\n')
     addresses = gateway_addresses(read_settings())
     assert addresses.embedding is None
-    assert exposed(addresses.all) == address
+    assert first_exposed(addresses.all) == address
 
 
 def test_address_to_ask_on_this_machine() -> None:
     shown = {"0.0.0.0:1": "127.0.0.1:1", "[::]:1": "[::1]:1", "192.0.2.1:1": "192.0.2.1:1", "[::1]:1": "[::1]:1"}
-    assert {address: from_here(address) for address in shown} == shown
+    assert {address: local_address(address) for address in shown} == shown
 
 
 def test_wildcard_listener_is_exposed() -> None:
-    listeners = [bound("0.0.0.0", 0), bound("::", 0), bound("127.0.0.1", 0)]
+    listeners = [bind_tcp("0.0.0.0", 0), bind_tcp("::", 0), bind_tcp("127.0.0.1", 0)]
     try:
         assert [one.is_exposed for one in listeners] == [True, True, False]
     finally:
@@ -156,9 +156,9 @@ import os, sys, socket
 os.dup2(int(sys.argv[1]), 3)
 os.dup2(int(sys.argv[2]), 4)
 os.environ |= {"LISTEN_FDS": "2", "LISTEN_PID": sys.argv[3] or str(os.getpid()), "LISTEN_FDNAMES": sys.argv[4]}
-from mmd.gateway.http.sockets import inherited
-for listener in inherited():
-    print(listener.entrance, listener)
+from mmd.gateway.http.sockets import inherited_listeners
+for listener in inherited_listeners():
+    print(listener.kind, listener)
 assert not {"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} & os.environ.keys()
 """
 
@@ -189,15 +189,15 @@ def test_unix_socket_is_private_and_not_taken_by_others() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "s")
         assert not is_listened_on(path)
-        listener = bound_locally(path)
+        listener = bind_unix(path)
         assert path.stat().st_mode & 0o777 == 0o600
         with pytest.raises(MmdError, match="another gateway"):
-            bound_locally(path)
+            bind_unix(path)
         with pytest.raises(BlockingIOError):
             listener.socket.accept()  # to look is not to connect
         listener.socket.close()
         assert not is_listened_on(path)  # a killed gateway's file does not count
-        bound_locally(path).socket.close()
+        bind_unix(path).socket.close()
 
 
 async def test_running_gateway_says_its_version(
@@ -206,7 +206,7 @@ async def test_running_gateway_says_its_version(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert running_version() is None
     with tempfile.TemporaryDirectory() as folder:
-        listener = bound_locally(Path(folder, "s"))
+        listener = bind_unix(Path(folder, "s"))
         serving = asyncio.create_task(serve(MemoryModels({}), [listener]))
         await _message(messages)
         assert running_version() == running_version() == __version__
@@ -219,7 +219,7 @@ async def test_gateway_that_nobody_can_ask_locally_says_nothing(
     messages: socket.socket, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    serving = asyncio.create_task(serve(MemoryModels({}), [bound("127.0.0.1", port)]))
+    serving = asyncio.create_task(serve(MemoryModels({}), [bind_tcp("127.0.0.1", port)]))
     await _message(messages)
     assert running_version() is None
     os.kill(os.getpid(), signal.SIGTERM)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mmd.gateway.observe.feed import Feed, Kind
+from mmd.gateway.observe.feed import EventKind, Feed
 from mmd.registry.hub.partial import done_bytes
 from mmd.registry.store import Registry
 from tests.fakes.hub import COMMIT, TOKEN, FakeHub, FakeRepository, fake_hub
@@ -57,7 +57,7 @@ async def ended(feed: Feed, http: httpx.AsyncClient, job: dict[str, Any]) -> dic
             async for notice in subscription:
                 if job["state"] in ("done", "failed", "cancelled"):
                     break
-                if notice.kind is Kind.DOWNLOAD and notice.data["id"] == job["id"]:
+                if notice.kind is EventKind.DOWNLOAD and notice.data["id"] == job["id"]:
                     job = dict(notice.data)
                 if job["state"] in ("done", "failed", "cancelled"):
                     break
@@ -202,7 +202,7 @@ async def test_progress_is_told(hub: FakeHub, http: httpx.AsyncClient, running: 
         job = await start(http, repo="me/tiny")
         async with asyncio.timeout(PATIENCE_SECONDS):
             async for notice in subscription:
-                if notice.kind is Kind.DOWNLOAD and notice.data["rate_bytes_per_second"] is not None:
+                if notice.kind is EventKind.DOWNLOAD and notice.data["rate_bytes_per_second"] is not None:
                     break
     assert notice.data["files"] == [{"name": "tiny.gguf", "done_bytes": len(content) // 2, "total_bytes": len(content)}]
     assert (notice.data["files_done"], notice.data["files_total"], notice.data["note"]) == (0, 1, "")

@@ -10,7 +10,7 @@ import pytest
 
 from mmd.cli.verbs import mmd
 from mmd.gateway.api import web
-from mmd.gateway.http.api_keys import Keys, Purpose
+from mmd.gateway.http.api_keys import KeyFile, Purpose
 from tests.gateway_peer import town
 
 
@@ -81,7 +81,7 @@ async def test_nothing_else_is_served(http: httpx.AsyncClient, path: str) -> Non
 
 
 async def test_the_page_needs_no_key_and_what_it_shows_does() -> None:
-    Keys().add("laptop", Purpose.MANAGEMENT)
+    KeyFile().add("laptop", Purpose.MANAGEMENT)
     async with town("a") as running, httpx.AsyncClient(base_url=running.url) as http:
         for path in ("/", "/page/page.js"):
             assert (await http.get(path)).status_code == 200

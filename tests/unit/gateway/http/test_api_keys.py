@@ -9,56 +9,56 @@ from pathlib import Path
 import pytest
 
 from mmd.errors import WrongUsage
-from mmd.gateway.http.api_keys import Keys, Purpose, digest
+from mmd.gateway.http.api_keys import KeyFile, Purpose, digest
 from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
-from mmd.gateway.http.request import Head
+from mmd.gateway.http.request import RequestHead
 from mmd.paths import keys_file
 from tests.gateway_peer import RawClient, Town, post, town
 
 
-def _guard() -> RequestPolicy:
+def _policy() -> RequestPolicy:
     return RequestPolicy(Limits(), keyring=Keyring(stat_seconds=0))
 
 
 def test_key_is_kept_as_a_hash_and_nobody_else_reads_the_file() -> None:
-    key = Keys().add("laptop", Purpose.INFERENCE)
+    key = KeyFile().add("laptop", Purpose.INFERENCE)
     assert key.startswith("mmd-") and len(key) >= 4 + 43
     assert key[4:] not in keys_file().read_text()
     assert keys_file().stat().st_mode & 0o777 == 0o600
-    (kept,) = Keys().all()
+    (kept,) = KeyFile().all()
     assert (kept.name, kept.purpose, kept.sha256) == ("laptop", Purpose.INFERENCE, digest(key))
 
 
 def test_keys_differ_and_are_listed_by_name() -> None:
-    assert Keys().add("b", Purpose.INFERENCE) != Keys().add("a", Purpose.MANAGEMENT)
-    assert [key.name for key in Keys().all()] == ["a", "b"]
+    assert KeyFile().add("b", Purpose.INFERENCE) != KeyFile().add("a", Purpose.MANAGEMENT)
+    assert [key.name for key in KeyFile().all()] == ["a", "b"]
 
 
 def test_removed_key_is_refused_and_a_needed_last_key_stays() -> None:
-    Keys().add("a", Purpose.INFERENCE)
-    Keys().add("b", Purpose.INFERENCE)
-    assert Keys().remove("a", last_too=False).name == "a"
+    KeyFile().add("a", Purpose.INFERENCE)
+    KeyFile().add("b", Purpose.INFERENCE)
+    assert KeyFile().remove("a", last_too=False).name == "a"
     with pytest.raises(WrongUsage, match="only key"):
-        Keys().remove("b", last_too=False)
-    Keys().remove("b", last_too=True)
-    assert Keys().all() == ()
+        KeyFile().remove("b", last_too=False)
+    KeyFile().remove("b", last_too=True)
+    assert KeyFile().all() == ()
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "ä", "x" * 65, "a\n"])
 def test_name_that_is_none(name: str) -> None:
     with pytest.raises(WrongUsage, match="no name for a key"):
-        Keys().add(name, Purpose.INFERENCE)
+        KeyFile().add(name, Purpose.INFERENCE)
 
 
 def test_name_that_is_taken_and_name_that_is_not_there() -> None:
-    Keys().add("a", Purpose.INFERENCE)
+    KeyFile().add("a", Purpose.INFERENCE)
     with pytest.raises(WrongUsage, match="already"):
-        Keys().add("a", Purpose.MANAGEMENT)
+        KeyFile().add("a", Purpose.MANAGEMENT)
     with pytest.raises(WrongUsage, match="no key b"):
-        Keys().remove("b", last_too=True)
+        KeyFile().remove("b", last_too=True)
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_damaged_file_is_no_file_without_keys(text: str, tmp_path: Path) -> None
     file = tmp_path / "keys.toml"
     file.write_text(text)
     with pytest.raises(WrongUsage, match="damaged"):
-        Keyring(Keys(file))
+        Keyring(KeyFile(file))
 
 
 def test_file_that_is_damaged_later_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    Keys().add("a", Purpose.INFERENCE)
+    KeyFile().add("a", Purpose.INFERENCE)
     keyring = Keyring(stat_seconds=0)
     keys_file().write_text("[keys")
     assert [key.name for key in keyring.current()] == ["a"]
@@ -89,26 +89,26 @@ def test_file_that_is_damaged_later_changes_nothing(caplog: pytest.LogCaptureFix
 
 def test_file_is_looked_at_now_and_then_only() -> None:
     keyring = Keyring(stat_seconds=3600)
-    Keys().add("a", Purpose.INFERENCE)
+    KeyFile().add("a", Purpose.INFERENCE)
     assert keyring.current() == ()
 
 
 async def test_without_keys_nothing_is_asked_for() -> None:
-    async with town(guard=_guard()) as running:
+    async with town(policy=_policy()) as running:
         client = await running.client()
         assert (await client.ask(post({"model": "a"}))).status == 200
 
 
 async def test_key_is_asked_for_from_its_making_to_its_removal() -> None:
-    async with town(guard=_guard()) as running:
+    async with town(policy=_policy()) as running:
         client = await running.client()
         assert (await client.ask(post({"model": "a"}))).status == 200
-        key = Keys().add("laptop", Purpose.INFERENCE)
+        key = KeyFile().add("laptop", Purpose.INFERENCE)
         await _refused(running, post({"model": "a"}))
         with_key = post({"model": "a"}, "/v1/x", f"Authorization: Bearer {key}")
         assert (await client.ask(with_key)).status == 200
-        Keys().remove("laptop", last_too=True)
-        Keys().add("other", Purpose.INFERENCE)
+        KeyFile().remove("laptop", last_too=True)
+        KeyFile().add("other", Purpose.INFERENCE)
         await _refused(running, with_key)
 
 
@@ -129,8 +129,8 @@ def _basic(key: str) -> str:
 
 
 async def test_key_is_read_as_openai_anthropic_and_browsers_send_it() -> None:
-    key = Keys().add("laptop", Purpose.INFERENCE)
-    async with town(guard=_guard()) as running:
+    key = KeyFile().add("laptop", Purpose.INFERENCE)
+    async with town(policy=_policy()) as running:
         client = await running.client()
         for line in (
             f"Authorization: Bearer {key}",
@@ -157,19 +157,19 @@ async def test_key_is_read_as_openai_anthropic_and_browsers_send_it() -> None:
 
 async def test_no_key_reaches_an_engine() -> None:
     """Neither ours, nor one of somebody else's that a client sends because it always does."""
-    async with town(guard=_guard()) as running:
+    async with town(policy=_policy()) as running:
         client = await running.client()
         await client.ask(post({"model": "a"}, "/v1/x", "Authorization: Bearer sk-of-openai", "x-api-key: sk-ant"))
-        key = Keys().add("laptop", Purpose.INFERENCE)
+        key = KeyFile().add("laptop", Purpose.INFERENCE)
         await client.ask(post({"model": "a"}, "/v1/x", f"Authorization: Bearer {key}", f"X-API-KEY: {key}"))
         for asked in running.peer("a").asked:
             assert not asked.values("authorization") and not asked.values("x-api-key")
 
 
 async def test_management_takes_a_key_for_it_and_health_none() -> None:
-    inference = Keys().add("i", Purpose.INFERENCE)
-    management = Keys().add("m", Purpose.MANAGEMENT)
-    async with town(guard=_guard()) as running:
+    inference = KeyFile().add("i", Purpose.INFERENCE)
+    management = KeyFile().add("m", Purpose.MANAGEMENT)
+    async with town(policy=_policy()) as running:
         for path in ("/status", "/models/stop", "/", "/v1", "/V1/x", "/health/x"):
             await _refused(running, post({}, path))
             await _refused(running, post({}, path, f"Authorization: Bearer {inference}"), 403)
@@ -183,19 +183,19 @@ async def test_management_takes_a_key_for_it_and_health_none() -> None:
 
 
 async def test_browser_that_navigates_may_ask_its_user() -> None:
-    Keys().add("m", Purpose.MANAGEMENT)
-    async with town(guard=_guard()) as running:
+    KeyFile().add("m", Purpose.MANAGEMENT)
+    async with town(policy=_policy()) as running:
         client = await running.client()
         asked = b"GET /status HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Mode: navigate\r\n\r\n"
         assert (await client.ask(asked)).headers["www-authenticate"].startswith("Basic")
 
 
 async def test_unix_socket_needs_no_key(tmp_path: Path) -> None:
-    Keys().add("m", Purpose.MANAGEMENT)
-    async with town(guard=_guard()) as running:
+    KeyFile().add("m", Purpose.MANAGEMENT)
+    async with town(policy=_policy()) as running:
         path = str(tmp_path / "s")[-100:]
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(lambda: running.gateway.front(ListenerKind.LOCAL), path)
+        server = await loop.create_unix_server(lambda: running.gateway.new_connection(ListenerKind.LOCAL), path)
         client = RawClient(*await asyncio.open_unix_connection(path))
         assert (await client.ask(post({"model": "a"}))).status == 200
         client.leave()
@@ -205,15 +205,15 @@ async def test_unix_socket_needs_no_key(tmp_path: Path) -> None:
 _ELSEWHERE = ListenerInfo(ListenerKind.MAIN, "192.0.2.7")
 
 
-def _head(*headers: tuple[bytes, bytes], target: bytes = b"/v1/x") -> Head:
-    return Head.read(b"GET", target, "1.1", True, [(b"Host", b"192.0.2.7:8000"), *headers])
+def _head(*headers: tuple[bytes, bytes], target: bytes = b"/v1/x") -> RequestHead:
+    return RequestHead.read(b"GET", target, "1.1", True, [(b"Host", b"192.0.2.7:8000"), *headers])
 
 
 def test_where_other_machines_connect_a_key_is_always_needed() -> None:
     """The last key may have gone with its file: then nobody gets in, rather than everybody."""
-    guard = _guard()
-    failure = guard.objection(_head(), _ELSEWHERE)
+    policy = _policy()
+    failure = policy.check(_head(), _ELSEWHERE)
     assert failure is not None and failure.status == 401
-    assert guard.objection(_head(target=b"/health"), _ELSEWHERE) is None
-    key = Keys().add("laptop", Purpose.INFERENCE).encode()
-    assert guard.objection(_head((b"Authorization", b"Bearer " + key)), _ELSEWHERE) is None
+    assert policy.check(_head(target=b"/health"), _ELSEWHERE) is None
+    key = KeyFile().add("laptop", Purpose.INFERENCE).encode()
+    assert policy.check(_head((b"Authorization", b"Bearer " + key)), _ELSEWHERE) is None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from mmd.gateway.http.api_keys import Keys, Purpose
-from mmd.gateway.http.cors import with_leave_to_read
+from mmd.gateway.http.api_keys import KeyFile, Purpose
+from mmd.gateway.http.cors import with_cors_headers
 from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
-from mmd.gateway.http.origins import Names, own_hostnames
+from mmd.gateway.http.origins import AllowedHosts, own_hostnames
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
-from mmd.gateway.http.request import Head
+from mmd.gateway.http.request import RequestHead
 from tests.gateway_peer import Answered, Asked, Town, post, town
 
 _PAGE = "http://localhost:3000"
-_NAMES = Names(["llm.example.org", "Box", "2001:db8::7"], ["https://chat.example.org", "http://[2001:db8::9]:1/"])
+_ALLOWED = AllowedHosts(
+    ["llm.example.org", "Box", "2001:db8::7"], ["https://chat.example.org", "http://[2001:db8::9]:1/"]
+)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +42,8 @@ _NAMES = Names(["llm.example.org", "Box", "2001:db8::7"], ["https://chat.example
     ],
 )
 def test_hosts(host: str, address: str, known: bool) -> None:
-    assert _NAMES.is_host(host.encode(), address) is known
-    assert _NAMES.is_origin(f"http://{host}".encode(), address) is known
+    assert _ALLOWED.is_host(host.encode(), address) is known
+    assert _ALLOWED.is_origin(f"http://{host}".encode(), address) is known
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_hosts(host: str, address: str, known: bool) -> None:
     ],
 )
 def test_origins(origin: str, allowed: bool) -> None:
-    assert _NAMES.is_origin(origin.encode(), "127.0.0.1") is allowed
+    assert _ALLOWED.is_origin(origin.encode(), "127.0.0.1") is allowed
 
 
 def test_machine_has_names_of_its_own() -> None:
@@ -66,19 +68,19 @@ def test_machine_has_names_of_its_own() -> None:
     assert any(name.endswith(".local") for name in own_hostnames())
 
 
-def _objection(door: ListenerInfo, **headers: str) -> int | None:
+def _status(listener: ListenerInfo, **headers: str) -> int | None:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    head = Head.read(b"GET", b"/health", "1.1", True, raw)
-    failure = RequestPolicy(Limits(), names=_NAMES).objection(head, door)
+    head = RequestHead.read(b"GET", b"/health", "1.1", True, raw)
+    failure = RequestPolicy(Limits(), names=_ALLOWED).check(head, listener)
     return failure.status if failure else None
 
 
 def test_address_that_was_connected_to_is_a_name_of_the_gateway() -> None:
-    door = ListenerInfo(ListenerKind.MAIN, "192.0.2.7")
-    assert _objection(door, host="192.0.2.7:8000") is None
-    assert _objection(door, host="192.0.2.7:8000", origin="http://192.0.2.7:8000") is None
-    assert _objection(door, host="192.0.2.7:8000", origin="http://192.0.2.9") == 403
-    assert _objection(ListenerInfo(), host="192.0.2.7:8000") == 403
+    listener = ListenerInfo(ListenerKind.MAIN, "192.0.2.7")
+    assert _status(listener, host="192.0.2.7:8000") is None
+    assert _status(listener, host="192.0.2.7:8000", origin="http://192.0.2.7:8000") is None
+    assert _status(listener, host="192.0.2.7:8000", origin="http://192.0.2.9") == 403
+    assert _status(ListenerInfo(), host="192.0.2.7:8000") == 403
 
 
 @pytest.mark.parametrize(
@@ -132,8 +134,8 @@ async def test_preflight_is_answered_by_the_gateway(path: str) -> None:
 
 
 async def test_preflight_needs_no_key_and_pages_can_read_refusals() -> None:
-    Keys().add("a", Purpose.INFERENCE)
-    async with town(guard=RequestPolicy(Limits(), keyring=Keyring())) as running:
+    KeyFile().add("a", Purpose.INFERENCE)
+    async with town(policy=RequestPolicy(Limits(), keyring=Keyring())) as running:
         client = await running.client()
         request = f"OPTIONS /v1/x HTTP/1.1\r\nHost: localhost\r\nOrigin: {_PAGE}\r\n"
         await client.send(f"{request}Access-Control-Request-Method: POST\r\n\r\n".encode())
@@ -195,4 +197,4 @@ async def test_page_may_read_the_state() -> None:
 )
 def test_leave_is_in_the_head_of_the_final_answer(before: bytes, after: bytes) -> None:
     leave = b"access-control-allow-origin: http://a\r\nvary: origin"
-    assert with_leave_to_read(before, b"http://a") == after.replace(b"LEAVE", leave)
+    assert with_cors_headers(before, b"http://a") == after.replace(b"LEAVE", leave)

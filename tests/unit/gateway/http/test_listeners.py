@@ -36,7 +36,7 @@ def test_embedding_model_is_the_resident_one_else_the_first(models: tuple[Model,
 
 
 async def test_request_without_a_model_means_the_embedding_model_there() -> None:
-    async with town("a", "b", active="b", entrance=ListenerKind.EMBEDDING) as running:
+    async with town("a", "b", active="b", listener_kind=ListenerKind.EMBEDDING) as running:
         running.models.embedding = "a"
         client = await running.client()
         assert (await client.ask(post({"input": "x"}, "/v1/embeddings"))).json()["peer"] == "a"

@@ -14,7 +14,7 @@ from mmd.gateway.gateway import Gateway
 from mmd.gateway.http import peer
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
-from mmd.gateway.http.timeouts import Stalls
+from mmd.gateway.http.timeouts import ReadTimeouts
 from tests.gateway_peer import PATIENCE_SECONDS, RawClient, post, town, until
 
 _SHORT = Limits(head_seconds=0.05, body_seconds=0.05)
@@ -52,21 +52,21 @@ class _Sender:
 
 
 async def test_head_must_be_whole_in_time_however_it_comes() -> None:
-    stalls, sender = Stalls(_SHORT), _Sender()
+    read_timeouts, sender = ReadTimeouts(_SHORT), _Sender()
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not sender.is_timed_out:
-            stalls.expect_more(sender, of_head=True)
+            read_timeouts.expect_more(sender, of_head=True)
             await asyncio.sleep(0)
-    stalls.close()
+    read_timeouts.close()
 
 
 async def test_body_may_take_as_long_as_it_comes() -> None:
-    stalls, sender = Stalls(Limits()), _Sender()
-    stalls.expect_more(sender, of_head=False)
-    before = stalls._deadlines[sender]
-    stalls.expect_more(sender, of_head=False)
-    assert stalls._deadlines[sender] > before
-    stalls.close()
+    read_timeouts, sender = ReadTimeouts(Limits()), _Sender()
+    read_timeouts.expect_more(sender, of_head=False)
+    before = read_timeouts._deadlines[sender]
+    read_timeouts.expect_more(sender, of_head=False)
+    assert read_timeouts._deadlines[sender] > before
+    read_timeouts.close()
 
 
 async def test_clients_waiting_for_a_response_do_not_time_out() -> None:
@@ -88,7 +88,7 @@ async def test_nothing_is_timed_where_nobody_is_late() -> None:
         client = await running.client()
         await client.send(_BEGUN)
         await client.ask(b"Content-Length: 13\r\n\r\n" + b'{"model":"a"}')
-        await until(lambda: running.gateway.stalls._timer is None)
+        await until(lambda: running.gateway.read_timeouts._timer is None)
 
 
 async def test_connection_too_many_takes_the_place_of_an_idle_one() -> None:
@@ -100,7 +100,7 @@ async def test_connection_too_many_takes_the_place_of_an_idle_one() -> None:
         assert (await third.ask(post({"model": "a"}))).status == 200
         assert await idle.rest() == b""
         await third.send(_BEGUN)
-        await until(lambda: all(not front.is_idle for front in running.gateway._fronts))
+        await until(lambda: all(not new_connection.is_idle for new_connection in running.gateway._connections))
         fourth = await running.client()
         refused = await fourth.answer()
         assert (refused.status, refused.json()["error"]["code"]) == (503, "too_many_connections")
@@ -112,17 +112,17 @@ async def test_connections_that_come_at_once_are_counted_too() -> None:
     async with town(limits=Limits(connections=5)) as running:
         clients = [await running.client() for _ in range(5)]
         await asyncio.gather(*(client.send(_BEGUN) for client in clients))
-        await until(lambda: sum(not front.is_idle for front in running.gateway._fronts) == 5)
+        await until(lambda: sum(not new_connection.is_idle for new_connection in running.gateway._connections) == 5)
         late = await asyncio.gather(*(running.client() for _ in range(20)))
         assert [(await client.answer()).status for client in late] == [503] * 20
-        assert len(running.gateway._fronts) == 5
+        assert len(running.gateway._connections) == 5
 
 
 async def test_user_gets_in_on_the_unix_socket_when_all_else_is_full(tmp_path: Path) -> None:
     async with town(limits=Limits(connections=1)) as running:
         busy = await running.client()
         await busy.send(_BEGUN)
-        await until(lambda: any(not front.is_idle for front in running.gateway._fronts))
+        await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway._connections))
         client, server = await _locally(running.gateway, tmp_path)
         assert (await client.ask(post({"model": "a"}))).status == 200
         client.leave()
@@ -131,12 +131,14 @@ async def test_user_gets_in_on_the_unix_socket_when_all_else_is_full(tmp_path: P
 
 async def _locally(gateway: Gateway, folder: Path) -> tuple[RawClient, asyncio.Server]:
     path = str(folder / "s")[-100:]
-    server = await asyncio.get_running_loop().create_unix_server(lambda: gateway.front(ListenerKind.LOCAL), path)
+    server = await asyncio.get_running_loop().create_unix_server(
+        lambda: gateway.new_connection(ListenerKind.LOCAL), path
+    )
     return RawClient(*await asyncio.open_unix_connection(path)), server
 
 
 async def test_other_user_on_the_unix_socket_is_closed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmd.gateway.connection.is_stranger", lambda connected: True)
+    monkeypatch.setattr("mmd.gateway.connection.is_other_user", lambda connected: True)
     async with town() as running:
         client, server = await _locally(running.gateway, tmp_path)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
@@ -159,11 +161,11 @@ class _Connected:
 
 def test_user_and_root_are_no_strangers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert [peer.is_stranger(_Connected(uid)) for uid in (0, 1000, 1001)] == [False, False, True]  # type: ignore[arg-type]
+    assert [peer.is_other_user(_Connected(uid)) for uid in (0, 1000, 1001)] == [False, False, True]  # type: ignore[arg-type]
     assert "user 1001" in caplog.text and "4711" in caplog.text
 
 
 def test_kernel_says_who_it_is() -> None:
     one, other = socket.socketpair()
     with one, other:
-        assert not peer.is_stranger(one)
+        assert not peer.is_other_user(one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmd.gateway.observe.feed import Feed, Kind
+from mmd.gateway.observe.feed import EventKind, Feed
 
 
 async def numbers(subscription: object) -> list[int]:
@@ -11,11 +11,11 @@ async def numbers(subscription: object) -> list[int]:
 
 async def test_listeners_get_events_in_order_while_they_listen() -> None:
     feed = Feed()
-    feed.publish(Kind.SWAP, {"nobody": "listens"})
+    feed.publish(EventKind.SWAP, {"nobody": "listens"})
     with feed.subscribe() as early:
-        feed.publish(Kind.SWAP, {"model": "a"})
+        feed.publish(EventKind.SWAP, {"model": "a"})
         with feed.subscribe() as late:
-            feed.publish(Kind.QUEUE, {"turns": []})
+            feed.publish(EventKind.QUEUE, {"turns": []})
             feed.close()
             assert await numbers(early) == [2, 3]
             assert await numbers(late) == [3]
@@ -26,10 +26,10 @@ async def test_a_listener_that_stalls_is_sent_away_and_the_others_stay() -> None
     with feed.subscribe() as stalled, feed.subscribe() as brisk:
         reading = brisk.__aiter__()
         for _ in range(300):
-            feed.publish(Kind.RESOURCES, {})
+            feed.publish(EventKind.RESOURCES, {})
             await anext(reading)
         assert len(await numbers(stalled)) == 256
-        feed.publish(Kind.RESOURCES, {})
+        feed.publish(EventKind.RESOURCES, {})
         assert (await anext(reading)).number == 301
 
 

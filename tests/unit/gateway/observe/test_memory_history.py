@@ -12,7 +12,7 @@ from mmd.control.state import swap_events
 from mmd.control.state.swap_events import SwapEvent
 from mmd.control.state.swap_log import SwapLog
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.observe.memory_history import History
+from mmd.gateway.observe.memory_history import MemoryHistory
 from tests.gateway_peer import MemoryModels, town
 
 
@@ -38,7 +38,7 @@ async def test_memory_is_noted_from_the_beginning(http: httpx.AsyncClient) -> No
 
 
 async def test_an_hour_is_kept() -> None:
-    history = History(MemoryModels({}), interval_seconds=900)
+    history = MemoryHistory(MemoryModels({}), interval_seconds=900)
     for used in range(6):
         history._keep({name: {"used_bytes": used, "total_bytes": 9} for name in ("vram", "ram")})
     assert [sample["vram_used_bytes"] for sample in history.record()["samples"]] == [2, 3, 4, 5]

@@ -11,9 +11,9 @@ import pytest
 from mmd.control.state import swap_events
 from mmd.control.state.swap_events import SwapEvent
 from mmd.errors import EngineFailed
-from mmd.gateway.observe.scrape import EngineMetrics, EngineProcess, Family, Sample, with_model
+from mmd.gateway.observe.scrape import EngineMetrics, EngineProcess, Family, Sample, with_model_label
 from mmd.gateway.observe.text_format import gauge
-from mmd.gateway.observe.tokens import Tokens
+from mmd.gateway.observe.tokens import TokenTotals
 from tests.gateway_peer import Asked, Town, post, town, until
 from tests.prometheus import Scrape
 
@@ -104,7 +104,7 @@ async def test_answers_without_an_end_are_told_apart(running: Town) -> None:
     await running.peer("a").has_been_asked(2)
     assert (await scrape(running)).value("mmd_requests_in_flight", model="a") == 1
     client.leave()
-    await until(lambda: not running.gateway._shared.asked)
+    await until(lambda: not running.gateway._context.with_engine)
     page = await scrape(running)
     assert page.value("mmd_requests_total", model="a", path="/v1/completions", status="engine_died") == 1
     assert page.value("mmd_requests_total", **CHAT, status="client_left") == 1
@@ -119,7 +119,7 @@ async def test_the_queue_is_counted_while_it_waits_and_after(running: Town) -> N
     await until(lambda: "activate b" in running.models.log)
     assert (await scrape(running)).value("mmd_queue_depth", model="b") == 2
     clients[1].leave()
-    await until(lambda: running.gateway._switchboard.queue()["turns"][0]["waiting"] == 1)
+    await until(lambda: running.gateway._scheduler.queue()["turns"][0]["waiting"] == 1)
     running.models.held["b"].set()
     await clients[0].answer()
     page = await scrape(running)
@@ -250,7 +250,7 @@ def test_pages_of_several_engines_are_one() -> None:
         "m": EngineMetrics(GATEWAY, {"x:a": bare}),
         "n": EngineMetrics(GATEWAY, {"x:a": family, "x:b": empty}),
     }
-    assert "".join(with_model(pages)).splitlines() == [
+    assert "".join(with_model_label(pages)).splitlines() == [
         *("# HELP x:a A", "# TYPE x:a gauge"),
         *('x:a{model="m"} 2', 'x:a_sum{model="m"} 3', 'x:a{model="n",engine="0"} 1'),
     ]
@@ -274,7 +274,7 @@ def tokens(pid: int, total: int, *, started_ticks: int = 2000) -> EngineMetrics:
     ],
 )
 def test_tokens_go_on_over_the_runs_of_an_engine(pages: list[EngineMetrics], counted: int) -> None:
-    total = Tokens(since=GATEWAY)
+    total = TokenTotals(since=GATEWAY)
     for page in pages:
         total.note("m", page)
     assert total.counts["m", "out"] == counted
@@ -284,7 +284,7 @@ def test_prompt_tokens_of_the_cache_are_prompt_tokens() -> None:
     """vLLM counts them so, and so does "usage"."""
     names = ("llamacpp:prompt_tokens_total", "llamacpp:prompt_tokens_cached_total")
     page = EngineMetrics(EngineProcess(5, 2000), {name: Family([], [Sample(name, "", "3")]) for name in names})
-    total = Tokens(since=GATEWAY)
+    total = TokenTotals(since=GATEWAY)
     total.note("m", page)
     assert total.counts["m", "in"] == 6
 

@@ -15,7 +15,7 @@ from mmd.control.state import swap_events
 from mmd.control.state.swap_events import SwapEvent
 from mmd.errors import ManagerUnreachable
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.observe.feed import Kind
+from mmd.gateway.observe.feed import EventKind
 from tests.gateway_peer import PATIENCE_SECONDS, Asked, RawClient, Town, post, town, until
 
 
@@ -114,7 +114,7 @@ async def test_how_things_are_comes_first(running: Town, listen: Callable[[Town]
 async def test_what_happens_follows(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
     listener = await listen(running)
     await present(listener)
-    running.gateway.feed.publish(Kind.DOWNLOAD, {"repo": "ü"})
+    running.gateway.feed.publish(EventKind.DOWNLOAD, {"repo": "ü"})
     notice = await next_of(listener, "download")
     assert notice["data"] == {"repo": "ü"}
     assert notice["id"] > 0
@@ -152,7 +152,7 @@ async def test_who_reads_nothing_is_sent_away(running: Town, listen: Callable[[T
     brisk = await Stream.open(running)
     await present(brisk)
     for number in range(600):
-        running.gateway.feed.publish(Kind.DOWNLOAD, {"number": number, "much": "x" * 50_000})
+        running.gateway.feed.publish(EventKind.DOWNLOAD, {"number": number, "much": "x" * 50_000})
         assert (await next_of(brisk, "download"))["data"]["number"] == number
     await until(lambda: running.gateway.feed.listener_count == 1)
     stalled.client.writer.transport.resume_reading()  # type: ignore[attr-defined]
@@ -237,7 +237,7 @@ async def test_what_a_client_says_over_the_websocket_is_not_looked_at(running: T
     await present(socket)
     said = FrameProtocol(client=True, extensions=[]).send_data("hello", fin=True)
     await socket.client.send(said * 3)
-    running.gateway.feed.publish(Kind.DOWNLOAD, {})
+    running.gateway.feed.publish(EventKind.DOWNLOAD, {})
     await next_of(socket, "download")
 
 

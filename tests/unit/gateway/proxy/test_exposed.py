@@ -8,7 +8,7 @@ import pytest
 
 from mmd.control.tunnel.host import exposed_host, exposed_model
 from mmd.errors import EngineFailed
-from mmd.gateway.http.api_keys import Keys, Purpose
+from mmd.gateway.http.api_keys import KeyFile, Purpose
 from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.policy import RequestPolicy
@@ -18,12 +18,12 @@ from tests.gateway_peer import Answered, Asked, Town, post, town
 
 @pytest.fixture
 def key() -> str:
-    return Keys().add("friend", Purpose.MANAGEMENT)
+    return KeyFile().add("friend", Purpose.MANAGEMENT)
 
 
 @pytest.fixture
 async def running(key: str) -> AsyncIterator[Town]:
-    async with town("a", "b", guard=RequestPolicy(Limits(), keyring=Keyring(stat_seconds=0))) as running:
+    async with town("a", "b", policy=RequestPolicy(Limits(), keyring=Keyring(stat_seconds=0))) as running:
         yield running
 
 
@@ -113,7 +113,7 @@ async def test_key_is_needed_and_without_any_nobody_gets_in(running: Town, key: 
     """The last key may be removed while a tunnel is open: on the machine itself none is needed then."""
     assert (await _ask(running, _brought(post({}), ""))).status == 401
     assert (await _ask(running, _brought(post({}), "mmd-of-somebody-else"))).status == 401
-    Keys().remove("friend", last_too=True)
+    KeyFile().remove("friend", last_too=True)
     assert (await _ask(running, post({"model": "a"}))).status == 200
     for request in (post({}), _get("/v1/models"), _get("/health")):
         assert (await _ask(running, _brought(request, key))).status == 401

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mmd.errors import WrongUsage
 from mmd.gateway.proxy.json_keys import TopLevelKeys
-from mmd.gateway.proxy.request_options import RequestOptions, read_wish
+from mmd.gateway.proxy.request_options import RequestOptions, parse_options
 
 _JSON = b"application/json"
 _TRICKY = st.sampled_from(
@@ -83,7 +83,7 @@ def test_values_are_those_of_a_json_parser(document: str) -> None:
 
 @given(_VALUES.filter(lambda value: not isinstance(value, dict)))
 def test_json_that_is_no_object_says_nothing(value: Any) -> None:
-    assert read_wish(_JSON, json.dumps(value).encode()) == RequestOptions(None)
+    assert parse_options(_JSON, json.dumps(value).encode()) == RequestOptions(None)
 
 
 @given(st.integers(9, 40), st.booleans())
@@ -92,14 +92,14 @@ def test_many_nested_models_change_nothing(depth: int, last: bool) -> None:
     for _ in range(depth):
         nested = {"model": "deep", "tools": [nested]}
     body = {"tools": nested, "model": "top"} if last else {"model": "top", "tools": nested}
-    assert read_wish(_JSON, json.dumps(body).encode()).model == "top"
-    assert read_wish(_JSON, json.dumps({"tools": nested}).encode()).model is None
+    assert parse_options(_JSON, json.dumps(body).encode()).model == "top"
+    assert parse_options(_JSON, json.dumps({"tools": nested}).encode()).model is None
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_end_in_a_name_or_an_error(body: bytes) -> None:
     try:
-        read_wish(_JSON, body)
+        parse_options(_JSON, body)
     except WrongUsage as error:
         assert error.hint
 
@@ -107,7 +107,7 @@ def test_any_bytes_end_in_a_name_or_an_error(body: bytes) -> None:
 @pytest.mark.parametrize("value", ["1", "[]", "{}", "true", "nullable", ""])
 def test_model_that_is_no_string_is_refused(value: str) -> None:
     with pytest.raises(WrongUsage, match="not a string"):
-        read_wish(_JSON, b'{"model": ' + value.encode() + b"}")
+        parse_options(_JSON, b'{"model": ' + value.encode() + b"}")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_model_that_is_no_string_is_refused(value: str) -> None:
 def test_hostile_bodies_are_read_in_linear_time(body: bytes) -> None:
     begun = time.perf_counter()
     with contextlib.suppress(WrongUsage):
-        read_wish(_JSON, body)
+        parse_options(_JSON, body)
     assert time.perf_counter() - begun < 5  # quadratic, each took minutes
 
 
@@ -151,19 +151,19 @@ def test_hostile_bodies_are_read_in_linear_time(body: bytes) -> None:
 @pytest.mark.parametrize("key", ["keep_alive", "ttl"])
 def test_how_long_a_model_is_to_stay(key: str, said: str, expected: float | None) -> None:
     body = f'{{"messages": [{{"{key}": 1}}], "model": "a", "{key}": {said}}}'.encode()
-    assert read_wish(_JSON, body) == RequestOptions("a", expected)
+    assert parse_options(_JSON, body) == RequestOptions("a", expected)
 
 
 @pytest.mark.parametrize("said", ["true", "[]", "{}", "NaN", '""', '"soon"', '"5 m"', '"m"', '"5m!"', "5m"])
 @pytest.mark.parametrize("key", ["keep_alive", "ttl"])
 def test_what_is_no_time_is_refused(key: str, said: str) -> None:
     with pytest.raises(WrongUsage, match=f"{key} is not a time"):
-        read_wish(_JSON, f'{{"{key}": {said}}}'.encode())
+        parse_options(_JSON, f'{{"{key}": {said}}}'.encode())
 
 
 def test_of_two_times_ollamas_holds() -> None:
-    assert read_wish(_JSON, b'{"ttl": 60, "keep_alive": 5}').keep_seconds == 5
-    assert read_wish(_JSON, b'{"keep_alive": null, "ttl": 60}').keep_seconds == 60
+    assert parse_options(_JSON, b'{"ttl": 60, "keep_alive": 5}').keep_seconds == 5
+    assert parse_options(_JSON, b'{"keep_alive": null, "ttl": 60}').keep_seconds == 60
 
 
 def _form(*parts: tuple[str, bytes], boundary: str = "xYz") -> bytes:
@@ -180,13 +180,13 @@ def test_model_in_a_form(content_type: bytes) -> None:
         ('form-data; name="file"; filename="a.wav"', audio),
         ('form-data; name="model"', "whisper-ä".encode()),
     ]
-    assert read_wish(content_type, _form(*parts)).model == "whisper-ä"
-    assert read_wish(content_type, _form(*reversed(parts))).model == "whisper-ä"
+    assert parse_options(content_type, _form(*parts)).model == "whisper-ä"
+    assert parse_options(content_type, _form(*reversed(parts))).model == "whisper-ä"
 
 
 def test_form_without_model_names_none() -> None:
     body = _form(('form-data; name="file"; filename="model"', b"x"), ('form-data; name="models"', b"y"))
-    assert read_wish(b"multipart/form-data; boundary=xYz", body).model is None
-    assert read_wish(b"multipart/form-data; boundary=other", body).model is None
+    assert parse_options(b"multipart/form-data; boundary=xYz", body).model is None
+    assert parse_options(b"multipart/form-data; boundary=other", body).model is None
     with pytest.raises(WrongUsage, match="boundary"):
-        read_wish(b"multipart/form-data", body)
+        parse_options(b"multipart/form-data", body)

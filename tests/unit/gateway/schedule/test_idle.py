@@ -74,7 +74,7 @@ async def test_keep_alive_of_zero_is_sleep_at_once_and_once() -> None:
         assert (await client.ask(wish("a", 0))).status == 200
         await slept(running, "sleep a")
         assert (await client.ask(wish("a", None))).status == 200
-        await until(lambda: running.gateway._switchboard.idle_since("a") is not None)
+        await until(lambda: running.gateway._scheduler.idle_since("a") is not None)
         assert running.models.log == ["sleep a", "activate a", "ready a"]
         assert not running.gateway.idle._keep_seconds
 
@@ -145,7 +145,7 @@ async def test_request_while_its_model_is_put_to_sleep_wakes_it() -> None:
 
         async def ask() -> None:
             asking.append(asyncio.create_task(late.ask(wish("a", None))))
-            await until(lambda: running.gateway._switchboard.queue()["turns"] != [])
+            await until(lambda: running.gateway._scheduler.queue()["turns"] != [])
             for _ in range(TURNS):
                 await asyncio.sleep(0)
             assert running.models.address("a") is not None, "the view does not know yet"
@@ -193,7 +193,7 @@ async def test_model_that_was_asked_for_in_between_is_left_alone() -> None:
     """Others that were due went to rest first, and that takes a while."""
     async with town("a") as running:
         client, release = await busy(running, wish("a", None, "/v1/slow"))
-        assert not await running.gateway._switchboard.rest("a", lambda: running.models.sleep("a"))
+        assert not await running.gateway._scheduler.rest("a", lambda: running.models.sleep("a"))
         release.set()
         assert (await client.answer()).status == 200
         assert running.models.log == []
@@ -242,7 +242,7 @@ async def test_model_pinned_while_others_wait_is_not_evicted() -> None:
         first, release = await busy(running, wish("a", None, "/v1/slow"))
         other = await running.client()
         await other.send(wish("b", None))
-        await until(lambda: running.gateway._switchboard.queue()["turns"] != [])
+        await until(lambda: running.gateway._scheduler.queue()["turns"] != [])
         running.models.rules["a"] = Rules(pinned=True)
         release.set()
         assert (await first.answer()).status == 200

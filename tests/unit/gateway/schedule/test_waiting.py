@@ -10,7 +10,7 @@ import pytest
 
 from mmd.errors import EngineFailed
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.observe.feed import Kind
+from mmd.gateway.observe.feed import EventKind
 from tests.gateway_peer import Asked, RawClient, Town, post, town, until
 
 # Long enough that a test never sees it end.
@@ -23,7 +23,7 @@ def stream(model: str, path: str = "/v1/chat/completions") -> bytes:
 
 
 async def waiting(running: Town, count: int) -> None:
-    await until(lambda: running.gateway._switchboard._waiting == count)
+    await until(lambda: running.gateway._scheduler._waiting == count)
 
 
 async def busy(running: Town, model: str) -> tuple[RawClient, asyncio.Event]:
@@ -95,11 +95,11 @@ async def test_failure_is_remembered_without_those_who_met_it() -> None:
         running.models.failing["b"] = error
         client = await running.client()
         assert (await client.ask(post({"model": "b"}))).json()["error"]["code"] == "engine_failed"
-        assert error not in gc.get_referents(*running.gateway._switchboard._cool_downs._failed.values())
+        assert error not in gc.get_referents(*running.gateway._scheduler._cool_downs._failed.values())
 
 
 async def test_full_waiting_room_turns_away_with_a_time() -> None:
-    async with town("a", "b", limits=Limits(most_waiting=2, min_residency_seconds=0)) as running:
+    async with town("a", "b", limits=Limits(max_waiting=2, min_residency_seconds=0)) as running:
         running.models.expected = {"b": 40.0}
         running.models.held["b"] = asyncio.Event()
         waiters = [await running.client() for _ in range(2)]
@@ -236,7 +236,7 @@ async def test_listeners_hear_of_the_queue() -> None:
             client = await running.client()
             await client.send(post({"model": "b"}))
             notice = await anext(subscription.__aiter__())
-            assert notice.kind is Kind.QUEUE
+            assert notice.kind is EventKind.QUEUE
             turn = notice.data["turns"][0]
             assert (turn["model"], turn["waiting"]) == ("b", 1)
             assert 0 < turn["expected_seconds"] <= 7.0
@@ -248,14 +248,14 @@ async def test_listeners_hear_of_the_queue() -> None:
 
 async def test_idle_models_are_known_by_their_last_answer() -> None:
     async with town("a", "b") as running:
-        board = running.gateway._switchboard
-        assert (board.in_flight("a"), board.idle_since("a")) == (0, None)
+        scheduler = running.gateway._scheduler
+        assert (scheduler.in_flight("a"), scheduler.idle_since("a")) == (0, None)
         client, release = await busy(running, "a")
-        assert (board.in_flight("a"), board.idle_since("a")) == (1, None)
+        assert (scheduler.in_flight("a"), scheduler.idle_since("a")) == (1, None)
         release.set()
         await client.answer()
-        assert board.in_flight("a") == 0
-        assert board.idle_since("a") is not None
+        assert scheduler.in_flight("a") == 0
+        assert scheduler.idle_since("a") is not None
 
 
 async def _chunks(client: RawClient) -> list[bytes]:
