@@ -14,6 +14,8 @@ import pytest
 from tests.fakes.engine import install_fake_llama_server
 from tests.user_manager import UserManager, user_manager
 
+pytest_plugins = ("tests.fakes.hub.fixture",)
+
 
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:

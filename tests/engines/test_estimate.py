@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from huggingface_hub import close_session, constants
 
 from mmd.control.memory.estimate import Estimator
 from mmd.control.memory.target import subject
@@ -20,24 +18,13 @@ from mmd.plan.breakdown import MIB
 from mmd.plan.estimate import Tier
 from mmd.settings import read_settings
 from tests import well_known
-from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository, OnDisk
 from tests.tiny_models import tiny_gguf
 
 SERVER = os.environ.get("MMD_TEST_LLAMA_SERVER", "")
 pytestmark = [pytest.mark.engine, pytest.mark.skipif(not SERVER, reason="MMD_TEST_LLAMA_SERVER names no llama-server")]
 
 WITHOUT_GPU = load_machine(Path(__file__).parent.parent / "machines" / "cpu-only.json")
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    with fake_hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-        yield hub
-    close_session()
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from huggingface_hub import HfApi, close_session
+from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from tests.fakes.hub import (
@@ -27,19 +26,15 @@ from tests.fakes.hub import (
     RangeShifted,
     Refusal,
     WrongByte,
-    fake_hub,
 )
 from tests.tiny_models import tiny_gguf
 
 WEIGHTS = bytes(range(256)) * 64
 
 
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with fake_hub() as hub:
-        hub.repositories["me/tiny-GGUF"] = FakeRepository({"tiny.gguf": WEIGHTS, "config.json": b"{}"})
-        yield hub
-    close_session()
+@pytest.fixture(autouse=True)
+def tiny(hub: FakeHub) -> None:
+    hub.repositories["me/tiny-GGUF"] = FakeRepository({"tiny.gguf": WEIGHTS, "config.json": b"{}"})
 
 
 def fetch(hub: FakeHub, *, name: str = "tiny.gguf", **headers: str) -> httpx.Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,28 +15,21 @@ import pytest
 from mmd.registry import manifest
 from mmd.registry.hub.partial import done_bytes
 from mmd.registry.store import Registry
-from tests.fakes.hub import FakeHub, FakeRepository, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 from tests.tiny_models import tiny_gguf
 
 _ANSWER_SECONDS = 60
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+@pytest.fixture(autouse=True)
+def repositories(hub: FakeHub, tmp_path: Path) -> None:
     weights = tiny_gguf(tmp_path / "weights.gguf", name="tiny").read_bytes()
-    # Of a GGUF the header says what belongs to it, so that more may follow.
-    files = {"tiny-Q8_0.gguf": weights + bytes(1 << 20)}
-    with fake_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        hub.repositories = {
-            "me/tiny-GGUF": FakeRepository(files, downloads=500),
-            "you/other-GGUF": FakeRepository(files, downloads=9000),
-        }
-        yield hub
+    files = {"tiny-Q8_0.gguf": weights + bytes(1 << 20)}  # the header of a GGUF says where the tensors end
+    hub.repositories = {
+        "me/tiny-GGUF": FakeRepository(files, downloads=500),
+        "you/other-GGUF": FakeRepository(files, downloads=9000),
+    }
 
 
 def pull_killed_in_the_middle(hub: FakeHub, reference: str, content: bytes) -> None:

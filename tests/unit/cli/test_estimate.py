@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,13 @@ from mmd.control.memory import starts_log
 from mmd.control.memory.starts_log import StartRecord
 from mmd.paths import engine_socket
 from mmd.registry.store import Registry
-from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository, OnDisk
 from tests.tiny_models import sparse_gguf, tiny_folder, tiny_gguf
 
 ROOT = Path(__file__).parents[3]
 SMALL_GPU = str(ROOT / "tests/machines/rtx4070-12g.json")
 LARGE_GPU = str(ROOT / "tests/machines/rtx4090-24g.json")
 GIB = 1024**3
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with fake_hub() as hub:
-        yield hub
 
 
 def mmd(*words: str, hub: FakeHub | None = None) -> subprocess.CompletedProcess[str]:

@@ -14,25 +14,19 @@ from pathlib import Path
 import pytest
 
 from mmd.registry.store import Registry
-from tests.fakes.hub import COMMIT, FakeHub, FakeRepository, OnDisk, fake_hub
+from tests.fakes.hub import COMMIT, FakeHub, FakeRepository, OnDisk
 from tests.tiny_models import tiny_gguf
 
 PATIENCE_SECONDS = 30.0
 COMMAND = (sys.executable, "-m", "mmd", "pull")
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+@pytest.fixture(autouse=True)
+def tiny(hub: FakeHub, tmp_path: Path) -> None:
     weights = tiny_gguf(tmp_path / "tiny.gguf").read_bytes()
-    with fake_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        hub.repositories["me/tiny-GGUF"] = FakeRepository(
-            {"tiny-Q4_K_M.gguf": weights, "tiny-Q8_0.gguf": weights + bytes(1 << 20)}
-        )
-        yield hub
+    hub.repositories["me/tiny-GGUF"] = FakeRepository(
+        {"tiny-Q4_K_M.gguf": weights, "tiny-Q8_0.gguf": weights + bytes(1 << 20)}
+    )
 
 
 def pull(*words: str) -> subprocess.CompletedProcess[str]:
@@ -79,7 +73,6 @@ def test_none_suits_the_machine(hub: FakeHub, tmp_path: Path) -> None:
 
 def test_errors_are_two_lines(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repositories["me/tiny-GGUF"].gated = True
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
     wrong = {"tiny": 2, "me/none": 3, "me/tiny-GGUF:Q4_K_M": 1}
     for word, status in wrong.items():
         done = pull(word)

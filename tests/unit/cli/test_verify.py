@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mmd.registry.store import Registry
-from tests.fakes.hub import FakeRepository, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository
 from tests.tiny_models import tiny_gguf
 from tests.unit.cli.test_cli import mmd, refused
 
@@ -50,25 +50,20 @@ def test_verify_of_nobody() -> None:
 
 
 def test_command_that_verify_gives_mends_the_file(
-    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "http_", "https_", "HTTP"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     content = tiny_gguf(tmp_path / "a.gguf").read_bytes()
-    with fake_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        hub.repositories["org/a-gguf"] = FakeRepository({"q/a.gguf": content})
-        subprocess.run(["hf", "download", "org/a-gguf", "q/a.gguf"], check=True, capture_output=True, timeout=50)
-        added = mmd("add")
-        assert added.stdout.splitlines()[1].startswith("a "), added.stderr
-        (blob,) = own_home.glob(".cache/huggingface/hub/models--*/blobs/*")
-        blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        told = mmd("verify", "a")
-        assert told.returncode == 1
-        assert "as the hub told" in told.stdout
-        command = shlex.split(told.stdout.rpartition("→ ")[2])
-        subprocess.run(command, check=True, capture_output=True, timeout=50)
+    hub.repositories["org/a-gguf"] = FakeRepository({"q/a.gguf": content})
+    subprocess.run(["hf", "download", "org/a-gguf", "q/a.gguf"], check=True, capture_output=True, timeout=50)
+    added = mmd("add")
+    assert added.stdout.splitlines()[1].startswith("a "), added.stderr
+    (blob,) = own_home.glob(".cache/huggingface/hub/models--*/blobs/*")
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    told = mmd("verify", "a")
+    assert told.returncode == 1
+    assert "as the hub told" in told.stdout
+    command = shlex.split(told.stdout.rpartition("→ ")[2])
+    subprocess.run(command, check=True, capture_output=True, timeout=50)
     assert blob.read_bytes() == content
     assert mmd("verify", "a").returncode == 0

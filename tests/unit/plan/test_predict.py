@@ -306,7 +306,7 @@ def test_where_nothing_is_whole_what_runs_at_all_is_suggested() -> None:
     assert changes(found) == ["Q4_K_M"]
 
 
-def test_model_that_runs_from_ram_gets_no_such_suggestion() -> None:
+def test_model_that_runs_from_ram_gets_no_suggestions() -> None:
     found = estimate(qwen3(anatomy(20)), machine("rtx4070-12g"), context=4096)
     assert (found.fits, found.suggestions) == (True, ())
 

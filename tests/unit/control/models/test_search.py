@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from huggingface_hub import close_session
 
 from mmd.cli.search import search as search_verb
 from mmd.control.models.search import alternatives, hub_search
@@ -19,21 +17,12 @@ from mmd.registry.hub import api
 from mmd.registry.hub.search import Query, search
 from mmd.registry.hub.size import parse_size
 from mmd.registry.record import Format
-from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, Refusal, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, Refusal
 
 _MACHINES = Path(__file__).parents[3] / "machines"
 _8B = {"total": 8_190_000_000, "architecture": "qwen3", "context_length": 40_960}
 _32B = {"total": 32_800_000_000, "architecture": "qwen3", "context_length": 40_960}
 _APACHE = {"license": "apache-2.0"}
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    with fake_hub() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        yield hub
-        close_session()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,11 @@ import pytest
 from mmd.gateway.observe.feed import EventKind, Feed
 from mmd.registry.hub.partial import done_bytes
 from mmd.registry.store import Registry
-from tests.fakes.hub import COMMIT, TOKEN, FakeHub, FakeRepository, fake_hub
+from tests.fakes.hub import COMMIT, TOKEN, FakeHub, FakeRepository
 from tests.gateway_peer import PATIENCE_SECONDS, Town, town, until
 from tests.tiny_models import tiny_folder, tiny_gguf
 
 _LARGE = bytes(1 << 20)
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "http_", "https_", "HTTP"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-    with fake_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        yield hub
 
 
 @pytest.fixture

@@ -48,7 +48,6 @@ from tests.fakes.hub import (
     RangeShifted,
     Refusal,
     WrongByte,
-    fake_hub,
 )
 from tests.tiny_models import tiny_folder, tiny_gguf
 
@@ -56,28 +55,15 @@ SEGMENT_BYTES = 1 << 18  # so that a small file has several
 PATIENCE_SECONDS = 20.0
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, own_home: Path) -> Iterator[FakeHub]:
-    """A hub that this process asks; what huggingface_hub read from the environment when it was imported is set anew."""
-    from huggingface_hub import close_session, constants
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
     from tqdm import tqdm
 
-    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # else a thread that looks after bars that nobody sees
-    cache = own_home / ".cache/huggingface"
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 2 * PATIENCE_SECONDS)  # for answers that are held
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # otherwise tqdm leaves a thread behind
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 2 * PATIENCE_SECONDS)  # some responses are held
     monkeypatch.setattr(partial, "SEGMENT_BYTES", SEGMENT_BYTES)
     monkeypatch.setattr(fetch, "_FIRST_PAUSE_SECONDS", 0.01)
-    with fake_hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        yield hub
-    close_session()
 
 
 @pytest.fixture
@@ -217,7 +203,7 @@ def test_killed_when_all_has_come(hub: FakeHub, tiny: FakeRepository, content: b
         f"place.{name} = last\n"
         f"main(['download', 'me/tiny', 'tiny.gguf', {COMMIT!r}, 'main'])\n"
     )
-    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run((sys.executable, "-c", killed), env=environment, stdout=subprocess.DEVNULL, check=False)
     assert done.returncode == -signal.SIGKILL
     already = len(hub.asked)
@@ -253,7 +239,7 @@ def test_whom_it_was_for_has_gone(hub: FakeHub, tiny: FakeRepository) -> None:
         COMMIT,
         "main",
     )
-    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
@@ -589,7 +575,7 @@ def test_files_that_may_not_be_so_large(hub: FakeHub, content: bytes, own_home: 
     )
     done = subprocess.run(
         command,
-        env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (SEGMENT_BYTES, SEGMENT_BYTES)),
         capture_output=True,
         text=True,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from huggingface_hub import close_session, constants
 
 from mmd.errors import BadModelFile, HubUnavailable, MmdError, NotRunnable, RepositoryGated, StorageFailed
 from mmd.paths import cache_dir
@@ -29,25 +27,14 @@ from tests.fakes.hub import (
     RangeIgnored,
     RangeShifted,
     Refusal,
-    fake_hub,
 )
 from tests.fakes.hub.content import Content
 from tests.tiny_models import sparse_gguf, tiny_folder, tiny_gguf
 
+pytestmark = pytest.mark.usefixtures("hub")
+
 MB = 10**6
 TOKENS = [f"token-{number:07}-that-is-spelt-out" for number in range(300_000)]  # 11 MB of header
-
-
-@pytest.fixture(autouse=True)
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    with fake_hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-        monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        yield hub
-    close_session()
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +104,9 @@ def test_shards_each_have_a_header_of_their_own(hub: FakeHub, tmp_path: Path) ->
     assert sum(hub.sent) <= 3 << 20
 
 
-def test_what_is_downloaded_is_examined_in_place(hub: FakeHub, tmp_path: Path) -> None:
+def test_what_is_downloaded_is_examined_in_place(hub: FakeHub, tmp_path: Path, own_home: Path) -> None:
     offer(hub, it_gguf=tiny_gguf(tmp_path / "it.gguf").read_bytes())
-    snapshot = tmp_path / "hf" / "models--me--it" / "snapshots" / hub.repositories["me/it"].commit
+    snapshot = own_home / ".cache/huggingface/hub/models--me--it" / "snapshots" / hub.repositories["me/it"].commit
     snapshot.mkdir(parents=True)
     (snapshot / "it.gguf").write_bytes(b"here")
     assert looked_up()[1] == snapshot / "it.gguf"

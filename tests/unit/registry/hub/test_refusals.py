@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,24 +10,16 @@ import pytest
 from mmd.errors import HubUnavailable, MmdError, NoSuchRepository, RepositoryGated
 from mmd.registry.hub.api import ask, hub_errors, look
 from mmd.registry.hub.search import Query, search
-from tests.fakes.hub import STRANGER, TOKEN, FakeHub, FakeRepository, Refusal, fake_hub
+from tests.fakes.hub import STRANGER, TOKEN, FakeHub, FakeRepository, Refusal
 
 _FILE = "/me/model/resolve/main/a.gguf"
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    from huggingface_hub import close_session, constants
-
-    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "http_", "https_", "HTTP"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # where hf is
-    with fake_hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        hub.repositories = {"me/model": FakeRepository({"a.gguf": b"GGUF"}, gated=True)}
-        yield hub
-    close_session()
+@pytest.fixture(autouse=True)
+def gated(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub has one gated repository, and `hf` is on PATH."""
+    hub.repositories = {"me/model": FakeRepository({"a.gguf": b"GGUF"}, gated=True)}
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
 
 
 def refused() -> MmdError:
@@ -73,8 +63,10 @@ def test_a_token_of_the_environment_that_expired(hub: FakeHub, monkeypatch: pyte
     assert error.hint.startswith("unset HF_TOKEN; hf auth login ") and f"{hub.url}/settings/tokens" in error.hint
 
 
-def test_a_token_of_hf_auth_login_that_expired(hub: FakeHub, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("hf_expired")
+def test_a_token_of_hf_auth_login_that_expired(own_home: Path) -> None:
+    token = own_home / ".cache/huggingface/token"
+    token.parent.mkdir(parents=True)
+    token.write_text("hf_expired")
     assert refused().hint.startswith("hf auth login ")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,22 +10,10 @@ import pytest
 from mmd.errors import HubUnavailable, RepositoryGated
 from mmd.registry.hub.search import Found, Query, search
 from mmd.registry.record import Format, ModelType
-from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, Refusal, fake_hub
+from tests.fakes.hub import FakeHub, FakeRepository, OnDisk, Refusal
 
 _GIB = 1024**3
 _GGUF = (Format.GGUF,)
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, own_home: Path) -> Iterator[FakeHub]:
-    from huggingface_hub import close_session, constants
-
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(own_home / "token"))
-    with fake_hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        yield hub
-    close_session()
 
 
 @pytest.fixture
