@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mmd.codec import decode, encode, require_counts
 from mmd.errors import WrongUsage
 
 _log = logging.getLogger(__name__)
@@ -23,6 +23,9 @@ class GpuProcess:
     name: str
     unit: str = ""  # the systemd unit it runs in: "mmd-model@qwen3.service"; "" where that is not to be seen
 
+    def __post_init__(self) -> None:
+        require_counts(self, "pid", *(["used_bytes"] if self.used_bytes is not None else []))
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -34,6 +37,9 @@ class Gpu:
     free_bytes: int  # what the driver keeps for itself counts as used
     processes: tuple[GpuProcess, ...]
 
+    def __post_init__(self) -> None:
+        require_counts(self, "index", "total_bytes", "free_bytes")
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -44,6 +50,9 @@ class Machine:
     cpu: str
     cpu_cores: int  # physical
     cpu_threads: int
+
+    def __post_init__(self) -> None:
+        require_counts(self, "ram_total_bytes", "ram_available_bytes", "cpu_cores", "cpu_threads")
 
 
 def read_machine() -> Machine:
@@ -184,92 +193,23 @@ def _text(value: str | bytes) -> str:
 
 
 def to_json(machine: Machine) -> str:
-    return json.dumps(asdict(machine), indent=2) + "\n"
+    return encode(machine, indent=2).decode()
 
 
 def from_json(text: str, *, source: str = "this") -> Machine:
-    """The inverse of `to_json`; WrongUsage names the source and the key that is wrong."""
+    """Return the machine in the text of `to_json`. Raise WrongUsage, which names the source and the key."""
     try:
-        return _machine(_Record(json.loads(text), ""))
+        return decode(text.encode(), Machine)
     except ValueError as error:
-        raise WrongUsage(
-            f"{source} is not a machine: {error}", hint="mmd machine --json   # what one looks like"
-        ) from error
-
-
-def _machine(record: _Record) -> Machine:
-    return Machine(
-        gpus=tuple(_gpu(gpu) for gpu in record.records("gpus")),
-        driver=record.text("driver"),
-        ram_total_bytes=record.number("ram_total_bytes"),
-        ram_available_bytes=record.number("ram_available_bytes"),
-        cpu=record.text("cpu"),
-        cpu_cores=record.number("cpu_cores"),
-        cpu_threads=record.number("cpu_threads"),
-    )
+        message = f"{source} does not describe a machine: {error}"
+        raise WrongUsage(message, hint="mmd machine --json   # shows the format") from error
 
 
 def load_machine(path: Path) -> Machine:
-    """A machine from a file, for `--machine FILE`."""
+    """Return the machine in a file, for `--machine FILE`. Raise WrongUsage."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise WrongUsage(f"the machine file {path} cannot be read: {reason}", hint=f"ls -l {path}") from error
     return from_json(text, source=str(path))
-
-
-def _gpu(record: _Record) -> Gpu:
-    return Gpu(
-        index=record.number("index"),
-        name=record.text("name"),
-        uuid=record.text("uuid"),
-        compute_capability=record.text("compute_capability"),
-        total_bytes=record.number("total_bytes"),
-        free_bytes=record.number("free_bytes"),
-        processes=tuple(
-            GpuProcess(
-                pid=process.number("pid"),
-                used_bytes=process.number_or_none("used_bytes"),
-                name=process.text("name"),
-                unit=process.text("unit", missing=""),
-            )
-            for process in record.records("processes")
-        ),
-    )
-
-
-class _Record:
-    """A JSON object whose getters check the type; ValueError names the key: "gpus[0].total_bytes is missing"."""
-
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where or 'it'} is not an object")
-        self._values: dict[str, object] = value
-        self._prefix = f"{where}." if where else ""
-
-    def _get(self, key: str) -> object:
-        if key not in self._values:
-            raise ValueError(f"{self._prefix}{key} is missing")
-        return self._values[key]
-
-    def text(self, key: str, *, missing: str | None = None) -> str:
-        value = self._values.get(key, missing) if missing is not None else self._get(key)
-        if not isinstance(value, str):
-            raise ValueError(f"{self._prefix}{key} is not a string")
-        return value
-
-    def number(self, key: str) -> int:
-        value = self._get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{self._prefix}{key} is not a whole number")
-        return value
-
-    def number_or_none(self, key: str) -> int | None:
-        return None if self._get(key) is None else self.number(key)
-
-    def records(self, key: str) -> list[_Record]:
-        value = self._get(key)
-        if not isinstance(value, list):
-            raise ValueError(f"{self._prefix}{key} is not a list")
-        return [_Record(item, f"{self._prefix}{key}[{index}]") for index, item in enumerate(value)]

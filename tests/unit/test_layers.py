@@ -18,21 +18,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "paths": set(),
     "journal": set(),
+    "codec": set(),
     "atomic": {"paths"},
     "settings": {"errors", "paths"},
     "settings_edit": {"errors", "paths", "atomic", "settings", "registry"},
-    "machine": {"errors"},
-    "registry": {"errors", "paths", "atomic"},
+    "machine": {"codec", "errors"},
+    "registry": {"codec", "errors", "paths", "atomic"},
     "plan": {"errors", "machine", "registry"},
-    "engines": {"errors", "paths", "atomic", "plan", "registry"},
+    "engines": {"codec", "errors", "paths", "atomic", "plan", "registry"},
     "units": {"errors", "paths", "atomic", "plan"},
     "hooks": set(),
     "control": {
-        *("errors", "journal", "paths", "atomic", "settings", "settings_edit", "machine"),
+        *("codec", "errors", "journal", "paths", "atomic", "settings", "settings_edit", "machine"),
         *("registry", "plan", "engines", "units"),
     },
-    "gateway": {"errors", "paths", "atomic", "settings", "machine", "registry", "plan", "units", "control"},
-    "cli": {"errors", "journal", "paths", "settings", "machine", "registry", "plan", "control", "gateway"},
+    "gateway": {"codec", "errors", "paths", "atomic", "settings", "machine", "registry", "plan", "units", "control"},
+    "cli": {"codec", "errors", "journal", "paths", "settings", "machine", "registry", "plan", "control", "gateway"},
 }
 
 # The rooms of a layer in the order of their imports: each may import those before it. "" is the layer's own folder.

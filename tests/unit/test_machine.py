@@ -143,19 +143,19 @@ def test_unknown_process_memory_survives_the_round_trip() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("{", "Expecting property name"),
-        ("[]", "it is not an object"),
+        ("{", "truncated"),
+        ("[]", "expected object, got array"),
         ("{}", "gpus is missing"),
-        (json.dumps(record(gpus={})), "gpus is not a list"),
-        (json.dumps(record(gpus=[7])), "gpus[0] is not an object"),
+        (json.dumps(record(gpus={})), "gpus: expected array, got object"),
+        (json.dumps(record(gpus=[7])), "gpus[0]: expected object, got int"),
         (
             json.dumps(record(gpus=[record()["gpus"][0] | {"total_bytes": "12G"}])),
-            "gpus[0].total_bytes is not",
+            "gpus[0].total_bytes: expected int, got str",
         ),
         (json.dumps(record(gpus=[record()["gpus"][0] | {"processes": [{}]}])), "gpus[0].processes[0].pid is"),
-        (json.dumps(record(ram_total_bytes=-1)), "ram_total_bytes is not a whole number"),
-        (json.dumps(record(cpu_cores=True)), "cpu_cores is not a whole number"),
-        (json.dumps(record(cpu=None)), "cpu is not a string"),
+        (json.dumps(record(ram_total_bytes=-1)), "ram_total_bytes is negative"),
+        (json.dumps(record(cpu_cores=True)), "cpu_cores: expected int, got bool"),
+        (json.dumps(record(cpu=None)), "cpu: expected str, got null"),
     ],
 )
 def test_damage_is_named(text: str, named: str) -> None:
@@ -168,7 +168,7 @@ def test_damage_is_named(text: str, named: str) -> None:
 def test_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
     path.write_text("{}")
-    with pytest.raises(WrongUsage, match=r"/machine\.json is not a machine: gpus is missing"):
+    with pytest.raises(WrongUsage, match=r"/machine\.json does not describe a machine: gpus is missing"):
         load_machine(path)
 
 
