@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmd.codec import decode, encode, require_counts
 from mmd.errors import WrongUsage
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,22 @@ class Machine:
         require_counts(self, "ram_total_bytes", "ram_available_bytes", "cpu_cores", "cpu_threads")
 
 
-def read_machine() -> Machine:
-    """This machine, now. NVML counts as absent, with a warning, where it fails."""
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    name: str
+    uuid: str
+    used_bytes: int
+    total_bytes: int
+
+
+def read_machine(nvml: Nvml | None = None) -> Machine:
+    """Read this machine now. Without `nvml` the library is opened for this reading and closed again.
+
+    Blocks for as long as the driver does: seconds while it initialises a GPU.
+    """
     import psutil
 
-    driver, gpus = _read_nvidia()
+    driver, gpus = nvml.gpus() if nvml is not None else _read_gpus_once()
     memory = psutil.virtual_memory()
     threads = psutil.cpu_count() or 1
     return Machine(
@@ -89,42 +102,94 @@ def _cpu_name() -> str:
 # -- NVML
 
 
-def _read_nvidia() -> tuple[str, tuple[Gpu, ...]]:
-    """The driver's version and the GPUs; ("", ()) where there is no driver."""
+class Nvml:
+    """NVIDIA's management library, opened by the first reading and kept open until `close`.
+
+    To open it takes as long as a hundred readings, and seconds if no other program uses the GPU. Every call blocks for
+    as long as the driver does. Use it from one thread. A driver that is missing or fails counts as no GPU.
+    """
+
+    def __init__(self) -> None:
+        self._pynvml: Any = None  # None while the library is closed
+        self._handles: tuple[Any, ...] = ()
+
+    def gpus(self) -> tuple[str, tuple[Gpu, ...]]:
+        """Return the driver's version and the GPUs; ("", ()) without a driver."""
+        return self._read(self._gpus) or ("", ())
+
+    def memory(self) -> tuple[GpuUse, ...]:
+        """Return the memory in use on each GPU: a tenth of the work of `gpus`."""
+        return self._read(self._memory) or ()
+
+    def close(self) -> None:
+        pynvml, self._pynvml, self._handles = self._pynvml, None, ()
+        if pynvml is not None:
+            pynvml.nvmlShutdown()
+
+    def _read(self, read: Callable[[], T]) -> T | None:
+        """Return None without a driver that answers."""
+        if self._pynvml is None and not _has_driver():
+            return None
+        import pynvml
+
+        try:
+            self._open()
+            found = read()
+        except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
+            return None
+        except pynvml.NVMLError as error:
+            # The driver fails, for example after an upgrade without a reboot. Models can still run on the CPU.
+            with suppress(pynvml.NVMLError):
+                self.close()  # the next reading opens it again
+            _warn_once(f"NVIDIA's driver does not answer, so no GPU is used: {error}; nvidia-smi may say more")
+            return None
+        _warn_once.cache_clear()
+        return found
+
+    def _open(self) -> None:
+        import pynvml
+
+        if self._pynvml is not None:
+            return
+        pynvml.nvmlInit()
+        self._pynvml = pynvml
+        self._handles = tuple(map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount())))
+
+    def _gpus(self) -> tuple[str, tuple[Gpu, ...]]:
+        gpus = tuple(_read_gpu(self._pynvml, index, handle) for index, handle in enumerate(self._handles))
+        return _text(self._pynvml.nvmlSystemGetDriverVersion()), gpus
+
+    def _memory(self) -> tuple[GpuUse, ...]:
+        return tuple(_read_memory(self._pynvml, handle) for handle in self._handles)
+
+
+def _read_gpus_once() -> tuple[str, tuple[Gpu, ...]]:
+    nvml = Nvml()
+    try:
+        return nvml.gpus()
+    finally:
+        nvml.close()
+
+
+def _has_driver() -> bool:
     from ctypes import CDLL
 
     try:
-        CDLL("libnvidia-ml.so.1")  # what pynvml loads; where it is not, importing pynvml is 7 ms for nothing
+        CDLL("libnvidia-ml.so.1")  # what pynvml loads; without it, importing pynvml costs 7 ms for nothing
     except OSError:
-        return "", ()
-    import pynvml
-
-    try:
-        with _nvml(pynvml):
-            handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-            gpus = tuple(_read_gpu(pynvml, index, handle) for index, handle in enumerate(handles))
-            return _text(pynvml.nvmlSystemGetDriverVersion()), gpus
-    except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
-        return "", ()
-    except pynvml.NVMLError as error:
-        # There is a driver and it fails: after an upgrade without a reboot, say. Models can still run on the CPU.
-        _warn_once(f"NVIDIA's driver does not answer, so no GPU is used: {error}; nvidia-smi may say more")
-        return "", ()
+        return False
+    return True
 
 
 @cache
 def _warn_once(message: str) -> None:
-    # The gateway reads the machine for every status; the journal needs to hear it once.
     _log.warning(message)
 
 
-@contextmanager
-def _nvml(pynvml: Any) -> Iterator[None]:
-    pynvml.nvmlInit()
-    try:
-        yield
-    finally:
-        pynvml.nvmlShutdown()
+def _read_memory(pynvml: Any, handle: Any) -> GpuUse:
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    name, uuid = _text(pynvml.nvmlDeviceGetName(handle)), _text(pynvml.nvmlDeviceGetUUID(handle))
+    return GpuUse(name, uuid, memory.total - memory.free, memory.total)
 
 
 def _read_gpu(pynvml: Any, index: int, handle: Any) -> Gpu:

@@ -57,8 +57,9 @@ def list_models(as_json: bool) -> None:
 @parameters.as_json
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
     """Facts, fit, the exact command and its reasons."""
-    from mmd.control.lifecycle.controller import plan_launch, unit_texts
+    from mmd.control.lifecycle.controller import unit_texts
     from mmd.control.lifecycle.idle_rules import rules_of
+    from mmd.control.lifecycle.planner import plan_launch
     from mmd.control.memory.estimate import Estimator
     from mmd.control.models.aliases import names_of
     from mmd.control.state.to_json import estimate_json, idle_json, launch_json, model_json

@@ -116,7 +116,7 @@ def _set(model_id: str, mode: str) -> None:
 
 def _say_what_stands_in_the_way(model_id: str) -> None:
     """That the engine cannot sleep, say, which at the next start would be told to the journal alone."""
-    from mmd.control.lifecycle.controller import plan_launch
+    from mmd.control.lifecycle.planner import plan_launch
     from mmd.errors import MmdError
     from mmd.machine import read_machine
     from mmd.registry.store import Registry

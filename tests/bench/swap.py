@@ -29,7 +29,7 @@ async def measure(folder: Path) -> list[Row]:
     bare: list[float] = []
     over: list[float] = []
     async with Controller() as mmd:
-        launches = {name: mmd.launch(name) for name in ("a", "b")}
+        launches = {name: await mmd.planner.launch(name) for name in ("a", "b")}
         for _ in range(_BLOCKS):
             mine = await _by_mmd(mmd)
             theirs = await asyncio.to_thread(_bare, launches)

@@ -61,7 +61,7 @@ async def test_two_models_in_turn_and_their_answers(engine: str, tmp_path: Path)
             answer = await _post(name, "/v1/chat/completions", messages=[{"role": "user", "content": "hello"}])
             assert answer["choices"][0]["finish_reason"] in ("length", "stop")
             assert answer["model"] == name
-        assert mmd.launch("a").engine == engine
+        assert (await mmd.planner.launch("a")).engine == engine
 
 
 async def test_embedding_model_is_served_as_one(engine: str, tmp_path: Path) -> None:

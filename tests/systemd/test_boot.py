@@ -355,11 +355,9 @@ class _Forestalled(Controller):
 
     def __init__(self, theirs: Controller, wanted: str) -> None:
         super().__init__()
+        self.planner = theirs.planner
         self._theirs = theirs
         self._wanted = wanted
-
-    def launch(self, model_id: str, **how: object) -> object:  # type: ignore[override]
-        return self._theirs.launch(model_id)
 
     async def activate(self, model_id: str, **how: object) -> Activation:  # type: ignore[override]
         await self._theirs.activate(self._wanted)

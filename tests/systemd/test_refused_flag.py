@@ -27,7 +27,7 @@ async def test_second_attempt_does_without_what_was_refused(world: World) -> Non
     world.add("a", **REFUSES_METRICS)
     world.add("b")
     async with world.controller() as mmd:
-        assert "--metrics" in mmd.launch("a").argv
+        assert "--metrics" in (await mmd.planner.launch("a")).argv
         await mmd.activate("b")
         done = await mmd.activate("a")
         assert done.evicted == "b"
@@ -45,7 +45,7 @@ async def test_refusal_is_remembered_and_said(world: World) -> None:
     world.add("b")
     async with world.controller() as mmd:
         await mmd.activate("a")
-        its_title = mmd.launch("a").title
+        its_title = (await mmd.planner.launch("a")).title
     assert json.loads(RefusedFlags().file.read_text()) == {"a": {its_title: {"--metrics": SAID}}}
     assert f"left out: the engine refused it here before: {SAID}" in show("a")
     assert "refused" not in show("b"), "another model may have it"

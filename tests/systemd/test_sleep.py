@@ -335,16 +335,16 @@ async def test_sleeper_that_is_started_anew_is_measured_without_itself(
     world.add("b")
     measured: list[Mapping[str, ReleaseEffect]] = []
     async with world.controller() as mmd:
-        plan = mmd.launch
+        plan = mmd.planner.launch
 
-        def launch(model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
+        async def launch(model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
             if leaving is not None:
                 measured.append(leaving)
-            return plan(model_id, leaving=leaving)
+            return await plan(model_id, leaving=leaving)
 
         await mmd.activate("a")
         await mmd.activate("b")
-        monkeypatch.setattr(mmd, "launch", launch)
+        monkeypatch.setattr(mmd.planner, "launch", launch)
         world.change_launch("a", environment=(("OTHER", "1"),))
         await mmd.activate("a")
     assert measured == [{"mmd-model@a.service": ReleaseEffect(), "mmd-model@b.service": ReleaseEffect()}]

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mmd.control.lifecycle.controller import Controller, unit_hooks
+from mmd.control.lifecycle.planner import LaunchPlanner
+from mmd.control.state.host import Host
 from mmd.paths import config_file
 from mmd.plan.launch import Canary, Launch, Sleep
 from mmd.plan.room import ReleaseEffect
@@ -26,18 +28,26 @@ REPOSITORY = Path(__file__).parents[2]
 SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, canary=Canary.GENERATE)
 
 
+class ChangedLaunches(LaunchPlanner):
+    """The planner, with these changes to the launches of models."""
+
+    def __init__(self, host: Host, registry: Registry, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(host, registry)
+        self._changes = changes
+
+    async def launch(self, model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
+        return replace(await super().launch(model_id, leaving=leaving), **self._changes.get(model_id, {}))
+
+
 class Sleepy(Controller):
     """The controller, with models whose launches differ in this: no engine of the fake's can sleep, nor use a GPU."""
 
     def __init__(self, changes: Mapping[str, Mapping[str, Any]], hooks_folder: Path | None = None) -> None:
         super().__init__()
-        self._changes = changes
+        self.planner = ChangedLaunches(self.host, self.registry, changes)
         if hooks_folder is not None:
             self._hooks = unit_hooks(hooks_folder)
         self._hooks = replace(self._hooks, sleep_seconds=2, restart_seconds=0.3)
-
-    def launch(self, model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
-        return replace(super().launch(model_id, leaving=leaving), **self._changes.get(model_id, {}))
 
 
 class World:

@@ -12,6 +12,7 @@ from pathlib import Path
 from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.control.doctor.restart_loops import RestartLoop, read_restart_loops
 from mmd.control.install.users import user_name
+from mmd.control.state.host import Host
 from mmd.control.state.status import Failed, Sleeping, read_failed, read_sleeping
 from mmd.errors import ManagerUnreachable
 from mmd.paths import user_runtime_dir
@@ -83,7 +84,7 @@ def read_manager() -> ManagerState:
 
 
 async def _read(here: LoginEnvironment) -> ManagerState:
-    async with await Manager.connect() as manager:
+    async with Host() as host, await Manager.connect() as manager:
         itself = await manager.itself()
         units = await manager.units(_OURS)
         sockets = [unit.name for unit in units if unit.name.endswith(".socket") and unit.active_state == "active"]
@@ -94,7 +95,7 @@ async def _read(here: LoginEnvironment) -> ManagerState:
             units=units,
             listening=tuple([address for name in sockets for address in await manager.addresses(name)]),
             sleeping=tuple(
-                [await read_sleeping(manager, name) for name, here in where.items() if here is Residency.ASLEEP]
+                [await read_sleeping(manager, host, name) for name, here in where.items() if here is Residency.ASLEEP]
             ),
             failed=tuple(
                 [await read_failed(manager, name) for name, here in where.items() if here is Residency.FAILED]

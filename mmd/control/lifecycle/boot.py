@@ -85,7 +85,8 @@ class _Boot:
         pairs = await self._pairs()
         for model_id in self._todo.sleepers:
             try:
-                if _is(Residency.ASLEEP, model_id, pairs) or self._controller.launch(model_id).sleep is not None:
+                is_asleep = _is(Residency.ASLEEP, model_id, pairs)
+                if is_asleep or (await self._controller.planner.launch(model_id)).sleep is not None:
                     can_sleep.append(model_id)
                 else:
                     self._skip(model_id, "its engine cannot sleep, and it would be stopped again")

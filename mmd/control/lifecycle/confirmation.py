@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from mmd.control.state.host import Host
 from mmd.engines.vllm import find as vllm
 from mmd.errors import MmdError
 from mmd.plan.launch import Launch
@@ -18,7 +19,7 @@ _UNIT = "mmd-confirm.service"
 _log = logging.getLogger(__name__)
 
 
-async def confirm_in_background(manager: Manager, launch: Launch) -> None:
+async def confirm_in_background(manager: Manager, host: Host, launch: Launch) -> None:
     """Have a unit ask the engine of a model that has just been loaded, where nobody has asked this version yet.
 
     It takes ten seconds of a core; the outcome is in the journal, and in what the next start is planned with.
@@ -27,7 +28,7 @@ async def confirm_in_background(manager: Manager, launch: Launch) -> None:
         return
     program = launch.argv[0]
     try:
-        if vllm.is_confirmed(Path(program)):
+        if await host.call(vllm.is_confirmed, Path(program)):
             return
         with suppress(UnitExists):  # it is being asked
             await manager.start_transient(_unit(program))

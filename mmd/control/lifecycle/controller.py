@@ -7,66 +7,32 @@ import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mmd.control.lifecycle.idle_rules import Idleness
-from mmd.control.lifecycle.read_ahead import worthwhile
-from mmd.control.models.aliases import candidate_aliases
+from mmd.control.lifecycle.planner import LaunchPlanner
+from mmd.control.state.host import Host
 from mmd.control.state.refused_flags import RefusedFlags
 from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.control.state.status import Status, read_status
 from mmd.errors import WrongUsage
-from mmd.paths import cache_dir, engine_socket
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import holder
 from mmd.registry.record import Model
-from mmd.registry.store import Registry, require_files
-from mmd.settings import Settings, read_settings
+from mmd.registry.store import Registry
+from mmd.settings import read_settings
 from mmd.units.bus import Manager
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.watch import read_pairs
 
 # What plans and carries out a swap is imported by the first one: an idle gateway does without.
 if TYPE_CHECKING:
-    from mmd.control.lifecycle.swap import Activation
-    from mmd.machine import Machine
-    from mmd.plan import room
-    from mmd.plan.last_words import Refusal
+    from mmd.control.lifecycle.swap import Activation, Swapper
     from mmd.plan.launch import Launch
     from mmd.units.spec import Hooks
-
-
-def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
-    """How a registered model would run on a machine with the engines that are installed here. Touches nothing.
-
-    Raises EngineMissing, DoesNotFit, and BadModelFile where its files are gone.
-    """
-    from mmd.control.models.installed_engines import installed_engines
-    from mmd.engines.llama.embedded import how_to_install
-    from mmd.plan.choose import ModelSettings, choose
-
-    require_files(model)
-    table = settings.model(model.id)
-    overrides = ModelSettings(
-        engine=table.engine,
-        context=table.context,
-        ready_seconds=table.ready_seconds,
-        arguments=table.arguments,
-        aliases=candidate_aliases(model, settings),
-        refused=RefusedFlags().refused(model.id),
-    )
-    return choose(
-        model,
-        machine,
-        installed_engines(settings),
-        socket=str(engine_socket(model.id)),
-        cache=str(cache_dir()),
-        overrides=overrides,
-        projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
-        get_llama=how_to_install(),
-    )
 
 
 def unit_hooks(folder: Path = Path(__file__).parents[2] / "hooks") -> Hooks:
@@ -103,11 +69,12 @@ class Controller:
         self.registry = Registry()
         self.settings = read_settings()
         self.idleness = Idleness(self.settings)
-        self._machine: Machine | None = None
-        self._learned = RefusedFlags()
+        self.host = Host()
+        self.planner = LaunchPlanner(self.host, self.registry)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        self._stack.push_async_callback(self.host.close)
         self.manager = await self._stack.enter_async_context(await Manager.connect())
         return self
 
@@ -120,38 +87,11 @@ class Controller:
     def _hooks(self) -> Hooks:
         return unit_hooks()
 
-    def launch(self, model_id: str, *, leaving: Mapping[str, room.ReleaseEffect] | None = None) -> Launch:
-        """How the model would be started; with `leaving`, measured now for when these units have given the GPU back.
-
-        Raises NoSuchModel and what `plan_launch` raises.
-        """
-        from mmd.machine import read_machine
-        from mmd.plan import room
-
-        self.settings = read_settings()  # a gateway lives long, and must plan as the command line does
-        if leaving is not None or self._machine is None:
-            self._machine = read_machine()
-        machine = self._machine if leaving is None else room.after(self._machine, leaving)
-        return plan_launch(self.registry.get(model_id), machine, self.settings)
-
-    def files_to_read_ahead(self, model_id: str) -> tuple[str, ...]:
-        """The files of a model; none where RAM is too short for them to stay in the page cache until they are used."""
-        from mmd.machine import read_machine
-
-        machine = self._machine or read_machine()
-        model = self.registry.get(model_id)
-        roomy = worthwhile(model.facts.weights_bytes, machine.ram_available_bytes, machine.ram_total_bytes)
-        return model.files if roomy else ()
-
-    def remember(self, launch: Launch, refusal: Refusal) -> None:
-        """Later launches do without what the engine refused."""
-        self._learned.remember(launch.model_id, launch.title, refusal.subjects, refusal.said)
-
     def pinned(self) -> frozenset[str]:
         return self.idleness.pinned()
 
     async def status(self) -> Status:
-        return await read_status(self.manager)
+        return await read_status(self.manager, self.host)
 
     async def residencies(self) -> Mapping[str, Residency]:
         """Where each model is that has a unit; the others are absent."""
@@ -163,13 +103,13 @@ class Controller:
         """Make a model resident; returns when it answers. Refuses before anybody is evicted; with `evicts` false also
         where somebody would have to be. `occasion` is for the record, where nobody has asked for it.
         """
-        from mmd.control.lifecycle.confirmation import confirm_in_background
-        from mmd.control.lifecycle.swap import Swapper
-
-        swapper = Swapper(self.manager, self._hooks, self)
+        swap = await self.host.call(import_module, "mmd.control.lifecycle.swap")  # 40 ms: not on the event loop
+        swapper: Swapper = swap.Swapper(self.manager, self._hooks, self.planner)
         done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts, occasion=occasion)
         if "load" in done.phases:
-            await confirm_in_background(self.manager, self.launch(model_id))
+            from mmd.control.lifecycle.confirmation import confirm_in_background
+
+            await confirm_in_background(self.manager, self.host, await self.planner.launch(model_id))
         return done
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:
@@ -190,7 +130,7 @@ class Controller:
             return ()
         pair = pairs.get(model_id, Pair())
         if level is not None:
-            self._require_level(model_id, level)
+            await self._require_level(model_id, level)
             if residency(pair) is Residency.ASLEEP:
                 return await self._deepen(model_id, level)
         if not pair.holds_gpu:
@@ -202,8 +142,8 @@ class Controller:
         await self.manager.run_job(token, self.manager.stop(token))
         return (model_id,)
 
-    def _require_level(self, model_id: str, level: int) -> None:
-        sleep = self.launch(model_id).sleep
+    async def _require_level(self, model_id: str, level: int) -> None:
+        sleep = (await self.planner.launch(model_id)).sleep
         if sleep is None or level not in sleep.levels:
             can = f"only at {', '.join(str(one) for one in sleep.levels)}" if sleep else "not at all, with its engine"
             raise WrongUsage(f"{model_id} cannot sleep at level {level}: {can}", hint=f"mmd sleep {model_id}")
@@ -226,7 +166,7 @@ class Controller:
         """
         from mmd.control.lifecycle.demote import demote
 
-        return await demote(self.manager, model_id, self._hooks, self.launch)
+        return await demote(self.manager, model_id, self._hooks, self.planner)
 
     async def put_away(self, *, drain_seconds: float = 0.0) -> None:
         """Take the GPU from all who are on it, and note who; `drain_seconds` is for the record."""
@@ -267,5 +207,5 @@ class Controller:
         self.registry.get(model_id)
         await close_tunnels(self.manager, [model_id])
         await self.stop(model_id)
-        self._learned.forget(model_id)
+        RefusedFlags().forget(model_id)
         return self.registry.remove(model_id)

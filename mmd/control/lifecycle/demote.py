@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
+from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.errors import MmdError
 from mmd.plan.launch import Launch
@@ -21,13 +21,13 @@ _log = logging.getLogger(__name__)
 _DEEP = 2  # vLLM's level that keeps no weights in RAM
 
 
-async def demote(manager: Manager, model_id: str, hooks: Hooks, launch_of: Callable[[str], Launch]) -> str | None:
+async def demote(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner) -> str | None:
     """See `Controller.demote`."""
     async with planner_lock():
         pairs = await read_pairs(manager)
         if residency(pairs.get(model_id, Pair())) is not Residency.ASLEEP:
             return None
-        launch = await _launch_it_runs_with(manager, model_id, hooks, launch_of)
+        launch = await _launch_it_runs_with(manager, model_id, hooks, planner)
         became = "stopped"
         if launch and _can_go_deeper(launch, pairs) and await _go_deeper(manager, launch, hooks, pairs):
             became = f"level {_DEEP}"
@@ -46,12 +46,10 @@ async def stop_asleep(manager: Manager, model_id: str) -> bool:
     return True
 
 
-async def _launch_it_runs_with(
-    manager: Manager, model_id: str, hooks: Hooks, launch_of: Callable[[str], Launch]
-) -> Launch | None:
+async def _launch_it_runs_with(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner) -> Launch | None:
     """None where it would be started otherwise today, or not at all: then it is not worth its RAM."""
     try:
-        launch = launch_of(model_id)
+        launch = await planner.launch(model_id)
     except MmdError as error:
         _log.info("%s could not be started any more: %s", model_id, error.message, extra={"MMD_MODEL": model_id})
         return None

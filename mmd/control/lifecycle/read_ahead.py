@@ -30,8 +30,7 @@ class ReadAhead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
-        self._thread.join()
+        self._ended.set()  # not joined: a step takes as long as the disk does, and the event loop would wait for it
 
     def _read(self) -> None:
         for file in self._files:

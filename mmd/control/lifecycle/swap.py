@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 
 from mmd.control.lifecycle.missing_hook import end_where_stranded
 from mmd.control.lifecycle.phases import monotonic, read_phases
+from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.lifecycle.read_ahead import ReadAhead
 from mmd.control.lifecycle.units import same_launch, submit
 from mmd.control.state import swap_events
 from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
 from mmd.errors import EngineFailed, MmdError, StorageFailed, SwapSuperseded
-from mmd.plan.last_words import Refusal, refused, telling_line
+from mmd.plan.last_words import refused, telling_line
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.room import ReleaseEffect, leaves
@@ -46,22 +46,6 @@ class Activation:
     evicted: str | None
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
-
-
-class Plans(Protocol):
-    """What a swap needs to know of models."""
-
-    def launch(self, model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
-        """How the model would be started. With `leaving` it is to be started: measured now, for the moment at which
-        these units have given the GPU back (see plan.room).
-        """
-        ...
-
-    def files_to_read_ahead(self, model_id: str) -> tuple[str, ...]: ...
-
-    def remember(self, launch: Launch, refusal: Refusal) -> None:
-        """Later launches are to do without what was refused."""
-        ...
 
 
 @dataclass(slots=True)
@@ -96,10 +80,10 @@ class _Failure:
 class Swapper:
     """Activations over one connection to the user manager."""
 
-    def __init__(self, manager: Manager, hooks: Hooks, plans: Plans) -> None:
+    def __init__(self, manager: Manager, hooks: Hooks, planner: LaunchPlanner) -> None:
         self._manager = manager
         self._hooks = hooks
-        self._plans = plans
+        self._planner = planner
 
     async def activate(
         self, wanted: str, *, drain_seconds: float = 0.0, evicts: bool = True, occasion: str = ""
@@ -152,7 +136,7 @@ class Swapper:
                     if step.previous is not None:
                         await end_where_stranded(self._manager, step.previous, self._hooks)
                     if not step.wakes:
-                        meanwhile.enter_context(ReadAhead(self._plans.files_to_read_ahead(wanted)))
+                        meanwhile.enter_context(ReadAhead(await self._planner.files_to_read_ahead(wanted)))
                 job = await submit(self._manager, launch, self._hooks, step)
             goes = f"; {swap.previous} goes" if swap.previous else ""
             _log.info("activating %s (%s)%s", wanted, swap.why, goes, extra=_fields(wanted))
@@ -195,21 +179,20 @@ class Swapper:
 
     async def _decide(self, wanted: str, pairs: Pairs) -> tuple[Launch, Step]:
         is_up = pairs.get(wanted, Pair()).engine.active in ("active", "activating")
-        launch = self._plans.launch(wanted, leaving=None if is_up else self._leaving(wanted, pairs))
+        launch = await self._planner.launch(wanted, leaving=None if is_up else await self._leaving(wanted, pairs))
         is_same = await same_launch(self._manager, launch, self._hooks, pairs)
         if is_up and not is_same:  # it is ended and started anew: what it has of the GPU is free then
-            launch = self._plans.launch(
-                wanted, leaving={**self._leaving(wanted, pairs), engine_unit(wanted): ReleaseEffect()}
-            )
+            leaving = await self._leaving(wanted, pairs)
+            launch = await self._planner.launch(wanted, leaving={**leaving, engine_unit(wanted): ReleaseEffect()})
         return launch, decide(wanted, pairs, same_launch=is_same)
 
-    def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, ReleaseEffect]:
+    async def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, ReleaseEffect]:
         """Who gives the GPU back for it, by unit, and what they do not give back."""
         going = holder(pairs, besides=wanted)
         if going is None:
             return {}
         try:
-            return {engine_unit(going): leaves(self._plans.launch(going))}
+            return {engine_unit(going): leaves(await self._planner.launch(going))}
         except MmdError as error:
             _log.info("%s cannot be planned any more: %s", going, error.message, extra=_fields(going))
             return {engine_unit(going): ReleaseEffect()}
@@ -223,7 +206,7 @@ class Swapper:
             return failure
         if refusal.subjects:
             try:
-                self._plans.remember(failure.launch, refusal)
+                await self._planner.remember(failure.launch, refusal)
             except StorageFailed as error:  # a full disk must not keep the previous model from coming back
                 _log.warning("%s: %s", swap.wanted, error.message, extra=_fields(swap.wanted))
                 return failure

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from mmd.control.state.host import Host
+from mmd.control.state.memory_use import Resources
 from mmd.control.state.sleep_record import asleep_level
 from mmd.control.state.suspended_models import away
 from mmd.control.state.swap_events import expected_seconds
@@ -17,7 +21,6 @@ from mmd.units.names import engine_unit
 from mmd.units.watch import Pairs, read_pairs
 
 if TYPE_CHECKING:
-    from mmd.machine import Machine
     from mmd.units.bus import Manager
 
 
@@ -49,27 +52,6 @@ class Exposed:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    used_bytes: int
-    total_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class GpuUse:
-    name: str
-    uuid: str
-    used_bytes: int
-    total_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    vram: Memory  # summed over the GPUs; zeros on a machine without one
-    ram: Memory
-    gpus: tuple[GpuUse, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Status:
     active: str | None  # whose token is held; the model that answers when a request names none
     resident: tuple[str, ...]
@@ -85,8 +67,8 @@ async def current_status() -> Status:
     """As `read_status`, over a connection of its own. Raises ManagerUnreachable."""
     from mmd.units.bus import Manager
 
-    async with await Manager.connect() as manager:
-        return await read_status(manager)
+    async with Host() as host, await Manager.connect() as manager:
+        return await read_status(manager, host)
 
 
 async def current_residencies() -> tuple[dict[str, Residency], str | None]:
@@ -98,25 +80,25 @@ async def current_residencies() -> tuple[dict[str, Residency], str | None]:
     return {model_id: residency(pair) for model_id, pair in pairs.items()}, active_of(pairs)
 
 
-async def read_status(manager: Manager) -> Status:
+async def read_status(manager: Manager, host: Host) -> Status:
     """What runs now, from the user manager; memory from NVML and the kernel."""
-    from mmd.machine import read_machine
-
     pairs = await read_pairs(manager)
     where = {model_id: residency(pair) for model_id, pair in sorted(pairs.items())}
 
     def those(wanted: Residency) -> list[str]:
         return [model_id for model_id, here in where.items() if here is wanted]
 
+    wakes = await host.call(expected_seconds, "wake") if those(Residency.ASLEEP) else {}
+    loads = await host.call(expected_seconds, "load") if those(Residency.STARTING) else {}
     return Status(
         active=active_of(pairs),
         resident=tuple(those(Residency.RESIDENT)),
-        sleeping=tuple([await read_sleeping(manager, model_id) for model_id in those(Residency.ASLEEP)]),
-        starting=tuple([await _starting(manager, model_id) for model_id in those(Residency.STARTING)]),
+        sleeping=tuple([await read_sleeping(manager, host, model_id, wakes) for model_id in those(Residency.ASLEEP)]),
+        starting=tuple([await _starting(manager, model_id, loads) for model_id in those(Residency.STARTING)]),
         failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
         away=tuple(model_id for model_id in away() if where.get(model_id) not in _ON_THEIR_WAY),
         exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
-        resources=resources(read_machine()),
+        resources=await host.resources(),
     )
 
 
@@ -129,29 +111,21 @@ def exposed_urls() -> dict[str, str]:
     return urls
 
 
-def resources(machine: Machine) -> Resources:
-    gpus = tuple(GpuUse(gpu.name, gpu.uuid, gpu.total_bytes - gpu.free_bytes, gpu.total_bytes) for gpu in machine.gpus)
-    return Resources(
-        vram=Memory(sum(gpu.used_bytes for gpu in gpus), sum(gpu.total_bytes for gpu in gpus)),
-        ram=Memory(machine.ram_total_bytes - machine.ram_available_bytes, machine.ram_total_bytes),
-        gpus=gpus,
-    )
-
-
 def active_of(pairs: Pairs) -> str | None:
     """Who answers when a request names no model: the holder of the token, once it is up."""
     held_by = holder(pairs)
     return held_by if held_by is not None and residency(pairs[held_by]) is Residency.RESIDENT else None
 
 
-async def read_sleeping(manager: Manager, model_id: str) -> Sleeping:
-    """Of a model that is asleep."""
+async def read_sleeping(
+    manager: Manager, host: Host, model_id: str, wakes: Mapping[str, float] = MappingProxyType({})
+) -> Sleeping:
+    """Of a model that is asleep; `wakes` are the seconds that wakes of models take."""
     service = await manager.service(engine_unit(model_id))
     # What the kernel counts for the unit; "not set", where it counts none, is the largest number.
     current = int(service["MemoryCurrent"])
-    ram_bytes = resident_bytes(int(service["MainPID"])) if current == _NOT_SET else current
-    wake_seconds = expected_seconds("wake").get(model_id)
-    return Sleeping(model_id, level=asleep_level(model_id), ram_bytes=ram_bytes, wake_seconds=wake_seconds)
+    ram_bytes = await host.call(resident_bytes, int(service["MainPID"])) if current == _NOT_SET else current
+    return Sleeping(model_id, level=asleep_level(model_id), ram_bytes=ram_bytes, wake_seconds=wakes.get(model_id))
 
 
 def resident_bytes(pid: int) -> int:
@@ -165,10 +139,10 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
-async def _starting(manager: Manager, model_id: str) -> Starting:
+async def _starting(manager: Manager, model_id: str, loads: Mapping[str, float]) -> Starting:
     began_us = int((await manager.unit(engine_unit(model_id)))["InactiveExitTimestampMonotonic"])
     seconds = time.clock_gettime(time.CLOCK_MONOTONIC) - began_us / 1_000_000 if began_us else 0.0
-    return Starting(model_id, seconds=max(0.0, seconds), expected_seconds=expected_seconds("load").get(model_id))
+    return Starting(model_id, seconds=max(0.0, seconds), expected_seconds=loads.get(model_id))
 
 
 async def read_failed(manager: Manager, model_id: str) -> Failed:

@@ -15,7 +15,8 @@ from mmd.plan.residency import Residency
 from mmd.registry.licence import terms
 
 if TYPE_CHECKING:
-    from mmd.control.state.status import Memory, Resources, Status
+    from mmd.control.state.memory_use import Memory, Resources
+    from mmd.control.state.status import Status
     from mmd.plan.estimate import Estimate
     from mmd.plan.idle import Rules
     from mmd.plan.launch import Launch

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.idle_rules import occupants
 from mmd.control.models.startup import startups
-from mmd.control.state.memory_monitor import MemoryMonitor
 from mmd.control.state.status import active_of
 from mmd.control.state.suspended_models import away
 from mmd.control.state.swap_events import LatelyTook
@@ -36,7 +34,6 @@ class SystemdModels:
         self._catalogue = Catalogue(controller.registry, controller.settings)
         self._took = LatelyTook()
         self._addresses: dict[str, str] = {}
-        self._gauge = MemoryMonitor()
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
         if name:
@@ -142,7 +139,7 @@ class SystemdModels:
         return models_json(named.models.values(), where, active_of(pairs), modes, named.aliases)
 
     async def resources(self) -> dict[str, Any]:
-        return resources_json(await asyncio.to_thread(self._gauge.read))  # a driver may take its time
+        return resources_json(await self._controller.host.resources())
 
     def _residency(self, model_id: str) -> Residency:
         return residency(self._watch.pairs.get(model_id, Pair()))

@@ -7,13 +7,22 @@ from dataclasses import replace
 
 import pytest
 
-from mmd.control.state.status import Exposed, Failed, Sleeping, Starting, Status, how_it_ended, resources
+from mmd.control.state.memory_use import Resources, summed
+from mmd.control.state.status import Exposed, Failed, Sleeping, Starting, Status, how_it_ended
 from mmd.control.state.to_json import launch_json, model_json, models_json, resources_json, status_json, status_word
+from mmd.machine import GpuUse, Machine
 from mmd.plan.boot import Startup
 from mmd.plan.choose import choose
+from mmd.plan.pressure import Ram
 from mmd.plan.residency import Residency
 from mmd.registry.record import Format
 from tests.unit.plan.planned import CHAT, EMBEDDING, GIB, LLAMA_SERVER, facts, machine, model
+
+
+def _resources(here: Machine) -> Resources:
+    gpus = (GpuUse(gpu.name, gpu.uuid, gpu.total_bytes - gpu.free_bytes, gpu.total_bytes) for gpu in here.gpus)
+    return summed(tuple(gpus), Ram(here.ram_available_bytes, here.ram_total_bytes))
+
 
 STATUS = Status(
     active="a",
@@ -23,7 +32,7 @@ STATUS = Status(
     failed=(Failed("d", reason="the engine ended with status 1"),),
     away=("f",),
     exposed=(Exposed("a", url="https://llm.example.org"),),
-    resources=resources(machine()),
+    resources=_resources(machine()),
 )
 
 
@@ -45,7 +54,7 @@ def test_resources_in_gib_and_bytes() -> None:
     here = machine()
     (gpu,) = here.gpus
     small = replace(here, ram_total_bytes=4 * GIB, ram_available_bytes=3 * GIB)
-    shown = resources_json(resources(small))
+    shown = resources_json(_resources(small))
     assert shown["ram"] == {"used": 1.0, "total": 4.0, "used_bytes": GIB, "total_bytes": 4 * GIB}
     used_bytes = gpu.total_bytes - gpu.free_bytes
     assert shown["vram"]["used_bytes"] == used_bytes
@@ -55,7 +64,7 @@ def test_resources_in_gib_and_bytes() -> None:
 
 
 def test_resources_without_a_gpu_are_zeros() -> None:
-    shown = resources_json(resources(machine("cpu-only")))
+    shown = resources_json(_resources(machine("cpu-only")))
     assert shown["vram"] == {"used": 0, "total": 0, "used_bytes": 0, "total_bytes": 0}
     assert shown["gpus"] == []
 

@@ -1,4 +1,4 @@
-"""The memory gauge over a fake NVML, in a process of its own: a library is looked for where the process began."""
+"""Memory in use over a fake NVML, in a process of its own: a library is looked for where the process began."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.state.memory_monitor import MemoryMonitor
+from mmd.control.state.memory_use import read_resources
+from mmd.machine import Nvml
 
 Run = Callable[[str, str], subprocess.CompletedProcess[str]]
 
 BEGIN = """
 import os, pathlib
-from mmd.control.state.memory_monitor import MemoryMonitor
+from mmd.control.state.memory_use import read_resources
+from mmd.machine import Nvml
 state = pathlib.Path(os.environ["MMD_FAKE_NVML"])
-gauge = MemoryMonitor()
+nvml = Nvml()
+read = lambda: read_resources(nvml)
 """
 
 
@@ -40,7 +43,7 @@ def run(nvml_folder: Path, tmp_path: Path) -> Run:
 
 
 def test_ram_without_a_gpu() -> None:
-    resources = MemoryMonitor().read()
+    resources = read_resources(Nvml())
     assert 0 < resources.ram.used_bytes < resources.ram.total_bytes
     assert resources.vram.total_bytes == sum(gpu.total_bytes for gpu in resources.gpus)
 
@@ -48,13 +51,13 @@ def test_ram_without_a_gpu() -> None:
 def test_vram_is_read_anew_and_nvml_is_not_started_anew(run: Run) -> None:
     done = run(
         "1000\n",
-        "before = gauge.read()\n"
+        "before = read()\n"
         "import pynvml; pynvml.nvmlInit = None\n"
         "state.write_text('4000')\n"
-        "after = gauge.read()\n"
+        "after = read()\n"
         "print(after.vram.used_bytes - before.vram.used_bytes, after.vram.total_bytes, len(after.gpus))\n"
         "print(after.gpus[0].name != '', after.gpus[0].used_bytes == after.vram.used_bytes)\n"
-        "gauge.close()",
+        "nvml.close()",
     )
     used, total, count = done.stdout.splitlines()[0].split()
     assert (used, count) == ("3000", "1")
@@ -65,12 +68,12 @@ def test_vram_is_read_anew_and_nvml_is_not_started_anew(run: Run) -> None:
 def test_driver_that_fails_is_told_once_and_asked_again(run: Run) -> None:
     done = run(
         "init 18\n0\n",
-        "print(gauge.read().gpus, gauge.read().gpus)\nstate.write_text('0')\nprint(len(gauge.read().gpus))\n",
+        "print(read().gpus, read().gpus)\nstate.write_text('0')\nprint(len(read().gpus))\n",
     )
     assert done.stdout == "() ()\n1\n"
     assert done.stderr.count("mismatch") == 1
 
 
 def test_driver_that_is_not_loaded_is_nothing_to_tell(run: Run) -> None:
-    done = run("init 9\n0\n", "print(gauge.read().gpus)")
+    done = run("init 9\n0\n", "print(read().gpus)")
     assert (done.stdout, done.stderr) == ("()\n", "")
