@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 
 from mmd.errors import BadModelFile, NoSpace, StorageFailed, WrongUsage
+from mmd.files import try_lock
 from mmd.registry.files import open_regular
 from mmd.registry.hashing import Report, digest_while_reading, sha256_of
 
@@ -125,12 +125,10 @@ def _alone_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _failed(folder, error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(descriptor):
+            hint = f"fuser -v {quote(str(folder))}   # shows the process"
+            raise WrongUsage(f"another mmd is filling {folder}", hint=hint)
         yield
-    except BlockingIOError as error:
-        raise WrongUsage(
-            f"another mmd is filling {folder}", hint=f"fuser -v {quote(str(folder))}   # see who it is"
-        ) from error
     finally:
         os.close(descriptor)
 

@@ -17,6 +17,7 @@ from typing import Any
 from mmd import paths
 from mmd.atomic import write_atomically
 from mmd.errors import StorageFailed
+from mmd.files import keep_aside
 from mmd.registry.companions import files_of
 from mmd.registry.record import Model
 
@@ -132,9 +133,8 @@ def _entry(path: str, *, size_bytes: int, sha256: str | None, origin: str | None
 
 
 def _set_aside(file: Path, error: Exception) -> None:
-    aside = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
     try:
-        file.replace(aside)
+        aside = keep_aside(file)
     except OSError as failure:
         raise StorageFailed(
             f"{file} is damaged ({error}) and cannot be moved aside: {failure.strerror}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,21 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from mmd import paths
 from mmd.atomic import write_atomically
 from mmd.errors import BadModelFile, NoSuchModel, RegistryDamaged, StorageFailed, WrongUsage
+from mmd.files import ReloadOnChange, aside_path, locked
 from mmd.registry import listing, manifest, models_toml
 from mmd.registry.record import Model
 
 if TYPE_CHECKING:
     from mmd.registry.detect import Found
 
-_LOCK_SECONDS = 10.0
-_LOCK_POLL_SECONDS = 0.02
-
-_Version = tuple[int, int, int]  # of a file that is only ever replaced whole
+_LOCK_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,38 +45,33 @@ class Registry:
     """Reads without a lock (the file is only ever replaced whole), writes under one."""
 
     def __init__(
-        self, file: Path | None = None, *, lock_seconds: float = _LOCK_SECONDS, keeps_damaged: bool = True
+        self, file: Path | None = None, *, lock_seconds: float = _LOCK_TIMEOUT_SECONDS, keeps_damaged: bool = True
     ) -> None:
         """`keeps_damaged`: a file that cannot be read is copied aside."""
         self.file = file or paths.registry_file()
         self._keeps_damaged = keeps_damaged
         self._lock_seconds = lock_seconds
-        self._loaded: Mapping[str, Model] = {}
-        self._loaded_from: _Version | None = None
+        self._models = ReloadOnChange(self.file, self._read)
 
     def load(self) -> Mapping[str, Model]:
-        """Every model by its id, read again only where the file has changed since: else it costs one stat().
+        """Return every model by its id: the same object until the file changes.
 
         Raises RegistryDamaged, after which nothing of ours writes the file.
         """
+        return self._models.current()
+
+    def _read(self) -> Mapping[str, Model]:
         try:
-            if _version(self.file.stat()) != self._loaded_from:
-                with self.file.open("rb") as file:
-                    status = os.fstat(file.fileno())
-                    self._loaded = self._read(file, status)
-                    self._loaded_from = _version(status)
+            with self.file.open("rb") as file:
+                stamp = listing.stamp(os.fstat(file.fileno()))
+                models = listing.read(stamp)
+                if models is None:
+                    models = self._parse(file.read())
+                    listing.write(stamp, models)
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise self._storage_failed("read", error) from error
-        return self._loaded
-
-    def _read(self, file: BinaryIO, status: os.stat_result) -> Mapping[str, Model]:
-        stamp = listing.stamp(status)
-        models = listing.read(stamp)
-        if models is None:
-            models = self._parse(file.read())
-            listing.write(stamp, models)
         return models
 
     def all(self) -> tuple[Model, ...]:
@@ -149,30 +141,16 @@ class Registry:
         """One writer at a time, so that two `mmd add` at once both survive."""
         lock_file = self.file.with_suffix(".lock")
         try:
-            paths.make_private(self.file.parent)
-            descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = locked(lock_file, timeout_seconds=self._lock_seconds)
+        except BlockingIOError:
+            raise StorageFailed(
+                f"another mmd has been writing {self.file} for {self._lock_seconds:g} s",
+                hint=f"fuser -v {quote(str(lock_file))}   # shows the process",
+            ) from None
         except OSError as error:
             raise self._storage_failed("written", error) from error
-        try:
-            self._wait_for(descriptor, lock_file)
+        with lock:
             yield
-        finally:
-            os.close(descriptor)
-
-    def _wait_for(self, descriptor: int, lock_file: Path) -> None:
-        deadline = time.monotonic() + self._lock_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise StorageFailed(
-                        f"another mmd has been writing {self.file} for {self._lock_seconds:g} s",
-                        hint=f"fuser -v {quote(str(lock_file))}   # see who holds it",
-                    ) from None
-                time.sleep(_LOCK_POLL_SECONDS)
-            else:
-                return
 
     def _parse(self, content: bytes) -> dict[str, Model]:
         try:
@@ -187,8 +165,7 @@ class Registry:
     def _set_aside(self, content: bytes) -> str:
         """Keep what was found, named after its own time so that many readers of one damage make one copy."""
         try:
-            written = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.file.stat().st_mtime))
-            aside = self.file.with_name(f"{self.file.name}.damaged-{written}")
+            aside = aside_path(self.file)
             if not aside.exists():
                 write_atomically(aside, content)
         except OSError as error:
@@ -229,10 +206,6 @@ def _read_again(known: Model, new: New) -> Model:
         licence=new.licence or known.licence,
         facts=new.found.facts,
     )
-
-
-def _version(status: os.stat_result) -> _Version:
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def missing_files(model: Model) -> tuple[str, ...]:

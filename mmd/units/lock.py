@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from mmd.errors import MmdError, StorageFailed
-from mmd.paths import make_private, runtime_dir
+from mmd.files import open_lock, retry_delays, try_lock
+from mmd.paths import runtime_dir
 
 # Above what the longest of them may take, to demote a sleeper: 60 s to wake it from RAM, 20 for its canary, 20 to end
 # it where that fails, and 90 until systemd gives up the hook that puts it to sleep again.
 _PLANNER_SECONDS = 200.0
 _BOOT_SECONDS = 3600.0  # a boot loads several models, and a second one has nothing to do but wait
-_PLANNER_TRY_SECONDS = 0.002
-_BOOT_TRY_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +28,7 @@ async def planner_lock() -> AsyncIterator[None]:
     Raises StorageFailed where the runtime folder cannot be made, MmdError where another holds on to the lock.
     """
     with _opened(".lock") as (descriptor, path):
-        await _acquire(descriptor, path, _PLANNER_SECONDS, _PLANNER_TRY_SECONDS)
+        await _acquire(descriptor, path, _PLANNER_SECONDS)
         yield
 
 
@@ -39,9 +36,9 @@ async def planner_lock() -> AsyncIterator[None]:
 async def boot_lock() -> AsyncIterator[None]:
     """One boot at a time. Raises as `planner_lock`."""
     with _opened(".boot.lock") as (descriptor, path):
-        if not _try(descriptor):
+        if not try_lock(descriptor):
             _log.warning("another boot is under way; this one waits for its end")
-            await _acquire(descriptor, path, _BOOT_SECONDS, _BOOT_TRY_SECONDS)
+            await _acquire(descriptor, path, _BOOT_SECONDS)
         yield
 
 
@@ -49,34 +46,24 @@ async def boot_lock() -> AsyncIterator[None]:
 def _opened(name: str) -> Iterator[tuple[int, Path]]:
     path = runtime_dir() / name  # no model's id begins with a dot
     try:
-        make_private(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = open_lock(path)
     except OSError as error:
         raise StorageFailed(
             f"the runtime folder {path.parent} cannot be used: {error.strerror}",
             hint="echo $XDG_RUNTIME_DIR; systemctl --user status   # a login session has one of its own",
         ) from error
-    try:
-        yield descriptor, path
-    finally:
-        os.close(descriptor)  # and with it the lock
+    with lock:
+        yield lock.fileno(), path
 
 
-async def _acquire(descriptor: int, path: Path, wait_seconds: float, try_seconds: float) -> None:
+async def _acquire(descriptor: int, path: Path, wait_seconds: float) -> None:
     try:
         async with asyncio.timeout(wait_seconds):
-            while not _try(descriptor):  # noqa: ASYNC110 a file lock cannot be awaited
-                await asyncio.sleep(try_seconds)
+            delays = retry_delays()
+            while not try_lock(descriptor):  # noqa: ASYNC110 a file lock cannot be awaited
+                await asyncio.sleep(next(delays))
     except TimeoutError as error:
         raise MmdError(
             f"another mmd has been deciding for {wait_seconds:.0f} s and holds {path}",
             hint=f"fuser -v {path}   # who it is",
         ) from error
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -13,6 +13,9 @@ import mmd
 
 ROOT = Path(mmd.__file__).parent
 
+# What every layer with I/O may use.
+SHARED = {"atomic", "codec", "errors", "files", "paths"}
+
 # Data flows one way: what we have -> what we decide -> what we tell systemd and the engine -> who asks.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -20,20 +23,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "journal": set(),
     "codec": set(),
     "atomic": {"paths"},
+    "files": {"errors", "paths"},
     "settings": {"errors", "paths"},
     "settings_edit": {"errors", "paths", "atomic", "settings", "registry"},
     "machine": {"codec", "errors"},
-    "registry": {"codec", "errors", "paths", "atomic"},
+    "registry": {*SHARED},
     "plan": {"errors", "machine", "registry"},
-    "engines": {"codec", "errors", "paths", "atomic", "plan", "registry"},
-    "units": {"errors", "paths", "atomic", "plan"},
+    "engines": {*SHARED, "plan", "registry"},
+    "units": {*SHARED, "plan"},
     "hooks": set(),
-    "control": {
-        *("codec", "errors", "journal", "paths", "atomic", "settings", "settings_edit", "machine"),
-        *("registry", "plan", "engines", "units"),
-    },
-    "gateway": {"codec", "errors", "paths", "atomic", "settings", "machine", "registry", "plan", "units", "control"},
-    "cli": {"codec", "errors", "journal", "paths", "settings", "machine", "registry", "plan", "control", "gateway"},
+    "control": {*SHARED, "journal", "settings", "settings_edit", "machine", "registry", "plan", "engines", "units"},
+    "gateway": {*SHARED, "settings", "machine", "registry", "plan", "units", "control"},
+    "cli": {*SHARED, "journal", "settings", "machine", "registry", "plan", "control", "gateway"},
 }
 
 # The rooms of a layer in the order of their imports: each may import those before it. "" is the layer's own folder.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,8 +16,9 @@ from mmd.engines.installer.process import Progress
 from mmd.engines.llama import embedded
 from mmd.engines.vllm import find as vllm
 from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
+from mmd.files import locked
 from mmd.machine import read_machine, unit_of_process
-from mmd.paths import cache_dir, engines_dir, make_private
+from mmd.paths import cache_dir, engines_dir
 from mmd.registry.store import Registry
 from mmd.settings import Settings
 from mmd.units.names import split
@@ -188,22 +188,15 @@ def _runs_from(process: Path, paths: tuple[bytes, ...]) -> bool:
 def _one_at_a_time() -> Iterator[None]:
     path = engines_dir() / ".lock"
     try:
-        make_private(path.parent)
-        file = path.open("a+", encoding="ascii")
+        lock = locked(path, timeout_seconds=0)
+    except BlockingIOError as error:
+        pid = path.read_text("ascii") or "?"
+        raise MmdError(f"another mmd installs or removes an engine: process {pid}", hint=f"ps -p {pid} -f") from error
     except OSError as error:
         raise StorageFailed(
             f"{path.parent} cannot be written to: {error.strerror}", hint=f"ls -ld {path.parent.parent}"
         ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            pid = file.read().strip() or "?"
-            raise MmdError(
-                f"another mmd installs or removes an engine: process {pid}", hint=f"ps -p {pid} -f"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with lock:
+        lock.truncate(0)
+        lock.write(str(os.getpid()).encode())
         yield

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Collection
-from pathlib import Path
 
 from mmd.control.state.sleep_record import asleep_since
-from mmd.errors import MmdError
+from mmd.files import ReloadOnChange
 from mmd.paths import config_file
 from mmd.plan.idle import LoadedModel, Rules
 from mmd.plan.residency import Residency, residency
@@ -16,8 +14,6 @@ from mmd.settings import Settings, read_settings
 from mmd.units.bus import Manager, NoSuchUnit
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.watch import Pairs
-
-_log = logging.getLogger(__name__)
 
 
 def rules_of(model_id: str, settings: Settings) -> Rules:
@@ -39,15 +35,13 @@ def pinned_models(settings: Settings) -> frozenset[str]:
 
 
 class Idleness:
-    """The same for one who asks often: mmd.toml, read again when it has changed. While it is damaged, what it said
-    before holds: somebody is at work on it.
-    """
+    """The rules in mmd.toml, which is read again when it changes. While it is damaged, the former rules hold."""
 
-    def __init__(self, settings: Settings, file: Path | None = None) -> None:
-        self._file = file or config_file()
+    def __init__(self, settings: Settings) -> None:
+        keeps = "idle times and pinned models"
+        self._file = ReloadOnChange(config_file(), read_settings, initial=settings, keeps=keeps)
         self._settings = settings
         self._pinned = pinned_models(settings)
-        self._stamp = self._read_stamp()
 
     def rules_of(self, model_id: str) -> Rules:
         self._follow()
@@ -58,23 +52,9 @@ class Idleness:
         return self._pinned
 
     def _follow(self) -> None:
-        stamp = self._read_stamp()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self._settings = read_settings(self._file)
-        except MmdError as error:
-            _log.warning("%s; idle times and pinned models stay as they are", error.message)
-        else:
-            self._pinned = pinned_models(self._settings)
-
-    def _read_stamp(self) -> tuple[int, int, int] | None:
-        try:
-            status = self._file.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        settings = self._file.current()
+        if settings is not self._settings:
+            self._settings, self._pinned = settings, pinned_models(settings)
 
 
 async def occupants(

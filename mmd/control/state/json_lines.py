@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmd.files import locked
 from mmd.paths import make_private
 
 
@@ -34,8 +34,7 @@ class JsonLines:
 
     def _rotate(self) -> None:
         """Once, where several find the file full: a second time would put the few new lines in place of the older."""
-        with self.file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.file.with_suffix(".lock")):
             if self._is_full():
                 self.file.replace(self._older)
 

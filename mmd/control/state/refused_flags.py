@@ -10,6 +10,7 @@ from typing import Any
 
 from mmd.atomic import write_atomically
 from mmd.errors import StorageFailed
+from mmd.files import keep_aside
 from mmd.paths import data_dir
 
 _log = logging.getLogger(__name__)
@@ -46,9 +47,7 @@ class RefusedFlags:
         except OSError as error:
             raise StorageFailed(f"{self.file} cannot be read: {error.strerror}", hint=f"ls -l {self.file}") from error
         except ValueError as error:
-            aside = self.file.with_suffix(".damaged.json")
-            self.file.replace(aside)
-            _log.warning("%s was damaged (%s) and is kept as %s; it is learned anew", self.file, error, aside)
+            _log.warning("%s was damaged (%s) and is kept as %s", self.file, error, keep_aside(self.file).name)
             return {}
 
     def _write(self, everything: Mapping[str, Any]) -> None:

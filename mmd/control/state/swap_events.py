@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmd.control.state.json_lines import JsonLines
+from mmd.files import ReloadOnChange
 from mmd.paths import state_dir
 
 # Two files of this size hold some thousand swaps.
@@ -67,25 +68,17 @@ def expected_seconds(phase: str, *, of: int | None = None) -> Mapping[str, float
 
 
 class LatelyTook:
-    """The same for one who asks often: the newest events, read again when there are others."""
+    """`expected_seconds` of the newest events, computed again when there are others."""
 
     def __init__(self) -> None:
-        self._stamp: tuple[int, int] | None = None
-        self._seconds: dict[str, Mapping[str, float]] = {}
+        self._by_phase: ReloadOnChange[dict[str, Mapping[str, float]]] = ReloadOnChange(events_file(), dict)
 
     def seconds(self, phase: str, model: str) -> float | None:
-        """How long a phase of a model has lately taken; None where that is not known."""
-        try:
-            status = events_file().stat()
-        except FileNotFoundError:
-            return None
-        stamp = status.st_ino, status.st_size
-        if stamp != self._stamp:
-            self._stamp = stamp
-            self._seconds.clear()
-        if phase not in self._seconds:
-            self._seconds[phase] = expected_seconds(phase, of=_NEWEST)
-        return self._seconds[phase].get(model)
+        """Return the expected duration of a phase of a model; None if it is not known."""
+        by_phase = self._by_phase.current()
+        if phase not in by_phase:
+            by_phase[phase] = expected_seconds(phase, of=_NEWEST)
+        return by_phase[phase].get(model)
 
 
 def _lines() -> JsonLines:

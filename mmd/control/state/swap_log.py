@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from mmd.control.state.swap_events import SwapEvent, events_file, recent
+from mmd.files import ReloadOnChange
 
-# More than can end between two looks.
-_MOST = 100
+_MAX_EVENTS = 100  # more than can end between two calls of `news`
 
 
 class SwapLog:
-    """Reads the file of swaps on, where it has changed: else a look costs one stat()."""
+    """The swaps in the event file, which is read again when it changes."""
 
     def __init__(self) -> None:
-        self._stamp = _stamp()
-        self._newest = _newest(recent(1))
+        self._file = ReloadOnChange(events_file(), lambda: recent(_MAX_EVENTS))
+        self._events = self._file.current()
+        self._newest = _newest(self._events)
 
     def news(self) -> list[SwapEvent]:
         """Those noted since the last call, oldest first."""
-        stamp = _stamp()
-        if stamp == self._stamp:
+        events = self._file.current()
+        if events is self._events:
             return []
-        self._stamp = stamp
-        events = recent(_MOST)
+        self._events = events
         known = [index for index, event in enumerate(events) if event == self._newest]
         new = events[known[-1] + 1 :] if known else events
         self._newest = _newest(new) or self._newest
@@ -30,11 +30,3 @@ class SwapLog:
 
 def _newest(events: list[SwapEvent]) -> SwapEvent | None:
     return events[-1] if events else None
-
-
-def _stamp() -> object:
-    try:
-        status = events_file().stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

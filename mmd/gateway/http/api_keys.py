@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import re
 import time
 import tomllib
@@ -16,7 +14,8 @@ from pathlib import Path
 
 from mmd.atomic import write_atomically
 from mmd.errors import StorageFailed, WrongUsage
-from mmd.paths import keys_file, make_private
+from mmd.files import locked
+from mmd.paths import keys_file
 
 _PREFIX = "mmd-"  # so that scanners for leaked secrets can know one
 _KEY_BYTES = 32
@@ -116,15 +115,11 @@ class KeyFile:
     def _locked(self) -> Iterator[None]:
         """One writer at a time: `mmd key add` of two people at once must not lose the key of one."""
         try:
-            make_private(self.file.parent)
-            descriptor = os.open(self.file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            lock = locked(self.file.with_suffix(".lock"))
         except OSError as error:
             raise self._failed("written", error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # held for a write of a few hundred bytes
+        with lock:
             yield
-        finally:
-            os.close(descriptor)
 
     def _failed(self, done: str, error: OSError) -> StorageFailed:
         return StorageFailed(f"{self.file} cannot be {done}: {error.strerror}", hint=f"ls -l {self.file}")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import logging
 from collections.abc import Iterator
 from time import monotonic
 
-from mmd.errors import MmdError
+from mmd.files import ReloadOnChange
 from mmd.gateway.http.api_keys import ApiKey, KeyFile, Purpose, digest
 from mmd.gateway.http.request import RequestHead
-
-_log = logging.getLogger(__name__)
 
 _STAT_SECONDS = 1.0  # how late a change may be noticed
 
@@ -24,10 +21,10 @@ class Keyring:
     """
 
     def __init__(self, keys: KeyFile | None = None, *, stat_seconds: float = _STAT_SECONDS) -> None:
-        self._file = keys or KeyFile()
+        file = keys or KeyFile()
         self._stat_seconds = stat_seconds
-        self._stamp = self._read_stamp()
-        self._keys = self._file.all()
+        self._file = ReloadOnChange(file.file, file.all, keeps="the API keys")
+        self._keys = self._file.current()
         self._looked = monotonic()
 
     def current(self) -> tuple[ApiKey, ...]:
@@ -35,7 +32,7 @@ class Keyring:
         now = monotonic()
         if now - self._looked >= self._stat_seconds:
             self._looked = now
-            self._look()
+            self._keys = self._file.current()
         return self._keys
 
     def purpose_of(self, head: RequestHead) -> Purpose | None:
@@ -47,23 +44,6 @@ class Keyring:
 
     def _matching(self, sha256: bytes) -> Iterator[ApiKey]:
         return (key for key in self.current() if hmac.compare_digest(key.sha256, sha256))
-
-    def _look(self) -> None:
-        stamp = self._read_stamp()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self._keys = self._file.all()
-        except MmdError as error:
-            _log.error("the API keys stay as they were: %s", error.message)
-
-    def _read_stamp(self) -> tuple[int, int, int] | None:
-        try:
-            status = self._file.file.stat()
-        except OSError:
-            return None  # as a missing file; if it is there and cannot be read, the reader says so
-        return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _presented(head: RequestHead) -> Iterator[bytes]:

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from mmd.control.models.aliases import names_of
-from mmd.errors import MmdError, NoSuchModel
+from mmd.errors import NoSuchModel
+from mmd.files import ReloadOnChange
 from mmd.paths import config_file
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.registry.record import Model, ModelType
@@ -23,9 +24,8 @@ class Catalogue:
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
         self._settings = settings
-        self._settings_file = config_file()
+        self._settings_file = ReloadOnChange(config_file(), read_settings, initial=settings, keeps="the aliases")
         self._models: Mapping[str, Model] | None = None
-        self._stamp: tuple[int, ...] | None = None
         self._names = names_of({}, settings)
 
     @property
@@ -55,27 +55,14 @@ class Catalogue:
         return model_id
 
     def _refresh(self) -> None:
-        models, stamp = self._registry.load(), self._read_stamp()  # the registry gives what it has while it holds
-        if models is not self._models or stamp != self._stamp:
-            self._models, self._stamp = models, stamp
-            self._read_names(models)
-
-    def _read_names(self, models: Mapping[str, Model]) -> None:
-        """With the settings that are known already while mmd.toml is damaged: somebody is at work on it."""
-        try:
-            self._settings = read_settings(self._settings_file)
-        except MmdError as error:
-            _log.warning("%s; the aliases stay as they are", error.message)
-        self._names = names_of(models, self._settings)
+        # Each gives the same object until its file changes.
+        models, settings = self._registry.load(), self._settings_file.current()
+        if models is self._models and settings is self._settings:
+            return
+        self._models, self._settings = models, settings
+        self._names = names_of(models, settings)
         for warning in self._names.warnings():
             _log.warning("%s", warning)
-
-    def _read_stamp(self) -> tuple[int, ...] | None:
-        try:
-            status = self._settings_file.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def embedding_model(models: Iterable[Model], pairs: Pairs) -> str:

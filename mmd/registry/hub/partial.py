@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 import threading
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from mmd.files import try_lock
 
 SEGMENT_BYTES = 32 << 20
 _MAGIC = b"mmd-1\0\0\0"
@@ -111,9 +112,7 @@ def done_bytes(path: Path, size_bytes: int) -> int:
 
 
 def _lock(descriptor: int, path: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(descriptor):
         return False
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())

@@ -102,6 +102,6 @@ def test_two_that_find_the_file_full_put_it_aside_once(monkeypatch: pytest.Monke
         events_file().replace(events_file().with_suffix(".1.jsonl"))
         keep(event("anothers"))
 
-    monkeypatch.setattr("mmd.control.state.json_lines.fcntl.flock", another_was_first)
+    monkeypatch.setattr("mmd.files.fcntl.flock", another_was_first)
     keep(event("ours"))
     assert [one.model for one in recent()] == ["old", "anothers", "ours"]

@@ -84,7 +84,7 @@ def test_file_that_is_damaged_later_changes_nothing(caplog: pytest.LogCaptureFix
     keyring = Keyring(stat_seconds=0)
     keys_file().write_text("[keys")
     assert [key.name for key in keyring.current()] == ["a"]
-    assert "stay as they were" in caplog.text
+    assert "the API keys stay as they are" in caplog.text
 
 
 def test_file_is_looked_at_now_and_then_only() -> None:
