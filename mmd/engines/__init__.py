@@ -6,13 +6,13 @@ import logging
 from collections.abc import Mapping
 
 from mmd.engines.base import Engine
-from mmd.engines.llama.embedded import EMBEDDED
-from mmd.engines.llama.find import LLAMA_SERVER
-from mmd.engines.vllm.find import VLLM
+from mmd.engines.llama.engine import EMBEDDED, LLAMA_SERVER
+from mmd.engines.vllm.engine import VLLM
 from mmd.errors import EngineMissing, WrongUsage
-from mmd.plan.launch import Installed
+from mmd.plan.engine import Installed
+from mmd.registry.record import Format
 
-__all__ = ["ENGINES", "Engine", "engine", "installed"]
+__all__ = ["ENGINES", "Engine", "engine", "for_format", "installed"]
 
 ENGINES: tuple[Engine, ...] = (
     VLLM,
@@ -30,6 +30,11 @@ def engine(name: str) -> Engine:
             return candidate
     known = ", ".join(candidate.name for candidate in ENGINES)
     raise WrongUsage(f"there is no engine {name!r}", hint=f"mmd list   # the engines are: {known}")
+
+
+def for_format(form: Format) -> Engine:
+    """Return the first engine of the table that serves this format of model files."""
+    return next(candidate for candidate in ENGINES if form in candidate.formats)
 
 
 def installed(configured: Mapping[str, str]) -> tuple[Installed, ...]:

@@ -1,20 +1,72 @@
-"""What mmd has to know of an engine before it has looked whether one is installed."""
+"""The protocol of an engine: what mmd asks of a program that serves models over HTTP on a Unix socket."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
 
-from mmd.plan.launch import Installed
+from mmd.machine import Machine
+from mmd.plan.constants import Constants
+from mmd.plan.engine import Installed
+from mmd.plan.launch import Flag, Sleep
+from mmd.plan.memory import Memory
+from mmd.registry.record import Facts, Format, Model
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """A program that serves models over HTTP on a Unix socket.
+class Engine(ABC):
+    """An engine of the table. It has no state; the pure methods are those of `mmd.plan.engine.Planner`."""
 
-    `find` takes the place the user configured, or None, and returns None where the engine is not installed. It
-    raises EngineMissing where it is there and does not work.
-    """
+    name: ClassVar[str]
+    formats: ClassVar[tuple[Format, ...]]
+    stop_seconds: ClassVar[int] = 10
+    exits_zero_on_crash: ClassVar[bool] = False
 
-    name: str
-    find: Callable[[str | None], Installed | None]
+    @abstractmethod
+    def find(self, configured: str | None) -> Installed | None:
+        """Probe the engine at the place the user configured, or at its usual ones; None if it is not installed.
+
+        Raises EngineMissing if it is there and does not work.
+        """
+
+    @abstractmethod
+    def flags(
+        self,
+        model: Model,
+        machine: Machine,
+        engine: Installed,
+        *,
+        socket: str,
+        context: int | None,
+        aliases: tuple[str, ...],
+        arguments: tuple[str, ...],
+    ) -> tuple[Flag, ...]: ...
+
+    @abstractmethod
+    def environment(
+        self, machine: Machine, engine: Installed, *, cache: str, ready_seconds: int
+    ) -> tuple[tuple[str, str], ...]: ...
+
+    @abstractmethod
+    def budget_bytes(self, model: Model, machine: Machine, engine: Installed) -> int: ...
+
+    @abstractmethod
+    def ready_seconds(self, model: Model) -> int: ...
+
+    @abstractmethod
+    def sleep(self, model: Model, machine: Machine, engine: Installed) -> Sleep | None: ...
+
+    @abstractmethod
+    def on_gpu(self, machine: Machine, engine: Installed) -> bool: ...
+
+    @abstractmethod
+    def memory(
+        self,
+        facts: Facts,
+        machine: Machine,
+        words: Sequence[str],
+        *,
+        projector_bytes: int,
+        on_gpu: bool,
+        constants: Constants,
+    ) -> Memory: ...

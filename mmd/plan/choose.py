@@ -4,47 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine
-from mmd.plan import fit, llama, vllm
-from mmd.plan.launch import Flag, Installed, Launch, Sleep
+from mmd.plan import fit
+from mmd.plan.engine import Installed
+from mmd.plan.launch import Flag, Launch
 from mmd.plan.memory import Memory
 from mmd.plan.predict import memory_of
 from mmd.plan.suggestions import Subject, suggestions
 from mmd.registry.record import Facts, Format, Model
-
-
-class _Planner(Protocol):
-    """What the modules for the engines' command lines have in common; see `llama` and `vllm`."""
-
-    def flags(
-        self,
-        model: Model,
-        machine: Machine,
-        engine: Installed,
-        *,
-        socket: str,
-        context: int | None,
-        aliases: tuple[str, ...],
-        arguments: tuple[str, ...],
-    ) -> tuple[Flag, ...]: ...
-
-    def environment(
-        self, machine: Machine, engine: Installed, *, cache: str, ready_seconds: int
-    ) -> tuple[tuple[str, str], ...]: ...
-
-    def budget_bytes(self, model: Model, machine: Machine, engine: Installed) -> int: ...
-
-    def ready_seconds(self, model: Model) -> int: ...
-
-    def sleep(self, model: Model, machine: Machine, engine: Installed) -> Sleep | None: ...
-
-    def on_gpu(self, machine: Machine, engine: Installed) -> bool: ...
-
-
-_PLANNERS: Mapping[str, _Planner] = {"vllm": vllm, "llama-server": llama, "embedded": llama}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +47,7 @@ def choose(
     """
     laid_down = overrides or ModelSettings()
     engine = _engine(model, installed, laid_down, get_llama)
-    planner = _PLANNERS[engine.engine]
+    planner = engine.engine
     context = laid_down.context
     flags = planner.flags(
         model,
@@ -89,11 +58,11 @@ def choose(
         aliases=laid_down.aliases,
         arguments=laid_down.arguments,
     )
-    title = f"{engine.engine} {engine.version}"
-    flags = tuple(_unless_refused(flag, model.id, laid_down.refused.get(title, {})) for flag in flags)
+    refused = laid_down.refused.get(engine.title, {})
+    flags = tuple(_unless_refused(flag, model.id, refused) for flag in flags)
     words = tuple(word for flag in flags for word in flag.words)
     on_gpu = planner.on_gpu(machine, engine)
-    memory = memory_of(model.facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu)
+    memory = memory_of(planner, model.facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu)
     tokens = context or fit.least_context(model.facts.context_length)
     needs_bytes = _least_bytes(model.facts, memory, tokens, projector_bytes)
     _require_fit(model, memory, tokens, needs_bytes, planner.budget_bytes(model, machine, engine))
@@ -102,8 +71,8 @@ def choose(
     _require_kept(model.id, argv)
     return Launch(
         model_id=model.id,
-        engine=engine.engine,
-        title=title,
+        engine=engine.name,
+        title=engine.title,
         type=model.facts.type,
         argv=argv,
         environment=planner.environment(machine, engine, cache=cache, ready_seconds=ready_seconds),
@@ -113,8 +82,8 @@ def choose(
         uses_gpu=on_gpu,
         sleep=planner.sleep(model, machine, engine),
         ready_seconds=ready_seconds,
-        stop_seconds=engine.stop_seconds,
-        quits_when_broken=engine.quits_when_broken,
+        stop_seconds=planner.stop_seconds,
+        quits_when_broken=planner.exits_zero_on_crash,
         flags=flags,
     )
 
@@ -158,9 +127,9 @@ def _require_kept(model_id: str, argv: tuple[str, ...]) -> None:
 
 
 def _engine(model: Model, installed: Sequence[Installed], overrides: ModelSettings, get_llama: str) -> Installed:
-    able = [engine for engine in installed if model.facts.format in engine.formats]
+    able = [engine for engine in installed if model.facts.format in engine.engine.formats]
     if overrides.engine is not None:
-        able = [engine for engine in able if engine.engine == overrides.engine]
+        able = [engine for engine in able if engine.name == overrides.engine]
         if not able:
             raise EngineMissing(
                 f"mmd.toml wants {overrides.engine} for {model.id}; it is not installed here or does not serve "

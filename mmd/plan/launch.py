@@ -7,23 +7,6 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
-    """An engine found on this machine, and what its probe learned."""
-
-    engine: str  # its name in the engines table
-    command: tuple[str, ...]  # what starts it, before any flag: ("/usr/bin/llama-server",)
-    version: str
-    flags: frozenset[str]  # every option it accepts, as written: "--metrics"
-    formats: tuple[str, ...]  # of model files it serves: "gguf"
-    can_sleep: bool  # this version of it can give up the GPU and keep its process
-    stop_seconds: int  # how long it may take to exit before it is killed
-    quits_when_broken: bool = False  # it ends with status 0 when a part of it has died: no end that was asked for
-    platform: str = ""  # what it was built for, where there are several builds: "cpu", "cuda"
-    tool_parsers: frozenset[str] = frozenset()  # vLLM: names that --tool-call-parser takes
-    reasoning_parsers: frozenset[str] = frozenset()  # vLLM: names that --reasoning-parser takes
-
-
-@dataclass(frozen=True, slots=True)
 class Flag:
     """One decision about the engine's command line and its reason."""
 

@@ -10,6 +10,14 @@ from mmd.registry.layout import Anatomy
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """Bytes that grow with the context, and those that do not."""
+
+    kv_bytes: int
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """How a model lies in a machine."""
 

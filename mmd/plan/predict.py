@@ -8,19 +8,18 @@ from itertools import pairwise
 from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.constants import Constants
+from mmd.plan.engine import Planner
 from mmd.plan.estimate import Estimate, Tier
-from mmd.plan.llama_memory import LlamaMemory
-from mmd.plan.llama_serving import serving
 from mmd.plan.memory import Memory
 from mmd.plan.suggestions import Candidate, Subject, suggestions
-from mmd.plan.vllm_memory import vllm_memory
-from mmd.registry.record import Facts, Format
+from mmd.registry.record import Facts
 
 _MOST_DIGITS = 20
 _CONTEXT_OPTIONS = ("-c", "--ctx-size", "--max-model-len")
 
 
 def memory_of(
+    engine: Planner,
     facts: Facts,
     machine: Machine,
     words: Sequence[str] = (),
@@ -29,18 +28,17 @@ def memory_of(
     on_gpu: bool = True,
     constants: Constants | None = None,
 ) -> Memory:
-    """The formulas for the engine that serves this format, under the `words` of its command line.
+    """The formulas of an engine for a model, under the `words` of its command line.
 
     What models of mmd have of the GPUs counts as free: whoever is resident goes before another comes. `on_gpu` false:
     that engine is a build for the CPU, whatever the machine has.
     """
     known, here = constants or Constants(), fit.emptied(machine)
-    if facts.format is Format.SAFETENSORS:
-        return vllm_memory(facts, here, words, on_gpu=on_gpu and bool(here.gpus), constants=known)
-    return LlamaMemory(fit.anatomy_of(facts), here, serving(words), projector_bytes, known)
+    return engine.memory(facts, here, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)
 
 
 def predict(
+    engine: Planner,
     facts: Facts,
     machine: Machine,
     words: Sequence[str] = (),
@@ -57,7 +55,7 @@ def predict(
     `model_id` stands in what is suggested; `candidates` are other quantisations that may be.
     """
     known = constants or Constants()
-    memory = memory_of(facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)
+    memory = memory_of(engine, facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)
     least, most = fit.least_context(facts.context_length), memory.max_context(facts.context_length)
     tokens = context or _context_in(words) or most or least
     placed = memory.placement(tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -11,6 +11,7 @@ from math import sqrt
 
 from mmd.machine import Machine
 from mmd.plan import fit
+from mmd.plan.engine import Planner
 from mmd.plan.predict import memory_of
 from mmd.registry.offer import Base, HubModel
 from mmd.registry.record import Facts, Format, ModelType
@@ -82,11 +83,12 @@ class Assessed:
         return 1, size_bytes * (_LEGACY_WORTH if _LEGACY.search(self.offer.file) else 1)
 
 
-def assess(offers: Iterable[HubModel], base: Base, machine: Machine, served: Iterable[Format]) -> tuple[Assessed, ...]:
-    """Every offer of a format that is `served` here, the one to take first."""
-    formats = set(served)
+def assess(
+    offers: Iterable[HubModel], base: Base, machine: Machine, engines: Mapping[Format, Planner]
+) -> tuple[Assessed, ...]:
+    """Every offer of a format that one of the `engines` serves here, the one to take first."""
     emptied = replace(machine, gpus=tuple(replace(gpu, free_bytes=fit.available_bytes(gpu)) for gpu in machine.gpus))
-    found = (_assess(offer, base, emptied) for offer in offers if offer.format in formats)
+    found = (_assess(offer, base, emptied, engines[offer.format]) for offer in offers if offer.format in engines)
     return tuple(sorted(found, key=lambda one: one.worth, reverse=True))
 
 
@@ -112,7 +114,7 @@ def reason(taken: Assessed, assessed: Iterable[Assessed]) -> str:
             return "the smallest, and still too large"
 
 
-def _assess(offer: HubModel, base: Base, machine: Machine) -> Assessed:
+def _assess(offer: HubModel, base: Base, machine: Machine, engine: Planner) -> Assessed:
     parameters = base.parameters or round(offer.weights_bytes * 8 / _named_bits(offer.file))
     facts = Facts(
         format=offer.format,
@@ -126,7 +128,7 @@ def _assess(offer: HubModel, base: Base, machine: Machine) -> Assessed:
         chat_template=False,
         name="",
     )
-    memory = memory_of(facts, machine, projector_bytes=offer.projector_bytes)
+    memory = memory_of(engine, facts, machine, projector_bytes=offer.projector_bytes)
     context = min(USEFUL_CONTEXT_TOKENS, base.context_length or USEFUL_CONTEXT_TOKENS)
     if not _can_compute(offer, base, machine):
         place = Place.NOWHERE

@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mmd.engines.llama import embedded
 from mmd.engines.llama import find as llama_server
+from mmd.engines.llama.engine import EMBEDDED, LLAMA_SERVER
 from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT
-from mmd.plan.launch import Installed
+from mmd.plan.engine import Installed
 from tests import dashboard
 from tests.engines.running import Running, running, stream_events
 from tests.fakes.engine import install_fake_llama_server
@@ -45,17 +45,17 @@ def _real_llama_server() -> str | None:
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Installed:
     match request.param:
         case "fake":
-            return llama_server.probe(str(install_fake_llama_server(tmp_path)))
+            return llama_server.probe(LLAMA_SERVER, str(install_fake_llama_server(tmp_path)))
         case "embedded":
             pytest.importorskip("xllamacpp")
-            found = embedded.find(None)
+            found = EMBEDDED.find(None)
             assert found
             return found
         case _:
             program = _real_llama_server()
             if program is None:
                 pytest.skip("no llama-server on PATH, nor in MMD_TEST_LLAMA_SERVER")
-            return llama_server.probe(program)
+            return llama_server.probe(LLAMA_SERVER, program)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_find_learns_version_and_flags(engine: Installed) -> None:
         "-c",
     } <= engine.flags
     assert {"--threads-http", "--cache-ram", "--metrics", "--no-webui"} <= engine.flags
-    assert engine.formats == ("gguf",)
+    assert engine.engine.formats == ("gguf",)
 
 
 def test_help_lists_the_flags_that_find_reported(engine: Installed) -> None:
@@ -196,7 +196,7 @@ def test_stopping_cuts_a_stream_short(engine: Installed, chat_model: Path) -> No
     with running(engine.command, chat_model) as server:
         lines = long_stream(server.wait_ready())
         assert next(lines).startswith("data: ")
-        assert server.stop_like_systemd(engine.stop_seconds) in (*CLEAN_EXITS, -signal.SIGKILL)
+        assert server.stop_like_systemd(engine.engine.stop_seconds) in (*CLEAN_EXITS, -signal.SIGKILL)
         assert "data: [DONE]" not in until_cut(lines)
 
 
@@ -250,7 +250,7 @@ def test_missing_model_ends_the_engine(engine: Installed, tmp_path: Path) -> Non
 def test_embedded_stops_at_once_whatever_is_in_flight(chat_model: Path, stream: bool) -> None:
     """llama-server would wait for these clients."""
     pytest.importorskip("xllamacpp")
-    found = embedded.find(None)
+    found = EMBEDDED.find(None)
     assert found
     with running(found.command, chat_model) as server, socket.socket(socket.AF_UNIX) as client:
         server.wait_ready()

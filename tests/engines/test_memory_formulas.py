@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from mmd.engines.llama.memory import LlamaMemory
+from mmd.engines.llama.serving import serving
 from mmd.machine import load_machine
 from mmd.plan.constants import Constants
 from mmd.plan.fit import anatomy_of
-from mmd.plan.llama_memory import LlamaMemory
-from mmd.plan.llama_serving import serving
 from mmd.registry.detect import examine
 from tests import well_known
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from mmd.engines.vllm import find as vllm
+from mmd.engines.vllm.engine import VLLM as VLLM_ENGINE
 from mmd.engines.vllm.help import ask_for_help
 from mmd.machine import Machine, load_machine
 from mmd.plan.choose import ModelSettings
-from mmd.plan.launch import Installed, Launch
+from mmd.plan.engine import Installed
+from mmd.plan.launch import Launch
 from mmd.registry.record import Model
 from tests.unit.plan.planned import GIB, MACHINES, SAFETENSORS_MODELS, VLLM, VLLM_CPU, machine, vllm_launch
 
@@ -44,7 +45,7 @@ def program() -> Path:
 
 @pytest.fixture
 def real(program: Path) -> Installed:
-    found = vllm.find(str(program))
+    found = VLLM_ENGINE.find(str(program))
     assert found is not None
     return found
 

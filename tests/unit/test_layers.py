@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "machine": {"codec", "errors"},
     "registry": {*SHARED},
     "plan": {"errors", "machine", "registry"},
-    "engines": {*SHARED, "plan", "registry"},
+    "engines": {*SHARED, "machine", "plan", "registry"},
     "units": {*SHARED, "plan"},
     "hooks": set(),
     "control": {*SHARED, "journal", "settings", "settings_edit", "machine", "registry", "plan", "engines", "units"},

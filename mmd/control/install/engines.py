@@ -78,7 +78,7 @@ def engine_status(engine: Engine, settings: Settings) -> EngineStatus:
     place = found.command[0]
     return EngineStatus(
         engine.name, found.version, place, _origin(engine.name, place, configured), found.can_sleep,
-        tuple(found.formats), 0, "", "",
+        tuple(engine.formats), 0, "", "",
     )  # fmt: skip
 
 

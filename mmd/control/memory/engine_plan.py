@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from mmd.control.models.installed_engines import installed_engines
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
-from mmd.plan import llama, vllm
-from mmd.plan.launch import Flag, Installed
+from mmd.plan.engine import Installed
+from mmd.plan.launch import Flag
 from mmd.registry.record import Model
 from mmd.settings import Settings
 
@@ -29,7 +29,7 @@ class EnginePlan:
     @property
     def title(self) -> str:
         """As a launch's: engine and version; "" without one."""
-        return f"{self.engine.engine} {self.engine.version}" if self.engine else ""
+        return self.engine.title if self.engine else ""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def served(model: Model, machine: Machine, settings: Settings) -> EnginePlan:
     engine = _engine(model, settings)
     if engine is None:
         return EnginePlan(None, (), on_gpu=bool(machine.gpus))
-    planner = vllm if engine.engine == "vllm" else llama
+    planner = engine.engine
     table = settings.model(model.id)
     try:
         flags = planner.flags(
@@ -72,5 +72,5 @@ def _engine(model: Model, settings: Settings) -> Installed | None:
     except EngineMissing as error:
         _log.info("%s; %s", error.message, error.hint)
         return None
-    able = (one for one in installed if model.facts.format in one.formats and wanted in (None, one.engine))
+    able = (one for one in installed if model.facts.format in one.engine.formats and wanted in (None, one.name))
     return next(able, None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from mmd import engines
 from mmd.control.memory import starts_log
 from mmd.control.memory.breakdowns import Breakdowns
 from mmd.control.memory.calibration import constants_from, is_believable
@@ -70,6 +71,7 @@ class Estimator:
 
         def predicted(constants: Constants) -> Estimate:
             return predict(
+                by.engine.engine if by.engine else engines.for_format(model.facts.format),
                 model.facts,
                 self._machine,
                 by.words,
@@ -108,7 +110,7 @@ class Estimator:
         """
         from mmd.engines.llama.breakdown import memory_breakdown
 
-        if by.engine is None or by.engine.engine != _LLAMA_SERVER:
+        if by.engine is None or by.engine.name != _LLAMA_SERVER:
             return None
         words = [word for flag in by.flags if flag.subject not in _NOT_ASKED for word in flag.words]
         asked = (*words, "-c", str(context))

@@ -87,7 +87,7 @@ async def _measured(manager: Manager, model: Model, settings: Settings, known: s
         gpu=estimating.gpu(by),
         context=answer.estimate.context,
         predicted=asdict(predicted) | {"total_bytes": predicted.total_bytes},
-        measured=measured(Seen(gpus, total_bytes, log, told, predicted), is_vllm=by.engine.engine == "vllm"),
+        measured=measured(Seen(gpus, total_bytes, log, told, predicted), is_vllm=by.engine.name == "vllm"),
         compute_factor=compute_factor(answer.constants),
     )
 

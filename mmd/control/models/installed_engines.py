@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmd import engines
-from mmd.plan.launch import Installed
+from mmd.plan.engine import Installed
 from mmd.settings import Settings
 
 

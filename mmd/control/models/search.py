@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
+from mmd import engines
 from mmd.control.models.installed_engines import installed_engines
 from mmd.errors import DoesNotFit, HubUnavailable
 from mmd.machine import Machine
+from mmd.plan.engine import Planner
 from mmd.plan.fit import GIB
 from mmd.plan.recommend import Assessed, Place, assess, reason
 from mmd.plan.suggestions import Candidate
@@ -60,8 +62,12 @@ class Choice:
 
 def served_formats(settings: Settings) -> tuple[Format, ...]:
     """What the engines that are installed serve; where there is none yet, what the one that is got most easily does."""
-    served = {form for engine in installed_engines(settings) for form in engine.formats}
+    served = {form for engine in installed_engines(settings) for form in engine.engine.formats}
     return tuple(form for form in Format if form in served) or (Format.GGUF,)
+
+
+def _by_format(formats: Iterable[Format]) -> dict[Format, Planner]:
+    return {form: engines.for_format(form) for form in formats}
 
 
 def hub_search(query: Query, machine: Machine) -> HubSearchResult:
@@ -74,7 +80,7 @@ def hub_search(query: Query, machine: Machine) -> HubSearchResult:
 
 def _hit(result: Result, machine: Machine, served: Iterable[Format]) -> SearchHit | None:
     """None where a repository has the mark of a format that is served, and models of another one only."""
-    assessed = assess(result.offers, result.base, machine, served)
+    assessed = assess(result.offers, result.base, machine, _by_format(served))
     return SearchHit(result, assessed[0], reason(assessed[0], assessed)) if assessed else None
 
 
@@ -87,7 +93,8 @@ def choose_for(known: RepoSnapshot, file: str | None, machine: Machine, settings
     offers = [offer_of(selection) for selection in selections.values()]
     formats = {offer.format for offer in offers}
     # Where no engine here serves any, there will be one: a model may be pulled before it.
-    assessed = assess(offers, repository.base, machine, formats.intersection(served_formats(settings)) or formats)
+    served = formats.intersection(served_formats(settings)) or formats
+    assessed = assess(offers, repository.base, machine, _by_format(served))
     best = assessed[0]
     return Choice(selections[best.offer.file], reason(best, assessed), best.place is not Place.NOWHERE)
 

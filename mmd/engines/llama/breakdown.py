@@ -17,7 +17,7 @@ from typing import IO
 
 from mmd.errors import EngineFailed, EngineMissing
 from mmd.plan.breakdown import Breakdown, breakdown_in
-from mmd.plan.launch import Installed
+from mmd.plan.engine import Installed
 
 # Half a second on a slow machine; a driver whose GPU wakes up takes longer.
 _MOST_SECONDS = 20.0
@@ -34,7 +34,7 @@ def memory_breakdown(engine: Installed, arguments: Sequence[str], *, sees_gpus: 
     unknown = [flag for flag in _FLAGS if flag not in engine.flags]
     if unknown:
         raise EngineMissing(
-            f"{engine.engine} {engine.version} does not know {unknown[0]}, so it does not say what a model would take",
+            f"{engine.title} does not know {unknown[0]}, so it does not say what a model would take",
             hint="mmd engine install llama.cpp   # a newer one does",
         )
     with tempfile.TemporaryDirectory(prefix="mmd-") as folder, tempfile.TemporaryFile() as stderr:
@@ -48,7 +48,7 @@ def memory_breakdown(engine: Installed, arguments: Sequence[str], *, sees_gpus: 
         stderr.seek(0)
         said += stderr.read().decode(errors="replace").splitlines()
     raise EngineFailed(
-        f"{engine.engine} {engine.version} did not say what the model would take",
+        f"{engine.title} did not say what the model would take",
         hint=shlex.join((*engine.command, *arguments, *_FLAGS)),
         engine_lines=tuple(said[-_SHOWN_LINES:]),
     )

@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mmd.engines.base import Engine
 from mmd.engines.llama import embedded_main
 from mmd.errors import EngineMissing
-from mmd.plan.launch import Installed
-from mmd.registry.record import Format
+from mmd.plan.engine import Installed, Planner
 
 NAME = "embedded"
 
 
-def find(configured: str | None) -> Installed | None:
+def find(engine: Planner, configured: str | None) -> Installed | None:
     """It runs in mmd's own Python, so no place can be configured. Nothing of it is imported: that takes 45 ms."""
     from importlib.util import find_spec
 
@@ -28,15 +26,12 @@ def find(configured: str | None) -> Installed | None:
         return None
     _require_openmp(Path(spec.origin).parent)
     return Installed(
-        engine=NAME,
+        engine=engine,
         # By its path, so that a start does not import the package around it. -P: a script's own folder would
         # come first in the module path, and this one holds modules with other names for other things.
         command=(sys.executable, "-P", embedded_main.__file__),
         version=_version(Path(spec.origin).parent),
         flags=embedded_main.FLAGS,
-        formats=(Format.GGUF,),
-        can_sleep=False,
-        stop_seconds=5,
     )
 
 
@@ -73,6 +68,3 @@ def _version(package: Path) -> str:
     for folder in package.parent.glob(f"{package.name}-*.dist-info"):
         return folder.name.removeprefix(f"{package.name}-").removesuffix(".dist-info")
     return "unknown"
-
-
-EMBEDDED = Engine(name=NAME, find=find)

@@ -8,11 +8,9 @@ import shutil
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from mmd.engines.base import Engine
 from mmd.engines.installer.own import own_program
 from mmd.errors import EngineMissing
-from mmd.plan.launch import Installed
-from mmd.registry.record import Format
+from mmd.plan.engine import Installed, Planner
 
 if TYPE_CHECKING:
     import subprocess
@@ -28,7 +26,7 @@ _SPELLINGS = re.compile(r"^-{1,2}[A-Za-z][\w-]*(?:, +-{1,2}[A-Za-z][\w-]*)*", re
 _DEVICE = re.compile(r"^  (\w+): ", re.MULTILINE)
 
 
-def find(configured: str | None) -> Installed | None:
+def find(engine: Planner, configured: str | None) -> Installed | None:
     program = shutil.which(configured or own_program(NAME) or NAME)
     if program is None and configured is None:
         return None
@@ -37,10 +35,10 @@ def find(configured: str | None) -> Installed | None:
             f"{NAME} is configured as {configured}, and there is no such executable file",
             hint=f"ls -l {configured}",
         )
-    return probe(os.path.abspath(program))  # noqa: PTH100 Path.resolve would follow the link that an upgrade moves
+    return probe(engine, os.path.abspath(program))  # noqa: PTH100 Path.resolve would follow the link that an upgrade moves
 
 
-def probe(program: str) -> Installed:
+def probe(engine: Planner, program: str) -> Installed:
     """Ask the program itself. It takes 12 ms, half of what a swap costs besides the engine, so a process that lives on
     asks again only when the file has changed.
     """
@@ -48,11 +46,11 @@ def probe(program: str) -> Installed:
         status = os.stat(program)  # noqa: PTH116 the file behind a link, as it is run
     except OSError as error:
         raise EngineMissing(f"{program} cannot be run: {error.strerror}", hint=f"ls -l {program}") from error
-    return _probe(program, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    return _probe(engine, program, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 @lru_cache(maxsize=4)
-def _probe(program: str, _stamp: tuple[int, ...]) -> Installed:
+def _probe(engine: Planner, program: str, _stamp: tuple[int, ...]) -> Installed:
     # Both at once, so that the probe takes as long as one.
     with _ask(program, "--help") as help_process, _ask(program, "--version") as version_process:
         try:
@@ -69,13 +67,10 @@ def _probe(program: str, _stamp: tuple[int, ...]) -> Installed:
             hint=f"{program} --version",
         )
     return Installed(
-        engine=NAME,
+        engine=engine,
         command=(program,),
         version=version[1],
         flags=flags,
-        formats=(Format.GGUF,),
-        can_sleep=False,  # its --sleep-idle-seconds takes the VRAM back on any request, without asking
-        stop_seconds=5,  # with a request in flight it may wait for the client, who may never go
     )
 
 
@@ -136,6 +131,3 @@ def _answer(program: str, process: subprocess.Popen[str]) -> str:
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
     return lines[-1] if lines else "it said nothing"
-
-
-LLAMA_SERVER = Engine(name=NAME, find=find)

@@ -9,14 +9,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.engines.base import Engine
 from mmd.engines.installer.own import own_program
 from mmd.engines.vllm import cache
 from mmd.engines.vllm.help import ask_for_help
 from mmd.engines.vllm.source import Accepted, scan
 from mmd.errors import EngineMissing
-from mmd.plan.launch import Installed
-from mmd.registry.record import Format
+from mmd.plan.engine import Installed, Planner
 
 NAME = "vllm"
 
@@ -60,7 +58,7 @@ class _Place:
         return self.distribution.name.removesuffix(".dist-info").partition("-")[2]
 
 
-def find(configured: str | None) -> Installed | None:
+def find(engine: Planner, configured: str | None) -> Installed | None:
     program = _program(configured)
     if program is None:
         return None
@@ -70,14 +68,11 @@ def find(configured: str | None) -> Installed | None:
         accepted = _learn(place)
         cache.remember(place.key, accepted)
     return Installed(
-        engine=NAME,
+        engine=engine,
         command=(str(program), "serve"),
         version=place.release,
         flags=accepted.flags,
-        formats=(Format.SAFETENSORS,),
         can_sleep=_numbers(place.release) >= _SLEEPS_SINCE,
-        stop_seconds=15,
-        quits_when_broken=True,
         platform="cpu" if place.is_for_cpus else "cuda",
         tool_parsers=accepted.tool_parsers,
         reasoning_parsers=accepted.reasoning_parsers,
@@ -202,6 +197,3 @@ def _does_not_run(interpreter: Path) -> EngineMissing:
         f"the Python that vllm was installed for does not run: {interpreter}",
         hint=f"{interpreter} --version   # why; a new one: mmd engine install vllm",
     )
-
-
-VLLM = Engine(name=NAME, find=find)

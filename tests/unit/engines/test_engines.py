@@ -11,6 +11,7 @@ import pytest
 from mmd import engines
 from mmd.engines.llama import embedded, embedded_main
 from mmd.engines.llama import find as llama_server
+from mmd.engines.llama.engine import EMBEDDED, LLAMA_SERVER
 from mmd.errors import EngineMissing, WrongUsage
 from tests.fakes.engine import install_fake_llama_server
 
@@ -72,7 +73,7 @@ def test_parse_flags_finds_every_spelling_and_no_prose() -> None:
 @pytest.mark.parametrize(("said", "version"), [(NEW_VERSION, "0.6.0-dev"), (OLD_VERSION, "9611")])
 def test_both_forms_of_version_are_read(empty_path: Path, said: str, version: str) -> None:
     program(empty_path, answering(said))
-    found = llama_server.find(None)
+    found = LLAMA_SERVER.find(None)
     assert found
     assert found.version == version
     assert found.command == (str(empty_path / "llama-server"),)
@@ -81,19 +82,19 @@ def test_both_forms_of_version_are_read(empty_path: Path, said: str, version: st
 def test_version_among_driver_noise_is_read(empty_path: Path) -> None:
     noise = f"ggml_cuda_init: found 1 CUDA devices:\n{OLD_VERSION}\nbuilt with cc"
     program(empty_path, answering(noise))
-    found = llama_server.find(None)
+    found = LLAMA_SERVER.find(None)
     assert found
     assert found.version == "9611"
 
 
 def test_llama_server_not_on_path_is_none(empty_path: Path) -> None:
-    assert llama_server.find(None) is None
+    assert LLAMA_SERVER.find(None) is None
 
 
 def test_configured_place_comes_before_path(empty_path: Path, tmp_path: Path) -> None:
     program(empty_path, answering(OLD_VERSION))
     mine = program(tmp_path, answering(NEW_VERSION))
-    found = llama_server.find(str(mine))
+    found = LLAMA_SERVER.find(str(mine))
     assert found
     assert found.command == (str(mine),)
 
@@ -105,7 +106,7 @@ def test_configured_place_without_a_program_is_an_error(tmp_path: Path, mode: in
         place.write_text("text")
         place.chmod(mode)
     with pytest.raises(EngineMissing, match="no such executable file") as caught:
-        llama_server.find(str(place))
+        LLAMA_SERVER.find(str(place))
     assert caught.value.hint == f"ls -l {place}"
 
 
@@ -113,7 +114,7 @@ def test_missing_library_is_quoted(empty_path: Path) -> None:
     said = "error while loading shared libraries: libcudart.so.12: cannot open shared object file"
     program(empty_path, f"echo first >&2; echo '{said}' >&2; exit 127")
     with pytest.raises(EngineMissing, match="libcudart") as caught:
-        llama_server.find(None)
+        LLAMA_SERVER.find(None)
     assert "first" not in caught.value.message
     assert caught.value.hint.endswith("llama-server --version")
 
@@ -123,25 +124,25 @@ def test_file_for_another_processor_is_an_error(empty_path: Path) -> None:
     path.write_bytes(b"\x7fELF and no more")
     path.chmod(0o755)
     with pytest.raises(EngineMissing, match="cannot be run: Exec format error"):
-        llama_server.find(None)
+        LLAMA_SERVER.find(None)
 
 
 def test_other_program_of_that_name_is_an_error(empty_path: Path) -> None:
     program(empty_path, "echo 'hello, I am a wrapper'")
     with pytest.raises(EngineMissing, match="does not answer like llama-server: hello"):
-        llama_server.find(None)
+        LLAMA_SERVER.find(None)
 
 
 def test_program_that_hangs_is_an_error(empty_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_server, "PROBE_SECONDS", 0.2)
     program(empty_path, "exec /bin/sleep 60")
     with pytest.raises(EngineMissing, match="did not say within"):
-        llama_server.find(None)
+        LLAMA_SERVER.find(None)
 
 
 def test_embedded_is_found_without_importing_it() -> None:
     code = (
-        "import sys; from mmd.engines.llama import embedded; print(embedded.find(None)); "
+        "import sys; from mmd.engines.llama.engine import EMBEDDED; print(EMBEDDED.find(None)); "
         "print('xllamacpp' in sys.modules)"
     )
     shown = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, timeout=30, check=True)
@@ -152,7 +153,7 @@ def test_embedded_is_found_without_importing_it() -> None:
 
 def test_embedded_cannot_be_placed_elsewhere() -> None:
     with pytest.raises(EngineMissing, match="can only be a package"):
-        embedded.find("/opt/llama")
+        EMBEDDED.find("/opt/llama")
 
 
 def test_embedded_is_installed_in_the_way_of_mmd_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,7 @@ def test_embedded_is_installed_in_the_way_of_mmd_itself(tmp_path: Path, monkeypa
 
 def test_embedded_accepts_what_llama_server_calls_the_same(tmp_path: Path) -> None:
     """Its flags are a part of llama-server's, spelling by spelling."""
-    fake = llama_server.probe(str(install_fake_llama_server(tmp_path)))
+    fake = llama_server.probe(LLAMA_SERVER, str(install_fake_llama_server(tmp_path)))
     assert fake.flags >= embedded_main.FLAGS
 
 
@@ -191,7 +192,7 @@ def test_embedded_refuses_a_wrong_command_line(argv: list[str], said: str, capsy
 
 def test_installed_prefers_llama_server(tmp_path: Path) -> None:
     place = install_fake_llama_server(tmp_path)
-    assert engines.installed({"llama-server": str(place)})[0].engine == "llama-server"
+    assert engines.installed({"llama-server": str(place)})[0].name == "llama-server"
 
 
 def test_installed_refuses_an_unknown_engine() -> None:
@@ -206,12 +207,12 @@ def test_broken_engine_on_path_is_a_warning_where_another_works(
     pytest.importorskip("xllamacpp")
     program(empty_path, "echo broken >&2; exit 1")
     with caplog.at_level(logging.WARNING):
-        assert [found.engine for found in engines.installed({})] == ["embedded"]
+        assert [found.name for found in engines.installed({})] == ["embedded"]
     assert "does not start: broken" in caplog.text
 
 
 def test_broken_engine_is_an_error_where_it_is_the_only_one(empty_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "ENGINES", (llama_server.LLAMA_SERVER,))
+    monkeypatch.setattr(engines, "ENGINES", (LLAMA_SERVER,))
     program(empty_path, "echo broken >&2; exit 1")
     with pytest.raises(EngineMissing, match="broken"):
         engines.installed({})
@@ -231,5 +232,5 @@ def test_embedded_without_openmp_says_what_to_install(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("ctypes.CDLL", missing)
     with pytest.raises(EngineMissing, match="libgomp") as caught:
-        embedded.find(None)
+        EMBEDDED.find(None)
     assert caught.value.hint == "sudo apt install libgomp1"

@@ -11,9 +11,10 @@ import pytest
 from mmd.control.memory.breakdowns import Breakdowns
 from mmd.engines.llama import breakdown
 from mmd.engines.llama.breakdown import memory_breakdown
+from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.errors import EngineFailed, EngineMissing
 from mmd.plan.breakdown import MIB, Breakdown, Row
-from mmd.plan.launch import Installed
+from mmd.plan.engine import Installed
 
 ROW = '{"kind":"host","name":"Host","self":7,"model":4,"context":2,"compute":1}'
 RECORD = f'{{"type":"fit_memory_breakdown","data":{{"unit":"MiB","rows":[{ROW}]}}}}'
@@ -26,7 +27,7 @@ def engine(
     program = folder / "llama-server"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    return Installed("llama-server", (str(program),), "1", flags, ("gguf",), can_sleep=False, stop_seconds=5)
+    return Installed(LLAMA_SERVER, (str(program),), "1", flags)
 
 
 def gone(pid: int) -> bool:

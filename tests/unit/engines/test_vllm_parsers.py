@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.plan.vllm_parsers import reasoning_parser, tool_parser
+from mmd.engines.vllm.parsers import reasoning_parser, tool_parser
 from mmd.registry.formats.chat_template import MARKS, OPENS_THINKING, RESPONSE_TEMPLATE
 from mmd.registry.record import Facts, Format, ModelType
 from tests.unit.plan.planned import SAFETENSORS_MODELS, VLLM, facts, model, vllm_launch
@@ -119,9 +119,9 @@ def test_parser_is_one_that_the_engine_has(
 
 def test_every_mark_that_decides_is_looked_for() -> None:
     """A mark that no template is searched for would be a family without tools."""
-    from mmd.plan import vllm_parsers
+    from mmd.engines.vllm import parsers
 
-    deciding = {mark for mark, _ in vllm_parsers._TOOLS} | {mark for _, mark, _ in vllm_parsers._TOOLS_BY_FAMILY}
+    deciding = {mark for mark, _ in parsers._TOOLS} | {mark for _, mark, _ in parsers._TOOLS_BY_FAMILY}
     assert deciding <= {*MARKS, RESPONSE_TEMPLATE}
 
 

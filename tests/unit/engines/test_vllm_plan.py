@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mmd.errors import DoesNotFit, EngineMissing
 from mmd.machine import GpuProcess, Machine, load_machine
 from mmd.plan.choose import ModelSettings
-from mmd.plan.launch import Canary, Installed, Launch, Sleep
+from mmd.plan.engine import Installed
+from mmd.plan.launch import Canary, Launch, Sleep
 from mmd.registry.record import Format, Model, ModelType
 from tests.unit.plan.planned import (
     GIB,

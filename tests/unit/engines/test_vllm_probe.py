@@ -12,17 +12,18 @@ import pytest
 from mmd.engines.installer.own import OwnEngine, complete
 from mmd.engines.vllm import find as vllm
 from mmd.engines.vllm import source
+from mmd.engines.vllm.engine import VLLM
 from mmd.engines.vllm.help import parse_help
 from mmd.engines.vllm.source import Accepted
 from mmd.errors import EngineMissing
 from mmd.paths import cache_dir, engines_dir
-from mmd.plan.launch import Installed
+from mmd.plan.engine import Installed
 from tests.fakes.vllm import install_fake_vllm
-from tests.unit.plan.planned import VLLM
+from tests.unit.plan.planned import VLLM as INSTALLED_VLLM
 from tests.vllm_options import sections
 
 LISTS = sections()
-FLAGS = VLLM.flags
+FLAGS = INSTALLED_VLLM.flags
 SITE_PACKAGES = "lib/python3.11/site-packages"
 # As vLLM 0.32 prints it for --help=all.
 HELP = """\
@@ -63,7 +64,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(configured: Path | None) -> Installed:
-    here = vllm.find(str(configured) if configured else None)
+    here = VLLM.find(str(configured) if configured else None)
     assert here is not None
     return here
 
@@ -95,7 +96,7 @@ def fail_scan(package: Path) -> Accepted:
 
 def test_none_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert vllm.find(None) is None
+    assert VLLM.find(None) is None
 
 
 def test_on_path(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +133,7 @@ def test_configured_as_a_program_or_as_a_virtual_environment(environment: Path, 
 
 def test_configured_place_without_one(tmp_path: Path) -> None:
     with pytest.raises(EngineMissing, match="configured as") as caught:
-        vllm.find(str(tmp_path / "nowhere"))
+        VLLM.find(str(tmp_path / "nowhere"))
     assert caught.value.hint.startswith("ls -l ")
 
 

@@ -236,7 +236,13 @@ def test_start_imports_no_framework() -> None:
 # By the first swap, the first verb that writes settings, the first request that is neither for an engine nor a health
 # check, and by others' processes.
 _IMPORTED_LATER = {
-    *("mmd.engines", "mmd.plan.choose", "mmd.plan.vllm", "mmd.control.lifecycle.swap", "mmd.control.lifecycle.demote"),
+    *(
+        "mmd.engines",
+        "mmd.plan.choose",
+        "mmd.engines.vllm.argv",
+        "mmd.control.lifecycle.swap",
+        "mmd.control.lifecycle.demote",
+    ),
     *(
         "mmd.control.lifecycle.suspend",
         "mmd.control.lifecycle.missing_hook",

@@ -6,10 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmd.engines.llama.embedded_main import FLAGS as EMBEDDED_FLAGS
+from mmd.engines.llama.engine import EMBEDDED as EMBEDDED_ENGINE
+from mmd.engines.llama.engine import LLAMA_SERVER as LLAMA_SERVER_ENGINE
 from mmd.engines.llama.find import parse_flags
+from mmd.engines.vllm.engine import VLLM as VLLM_ENGINE
 from mmd.machine import Machine, load_machine
 from mmd.plan.choose import ModelSettings, choose
-from mmd.plan.launch import Installed, Launch
+from mmd.plan.engine import Installed
+from mmd.plan.launch import Launch
 from mmd.registry.record import Facts, Format, Model, ModelType
 from tests.fakes.engine import HELP
 from tests.vllm_options import sections, spellings
@@ -19,36 +23,27 @@ SOCKET = "/run/user/1000/mmd/x/api.sock"
 MACHINES = tuple(sorted((Path(__file__).parents[2] / "machines").glob("*.json")))
 
 LLAMA_SERVER = Installed(
-    engine="llama-server",
+    engine=LLAMA_SERVER_ENGINE,
     command=("/usr/bin/llama-server",),
     version="9611",
     flags=parse_flags(HELP),
-    formats=(Format.GGUF,),
-    can_sleep=False,
-    stop_seconds=5,
 )
 EMBEDDED = Installed(
-    engine="embedded",
+    engine=EMBEDDED_ENGINE,
     command=("/venv/bin/python", "-P", "/venv/mmd/engines/llama/embedded_main.py"),
     version="2026.10",
     flags=EMBEDDED_FLAGS,
-    formats=(Format.GGUF,),
-    can_sleep=False,
-    stop_seconds=5,
 )
 
 
 _VLLM_LISTS = sections()
 _VLLM_OPTIONS = {name for name in spellings(_VLLM_LISTS["engine"] + _VLLM_LISTS["server"]) if name.startswith("--")}
 VLLM = Installed(
-    engine="vllm",
+    engine=VLLM_ENGINE,
     command=("/venv/bin/vllm", "serve"),
     version="0.32.0",
     flags=frozenset(name for name in _VLLM_OPTIONS if f"--{name.removeprefix('--no-')}" not in _VLLM_OPTIONS - {name}),
-    formats=(Format.SAFETENSORS,),
     can_sleep=True,
-    stop_seconds=15,
-    quits_when_broken=True,
     platform="cuda",
     tool_parsers=frozenset(_VLLM_LISTS["tool parsers"]),
     reasoning_parsers=frozenset(_VLLM_LISTS["reasoning parsers"]),

@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmd.engines.llama import argv
 from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine, load_machine
-from mmd.plan import fit, llama
+from mmd.plan import fit
 from mmd.plan.choose import ModelSettings, choose
-from mmd.plan.launch import Installed, Launch
+from mmd.plan.engine import Installed
+from mmd.plan.launch import Launch
 from mmd.registry.record import Format, Model, ModelType
 from tests.unit.plan.planned import (
     CHAT,
@@ -29,6 +31,7 @@ from tests.unit.plan.planned import (
     MACHINES,
     SOCKET,
     VISION,
+    VLLM,
     facts,
     machine,
     model,
@@ -149,7 +152,7 @@ def test_ready_seconds_laid_down_hold() -> None:
 
 
 def test_first_installed_engine_that_serves_the_format_is_taken() -> None:
-    other = replace(LLAMA_SERVER, engine="vllm", formats=(Format.SAFETENSORS,))
+    other = VLLM
     chosen = choose(CHAT, machine(), [other, EMBEDDED, LLAMA_SERVER], socket=SOCKET, cache=CACHE)
     assert chosen.engine == "embedded"
 
@@ -264,12 +267,12 @@ def test_completion_model_gets_no_word_about_templates() -> None:
 
 
 def test_environment_numbers_gpus_as_nvml_does() -> None:
-    assert llama.environment(machine("rtx4070-12g"), LLAMA_SERVER, cache=CACHE, ready_seconds=600) == (
+    assert argv.environment(machine("rtx4070-12g"), LLAMA_SERVER, cache=CACHE, ready_seconds=600) == (
         ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
     )
-    assert llama.environment(machine("cpu-only"), LLAMA_SERVER, cache=CACHE, ready_seconds=600) == ()
+    assert argv.environment(machine("cpu-only"), LLAMA_SERVER, cache=CACHE, ready_seconds=600) == ()
 
 
 @pytest.mark.parametrize(("weights_bytes", "seconds"), [(0, 600), (30 * GIB, 644), (200 * GIB, 4294)])
 def test_ready_seconds_grow_with_the_weights(weights_bytes: int, seconds: int) -> None:
-    assert llama.ready_seconds(model(facts(weights_bytes=weights_bytes))) == seconds
+    assert argv.ready_seconds(model(facts(weights_bytes=weights_bytes))) == seconds

@@ -10,14 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmd.control.state.to_json import estimate_json
+from mmd.engines import for_format
+from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache, llama_kept
+from mmd.engines.llama.serving import serving
+from mmd.engines.vllm import serving as vllm
+from mmd.engines.vllm.kv_cache import vllm_kept
 from mmd.errors import DoesNotFit
 from mmd.machine import Gpu, GpuProcess, Machine
-from mmd.plan import fit, vllm_serving
+from mmd.plan import fit
 from mmd.plan.choose import ModelSettings, choose
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Estimate, Tier
-from mmd.plan.kv_cache import CACHE_TYPES, LlamaCache, llama_kept, vllm_kept
-from mmd.plan.llama_serving import serving
 from mmd.plan.predict import memory_of, predict
 from mmd.plan.suggestions import Candidate
 from mmd.registry.layout import Anatomy, Layers
@@ -59,7 +62,7 @@ def qwen3(its: Anatomy | None = None, *, format: Format = Format.GGUF, context_l
 
 
 def estimate(its: Facts, here: Machine | None = None, *words: str, **more: Any) -> Estimate:
-    return predict(its, here or machine("rtx4090-24g"), words, model_id="qwen3-8b", **more)
+    return predict(for_format(its.format), its, here or machine("rtx4090-24g"), words, model_id="qwen3-8b", **more)
 
 
 # --- the numbers
@@ -350,22 +353,22 @@ def test_vllm_saves_bits_where_its_command_line_does() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), vllm_serving.Serving()),
-        (("--max-num-seqs", "16", "--max_num_seqs=256"), vllm_serving.Serving(sequences=256)),
-        (("-tp", "2"), vllm_serving.Serving(gpus=2)),
-        (("--tensor-parallel-size=4",), vllm_serving.Serving(gpus=4)),
-        (("--gpu-memory-utilization", "0.5"), vllm_serving.Serving(utilization=0.5)),
-        (("--kv-cache-memory-bytes", "512M"), vllm_serving.Serving(pool_bytes=512 * MIB)),
-        (("--kv-cache-memory-bytes=2g",), vllm_serving.Serving(pool_bytes=2 * 10**9)),
-        (("--kv-cache-dtype", "fp8_e4m3", "--kv-cache-dtype", "auto"), vllm_serving.Serving(small_numbers=False)),
+        ((), vllm.Serving()),
+        (("--max-num-seqs", "16", "--max_num_seqs=256"), vllm.Serving(sequences=256)),
+        (("-tp", "2"), vllm.Serving(gpus=2)),
+        (("--tensor-parallel-size=4",), vllm.Serving(gpus=4)),
+        (("--gpu-memory-utilization", "0.5"), vllm.Serving(utilization=0.5)),
+        (("--kv-cache-memory-bytes", "512M"), vllm.Serving(pool_bytes=512 * MIB)),
+        (("--kv-cache-memory-bytes=2g",), vllm.Serving(pool_bytes=2 * 10**9)),
+        (("--kv-cache-dtype", "fp8_e4m3", "--kv-cache-dtype", "auto"), vllm.Serving(small_numbers=False)),
         # the engine's to refuse
         (("--max-num-seqs", "-1", "-tp", "two", "--gpu-memory-utilization", "9", "--kv-cache-memory-bytes"),
-         vllm_serving.Serving()),
-        (("--max-num-seqs", "9" * 5000), vllm_serving.Serving()),
+         vllm.Serving()),
+        (("--max-num-seqs", "9" * 5000), vllm.Serving()),
     ],
 )  # fmt: skip
-def test_command_line_of_vllm(words: tuple[str, ...], expected: vllm_serving.Serving) -> None:
-    assert vllm_serving.serving(words) == expected
+def test_command_line_of_vllm(words: tuple[str, ...], expected: vllm.Serving) -> None:
+    assert vllm.serving(words) == expected
 
 
 def test_vllm_memory_grows_with_sequences_and_bits() -> None:
@@ -452,7 +455,7 @@ CONTEXTS = st.integers(1, 1 << 20)
 @settings(max_examples=150, deadline=None)
 def test_needs_grow_with_the_context(groups: list[Layers], one: int, other: int, slots: int, name: str) -> None:
     its = qwen3(anatomy(caches=tuple(groups)))
-    memory = memory_of(its, machine(name), ("-np", str(slots), "-kvu"))
+    memory = memory_of(for_format(its.format), its, machine(name), ("-np", str(slots), "-kvu"))
     less, more = sorted((one, other))
     assert memory.components(less).total_bytes <= memory.components(more).total_bytes
 
@@ -481,7 +484,7 @@ def test_caches_grow_with_the_bits(groups: list[Layers], context: int, one: int,
 @settings(max_examples=150, deadline=None)
 def test_vllm_needs_grow_with_the_context(groups: list[Layers], one: int, other: int, bits: int, name: str) -> None:
     its = qwen3(anatomy(caches=tuple(groups)), format=Format.SAFETENSORS)
-    memory = memory_of(its, machine(name), ("--kv-cache-dtype", "fp8") if bits == 1 else ())
+    memory = memory_of(for_format(its.format), its, machine(name), ("--kv-cache-dtype", "fp8") if bits == 1 else ())
     less, more = sorted((one, other))
     assert memory.components(less).total_bytes <= memory.components(more).total_bytes
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmd.engines.llama.engine import LLAMA_SERVER
+from mmd.engines.vllm.engine import VLLM
 from mmd.machine import Gpu, Machine
 from mmd.plan.recommend import Assessed, Place, assess, reason
 from mmd.registry.offer import Base, HubModel
@@ -28,6 +30,8 @@ _QWEN3_8B = {
     "Q8_0": 8.71,
     "BF16": 16.4,
 }
+_LLAMA = {Format.GGUF: LLAMA_SERVER}
+_VLLM = {Format.SAFETENSORS: VLLM}
 _BASE = Base(ModelType.CHAT, 8_190_000_000, 40_960)
 _OFFERS = tuple(HubModel(f"Qwen3-8B-{name}.gguf", Format.GGUF, int(gb * 1e9)) for name, gb in _QWEN3_8B.items())
 
@@ -44,7 +48,7 @@ def recommended(assessed: tuple[Assessed, ...]) -> Assessed | None:
 
 
 def taken(on: Machine, offers: tuple[HubModel, ...] = _OFFERS, base: Base = _BASE) -> tuple[str, Place]:
-    found = recommended(assess(offers, base, on, (Format.GGUF,)))
+    found = recommended(assess(offers, base, on, _LLAMA))
     assert found is not None
     return found.offer.file.removeprefix("Qwen3-8B-").removesuffix(".gguf"), found.place
 
@@ -91,7 +95,7 @@ def test_sizes_speak_where_the_hub_does_not_know_the_parameters() -> None:
 
 
 def test_nothing_is_taken_where_nothing_runs() -> None:
-    assessed = assess(_OFFERS, _BASE, machine(2, 2), (Format.GGUF,))
+    assessed = assess(_OFFERS, _BASE, machine(2, 2), _LLAMA)
     assert recommended(assessed) is None
     assert "IQ1_S" in assessed[0].offer.file  # of which a message can speak
     assert reason(assessed[0], assessed) == "the smallest, and still too large"
@@ -99,7 +103,7 @@ def test_nothing_is_taken_where_nothing_runs() -> None:
 
 def test_formats_that_nothing_here_serves_are_left_out() -> None:
     weights = HubModel("model.safetensors", Format.SAFETENSORS, 16 * 10**9)
-    found = assess((*_OFFERS, weights), _BASE, machine(80), (Format.SAFETENSORS,))
+    found = assess((*_OFFERS, weights), _BASE, machine(80), _VLLM)
     assert [one.offer.file for one in found] == ["model.safetensors"]
 
 
@@ -114,7 +118,7 @@ def test_formats_that_nothing_here_serves_are_left_out() -> None:
 )
 def test_vllm_asks_for_a_gpu_that_is_new_enough(quant: str, capability: str, place: Place) -> None:
     weights = HubModel("model.safetensors", Format.SAFETENSORS, 6 * 10**9)
-    (found,) = assess((weights,), replace(_BASE, quant=quant), machine(24, capability=capability), Format)
+    (found,) = assess((weights,), replace(_BASE, quant=quant), machine(24, capability=capability), _VLLM)
     assert found.place is place
 
 
@@ -141,16 +145,14 @@ _gib = st.floats(1, 200)
 
 @given(_offers, _gib, _gib)
 def test_something_is_recommended_where_something_runs(offers: list[HubModel], vram_gib: float, ram_gib: float) -> None:
-    assessed = assess(offers, _BASE, machine(vram_gib, ram_gib), (Format.GGUF,))
+    assessed = assess(offers, _BASE, machine(vram_gib, ram_gib), _LLAMA)
     found = recommended(assessed)
     assert (found is None) == all(one.place is Place.NOWHERE for one in assessed)
 
 
 @given(_gib, _gib)
 def test_larger_gpu_gets_no_smaller_file_once_all_layers_fit(one_gib: float, other_gib: float) -> None:
-    less, more = (
-        recommended(assess(_OFFERS, _BASE, machine(gib), (Format.GGUF,))) for gib in sorted((one_gib, other_gib))
-    )
+    less, more = (recommended(assess(_OFFERS, _BASE, machine(gib), _LLAMA)) for gib in sorted((one_gib, other_gib)))
     if less is not None and less.place is Place.GPU and less.bits >= 3.4:
         assert more is not None
         assert more.offer.weights_bytes >= less.offer.weights_bytes
@@ -158,6 +160,6 @@ def test_larger_gpu_gets_no_smaller_file_once_all_layers_fit(one_gib: float, oth
 
 @given(_offers, _gib)
 def test_every_choice_has_its_reason(offers: list[HubModel], vram_gib: float) -> None:
-    assessed = assess(offers, _BASE, machine(vram_gib), (Format.GGUF,))
+    assessed = assess(offers, _BASE, machine(vram_gib), _LLAMA)
     for one in assessed:
         assert reason(one, assessed)

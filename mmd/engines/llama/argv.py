@@ -10,7 +10,8 @@ from __future__ import annotations
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
 from mmd.plan import fit
-from mmd.plan.launch import Flag, Installed, Sleep
+from mmd.plan.engine import Installed
+from mmd.plan.launch import Flag, Sleep
 from mmd.registry.record import Model, ModelType
 
 _MIB = 1024**2
@@ -44,7 +45,7 @@ def flags(
     for flag in _type_flags(model):
         if flag.subject not in engine.flags:
             raise EngineMissing(
-                f"{engine.engine} {engine.version} does not know {flag.subject}, which {model.id} needs: {flag.reason}",
+                f"{engine.title} does not know {flag.subject}, which {model.id} needs: {flag.reason}",
                 hint=f"{engine.command[0]} --version   # a newer one does",
             )
     decided = (*_context_flag(context), *_service_flags(model, machine))
@@ -60,7 +61,7 @@ def flags(
 
 
 def _unknown_to(engine: Installed, flag: Flag) -> Flag:
-    return Flag((), flag.subject, f"left out: {engine.engine} {engine.version} does not know it ({flag.reason})")
+    return Flag((), flag.subject, f"left out: {engine.title} does not know it ({flag.reason})")
 
 
 def environment(machine: Machine, engine: Installed, *, cache: str, ready_seconds: int) -> tuple[tuple[str, str], ...]:

@@ -6,17 +6,19 @@ laid down to 4096 tokens at the least, and then puts layers into RAM, routed exp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
+from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache, llama_kept
+from mmd.engines.llama.serving import Serving, serving
 from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
-from mmd.plan.kv_cache import CACHE_TYPES, LlamaCache, llama_kept
-from mmd.plan.llama_serving import Serving
 from mmd.plan.memory import Memory, Placement, Variant, scaled
 from mmd.registry.layout import Anatomy, Layers
+from mmd.registry.record import Facts
 
 _LEFT_FREE_BYTES = fit.GIB  # of every GPU: `--fit-target`
 _WEIGHTS_ERROR = 0.001  # what alignment adds
@@ -176,6 +178,19 @@ class LlamaMemory:
         if anatomy.routed_bytes and room_bytes >= kept_bytes + anatomy.repeating_bytes:
             return min(1.0, (room_bytes - kept_bytes) / layers_bytes)
         return max(0.0, room_bytes / (layers_bytes + kept_bytes))
+
+
+def llama_memory(
+    facts: Facts,
+    machine: Machine,
+    words: Sequence[str],
+    *,
+    projector_bytes: int,
+    on_gpu: bool,
+    constants: Constants,
+) -> LlamaMemory:
+    """The formulas for a model under the `words` of a command line."""
+    return LlamaMemory(fit.anatomy_of(facts), machine, serving(words), projector_bytes, constants)
 
 
 def _head_width(anatomy: Anatomy) -> int:

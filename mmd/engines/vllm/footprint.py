@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import sqrt
 
+from mmd.engines.vllm.kv_cache import vllm_kept
 from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
-from mmd.plan.kv_cache import Kept, vllm_kept
-from mmd.plan.memory import Memory, Placement, Variant, scaled
+from mmd.plan.memory import Kept, Memory, Placement, Variant, scaled
 from mmd.registry.layout import Anatomy
 
 _MXFP4_HIDDEN_PAD = 256  # its kernels want experts of such a width: those of gpt-oss grow by a fifteenth

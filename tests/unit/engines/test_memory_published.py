@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from mmd.engines.llama.kv_cache import LlamaCache, llama_kept
+from mmd.engines.llama.memory import LlamaMemory
+from mmd.engines.llama.serving import serving
+from mmd.engines.vllm.footprint import VllmMemory
+from mmd.engines.vllm.kv_cache import vllm_kept
 from mmd.machine import load_machine
 from mmd.plan.constants import Constants
 from mmd.plan.fit import anatomy_of
-from mmd.plan.kv_cache import LlamaCache, llama_kept, vllm_kept
-from mmd.plan.llama_memory import LlamaMemory
-from mmd.plan.llama_serving import serving
-from mmd.plan.vllm_footprint import VllmMemory
 from mmd.registry.detect import examine
 from mmd.registry.layout import Anatomy, Layers
 from mmd.registry.record import Facts

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 
+from mmd.engines.vllm.arguments import translated
+from mmd.engines.vllm.memory import GENERATES, MOST_UTILIZATION, memory_flags, ram_reserve_bytes, usable_gpus
+from mmd.engines.vllm.parsers import reasoning_parser, tool_parser
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
-from mmd.plan.launch import Canary, Flag, Installed, Sleep
-from mmd.plan.vllm_arguments import translated
-from mmd.plan.vllm_memory import GENERATES, MOST_UTILIZATION, memory_flags, ram_reserve_bytes, usable_gpus
-from mmd.plan.vllm_parsers import reasoning_parser, tool_parser
+from mmd.plan.engine import Installed
+from mmd.plan.launch import Canary, Flag, Sleep
 from mmd.registry.record import Facts, Model, ModelType
 
 _UNQUANTISED = ("bf16", "f16", "f32", "f64")  # as `Facts.quant` says it

@@ -6,7 +6,7 @@ Sources: vLLM's recipes for 154 models, and its parsers' own code (0.32).
 
 from __future__ import annotations
 
-from mmd.plan.launch import Installed
+from mmd.plan.engine import Installed
 from mmd.registry.record import Facts
 
 # The first mark that a template has decides, but for the families below.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mmd.engines.vllm.footprint import VllmMemory
+from mmd.engines.vllm.serving import serving
 from mmd.machine import Gpu, Machine
 from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.fit import GIB
 from mmd.plan.launch import Flag
-from mmd.plan.vllm_footprint import VllmMemory
-from mmd.plan.vllm_serving import serving
 from mmd.registry.record import Facts, ModelType
 
 _MIB = 1024**2
@@ -80,11 +80,17 @@ def memory_flags(
 
 
 def vllm_memory(
-    facts: Facts, machine: Machine, words: Sequence[str], *, on_gpu: bool, constants: Constants
+    facts: Facts,
+    machine: Machine,
+    words: Sequence[str],
+    *,
+    projector_bytes: int,
+    on_gpu: bool,
+    constants: Constants,
 ) -> VllmMemory:
     """What these flags mean for memory, and those among `words` that say otherwise."""
     laid_down = serving(words)
-    gpus = _gpus_for(facts, machine) if on_gpu else ()
+    gpus = _gpus_for(facts, machine) if on_gpu and machine.gpus else ()
     memory = _on_gpus(facts, gpus, constants) if gpus else _on_cpu(facts, machine, constants)
     small = laid_down.small_numbers
     if gpus and laid_down.gpus:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mmd.plan.launch import Flag, Installed
+from mmd.plan.engine import Installed
+from mmd.plan.launch import Flag
 
 _Words = tuple[str, ...]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from mmd.plan.kv_cache import CACHE_TYPES, LlamaCache
+from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache
 
 # Options with a number, and the fields that they set.
 _NUMBERS: Mapping[str, str] = {

@@ -1,0 +1,114 @@
+"""What planning asks of an engine: the pure half of `mmd.engines.base.Engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mmd.machine import Machine
+from mmd.plan.constants import Constants
+from mmd.plan.launch import Flag, Sleep
+from mmd.plan.memory import Memory
+from mmd.registry.record import Facts, Format, Model
+
+
+class Planner(Protocol):
+    """The rules by which an engine serves a model. Every method is pure: no I/O, no clock."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def name(self) -> str:
+        """The name in the engines table and in mmd.toml: "llama-server"."""
+        ...
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """The formats of model files that it serves."""
+        ...
+
+    @property
+    def stop_seconds(self) -> int:
+        """The time it may take to exit before it is killed."""
+        ...
+
+    @property
+    def exits_zero_on_crash(self) -> bool:
+        """True if it exits with status 0 when a part of it has died."""
+        ...
+
+    def flags(
+        self,
+        model: Model,
+        machine: Machine,
+        engine: Installed,
+        *,
+        socket: str,
+        context: int | None,
+        aliases: tuple[str, ...],
+        arguments: tuple[str, ...],
+    ) -> tuple[Flag, ...]:
+        """Return every decision in the order of the command line; those left to the engine have no words.
+
+        Raises EngineMissing if this version cannot serve the model.
+        """
+        ...
+
+    def environment(
+        self, machine: Machine, engine: Installed, *, cache: str, ready_seconds: int
+    ) -> tuple[tuple[str, str], ...]:
+        """Return the variables to set; `cache` is a folder that the engine may keep files in."""
+        ...
+
+    def budget_bytes(self, model: Model, machine: Machine, engine: Installed) -> int:
+        """Return the memory that the model may take on this machine when no other model of mmd runs."""
+        ...
+
+    def ready_seconds(self, model: Model) -> int:
+        """Return how long a load may take before it counts as failed."""
+        ...
+
+    def sleep(self, model: Model, machine: Machine, engine: Installed) -> Sleep | None:
+        """Return how the model gives up the GPU and keeps its process; None if it is stopped instead."""
+        ...
+
+    def on_gpu(self, machine: Machine, engine: Installed) -> bool:
+        """True if the model's memory would be the GPU's."""
+        ...
+
+    def memory(
+        self,
+        facts: Facts,
+        machine: Machine,
+        words: Sequence[str],
+        *,
+        projector_bytes: int,
+        on_gpu: bool,
+        constants: Constants,
+    ) -> Memory:
+        """Return the formulas for a model under the `words` of a command line; `machine` without models of mmd."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """An engine found on this machine, and what its probe learned."""
+
+    engine: Planner
+    command: tuple[str, ...]  # what starts it, before any flag: ("/usr/bin/llama-server",)
+    version: str
+    flags: frozenset[str]  # every option it accepts, as written: "--metrics"
+    can_sleep: bool = False  # this version can give up the GPU and keep its process
+    platform: str = ""  # what it was built for, if there are several builds: "cpu", "cuda"
+    tool_parsers: frozenset[str] = frozenset()  # vLLM: names that --tool-call-parser takes
+    reasoning_parsers: frozenset[str] = frozenset()  # vLLM: names that --reasoning-parser takes
+
+    @property
+    def name(self) -> str:
+        return self.engine.name
+
+    @property
+    def title(self) -> str:
+        """Name and version, for people: "llama-server 0.6.0"."""
+        return f"{self.name} {self.version}"
