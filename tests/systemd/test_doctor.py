@@ -77,7 +77,7 @@ def test_nothing_fails_where_all_is_well(world: World, installed: str) -> None:
     assert run_mmd("activate", "a").returncode == 0
     assert failed() == []
     assert checked("units").message.startswith("up to date and enabled")
-    assert checked("gateway").message == f"{installed.removeprefix('http://')}: listens"
+    assert checked("gateway").message == f"listening on {installed.removeprefix('http://')}"
 
 
 def test_without_mmd_install_that_is_a_warning(world: World) -> None:
@@ -136,7 +136,7 @@ def test_a_port_that_somebody_else_has(world: World, installed: str) -> None:
         config_file().write_text(re.sub(r'^listen = "[^"]*"', f'listen = "{listen}"', text, flags=re.MULTILINE))
         finding = only_failed("gateway")
         config_file().write_text(text)
-    assert finding.message.startswith(f"{listen} is taken by ")
+    assert finding.message.startswith(f"{listen} is in use by ")
     assert f"(pid {os.getpid()}, " in finding.message
     assert finding.hint.startswith(f"kill {os.getpid()} && mmd install")
 
@@ -153,7 +153,7 @@ def test_an_engines_socket_that_was_removed(world: World) -> None:
     world.add("a")
     assert run_mmd("activate", "a").returncode == 0
     engine_socket("a").unlink()
-    assert only_failed("sockets").message.startswith("a runs, and its socket has been removed")
+    assert only_failed("sockets").message.startswith("the engine of a runs, but its socket file is gone")
     assert run_mmd("stop", "a").returncode == run_mmd("activate", "a").returncode == 0
     assert failed() == []
 
@@ -169,7 +169,7 @@ def test_a_model_that_did_not_start(world: World) -> None:
 def test_a_file_that_is_gone(world: World) -> None:
     world.add("a", "b")
     Path(Registry().get("a").path).unlink()
-    assert only_failed("models").message == f"a: gone: {Registry().get('a').path}"
+    assert only_failed("models").message == f"a: missing: {Registry().get('a').path}"
 
 
 def test_a_damaged_registry_is_told_once(world: World) -> None:

@@ -1,5 +1,5 @@
-"""What is wrong on this machine, and how to mend it.
+"""Find what is wrong on this machine, and the command that fixes it.
 
-`examination` holds the table of checks. What they run is read before, each thing in a thread of its own and within a
-limit, so that nothing which hangs holds up the rest; the judgements themselves are pure.
+`readings` reads every input in its own thread with a time limit, so that a program that hangs delays nothing else.
+`checks` holds the table of checks; each check is a pure function from readings to diagnoses.
 """

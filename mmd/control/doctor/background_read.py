@@ -110,11 +110,10 @@ def kill_new_children() -> Iterator[None]:
 
 
 def _kill(program: Process) -> None:
-    """Kill a process and its descendants. A process that has already ended has no children to find."""
+    """Kill a process, then its descendants: a parent that lives on could start new ones."""
     from psutil import NoSuchProcess
 
     with suppress(NoSuchProcess):
-        for child in program.children():
-            _kill(child)
-    with suppress(NoSuchProcess):
-        program.kill()
+        for process in (program, *program.children(recursive=True)):
+            with suppress(NoSuchProcess):
+                process.kill()

@@ -1,4 +1,4 @@
-"""Control groups: whether the kernel counts the memory of each model for this user."""
+"""Check whether the kernel counts memory per unit for this user (cgroup v2, memory controller delegated)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 
 MOUNT = Path("/sys/fs/cgroup")
-_LOST = "models' RAM is added up from processes, and deaths for want of it may go untold"
+_LOST = "mmd adds up RAM per process instead, and may not recognise an engine killed for lack of memory"
 
 
 @dataclass(frozen=True, slots=True)
 class ControlGroups:
-    is_unified: bool  # version 2 alone, and no hierarchies of version 1 beside it
-    controllers: tuple[str, ...]  # that the user manager may hand on to its units
+    is_unified: bool  # only cgroup v2 is mounted, no v1 hierarchies beside it
+    controllers: tuple[str, ...]  # those the user manager can enable for its units
 
 
 def read_cgroups(control_group: str, mount: Path = MOUNT) -> ControlGroups:
@@ -23,21 +23,21 @@ def read_cgroups(control_group: str, mount: Path = MOUNT) -> ControlGroups:
     root = mount if is_unified else mount / "unified"
     try:
         controllers = (root / control_group.lstrip("/") / "cgroup.controllers").read_text("ascii")
-    except FileNotFoundError:  # version 1 alone
+    except FileNotFoundError:  # only cgroup v1
         controllers = ""
     return ControlGroups(is_unified, tuple(controllers.split()))
 
 
 def check_cgroups(groups: ControlGroups) -> Iterator[Diagnosis]:
     if "memory" in groups.controllers:
-        yield ok(f"delegated to this user: {', '.join(groups.controllers)}")
+        yield ok(f"controllers of this user: {', '.join(groups.controllers)}")
     elif not groups.is_unified:
         yield warning(
-            f"of version 1, so memory is not counted: {_LOST}",
-            "stat -fc %T /sys/fs/cgroup   # to be cgroup2fs: kernel option systemd.unified_cgroup_hierarchy=1",
+            f"cgroup v1 does not count memory per user unit: {_LOST}",
+            "stat -fc %T /sys/fs/cgroup   # should say cgroup2fs; kernel option: systemd.unified_cgroup_hierarchy=1",
         )
     else:
         yield warning(
-            f"memory is not delegated to you: {_LOST}",
-            "sudo systemctl edit user@.service   # [Service] Delegate=cpu memory pids; then log in anew",
+            f"the memory controller is not delegated to this user: {_LOST}",
+            "sudo systemctl edit user@.service   # [Service] Delegate=cpu memory pids; then log out and in",
         )

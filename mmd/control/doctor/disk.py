@@ -1,4 +1,4 @@
-"""File systems that models, downloads and mmd's own records lie on."""
+"""Check the file systems that hold models, downloads and mmd's own files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from mmd.plan.fit import GIB
 from mmd.registry.cache_link import cache_folder
 from mmd.registry.record import Model
 
-_FULL_BYTES = GIB // 4  # a record, a log or a cache of an engine may not fit any more
-_LITTLE_BYTES = 10 * GIB  # less than a model of 8 billion parameters in 8 bits
+_FULL_BYTES = GIB // 4  # below this, writing a record, a log or an engine's cache may fail
+_LITTLE_BYTES = 10 * GIB  # about one 8-bit model with 8 billion parameters
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "afs", "fuse.sshfs", "fuse.rclone"})
 
 
 @dataclass(frozen=True, slots=True)
 class DiskSpace:
+    """One mounted file system and what mmd keeps on it."""
+
     mount: str
     kind: str  # "ext4", "nfs4", …
     total_bytes: int
-    free_bytes: int  # for this user
+    free_bytes: int  # available to this user
     is_read_only: bool
     holds: tuple[str, ...]  # "models", "downloads", "mmd's records", "mmd's cache"
 
@@ -41,7 +43,7 @@ def read_disks(models: Sequence[Model]) -> tuple[DiskSpace, ...]:
     for mount, holds in sorted(held.items()):
         usage, of = shutil.disk_usage(mount), mounts.get(mount)
         is_read_only = of is not None and "ro" in of.opts.split(",")
-        kind = of.fstype if of is not None else ""  # the root of a container may not be among its mounts
+        kind = of.fstype if of is not None else ""  # the root of a container is not always listed
         found.append(DiskSpace(mount, kind, usage.total, usage.free, is_read_only, tuple(sorted(holds))))
     return tuple(found)
 
@@ -66,16 +68,18 @@ def check_disks(disks: Iterable[DiskSpace]) -> Iterator[Diagnosis]:
         writes = set(one.holds) - {"models"}
         if one.is_read_only and writes:
             yield failed(
-                f"{one.mount} cannot be written to ({', '.join(sorted(writes))})", f"findmnt {quote(one.mount)}"
+                f"{one.mount} is mounted read-only ({', '.join(sorted(writes))})", f"findmnt {quote(one.mount)}"
             )
         elif one.free_bytes < _FULL_BYTES and writes:
-            yield failed(f"{message}: nearly full", "mmd disk   # what takes the space, and how to free it")
+            yield failed(f"{message}: nearly full", "mmd disk   # shows what uses the space and how to free it")
         elif one.free_bytes < _LITTLE_BYTES and "downloads" in one.holds:
-            yield warning(f"{message}: little for a download", "mmd disk   # what takes the space, and how to free it")
+            yield warning(
+                f"{message}: too little for most downloads", "mmd disk   # shows what uses the space and how to free it"
+            )
         elif one.kind in _NETWORK and "models" in one.holds:
             yield warning(
-                f"{message}, over the network ({one.kind}): models load as fast as that is",
-                "mmd archive ID DEST --move   # to a disk of this machine; back: mmd restore",
+                f"{message}: network file system ({one.kind}), so models load at network speed",
+                "mmd archive ID DEST --move   # moves a model to a local disk; back: mmd restore",
             )
         else:
             yield ok(message)

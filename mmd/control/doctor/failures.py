@@ -1,4 +1,4 @@
-"""What has failed: units that are failed now, and engines that died within a day."""
+"""Report units that are failed now, and engines that died within the last day."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mmd.control.doctor.background_read import BackgroundRead, ReadFailed
 from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.control.doctor.manager import ManagerState
-from mmd.control.doctor.restart_loops import outcome
+from mmd.control.doctor.restart_loops import describe_restarts
 from mmd.control.state import swap_events
 from mmd.control.state.engine_log import Ended, lines_between, units_that_failed
 from mmd.control.state.status import how_it_ended
@@ -20,26 +20,26 @@ from mmd.units.names import engine_unit, split
 from mmd.units.unit_files import GATEWAY
 
 _DAY_SECONDS = 24 * 60 * 60
-# An engine that is killed after hours has nothing to say of it; one that fails to start says so at once.
-_WORDS_SECONDS = 30
-_HOW_TO_READ = "journalctl -n 1   # why; for permissions: sudo usermod -aG systemd-journal $USER, and log in anew"
+# An engine that fails to start logs the reason right before it ends; one killed after hours logs nothing.
+_LAST_LOG_SECONDS = 30
+_HOW_TO_READ = "journalctl -n 1   # shows why; permissions: sudo usermod -aG systemd-journal $USER, then log in again"
 
 
 @dataclass(frozen=True, slots=True)
 class UnitFailure:
-    """A unit that has failed, the last time that it did."""
+    """The last failure of one unit."""
 
     unit: str
     cause: str
-    at: float | None  # seconds since the epoch; None where nobody noted it
-    times: int  # within the last day
+    at: float | None  # seconds since the epoch; None if the journal has no record
+    times: int  # failures within the last day
     is_failed_now: bool
 
 
 @dataclass(frozen=True, slots=True)
 class RecentFailures:
     found: tuple[UnitFailure, ...]
-    is_journal_read: bool  # else only those are known that are failed now
+    is_journal_read: bool  # if False, `found` has only units that are failed now
 
 
 def read_failures(manager: ManagerState) -> RecentFailures:
@@ -54,8 +54,10 @@ async def _read(manager: ManagerState, *, now: float) -> RecentFailures:
 async def _failures(manager: ManagerState, noted: Sequence[Ended]) -> tuple[UnitFailure, ...]:
     times, last = Counter(one.unit for one in noted), {one.unit: one for one in noted}
     reasons = {engine_unit(one.id): one.reason for one in manager.failed}
-    # The gateway has a check of its own.
-    restarting = {one.unit: f"it does not start ({outcome(one)})" for one in manager.restarting if one.unit != GATEWAY}
+    # The gateway has its own check.
+    restarting = {
+        one.unit: f"it does not start ({describe_restarts(one)})" for one in manager.restarting if one.unit != GATEWAY
+    }
     reasons |= restarting
     failing = [unit.name for unit in manager.units if unit.active_state == "failed" or unit.name in restarting]
     return tuple(
@@ -74,31 +76,31 @@ async def _failures(manager: ManagerState, noted: Sequence[Ended]) -> tuple[Unit
 
 
 def _is_token(unit: str) -> bool:
-    """Whether it is the half of a model that fails with its engine, of which all is told already."""
+    """True for a model's token, which fails together with its engine; the engine is reported already."""
     parts = split(unit)
     return parts is not None and parts[0] == "resident"
 
 
 async def _cause(unit: str, ended: Ended | None, reason: str | None) -> str:
-    """As the swap that it spoilt has it, where there was one; else how it ended, and what it said last."""
+    """Return the cause recorded by the failed swap; without one, the exit reason and the last error line of the log."""
     parts = split(unit)
     if parts is None:
-        return reason or (f"it has failed ({ended.result})" if ended else "it has failed")
+        return reason or (f"failed ({ended.result})" if ended else "failed")
     swaps = [event for event in swap_events.recent() if event.model == parts[1]]
     if reason and swaps and swaps[-1].outcome == "failed":
         return swaps[-1].cause
     how = how_it_ended(ended.result, ended.status) if ended else str(reason)
-    said = error_line(await _last_lines(parts[1], ended)) if ended else ""
-    return f"{how}: {said}" if said else how
+    last_error = error_line(await _last_lines(parts[1], ended)) if ended else ""
+    return f"{how}: {last_error}" if last_error else how
 
 
 async def _last_lines(model_id: str, ended: Ended) -> list[str]:
-    since_us, until_us = ended.at_us - _WORDS_SECONDS * 1_000_000, ended.at_us + 1_000_000
+    since_us, until_us = ended.at_us - _LAST_LOG_SECONDS * 1_000_000, ended.at_us + 1_000_000
     return await lines_between(model_id, since_us=since_us, until_us=until_us)
 
 
 def check_failures(reading: BackgroundRead[RecentFailures]) -> Iterator[Diagnosis]:
-    """A journal that does not answer in time is no failure of anything else."""
+    """A slow journal is a warning: it is not a failure of any unit."""
     try:
         failures = reading.value()
     except ReadFailed as failure:
@@ -114,15 +116,15 @@ def _diagnoses(failures: RecentFailures) -> Iterator[Diagnosis]:
         parts = split(one.unit)
         name = parts[1] if parts else one.unit
         when = time.strftime("%H:%M ", time.localtime(one.at)) if one.at is not None else ""
-        often = f" ({one.times} times in a day)" if one.times > 1 else ""
+        often = f" ({one.times} times in the last day)" if one.times > 1 else ""
         message = f"{when}{name}: {one.cause}{often}"
         look = f"mmd logs {name}" if parts else f"journalctl --user -u {one.unit} -n 20"
         if one.is_failed_now:
-            anew = f"mmd activate {name}" if parts else f"systemctl --user restart {one.unit}"
-            yield failed(message, f"{look}   # then: {anew}")
+            again = f"mmd activate {name}" if parts else f"systemctl --user restart {one.unit}"
+            yield failed(message, f"{look}   # then: {again}")
         else:
-            yield warning(message, f"{look}   # it was started again since, or stopped")
+            yield warning(message, f"{look}   # it was restarted or stopped since")
     if not failures.is_journal_read:
-        yield warning("there is no journal that you may read, so only what is failed now is known", _HOW_TO_READ)
+        yield warning("the journal is not readable for you: only units that are failed now are listed", _HOW_TO_READ)
     elif not failures.found:
-        yield ok("nothing has failed within a day")
+        yield ok("no failure within the last day")

@@ -1,4 +1,4 @@
-"""Folders of mmd's: whose they are, and who may look into them."""
+"""Check owner and permissions of mmd's folders and sockets."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ _OTHERS = 0o077
 @dataclass(frozen=True, slots=True)
 class FolderState:
     path: str
-    owner: str  # a name, or a number where there is none
+    owner: str  # user name; the number if it has no name
     mode: int
     is_own: bool
     is_writable: bool
-    is_private: bool = True  # it is to be closed to others
-    is_kept: bool = True  # mmd itself has to write there, and to what is in it
-    strange: str = ""  # the first in it that belongs to somebody else, where it is private and kept
+    is_private: bool = True  # must not be accessible to other users
+    is_kept: bool = True  # mmd writes to the folder and to the files in it
+    strange: str = ""  # the first entry that another user owns; only for private, kept folders
 
 
 def read_folders() -> tuple[FolderState, ...]:
-    """Those that there are. Downloads are shared with other tools; settings may be anybody's, and keys are hashes."""
+    """Return the folders that exist.
+
+    Downloads are shared with other tools, so that folder need not be private. The settings folder is not checked: it
+    holds no secrets, API keys are stored as hashes.
+    """
     found = [
         _folder_state(folder)
         for folder in (paths.runtime_dir(), paths.data_dir(), paths.state_dir(), paths.cache_dir())
@@ -68,24 +72,24 @@ def _is_strange(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.stat(follow_symlinks=False).st_uid != os.geteuid()
     except FileNotFoundError:
-        return False  # it has just been removed
+        return False  # just removed
 
 
 def check_folders(folders: Iterable[FolderState]) -> Iterator[Diagnosis]:
     wrong = [diagnosis for folder in folders for diagnosis in _check_folder(folder)]
-    yield from wrong or [ok("mmd's folders are yours, and closed to others")]
+    yield from wrong or [ok("mmd's folders belong to you and are private")]
 
 
 def _check_folder(folder: FolderState) -> Iterator[Diagnosis]:
     path = quote(folder.path)
     if folder.is_kept and not folder.is_writable:
-        whose = "" if folder.is_own else f": it is {folder.owner}'s"
-        yield failed(f"{folder.path} cannot be written to{whose}", _take_over(folder.path))
+        whose = "" if folder.is_own else f": it belongs to {folder.owner}"
+        yield failed(f"{folder.path} is not writable{whose}", _take_over(folder.path))
     elif folder.is_kept and folder.is_private and folder.strange:
-        # Of a `sudo mmd pull`, for instance.
-        yield failed(f"{folder.strange} is not yours, so mmd cannot keep it up to date", _take_over(folder.path))
+        # For example after `sudo mmd pull`.
+        yield failed(f"{folder.strange} belongs to another user, so mmd cannot update it", _take_over(folder.path))
     elif folder.is_private and folder.is_own and folder.mode & _OTHERS:
-        yield warning(f"others may look into {folder.path} ({folder.mode:04o})", f"chmod 700 {path}")
+        yield warning(f"other users can open {folder.path} ({folder.mode:04o})", f"chmod 700 {path}")
 
 
 def _take_over(path: str) -> str:
@@ -97,12 +101,14 @@ def _take_over(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EngineSockets:
-    missing: tuple[str, ...]  # models whose engines run, and cannot be reached any more
-    open: tuple[str, ...]  # paths that others may connect to
+    """Problems of the Unix sockets of engines and gateway."""
+
+    missing: tuple[str, ...]  # models whose engine runs but whose socket file is gone
+    open: tuple[str, ...]  # paths that other users can connect to
 
 
 def read_sockets(running: Iterable[str]) -> EngineSockets:
-    """`running`: the models whose engines are up. What is left of those that ended is removed when they start."""
+    """Check the sockets of the models in `running`. A leftover socket of an ended engine does no harm."""
     sockets = {model_id: engine_socket(model_id) for model_id in running}
     missing = tuple(model_id for model_id, path in sockets.items() if not path.exists())
     return EngineSockets(missing, tuple(str(path) for path in (gateway_socket(),) if _is_open(path)))
@@ -118,10 +124,10 @@ def _is_open(path: Path) -> bool:
 def check_sockets(sockets: EngineSockets) -> Iterator[Diagnosis]:
     for model_id in sockets.missing:
         yield failed(
-            f"{model_id} runs, and its socket has been removed: nobody reaches it",
+            f"the engine of {model_id} runs, but its socket file is gone: it cannot be reached",
             f"mmd stop {model_id} && mmd activate {model_id}",
         )
     for path in sockets.open:
-        yield warning(f"others may connect to {path}", f"chmod 600 {quote(path)}")
+        yield warning(f"other users can connect to {path}", f"chmod 600 {quote(path)}")
     if not sockets.missing and not sockets.open:
-        yield ok("every engine that runs can be reached, by you alone")
+        yield ok("all running engines are reachable, only by you")

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it answers, and in plain words why not. Models that are here run without it."""
+"""Check whether the Hugging Face hub answers, and explain why not. Local models run without it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmd.control.doctor.background_read import BackgroundRead, ReadFailed
 from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.registry.endpoint import require_usable_endpoint
 
-# In what Python's ssl, httpx and the resolver say.
+# Parts of the error messages of Python's ssl, httpx and the resolver.
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _UNRESOLVED = ("Name or service not known", "name resolution", "No address associated")
-_PROXY_WANTS_PASSWORD = "407"
+_PROXY_AUTHENTICATION = "407"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +25,21 @@ class HubAccess:
 
 
 def hub_endpoint() -> str:
-    """As the hub's library has it."""
+    """Return the hub's address, by the rule of huggingface_hub."""
     return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
 
 
 def import_library() -> None:
-    """It takes a tenth of a second, and on a busy machine more than there is patience with the hub.
+    """Import huggingface_hub before the time limit of the request starts: 0.1 s, and much more on a busy machine.
 
-    Raises HubUnavailable where HF_ENDPOINT is no address.
+    Raises HubUnavailable if HF_ENDPOINT is not a URL.
     """
     require_usable_endpoint()
     import huggingface_hub.errors  # noqa: F401  api.py imports it
 
 
 def read_access() -> HubAccess:
-    """Ask it for one model, with the token where there is one. Raises HubUnavailable, RepositoryGated and others."""
+    """Request one model, with the token if there is one. Raises HubUnavailable, RepositoryGated and others."""
     from huggingface_hub import constants, get_token
 
     from mmd.registry.hub.api import ask, hub_errors
@@ -55,25 +55,27 @@ def check_hub(reading: BackgroundRead[HubAccess]) -> Iterator[Diagnosis]:
     except ReadFailed as failure:
         yield explain_hub_error(failure.diagnosis, hub_endpoint(), getproxies())
         return
-    token = "and takes your token" if access.has_token else "without a token, which only gated models need"
-    yield ok(f"{access.endpoint} answers, {token}")
+    token = "token accepted" if access.has_token else "no token (only gated models need one)"
+    yield ok(f"{access.endpoint} answers; {token}")
 
 
 def explain_hub_error(diagnosis: Diagnosis, endpoint: str, proxies: Mapping[str, str]) -> Diagnosis:
-    """A failure as people say it, with what would mend it."""
+    """Return the diagnosis in plain words, with a command that shows or fixes the cause."""
     host, proxy = _host(endpoint), proxies.get(endpoint.partition("://")[0], "") or proxies.get("all", "")
     if _UNTRUSTED in diagnosis.message:
         return warning(
-            f"{host} shows a certificate that is not trusted: a proxy that reads along, or a wrong clock",
-            f"curl -vI {endpoint}   # whose; then: export SSL_CERT_FILE=FILE with that authority's certificate",
+            f"{host} has an untrusted certificate: an intercepting proxy, or a wrong clock",
+            f"curl -vI {endpoint}   # shows the issuer; then: export SSL_CERT_FILE=FILE with the issuer's certificate",
         )
-    if any(said in diagnosis.message for said in _UNRESOLVED):
+    if any(words in diagnosis.message for words in _UNRESOLVED):
         sought = _host(proxy) if proxy else host
-        return warning(f"{sought} is not found: no network, or no DNS", f"getent hosts {sought}   # and: ip route")
-    if proxy and _PROXY_WANTS_PASSWORD in diagnosis.message:
-        return warning(f"the proxy {proxy} wants a password", "export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT")
+        return warning(f"{sought} does not resolve: no network or no DNS", f"getent hosts {sought}   # and: ip route")
+    if proxy and _PROXY_AUTHENTICATION in diagnosis.message:
+        return warning(f"the proxy {proxy} requires a password", "export HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT")
     if proxy:
-        return warning(f"{diagnosis.message}, by the proxy {proxy}", "env | grep -i _proxy   # see whether it is meant")
+        return warning(
+            f"{diagnosis.message} (through the proxy {proxy})", "env | grep -i _proxy   # is this proxy intended?"
+        )
     return warning(diagnosis.message, diagnosis.hint)
 
 

@@ -1,4 +1,4 @@
-"""Whether the user manager outlives a session."""
+"""Check whether the user manager outlives a login session."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmd.control.install.lingering import linger_command, lingers
 @dataclass(frozen=True, slots=True)
 class Lingering:
     is_on: bool
-    command: str | None  # that has the user manager stay; None where there is no logind that would end it
+    command: str | None  # enables lingering; None if logind does not run
 
 
 def read_lingering() -> Lingering:
@@ -21,8 +21,8 @@ def read_lingering() -> Lingering:
 
 def check_lingering(lingering: Lingering) -> Iterator[Diagnosis]:
     if lingering.is_on:
-        yield ok("models stay when you log out, and load before you log in")
+        yield ok("on: models stay loaded after logout and load at boot")
     elif lingering.command is None:
-        yield ok("there is no logind here, which would end your units at logout")
+        yield ok("no logind here, so nothing ends your units at logout")
     else:
-        yield warning("models end when you log out, and nothing is loaded before you log in", lingering.command)
+        yield warning("off: models stop at logout, and none is loaded before you log in", lingering.command)

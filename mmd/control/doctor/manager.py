@@ -1,4 +1,4 @@
-"""The user manager: whether it answers, and if not, exactly why."""
+"""Check whether the systemd user manager answers, and explain why not."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _OURS = ("mmd.*", "mmd-*")
 
 @dataclass(frozen=True, slots=True)
 class ManagerState:
-    """What the user manager says of itself and of mmd's units."""
+    """What the user manager reports about itself and about mmd's units."""
 
     version: str  # as distributions write it: "252.39-1~deb12u2"
     control_group: str
     units: tuple[Unit, ...]
-    listening: tuple[str, ...] = ()  # addresses of mmd's sockets that are up
+    listening: tuple[str, ...] = ()  # addresses of mmd's active sockets
     sleeping: tuple[Sleeping, ...] = ()
     failed: tuple[Failed, ...] = ()  # models
     restarting: tuple[RestartLoop, ...] = ()
-    is_named: bool = True  # XDG_RUNTIME_DIR is set, by which systemctl finds it too
-    asked_by: str = ""  # who became its user by sudo
+    is_named: bool = True  # XDG_RUNTIME_DIR is set; systemctl needs it
+    asked_by: str = ""  # the user that called sudo
 
     @property
     def has_gateway(self) -> bool:
@@ -46,34 +46,36 @@ class ManagerState:
 
     @property
     def running(self) -> tuple[str, ...]:
-        """The models whose engines are up."""
+        """Ids of the models whose engine is active."""
         names = (split(unit.name) for unit in self.units if unit.active_state == "active")
         return tuple(name[1] for name in names if name and name[0] == "model")
 
 
 @dataclass(frozen=True, slots=True)
 class LoginEnvironment:
-    """What tells why there is no user manager to be found."""
+    """Facts that explain why no user manager answers."""
 
     user: str
     uid: int
     is_booted: bool  # with systemd
     init: str  # the name of process 1
     runtime: str
-    runtime_owner: str | None  # None where there is no such folder
-    has_private_socket: bool  # systemd's own: a user manager runs
+    runtime_owner: str | None  # None if the folder does not exist
+    has_private_socket: bool  # systemd's private socket: a user manager runs
     has_bus: bool
-    bus_address: str  # DBUS_SESSION_BUS_ADDRESS, "" where it is not set
-    sudo_user: str  # who called sudo, "" where nobody did
+    bus_address: str  # DBUS_SESSION_BUS_ADDRESS, "" if unset
+    sudo_user: str  # the user that called sudo, "" without sudo
 
     @property
     def is_borrowed(self) -> bool:
-        """The runtime folder is somebody else's."""
+        """True if another user owns the runtime folder."""
         return self.runtime_owner not in (None, self.user)
 
 
 def read_manager() -> ManagerState:
-    """Raises ManagerUnreachable, with the reason: also where it is somebody else's, which root is let into."""
+    """Read the manager's state. Raises ManagerUnreachable with the reason, also if the manager belongs to another user
+    (root could connect to it, and would work on that user's units with root's models).
+    """
     here = read_login_environment()
     if here.is_borrowed:
         raise borrowed_runtime_error(here)
@@ -112,8 +114,8 @@ def read_login_environment() -> LoginEnvironment:
         owner = user_name(runtime.stat().st_uid)
     except FileNotFoundError:
         owner = None
-    except PermissionError:  # it is within a folder of somebody else's
-        owner = "somebody else"
+    except PermissionError:  # a parent folder belongs to another user
+        owner = "another user"
     return LoginEnvironment(
         user=user_name(os.getuid()),
         uid=os.getuid(),
@@ -131,33 +133,33 @@ def read_login_environment() -> LoginEnvironment:
 def _init() -> str:
     try:
         return Path("/proc/1/comm").read_text("utf-8", "replace").strip()
-    except OSError:  # of others' processes nothing is to be readings: hidepid
+    except OSError:  # /proc is mounted with hidepid
         return "another program"
 
 
 def _is_there(path: Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110  False, and not an error, where one may not look
+    return os.path.exists(path)  # noqa: PTH110  False instead of PermissionError
 
 
 def borrowed_runtime_error(here: LoginEnvironment) -> ManagerUnreachable:
     return ManagerUnreachable(
-        f"XDG_RUNTIME_DIR is {here.runtime}, which is {here.runtime_owner}'s: this shell became {here.user} by su",
-        hint=f"sudo machinectl shell {here.user}@   # a login of its own; or: ssh {here.user}@localhost",
+        f"XDG_RUNTIME_DIR is {here.runtime}, a folder of {here.runtime_owner}: this shell became {here.user} by su",
+        hint=f"sudo machinectl shell {here.user}@   # starts a real login; or: ssh {here.user}@localhost",
     )
 
 
 def explain_unreachable(here: LoginEnvironment, error: ManagerUnreachable) -> ManagerUnreachable:
-    """The error, with what is missing, and how it is had."""
+    """Return the error with what is missing and the command that provides it."""
     own_bus, sudo = f"unix:path={here.runtime}/bus", "sudo " if here.uid else ""
     if here.bus_address and here.bus_address != own_bus and here.has_bus:
         return ManagerUnreachable(
-            f"DBUS_SESSION_BUS_ADDRESS names another bus, {here.bus_address}, where no systemd is",
+            f"DBUS_SESSION_BUS_ADDRESS is {here.bus_address}, a bus without systemd",
             hint="unset DBUS_SESSION_BUS_ADDRESS",
         )
     if not here.is_booted:
         return ManagerUnreachable(
-            f"systemd does not run this machine, {here.init} does (a container?), so nobody has a user manager",
-            hint="ps -p 1   # it must be systemd: use the host, or a machine or container that boots",
+            f"process 1 is {here.init}, not systemd (a container?), so there is no user manager",
+            hint="ps -p 1   # must be systemd: use the host, or a machine or container that boots systemd",
         )
     if here.sudo_user and here.sudo_user != here.user and here.runtime_owner is None:
         return ManagerUnreachable(
@@ -165,18 +167,18 @@ def explain_unreachable(here: LoginEnvironment, error: ManagerUnreachable) -> Ma
         )
     if here.runtime_owner is None:
         return ManagerUnreachable(
-            f"there is no {here.runtime}: {here.user} is not logged in (su does not do that) and does not linger",
+            f"{here.runtime} does not exist: {here.user} is not logged in (su is not a login) and has no lingering",
             hint=f"{sudo}loginctl enable-linger {here.user} && export XDG_RUNTIME_DIR=/run/user/{here.uid}",
         )
     if here.has_private_socket and not here.has_bus:
         return ManagerUnreachable(
-            "a user manager runs, but without a session bus, which dbus-user-session brings",
+            "the user manager runs, but without a session bus (package dbus-user-session)",
             hint="sudo apt install dbus-user-session && systemctl --user start dbus.socket",
         )
     if not here.has_private_socket:
         return ManagerUnreachable(
-            f"the user manager does not run: there is no {here.runtime}/systemd/private",
-            hint=f"sudo systemctl restart user@{here.uid}.service   # and why: systemctl status user@{here.uid}",
+            f"the user manager does not run: {here.runtime}/systemd/private does not exist",
+            hint=f"sudo systemctl restart user@{here.uid}.service   # reason: systemctl status user@{here.uid}",
         )
     return error
 
@@ -185,17 +187,17 @@ def check_manager(manager: ManagerState) -> Iterator[Diagnosis]:
     number = re.match(r"\d+", manager.version)
     if number and int(number[0]) < _OLDEST_TRIED:
         yield warning(
-            f"systemd {manager.version} answers; mmd was never tried with one before {_OLDEST_TRIED}",
-            "systemctl --version   # a newer distribution has a newer one",
+            f"systemd {manager.version} answers; mmd is tested with {_OLDEST_TRIED} and newer only",
+            "systemctl --version   # a newer release of the distribution has a newer one",
         )
     elif manager.asked_by:
         yield warning(
-            f"systemd {manager.version} answers; what follows is about root, not about {manager.asked_by}: sudo",
+            f"systemd {manager.version} answers; because of sudo, all results are about root, not {manager.asked_by}",
             "mmd doctor   # without sudo",
         )
     elif not manager.is_named:
         yield warning(
-            f"systemd {manager.version} answers; systemctl --user does not find it, for XDG_RUNTIME_DIR is not set",
+            f"systemd {manager.version} answers; XDG_RUNTIME_DIR is not set, so systemctl --user does not find it",
             f"export XDG_RUNTIME_DIR={user_runtime_dir()}",
         )
     else:

@@ -1,4 +1,4 @@
-"""RAM: what is left for models, and what stands in their way."""
+"""Check RAM: how much is available for models, and what limits its use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mmd.control.state.status import Sleeping
 from mmd.plan.fit import GIB
 from mmd.registry.record import Model
 
-_STRICT = 2  # of vm.overcommit_memory: no more is promised than there is
-_LEAST_AVAILABLE = 0.1
-# They end what is large when memory gets short, before the kernel does.
+_STRICT = 2  # vm.overcommit_memory: the kernel grants no more memory than exists
+_MIN_AVAILABLE = 0.1  # of all RAM
+# These kill large processes when memory gets short, before the kernel does.
 _WATCHERS = ("earlyoom", "systemd-oomd", "oomd")
-_NAME_LENGTH = 15  # of /proc/PID/comm
+_NAME_LENGTH = 15  # maximum length in /proc/PID/comm
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def _running() -> set[str]:
         try:
             names.add(comm.read_text("utf-8", "replace").strip())
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it has just ended
+            continue  # just ended
     return names
 
 
@@ -57,18 +57,18 @@ def check_ram(
 ) -> Iterator[Diagnosis]:
     message = _summary(ram, sleeping)
     largest = max(models, key=lambda model: model.facts.weights_bytes, default=None)
-    if ram.available_bytes < ram.total_bytes * _LEAST_AVAILABLE:
+    if ram.available_bytes < ram.total_bytes * _MIN_AVAILABLE:
         free = f"mmd stop {max(sleeping, key=lambda one: one.ram_bytes).id}" if sleeping else "ps -eo rss,pid,user,args"
-        yield warning(message, free if sleeping else f"{free} --sort=-rss | head   # who has it")
+        yield warning(message, free if sleeping else f"{free} --sort=-rss | head   # the largest processes")
     elif largest and not has_gpu and largest.facts.weights_bytes > ram.total_bytes:
         yield warning(
-            f"{message}; {largest.id} has {largest.facts.weights_bytes / GIB:.1f} GiB of weights and would be read "
-            "from the disk all the time",
-            f"mmd estimate {largest.id}   # what would fit instead",
+            f"{message}; {largest.id} has {largest.facts.weights_bytes / GIB:.1f} GiB of weights, so the CPU would "
+            "read them from disk again and again",
+            f"mmd estimate {largest.id}   # lists what fits instead",
         )
     elif ram.overcommit == _STRICT:
         yield warning(
-            f"{message}; vm.overcommit_memory is 2, under which engines fail to reserve what they never use",
+            f"{message}; vm.overcommit_memory is 2, so engines fail to reserve address space that they never use",
             "sudo sysctl vm.overcommit_memory=0",
         )
     else:
@@ -83,5 +83,5 @@ def _summary(ram: RamState, sleeping: Sequence[Sleeping]) -> str:
     if ram.swap_used_bytes > GIB:
         parts.append(f"{ram.swap_used_bytes / GIB:.1f} of {ram.swap_total_bytes / GIB:.1f} GiB swap used")
     if ram.watchers:
-        parts.append(f"{', '.join(ram.watchers)} may end an engine that grows")
+        parts.append(f"{', '.join(ram.watchers)} may kill an engine that grows")
     return "; ".join(parts)

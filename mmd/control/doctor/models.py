@@ -1,4 +1,4 @@
-"""The registered models: whether their files are what they were, and whether an engine serves them."""
+"""Check the registered models: whether their files are unchanged and whether an installed engine serves them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What is wrong with a model's files, by a look at the file system alone."""
+    """Problems of a model's files, found without reading their content."""
 
     model: str
     missing: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()  # of another size than when they were registered
-    is_short: bool = False  # its files are smaller than the weights that they are to hold
-    is_record_damaged: bool = False  # of the sizes and hashes
-    get_again: str = ""  # the command, for one that came from the hub
+    changed: tuple[str, ...] = ()  # size differs from the size at registration
+    is_short: bool = False  # the files are smaller than the weights in their headers
+    is_record_damaged: bool = False  # the record of sizes and hashes
+    get_again: str = ""  # the command for a model from the hub; else ""
 
 
 def read_model_files(models: Iterable[Model]) -> tuple[ModelFiles, ...]:
@@ -61,7 +61,7 @@ def _files(model: Model) -> ModelFiles:
 
 
 def _recorded(model_id: str) -> Manifest | None:
-    """None where it is damaged: `manifest.read` would put it aside, and nothing is to be changed here."""
+    """Return None if the manifest is damaged. (`manifest.read` would move it aside; the doctor changes nothing.)"""
     try:
         return manifest.parsed(json.loads(manifest.file_for(model_id).read_bytes()))
     except FileNotFoundError:
@@ -82,35 +82,37 @@ def check_model_files(models: Sequence[ModelFiles]) -> Iterator[Diagnosis]:
     wrong = [diagnosis for one in models if (diagnosis := _check_files(one))]
     yield from wrong
     if not models:
-        yield ok("none is registered yet")
+        yield ok("no model is registered")
     elif not wrong:
-        yield ok(f"{len(models)} registered, with all their files" if len(models) > 1 else "1 registered, all there")
+        yield ok(
+            f"{len(models)} registered, all files present" if len(models) > 1 else "1 registered, all files present"
+        )
 
 
 def _check_files(one: ModelFiles) -> Diagnosis | None:
     if one.missing:
-        back = f"{one.get_again}   # gets it again; or without it: mmd remove {one.model}"
-        hint = back if one.get_again else f"mmd remove {one.model}   # or put it back where it was"
-        return failed(f"{one.model}: gone: {_some(one.missing)}", hint)
+        back = f"{one.get_again}   # downloads it again; or forget it: mmd remove {one.model}"
+        hint = back if one.get_again else f"mmd remove {one.model}   # or put the file back"
+        return failed(f"{one.model}: missing: {_some(one.missing)}", hint)
     if one.unreadable:
         return failed(
-            f"{one.model}: cannot be read: {_some(one.unreadable)}",
-            f"namei -l {quote(one.unreadable[0])}   # whose it is",
+            f"{one.model}: not readable: {_some(one.unreadable)}",
+            f"namei -l {quote(one.unreadable[0])}   # shows the owners",
         )
     if one.changed:
         return failed(
-            f"{one.model}: of another size than when it was registered: {_some(one.changed)}",
-            f"mmd verify {one.model}   # what it should be, and how to mend it",
+            f"{one.model}: size changed since registration: {_some(one.changed)}",
+            f"mmd verify {one.model}   # shows the expected size and how to repair it",
         )
     if one.is_short:
         return failed(
-            f"{one.model}: its files are shorter than the weights in them",
-            f"{one.get_again or f'mmd verify {one.model}'}   # they were cut off: get them again",
+            f"{one.model}: its files are shorter than their headers claim",
+            f"{one.get_again or f'mmd verify {one.model}'}   # truncated files: download them again",
         )
     if one.is_record_damaged:
         return warning(
             f"{one.model}: the record of its sizes and hashes is damaged",
-            f"mmd verify {one.model}   # keeps it aside, and makes a new one",
+            f"mmd verify {one.model}   # moves it aside and makes a new one",
         )
     return None
 
@@ -123,23 +125,23 @@ def _some(files: Sequence[str]) -> str:
 
 
 def check_served(models: Sequence[Model], engines: Sequence[EngineStatus], settings: Settings) -> Iterator[Diagnosis]:
-    """Of each model whether the engine that its format or mmd.toml asks for works here."""
+    """Check, for each model, that the engine named in mmd.toml or required by its format works here."""
     working = {engine.name: engine.formats for engine in engines if engine.version is not None}
     if not working:
-        return  # which the check of the engines has said
+        return  # reported by the check of the engines
     of_format: dict[Format, list[str]] = {}
     for model in models:
         asked = settings.model(model.id).engine
         if asked is not None and asked not in working:
             yield failed(
-                f"{model.id}: mmd.toml wants {asked} for it, which is not here",
-                f"mmd engine list   # which are; mmd.toml: {config_file()}",
+                f"{model.id}: mmd.toml names the engine {asked}, which is not installed",
+                f"mmd engine list   # lists the installed ones; settings: {config_file()}",
             )
         elif asked is None and not any(model.facts.format in formats for formats in working.values()):
             of_format.setdefault(model.facts.format, []).append(model.id)
     for form, ids in of_format.items():
         engine = _ENGINE_OF[form]
-        yield failed(f"no engine here serves {_names(ids)}: {form} needs {engine}", f"mmd engine install {engine}")
+        yield failed(f"no installed engine serves {_names(ids)}: {form} needs {engine}", f"mmd engine install {engine}")
 
 
 def _names(ids: Sequence[str]) -> str:
@@ -147,11 +149,11 @@ def _names(ids: Sequence[str]) -> str:
 
 
 def check_tables(settings: Settings, registered: Iterable[str], startups: Mapping[str, Startup]) -> Iterator[Diagnosis]:
-    """Of each [models.ID] in mmd.toml whether there is such a model."""
+    """Check that each [models.ID] in mmd.toml names a registered model."""
     for model_id in sorted(set(settings.models) - set(registered)):
         if startups.get(model_id, Startup.DISABLED) is not Startup.DISABLED:
             yield failed(
-                f"{model_id} is to be loaded at startup, and is not registered",
+                f"{model_id} has a startup mode, but is not registered",
                 f"mmd startup {quote(model_id)} disabled   # or register it: mmd add PATH --id {quote(model_id)}",
             )
         else:

@@ -1,4 +1,4 @@
-"""NVIDIA's driver: whether there is a card, and all that programs need to use it."""
+"""Check the NVIDIA driver: kernel module, device nodes, libraries, GPUs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.machine import Gpu
 
-# NVML's own numbers: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceEnumvs.html
+# NVML error numbers: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceEnumvs.html
 _DRIVER_NOT_LOADED = 9
 _LIBRARY_NOT_FOUND = 12
 _VERSIONS_DIFFER = 18
 
 _NVIDIA = "0x10de"
-_DISPLAY = "0x03"  # the class of PCI devices that cards are: VGA, or 3D without an output
+_DISPLAY = "0x03"  # PCI class of GPUs: VGA, or 3D without an output
 _CONTROL = Path("/dev/nvidiactl")
 _UVM = Path("/dev/nvidia-uvm")
 _MODPROBE = Path("/usr/bin/nvidia-modprobe")
@@ -25,19 +25,19 @@ _MODPROBE = Path("/usr/bin/nvidia-modprobe")
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """What there is of it. `error` is NVML's number, 0 where it answers, and `said` its words."""
+    """State of the driver. `error` is the NVML error number, 0 if NVML answers; `said` is its message."""
 
     error: int
     said: str
-    version: str  # the library's, where it answers
-    cuda: str  # the newest that it supports: "13.0"
+    version: str  # of the library; "" if NVML does not answer
+    cuda: str  # the newest CUDA version it supports: "13.0"
     has_card: bool
-    module: str  # the version of the kernel module that is loaded, "" where none is
+    module: str  # version of the loaded kernel module, "" if none is loaded
     has_nodes: bool  # /dev/nvidiactl
     may_use_nodes: bool
-    has_memory_node: bool  # /dev/nvidia-uvm, or what makes it at first use
+    has_memory_node: bool  # /dev/nvidia-uvm, or nvidia-modprobe, which creates it at first use
     gpus: tuple[Gpu, ...] = ()
-    group: str = ""  # that the nodes are of; "" where it has no name
+    group: str = ""  # the group of the nodes; "" if it has no name
 
 
 def read_driver() -> Driver:
@@ -70,11 +70,11 @@ def _group() -> str:
 
 
 def _ask_nvml() -> tuple[int, str, str, str]:
-    """Its error, what it says of that, its version and CUDA's."""
+    """Return NVML's error number and message, the driver version and the CUDA version."""
     from ctypes import CDLL
 
     try:
-        CDLL("libnvidia-ml.so.1")  # as machine.py does, and for the same reason
+        CDLL("libnvidia-ml.so.1")  # as in machine.py, for the same reason
     except OSError as error:
         return _LIBRARY_NOT_FOUND, str(error), "", ""
     import pynvml
@@ -83,13 +83,13 @@ def _ask_nvml() -> tuple[int, str, str, str]:
         pynvml.nvmlInit()
         try:
             version, cuda = pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlSystemGetCudaDriverVersion_v2()
-            for index in range(pynvml.nvmlDeviceGetCount()):  # a GPU that is lost fails only when it is asked itself
+            for index in range(pynvml.nvmlDeviceGetCount()):  # a lost GPU fails only when it is queried
                 pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(index))
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         return error.value, str(error), "", ""
-    text = version.decode() if isinstance(version, bytes) else version  # by pynvml's version
+    text = version.decode() if isinstance(version, bytes) else version  # depends on pynvml's version
     return 0, "", text, f"{cuda // 1000}.{cuda % 1000 // 10}"
 
 
@@ -116,46 +116,49 @@ def check_driver(driver: Driver) -> Iterator[Diagnosis]:
     if driver.error:
         yield _driver_failure(driver)
     elif not driver.gpus:
-        yield warning(f"version {driver.version} is here, and knows of no GPU: models run on the CPU", "nvidia-smi")
+        yield warning(f"driver {driver.version} reports no GPU: models run on the CPU", "nvidia-smi")
     elif not driver.has_memory_node:
         yield failed(
-            "there is no /dev/nvidia-uvm, without which no program gets memory on the GPU",
-            "sudo modprobe nvidia-uvm && sudo nvidia-modprobe -u -c 0   # it is in the package nvidia-modprobe",
+            "/dev/nvidia-uvm does not exist, so no program can allocate GPU memory",
+            "sudo modprobe nvidia-uvm && sudo nvidia-modprobe -u -c 0   # package nvidia-modprobe",
         )
     else:
         names = ", ".join(gpu.name for gpu in driver.gpus)
-        yield ok(f"{names}: version {driver.version}, which does CUDA up to {driver.cuda}")
+        yield ok(f"{names}: driver {driver.version}, CUDA up to {driver.cuda}")
 
 
 def _driver_failure(driver: Driver) -> Diagnosis:
     if driver.error == _VERSIONS_DIFFER:
-        runs = f"version {driver.module} runs" if driver.module else "another version runs"
-        return failed(f"it was upgraded, and in the kernel {runs} until the machine is restarted", "sudo reboot")
+        running = f"version {driver.module}" if driver.module else "another version"
+        return failed(f"the driver was upgraded, but the kernel runs {running} until a reboot", "sudo reboot")
     if not driver.module and driver.error in (_DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND):
         if not driver.has_card:
-            return ok("no GPU of NVIDIA's: models run on the CPU")
+            return ok("no NVIDIA GPU: models run on the CPU")
         return warning(
-            "a card is here and its driver is not loaded: models run on the CPU",
-            "sudo modprobe nvidia   # where there is none: sudo apt install nvidia-driver",
+            "an NVIDIA card is present, but its driver is not loaded: models run on the CPU",
+            "sudo modprobe nvidia   # not installed: sudo apt install nvidia-driver",
         )
     if driver.module and not driver.has_nodes:
-        return failed(f"version {driver.module} is loaded, without its devices in /dev", "sudo nvidia-modprobe -c 0 -u")
+        return failed(
+            f"kernel module {driver.module} is loaded, but its device nodes in /dev are missing",
+            "sudo nvidia-modprobe -c 0 -u",
+        )
     if driver.has_nodes and not driver.may_use_nodes:
-        return failed(f"{_CONTROL} is not open to you", _how_to_open(driver.group))
+        return failed(f"you may not open {_CONTROL}", _how_to_open(driver.group))
     if driver.error == _LIBRARY_NOT_FOUND:
         return failed(
-            f"version {driver.module} is loaded, and its library libnvidia-ml.so.1 is not to be found",
-            "sudo apt install libnvidia-ml1   # Debian's name; Ubuntu: libnvidia-compute-VERSION",
+            f"kernel module {driver.module} is loaded, but libnvidia-ml.so.1 is not installed",
+            "sudo apt install libnvidia-ml1   # Debian; Ubuntu: libnvidia-compute-VERSION",
         )
     loaded = " (the module is not loaded)" if driver.error == _DRIVER_NOT_LOADED else ""
-    which = f"version {driver.module}" if driver.module else "the driver"  # of WSL's there is no module here
-    return failed(f"{which} does not answer: {driver.said}{loaded}", "nvidia-smi   # what it says")
+    which = f"driver {driver.module}" if driver.module else "the driver"  # WSL has no kernel module
+    return failed(f"{which} does not answer: {driver.said}{loaded}", "nvidia-smi")
 
 
 def _how_to_open(group: str) -> str:
     if group not in ("", "root"):
-        return f"sudo usermod -aG {group} $USER   # then log in anew"
+        return f"sudo usermod -aG {group} $USER   # then log out and in"
     return (
         "sudo chmod 0666 /dev/nvidiactl /dev/nvidia[0-9]*"
-        "   # for good: options nvidia NVreg_DeviceFileMode=0666, in /etc/modprobe.d"
+        "   # permanently: options nvidia NVreg_DeviceFileMode=0666, in /etc/modprobe.d"
     )

@@ -1,4 +1,4 @@
-"""The gateway's addresses: whether it has them, and if not, who does."""
+"""Check that the gateway listens on its addresses, and name the process that has them otherwise."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mmd.control.doctor.diagnosis import Diagnosis, failed, ok
 from mmd.control.install.users import user_name
 from mmd.paths import config_file, gateway_socket
 
-_LISTENING = "0A"  # TCP_LISTEN, as /proc/net/tcp has it
-_LONGEST_COMMAND = 60
+_LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
+_MAX_COMMAND_LEN = 60
 
 
 @dataclass(frozen=True, slots=True)
 class PortOwner:
-    """Who listens on a port. Of somebody else's process nothing but the user is to be readings."""
+    """The process that listens on a port. For a process of another user, only the user is known."""
 
     user: str
     pid: int | None = None
@@ -35,7 +35,7 @@ class _Socket:
 
 
 def read_port_owners(addresses: Iterable[str]) -> dict[str, PortOwner | None]:
-    """By HOST:PORT who listens there; None where nobody does."""
+    """Map each HOST:PORT to the process that listens there; None if the port is free."""
     sockets = [*_sockets(Path("/proc/net/tcp")), *_sockets(Path("/proc/net/tcp6"))]
     return {address: _port_owner(address, sockets) for address in addresses}
 
@@ -53,7 +53,7 @@ def _sockets(table: Path) -> Iterator[_Socket]:
 
 
 def _address(digits: str) -> str:
-    """Of the kernel's hexadecimal digits: words of four bytes, each in this machine's order."""
+    """Convert an address of /proc/net/tcp: hexadecimal words of four bytes, each in this machine's byte order."""
     words = (int(digits[at : at + 8], 16) for at in range(0, len(digits), 8))
     raw = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
     return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
@@ -69,7 +69,7 @@ def _port_owner(address: str, sockets: Iterable[_Socket]) -> PortOwner | None:
 
 
 def _covers(address: str, other: str) -> bool:
-    """Whether whoever has the one address has the other too: that of all of IPv6 is that of all of IPv4 as well."""
+    """True if a listener on `address` also occupies `other`. `::` covers all of IPv4 too."""
     return address == "::" or (address == "0.0.0.0" and ":" not in other)
 
 
@@ -86,7 +86,7 @@ def _has(process: Path, link: str) -> bool:
         with os.scandir(process / "fd") as entries:
             return any(os.readlink(entry.path) == link for entry in entries)  # noqa: PTH115  thousands of them
     except OSError:
-        return False  # it has just ended, or closed that, or is somebody else's
+        return False  # just ended, just closed it, or of another user
 
 
 def _command(process: Path) -> str:
@@ -99,11 +99,11 @@ def _command(process: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class GatewayAddress:
-    """An address of the gateway's, and the unit that is to listen there."""
+    """An address of the gateway and the socket unit that should listen there."""
 
     address: str
     unit: str
-    is_ours: bool  # a socket of this user's listens there
+    is_ours: bool  # a socket unit of this user listens there
     is_masked: bool
     owner: PortOwner | None
 
@@ -112,26 +112,29 @@ def check_addresses(addresses: Iterable[GatewayAddress], *, is_installed: bool) 
     for address in addresses:
         owner = address.owner
         if address.is_ours:
-            yield ok(f"{address.address}: listens")
+            yield ok(f"listening on {address.address}")
         elif owner is not None and _is_gateway(owner):
-            yield ok(f"{address.address}: mmd gateway in the foreground (pid {owner.pid})")
+            yield ok(f"{address.address}: used by `mmd gateway` in the foreground (pid {owner.pid})")
         elif owner is not None:
-            yield failed(f"{address.address} is taken by {_named(owner)}", _how_to_get(address.address, owner))
+            yield failed(f"{address.address} is in use by {_describe(owner)}", _how_to_get(address.address, owner))
         elif is_installed and not address.is_masked:
-            yield failed(f"{address.address}: {address.unit} does not listen", "mmd install   # has it listen again")
+            yield failed(
+                f"{address.address}: {address.unit} does not listen", "mmd install   # starts the socket again"
+            )
         else:
             yield ok(f"{address.address} is free")
 
 
 def read_health(main: str, listening: Collection[str]) -> str:
-    """The status line of the gateway's /health, for which no key is needed. `listening`: the addresses of its sockets
-    that are up, of which the Unix socket is asked, and `main` where that one is not. Raises OSError.
+    """Return the status line of the gateway's /health, which needs no key. Raises OSError.
+
+    Asks the Unix socket if it is in `listening` (addresses of active sockets), else the TCP address `main`.
     """
     local = str(gateway_socket())
     with _connected(local) if local in listening else _connected_by_tcp(main) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        with connection.makefile("rb") as answer:
-            return answer.readline().decode("latin-1").strip()
+        with connection.makefile("rb") as response:
+            return response.readline().decode("latin-1").strip()
 
 
 def _connected(path: str) -> socket.socket:
@@ -151,7 +154,7 @@ def _connected_by_tcp(address: str) -> socket.socket:
 
 def check_health(status: str) -> Iterator[Diagnosis]:
     if " 200 " not in status:
-        yield failed(f"the gateway runs, and answers {status!r}", "journalctl --user -u mmd.service -n 20")
+        yield failed(f"the gateway runs, but answers {status!r}", "journalctl --user -u mmd.service -n 20")
 
 
 def _is_gateway(owner: PortOwner) -> bool:
@@ -159,18 +162,18 @@ def _is_gateway(owner: PortOwner) -> bool:
     return "gateway" in words and any(word == "mmd" or word.endswith("/mmd") for word in words)
 
 
-def _named(owner: PortOwner) -> str:
+def _describe(owner: PortOwner) -> str:
     if owner.pid is None:
-        return f"a process of {owner.user}'s"
+        return f"a process of {owner.user}"
     return f"{_shortened(owner.command) or 'a process'} (pid {owner.pid}, {owner.user})"
 
 
 def _shortened(command: str) -> str:
-    return command if len(command) <= _LONGEST_COMMAND else f"{command[: _LONGEST_COMMAND - 1]}…"
+    return command if len(command) <= _MAX_COMMAND_LEN else f"{command[: _MAX_COMMAND_LEN - 1]}…"
 
 
 def _how_to_get(address: str, owner: PortOwner) -> str:
-    other = f"or another port in {config_file()}"
+    other = f"or set another port in {config_file()}"
     if owner.pid is None:
-        return f"sudo ss -ltnp 'sport = :{address.rpartition(':')[2]}'   # which; {other}"
+        return f"sudo ss -ltnp 'sport = :{address.rpartition(':')[2]}'   # shows the process; {other}"
     return f"kill {owner.pid} && mmd install   # {other}"

@@ -1,4 +1,4 @@
-"""Units that systemd starts again and again. They are never `failed`: mmd's have no limit to that."""
+"""Find units that systemd restarts over and over. They never reach `failed`: mmd sets no start limit for them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _SETTLED = ("active", "inactive", "failed")
 @dataclass(frozen=True, slots=True)
 class RestartLoop:
     unit: str
-    result: str  # why it ended the last time, as in a service's `Result`
-    times: int
+    result: str  # the service's `Result` of the last run
+    times: int  # automatic restarts
 
 
 async def read_restart_loops(manager: Manager, units: Iterable[Unit]) -> tuple[RestartLoop, ...]:
-    """Of the gateway and the tunnels those that ended otherwise than they should, and are to start anew."""
+    """Return the gateway and tunnel units that failed and wait for a restart."""
     moving = [unit.name for unit in units if _is_restarted(unit.name) and unit.active_state not in _SETTLED]
     services = {name: await manager.service(name) for name in moving}
     found = (RestartLoop(name, service["Result"], service["NRestarts"]) for name, service in services.items())
-    # A start has the result forgotten; a second one without the unit being up in between is no recovery.
+    # A start clears `Result`; more than one restart without reaching active is still a loop.
     return tuple(one for one in found if one.result != "success" or one.times > 1)
 
 
@@ -36,9 +36,11 @@ def _is_restarted(unit: str) -> bool:
 def check_restart_loop(restarting: Iterable[RestartLoop]) -> Iterator[Diagnosis]:
     for one in restarting:
         if one.unit == GATEWAY:
-            yield failed(f"the gateway does not start: {outcome(one)}", f"journalctl --user -u {GATEWAY} -n 20")
+            yield failed(
+                f"the gateway does not start: {describe_restarts(one)}", f"journalctl --user -u {GATEWAY} -n 20"
+            )
 
 
-def outcome(one: RestartLoop) -> str:
-    again = f"{one.times} restart{'s' if one.times != 1 else ''}"
-    return f"{one.result}, {again}" if one.result != "success" else again
+def describe_restarts(one: RestartLoop) -> str:
+    restarts = f"{one.times} restart{'s' if one.times != 1 else ''}"
+    return f"{one.result}, {restarts}" if one.result != "success" else restarts

@@ -1,4 +1,4 @@
-"""Suspending: whether logind waits until models have left the GPU."""
+"""Check whether logind delays a suspend until models have left the GPU."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.units.login1 import LockRefused, Login1, LogindAway
 
-_WHY = "mmd doctor looks whether this is allowed"
+_WHY = "mmd doctor checks whether this is allowed"
 
 
 @dataclass(frozen=True, slots=True)
 class SleepLock:
-    """What the gateway holds up a sleep with."""
+    """The delay lock that the gateway takes before a suspend."""
 
-    seconds: float  # for so long at most
-    refusal: str = ""  # why it is not to be had
+    seconds: float  # maximum delay (InhibitDelayMaxSec)
+    refusal: str = ""  # why logind does not grant it; "" if it does
     hint: str = ""
 
 
 def read_sleep_lock() -> SleepLock | None:
-    """None where there is no logind. A lock is taken, and let go at once."""
+    """Take a delay lock and release it at once. Returns None if logind does not run."""
     return asyncio.run(_read())
 
 
@@ -41,10 +41,10 @@ async def _read() -> SleepLock | None:
 
 def check_suspend(lock: SleepLock | None, *, has_gpu: bool) -> Iterator[Diagnosis]:
     if lock is None:
-        yield ok("no logind: not followed")
+        yield ok("no logind, so mmd does not act on a suspend")
     elif not has_gpu:
-        yield ok("models on the CPU stay as they are")
+        yield ok("models on the CPU are not affected by a suspend")
     elif lock.refusal:
-        yield warning(f"{lock.refusal}; answers are cut short when the machine suspends", lock.hint)
+        yield warning(f"{lock.refusal}; a suspend interrupts responses", lock.hint)
     else:
-        yield ok(f"models leave the GPU first; logind waits {lock.seconds:g} s for that")
+        yield ok(f"models leave the GPU first; logind waits up to {lock.seconds:g} s")

@@ -1,4 +1,4 @@
-"""mmd's own units: whether they are there, as this version writes them, and start with the machine."""
+"""Check mmd's own units: installed, up to date, enabled."""
 
 from __future__ import annotations
 
@@ -9,52 +9,57 @@ from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.control.install.inspection import InstallKind, InstallState
 from mmd.units.unit_files import GATEWAY, NEEDED, PACKAGED_COMMAND
 
-_MENDED_BY = "mmd install   # writes them anew, enables them, and keeps models and settings"
+_REINSTALL = "mmd install   # rewrites and enables the units; models and settings stay"
 
 
 def check_units(here: InstallState) -> Iterator[Diagnosis]:
     if here.kind is InstallKind.NONE:
-        yield warning("not installed: there is no gateway, and nothing is loaded at startup", "mmd install")
+        yield warning("not installed: no gateway, and no model is loaded at startup", "mmd install")
         return
     wrong = list(_problems(here))
     if not wrong:
-        where = "the package's" if here.kind is InstallKind.PACKAGED else "in your own folder"
-        wrong.append(ok(f"up to date and enabled, {where}"))
+        where = "from the package" if here.kind is InstallKind.PACKAGED else "in your own unit folder"
+        wrong.append(ok(f"up to date and enabled ({where})"))
     yield from wrong
 
 
 def _problems(here: InstallState) -> Iterator[Diagnosis]:
     if here.masked:
-        say = failed if set(NEEDED) & set(here.masked) else warning
+        report = failed if set(NEEDED) & set(here.masked) else warning
         names = " ".join(here.masked)
-        yield say(f"masked, which says never to run them: {names}", f"systemctl --user unmask {names} && mmd install")
+        yield report(
+            f"masked, so systemd never starts them: {names}", f"systemctl --user unmask {names} && mmd install"
+        )
     if here.program and not here.is_this:  # a masked unit starts none
         yield warning(f"the gateway's unit starts another mmd: {here.program}", _how_to_start_this(here))
     if here.shadowing:
-        yield warning(f"{_listed(here.shadowing)} hides what the package brings", _MENDED_BY)
+        yield warning(f"{_listed(here.shadowing)} overrides the unit of the package", _REINSTALL)
     elif here.outdated:
-        yield warning(f"not as this version or mmd.toml has them: {_listed(here.outdated)}", _MENDED_BY)
+        yield warning(f"out of date (another mmd version, or mmd.toml changed): {_listed(here.outdated)}", _REINSTALL)
     if here.other_path:
         yield warning(
-            "units look for engines on another PATH than this shell", "mmd install   # on this shell's from then on"
+            "units have another PATH than this shell, and may find other engines",
+            "mmd install   # gives them the PATH of this shell",
         )
     if here.dangling:
-        yield warning(f"enabled, and the file is gone: {_listed(here.dangling)}", _MENDED_BY)
+        yield warning(f"enabled, but the unit file is gone: {_listed(here.dangling)}", _REINSTALL)
     elif here.disabled:
-        yield warning(f"not enabled, so not started with the machine: {_listed(here.disabled)}", _MENDED_BY)
+        yield warning(f"not enabled, so not started at login or boot: {_listed(here.disabled)}", _REINSTALL)
     if here.unread:
-        yield warning(f"changed since systemd has read them: {_listed(here.unread)}", "systemctl --user daemon-reload")
+        yield warning(
+            f"changed on disk since systemd read them: {_listed(here.unread)}", "systemctl --user daemon-reload"
+        )
     if here.has_old_gateway:
         yield warning(
-            f"the gateway that runs is of version {here.gateway_version}, and this is {__version__}",
-            f"systemctl --user restart {GATEWAY}   # loses no request",
+            f"the running gateway has version {here.gateway_version}; this is {__version__}",
+            f"systemctl --user restart {GATEWAY}   # no request is lost",
         )
 
 
 def _how_to_start_this(here: InstallState) -> str:
-    if here.kind is InstallKind.PACKAGED or here.shadowing:  # `mmd install` leaves the package's units to be used
-        return f"{PACKAGED_COMMAND} doctor   # the package's mmd; or for this one: sudo apt remove mmd && mmd install"
-    return "mmd install   # starts this one from then on"
+    if here.kind is InstallKind.PACKAGED or here.shadowing:  # `mmd install` keeps using the package's units
+        return f"{PACKAGED_COMMAND} doctor   # the package's mmd; to use this one: sudo apt remove mmd && mmd install"
+    return "mmd install   # makes the units start this mmd"
 
 
 def _listed(things: tuple[object, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Memory of the GPUs: what is free, and who holds the rest."""
+"""Check GPU memory: what is free, and which processes hold the rest."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mmd.machine import Gpu, GpuProcess
 from mmd.plan.fit import GIB
 from mmd.units.names import split
 
-# A desktop takes some hundred MiB, and nobody is to be asked to end theirs.
-_WORTH_TELLING = 0.1
-_LEAST_BYTES = GIB
-_NAMED = 3
+# A desktop takes some hundred MiB: that is not worth a warning.
+_MIN_SHARE = 0.1  # of the GPU's memory
+_MIN_BYTES = GIB
+_MAX_NAMED = 3
 
 
 def check_vram(gpus: Iterable[Gpu]) -> Iterator[Diagnosis]:
@@ -24,15 +24,15 @@ def _check_gpu(gpu: Gpu) -> Diagnosis:
     ours = [process for process in gpu.processes if split(process.unit)]
     strangers = [process for process in gpu.processes if process not in ours]
     strangers.sort(key=lambda process: process.used_bytes or 0, reverse=True)
-    held = ", ".join([*map(_of_mmd, ours), *map(_of_stranger, strangers[:_NAMED])])
+    held = ", ".join([*map(_of_mmd, ours), *map(_of_stranger, strangers[:_MAX_NAMED])])
     free = f"{gpu.name}: {gpu.free_bytes / GIB:.1f} of {gpu.total_bytes / GIB:.1f} GiB free"
     message = f"{free}; {held}" if held else free
-    much_bytes = max(_LEAST_BYTES, gpu.total_bytes * _WORTH_TELLING)
+    much_bytes = max(_MIN_BYTES, gpu.total_bytes * _MIN_SHARE)
     if sum(process.used_bytes or 0 for process in strangers) > much_bytes:
         return warning(message, _how_to_free(strangers[0]))
-    is_told = any(process.used_bytes is not None for process in gpu.processes)
-    if not is_told and not ours and gpu.total_bytes - gpu.free_bytes > much_bytes:
-        return warning(f"{message}; the driver does not tell who has how much", "nvidia-smi   # on the host")
+    is_known = any(process.used_bytes is not None for process in gpu.processes)
+    if not is_known and not ours and gpu.total_bytes - gpu.free_bytes > much_bytes:
+        return warning(f"{message}; the driver does not report use per process", "nvidia-smi   # on the host")
     return ok(message)
 
 
@@ -43,7 +43,7 @@ def _of_mmd(process: GpuProcess) -> str:
 
 
 def _of_stranger(process: GpuProcess) -> str:
-    return f"{process.name or 'a process of another container'}{_has(process)} (pid {process.pid})"
+    return f"{process.name or 'a process in another container'}{_has(process)} (pid {process.pid})"
 
 
 def _has(process: GpuProcess) -> str:
@@ -51,7 +51,7 @@ def _has(process: GpuProcess) -> str:
 
 
 def _how_to_free(process: GpuProcess) -> str:
-    """By its unit where it has one of its own: it would come back otherwise."""
+    """Name the unit if the process has its own: systemd might restart a killed process."""
     if process.unit.endswith(".service") and not process.unit.startswith("user@"):
-        return f"systemctl status {process.pid}   # it is {quote(process.unit)}: systemctl [--user] stop it"
-    return f"ps -fp {process.pid}   # and if it may end: kill {process.pid}"
+        return f"systemctl status {process.pid}   # to stop it: systemctl [--user] stop {quote(process.unit)}"
+    return f"ps -fp {process.pid}   # if you do not need it: kill {process.pid}"

@@ -95,10 +95,10 @@ def test_the_hub_answers() -> None:
         found = findings(doctor("--json", HF_ENDPOINT=hub.url))["hub"]
         assert (found.state, found.message) == (
             Level.OK,
-            f"{hub.url} answers, without a token, which only gated models need",
+            f"{hub.url} answers; no token (only gated models need one)",
         )
         found = findings(doctor("--json", HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN))["hub"]
-        assert (found.state, found.message) == (Level.OK, f"{hub.url} answers, and takes your token")
+        assert (found.state, found.message) == (Level.OK, f"{hub.url} answers; token accepted")
         found = findings(doctor("--json", HF_ENDPOINT=hub.url, HF_TOKEN="hf_expired"))["hub"]
         assert found.state is Level.WARNING
         assert found.message.startswith("the hub does not take this token")

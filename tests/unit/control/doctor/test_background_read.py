@@ -1,4 +1,4 @@
-"""Readings: each in its own time, and whoever depends on one that failed says so once."""
+"""Background reads: time limits, dependencies, and one report per cause."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def raising(error: Exception) -> Any:
 
 @pytest.fixture
 def hung() -> Iterator[BackgroundRead[int]]:
-    """A reading that does not end before the test does."""
+    """A read that hangs until the test ends."""
     released = threading.Event()
 
     def read() -> int:
@@ -36,13 +36,13 @@ def hung() -> Iterator[BackgroundRead[int]]:
     released.set()
 
 
-def test_it_is_read_once() -> None:
+def test_value_is_read_once() -> None:
     reads = []
     reading = BackgroundRead("it", lambda: reads.append(1) or 7, look="ls")
     assert (reading.value(), reading.value(), reads) == (7, 7, [1])
 
 
-def test_what_hangs_is_given_up(hung: BackgroundRead[int]) -> None:
+def test_hung_read_times_out(hung: BackgroundRead[int]) -> None:
     with pytest.raises(ReadFailed) as caught:
         hung.value()
     diagnosis = caught.value.diagnosis
@@ -58,7 +58,7 @@ def test_what_hangs_is_given_up(hung: BackgroundRead[int]) -> None:
         (TimeoutError("timed out"), "it cannot be read: timed out", "ls"),
     ],
 )
-def test_its_error_is_the_verdict(error: Exception, message: str, hint: str) -> None:
+def test_error_becomes_the_diagnosis(error: Exception, message: str, hint: str) -> None:
     reading: BackgroundRead[int] = BackgroundRead("it", lambda: raising(error), look="ls")
     with pytest.raises(ReadFailed) as caught:
         reading.value()
@@ -66,13 +66,13 @@ def test_its_error_is_the_verdict(error: Exception, message: str, hint: str) -> 
     assert reading.value_or_none() is None
 
 
-def test_a_fault_of_mmds_own_is_not_hidden() -> None:
+def test_bug_is_not_hidden() -> None:
     reading: BackgroundRead[int] = BackgroundRead("it", lambda: raising(KeyError("Version")), look="ls")
     with pytest.raises(KeyError):
         reading.value_or_none()
 
 
-def test_those_that_depend_on_a_failure_are_not_looked_at(hung: BackgroundRead[int]) -> None:
+def test_reads_after_a_failed_one_are_skipped(hung: BackgroundRead[int]) -> None:
     after: BackgroundRead[int] = BackgroundRead("units", lambda: hung.value() + 1, look="ls", after=(hung,))
     twice: BackgroundRead[int] = BackgroundRead("sockets", lambda: after.value() + 1, look="ls", after=(after,))
     other = BackgroundRead("other", lambda: 1, look="ls")
@@ -92,7 +92,7 @@ def test_those_that_depend_on_a_failure_are_not_looked_at(hung: BackgroundRead[i
     assert {finding.message for finding in found[1:3]} == {"skipped, see: manager"}
 
 
-def test_findings_before_a_checks_failure_are_kept(hung: BackgroundRead[int]) -> None:
+def test_diagnoses_before_a_failure_are_kept(hung: BackgroundRead[int]) -> None:
     def run(_: Readings) -> Iterator[Any]:
         yield ok("the first half")
         hung.value()
@@ -101,7 +101,7 @@ def test_findings_before_a_checks_failure_are_kept(hung: BackgroundRead[int]) ->
     assert [finding.state for finding in found] == [Level.OK, Level.FAILED]
 
 
-def test_a_fault_of_mmds_own_does_not_hide_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+def test_bug_in_one_check_does_not_hide_others(caplog: pytest.LogCaptureFixture) -> None:
     broken: BackgroundRead[int] = BackgroundRead("it", lambda: raising(KeyError("Version")), look="ls")
     checks = (
         Check("first", lambda _: [ok(f"{broken.value()}")]),
@@ -115,7 +115,7 @@ def test_a_fault_of_mmds_own_does_not_hide_the_rest(caplog: pytest.LogCaptureFix
     assert caplog.text.count("Traceback") == 1
 
 
-def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
+def test_hung_program_is_killed_with_its_children() -> None:
     before = subprocess.Popen(("sleep", "1000"))
     try:
         with kill_new_children():
@@ -123,13 +123,13 @@ def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
             assert hung.stdout is not None
             hung.stdout.readline()
         assert hung.wait(20) == -signal.SIGKILL
-        assert select.select([hung.stdout], [], [], 20)[0], "what it has started runs"  # it has the pipe open
+        assert select.select([hung.stdout], [], [], 20)[0], "the child still runs"  # it holds the pipe open
         hung.stdout.close()
         assert before.poll() is None
-    finally:  # a wait for it would never end
+    finally:  # waiting for it would never return
         before.kill()
         before.wait(20)
 
 
-def test_every_check_has_a_name_of_its_own() -> None:
+def test_check_names_are_unique() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)

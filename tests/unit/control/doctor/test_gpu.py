@@ -1,4 +1,4 @@
-"""NVIDIA's driver, the memory of its GPUs, and whether engines use them."""
+"""Checks of the NVIDIA driver, of GPU memory, and of engine builds."""
 
 from __future__ import annotations
 
@@ -30,28 +30,38 @@ FAILS = replace(WORKS, error=999, said="Unknown Error", version="", cuda="", gpu
 @pytest.mark.parametrize(
     ("driver", "state", "says", "hint"),
     [
-        (WORKS, Level.OK, "RTX 4070: version 580.95.05, which does CUDA up to 13.0", ""),
-        (replace(WORKS, gpus=()), Level.WARNING, "knows of no GPU", "nvidia-smi"),
-        (replace(WORKS, has_memory_node=False), Level.FAILED, "no /dev/nvidia-uvm", "sudo modprobe nvidia-uvm"),
+        (WORKS, Level.OK, "RTX 4070: driver 580.95.05, CUDA up to 13.0", ""),
+        (replace(WORKS, gpus=()), Level.WARNING, "reports no GPU", "nvidia-smi"),
+        (
+            replace(WORKS, has_memory_node=False),
+            Level.FAILED,
+            "/dev/nvidia-uvm does not exist",
+            "sudo modprobe nvidia-uvm",
+        ),
         (
             replace(FAILS, error=18, module="550.54.14"),
             Level.FAILED,
-            "version 550.54.14 runs until",
+            "the kernel runs version 550.54.14 until",
             "sudo reboot",
         ),
-        (replace(FAILS, error=12, module="", has_card=False), Level.OK, "no GPU of NVIDIA's", ""),
+        (replace(FAILS, error=12, module="", has_card=False), Level.OK, "no NVIDIA GPU", ""),
         (replace(FAILS, error=9, module=""), Level.WARNING, "its driver is not loaded", "sudo modprobe nvidia"),
-        (replace(FAILS, error=9, has_nodes=False), Level.FAILED, "without its devices", "sudo nvidia-modprobe"),
+        (
+            replace(FAILS, error=9, has_nodes=False),
+            Level.FAILED,
+            "its device nodes in /dev are missing",
+            "sudo nvidia-modprobe",
+        ),
         (
             replace(FAILS, may_use_nodes=False, group="video"),
             Level.FAILED,
-            "is not open",
+            "you may not open",
             "sudo usermod -aG video $",
         ),
         (
             replace(FAILS, may_use_nodes=False, group="root"),
             Level.FAILED,
-            "is not open",
+            "you may not open",
             "sudo chmod 0666 /dev",
         ),
         (
@@ -63,13 +73,13 @@ FAILS = replace(WORKS, error=999, said="Unknown Error", version="", cuda="", gpu
         (
             replace(FAILS, error=12),
             Level.FAILED,
-            "libnvidia-ml.so.1 is not to be found",
+            "libnvidia-ml.so.1 is not installed",
             "sudo apt install libnvidia-ml1",
         ),
         (FAILS, Level.FAILED, "does not answer: Unknown Error", "nvidia-smi"),
     ],
 )
-def test_the_driver_is_judged(driver: Driver, state: Level, says: str, hint: str) -> None:
+def test_driver_diagnosis(driver: Driver, state: Level, says: str, hint: str) -> None:
     (diagnosis,) = check_driver(driver)
     assert diagnosis.state is state
     assert says in diagnosis.message
@@ -80,7 +90,7 @@ def test_the_driver_is_judged(driver: Driver, state: Level, says: str, hint: str
 @pytest.mark.parametrize(
     ("nvml", "read"), [("0\n0\n", "0 580.95.05 13.0 2"), ("init 18\n0\n", "18   0"), ("0\nlost\n", "15   0")]
 )
-def test_the_driver_is_read(nvml: str, read: str, nvml_folder: Path, tmp_path: Path) -> None:
+def test_driver_is_read(nvml: str, read: str, nvml_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "nvml").write_text(nvml)
     environment = {
         "LD_LIBRARY_PATH": str(nvml_folder),
@@ -98,7 +108,7 @@ def test_the_driver_is_read(nvml: str, read: str, nvml_folder: Path, tmp_path: P
     assert (done.stdout.strip(), done.stderr) == (read, "")
 
 
-def test_processes_that_draw_are_read_too(nvml_folder: Path, tmp_path: Path) -> None:
+def test_graphics_processes_are_read_too(nvml_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "nvml").write_text(f"3000000 %{os.getpid()}:1000000 1:2000000\n")
     environment = {
         "LD_LIBRARY_PATH": str(nvml_folder),
@@ -140,19 +150,19 @@ OURS = GpuProcess(10, 8 * GIB, "llama-server", "mmd-model@qwen3.service")
             gpu(GpuProcess(12, 5 * GIB, "ollama", "ollama.service")),
             Level.WARNING,
             "ollama has 5.0 GiB",
-            "systemctl status 12   # it is ollama.service",
+            "systemctl status 12   # to stop it: systemctl [--user] stop ollama.service",
         ),
         (
             gpu(GpuProcess(13, None, ""), used_bytes=9 * GIB),
             Level.WARNING,
-            "does not tell who has how much",
+            "does not report use per process",
             "nvidia-smi",
         ),
-        (gpu(used_bytes=9 * GIB), Level.WARNING, "does not tell", "nvidia-smi"),
+        (gpu(used_bytes=9 * GIB), Level.WARNING, "does not report", "nvidia-smi"),
         (gpu(), Level.OK, "12.0 of 12.0 GiB free", ""),
     ],
 )
-def test_who_holds_its_memory(card: Gpu, state: Level, says: str, hint: str) -> None:
+def test_gpu_memory_diagnosis(card: Gpu, state: Level, says: str, hint: str) -> None:
     (diagnosis,) = check_vram([card])
     assert diagnosis.state is state
     assert says in diagnosis.message
@@ -174,7 +184,7 @@ def driver(cuda: str, capability: str) -> Driver:
     ("cuda", "here", "state", "says"),
     [
         ((12, 8), driver("13.0", "8.9"), Level.OK, "CUDA 12.8, which the driver does"),
-        ((12, 9), driver("12.4", "8.9"), Level.OK, "CUDA 12.9"),  # within one major version older drivers do
+        ((12, 9), driver("12.4", "8.9"), Level.OK, "CUDA 12.9"),  # older drivers of the same major version suffice
         ((13, 0), driver("12.8", "8.9"), Level.FAILED, "driver 580.95.05 does CUDA up to 12.8"),
         (
             (12, 6),
@@ -216,12 +226,12 @@ def test_llama_cpp_on_a_machine_with_a_gpu(
     assert says in diagnosis.message
 
 
-def test_nothing_is_said_of_what_cannot_be_known_or_is_not_there() -> None:
+def test_unknown_build_gives_no_diagnosis() -> None:
     assert list(check_gpu_builds([engine("llama-server")], None, None, WORKS)) == []
     assert list(check_gpu_builds([engine("llama-server")], (), TorchBuild("2", None), replace(WORKS, gpus=()))) == []
 
 
-def test_a_vllm_for_gpus_on_a_machine_without_one() -> None:
+def test_gpu_vllm_on_a_machine_without_gpu() -> None:
     (diagnosis,) = check_gpu_builds([engine("vllm")], None, TorchBuild("2", (12, 8)), replace(FAILS, has_card=False))
     assert (diagnosis.state, diagnosis.hint) == (Level.WARNING, "mmd engine install vllm")
 
@@ -239,7 +249,7 @@ def test_a_vllm_for_gpus_on_a_machine_without_one() -> None:
         (None, None),
     ],
 )
-def test_what_torch_was_built_for(text: str | None, build: TorchBuild | None, tmp_path: Path) -> None:
+def test_torch_build(text: str | None, build: TorchBuild | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "torch").mkdir()
         (tmp_path / "torch/version.py").write_text(text)

@@ -1,4 +1,4 @@
-"""RAM, disks, folders, ports and the hub, as the doctor sees them."""
+"""Checks of RAM, suspend, disks, folders, ports and the hub."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LARGE = model(facts(weights_bytes=40 * GIB), id="large")
     [
         (RAM, (), (), False, Level.OK, "20.0 of 32.0 GiB available", ""),
         (RAM, (LARGE,), SLEEPERS, True, Level.OK, "a, b asleep with 13.0 GiB", ""),
-        (replace(RAM, watchers=("earlyoom",)), (), (), True, Level.OK, "earlyoom may end an engine", ""),
+        (replace(RAM, watchers=("earlyoom",)), (), (), True, Level.OK, "earlyoom may kill an engine", ""),
         (replace(RAM, swap_used_bytes=3 * GIB), (), (), True, Level.OK, "3.0 of 8.0 GiB swap used", ""),
         (replace(RAM, available_bytes=GIB), (), SLEEPERS, True, Level.WARNING, "1.0 of 32.0", "mmd stop b"),
         (replace(RAM, available_bytes=GIB), (), (), True, Level.WARNING, "1.0 of 32.0", "ps -eo rss"),
@@ -75,19 +75,19 @@ def test_ram_of_this_machine() -> None:
 @pytest.mark.parametrize(
     ("lock", "has_gpu", "state", "says"),
     [
-        (None, True, Level.OK, "no logind: not followed"),
-        (SleepLock(5), True, Level.OK, "models leave the GPU first; logind waits 5 s for that"),
+        (None, True, Level.OK, "no logind"),
+        (SleepLock(5), True, Level.OK, "models leave the GPU first; logind waits up to 5 s"),
         (
             SleepLock(5, "no lock", "sudo apt install polkitd"),
             True,
             Level.WARNING,
-            "no lock; answers are cut short",
+            "no lock; a suspend interrupts responses",
         ),
         (
             SleepLock(5, "no lock", "sudo apt install polkitd"),
             False,
             Level.OK,
-            "models on the CPU stay as they are",
+            "models on the CPU are not affected",
         ),
     ],
 )
@@ -107,13 +107,13 @@ DISK = DiskSpace("/", "ext4", 500 * GIB, 100 * GIB, False, ("downloads", "mmd's 
     ("disk", "state", "says", "hint"),
     [
         (DISK, Level.OK, "/: 100.0 GiB free (downloads, mmd's records, models)", ""),
-        (replace(DISK, free_bytes=5 * GIB), Level.WARNING, "little for a download", "mmd disk"),
+        (replace(DISK, free_bytes=5 * GIB), Level.WARNING, "too little for most downloads", "mmd disk"),
         (replace(DISK, free_bytes=5 * GIB, holds=("mmd's records",)), Level.OK, "5.0 GiB free", ""),
         (replace(DISK, free_bytes=1000), Level.FAILED, "nearly full", "mmd disk"),
         (replace(DISK, free_bytes=0, holds=("models",)), Level.OK, "0.0 GiB free", ""),
-        (replace(DISK, is_read_only=True), Level.FAILED, "cannot be written to (downloads, mmd's", "findmnt /"),
+        (replace(DISK, is_read_only=True), Level.FAILED, "mounted read-only (downloads, mmd's", "findmnt /"),
         (replace(DISK, is_read_only=True, holds=("models",)), Level.OK, "/", ""),
-        (replace(DISK, kind="nfs4"), Level.WARNING, "over the network (nfs4)", "mmd archive ID DEST"),
+        (replace(DISK, kind="nfs4"), Level.WARNING, "network file system (nfs4)", "mmd archive ID DEST"),
     ],
 )
 def test_disks(disk: DiskSpace, state: Level, says: str, hint: str) -> None:
@@ -137,21 +137,21 @@ OWN = FolderState("/home/ada/.local/share/mmd", "ada", 0o700, True, True)
 @pytest.mark.parametrize(
     ("folder", "state", "says", "hint"),
     [
-        (OWN, Level.OK, "yours", ""),
-        (replace(OWN, mode=0o755), Level.WARNING, "others may look into", "chmod 700 /home/ada/.local/share/mmd"),
-        (replace(OWN, mode=0o755, is_private=False), Level.OK, "yours", ""),
+        (OWN, Level.OK, "belong to you", ""),
+        (replace(OWN, mode=0o755), Level.WARNING, "other users can open", "chmod 700 /home/ada/.local/share/mmd"),
+        (replace(OWN, mode=0o755, is_private=False), Level.OK, "belong to you", ""),
         (
             replace(OWN, owner="root", is_own=False, is_writable=False),
             Level.FAILED,
-            "cannot be written to: it is root's",
+            "is not writable: it belongs to root",
             'sudo chown -R "$(id -un):" /home/ada/.local/share/mmd',
         ),
-        (replace(OWN, is_writable=False), Level.FAILED, "cannot be written to", "sudo chown"),
-        (replace(OWN, strange="/home/ada/x"), Level.FAILED, "/home/ada/x is not yours", "sudo chown"),
+        (replace(OWN, is_writable=False), Level.FAILED, "is not writable", "sudo chown"),
+        (replace(OWN, strange="/home/ada/x"), Level.FAILED, "/home/ada/x belongs to another user", "sudo chown"),
         (
             replace(OWN, strange="/etc/x", owner="root", is_own=False, is_writable=False, is_kept=False),
             Level.OK,
-            "yours",
+            "belong to you",
             "",
         ),
     ],
@@ -165,7 +165,7 @@ def test_folders(folder: FolderState, state: Level, says: str, hint: str) -> Non
 
 @pytest.fixture
 def own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[FolderState]]:
-    """Without that of downloads, which the hub's library keeps in mind over tests."""
+    """The folders, without the download cache: huggingface_hub remembers its path across tests."""
     monkeypatch.setattr(folders, "cache_folder", lambda: tmp_path / "no-downloads")
     return lambda: list(read_folders())
 
@@ -180,7 +180,7 @@ def test_folders_of_this_user(own_folders: Callable[[], list[FolderState]]) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_what_somebody_else_has_left_is_found(own_folders: Callable[[], list[FolderState]]) -> None:
+def test_file_of_another_user_is_found(own_folders: Callable[[], list[FolderState]]) -> None:
     paths.make_private(paths.data_dir())
     left = paths.data_dir() / "models.toml"
     left.touch()
@@ -189,10 +189,10 @@ def test_what_somebody_else_has_left_is_found(own_folders: Callable[[], list[Fol
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_whose_files_lie_beside_those_of_mmd_is_not_asked(
+def test_files_beside_mmds_folder_are_ignored(
     own_folders: Callable[[], list[FolderState]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in the runtime folder is made and removed by everybody, all the time."""
+    """All programs create and remove files in the user's runtime folder."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
     (tmp_path / "runtime").mkdir(mode=0o700)
     left = tmp_path / "runtime/bus"
@@ -209,7 +209,7 @@ def test_sockets() -> None:
     assert (second.state, second.hint) == (Level.WARNING, "chmod 600 /run/user/1000/mmd-gateway.sock")
 
 
-def test_a_socket_that_is_gone_or_open_to_others() -> None:
+def test_missing_or_open_socket() -> None:
     there = paths.engine_socket("b")
     there.parent.mkdir(parents=True)
     there.touch()
@@ -223,7 +223,7 @@ def test_a_socket_that_is_gone_or_open_to_others() -> None:
 
 
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_who_listens_is_found(family: socket.AddressFamily, host: str) -> None:
+def test_port_owner_is_found(family: socket.AddressFamily, host: str) -> None:
     with socket.socket(family) as taken, socket.socket(family) as free:
         taken.bind((host, 0))
         taken.listen()
@@ -252,57 +252,55 @@ FREE = GatewayAddress("127.0.0.1:8000", "mmd.socket", False, False, None)
 @pytest.mark.parametrize(
     ("address", "is_installed", "state", "says", "hint"),
     [
-        (replace(FREE, is_ours=True, owner=PortOwner("ada", 1, "systemd")), True, Level.OK, "listens", ""),
+        (replace(FREE, is_ours=True, owner=PortOwner("ada", 1, "systemd")), True, Level.OK, "listening on", ""),
         (FREE, False, Level.OK, "is free", ""),
         (FREE, True, Level.FAILED, "mmd.socket does not listen", "mmd install"),
-        (replace(FREE, is_masked=True), True, Level.OK, "is free", ""),  # which the check of the units has said
+        (replace(FREE, is_masked=True), True, Level.OK, "is free", ""),  # reported by the check of the units
         (
             replace(FREE, owner=PortOwner("ada", 7, "/x/python -P -m mmd gateway")),
             True,
             Level.OK,
-            "mmd gateway in the foreground (pid 7)",
+            "`mmd gateway` in the foreground (pid 7)",
             "",
         ),
         (
             replace(FREE, owner=PortOwner("ada", 7, f"{LONG}/bin/python {LONG}/bin/mmd gateway")),
             True,
             Level.OK,
-            "mmd gateway in the foreground (pid 7)",
+            "`mmd gateway` in the foreground (pid 7)",
             "",
         ),
         (
             replace(FREE, owner=PortOwner("ada", 7, f"{LONG}/bin/python -m http.server")),
             True,
             Level.FAILED,
-            "taken by /home/ada/.local/share/pipx/venvs/mmd/with-a-long-name/bin/… (pid 7, ada)",
+            "in use by /home/ada/.local/share/pipx/venvs/mmd/with-a-long-name/bin/… (pid 7, ada)",
             "kill 7 && mmd install",
         ),
         (
             replace(FREE, owner=PortOwner("ada", 7, "/usr/bin/python3 -m http.server 8000")),
             True,
             Level.FAILED,
-            "taken by /usr/bin/python3 -m http.server 8000 (pid 7, ada)",
+            "in use by /usr/bin/python3 -m http.server 8000 (pid 7, ada)",
             "kill 7 && mmd install",
         ),
         (
             replace(FREE, owner=PortOwner("bob")),
             True,
             Level.FAILED,
-            "a process of bob's",
+            "a process of bob",
             "sudo ss -ltnp 'sport = :8000'",
         ),
     ],
 )
-def test_the_gateways_addresses(
-    address: GatewayAddress, is_installed: bool, state: Level, says: str, hint: str
-) -> None:
+def test_gateway_addresses(address: GatewayAddress, is_installed: bool, state: Level, says: str, hint: str) -> None:
     (diagnosis,) = check_addresses([address], is_installed=is_installed)
     assert diagnosis.state is state
     assert says in diagnosis.message
     assert diagnosis.hint.startswith(hint)
 
 
-def test_the_gateways_status() -> None:
+def test_gateway_health() -> None:
     assert list(check_health("HTTP/1.1 200 OK")) == []
     (diagnosis,) = check_health("HTTP/1.1 503 Service Unavailable")
     assert diagnosis.state is Level.FAILED
@@ -319,21 +317,31 @@ PROXIES = {"https": "http://proxy.example:3128"}
 @pytest.mark.parametrize(
     ("message", "proxies", "says", "hint"),
     [
-        (NO_TLS, {}, "huggingface.co shows a certificate that is not trusted", "curl -vI https://huggingface.co"),
-        ("… [Errno -2] Name or service not known", {}, "huggingface.co is not found: no network", "getent hosts hugg"),
-        ("… [Errno -2] Name or service not known", PROXIES, "proxy.example is not found", "getent hosts proxy.example"),
-        ("… 407 Proxy Authentication Required", PROXIES, "wants a password", "export HTTPS_PROXY="),
+        (NO_TLS, {}, "huggingface.co has an untrusted certificate", "curl -vI https://huggingface.co"),
+        (
+            "… [Errno -2] Name or service not known",
+            {},
+            "huggingface.co does not resolve: no network",
+            "getent hosts hugg",
+        ),
+        (
+            "… [Errno -2] Name or service not known",
+            PROXIES,
+            "proxy.example does not resolve",
+            "getent hosts proxy.example",
+        ),
+        ("… 407 Proxy Authentication Required", PROXIES, "requires a password", "export HTTPS_PROXY="),
         (
             "the hub cannot be reached: refused",
             PROXIES,
-            "refused, by the proxy http://proxy.example:3128",
+            "refused (through the proxy http://proxy.example:3128)",
             "env | grep",
         ),
-        ("Invalid port: ':1'", {"https": "http://[::1"}, "by the proxy http://[::1", "env | grep"),
+        ("Invalid port: ':1'", {"https": "http://[::1"}, "through the proxy http://[::1", "env | grep"),
         ("HF_HUB_OFFLINE is set", {}, "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"),
     ],
 )
-def test_why_the_hub_does_not_answer(message: str, proxies: dict[str, str], says: str, hint: str) -> None:
+def test_hub_error_is_explained(message: str, proxies: dict[str, str], says: str, hint: str) -> None:
     diagnosis = explain_hub_error(failed(message, "unset HF_HUB_OFFLINE"), "https://huggingface.co", proxies)
     assert diagnosis.state is Level.WARNING
     assert says in diagnosis.message

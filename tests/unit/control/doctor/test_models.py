@@ -1,4 +1,4 @@
-"""Registered models: their files, and whether an engine that is here serves them."""
+"""Checks of model files, of installed engines, and of model tables in mmd.toml."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def found(known: Model) -> tuple[Level, str, str]:
     return diagnosis.state, diagnosis.message, diagnosis.hint
 
 
-def test_files_that_are_as_they_were(added: Model) -> None:
-    assert found(added) == (Level.OK, "1 registered, all there", "")
+def test_unchanged_files(added: Model) -> None:
+    assert found(added) == (Level.OK, "1 registered, all files present", "")
 
 
-def test_a_file_that_is_gone(added: Model) -> None:
+def test_missing_file(added: Model) -> None:
     Path(added.path).unlink()
     state, message, hint = found(added)
-    assert (state, message) == (Level.FAILED, f"a: gone: {added.path}")
+    assert (state, message) == (Level.FAILED, f"a: missing: {added.path}")
     assert hint.startswith("mmd remove a")
 
 
-def test_a_file_that_is_gone_comes_from_the_hub_again(tmp_path: Path) -> None:
+def test_missing_hub_file_can_be_pulled_again(tmp_path: Path) -> None:
     commit = "0" * 40
     snapshot = tmp_path / f"hub/models--org--name-GGUF/snapshots/{commit}"
     snapshot.mkdir(parents=True)
@@ -62,41 +62,41 @@ def test_a_file_that_is_gone_comes_from_the_hub_again(tmp_path: Path) -> None:
     assert hint.startswith("mmd pull org/name-GGUF")
 
 
-def test_a_file_of_another_size(added: Model) -> None:
+def test_changed_size(added: Model) -> None:
     with Path(added.path).open("ab") as file:
         file.write(b"more")
     state, message, hint = found(added)
-    assert (state, message) == (Level.FAILED, f"a: of another size than when it was registered: {added.path}")
+    assert (state, message) == (Level.FAILED, f"a: size changed since registration: {added.path}")
     assert hint.startswith("mmd verify a")
 
 
-def test_a_file_that_was_cut_off_and_never_recorded(added: Model) -> None:
+def test_truncated_file_without_record(added: Model) -> None:
     manifest.forget("a")
     os.truncate(added.path, 100)
-    assert found(added)[:2] == (Level.FAILED, "a: its files are shorter than the weights in them")
+    assert found(added)[:2] == (Level.FAILED, "a: its files are shorter than their headers claim")
 
 
-def test_a_damaged_record_of_sizes_is_left_as_it_is(added: Model) -> None:
+def test_damaged_record_is_left_in_place(added: Model) -> None:
     manifest.file_for("a").write_text("{")
     assert found(added)[0] is Level.WARNING
     assert manifest.file_for("a").read_text() == "{"
 
 
-def test_a_file_that_may_not_be_read() -> None:
+def test_unreadable_file() -> None:
     (diagnosis,) = check_model_files([ModelFiles("a", unreadable=("/srv/a.gguf",))])
-    assert (diagnosis.state, diagnosis.hint) == (Level.FAILED, "namei -l /srv/a.gguf   # whose it is")
+    assert (diagnosis.state, diagnosis.hint) == (Level.FAILED, "namei -l /srv/a.gguf   # shows the owners")
 
 
-def test_each_model_that_is_wrong_is_named() -> None:
+def test_each_broken_model_is_named() -> None:
     wrong = [ModelFiles("a", missing=("/a", "/b", "/c")), ModelFiles("b"), ModelFiles("c", changed=("/d",))]
     first, second = check_model_files(wrong)
-    assert first.message == "a: gone: /a and 2 more"
+    assert first.message == "a: missing: /a and 2 more"
     assert second.message.startswith("c: ")
 
 
-def test_no_model_is_nothing_wrong() -> None:
+def test_no_model_is_ok() -> None:
     (diagnosis,) = check_model_files([])
-    assert (diagnosis.state, diagnosis.message) == (Level.OK, "none is registered yet")
+    assert (diagnosis.state, diagnosis.message) == (Level.OK, "no model is registered")
 
 
 def settings(**models: ModelTable) -> Settings:
@@ -106,32 +106,32 @@ def settings(**models: ModelTable) -> Settings:
 SAFETENSORS = [model(facts(format=Format.SAFETENSORS), id=f"m{number}") for number in range(5)]
 
 
-def test_a_format_that_no_engine_here_serves() -> None:
+def test_format_without_installed_engine() -> None:
     (diagnosis,) = check_served([model(id="a"), *SAFETENSORS], [WORKING, ABSENT], settings())
     assert diagnosis.state is Level.FAILED
-    assert diagnosis.message == "no engine here serves m0, m1, m2 and 2 more: safetensors needs vllm"
+    assert diagnosis.message == "no installed engine serves m0, m1, m2 and 2 more: safetensors needs vllm"
     assert diagnosis.hint == "mmd engine install vllm"
 
 
-def test_an_engine_that_mmd_toml_wants_and_that_is_not_here() -> None:
+def test_engine_in_mmd_toml_that_is_missing() -> None:
     (diagnosis,) = check_served([model(id="a")], [WORKING, ABSENT], settings(a=ModelTable(engine="embedded")))
     assert (diagnosis.state, diagnosis.message) == (
         Level.FAILED,
-        "a: mmd.toml wants embedded for it, which is not here",
+        "a: mmd.toml names the engine embedded, which is not installed",
     )
 
 
-def test_without_any_engine_that_is_said_once() -> None:
+def test_no_engine_is_reported_once() -> None:
     assert list(check_served(SAFETENSORS, [ABSENT], settings())) == []
     (diagnosis,) = check_engines([ABSENT])
     assert diagnosis.state is Level.FAILED
     assert diagnosis.hint.startswith("mmd engine install")
 
 
-def test_tables_of_models_that_are_not_registered() -> None:
+def test_tables_of_unregistered_models() -> None:
     tables = settings(a=ModelTable(), gone=ModelTable(context=4096), away=ModelTable(startup="active"))
     first, second = check_tables(tables, ["a"], {"away": Startup.ACTIVE})
-    assert (first.state, first.message) == (Level.FAILED, "away is to be loaded at startup, and is not registered")
+    assert (first.state, first.message) == (Level.FAILED, "away has a startup mode, but is not registered")
     assert first.hint.startswith("mmd startup away disabled")
     assert (second.state, "gone" in second.message) == (Level.WARNING, True)
 
@@ -157,14 +157,14 @@ def test_engines_are_read_and_a_missing_setting_is_reported(fake_llama_server: P
     assert broken.startswith("vllm is configured as /nowhere/vllm")
 
 
-def test_an_engine_that_hangs_holds_up_no_other(tmp_path: Path, fake_llama_server: Path) -> None:
-    """The program reads from a pipe that the test keeps open, and so ends with the test."""
+def test_hung_engine_does_not_delay_others(tmp_path: Path, fake_llama_server: Path) -> None:
+    """The program reads from a pipe that the test keeps open, so it ends with the test."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     hung = script(tmp_path / "hung", f"exec cat {pipe}")
     held = os.open(pipe, os.O_RDWR)
     engines = read_engines(only("llama-server", hung), limit_seconds=0.3)
-    pipe.unlink()  # whoever comes to it only now does not wait either
+    pipe.unlink()  # a program that starts only now does not wait either
     os.close(held)
     (diagnosis,) = (diagnosis for diagnosis in check_engines(engines) if diagnosis.state is Level.FAILED)
     assert diagnosis.message == "llama-server did not answer within 0.3 s"
@@ -195,12 +195,12 @@ def test_broken_engine_matters_if_set_or_the_only_one(
         ("echo 'something else'", None),
     ],
 )
-def test_the_gpus_that_llama_server_can_use(said: str, devices: tuple[str, ...] | None, tmp_path: Path) -> None:
+def test_devices_of_llama_server(said: str, devices: tuple[str, ...] | None, tmp_path: Path) -> None:
     program = script(tmp_path / "llama-server", said)
     here = EngineStatus("llama-server", "9611", str(program), "PATH", False, ("gguf",), 0, "", "")
     assert read_devices([ABSENT, here]) == devices
 
 
-def test_without_an_engine_there_is_nothing_to_ask() -> None:
+def test_devices_without_an_engine() -> None:
     assert read_devices([ABSENT]) is None
     assert read_torch([ABSENT, WORKING]) is None

@@ -1,4 +1,4 @@
-"""mmd's own units, and what has failed of them."""
+"""Checks of mmd's own units, and of recent failures."""
 
 from __future__ import annotations
 
@@ -26,39 +26,49 @@ HERE = InstallState(
 @pytest.mark.parametrize(
     ("here", "state", "says", "hint"),
     [
-        (HERE, Level.OK, "up to date and enabled, in your own folder", ""),
-        (replace(HERE, kind=InstallKind.PACKAGED), Level.OK, "up to date and enabled, the package's", ""),
+        (HERE, Level.OK, "up to date and enabled (in your own unit folder)", ""),
+        (replace(HERE, kind=InstallKind.PACKAGED), Level.OK, "up to date and enabled (from the package)", ""),
         (replace(HERE, kind=InstallKind.NONE), Level.WARNING, "not installed", "mmd install"),
         (
             replace(HERE, masked=("mmd.socket",)),
             Level.FAILED,
-            "never to run them: mmd.socket",
+            "systemd never starts them: mmd.socket",
             "systemctl --user unmask mmd.socket",
         ),
-        (replace(HERE, masked=("mmd-boot.service",)), Level.WARNING, "never to run them: mmd-boot", "systemctl"),
+        (
+            replace(HERE, masked=("mmd-boot.service",)),
+            Level.WARNING,
+            "systemd never starts them: mmd-boot",
+            "systemctl",
+        ),
         (replace(HERE, is_this=False), Level.WARNING, "starts another mmd: /venv/bin/python", "mmd install"),
         (
             replace(HERE, is_this=False, kind=InstallKind.PACKAGED, program="/usr/bin/mmd"),
             Level.WARNING,
             "starts another mmd: /usr/bin/mmd",
-            "/usr/bin/mmd doctor   # the package's mmd; or for this one: sudo apt remove mmd && mmd install",
+            "/usr/bin/mmd doctor   # the package's mmd; to use this one: sudo apt remove mmd && mmd install",
         ),
         (
             replace(HERE, is_this=False, program="", masked=("mmd.service",)),
             Level.FAILED,
-            "never to run",
+            "systemd never starts",
             "systemctl",
         ),
-        (replace(HERE, shadowing=(FILE,)), Level.WARNING, f"{FILE} hides what the package brings", "mmd install"),
+        (replace(HERE, shadowing=(FILE,)), Level.WARNING, f"{FILE} overrides the unit of the package", "mmd install"),
         (replace(HERE, outdated=(FILE, FILE)), Level.WARNING, f"{FILE} and 1 more", "mmd install"),
         (replace(HERE, other_path=(FILE,)), Level.WARNING, "another PATH than this shell", "mmd install"),
-        (replace(HERE, dangling=(FILE,)), Level.WARNING, "enabled, and the file is gone", "mmd install"),
+        (replace(HERE, dangling=(FILE,)), Level.WARNING, "enabled, but the unit file is gone", "mmd install"),
         (replace(HERE, disabled=("mmd.socket",)), Level.WARNING, "not enabled", "mmd install"),
-        (replace(HERE, unread=("mmd.socket",)), Level.WARNING, "changed since", "systemctl --user daemon-reload"),
+        (
+            replace(HERE, unread=("mmd.socket",)),
+            Level.WARNING,
+            "changed on disk since",
+            "systemctl --user daemon-reload",
+        ),
         (
             replace(HERE, gateway_version="0.0.1"),
             Level.WARNING,
-            "of version 0.0.1",
+            "has version 0.0.1",
             "systemctl --user restart mmd.service",
         ),
     ],
@@ -70,7 +80,7 @@ def test_units(here: InstallState, state: Level, says: str, hint: str) -> None:
     assert diagnosis.hint.startswith(hint)
 
 
-def test_all_that_is_wrong_with_units_is_said() -> None:
+def test_all_problems_of_units_are_reported() -> None:
     here = replace(HERE, is_this=False, unread=("mmd.socket",), gateway_version=None)
     assert [diagnosis.state for diagnosis in check_units(here)] == [Level.WARNING, Level.WARNING]
 
@@ -89,7 +99,7 @@ def reading_of(*failures: UnitFailure, is_journal_read: bool = True) -> Backgrou
     [
         (MODEL, Level.FAILED, "qwen3: the engine was killed", "mmd logs qwen3   # then: mmd activate qwen3"),
         (replace(MODEL, is_failed_now=False), Level.WARNING, "qwen3: ", "mmd logs qwen3"),
-        (replace(MODEL, times=3, is_failed_now=False), Level.WARNING, "(3 times in a day)", "mmd logs qwen3"),
+        (replace(MODEL, times=3, is_failed_now=False), Level.WARNING, "(3 times in the last day)", "mmd logs qwen3"),
         (replace(MODEL, unit="mmd.service"), Level.FAILED, "mmd.service: ", "journalctl --user -u mmd.service"),
     ],
 )
@@ -100,24 +110,24 @@ def test_failures(failure: UnitFailure, state: Level, says: str, hint: str) -> N
     assert diagnosis.hint.startswith(hint)
 
 
-def test_when_it_failed_is_said_where_it_was_noted() -> None:
+def test_time_of_failure_is_shown_if_recorded() -> None:
     (diagnosis,) = check_failures(reading_of(replace(MODEL, at=1_800_000_000.0)))
     assert diagnosis.message[2] == ":"
 
 
-def test_no_failure_is_well() -> None:
+def test_no_failure_is_ok() -> None:
     (diagnosis,) = check_failures(reading_of())
     assert diagnosis.state is Level.OK
 
 
-def test_without_a_journal_nobody_says_that_nothing_has_failed() -> None:
+def test_unreadable_journal_is_a_warning() -> None:
     (diagnosis,) = check_failures(reading_of(is_journal_read=False))
-    assert (diagnosis.state, "no journal that you may read" in diagnosis.message) == (Level.WARNING, True)
-    told, unread = check_failures(reading_of(MODEL, is_journal_read=False))
-    assert (told.state, unread.state) == (Level.FAILED, Level.WARNING)
+    assert (diagnosis.state, "the journal is not readable" in diagnosis.message) == (Level.WARNING, True)
+    failure, unread = check_failures(reading_of(MODEL, is_journal_read=False))
+    assert (failure.state, unread.state) == (Level.FAILED, Level.WARNING)
 
 
-def test_a_journal_that_does_not_answer_is_a_warning() -> None:
+def test_hung_journal_is_a_warning() -> None:
     released = threading.Event()
     hung: BackgroundRead[RecentFailures] = BackgroundRead(
         "the journal", lambda: hang(released), look="journalctl", limit_seconds=0.02
@@ -143,7 +153,7 @@ def noted(unit: str, result: str, at_us: int) -> dict[str, str]:
     return {"MESSAGE_ID": FAILED, "USER_UNIT": unit, "UNIT_RESULT": result, "__REALTIME_TIMESTAMP": str(at_us)}
 
 
-def test_what_the_manager_notes_is_parsed() -> None:
+def test_journal_events_are_parsed() -> None:
     a, other = "mmd-model@a.service", "other.service"
     notes = [
         exited(a, 11, 1),
@@ -156,16 +166,16 @@ def test_what_the_manager_notes_is_parsed() -> None:
     assert ended_units(notes) == [Ended(a, "core-dump", 11, 4), Ended(a, "exit-code", 1, 6)]
 
 
-def test_a_failure_that_hits_the_start_limit_is_one() -> None:
-    """The manager notes it a second time when it gives up, and it was told as killed by signal 0."""
+def test_start_limit_counts_as_one_failure() -> None:
+    """The manager logs it again when it gives up; that was reported as `killed by signal 0`."""
     a = "mmd-model@a.service"
     assert ended_units([exited(a, 11, 1), noted(a, "signal", 2), noted(a, "signal", 3)]) == [Ended(a, "signal", 11, 2)]
 
 
-def test_a_failure_without_any_process_is_one_too() -> None:
+def test_failure_without_a_process() -> None:
     a = "mmd-model@a.service"
     assert ended_units([noted(a, "resources", 1)]) == [Ended(a, "resources", 0, 1)]
 
 
-def test_without_events_nothing_is_known() -> None:
+def test_no_events() -> None:
     assert swap_events.recent() == []
