@@ -33,7 +33,7 @@ def selected(query: str) -> dict[str, set[str]]:
 
     def visit(expression: Any) -> None:
         selector = expression.vector_selector if isinstance(expression, promql_parser.MatrixSelector) else expression
-        if isinstance(selector, promql_parser.VectorSelector):
+        if isinstance(selector, promql_parser.VectorSelector) and selector.name:
             labels = found.setdefault(selector.name, set())
             labels.update(matcher.name for matcher in selector.matchers.matchers if matcher.name not in _JOB)
         elif isinstance(expression, promql_parser.AggregateExpr) and expression.modifier:

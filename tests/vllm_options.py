@@ -26,7 +26,7 @@ def sections() -> dict[str, list[str]]:
 
 def spellings(lines: list[str]) -> dict[str, tuple[str, str]]:
     """Every spelling of every option: its first long one, and its hint: "", "VALUE", "[VALUE]" or "VALUE…"."""
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for line in lines:
         names, _, hint = line.rpartition(" ") if line.endswith(("VALUE", "VALUE]", "VALUE…")) else (line, "", "")
         first = next(name for name in names.split(", ") if name.startswith("--"))

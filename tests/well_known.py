@@ -226,7 +226,7 @@ class Latent(Shape):
         }
 
 
-_NORMS = {"norms": ("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm")}
+_NORMS = ("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm")
 _HEAD_NORMS = ("attn_q_norm", "attn_k_norm")
 
 LLAMA_31_8B = Shape("llama", 32, 4096, 32, 8, 128, 14336, 128256)
@@ -238,10 +238,21 @@ QWEN3_30B_A3B = Shape(
 )  # fmt: skip
 MIXTRAL_8X7B = Shape("llama", 32, 4096, 32, 8, 128, 14336, 32000, experts=8, experts_used=2, expert_size=14336)
 GEMMA_2_9B = Shape(
-    "gemma2", 42, 3584, 16, 8, 256, 14336, 256000, Q8_0, tied=True, **_NORMS, more={"attention.sliding_window": 4096}
+    "gemma2",
+    42,
+    3584,
+    16,
+    8,
+    256,
+    14336,
+    256000,
+    Q8_0,
+    tied=True,
+    norms=_NORMS,
+    more={"attention.sliding_window": 4096},
 )
 GEMMA_3_12B = Shape(
-    "gemma3", 48, 3840, 16, 8, 256, 15360, 262144, Q8_0, tied=True, **_NORMS, head_norms=_HEAD_NORMS,
+    "gemma3", 48, 3840, 16, 8, 256, 15360, 262144, Q8_0, tied=True, norms=_NORMS, head_norms=_HEAD_NORMS,
     more={"attention.sliding_window": 1024},
 )  # fmt: skip
 QWEN36_27B = Hybrid(

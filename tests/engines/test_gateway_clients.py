@@ -178,7 +178,8 @@ def _tool_call(client: openai.OpenAI, name: str, more: dict[str, Any]) -> None:
         max_tokens=200,
         extra_body=more,
     )
-    call, *_ = answer.choices[0].message.tool_calls or ()
+    assert answer.choices[0].message.tool_calls
+    call = answer.choices[0].message.tool_calls[0]
     assert call.type == "function"
     assert call.function.name == "weather"
     assert json.loads(call.function.arguments)["unit"] in UNITS

@@ -9,9 +9,9 @@ import pytest
 from mmd.paths import config_file
 from tests.fakes.hub import FakeHub
 from tests.systemd.conftest import address, installed, world
-from tests.systemd.test_pull import gateway, hub, search_pull_activate_chat
+from tests.systemd.test_pull import gateway, repositories, search_pull_activate_chat
 
-__all__ = ["address", "gateway", "hub", "installed", "world"]
+__all__ = ["address", "gateway", "installed", "repositories", "world"]
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.manager, pytest.mark.engine]
 

@@ -30,7 +30,15 @@ def environment(tmp_path: Path) -> Path:
     venv.create(folder)
     python = folder / "bin/python"
     install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-    words = [sys.executable, "-m", "pip", "--python", python, *install, build("wheel", tmp_path / "wheel")]
+    words: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        *install,
+        build("wheel", tmp_path / "wheel"),
+    ]
     subprocess.run(words, check=True, timeout=100)
     # A .pth file that is found by way of another does nothing: the checkout, which is installed there, is not seen.
     paths = sysconfig.get_paths(vars={"base": str(folder)})

@@ -21,7 +21,7 @@ def test_source_shows_every_option_that_the_parser_takes(tmp_path: Path) -> None
     for name in ("engine/arg_utils.py", "entrypoints/launchers/cli_args.py"):
         for node in ast.walk(ast.parse((package / name).read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
-                shown |= {word.value for word in node.args if isinstance(word, ast.Constant)}
+                shown |= {str(word.value) for word in node.args if isinstance(word, ast.Constant)}
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 shown.add(f"--{node.target.id.replace('_', '-')}")
     taken = {name for name in spellings(LINES) if not name.startswith("--no-")}

@@ -32,7 +32,7 @@ async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bro
     if _CHROMIUM is None:
         pytest.skip("the page is tested in Chromium: apt-get install --no-install-recommends chromium")
     # A home of its own: it leaves things there. And who is root can have no sandbox.
-    home = {"HOME": str(tmp_path_factory.mktemp("chromium"))}
+    home: dict[str, str | float | bool] = {"HOME": str(tmp_path_factory.mktemp("chromium"))}
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"], env=home)
         yield browser

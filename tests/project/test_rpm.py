@@ -26,8 +26,8 @@ def listed() -> list[str]:
 def expanded(*words: str) -> str:
     """The spec as rpm reads it, with the macros that a Fedora has."""
     rpmspec = shutil.which("rpmspec") or pytest.skip("there is no rpmspec on PATH: sudo apt install rpm")
-    command = [rpmspec, f"--load={ROOT}/tests/fedora.macros", *words, SPEC]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    command: list[str | Path] = [rpmspec, f"--load={ROOT}/tests/fedora.macros", *words, SPEC]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=30)
     assert not done.stderr
     return done.stdout
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -233,7 +234,7 @@ async def test_crashes_up_to_the_start_limit_fail_and_can_be_retried(world: Worl
     async with world.controller() as mmd:
         await mmd.activate("a")
         for start in range(1, 4):
-            wait_for(lambda count=start: len(world.events("ready")) >= count, what=f"start {start}")
+            wait_for(partial(world.has_more, "ready", than=start - 1), what=f"start {start}")
             world.kill("a", signal.SIGKILL)
         wait_for(lambda: _active_state(world, "a") == "failed", what="the end of the restarts")
         assert [one.id for one in (await mmd.status()).failed] == ["a"]

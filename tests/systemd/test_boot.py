@@ -359,7 +359,7 @@ class _Forestalled(Controller):
         self._theirs = theirs
         self._wanted = wanted
 
-    async def activate(self, model_id: str, **how: object) -> Activation:  # type: ignore[override]
+    async def activate(self, model_id: str, **how: object) -> Activation:
         await self._theirs.activate(self._wanted)
         return await super().activate(model_id, **how)  # type: ignore[arg-type]
 

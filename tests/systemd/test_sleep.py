@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -363,7 +364,8 @@ async def test_sleeper_whose_load_is_interrupted_has_not_failed(world: World) ->
         for interrupt in (mmd.sleep("a"), mmd.activate("b")):
             loads = len(world.events("load-begin"))
             start = asyncio.create_task(mmd.activate("a"))
-            await asyncio.to_thread(wait_for, lambda n=loads: len(world.events("load-begin")) > n, what="the load")
+            loading = partial(world.has_more, "load-begin", than=loads)
+            await asyncio.to_thread(wait_for, loading, what="the load")
             await interrupt
             with pytest.raises(SwapSuperseded):
                 await start

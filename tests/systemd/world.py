@@ -99,6 +99,10 @@ class World:
         rows = [json.loads(line) for line in lines]
         return [(row["event"], row["model"]) for row in rows if not words or row["event"] in words]
 
+    def has_more(self, word: str, *, than: int) -> bool:
+        """True if more events of this kind were written than that."""
+        return len(self.events(word)) > than
+
     def main_pid(self, name: str) -> int:
         return int(self.manager.systemctl("show", "--property=MainPID", "--value", f"mmd-model@{name}.service"))
 

@@ -10,7 +10,6 @@ import tomlkit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmd import atomic
 from mmd.errors import MmdError, StorageFailed, WrongUsage
 from mmd.paths import config_file
 from mmd.settings_edit import set_for_models
@@ -157,7 +156,7 @@ def test_full_disk_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     file.write_text("# mine\n")
-    monkeypatch.setattr(atomic.os, "fsync", full)
+    monkeypatch.setattr("mmd.atomic.os.fsync", full)
     with pytest.raises(StorageFailed, match="No space left"):
         set_for_models("startup", {"a": "active"})
     assert file.read_text() == "# mine\n"

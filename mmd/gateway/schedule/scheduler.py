@@ -127,7 +127,7 @@ class Scheduler:
             self._resting = None
             self._tell()
 
-    async def rest(self, model_id: str, work: Callable[[], Awaitable[None]]) -> bool:
+    async def rest(self, model_id: str, work: Callable[[], Awaitable[object]]) -> bool:
         """Have a model put to sleep, or stopped, that nobody uses: who asks for it meanwhile waits until that is done,
         and is then served. False, and nothing done, where somebody does use it; and where something else is under way,
         but not before its end: things may be different then.

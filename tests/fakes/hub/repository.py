@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +58,7 @@ def tree(repository: FakeRepository, folder: str) -> list[dict[str, Any]]:
 
 
 def _record(name: str, repository: FakeRepository, keys: Any, *, with_sizes: bool) -> dict[str, Any]:
-    makers = {
+    makers: dict[str, Callable[[], Any]] = {
         "author": lambda: name.split("/")[0],
         "baseModels": lambda: _base_models(repository),
         "cardData": lambda: repository.card or None,

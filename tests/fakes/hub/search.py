@@ -57,7 +57,7 @@ def _has_parameters(repository: FakeRepository, bounds: str) -> bool:
     limits = dict(bound.split(":", 1) for bound in bounds.split(",") if bound)
     if not limits or total is None:
         return not limits
-    return _number(limits.get("min", "0")) <= total <= _number(limits.get("max", "1000000B"))
+    return bool(_number(limits.get("min", "0")) <= total <= _number(limits.get("max", "1000000B")))
 
 
 def _number(text: str) -> float:

@@ -42,12 +42,11 @@ def part(content: Content, asked: str | None, faults: Iterable[Fault]) -> Part:
 def _with_lies(part: Part, size: int, faults: Iterable[Fault]) -> Part:
     begin, said_begin, said_size = part.begin, part.begin, size
     for fault in faults:
-        match fault:
-            case RangeShifted(by_bytes=by_bytes, admitted=admitted):
-                begin = min(begin + by_bytes, size)
-                said_begin = begin if admitted else said_begin
-            case LengthWrong(by_bytes=by_bytes):
-                said_size += by_bytes
+        if isinstance(fault, RangeShifted):
+            begin = min(begin + fault.by_bytes, size)
+            said_begin = begin if fault.admitted else said_begin
+        elif isinstance(fault, LengthWrong):
+            said_size += fault.by_bytes
     count = min(part.count, size - begin)
     return Part(206, begin, count, f"bytes {said_begin}-{said_begin + count - 1}/{said_size}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
@@ -39,7 +40,7 @@ def gqa(layers: int, heads: int, width: int, **more: Any) -> Layers:
 QWEN36_27B = (gqa(16, 4, 256), Layers(48, convolution_numbers=3 * (6144 + 4096), state_numbers=128 * 6144))
 QWEN35_4B = (gqa(8, 4, 256), Layers(24, convolution_numbers=3 * (4096 + 4096), state_numbers=128 * 4096))
 GEMMA4_12B = (gqa(40, 8, 256, window_tokens=1024), gqa(8, 1, 512))
-Q8 = {"key_type": "q8_0", "value_type": "q8_0"}
+Q8 = functools.partial(LlamaCache, key_type="q8_0", value_type="q8_0")
 
 
 @pytest.mark.parametrize(
@@ -50,15 +51,15 @@ Q8 = {"key_type": "q8_0", "value_type": "q8_0"}
         # DeepSeek V3 at 16384: the keys of a build that kept values too (1098 + 976)
         ((Layers(61, 512 + 64),), LlamaCache(16384), 1098.00, 0),
         # Gemma-4-12B, four slots and one
-        (GEMMA4_12B, LlamaCache(8192, **Q8), 833, 0),
-        (GEMMA4_12B, LlamaCache(8192, slots=1, **Q8), 323, 0),
+        (GEMMA4_12B, Q8(8192), 833, 0),
+        (GEMMA4_12B, Q8(8192, slots=1), 323, 0),
         # hybrids: a state for each slot
         (QWEN36_27B, LlamaCache(4096), 256.00, 598.50),
         (QWEN36_27B, LlamaCache(4096, slots=1), 256.00, 149.62),
         (QWEN35_4B, LlamaCache(4096, slots=1), 128.00, 50.25),
         (QWEN35_4B, LlamaCache(4096, slots=4), 128.00, 201.00),
         # the one layer of Qwen3.6-27B that predicts further tokens, where it is used
-        ((gqa(1, 4, 256),), LlamaCache(131072, **Q8), 272.00, 0),
+        ((gqa(1, 4, 256),), Q8(131072), 272.00, 0),
         # Qwen3-8B: 147,456 bytes a token
         ((gqa(36, 8, 128),), LlamaCache(40960), 5760.00, 0),
     ],

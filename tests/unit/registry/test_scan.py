@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,7 +177,12 @@ def test_many_are_registered_in_one_write_with_ids_of_their_own(folder: Path, mo
         gguf(folder / name)
     writes: list[int] = []
     write = Registry._write
-    monkeypatch.setattr(Registry, "_write", lambda self, models: (writes.append(len(models)), write(self, models)))
+
+    def counted(self: Registry, models: Any) -> None:
+        writes.append(len(models))
+        write(self, models)
+
+    monkeypatch.setattr(Registry, "_write", counted)
     news = scan(folder).news
     ids = [one.model.id for one in Registry().add_many(news)]
     assert (len(set(ids)), writes) == (3, [3])

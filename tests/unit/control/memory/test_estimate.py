@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,7 +163,7 @@ def test_a_start_of_the_same_goes_before_all(model: Model, tmp_path: Path) -> No
     taken = {"compute_bytes": formula.components.compute_bytes * 2, "process_bytes": 30 * MIB, "total_bytes": 1}
     predicted = {"compute_bytes": formula.components.compute_bytes, "total_bytes": 1}
     command = starts_log.command_hash(served(model, CPU, read_settings()).command)
-    same = {"weights": identity(model.files), "gpu": "", "predicted": predicted, "measured": taken}
+    same: dict[str, Any] = {"weights": identity(model.files), "gpu": "", "predicted": predicted, "measured": taken}
     starts_log.keep(start("another", **same))
     assert answer(CPU, model, asks_engine=False).estimate.tier is Tier.T1
     starts_log.keep(start(command=command, **same))

@@ -152,7 +152,7 @@ def test_answers_are_as_described(url: str, operation: Any, mode: GenerationMode
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    def ask(case: schemathesis.Case) -> None:
+    def ask(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(base_url=url, checks=_CHECKS, timeout=15)
 
     ask()

@@ -8,7 +8,7 @@ import pytest
 
 from mmd.errors import NoSuchModel
 from mmd.gateway.http.listener_kind import ListenerKind
-from mmd.gateway.schedule.systemd_models import embedding_model
+from mmd.gateway.schedule.model_names import embedding_model
 from mmd.plan.residency import Pair, UnitState
 from mmd.registry.record import Model
 from mmd.registry.store import Registry

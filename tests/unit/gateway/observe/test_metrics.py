@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -139,7 +140,7 @@ async def test_waits_that_end_badly_say_how(running: Town) -> None:
 
 
 async def test_swaps_and_their_phases(running: Town) -> None:
-    about = {"at": "2026-11-21T10:00:00.000+00:00", "evicted": "a", "why": "not loaded", "cause": ""}
+    about: dict[str, Any] = {"at": "2026-11-21T10:00:00.000+00:00", "evicted": "a", "why": "not loaded", "cause": ""}
     with running.gateway.feed.subscribe() as told:
         swap_events.keep(
             SwapEvent(model="b", outcome="resident", seconds=3.0, phases={"load": 2.5, "drain": 0.1}, **about)

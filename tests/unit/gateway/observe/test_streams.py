@@ -236,7 +236,7 @@ async def test_what_a_client_says_over_the_websocket_is_not_looked_at(running: T
     socket = await Socket.open(running)
     await present(socket)
     said = FrameProtocol(client=True, extensions=[]).send_data("hello", fin=True)
-    await socket.client.send(said * 3)
+    await socket.client.send(bytes(said) * 3)
     running.gateway.feed.publish(EventKind.DOWNLOAD, {})
     await next_of(socket, "download")
 

@@ -397,7 +397,7 @@ def test_another_file_at_the_last_question(
 
     def changed(*asked: Any, **options: Any) -> str:
         tiny.files = {"tiny.gguf": content + b"more"}
-        return link(*asked, **options)
+        return str(link(*asked, **options))
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", changed)
     with pytest.raises(HubUnavailable, match=r"lists tiny\.gguf by one hash and gives it by another"):

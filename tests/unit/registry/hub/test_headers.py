@@ -201,7 +201,8 @@ def test_a_safetensors_header_longer_than_any(hub: FakeHub, tmp_path: Path) -> N
     path = tmp_path / "model.safetensors"
     path.write_bytes((90 * MB).to_bytes(8, "little"))
     os.truncate(path, 300 * MB)
-    files = {"model.safetensors": on_disk(path), "config.json": json.dumps({"architectures": ["Llama"]}).encode()}
+    files: dict[str, Content] = {"model.safetensors": on_disk(path)}
+    files["config.json"] = json.dumps({"architectures": ["Llama"]}).encode()
     hub.repositories["me/it"] = FakeRepository(files, tags=("safetensors",))
     with pytest.raises(HubUnavailable, match="more than 64 MiB"):
         looked_up()
