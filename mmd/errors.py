@@ -105,6 +105,11 @@ class TryLater(MmdError):
 class ManagerUnreachable(MmdError): ...
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says; its class's name if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an error shows outside: the CLI's exit status, and HTTP in OpenAI's words."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.output import gib, say, summary
+from mmd.cli.output import say, summary
 from mmd.cli.remove import delete_files, print_disposal
+from mmd.quantities import size_text
 
 if TYPE_CHECKING:
     from mmd.registry.archive import Archiving, Restoring
@@ -35,7 +36,7 @@ def archive(model_id: str, destination: Path, move: bool) -> None:
     archiving = Archiving(model, destination.absolute())
     _carry_out(archiving)
     folder = archiving.finish()
-    say(f"{model_id} is archived: {gib(archiving.total_bytes)}")
+    say(f"{model_id} is archived: {size_text(archiving.total_bytes)}")
     click.echo(folder)
     if move:
         disposal = disposal_of(model, [other for other in registry.all() if other.id != model_id])

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.output import gib, print_json, print_named_table, say
+from mmd.cli.output import print_json, print_named_table, say
+from mmd.quantities import MIB, size_text
 
 if TYPE_CHECKING:
     from mmd.control.storage.disk import DiskUse, ModelUse
 
 
-_WORTH_TELLING_BYTES = 1024**2
+_MIN_SHOWN_BYTES = MIB
 
 
 @click.command()
@@ -33,16 +34,18 @@ def disk(as_json: bool) -> None:
 
 
 def _print(use: DiskUse) -> None:
-    others = [one for one in use.others if one.size_bytes >= _WORTH_TELLING_BYTES]
+    others = [one for one in use.others if one.size_bytes >= _MIN_SHOWN_BYTES]
     if use.models:
         print_named_table(("ID", "OWN", "SHARED", "LAST USED", "WHERE"), [_cells(model) for model in use.models])
         click.echo()
     if others:
-        print_named_table(("ALSO", "SIZE", "WHERE"), [(one.what, gib(one.size_bytes), one.path) for one in others])
+        print_named_table(
+            ("ALSO", "SIZE", "WHERE"), [(one.what, size_text(one.size_bytes), one.path) for one in others]
+        )
         click.echo()
-    click.echo(f"{gib(use.total_bytes)} in all")
+    click.echo(f"{size_text(use.total_bytes)} in all")
     for one in use.file_systems:
-        click.echo(f"{one.path}: {gib(one.free_bytes)} of {gib(one.total_bytes)} free")
+        click.echo(f"{one.path}: {size_text(one.free_bytes)} of {size_text(one.total_bytes)} free")
     if use.models:
         say(f"\nTo free a model's space: mmd remove {use.models[0].id} --files")
         say(f"To keep it on another disk: mmd archive {use.models[0].id} DEST --move")
@@ -55,8 +58,8 @@ def _cells(model: ModelUse) -> tuple[str, ...]:
     gone = f" ({model.missing_files} missing: mmd verify {model.id})" if model.missing_files else ""
     return (
         model.id,
-        gib(model.own_bytes),
-        gib(model.shared_bytes) if model.shared_bytes else "-",
+        size_text(model.own_bytes),
+        size_text(model.shared_bytes) if model.shared_bytes else "-",
         model.last_used[:10] if model.last_used else "-",
         where + gone,
     )

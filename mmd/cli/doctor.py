@@ -11,7 +11,8 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.aio import wait_for
-from mmd.cli.output import gib, print_json, print_named_table, say
+from mmd.cli.output import print_json, print_named_table, say
+from mmd.quantities import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,8 +123,8 @@ def _rows(start: StartRecord) -> list[tuple[str, ...]]:
         (
             *(about if not number else ("", "", "")),
             name.removesuffix("_bytes"),
-            gib(start.predicted[name]),
-            gib(start.measured[name]),
+            size_text(start.predicted[name]),
+            size_text(start.measured[name]),
             f"{error:+.1%}",
         )
         for number, (name, error) in enumerate(start.errors.items())

@@ -9,7 +9,8 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.aio import wait_for
-from mmd.cli.output import NO_MODEL, gib, print_json, print_table, say
+from mmd.cli.output import NO_MODEL, print_json, print_table, say
+from mmd.quantities import size_text
 
 if TYPE_CHECKING:
     from mmd.control.lifecycle.swap import Activation
@@ -190,7 +191,11 @@ def _print_status(now: Status) -> None:
         for one in now.starting
     ]
     rows += [
-        (one.id, "sleeping", f"level {one.level}, {gib(one.ram_bytes)} of RAM{_usually(one.wake_seconds, 'wakes in')}")
+        (
+            one.id,
+            "sleeping",
+            f"level {one.level}, {size_text(one.ram_bytes)} of RAM{_usually(one.wake_seconds, 'wakes in')}",
+        )
         for one in now.sleeping
     ]
     rows += [(one.id, "failed", f"{one.reason}; mmd logs {one.id}") for one in now.failed]
@@ -207,7 +212,7 @@ def _print_status(now: Status) -> None:
     memory = now.resources
     click.echo()
     for gpu in memory.gpus:
-        click.echo(f"{gpu.name}: {gib(gpu.used_bytes)} of {gib(gpu.total_bytes)} used")
+        click.echo(f"{gpu.name}: {size_text(gpu.used_bytes)} of {size_text(gpu.total_bytes)} used")
     if not memory.gpus:
         click.echo("No GPU: models run on the CPU")
-    click.echo(f"RAM: {gib(memory.ram.used_bytes)} of {gib(memory.ram.total_bytes)} used")
+    click.echo(f"RAM: {size_text(memory.ram.used_bytes)} of {size_text(memory.ram.total_bytes)} used")

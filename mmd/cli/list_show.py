@@ -11,7 +11,8 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.aio import wait_for
-from mmd.cli.output import NO_MODEL, gib, licence_text, print_json, print_named_table, say, summary
+from mmd.cli.output import NO_MODEL, licence_text, print_json, print_named_table, say, summary
+from mmd.quantities import size_text
 
 if TYPE_CHECKING:
     from mmd.plan.estimate import Estimate
@@ -109,7 +110,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["id"],
         row["type"],
         row["quant"],
-        gib(row["vram_bytes"]),
+        size_text(row["vram_bytes"]),
         _tokens(row["context"]),
         _status(row),
         ", ".join(row["aliases"]),

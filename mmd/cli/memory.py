@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmd.cli.output import gib
+from mmd.quantities import size_text
 
 if TYPE_CHECKING:
     from mmd.plan.estimate import Estimate
@@ -20,16 +20,16 @@ _KNOWN_FROM = {
 def needs_text(estimate: Estimate) -> str:
     """What it needs of what there is, and whether that fits."""
     known = _KNOWN_FROM[estimate.tier]
-    needs = f"{gib(estimate.needs_bytes)} ± {gib(estimate.error_bytes)} of {gib(estimate.has_bytes)}, {known}"
-    return f"{needs}: {_verdict(estimate)}"
+    needs = f"{size_text(estimate.needs_bytes)} ± {size_text(estimate.error_bytes)}"
+    return f"{needs} of {size_text(estimate.has_bytes)}, {known}: {_verdict(estimate)}"
 
 
 def _verdict(estimate: Estimate) -> str:
     left_bytes = estimate.has_bytes - estimate.needs_bytes
     if left_bytes >= 0 and estimate.fits:
-        return f"fits, {gib(left_bytes)} to spare"
+        return f"fits, {size_text(left_bytes)} to spare"
     if estimate.fits:
-        return f"runs slowly, {estimate.on_gpu:.0%} on the GPU and {gib(estimate.ram_bytes)} in RAM"
+        return f"runs slowly, {estimate.on_gpu:.0%} on the GPU and {size_text(estimate.ram_bytes)} in RAM"
     return "does not fit"
 
 
@@ -44,7 +44,7 @@ def parts_text(estimate: Estimate) -> str:
         ("mmproj", parts.projector_bytes, ""),
         ("overhead", parts.overhead_bytes, ""),
     )
-    shown = " · ".join(f"{name} {gib(size_bytes)}{note}" for name, size_bytes, note in sizes if size_bytes)
+    shown = " · ".join(f"{name} {size_text(size_bytes)}{note}" for name, size_bytes, note in sizes if size_bytes)
     return f"{shown}; {_limit(estimate)}"
 
 
@@ -53,4 +53,4 @@ def _limit(estimate: Estimate) -> str:
 
 
 def suggestion_texts(estimate: Estimate) -> list[str]:
-    return [f"{change.change} ({gib(change.needs_bytes)}): {change.command}" for change in estimate.suggestions]
+    return [f"{change.change} ({size_text(change.needs_bytes)}): {change.command}" for change in estimate.suggestions]

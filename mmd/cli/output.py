@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmd.quantities import count_text, size_text
+
 if TYPE_CHECKING:
     from mmd.registry.record import Model
 
-_GIB = 1024**3
-_MIB = 1024**2
 _GAP = "  "
 
 NO_MODEL = """\
@@ -21,25 +21,11 @@ No model is registered yet. Register what is on this machine: mmd add PATH
 Or look for one on the hub: mmd search WORDS"""
 
 
-def gib(size_bytes: int) -> str:
-    """Bytes as people compare them: GiB, or MiB below a tenth of one."""
-    if size_bytes < _GIB // 10:
-        return f"{size_bytes / _MIB:.1f} MiB"
-    return f"{size_bytes / _GIB:.1f} GiB"
-
-
-def count(number: int) -> str:
-    """A number of parameters: 8.2 B, 135 M."""
-    for unit, size in (("B", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return str(number)
-
-
 def summary(model: Model) -> str:
     """What a model is, in a line."""
     facts = model.facts
-    return f"{facts.type} · {facts.format} {facts.quant} · {count(facts.parameters)} · {gib(facts.weights_bytes)}"
+    size = f"{count_text(facts.parameters)} · {size_text(facts.weights_bytes)}"
+    return f"{facts.type} · {facts.format} {facts.quant} · {size}"
 
 
 def licence_text(licence: str) -> str:

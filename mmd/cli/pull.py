@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.output import gib, licence_text, print_json, say, summary
+from mmd.cli.output import licence_text, print_json, say, summary
+from mmd.quantities import size_text
 
 if TYPE_CHECKING:
     from mmd.control.models.search import Choice
@@ -67,7 +68,7 @@ def _say_what_comes(known: RepoSnapshot, choice: Choice) -> None:
         say(f"mmd: {known.absence.message}; what the cache has is registered")
     files = f" in {len(selection.files)} files" if len(selection.files) > 1 else ""
     why = f": {choice.why}" if choice.why else ""
-    say(f"{repository.id}: {selection.file}, {gib(selection.total_bytes)}{files}{why}")
+    say(f"{repository.id}: {selection.file}, {size_text(selection.total_bytes)}{files}{why}")
     if repository.licence:
         say(f"licence: {licence_text(repository.licence)}")
 

@@ -9,7 +9,8 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.aio import wait_for
-from mmd.cli.output import gib, say
+from mmd.cli.output import say
+from mmd.quantities import size_text
 
 if TYPE_CHECKING:
     from mmd.registry.disposal import Disposal
@@ -54,7 +55,7 @@ def delete_files(model: Model, told: Disposal) -> None:
     disposal = disposal_of(model, Registry().all())
     disposal.require_within(told)
     disposal.carry_out()
-    say(f"{model.id} is forgotten; {gib(disposal.frees_bytes)} are free again")
+    say(f"{model.id} is forgotten; {size_text(disposal.frees_bytes)} are free again")
 
 
 async def _removed(model_id: str) -> Model:
@@ -66,7 +67,7 @@ async def _removed(model_id: str) -> Model:
 
 def print_disposal(disposal: Disposal) -> None:
     for going in disposal.going:
-        click.echo(f"goes   {going.path}  {going.note or gib(going.frees_bytes)}")
+        click.echo(f"goes   {going.path}  {going.note or size_text(going.frees_bytes)}")
     for staying in disposal.staying:
         click.echo(f"stays  {staying.path}  {staying.reason}")
 
@@ -81,7 +82,7 @@ def _ask(model_id: str, disposal: Disposal) -> None:
         )
     count = len(disposal.going)
     click.confirm(
-        f"Forget {model_id} and delete {count} file{'s' if count != 1 else ''}, {gib(disposal.frees_bytes)}?",
+        f"Forget {model_id} and delete {count} file{'s' if count != 1 else ''}, {size_text(disposal.frees_bytes)}?",
         abort=True,
         err=True,
     )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.output import count, gib, print_json, print_named_table, say
+from mmd.cli.output import print_json, print_named_table, say
+from mmd.quantities import count_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,10 +91,10 @@ def _cells(hit: SearchHit) -> tuple[str, ...]:
         result.id,
         _short(offer.file),
         result.base.type,
-        gib(offer.total_bytes),
-        f"≈ {gib(hit.best.needs_bytes)}",
+        size_text(offer.total_bytes),
+        f"≈ {size_text(hit.best.needs_bytes)}",
         _RUNS[hit.best.place],
-        count(result.downloads),
+        count_text(result.downloads),
         _licence(hit),
     )
 

@@ -11,7 +11,8 @@ import click
 from mmd.cli import parameters
 from mmd.cli.aio import wait_for
 from mmd.cli.lingering import say_how_it_lingers
-from mmd.cli.output import gib, say
+from mmd.cli.output import say
+from mmd.quantities import size_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,9 +142,9 @@ def machine(as_json: bool) -> None:
     for gpu in here.gpus:
         click.echo(
             f"GPU {gpu.index}: {gpu.name}, compute capability {gpu.compute_capability}, "
-            f"{gib(gpu.free_bytes)} of {gib(gpu.total_bytes)} free, driver {here.driver}"
+            f"{size_text(gpu.free_bytes)} of {size_text(gpu.total_bytes)} free, driver {here.driver}"
         )
     if not here.gpus:
         click.echo("GPU: none that NVIDIA's driver knows")
     click.echo(f"CPU: {here.cpu}, {here.cpu_cores} cores, {here.cpu_threads} threads")
-    click.echo(f"RAM: {gib(here.ram_available_bytes)} of {gib(here.ram_total_bytes)} available")
+    click.echo(f"RAM: {size_text(here.ram_available_bytes)} of {size_text(here.ram_total_bytes)} available")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from mmd.cli.output import gib, say
+from mmd.cli.output import say
+from mmd.quantities import clock_text, rate_text, size_text
 
 if TYPE_CHECKING:
     from mmd.registry.hub.progress import Progress
@@ -57,10 +58,10 @@ class Transfer:
     def _line(self, done_bytes: int, now: float) -> str:
         rate = done_bytes / (now - self._began)
         percent = 100 * done_bytes // max(self._total_bytes, 1)
-        line = f"{self._verb} {gib(done_bytes)} of {gib(self._total_bytes)} · {percent} %"
+        line = f"{self._verb} {size_text(done_bytes)} of {size_text(self._total_bytes)} · {percent} %"
         if not rate:
             return line
-        return f"{line} · {rate / 1e6:.0f} MB/s · {_duration((self._total_bytes - done_bytes) / rate)} left"
+        return f"{line} · {rate_text(rate)} · {clock_text((self._total_bytes - done_bytes) / rate)} left"
 
 
 class Download(Transfer):
@@ -79,18 +80,12 @@ class Download(Transfer):
 
     def _line(self, done_bytes: int, now: float) -> str:
         progress = self._progress
-        line = (
-            f"{gib(done_bytes)} of {gib(progress.total_bytes)} · {100 * done_bytes // max(progress.total_bytes, 1)} %"
-        )
+        percent = 100 * done_bytes // max(progress.total_bytes, 1)
+        line = f"{size_text(done_bytes)} of {size_text(progress.total_bytes)} · {percent} %"
         if progress.files_total > 1:
             line += f" · {progress.files_done} of {progress.files_total} files"
         if progress.note:
             return f"{line} · {progress.note}"
         if progress.rate_bytes_per_second and progress.remaining_seconds is not None:
-            line += f" · {progress.rate_bytes_per_second / 1e6:.1f} MB/s · {_duration(progress.remaining_seconds)} left"
+            line += f" · {rate_text(progress.rate_bytes_per_second)} · {clock_text(progress.remaining_seconds)} left"
         return line
-
-
-def _duration(seconds: float) -> str:
-    minutes, left = divmod(max(int(seconds), 0), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{left:02}" if minutes >= 60 else f"{minutes}:{left:02}"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
-from mmd.cli.output import NO_MODEL, gib, print_json, say
+from mmd.cli.output import NO_MODEL, print_json, say
+from mmd.quantities import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,9 @@ def _print_model(model_id: str, findings: Sequence[Finding]) -> None:
 
     failures = [finding for finding in findings if finding.verdict in FAILURES]
     recorded = [finding for finding in findings if finding.verdict is Verdict.RECORDED]
-    size = f"{len(findings)} file{'s' if len(findings) != 1 else ''}, {gib(sum(one.size_bytes for one in findings))}"
+    size = (
+        f"{len(findings)} file{'s' if len(findings) != 1 else ''}, {size_text(sum(one.size_bytes for one in findings))}"
+    )
     if failures:
         click.echo(f"{model_id}: not what it should be: {len(failures)} of {size}")
         for finding in failures:

@@ -15,10 +15,11 @@ from mmd.engines import engine
 from mmd.engines.installer import own
 from mmd.engines.installer.own import OwnEngine
 from mmd.engines.installer.process import Progress, Worker
-from mmd.engines.installer.recipes import GIB, InstallResult, Recipe, llama_recipe, vllm_recipe
+from mmd.engines.installer.recipes import InstallResult, Recipe, llama_recipe, vllm_recipe
 from mmd.engines.installer.venv import IndexUnreachable, PipFailed, Release, Venv, WrongPython, suitable_pythons
 from mmd.errors import EngineMissing, StorageFailed, WrongUsage
 from mmd.paths import engines_dir, make_private, state_dir
+from mmd.quantities import GIB, size_text
 
 # What people call them, and what the table of engines does.
 NAMES = {"vllm": "vllm", "llama.cpp": "llama-server", "llama-server": "llama-server"}
@@ -145,7 +146,7 @@ def _require_room(folder: Path, takes_bytes: int) -> None:
     there_bytes = sum(path.lstat().st_size for path in folder.rglob("*"))
     needed_bytes, free_bytes = takes_bytes - there_bytes, shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
-        needs, has = f"{needed_bytes / GIB:.0f} GiB by estimate", f"{free_bytes / GIB:.1f} GiB free"
+        needs, has = f"{needed_bytes / GIB:.0f} GiB by estimate", f"{size_text(free_bytes)} free"
         hint = f"df -h {engines_dir()}   # where room could be made"
         raise StorageFailed(f"it takes {needs}, and {engines_dir()} has {has}", hint=hint)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmd.plan.estimate import Components
+from mmd.quantities import MIB
 
-MIB = 1024**2
 _TYPE = "fit_memory_breakdown"
 
 

@@ -13,6 +13,7 @@ from mmd.plan.launch import Flag, Launch
 from mmd.plan.memory import Memory
 from mmd.plan.predict import memory_of
 from mmd.plan.suggestions import Subject, suggestions
+from mmd.quantities import size_text
 from mmd.registry.record import Facts, Format, Model
 
 
@@ -108,8 +109,8 @@ def _require_fit(model: Model, memory: Memory, tokens: int, needs_bytes: int, ha
     would_do = next(iter(suggestions(memory, subject, ())), None)
     instead = f"; with {would_do.change} it would fit" if would_do else ""
     raise DoesNotFit(
-        f"{model.id} needs at least {needs_bytes / fit.GIB:.1f} GiB; "
-        f"this machine has {has_bytes / fit.GIB:.1f} GiB for models{instead}",
+        f"{model.id} needs at least {size_text(needs_bytes)}; "
+        f"this machine has {size_text(has_bytes)} for models{instead}",
         hint=would_do.command
         if would_do
         else f"mmd machine   # what there is; a smaller quantisation of {model.id} would do",

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mmd.quantities import GIB
 from mmd.registry.layout import Anatomy, Layers
 
 if TYPE_CHECKING:
     from mmd.machine import Gpu, Machine
     from mmd.registry.record import Facts
 
-GIB = 1024**3
 
 # The context below which a chat model is of no use; llama-server's own fitting stops there too (--fit-ctx).
 LEAST_CONTEXT_TOKENS = 4096

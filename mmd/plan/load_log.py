@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_MIB, _GIB = 1024**2, 1024**3
+from mmd.quantities import GIB, MIB
 
 # "load_tensors:        CUDA0 model buffer size =  4403.49 MiB"; what lies in RAM beside a GPU is none of the GPU's.
 _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output)\s+buffer size\s*=\s*([\d.]+) MiB")
@@ -48,7 +48,7 @@ def read_load_log(lines: Iterable[str]) -> LoadLog:
         if found := _BUFFER.search(line):
             on_host = bool(_HOST.fullmatch(found[1]))
             sizes = buffers.setdefault(found[2], {})
-            sizes[on_host] = sizes.get(on_host, 0) + _bytes(found[3], _MIB)
+            sizes[on_host] = sizes.get(on_host, 0) + _bytes(found[3], MIB)
         else:
             _read_llama(line, log)
             _read_vllm(line, log)
@@ -66,15 +66,15 @@ def _read_llama(line: str, log: LoadLog) -> None:
 
 def _read_vllm(line: str, log: LoadLog) -> None:
     if found := _VLLM_WEIGHTS.search(line):
-        log.weights_bytes = _bytes(found[1], _GIB)
+        log.weights_bytes = _bytes(found[1], GIB)
     elif found := _VLLM_POOL.search(line):
-        log.pool_bytes = _bytes(found[1], _GIB)
+        log.pool_bytes = _bytes(found[1], GIB)
     elif found := _VLLM_FORESEEN.search(line):
-        log.foreseen_graphs_bytes = _bytes(found[1], _GIB)
+        log.foreseen_graphs_bytes = _bytes(found[1], GIB)
     elif found := _VLLM_LENGTH.search(line):
         log.context = int(found[1].replace(",", ""))
     elif found := _VLLM_ACTUAL.search(line):
-        consumed, activation, log.graphs_bytes = (_bytes(number, _GIB) for number in found.groups())
+        consumed, activation, log.graphs_bytes = (_bytes(number, GIB) for number in found.groups())
         log.compute_bytes = max(0, activation - log.foreseen_graphs_bytes)
         log.non_torch_bytes = max(0, consumed - (log.weights_bytes or 0))
 

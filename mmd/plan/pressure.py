@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mmd.plan.fit import GIB
+from mmd.quantities import GIB, size_text
 
 # The kernel averages over 10 s: after three times that, what remains of total standstill (5 %) is below both bounds,
 # so a reading says what the last demotion has brought, and not what was before it.
@@ -49,7 +49,7 @@ def shortage(stalls: Stalls | None, ram: Ram) -> str:
 
     Stalls with much RAM available come from the limit of some control group: what sleepers keep is not in its way.
     """
-    available = f"{ram.available_bytes / GIB:.1f} GiB of RAM are available"
+    available = f"{size_text(ram.available_bytes)} of RAM are available"
     if stalls is None:
         return available if ram.available_bytes < ram.reserve_bytes else ""
     if ram.available_bytes >= 2 * ram.reserve_bytes:

@@ -13,6 +13,7 @@ from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.engine import Planner
 from mmd.plan.predict import memory_of
+from mmd.quantities import GIB
 from mmd.registry.offer import Base, HubModel
 from mmd.registry.record import Facts, Format, ModelType
 
@@ -25,7 +26,7 @@ _MOST_BITS = 8.75
 # computes, every byte is read again for each token.
 _BITS_FOR_CPU = 5.0
 _LEAST_BITS = 3.4  # Q3_K_S has 3.5; with fewer, layers in RAM or a smaller model are the lesser loss
-_FAST_ON_CPU_BYTES = fit.GIB
+_FAST_ON_CPU_BYTES = GIB
 # Q4_0 and its like lose more than K-quants of the same size.
 _LEGACY = re.compile(r"(?<![A-Z])Q[45]_[01](?![A-Z0-9])", re.IGNORECASE)
 _LEGACY_WORTH = 0.9

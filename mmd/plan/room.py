@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from mmd.machine import Gpu, Machine
 from mmd.plan.launch import Launch
+from mmd.quantities import GIB
 
 # What an engine keeps of the VRAM while it sleeps: CUDA's context, graphs and libraries. Reports speak of 1.1 to
 # 1.2 GiB for one GPU (vLLM issues 28714 and 32714).
-_ASLEEP_BYTES = 5 * 1024**3 // 4
+_ASLEEP_BYTES = 5 * GIB // 4
 
 
 @dataclass(frozen=True, slots=True)

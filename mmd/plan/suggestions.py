@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmd.plan import fit
 from mmd.plan.estimate import Suggestion
 from mmd.plan.memory import Memory
+from mmd.quantities import GIB
 
 _ROUND_TOKENS = 1024
 _MOST_CANDIDATES = 2  # of a kind: the largest that fit
@@ -62,7 +63,7 @@ def _changes(memory: Memory, subject: Subject, candidates: Sequence[Candidate], 
     yield from _candidates(memory, subject, [one for one in candidates if one.same_repository], holds)
     in_ram = memory.with_experts_in_ram(subject.context)
     if in_ram and holds(in_ram.memory, subject.context):
-        ram_gib = in_ram.memory.placement(subject.context).ram_bytes / fit.GIB
+        ram_gib = in_ram.memory.placement(subject.context).ram_bytes / GIB
         change = f"{in_ram.change}, {ram_gib:.1f} GiB of it"
         yield _suggestion(subject, in_ram.memory, subject.context, in_ram.arguments, change)
     yield from _candidates(memory, subject, [one for one in candidates if not one.same_repository], holds)

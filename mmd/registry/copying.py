@@ -13,10 +13,11 @@ from shlex import quote
 
 from mmd.errors import BadModelFile, NoSpace, StorageFailed, WrongUsage
 from mmd.files import try_lock
+from mmd.quantities import MIB, size_text
 from mmd.registry.files import open_regular
 from mmd.registry.hashing import Report, digest_while_reading, sha256_of
 
-_SYNC_BYTES = 256 * 1024**2
+_SYNC_BYTES = 256 * MIB
 
 UNFINISHED = ".mmd-incomplete"  # the end of a folder's name while it is being filled
 
@@ -39,8 +40,8 @@ class Copying:
         free_bytes = shutil.disk_usage(existing).free
         if self.total_bytes - there_bytes > free_bytes:
             raise NoSpace(
-                f"{(self.total_bytes - there_bytes) / 1e9:.1f} GB are to be copied, "
-                f"and {existing} has {free_bytes / 1e9:.1f} GB left",
+                f"{size_text(self.total_bytes - there_bytes)} are to be copied, "
+                f"and {existing} has {size_text(free_bytes)} left",
                 hint=f"mmd disk; df -h {quote(str(existing))}   # see what takes the space",
             )
 

@@ -10,8 +10,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import BinaryIO
 
+from mmd.quantities import MIB
+
 _BLOCK_BYTES = 256 * 1024  # stays in a processor's own cache between the copy from the kernel and the hash
-_DROP_BYTES = 32 * 1024**2
+_DROP_BYTES = 32 * MIB
 _MOST_AT_ONCE = 4
 _BETWEEN_REPORTS_SECONDS = 0.2
 _SAMPLES = 32

@@ -15,8 +15,8 @@ from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.engines.llama.find import probe
 from mmd.machine import load_machine
 from mmd.paths import config_file
-from mmd.plan.breakdown import MIB
 from mmd.plan.estimate import Tier
+from mmd.quantities import MIB
 from mmd.settings import read_settings
 from tests import well_known
 from tests.fakes.hub import FakeHub, FakeRepository, OnDisk

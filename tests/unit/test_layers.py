@@ -14,7 +14,7 @@ import mmd
 ROOT = Path(mmd.__file__).parent
 
 # What every layer with I/O may use.
-SHARED = {"atomic", "codec", "errors", "files", "paths"}
+SHARED = {"atomic", "codec", "errors", "files", "parent_death", "paths", "quantities"}
 
 # Data flows one way: what we have -> what we decide -> what we tell systemd and the engine -> who asks.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -24,11 +24,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "codec": set(),
     "atomic": {"paths"},
     "files": {"errors", "paths"},
+    "parent_death": set(),
+    "quantities": set(),
     "settings": {"errors", "paths"},
     "settings_edit": {"errors", "paths", "atomic", "settings", "registry"},
     "machine": {"codec", "errors"},
     "registry": {*SHARED},
-    "plan": {"errors", "machine", "registry"},
+    "plan": {"errors", "machine", "quantities", "registry"},
     "engines": {*SHARED, "machine", "plan", "registry"},
     "units": {*SHARED, "plan"},
     "hooks": set(),
@@ -57,7 +59,14 @@ PURE_MODULES = {
     "typing",
 }
 # Of the layers below, plan/ may see the records, not what reads them.
-PURE_INTERNALS = {"mmd.errors", "mmd.machine", "mmd.registry.layout", "mmd.registry.offer", "mmd.registry.record"}
+PURE_INTERNALS = {
+    "mmd.errors",
+    "mmd.machine",
+    "mmd.quantities",
+    "mmd.registry.layout",
+    "mmd.registry.offer",
+    "mmd.registry.record",
+}
 
 
 def modules() -> list[Path]:

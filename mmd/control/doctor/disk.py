@@ -11,7 +11,7 @@ from shlex import quote
 
 from mmd import paths
 from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
-from mmd.plan.fit import GIB
+from mmd.quantities import GIB, size_text
 from mmd.registry.cache_link import cache_folder
 from mmd.registry.record import Model
 
@@ -64,7 +64,7 @@ def _mount_of(place: Path, mounts: Iterable[str]) -> str:
 
 def check_disks(disks: Iterable[DiskSpace]) -> Iterator[Diagnosis]:
     for one in disks:
-        message = f"{one.mount}: {one.free_bytes / GIB:.1f} GiB free ({', '.join(one.holds)})"
+        message = f"{one.mount}: {size_text(one.free_bytes)} free ({', '.join(one.holds)})"
         writes = set(one.holds) - {"models"}
         if one.is_read_only and writes:
             yield failed(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.control.state.status import Sleeping
-from mmd.plan.fit import GIB
+from mmd.quantities import GIB, size_text
 from mmd.registry.record import Model
 
 _STRICT = 2  # vm.overcommit_memory: the kernel grants no more memory than exists
@@ -62,7 +62,7 @@ def check_ram(
         yield warning(message, free if sleeping else f"{free} --sort=-rss | head   # the largest processes")
     elif largest and not has_gpu and largest.facts.weights_bytes > ram.total_bytes:
         yield warning(
-            f"{message}; {largest.id} has {largest.facts.weights_bytes / GIB:.1f} GiB of weights, so the CPU would "
+            f"{message}; {largest.id} has {size_text(largest.facts.weights_bytes)} of weights, so the CPU would "
             "read them from disk again and again",
             f"mmd estimate {largest.id}   # lists what fits instead",
         )
@@ -79,7 +79,7 @@ def _summary(ram: RamState, sleeping: Sequence[Sleeping]) -> str:
     parts = [f"{ram.available_bytes / GIB:.1f} of {ram.total_bytes / GIB:.1f} GiB available"]
     if sleeping:
         held_bytes = sum(one.ram_bytes for one in sleeping)
-        parts.append(f"{', '.join(one.id for one in sleeping)} asleep with {held_bytes / GIB:.1f} GiB")
+        parts.append(f"{', '.join(one.id for one in sleeping)} asleep with {size_text(held_bytes)}")
     if ram.swap_used_bytes > GIB:
         parts.append(f"{ram.swap_used_bytes / GIB:.1f} of {ram.swap_total_bytes / GIB:.1f} GiB swap used")
     if ram.watchers:

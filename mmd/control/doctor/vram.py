@@ -7,7 +7,7 @@ from shlex import quote
 
 from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.machine import Gpu, GpuProcess
-from mmd.plan.fit import GIB
+from mmd.quantities import GIB, size_text
 from mmd.units.names import split
 
 # A desktop takes some hundred MiB: that is not worth a warning.
@@ -47,7 +47,7 @@ def _of_stranger(process: GpuProcess) -> str:
 
 
 def _has(process: GpuProcess) -> str:
-    return "" if process.used_bytes is None else f" has {process.used_bytes / GIB:.1f} GiB"
+    return "" if process.used_bytes is None else f" has {size_text(process.used_bytes)}"
 
 
 def _how_to_free(process: GpuProcess) -> str:

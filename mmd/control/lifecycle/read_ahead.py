@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from mmd.quantities import MIB
+
 _log = logging.getLogger(__name__)
 
 # So that an end that comes early is heeded within a moment, on a slow disk too.
-_STEP_BYTES = 8 * 1024**2
+_STEP_BYTES = 8 * MIB
 
 
 class ReadAhead:

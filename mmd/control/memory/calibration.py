@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from mmd.control.memory.starts_log import StartRecord
 from mmd.plan.constants import Constants
+from mmd.quantities import GIB, MIB, median
 
 _NEWEST = 20  # so that an update of a driver or an engine is followed
-_LEAST_ERROR_BYTES = 16 * 1024**2
+_LEAST_ERROR_BYTES = 16 * MIB
 # What no GPU, driver or library takes was measured wrong: a driver that counted somebody else's, a damaged record.
-_MOST_MEASURED_BYTES = 8 << 30
+_MOST_MEASURED_BYTES = 8 * GIB
 _COMPUTE_FACTORS = (1 / 64, 64.0)
 _LEFT_AFTER_ONE = 0.5  # of the usual error; less with every further start
 
@@ -55,7 +56,7 @@ def compute_factor(constants: Constants) -> float:
 def _with_median(constants: Constants, field: str, error_field: str, known: Sequence[int]) -> Constants:
     if not known:
         return constants
-    changed = {field: round(_median(known))}
+    changed = {field: round(median(known))}
     if error_field:
         left_bytes = getattr(constants, error_field) * _LEFT_AFTER_ONE / len(known)
         changed[error_field] = round(max(_LEAST_ERROR_BYTES, _spread(known), left_bytes))
@@ -66,7 +67,7 @@ def _with_factor(constants: Constants, known: Sequence[float], *, is_vllm: bool)
     """How much more than their formula computing takes."""
     if not known:
         return constants
-    factor, left = _median(known), _LEFT_AFTER_ONE / len(known)
+    factor, left = median(known), _LEFT_AFTER_ONE / len(known)
     error = _spread(known) / factor
     if is_vllm:
         return replace(
@@ -82,12 +83,6 @@ def _with_factor(constants: Constants, known: Sequence[float], *, is_vllm: bool)
     )
 
 
-def _median(known: Sequence[float]) -> float:
-    # The one of statistics takes 6 ms to import.
-    ordered, half = sorted(known), len(known) // 2
-    return ordered[half] if len(known) % 2 else (ordered[half - 1] + ordered[half]) / 2
-
-
 def _spread(known: Sequence[float]) -> float:
-    middle = _median(known)
+    middle = median(known)
     return max(abs(size - middle) for size in known)

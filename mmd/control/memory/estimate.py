@@ -17,18 +17,19 @@ from mmd.control.memory.engine_plan import EnginePlan, served
 from mmd.control.memory.starts_log import StartRecord
 from mmd.errors import EngineFailed, EngineMissing
 from mmd.machine import Machine
-from mmd.plan.breakdown import MIB, Breakdown, correction
+from mmd.plan.breakdown import Breakdown, correction
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Estimate, Tier
 from mmd.plan.predict import predict
 from mmd.plan.suggestions import Candidate
+from mmd.quantities import GIB, MIB
 from mmd.registry.identity import identity
 from mmd.registry.record import Model
 from mmd.settings import Settings
 
 _LLAMA_SERVER = "llama-server"
 # A CUDA context takes up to so much, for the second in which the engine is asked.
-_ROOM_TO_ASK_BYTES = 1 << 30
+_ROOM_TO_ASK_BYTES = GIB
 # Where it listens, what it is called, and what it loads beside the model: the table is without these.
 _NOT_ASKED = ("--host", "--alias", "--mmproj")
 _RESIDUE_BYTES = 32 * MIB  # what two starts of the same differ by

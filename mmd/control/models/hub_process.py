@@ -9,10 +9,8 @@ Says what it has as lines of JSON, each an object with one key: "hits", "selecti
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 from dataclasses import replace
 from typing import Any
@@ -20,17 +18,16 @@ from typing import Any
 from mmd.control.models.search import choose_to_run, hit_json, hub_search, served_formats
 from mmd.errors import MmdError
 from mmd.machine import read_machine
+from mmd.parent_death import end_with_parent
 from mmd.registry.hub.register import choose, look, obtain
 from mmd.registry.hub.search import Query
 from mmd.registry.record import ModelType
 from mmd.settings import read_settings
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main(arguments: list[str]) -> int:
     # Whoever started us may be killed. Where that was before this line, the next thing said finds a broken pipe.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     try:
         match arguments:
             case ["search", query]:

@@ -12,9 +12,9 @@ from mmd.control.models.installed_engines import installed_engines
 from mmd.errors import DoesNotFit, HubUnavailable
 from mmd.machine import Machine
 from mmd.plan.engine import Planner
-from mmd.plan.fit import GIB
 from mmd.plan.recommend import Assessed, Place, assess, reason
 from mmd.plan.suggestions import Candidate
+from mmd.quantities import size_text
 from mmd.registry.hub.api import Repository
 from mmd.registry.hub.files import Selection, selections_in
 from mmd.registry.hub.listing import offer_of
@@ -109,7 +109,7 @@ def choose_to_run(known: RepoSnapshot, file: str | None, machine: Machine, setti
     anyway = f"mmd pull {quote(f'{repository.id}:{selection.file}')}   # download it all the same"
     raise DoesNotFit(
         f"no model of {repository.id} runs on this machine: the smallest, {selection.file}, "
-        f"has {selection.total_bytes / GIB:.1f} GiB",
+        f"has {size_text(selection.total_bytes)}",
         hint=f"{others[0].command}   # a smaller quantisation of the same" if others else anyway,
     )
 

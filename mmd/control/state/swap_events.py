@@ -12,6 +12,7 @@ from typing import Any
 from mmd.control.state.json_lines import JsonLines
 from mmd.files import ReloadOnChange
 from mmd.paths import state_dir
+from mmd.quantities import median
 
 # Two files of this size hold some thousand swaps.
 _MOST_BYTES = 512 * 1024
@@ -58,8 +59,6 @@ def recent(count: int | None = None) -> list[SwapEvent]:
 
 def expected_seconds(phase: str, *, of: int | None = None) -> Mapping[str, float]:
     """How long a phase has lately taken, by model; `of` so many of the newest events, else of all."""
-    from statistics import median  # 6 ms: it brings fractions and random along
-
     taken: dict[str, list[float]] = {}
     for event in recent(of):
         if event.outcome == "resident" and phase in event.phases:

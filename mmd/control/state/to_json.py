@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mmd.plan.boot import Startup
-from mmd.plan.fit import GIB
 from mmd.plan.residency import Residency
+from mmd.quantities import GIB
 from mmd.registry.licence import terms
 
 if TYPE_CHECKING:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import selectors
 import shlex
-import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from mmd.parent_death import end_with_parent
+
 _REDRAW_SECONDS = 0.5
-_PR_SET_PDEATHSIG = 1
 
 
 class Progress(Protocol):
@@ -90,11 +89,6 @@ class Worker:
 
 
 def _start(words: list[str], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
-    libc = ctypes.CDLL(None)
-
-    def end_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
     settings: dict[str, Any] = {} if environment is None else {"env": environment}
     return subprocess.Popen(
         words,

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from mmd.engines.installer.venv import PipFailed, Release, Venv
 from mmd.errors import EngineMissing
-
-GIB = 1024**3
+from mmd.quantities import GIB
 
 # vLLM on a CPU runs without these, and they are not to be had for every build of torch.
 _OF_TORCH = ("torchvision", "torchaudio", "torchcodec")

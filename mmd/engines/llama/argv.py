@@ -12,9 +12,8 @@ from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.engine import Installed
 from mmd.plan.launch import Flag, Sleep
+from mmd.quantities import MIB
 from mmd.registry.record import Model, ModelType
-
-_MIB = 1024**2
 
 # A token batch larger than this gains nothing for embeddings and costs compute buffer.
 _MOST_BATCH_TOKENS = 8192
@@ -109,7 +108,7 @@ def _context_flag(context: int | None) -> tuple[Flag, ...]:
 
 
 def _service_flags(model: Model, machine: Machine) -> tuple[Flag, ...]:
-    cache_mib = min(_MOST_PROMPT_CACHE_MIB, machine.ram_total_bytes // 16 // _MIB)
+    cache_mib = min(_MOST_PROMPT_CACHE_MIB, machine.ram_total_bytes // 16 // MIB)
     prompt_cache = Flag(
         ("--cache-ram", str(cache_mib)),
         "--cache-ram",

@@ -17,10 +17,11 @@ from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
 from mmd.plan.memory import Memory, Placement, Variant, scaled
+from mmd.quantities import GIB
 from mmd.registry.layout import Anatomy, Layers
 from mmd.registry.record import Facts
 
-_LEFT_FREE_BYTES = fit.GIB  # of every GPU: `--fit-target`
+_LEFT_FREE_BYTES = GIB  # of every GPU: `--fit-target`
 _WEIGHTS_ERROR = 0.001  # what alignment adds
 _SMALL_TYPE = "q8_0"
 _PLAIN_TYPES = ("f16", "bf16", "f32")

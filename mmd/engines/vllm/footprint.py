@@ -13,6 +13,7 @@ from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
 from mmd.plan.memory import Kept, Memory, Placement, Variant, scaled
+from mmd.quantities import GIB
 from mmd.registry.layout import Anatomy
 
 _MXFP4_HIDDEN_PAD = 256  # its kernels want experts of such a width: those of gpt-oss grow by a fifteenth
@@ -21,7 +22,7 @@ _NUMBER_BYTES = 2
 # Tokens of a batch: the engine's own default, by the GPU's size.
 _BATCH_TOKENS = 2048
 _LARGE_BATCH_TOKENS = 8192
-_LARGE_BATCH_GPU_BYTES = 70 * fit.GIB
+_LARGE_BATCH_GPU_BYTES = 70 * GIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,9 @@ from mmd.engines.vllm.serving import serving
 from mmd.machine import Gpu, Machine
 from mmd.plan import fit
 from mmd.plan.constants import Constants
-from mmd.plan.fit import GIB
 from mmd.plan.launch import Flag
+from mmd.quantities import GIB, MIB
 from mmd.registry.record import Facts, ModelType
-
-_MIB = 1024**2
 
 # vLLM refuses to start where less is free than its share, and looks when its own CUDA context is there, some 0.3 to
 # 0.5 GiB. A desktop takes more at any moment.
@@ -30,7 +28,7 @@ _SEQUENCES = 16
 _MANY_SEQUENCES = 32
 _LARGE_GPU_BYTES = 24 * GIB
 _MOST_CPU_CACHE_BYTES = 4 * GIB
-_LEAST_CPU_CACHE_BYTES = 64 * _MIB
+_LEAST_CPU_CACHE_BYTES = 64 * MIB
 # Below this a conversation is cut short, and half as many bits for each key and value are the lesser loss.
 _SHORT_CONTEXT_TOKENS = 8192
 _FP8_CAPABILITY = (8, 9)  # Ada, Hopper and newer; vLLM's Triton backend refuses it before
@@ -188,7 +186,7 @@ def _sequences_flag(facts: Facts, count: int) -> tuple[Flag, ...]:
 def _cpu_cache_flag(facts: Facts, machine: Machine) -> Flag:
     """Without it vLLM takes nine tenths of the RAM."""
     return Flag(
-        ("--kv-cache-memory-bytes", f"{_cpu_cache_bytes(facts, machine) // _MIB}M"),
+        ("--kv-cache-memory-bytes", f"{_cpu_cache_bytes(facts, machine) // MIB}M"),
         "--kv-cache-memory-bytes",
         "an eighth of the RAM, or what its sequences can fill: vLLM would take nearly all of it",
         kept=True,

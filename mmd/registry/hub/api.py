@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from mmd.errors import HubUnavailable, NoSpace, StorageFailed, WrongUsage
+from mmd.errors import HubUnavailable, NoSpace, StorageFailed, WrongUsage, first_line
 from mmd.registry.endpoint import require_usable_endpoint
 from mmd.registry.hub.answers import no_sense, record_in
 from mmd.registry.hub.files import HubFile
@@ -90,7 +90,7 @@ def _proxies_refused() -> Iterator[None]:
     try:
         yield
     except (invalid_url, ValueError, ImportError) as error:
-        why = "SOCKS is not known here" if isinstance(error, ImportError) else _first_line(error)
+        why = "SOCKS is not known here" if isinstance(error, ImportError) else first_line(error)
         raise HubUnavailable(
             f"the proxy of the environment cannot be used: {why}",
             hint="env | grep -i _proxy=   # correct it, to one of http:// for instance, or unset it",
@@ -130,12 +130,8 @@ def _unreachable(error: BaseException) -> HubUnavailable:
     from huggingface_hub import constants
 
     return HubUnavailable(
-        f"the hub cannot be reached: {_first_line(error)}", hint=f"curl -I {constants.ENDPOINT}   # see why"
+        f"the hub cannot be reached: {first_line(error)}", hint=f"curl -I {constants.ENDPOINT}   # see why"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _storage(error: OSError) -> StorageFailed:

@@ -9,6 +9,7 @@ from shlex import quote
 from uuid import uuid4
 
 from mmd.errors import NoSpace
+from mmd.quantities import size_text
 from mmd.registry.cache_link import cache_folder, cache_link
 from mmd.registry.hub.api import Repository
 from mmd.registry.hub.files import HubFile, Selection
@@ -34,8 +35,7 @@ def require_space(repository: Repository, selection: Selection) -> None:
     free_bytes = shutil.disk_usage(existing).free
     if needed_bytes > free_bytes:
         raise NoSpace(
-            f"{selection.file} needs {needed_bytes / 1e9:.1f} GB more, "
-            f"and {existing} has {free_bytes / 1e9:.1f} GB left",
+            f"{selection.file} needs {size_text(needed_bytes)} more, and {existing} has {size_text(free_bytes)} left",
             hint=f"hf cache ls; df -h {quote(str(existing))}   # see what takes the space",
         )
 

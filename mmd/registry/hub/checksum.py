@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
+from mmd.quantities import MIB
 from mmd.registry.hub.fetch import Throttle
 from mmd.registry.hub.partial import Partial
 
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = MIB
 _LOOK_UP_SECONDS = 0.5  # whether all has been stopped meanwhile
 
 

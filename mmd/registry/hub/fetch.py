@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-from mmd.errors import HubUnavailable
+from mmd.errors import HubUnavailable, first_line
 from mmd.registry.hub.files import HubFile
 from mmd.registry.hub.partial import Partial, Segment
 from mmd.registry.hub.program import hf
@@ -186,7 +186,7 @@ def _wait_after(problem: Exception, attempts: int, file: HubFile, pace: Throttle
         pace.wait(retry_after_seconds(headers), "the hub has had too many requests, and wants to be left alone for")
     else:
         pause = min(_FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), _LONGEST_PAUSE_SECONDS)
-        pace.wait(pause, f"{file.name} broke off ({_first_line(problem)}); it is taken up again in")
+        pace.wait(pause, f"{file.name} broke off ({first_line(problem)}); it is taken up again in")
 
 
 def _told(problem: Exception, file: HubFile) -> Exception:
@@ -211,11 +211,6 @@ def _status_of(problem: Exception) -> tuple[int | None, Any]:
     if isinstance(problem, errors.HfHubHTTPError):
         return problem.response.status_code, problem.response.headers
     return None, {}
-
-
-def _first_line(problem: Exception) -> str:
-    text = str(problem).strip()
-    return text.splitlines()[0] if text else type(problem).__name__
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmd.errors import BadModelFile, HubUnavailable, NotRunnable
+from mmd.quantities import MIB
 from mmd.registry.detect import Found, examine
 from mmd.registry.formats import gguf, safetensors
 from mmd.registry.hub import stub_cache
@@ -39,7 +40,7 @@ class _Kind:
 
 
 _KINDS = {
-    ".gguf": _Kind(1 << 20, gguf.header_end),
+    ".gguf": _Kind(MIB, gguf.header_end),
     ".safetensors": _Kind(1 << 17, safetensors.header_end),
 }
 

@@ -17,11 +17,12 @@ from time import time
 
 from mmd.errors import NoSpace, StorageFailed
 from mmd.paths import cache_dir, make_private
+from mmd.quantities import GIB
 from mmd.registry.hub.api import Repository
 from mmd.registry.hub.files import Selection
 
 _MOST_GHOSTS = 100
-_MOST_BYTES = 1 << 30  # on the disk; a common one takes 8 MB
+_MOST_BYTES = GIB  # on the disk; a common one takes 8 MB
 _ABANDONED_SECONDS = 3600.0  # what one that was cut short has left
 _UNFINISHED = ".new-"
 

@@ -68,7 +68,7 @@ def test_none_suits_the_machine(hub: FakeHub, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (4, "", 2), done.stderr
     assert "mmd pull me/huge-GGUF:huge-Q" in done.stderr
     too_large = pull("me/huge-GGUF:huge-Q4_0.gguf")
-    assert (too_large.returncode, "GB more" in too_large.stderr) == (1, True), too_large.stderr
+    assert (too_large.returncode, "GiB more" in too_large.stderr) == (1, True), too_large.stderr
 
 
 def test_errors_are_two_lines(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ from mmd.engines.llama import breakdown
 from mmd.engines.llama.breakdown import memory_breakdown
 from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.errors import EngineFailed, EngineMissing
-from mmd.plan.breakdown import MIB, Breakdown, Row
+from mmd.plan.breakdown import Breakdown, Row
 from mmd.plan.engine import Installed
+from mmd.quantities import MIB
 
 ROW = '{"kind":"host","name":"Host","self":7,"model":4,"context":2,"compute":1}'
 RECORD = f'{{"type":"fit_memory_breakdown","data":{{"unit":"MiB","rows":[{ROW}]}}}}'

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mmd.plan.breakdown import MIB, breakdown_in
+from mmd.plan.breakdown import breakdown_in
 from mmd.plan.load_log import LoadLog, read_load_log
+from mmd.quantities import MIB
 
 GIB = 1024**3
 

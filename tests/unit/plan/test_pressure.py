@@ -20,9 +20,9 @@ from mmd.control.lifecycle.memory_pressure import PressureRelief, PsiMonitor, _o
 from mmd.control.state.proc_memory import parse_ram
 from mmd.errors import EngineFailed, MmdError
 from mmd.paths import engine_socket
-from mmd.plan.fit import GIB
 from mmd.plan.pressure import Ram, Sleeper, Stalls, next_to_demote, shortage
 from mmd.plan.residency import Residency
+from mmd.quantities import GIB
 
 PATIENCE_SECONDS = 15.0
 CPU_PRESSURE = Path("/proc/pressure/cpu")

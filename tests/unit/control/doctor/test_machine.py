@@ -110,7 +110,7 @@ DISK = DiskSpace("/", "ext4", 500 * GIB, 100 * GIB, False, ("downloads", "mmd's 
         (replace(DISK, free_bytes=5 * GIB), Level.WARNING, "too little for most downloads", "mmd disk"),
         (replace(DISK, free_bytes=5 * GIB, holds=("mmd's records",)), Level.OK, "5.0 GiB free", ""),
         (replace(DISK, free_bytes=1000), Level.FAILED, "nearly full", "mmd disk"),
-        (replace(DISK, free_bytes=0, holds=("models",)), Level.OK, "0.0 GiB free", ""),
+        (replace(DISK, free_bytes=0, holds=("models",)), Level.OK, "0.0 MiB free", ""),
         (replace(DISK, is_read_only=True), Level.FAILED, "mounted read-only (downloads, mmd's", "findmnt /"),
         (replace(DISK, is_read_only=True, holds=("models",)), Level.OK, "/", ""),
         (replace(DISK, kind="nfs4"), Level.WARNING, "network file system (nfs4)", "mmd archive ID DEST"),

@@ -18,10 +18,11 @@ from mmd.control.memory.measured import Seen, measured
 from mmd.control.memory.starts_log import StartRecord
 from mmd.machine import Machine, load_machine
 from mmd.paths import config_file
-from mmd.plan.breakdown import MIB, Breakdown, Row
+from mmd.plan.breakdown import Breakdown, Row
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components, Tier
 from mmd.plan.load_log import LoadLog
+from mmd.quantities import MIB
 from mmd.registry.detect import examine
 from mmd.registry.identity import identity
 from mmd.registry.record import Model
