@@ -13,6 +13,7 @@ from typing import TypeVar
 import click
 
 from mmd.control.state.engine_log import last_lines
+from mmd.tasks import spawn
 
 Result = TypeVar("Result")
 
@@ -24,7 +25,7 @@ async def shown_while_loading(model_id: str, work: Awaitable[Result]) -> Result:
     """Await `work`; on a terminal, with a line that is redrawn and gone at the end."""
     if not sys.stderr.isatty():
         return await work
-    line = asyncio.create_task(_draw(model_id))
+    line = spawn("progress line", _draw(model_id), logs=False)
     try:
         return await work
     finally:

@@ -21,6 +21,7 @@ from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.gateway.serve import serve
 from mmd.paths import gateway_socket
 from mmd.settings import Settings, is_listen
+from mmd.tasks import keep_running, spawn
 from mmd.units.bus import Manager
 from mmd.units.watch import Watch
 
@@ -59,14 +60,14 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
         # The first to end ends all: without the bus or its watch the view would stand still, so systemd starts us anew.
         # No TaskGroup: it would wrap the error that the user is to see.
         tasks = [
-            asyncio.create_task(work)
-            for work in (
-                serve(models, listeners, limits=limits, policy=policy, follows_sleep=follows_sleep),
-                watch.run(),
-                relief.run(),
-                MeasurementScheduler(controller.manager, watch).run(),
-                _until_closed(controller),
-            )
+            spawn(name, work, logs=False)
+            for name, work in {
+                "gateway": serve(models, listeners, limits=limits, policy=policy, follows_sleep=follows_sleep),
+                "unit watch": watch.run(),
+                "memory pressure": keep_running("memory pressure", relief.run),
+                "measurements": keep_running("measurements", MeasurementScheduler(controller.manager, watch).run),
+                "bus": _until_closed(controller),
+            }.items()
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

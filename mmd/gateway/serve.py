@@ -17,6 +17,7 @@ from mmd.gateway.http.sockets import Listener
 from mmd.gateway.notify import notify
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.suspend import SuspendWatch
+from mmd.tasks import keep_running, spawn
 
 _DRAIN_BOUND_SECONDS = 30.0
 _TURNS_TO_OPEN = 2  # of the event loop, from accepting a connection to telling its protocol
@@ -40,14 +41,14 @@ async def serve(
     gateway = Gateway(models, limits, policy)
     gateway.observe()
     presence = Presence()
-    beside = [asyncio.create_task(gateway.idle.run())]
+    beside = [spawn("idle models", keep_running("idle models", gateway.idle.run))]
     try:
         servers = [await _server(gateway, listener) for listener in listeners]
         if any(listener.kind is ListenerKind.LOCAL for listener in listeners):
             presence.announce(__version__)
         notify("READY=1")
         if follows_sleep:  # now: who waits for an answer is not to wait for logind
-            beside.append(asyncio.create_task(SuspendWatch(gateway.suspension).run()))
+            beside.append(spawn("suspend", SuspendWatch(gateway.suspension).run(), logs=False))
         await _until(stop, beside)
         notify("STOPPING=1")
         presence.withdraw()
@@ -64,7 +65,7 @@ async def serve(
 
 async def _until(stop: asyncio.Event, beside: Sequence[asyncio.Task[None]]) -> None:
     """Until the gateway is to stop; raises what the work beside it died of."""
-    stopping = asyncio.create_task(stop.wait())
+    stopping = spawn("stop signal", stop.wait())
     await asyncio.wait((stopping, *beside), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     for work in beside:

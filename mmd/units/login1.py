@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mmd.errors import MmdError
+from mmd.tasks import spawn
 
 if TYPE_CHECKING:
     from dbus_fast import Message
@@ -40,7 +41,7 @@ class Login1:
         self._bus = bus
         self._owner = ""  # the one connection that is logind: anybody on the bus may send what looks like its signals
         self._news: asyncio.Queue[bool | None] = asyncio.Queue()  # None: logind has gone, or the bus
-        self._closing = asyncio.create_task(self._until_closed())
+        self._closing = spawn("connection to logind", self._until_closed())
 
     @classmethod
     async def connect(cls) -> Login1:

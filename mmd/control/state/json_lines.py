@@ -30,7 +30,12 @@ class JsonLines:
 
     def lines(self) -> list[bytes]:
         """All that are kept, oldest first; a line may be cut short by a full disk or a crash."""
-        return [line for path in (self._older, self.file) if path.exists() for line in path.read_bytes().splitlines()]
+        while True:
+            before = self._inode()
+            older, newer = _content(self._older), _content(self.file)
+            if self._inode() == before:
+                return [*older.splitlines(), *newer.splitlines()]
+            # Another process has rotated the files in between: what was `file` is the older one now.
 
     def _rotate(self) -> None:
         """Once, where several find the file full: a second time would put the few new lines in place of the older."""
@@ -39,4 +44,20 @@ class JsonLines:
                 self.file.replace(self._older)
 
     def _is_full(self) -> bool:
-        return self.file.exists() and self.file.stat().st_size > self._most_bytes
+        try:
+            return self.file.stat().st_size > self._most_bytes
+        except FileNotFoundError:
+            return False
+
+    def _inode(self) -> int | None:
+        try:
+            return self.file.stat().st_ino
+        except FileNotFoundError:
+            return None
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -15,6 +15,7 @@ from mmd.gateway.api.hub_process import Hub, Registered, Selected
 from mmd.gateway.http.error import INTERNAL, ErrorResponse
 from mmd.gateway.observe.feed import EventKind, Feed
 from mmd.registry.hub.progress import Progress
+from mmd.tasks import spawn
 
 _log = logging.getLogger(__name__)
 _MOST_KEPT = 100  # jobs that have ended
@@ -92,7 +93,7 @@ class Downloads:
         job = Job(uuid4().hex[:12], selected)
         self._keep(job)
         if self._runner is None:
-            self._runner = asyncio.create_task(self._run())
+            self._runner = spawn("downloads", self._run())
         return job
 
     def cancel(self, job_id: str) -> Job | None:
@@ -115,7 +116,7 @@ class Downloads:
     async def _run(self) -> None:
         try:
             while job := next((job for job in self._jobs.values() if job.state is State.QUEUED), None):
-                task = asyncio.create_task(self._download(job))
+                task = spawn("download", self._download(job))
                 self._running = job.id, task
                 try:
                     await asyncio.wait([task])

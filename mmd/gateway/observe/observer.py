@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.observe.counters import Counters
@@ -14,8 +13,7 @@ from mmd.gateway.observe.publisher import Publisher
 from mmd.gateway.observe.tokens import EngineScraper
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
-
-_log = logging.getLogger(__name__)
+from mmd.tasks import keep_running, spawn
 
 
 class Observer:
@@ -26,20 +24,22 @@ class Observer:
         self.history = MemoryHistory(models, interval_seconds=limits.history_seconds)
         self.metrics = MetricsPage(models, scheduler, feed, counters, scraper)
         self._scraper = scraper
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.publisher.follow_swaps(counters.count_swap)
         scheduler.before_swaps(scraper.read_before_swap)
 
     def begin(self) -> None:
-        self._task = asyncio.create_task(self._observe())
+        """Start the loops. One that fails starts again after a moment; the others go on meanwhile."""
+        loops = {
+            "status events": self.publisher.publish_status,
+            "swap events": self.publisher.publish_swaps,
+            "memory history": self.history.run,
+            "engine metrics": self._scraper.run,
+        }
+        self._tasks = [spawn(name, keep_running(name, run)) for name, run in loops.items()]
 
     async def end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    async def _observe(self) -> None:
-        try:
-            await asyncio.gather(self.publisher.run(), self.history.run(), self._scraper.run())
-        except Exception:  # noqa: BLE001 - models are served all the same; logged with its traceback
-            _log.exception("from now on, what happens is neither told nor counted")
+        self.publisher.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

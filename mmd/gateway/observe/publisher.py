@@ -15,6 +15,7 @@ from mmd.errors import MmdError
 from mmd.gateway.observe.feed import EventKind, Feed, FeedEvent
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
+from mmd.tasks import keep_running, spawn
 
 _log = logging.getLogger(__name__)
 
@@ -45,26 +46,23 @@ class Publisher:
     async def snapshot(self) -> list[FeedEvent]:
         """How things are, for one who has begun to listen; from now on resources are told as well."""
         if self._resources is None or self._resources.done():
-            self._resources = asyncio.create_task(self._publish_resources())
+            self._resources = spawn("resource events", keep_running("resource events", self._publish_resources))
         return [
             self._feed.current(EventKind.STATUS, await self._models.status()),
             self._feed.current(EventKind.QUEUE, self._scheduler.queue()),
             self._feed.current(EventKind.RESOURCES, await self._models.resources()),
         ]
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        try:
-            await asyncio.gather(self._publish_status(), self._publish_swaps())
-        finally:
-            if self._resources is not None:
-                self._resources.cancel()
+    def close(self) -> None:
+        if self._resources is not None:
+            self._resources.cancel()
 
     def _on_change(self) -> None:
         self._status_changed.set()
         self._units_changed.set()
 
-    async def _publish_status(self) -> None:
+    async def publish_status(self) -> None:
+        """Until cancelled."""
         while True:
             await self._status_changed.wait()
             await asyncio.sleep(_SETTLE_SECONDS)
@@ -85,7 +83,7 @@ class Publisher:
         except MmdError as error:
             _log.warning("the %s cannot be told: %s", kind, error.message)
 
-    async def _publish_swaps(self) -> None:
+    async def publish_swaps(self) -> None:
         """Looks into the file of swaps after every change of the units, and a few times more: there is no other sign of
         a swap that another process has made.
         """

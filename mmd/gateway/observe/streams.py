@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from mmd.gateway.observe.feed import Feed, FeedEvent, Subscription
 from mmd.gateway.observe.publisher import Publisher
+from mmd.tasks import spawn
 
 # How long a client may take over what is unread once no more will come.
 _LAST_WORDS_SECONDS = 1.0
@@ -62,9 +63,9 @@ class EventsEndpoint:
 
 async def _stream(client: StreamClient, snapshot: list[FeedEvent], subscription: Subscription) -> bool:
     """Until the client leaves or has been told all; whether it has stalled instead."""
-    telling = asyncio.create_task(_send_all(client, snapshot, subscription))
-    leaving = asyncio.create_task(client.disconnected())
-    ending = asyncio.create_task(subscription.ended())
+    telling = spawn("event stream", _send_all(client, snapshot, subscription), logs=False)
+    leaving = spawn("event stream: client", client.disconnected())
+    ending = spawn("event stream: end", subscription.ended())
     try:
         await asyncio.wait((telling, leaving, ending), return_when=asyncio.FIRST_COMPLETED)
         done, _ = await asyncio.wait(

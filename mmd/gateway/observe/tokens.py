@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from mmd.gateway.observe.counters import Counters, Counts
 from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT, EngineMetrics, EngineProcess, read_metrics
 from mmd.gateway.schedule.models import Models
+from mmd.tasks import spawn
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,6 @@ class EngineScraper:
         self._models = models
         self._counters = counters
         self._responses: dict[str, int] = {}  # of each model, when its page was last read
-        self._reading: set[asyncio.Task[Mapping[str, EngineMetrics]]] = set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -62,9 +62,7 @@ class EngineScraper:
     async def read_before_swap(self) -> None:
         """Those of models that have answered since: with an engine that ends, its totals are gone."""
         if models := self._have_answered():
-            reading = asyncio.create_task(self.read(models))
-            self._reading.add(reading)
-            reading.add_done_callback(self._reading.discard)
+            reading = spawn("engine metrics before a swap", self.read(models))
             await asyncio.wait((reading,), timeout=_SWAP_WAITS_SECONDS)
 
     async def read(self, models: Iterable[str]) -> dict[str, EngineMetrics]:

@@ -27,6 +27,7 @@ from mmd.gateway.proxy.websocket import WebSocketTunnel
 from mmd.gateway.schedule.idle import Idle
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
+from mmd.tasks import spawn
 
 _log = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class Exchange:
             self._connection.resume()
 
     def _in_task(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._task = asyncio.create_task(self._at_the_edge(work))
+        self._task = spawn("request", self._at_the_edge(work))
 
     async def _at_the_edge(self, work: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection
 from time import monotonic
 from typing import Any, TypeVar
 
-from mmd.errors import EngineFailed, GpuPinned, TryLater
+from mmd.errors import EngineFailed, GpuPinned, MmdError, TryLater
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.schedule.cooldowns import CoolDowns
 from mmd.gateway.schedule.model_queue import Line, Place
@@ -23,6 +23,7 @@ from mmd.gateway.schedule.models import Models
 from mmd.plan import queue as plan
 from mmd.plan.idle import may_evict
 from mmd.plan.queue import Grant, QueueLimits, Swap, WaitUntil
+from mmd.tasks import spawn
 
 _log = logging.getLogger(__name__)
 
@@ -78,9 +79,9 @@ class Scheduler:
         line.anew |= anew
         self._waiting += 1
         self._waiting_bytes += body_bytes
-        self._tell()
-        self._have_served()
         try:
+            self._tell()
+            self._have_served()
             return await waiter
         except asyncio.CancelledError:
             if not waiter.cancelled() and waiter.exception() is None:  # let in and gone in the same moment
@@ -170,11 +171,7 @@ class Scheduler:
         """Turns away who still waits: an activation that has begun goes on without us."""
         if self._runner is not None:
             self._runner.cancel()
-        error = TryLater("the gateway ends, and starts again", hint="systemctl --user status mmd.service")
-        for line in tuple(self._lines.values()):
-            self._fail(line, error)
-        if self._under_way is not None:
-            self._fail(self._under_way[0], error)
+        self._refuse_all(TryLater("the gateway ends, and starts again", hint="systemctl --user status mmd.service"))
 
     # -- what can be known of it
 
@@ -272,7 +269,7 @@ class Scheduler:
 
     def _have_served(self) -> None:
         if self._lines and self._runner is None and not self._is_paused:
-            self._runner = asyncio.create_task(self._serve())
+            self._runner = spawn("scheduler", self._serve(), logs=False)
 
     async def _serve(self) -> None:
         try:
@@ -287,6 +284,10 @@ class Scheduler:
                         await self._swap_to(self._lines[model_id])
                     case WaitUntil(until):
                         await self._change(until)
+        except Exception:  # noqa: BLE001 - whatever it is, no request may wait for ever; logged with its traceback
+            _log.exception("the scheduler failed; requests that wait are refused, and the next one starts it again")
+            hint = "journalctl --user -u mmd.service   # why"
+            self._refuse_all(TryLater("the gateway's scheduler failed", hint=hint, retry_after_seconds=1))
         finally:
             self._runner = None
 
@@ -378,6 +379,12 @@ class Scheduler:
             self._cool_downs.failed(line.model_id, error)
         for waiter in self._taken(line):
             waiter.set_exception(error)
+
+    def _refuse_all(self, error: MmdError) -> None:
+        for line in tuple(self._lines.values()):
+            self._fail(line, error)
+        if self._under_way is not None:
+            self._fail(self._under_way[0], error)
 
     def _taken(self, line: Line) -> list[asyncio.Future[str]]:
         """Those who still wait in a line, which ends with that."""

@@ -12,6 +12,7 @@ from mmd.errors import MmdError
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
+from mmd.tasks import spawn
 from mmd.units.login1 import LockRefused, Login1
 
 # Of the time that logind waits: the rest is for engines, which take a moment to fall asleep or to end.
@@ -54,7 +55,7 @@ class SuspendCoordinator:
             return
         await self._scheduler.drain(began + min(within_seconds * _ANSWERS_SHARE, self._limits.drain_seconds))
         self._abort_requests()
-        self._clearing = asyncio.create_task(self._clear(after=self._clearing, drain_seconds=monotonic() - began))
+        self._clearing = spawn("suspend: clear", self._clear(self._clearing, drain_seconds=monotonic() - began))
         left_seconds = began + within_seconds * _ALL_SHARE - monotonic()
         done, _ = await asyncio.wait([self._clearing], timeout=max(0.0, left_seconds))
         if not done and within_seconds:
@@ -65,13 +66,13 @@ class SuspendCoordinator:
         self._is_suspending = False
         is_under_way = self._returning is not None and not self._returning.done()
         if not is_under_way and (self._scheduler.is_paused or self._models.away()):
-            self._returning = asyncio.create_task(self._bring_back())
+            self._returning = spawn("suspend: restore", self._bring_back())
 
     async def close(self) -> None:
         for task in (self._clearing, self._returning):
             await _ended(task, cancel=True)
 
-    async def _clear(self, *, after: asyncio.Task[None] | None, drain_seconds: float) -> None:
+    async def _clear(self, after: asyncio.Task[None] | None, *, drain_seconds: float) -> None:
         await _ended(after)  # the machine was awake for a moment only
         try:
             await self._models.put_away(drain_seconds=drain_seconds)
@@ -112,6 +113,8 @@ class SuspendWatch:
                         await self._follow(login1)
                 except MmdError as error:
                     self._tell_once(f"{error.message}; models stay on the GPU when the machine suspends")
+                except Exception:  # noqa: BLE001 - whatever it is, the next suspend is to be seen; logged with its traceback
+                    _log.exception("following logind failed; it is tried again")
                 self._suspension.awaken()  # nobody would say that the machine is awake again
                 await asyncio.sleep(retry_seconds)
                 retry_seconds = min(2 * retry_seconds, _MOST_RETRY_SECONDS)
