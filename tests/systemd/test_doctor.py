@@ -1,4 +1,4 @@
-"""`mmd doctor` beside a real user manager, with one thing after another that is not as it should be."""
+"""`mmd doctor` with a real user manager; each test breaks one thing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ scope.mkdir()
 fields = ["MESSAGE_ID=d9b373ed55a64feb8242e02dbe79a49c", "USER_UNIT=mmd-model@noted.service", "UNIT_RESULT=oom-kill"]
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
     journal.sendto("\\n".join([*fields, "MESSAGE=noted", ""]).encode(), "/run/systemd/journal/socket")
-signal.pause()  # journald looks up the group of a process that is there
+signal.pause()  # journald looks up the control group of a live process
 """
 
 
@@ -63,7 +63,7 @@ def checked(check: str) -> CheckResult:
 
 
 def told(check: str, is_wanted: Callable[[CheckResult], bool]) -> CheckResult:
-    """What the check comes to say, by 20 seconds."""
+    """Wait up to 20 seconds for a result of the check."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
         for finding in findings():
@@ -72,7 +72,7 @@ def told(check: str, is_wanted: Callable[[CheckResult], bool]) -> CheckResult:
     raise TimeoutError(check)
 
 
-def test_nothing_fails_where_all_is_well(world: World, installed: str) -> None:
+def test_nothing_fails_on_a_healthy_machine(world: World, installed: str) -> None:
     world.add("a")
     assert run_mmd("activate", "a").returncode == 0
     assert failed() == []
@@ -80,20 +80,20 @@ def test_nothing_fails_where_all_is_well(world: World, installed: str) -> None:
     assert checked("gateway").message == f"listening on {installed.removeprefix('http://')}"
 
 
-def test_without_mmd_install_that_is_a_warning(world: World) -> None:
+def test_missing_units_are_a_warning(world: World) -> None:
     assert failed() == []
     assert (checked("units").state, checked("units").hint) == (Level.WARNING, "mmd install")
 
 
-def test_a_look_starts_no_gateway(world: World, installed: str) -> None:
-    """Its socket starts it at a connection."""
+def test_doctor_starts_no_gateway(world: World, installed: str) -> None:
+    """A connection to its socket would start it."""
     findings()
     assert world.manager.systemctl("is-active", "mmd.service").strip() == "inactive"
     urlopen(f"{installed}/health", timeout=20).close()
     assert checked("gateway").state is Level.OK
 
 
-def test_a_gateway_that_hangs(world: World, installed: str) -> None:
+def test_hung_gateway(world: World, installed: str) -> None:
     urlopen(f"{installed}/health", timeout=20).close()
     pid = int(world.manager.systemctl("show", "--property=MainPID", "--value", "mmd.service"))
     os.kill(pid, signal.SIGSTOP)
@@ -105,14 +105,14 @@ def test_a_gateway_that_hangs(world: World, installed: str) -> None:
     assert finding.hint.startswith("systemctl --user restart mmd.service")
 
 
-def test_a_gateway_without_its_unix_socket(world: World, installed: str) -> None:
+def test_gateway_without_its_unix_socket(world: World, installed: str) -> None:
     world.manager.systemctl("stop", "mmd-local.socket")
     urlopen(f"{installed}/health", timeout=20).close()
     assert failed() == []
 
 
-def test_a_gateway_that_does_not_start(world: World, installed: str) -> None:
-    """It is started anew for ever, so it is never `failed`."""
+def test_gateway_that_does_not_start(world: World, installed: str) -> None:
+    """systemd restarts it for ever, so it is never `failed`."""
     drop_in = unit_file("mmd.service").with_name("mmd.service.d") / "90-broken.conf"
     drop_in.write_text("[Service]\nExecStartPre=\nExecStart=\nExecStart=/bin/false\n")
     world.manager.systemctl("daemon-reload")
@@ -127,7 +127,7 @@ def test_a_gateway_that_does_not_start(world: World, installed: str) -> None:
     assert finding.hint == "journalctl --user -u mmd.service -n 20"
 
 
-def test_a_port_that_somebody_else_has(world: World, installed: str) -> None:
+def test_port_in_use(world: World, installed: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", free_port()))
         other.listen()
@@ -141,7 +141,7 @@ def test_a_port_that_somebody_else_has(world: World, installed: str) -> None:
     assert finding.hint.startswith(f"kill {os.getpid()} && mmd install")
 
 
-def test_a_socket_that_was_stopped(world: World, installed: str) -> None:
+def test_stopped_socket_unit(world: World, installed: str) -> None:
     world.manager.systemctl("stop", "mmd.socket")
     finding = only_failed("gateway")
     assert "mmd.socket does not listen" in finding.message
@@ -149,7 +149,7 @@ def test_a_socket_that_was_stopped(world: World, installed: str) -> None:
     assert failed() == []
 
 
-def test_an_engines_socket_that_was_removed(world: World) -> None:
+def test_removed_engine_socket(world: World) -> None:
     world.add("a")
     assert run_mmd("activate", "a").returncode == 0
     engine_socket("a").unlink()
@@ -158,7 +158,7 @@ def test_an_engines_socket_that_was_removed(world: World) -> None:
     assert failed() == []
 
 
-def test_a_model_that_did_not_start(world: World) -> None:
+def test_model_that_did_not_start(world: World) -> None:
     world.add("broken", exit_at_once={"status": 1, "stderr": "error: feet of clay"})
     assert run_mmd("activate", "broken").returncode == 6
     finding = only_failed("failures")
@@ -166,13 +166,13 @@ def test_a_model_that_did_not_start(world: World) -> None:
     assert finding.hint == "mmd logs broken   # then: mmd activate broken"
 
 
-def test_a_file_that_is_gone(world: World) -> None:
+def test_missing_model_file(world: World) -> None:
     world.add("a", "b")
     Path(Registry().get("a").path).unlink()
     assert only_failed("models").message == f"a: missing: {Registry().get('a').path}"
 
 
-def test_a_damaged_registry_is_told_once(world: World) -> None:
+def test_damaged_registry_is_reported_once(world: World) -> None:
     world.add("a")
     file = Registry().file
     file.write_text(file.read_text() + "x = [")
@@ -181,7 +181,7 @@ def test_a_damaged_registry_is_told_once(world: World) -> None:
     assert list(file.parent.glob("models.toml.damaged-*")) == []
 
 
-def test_an_engine_that_is_not_where_mmd_toml_says(world: World) -> None:
+def test_missing_engine_named_in_mmd_toml(world: World) -> None:
     world.settings('[engines]\nllama-server = "/nowhere/llama-server"\n')
     finding = only_failed("engines")
     config_file().unlink()
@@ -193,12 +193,12 @@ def start_noting(service: str) -> None:
     subprocess.run([*command, sys.executable, "-c", NOTE], check=True, timeout=20)
 
 
-async def test_what_the_manager_notes_of_failures_is_found(world: World) -> None:
-    """systemd's own lines are those of a group called init.scope; here a service makes one, and writes such a line."""
+async def test_failures_in_the_journal_are_found(world: World) -> None:
+    """The journal trusts lines from a control group named init.scope; the test makes one and logs from it."""
     start_noting("mmd-noted.service")
     group = world.manager.systemctl("show", "--property=ControlGroup", "--value", "mmd-noted.service").strip()
     async with asyncio.timeout(20):
-        while not (found := await units_that_failed(group, since_us=0)):  # noqa: ASYNC110  nobody tells
+        while not (found := await units_that_failed(group, since_us=0)):  # noqa: ASYNC110  no event to wait for
             await asyncio.sleep(0.05)
     assert [(ended.unit, ended.result) for ended in found] == [("mmd-model@noted.service", "oom-kill")]
     assert await units_that_failed(group, since_us=found[0].at_us + 1) == []

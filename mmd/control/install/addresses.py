@@ -1,4 +1,4 @@
-"""The addresses that mmd.toml gives the gateway."""
+"""The TCP addresses that mmd.toml sets for the gateway."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmd.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """HOST:PORT, the host a number, as socket units take it."""
+    """HOST:PORT with a numeric host, as socket units require."""
 
     main: str
-    embedding: str | None  # None where mmd.toml wants none
+    embedding: str | None  # None if mmd.toml turns it off
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -23,7 +23,7 @@ class Addresses:
 
 
 def gateway_addresses(settings: Settings) -> Addresses:
-    """Where mmd.toml has the gateway listen. Raises WrongUsage where that is no address."""
+    """Return the gateway's addresses. Raises WrongUsage if mmd.toml has an invalid one."""
     main, embedding = settings.gateway.listen, settings.gateway.embedding_listen
     return Addresses(_numeric(main), _numeric(embedding) if embedding else None)
 
@@ -33,12 +33,12 @@ def host_port(address: str, port: int) -> str:
 
 
 def resolve_host(host: str, port: int) -> tuple[socket.AddressFamily, str]:
-    """Raises WrongUsage where the host is no address."""
+    """Return the first address of a host. Raises WrongUsage if the name does not resolve."""
     try:
         family, _, _, _, found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
         raise WrongUsage(
-            f"{host} is no address: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000"
+            f"{host} is not a valid address: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000"
         ) from error
     return family, str(found[0])
 

@@ -1,4 +1,4 @@
-"""How mmd's units stand in the user manager: whose they are, and what about them `mmd install` would mend."""
+"""Read the state of mmd's units in the user manager, and what `mmd install` would change about them."""
 
 from __future__ import annotations
 
@@ -29,40 +29,42 @@ from mmd.units.unit_files import (
 
 class InstallKind(StrEnum):
     NONE = "none"
-    PACKAGED = "packaged"  # the unit files are a package's; the user has drop-ins
-    COPIED = "copied"  # `mmd install` has written them into the user's own unit folder
+    PACKAGED = "packaged"  # the unit files come from a package; the user has drop-ins
+    COPIED = "copied"  # `mmd install` wrote them into the user's own unit folder
 
 
 @dataclass(frozen=True, slots=True)
 class InstallState:
+    """mmd's units as systemd and the user's unit folder have them."""
+
     kind: InstallKind
-    program: str  # that the gateway's unit starts; "" where there is none
-    is_this: bool  # that program is the mmd that runs now
-    outdated: tuple[Path, ...]  # of the user's files, those that `mmd install` would write otherwise, make or remove
-    other_path: tuple[Path, ...]  # drop-ins that only have another PATH than this shell: other engines may be found
-    shadowing: tuple[Path, ...]  # whole units of the user's that hide a package's
-    dangling: tuple[Path, ...]  # links of enabled units whose files are gone
-    unread: tuple[str, ...]  # units whose files have changed since the manager read them
-    disabled: tuple[str, ...]  # units that a login or a start of the machine would not start
-    masked: tuple[str, ...]  # units that somebody has said are not to run
-    silent: tuple[str, ...]  # sockets that do not listen
-    gateway_version: str | None  # of the gateway that runs
+    program: str  # the program the gateway's unit starts; "" without a unit
+    is_this: bool  # `program` is this mmd
+    outdated: tuple[Path, ...]  # files of the user that `mmd install` would change, create or remove
+    other_path: tuple[Path, ...]  # drop-ins that differ only in PATH: units may find other engines
+    shadowing: tuple[Path, ...]  # units of the user that override a unit of the package
+    dangling: tuple[Path, ...]  # links of enabled units without a unit file
+    unread: tuple[str, ...]  # units whose file changed since the manager read it
+    disabled: tuple[str, ...]  # units that a login or boot would not start
+    masked: tuple[str, ...]  # units the user has masked
+    silent: tuple[str, ...]  # sockets that are not active
+    gateway_version: str | None  # of the running gateway
 
     @property
     def is_current(self) -> bool:
-        """Whether `mmd install` has nothing to do, and nothing to refuse."""
+        """True if `mmd install` has nothing to change and nothing to refuse."""
         files = (self.outdated, self.other_path, self.shadowing, self.dangling)
         units = (self.unread, self.disabled, self.silent, [name for name in self.masked if name in NEEDED])
         return self.kind is not InstallKind.NONE and not any((*files, *units)) and not self.has_old_gateway
 
     @property
     def has_old_gateway(self) -> bool:
-        """Whether the gateway that runs was started before an upgrade."""
+        """True if the running gateway was started before an upgrade of mmd."""
         return self.is_this and self.gateway_version not in (None, __version__)
 
 
 async def read_install_state() -> InstallState:
-    """Raises ManagerUnreachable, and WrongUsage where mmd.toml is damaged."""
+    """Read the state. Raises ManagerUnreachable, and WrongUsage if mmd.toml is damaged."""
     addresses = addresses_by_socket(gateway_addresses(read_settings()))
     async with await Manager.connect() as manager:
         return await _read(manager, addresses)
@@ -118,6 +120,6 @@ async def _program(manager: Manager) -> str:
 
 
 def is_this_mmd(program: str) -> bool:
-    """Whether a program is the Python that runs mmd now, or the script of mmd's beside that."""
+    """True if `program` is the Python that runs this mmd, or the mmd script beside it."""
     here = Path(sys.executable)
     return bool(program) and (program == str(here) or Path(program).resolve().parent == here.parent.resolve())

@@ -1,7 +1,7 @@
-"""Whether a gateway runs that can be asked on the Unix socket.
+"""Tell whether a gateway serves the Unix socket, and its version.
 
-Connecting would tell, but it would also start one: systemd listens there for the gateway. So the gateway holds a lock
-while it serves, which the kernel lets go of however it ends, and beside it says of what version it is.
+Connecting is no test: systemd listens there and would start a gateway. Instead, the gateway holds a file lock while it
+serves; the kernel releases it however the gateway ends. The file contains the version.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from pathlib import Path
 
 from mmd.paths import make_private, runtime_dir
 
-# Locks of open file descriptions, fcntl(2): unlike those of flock(2) one can look at them without taking them, and a
-# look at the wrong moment must not keep a gateway from its lock.
+# Open file description locks, fcntl(2): unlike flock(2), F_OFD_GETLK tests the lock without taking it. A test that took
+# it could keep a starting gateway from its lock.
 _FLOCK = struct.Struct("hhqqi4x")
 _WHOLE_FILE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 class Presence:
-    """Held from `announce` to `withdraw`, or to the end of the process."""
+    """The lock of a running gateway: held from `announce` to `withdraw` or to the end of the process."""
 
     def __init__(self) -> None:
         self._descriptor: int | None = None
 
     def announce(self, version: str) -> None:
-        """Does nothing where another gateway holds it. Raises OSError where the runtime folder cannot be used."""
+        """Take the lock, unless another gateway holds it. Raises OSError if the runtime folder is not usable."""
         file = _lock_file()
         make_private(file.parent)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -46,7 +46,7 @@ class Presence:
 
 
 def running_version() -> str | None:
-    """The version of the gateway that serves now; None where none does."""
+    """Return the version of the running gateway, or None."""
     try:
         descriptor = os.open(_lock_file(), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -59,4 +59,4 @@ def running_version() -> str | None:
 
 
 def _lock_file() -> Path:
-    return runtime_dir() / ".gateway.lock"  # no model's id begins with a dot
+    return runtime_dir() / ".gateway.lock"  # a model id never begins with a dot

@@ -1,4 +1,4 @@
-"""mmd's own units in the user manager: in, out, and the gateway."""
+"""Install, remove and restart mmd's own units."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from mmd.units.unit_files import BOOT, GATEWAY, MAIN_SOCKET, SOCKETS
 
 _log = logging.getLogger(__name__)
 
-_ALL_USERS = Path("/etc/systemd/user")  # where `systemctl --global` puts its links
+_ALL_USERS = Path("/etc/systemd/user")  # links of `systemctl --global enable`
 
 
 def loads_at_startup() -> bool:
-    """Whether a start of this user's manager loads models, as far as the files say."""
+    """True if a start of this user's manager loads models: mmd-boot.service is enabled and not masked."""
     folders = (user_unit_dir(), _ALL_USERS)
     is_enabled = any((folder / "default.target.wants" / BOOT).exists() for folder in folders)
     return is_enabled and not any(_is_mask(folder / BOOT) for folder in folders)
 
 
 def _is_mask(file: Path) -> bool:
-    """As systemd sees it: a link to /dev/null, or an empty file."""
+    """True for a mask as systemd defines it: a link to /dev/null or an empty file."""
     return file.is_char_device() or (file.is_file() and file.stat().st_size == 0)
 
 
 async def install() -> static.Installed:
-    """Put the units in, with the gateway where mmd.toml says. Raises as `static.install`."""
+    """Install the units, with the gateway's addresses from mmd.toml. Raises what `static.install` raises."""
     addresses = addresses_by_socket(gateway_addresses(read_settings()))
     async with await Manager.connect() as manager:
         return await static.install(manager, addresses)
 
 
 async def remove() -> bool:
-    """Take the units out; what is exposed is so no more. Returns whether there were any."""
+    """Close all tunnels and remove the units. Returns False if there were none."""
     from mmd.control.tunnel.tunnels import close_tunnels, read_tunnels
 
     async with await Manager.connect() as manager:
@@ -49,19 +49,17 @@ async def remove() -> bool:
 
 
 async def restart_gateway() -> bool:
-    """Have the gateway, if it runs, read mmd.toml anew. Returns whether it did. Raises MmdError where it does not come
-    back.
-    """
+    """Restart the gateway if it runs, so that it reads mmd.toml. Returns True if it ran."""
     async with await Manager.connect() as manager:
         if not await _is_active(manager, GATEWAY):
             return False
         if await manager.run_job(GATEWAY, manager.try_restart(GATEWAY)) is not JobResult.DONE:
-            raise MmdError("the gateway does not start again", hint=f"systemctl --user status {GATEWAY}")
+            raise MmdError("the gateway did not start after the restart", hint=f"systemctl --user status {GATEWAY}")
         return True
 
 
 async def socket_unit_at(manager: Manager, port: int) -> str | None:
-    """The unit by which the installed gateway listens on this port."""
+    """Return the active socket unit that listens on this port."""
     for unit in await manager.units(SOCKETS):
         if unit.active_state == "active" and any(
             address.endswith(f":{port}") for address in await manager.addresses(unit.name)
@@ -71,15 +69,17 @@ async def socket_unit_at(manager: Manager, port: int) -> str | None:
 
 
 async def start_gateway(manager: Manager) -> None:
-    """Have the gateway run beside a model that nobody has asked it for: it sees to sleepers where memory gets tight,
-    and to who has the GPU before the machine suspends. Does not wait for it. Who has stopped mmd.socket wants none.
+    """Start the gateway after a CLI activation, without waiting for it.
+
+    A running gateway relieves memory pressure and unloads models before a suspend. If the user has stopped mmd.socket,
+    nothing is started.
     """
     if running_version() is not None or not await _is_active(manager, MAIN_SOCKET):
         return
     try:
         await manager.start(GATEWAY)
-    except BusError as error:  # it is masked, say; the model runs all the same
-        _log.warning("no gateway beside the model: %s", error.message)
+    except BusError as error:  # for example masked; the model runs without it
+        _log.warning("the gateway could not be started beside the model: %s", error.message)
 
 
 async def _is_active(manager: Manager, name: str) -> bool:

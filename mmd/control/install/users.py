@@ -1,4 +1,4 @@
-"""Names of users."""
+"""User names by uid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pwd
 
 
 def known_name(uid: int) -> str | None:
-    """None where nobody has the number."""
+    """Return the user's name, or None for an unknown uid."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -14,5 +14,5 @@ def known_name(uid: int) -> str | None:
 
 
 def user_name(uid: int) -> str:
-    """The number itself, where nobody has it."""
+    """Return the user's name, or the uid as text if it has none."""
     return known_name(uid) or str(uid)

@@ -1,4 +1,4 @@
-"""The other names that models answer to: those laid down in mmd.toml, and the repository that a model comes from."""
+"""Names of models besides their ids: aliases in mmd.toml, and the repository a model comes from."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ _CACHE_PREFIX = "models--"
 
 @dataclass(frozen=True, slots=True)
 class ModelNames:
-    """What clients may call the registered models."""
+    """The names that clients may use for registered models."""
 
-    ids: Mapping[str, str]  # every name that means one model -> its id
-    aliases: Mapping[str, tuple[str, ...]]  # id -> its other names
-    ambiguous: Mapping[str, tuple[str, ...]]  # name of a repository that several models come from -> their ids
-    shadowed: Mapping[str, str]  # alias that is another model's id, and means that -> who has the alias
+    ids: Mapping[str, str]  # each unambiguous name -> model id
+    aliases: Mapping[str, tuple[str, ...]]  # model id -> its other names
+    ambiguous: Mapping[str, tuple[str, ...]]  # repository of several models -> their ids
+    shadowed: Mapping[str, str]  # alias that equals another model's id (which wins) -> the model with the alias
 
     def require_clear(self, name: str) -> None:
-        """Raises NoSuchModel where a name means several models."""
+        """Raises NoSuchModel if a name stands for several models."""
         if several := self.ambiguous.get(name):
             raise NoSuchModel(
-                f"{name} is where {' and '.join(several)} come from: name one of them",
-                hint=f"${{EDITOR:-nano}} {config_file()}   # or give one of them the name, among its aliases",
+                f"{name} is ambiguous, several models come from it: {', '.join(several)}",
+                hint=f"${{EDITOR:-nano}} {config_file()}   # or add the name to the aliases of one of them",
             )
 
     def warnings(self) -> tuple[str, ...]:
         return tuple(
-            f"mmd.toml has {alias} as an alias of {model_id}, and it is the id of another model: it means {alias}"
+            f"mmd.toml: the alias {alias} of {model_id} has no effect, because another model has the id {alias}"
             for alias, model_id in self.shadowed.items()
         )
 
 
 def names_of(models: Mapping[str, Model], settings: Settings) -> ModelNames:
-    """An id goes before an alias, and an alias before a repository's name."""
+    """Collect all names. An id takes precedence over an alias, an alias over a repository name."""
     configured = {model_id: settings.model(model_id).aliases for model_id in models}
     shadowed = {
         alias: model_id
@@ -62,19 +62,19 @@ def names_of(models: Mapping[str, Model], settings: Settings) -> ModelNames:
 
 
 def candidate_aliases(model: Model, settings: Settings) -> tuple[str, ...]:
-    """What one model could be called, whoever else could be."""
+    """Return the other names of one model, ignoring conflicts with other models."""
     return names_of({model.id: model}, settings).aliases[model.id]
 
 
 def id_for(name: str) -> str:
-    """The id of the model that is meant, or the name itself where none is: what is done with it says so.
+    """Return the id of the named model; an unknown name is returned as it is, and the caller reports it.
 
-    Raises NoSuchModel where it means several, and WrongUsage where it could be an alias and mmd.toml is damaged.
+    Raises NoSuchModel if the name is ambiguous, and WrongUsage if it may be an alias and mmd.toml is damaged.
     """
     try:
         models = Registry().load()
     except MmdError:
-        return name  # a unit can be stopped without a registry
+        return name  # a unit can be stopped even if the registry is damaged
     if name in models:
         return name
     names = names_of(models, read_settings())
@@ -83,7 +83,7 @@ def id_for(name: str) -> str:
 
 
 def repository_of(model: Model) -> str | None:
-    """ORG/NAME on the Hugging Face hub, as its source says or the cache folder that it lies in."""
+    """Return ORG/NAME on the Hugging Face hub, from the model's source or its cache folder; None for other models."""
     if model.source.startswith(_HUB):
         return model.source.removeprefix(_HUB).partition("@")[0]
     for part in PurePath(model.path).parts:
@@ -95,7 +95,7 @@ def repository_of(model: Model) -> str | None:
 def _by_repository(
     models: Iterable[Model], *, taken: Collection[str]
 ) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Names of repositories with one model, and of those with several."""
+    """Return repository -> id for repositories with one model, and repository -> ids for those with several."""
     found = [(name, model.id) for model in models if (name := repository_of(model)) and name not in taken]
     count = Counter(name for name, _ in found)
     several: dict[str, tuple[str, ...]] = {name: () for name, _ in found if count[name] > 1}

@@ -1,10 +1,10 @@
-"""The hub's library in a process of its own: it takes 30 MB and a tenth of a second, and a download is ended by a kill.
+"""Run the hub's library in a child process: it costs 30 MB and 0.1 s, and a kill ends a download at once.
 
     python -m mmd.control.models.hub_process search QUERY   # as JSON: the fields of mmd.registry.hub.search.Query
-    python -m mmd.control.models.hub_process select REPOSITORY [FILE [REVISION]]   # FILE: default, what fits here
+    python -m mmd.control.models.hub_process select REPOSITORY [FILE [REVISION]]   # default FILE: what fits here
     python -m mmd.control.models.hub_process download REPOSITORY FILE COMMIT REVISION
 
-Says what it has as lines of JSON, each an object with one key: "hits", "selection", "progress", "model" or "error".
+Prints lines of JSON, each an object with one key: "hits", "selection", "progress", "model" or "error".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mmd.settings import read_settings
 
 
 def main(arguments: list[str]) -> int:
-    # Whoever started us may be killed. Where that was before this line, the next thing said finds a broken pipe.
+    # End with the parent. If the parent was killed before this line, the next print raises BrokenPipeError.
     end_with_parent()
     try:
         match arguments:
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
                 print(__doc__, file=sys.stderr)
                 return 2
     except BrokenPipeError:
-        # Whoever started us was killed before they could be followed. Python must not complain of it at exit, either.
+        # The parent is gone. Redirect stdout, or Python complains about the pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MmdError as error:

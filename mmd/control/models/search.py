@@ -1,4 +1,4 @@
-"""Models of the hub that suit this machine: what a search finds, and which file of a repository is the one to take."""
+"""Search the hub for models that run on this machine, and choose the file of a repository to take."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MAX_ALTERNATIVES = 5
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A repository that was found; `best` is its model for this machine, whether or not that runs."""
+    """A repository found by a search; `best` is its most suitable model, which may still not run here."""
 
     result: Result
     best: Assessed
@@ -41,27 +41,27 @@ class SearchHit:
 
     @property
     def reference(self) -> str:
-        """What `mmd pull` takes for it."""
+        """The argument for `mmd pull`."""
         return f"{self.result.id}:{self.best.offer.file}"
 
 
 @dataclass(frozen=True, slots=True)
 class HubSearchResult:
-    hits: tuple[SearchHit, ...]  # the one to take first
-    foreign: Mapping[str, int]  # how many more there were that no engine serves, by what they are
+    hits: tuple[SearchHit, ...]  # best first
+    foreign: Mapping[str, int]  # format -> number of further repositories that no engine serves
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One model of a repository, and why it is this one where nobody named it."""
+    """The chosen model of a repository; `why` is empty if the user named it."""
 
     selection: Selection
     why: str
-    runs: bool = True  # as far as sizes tell; what was named is not judged
+    runs: bool = True  # estimated from file sizes; True for a named file, which is not estimated
 
 
 def served_formats(settings: Settings) -> tuple[Format, ...]:
-    """What the engines that are installed serve; where there is none yet, what the one that is got most easily does."""
+    """Return the formats that the installed engines serve; GGUF if no engine is installed yet."""
     served = {form for engine in installed_engines(settings) for form in engine.engine.formats}
     return tuple(form for form in Format if form in served) or (Format.GGUF,)
 
@@ -71,28 +71,31 @@ def _by_format(formats: Iterable[Format]) -> dict[Format, Planner]:
 
 
 def hub_search(query: Query, machine: Machine) -> HubSearchResult:
-    """What runs where it should comes first, and of that what was most likely meant. Raises what `search` raises."""
+    """Search the hub. Models that fit the GPU come first; within a group, the search's order is kept.
+
+    Raises what `search` raises.
+    """
     found = search(query)
     hits = [hit for result in found.results if (hit := _hit(result, machine, query.formats))]
-    hits.sort(key=lambda hit: hit.best.place.rank)  # a stable sort: the rest is in the search's order
+    hits.sort(key=lambda hit: hit.best.place.rank)  # stable: keeps the search's order within a rank
     return HubSearchResult(tuple(hits), found.foreign)
 
 
 def _hit(result: Result, machine: Machine, served: Iterable[Format]) -> SearchHit | None:
-    """None where a repository has the mark of a format that is served, and models of another one only."""
+    """Return None if the repository is tagged with a served format but holds models of other formats only."""
     assessed = assess(result.offers, result.base, machine, _by_format(served))
     return SearchHit(result, assessed[0], reason(assessed[0], assessed)) if assessed else None
 
 
 def choose_for(known: RepoSnapshot, file: str | None, machine: Machine, settings: Settings) -> Choice:
-    """What `file` names, or of several models the one that suits the machine; raises what `obtain.choose` raises."""
+    """Return the model that `file` names, else the most suitable one. Raises what `choose` raises."""
     repository = known.repository
     selections = {selection.file: selection for selection in selections_in(repository.files)}
     if file is not None or len(selections) < 2:
         return Choice(choose(known, file), "")
     offers = [offer_of(selection) for selection in selections.values()]
     formats = {offer.format for offer in offers}
-    # Where no engine here serves any, there will be one: a model may be pulled before it.
+    # If no installed engine serves any format, consider all: a model may be pulled before its engine is installed.
     served = formats.intersection(served_formats(settings)) or formats
     assessed = assess(offers, repository.base, machine, _by_format(served))
     best = assessed[0]
@@ -100,24 +103,25 @@ def choose_for(known: RepoSnapshot, file: str | None, machine: Machine, settings
 
 
 def choose_to_run(known: RepoSnapshot, file: str | None, machine: Machine, settings: Settings) -> Choice:
-    """The same; raises DoesNotFit where it was not named and nothing of the repository runs."""
+    """Like `choose_for`, but raises DoesNotFit if no file was named and no model of the repository runs."""
     choice = choose_for(known, file, machine, settings)
     if choice.runs:
         return choice
     repository, selection = known.repository, choice.selection
-    others = alternatives(repository, machine) if known.absence is None else ()  # no second wait for what is not there
-    anyway = f"mmd pull {quote(f'{repository.id}:{selection.file}')}   # download it all the same"
+    is_online = known.absence is None  # if offline, do not wait for the hub again
+    others = alternatives(repository, machine) if is_online else ()
+    anyway = f"mmd pull {quote(f'{repository.id}:{selection.file}')}   # download it anyway"
     raise DoesNotFit(
         f"no model of {repository.id} runs on this machine: the smallest, {selection.file}, "
         f"has {size_text(selection.total_bytes)}",
-        hint=f"{others[0].command}   # a smaller quantisation of the same" if others else anyway,
+        hint=f"{others[0].command}   # a smaller quantisation of the same model" if others else anyway,
     )
 
 
 def alternatives(repository: Repository, machine: Machine) -> tuple[Candidate, ...]:
-    """Quantisations of the same model in other repositories, which all have the formats of this one.
+    """Return quantisations of the same model in other repositories, in the same formats.
 
-    None where the hub does not answer: they are a suggestion beside what is told without it.
+    Empty if the hub does not answer: they are suggestions only.
     """
     formats = tuple({offer_of(selection).format for selection in selections_in(repository.files)})
     queries = [Query("", _MAX_ALTERNATIVES, formats, base=base) for base in repository.bases]
@@ -138,7 +142,7 @@ def alternatives(repository: Repository, machine: Machine) -> tuple[Candidate, .
 
 
 def hit_json(hit: SearchHit) -> dict[str, Any]:
-    """Sizes in bytes. `needs_bytes` is reckoned from sizes alone, for a context of use."""
+    """Return the record for `mmd search --json`. `needs_bytes` is estimated from file sizes, for a usable context."""
     result, best = hit.result, hit.best
     return {
         "id": result.id,

@@ -1,6 +1,6 @@
-"""cloudflared: how it is started for one model, and where it says it can be reached.
+"""Command line, environment and public address of cloudflared for one model.
 
-Written after its source, https://github.com/cloudflare/cloudflared: cmd/cloudflared/tunnel, ingress/origin_proxy.go.
+Source of these facts: https://github.com/cloudflare/cloudflared, cmd/cloudflared/tunnel and ingress/origin_proxy.go.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ from mmd.control.tunnel.host import exposed_host
 from mmd.errors import MmdError, ProgramMissing
 
 _RELEASES = "https://github.com/cloudflare/cloudflared/releases/latest/download"
-_ANSWER_SECONDS = 5.0
+_HTTP_TIMEOUT_SECONDS = 5.0
 
 
 def program() -> str:
-    """Where cloudflared is. Raises ProgramMissing."""
+    """Return the path of cloudflared. Raises ProgramMissing."""
     found = shutil.which("cloudflared")
     if found is None:
         package = "cloudflared-linux-$(dpkg --print-architecture).deb"
         raise ProgramMissing(
-            "there is no cloudflared on PATH, which makes the tunnel",
+            "cloudflared, which opens the tunnel, is not on PATH",
             hint=f"(cd /tmp && curl -fLO {_RELEASES}/{package} && sudo apt install ./{package})",
         )
     return found
 
 
 def command(cloudflared: str, model_id: str, gateway: str, *, is_named: bool) -> tuple[str, ...]:
-    """The command line for a tunnel to `gateway`, HOST:PORT, that reaches one model; a named one takes its token from
-    the environment.
+    """Return the command line of a tunnel to `gateway` (HOST:PORT) that exposes one model.
+
+    A named tunnel reads its token from the environment.
     """
     return (
         *(cloudflared, "tunnel"),
-        # Rules of a config.yml that happens to be there would go before --url, and past the Host.
+        # Ingress rules of an existing config.yml would override --url and --http-host-header.
         *("--config", "/dev/null"),
         *("--no-autoupdate", "--metrics", "127.0.0.1:0", "--grace-period", "5s"),
         *(("run",) if is_named else ()),
@@ -45,13 +46,13 @@ def command(cloudflared: str, model_id: str, gateway: str, *, is_named: bool) ->
 
 
 def environment(ours: Mapping[str, str], token: str | None) -> dict[str, str]:
-    """Without settings for another tunnel, which cloudflared would take from there."""
+    """Return the environment without TUNNEL_ variables of another tunnel, which cloudflared would read."""
     kept = {name: value for name, value in ours.items() if not name.startswith("TUNNEL_")}
     return kept | ({"TUNNEL_TOKEN": token} if token is not None else {})
 
 
 def is_token(text: str) -> bool:
-    """Whether this is what `cloudflared tunnel token NAME` prints."""
+    """True if this looks like the output of `cloudflared tunnel token NAME`."""
     try:
         record = json.loads(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
@@ -60,7 +61,7 @@ def is_token(text: str) -> bool:
 
 
 def quick_url(pid: int) -> str:
-    """The address of a tunnel without a name, asked of the cloudflared that has it. Raises MmdError."""
+    """Ask the cloudflared with this pid for the URL of its unnamed tunnel. Raises MmdError."""
     from http.client import HTTPException
 
     import psutil
@@ -70,7 +71,7 @@ def quick_url(pid: int) -> str:
         hostname = _quick_hostname(listening[0].laddr.port)
     except (psutil.Error, IndexError, OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise MmdError(
-            f"cloudflared does not say where it can be reached: {error!r}", hint="cloudflared --version   # is it old?"
+            f"cloudflared did not report its URL: {error!r}", hint="cloudflared --version   # is it old?"
         ) from error
     return f"https://{hostname}"
 
@@ -78,9 +79,9 @@ def quick_url(pid: int) -> str:
 def _quick_hostname(metrics_port: int) -> str:
     from http.client import HTTPConnection
 
-    asked = HTTPConnection("127.0.0.1", metrics_port, timeout=_ANSWER_SECONDS)
+    connection = HTTPConnection("127.0.0.1", metrics_port, timeout=_HTTP_TIMEOUT_SECONDS)
     try:
-        asked.request("GET", "/quicktunnel")
-        return str(json.loads(asked.getresponse().read())["hostname"])
+        connection.request("GET", "/quicktunnel")
+        return str(json.loads(connection.getresponse().read())["hostname"])
     finally:
-        asked.close()
+        connection.close()

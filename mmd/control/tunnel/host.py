@@ -1,7 +1,7 @@
-"""The name that a tunnel calls the gateway by: it says which model is exposed, and so all that the tunnel may reach.
+"""The host name of exposed requests: it names the one model that a tunnel may reach.
 
-cloudflared writes it into every request as `Host`, over whatever the far end has sent. Below .internal nobody can have
-a name in the public DNS, so no page can be served from there to use it for more.
+cloudflared sets it as `Host` in every request, replacing the client's. Names below .internal cannot exist in the public
+DNS, so no web page can have such an origin.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ def exposed_host(model_id: str) -> str:
 
 
 def exposed_model(host: bytes) -> str | None:
-    """The id in such a name; None in any other."""
+    """Return the model id in such a host name; None for any other host."""
     return host[: -len(_SUFFIX_BYTES)].decode("latin-1") if host.endswith(_SUFFIX_BYTES) else None

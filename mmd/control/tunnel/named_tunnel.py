@@ -1,4 +1,4 @@
-"""The tunnel that a model keeps: its name in the DNS and its token, as a file that nobody else may read."""
+"""A model's named tunnel: DNS name and token, stored in a file with mode 0600."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class NamedTunnel:
 
     @classmethod
     def parse(cls, hostname: str, token: str) -> NamedTunnel:
-        """Raises WrongUsage where it is no name or no token."""
+        """Check host name and token. Raises WrongUsage if one is invalid."""
         if not _HOSTNAME.fullmatch(hostname):
-            raise WrongUsage(f"{hostname!r} is no host name", hint="mmd expose ID --at llm.example.org")
+            raise WrongUsage(f"{hostname!r} is not a host name", hint="mmd expose ID --at llm.example.org")
         if not is_token(token):
             raise WrongUsage(
-                "what came on standard input is no token of a tunnel",
+                "standard input is not a tunnel token",
                 hint=f"cloudflared tunnel token NAME | mmd expose ID --at {hostname}",
             )
         return cls(hostname, token)
 
     @classmethod
     def load(cls, model_id: str) -> NamedTunnel | None:
-        """None where the model has none. Raises StorageFailed, and WrongUsage where its file is damaged."""
+        """Return the model's tunnel, or None. Raises StorageFailed, and WrongUsage if the file is damaged."""
         file = tunnel_file(model_id)
         try:
             table = tomllib.loads(file.read_text("utf-8"))
@@ -44,15 +44,15 @@ class NamedTunnel:
             raise StorageFailed(f"{file} cannot be read: {error.strerror}", hint=f"ls -l {file}") from error
         except (ValueError, KeyError, WrongUsage) as error:
             raise WrongUsage(
-                f"{file} is damaged", hint=f"mmd expose --off {model_id}   # then expose it anew"
+                f"{file} is damaged", hint=f"mmd expose --off {model_id}   # then expose it again"
             ) from error
 
     def save(self, model_id: str) -> None:
-        """Raises StorageFailed."""
+        """Write the file. Raises StorageFailed."""
         import tomli_w
 
         file = tunnel_file(model_id)
-        text = "# Written by `mmd expose`. Who has the token can be reached by this name in your place.\n\n" + (
+        text = "# Written by `mmd expose`. Anyone with the token can serve this host name.\n\n" + (
             tomli_w.dumps({"hostname": self.hostname, "token": self.token})
         )
         try:

@@ -1,4 +1,4 @@
-"""Models that can be reached from the internet: a unit each, over Cloudflare."""
+"""Open, list and close Cloudflare tunnels, one systemd unit per exposed model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.names import TUNNELS, tunnel_of, tunnel_unit
 from mmd.units.unit_files import MAIN_SOCKET
 
-_SAID_LINES = 40
+_LOG_LINES = 40
 
 
 class TunnelState(StrEnum):
     OPEN = "open"
-    OPENING = "opening"  # or waiting to try again
+    OPENING = "opening"  # or waiting for a retry
     CLOSED = "closed"
 
 
@@ -32,38 +32,38 @@ class TunnelStatus:
     id: str
     state: TunnelState
     url: str | None
-    lasting: bool  # it has a name of its own, and is opened again when the machine comes up
+    lasting: bool  # a named tunnel, opened again at boot
 
 
 async def list_tunnels() -> tuple[TunnelStatus, ...]:
-    """As `read_tunnels`, over a connection of its own. Raises ManagerUnreachable."""
+    """Like `read_tunnels`, with its own connection to the user manager. Raises ManagerUnreachable."""
     async with await Manager.connect() as manager:
         return await read_tunnels(manager)
 
 
 async def expose(model_id: str, named: named_tunnel.NamedTunnel | None) -> TunnelStatus:
-    """As `open_tunnel`, over a connection of its own."""
+    """Like `open_tunnel`, with its own connection to the user manager."""
     async with await Manager.connect() as manager:
         return await open_tunnel(manager, model_id, named)
 
 
 async def gateway_address(model_id: str, *, is_named: bool) -> str:
-    """Where a model's tunnel is to lead: HOST:PORT of the gateway's socket, which may not be what mmd.toml says by now.
+    """Return HOST:PORT of the gateway's active socket, the target of a tunnel. (mmd.toml may have changed since.)
 
-    Raises ManagerUnreachable, and WrongUsage where the socket has none, or the tunnel has lost its name.
+    Raises ManagerUnreachable, and WrongUsage if the socket has no TCP address or the tunnel's file is missing.
     """
     async with await Manager.connect() as manager:
         if not is_named and await _is_enabled(manager, tunnel_unit(model_id)):
-            message = f"the tunnel to {model_id} had a name of its own, and {tunnel_file(model_id)} is gone"
-            raise WrongUsage(message, hint=f"mmd expose --off {model_id}   # then expose it anew")
+            message = f"the tunnel of {model_id} is a named one, but {tunnel_file(model_id)} is missing"
+            raise WrongUsage(message, hint=f"mmd expose --off {model_id}   # then expose it again")
         addresses = [address for address in await manager.addresses(MAIN_SOCKET) if not address.startswith("/")]
     if not addresses:
-        raise WrongUsage(f"{MAIN_SOCKET} listens nowhere", hint=f"systemctl --user status {MAIN_SOCKET}")
+        raise WrongUsage(f"{MAIN_SOCKET} has no TCP address", hint=f"systemctl --user status {MAIN_SOCKET}")
     return addresses[0]
 
 
 async def unexpose(model_id: str | None) -> tuple[str, ...]:
-    """Close a model's tunnel, or all of them. Returns whose."""
+    """Close the tunnel of a model, or all tunnels. Returns the ids of their models."""
     async with await Manager.connect() as manager:
         closing = [one.id for one in await read_tunnels(manager) if model_id in (None, one.id)]
         await close_tunnels(manager, closing)
@@ -71,7 +71,7 @@ async def unexpose(model_id: str | None) -> tuple[str, ...]:
 
 
 async def read_tunnels(manager: Manager) -> tuple[TunnelStatus, ...]:
-    """Those that are open or are to be, by the model's id."""
+    """Return the open, opening and named tunnels, sorted by model id."""
     units = {tunnel_of(unit.name): unit.active_state for unit in await manager.units((TUNNELS,))}
     urls, lasting = exposed_urls(), named_tunnel.model_ids()
     found = {model_id for model_id, active in units.items() if _state(active) is not TunnelState.CLOSED} | lasting
@@ -82,26 +82,28 @@ async def read_tunnels(manager: Manager) -> tuple[TunnelStatus, ...]:
 
 
 async def open_tunnel(manager: Manager, model_id: str, named: named_tunnel.NamedTunnel | None = None) -> TunnelStatus:
-    """Have a model be reached from everywhere; returns when it can be. With `named`, by that name from now on, after a
-    start of the machine too; else by the name it has already, or by one that Cloudflare thinks of.
+    """Open a tunnel to a model and return when it is reachable.
 
-    Raises NoSuchModel, ProgramMissing, WrongUsage where mmd's units are not installed, and MmdError where cloudflared
-    does not connect: then the name that it had before is kept.
+    With `named`, that name is kept and opened again at boot. Without it, the model's kept name is used, else a random
+    name chosen by Cloudflare.
+
+    Raises NoSuchModel, ProgramMissing, WrongUsage if mmd's units are not installed, and MmdError if cloudflared does
+    not connect; the previous name is then kept.
     """
     Registry().get(model_id)
     cloudflared.program()
-    return await (_opened(manager, model_id) if named is None else _opened_as(manager, model_id, named))
+    return await (_open(manager, model_id) if named is None else _open_named(manager, model_id, named))
 
 
-async def _opened_as(manager: Manager, model_id: str, named: named_tunnel.NamedTunnel) -> TunnelStatus:
-    """By another name than before, which is kept only where it is opened."""
+async def _open_named(manager: Manager, model_id: str, named: named_tunnel.NamedTunnel) -> TunnelStatus:
+    """Open under a new name. If that fails, restore the previous name and tunnel."""
     unit = tunnel_unit(model_id)
     before = named_tunnel.NamedTunnel.load(model_id)
     was_open = any(one.active_state == "active" for one in await manager.units([unit]))
     named.save(model_id)
     try:
         await manager.run_job(unit, manager.stop(unit))
-        return await _opened(manager, model_id)
+        return await _open(manager, model_id)
     except BaseException:
         if before is None:
             named_tunnel.delete(model_id)
@@ -112,8 +114,8 @@ async def _opened_as(manager: Manager, model_id: str, named: named_tunnel.NamedT
         raise
 
 
-async def _opened(manager: Manager, model_id: str) -> TunnelStatus:
-    """Returns when it is; where it will not be, its unit is stopped."""
+async def _open(manager: Manager, model_id: str) -> TunnelStatus:
+    """Start the unit and wait until the tunnel is open. If that fails, stop the unit."""
     unit = tunnel_unit(model_id)
     began_us = time.time_ns() // 1000
     await manager.reset_failed(unit)
@@ -126,7 +128,7 @@ async def _opened(manager: Manager, model_id: str) -> TunnelStatus:
         raise
     url = exposed_urls().get(model_id)
     if result is not JobResult.DONE or url is None:
-        await manager.run_job(unit, manager.stop(unit))  # it would try again for ever
+        await manager.run_job(unit, manager.stop(unit))  # it would retry for ever
         raise await _failure(model_id, began_us)
     is_lasting = model_id in named_tunnel.model_ids()
     if is_lasting:
@@ -135,12 +137,12 @@ async def _opened(manager: Manager, model_id: str) -> TunnelStatus:
 
 
 async def close_tunnels(manager: Manager, model_ids: Iterable[str]) -> None:
-    """Have models be reached from here only. A tunnel's token is forgotten with it."""
+    """Close tunnels and delete their tokens."""
     for model_id in model_ids:
         unit = tunnel_unit(model_id)
         await manager.run_job(unit, manager.stop(unit))
         await manager.reset_failed(unit)
-        # Before its token goes: without one it would be opened at a start of the machine by whatever name.
+        # Disable before deleting the token: without it, the next boot would open the tunnel under a random name.
         if await _is_enabled(manager, unit):
             await manager.disable([unit])
         named_tunnel.delete(model_id)
@@ -151,8 +153,8 @@ async def _is_enabled(manager: Manager, unit: str) -> bool:
 
 
 async def _give_up(unit: str) -> None:
-    """After Ctrl-C, or without the bus: a tunnel that nobody was told of is not to open a moment later."""
-    with suppress(MmdError):  # what went wrong before is raised
+    """Stop the unit after Ctrl-C or a lost bus: no tunnel may open after the command was aborted."""
+    with suppress(MmdError):  # the first error is the one to raise
         async with await Manager.connect() as manager:
             await manager.stop(unit)
 
@@ -168,17 +170,17 @@ def _state(active: str) -> TunnelState:
 
 
 async def _failure(model_id: str, began_us: int) -> MmdError:
-    """With the last that cloudflared, or mmd before it, complained of."""
+    """Return an error with the last complaint in the log of cloudflared (or of mmd before it)."""
     identifier = f"mmd-tunnel-{model_id}"
-    said = await last_words(identifier, since_us=began_us, count=_SAID_LINES)
-    reason = next((line for line in reversed(said) if _is_complaint(line)), "it ended")
-    # Without the time, which the journal has as well, and whose words they are.
+    lines = await last_words(identifier, since_us=began_us, count=_LOG_LINES)
+    reason = next((line for line in reversed(lines) if _is_complaint(line)), "it ended")
+    # Cut cloudflared's time stamp and level, and mmd's prefix.
     reason = (reason.partition(" ERR ")[2] or reason).removeprefix("mmd: ")
-    return MmdError(f"no tunnel to {model_id} could be opened: {reason}", hint=f"journalctl -t {identifier} -n 30")
+    return MmdError(f"the tunnel to {model_id} could not be opened: {reason}", hint=f"journalctl -t {identifier} -n 30")
 
 
 def _is_complaint(line: str) -> bool:
-    """An error while it runs has its level, one that ends it has none; that our config file is empty is none."""
-    is_talk = any(level in line for level in (" INF ", " WRN ", " DBG "))
+    """True for an error line. Fatal errors have no level; the complaint about our empty config file does not count."""
+    is_info = any(level in line for level in (" INF ", " WRN ", " DBG "))
     is_hint = line.startswith(("See ", "  → "))
-    return not is_talk and not is_hint and "/dev/null" not in line
+    return not is_info and not is_hint and "/dev/null" not in line

@@ -1,4 +1,4 @@
-"""Whether what the units start is the mmd that runs."""
+"""Tell whether the units start the mmd that runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from mmd.control.install.inspection import is_this_mmd
 
 
-def test_program_of_a_package_is_this_mmd_when_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """/usr/bin/mmd leads into the package's own virtual environment, whose Python leads to /usr/bin again."""
+def test_packaged_program_is_this_mmd_if_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/usr/bin/mmd links into the package's virtual environment, whose Python links back to /usr/bin."""
     private, public = tmp_path / "lib/mmd/bin", tmp_path / "bin"
     private.mkdir(parents=True)
     public.mkdir()
@@ -23,7 +23,7 @@ def test_program_of_a_package_is_this_mmd_when_that_runs(tmp_path: Path, monkeyp
     assert is_this_mmd(str(public / "mmd"))
 
 
-def test_python_that_runs_is_this_mmd_and_another_is_not() -> None:
+def test_only_the_running_python_is_this_mmd() -> None:
     assert is_this_mmd(sys.executable)
     assert not is_this_mmd("/opt/mmd/bin/python3")
     assert not is_this_mmd("")  # no unit

@@ -1,4 +1,4 @@
-"""What maintainer scripts ask of every user's manager, by a systemctl that writes down what it is told."""
+"""What the maintainer scripts ask of each user manager, recorded by a fake systemctl."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ esac
 
 @pytest.fixture
 def users(tmp_path: Path) -> Path:
-    """A folder for a file for each user."""
+    """A folder with one file per user."""
     for path, text in (("systemctl", SYSTEMCTL), ("user-managers", SCRIPT.read_text())):
         text = text.replace("/run/systemd/system", str(tmp_path))
         (tmp_path / path).write_text(text.replace("/usr/sbin/policy-rc.d", str(tmp_path / "policy-rc.d")))
@@ -33,7 +33,7 @@ def users(tmp_path: Path) -> Path:
 
 
 def call(users: Path, *words: str) -> tuple[set[str], str]:
-    """What the managers were told to do, and what is said."""
+    """Return the recorded calls and the output."""
     environment = os.environ | {"PATH": f"{users}:{os.environ['PATH']}"}
     done = subprocess.run(
         [users / "user-managers", *words], env=environment, capture_output=True, text=True, check=True, timeout=30
@@ -51,17 +51,17 @@ def test_models_of_another_mmd_run_on(users: Path) -> None:
     )
 
 
-def test_manager_that_does_not_answer_keeps_nobody_waiting(users: Path) -> None:
-    """The first answers when the second has been told, and then fails."""
+def test_slow_manager_does_not_delay_others(users: Path) -> None:
+    """The first answers only after the second was called, and then fails."""
     os.mkfifo(users / "1000")
     (users / "1001").write_text(OURS)
-    (users / "1002").mkdir()  # cat refuses
+    (users / "1002").mkdir()  # makes cat fail
     told, said = call(users, "daemon-reload")
     assert told == {f"--user --machine={user}@ --quiet daemon-reload" for user in ("1000", "1001")}
     assert said.splitlines()[-1] == "mmd: user@1002.service did not daemon-reload"
 
 
-def test_policy_of_the_machine_is_kept_to(users: Path) -> None:
+def test_policy_rc_d_is_obeyed(users: Path) -> None:
     (users / "1000").write_text(OURS)
     (users / "policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
     (users / "policy-rc.d").chmod(0o755)

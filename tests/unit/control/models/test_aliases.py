@@ -1,4 +1,4 @@
-"""Which model a name means."""
+"""Names of models: ids, aliases, repositories."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CACHE = "/home/u/.cache/huggingface/hub/models--Qwen--Qwen3-8B-GGUF/snapshots/12
 
 
 def registered(**places: str) -> dict[str, Model]:
-    """Models by their ids, from where they come: a source, or a path."""
+    """Return models by id, made from a source or a path."""
     return {
         name: replace(CHAT, id=name, source=place if place.startswith("hf:") else "file", path=place)
         for name, place in places.items()
@@ -50,23 +50,23 @@ def test_repository_means_the_model_that_comes_from_it() -> None:
 def test_repository_of_several_models_names_them() -> None:
     names = names_of(registered(a="hf:o/r@1", b="hf:o/r@1", c="hf:o/r@2"), configured())
     assert "o/r" not in names.ids
-    with pytest.raises(NoSuchModel, match="o/r is where a and b and c come from"):
+    with pytest.raises(NoSuchModel, match="o/r is ambiguous, several models come from it: a, b, c"):
         names.require_clear("o/r")
     names.require_clear("something else")
 
 
-def test_alias_settles_whose_a_repository_is() -> None:
+def test_alias_resolves_an_ambiguous_repository() -> None:
     names = names_of(registered(a="hf:o/r@1", b="hf:o/r@1"), configured(b=["o/r"]))
     assert names.ids["o/r"] == "b"
     names.require_clear("o/r")
 
 
-def test_id_goes_before_an_alias_and_both_are_named() -> None:
-    """A model that is added later may get an id that is an alias already: nothing stops because of that."""
+def test_id_wins_over_alias_with_a_warning() -> None:
+    """A model added later may get an id that is already an alias; this must not stop anything."""
     names = names_of(registered(a="/a.gguf", b="/b.gguf"), configured(a=["b", "a"]))
     assert names.ids == {"a": "a", "b": "b"}
     (warning,) = names.warnings()
-    assert "b as an alias of a" in warning
+    assert "the alias b of a has no effect" in warning
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_repository_of_a_path(path: str, repository: str | None) -> None:
     assert repository_of(replace(CHAT, path=path)) == repository
 
 
-def test_other_names_of_one_model_are_no_matter_of_others() -> None:
+def test_candidate_aliases_ignore_other_models() -> None:
     assert candidate_aliases(registered(a="hf:o/r@1")["a"], configured(a=["x"])) == ("x", "o/r")
 
 
@@ -100,7 +100,7 @@ def test_cli_takes_an_alias(tmp_path: Path) -> None:
     assert "also called   org/name" in shown.stdout
 
 
-def test_damaged_settings_matter_to_an_alias_only(tmp_path: Path) -> None:
+def test_damaged_settings_affect_only_aliases(tmp_path: Path) -> None:
     Registry().add(tiny_gguf(tmp_path / "a.gguf", name="a"), id="a")
     config_file().parent.mkdir(parents=True)
     config_file().write_text("[models\n")
@@ -109,7 +109,7 @@ def test_damaged_settings_matter_to_an_alias_only(tmp_path: Path) -> None:
         id_for("org/name")
 
 
-def test_damaged_registry_stops_no_name() -> None:
+def test_damaged_registry_keeps_names_as_they_are() -> None:
     Registry().file.parent.mkdir(parents=True)
     Registry().file.write_text("[models\n")
     assert id_for("a") == "a"

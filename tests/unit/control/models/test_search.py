@@ -1,4 +1,4 @@
-"""Searching the hub: what is found, in which order, and what is said of it; against the local hub."""
+"""Search the hub: results, order and messages, against the local fake hub."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _APACHE = {"license": "apache-2.0"}
 
 @pytest.fixture
 def large(tmp_path: Path) -> Any:
-    """Files of so many GB, that take no space."""
+    """Make sparse files of the given size in GB."""
 
     def make(**sizes_gb: float) -> dict[str, OnDisk]:
         return {f"model-{quant}.gguf": _sparse(tmp_path, gb) for quant, gb in sizes_gb.items()}
@@ -57,7 +57,7 @@ def records(*words: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_first_is_the_one_to_take(hub: FakeHub, large: Any) -> None:
+def test_best_result_comes_first(hub: FakeHub, large: Any) -> None:
     hub.repositories = {
         "a/Qwen3-8B-GGUF": FakeRepository(
             large(Q4_K_M=5.03, Q8_0=8.71, BF16=16.4), gguf=_8B, card=_APACHE, downloads=50
@@ -70,11 +70,11 @@ def test_the_first_is_the_one_to_take(hub: FakeHub, large: Any) -> None:
     assert (first["licence"], first["terms"], first["parameters"]) == ("apache-2.0", "open", 8_190_000_000)
     assert first["needs_bytes"] > first["file_bytes"] == 8_710_000_000
     assert (second["id"], second["recommended_file"]) == ("b/Qwen3-8B-GGUF", "model-Q4_K_M.gguf")
-    # The most popular by far, but slow here.
+    # By far the most popular, but slow on this machine.
     assert (third["id"], third["runs"]) == ("a/Qwen3-32B-GGUF", "partly")
 
 
-def test_what_does_not_run_is_counted_and_not_shown(hub: FakeHub, large: Any) -> None:
+def test_models_that_do_not_run_are_counted_only(hub: FakeHub, large: Any) -> None:
     hub.repositories = {
         "a/small-GGUF": FakeRepository(large(Q4_K_M=5.03), gguf=_8B),
         "a/small-huge-GGUF": FakeRepository(large(Q4_K_M=400), gguf={"total": 671_000_000_000}),
@@ -90,12 +90,12 @@ def test_what_does_not_run_is_counted_and_not_shown(hub: FakeHub, large: Any) ->
     assert result.stderr.rstrip().endswith("Get the first: mmd pull a/small-GGUF")
 
 
-def test_nothing_is_looked_for(hub: FakeHub) -> None:
+def test_empty_search(hub: FakeHub) -> None:
     assert isinstance(run(" ").exception, WrongUsage)
     assert hub.asked == []
 
 
-def test_nothing_is_found(hub: FakeHub) -> None:
+def test_no_result(hub: FakeHub) -> None:
     result = run("nothing", "at", "all")
     assert (result.exit_code, result.stdout) == (0, "")
     said, advice = result.stderr.splitlines()
@@ -104,22 +104,22 @@ def test_nothing_is_found(hub: FakeHub) -> None:
     assert records("nothing") == []
 
 
-def test_nothing_of_the_kind_is_found(hub: FakeHub, large: Any) -> None:
+def test_no_result_of_the_type(hub: FakeHub, large: Any) -> None:
     hub.repositories["a/small-GGUF"] = FakeRepository(large(Q4_K_M=5.03), gguf=_8B)
     result = run("small", "gguf", "--size", "1b..3b", "--no-gated")
     assert result.stderr.splitlines()[1] == "Try it without options: mmd search small gguf"
 
 
-def test_nothing_that_is_found_runs(hub: FakeHub, large: Any) -> None:
+def test_no_result_runs(hub: FakeHub, large: Any) -> None:
     hub.repositories["a/huge-GGUF"] = FakeRepository(large(Q4_K_M=400), gguf={"total": 671_000_000_000})
     result = run("huge", "--licence", "open", "--size", "600b..")
-    assert "mmd search --all" not in result.stderr  # nobody said under which licence it is
+    assert "mmd search --all" not in result.stderr  # no licence is known
     result = run("huge", "--size", "600b..")
     assert result.stderr == "1 does not fit on this machine; see them: mmd search --all --size 600b.. huge\n"
     assert "a/huge-GGUF" in run("--all", "--size", "600b..", "huge").stdout
 
 
-def test_a_table_of_a_terminal(hub: FakeHub, large: Any) -> None:
+def test_table_on_a_terminal(hub: FakeHub, large: Any) -> None:
     hub.repositories = {
         "a/Qwen3-8B-GGUF": FakeRepository(
             large(Q4_K_M=5.03), gguf=_8B, card={"license": "cc-by-nc-4.0"}, gated=True, downloads=12_345
@@ -155,7 +155,7 @@ def test_filters(hub: FakeHub, large: Any, words: tuple[str, ...], wanted: set[s
     assert {one["id"] for one in records("a/", *words)} == wanted
 
 
-def test_quantisations_of_the_same_model_elsewhere(hub: FakeHub, large: Any) -> None:
+def test_alternatives_in_other_repositories(hub: FakeHub, large: Any) -> None:
     base = ("Qwen/Qwen3-8B",)
     hub.repositories = {
         "a/Qwen3-8B-GGUF": FakeRepository(large(BF16=16.4), gguf=_8B, base_models=base),
@@ -167,15 +167,15 @@ def test_quantisations_of_the_same_model_elsewhere(hub: FakeHub, large: Any) -> 
     assert found.command == "mmd pull b/Qwen3-8B-GGUF:model-Q8_0.gguf"
 
 
-def test_elsewhere_while_the_hub_fails(hub: FakeHub, large: Any) -> None:
-    """An estimate is not lost for want of what might be suggested beside it."""
+def test_alternatives_while_the_hub_fails(hub: FakeHub, large: Any) -> None:
+    """An estimate must not fail because its suggestions cannot be read."""
     hub.repositories["a/Qwen3-8B-GGUF"] = FakeRepository(large(Q8_0=8.71), gguf=_8B)
     looked = api.look("a/Qwen3-8B-GGUF")
     hub.faults = [Refusal(503, on="/api/models")]
     assert alternatives(looked, machine()) == ()
 
 
-def test_only_formats_that_something_here_serves(hub: FakeHub, large: Any) -> None:
+def test_only_formats_of_installed_engines(hub: FakeHub, large: Any) -> None:
     both = {**large(Q4_K_M=5.03), "config.json": b"{}", "model.safetensors": bytes(5000)}
     hub.repositories = {
         "a/both": FakeRepository(both, tags=("gguf", "safetensors"), gguf=_8B),
@@ -191,13 +191,13 @@ def test_repository_tagged_with_one_format_and_holding_another(hub: FakeHub) -> 
     assert hub_search(Query("a/", 9, (Format.GGUF,)), machine()).hits == ()
 
 
-def test_each_repository_is_looked_at_once(hub: FakeHub, large: Any) -> None:
+def test_each_repository_is_read_once(hub: FakeHub, large: Any) -> None:
     hub.repositories = {f"a/{number}": FakeRepository(large(Q8_0=0.1)) for number in range(12)}
     assert len(search(Query("a/", 5, (Format.GGUF,))).results) == 5
     assert len(hub.asked_for("GET", "/api/models/a/")) == 5
 
 
-def test_a_hub_that_refuses_is_told(hub: FakeHub) -> None:
+def test_hub_refusal_is_reported(hub: FakeHub) -> None:
     hub.refuse_with = 429
     with pytest.raises(HubUnavailable):
         search(Query("a", 5))
@@ -218,6 +218,6 @@ def test_sizes(text: str | None, wanted: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["7", "b", "7b-14b", "7b..x", "1e9b", "٧b"])
-def test_what_is_no_size(text: str) -> None:
+def test_invalid_size(text: str) -> None:
     with pytest.raises(WrongUsage):
         parse_size(text)

@@ -1,4 +1,4 @@
-"""Tunnels, without systemd: cloudflared's command line and environment, and the name that a model keeps."""
+"""Tunnels without systemd: cloudflared's command line and environment, and named tunnels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.cli.test_cli import mmd, refused
 
 
 @pytest.mark.parametrize("is_named", [False, True])
-def test_command_is_one_that_cloudflared_takes(is_named: bool) -> None:
+def test_cloudflared_accepts_the_command(is_named: bool) -> None:
     words = cloudflared.command("/usr/bin/cloudflared", "a", "127.0.0.1:8000", is_named=is_named)
     options, runs = parse(list(words[1:]))
     assert runs is is_named
@@ -22,8 +22,8 @@ def test_command_is_one_that_cloudflared_takes(is_named: bool) -> None:
     assert options["--http-host-header"] == "a.exposed.mmd.internal"
 
 
-def test_settings_of_another_tunnel_are_not_taken_along() -> None:
-    """cloudflared reads many of its options from there."""
+def test_environment_of_another_tunnel_is_dropped() -> None:
+    """cloudflared reads many options from TUNNEL_ variables."""
     ours = {
         "PATH": "/bin",
         "TUNNEL_TOKEN": "of another",
@@ -35,7 +35,7 @@ def test_settings_of_another_tunnel_are_not_taken_along() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "e30=", "W10=", "!" + token("t"), token("t") + "\n"])
-def test_what_is_no_token(text: str) -> None:
+def test_invalid_token(text: str) -> None:
     assert cloudflared.is_token(token("t"))
     assert not cloudflared.is_token(text)
 
@@ -44,12 +44,12 @@ def test_what_is_no_token(text: str) -> None:
     "hostname",
     ["", "localhost", "x y.org", "-x.example.org", "x..org", "https://x.org", "x.org/", "x.org:443", "a\n.org"],
 )
-def test_what_is_no_name(hostname: str) -> None:
-    with pytest.raises(WrongUsage, match="no host name"):
+def test_invalid_host_name(hostname: str) -> None:
+    with pytest.raises(WrongUsage, match="is not a host name"):
         NamedTunnel.parse(hostname, token("t"))
 
 
-def test_name_is_kept_for_nobody_else_to_read() -> None:
+def test_file_is_private() -> None:
     assert NamedTunnel.load("qwen2.5-7b") is None
     assert named_tunnel.model_ids() == frozenset()
     kept = NamedTunnel.parse("LLM.example.org", token("t"))
@@ -63,16 +63,16 @@ def test_name_is_kept_for_nobody_else_to_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["[", "", 'hostname = "llm.example.org"', 'hostname = "llm.example.org"\ntoken = "x"'])
-def test_file_that_is_damaged_is_said(text: str) -> None:
+def test_damaged_file_is_reported(text: str) -> None:
     NamedTunnel.parse("llm.example.org", token("t")).save("a")
     tunnel_file("a").write_text(text)
     with pytest.raises(WrongUsage, match="damaged"):
         NamedTunnel.load("a")
 
 
-def test_cloudflared_that_does_not_say_where_it_is() -> None:
-    with pytest.raises(MmdError, match="does not say"):
-        cloudflared.quick_url(2**22)  # beyond the largest process id
+def test_cloudflared_without_a_url() -> None:
+    with pytest.raises(MmdError, match="did not report"):
+        cloudflared.quick_url(2**22)  # above the largest process id
 
 
 def test_unit_is_the_models() -> None:
@@ -81,11 +81,11 @@ def test_unit_is_the_models() -> None:
 
 
 @pytest.mark.parametrize("words", [("--at", "llm.example.org"), ("--off", "--at", "llm.example.org", "a")])
-def test_options_that_do_not_go_together(words: tuple[str, ...]) -> None:
+def test_conflicting_options(words: tuple[str, ...]) -> None:
     _, hint = refused(mmd("expose", *words), 2)
     assert hint == "mmd expose --help"
 
 
-def test_what_units_run_is_not_for_people() -> None:
+def test_tunnel_command_is_hidden() -> None:
     verbs = {line.split()[0] for line in mmd("--help").stdout.splitlines() if line.startswith("  ")}
     assert "expose" in verbs and "tunnel" not in verbs
