@@ -8,18 +8,18 @@ import logging
 import socket
 import struct
 import termios
-from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from mmd.gateway.http.cors import preflight_response, with_cors_headers
+from mmd.gateway.http.cors import preflight_response
 from mmd.gateway.http.error import INTERNAL, ErrorResponse
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.parser import RequestParser
-from mmd.gateway.http.peer import is_other_user
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
 from mmd.gateway.http.request import Request
+from mmd.gateway.http.response_head import ResponseWriter
+from mmd.gateway.http.sockets import is_other_user
 from mmd.gateway.http.timeouts import ReadTimeouts
 from mmd.gateway.proxy.exchange import Exchange
 from mmd.gateway.proxy.websocket import WebSocketTunnel
@@ -27,6 +27,7 @@ from mmd.gateway.proxy.websocket import WebSocketTunnel
 _log = logging.getLogger(__name__)
 _INT = struct.Struct("i")
 _CLOSE_WITH_RESET = struct.pack("ii", 1, 0)
+_NOT_CONNECTED = asyncio.Transport()  # each of its methods raises NotImplementedError
 
 # Said here: who only watches over the gateway is not to have it load its ASGI server, a fifth of its memory.
 _HEALTHY = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{"status":"ok"}'
@@ -65,11 +66,10 @@ class ClientConnection(asyncio.Protocol):
         self._ahead = bytearray()  # came while a request was being answered; not looked at before its turn
         self._exchange: Exchange | None = None
         self._advancing = False
-        self._closes_next = False  # the client has been told that this answer is the last
         self._ended = False  # nothing more is taken from this client
-        self._transport: asyncio.Transport
-        self._parser: RequestParser
-        self.write: Callable[[bytes], None]
+        self._transport = _NOT_CONNECTED
+        self._parser = RequestParser(gateway.policy, ListenerInfo(listener_kind, "", is_exposed=True))
+        self.writer = ResponseWriter(self._transport.write)
 
     @property
     def is_idle(self) -> bool:
@@ -101,22 +101,9 @@ class ClientConnection(asyncio.Protocol):
         answer has begun has that moment from its end on.
         """
         if self._exchange is None or not self._exchange.has_started:
-            self._announce_close()
+            self.writer.announce_close()
         if self._exchange is None:
             asyncio.get_running_loop().call_later(self._gateway.limits.grace_seconds, self._close_if_idle)
-
-    def _announce_close(self) -> None:
-        write = self.write  # which may have something to say in the head, too
-
-        def write_head(data: bytes) -> None:
-            if data.startswith(b"HTTP/1."):
-                first, _, rest = data.partition(b"\r\n")
-                data = b"%b\r\nconnection: close\r\n%b" % (first, rest)
-                self._closes_next = True
-            write(data)
-            self.write = self._transport.write
-
-        self.write = write_head
 
     def _close_if_idle(self) -> None:
         """Unless a request is being served, or one has come that was not looked at yet."""
@@ -133,8 +120,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self.write = transport.write  # each piece of an answer goes through this: no call of ours in between
-        self._parser = RequestParser(self._gateway.policy, _listener_info(self.listener_kind, transport))
+        self.writer = ResponseWriter(transport.write)
+        self._parser.listener = _listener_info(self.listener_kind, transport)
         if self.listener_kind is ListenerKind.LOCAL and is_other_user(transport.get_extra_info("socket")):
             self._ended = True
             transport.abort()
@@ -173,7 +160,7 @@ class ClientConnection(asyncio.Protocol):
 
     def finished(self, *, keep_alive: bool) -> None:
         self._exchange = None
-        if not keep_alive or self._closes_next:
+        if not keep_alive or self.writer.has_announced_close:
             self.close()
             return
         if self._gateway.is_draining:
@@ -225,28 +212,18 @@ class ClientConnection(asyncio.Protocol):
         if isinstance(request, ErrorResponse):
             self._refuse(request)
         elif request.head.is_preflight:
-            self.write(preflight_response(request.head))
+            self.writer.write(preflight_response(request.head))
             self.finished(keep_alive=request.head.keep_alive)
         elif request.head.is_health_check:
-            self.write(_HEALTHY if request.head.keep_alive else _HEALTHY_LAST)
+            self.writer.write(_HEALTHY if request.head.keep_alive else _HEALTHY_LAST)
             self.finished(keep_alive=request.head.keep_alive)
         elif request.head.is_inference:
             if b"origin" in request.head.gateway_headers:
-                self._allow_to_read(request.head.origin)
+                self.writer.allow_origin(request.head.origin)
             self._exchange = self._gateway.exchange(self, request)
             self._start(self._exchange)
         else:
             self._hand_over(request)
-
-    def _allow_to_read(self, origin: bytes) -> None:
-        """Has the first piece of the answer, its head, say that a page may read it; the rest goes straight through."""
-        write = self.write
-
-        def write_head(data: bytes) -> None:
-            write(with_cors_headers(data, origin))
-            self.write = self._transport.write
-
-        self.write = write_head
 
     def _start(self, exchange: Exchange) -> None:
         try:
@@ -272,9 +249,8 @@ class ClientConnection(asyncio.Protocol):
 
 
 def _listener_info(listener_kind: ListenerKind, transport: asyncio.Transport) -> ListenerInfo:
-    return ListenerInfo(
-        listener_kind, "" if listener_kind is ListenerKind.LOCAL else str(transport.get_extra_info("sockname")[0])
-    )
+    is_local = listener_kind is ListenerKind.LOCAL
+    return ListenerInfo.of(listener_kind, "" if is_local else str(transport.get_extra_info("sockname")[0]))
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:

@@ -137,7 +137,7 @@ def _require_keys(listeners: Sequence[Listener], keyring: Keyring) -> None:
 def _policy(settings: Settings, limits: Limits, listeners: Sequence[Listener], keyring: Keyring) -> RequestPolicy:
     is_exposed = any(listener.is_exposed for listener in listeners)
     hosts = {*settings.gateway.hosts, *(own_hostnames() if is_exposed else ())}
-    return RequestPolicy(limits, names=AllowedHosts(hosts, settings.gateway.origins), keyring=keyring)
+    return RequestPolicy(limits, hosts=AllowedHosts(hosts, settings.gateway.origins), keyring=keyring)
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -184,7 +184,7 @@ async def test_gateway_in_the_foreground_says_where_it_listens(world: World) -> 
             lines = also_said.read_text().splitlines()
             assert len(lines) == 3
             assert f"port {embedding} of 127.0.0.1 is taken" in lines[0]
-            assert "another gateway's" in lines[1]
+            assert "belongs to another gateway" in lines[1]
         assert gateway_socket().exists()
     assert not gateway_socket().exists()
 

@@ -1,4 +1,4 @@
-"""What the gateway says where it cannot pass an engine's answer on."""
+"""Error responses of the gateway itself, as opposed to errors that engines send."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmd.gateway.http.error_format import ErrorFormat
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """One error as a client sees it."""
+    """One error, as a response or an event, in the format that the client expects."""
 
     status: int
     message: str
@@ -22,7 +22,7 @@ class ErrorResponse:
     type: str = "invalid_request_error"
     engine_lines: tuple[str, ...] = ()
     more_headers: tuple[tuple[str, str], ...] = ()
-    dialect: ErrorFormat = ErrorFormat.OPENAI
+    format: ErrorFormat = ErrorFormat.OPENAI
 
     @classmethod
     def of(cls, error: MmdError) -> ErrorResponse:
@@ -38,14 +38,16 @@ class ErrorResponse:
         )
 
     def for_path(self, path: bytes) -> ErrorResponse:
-        """As the clients of a path expect it."""
-        return replace(self, dialect=ErrorFormat.of(path))
+        """Return the error in the format of the clients of this path."""
+        return replace(self, format=ErrorFormat.for_path(path))
 
     def payload(self) -> bytes:
-        return self.dialect.body(self.record(), self.status)
+        return self.format.body(self.record(), self.status)
 
     def response(self, *, close: bool, has_body: bool = True) -> bytes:
-        """A whole HTTP/1.1 response; one to HEAD has no body, and its client would take one for the next answer."""
+        """Encode a whole HTTP/1.1 response. `has_body` is False for HEAD, whose client would read a body as the next
+        response.
+        """
         body = self.payload()
         lines = [
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
@@ -61,7 +63,7 @@ class ErrorResponse:
         return dict(self.more_headers)
 
     def event(self) -> bytes:
-        return self.dialect.event(self.record(), self.status)
+        return self.format.event(self.record(), self.status)
 
     def record(self) -> dict[str, Any]:
         error: dict[str, Any] = {
@@ -78,36 +80,36 @@ class ErrorResponse:
 
 def _code(kind: type[MmdError]) -> str:
     if kind is NoSuchModel:
-        return "model_not_found"  # what OpenAI's own API says, and clients look for
+        return "model_not_found"  # OpenAI's code, which clients look for
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def mmd_error(error: object) -> MmdError | None:
-    """What an error in the gateway's answer was raised as; None where it is about the request, not what came of it."""
+    """Rebuild the exception behind the gateway's error record; None if the error is about the HTTP request itself."""
     if not isinstance(error, dict):
         return None
-    # One that is made of more than its two lines, such as that too many wait, speaks to other clients.
+    # Classes with a constructor of their own, such as TryLater, are meant for HTTP clients only.
     kinds: tuple[type[MmdError], ...] = (
         MmdError,
         *(kind for kind in MmdError.__subclasses__() if "__init__" not in vars(kind)),
     )
-    told = next((kind for kind in kinds if _code(kind) == error.get("code")), None)
-    return None if told is None else told(str(error.get("message")), hint=str(error.get("hint")))
+    found = next((kind for kind in kinds if _code(kind) == error.get("code")), None)
+    return None if found is None else found(str(error.get("message")), hint=str(error.get("hint")))
 
 
 INTERNAL = ErrorResponse(
     500,
-    "the gateway failed on this request",
-    "see why: journalctl --user -u mmd.service -n 50",
+    "the gateway failed to handle this request",
+    "journalctl --user -u mmd.service -n 50   # shows why",
     "internal_error",
     "server_error",
 )
 
 TOO_MANY = ErrorResponse(
     503,
-    "the gateway has as many connections as it takes",
-    "ss -tnp 'sport = :8000'   # see whose; then try again",
+    "the gateway has reached its limit of connections",
+    "ss -tnp 'sport = :8000'   # shows whose they are; then try again",
     "too_many_connections",
     "server_error",
-    more_headers=(("retry-after", "1"),),  # they come and go faster than models do
+    more_headers=(("retry-after", "1"),),  # connections free up within a second
 )

@@ -1,4 +1,4 @@
-"""How the clients of a path expect an error to be worded: OpenAI's, those of its responses, Anthropic's."""
+"""The JSON formats of errors: OpenAI's, that of OpenAI's Responses API, and Anthropic's. The path decides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
 
-# https://docs.claude.com/en/api/errors; a status that is not listed has the word of its hundred.
+# https://docs.claude.com/en/api/errors; other statuses get the type of their class (4xx, 5xx).
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -24,7 +24,7 @@ class ErrorFormat(Enum):
     ANTHROPIC = auto()
 
     @classmethod
-    def of(cls, path: bytes) -> ErrorFormat:
+    def for_path(cls, path: bytes) -> ErrorFormat:
         if path == b"/v1/messages" or path.startswith(b"/v1/messages/"):
             return cls.ANTHROPIC
         if path == b"/v1/responses" or path.startswith(b"/v1/responses/"):
@@ -32,13 +32,13 @@ class ErrorFormat(Enum):
         return cls.OPENAI
 
     def body(self, error: Mapping[str, Any], status: int) -> bytes:
-        """The whole body of an answer; `error` in OpenAI's words."""
+        """Encode the body of a response; `error` is OpenAI's error object."""
         if self is ErrorFormat.ANTHROPIC:
             return _json(_anthropic(error, status))
         return _json({"error": error})
 
     def event(self, error: Mapping[str, Any], status: int) -> bytes:
-        """A server-sent event; the empty line before it ends one that an engine has left unfinished."""
+        """Encode a server-sent event. The empty lines before it end an event that an engine left unfinished."""
         match self:
             case ErrorFormat.OPENAI:
                 return b"\n\ndata: %b\n\n" % _json({"error": error})
@@ -49,18 +49,18 @@ class ErrorFormat(Enum):
 
 
 def _responses_event(error: Mapping[str, Any]) -> dict[str, Any]:
-    """As OpenAI documents it, and with the "error" that its Python client looks for before it raises. How many events
-    have come before, nobody has counted.
+    """OpenAI's documented event, plus the "error" key that its Python client needs to raise. The sequence number is
+    unknown: the gateway does not count events.
     """
     documented = {"type": "error", "code": error["code"], "message": error["message"], "param": None}
     return documented | {"sequence_number": 0, "error": error}
 
 
 def _anthropic(error: Mapping[str, Any], status: int) -> dict[str, Any]:
-    of_its_hundred = "api_error" if status >= 500 else "invalid_request_error"
-    return {"type": "error", "error": {**error, "type": _ANTHROPIC_TYPES.get(status, of_its_hundred)}}
+    default = "api_error" if status >= 500 else "invalid_request_error"
+    return {"type": "error", "error": {**error, "type": _ANTHROPIC_TYPES.get(status, default)}}
 
 
 def _json(record: Mapping[str, Any]) -> bytes:
-    # The name of a model in a client's JSON may hold half of a surrogate pair, which UTF-8 cannot say.
+    # A model name from a client's JSON may hold a lone surrogate, which UTF-8 cannot encode.
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The entrances of the gateway: which of its addresses a request came to."""
+"""The kinds of address that the gateway listens on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from enum import StrEnum
 
 
 class ListenerKind(StrEnum):
-    """The words are the names of the descriptors that systemd passes, see units/*.socket."""
+    """The values are the names of the descriptors that systemd passes, see units/*.socket."""
 
     MAIN = "main"
-    EMBEDDING = "embedding"  # a request that names no model means the embedding model here
+    EMBEDDING = "embedding"  # a request that names no model means the embedding model
     LOCAL = "local"  # a Unix socket, for the user that the gateway runs as

@@ -1,8 +1,8 @@
-"""By which names the gateway may be called, and which sites' pages may call it.
+"""Which Host names the gateway answers for, and which origins' pages may call it.
 
-A page in a browser reaches whatever the browser does, loopback included. So a request must name the gateway by an
-address that only the gateway has, or by a name that is known to be its own: any other name could be an attacker's,
-made to resolve to this machine (DNS rebinding).
+A web page reaches every address that its browser reaches, including loopback. So a request must name the gateway by an
+address that only the gateway has, or by a name that is known to be its own. Any other name could belong to an attacker
+who made it resolve to this machine (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from urllib.parse import urlsplit
 
 
 class AllowedHosts:
+    """The configured hosts and origins, in addition to those that are always allowed.
+
+    Always allowed are loopback names, the address that the client connected to, and origins on an allowed host.
+    """
+
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
-        """`hosts` beside this machine's loopback names and the address that was connected to; `origins` beside those of
-        pages that come from such a host.
-        """
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/").encode() for origin in origins)
 
     def is_host(self, authority: bytes, address: str) -> bool:
-        """Whether `host[:port]` means this machine to somebody who has connected to its `address`."""
+        """True if `host[:port]` means this machine to a client that is connected to its `address`."""
         if is_loopback_authority(authority):
             return True
         host = _host_of(authority)
         return host is not None and (host in self._hosts or (bool(address) and _same_address(host, address)))
 
     def is_origin(self, origin: bytes, address: str) -> bool:
-        """Whether pages from there may use the gateway."""
+        """True if pages from this origin may use the gateway."""
         if is_loopback_origin(origin) or origin.lower() in self._origins:
             return True
         scheme, separator, authority = origin.partition(b"://")
@@ -38,7 +40,7 @@ class AllowedHosts:
 
 
 def own_hostnames() -> set[str]:
-    """What this machine is called in its own network, without asking the network."""
+    """Return the names of this machine in its own network, without a DNS query."""
     full = socket.gethostname().lower()
     short = full.partition(".")[0]
     return {full, short, f"{short}.local"}  # the last is mDNS
@@ -46,7 +48,7 @@ def own_hostnames() -> set[str]:
 
 @lru_cache(maxsize=256)
 def is_loopback_authority(authority: bytes) -> bool:
-    """Whether `host[:port]` can only mean this machine."""
+    """True if `host[:port]` can only mean this machine."""
     host = _host_of(authority)
     return host is not None and _is_loopback(host)
 
@@ -66,7 +68,7 @@ _WEB = (b"http", b"https")
 
 
 def _host_of(authority: bytes) -> str | None:
-    """In lower case; None where it is no host."""
+    """Return the host of `host[:port]` in lower case; None if it is malformed."""
     try:
         host = urlsplit(b"//" + authority).hostname
     except ValueError:
@@ -75,7 +77,7 @@ def _host_of(authority: bytes) -> str | None:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761: never looked up elsewhere
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761: never resolved by DNS
         return True
     try:
         return ip_address(host).is_loopback
@@ -92,6 +94,6 @@ def _same_address(host: str, address: str) -> bool:
 
 
 def _parsed(address: str) -> IPv4Address | IPv6Address:
-    """What a socket on [::] calls ::ffff:192.0.2.1 is 192.0.2.1 to its clients."""
+    """Parse an address; ::ffff:192.0.2.1, as sockets on [::] report it, is 192.0.2.1 to clients."""
     found = ip_address(address.partition("%")[0])
     return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found

@@ -1,4 +1,4 @@
-"""Bytes from a client in, whole requests out."""
+"""Turn the bytes of one client connection into complete requests."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from mmd.gateway.http.error import ErrorResponse
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy, body_too_large, head_too_large, malformed
 from mmd.gateway.http.request import RawHeaders, Request, RequestHead
 
-_MOST_FRAMING = 16  # bytes of it for a byte of the body; chunks of one byte have five
+_MAX_FRAMING = 16  # bytes of chunk framing per byte of body; chunks of one byte need five
 
 
 class RequestParser:
-    """Parses one connection. A Failure in `ready` is the last thing in it: what comes after is not looked at."""
+    """Parses the requests of one connection, with llhttp.
+
+    The client connection feeds bytes and takes what is complete from `ready`, in order. An ErrorResponse there is
+    always the last entry: nothing after a refused request is parsed.
+    """
 
     def __init__(self, policy: RequestPolicy, listener: ListenerInfo) -> None:
         self.ready: deque[Request | ErrorResponse] = deque()
-        self.after_upgrade = b""  # what came with the last request, which is for a WebSocket
-        self.owes_continue = False  # the client holds its body back until it is told to go on
+        self.listener = listener
+        self.after_upgrade = b""  # bytes after the request that switches to a WebSocket
+        self.owes_continue = False  # the client waits for "100 Continue" before it sends the body
         self._policy = policy
-        self._listener = listener
         self._limits = policy.limits
         self._parser = httptools.HttpRequestParser(self)
         self._ended = False
         self._begun = False
-        self._fed_bytes = 0
-        self._head_fed_bytes = 0  # in earlier calls, for a head that is not complete yet
-        self._start_over()
+        self._fed_bytes = 0  # in this call of feed()
+        self._head_fed_bytes = 0  # in earlier calls, of a head that is still incomplete
+        self._reset()
 
-    def _start_over(self) -> None:
+    def _reset(self) -> None:
         self._url = b""
         self._headers: RawHeaders = []
         self._head: RequestHead | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._body_fed_bytes = 0  # chunk headers included; of the calls after the one that completed the head
+        self._body_fed_bytes = 0  # with chunk headers, in the calls of feed() after the head
 
     @property
     def mid_message(self) -> bool:
@@ -44,7 +48,7 @@ class RequestParser:
 
     @property
     def awaits_head(self) -> bool:
-        """Whether what has come of a message is not even its head."""
+        """True if the head of the current message is still incomplete."""
         return self._head is None
 
     def feed(self, data: bytes) -> None:
@@ -57,8 +61,8 @@ class RequestParser:
                 if self._head is not None and self._head.is_websocket and not self._ended:
                     self._end_as_websocket(self._head, data[upgrade.args[0] :])
                     break
-                # An offer the client does not insist on (curl --http2 makes one). The parser takes it for accepted and
-                # the body for another protocol, so it is given the same request without the offer.
+                # An optional offer, as of curl --http2. The parser would treat it as accepted and skip the body, so it
+                # is given the same request without the offer.
                 self._parser = httptools.HttpRequestParser(self)
                 data = self._head_without_upgrade() + data[upgrade.args[0] :]
                 continue
@@ -73,14 +77,14 @@ class RequestParser:
             self._count_framing(len(data))
 
     def _count_framing(self, fed_bytes: int) -> None:
-        """Chunks of one byte are allowed, endless extensions and trailers are not: nobody else counts those."""
+        """Allow chunks of one byte, refuse endless chunk extensions and trailers, which no other limit counts."""
         self._body_fed_bytes += fed_bytes
-        most_bytes = self._limits.head_bytes + _MOST_FRAMING * self._body_bytes
-        if self._body_fed_bytes - self._body_bytes > most_bytes:
+        max_bytes = self._limits.head_bytes + _MAX_FRAMING * self._body_bytes
+        if self._body_fed_bytes - self._body_bytes > max_bytes:
             self._refuse(malformed("the body is mostly chunk headers and trailers"))
 
     def _end_as_websocket(self, head: RequestHead, rest: bytes) -> None:
-        head.keep_alive = False  # whatever comes of it, what follows is no HTTP
+        head.keep_alive = False  # no HTTP request follows, even if the engine refuses the switch
         self._ended = True
         self.after_upgrade = rest
         self.ready.append(Request(head, b""))
@@ -101,13 +105,13 @@ class RequestParser:
 
     def on_message_begin(self) -> None:
         self._begun = True
-        self._start_over()
+        self._reset()
 
     def on_url(self, part: bytes) -> None:
         self._url += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head is None:  # else it is a trailer, which goes no further
+        if self._head is None:  # later ones are trailers, which are dropped
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -116,14 +120,14 @@ class RequestParser:
         parser = self._parser
         method, version = parser.get_method(), parser.get_http_version()
         self._head = RequestHead.read(method, self._url, version, parser.should_keep_alive(), self._headers)
-        if failure := self._long_head() or self._policy.check(self._head, self._listener):
+        if failure := self._head_too_large() or self._policy.check(self._head, self.listener):
             self._refuse(failure)
         self.owes_continue = self._head.expects_continue and not self._ended
         self._head_fed_bytes = 0
 
-    def _long_head(self) -> ErrorResponse | None:
+    def _head_too_large(self) -> ErrorResponse | None:
         if self._head_fed_bytes + self._fed_bytes <= self._limits.head_bytes:
-            return None  # so much was not even sent; the sum below is for the rest
+            return None  # fewer bytes were sent than the limit allows; the sum below is slower
         head_bytes = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
         return head_too_large(self._limits) if head_bytes > self._limits.head_bytes else None
 
@@ -140,7 +144,7 @@ class RequestParser:
 
     def on_message_complete(self) -> None:
         if self._parser.should_upgrade():
-            return  # it comes again, see feed
+            return  # feed() parses the request again, without the offer
         self._begun = False
         self.owes_continue = False
         if self._head is not None and not self._ended:

@@ -1,4 +1,4 @@
-"""The head of one request, read once: what is checked, what is passed on, what stops here."""
+"""One request: its head, split into the headers that the gateway reads and those it forwards, and its body."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from mmd.control.tunnel.host import exposed_model
 
-# RFC 9110, 7.6.1: these speak of one connection, and the next one is ours. Expect is answered by the gateway, and
-# the length is written anew, because the body is whole by then. Keys are for the gateway: engines need none, and what a
-# client offers, ours or by mistake somebody else's, is not for them to see.
-_STOPS_HERE = frozenset(
+# RFC 9110, 7.6.1: headers about one connection are not forwarded to the next. The gateway answers Expect itself, and
+# writes Content-Length again because it has read the whole body. API keys are consumed here: engines need none, and
+# must not see a key that a client sent by mistake.
+_NOT_FORWARDED = frozenset(
     {
         b"connection",
         b"keep-alive",
@@ -40,23 +40,25 @@ _CHECKED = frozenset(
 )
 _USUAL_CONNECTION = frozenset({b"keep-alive", b"close"})
 
-_WEBSOCKET = b"/ws"  # the gateway's own
+_WEBSOCKET = b"/ws"  # the only WebSocket that the gateway serves itself
 
-# Both engines have these beside their /v1, where only what is below it can be reached.
-_ELSEWHERE_AT_ENGINES = {b"/v1/tokenize": b"/tokenize", b"/v1/detokenize": b"/detokenize"}
+# Both engines serve these outside /v1, and clients can reach only /v1.
+_ENGINE_PATHS = {b"/v1/tokenize": b"/tokenize", b"/v1/detokenize": b"/detokenize"}
 
 RawHeaders = list[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
 class RequestHead:
+    """The head of a request as the gateway needs it. Owned by the parser until the request is complete."""
+
     method: bytes
     target: bytes
     version: str  # "1.1"
     keep_alive: bool
-    forwarded: list[bytes]  # header lines for whoever serves this
-    gateway_headers: dict[bytes, list[bytes]]  # values of the headers that stop here or are checked, by lower-case name
-    exposed_model: str | None = None  # the one that it may reach, where a tunnel has brought it; asked time and again
+    forwarded: list[bytes]  # header lines for the engine or the management API
+    gateway_headers: dict[bytes, list[bytes]]  # read here: values by lower-case name
+    exposed_model: str | None = None  # the only one that a request through a tunnel may reach
 
     @classmethod
     def read(cls, method: bytes, target: bytes, version: str, keep_alive: bool, headers: RawHeaders) -> RequestHead:
@@ -64,18 +66,19 @@ class RequestHead:
         gateway_headers: dict[bytes, list[bytes]] = {}
         for name, value in headers:
             key = name.lower()
-            if key in _STOPS_HERE:
+            if key in _NOT_FORWARDED:
                 gateway_headers.setdefault(key, []).append(value)
                 continue
             if key in _CHECKED:
                 gateway_headers.setdefault(key, []).append(value)
             forwarded.append(name + b": " + value)
         head = cls(method, target, version, keep_alive, forwarded, gateway_headers)
-        head._drop_what_connection_names()
+        head._drop_connection_headers()
         head.exposed_model = exposed_model(head.value(b"host"))
         return head
 
-    def _drop_what_connection_names(self) -> None:
+    def _drop_connection_headers(self) -> None:
+        """Drop the headers that Connection names: they are about this connection only."""
         tokens = {
             token.strip().lower()
             for value in self.gateway_headers.get(b"connection", ())
@@ -85,7 +88,7 @@ class RequestHead:
             self.forwarded = [line for line in self.forwarded if line.partition(b":")[0].lower() not in named]
 
     def value(self, name: bytes) -> bytes:
-        """The last value of a header that is checked or stops here; b"" without one."""
+        """Return the last value of one of `gateway_headers`; b"" if it is missing."""
         values = self.gateway_headers.get(name)
         return values[-1] if values else b""
 
@@ -103,17 +106,17 @@ class RequestHead:
 
     @property
     def origin(self) -> bytes:
-        """Of the page that sent it; b"" where no browser says so."""
+        """The origin of the web page that sent the request; b"" if no browser did."""
         return self.value(b"origin")
 
     @property
     def is_preflight(self) -> bool:
-        """A browser asks whether a page may send a request: without the page's key, and without its request."""
+        """True if a browser asks whether a page may send a request. It carries neither the page's key nor its body."""
         return self.method == b"OPTIONS" and bool(self.origin and self.value(b"access-control-request-method"))
 
     @property
     def is_health_check(self) -> bool:
-        """The plain one of monitors; a page's, which needs leave to read the answer, is any request."""
+        """True for the plain health check of monitors. A page's needs CORS headers and goes to the management API."""
         return self.method == b"GET" and self.target == b"/health" and b"origin" not in self.gateway_headers
 
     @property
@@ -122,7 +125,7 @@ class RequestHead:
 
     @property
     def is_websocket(self) -> bool:
-        """Whether the client wants to go on as a WebSocket, where there is one."""
+        """True if the client asks to switch to a WebSocket on a path that has one."""
         gateway_headers = self.gateway_headers
         return (
             b"upgrade" in gateway_headers
@@ -136,34 +139,34 @@ class RequestHead:
 
     @property
     def is_inference(self) -> bool:
-        """Only `/v1/…` ever reaches an engine, and the list of models is the gateway's own."""
+        """True if an engine serves this path. Only `/v1/…` reaches engines; the gateway lists the models itself."""
         path = self.path
         return path.startswith(b"/v1/") and path != b"/v1/models" and not path.startswith(b"/v1/models/")
 
 
 @dataclass(slots=True)
 class Request:
-    """One whole request."""
+    """One request whose body has arrived completely."""
 
     head: RequestHead
     body: bytes
 
     def for_engine(self) -> bytes:
         if self.head.is_websocket:
-            return self._written([*self.head.forwarded, b"Connection: Upgrade", b"Upgrade: websocket"])
-        return self._written(self.head.forwarded)
+            return self._encode([*self.head.forwarded, b"Connection: Upgrade", b"Upgrade: websocket"])
+        return self._encode(self.head.forwarded)
 
     def for_management(self) -> bytes:
-        """For the ASGI server, which is given one request a connection; so it closes it and says so."""
+        """Encode the request for the ASGI server. It gets one request per connection, hence "Connection: close"."""
         if self.head.is_websocket:
-            return self._written([*self.head.forwarded, b"Connection: Upgrade", b"Upgrade: websocket"])
-        return self._written([*self.head.forwarded, b"Connection: close"])
+            return self._encode([*self.head.forwarded, b"Connection: Upgrade", b"Upgrade: websocket"])
+        return self._encode([*self.head.forwarded, b"Connection: close"])
 
-    def _written(self, lines: list[bytes]) -> bytes:
+    def _encode(self, lines: list[bytes]) -> bytes:
         head = self.head
         target = head.target
-        if elsewhere := _ELSEWHERE_AT_ENGINES.get(head.path):
-            target = elsewhere + target[len(head.path) :]
+        if engine_path := _ENGINE_PATHS.get(head.path):
+            target = engine_path + target[len(head.path) :]
         first = b"%b %b HTTP/1.1" % (head.method, target)
         if self.body or head.method not in (b"GET", b"HEAD"):
             lines = [*lines, b"Content-Length: %d" % len(self.body)]

@@ -1,10 +1,12 @@
-"""The sockets the gateway listens on: systemd's, or its own."""
+"""The sockets that the gateway listens on, inherited from systemd or bound by itself, and who connects to them."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +18,29 @@ from mmd.gateway.http.origins import is_loopback_address
 
 _FIRST_INHERITED = 3  # sd_listen_fds(3)
 _BACKLOG = 1024
+_UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
+
+_log = logging.getLogger(__name__)
 
 
 class AddressTaken(MmdError):
-    """Somebody else listens there."""
+    """Another process listens on this address."""
 
     def __init__(self, host: str, port: int) -> None:
-        super().__init__(f"port {port} of {host} is taken", hint=f"ss -ltnp 'sport = :{port}'   # see by whom")
+        super().__init__(f"port {port} of {host} is taken", hint=f"ss -ltnp 'sport = :{port}'   # shows by whom")
         self.port = port
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
+    """A listening socket. Whoever made it closes it."""
+
     kind: ListenerKind
     socket: socket.socket
 
     @property
     def is_exposed(self) -> bool:
-        """Whether other machines reach it."""
+        """True if other machines can connect."""
         return self.kind is not ListenerKind.LOCAL and not is_loopback_address(str(self.socket.getsockname()[0]))
 
     def __str__(self) -> str:
@@ -42,8 +49,8 @@ class Listener:
 
 
 def inherited_listeners() -> list[Listener]:
-    """Those that systemd passes, each told by its name; none where it passes none."""
-    # Taken out of the environment: they are meant for this process, not for one it starts.
+    """Return the sockets that systemd passed, identified by their names; empty if it passed none."""
+    # Popped from the environment: child processes must not take the descriptors for theirs.
     listener_count = int(os.environ.pop("LISTEN_FDS", "0"))
     addressee = os.environ.pop("LISTEN_PID", "")
     names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -58,14 +65,14 @@ def inherited_listeners() -> list[Listener]:
 
 
 def _kind(listening: socket.socket, name: str) -> ListenerKind:
-    """By family first: a Unix socket that somebody has added by a drop-in is not to be taken for a TCP address."""
+    """Decide by address family first: a Unix socket added by a drop-in has any name and no TCP address."""
     if listening.family == socket.AF_UNIX:
         return ListenerKind.LOCAL
     return ListenerKind.EMBEDDING if name == ListenerKind.EMBEDDING else ListenerKind.MAIN
 
 
 def bind_tcp(host: str, port: int, kind: ListenerKind = ListenerKind.MAIN) -> Listener:
-    """One of our own. Raises WrongUsage where the host is no address, MmdError where the port is taken."""
+    """Listen on HOST:PORT. Raises WrongUsage if the host is not an address, AddressTaken or MmdError if it fails."""
     family, address = resolve_host(host, port)
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -80,11 +87,11 @@ def bind_tcp(host: str, port: int, kind: ListenerKind = ListenerKind.MAIN) -> Li
 
 
 def bind_unix(path: Path) -> Listener:
-    """A Unix socket of our own, for this user only. Raises MmdError where another process listens there."""
+    """Listen on a Unix socket that only this user can open. Raises MmdError if another process listens there."""
     if is_listened_on(path):
-        raise MmdError(f"{path} is another gateway's", hint=f"ss -lxp src {path}   # see whose")
+        raise MmdError(f"{path} belongs to another gateway", hint=f"ss -lxp src {path}   # shows which")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o177)  # bind() makes the file, and until a chmod() others could connect
+    umask = os.umask(0o177)  # bind() creates the file; a later chmod() would leave it open to others for a moment
     try:
         path.unlink(missing_ok=True)
         listening.bind(str(path))
@@ -99,20 +106,30 @@ def bind_unix(path: Path) -> Listener:
 
 
 def is_listened_on(path: Path) -> bool:
-    """Whether a process has this Unix socket. Asked by a socket of another type, which cannot connect: systemd would
-    take a connection for a reason to start the gateway.
+    """True if a process listens on this Unix socket.
+
+    The probe is a datagram socket, which cannot connect: a real connection would make systemd start the gateway.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         return probe.connect_ex(str(path)) == errno.EPROTOTYPE
 
 
+def is_other_user(connected: socket.socket) -> bool:
+    """True if the peer of a Unix socket is neither this user nor root, according to the kernel."""
+    pid, uid, _ = _UCRED.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    if uid in (0, os.geteuid()):
+        return False
+    _log.warning("user %d may not use the gateway's Unix socket (process %d)", uid, pid)
+    return True
+
+
 def first_exposed(addresses: Iterable[str]) -> str | None:
-    """The first of these that other machines reach."""
+    """Return the first HOST:PORT that other machines can reach."""
     return next((one for one in addresses if not is_loopback_address(one.rpartition(":")[0].strip("[]"))), None)
 
 
 def local_address(address: str) -> str:
-    """HOST:PORT as one asks it on this machine: nobody's Host is 0.0.0.0, and the gateway does not answer for it."""
+    """Return the HOST:PORT to use on this machine: 0.0.0.0 is not a valid Host, so the gateway would refuse it."""
     host, _, port = address.rpartition(":")
     return {"0.0.0.0": f"127.0.0.1:{port}", "[::]": f"[::1]:{port}"}.get(host, address)
 

@@ -1,4 +1,4 @@
-"""What may be reached through a tunnel: /v1 of the one model that it exposes."""
+"""What a request through a tunnel may reach: /v1 of the one model that the tunnel exposes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from mmd.gateway.http.error import ErrorResponse
 
 
 def resolve_exposed(exposed: str, name: str | None, find: Callable[[str], str]) -> str:
-    """The id of the exposed model, where a request names it or nobody. Raises NoSuchModel in the same words whether
-    there is another of that name or not: the far end is not to learn who else is here.
+    """Return the exposed model's id if `name` is None, "" or one of its names.
+
+    Raises NoSuchModel with the same words for a model that exists and one that does not: the remote side must not learn
+    which other models there are.
     """
     try:
         if find(name or exposed) == exposed:
             return exposed
     except NoSuchModel:
-        pass  # told below, in words that tell of nobody else
-    raise NoSuchModel(f"no model named {name or exposed} is offered here", hint="GET /v1/models   # says which one is")
+        pass  # raised below, in words that reveal nothing
+    message = f"no model named {name or exposed} is available here"
+    raise NoSuchModel(message, hint="GET /v1/models   # shows which one is")
 
 
-def redact_error(exposed: str, failure: ErrorResponse) -> ErrorResponse:
-    """As the far end may know it: what is wrong here names other models, and says what the engine's journal does."""
-    if failure.status < 500 and failure.status != 409:
-        return failure
-    message, hint = f"{exposed} cannot be had now", "ask again later"
-    return replace(failure, message=message, hint=hint, code="unavailable", engine_lines=())
+def redact_error(exposed: str, error: ErrorResponse) -> ErrorResponse:
+    """Hide an error about the gateway's state: its message may name other models or quote the engine's log."""
+    if error.status < 500 and error.status != 409:
+        return error
+    message, hint = f"{exposed} is not available now", "try again later"
+    return replace(error, message=message, hint=hint, code="unavailable", engine_lines=())

@@ -1,4 +1,4 @@
-"""Answers for HTTP/1.0 clients, which do not know chunks: the bare body, ended by closing."""
+"""Responses for HTTP/1.0 clients, which do not support chunks: the bare body, ended by closing the connection."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ _NOT_FOR_HTTP10 = frozenset({b"transfer-encoding", b"connection", b"keep-alive",
 
 
 class Http10Rewriter:
-    """Rewrites one answer that has been found well-formed already."""
+    """Rewrites one response that `EngineResponse` has found well-formed; owned by `ClientResponse`."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._written: list[bytes] = []
-        self._start_over()
+        self._reset()
 
-    def _start_over(self) -> None:
+    def _reset(self) -> None:
         self._reason = b""
         self._lines: list[bytes] = []
         self._head_complete = False
@@ -29,7 +29,7 @@ class Http10Rewriter:
     # What httptools calls.
 
     def on_message_begin(self) -> None:
-        self._start_over()  # after an interim answer, of which HTTP/1.0 has none
+        self._reset()  # drops an interim response, which HTTP/1.0 does not have
 
     def on_status(self, part: bytes) -> None:
         self._reason += part

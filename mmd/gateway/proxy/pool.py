@@ -1,40 +1,49 @@
-"""Connections to engines: kept alive, one request at a time on each."""
+"""Connections to engines: kept alive, with one request at a time on each."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 from mmd.gateway.proxy.response import EngineResponse, UpgradeAccepted
 
 _FULL_BACKLOG_PAUSE_SECONDS = 0.005
+_NOT_CONNECTED = asyncio.Transport()  # each of its methods raises NotImplementedError
 
 
 class ResponseHandler(Protocol):
-    """Who gets the answer."""
+    """The exchange, as the engine connection calls it. After one of the last three calls it is not called again."""
 
-    def on_data(self, data: bytes) -> None: ...
+    @property
+    def on_data(self) -> Callable[[bytes], None]:
+        """Take a piece of the response; the first one holds its whole head."""
+        ...
 
-    def on_complete(self, *, keep_alive: bool) -> None: ...
+    def on_complete(self, *, keep_alive: bool) -> None:
+        """The response is complete; `keep_alive` is what the engine said about its own connection."""
+        ...
 
     def on_upgrade(self, engine: asyncio.Transport, received: bytes) -> None:
-        """The engine speaks WebSocket from now on. The transport is the asker's, and `received` to be forwarded on."""
+        """The engine switched to a WebSocket: the handler owns the transport now and must forward `received`."""
         ...
 
     def on_lost(self, connection: EngineConnection) -> None:
-        """The connection ended before the answer did; `connection.response` says how far it came."""
+        """The connection ended before the response did; `connection.response` holds its state."""
         ...
 
 
 class EngineConnection(asyncio.Protocol):
+    """One connection to an engine: owned by the pool while idle, by the handler from `send` to the response's end."""
+
     def __init__(self, pool: Pool, address: str) -> None:
         self.address = address
         self.response = EngineResponse()
         self.reused = False
         self._pool = pool
         self._handler: ResponseHandler | None = None
-        self._transport: asyncio.Transport
+        self._transport = _NOT_CONNECTED
 
     def send(self, handler: ResponseHandler, request: bytes, *, has_body: bool, may_switch: bool) -> None:
         self._handler = handler
@@ -42,7 +51,7 @@ class EngineConnection(asyncio.Protocol):
         self._transport.write(request)
 
     def abort(self) -> None:
-        """Nobody wants the answer any more, and the engine learns it from the closed connection."""
+        """Drop the response. The closed connection makes the engine stop its work."""
         self._handler = None
         self._transport.abort()
 
@@ -62,7 +71,7 @@ class EngineConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         handler = self._handler
-        if handler is None:  # an engine that speaks unasked would answer the next request with this
+        if handler is None:  # unrequested data would be read as the response to the next request
             self._transport.abort()
             return
         response = self.response
@@ -94,7 +103,7 @@ class EngineConnection(asyncio.Protocol):
     def _finish(self, handler: ResponseHandler) -> None:
         self._handler = None
         if self.response.reusable:
-            self._transport.resume_reading()  # a slow client may have had it paused
+            self._transport.resume_reading()  # reading may be paused for a slow client
             self._pool.release(self)
         else:
             self._transport.close()
@@ -108,14 +117,20 @@ class EngineConnection(asyncio.Protocol):
 
 
 class Pool:
-    """Idle connections by the engine's address; the one used last goes first, so that the rest can time out."""
+    """The idle connections to each engine. The most recently used one is taken first, so that the others time out."""
 
     def __init__(self, *, max_idle: int, connect_seconds: float) -> None:
         self._max_idle = max_idle
         self._connect_seconds = connect_seconds
         self._idle: dict[str, list[EngineConnection]] = {}
 
+    @property
+    def idle_count(self) -> int:
+        """How many connections are idle, to all engines."""
+        return sum(map(len, self._idle.values()))
+
     def take(self, address: str) -> EngineConnection | None:
+        """Return an idle connection, or None. The caller owns it until the response is complete."""
         idle = self._idle.get(address)
         while idle:
             connection = idle.pop()
@@ -125,7 +140,7 @@ class Pool:
         return None
 
     async def connect(self, address: str) -> EngineConnection:
-        """A fresh connection; OSError where nobody listens, TimeoutError (one of them) where nobody accepts."""
+        """Open a new connection. Raises OSError if no process listens, TimeoutError (an OSError) if none accepts."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._connect_seconds):
             connected = await _connect(address)
@@ -133,6 +148,7 @@ class Pool:
         return protocol
 
     def release(self, connection: EngineConnection) -> None:
+        """Keep a connection whose response is complete, or close it if enough are idle."""
         idle = self._idle.setdefault(connection.address, [])
         if len(idle) < self._max_idle:
             idle.append(connection)
@@ -140,6 +156,7 @@ class Pool:
             connection.abort()
 
     def discard(self, connection: EngineConnection) -> None:
+        """Forget a connection that has ended."""
         idle = self._idle.get(connection.address)
         if idle is None:
             return
@@ -156,7 +173,7 @@ class Pool:
 
 
 async def _connect(address: str) -> socket.socket:
-    """Connected; asyncio's own connect takes the EAGAIN of a full backlog for success, because SO_ERROR is 0 then."""
+    """Return a connected socket. asyncio's own connect mistakes EAGAIN (a full backlog) for success: SO_ERROR is 0."""
     connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connecting.setblocking(False)
@@ -164,7 +181,7 @@ async def _connect(address: str) -> socket.socket:
             try:
                 connecting.connect(address)
             except BlockingIOError:
-                await asyncio.sleep(_FULL_BACKLOG_PAUSE_SECONDS)  # there is no event for room in a backlog
+                await asyncio.sleep(_FULL_BACKLOG_PAUSE_SECONDS)  # no event reports room in a backlog
             else:
                 return connecting
     except BaseException:

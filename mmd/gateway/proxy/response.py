@@ -1,4 +1,4 @@
-"""What is known of an engine's answer while its bytes pass through unread."""
+"""Track an engine's response while its bytes pass through: where it ends, and how it is framed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EVENT_STREAM = re.compile(rb"(?i)\r\ncontent-type:[ \t]*text/event-stream")
 
 
 class UpgradeAccepted(Exception):
-    """The engine has agreed to another protocol; `received` is its answer, and what came with that."""
+    """The engine has switched protocols; `received` is its 101 response and any bytes after it."""
 
     def __init__(self, received: bytes) -> None:
         super().__init__()
@@ -21,11 +21,11 @@ class UpgradeAccepted(Exception):
 
 
 class EngineResponse:
-    """Watches for the end of one answer after another, as they come over one connection.
+    """Finds the end of each response on one engine connection, which owns it; `expect` resets it for the next one.
 
-    Headers are kept as bytes and looked at only where an answer breaks off: almost none does. A head is held back
-    until the body begins: vLLM sends the head of a stream at once, also while it sleeps, and what has not been passed
-    on can still be asked for again.
+    Headers stay unparsed bytes and are searched only if a response breaks off, which is rare. A head is held back until
+    the body begins: vLLM sends the head of a stream at once, even while it sleeps, and a request can be sent again as
+    long as nothing of its response has been passed on.
     """
 
     def __init__(self) -> None:
@@ -33,18 +33,18 @@ class EngineResponse:
         self.expect(has_body=True)
 
     def expect(self, *, has_body: bool, may_switch: bool = False) -> None:
-        """The next bytes are the answer to a new request; one to HEAD has no body, whatever its headers say. One to a
-        request for a WebSocket may switch to that.
+        """Reset for the response to a new request. `has_body` is False for HEAD, whatever the response's headers say;
+        `may_switch` is True for a WebSocket request.
         """
         self._has_body = has_body
         self._may_switch = may_switch
         self._interim = False
         self._head = b""
-        self._heads = 0  # interim ones included
+        self._head_count = 0  # interim ones included
         self._head_complete = False
         self._at_chunk_boundary = True
         self._last = b""
-        self.started = False
+        self.started = False  # a part of it has been passed on
         self.started_at = 0.0  # on the monotonic clock
         self.status = 0
         self.complete = False
@@ -52,8 +52,8 @@ class EngineResponse:
         self.reusable = False
 
     def feed(self, data: bytes) -> bytes:
-        """What can be passed on now; b"" while that is nothing. Raises ValueError where this is not the answer to one
-        request, and UpgradeAccepted where no more HTTP follows, as was asked for.
+        """Return the bytes to pass on now, possibly b"". Raises ValueError if they are not the response to one request,
+        and UpgradeAccepted if the engine switched to a WebSocket as requested.
         """
         if not self.started:
             self._head += data
@@ -62,11 +62,11 @@ class EngineResponse:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
             if not self._may_switch:
-                raise ValueError("switched to a protocol that nobody asked for") from error
+                raise ValueError("switched to a protocol that was not requested") from error
             self.started = True
             raise UpgradeAccepted(self._head) from error
         except httptools.HttpParserError as error:
-            raise ValueError(f"not an HTTP/1.1 answer: {error}") from error
+            raise ValueError(f"not an HTTP/1.1 response: {error}") from error
         return data if self.started else self._begin()
 
     def _begin(self) -> bytes:
@@ -76,10 +76,10 @@ class EngineResponse:
 
     def _is_bare_head(self) -> bool:
         end = b"\r\n\r\n"
-        return self._head.endswith(end) and self._head.count(end) == self._heads
+        return self._head.endswith(end) and self._head.count(end) == self._head_count
 
     def end(self) -> bytes:
-        """What has been held back of an answer without a body that ends with its connection."""
+        """Return the held-back head of a response that has no body and ends with its connection."""
         return b"" if self.started else self._head
 
     @property
@@ -91,12 +91,12 @@ class EngineResponse:
         return self._head_complete and _EVENT_STREAM.search(self._head) is not None
 
     def as_next_piece(self, data: bytes) -> bytes | None:
-        """`data` in the framing of this answer's body; None where nothing can be added."""
+        """Return `data` framed as the next piece of this response's body; None if no piece can be added here."""
         if not self._head_complete:
             return None
         if self.ends_with_connection:
             return data
-        # A chunk's size line that has only half arrived does not end in CRLF.
+        # CRLF excludes a position in the middle of a chunk's size line.
         if _CHUNKED.search(self._head) and self._at_chunk_boundary and self._last.endswith(b"\r\n"):
             return b"%x\r\n%b\r\n" % (len(data), data)
         return None
@@ -105,10 +105,10 @@ class EngineResponse:
 
     def on_message_begin(self) -> None:
         if self.complete:
-            raise ValueError("more than the answer")
+            raise ValueError("more than one response")
 
     def on_headers_complete(self) -> None:
-        self._heads += 1
+        self._head_count += 1
         self.status = self._parser.get_status_code()
         self._interim = 100 <= self.status < 200
         if self._interim:

@@ -1,4 +1,4 @@
-"""An event stream that the gateway begins while its request still waits, and that the engine's answer continues."""
+"""Server-sent events that begin while their request still waits, and that the engine's response continues."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmd.gateway.http.request import Request
 from mmd.gateway.proxy.json_keys import TopLevelKeys
 from mmd.gateway.schedule.model_queue import Place
 
-# Where clients know what to do with a comment. Elsewhere "stream" means nothing, or something else.
+# The paths whose clients skip comments. On others "stream" has no meaning, or a different one.
 _STREAMING_PATHS = frozenset({b"/v1/chat/completions", b"/v1/completions", b"/v1/responses", b"/v1/messages"})
 _HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
@@ -18,11 +18,11 @@ _HEAD = (
 )
 _KEYS = TopLevelKeys("stream")
 _LAST_CHUNK = b"0\r\n\r\n"
-_MOST_UNSTREAMED_BYTES = 1 << 20  # of an answer that is no stream, and has to become one event
+_MAX_UNSTREAMED_BYTES = 1 << 20  # of a response that is not a stream and must fit into one event
 
 
 def wants_stream(request: Request) -> bool:
-    """Whether the client reads server-sent events; asked only of requests that have waited for a while."""
+    """True if the client reads server-sent events. Reads the body again, so it is called only for waiting requests."""
     head = request.head
     if head.is_http10 or head.path not in _STREAMING_PATHS:
         return False
@@ -30,10 +30,10 @@ def wants_stream(request: Request) -> bool:
 
 
 class EarlySseStream:
-    """What the client is sent of one answer whose head it has already."""
+    """Encodes the rest of a response whose head has been sent before an engine answered; owned by `ClientResponse`."""
 
-    def __init__(self, dialect: ErrorFormat) -> None:
-        self._dialect = dialect
+    def __init__(self, error_format: ErrorFormat) -> None:
+        self._error_format = error_format
         self._parser = httptools.HttpResponseParser(self)
         self._is_event_stream = False
         self._pieces: list[bytes] = []
@@ -45,30 +45,31 @@ class EarlySseStream:
 
     @staticmethod
     def comment(model_id: str, place: Place) -> bytes:
-        """What clients skip and people read. A name can hold no line's end, see registry.ids."""
+        """Encode a comment for people; clients skip it. A model id has no line breaks, see registry.ids."""
         about = "" if place.expected_seconds is None else f", about {place.expected_seconds:.0f} s"
         return _chunk(f": waiting for {model_id}: turn {place.turn} of {place.turns}{about}\n\n".encode())
 
     @staticmethod
-    def failure(failure: ErrorResponse) -> bytes:
-        return _chunk(failure.event()) + _LAST_CHUNK
+    def error(error: ErrorResponse) -> bytes:
+        """Encode an error event and the end of the stream."""
+        return _chunk(error.event()) + _LAST_CHUNK
 
     @staticmethod
     def event(data: bytes) -> bytes:
         return _chunk(data)
 
     def feed(self, data: bytes) -> bytes:
-        """The next bytes of an answer that has been found well-formed already, in the framing of this stream."""
+        """Reframe the next bytes of a response that `EngineResponse` has found well-formed."""
         self._parser.feed_data(data)
         pieces, self._pieces = b"".join(self._pieces), []
         return pieces
 
     def end(self) -> bytes:
-        """What is to follow the engine's whole answer."""
+        """Return what follows the engine's complete response: its body as one event if it was not a stream."""
         if self._is_event_stream:
             return _LAST_CHUNK
-        # The engine refused the request, mostly: its error has to come as an event now.
-        is_named = self._parser.get_status_code() >= 400 and self._dialect is not ErrorFormat.OPENAI
+        # Usually the engine refused the request: its error is sent as an event.
+        is_named = self._parser.get_status_code() >= 400 and self._error_format is not ErrorFormat.OPENAI
         name = b"event: error\n" if is_named else b""
         return _chunk(b"%bdata: %b\n\n" % (name, b"".join(self._unstreamed.splitlines()))) + _LAST_CHUNK
 
@@ -84,7 +85,7 @@ class EarlySseStream:
     def on_body(self, part: bytes) -> None:
         if self._is_event_stream:
             self._pieces.append(_chunk(part))
-        elif len(self._unstreamed) < _MOST_UNSTREAMED_BYTES:
+        elif len(self._unstreamed) < _MAX_UNSTREAMED_BYTES:
             self._unstreamed += part
 
 

@@ -1,4 +1,4 @@
-"""A client and an engine that have gone on to speak WebSocket: bytes are copied both ways, unread."""
+"""A WebSocket between a client and an engine: bytes are copied both ways, unread."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Callable
 
 
 class WebSocketTunnel:
-    """Ends with either of its connections; what has been written to the other is still sent, for a while."""
+    """Two connections joined into one; owned by the exchange. When one ends, the other is closed, and aborted if its
+    unsent data is not read within `linger_seconds`.
+    """
 
     def __init__(
         self, client: asyncio.Transport, engine: asyncio.Transport, *, linger_seconds: float, ended: Callable[[], None]
     ) -> None:
-        """`ended` is called once, when the client's connection is closed."""
+        """`ended` is called once, when the client's connection has closed."""
         self._client = client
         self._engine = engine
         self._linger_seconds = linger_seconds
         self._ended = ended
 
     def begin(self, from_client: bytes) -> None:
-        """`from_client` has been read of the client already."""
+        """Take over both transports. `from_client` is what the client has already sent."""
         self._client.set_protocol(_End(self._engine, self._client_gone))
         self._engine.set_protocol(_End(self._client, self._engine_gone))
         self._client.resume_reading()
@@ -27,6 +29,7 @@ class WebSocketTunnel:
             self._engine.write(from_client)
 
     def abort(self) -> None:
+        """Close both connections at once, without sending what is buffered."""
         self._client.abort()
         self._engine.abort()
 
@@ -41,7 +44,7 @@ class WebSocketTunnel:
 
 
 class _End(asyncio.Protocol):
-    """One end: what comes out of it goes into the other, and no faster than that takes it."""
+    """The protocol of one connection: forwards its data to the other, at the pace at which that one is read."""
 
     def __init__(self, other: asyncio.Transport, gone: Callable[[], None]) -> None:
         self._other = other

@@ -202,7 +202,7 @@ async def test_unix_socket_needs_no_key(tmp_path: Path) -> None:
         server.close()
 
 
-_ELSEWHERE = ListenerInfo(ListenerKind.MAIN, "192.0.2.7")
+_ELSEWHERE = ListenerInfo.of(ListenerKind.MAIN, "192.0.2.7")
 
 
 def _head(*headers: tuple[bytes, bytes], target: bytes = b"/v1/x") -> RequestHead:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mmd.gateway.http.api_keys import KeyFile, Purpose
-from mmd.gateway.http.cors import with_cors_headers
 from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.origins import AllowedHosts, own_hostnames
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
 from mmd.gateway.http.request import RequestHead
+from mmd.gateway.http.response_head import with_cors_headers
 from tests.gateway_peer import Answered, Asked, Town, post, town
 
 _PAGE = "http://localhost:3000"
@@ -71,16 +71,16 @@ def test_machine_has_names_of_its_own() -> None:
 def _status(listener: ListenerInfo, **headers: str) -> int | None:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     head = RequestHead.read(b"GET", b"/health", "1.1", True, raw)
-    failure = RequestPolicy(Limits(), names=_ALLOWED).check(head, listener)
+    failure = RequestPolicy(Limits(), hosts=_ALLOWED).check(head, listener)
     return failure.status if failure else None
 
 
 def test_address_that_was_connected_to_is_a_name_of_the_gateway() -> None:
-    listener = ListenerInfo(ListenerKind.MAIN, "192.0.2.7")
+    listener = ListenerInfo.of(ListenerKind.MAIN, "192.0.2.7")
     assert _status(listener, host="192.0.2.7:8000") is None
     assert _status(listener, host="192.0.2.7:8000", origin="http://192.0.2.7:8000") is None
     assert _status(listener, host="192.0.2.7:8000", origin="http://192.0.2.9") == 403
-    assert _status(ListenerInfo(), host="192.0.2.7:8000") == 403
+    assert _status(ListenerInfo.of(ListenerKind.MAIN, "127.0.0.1"), host="192.0.2.7:8000") == 403
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmd.gateway.gateway import Gateway
-from mmd.gateway.http import peer
+from mmd.gateway.http import sockets
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.timeouts import ReadTimeouts
@@ -161,11 +161,11 @@ class _Connected:
 
 def test_user_and_root_are_no_strangers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert [peer.is_other_user(_Connected(uid)) for uid in (0, 1000, 1001)] == [False, False, True]  # type: ignore[arg-type]
+    assert [sockets.is_other_user(_Connected(uid)) for uid in (0, 1000, 1001)] == [False, False, True]  # type: ignore[arg-type]
     assert "user 1001" in caplog.text and "4711" in caplog.text
 
 
 def test_kernel_says_who_it_is() -> None:
     one, other = socket.socketpair()
     with one, other:
-        assert not peer.is_other_user(one)
+        assert not sockets.is_other_user(one)

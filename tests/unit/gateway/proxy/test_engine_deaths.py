@@ -88,7 +88,7 @@ async def test_engine_that_dies_before_it_answers_is_an_error() -> None:
         assert (error["code"], error["source"], error["hint"]) == (
             "engine_died",
             "mmd",
-            "see why: mmd logs a",
+            "mmd logs a   # shows why",
         )
         assert len(running.peer("a").asked) == 1  # a fresh connection: it may have begun to work on it
         assert (await client.ask(post(_CHAT))).status == 200
@@ -162,7 +162,7 @@ async def test_error_event_is_worded_as_the_clients_of_the_path_expect() -> None
             head, _, data = (await client.chunk()).decode().strip().partition("\n")
             assert head == "event: error"
             events[path] = json.loads(data.removeprefix("data: "))
-        said = "a ended in the middle of this answer"
+        said = "a ended in the middle of this response"
         message = events["/v1/messages"]
         assert (message["type"], message["error"]["type"], message["error"]["message"]) == ("error", "api_error", said)
         response = events["/v1/responses"]

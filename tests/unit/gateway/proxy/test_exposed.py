@@ -67,7 +67,7 @@ async def test_whoever_else_is_here_is_not_told_apart_from_nobody(running: Town,
         answer = await _ask(running, _brought(request, key))
         error = answer.json()["error"]
         assert (answer.status, error["code"], error["source"]) == (404, "model_not_found", "mmd")
-        assert error["message"] == f"no model named {name} is offered here"
+        assert error["message"] == f"no model named {name} is available here"
     assert running.models.log == []
 
 
@@ -132,14 +132,14 @@ async def test_what_is_wrong_here_is_not_told_to_the_far_end(running: Town, key:
     running.models.failing["b"] = EngineFailed("b died beside a", hint=hint, engine_lines=lines)
     answer = await _ask(running, _brought(post({"stream": True}, path), key))
     assert answer.status == 503
-    assert answer.json()["error"]["message"] == "b cannot be had now"
+    assert answer.json()["error"]["message"] == "b is not available now"
     assert not any(word in answer.body for word in (b"secret", b"beside a", b"mmd logs"))
 
 
 async def test_pinned_model_is_not_named_to_the_far_end(running: Town, key: str) -> None:
     running.models.rules["a"] = Rules(pinned=True)
     error = (await _ask(running, _brought(post({}), key))).json()["error"]
-    assert (error["message"], error["hint"]) == ("b cannot be had now", "ask again later")
+    assert (error["message"], error["hint"]) == ("b is not available now", "try again later")
     from_here = post({"model": "b"}, "/v1/chat/completions", f"Authorization: Bearer {key}")
     assert "a, which is pinned" in (await _ask(running, from_here)).json()["error"]["message"]
 

@@ -157,7 +157,7 @@ def test_how_long_a_model_is_to_stay(key: str, said: str, expected: float | None
 @pytest.mark.parametrize("said", ["true", "[]", "{}", "NaN", '""', '"soon"', '"5 m"', '"m"', '"5m!"', "5m"])
 @pytest.mark.parametrize("key", ["keep_alive", "ttl"])
 def test_what_is_no_time_is_refused(key: str, said: str) -> None:
-    with pytest.raises(WrongUsage, match=f"{key} is not a time"):
+    with pytest.raises(WrongUsage, match=f"{key} is not a duration"):
         parse_options(_JSON, f'{{"{key}": {said}}}'.encode())
 
 

@@ -116,7 +116,7 @@ async def test_the_engine_gets_the_request_as_it_came() -> None:
 async def test_what_is_no_time_is_refused() -> None:
     async with town("a") as running:
         answer = await (await running.client()).ask(wish("a", "soon"))
-        assert (answer.status, answer.json()["error"]["message"]) == (400, "the request's keep_alive is not a time")
+        assert (answer.status, answer.json()["error"]["message"]) == (400, "the request's keep_alive is not a duration")
         assert not running.peer("a").asked
 
 

@@ -140,7 +140,7 @@ async def test_fight_over_the_gpu_ends_in_an_error_that_says_so() -> None:
         error = answer.json()["error"]
         assert (answer.status, error["code"]) == (503, "swap_contested")
         assert answer.headers["retry-after"] == "10"
-        assert error["message"] == "a was swapped away 4 times before it answered"
+        assert error["message"] == "a was unloaded 4 times before it answered"
         assert len(running.peer("a").asked) == 4
         assert (await client.ask(post({"model": "b"}))).status == 200
 

@@ -86,7 +86,7 @@ async def test_stream_over_the_suspend_limit_ends_with_an_error() -> None:
         await prepared(running, 0.0)
         error = json.loads((await client.rest()).split(b"data: ")[1].partition(b"\n")[0])["error"]
         assert (error["code"], error["source"]) == ("machine_suspends", "mmd")
-        assert error["message"] == "the machine went to sleep in the middle of this answer of a"
+        assert error["message"] == "the machine was suspended in the middle of this response of a"
         requests = running.gateway._counters.requests
         assert requests["a", STREAM, "suspended"] == 1
 

@@ -200,7 +200,7 @@ async def test_waiting_stream_whose_engine_dies_is_told_and_cut() -> None:
         running.models.held["b"].set()
         rest = await client.rest()
         assert b"data: half" in rest
-        assert b"b ended in the middle of this answer" in rest
+        assert b"b ended in the middle of this response" in rest
         assert not rest.endswith(b"0\r\n\r\n")
 
 
