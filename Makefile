@@ -45,11 +45,12 @@ deb: # The Debian package, into dist/, for this machine's suite; as root SUITE=t
 	@packaging/build-deb.sh $(SUITE)
 
 .PHONY: lint
-lint: .venv/installed # ruff and mypy
-	@echo "Checking style and types"
+lint: .venv/installed # Style, types and plain English
+	@echo "Checking style, types and words"
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
+	@$(PYTHON) -m tests.words
 
 .PHONY: bench
 bench: .venv/installed compiler # What a swap and a request cost, as tables
