@@ -26,9 +26,9 @@ help: # What can be made
 test: lint compiler # Lint, types, and the tests of all three rings
 	@$(WITH_LLAMA_SERVER) $(WITH_VLLM) $(PYTHON) -m pytest
 
-.PHONY: test-pure
-test-pure: .venv/installed # The tests that need neither systemd nor an engine
-	@$(PYTHON) -m pytest tests/unit -m "not manager and not engine"
+.PHONY: test-unit
+test-unit: .venv/installed # The tests that need nothing but Python
+	@$(PYTHON) -m pytest tests/unit -m "not manager and not engine and not tools"
 
 .PHONY: test-boot
 test-boot: .venv/installed | packages # As root: the package's life on whole Debian machines, of three releases

@@ -76,6 +76,7 @@ def test_prose_is_no_roff(text: str) -> None:
     assert unescaped(" ".join(man_pages().prose(text))).split() == text.replace("`", "").split()
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_man_page_is_clean(page: Path) -> None:
     mandoc = shutil.which("mandoc")

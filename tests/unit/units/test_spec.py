@@ -406,6 +406,7 @@ def verify(folder: Path, *units: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("sleep", [None, SLEEP], ids=["stops", "sleeps"])
 def test_systemd_has_nothing_to_say_about_the_pair(tmp_path: Path, sleep: Sleep | None) -> None:
     launch = replace(LAUNCH, sleep=sleep, argv=("/bin/true", "a b", "100%", "$x", 'q"', "back\\slash", ";"))
@@ -419,6 +420,7 @@ def test_systemd_has_nothing_to_say_about_the_pair(tmp_path: Path, sleep: Sleep 
     verify(tmp_path, *(spec.name for spec in specs))
 
 
+@pytest.mark.tools
 def test_systemd_has_nothing_to_say_about_the_static_units(tmp_path: Path) -> None:
     for name in UNITS:
         (tmp_path / name).write_text(unit_text(name, mmd_command()), "utf-8")

@@ -21,7 +21,9 @@ from mmd.registry.store import Registry
 from tests.terminal import PROMPT, Terminal
 from tests.tiny_models import sparse_gguf
 
-COMPLETIONS = Path(__file__).parents[3] / "packaging/completions"
+pytestmark = pytest.mark.tools
+
+COMPLETIONS = Path(__file__).parents[2] / "packaging/completions"
 IDS = ["qwen2.5-7b", "tiny"]
 VERBS = [name for name, verb in mmd.commands.items() if not verb.hidden]
 OFFERED = {

@@ -1,0 +1,11 @@
+"""Marks the unit tests that need a C compiler: `make test-unit` goes without them."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "nvml_folder" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.tools)
