@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 # msgspec says: Expected `int`, got `str` - at `$.gpus[0].index`
 _WITH_KEY = re.compile(r"(?P<problem>.*) - at `(?:key in )?\$\.?(?P<key>.*)`", re.DOTALL)
+_AT_BYTE = re.compile(r"\(byte (\d+)\)")
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
 
 
@@ -26,7 +27,7 @@ def encode(record: object, *, indent: int = 0) -> bytes:
 
     try:
         content = msgspec.json.encode(record)
-    except UnicodeEncodeError:  # text that was not UTF-8, such as a line of an engine
+    except (UnicodeEncodeError, OverflowError):  # an engine's line that is not UTF-8, a count of more than 64 bits
         content = json.dumps(msgspec.to_builtins(record), ensure_ascii=False).encode("utf-8", "replace")
     return msgspec.json.format(content, indent=indent) + b"\n" if indent else content
 
@@ -41,7 +42,7 @@ def decode(content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
     except (ValueError, RecursionError) as error:
-        raise _bad_record(error) from error
+        raise _bad_record(error, content) from error
 
 
 def convert(value: object, kind: type[T]) -> T:
@@ -68,7 +69,7 @@ def require_counts(record: object, *names: str) -> None:
             raise ValueError(f"`{name}` is negative")
 
 
-def _bad_record(error: Exception) -> BadRecord:
+def _bad_record(error: Exception, content: bytes = b"") -> BadRecord:
     if isinstance(error, RecursionError):
         return BadRecord("it is nested too deeply")
     found = _WITH_KEY.fullmatch(str(error))
@@ -76,4 +77,9 @@ def _bad_record(error: Exception) -> BadRecord:
     if missing := _MISSING.fullmatch(problem):
         return BadRecord(f"{key}{'.' if key else ''}{missing['field']} is missing")
     problem = problem.replace("`", "").replace("Expected", "expected").replace("Invalid", "invalid")
+    problem = _AT_BYTE.sub(lambda at: f"(line {_line_of(content, int(at[1]))})", problem)
     return BadRecord(f"{key}: {problem}" if key else problem)
+
+
+def _line_of(content: bytes, offset: int) -> int:
+    return content.count(b"\n", 0, offset) + 1

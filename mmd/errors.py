@@ -5,7 +5,7 @@
     ├── NoSuchModel           no registered model has this id
     ├── NotRunnable           the file was recognised, and nothing here can serve it
     ├── BadModelFile          the file is damaged, or not what its name says
-    ├── RegistryDamaged       models.toml cannot be read
+    ├── RegistryDamaged       models.json cannot be read
     ├── StorageFailed         a file of ours cannot be read or written
     │   └── NoSpace           what is to be written is larger than the space left
     ├── HubUnavailable        the Hugging Face hub does not answer, or not now

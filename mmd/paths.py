@@ -81,7 +81,7 @@ def models_dir() -> Path:
 
 
 def registry_file() -> Path:
-    return data_dir() / "models.toml"
+    return data_dir() / "models.json"
 
 
 def config_file() -> Path:

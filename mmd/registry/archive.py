@@ -2,15 +2,14 @@
 
 An archive is a folder, no tar: weights do not compress, a copy of files is taken up where it ended, a single damaged
 file can be replaced, and every other tool reads them where they are; `mmd add` does, too. Beside the files it has the
-record, as in models.toml, and the manifest, with names inside the folder in place of paths.
+record, as TOML, and the manifest, with names inside the folder in place of paths.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from shlex import quote
 
@@ -20,7 +19,7 @@ from mmd.registry import ids, manifest, models_toml
 from mmd.registry.companions import ARCHIVE_MANIFEST, ARCHIVE_RECORD, files_of
 from mmd.registry.copying import UNFINISHED, Copying
 from mmd.registry.detect import examine
-from mmd.registry.files import read_json_object
+from mmd.registry.files import read_text_file
 from mmd.registry.hashing import Report
 from mmd.registry.manifest import Entry, Manifest, Origin
 from mmd.registry.record import Format, Model
@@ -63,11 +62,11 @@ class Archiving:
     def finish(self) -> Path:
         """Returns the archive. Before this there is none under its name."""
         known = expected_of(self._model)
-        entries = {self._name(path): asdict(known[path]) for path in self._files}
+        entries = {self._name(path): known[path] for path in self._files}
         try:
             # The folder has another name yet: nothing needs to be atomic, and not every file system could.
-            (self.partial / ARCHIVE_RECORD).write_bytes(models_toml.render([self._record()]))
-            (self.partial / ARCHIVE_MANIFEST).write_text(json.dumps({"files": entries}, indent=2) + "\n", "utf-8")
+            (self.partial / ARCHIVE_RECORD).write_bytes(models_toml.render(self._record()))
+            (self.partial / ARCHIVE_MANIFEST).write_bytes(manifest.render(entries))
             self.partial.rename(self.folder)
         except OSError as error:
             raise _failed(self.folder, error) from error
@@ -152,11 +151,10 @@ def _read(archive: Path) -> tuple[Model, Manifest]:
             hint=f"mmd add {quote(str(archive))}   # as it is",
         )
     try:
-        (record,) = models_toml.parse((archive / ARCHIVE_RECORD).read_bytes()).values()
-        content = read_json_object(archive / ARCHIVE_MANIFEST)
-        entries = manifest.parsed(content)
+        (record,) = models_toml.parse(read_text_file(archive / ARCHIVE_RECORD)).values()
+        entries = manifest.parse(read_text_file(archive / ARCHIVE_MANIFEST))
         _require_inside(record, entries)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise BadModelFile(
             f"{archive} is no whole archive: {error}", hint=f"mmd add {quote(str(archive))}   # its files as they are"
         ) from error

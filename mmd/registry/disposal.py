@@ -109,7 +109,7 @@ def _why_it_stays(model: Model, path: str, shared: Mapping[str, str]) -> str | N
     if (other := shared.get(os.path.realpath(path))) is not None:
         return f"{other} needs it"
     if not _is_of_its_kind(model, path):
-        return "it is named in models.toml, and is no file of this model"
+        return "models.json names it, but it is not a file of this model"
     if path == model.projector and _has_neighbours(model):
         return "another model beside it may need it"
     if cache_link(path) is not None:

@@ -1,4 +1,4 @@
-"""Opening what the user points at: regular files only, with errors that say what to do."""
+"""Open files that the user names: regular files only, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 from mmd.errors import BadModelFile
 
 # The largest config.json, index or tokenizer configuration of a real model is about 5 MB.
-_MAX_JSON_BYTES = 1 << 26
+_MAX_TEXT_BYTES = 1 << 26
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file; a named pipe or a device is refused, where open() would hang or read forever."""
+    """Open a regular file. Refuse a named pipe or a device, on which open() hangs or a read never ends."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -29,25 +29,30 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def read_text_file(path: Path) -> bytes:
+    """Return what a regular file holds. Raise BadModelFile if it is too large for text."""
+    with open_regular(path) as file:
+        text = file.read(_MAX_TEXT_BYTES + 1)
+    if len(text) > _MAX_TEXT_BYTES:
+        raise _damaged(path, f"it is larger than {_MAX_TEXT_BYTES >> 20} MiB")
+    return text
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, {} where there is no such file."""
+    """Return the JSON object in a file, {} if there is no such file."""
     if not path.exists():
         return {}
-    with open_regular(path) as file:
-        text = file.read(_MAX_JSON_BYTES + 1)
-    if len(text) > _MAX_JSON_BYTES:
-        raise _not_json(path, f"it is larger than {_MAX_JSON_BYTES >> 20} MiB")
     try:
-        content = json.loads(text)
+        content = json.loads(read_text_file(path))
     except (ValueError, RecursionError) as error:
-        raise _not_json(path, str(error)) from error
+        raise _damaged(path, str(error)) from error
     if not isinstance(content, dict):
-        raise _not_json(path, "it holds no object")
+        raise _damaged(path, "it is not a JSON object")
     return content
 
 
-def _not_json(path: Path, what: str) -> BadModelFile:
+def _damaged(path: Path, what: str) -> BadModelFile:
     return BadModelFile(
         f"{path} is damaged: {what}",
-        hint=f"head -c 200 {quote(str(path))}   # what it is now; it wants to be downloaded again",
+        hint=f"head -c 200 {quote(str(path))}   # shows its beginning; download the file again",
     )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 from mmd import paths
 from mmd.atomic import write_atomically
+from mmd.codec import BadRecord, decode, encode, require_counts
 from mmd.errors import StorageFailed
 from mmd.files import keep_aside
 from mmd.registry.companions import files_of
@@ -42,6 +41,11 @@ class Entry:
     origin: Origin | None = None
     since: str | None = None  # when the hash was learned: ISO 8601, UTC
 
+    def __post_init__(self) -> None:
+        require_counts(self, "size_bytes")
+        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"{self.sha256[:80]!r} is not a sha256")
+
     @classmethod
     def learned(cls, size_bytes: int, sha256: str, origin: Origin) -> Entry:
         """An entry whose hash was learned now."""
@@ -49,6 +53,12 @@ class Entry:
 
 
 Manifest = Mapping[str, Entry]  # by absolute path
+
+
+@dataclass(frozen=True, slots=True)
+class _ManifestFile:
+    files: Mapping[str, Entry]
+    model: str = ""  # an archive has none
 
 
 def file_for(model_id: str) -> Path:
@@ -62,12 +72,12 @@ def read(model_id: str) -> Manifest:
     """
     file = file_for(model_id)
     try:
-        return parsed(json.loads(file.read_bytes()))
+        return parse(file.read_bytes())
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise StorageFailed(f"{file} cannot be read: {error.strerror}", hint=f"ls -l {quote(str(file))}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except BadRecord as error:
         _set_aside(file, error)
         return {}
 
@@ -93,9 +103,8 @@ def write(model: Model, sha256: Mapping[str, str], origin: Origin = Origin.HUB) 
 def write_entries(model_id: str, entries: Manifest) -> None:
     """Keep a whole manifest. Raises StorageFailed."""
     file = file_for(model_id)
-    content = {"model": model_id, "files": {path: asdict(entry) for path, entry in entries.items()}}
     try:
-        write_atomically(file, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+        write_atomically(file, render(entries, model_id))
     except OSError as error:
         raise StorageFailed(
             f"{file} cannot be written: {error.strerror}",
@@ -121,15 +130,14 @@ def _size_bytes(path: str) -> int:
         raise StorageFailed(f"{path} cannot be read: {error.strerror}", hint=f"ls -lL {quote(path)}") from error
 
 
-def parsed(content: Mapping[str, Any]) -> Manifest:
-    """Raises ValueError, TypeError, KeyError or AttributeError where that is none."""
-    return {path: _entry(path, **fields) for path, fields in content["files"].items()}
+def render(entries: Manifest, model_id: str = "") -> bytes:
+    """Return the text of a manifest: by the paths of a registered model, or by the names in an archive."""
+    return encode(_ManifestFile(entries, model_id), indent=2)
 
 
-def _entry(path: str, *, size_bytes: int, sha256: str | None, origin: str | None, since: str | None) -> Entry:
-    if not isinstance(size_bytes, int) or (sha256 is not None and not _SHA256.fullmatch(sha256)):
-        raise ValueError(f"what it says of {path} is no size, or no sha256")
-    return Entry(size_bytes, sha256, Origin(origin) if origin else None, since)
+def parse(content: bytes) -> Manifest:
+    """Return the entries in a manifest's text. Raise BadRecord."""
+    return decode(content, _ManifestFile).files
 
 
 def _set_aside(file: Path, error: Exception) -> None:

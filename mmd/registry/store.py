@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -13,15 +14,18 @@ from typing import TYPE_CHECKING
 
 from mmd import paths
 from mmd.atomic import write_atomically
+from mmd.codec import BadRecord
 from mmd.errors import BadModelFile, NoSuchModel, RegistryDamaged, StorageFailed, WrongUsage
 from mmd.files import ReloadOnChange, aside_path, locked
-from mmd.registry import listing, manifest, models_toml
+from mmd.registry import manifest, models_json, models_toml
 from mmd.registry.record import Model
 
 if TYPE_CHECKING:
     from mmd.registry.detect import Found
 
 _LOCK_TIMEOUT_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +46,58 @@ class Added:
 
 
 class Registry:
-    """Reads without a lock (the file is only ever replaced whole), writes under one."""
+    """The models in models.json. Reads take no lock, for the file is only ever replaced whole; writes take one."""
 
     def __init__(
-        self, file: Path | None = None, *, lock_seconds: float = _LOCK_TIMEOUT_SECONDS, keeps_damaged: bool = True
+        self, file: Path | None = None, *, lock_seconds: float = _LOCK_TIMEOUT_SECONDS, is_read_only: bool = False
     ) -> None:
-        """`keeps_damaged`: a file that cannot be read is copied aside."""
+        """`is_read_only`: neither copy a damaged file aside nor replace the file of mmd 0.1."""
         self.file = file or paths.registry_file()
-        self._keeps_damaged = keeps_damaged
+        self._old_file = self.file.with_suffix(".toml")  # of mmd 0.1
+        self._is_read_only = is_read_only
         self._lock_seconds = lock_seconds
         self._models = ReloadOnChange(self.file, self._read)
 
     def load(self) -> Mapping[str, Model]:
         """Return every model by its id: the same object until the file changes.
 
-        Raises RegistryDamaged, after which nothing of ours writes the file.
+        Raise RegistryDamaged, after which no verb writes the file.
         """
         return self._models.current()
 
     def _read(self) -> Mapping[str, Model]:
         try:
-            with self.file.open("rb") as file:
-                stamp = listing.stamp(os.fstat(file.fileno()))
-                models = listing.read(stamp)
-                if models is None:
-                    models = self._parse(file.read())
-                    listing.write(stamp, models)
-        except FileNotFoundError:
-            return {}
+            if not self.file.exists():
+                return self._read_old()
+            return self._parsed(self.file, models_json.parse)
         except OSError as error:
             raise self._storage_failed("read", error) from error
-        return models
+
+    def _read_old(self) -> Mapping[str, Model]:
+        """Replace the file of mmd 0.1 on the first read."""
+        if self._old_file.exists() and not self._is_read_only:
+            with suppress(StorageFailed), self._locked():  # if the disk is full or read-only, the old file still holds
+                pass
+        # Twice models.json: another process may replace the old file between two looks.
+        new = (self.file, models_json.parse)
+        for file, parse in (new, (self._old_file, models_toml.parse), new):
+            with suppress(FileNotFoundError):
+                return self._parsed(file, parse)
+        return {}
+
+    def _replace_old(self) -> None:
+        """Write the models of mmd 0.1 as models.json, then rename models.toml. The lock is held.
+
+        If mmd is killed in between, both files are there, and models.json counts.
+        """
+        if self.file.exists() or not self._old_file.exists():
+            return
+        self._write(self._parsed(self._old_file, models_toml.parse))
+        try:
+            self._old_file.replace(self._old_file.with_suffix(".toml.old"))
+            (paths.cache_dir() / "models.json").unlink(missing_ok=True)  # the copy that mmd 0.1 made of models.toml
+        except OSError as error:
+            _log.warning("%s has been replaced by %s; it can be removed: %s", self._old_file, self.file, error.strerror)
 
     def all(self) -> tuple[Model, ...]:
         return tuple(self.load().values())
@@ -129,12 +154,16 @@ class Registry:
         return removed
 
     def _write(self, models: Mapping[str, Model]) -> None:
+        """Replace the file. The text is read back first, so that a record it cannot hold replaces nothing."""
         ordered = dict(sorted(models.items()))
+        content = models_json.render(ordered.values())
+        if models_json.parse(content) != ordered:
+            message = f"{self.file} is unchanged, because a record cannot be written as text"
+            raise StorageFailed(message, hint="mv OLD NEW   # rename a file whose name is not valid UTF-8")
         try:
-            status = write_atomically(self.file, models_toml.render(ordered.values()))
+            write_atomically(self.file, content)
         except OSError as error:
             raise self._storage_failed("written", error) from error
-        listing.write(listing.stamp(status), ordered)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -150,27 +179,19 @@ class Registry:
         except OSError as error:
             raise self._storage_failed("written", error) from error
         with lock:
+            self._replace_old()
             yield
 
-    def _parse(self, content: bytes) -> dict[str, Model]:
+    def _parsed(self, file: Path, parse: Callable[[bytes], dict[str, Model]]) -> dict[str, Model]:
+        content = file.read_bytes()
         try:
-            return models_toml.parse(content)
-        except models_toml.UnknownText as error:
+            return parse(content)
+        except BadRecord as error:
+            path = quote(str(file))
             raise RegistryDamaged(
-                f"{self.file} cannot be read: {error}{self._set_aside(content) if self._keeps_damaged else ''}",
-                hint=f"${{EDITOR:-nano}} {quote(str(self.file))}   # mend it; or start without models: "
-                f"mv {quote(str(self.file))} {quote(str(self.file))}.old",
+                f"{file} cannot be read: {error}{'' if self._is_read_only else _copied_aside(file, content)}",
+                hint=f"${{EDITOR:-nano}} {path}   # repair it; or start without models: mv {path} {path}.old",
             ) from error
-
-    def _set_aside(self, content: bytes) -> str:
-        """Keep what was found, named after its own time so that many readers of one damage make one copy."""
-        try:
-            aside = aside_path(self.file)
-            if not aside.exists():
-                write_atomically(aside, content)
-        except OSError as error:
-            return f" (and no copy of it could be made: {error.strerror})"
-        return f" (copied to {aside.name})"
 
     def _storage_failed(self, done: str, error: OSError) -> StorageFailed:
         folder = quote(str(self.file.parent))
@@ -178,6 +199,17 @@ class Registry:
             f"{self.file} cannot be {done}: {error.strerror}",
             hint=f"ls -ld {folder}; df -h {folder}   # look at the folder and the space left",
         )
+
+
+def _copied_aside(file: Path, content: bytes) -> str:
+    """Keep a damaged file: one copy, however often it is read. Return what the error says of it."""
+    try:
+        aside = aside_path(file)
+        if not aside.exists():
+            write_atomically(aside, content)
+    except OSError as error:
+        return f" (it could not be copied: {error.strerror})"
+    return f" (copied to {aside.name})"
 
 
 def _added_to(models: Mapping[str, Model], new: New) -> Model:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmd.atomic import write_atomically
-from mmd.registry import models_toml
+from mmd.registry import models_json
 from mmd.registry.store import Registry
 from tests.bench.measure import Row
 from tests.tiny_models import tiny_gguf
@@ -36,7 +36,7 @@ def _register_a_thousand(folder: Path) -> None:
     registry = Registry()
     model = registry.add(tiny_gguf(folder / "many.gguf", name="many"), id="many")
     models = [replace(model, id=f"model-{index:04}", path=f"{model.path}.{index}") for index in range(_MODELS)]
-    write_atomically(registry.file, models_toml.render(models))
+    write_atomically(registry.file, models_json.render(models))
 
 
 def _time(*words: str, **environment: str) -> list[float]:

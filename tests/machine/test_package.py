@@ -149,7 +149,7 @@ def test_removal_ends_all_that_runs_and_keeps_what_is_the_users(machine: Machine
     assert not _processes(machine)
     assert machine.attempt("command -v mmd").returncode != 0
     assert machine.run("systemctl --user list-units --state=active,activating --plain --no-legend 'mmd*'") == ""
-    assert (machine.home / ".local/share/mmd/models.toml").exists()
+    assert (machine.home / ".local/share/mmd/models.json").exists()
 
 
 def test_purge_leaves_nothing_of_its_name(machine: Machine) -> None:

@@ -178,7 +178,7 @@ def test_damaged_registry_is_reported_once(world: World) -> None:
     file.write_text(file.read_text() + "x = [")
     only_failed("registry")
     assert checked("models").message == "skipped, see: registry"
-    assert list(file.parent.glob("models.toml.damaged-*")) == []
+    assert list(file.parent.glob("models.json.damaged-*")) == []
 
 
 def test_missing_engine_named_in_mmd_toml(world: World) -> None:

@@ -60,6 +60,10 @@ def test_text_that_is_not_utf8_is_replaced() -> None:
     assert decode(encode({"said": "caf\udce9"}), dict[str, str]) == {"said": "caf?"}
 
 
+def test_count_of_more_than_64_bits_survives() -> None:
+    assert decode(encode(Inner(1 << 80)), Inner) == Inner(1 << 80)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

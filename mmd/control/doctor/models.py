@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
+from mmd.codec import BadRecord
 from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.control.install.engines import EngineStatus
 from mmd.paths import config_file
@@ -63,10 +63,10 @@ def _files(model: Model) -> ModelFiles:
 def _recorded(model_id: str) -> Manifest | None:
     """Return None if the manifest is damaged. (`manifest.read` would move it aside; the doctor changes nothing.)"""
     try:
-        return manifest.parsed(json.loads(manifest.file_for(model_id).read_bytes()))
+        return manifest.parse(manifest.file_for(model_id).read_bytes())
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except BadRecord:
         return None
 
 

@@ -47,7 +47,7 @@ class Readings:
         self.has_settings = BackgroundRead("mmd.toml", config_file().exists, look=f"ls -l {config_file()}")
         self.lingering = BackgroundRead("lingering", read_lingering, look="loginctl show-user $USER")
         self.models = BackgroundRead(
-            "models.toml", lambda: Registry(keeps_damaged=False).all(), look=f"ls -l {registry_file()}"
+            "models.json", lambda: Registry(is_read_only=True).all(), look=f"ls -l {registry_file()}"
         )
         self._read_units()
         self._read_engines()

@@ -1,25 +1,24 @@
-"""Which tables of its memory llama-server has told, so that it is asked once."""
+"""The memory tables that llama-server has reported, cached so that it is asked once."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mmd.atomic import write_atomically
+from mmd.codec import BadRecord, convert, decode, encode
 from mmd.paths import cache_dir
 from mmd.plan.breakdown import Breakdown, Row
 
-_MOST = 200
+_MAX_TABLES = 200
 
 _log = logging.getLogger(__name__)
 
 
 class Breakdowns:
-    """By a key for the weights, the engine's version and its arguments: all that the sizes follow from."""
+    """By a key for the weights, the engine's version and its arguments: everything that the sizes depend on."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file or cache_dir() / "breakdowns.json"
@@ -27,29 +26,22 @@ class Breakdowns:
     def get(self, key: str) -> Breakdown | None:
         rows = self._read().get(key)
         try:
-            return None if rows is None else Breakdown(tuple(_row(row) for row in rows))
-        except TypeError:  # of another version
+            return None if rows is None else Breakdown(convert(rows, tuple[Row, ...]))
+        except BadRecord:  # of another version
             return None
 
     def put(self, key: str, breakdown: Breakdown) -> None:
-        """The oldest go where there are too many. One that cannot be written is asked for again."""
+        """Add a table, and drop the oldest ones over the limit. If it cannot be written, the engine is asked again."""
         known = {name: rows for name, rows in self._read().items() if name != key}
-        known[key] = asdict(breakdown)["rows"]
+        known[key] = breakdown.rows
         try:
-            write_atomically(self.file, json.dumps(dict([*known.items()][-_MOST:])).encode(), durable=False)
+            write_atomically(self.file, encode(dict([*known.items()][-_MAX_TABLES:])), durable=False)
         except OSError as error:
             _log.info("%s cannot be written: %s", self.file, error.strerror)
 
     def _read(self) -> Mapping[str, Any]:
+        """Return the rows as parsed JSON: `get` checks those it needs, so one damaged table costs no other."""
         try:
-            content = json.loads(self.file.read_bytes())
-        except (OSError, ValueError):  # none yet, or damaged: a cache
+            return decode(self.file.read_bytes(), dict[str, Any])
+        except (OSError, BadRecord):  # missing, or damaged: it is a cache
             return {}
-        return content if isinstance(content, dict) else {}
-
-
-def _row(table: Mapping[str, Any]) -> Row:
-    row = Row(**table)
-    if not all(isinstance(size, int) for size in (row.model_bytes, row.context_bytes, row.compute_bytes)):
-        raise TypeError
-    return row

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from mmd.control.state.json_lines import JsonLines
 from mmd.paths import engine_socket, state_dir
 
 # Two files of this size hold some hundred starts each.
-_MOST_BYTES = 128 * 1024
+_MAX_FILE_BYTES = 128 * 1024
+_MAX_SIZE_BYTES = 1 << 60
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +37,14 @@ class StartRecord:
     predicted: Mapping[str, int]
     measured: Mapping[str, int]
     compute_factor: float  # that was known by then, and is in the prediction
+
+    def __post_init__(self) -> None:
+        """Refuse what no start can have: each record takes part in every estimate."""
+        sizes = (self.context, *self.predicted.values(), *self.measured.values())
+        if not all(0 <= size < _MAX_SIZE_BYTES for size in sizes):
+            raise ValueError("a size is out of range")
+        if datetime.fromisoformat(self.at).tzinfo is None:
+            raise ValueError("at has no time zone")
 
     @property
     def errors(self) -> Mapping[str, float]:
@@ -66,7 +73,7 @@ def starts_file() -> Path:
 def keep(start: StartRecord) -> None:
     """One that cannot be written is told and forgotten: it will be measured again at the next start."""
     try:
-        _lines().append(asdict(start))
+        _lines().append(start)
     except OSError as error:
         _log.warning("what %s took could not be noted in %s: %s", start.model, starts_file(), error.strerror)
 
@@ -74,12 +81,11 @@ def keep(start: StartRecord) -> None:
 def kept() -> list[StartRecord]:
     """Oldest first; of each run the last that was noted. Where they cannot be read, as if there were none."""
     try:
-        lines = _lines().lines()
+        starts = _lines().records()
     except OSError as error:
         _log.warning("what starts took cannot be read from %s: %s", starts_file(), error.strerror)
         return []
-    found = {start.invocation: start for start in _parsed(lines)}
-    return list(found.values())
+    return list({start.invocation: start for start in starts}.values())
 
 
 def is_unmeasured(model_id: str) -> bool:
@@ -92,31 +98,5 @@ def is_unmeasured(model_id: str) -> bool:
     return all(at.timestamp() < started_at for at in measured_at)
 
 
-def _lines() -> JsonLines:
-    return JsonLines(starts_file(), _MOST_BYTES)
-
-
-def _parsed(lines: list[bytes]) -> Iterator[StartRecord]:
-    for line in lines:
-        try:
-            yield _start(json.loads(line))
-        except (ValueError, TypeError, RecursionError):  # cut short by a full disk or a crash, or of another version
-            _log.warning("a line of %s is no start: %r", starts_file(), line[:80])
-
-
-def _start(record: dict[str, Any]) -> StartRecord:
-    """Raises ValueError and TypeError where it is none: one that is let in is reckoned with in every estimate."""
-    start = StartRecord(**record)
-    texts = (start.at, start.invocation, start.model, start.weights, start.engine, start.command, start.gpu)
-    if not all(isinstance(text, str) for text in texts) or datetime.fromisoformat(start.at).tzinfo is None:
-        raise TypeError
-    for sizes in (start.predicted, start.measured):
-        if not isinstance(sizes, dict) or not all(_is_size(size) for size in sizes.values()):
-            raise TypeError
-    if not _is_size(start.context) or not isinstance(start.compute_factor, int | float):
-        raise TypeError
-    return start
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and 0 <= value < 1 << 60
+def _lines() -> JsonLines[StartRecord]:
+    return JsonLines(starts_file(), StartRecord, _MAX_FILE_BYTES)

@@ -1,35 +1,53 @@
-"""Records in a file, a line of JSON each, the newest last; the oldest go where there are too many."""
+"""Records in a file, one line of JSON each, the newest last."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
+from mmd.codec import BadRecord, decode, encode
 from mmd.files import locked
 from mmd.paths import make_private
 
+T = TypeVar("T")
 
-class JsonLines:
-    """Two files of `most_bytes` at the most: when one is full it becomes the older one, in place of what that was."""
+_log = logging.getLogger(__name__)
 
-    def __init__(self, file: Path, most_bytes: int) -> None:
+
+class JsonLines(Generic[T]):
+    """Two files of at most `max_bytes`: a full file becomes the older one, and replaces the one that was that."""
+
+    def __init__(self, file: Path, kind: type[T], max_bytes: int) -> None:
         self.file = file
+        self._kind = kind
         self._older = file.with_suffix(".1.jsonl")
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Raises OSError."""
+    def append(self, record: T) -> None:
+        """Raise OSError if the record cannot be written."""
         make_private(self.file.parent)
         if self._is_full():
             self._rotate()
-        line = json.dumps(record, ensure_ascii=False) + "\n"
         with self.file.open("ab", buffering=0) as lines:  # one write: lines of two processes do not mix
-            lines.write(line.encode("utf-8", "replace"))
+            lines.write(encode(record) + b"\n")
 
-    def lines(self) -> list[bytes]:
-        """All that are kept, oldest first; a line may be cut short by a full disk or a crash."""
+    def records(self, newest: int | None = None) -> list[T]:
+        """Return the newest records, oldest first; without a number all of them. Raise OSError.
+
+        A damaged line is skipped with a warning: a full disk or a crash cuts lines short.
+        """
+        lines = self._lines()
+        found = []
+        for line in lines if newest is None else lines[max(0, len(lines) - newest) :]:
+            try:
+                found.append(decode(line, self._kind))
+            except BadRecord as error:
+                _log.warning("%s has a damaged line (%s): %r", self.file, error, line[:80])
+        return found
+
+    def _lines(self) -> list[bytes]:
+        """Return the lines of both files, oldest first."""
         while True:
             before = self._inode()
             older, newer = _content(self._older), _content(self.file)
@@ -38,14 +56,14 @@ class JsonLines:
             # Another process has rotated the files in between: what was `file` is the older one now.
 
     def _rotate(self) -> None:
-        """Once, where several find the file full: a second time would put the few new lines in place of the older."""
+        """Rotate once if several processes find the file full: a second time would drop the older lines."""
         with locked(self.file.with_suffix(".lock")):
             if self._is_full():
                 self.file.replace(self._older)
 
     def _is_full(self) -> bool:
         try:
-            return self.file.stat().st_size > self._most_bytes
+            return self.file.stat().st_size > self._max_bytes
         except FileNotFoundError:
             return False
 

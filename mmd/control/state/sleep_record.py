@@ -1,37 +1,44 @@
-"""How deep models sleep: what their release hooks say of it, and what they are told."""
+"""How deep models sleep, as their release hooks record it, and the level for the next sleep."""
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
 
+from mmd.codec import BadRecord, decode
 from mmd.paths import engine_socket
 
 
+@dataclass(frozen=True, slots=True)
+class _SleepRecord:
+    """What the release hook writes beside the socket; see `Record` in hooks/release.py."""
+
+    level: int = 1
+    since: float | None = None
+
+
 def asleep_level(model_id: str) -> int:
-    """The level that a sleeping model was put to sleep at, as its release hook left it beside the socket."""
-    return int(_record(model_id).get("level", 1))
+    """Return the level that a sleeping model was put to sleep at."""
+    return _record(model_id).level
 
 
 def asleep_since(model_id: str) -> float | None:
-    """When a sleeping model was put to sleep, on the monotonic clock; None where it has just been woken. That clock
-    stands still while the machine is suspended: nobody could have used a model then.
+    """Return when a sleeping model was put to sleep, on the monotonic clock; None if it has just been woken.
+
+    That clock stops while the machine is suspended, when no request could use a model.
     """
-    since = _record(model_id).get("since")
-    return None if since is None else float(since)
+    return _record(model_id).since
 
 
-def _record(model_id: str) -> dict[str, Any]:
-    """Nothing in it where the model has just been woken."""
+def _record(model_id: str) -> _SleepRecord:
+    """Return the defaults if the model has just been woken, or if the file is damaged."""
     try:
-        record: dict[str, Any] = json.loads((engine_socket(model_id).parent / "asleep").read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    return record
+        return decode((engine_socket(model_id).parent / "asleep").read_bytes(), _SleepRecord)
+    except (FileNotFoundError, BadRecord):
+        return _SleepRecord()
 
 
 def write_level(model_id: str, level: int) -> None:
     """Have the next release of a model put it to sleep at this level."""
-    with suppress(FileNotFoundError):  # its engine has just ended, and the folder has gone with it
+    with suppress(FileNotFoundError):  # its engine has just ended, and the folder with it
         (engine_socket(model_id).parent / "level").write_text(str(level), "utf-8")

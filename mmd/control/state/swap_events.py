@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmd.control.state.json_lines import JsonLines
 from mmd.files import ReloadOnChange
@@ -15,7 +13,7 @@ from mmd.paths import state_dir
 from mmd.quantities import median
 
 # Two files of this size hold some thousand swaps.
-_MOST_BYTES = 512 * 1024
+_MAX_FILE_BYTES = 512 * 1024
 _ENOUGH = 5  # of the newest, for a median that follows a change of the machine
 _NEWEST = 200  # events hold what is asked of those who are swapped often, and are read in 2 ms
 
@@ -44,17 +42,16 @@ def events_file() -> Path:
 
 
 def keep(event: SwapEvent) -> None:
-    """Append an event. One that cannot be written is told and forgotten: the swap itself is done."""
+    """Append an event. If it cannot be written, the log says so and nothing else: the swap itself is done."""
     try:
-        _lines().append(asdict(event))
+        _lines().append(event)
     except OSError as error:
         _log.warning("a swap could not be noted in %s: %s", events_file(), error.strerror)
 
 
 def recent(count: int | None = None) -> list[SwapEvent]:
     """The newest events, oldest first; all that are kept where no `count` is given."""
-    lines = _lines().lines()
-    return list(_parsed(lines if count is None else lines[len(lines) - count :] if count < len(lines) else lines))
+    return _lines().records(count)
 
 
 def expected_seconds(phase: str, *, of: int | None = None) -> Mapping[str, float]:
@@ -80,17 +77,5 @@ class LatelyTook:
         return by_phase[phase].get(model)
 
 
-def _lines() -> JsonLines:
-    return JsonLines(events_file(), _MOST_BYTES)
-
-
-def _parsed(lines: Iterable[bytes]) -> Iterable[SwapEvent]:
-    for line in lines:
-        try:
-            record: dict[str, Any] = json.loads(line)
-            event = SwapEvent(**record | {"engine_lines": tuple(record.get("engine_lines", ()))})
-            if not isinstance(event.phases, dict):
-                raise TypeError
-            yield event
-        except (ValueError, TypeError, AttributeError):  # cut short by a full disk or a crash, or of another version
-            _log.warning("a line of %s is no event: %r", events_file(), line[:80])
+def _lines() -> JsonLines[SwapEvent]:
+    return JsonLines(events_file(), SwapEvent, _MAX_FILE_BYTES)

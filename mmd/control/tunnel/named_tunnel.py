@@ -49,11 +49,11 @@ class NamedTunnel:
 
     def save(self, model_id: str) -> None:
         """Write the file. Raises StorageFailed."""
-        import tomli_w
+        import tomlkit
 
         file = tunnel_file(model_id)
         text = "# Written by `mmd expose`. Anyone with the token can serve this host name.\n\n" + (
-            tomli_w.dumps({"hostname": self.hostname, "token": self.token})
+            tomlkit.dumps({"hostname": self.hostname, "token": self.token})
         )
         try:
             write_atomically(file, text.encode(), mode=0o600)

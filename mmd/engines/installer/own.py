@@ -8,12 +8,12 @@ An upgrade goes beside what is there: models that run or sleep keep theirs until
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmd.atomic import write_atomically
+from mmd.codec import BadRecord, decode, encode
 from mmd.errors import StorageFailed
 from mmd.paths import engines_dir
 
@@ -42,9 +42,9 @@ def own_program(engine: str) -> Path | None:
 def read_marker(folder: Path) -> OwnEngine | None:
     """None where an installation is not whole."""
     try:
-        return OwnEngine(**json.loads((folder / MARKER).read_text("utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None  # a marker that says something else was not written by `complete`
+        return decode((folder / MARKER).read_bytes(), OwnEngine)
+    except (FileNotFoundError, BadRecord):
+        return None  # `complete` has not written it
 
 
 def folders(engine: str) -> list[Path]:
@@ -77,7 +77,7 @@ def begin(folder: Path, package: str) -> None:
 
 def complete(engine: str, folder: Path, marker: OwnEngine) -> None:
     """Have `folder` be the engine from now on: it says that it is whole, then the link goes over to it at once."""
-    write_atomically(folder / MARKER, (json.dumps(asdict(marker), indent=2) + "\n").encode())
+    write_atomically(folder / MARKER, encode(marker, indent=2))
     use(engine, folder)
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmd.atomic import write_atomically
+from mmd.codec import BadRecord, decode, encode
 from mmd.engines.vllm.source import Accepted
 from mmd.paths import cache_dir
 
-_PARTS = ("flags", "tool_parsers", "reasoning_parsers")
-
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    flags: frozenset[str]
+    tool_parsers: frozenset[str]
+    reasoning_parsers: frozenset[str]
+    confirmed: bool
 
 
 def key_of(program: Path, version_file: Path) -> str:
@@ -31,39 +37,32 @@ def key_of(program: Path, version_file: Path) -> str:
 
 def recall(key: str) -> Accepted | None:
     record = _read(key)
-    return None if record is None else Accepted(*(frozenset(record[part]) for part in _PARTS))
+    return None if record is None else Accepted(record.flags, record.tool_parsers, record.reasoning_parsers)
 
 
 def is_confirmed(key: str) -> bool:
-    """Whether the program itself has said so."""
+    """Return True if the program itself has listed its options."""
     record = _read(key)
-    return record is not None and record["confirmed"] is True
+    return record is not None and record.confirmed
 
 
 def remember(key: str, accepted: Accepted, *, confirmed: bool = False) -> None:
-    record = {part: sorted(getattr(accepted, part)) for part in _PARTS}
+    record = _Record(accepted.flags, accepted.tool_parsers, accepted.reasoning_parsers, confirmed)
     try:
-        write_atomically(_file(key), json.dumps(record | {"confirmed": confirmed}).encode(), durable=False)
+        write_atomically(_file(key), encode(record), durable=False)
     except OSError as error:
-        _log.info("what was learned of vLLM cannot be kept: %s", error)  # it is learned again next time
+        _log.info("%s cannot be written: %s", _file(key), error)  # the next start scans vLLM again
 
 
-def _read(key: str) -> dict[str, Any] | None:
+def _read(key: str) -> _Record | None:
     file = _file(key)
     try:
-        record = json.loads(file.read_bytes())
+        return decode(file.read_bytes(), _Record)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        _log.info("%s cannot be read (%s): it is made anew", file, error)
+    except (OSError, BadRecord) as error:
+        _log.info("%s cannot be read, so vLLM is scanned again: %s", file, error)
         return None
-    return record if _is_whole(record) else None
-
-
-def _is_whole(record: object) -> bool:
-    if not isinstance(record, dict) or "confirmed" not in record:
-        return False
-    return all(isinstance(record.get(part), list) for part in _PARTS)
 
 
 def _file(key: str) -> Path:

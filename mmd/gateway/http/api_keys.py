@@ -103,11 +103,11 @@ class KeyFile:
         return gone
 
     def _write(self, keys: Iterator[ApiKey] | tuple[ApiKey, ...]) -> None:
-        import tomli_w
+        import tomlkit
 
         tables = {key.name: {"for": key.purpose, "made": key.made, "sha256": key.sha256.hex()} for key in keys}
         try:
-            write_atomically(self.file, (_HEADER + tomli_w.dumps({"keys": tables})).encode(), mode=0o600)
+            write_atomically(self.file, (_HEADER + tomlkit.dumps({"keys": tables})).encode(), mode=0o600)
         except OSError as error:
             raise self._failed("written", error) from error
 

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Catalogue:
-    """models.toml and mmd.toml, read again whenever one of them has changed: a request costs two stat()."""
+    """models.json and mmd.toml, read again whenever one of them has changed: a request costs two stat()."""
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry

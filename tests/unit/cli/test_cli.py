@@ -220,13 +220,13 @@ async def test_no_user_manager_at_an_odd_address(address: str, monkeypatch: pyte
 
 @pytest.mark.parametrize("verb", ["list", "show"])
 def test_damaged_registry(verb: str, a_model: Path, own_home: Path) -> None:
-    file = own_home / ".local/share/mmd/models.toml"
-    file.write_text("[[[\n")
+    file = own_home / ".local/share/mmd/models.json"
+    file.write_text('{"version":1,\n[[[\n')
     said, hint = refused(mmd(*((verb,) if verb == "list" else (verb, "tiny"))), 1)
     assert str(file) in said
-    assert "line 1" in said
+    assert "line 2" in said
     assert str(file) in hint
-    assert file.read_text() == "[[[\n", "it is never overwritten"
+    assert file.read_text() == '{"version":1,\n[[[\n', "it is never overwritten"
 
 
 def test_model_whose_file_is_gone(a_model: Path, engine_on_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_completion_lists_ids(a_model: Path) -> None:
 
 
 def test_completion_says_nothing_about_a_damaged_registry(a_model: Path, own_home: Path) -> None:
-    (own_home / ".local/share/mmd/models.toml").write_text("[[[\n")
+    (own_home / ".local/share/mmd/models.json").write_text("[[[\n")
     done = mmd(_MMD_COMPLETE="bash_complete", COMP_WORDS="mmd show ", COMP_CWORD="2")
     assert (done.stdout.strip(), done.stderr) == ("", "")
 

@@ -81,7 +81,7 @@ def test_one_that_is_too_old(tmp_path: Path) -> None:
 
 
 def test_what_it_has_said_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmd.control.memory.breakdowns._MOST", 2)
+    monkeypatch.setattr("mmd.control.memory.breakdowns._MAX_TABLES", 2)
     known = Breakdowns()
     assert known.get("a") is None
     for key in ("a", "b", "c"):

@@ -72,7 +72,8 @@ def test_it_stays_when_the_model_is_added_again_and_goes_with_it(tmp_path: Path)
         '{"files": {"/a": {"size_bytes": "1", "sha256": null, "origin": null, "since": null}}}',
         '{"files": {"/a": {"size_bytes": 1, "sha256": "short", "origin": null, "since": null}}}',
         '{"files": {"/a": {"size_bytes": 1, "sha256": null, "origin": "heaven", "since": null}}}',
-        '{"files": {"/a": {"size_bytes": 1}}}',
+        '{"files": {"/a": {"size_bytes": -1}}}',
+        '{"files": {"/a": {"sha256": null}}}',
     ],
 )
 def test_damaged_one_is_kept_aside_and_told(content: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -182,7 +182,7 @@ def test_folders_of_this_user(own_folders: Callable[[], list[FolderState]]) -> N
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_file_of_another_user_is_found(own_folders: Callable[[], list[FolderState]]) -> None:
     paths.make_private(paths.data_dir())
-    left = paths.data_dir() / "models.toml"
+    left = paths.data_dir() / "models.json"
     left.touch()
     os.chown(left, 65534, 65534)
     assert own_folders()[0].strange == str(left)

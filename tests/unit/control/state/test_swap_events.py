@@ -63,7 +63,7 @@ def test_what_to_expect_is_the_median_of_the_newest_that_came_up() -> None:
 
 
 def test_old_events_go_and_the_newest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmd.control.state.swap_events._MOST_BYTES", 2000)
+    monkeypatch.setattr("mmd.control.state.swap_events._MAX_FILE_BYTES", 2000)
     for number in range(100):
         keep(event(f"m{number}"))
     kept = [one.model for one in recent()]
@@ -79,7 +79,7 @@ def test_line_that_is_no_event_is_told_and_passed_over(caplog: pytest.LogCapture
         file.write(json.dumps(asdict(event("c")) | {"phases": None}) + "\n")
     keep(event("b"))
     assert [one.model for one in recent()] == ["a", "b"]
-    assert caplog.text.count("is no event") == 4
+    assert caplog.text.count("has a damaged line") == 4
 
 
 def test_event_that_cannot_be_written_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -95,7 +95,7 @@ def test_rotated_name_is_beside(own_home: Path) -> None:
 
 def test_two_that_find_the_file_full_put_it_aside_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second used to put the new file, of one line, in place of all older ones."""
-    monkeypatch.setattr("mmd.control.state.swap_events._MOST_BYTES", 500)
+    monkeypatch.setattr("mmd.control.state.swap_events._MAX_FILE_BYTES", 500)
     keep(event("old", why="x" * 500))
 
     def another_was_first(*_: object) -> None:

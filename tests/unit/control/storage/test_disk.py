@@ -90,7 +90,7 @@ def test_what_is_mmds_own_is_told() -> None:
     fill(paths.cache_dir() / "probe", 2 * MIB)
     fill(paths.models_dir() / ".a.mmd-incomplete/a.gguf", 3 * MIB)
     fill(paths.models_dir() / "b/b.gguf", 4 * MIB)
-    fill(paths.data_dir() / "models.toml.damaged-1", 5 * MIB)
+    fill(paths.data_dir() / "models.json.damaged-1", 5 * MIB)
     assert list(others(look()).values()) == [about(one * MIB) for one in (1, 2, 3, 4, 5)]
 
 
