@@ -101,12 +101,13 @@ def remove(name: str) -> None:
 
 
 @engine.command(hidden=True)
+@click.argument("name")
 @click.argument("program", type=click.Path(path_type=Path))
-def confirm(program: Path) -> None:
-    """Hold what was read from vLLM's source against its --help; run by mmd-confirm.service."""
+def confirm(name: str, program: Path) -> None:
+    """Check what was read from an engine's files against its --help; run by mmd-confirm.service."""
     from mmd.control.install.engines import confirm_engine
 
-    confirm_engine(program)
+    confirm_engine(name, program)
 
 
 def _where(status: EngineStatus) -> str:

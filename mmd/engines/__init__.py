@@ -12,7 +12,7 @@ from mmd.errors import EngineMissing, WrongUsage
 from mmd.plan.engine import Installed
 from mmd.registry.record import Format
 
-__all__ = ["ENGINES", "Engine", "engine", "for_format", "installed"]
+__all__ = ["ENGINES", "Engine", "engine", "for_format", "installed", "missing"]
 
 ENGINES: tuple[Engine, ...] = (
     VLLM,
@@ -35,6 +35,11 @@ def engine(name: str) -> Engine:
 def for_format(form: Format) -> Engine:
     """Return the first engine of the table that serves this format of model files."""
     return next(candidate for candidate in ENGINES if form in candidate.formats)
+
+
+def missing(form: Format) -> EngineMissing:
+    """Return the error for a model of this format if no engine that serves it is installed."""
+    return for_format(form).missing()
 
 
 def installed(configured: Mapping[str, str]) -> tuple[Installed, ...]:

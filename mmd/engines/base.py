@@ -1,26 +1,48 @@
-"""The protocol of an engine: what mmd asks of a program that serves models over HTTP on a Unix socket."""
+"""The protocol of an engine: all that mmd asks of a program that serves models over HTTP on a Unix socket.
+
+`design.md` beside this file has it as a table, with the rules and how to add an engine.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+from mmd.errors import EngineMissing
 from mmd.machine import Machine
 from mmd.plan.constants import Constants
-from mmd.plan.engine import Installed
+from mmd.plan.engine import Installed, ServeOptions
+from mmd.plan.last_words import LogStyle
 from mmd.plan.launch import Flag, Sleep
+from mmd.plan.measurement import LoadLog, Observation, Sizes
 from mmd.plan.memory import Memory
 from mmd.registry.record import Facts, Format, Model
 
+if TYPE_CHECKING:
+    from mmd.engines.installer.recipe import Recipe
+    from mmd.plan.breakdown import Breakdown
+
 
 class Engine(ABC):
-    """An engine of the table. It has no state; the pure methods are those of `mmd.plan.engine.Planner`."""
+    """One line of the table `mmd.engines.ENGINES`. It has no state of its own.
+
+    The pure half is `mmd.plan.engine.Planner`, which documents those methods. Methods that need more than records
+    import it themselves, so that the table is cheap to read.
+    """
 
     name: ClassVar[str]
+    family: ClassVar[str]  # what people call it, whichever build of it is installed: "llama.cpp"
     formats: ClassVar[tuple[Format, ...]]
+    constants: ClassVar[Constants] = Constants()
+    log_style: ClassVar[LogStyle]
     stop_seconds: ClassVar[int] = 10
     exits_zero_on_crash: ClassVar[bool] = False
+    is_program: ClassVar[bool] = True  # False for a package that runs in mmd's own Python
+    install_names: ClassVar[tuple[str, ...]] = ()  # for `mmd engine install`; () if mmd does not install it
+
+    # -- finding it
 
     @abstractmethod
     def find(self, configured: str | None) -> Installed | None:
@@ -29,18 +51,18 @@ class Engine(ABC):
         Raises EngineMissing if it is there and does not work.
         """
 
+    def is_confirmed(self, program: Path) -> bool:
+        """True if nothing that `find` reports has to be checked against the running program; see `confirm`."""
+        return True
+
+    def confirm(self, program: Path) -> None:
+        """Ask the program itself what it accepts, if that takes too long for `find`. Raises EngineMissing."""
+        return
+
+    # -- planning: pure, see Planner
+
     @abstractmethod
-    def flags(
-        self,
-        model: Model,
-        machine: Machine,
-        engine: Installed,
-        *,
-        socket: str,
-        context: int | None,
-        aliases: tuple[str, ...],
-        arguments: tuple[str, ...],
-    ) -> tuple[Flag, ...]: ...
+    def flags(self, model: Model, machine: Machine, engine: Installed, options: ServeOptions) -> tuple[Flag, ...]: ...
 
     @abstractmethod
     def environment(
@@ -54,10 +76,12 @@ class Engine(ABC):
     def ready_seconds(self, model: Model) -> int: ...
 
     @abstractmethod
-    def sleep(self, model: Model, machine: Machine, engine: Installed) -> Sleep | None: ...
-
-    @abstractmethod
     def on_gpu(self, machine: Machine, engine: Installed) -> bool: ...
+
+    def sleep(self, model: Model, machine: Machine, engine: Installed) -> Sleep | None:
+        return None
+
+    # -- its memory: pure but for the report
 
     @abstractmethod
     def memory(
@@ -70,3 +94,41 @@ class Engine(ABC):
         on_gpu: bool,
         constants: Constants,
     ) -> Memory: ...
+
+    def min_capability(self, quant: str) -> tuple[int, ...]:
+        return ()
+
+    def breakdown_words(self, flags: Sequence[Flag], context: int) -> tuple[str, ...] | None:
+        return None
+
+    def report_breakdown(self, engine: Installed, words: Sequence[str], *, sees_gpus: bool) -> Breakdown:
+        """Run the engine with `breakdown_words` and return what it reports that it would allocate.
+
+        Raises EngineMissing if this version cannot, and EngineFailed with its output if it does not.
+        """
+        raise EngineMissing(f"{engine.title} does not report its memory", hint="mmd engine list")
+
+    @abstractmethod
+    def read_load_log(self, lines: Sequence[str]) -> LoadLog: ...
+
+    @abstractmethod
+    def measure(self, seen: Observation) -> Sizes: ...
+
+    # -- installing it
+
+    def recipe(self, *, has_gpu: bool, for_cpu: bool) -> Recipe:
+        """Return how mmd installs it. Raises EngineMissing if that cannot be done here."""
+        raise EngineMissing(f"mmd does not install {self.family}", hint=self.how_to_install())
+
+    def how_to_install(self) -> str:
+        """Return the command that installs it, for a hint."""
+        return f"mmd engine install {self.install_names[0]}" if self.install_names else "mmd engine list"
+
+    def missing(self) -> EngineMissing:
+        """Return the error for a model that only this engine could serve, if it is not installed."""
+        formats = " or ".join(self.formats)
+        return EngineMissing(f"no engine for {formats} files is installed", hint=self.how_to_install())
+
+    def cache_folder(self, version: str) -> Path | None:
+        """Return the folder in which this version keeps files for its models, to be deleted with it."""
+        return None

@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mmd.engines import engine
+from mmd.engines import ENGINES, Engine, engine
 from mmd.engines.installer import own
 from mmd.engines.installer.own import OwnEngine
 from mmd.engines.installer.process import Progress, Worker
-from mmd.engines.installer.recipes import InstallResult, Recipe, llama_recipe, vllm_recipe
+from mmd.engines.installer.recipe import InstallResult, Recipe
 from mmd.engines.installer.venv import IndexUnreachable, PipFailed, Release, Venv, WrongPython, suitable_pythons
 from mmd.errors import EngineMissing, StorageFailed, WrongUsage
 from mmd.paths import engines_dir, make_private, state_dir
 from mmd.quantities import GIB, size_text
-
-# What people call them, and what the table of engines does.
-NAMES = {"vllm": "vllm", "llama.cpp": "llama-server", "llama-server": "llama-server"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +29,16 @@ class Installation:
     without: tuple[str, ...]  # packages that could not be had, and that it runs without
 
 
-def table_name(name: str) -> str:
-    """What the table of engines calls it. Raises WrongUsage where mmd does not install it."""
-    if name not in NAMES:
-        raise WrongUsage(f"{name!r} is no engine that mmd installs", hint="mmd engine install vllm   # or llama.cpp")
-    return NAMES[name]
+def installable(name: str) -> Engine:
+    """Return the engine that people call `name`. Raises WrongUsage if mmd does not install it."""
+    able = [one for one in ENGINES if one.install_names]
+    for one in able:
+        if name in one.install_names:
+            return one
+    first, *others = (one.install_names[0] for one in able)
+    raise WrongUsage(
+        f"{name!r} is no engine that mmd installs", hint=f"mmd engine install {first}   # or {', '.join(others)}"
+    )
 
 
 def install(
@@ -46,16 +48,13 @@ def install(
 
     Takes minutes and network. Raises WrongUsage, EngineMissing and StorageFailed.
     """
-    name = table_name(engine_name)
-    if name == "vllm":
-        recipe = vllm_recipe(has_gpu=has_gpu and not for_cpu)
-    else:
-        recipe = llama_recipe(has_gpu=has_gpu, for_cpu=for_cpu)
+    wanted = installable(engine_name)
+    recipe = wanted.recipe(has_gpu=has_gpu, for_cpu=for_cpu)
     log = state_dir() / "engine-install.log"
     try:
         make_private(log.parent)
         log.write_text("")
-        return _install(name, recipe, version, Worker(log, progress))
+        return _install(wanted.name, recipe, version, Worker(log, progress))
     except IndexUnreachable as error:
         raise EngineMissing(
             f"{engine_name} could not be installed: {error}",

@@ -1,16 +1,11 @@
-"""What llama.cpp says that it allocates for a model: the table that it prints before it has read any of the weights."""
+"""What an engine itself reports that it would allocate for a model, and how far the formulas are off."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from mmd.plan.estimate import Components
 from mmd.quantities import MIB
-
-_TYPE = "fit_memory_breakdown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +46,6 @@ class Breakdown:
             sum(row.context_bytes for row in rows),
             sum(row.compute_bytes for row in rows),
         )
-
-
-def breakdown_in(lines: Iterable[str]) -> Breakdown | None:
-    """The first table in what llama-server says with --log-jsonl; the one at its end is about what has run."""
-    for line in lines:
-        if _TYPE in line and (found := _parsed(line)):
-            return found
-    return None
-
-
-def _parsed(line: str) -> Breakdown | None:
-    try:
-        record: Any = json.loads(line)
-        if record["type"] != _TYPE or record["data"]["unit"] != "MiB":
-            return None
-        return Breakdown(tuple(_row(row) for row in record["data"]["rows"]))
-    except (ValueError, KeyError, TypeError):
-        return None  # another line that has the word in it, or the table of another version
-
-
-def _row(row: dict[str, Any]) -> Row:
-    return Row(
-        name=str(row["name"]),
-        is_device=row["kind"] == "device",
-        model_bytes=int(row["model"]) * MIB,
-        context_bytes=int(row["context"]) * MIB,
-        compute_bytes=int(row["compute"]) * MIB,
-    )
 
 
 @dataclass(frozen=True, slots=True)

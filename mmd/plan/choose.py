@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine
 from mmd.plan import fit
-from mmd.plan.engine import Installed
+from mmd.plan.engine import Installed, ServeOptions
 from mmd.plan.launch import Flag, Launch
 from mmd.plan.memory import Memory
 from mmd.plan.predict import memory_of
@@ -39,26 +39,19 @@ def choose(
     cache: str,
     overrides: ModelSettings | None = None,
     projector_bytes: int = 0,
-    get_llama: str = "mmd engine install llama.cpp",
+    missing: Callable[[Format], EngineMissing] = lambda form: _missing(form),
 ) -> Launch:
     """How `model` runs on `machine`. `installed` in order of preference; `socket` is where the engine listens, `cache`
-    the folder for what it wants to keep, `get_llama` the command that installs a llama.cpp.
+    the folder for what it wants to keep. `missing` words the error if no engine serves the format.
 
     Raises EngineMissing, DoesNotFit and WrongUsage; all before anything has been touched.
     """
     laid_down = overrides or ModelSettings()
-    engine = _engine(model, installed, laid_down, get_llama)
+    engine = _require_engine(model, installed, laid_down.engine, missing)
     planner = engine.engine
     context = laid_down.context
-    flags = planner.flags(
-        model,
-        machine,
-        engine,
-        socket=socket,
-        context=context,
-        aliases=laid_down.aliases,
-        arguments=laid_down.arguments,
-    )
+    options = ServeOptions(socket, context, laid_down.aliases, laid_down.arguments)
+    flags = planner.flags(model, machine, engine, options)
     refused = laid_down.refused.get(engine.title, {})
     flags = tuple(_unless_refused(flag, model.id, refused) for flag in flags)
     words = tuple(word for flag in flags for word in flag.words)
@@ -127,30 +120,25 @@ def _require_kept(model_id: str, argv: tuple[str, ...]) -> None:
             )
 
 
-def _engine(model: Model, installed: Sequence[Installed], overrides: ModelSettings, get_llama: str) -> Installed:
-    able = [engine for engine in installed if model.facts.format in engine.engine.formats]
-    if overrides.engine is not None:
-        able = [engine for engine in able if engine.name == overrides.engine]
-        if not able:
-            raise EngineMissing(
-                f"mmd.toml wants {overrides.engine} for {model.id}; it is not installed here or does not serve "
-                f"{model.facts.format} files",
-                hint=f'${{EDITOR:-nano}} ~/.config/mmd/mmd.toml   # [models."{model.id}"] engine',
-            )
-    if able:
-        return able[0]
-    raise _missing(model.facts.format, get_llama)
+def engine_for(model: Model, installed: Sequence[Installed], wanted: str | None) -> Installed | None:
+    """Return the first installed engine that serves the model's format and has the `wanted` name, if there is one."""
+    able = (one for one in installed if model.facts.format in one.engine.formats)
+    return next((one for one in able if wanted in (None, one.name)), None)
 
 
-def _missing(needed: Format, get_llama: str) -> EngineMissing:
-    match needed:
-        case Format.GGUF:
-            return EngineMissing(
-                "no engine for GGUF files is installed: neither llama-server on PATH nor the embedded llama.cpp",
-                hint=f"{get_llama}   # or put llama-server on PATH",
-            )
-        case Format.SAFETENSORS:
-            return EngineMissing(
-                "no engine for safetensors is installed: no vLLM on PATH, in mmd.toml, or installed by mmd",
-                hint="mmd engine install vllm   # or take the same model as a GGUF, which runs on llama.cpp",
-            )
+def _require_engine(
+    model: Model, installed: Sequence[Installed], wanted: str | None, missing: Callable[[Format], EngineMissing]
+) -> Installed:
+    if found := engine_for(model, installed, wanted):
+        return found
+    if wanted is None:
+        raise missing(model.facts.format)
+    raise EngineMissing(
+        f"mmd.toml wants {wanted} for {model.id}; it is not installed here or does not serve "
+        f"{model.facts.format} files",
+        hint=f'${{EDITOR:-nano}} ~/.config/mmd/mmd.toml   # [models."{model.id}"] engine',
+    )
+
+
+def _missing(form: Format) -> EngineMissing:
+    return EngineMissing(f"no engine for {form} files is installed", hint="mmd engine list")

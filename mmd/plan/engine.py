@@ -8,9 +8,21 @@ from typing import Protocol
 
 from mmd.machine import Machine
 from mmd.plan.constants import Constants
+from mmd.plan.last_words import LogStyle
 from mmd.plan.launch import Flag, Sleep
+from mmd.plan.measurement import LoadLog, Observation, Sizes
 from mmd.plan.memory import Memory
 from mmd.registry.record import Facts, Format, Model
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What the user and mmd want of one engine process."""
+
+    socket: str  # the path of the Unix socket that it listens on
+    context: int | None = None  # tokens; None for as many as fit
+    aliases: tuple[str, ...] = ()  # further names of the model
+    arguments: tuple[str, ...] = ()  # words of the user's, from mmd.toml
 
 
 class Planner(Protocol):
@@ -29,6 +41,16 @@ class Planner(Protocol):
         ...
 
     @property
+    def constants(self) -> Constants:
+        """The defaults of its memory formulas, for a machine on which nothing was measured."""
+        ...
+
+    @property
+    def log_style(self) -> LogStyle:
+        """How it writes the lines of its log."""
+        ...
+
+    @property
     def stop_seconds(self) -> int:
         """The time it may take to exit before it is killed."""
         ...
@@ -43,11 +65,7 @@ class Planner(Protocol):
         model: Model,
         machine: Machine,
         engine: Installed,
-        *,
-        socket: str,
-        context: int | None,
-        aliases: tuple[str, ...],
-        arguments: tuple[str, ...],
+        options: ServeOptions,
     ) -> tuple[Flag, ...]:
         """Return every decision in the order of the command line; those left to the engine have no words.
 
@@ -87,7 +105,26 @@ class Planner(Protocol):
         on_gpu: bool,
         constants: Constants,
     ) -> Memory:
-        """Return the formulas for a model under the `words` of a command line; `machine` without models of mmd."""
+        """Return the formulas for a model under the `words` of a command line; `machine` without models of mmd.
+
+        `constants` are those of this engine, with some of them replaced by what was measured.
+        """
+        ...
+
+    def min_capability(self, quant: str) -> tuple[int, ...]:
+        """Return the compute capability that a GPU needs for this quantisation; () if any will do."""
+        ...
+
+    def breakdown_words(self, flags: Sequence[Flag], context: int) -> tuple[str, ...] | None:
+        """Return the command line for which it can report its memory without loading; None if it cannot."""
+        ...
+
+    def read_load_log(self, lines: Sequence[str]) -> LoadLog:
+        """Return what its log says of the memory that a load took."""
+        ...
+
+    def measure(self, seen: Observation) -> Sizes:
+        """Lay out what a running engine takes in the components of an estimate."""
         ...
 
 

@@ -1,107 +1,114 @@
-"""What an engine said before it died: the cause in one line, and whether it was a setting that it would not have."""
+"""The last lines of an engine that died: the cause in one line, and the flags that it refused."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from mmd.plan.launch import Flag, Launch
+from mmd.plan.launch import Flag
 
-_MOST_CHARACTERS = 300  # vLLM lists all it knows where it is given what it does not know
-
-# What engines put before a message. llama.cpp: "0.00.007.173 E "; vLLM: "(EngineCore pid=9) ERROR 11-21 05:42:12
-# [core.py:1510] ".
-_PREFIX = re.compile(
-    r"^(?:\d+\.\d\d\.\d{3}\.\d{3} [A-Z] |\([\w-]+ pid=\d+\) )?"
-    r"(?:(?P<level>[A-Z]{4,8}) \d\d-\d\d [\d:]+ \[[^\]]*\] ?)?"
-)
+_MAX_CHARACTERS = 300  # an engine may list all the values it knows when it is given one that it does not know
 _NOT_THE_CAUSE = ("DEBUG", "INFO", "WARNING")
-# The last line of a Python traceback. What vLLM's other processes raise on their part only says that one has failed.
+# The last line of a Python traceback; an engine's other processes then raise one that only says that one has failed.
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): (?P<text>.*)")
 _CONSEQUENCE = re.compile(r"root cause|EngineDeadError")
-# pydantic says in the line after it what is wrong: "  Value error, Sleep mode is not supported [type=value_error, …]".
+# pydantic puts the cause into the next line: "  Value error, Sleep mode is not supported [type=value_error, …]".
 _PYDANTIC = re.compile(r"^Value error, (?P<text>.*?)(?: \[type=.*)?$")
 _OF_AN_ERROR = ("error", "failed", "cannot", "couldn't", "unable")
 
 _UNKNOWN_ARGUMENTS = re.compile(r"(?:unrecognized arguments|invalid argument): (?P<words>.*)")
-_PARSERS = (("--tool-call-parser", "tool call parser"), ("--reasoning-parser", "reasoning parser"))
-# "…. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`": no flag is refused, and without the one
-# that is named the engine would take more of what is short already.
+# "…. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`": no flag is refused, and without the named
+# one the engine would take more of the memory that is short already.
 _ADVICE = re.compile(r"\b(?:Please|Try|Consider|Decrease|Increase|Reduce)\b.*")
-_LESS_IS_FREE = "less than desired GPU memory utilization"
+
+
+@dataclass(frozen=True, slots=True)
+class LogStyle:
+    """How one engine writes the lines of its log."""
+
+    prefix: re.Pattern[str]  # what stands before a message; a group named "level" is the message's level
+    value_names: Mapping[str, str] = field(default_factory=dict)  # flag -> its value in "invalid …": "tool call parser"
+    measured_too_early: tuple[str, ...] = ()  # phrases that mean: less memory is free than the flags were planned for
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Settings of a launch that its engine would not have; none where it was only measured too early."""
+    """The flags of a launch that its engine refused; none if the memory was only measured too early."""
 
     subjects: tuple[str, ...]
-    said: str
+    output: str  # the line in which the engine refused them
 
 
-def telling_line(lines: Sequence[str]) -> str:
-    """The line that most likely names the cause: engines go from the cause to its consequences, so the first exception,
-    else the first line that speaks of an error, or the last of all.
+def cause_line(lines: Sequence[str], *styles: LogStyle) -> str:
+    """Return the line that most likely names the cause.
+
+    Engines log the cause before its consequences, so it is the first exception, else the first line that mentions an
+    error, else the last line.
     """
-    return error_line(lines) or _first(reversed(_about_causes(lines)))
+    return error_line(lines, *styles) or _first(reversed(_candidates(lines, styles)))
 
 
-def error_line(lines: Sequence[str]) -> str:
-    """As `telling_line`, "" where no line speaks of an error: one that is killed has said nothing of that."""
-    said = _about_causes(lines)
-    return _first((*_exceptions(said), *(text for text in said if _speaks_of_an_error(text))))
+def error_line(lines: Sequence[str], *styles: LogStyle) -> str:
+    """Return the same, or "" if no line mentions an error, as of an engine that was killed."""
+    texts = _candidates(lines, styles)
+    return _first((*_exceptions(texts), *(text for text in texts if _mentions_an_error(text))))
 
 
-def _about_causes(lines: Sequence[str]) -> list[str]:
-    return [text for text, is_cause in map(_read, lines) if is_cause]
+def _candidates(lines: Sequence[str], styles: Sequence[LogStyle]) -> list[str]:
+    """Return the messages that can name a cause, without prefixes."""
+    return [text for text, is_cause in (_read(line, styles) for line in lines) if is_cause]
 
 
 def _first(texts: Iterable[str]) -> str:
     return _shortened(" ".join(next(iter(texts), "").split()))
 
 
-def refused(lines: Sequence[str], launch: Launch) -> Refusal | None:
-    """What of `launch` its engine refused, so that a start without it may do; None where it died of something else.
+def refused(lines: Sequence[str], flags: Iterable[Flag], style: LogStyle) -> Refusal | None:
+    """Return which of these `flags` the engine refused, or None if it died of another cause.
 
-    What the user laid down, and what a model cannot be served without, is never among it.
+    Flags that the user wrote or that the model cannot be served without are never among them.
     """
-    for text in _about_causes(lines):
-        if _LESS_IS_FREE in text:
+    optional = [flag for flag in flags if _is_optional(flag)]
+    for text in _candidates(lines, (style,)):
+        if any(phrase in text for phrase in style.measured_too_early):
             return Refusal((), _shortened(text))
-        subjects = tuple(flag.subject for flag in launch.flags if _may_go(flag) and _names(text, flag))
+        subjects = tuple(flag.subject for flag in optional if _names(text, flag, style))
         if subjects:
             return Refusal(subjects, _shortened(text))
     return None
 
 
-def _read(line: str) -> tuple[str, bool]:
-    """A line without its prefix, and whether it can be about a cause."""
-    prefix = _PREFIX.match(line.strip())
-    assert prefix is not None  # all of it is optional
-    return line.strip()[prefix.end() :].strip(), prefix["level"] not in _NOT_THE_CAUSE
+def _read(line: str, styles: Sequence[LogStyle]) -> tuple[str, bool]:
+    """Return a line without its prefix, and whether it can name a cause."""
+    line = line.strip()
+    for style in styles:
+        prefix = style.prefix.match(line)
+        if prefix and prefix.end():
+            return line[prefix.end() :].strip(), prefix.groupdict().get("level") not in _NOT_THE_CAUSE
+    return line, True
 
 
-def _exceptions(said: Sequence[str]) -> Iterator[str]:
-    for text, following in zip_longest(said, said[1:], fillvalue=""):
+def _exceptions(texts: Sequence[str]) -> Iterator[str]:
+    for text, following in zip_longest(texts, texts[1:], fillvalue=""):
         found = _EXCEPTION.match(text)
         if found and not _CONSEQUENCE.search(text):
             detail = _PYDANTIC.match(following)
             yield detail["text"] if detail else found["text"].strip("'\"")
 
 
-def _speaks_of_an_error(text: str) -> bool:
-    # A frame of a traceback quotes the code that raised, which says less than the exception does.
+def _mentions_an_error(text: str) -> bool:
+    # A frame of a traceback quotes the code that raised; the exception itself says more.
     return not text.startswith("raise ") and any(word in text.lower() for word in _OF_AN_ERROR)
 
 
-def _may_go(flag: Flag) -> bool:
+def _is_optional(flag: Flag) -> bool:
     return bool(flag.words) and not flag.kept
 
 
-def _names(text: str, flag: Flag) -> bool:
-    """Whether a line refuses this flag: by itself, or by the words that vLLM has for it in a message."""
+def _names(text: str, flag: Flag, style: LogStyle) -> bool:
+    """True if a line refuses this flag: by its name, or by the engine's name for its value."""
     if unknown := _UNKNOWN_ARGUMENTS.search(text):
         return bool(set(unknown["words"].split()) & set(flag.words))
     if not (_EXCEPTION.match(text) or "error: " in text):
@@ -111,8 +118,8 @@ def _names(text: str, flag: Flag) -> bool:
     spellings = words | {word.removeprefix("--").replace("-", "_") for word in words}
     if any(re.search(rf"(?<![\w-]){re.escape(spelling)}(?![\w-])", text) for spelling in spellings):
         return True
-    return any(name in words and f"invalid {phrase}" in text for name, phrase in _PARSERS)
+    return any(name in words and f"invalid {value}" in text for name, value in style.value_names.items())
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"

@@ -14,6 +14,7 @@ class Flag:
     subject: str  # what it is about: "--flash-attn", or "context" where no single flag is
     reason: str
     measured: bool = False  # read off the machine at the moment of the start: another value asks for no new start
+    is_address: bool = False  # where it listens or what it is called: its memory does not depend on it
     kept: bool = False  # laid down by the user, or the model cannot be served without: never dropped on a refusal
 
 

@@ -39,6 +39,11 @@ class Variant:
 class Memory(Protocol):
     """One model under one command line on one machine; every size grows with the context."""
 
+    @property
+    def wanted_context(self) -> int:
+        """The context that the command line asks for; 0 if the engine decides."""
+        ...
+
     def components(self, context: int) -> Components: ...
 
     def error_bytes(self, components: Components) -> int: ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from mmd.machine import Machine
 from mmd.plan import fit
@@ -13,9 +12,6 @@ from mmd.plan.estimate import Estimate, Tier
 from mmd.plan.memory import Memory
 from mmd.plan.suggestions import Candidate, Subject, suggestions
 from mmd.registry.record import Facts
-
-_MOST_DIGITS = 20
-_CONTEXT_OPTIONS = ("-c", "--ctx-size", "--max-model-len")
 
 
 def memory_of(
@@ -33,7 +29,7 @@ def memory_of(
     What models of mmd have of the GPUs counts as free: whoever is resident goes before another comes. `on_gpu` false:
     that engine is a build for the CPU, whatever the machine has.
     """
-    known, here = constants or Constants(), fit.emptied(machine)
+    known, here = constants or engine.constants, fit.emptied(machine)
     return engine.memory(facts, here, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)
 
 
@@ -54,10 +50,10 @@ def predict(
 
     `model_id` stands in what is suggested; `candidates` are other quantisations that may be.
     """
-    known = constants or Constants()
+    known = constants or engine.constants
     memory = memory_of(engine, facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)
     least, most = fit.least_context(facts.context_length), memory.max_context(facts.context_length)
-    tokens = context or _context_in(words) or most or least
+    tokens = context or memory.wanted_context or most or least
     placed = memory.placement(tokens)
     subject = Subject(model_id, facts.weights_bytes, facts.context_length, tokens)
     return Estimate(
@@ -73,9 +69,3 @@ def predict(
         on_gpu=placed.on_gpu,
         ram_bytes=placed.ram_bytes,
     )
-
-
-def _context_in(words: Sequence[str]) -> int:
-    """What a command line lays down, the last word on it counting; 0 where that is left to the engine."""
-    given = [after for word, after in pairwise(words) if word in _CONTEXT_OPTIONS and after.isdecimal()]
-    return int(given[-1][:_MOST_DIGITS]) if given else 0

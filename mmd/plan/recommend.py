@@ -36,10 +36,6 @@ _BITS = re.compile(r"(?:(?<=[^A-Z])I?Q(\d)(?=[_.-])|(BF16|F16|F32)|MXFP(4)|NVFP(
 # the root: 395 for its 70B, which has 320, and 261 for Qwen3-32B, which has 256.
 _KV_BYTES_OF_8B = 131_072
 
-# vLLM 0.32, `get_min_capability` of each; what is not quantised needs what its kernels need.
-_LEAST_CAPABILITY = {"bitsandbytes": (7, 0), "mxfp4": (8, 0), "modelopt": (8, 0), "fp_quant": (10, 0)}
-_VLLM_CAPABILITY = (7, 5)
-
 
 class Place(StrEnum):
     """Where a model would run, the best first."""
@@ -121,7 +117,7 @@ def _assess(offer: HubModel, base: Base, machine: Machine, engine: Planner) -> A
         format=offer.format,
         type=base.type,
         architecture="",
-        quant=base.quant if offer.format is Format.SAFETENSORS else "",
+        quant=base.quant,
         weights_bytes=offer.weights_bytes,
         parameters=parameters,
         context_length=base.context_length,
@@ -131,7 +127,7 @@ def _assess(offer: HubModel, base: Base, machine: Machine, engine: Planner) -> A
     )
     memory = memory_of(engine, facts, machine, projector_bytes=offer.projector_bytes)
     context = min(USEFUL_CONTEXT_TOKENS, base.context_length or USEFUL_CONTEXT_TOKENS)
-    if not _can_compute(offer, base, machine):
+    if not _can_compute(engine, base.quant, machine):
         place = Place.NOWHERE
     elif memory.is_whole(context):
         place = Place.GPU if machine.gpus else Place.CPU
@@ -146,12 +142,12 @@ def _assess(offer: HubModel, base: Base, machine: Machine, engine: Planner) -> A
     )
 
 
-def _can_compute(offer: HubModel, base: Base, machine: Machine) -> bool:
-    """Whether the GPU is new enough; llama.cpp takes any, and vLLM on a CPU says itself what it cannot."""
-    if offer.format is not Format.SAFETENSORS or not machine.gpus:
+def _can_compute(engine: Planner, quant: str, machine: Machine) -> bool:
+    """True if the GPU is new enough for the engine; on a CPU the engine itself says what it cannot run."""
+    if not machine.gpus:
         return True
     has = tuple(int(number) for number in machine.gpus[0].compute_capability.split("."))
-    return has >= _LEAST_CAPABILITY.get(base.quant, _VLLM_CAPABILITY)
+    return has >= engine.min_capability(quant)
 
 
 def _likely_kv_bytes(parameters: int, type: ModelType) -> int:

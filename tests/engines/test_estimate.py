@@ -10,7 +10,7 @@ import pytest
 
 from mmd.control.memory.estimate import Estimator
 from mmd.control.memory.target import subject
-from mmd.engines.llama.breakdown import memory_breakdown
+from mmd.engines.llama.breakdown import report_breakdown
 from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.engines.llama.find import probe
 from mmd.machine import load_machine
@@ -66,8 +66,8 @@ def test_embeddings_too(estimating: Estimator, tmp_path: Path) -> None:
 def test_quantised_keys_and_values(tmp_path: Path) -> None:
     path = well_known.LLAMA_31_8B.write(tmp_path / "m.gguf")
     engine = probe(LLAMA_SERVER, SERVER)
-    whole = memory_breakdown(engine, ("-m", str(path), "-c", "8192"), sees_gpus=False).decisive
-    half = memory_breakdown(
+    whole = report_breakdown(engine, ("-m", str(path), "-c", "8192"), sees_gpus=False).decisive
+    half = report_breakdown(
         engine, ("-m", str(path), "-c", "8192", "-ctk", "q8_0", "-ctv", "q8_0"), sees_gpus=False
     ).decisive
     assert whole.context_bytes == 1024 * MIB

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from mmd.engines.llama.constants import LlamaConstants
 from mmd.engines.llama.memory import LlamaMemory
 from mmd.engines.llama.serving import serving
 from mmd.machine import load_machine
-from mmd.plan.constants import Constants
 from mmd.plan.fit import anatomy_of
 from mmd.registry.detect import examine
 from tests import well_known
@@ -66,7 +66,7 @@ def test_formulas_are_what_the_engine_says(tmp_path: Path, name: str, words: tup
     path = MODELS[name].write(tmp_path / "m.gguf")
     facts = examine(path).facts
     machine = replace(WITHOUT_GPU, ram_total_bytes=1 << 40)
-    memory = LlamaMemory(anatomy_of(facts), machine, serving(words), 0, Constants())
+    memory = LlamaMemory(anatomy_of(facts), machine, serving(words), 0, LlamaConstants())
     found = memory.components(int(words[1]))
     said = asked(path, words)
     # It rounds every kind of memory down to whole MiB.

@@ -10,20 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmd.engines import ENGINES, Engine
-from mmd.engines.install import NAMES, Installation, install, table_name
+from mmd.engines import engine as engine_named
+from mmd.engines.install import Installation, install, installable
 from mmd.engines.installer import own
 from mmd.engines.installer.process import Progress
-from mmd.engines.llama import embedded
-from mmd.engines.vllm import find as vllm
 from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
 from mmd.files import locked
 from mmd.machine import read_machine, unit_of_process
-from mmd.paths import cache_dir, engines_dir
+from mmd.paths import engines_dir
 from mmd.registry.store import Registry
 from mmd.settings import Settings
 from mmd.units.names import split
 
 FROM_SETTINGS = "mmd.toml"
+OWN_PYTHON = "mmd's own Python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +74,25 @@ def engine_status(engine: Engine, settings: Settings) -> EngineStatus:
         origin = FROM_SETTINGS if configured else ""
         return EngineStatus(engine.name, None, configured, origin, False, (), 0, error.message, error.hint)
     if found is None:
-        return EngineStatus(engine.name, None, None, "", False, (), 0, "", _how_to_install(engine.name))
+        return EngineStatus(engine.name, None, None, "", False, (), 0, "", _how_to_install(engine))
     place = found.command[0]
     return EngineStatus(
-        engine.name, found.version, place, _origin(engine.name, place, configured), found.can_sleep,
+        engine.name, found.version, place, _origin(engine, place, configured), found.can_sleep,
         tuple(engine.formats), 0, "", "",
     )  # fmt: skip
 
 
-def _origin(name: str, place: str, configured: str | None) -> str:
+def _origin(engine: Engine, place: str, configured: str | None) -> str:
     if configured is not None:
         return FROM_SETTINGS
-    if place == str(own.own_program(name)):
+    if place == str(own.own_program(engine.name)):
         return "installed by mmd"
-    return "PATH" if name in NAMES.values() else "mmd's own Python"
+    return "PATH" if engine.is_program else OWN_PYTHON
 
 
-def _how_to_install(name: str) -> str:
-    if name not in NAMES.values():
-        return embedded.how_to_install()
-    begun = "   # goes on with one that was cut short" if own.folders(name) else ""
-    return f"mmd engine install {'llama.cpp' if name == 'llama-server' else name}{begun}"
+def _how_to_install(engine: Engine) -> str:
+    begun = "   # goes on with one that was cut short" if own.folders(engine.name) else ""
+    return engine.how_to_install() + begun
 
 
 def install_engine(
@@ -105,32 +103,33 @@ def install_engine(
 
     Raises WrongUsage, EngineMissing, StorageFailed.
     """
-    name = table_name(engine)
+    wanted = installable(engine)
     with _one_at_a_time():
         done = install(engine, version=version, has_gpu=bool(read_machine().gpus), for_cpu=for_cpu, progress=progress)
         kept = []
-        for folder in own.superseded(name):
+        for folder in own.superseded(wanted.name):
             if users := _users(folder):
                 kept.append(Kept(folder, users))
             else:
-                _delete(name, folder)
+                _delete(wanted, folder)
     return done, tuple(kept)
 
 
-def confirm_engine(program: Path) -> None:
-    """See vllm.confirm."""
-    vllm.confirm(program)
+def confirm_engine(name: str, program: Path) -> None:
+    """Check what `find` reported against the program itself. Raises WrongUsage and EngineMissing."""
+    engine_named(name).confirm(program)
 
 
 def remove_engine(engine: str, settings: Settings) -> None:
-    """Remove what mmd installed, with what vLLM has compiled. Raises WrongUsage where a model runs on it, or where it
-    is not mmd's.
+    """Remove what mmd installed, with the files that it keeps for models.
+
+    Raises WrongUsage if a model runs on it, or if mmd did not install it.
     """
-    name = table_name(engine)
+    wanted = installable(engine)
     with _one_at_a_time():
-        there = own.folders(name)
+        there = own.folders(wanted.name)
         if not there:
-            raise _not_ours(engine, name, settings)
+            raise _not_ours(engine, wanted, settings)
         for folder in there:
             if users := _users(folder):
                 pid = users[0].removeprefix("process ")
@@ -139,25 +138,24 @@ def remove_engine(engine: str, settings: Settings) -> None:
                 )
                 raise WrongUsage(f"{users[0]} runs on {engine}, so it is not removed", hint=hint)
         for folder in there:
-            _delete(name, folder)
+            _delete(wanted, folder)
 
 
-def _not_ours(engine: str, name: str, settings: Settings) -> WrongUsage:
-    status = next(engine_status(one, settings) for one in ENGINES if one.name == name)
+def _not_ours(asked: str, engine: Engine, settings: Settings) -> WrongUsage:
+    status = engine_status(engine, settings)
     if status.place is None:
-        return WrongUsage(f"{engine} is not installed by mmd, and not found elsewhere", hint="mmd engine list")
+        return WrongUsage(f"{asked} is not installed by mmd, and not found elsewhere", hint="mmd engine list")
     return WrongUsage(
         f"{status.place} was not installed by mmd (it comes from {status.origin}), so mmd does not remove it",
         hint="mmd engine list   # where each engine is; remove this one with what installed it",
     )
 
 
-def _delete(name: str, folder: Path) -> None:
+def _delete(engine: Engine, folder: Path) -> None:
     marker = own.read_marker(folder)
-    own.delete(name, folder)
-    if name == vllm.NAME and marker is not None:
-        # What it has compiled for its models; see VLLM_CACHE_ROOT in plan/vllm.py.
-        shutil.rmtree(cache_dir() / "vllm" / marker.version, ignore_errors=True)
+    own.delete(engine.name, folder)
+    if marker is not None and (cache := engine.cache_folder(marker.version)):
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def _users(folder: Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mmd.control.state.host import Host
-from mmd.engines.vllm import find as vllm
+from mmd.engines import engine
 from mmd.errors import MmdError
 from mmd.plan.launch import Launch
 from mmd.units.bus import Manager, UnitExists
@@ -24,26 +24,24 @@ async def confirm_in_background(manager: Manager, host: Host, launch: Launch) ->
 
     It takes ten seconds of a core; the outcome is in the journal, and in what the next start is planned with.
     """
-    if launch.engine != vllm.NAME:
-        return
     program = launch.argv[0]
     try:
-        if await host.call(vllm.is_confirmed, Path(program)):
+        if await host.call(engine(launch.engine).is_confirmed, Path(program)):
             return
         with suppress(UnitExists):  # it is being asked
-            await manager.start_transient(_unit(program))
+            await manager.start_transient(_unit(launch.engine, program))
     except MmdError as error:
         _log.info("%s is not asked what it takes: %s", program, error.message)
 
 
-def _unit(program: str) -> UnitSpec:
+def _unit(engine_name: str, program: str) -> UnitSpec:
     return UnitSpec(
         _UNIT,
         (
             ("Description", f"What {program} takes, by its own --help"),
             ("CollectMode", "inactive-or-failed"),
             ("Type", "oneshot"),
-            ("ExecStart", (sys.executable, "-P", "-m", "mmd", "engine", "confirm", program)),
+            ("ExecStart", (sys.executable, "-P", "-m", "mmd", "engine", "confirm", engine_name, program)),
             ("TimeoutStartSec", 300),
             ("Nice", 19),
             ("SyslogIdentifier", "mmd"),

@@ -48,7 +48,7 @@ class LaunchPlanner:
 
     async def remember(self, launch: Launch, refusal: Refusal) -> None:
         """Have later launches leave out what the engine refused. Raises StorageFailed."""
-        await self._host.call(self._refused.remember, launch.model_id, launch.title, refusal.subjects, refusal.said)
+        await self._host.call(self._refused.remember, launch.model_id, launch.title, refusal.subjects, refusal.output)
 
     def _plan(self, model_id: str, machine: Machine, leaving: Mapping[str, ReleaseEffect] | None) -> Launch:
         from mmd.plan import room
@@ -74,7 +74,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
     """
     from mmd.control.models.aliases import candidate_aliases
     from mmd.control.models.installed_engines import installed_engines
-    from mmd.engines.llama.embedded import how_to_install
+    from mmd.engines import missing
     from mmd.paths import cache_dir, engine_socket
     from mmd.plan.choose import ModelSettings, choose
     from mmd.registry.store import require_files
@@ -97,5 +97,5 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         cache=str(cache_dir()),
         overrides=overrides,
         projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
-        get_llama=how_to_install(),
+        missing=missing,
     )

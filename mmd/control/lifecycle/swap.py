@@ -17,8 +17,9 @@ from mmd.control.lifecycle.units import same_launch, submit
 from mmd.control.state import swap_events
 from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
+from mmd.engines import engine
 from mmd.errors import EngineFailed, MmdError, StorageFailed, SwapSuperseded
-from mmd.plan.last_words import refused, telling_line
+from mmd.plan.last_words import cause_line, refused
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.room import ReleaseEffect, leaves
@@ -201,7 +202,7 @@ class Swapper:
 
     async def _attempt_without_what_was_refused(self, swap: _Swap, failure: _Failure) -> _Failure | None:
         """Once more, where the engine has named a setting that it will not have. Returns how the last attempt went."""
-        refusal = refused(failure.lines, failure.launch)
+        refusal = refused(failure.lines, failure.launch.flags, engine(failure.launch.engine).log_style)
         if refusal is None:
             return failure
         if refusal.subjects:
@@ -211,7 +212,7 @@ class Swapper:
                 _log.warning("%s: %s", swap.wanted, error.message, extra=_fields(swap.wanted))
                 return failure
         without = f"without {', '.join(refusal.subjects)}" if refusal.subjects else "with what is free now"
-        _log.warning("%s: %s; once more %s", swap.wanted, refusal.said, without, extra=_fields(swap.wanted))
+        _log.warning("%s: %s; once more %s", swap.wanted, refusal.output, without, extra=_fields(swap.wanted))
         swap.since_us = time.time_ns() // 1000
         return await self._attempt(swap, again=True)
 
@@ -252,7 +253,7 @@ class Swapper:
     async def _what_happened(self, launch: Launch, since_us: int) -> _Failure:
         """What the engine died of, in its own words where it left any."""
         lines = await last_words(launch.model_id, since_us=since_us, count=_LAST_LINES)
-        said = telling_line(lines)
+        said = cause_line(lines, engine(launch.engine).log_style)
         try:
             service = await self._manager.service(engine_unit(launch.model_id))
             how = how_it_ended(str(service["Result"]), int(service["ExecMainStatus"]))

@@ -19,6 +19,7 @@ from mmd.errors import EngineFailed, EngineMissing
 from mmd.machine import Machine
 from mmd.plan.breakdown import Breakdown, correction
 from mmd.plan.constants import Constants
+from mmd.plan.engine import Planner
 from mmd.plan.estimate import Estimate, Tier
 from mmd.plan.predict import predict
 from mmd.plan.suggestions import Candidate
@@ -27,11 +28,8 @@ from mmd.registry.identity import identity
 from mmd.registry.record import Model
 from mmd.settings import Settings
 
-_LLAMA_SERVER = "llama-server"
 # A CUDA context takes up to so much, for the second in which the engine is asked.
 _ROOM_TO_ASK_BYTES = GIB
-# Where it listens, what it is called, and what it loads beside the model: the table is without these.
-_NOT_ASKED = ("--host", "--alias", "--mmproj")
 _RESIDUE_BYTES = 32 * MIB  # what two starts of the same differ by
 
 _Predict = Callable[[Constants], Estimate]
@@ -72,7 +70,7 @@ class Estimator:
 
         def predicted(constants: Constants) -> Estimate:
             return predict(
-                by.engine.engine if by.engine else engines.for_format(model.facts.format),
+                _planner(model, by),
                 model.facts,
                 self._machine,
                 by.words,
@@ -84,7 +82,7 @@ class Estimator:
                 candidates=candidates,
             )
 
-        constants = self.constants(by) if own is None else self.constants(by, (own,))
+        constants = self.constants(model, by) if own is None else self.constants(model, by, (own,))
         found, note = predicted(constants), ""
         if own is not None:
             found = replace(found, tier=Tier.T3, error_bytes=min(found.error_bytes, _residue_bytes(own, found)))
@@ -97,31 +95,30 @@ class Estimator:
                 found = self._as_told(told, constants, found, predicted) if told else found
         return Answer(found, by.title, constants, note)
 
-    def constants(self, by: EnginePlan, known: Sequence[StartRecord] | None = None) -> Constants:
+    def constants(self, model: Model, by: EnginePlan, known: Sequence[StartRecord] | None = None) -> Constants:
         """What is known of this machine and the engine, from these starts or from all."""
-        return constants_from(self._starts if known is None else known, gpu=self.gpu(by), engine=by.title)
+        starts = self._starts if known is None else known
+        return constants_from(starts, gpu=self.gpu(by), engine=by.title, defaults=_planner(model, by).constants)
 
     def gpu(self, by: EnginePlan) -> str:
         """What the memory beside a model's own depends on: GPUs and driver, "" on the CPU."""
         return ",".join((*(gpu.uuid for gpu in self._machine.gpus), self._machine.driver)) if by.on_gpu else ""
 
     def breakdown(self, model: Model, by: EnginePlan, context: int) -> Breakdown | None:
-        """What llama-server says it would allocate; asked once. None for other engines. Raises EngineMissing and
-        EngineFailed.
-        """
-        from mmd.engines.llama.breakdown import memory_breakdown
+        """Return what the engine itself reports that it would allocate; it is asked once. None if it cannot report it.
 
-        if by.engine is None or by.engine.name != _LLAMA_SERVER:
+        Raises EngineMissing and EngineFailed.
+        """
+        asked = by.engine.engine.breakdown_words(by.flags, context) if by.engine else None
+        if by.engine is None or asked is None:
             return None
-        words = [word for flag in by.flags if flag.subject not in _NOT_ASKED for word in flag.words]
-        asked = (*words, "-c", str(context))
         sees_gpus = self._sees_gpus
-        key = sha256(
-            "\0".join((identity(model.files), by.title, *asked[2:], self.gpu(by) if sees_gpus else "")).encode()
-        )
+        words = [word for word in asked if word != model.path]
+        key = sha256("\0".join((identity(model.files), by.title, *words, self.gpu(by) if sees_gpus else "")).encode())
         known = self._breakdowns.get(key.hexdigest())
         if known is None:
-            known = memory_breakdown(by.engine, asked, sees_gpus=sees_gpus)
+            engine = engines.engine(by.engine.name)
+            known = engine.report_breakdown(by.engine, asked, sees_gpus=sees_gpus)
             self._breakdowns.put(key.hexdigest(), known)
         return known
 
@@ -159,6 +156,11 @@ class Estimator:
             if (start.weights, start.engine, start.command, start.gpu) == same and "total_bytes" in start.measured:
                 return start
         return None
+
+
+def _planner(model: Model, by: EnginePlan) -> Planner:
+    """Return the engine that would serve the model, or the one that could if it were installed."""
+    return by.engine.engine if by.engine else engines.for_format(model.facts.format)
 
 
 def _residue_bytes(start: StartRecord, found: Estimate) -> int:

@@ -11,17 +11,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mmd.control.memory import starts_log
-from mmd.control.memory.calibration import compute_factor
 from mmd.control.memory.engine_plan import EnginePlan, served
 from mmd.control.memory.estimate import Estimator
-from mmd.control.memory.measured import Seen, measured
 from mmd.control.memory.starts_log import StartRecord
 from mmd.control.state.engine_log import lines_between
 from mmd.control.state.status import resident_bytes
 from mmd.errors import MmdError
 from mmd.machine import Machine, read_machine
 from mmd.plan.breakdown import Breakdown
-from mmd.plan.load_log import read_load_log
+from mmd.plan.measurement import Observation
 from mmd.plan.residency import Residency, residency
 from mmd.registry.identity import identity
 from mmd.registry.record import Model
@@ -69,13 +67,15 @@ async def _measured(manager: Manager, model: Model, settings: Settings, known: s
     (command,) = await manager.commands(engine_unit(model.id), "ExecStart")
     if invocation in known or by.engine is None or command[: len(by.engine.command)] != by.engine.command:
         return None
-    log = read_load_log(await _load_lines(model.id, unit))
+    engine = by.engine.engine
+    log = engine.read_load_log(await _load_lines(model.id, unit))
     service = await manager.service(engine_unit(model.id))
     total_bytes, gpus = _taken(machine, engine_unit(model.id), int(service["MainPID"]), on_gpu=by.on_gpu)
     estimating = Estimator(machine, settings)
     answer = estimating.answer(model, log.context, asks_engine=False)
     predicted = answer.estimate.components
-    told = _told(estimating, model, by, answer.estimate.context)
+    breakdown = _breakdown(estimating, model, by, answer.estimate.context)
+    sizes = engine.measure(Observation(gpus, total_bytes, log, breakdown, predicted))
     return StartRecord(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         invocation=invocation,
@@ -87,8 +87,8 @@ async def _measured(manager: Manager, model: Model, settings: Settings, known: s
         gpu=estimating.gpu(by),
         context=answer.estimate.context,
         predicted=asdict(predicted) | {"total_bytes": predicted.total_bytes},
-        measured=measured(Seen(gpus, total_bytes, log, told, predicted), is_vllm=by.engine.name == "vllm"),
-        compute_factor=compute_factor(answer.constants),
+        measured={name: size_bytes for name, size_bytes in sizes.items() if size_bytes is not None},
+        compute_factor=answer.constants.compute_factor,
     )
 
 
@@ -108,9 +108,9 @@ def _taken(machine: Machine, unit: str, pid: int, *, on_gpu: bool) -> tuple[int 
     return total_bytes, max(1, sum(bool(gpu) for gpu in uses))
 
 
-def _told(estimating: Estimator, model: Model, by: EnginePlan, context: int) -> Breakdown | None:
+def _breakdown(estimating: Estimator, model: Model, by: EnginePlan, context: int) -> Breakdown | None:
     try:
         return estimating.breakdown(model, by, context)
     except MmdError as error:
-        _log.info("%s does not tell what %s takes: %s", by.title, model.id, error.message)
+        _log.info("%s does not report what %s takes: %s", by.title, model.id, error.message)
         return None

@@ -7,11 +7,13 @@ off. Facts: llama.cpp b11434.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
 from mmd.plan import fit
-from mmd.plan.engine import Installed
-from mmd.plan.launch import Flag, Sleep
+from mmd.plan.engine import Installed, ServeOptions
+from mmd.plan.launch import Flag
 from mmd.quantities import MIB
 from mmd.registry.record import Model, ModelType
 
@@ -30,11 +32,7 @@ def flags(
     model: Model,
     machine: Machine,
     engine: Installed,
-    *,
-    socket: str,
-    context: int | None,
-    aliases: tuple[str, ...],
-    arguments: tuple[str, ...],
+    options: ServeOptions,
 ) -> tuple[Flag, ...]:
     """Every decision in the order of the command line; those left to the engine come last, without words.
     `aliases` are no matter: it answers to any name.
@@ -47,11 +45,18 @@ def flags(
                 f"{engine.title} does not know {flag.subject}, which {model.id} needs: {flag.reason}",
                 hint=f"{engine.command[0]} --version   # a newer one does",
             )
+    context, arguments = options.context, options.arguments
     decided = (*_context_flag(context), *_service_flags(model, machine))
     return (
         Flag(("-m", model.path), "-m", "the model", kept=True),
-        Flag(("--host", socket), "--host", "a Unix socket in a folder of yours: nobody else can reach it", kept=True),
-        Flag(("--alias", model.id), "--alias", "the name under which it answers", kept=True),
+        Flag(
+            ("--host", options.socket),
+            "--host",
+            "a Unix socket in a folder of yours: nobody else can reach it",
+            kept=True,
+            is_address=True,
+        ),
+        Flag(("--alias", model.id), "--alias", "the name under which it answers", kept=True, is_address=True),
         *_type_flags(model),
         *(flag if flag.subject in engine.flags else _unknown_to(engine, flag) for flag in decided),
         *((Flag(arguments, arguments[0], "laid down in mmd.toml", kept=True),) if arguments else ()),
@@ -72,9 +77,12 @@ def budget_bytes(model: Model, machine: Machine, engine: Installed) -> int:
     return fit.budget_bytes(machine)
 
 
-def sleep(model: Model, machine: Machine, engine: Installed) -> Sleep | None:
-    """None: its --sleep-idle-seconds takes the VRAM back on any request, without asking."""
-    return None
+def breakdown_words(flags: Sequence[Flag], context: int) -> tuple[str, ...]:
+    """Return the command line for which llama-server reports its memory: without addresses, and without the projector,
+    which the report does not contain.
+    """
+    asked = (flag for flag in flags if not flag.is_address and flag.subject != "--mmproj")
+    return (*(word for flag in asked for word in flag.words), "-c", str(context))
 
 
 def on_gpu(machine: Machine, engine: Installed) -> bool:

@@ -15,8 +15,9 @@ from selectors import EVENT_READ, DefaultSelector
 from time import monotonic
 from typing import IO
 
+from mmd.engines.llama.breakdown_table import breakdown_in
 from mmd.errors import EngineFailed, EngineMissing
-from mmd.plan.breakdown import Breakdown, breakdown_in
+from mmd.plan.breakdown import Breakdown
 from mmd.plan.engine import Installed
 
 # Half a second on a slow machine; a driver whose GPU wakes up takes longer.
@@ -25,7 +26,7 @@ _FLAGS = ("--no-warmup", "--log-jsonl")
 _SHOWN_LINES = 20
 
 
-def memory_breakdown(engine: Installed, arguments: Sequence[str], *, sees_gpus: bool) -> Breakdown:
+def report_breakdown(engine: Installed, arguments: Sequence[str], *, sees_gpus: bool) -> Breakdown:
     """The table for a llama-server with these arguments, `-m` and all but where it listens.
 
     With `sees_gpus` it makes a CUDA context for that second, which takes up to 1 GiB of VRAM. Raises EngineMissing

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
+from mmd.engines.llama.constants import LlamaConstants
 from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache, llama_kept
 from mmd.engines.llama.serving import Serving, serving
 from mmd.machine import Machine
@@ -37,7 +38,11 @@ class LlamaMemory:
     machine: Machine
     serving: Serving
     projector_bytes: int
-    constants: Constants
+    constants: LlamaConstants
+
+    @property
+    def wanted_context(self) -> int:
+        return self.serving.cache.context
 
     def cache(self, context: int) -> LlamaCache:
         return replace(self.serving.cache, context=context)
@@ -191,6 +196,7 @@ def llama_memory(
     constants: Constants,
 ) -> LlamaMemory:
     """The formulas for a model under the `words` of a command line."""
+    assert isinstance(constants, LlamaConstants)
     return LlamaMemory(fit.anatomy_of(facts), machine, serving(words), projector_bytes, constants)
 
 

@@ -12,13 +12,16 @@ from mmd.engines.vllm.memory import GENERATES, MOST_UTILIZATION, memory_flags, r
 from mmd.engines.vllm.parsers import reasoning_parser, tool_parser
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
-from mmd.plan.engine import Installed
+from mmd.plan.engine import Installed, ServeOptions
 from mmd.plan.launch import Canary, Flag, Sleep
 from mmd.registry.record import Facts, Model, ModelType
 
 _UNQUANTISED = ("bf16", "f16", "f32", "f64")  # as `Facts.quant` says it
 _NO_BITSANDBYTES_SINCE = (0, 28)
 _ANY_NAME_SINCE = (0, 21)
+# vLLM 0.32, `get_min_capability` of each; what is not quantised needs what its kernels need.
+_MIN_CAPABILITIES = {"bitsandbytes": (7, 0), "mxfp4": (8, 0), "modelopt": (8, 0), "fp_quant": (10, 0)}
+_MIN_CAPABILITY = (7, 5)
 _IMPORT_SECONDS = 60  # before it loads; ten on a quick machine
 _LOAD_SECONDS = 600  # what vLLM gives its engine where nothing else is said
 # Without these it would be reached by nobody, or by everybody; `--uds` is there since 0.10.2.
@@ -53,11 +56,7 @@ def flags(
     model: Model,
     machine: Machine,
     engine: Installed,
-    *,
-    socket: str,
-    context: int | None,
-    aliases: tuple[str, ...],
-    arguments: tuple[str, ...],
+    options: ServeOptions,
 ) -> tuple[Flag, ...]:
     """Every decision in the order of the command line; those left to the engine, or left out, come last.
 
@@ -66,7 +65,7 @@ def flags(
     _require_able(model, machine, engine)
     decided = (
         *_runner(model.facts),
-        *memory_flags(model.facts, machine, _release(engine), context=context, on_gpu=on_gpu(machine, engine)),
+        *memory_flags(model.facts, machine, _release(engine), context=options.context, on_gpu=on_gpu(machine, engine)),
         *_sleep_flags(machine, engine),
         *_vision(model.facts),
         *_parsers(model.facts, engine),
@@ -75,10 +74,16 @@ def flags(
     )
     return (
         Flag((model.path,), "model", "the model", kept=True),
-        _names(model, aliases, engine),
-        Flag(("--uds", socket), "--uds", "a Unix socket in a folder of yours: nobody else can reach it", kept=True),
+        _names(model, options.aliases, engine),
+        Flag(
+            ("--uds", options.socket),
+            "--uds",
+            "a Unix socket in a folder of yours: nobody else can reach it",
+            kept=True,
+            is_address=True,
+        ),
         *(flag if _takes(engine, flag) else _unknown_to(engine, flag) for flag in decided),
-        *translated(arguments, engine),
+        *translated(options.arguments, engine),
         *_left_to_the_engine(model.facts, machine, engine),
     )
 
@@ -88,7 +93,7 @@ def environment(machine: Machine, engine: Installed, *, cache: str, ready_second
     load_seconds = ready_seconds - _IMPORT_SECONDS
     return (
         *((("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if on_gpu(machine, engine) else ()),
-        ("VLLM_CACHE_ROOT", f"{cache}/vllm/{engine.version}"),
+        ("VLLM_CACHE_ROOT", cache_root(cache, engine.version)),
         # Sleeps and wakes by HTTP, which only the hooks can reach: the socket is in a folder of the user's.
         *((("VLLM_SERVER_DEV_MODE", "1"),) if engine.can_sleep else ()),
         # The memory that a first start has measured is taken over by the next under the same settings.
@@ -101,6 +106,10 @@ def environment(machine: Machine, engine: Installed, *, cache: str, ready_second
         ("HF_HUB_OFFLINE", "1"),
         ("NO_COLOR", "1"),
     )
+
+
+def cache_root(cache: str, version: str) -> str:
+    return f"{cache}/vllm/{version}"
 
 
 def budget_bytes(model: Model, machine: Machine, engine: Installed) -> int:
@@ -130,6 +139,10 @@ def sleep(model: Model, machine: Machine, engine: Installed) -> Sleep | None:
     if "--enable-sleep-mode" not in engine.flags:
         return None
     return Sleep((1, 2), model.facts.weights_bytes, reserve_bytes, _canary(model.facts))
+
+
+def min_capability(quant: str) -> tuple[int, ...]:
+    return _MIN_CAPABILITIES.get(quant, _MIN_CAPABILITY)
 
 
 def _canary(facts: Facts) -> Canary:
@@ -167,9 +180,9 @@ def _names(model: Model, aliases: tuple[str, ...], engine: Installed) -> Flag:
     """The id comes first, for that is what it calls itself in its answers."""
     option = "--served-model-name"
     if _release(engine) >= _ANY_NAME_SINCE:
-        return Flag((option, model.id), option, "the name under which it answers", kept=True)
+        return Flag((option, model.id), option, "the name under which it answers", kept=True, is_address=True)
     reason = f"the names to which it answers: {engine.version} refuses all others"
-    return Flag((option, model.id, *aliases), option, reason, kept=True)
+    return Flag((option, model.id, *aliases), option, reason, kept=True, is_address=True)
 
 
 def _runner(facts: Facts) -> tuple[Flag, ...]:

@@ -1,6 +1,7 @@
 """The memory of vLLM: what it takes beside its pool for keys and values, and what a context takes of that.
 
-Facts: vLLM 0.32 (`gpu_worker.py`, `kv_cache_interface.py`) and published starts; shares of the parts in `Constants`.
+Facts: vLLM 0.32 (`gpu_worker.py`, `kv_cache_interface.py`) and published starts; the shares are in
+`VllmConstants`.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import sqrt
 
+from mmd.engines.vllm.constants import VllmConstants
 from mmd.engines.vllm.kv_cache import vllm_kept
 from mmd.plan import fit
-from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
 from mmd.plan.memory import Kept, Memory, Placement, Variant, scaled
 from mmd.quantities import GIB
@@ -37,8 +38,9 @@ class VllmMemory:
     pool_bytes: int | None  # for keys and values; None where they may fill what is left of the share
     sequences: int  # that it answers at a time
     takes_small_numbers: bool  # keys and values of 8 bits
-    constants: Constants
+    constants: VllmConstants
     small_numbers: bool = False
+    wanted_context: int = 0  # that the command line asks for; 0 if the engine decides
 
     def components(self, context: int) -> Components:
         """Over all GPUs."""
@@ -57,9 +59,9 @@ class VllmMemory:
         constants = self.constants
         parts = (
             components.weights_bytes * _WEIGHTS_ERROR,
-            components.compute_bytes * constants.activation_error,
+            components.compute_bytes * constants.compute_error + constants.compute_error_bytes,
             constants.context_error_bytes * self.gpus,
-            constants.graphs_error_bytes * self.gpus or constants.vllm_process_error_bytes,
+            constants.graphs_error_bytes * self.gpus or constants.process_error_bytes,
         )
         return round(sqrt(sum(part * part for part in parts)))
 
@@ -137,9 +139,10 @@ class VllmMemory:
     def _activation_bytes(self) -> int:
         """The highest moment of a trial run: the sampler's, or of a batch of tokens."""
         if not self.anatomy.hidden_size:
-            return self.constants.unknown_activation_bytes
+            return self.constants.unknown_compute_bytes
         logits = self.sequences * self.anatomy.vocabulary_size
-        return round(logits * self.constants.activation_bytes_per_logit) + (
+        constants = self.constants
+        return round(logits * constants.activation_bytes_per_logit * constants.compute_factor) + (
             _NUMBER_BYTES * self._batch_tokens() * self.anatomy.hidden_size
         )
 
@@ -147,7 +150,7 @@ class VllmMemory:
         """Graphs and libraries, of its share; on the CPU the process."""
         constants = self.constants
         if not self.gpus:
-            return constants.vllm_process_bytes
+            return constants.process_bytes
         beside = constants.non_torch_among_several_bytes if self.gpus > 1 else constants.non_torch_bytes
         return (constants.graphs_bytes + beside) * self.gpus
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mmd.engines.vllm.constants import VllmConstants
 from mmd.engines.vllm.footprint import VllmMemory
 from mmd.engines.vllm.serving import serving
 from mmd.machine import Gpu, Machine
@@ -87,6 +88,7 @@ def vllm_memory(
     constants: Constants,
 ) -> VllmMemory:
     """What these flags mean for memory, and those among `words` that say otherwise."""
+    assert isinstance(constants, VllmConstants)
     laid_down = serving(words)
     gpus = _gpus_for(facts, machine) if on_gpu and machine.gpus else ()
     memory = _on_gpus(facts, gpus, constants) if gpus else _on_cpu(facts, machine, constants)
@@ -100,11 +102,12 @@ def vllm_memory(
         memory,
         pool_bytes=memory.pool_bytes if laid_down.pool_bytes is None else laid_down.pool_bytes,
         sequences=laid_down.sequences if laid_down.sequences and memory.sequences else memory.sequences,
+        wanted_context=laid_down.context or 0,
         small_numbers=bool(_words(_small_cache(facts, gpus))) if small is None and gpus else bool(small),
     )
 
 
-def _on_cpu(facts: Facts, machine: Machine, constants: Constants) -> VllmMemory:
+def _on_cpu(facts: Facts, machine: Machine, constants: VllmConstants) -> VllmMemory:
     return VllmMemory(
         anatomy=fit.anatomy_of(facts),
         quant=facts.quant,
@@ -118,7 +121,7 @@ def _on_cpu(facts: Facts, machine: Machine, constants: Constants) -> VllmMemory:
     )
 
 
-def _on_gpus(facts: Facts, gpus: tuple[Gpu, ...], constants: Constants) -> VllmMemory:
+def _on_gpus(facts: Facts, gpus: tuple[Gpu, ...], constants: VllmConstants) -> VllmMemory:
     """With keys and values in 16 bits."""
     return VllmMemory(
         anatomy=fit.anatomy_of(facts),
@@ -202,7 +205,7 @@ def _cpu_cache_bytes(facts: Facts, machine: Machine) -> int:
 def _small_cache(facts: Facts, gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
     if not facts.kv_bytes_per_token:
         return ()
-    memory = _on_gpus(facts, gpus, Constants())
+    memory = _on_gpus(facts, gpus, VllmConstants())
     wanted = min(facts.context_length or _SHORT_CONTEXT_TOKENS, _SHORT_CONTEXT_TOKENS)
     if memory.is_whole(wanted):
         return ()
@@ -229,7 +232,7 @@ def _gpus_for(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
 
 def _has_room(facts: Facts, gpus: tuple[Gpu, ...]) -> bool:
     """Whoever may be there now."""
-    memory = _on_gpus(facts, gpus, Constants())
+    memory = _on_gpus(facts, gpus, VllmConstants())
     emptied = replace(memory, share_bytes=int(sum(gpu.total_bytes for gpu in gpus) * MOST_UTILIZATION))
     return emptied.is_whole(fit.least_context(facts.context_length))
 

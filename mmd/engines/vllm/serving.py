@@ -9,6 +9,7 @@ from itertools import pairwise
 
 _CACHE_TYPE = "--kv-cache-dtype"
 _SMALL_TYPES = ("fp8", "int8")
+_LENGTH = "--max-model-len"
 _SEQUENCES = "--max-num-seqs"
 _UTILIZATION = "--gpu-memory-utilization"
 _SEVERAL_GPUS = ("-tp", "--tensor-parallel-size")  # the short one is nobody's but the user's
@@ -32,6 +33,7 @@ _UNITS = {
 class Serving:
     """The decisions, None where the command line leaves them open."""
 
+    context: int | None = None  # tokens
     sequences: int | None = None  # that it answers at a time
     utilization: float | None = None  # the share of every GPU
     gpus: int | None = None
@@ -47,6 +49,7 @@ def serving(words: Sequence[str]) -> Serving:
     cache_type = given.get(_CACHE_TYPE)
     several = next((given[name] for name in _SEVERAL_GPUS if name in given), "")
     return Serving(
+        context=_count(given.get(_LENGTH, "")),
         sequences=_count(given.get(_SEQUENCES, "")),
         utilization=_share(given.get(_UTILIZATION, "")),
         gpus=_count(several),
@@ -64,7 +67,7 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _count(word: str) -> int | None:
-    return int(word) if re.fullmatch(r"[1-9]\d{0,5}", word) else None
+    return int(word) if re.fullmatch(r"[1-9]\d{0,8}", word) else None
 
 
 def _share(word: str) -> float | None:

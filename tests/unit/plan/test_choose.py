@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmd.engines import missing
 from mmd.engines.llama import argv
+from mmd.engines.llama.engine import EMBEDDED as EMBEDDED_ENGINE
 from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine, load_machine
 from mmd.plan import fit
@@ -175,13 +177,14 @@ def test_engine_laid_down_is_taken() -> None:
 
 def test_no_engine_for_gguf() -> None:
     with pytest.raises(EngineMissing, match="no engine for GGUF") as caught:
-        choose(CHAT, machine(), [], socket=SOCKET, cache=CACHE, get_llama="pipx inject mmd xllamacpp")
-    assert caught.value.hint.startswith("pipx inject mmd xllamacpp   # ")
+        choose(CHAT, machine(), [], socket=SOCKET, cache=CACHE, missing=missing)
+    assert caught.value.hint == f"{EMBEDDED_ENGINE.how_to_install()}   # or put llama-server on PATH"
 
 
 def test_no_engine_for_safetensors() -> None:
     with pytest.raises(EngineMissing, match="vLLM"):
-        choose(model(facts(format=Format.SAFETENSORS)), machine(), [LLAMA_SERVER, EMBEDDED], socket=SOCKET, cache=CACHE)
+        wanted = model(facts(format=Format.SAFETENSORS))
+        choose(wanted, machine(), [LLAMA_SERVER, EMBEDDED], socket=SOCKET, cache=CACHE, missing=missing)
 
 
 def test_engine_laid_down_that_is_not_here() -> None:

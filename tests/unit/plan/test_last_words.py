@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mmd.engines.llama.log import LOG_STYLE as LLAMA_STYLE
+from mmd.engines.vllm.log import LOG_STYLE as VLLM_STYLE
 from mmd.plan.choose import choose
-from mmd.plan.last_words import Refusal, refused, telling_line
+from mmd.plan.last_words import Refusal, cause_line, refused
 from mmd.plan.launch import Flag, Launch
 from mmd.registry.record import Format
 from tests.unit.plan.planned import CHAT, GIB, LLAMA_SERVER, facts, machine, model, vllm_launch
@@ -44,8 +46,8 @@ def said_by_vllm(name: str) -> list[str]:
     ],
     ids=["the_cause_comes_first", "the_last_of_all", "case_is_no_matter", "nothing_was_said", "no_stamp", "no_warning"],
 )
-def test_telling_line(lines: list[str], told: str) -> None:
-    assert telling_line(lines) == told
+def test_cause_line(lines: list[str], told: str) -> None:
+    assert cause_line(lines, LLAMA_STYLE, VLLM_STYLE) == told
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_telling_line(lines: list[str], told: str) -> None:
     ],
 )
 def test_cause_in_what_vllm_says_at_length(name: str, told: str) -> None:
-    line = telling_line(said_by_vllm(name))
+    line = cause_line(said_by_vllm(name), VLLM_STYLE)
     assert line.startswith(told)
     assert len(line) <= 300
 
@@ -94,15 +96,15 @@ SLEEP_MODE = Flag(("--enable-sleep-mode",), "--enable-sleep-mode", "so that it c
     ],
 )
 def test_refused_flag_is_found_in_what_the_engine_said(lines: list[str], subject: str) -> None:
-    refusal = refused(lines, launch(UTILISATION, PARSER, STEPS, CACHE, SLEEP_MODE))
+    refusal = refused(lines, launch(UTILISATION, PARSER, STEPS, CACHE, SLEEP_MODE).flags, VLLM_STYLE)
     assert refusal is not None
     assert refusal.subjects == (subject,)
 
 
 @pytest.mark.parametrize("name", ["no-memory-for-cache", "sleep-mode-on-cpu"])
 def test_other_deaths_refuse_nothing(name: str) -> None:
-    assert refused(said_by_vllm(name), launch(UTILISATION, PARSER, STEPS, CACHE)) is None
-    assert refused(LLAMA, launch(PARSER)) is None
+    assert refused(said_by_vllm(name), launch(UTILISATION, PARSER, STEPS, CACHE).flags, VLLM_STYLE) is None
+    assert refused(LLAMA, launch(PARSER).flags, VLLM_STYLE) is None
 
 
 @pytest.mark.parametrize(
@@ -118,11 +120,11 @@ def test_flag_in_an_advice_is_not_refused(advice: str) -> None:
     """Without it the engine would take more of what is short already, from then on."""
     length = Flag(("--max-model-len", "auto"), "--max-model-len", "what fits")
     sequences = Flag(("--max-num-seqs", "16"), "--max-num-seqs", "one person's")
-    assert refused([advice], launch(length, sequences)) is None
+    assert refused([advice], launch(length, sequences).flags, VLLM_STYLE) is None
 
 
 def test_less_memory_than_measured_asks_for_another_try() -> None:
-    assert refused(["INFO x", FREE], launch(UTILISATION, PARSER)) == Refusal((), FREE)
+    assert refused(["INFO x", FREE], launch(UTILISATION, PARSER).flags, VLLM_STYLE) == Refusal((), FREE)
 
 
 @pytest.mark.parametrize(
@@ -136,27 +138,29 @@ def test_less_memory_than_measured_asks_for_another_try() -> None:
 )
 def test_memory_that_runs_out_refuses_nothing(said: str) -> None:
     """What saves memory was dropped for good, because vLLM speaks of it then: the next start wanted more."""
-    assert refused([said], vllm_launch(model(facts(format=Format.SAFETENSORS)), machine("rtx4070-12g"))) is None
+    planned = vllm_launch(model(facts(format=Format.SAFETENSORS)), machine("rtx4070-12g"))
+    assert refused([said], planned.flags, VLLM_STYLE) is None
 
 
 def test_smaller_cache_can_be_refused_though_it_was_measured() -> None:
     on = machine("rtx4070-12g")
     short = vllm_launch(model(facts(format=Format.SAFETENSORS, weights_bytes=9 * GIB)), on)
     said = "ValueError: kv_cache_dtype fp8 is not supported by FLASH_ATTN"
-    assert refused([said], short) == Refusal(("--kv-cache-dtype",), said)
-    assert refused(["ValueError: --gpu-memory-utilization is not for you"], short) is None
+    assert refused([said], short.flags, VLLM_STYLE) == Refusal(("--kv-cache-dtype",), said)
+    assert refused(["ValueError: --gpu-memory-utilization is not for you"], short.flags, VLLM_STYLE) is None
 
 
 def test_what_the_user_laid_down_is_not_dropped() -> None:
     """They asked for it, and the message says what is wrong with it."""
-    assert refused(said_by_vllm("unknown-argument"), launch(replace(STEPS, kept=True))) is None
+    assert refused(said_by_vllm("unknown-argument"), launch(replace(STEPS, kept=True)).flags, VLLM_STYLE) is None
 
 
 def test_flag_is_not_taken_for_another_that_begins_like_it() -> None:
     short = Flag(("--kv-cache", "x"), "--kv-cache", "")
-    assert refused(["ValueError: --kv-cache-dtype is wrong"], launch(short)) is None
-    assert refused(["error: unrecognized arguments: --kv-cache-dtype fp8"], launch(short)) is None
+    assert refused(["ValueError: --kv-cache-dtype is wrong"], launch(short).flags, VLLM_STYLE) is None
+    assert refused(["error: unrecognized arguments: --kv-cache-dtype fp8"], launch(short).flags, VLLM_STYLE) is None
 
 
 def test_line_that_only_mentions_a_flag_refuses_nothing() -> None:
-    assert refused(["non-default args: --kv-cache-dtype fp8", "Using kv_cache_dtype fp8"], launch(CACHE)) is None
+    lines = ["non-default args: --kv-cache-dtype fp8", "Using kv_cache_dtype fp8"]
+    assert refused(lines, launch(CACHE).flags, VLLM_STYLE) is None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mmd.control.state.to_json import estimate_json
 from mmd.engines import for_format
+from mmd.engines.llama.constants import LlamaConstants
 from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache, llama_kept
 from mmd.engines.llama.serving import serving
 from mmd.engines.vllm import serving as vllm
@@ -19,7 +20,6 @@ from mmd.errors import DoesNotFit
 from mmd.machine import Gpu, GpuProcess, Machine
 from mmd.plan import fit
 from mmd.plan.choose import ModelSettings, choose
-from mmd.plan.constants import Constants
 from mmd.plan.estimate import Estimate, Tier
 from mmd.plan.predict import memory_of, predict
 from mmd.plan.suggestions import Candidate
@@ -75,7 +75,7 @@ def test_needs_are_the_sum_of_the_components() -> None:
     assert parts.weights_bytes == 5 * GIB  # without the embeddings
     assert parts.kv_bytes == 8192 * 147456
     assert parts.compute_bytes == 4 * 512 * (5 * 4096 + 3 * 12288) + 2 * 512 * 8192
-    assert parts.overhead_bytes == Constants().context_bytes
+    assert parts.overhead_bytes == LlamaConstants().context_bytes
     assert (found.fits, found.on_gpu, found.ram_bytes, found.suggestions) == (True, 1.0, GIB // 4, ())
     assert found.tier is Tier.T1
 
@@ -87,13 +87,13 @@ def test_without_a_gpu_everything_is_in_ram() -> None:
 
 
 def test_error_of_independent_parts_adds_up_by_squares() -> None:
-    constants = Constants(context_error_bytes=300, compute_error=0.0, compute_error_bytes=400)
+    constants = LlamaConstants(context_error_bytes=300, compute_error=0.0, compute_error_bytes=400)
     found = estimate(qwen3(anatomy(0, output_bytes=0)), context=4096, constants=constants)
     assert found.error_bytes == 500
 
 
 def test_what_was_measured_takes_the_place_of_a_default() -> None:
-    found = estimate(qwen3(), context=4096, constants=Constants(context_bytes=7, compute_factor=2.0))
+    found = estimate(qwen3(), context=4096, constants=LlamaConstants(context_bytes=7, compute_factor=2.0))
     usual = estimate(qwen3(), context=4096)
     assert found.components.overhead_bytes == 7
     assert found.components.compute_bytes == 2 * usual.components.compute_bytes

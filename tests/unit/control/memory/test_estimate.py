@@ -12,17 +12,19 @@ import pytest
 
 from mmd.codec import to_builtins
 from mmd.control.memory import starts_log
-from mmd.control.memory.calibration import compute_factor, constants_from
+from mmd.control.memory.calibration import constants_from
 from mmd.control.memory.engine_plan import served
 from mmd.control.memory.estimate import Answer, Estimator
-from mmd.control.memory.measured import Seen, measured
 from mmd.control.memory.starts_log import StartRecord
+from mmd.engines.llama.engine import LLAMA_SERVER
+from mmd.engines.vllm.constants import VllmConstants
+from mmd.engines.vllm.engine import VLLM
+from mmd.engines.vllm.log import VllmLoadLog
 from mmd.machine import Machine, load_machine
 from mmd.paths import config_file
 from mmd.plan.breakdown import Breakdown, Row
-from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components, Tier
-from mmd.plan.load_log import LoadLog
+from mmd.plan.measurement import LoadLog, Observation
 from mmd.quantities import MIB
 from mmd.registry.detect import examine
 from mmd.registry.identity import identity
@@ -33,6 +35,7 @@ from tests import well_known
 MACHINES = Path(__file__).parents[3] / "machines"
 CPU = replace(load_machine(MACHINES / "cpu-only.json"), ram_total_bytes=64 << 30)
 GPU = load_machine(MACHINES / "rtx4090-24g.json")
+LLAMA = LLAMA_SERVER.constants
 PARTS = Components(5000 * MIB, 1000 * MIB, 0, 100 * MIB, 0, 460 * MIB)
 
 HELP = "-m, --model F   a model\n-c, --ctx-size N   the context\n--host H   where\n--alias A   its name\n" + "".join(
@@ -192,30 +195,33 @@ def test_a_model_never_seen_gains_from_others(model: Model, tmp_path: Path) -> N
 
 
 def test_without_starts_there_are_the_defaults() -> None:
-    assert constants_from([], gpu="", engine="llama-server 1") == Constants()
+    assert constants_from([], gpu="", engine="llama-server 1", defaults=LLAMA) == LLAMA
 
 
 def test_medians_of_this_gpu_and_driver() -> None:
     known = [start(str(number), measured={"context_bytes": size * MIB}) for number, size in enumerate((300, 310, 900))]
     other = start("other", gpu="GPU-1,556", measured={"context_bytes": 1})
-    found = constants_from([*known, other], gpu="GPU-1,555", engine="llama-server 2")
+    found = constants_from([*known, other], gpu="GPU-1,555", engine="llama-server 2", defaults=LLAMA)
     assert found.context_bytes == 310 * MIB
     assert found.context_error_bytes == 590 * MIB
-    assert constants_from(known, gpu="GPU-1,555", engine="vllm 0.32") == Constants()
+    assert constants_from(known, gpu="GPU-1,555", engine="vllm 0.32", defaults=VLLM.constants) == VLLM.constants
 
 
 def test_how_an_engine_computes_is_learned_of_its_version_alone() -> None:
     known = [start(measured={"compute_bytes": 150}, compute_factor=1.2)]
-    assert constants_from(known, gpu="GPU-1,555", engine="llama-server 1").compute_factor == pytest.approx(1.8)
-    assert constants_from(known, gpu="GPU-1,555", engine="llama-server 2").compute_factor == 1.0
+    assert constants_from(
+        known, gpu="GPU-1,555", engine="llama-server 1", defaults=LLAMA
+    ).compute_factor == pytest.approx(1.8)
+    assert constants_from(known, gpu="GPU-1,555", engine="llama-server 2", defaults=LLAMA).compute_factor == 1.0
 
 
 def test_what_vllm_teaches() -> None:
     taken = {"compute_bytes": 50, "non_torch_bytes": 200 * MIB, "graphs_bytes": 500 * MIB, "context_bytes": 320 * MIB}
-    found = constants_from([start(engine="vllm 0.32", measured=taken)], gpu="GPU-1,555", engine="vllm 0.32")
+    known = [start(engine="vllm 0.32", measured=taken)]
+    found = constants_from(known, gpu="GPU-1,555", engine="vllm 0.32", defaults=VLLM.constants)
+    assert isinstance(found, VllmConstants)
     assert (found.non_torch_bytes, found.graphs_bytes, found.context_bytes) == (200 * MIB, 500 * MIB, 320 * MIB)
-    assert found.activation_bytes_per_logit == Constants().activation_bytes_per_logit / 2
-    assert compute_factor(found) == 0.5
+    assert found.compute_factor == 0.5
 
 
 # -- what was measured
@@ -223,7 +229,7 @@ def test_what_vllm_teaches() -> None:
 
 def test_the_rest_of_the_gpu_is_the_drivers() -> None:
     told = Breakdown((Row("CUDA0", True, 5000 * MIB, 1000 * MIB, 120 * MIB), Row("Host", False, 300 * MIB, 0, MIB)))
-    found = measured(Seen(1, 6500 * MIB, LoadLog(), told, PARTS), is_vllm=False)
+    found = LLAMA_SERVER.measure(Observation(1, 6500 * MIB, LoadLog(), told, PARTS))
     assert found["compute_bytes"] == 120 * MIB
     assert found["overhead_bytes"] == found["context_bytes"] == 380 * MIB
     assert found["total_bytes"] == 6500 * MIB
@@ -232,33 +238,33 @@ def test_the_rest_of_the_gpu_is_the_drivers() -> None:
 def test_the_log_goes_before_what_was_told() -> None:
     log = LoadLog(weights_bytes=5100 * MIB, kv_bytes=900 * MIB, state_bytes=0, compute_bytes=90 * MIB)
     told = Breakdown((Row("CUDA0", True, 1, 1, 1),))
-    found = measured(Seen(2, 6500 * MIB, log, told, PARTS), is_vllm=False)
+    found = LLAMA_SERVER.measure(Observation(2, 6500 * MIB, log, told, PARTS))
     assert (found["weights_bytes"], found["overhead_bytes"]) == (5100 * MIB, 410 * MIB)
     assert found["context_bytes"] == 205 * MIB
 
 
 def test_a_table_of_the_ram_says_nothing_of_a_gpu() -> None:
     told = Breakdown((Row("Host", False, 1, 1, 1),))
-    assert measured(Seen(1, None, LoadLog(), told, PARTS), is_vllm=False) == {}
+    assert LLAMA_SERVER.measure(Observation(1, None, LoadLog(), told, PARTS)) == {}
 
 
 def test_layers_in_ram_leave_no_rest() -> None:
-    assert measured(Seen(1, 3000 * MIB, LoadLog(), None, PARTS), is_vllm=False) == {}
+    assert LLAMA_SERVER.measure(Observation(1, 3000 * MIB, LoadLog(), None, PARTS)) == {}
 
 
 def test_vllms_pool_is_not_what_the_model_needs() -> None:
-    log = LoadLog(8192, 5000 * MIB, None, None, 800 * MIB, 130 * MIB, 400 * MIB, 0, 9000 * MIB)
-    found = measured(Seen(2, 2 * 14_900 * MIB, log, None, PARTS), is_vllm=True)
+    log = VllmLoadLog(8192, 5000 * MIB, None, None, 800 * MIB, 130 * MIB, 400 * MIB, 9000 * MIB)
+    found = VLLM.measure(Observation(2, 2 * 14_900 * MIB, log, None, PARTS))
     assert found["context_bytes"] == 370 * MIB
     assert found["overhead_bytes"] == 2 * 900 * MIB
     assert found["total_bytes"] == 2 * 6700 * MIB + PARTS.kv_bytes
-    assert measured(Seen(2, None, log, None, PARTS), is_vllm=True).keys() == {
+    assert VLLM.measure(Observation(2, None, log, None, PARTS)).keys() == {
         "weights_bytes", "compute_bytes", "non_torch_bytes", "graphs_bytes",
     }  # fmt: skip
 
 
 def test_vllm_on_the_cpu() -> None:
-    found = measured(Seen(0, 6200 * MIB, LoadLog(), None, PARTS), is_vllm=True)
+    found = VLLM.measure(Observation(0, 6200 * MIB, LoadLog(), None, PARTS))
     assert found["process_bytes"] == 1200 * MIB
 
 
@@ -318,7 +324,7 @@ def test_an_absurd_start_does_not_make_every_model_too_large(model: Model, tmp_p
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e300, 0.0, -1.0])
 def test_factors_that_cannot_be(factor: float) -> None:
     one = start(compute_factor=factor, measured={"compute_bytes": 100})
-    assert constants_from([one], gpu="GPU-1,555", engine="llama-server 1") == Constants()
+    assert constants_from([one], gpu="GPU-1,555", engine="llama-server 1", defaults=LLAMA) == LLAMA
 
 
 def test_one_that_cannot_be_written_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mmd.plan.breakdown import breakdown_in
-from mmd.plan.load_log import LoadLog, read_load_log
-from mmd.quantities import MIB
-
-GIB = 1024**3
+from mmd.engines.llama.breakdown_table import breakdown_in
+from mmd.engines.llama.log import read_load_log
+from mmd.engines.vllm import log as vllm_log
+from mmd.plan.measurement import LoadLog
+from mmd.quantities import GIB, MIB
 
 B11434 = """\
 0.00.004.256 I srv    load_model: loading model '/tmp/tiny.gguf'
@@ -80,7 +80,7 @@ def test_buffers_without_a_gpu_are_those_in_ram() -> None:
 
 
 def test_vllm() -> None:
-    log = read_load_log(VLLM.splitlines())
+    log = vllm_log.read_load_log(VLLM.splitlines())
     assert log.context == 16384
     assert log.weights_bytes == int(15.27 * GIB)
     assert log.compute_bytes == int(1.66 * GIB) - int(0.4 * GIB)  # what it expected of its graphs is no activation
@@ -92,6 +92,7 @@ def test_vllm() -> None:
 
 def test_a_log_that_says_nothing() -> None:
     assert read_load_log(["INFO: hello", ""]) == LoadLog()
+    assert vllm_log.read_load_log(["INFO: hello", ""]) == vllm_log.VllmLoadLog()
 
 
 def test_the_engines_table() -> None:

