@@ -40,18 +40,18 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
     from mmd.plan.residency import Residency
     from mmd.registry.hub.progress import Progress
     from mmd.registry.hub.reference import parse
-    from mmd.registry.hub.register import look, obtain
+    from mmd.registry.hub.register import download_and_register, resolve
     from mmd.settings import read_settings
 
     reference = parse(model, constants.ENDPOINT)
     try:
-        known = look(reference.repository, revision or reference.revision)
+        known = resolve(reference.repository, revision or reference.revision)
         choice = choose_to_run(known, reference.file, read_machine(), read_settings())
         selection = choice.selection
         _say_what_comes(known, choice)
         begun = Progress(0, selection.total_bytes, 0, len(selection.files))
         with Download(begun) as line:
-            pulled = obtain(known, selection, line.show, id=model_id)
+            pulled = download_and_register(known, selection, line.show, id=model_id)
     except KeyboardInterrupt:
         say(f"mmd: what has come is kept; go on with: mmd pull {quote(model)}{_options(revision, model_id)}")
         _die_of_interrupt()
@@ -64,8 +64,8 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
 
 def _say_what_comes(known: RepoSnapshot, choice: Choice) -> None:
     repository, selection = known.repository, choice.selection
-    if known.absence is not None:
-        say(f"mmd: {known.absence.message}; what the cache has is registered")
+    if known.offline_error is not None:
+        say(f"mmd: {known.offline_error.message}; what the cache has is registered")
     files = f" in {len(selection.files)} files" if len(selection.files) > 1 else ""
     why = f": {choice.why}" if choice.why else ""
     say(f"{repository.id}: {selection.file}, {size_text(selection.total_bytes)}{files}{why}")

@@ -66,8 +66,8 @@ def search(
         type=ModelType(type_) if type_ else None,
         licence=licence.lower(),
         gated=gated,
-        least_parameters=least,
-        most_parameters=most,
+        min_parameters=least,
+        max_parameters=most,
     )
     finding = hub_search(query, load_machine(machine_file) if machine_file else read_machine())
     shown = [hit for hit in finding.hits if everything or hit.runs]
@@ -76,7 +76,7 @@ def search(
         return
     _print(shown)
     filters = _filters(gated, type=type_, size=size, licence=licence)
-    _say_what_is_left(query.text, filters, shown, len(finding.hits) - len(shown), finding.foreign)
+    _say_what_is_left(query.text, filters, shown, len(finding.hits) - len(shown), finding.unsupported)
 
 
 def _print(hits: Sequence[SearchHit]) -> None:
@@ -118,14 +118,14 @@ def _licence(hit: SearchHit) -> str:
 
 
 def _say_what_is_left(
-    text: str, filters: Sequence[str], shown: Sequence[SearchHit], hidden: int, foreign: Mapping[str, int]
+    text: str, filters: Sequence[str], shown: Sequence[SearchHit], hidden: int, unsupported: Mapping[str, int]
 ) -> None:
     if hidden:
         more = "more " if shown else ""
         does_not = "does not" if hidden == 1 else "do not"
         say(f"{hidden} {more}{does_not} fit on this machine; see them: {_again('--all', *filters, *text.split())}")
-    if foreign:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(foreign.items(), key=lambda pair: -pair[1]))
+    if unsupported:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(unsupported.items(), key=lambda pair: -pair[1]))
         say(f"Not shown, as no engine here serves them: {kinds}")
     if shown:
         say(f"Get the first: mmd pull {shlex.quote(shown[0].result.id)}")

@@ -1,4 +1,4 @@
-"""HF_ENDPOINT, which another hub than huggingface.co is named by."""
+"""HF_ENDPOINT, the URL of a hub other than huggingface.co."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mmd.errors import HubUnavailable
 
 
 def require_usable_endpoint() -> None:
-    """Raises HubUnavailable for what is no address: the hub's library cannot even be imported then."""
+    """Raises HubUnavailable if it is not a URL: then the hub's library cannot be imported."""
     endpoint = os.environ.get("HF_ENDPOINT", "")
     try:
         _ = urlsplit(endpoint).port
     except ValueError as error:
-        raise HubUnavailable(f"HF_ENDPOINT is no address, {endpoint!r}: {error}", hint="unset HF_ENDPOINT") from error
+        raise HubUnavailable(f"HF_ENDPOINT is not a URL, {endpoint!r}: {error}", hint="unset HF_ENDPOINT") from error

@@ -89,14 +89,14 @@ def unregistered(name: str, found: Found, *, source: str, licence: str = "") -> 
 
 
 def _on_the_hub(name: str, file: str | None, machine: Machine, settings: Settings) -> Subject:
-    """By the headers of its files. Raises what looking and `headers.look_into` raise."""
+    """By the headers of its files. Raises what looking and `headers.examine_remote` raise."""
     from mmd.control.models.search import alternatives, choose_for
     from mmd.registry.hub import headers, register
 
-    known = register.look(name)
+    known = register.resolve(name)
     repository = known.repository
     choice = choose_for(known, file, machine, settings)
-    found = headers.look_into(repository, choice.selection)
+    found = headers.examine_remote(repository, choice.selection)
     model = unregistered(
         repository.id, found, source=f"hf:{repository.id}@{repository.commit}", licence=repository.licence
     )

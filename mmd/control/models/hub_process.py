@@ -19,7 +19,7 @@ from mmd.control.models.search import choose_to_run, hit_json, hub_search, serve
 from mmd.errors import MmdError
 from mmd.machine import read_machine
 from mmd.parent_death import end_with_parent
-from mmd.registry.hub.register import choose, look, obtain
+from mmd.registry.hub.register import choose, download_and_register, resolve
 from mmd.registry.hub.search import Query
 from mmd.registry.record import ModelType
 from mmd.settings import read_settings
@@ -57,14 +57,14 @@ def _search(asked: dict[str, Any]) -> None:
 
 
 def _select(name: str, file: str | None, revision: str | None) -> None:
-    known = look(name, revision)
-    selection = choose_to_run(known, file, read_machine(), read_settings()).selection
+    snapshot = resolve(name, revision)
+    selection = choose_to_run(snapshot, file, read_machine(), read_settings()).selection
     _say(
         "selection",
         {
-            "repository": known.repository.id,
-            "revision": known.revision,
-            "commit": known.repository.commit,
+            "repository": snapshot.repository.id,
+            "revision": snapshot.revision,
+            "commit": snapshot.repository.commit,
             "file": selection.file,
             "total_bytes": selection.total_bytes,
             "files_total": len(selection.files),
@@ -73,8 +73,8 @@ def _select(name: str, file: str | None, revision: str | None) -> None:
 
 
 def _download(name: str, file: str, commit: str, revision: str) -> None:
-    known = replace(look(name, commit), revision=revision)
-    model = obtain(known, choose(known, file), lambda progress: _say("progress", progress.json()))
+    snapshot = replace(resolve(name, commit), revision=revision)
+    model = download_and_register(snapshot, choose(snapshot, file), lambda progress: _say("progress", progress.json()))
     _say("model", model.id)
 
 

@@ -48,7 +48,7 @@ class SearchHit:
 @dataclass(frozen=True, slots=True)
 class HubSearchResult:
     hits: tuple[SearchHit, ...]  # best first
-    foreign: Mapping[str, int]  # format -> number of further repositories that no engine serves
+    unsupported: Mapping[str, int]  # format -> number of further repositories that no engine serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def hub_search(query: Query, machine: Machine) -> HubSearchResult:
     found = search(query)
     hits = [hit for result in found.results if (hit := _hit(result, machine, query.formats))]
     hits.sort(key=lambda hit: hit.best.place.rank)  # stable: keeps the search's order within a rank
-    return HubSearchResult(tuple(hits), found.foreign)
+    return HubSearchResult(tuple(hits), found.unsupported)
 
 
 def _hit(result: Result, machine: Machine, served: Iterable[Format]) -> SearchHit | None:
@@ -87,12 +87,12 @@ def _hit(result: Result, machine: Machine, served: Iterable[Format]) -> SearchHi
     return SearchHit(result, assessed[0], reason(assessed[0], assessed)) if assessed else None
 
 
-def choose_for(known: RepoSnapshot, file: str | None, machine: Machine, settings: Settings) -> Choice:
+def choose_for(snapshot: RepoSnapshot, file: str | None, machine: Machine, settings: Settings) -> Choice:
     """Return the model that `file` names, else the most suitable one. Raises what `choose` raises."""
-    repository = known.repository
+    repository = snapshot.repository
     selections = {selection.file: selection for selection in selections_in(repository.files)}
     if file is not None or len(selections) < 2:
-        return Choice(choose(known, file), "")
+        return Choice(choose(snapshot, file), "")
     offers = [offer_of(selection) for selection in selections.values()]
     formats = {offer.format for offer in offers}
     # If no installed engine serves any format, consider all: a model may be pulled before its engine is installed.
@@ -102,13 +102,13 @@ def choose_for(known: RepoSnapshot, file: str | None, machine: Machine, settings
     return Choice(selections[best.offer.file], reason(best, assessed), best.place is not Place.NOWHERE)
 
 
-def choose_to_run(known: RepoSnapshot, file: str | None, machine: Machine, settings: Settings) -> Choice:
+def choose_to_run(snapshot: RepoSnapshot, file: str | None, machine: Machine, settings: Settings) -> Choice:
     """Like `choose_for`, but raises DoesNotFit if no file was named and no model of the repository runs."""
-    choice = choose_for(known, file, machine, settings)
+    choice = choose_for(snapshot, file, machine, settings)
     if choice.runs:
         return choice
-    repository, selection = known.repository, choice.selection
-    is_online = known.absence is None  # if offline, do not wait for the hub again
+    repository, selection = snapshot.repository, choice.selection
+    is_online = snapshot.offline_error is None  # if offline, do not wait for the hub again
     others = alternatives(repository, machine) if is_online else ()
     anyway = f"mmd pull {quote(f'{repository.id}:{selection.file}')}   # download it anyway"
     raise DoesNotFit(

@@ -77,7 +77,7 @@ def _filters(request: Request) -> dict[str, str | bool | int]:
     """What the optional parameters of a search ask for; raises WrongUsage."""
     asked = request.query_params
     least, most = parse_size(asked.get("size"))
-    filters: dict[str, str | bool | int] = {"least_parameters": least, "most_parameters": most}
+    filters: dict[str, str | bool | int] = {"min_parameters": least, "max_parameters": most}
     if (type_ := asked.get("type")) is not None:
         if type_ not in set(ModelType):
             raise WrongUsage(f"type must be one of {', '.join(ModelType)}", hint=_SEARCH_EXAMPLE)

@@ -1,4 +1,4 @@
-"""What the Hugging Face hub says of its repositories; HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE hold as everywhere."""
+"""Requests to the Hugging Face hub's API; HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE apply as in other tools."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from urllib.parse import quote
 
 from mmd.errors import HubUnavailable, NoSpace, StorageFailed, WrongUsage, first_line
 from mmd.registry.endpoint import require_usable_endpoint
-from mmd.registry.hub.answers import no_sense, record_in
 from mmd.registry.hub.files import HubFile
 from mmd.registry.hub.listing import Info, base_of, bases_of
+from mmd.registry.hub.records import malformed, parse_record
 from mmd.registry.hub.refusals import refusal
 from mmd.registry.licence import licence_of
 from mmd.registry.offer import Base
 from mmd.registry.record import ModelType
 
 _UNKNOWN = Base(ModelType.CHAT)
-_PATIENCE_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,19 @@ class Repository:
     files: tuple[HubFile, ...]
     licence: str = ""
     base: Base = _UNKNOWN
-    bases: tuple[str, ...] = ()  # repositories that it is a quantisation of; itself where it is none
+    bases: tuple[str, ...] = ()  # the repositories that it quantises; itself if none
 
 
-def look(repository: str, revision: str | None = None) -> Repository:
-    """A repository's files. Raises NoSuchRepository, RepositoryGated, HubUnavailable and WrongUsage."""
+def read_repository(repository: str, revision: str | None = None) -> Repository:
+    """Ask the hub for a repository and its files.
+
+    Raises NoSuchRepository, RepositoryGated, HubUnavailable and WrongUsage.
+    """
     with hub_errors(repository):
         from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
         validate_repo_id(repository)
-        return described(record_in(ask(_address(repository, revision), {"blobs": "true"})), revision)
+        return described(parse_record(ask(_address(repository, revision), {"blobs": "true"})), revision)
 
 
 def _address(repository: str, revision: str | None) -> str:
@@ -50,7 +53,7 @@ def _address(repository: str, revision: str | None) -> str:
 
 
 def described(info: Info, revision: str | None = None) -> Repository:
-    """From the hub's record of one, as `record_in` gives it."""
+    """Return the repository that a record, as `parse_record` returns it, describes."""
     return Repository(
         id=info["id"],
         commit=info["sha"] or revision or "main",
@@ -62,9 +65,9 @@ def described(info: Info, revision: str | None = None) -> Repository:
 
 
 def ask(path: str, parameters: dict[str, Any]) -> Any:
-    """What the hub's API answers. Raises the library's exceptions, see `hub_errors`, and HubUnavailable for no JSON.
+    """Return the JSON of the hub's API. Raises the library's exceptions, see `hub_errors`, and HubUnavailable.
 
-    Not by HfApi: that tries six times over half a minute before it says that there is no network.
+    Without HfApi, which retries six times over half a minute before it reports that the network is down.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
@@ -72,34 +75,34 @@ def ask(path: str, parameters: dict[str, Any]) -> Any:
     headers = build_hf_headers()
     with _proxies_refused():
         response = get_session().get(
-            f"{constants.ENDPOINT}{path}", params=parameters, headers=headers, timeout=_PATIENCE_SECONDS
+            f"{constants.ENDPOINT}{path}", params=parameters, headers=headers, timeout=_TIMEOUT_SECONDS
         )
     hf_raise_for_status(response)
     try:
         return response.json()
     except ValueError as error:
-        raise no_sense("it is no JSON") from error
+        raise malformed("it is not JSON") from error
 
 
 @contextmanager
 def _proxies_refused() -> Iterator[None]:
-    """The environment's proxies are looked at only when the first question is asked."""
+    """Report unusable proxy settings, which the library reads with its first request."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx or httpx2, by version
 
     invalid_url: type[Exception] = sys.modules[HTTPError.__module__].InvalidURL
     try:
         yield
     except (invalid_url, ValueError, ImportError) as error:
-        why = "SOCKS is not known here" if isinstance(error, ImportError) else first_line(error)
+        why = "SOCKS is not supported here" if isinstance(error, ImportError) else first_line(error)
         raise HubUnavailable(
-            f"the proxy of the environment cannot be used: {why}",
-            hint="env | grep -i _proxy=   # correct it, to one of http:// for instance, or unset it",
+            f"the proxy set in the environment cannot be used: {why}",
+            hint="env | grep -i _proxy=   # set an http:// proxy, or unset it",
         ) from error
 
 
 @contextmanager
 def hub_errors(subject: str) -> Iterator[None]:
-    """The library's exceptions as ours; `subject` is what was asked for."""
+    """Raise the library's exceptions as MmdError; `subject` is the repository or the words of a search."""
     require_usable_endpoint()
     from huggingface_hub import errors
 
@@ -107,11 +110,11 @@ def hub_errors(subject: str) -> Iterator[None]:
         yield
     except errors.HFValidationError as error:
         raise WrongUsage(
-            f"{subject!r} is no repository of the hub", hint="mmd search WORDS   # names are OWNER/NAME"
+            f"{subject!r} is not the name of a repository on the hub", hint="mmd search WORDS   # names are OWNER/NAME"
         ) from error
     except errors.OfflineModeIsEnabled as error:
         raise HubUnavailable(
-            "HF_HUB_OFFLINE is set, so the hub is not asked",
+            "HF_HUB_OFFLINE is set, so the hub is not used",
             hint="unset HF_HUB_OFFLINE   # and systemctl --user unset-environment HF_HUB_OFFLINE",
         ) from error
     except errors.HfHubHTTPError as error:
@@ -121,7 +124,7 @@ def hub_errors(subject: str) -> Iterator[None]:
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # httpx or httpx2, by version
         raise _unreachable(error) from error
     except BrokenPipeError:
-        raise  # whom progress was told has gone: neither the hub nor the disk
+        raise  # the reader of the progress has ended: neither the hub nor the disk is at fault
     except OSError as error:
         raise _storage(error) from error
 
@@ -130,7 +133,7 @@ def _unreachable(error: BaseException) -> HubUnavailable:
     from huggingface_hub import constants
 
     return HubUnavailable(
-        f"the hub cannot be reached: {first_line(error)}", hint=f"curl -I {constants.ENDPOINT}   # see why"
+        f"the hub cannot be reached: {first_line(error)}", hint=f"curl -I {constants.ENDPOINT}   # shows why"
     )
 
 
@@ -140,6 +143,6 @@ def _storage(error: OSError) -> StorageFailed:
     kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageFailed
     why = error.strerror or str(error)
     return kind(
-        f"the download cannot be written: {why}; what has come is kept",
-        hint=f"df -h {constants.HF_HUB_CACHE}   # see what is left",
+        f"the download cannot be written: {why}; what was fetched is kept",
+        hint=f"df -h {constants.HF_HUB_CACHE}   # shows the space left",
     )

@@ -1,4 +1,4 @@
-"""The cache of downloads that all tools share: where huggingface_hub puts what, and what is there without the hub."""
+"""The cache of downloads shared with other tools: where huggingface_hub keeps what, and what is in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def blob_of(repository: str, file: HubFile) -> Path | None:
-    """Where the content of a large file belongs; None for a small one, which goes by another hash."""
+    """Return the path of a large file's content; None for a small file, which is stored under another hash."""
     return None if file.sha256 is None else _folder(repository) / "blobs" / file.sha256
 
 
@@ -28,7 +28,7 @@ def partial_of(blob: Path) -> Path:
 
 
 def require_space(repository: Repository, selection: Selection) -> None:
-    """Raises NoSpace where what is still to come is larger than what is left."""
+    """Raises NoSpace if what is still missing is larger than the space left."""
     needed_bytes = sum(_missing_bytes(repository, file) for file in selection.files)
     cache = cache_folder()
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
@@ -36,14 +36,14 @@ def require_space(repository: Repository, selection: Selection) -> None:
     if needed_bytes > free_bytes:
         raise NoSpace(
             f"{selection.file} needs {size_text(needed_bytes)} more, and {existing} has {size_text(free_bytes)} left",
-            hint=f"hf cache ls; df -h {quote(str(existing))}   # see what takes the space",
+            hint=f"hf cache ls; df -h {quote(str(existing))}   # shows what takes the space",
         )
 
 
 def write_ref(repository: Repository, revision: str) -> None:
-    """Say which commit a branch or tag was, as huggingface_hub does: other tools find the snapshot by it."""
+    """Record the commit of a branch or tag, as huggingface_hub does; other tools find the snapshot by it."""
     ref = _folder(repository.id) / "refs" / revision
-    if revision == repository.commit or not _COMMIT.fullmatch(repository.commit) or _said_by(ref) == repository.commit:
+    if revision == repository.commit or not _COMMIT.fullmatch(repository.commit) or _read_ref(ref) == repository.commit:
         return
     ref.parent.mkdir(parents=True, exist_ok=True)
     fresh = ref.with_name(f"{ref.name}.{uuid4().hex[:8]}.tmp")
@@ -51,14 +51,14 @@ def write_ref(repository: Repository, revision: str) -> None:
     fresh.replace(ref)
 
 
-def _said_by(ref: Path) -> str:
+def _read_ref(ref: Path) -> str:
     return ref.read_text().strip() if ref.is_file() else ""
 
 
-def look_in_cache(repository: str, revision: str) -> Repository | None:
-    """What is there of a repository, as far as the cache knows the revision; its files may not be all."""
+def cached_repository(repository: str, revision: str) -> Repository | None:
+    """Return the files of a repository that are in the cache, which may not be all; None if it lacks the revision."""
     folder = _folder(repository)
-    commit = revision if _COMMIT.fullmatch(revision) else _said_by(folder / "refs" / revision)
+    commit = revision if _COMMIT.fullmatch(revision) else _read_ref(folder / "refs" / revision)
     snapshot = folder / "snapshots" / commit
     if not _COMMIT.fullmatch(commit) or not snapshot.is_dir():
         return None
@@ -67,7 +67,7 @@ def look_in_cache(repository: str, revision: str) -> Repository | None:
 
 
 def cached_path(repository: Repository, file: HubFile) -> Path | None:
-    """Where a file of the snapshot lies, if it does."""
+    """Return the path of a file of the snapshot; None if it is not in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository.id, file.name, cache_dir=cache_folder(), revision=repository.commit)
@@ -75,7 +75,7 @@ def cached_path(repository: Repository, file: HubFile) -> Path | None:
 
 
 def model_path(repository: Repository, selection: Selection) -> Path:
-    """Where a model lies once it is there."""
+    """Return the path that a model has once it is downloaded."""
     return selection.path_in(_folder(repository.id) / "snapshots" / repository.commit)
 
 

@@ -1,4 +1,4 @@
-"""The sha256 of a file while it comes: it follows the writers, so that at the end next to nothing is left to do."""
+"""The sha256 of a file while it is fetched: it follows the writers, so little is left to read at the end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from mmd.registry.hub.fetch import Throttle
 from mmd.registry.hub.partial import Partial
 
 _BUFFER_BYTES = MIB
-_LOOK_UP_SECONDS = 0.5  # whether all has been stopped meanwhile
+_LOOK_UP_SECONDS = 0.5  # then it checks whether the download was stopped
 
 
-def sha256_as_it_comes(partial: Partial, pace: Throttle) -> str:
-    """Returns once all has come. Raises Stopped."""
+def sha256_as_it_comes(partial: Partial, throttle: Throttle) -> str:
+    """Return the hash once the whole file is there. Raises Cancelled."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     at = 0
     while at < partial.size_bytes:
-        pace.go_on()
+        throttle.check()
         partial.grown.clear()
-        end = partial.whole_up_to(at)
+        end = partial.contiguous_end(at)
         if end == at:
             partial.grown.wait(_LOOK_UP_SECONDS)
             continue

@@ -1,10 +1,10 @@
-"""Files of a repository into the cache that all tools share; what is there already is not fetched again.
+"""Download a model's files into the cache shared with other tools; files that are there are not fetched again.
 
-Large files are fetched by us, not by huggingface_hub: it throws away what had come of a file whenever a download ends
-early (kill, Ctrl-C, an error), whether over Xet or plain HTTP, and has no plain HTTP beyond 50 GB. Here every byte that
-has come counts, whatever happens. What Xet is faster by, on fast lines, is that it asks for many parts of a file at
-once: so do we, for a few. What it saves by knowing parts of other files is nothing for weights that one has not got.
-Where a repository has Xet, the hub serves the same bytes at the addresses that are used here.
+Large files are fetched here, not by huggingface_hub: it discards what it has fetched of a file whenever a download ends
+early (kill, Ctrl-C, an error), over Xet and over plain HTTP, and supports plain HTTP only up to 50 GB. Here every
+fetched byte is kept. Xet is faster on fast lines because it requests many parts of a file at once, and so does this
+module. Xet's other saving, parts shared between files, does not apply to weights that are not in the cache yet. For
+repositories that use Xet the hub serves the same bytes at the addresses used here.
 """
 
 from __future__ import annotations
@@ -24,73 +24,77 @@ from mmd.registry.hub.checksum import sha256_as_it_comes
 from mmd.registry.hub.fetch import Cancelled, Source, Throttle, fetch
 from mmd.registry.hub.files import HubFile, Selection
 from mmd.registry.hub.partial import Partial, Segment, done_bytes, locked
-from mmd.registry.hub.progress import FileProgress, Progress, Rate, Tell
+from mmd.registry.hub.progress import FileProgress, OnProgress, Progress, Rate
 
-_AT_ONCE = 4  # requests, of one file or of several
-_FILES_AT_ONCE = 4
-_BETWEEN_REPORTS_SECONDS = 0.5
-_PATIENCE_SECONDS = 330.0  # the hub counts requests over five minutes
+_MAX_REQUESTS = 4  # at once, for one file or several
+_MAX_FILES = 4
+_REPORT_SECONDS = 0.5
+_MAX_WAIT_SECONDS = 330.0  # the hub counts requests over five minutes
 
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
     path: Path
-    sha256: Mapping[str, str]  # of its large files, by absolute path; the hub's, and what has come agrees with it
+    sha256: Mapping[str, str]  # of its large files, by absolute path: verified, and equal to the hub's
 
 
-def download(repository: Repository, selection: Selection, tell: Tell) -> Downloaded:
-    """Fetch what is missing; what was begun before is taken up where it ended, by whoever began it.
+def download(repository: Repository, selection: Selection, on_progress: OnProgress) -> Downloaded:
+    """Fetch what is missing, continuing partial files of earlier downloads.
 
-    Raises NoSpace, before anything is fetched where that can be known; BadModelFile where a file came damaged;
-    HubUnavailable, RepositoryGated and the like.
+    Raises NoSpace, if possible before anything is fetched; BadModelFile if a file's hash is wrong; HubUnavailable,
+    RepositoryGated and the like.
     """
     with hub_errors(repository.id):
         require_space(repository, selection)
-        return _Download(repository, selection).run(tell)
+        return _Download(repository, selection).run(on_progress)
 
 
 class _Download:
+    """One download. Each file has a thread that follows it and writes its own keys in `_done`, `_finished`, `_sha256`
+    and `_underway`; further threads send its requests.
+    """
+
     def __init__(self, repository: Repository, selection: Selection) -> None:
         self._repository = repository
         self._selection = selection
-        self._pace = Throttle(_PATIENCE_SECONDS)
+        self._throttle = Throttle(_MAX_WAIT_SECONDS)
         self._rate = Rate()
-        self._come: dict[str, Callable[[], int]] = {file.name: self._begun(file) for file in selection.files}
+        self._done: dict[str, Callable[[], int]] = {file.name: self._initial(file) for file in selection.files}
         self._underway: set[str] = set()
-        self._places: dict[str, Path] = {}
+        self._finished: dict[str, Path] = {}
         self._sha256: dict[str, str] = {}
 
-    def run(self, tell: Tell) -> Downloaded:
+    def run(self, on_progress: OnProgress) -> Downloaded:
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
         disable_progress_bars()
         with self._threads() as (files, self._requests):
-            pending = {files.submit(self._get, file) for file in self._selection.files}
+            pending = {files.submit(self._fetch_file, file) for file in self._selection.files}
             while pending:
-                ended, pending = wait(pending, _BETWEEN_REPORTS_SECONDS, FIRST_EXCEPTION)
+                ended, pending = wait(pending, _REPORT_SECONDS, FIRST_EXCEPTION)
                 if any(future.exception() for future in ended):
-                    self._pace.stop()
+                    self._throttle.stop()
                     wait(pending)
                     _raise_first(ended | pending)
-                tell(self._progress())
+                on_progress(self._progress())
         return Downloaded(model_path(self._repository, self._selection), self._sha256)
 
     @contextmanager
     def _threads(self) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
-        """One for each file that is under way, which follows it, and one for each request."""
-        pools = ThreadPoolExecutor(_FILES_AT_ONCE), ThreadPoolExecutor(_AT_ONCE)
+        """Yield the pools for files and for requests."""
+        pools = ThreadPoolExecutor(_MAX_FILES), ThreadPoolExecutor(_MAX_REQUESTS)
         is_interrupted = False
         try:
             yield pools
         except KeyboardInterrupt:
-            is_interrupted = True  # nobody has the patience for what waits for the network
+            is_interrupted = True  # the user must not wait for threads that wait for the network
             raise
         finally:
-            self._pace.stop()
+            self._throttle.stop()
             for pool in pools:
                 pool.shutdown(wait=not is_interrupted, cancel_futures=True)
 
-    def _get(self, file: HubFile) -> None:
+    def _fetch_file(self, file: HubFile) -> None:
         from huggingface_hub import hf_hub_download
 
         self._underway.add(file.name)
@@ -98,52 +102,52 @@ class _Download:
         if place is None:
             blob = blob_of(self._repository.id, file)
             if blob is not None:
-                self._get_blob(file, blob)
-            self._pace.go_on()
-            # Small files come with it; of large ones it only makes the link that all tools look for.
+                self._fetch_blob(file, blob)
+            self._throttle.check()
+            # It fetches small files; for a fetched large file it only makes the link that other tools look for.
             place = Path(
                 hf_hub_download(
                     self._repository.id, file.name, cache_dir=cache_folder(), revision=self._repository.commit
                 )
             )
             _require_link(place, blob, file)
-        self._places[file.name] = place
+        self._finished[file.name] = place
         if file.sha256 is not None:
             self._sha256[str(place)] = file.sha256
-        self._come[file.name] = lambda: file.size_bytes
+        self._done[file.name] = lambda: file.size_bytes
         self._underway.discard(file.name)
 
-    def _get_blob(self, file: HubFile, blob: Path) -> None:
+    def _fetch_blob(self, file: HubFile, blob: Path) -> None:
         path = partial_of(blob)
         blob.parent.mkdir(parents=True, exist_ok=True)
         while not blob.exists():
             with locked(path, file.size_bytes) as partial:
                 if partial is not None:
-                    self._pace.say("")
+                    self._throttle.set_note("")
                     if blob.exists():
                         path.unlink()
                     else:
-                        self._come[file.name] = partial.done_bytes
-                        self._fetch(file, partial, path, blob)
+                        self._done[file.name] = partial.done_bytes
+                        self._fetch_segments(file, partial, path, blob)
                     return
-            self._come[file.name] = lambda: done_bytes(path, file.size_bytes)
-            # Said once for all pauses: reports come as often as they do, and would fall between two of them.
-            self._pace.say(f"another download of {file.name} is under way")
-            self._pace.pause(_BETWEEN_REPORTS_SECONDS)
-        self._pace.say("")
+            self._done[file.name] = lambda: done_bytes(path, file.size_bytes)
+            # Set once for all pauses: cleared in between, it would be missing in some reports.
+            self._throttle.set_note(f"another download of {file.name} is under way")
+            self._throttle.pause(_REPORT_SECONDS)
+        self._throttle.set_note("")
 
-    def _fetch(self, file: HubFile, partial: Partial, path: Path, blob: Path) -> None:
+    def _fetch_segments(self, file: HubFile, partial: Partial, path: Path, blob: Path) -> None:
         source = Source(self._repository.id, self._repository.commit, file)
         requests = [
             self._requests.submit(self._fetch_segment, source, partial, segment) for segment in partial.missing()
         ]
         try:
-            sha256 = sha256_as_it_comes(partial, self._pace)
+            sha256 = sha256_as_it_comes(partial, self._throttle)
         except BaseException:
-            self._pace.stop()
+            self._throttle.stop()
             raise
         finally:
-            wait(requests)  # they write into what is closed then
+            wait(requests)  # they write to the file that is closed then
             _raise_first(requests)
         partial.cut_ledger()
         if sha256 != file.sha256:
@@ -152,10 +156,10 @@ class _Download:
 
     def _fetch_segment(self, source: Source, partial: Partial, segment: Segment) -> None:
         try:
-            self._pace.go_on()
-            fetch(source, partial, segment, self._pace)
+            self._throttle.check()
+            fetch(source, partial, segment, self._throttle)
         except BaseException:
-            self._pace.stop()
+            self._throttle.stop()
             raise
 
     def _damaged(self, file: HubFile, path: Path, sha256: str) -> BadModelFile:
@@ -163,47 +167,47 @@ class _Download:
         path.replace(aside)
         again = f"mmd pull {quote(f'{self._repository.id}:{self._selection.file}')}"
         return BadModelFile(
-            f"{file.name} came damaged, and is kept as {aside}: its sha256 is {sha256}",
-            hint=f"rm {quote(str(aside))}; {again}   # fetch it anew",
+            f"{file.name} was damaged in transit and is kept as {aside}: its sha256 is {sha256}",
+            hint=f"rm {quote(str(aside))}; {again}   # fetches it again",
         )
 
-    def _begun(self, file: HubFile) -> Callable[[], int]:
+    def _initial(self, file: HubFile) -> Callable[[], int]:
         blob = blob_of(self._repository.id, file)
         if cached_path(self._repository, file) is not None or (blob is not None and blob.exists()):
             return lambda: file.size_bytes
-        begun_bytes = done_bytes(partial_of(blob), file.size_bytes) if blob is not None else 0
-        return lambda: begun_bytes
+        fetched_bytes = done_bytes(partial_of(blob), file.size_bytes) if blob is not None else 0
+        return lambda: fetched_bytes
 
     def _progress(self) -> Progress:
-        come = {file.name: self._come[file.name]() for file in self._selection.files}
-        done, total = sum(come.values()), self._selection.total_bytes
+        done_by_file = {file.name: self._done[file.name]() for file in self._selection.files}
+        done, total = sum(done_by_file.values()), self._selection.total_bytes
         rate = self._rate.after(done)
         underway = (file for file in self._selection.files if file.name in self._underway)
         return Progress(
             done_bytes=done,
             total_bytes=total,
-            files_done=len(self._places),
+            files_done=len(self._finished),
             files_total=len(self._selection.files),
             rate_bytes_per_second=rate,
             remaining_seconds=(total - done) / rate if rate else None,
-            files=tuple(FileProgress(file.name, come[file.name], file.size_bytes) for file in underway),
-            note=self._pace.note,
+            files=tuple(FileProgress(file.name, done_by_file[file.name], file.size_bytes) for file in underway),
+            note=self._throttle.note,
         )
 
 
 def _require_link(place: Path, blob: Path | None, file: HubFile) -> None:
-    """What huggingface_hub asks the hub for once more may be another file by now: that one nobody has verified."""
-    link = cache_link(place)  # none where the file system has no links, and it is a copy
+    """Raise HubUnavailable if huggingface_hub, which asks the hub once more, got another file: that is not verified."""
+    link = cache_link(place)  # None if the file system has no links and it is a copy
     if blob is not None and link is not None and link.blob != blob:
         place.unlink()
         raise HubUnavailable(
-            f"the hub lists {file.name} by one hash and gives it by another",
-            hint="unset HF_ENDPOINT   # where it names a mirror; or try again later",
+            f"the hub lists {file.name} with one hash and serves it with another",
+            hint="unset HF_ENDPOINT   # if it names a mirror; or try again later",
         )
 
 
 def _raise_first(ended: Iterable[Future[None]]) -> None:
-    """Raise what went wrong first; the others were stopped by it."""
+    """Raise the original failure rather than the cancellations that it caused."""
     errors = [error for future in ended if not future.cancelled() and (error := future.exception())]
     for error in sorted(errors, key=lambda error: isinstance(error, Cancelled)):
         raise error

@@ -14,10 +14,10 @@ from mmd.registry.hub.names import stays_inside
 _SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)
 # What vLLM and transformers read beside the weights; never *.bin, *.pt and other pickles.
-_BESIDE_WEIGHTS = re.compile(r"[^/]+\.(?:json|jinja|model|tiktoken|txt)|additional_chat_templates/[^/]+\.jinja")
-# The modules of sentence-transformers: how an embedding is pooled.
+_COMPANIONS = re.compile(r"[^/]+\.(?:json|jinja|model|tiktoken|txt)|additional_chat_templates/[^/]+\.jinja")
+# The modules of sentence-transformers, which say how an embedding is pooled.
 _POOLING = re.compile(r"\d+_\w+/(?:config\.json|model\.safetensors)")
-_MOST_SHOWN = 40
+_MAX_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class HubFile:
 
     name: str  # with its folders, as in "Q4_K_M/model-00001-of-00002.gguf"
     size_bytes: int
-    sha256: str | None  # the hub knows it of large files only
+    sha256: str | None  # the hub has it for large files only
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The files of one model; `file` is the one that the model is registered by, and asked for by."""
+    """The files of one model; `file` names the model: in requests, and in the registry."""
 
     file: str
     files: tuple[HubFile, ...]
@@ -41,39 +41,41 @@ class Selection:
         return sum(file.size_bytes for file in self.files)
 
     def path_in(self, folder: Path) -> Path:
-        """The model, where `folder` is the repository: its (first) GGUF, or the folder of its safetensors."""
+        """Return the model's path in the repository's folder: its (first) GGUF, or the folder of its safetensors."""
         first = folder / self.file
         return first.parent if first.suffix == ".safetensors" else first
 
 
 def select(repository: str, listed: Iterable[HubFile], wanted: str | None) -> Selection:
-    """The model that `wanted` is a file of, or the only one there is.
+    """Return the model that contains the file `wanted`; without it, the only model.
 
-    Raises FileNeeded with the choices where there are several, and NotRunnable where there is none.
+    Raises FileNeeded with the choices if there are several, and NotRunnable if there is none.
     """
     selections = selections_in(listed)
     if not selections:
         raise NotRunnable(
-            f"{repository} holds no model that an engine here serves: neither GGUF nor safetensors",
-            hint=f"xdg-open 'https://huggingface.co/models?other=base_model:quantized:{repository}'   # look for one",
+            f"{repository} has no model that the engines here serve: neither GGUF nor safetensors",
+            hint=f"xdg-open 'https://huggingface.co/models?other=base_model:quantized:{repository}'   # others",
         )
     if wanted is None and len(selections) == 1:
         return selections[0]
     for selection in selections:
         if wanted is not None and any(file.name == wanted for file in selection.files):
             return selection
-    shown = ", ".join(selection.file for selection in selections[:_MOST_SHOWN])
-    shown += ", …" if len(selections) > _MOST_SHOWN else ""
+    shown = ", ".join(selection.file for selection in selections[:_MAX_SHOWN])
+    shown += ", …" if len(selections) > _MAX_SHOWN else ""
     message = (
-        f"{repository} holds {len(selections)} models" if wanted is None else f"{repository} has no {wanted}; it holds"
+        f"{repository} contains {len(selections)} models"
+        if wanted is None
+        else f"{repository} has no {wanted}; it contains"
     )
     raise FileNeeded(
-        f"{message}: {shown}", hint=f"mmd pull {quote(f'{repository}:{selections[0].file}')}   # one of them"
+        f"{message}: {shown}", hint=f"mmd pull {quote(f'{repository}:{selections[0].file}')}   # for example"
     )
 
 
 def selections_in(listed: Iterable[HubFile]) -> tuple[Selection, ...]:
-    """Every model of a repository: each GGUF, split or not, and the one that its safetensors make."""
+    """Return every model of a repository: each GGUF, split or not, and its safetensors as one."""
     files = sorted((file for file in listed if stays_inside(file.name)), key=lambda file: file.name)
     return (*_ggufs(files), *_safetensors(files))
 
@@ -85,13 +87,13 @@ def _ggufs(files: list[HubFile]) -> list[Selection]:
             split = _SPLIT.fullmatch(file.name)
             model = (split["stem"], int(split["count"])) if split else (file.name, 1)
             parts.setdefault(model, []).append(file)
-    # A split model of which the repository lacks a part cannot run: nobody is to find that out after 30 GB.
+    # A split model cannot run if the repository lacks a part, which would show only after a download of 30 GB.
     whole = [found for (_, count), found in parts.items() if len(found) == count]
     return [Selection(found[0].name, (*found, *_projector(files, found[0]))) for found in whole]
 
 
 def _projector(files: list[HubFile], model: HubFile) -> list[HubFile]:
-    """The projector in the model's folder: half precision where there are several, as llama.cpp takes by default."""
+    """Return the projector in the model's folder: of several the one in F16, as llama.cpp does by default."""
     folder = PurePosixPath(model.name).parent
     beside = [file for file in files if PurePosixPath(file.name).parent == folder and is_projector(file.name)]
     half = [file for file in beside if re.search(r"(?<!b)f16", file.name, re.IGNORECASE)]
@@ -104,7 +106,7 @@ def is_projector(name: str) -> bool:
 
 def _safetensors(files: list[HubFile]) -> list[Selection]:
     weights = [file for file in files if re.fullmatch(r"[^/]+\.safetensors", file.name)]
-    # Mistral publishes the same weights a second time, in its own layout.
+    # Mistral publishes the same weights twice, once in its own layout.
     weights = [file for file in weights if not file.name.startswith("consolidated")] or weights
     if not weights or not any(file.name == "config.json" for file in files):
         return []
@@ -112,6 +114,6 @@ def _safetensors(files: list[HubFile]) -> list[Selection]:
         file
         for file in files
         if _POOLING.fullmatch(file.name)
-        or (_BESIDE_WEIGHTS.fullmatch(file.name) and not file.name.startswith("consolidated"))
+        or (_COMPANIONS.fullmatch(file.name) and not file.name.startswith("consolidated"))
     ]
     return [Selection(weights[0].name, (*beside, *weights))]

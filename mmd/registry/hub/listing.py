@@ -1,4 +1,4 @@
-"""What the hub's record of a repository says of the models in it."""
+"""The models that a repository on the hub contains, according to its record."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _TYPES = {
 }
 _QUANTS = ("awq", "gptq", "fp8", "nvfp4", "mxfp4", "bitsandbytes", "compressed-tensors", "modelopt", "fp_quant")
 
-# What is on the hub and served by no engine of mmd, by tag or library, in the words of a message.
-_FOREIGN = {
+# Formats that no engine of mmd serves, by tag or library, as they are named in messages.
+_UNSUPPORTED = {
     "mlx": "MLX",
     "exl2": "ExLlama",
     "exl3": "ExLlama",
@@ -34,8 +34,8 @@ _FOREIGN = {
     "lora": "adapter",
     "adapter": "adapter",
 }
-# What makes no text, whatever its format: the weights of an image model come as GGUF too. What is tagged "translation"
-# or "summarization" is often a model to talk with, so it is not here.
+# Tasks without text output; image models are published as GGUF, too. "translation" and "summarization" are not here,
+# because chat models often have these tags.
 _OTHER_TASKS = {
     **dict.fromkeys(
         ("text-to-image", "image-to-image", "text-to-video", "image-to-video", "image-text-to-video", "text-to-3d"),
@@ -54,23 +54,23 @@ _OTHER_TASKS = {
 Info = Mapping[str, Any]
 
 
-def foreign(info: Info) -> str | None:
-    """What else a repository is, "MLX", "adapter"; None where it may be a model for mmd."""
+def unsupported_format(info: Info) -> str | None:
+    """Return what a repository contains instead of a model for mmd, "MLX" or "adapter"; None if it may be one."""
     tags = set(info.get("tags") or ())
     if task := _OTHER_TASKS.get(info.get("pipeline_tag") or ""):
         return task
     if "gguf" in tags:
         return "adapter" if any(tag.startswith("base_model:adapter:") for tag in tags) else None
-    marks = (mark for mark in _FOREIGN if mark in tags or info.get("library_name") == mark)
-    # Many a repository of safetensors has its ONNX beside; in that of an adapter, they are the adapter.
+    marks = (mark for mark in _UNSUPPORTED if mark in tags or info.get("library_name") == mark)
+    # Many repositories of safetensors contain ONNX as well; in the repository of an adapter they are the adapter.
     found = [mark for mark in marks if "safetensors" not in tags or mark not in ("onnx", "openvino")]
     if found:
-        return _FOREIGN[found[0]]
+        return _UNSUPPORTED[found[0]]
     return None if "safetensors" in tags else "neither GGUF nor safetensors"
 
 
 def base_of(info: Info) -> Base:
-    """Type and size; what a record does not say is left open."""
+    """Return type and size, as far as the record has them."""
     counted = info.get("gguf") or info.get("safetensors") or {}
     return Base(
         type=_type(info),
@@ -88,20 +88,20 @@ def _type(info: Info) -> ModelType:
     if named in (None, ModelType.CHAT) and ("sentence-transformers" in tags or re.search(r"bert|embed", architecture)):
         return ModelType.EMBEDDING
     if named is ModelType.CHAT and "conversational" not in tags and not (info.get("gguf") or {}).get("chat_template"):
-        # Only records of models with a template are tagged so; of some GGUFs the hub does not tell.
+        # The hub sets this tag if there is a chat template, but does not know the template of every GGUF.
         return ModelType.COMPLETION if "safetensors" in tags else ModelType.CHAT
     return named or ModelType.CHAT
 
 
 def _quant(info: Info) -> str:
-    """Of safetensors, from the tags, or from the configuration that the hub has read."""
+    """Return the quantisation of safetensors, from the tags or from the configuration in the record."""
     tags = {tag.lower() for tag in info.get("tags") or ()}
     config = (info.get("config") or {}).get("quantization_config") or {}
     return str(config.get("quant_method") or next((quant for quant in _QUANTS if quant in tags), ""))
 
 
 def bases_of(info: Info) -> tuple[str, ...]:
-    """The repositories that this one quantises; itself where it quantises none."""
+    """Return the repositories that this one quantises; itself if it quantises none."""
     mark = "base_model:quantized:"
     return tuple(tag.removeprefix(mark) for tag in info.get("tags") or () if tag.startswith(mark)) or (info["id"],)
 

@@ -1,4 +1,4 @@
-"""A file that is not whole yet, fetched in segments side by side: what has come of it survives a kill at any moment."""
+"""A partly fetched file, written in parallel segments; what is fetched survives a kill at any moment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COUNT = struct.Struct("=Q")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Bytes that one request asks for; those before `begin` have come."""
+    """The missing bytes of one segment, as one request asks for them."""
 
     index: int
     begin: int
@@ -29,22 +29,22 @@ class Segment:
 
 
 class Partial:
-    """The file on disk is the content, with holes, and behind it the ledger: how much of each segment has come.
+    """A file on disk with the content, including holes, followed by the ledger: the fetched bytes of each segment.
 
-    One file rather than two, so that whoever clears it away clears both; the ledger is cut off when all is there.
-    Use it while `locked` lasts. Each segment has one writer, so nothing here needs a lock of its own.
+    It is one file, so that deleting it deletes both; the ledger is cut off when the content is complete. Valid inside
+    `locked`. Each segment has one writer, so no further lock is needed.
     """
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        self.grown = threading.Event()  # set with every write, for whoever follows; cleared by them
+        self.grown = threading.Event()  # set by each write, for a thread that follows; cleared by it
         self._descriptor = descriptor
         self._counts = _counts(descriptor, size_bytes) or self._begin()
 
     def _begin(self) -> array[int]:
         counts = _no_counts(self.size_bytes)
         os.ftruncate(self._descriptor, 0)
-        # Written, not a hole: where the disk is full later, the ledger has its place.
+        # Written, not a hole, so that the ledger has its blocks if the disk is full later.
         os.pwrite(self._descriptor, _HEAD.pack(_MAGIC, SEGMENT_BYTES) + counts.tobytes(), self.size_bytes)
         return counts
 
@@ -52,14 +52,14 @@ class Partial:
         return sum(self._counts)
 
     def missing(self) -> Iterator[Segment]:
-        """What is still to be fetched, in order."""
+        """Yield what is still to be fetched, in order."""
         for index, count in enumerate(self._counts):
             begin, end = _bounds(index, self.size_bytes)
             if begin + count < end:
                 yield Segment(index, begin + count, end)
 
     def write(self, segment: Segment, offset: int, chunk: bytes) -> None:
-        """Put down the next bytes of a segment; they count once they are down."""
+        """Write the next bytes of a segment; they count once they are written."""
         begin, end = _bounds(segment.index, self.size_bytes)
         assert begin + self._counts[segment.index] == offset and offset + len(chunk) <= end
         view = memoryview(chunk)
@@ -71,8 +71,8 @@ class Partial:
         self._counts[segment.index] = offset - begin
         self.grown.set()
 
-    def whole_up_to(self, offset: int) -> int:
-        """The end of what has come without a hole behind `offset`, which is inside it."""
+    def contiguous_end(self, offset: int) -> int:
+        """Return the end of the fetched bytes that begin at `offset` and have no hole."""
         index = offset // SEGMENT_BYTES
         while index < len(self._counts):
             begin, end = _bounds(index, self.size_bytes)
@@ -85,13 +85,13 @@ class Partial:
         return os.preadv(self._descriptor, [buffer], offset)
 
     def cut_ledger(self) -> None:
-        """Leaves the bare content."""
+        """Leave only the content."""
         os.ftruncate(self._descriptor, self.size_bytes)
 
 
 @contextmanager
 def locked(path: Path, size_bytes: int) -> Iterator[Partial | None]:
-    """The partial file at `path`, made where there is none; None where another process has it just now."""
+    """Yield the partial file at `path`, made if it is missing; None if another process has it locked."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         yield Partial(descriptor, size_bytes) if _lock(descriptor, path) else None
@@ -100,7 +100,7 @@ def locked(path: Path, size_bytes: int) -> Iterator[Partial | None]:
 
 
 def done_bytes(path: Path, size_bytes: int) -> int:
-    """How much has come of the file at `path`, which another process may be writing."""
+    """Return the fetched bytes of the file at `path`, which another process may be writing."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -116,13 +116,13 @@ def _lock(descriptor: int, path: Path) -> bool:
         return False
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:  # between our open() and the lock, whoever had it made it the blob, or put it aside
+    except FileNotFoundError:  # between open() and the lock, another process renamed it
         return False
 
 
 def _counts(descriptor: int, size_bytes: int) -> array[int] | None:
-    """The ledger; None where there is none that makes sense, as in a file that another version began."""
-    if os.fstat(descriptor).st_size == size_bytes:  # all had come, and who cut the ledger off was killed over it
+    """Return the ledger; None if it is missing or not valid, as in a file of another version."""
+    if os.fstat(descriptor).st_size == size_bytes:  # complete; the process was killed after cutting the ledger off
         return array("Q", (end - begin for begin, end in _all_bounds(size_bytes)))
     counts = _no_counts(size_bytes)
     ledger = os.pread(descriptor, _HEAD.size + len(counts) * _COUNT.size + 1, size_bytes)

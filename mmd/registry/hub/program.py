@@ -1,4 +1,4 @@
-"""Hugging Face's own program, `hf`, as one types it."""
+"""Hugging Face's own program, `hf`, as a command to paste."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from pathlib import Path
 
 
 def hf() -> str:
-    """By its path where only mmd has it: Debian's package and pipx put nothing but mmd on PATH."""
+    """Return `hf`, with its path if it is not on PATH: Debian's package and pipx put only mmd there."""
     beside = Path(sys.executable).with_name("hf")
     return shlex.quote(str(beside)) if shutil.which("hf") is None and beside.exists() else "hf"

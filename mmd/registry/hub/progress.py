@@ -1,4 +1,4 @@
-"""How far a download is: bytes, files, rate and the time that is left."""
+"""The progress of a download: bytes, files, rate and remaining time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WINDOW_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class FileProgress:
-    """A file that is under way."""
+    """A file that is being fetched."""
 
     name: str
     done_bytes: int
@@ -29,7 +29,7 @@ class Progress:
     rate_bytes_per_second: float | None = None  # over the last seconds; None until it is known
     remaining_seconds: float | None = None
     files: tuple[FileProgress, ...] = ()
-    note: str = ""  # why nothing comes just now
+    note: str = ""  # why nothing is being fetched at the moment
 
     @classmethod
     def from_json(cls, said: dict[str, Any]) -> Progress:
@@ -39,21 +39,21 @@ class Progress:
         return asdict(self) | {"files": [asdict(file) for file in self.files]}
 
 
-Tell = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
 class Rate:
-    """Over a sliding window, from how much there is at moments that are not too far apart."""
+    """The rate of a download over a sliding window of ten seconds."""
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
-        self._moments: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int]] = deque()
 
     def after(self, done_bytes: int) -> float | None:
-        """Bytes a second, None for the first moment: what was there before has not been fetched."""
+        """Return bytes per second; None at the first call, because earlier bytes were not fetched now."""
         now = self._now()
-        self._moments.append((now, done_bytes))
-        while len(self._moments) > 2 and self._moments[1][0] <= now - _WINDOW_SECONDS:
-            self._moments.popleft()
-        began, began_bytes = self._moments[0]
+        self._samples.append((now, done_bytes))
+        while len(self._samples) > 2 and self._samples[1][0] <= now - _WINDOW_SECONDS:
+            self._samples.popleft()
+        began, began_bytes = self._samples[0]
         return max(done_bytes - began_bytes, 0) / (now - began) if now > began else None

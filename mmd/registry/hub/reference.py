@@ -1,4 +1,4 @@
-"""What people write for a model of the hub: OWNER/NAME, a file or a quantisation behind it, or a link to its page."""
+"""References to a model on the hub: OWNER/NAME, optionally with a file or quantisation, or the URL of its page."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from urllib.parse import unquote, urlsplit
 from mmd.errors import WrongUsage
 
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
-_NO_OWNERS = ("datasets", "spaces", "api")
+_NOT_OWNERS = ("datasets", "spaces", "api")
 _VIEWS = ("blob", "resolve", "raw", "tree")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
     repository: str
-    file: str | None = None  # a file, or a word of its name
+    file: str | None = None  # a file, or a word in its name
     revision: str | None = None
 
 
 def parse(text: str, endpoint: str) -> Reference:
-    """`endpoint` is the address of the hub in use; links to the public one are understood anyway. Raises WrongUsage."""
+    """Parse a reference. `endpoint`: the URL of the hub in use, if not the public one. Raises WrongUsage."""
     link = urlsplit(text)
     if link.scheme in ("http", "https"):
         if link.hostname not in _HOSTS and link.netloc != urlsplit(endpoint).netloc:
@@ -40,7 +40,7 @@ def _from_words(words: list[str]) -> Reference | None:
     match words:
         case [_, _, view, revision, *below] if view in _VIEWS:
             return Reference("/".join(words[:2]), "/".join(below) or None if view != "tree" else None, revision)
-        case [owner, name, *_] if owner not in _NO_OWNERS:
+        case [owner, name, *_] if owner not in _NOT_OWNERS:
             name, colon, file = "/".join(words[1:]).partition(":")
             if owner and name and "/" not in name and (file or not colon):
                 return Reference(f"{owner}/{name}", file or None)
@@ -49,5 +49,5 @@ def _from_words(words: list[str]) -> Reference | None:
 
 def _unknown(text: str) -> WrongUsage:
     return WrongUsage(
-        f"{text!r} names no model of the hub", hint="mmd pull OWNER/NAME:FILE   # or the address of its page"
+        f"{text!r} does not name a model on the hub", hint="mmd pull OWNER/NAME:FILE   # or the URL of its page"
     )

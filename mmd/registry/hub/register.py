@@ -1,4 +1,4 @@
-"""A model of the hub, from its name to a record in the registry; without the hub where the cache has all of it."""
+"""From the name of a model on the hub to its record in the registry; offline if the cache has all of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mmd.errors import BadModelFile, FileNeeded, HubUnavailable, NotRunnable, Wr
 from mmd.registry import ids, manifest
 from mmd.registry.hub import api
 from mmd.registry.hub.api import Repository, hub_errors
-from mmd.registry.hub.cache import blob_of, cached_path, look_in_cache, model_path, write_ref
+from mmd.registry.hub.cache import blob_of, cached_path, cached_repository, model_path, write_ref
 from mmd.registry.hub.download import download
 from mmd.registry.hub.files import HubFile, Selection, select, selections_in
 from mmd.registry.hub.names import stays_inside
-from mmd.registry.hub.progress import Tell
+from mmd.registry.hub.progress import OnProgress
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
 
@@ -24,40 +24,40 @@ MAIN = "main"
 
 @dataclass(frozen=True, slots=True)
 class RepoSnapshot:
-    """A repository as the hub describes it, or as far as it is in the cache where the hub does not answer."""
+    """A repository as the hub describes it; if the hub does not answer, as far as it is in the cache."""
 
     repository: Repository
-    revision: str  # the branch, tag or commit that was asked for
-    absence: HubUnavailable | None = None  # why the hub was not asked
+    revision: str  # the requested branch, tag or commit
+    offline_error: HubUnavailable | None = None  # why the hub could not be asked
 
 
-def look(name: str, revision: str | None = None) -> RepoSnapshot:
-    """Raises what mmd.registry.hub.api.look raises."""
+def resolve(name: str, revision: str | None = None) -> RepoSnapshot:
+    """Return the repository at a revision. Raises what `api.read_repository` raises."""
     revision = revision or MAIN
-    if not stays_inside(revision):  # it becomes a part of an address and of a path
-        raise WrongUsage(f"{revision!r} is no branch, tag or commit", hint=f"mmd pull {quote(name)}   # takes {MAIN}")
+    if not stays_inside(revision):  # it becomes part of a URL and of a path
+        raise WrongUsage(f"{revision!r} is not a branch, tag or commit", hint=f"mmd pull {quote(name)}   # uses {MAIN}")
     try:
-        return RepoSnapshot(api.look(name, revision), revision)
-    except HubUnavailable as absence:
+        return RepoSnapshot(api.read_repository(name, revision), revision)
+    except HubUnavailable as offline_error:
         with hub_errors(name):
-            repository = look_in_cache(name, revision)
+            repository = cached_repository(name, revision)
         if repository is None:
             raise
-        return RepoSnapshot(repository, revision, absence)
+        return RepoSnapshot(repository, revision, offline_error)
 
 
-def choose(known: RepoSnapshot, wanted: str | None) -> Selection:
-    """The model that `wanted` is a file of, or the only one with this word in its name, Q4_K_M say, or the only one.
+def choose(snapshot: RepoSnapshot, wanted: str | None) -> Selection:
+    """Return the model whose file or only matching name `wanted` is ("Q4_K_M"); without it, the only model.
 
     Raises what files.select raises.
     """
-    repository = known.repository
+    repository = snapshot.repository
     file = _file_called(repository, wanted) if wanted is not None else None
     try:
         return select(repository.id, repository.files, file)
     except (FileNeeded, NotRunnable) as error:
-        if known.absence is not None and (file is not None or isinstance(error, NotRunnable)):
-            raise _incomplete(known.absence, repository.id, error.message) from error
+        if snapshot.offline_error is not None and (file is not None or isinstance(error, NotRunnable)):
+            raise _incomplete(snapshot.offline_error, repository.id, error.message) from error
         raise
 
 
@@ -68,33 +68,35 @@ def _file_called(repository: Repository, word: str) -> str:
     return found[0] if len(found) == 1 and word not in names else word
 
 
-def obtain(known: RepoSnapshot, selection: Selection, tell: Tell, *, id: str | None = None) -> Model:
-    """Download what is missing of it and register it; raises what these two raise, and WrongUsage.
+def download_and_register(
+    snapshot: RepoSnapshot, selection: Selection, on_progress: OnProgress, *, id: str | None = None
+) -> Model:
+    """Download what is missing of a model and register it. Raises what these two raise, and WrongUsage.
 
-    Where a branch has moved on and the files of a model have not changed, it stays the model that it was.
+    If a branch has moved on but the files of the model have not changed, the registered model stays.
     """
-    repository = known.repository
+    repository = snapshot.repository
     if id is not None:
-        _require_free(id, repository, selection)
+        _require_free_id(id, repository, selection)
     try:
-        downloaded = download(repository, selection, tell)
-        if known.absence is None:
+        downloaded = download(repository, selection, on_progress)
+        if snapshot.offline_error is None:
             with hub_errors(repository.id):
-                write_ref(repository, known.revision)
+                write_ref(repository, snapshot.revision)
         path = _registered_path(repository, selection) or downloaded.path
         model = Registry().add(
             path, id=id, source=f"hf:{repository.id}@{repository.commit}", licence=repository.licence
         )
     except (BadModelFile, NotRunnable) as error:
-        if known.absence is not None:  # of a part that is missing, nothing says that it is one
-            raise _incomplete(known.absence, repository.id, error.message) from error
+        if snapshot.offline_error is not None:  # the cause may be a part missing in the cache
+            raise _incomplete(snapshot.offline_error, repository.id, error.message) from error
         raise
     manifest.write(model, downloaded.sha256)
     return model
 
 
 def _registered_path(repository: Repository, selection: Selection) -> Path | None:
-    """Where these very files are registered already, be it in the snapshot of another commit."""
+    """Return the path under which these files are registered already, perhaps in the snapshot of another commit."""
     for model in Registry().all():
         then = _when_pulled(model, repository, selection)
         if then is not None and all(_is_same(file, then, repository) for file in selection.files):
@@ -103,7 +105,7 @@ def _registered_path(repository: Repository, selection: Selection) -> Path | Non
 
 
 def _when_pulled(model: Model, repository: Repository, selection: Selection) -> Repository | None:
-    """The repository at the commit of which `model` is this selection; None where it is another model."""
+    """Return the repository at the commit that `model` was pulled from; None if it is not this selection."""
     then = replace(repository, commit=model.source.removeprefix(f"hf:{repository.id}@"))
     return then if model.path == str(model_path(then, selection)) else None
 
@@ -113,18 +115,20 @@ def _is_same(file: HubFile, then: Repository, now: Repository) -> bool:
     return one is not None and other is not None and one.samefile(other)
 
 
-def _incomplete(absence: HubUnavailable, repository: str, why: str) -> HubUnavailable:
-    return HubUnavailable(f"{absence.message}; and the cache has not all of {repository}: {why}", hint=absence.hint)
+def _incomplete(offline_error: HubUnavailable, repository: str, why: str) -> HubUnavailable:
+    return HubUnavailable(
+        f"{offline_error.message}; and the cache does not have all of {repository}: {why}", hint=offline_error.hint
+    )
 
 
-def _require_free(id: str, repository: Repository, selection: Selection) -> None:
-    """Before the download rather than after it."""
+def _require_free_id(id: str, repository: Repository, selection: Selection) -> None:
+    """Check the id before the download rather than after it."""
     ids.require_valid(id)
-    holder = Registry().load().get(id)
-    if holder is not None and not _has_weights(holder, repository, selection):
+    taken_by = Registry().load().get(id)
+    if taken_by is not None and not _has_weights(taken_by, repository, selection):
         raise WrongUsage(
-            f"the id {id!r} belongs to {holder.path}",
-            hint=f"mmd remove {id}   # choose another --id, or free it",
+            f"the id {id!r} is taken by {taken_by.path}",
+            hint=f"mmd remove {id}   # frees the id; or use another --id",
         )
 
 

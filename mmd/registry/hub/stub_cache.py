@@ -1,6 +1,6 @@
-"""Where ghosts lie: models of which only the headers were fetched, in sparse files of their full size.
+"""The cache of header stubs: models of which only the headers were fetched, in sparse files of their full size.
 
-ghost/KEY/NAME/...      KEY stands for what the files hold, NAME is the repository's
+ghost/KEY/NAME/...      KEY is a hash of the files' names, sizes and contents; NAME is the repository's
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from mmd.quantities import GIB
 from mmd.registry.hub.api import Repository
 from mmd.registry.hub.files import Selection
 
-_MOST_GHOSTS = 100
-_MOST_BYTES = GIB  # on the disk; a common one takes 8 MB
-_ABANDONED_SECONDS = 3600.0  # what one that was cut short has left
+_MAX_STUBS = 100
+_MAX_BYTES = GIB  # on the disk; a typical stub takes 8 MB
+_ABANDONED_SECONDS = 3600.0  # after this, an unfinished stub is left over from a killed process
 _UNFINISHED = ".new-"
 
 
 def folder_for(repository: Repository, selection: Selection) -> Path:
-    """Where the files of a model belong: the same place for the same content, whatever else the repository changes."""
+    """Return the folder for a model: the same one for the same content, even if the repository changes otherwise."""
     content = sha256()
     for file in selection.files:
-        # Of small files the hub tells no hash that holds beyond a commit.
+        # For small files the hub has no hash that is valid beyond a commit.
         content.update(f"{file.name}\0{file.size_bytes}\0{file.sha256 or repository.commit}\0".encode())
     return _root() / content.hexdigest()[:32] / repository.id.rpartition("/")[2]
 
 
-def is_there(folder: Path) -> bool:
-    """Whether it is, and is not to be cleared away soon."""
+def mark_used(folder: Path) -> bool:
+    """Return whether a stub exists, and keep it from being evicted soon."""
     try:
         os.utime(folder.parent)
     except OSError:
@@ -46,8 +46,8 @@ def is_there(folder: Path) -> bool:
 
 
 @contextmanager
-def made(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `folder` at the end and is gone where that fails. Raises StorageFailed."""
+def building(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, which is renamed to `folder` at the end, or deleted on an error. Raises StorageFailed."""
     unfinished = folder.parent.with_name(f"{_UNFINISHED}{os.urandom(6).hex()}")
     try:
         try:
@@ -56,12 +56,12 @@ def made(folder: Path) -> Iterator[Path]:
             _put_in_place(unfinished, folder.parent)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-        _clear()
+        _evict()
     except OSError as error:
         kind = NoSpace if error.errno == errno.ENOSPC else StorageFailed
         raise kind(
             f"the headers of {folder.name} cannot be kept in {_root()}: {error.strerror}",
-            hint=f"df -h {quote(str(cache_dir()))}   # see what is left",
+            hint=f"df -h {quote(str(cache_dir()))}   # shows the space left",
         ) from error
 
 
@@ -69,28 +69,28 @@ def _put_in_place(unfinished: Path, place: Path) -> None:
     try:
         unfinished.rename(place)
     except OSError:
-        if not place.exists():  # another of us was quicker: the same
+        if not place.exists():  # another process made the same stub first
             raise
 
 
-def forget(folder: Path) -> None:
-    """One that turned out to be damaged, by a crash say."""
+def delete(folder: Path) -> None:
+    """Delete a stub that turned out to be damaged, by a crash for example."""
     shutil.rmtree(folder.parent, ignore_errors=True)
 
 
-def _clear() -> None:
-    """Away with the oldest, where there are too many."""
+def _evict() -> None:
+    """Delete the oldest stubs over the limits, and what killed processes left."""
     kept_bytes = 0
     for number, (used_at, path) in enumerate(sorted(_aged(), reverse=True)):
         kept_bytes += _size_bytes(path)
         is_abandoned = path.name.startswith(_UNFINISHED) and used_at < time() - _ABANDONED_SECONDS
-        if is_abandoned or (number and (number >= _MOST_GHOSTS or kept_bytes > _MOST_BYTES)):
+        if is_abandoned or (number and (number >= _MAX_STUBS or kept_bytes > _MAX_BYTES)):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _aged() -> Iterator[tuple[float, Path]]:
     for path in _root().iterdir():
-        with suppress(FileNotFoundError):  # another of us clears, too
+        with suppress(FileNotFoundError):  # another process evicts, too
             yield path.stat().st_mtime, path
 
 

@@ -162,7 +162,7 @@ def test_alternatives_in_other_repositories(hub: FakeHub, large: Any) -> None:
         "b/Qwen3-8B-GGUF": FakeRepository(large(Q4_K_M=5.03, Q8_0=8.71), gguf=_8B, base_models=base),
         "c/Other-8B-GGUF": FakeRepository(large(Q4_K_M=5.03), gguf=_8B, base_models=("c/Other",)),
     }
-    (found,) = alternatives(api.look("a/Qwen3-8B-GGUF"), machine())
+    (found,) = alternatives(api.read_repository("a/Qwen3-8B-GGUF"), machine())
     assert (found.name, found.weights_bytes) == ("b/Qwen3-8B-GGUF:model-Q8_0.gguf", 8_710_000_000)
     assert found.command == "mmd pull b/Qwen3-8B-GGUF:model-Q8_0.gguf"
 
@@ -170,7 +170,7 @@ def test_alternatives_in_other_repositories(hub: FakeHub, large: Any) -> None:
 def test_alternatives_while_the_hub_fails(hub: FakeHub, large: Any) -> None:
     """An estimate must not fail because its suggestions cannot be read."""
     hub.repositories["a/Qwen3-8B-GGUF"] = FakeRepository(large(Q8_0=8.71), gguf=_8B)
-    looked = api.look("a/Qwen3-8B-GGUF")
+    looked = api.read_repository("a/Qwen3-8B-GGUF")
     hub.faults = [Refusal(503, on="/api/models")]
     assert alternatives(looked, machine()) == ()
 

@@ -78,9 +78,9 @@ def tiny(hub: FakeHub, content: bytes) -> FakeRepository:
 
 
 def pull(file: str | None = None, *, id: str | None = None, told: list[Progress] | None = None) -> Model:
-    known = register.look("me/tiny")
-    tell = told.append if told is not None else lambda progress: None
-    return register.obtain(known, register.choose(known, file), tell, id=id)
+    snapshot = register.resolve("me/tiny")
+    on_progress = told.append if told is not None else lambda progress: None
+    return register.download_and_register(snapshot, register.choose(snapshot, file), on_progress, id=id)
 
 
 def blobs(home: Path) -> Path:
@@ -106,7 +106,7 @@ def break_off(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, *, cuts: int, after
     """Have a pull fail when so many answers, one after another, have brought so much."""
     hub.faults = [Cut(after_bytes, times=cuts), Refusal(404, spare=cuts)]
     with monkeypatch.context() as patched, pytest.raises(HubUnavailable):
-        patched.setattr(download, "_AT_ONCE", 1)
+        patched.setattr(download, "_MAX_REQUESTS", 1)
         pull()
     hub.faults = []
 
@@ -260,7 +260,7 @@ def test_a_damaged_file_is_kept_aside_and_not_registered(
 ) -> None:
     hub.faults = [WrongByte(SEGMENT_BYTES + 5)]
     with pytest.raises(
-        BadModelFile, match=r"tiny.gguf came damaged, and is kept as .*\.damaged: its sha256 is"
+        BadModelFile, match=r"tiny.gguf was damaged in transit and is kept as .*\.damaged: its sha256 is"
     ) as caught:
         pull()
     aside = blobs(own_home) / f"{sha256(content).hexdigest()}.damaged"
@@ -273,7 +273,7 @@ def test_a_damaged_file_is_kept_aside_and_not_registered(
 
 def test_a_file_that_changes_between_two_ranges(hub: FakeHub, tiny: FakeRepository, content: bytes) -> None:
     hub.faults = [Changed("tiny.gguf", os.urandom(len(content)), after_answers=2)]
-    with pytest.raises(BadModelFile, match="came damaged"):
+    with pytest.raises(BadModelFile, match="damaged in transit"):
         pull()
     assert not Registry().all()
 
@@ -299,7 +299,7 @@ def test_ranges_that_lie(
 
 def test_a_lie_that_nothing_shows_is_found_by_the_hash(hub: FakeHub, tiny: FakeRepository) -> None:
     hub.faults = [RangeShifted(7, times=1)]
-    with pytest.raises(BadModelFile, match="came damaged"):
+    with pytest.raises(BadModelFile, match="damaged in transit"):
         pull()
 
 
@@ -312,7 +312,7 @@ def test_an_address_that_expires(
     hub: FakeHub, tiny: FakeRepository, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is signed for an hour, and a large file takes longer: the hub is asked for another."""
-    monkeypatch.setattr(fetch, "_FRESH_SECONDS", -1.0)
+    monkeypatch.setattr(fetch, "_NEW_ADDRESS_SECONDS", -1.0)
     hub.faults = [Refusal(403, spare=1, times=1)]
     assert Path(pull().path).read_bytes() == content
     assert len(hub.asked_for("HEAD", "/resolve/")) == 3  # twice for the content, once for the link
@@ -322,12 +322,12 @@ def test_too_many_requests_are_waited_for(hub: FakeHub, tiny: FakeRepository, co
     hub.faults = [Refusal(429, headers={"Retry-After": "1"}, times=1)]
     told: list[Progress] = []
     assert Path(pull(told=told).path).read_bytes() == content
-    assert any("too many requests, and wants to be left alone for 1 s" in one.note for one in told)
+    assert any("rate limited by the hub; retrying in 1 s" in one.note for one in told)
 
 
 def test_too_many_requests_for_too_long(hub: FakeHub, tiny: FakeRepository) -> None:
     hub.faults = [Refusal(429, headers={"Retry-After": "0"})]
-    with pytest.raises(HubUnavailable, match="too many requests from here"):
+    with pytest.raises(HubUnavailable, match="too many requests from this address"):
         pull()
     hub.faults = [Refusal(429, headers={"Retry-After": "86400"})]
     with pytest.raises(HubUnavailable, match="86400 s, which is too long"):
@@ -400,7 +400,7 @@ def test_another_file_at_the_last_question(
         return str(link(*asked, **options))
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", changed)
-    with pytest.raises(HubUnavailable, match=r"lists tiny\.gguf by one hash and gives it by another"):
+    with pytest.raises(HubUnavailable, match=r"lists tiny\.gguf with one hash and serves it with another"):
         pull()
     assert not Registry().all()
 
@@ -417,7 +417,7 @@ def test_a_branch_that_moves_on(hub: FakeHub, tiny: FakeRepository, content: byt
     tiny.commit = "cd" * 20
     tiny.files = {"tiny.gguf": content + b"more"}
     already = len(hub.asked)
-    with pytest.raises(WrongUsage, match="the id 'mine' belongs to"):
+    with pytest.raises(WrongUsage, match="the id 'mine' is taken by"):
         pull(id="mine")
     assert asked_bytes(hub, already) == 0
     assert pull().id != "mine"
@@ -441,27 +441,27 @@ def test_the_id_of_another_file_of_the_repository(hub: FakeHub, content: bytes) 
     hub.repositories["me/tiny"] = FakeRepository({"a-Q4_0.gguf": content, "b-Q8_0.gguf": content + b"x"})
     assert pull("a-Q4_0.gguf", id="mine").id == "mine"
     already = len(hub.asked)
-    with pytest.raises(WrongUsage, match="the id 'mine' belongs to"):
+    with pytest.raises(WrongUsage, match="the id 'mine' is taken by"):
         pull("b-Q8_0.gguf", id="mine")
     assert asked_bytes(hub, already) == 0
 
 
 @pytest.mark.parametrize("revision", ["..", "main/..", "../../evil", "/etc/evil", "a\0b", "x" * 5000])
 def test_revisions_that_lead_outside(hub: FakeHub, tiny: FakeRepository, revision: str) -> None:
-    with pytest.raises(WrongUsage, match="no branch, tag or commit"):
-        register.look("me/tiny", revision)
+    with pytest.raises(WrongUsage, match="not a branch, tag or commit"):
+        register.resolve("me/tiny", revision)
     assert not hub.asked
 
 
 def test_notes_of_those_who_wait_side_by_side() -> None:
     """One that had waited long enough used to wipe out what the others had to say."""
-    pace = fetch.Throttle(PATIENCE_SECONDS)
+    throttle = fetch.Throttle(PATIENCE_SECONDS)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(pace.wait, PATIENCE_SECONDS, "too many requests:")
-        wait_until(lambda: pace.note != "")
-        pace.wait(0, "broke off")
-        assert pace.note == "too many requests: 20 s"
-        pace.stop()
+        waiting = pool.submit(throttle.wait, PATIENCE_SECONDS, "too many requests:")
+        wait_until(lambda: throttle.note != "")
+        throttle.wait(0, "broke off")
+        assert throttle.note == "too many requests: 20 s"
+        throttle.stop()
         assert isinstance(waiting.exception(), fetch.Cancelled)
 
 
@@ -477,7 +477,7 @@ def test_names_that_lead_outside(hub: FakeHub, content: bytes, own_home: Path, n
 def test_a_hash_that_leads_outside(hub: FakeHub, tiny: FakeRepository, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "large").write_bytes(content)
     tiny.files = {"tiny.gguf": OnDisk(tmp_path / "large", sha256="../../../../evil")}
-    with pytest.raises(HubUnavailable, match="makes no sense"):
+    with pytest.raises(HubUnavailable, match="not valid"):
         pull()
 
 
@@ -541,7 +541,7 @@ def test_a_disk_that_others_fill_meanwhile(
             while True:
                 file.write(bytes(4096))
         hub.hold.set()
-        with pytest.raises(NoSpace, match="No space left on device; what has come is kept"):
+        with pytest.raises(NoSpace, match="No space left on device; what was fetched is kept"):
             pulling.result()
     filler.unlink()
     begun_bytes, already = begun(own_home, content), len(hub.asked)
@@ -629,8 +629,8 @@ def test_several_files_at_once(hub: FakeHub, tmp_path: Path) -> None:
 
 
 def test_a_revision_leaves_its_name(hub: FakeHub, tiny: FakeRepository, own_home: Path) -> None:
-    known = register.look("me/tiny", COMMIT)
-    register.obtain(known, register.choose(known, None), lambda progress: None)
+    snapshot = register.resolve("me/tiny", COMMIT)
+    register.download_and_register(snapshot, register.choose(snapshot, None), lambda progress: None)
     assert not (own_home / ".cache/huggingface/hub/models--me--tiny/refs").exists()
 
 
@@ -646,19 +646,19 @@ def test_an_id_that_is_taken_is_told_first(hub: FakeHub, tiny: FakeRepository, t
 
 def test_a_repository_that_moved(hub: FakeHub, tiny: FakeRepository) -> None:
     hub.moved["me/old"] = "me/tiny"
-    known = register.look("me/old")
-    model = register.obtain(known, register.choose(known, None), lambda progress: None)
+    snapshot = register.resolve("me/old")
+    model = register.download_and_register(snapshot, register.choose(snapshot, None), lambda progress: None)
     assert model.source == f"hf:me/tiny@{COMMIT}"
 
 
 def test_a_quantisation_by_its_name(hub: FakeHub, content: bytes) -> None:
     names = ("tiny-Q4_K_M.gguf", "tiny-Q4_K_S.gguf", "tiny-UD-Q8_0.gguf", "tiny-Q8_0.gguf")
     hub.repositories["me/tiny"] = FakeRepository(dict.fromkeys(names, content))
-    known = register.look("me/tiny")
-    assert register.choose(known, "q4_k_m").file == "tiny-Q4_K_M.gguf"
+    snapshot = register.resolve("me/tiny")
+    assert register.choose(snapshot, "q4_k_m").file == "tiny-Q4_K_M.gguf"
     for word in ("Q4_K", "Q8_0", "Q5_0"):
         with pytest.raises(FileNeeded):
-            register.choose(known, word)
+            register.choose(snapshot, word)
 
 
 def test_offline(hub: FakeHub, tiny: FakeRepository, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -670,11 +670,13 @@ def test_offline(hub: FakeHub, tiny: FakeRepository, monkeypatch: pytest.MonkeyP
     asked = len(hub.asked)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert pull().path == model.path
-    with pytest.raises(HubUnavailable, match=r"HF_HUB_OFFLINE is set.*the cache has not all of me/tiny") as caught:
+    with pytest.raises(
+        HubUnavailable, match=r"HF_HUB_OFFLINE is set.*the cache does not have all of me/tiny"
+    ) as caught:
         pull("other-Q4_0.gguf")
     assert "unset HF_HUB_OFFLINE" in caught.value.hint
     with pytest.raises(HubUnavailable, match="HF_HUB_OFFLINE is set"):
-        register.look("me/none")
+        register.resolve("me/none")
     assert len(hub.asked) == asked
 
 

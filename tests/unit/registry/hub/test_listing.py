@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmd.registry.hub.files import HubFile
-from mmd.registry.hub.listing import base_of, foreign, offers_in
+from mmd.registry.hub.listing import base_of, offers_in, unsupported_format
 from mmd.registry.offer import HubModel
 from mmd.registry.record import Format, ModelType
 
@@ -85,7 +85,7 @@ def test_type(record: dict[str, Any], kind: ModelType) -> None:
     ids=lambda value: value["id"] if isinstance(value, dict) else str(value),
 )
 def test_what_no_engine_serves(record: dict[str, Any], kind: str | None) -> None:
-    assert foreign(record) == kind
+    assert unsupported_format(record) == kind
 
 
 @pytest.mark.parametrize(

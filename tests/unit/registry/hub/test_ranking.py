@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.registry.hub.ranking import RankedRepository, appeals
+from mmd.registry.hub.ranking import RankedRepository, scores
 
 
 def one(id: str, downloads: int, month: str = "2025-05", base: str = "") -> RankedRepository:
@@ -16,7 +16,7 @@ def one(id: str, downloads: int, month: str = "2025-05", base: str = "") -> Rank
 
 def order(asked: str, *found: RankedRepository) -> list[str]:
     return [
-        standing.id for _, standing in sorted(zip(appeals(asked, found), found, strict=True), key=lambda pair: -pair[0])
+        standing.id for _, standing in sorted(zip(scores(asked, found), found, strict=True), key=lambda pair: -pair[0])
     ]
 
 
@@ -67,17 +67,17 @@ def test_the_newer_of_two_alike() -> None:
 
 def test_who_says_no_date_is_not_held_to_be_old() -> None:
     undated = RankedRepository("a/b", 10, None)
-    assert appeals("b", (undated, one("a/b", 10)))[0] == appeals("b", (undated, one("a/b", 10)))[1]
+    assert scores("b", (undated, one("a/b", 10)))[0] == scores("b", (undated, one("a/b", 10)))[1]
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.integers(0, 10**9), st.text(max_size=12))
 def test_anything_can_be_ranked(asked: str, id: str, downloads: int, updated: str) -> None:
     """Names and dates come from outside."""
-    (found,) = appeals(asked, (RankedRepository(id, downloads, updated),))
+    (found,) = scores(asked, (RankedRepository(id, downloads, updated),))
     assert found == found  # a number
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
 def test_more_downloads_are_never_less(some: int, more: int) -> None:
-    less, larger = appeals("a", [one("a/a", count) for count in sorted((some, more))])
+    less, larger = scores("a", [one("a/a", count) for count in sorted((some, more))])
     assert less <= larger

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mmd.errors import HubUnavailable
-from mmd.registry.hub.answers import record_in, records_in
 from mmd.registry.hub.api import described
 from mmd.registry.hub.files import HubFile
+from mmd.registry.hub.records import parse_record, parse_records
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 
@@ -19,13 +19,13 @@ def file(**said: Any) -> dict[str, Any]:
 
 
 def test_a_record() -> None:
-    found = described(record_in({**file(lfs={"sha256": "0" * 64}), "sha": COMMIT, "cardData": {"license": "mit"}}))
+    found = described(parse_record({**file(lfs={"sha256": "0" * 64}), "sha": COMMIT, "cardData": {"license": "mit"}}))
     assert (found.id, found.commit, found.licence) == ("me/it", COMMIT, "mit")
     assert found.files == (HubFile("it.gguf", 5, "0" * 64),)
 
 
 def test_what_is_not_said() -> None:
-    found = described(record_in({"id": "gpt2", "siblings": None, "tags": None}), "v1")
+    found = described(parse_record({"id": "gpt2", "siblings": None, "tags": None}), "v1")
     assert (found.commit, found.files) == ("v1", ())
 
 
@@ -45,7 +45,7 @@ def test_what_is_not_said() -> None:
     ],
 )
 def test_what_makes_no_sense_is_as_good_as_unsaid(wrong: dict[str, Any]) -> None:
-    assert described(record_in({"id": "me/it", **wrong})).base == described(record_in({"id": "me/it"})).base
+    assert described(parse_record({"id": "me/it", **wrong})).base == described(parse_record({"id": "me/it"})).base
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_what_makes_no_sense_is_as_good_as_unsaid(wrong: dict[str, Any]) -> None
     ],
 )
 def test_what_would_become_a_path_or_a_download(wrong: Any) -> None:
-    with pytest.raises(HubUnavailable, match="makes no sense") as caught:
-        record_in(wrong)
+    with pytest.raises(HubUnavailable, match="is not valid") as caught:
+        parse_record(wrong)
     assert caught.value.message.isprintable() and caught.value.hint.startswith("curl")
 
 
 def test_a_list_that_is_none() -> None:
-    with pytest.raises(HubUnavailable, match="no list"):
-        records_in({"error": "x"})
+    with pytest.raises(HubUnavailable, match="not a list"):
+        parse_records({"error": "x"})

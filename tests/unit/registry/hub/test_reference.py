@@ -42,5 +42,5 @@ def test_what_people_write(text: str, expected: Reference) -> None:
     ],
 )
 def test_what_names_no_model(text: str) -> None:
-    with pytest.raises(WrongUsage, match="names no model of the hub"):
+    with pytest.raises(WrongUsage, match="does not name a model on the hub"):
         parse(text, MIRROR)

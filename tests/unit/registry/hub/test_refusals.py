@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmd.errors import HubUnavailable, MmdError, NoSuchRepository, RepositoryGated
-from mmd.registry.hub.api import ask, hub_errors, look
+from mmd.registry.hub.api import ask, hub_errors, read_repository
 from mmd.registry.hub.search import Query, search
 from tests.fakes.hub import STRANGER, TOKEN, FakeHub, FakeRepository, Refusal
 
@@ -53,7 +53,7 @@ def test_gated_for_who_has_asked_and_is_not_answered(hub: FakeHub, monkeypatch: 
 
 
 def test_what_a_gated_repository_holds_may_be_looked_at(hub: FakeHub) -> None:
-    assert [file.name for file in look("me/model").files] == ["a.gguf"]
+    assert [file.name for file in read_repository("me/model").files] == ["a.gguf"]
 
 
 def test_a_token_of_the_environment_that_expired(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,9 +100,9 @@ def test_a_repository_that_was_disabled(hub: FakeHub) -> None:
 
 def test_what_is_not_there(hub: FakeHub) -> None:
     with pytest.raises(NoSuchRepository, match="no such repository"):
-        look("me/other")
-    with pytest.raises(NoSuchRepository, match="no such revision"):
-        look("me/model", "v2")
+        read_repository("me/other")
+    with pytest.raises(NoSuchRepository, match="no such revision of me/model"):
+        read_repository("me/model", "v2")
     hub.repositories["me/model"].gated = False
     gone = r"lists a file of me/model that it does not have: .*/gone\.gguf"
     with pytest.raises(HubUnavailable, match=gone), hub_errors("me/model"):
@@ -112,21 +112,21 @@ def test_what_is_not_there(hub: FakeHub) -> None:
 def test_a_page_that_is_no_answer(hub: FakeHub) -> None:
     """The login page of a hotel's network comes with status 200; it used to end in a traceback."""
     hub.faults = [Refusal(200, on="/api/")]
-    with pytest.raises(HubUnavailable, match="makes no sense: it is no JSON"):
-        look("me/model")
-    with pytest.raises(HubUnavailable, match="makes no sense: it is no JSON"):
+    with pytest.raises(HubUnavailable, match="is not valid: it is not JSON"):
+        read_repository("me/model")
+    with pytest.raises(HubUnavailable, match="is not valid: it is not JSON"):
         search(Query("model", 5))
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://[::1", "ftp://proxy.example"])
 def test_a_proxy_that_cannot_be_used(proxy: str, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", proxy)
-    with pytest.raises(HubUnavailable, match="the proxy of the environment cannot be used: ") as caught:
-        look("me/model")
+    with pytest.raises(HubUnavailable, match="the proxy set in the environment cannot be used: ") as caught:
+        read_repository("me/model")
     assert caught.value.hint.startswith("env | grep -i _proxy=")
 
 
 def test_an_endpoint_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://[::1")
-    with pytest.raises(HubUnavailable, match="HF_ENDPOINT is no address"):
-        look("me/model")
+    with pytest.raises(HubUnavailable, match="HF_ENDPOINT is not a URL"):
+        read_repository("me/model")

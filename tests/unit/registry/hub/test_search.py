@@ -89,7 +89,7 @@ def test_what_nothing_here_serves_is_counted(hub: FakeHub) -> None:
     }
     found = search(Query("model", 10, _GGUF))
     assert ids(found) == ["me/model-GGUF"]
-    assert found.foreign == {
+    assert found.unsupported == {
         "MLX": 2,
         "adapter": 1,
         "ONNX": 1,
@@ -100,7 +100,7 @@ def test_what_nothing_here_serves_is_counted(hub: FakeHub) -> None:
     }
     found = search(Query("model", 10))
     assert set(ids(found)) == {"me/model-GGUF", "me/model"}
-    assert "safetensors without vLLM" not in found.foreign
+    assert "safetensors without vLLM" not in found.unsupported
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_what_nothing_here_serves_is_counted(hub: FakeHub) -> None:
         (Query("model", 10, type=ModelType.EMBEDDING), {"reads"}),
         (Query("model", 10, type=ModelType.RERANKER), {"ranks"}),
         (Query("model", 10, type=ModelType.CHAT), {"free", "small", "llama", "unsaid", "sees"}),
-        (Query("model", 10, least_parameters=6_800_000_000, most_parameters=8_100_000_000), {"free", "unsaid"}),
-        (Query("model", 10, most_parameters=600_000_000), {"small"}),
-        (Query("model", 10, least_parameters=60_000_000_000), {"llama"}),
+        (Query("model", 10, min_parameters=6_800_000_000, max_parameters=8_100_000_000), {"free", "unsaid"}),
+        (Query("model", 10, max_parameters=600_000_000), {"small"}),
+        (Query("model", 10, min_parameters=60_000_000_000), {"llama"}),
     ],
     ids=str,
 )
