@@ -1,4 +1,4 @@
-"""The marks that a chat template makes: how a model writes tool calls, and how it thinks aloud."""
+"""Find the markers in a chat template that show how a model writes tool calls and reasoning."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from mmd.registry.files import open_regular, read_json_object
 
-_MOST_BYTES = 1024 * 1024
+_MAX_TEMPLATE_BYTES = 1024 * 1024
 
-# What vLLM's parsers tell models apart by; the most telling first.
+# vLLM's parsers tell models apart by these; the most specific first.
 MARKS = (
     "<|channel|>",
     "<function=",
@@ -36,13 +36,14 @@ MARKS = (
     "[THINK]",
     "enable_thinking",
 )
-# Not found as they stand: the prompt for the answer leaves a <think> open, and a description of answers for parsers.
+# Found by a rule instead of a literal: the generation prompt leaves a <think> open; tokenizer_config.json describes
+# responses for parsers.
 OPENS_THINKING = "generation prompt: <think>"
 RESPONSE_TEMPLATE = "response_template"
 
 
 def template_marks(folder: Path) -> tuple[str, ...]:
-    """Those of MARKS that the chat templates of a folder hold, and after them OPENS_THINKING and RESPONSE_TEMPLATE."""
+    """Return the MARKS in a folder's chat templates, then OPENS_THINKING and RESPONSE_TEMPLATE if they apply."""
     texts = tuple(_templates(folder))
     found = [mark for mark in MARKS if any(mark in text for text in texts)]
     if any(_opens_thinking(text) for text in texts):
@@ -62,11 +63,11 @@ def _opens_thinking(template: str) -> bool:
 
 
 def _templates(folder: Path) -> Iterator[str]:
-    """Wherever transformers looks for one; several by name where there are several."""
+    """Yield the templates from every place where transformers looks."""
     jinja = folder / "chat_template.jinja"
     if jinja.exists():
         with open_regular(jinja) as file:
-            yield file.read(_MOST_BYTES).decode("utf-8", errors="replace")
+            yield file.read(_MAX_TEMPLATE_BYTES).decode("utf-8", errors="replace")
     for name in ("chat_template.json", "tokenizer_config.json"):
         yield from _texts(read_json_object(folder / name).get("chat_template"))
 

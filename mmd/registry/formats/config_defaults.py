@@ -1,6 +1,6 @@
-"""What a config.json leaves out, and an engine takes for granted: Gemma 3's 4B does not even say how many heads it has.
+"""Default values for keys that a published config.json leaves out. Gemma 3's 4B does not even give its head count.
 
-Facts: the configuration classes of transformers 5, for kinds whose published configurations do leave something out.
+Source: the configuration classes of transformers 5, for model types whose published files omit something.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 _NO_WINDOW: Mapping[str, int | bool] = {"use_sliding_window": False, "max_window_layers": 28}
 
-# By `model_type`. What is there and null stays so: it says "none", or "as follows from the rest".
+# By `model_type`. A key that is present and null keeps its null: it means "none" or "derived from other keys".
 DEFAULTS: Mapping[str, Mapping[str, int | bool]] = {
     "llama": {
         "hidden_size": 4096,

@@ -1,6 +1,6 @@
-"""What the layers of a folder of safetensors keep of what they have read, as vLLM allocates it.
+"""Size of the KV cache and recurrent state per layer of a safetensors model, as vLLM allocates them.
 
-Facts: vLLM 0.32, `model_arch_config_convertor.py`, `mamba_utils.py`.
+Source: vLLM 0.32, `model_arch_config_convertor.py`, `mamba_utils.py`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _LATENT = re.compile(
     r"|pangu_ultra_moe|bailing_hybrid|hy_v4"
 )
 _FULL, _SLIDING, _LINEAR, _BOTH, _OTHER = "full", "sliding", "linear", "both", "other"
-# Where no list has a name for every layer, these count the ones that look at everything; the others have a state.
+# Keys that list the layers with full attention; all other layers are recurrent.
 _ATTENTION_INDICES = ("attn_layer_indices", "full_attn_idxs")
 
 
 def config_layers(config: Config) -> tuple[Layers, ...]:
-    """Groups of like layers of the language model; none for a model that keeps nothing."""
+    """Return groups of equal layers of the language model; empty for a model without cache and state."""
     text = config.language()
     kinds = _kinds(text)
-    shared = text.integer("num_kv_shared_layers") or 0  # the last ones look at what others have kept
+    shared = text.integer("num_kv_shared_layers") or 0  # the last layers reuse the cache of earlier ones
     caching = len(kinds) - shared
     state = _state(text) if _LINEAR in kinds or _BOTH in kinds else Layers(1)
     width = head_width(text)
@@ -36,7 +36,7 @@ def config_layers(config: Config) -> tuple[Layers, ...]:
             own.append(state)
         if kind in (_FULL, _SLIDING, _BOTH) and layer < caching:
             own.append(_attention(text, layer, kind, width))
-    return group_layers(own * (2 if _is_longcat(text) else 1))  # LongCat has attention twice in each of its layers
+    return group_layers(own * (2 if _is_longcat(text) else 1))  # LongCat has two attention blocks per layer
 
 
 def layer_count(text: Config) -> int:
@@ -51,7 +51,7 @@ def _is_longcat(text: Config) -> bool:
 
 
 def _kinds(text: Config) -> list[str]:
-    """What each layer is."""
+    """Return the kind of each layer."""
     count = layer_count(text)
     if _RECURRENT.fullmatch(text.text("model_type")):
         return [_LINEAR] * count
@@ -90,7 +90,7 @@ def _named_kind(name: str) -> str:
 
 
 def _slides(text: Config, layer: int) -> bool:
-    """Where no list says it."""
+    """Tell whether a layer has a sliding window, for configurations without a list of layer types."""
     if not text.integer("sliding_window") or text.data.get("use_sliding_window") is False:
         return False
     if text.text("model_type").startswith("gemma2"):
@@ -107,7 +107,7 @@ def _attention(text: Config, layer: int, kind: str, width: int) -> Layers:
     if rank and _LATENT.fullmatch(text.text("model_type")):
         return Layers(1, key_width=rank + (text.integer("qk_rope_head_dim") or 0), window_tokens=window)
     heads = _kv_heads(text, layer)
-    if kind == _FULL:  # Gemma 4 has other heads where a layer looks at everything
+    if kind == _FULL:  # Gemma 4's full-attention layers have other heads
         heads = text.integer("num_global_key_value_heads") or heads
         width = text.integer("global_head_dim") or width
     values = text.integer("v_head_dim") if text.text("model_type").startswith("mimo") else None
@@ -118,14 +118,16 @@ def head_width(text: Config) -> int:
     width = text.integer("head_dim", "hidden_size_per_head", "attention_head_dim")
     if width:
         return width
-    if text.integer("kv_lora_rank") and (nope := text.integer("qk_nope_head_dim")):  # latent, and unfolded: MiniCPM3
+    if text.integer("kv_lora_rank") and (
+        nope := text.integer("qk_nope_head_dim")
+    ):  # latent attention, unfolded: MiniCPM3
         return nope + (text.integer("qk_rope_head_dim") or 0)
     hidden = text.integer("hidden_size", "n_embd", "d_model") or 0
     return hidden // max(1, text.integer("num_attention_heads", "n_head", "n_heads") or 1)
 
 
 def _kv_heads(text: Config, layer: int) -> int:
-    blocks = text.data.get("block_configs")  # Nemotron-NAS: every layer has its own attention, or none
+    blocks = text.data.get("block_configs")  # Nemotron-NAS: attention differs per layer and may be absent
     if isinstance(blocks, list) and layer < len(blocks) and isinstance(blocks[layer], dict):
         attention = Config(text.path, blocks[layer]).section("attention")
         group = attention.integer("n_heads_in_group")
@@ -143,7 +145,7 @@ def _kv_heads(text: Config, layer: int) -> int:
 
 
 def _state(text: Config) -> Layers:
-    """What a recurrent layer keeps of one conversation."""
+    """Return the state of one recurrent layer for one sequence."""
     if (key_heads := text.integer("linear_num_key_heads")) is not None:  # gated delta net
         value_heads, key_width = text.integer("linear_num_value_heads") or 0, text.integer("linear_key_head_dim") or 0
         value_width, kernel = text.integer("linear_value_head_dim") or 0, text.integer("linear_conv_kernel_dim") or 1

@@ -1,4 +1,4 @@
-"""What the small files beside a model's weights say: config.json and the markers of other kinds of folders."""
+"""Read the small files beside a model's weights: config.json, and the marker files of other kinds of folders."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from mmd.errors import BadModelFile
 from mmd.registry.files import open_regular, read_json_object
 from mmd.registry.formats.config_defaults import DEFAULTS
 
-# Where multimodal models keep the configuration of their language part (vLLM's get_text_config).
+# Sections with the language model of a multimodal model (vLLM's get_text_config).
 _TEXT_CONFIGS = ("text_config", "language_config", "llm_config", "thinker_config")
 _FRONT_MATTER_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A JSON object of outside data; the getters name the key in their errors."""
+    """A JSON object from an untrusted file. Getters check types and raise BadModelFile naming the key."""
 
     path: Path
     data: Mapping[str, Any]
 
     def integer(self, *keys: str) -> int | None:
-        """The first of `keys` that is present and not null."""
+        """Return the value of the first of `keys` that is present and not null."""
         for key in keys:
             value = self.data.get(key)
             if value is None:
                 continue
             if not isinstance(value, int) or not 0 <= value < 1 << 40:
-                raise self._wrong(key, "a sensible number")
+                raise self._wrong(key, "a valid number")
             return value
         return None
 
     def widest(self, *keys: str) -> int | None:
-        """As `integer`, of what some models list layer by layer (Gemma 3n, Hunyuan): the largest."""
+        """Like `integer`, but return the maximum of a list with one number per layer (Gemma 3n, Hunyuan)."""
         for key in keys:
             value = self.data.get(key)
             if isinstance(value, list):
@@ -60,7 +60,7 @@ class Config:
         return tuple(value)
 
     def section(self, key: str) -> Config:
-        """The object under `key`, empty where there is none."""
+        """Return the object under `key`, empty if absent."""
         value = self.data.get(key)
         if value is not None and not isinstance(value, dict):
             raise self._wrong(key, "an object")
@@ -70,16 +70,14 @@ class Config:
         return self.data.get(key) is True
 
     def language(self) -> Config:
-        """The part that describes the language model, a section of its own in multimodal models; with what is usual for
-        its kind where it leaves that out.
-        """
+        """Return the configuration of the language model, a section in multimodal models, with defaults filled in."""
         for key in _TEXT_CONFIGS:
             if self.data.get(key):
                 return self.section(key).language()
         return Config(self.path, {**DEFAULTS.get(self.text("model_type"), {}), **self.data})
 
     def has(self, key: str) -> bool:
-        """Whether `key` is set here or in a section one level down (Qwen-Omni nests its `vision_config`)."""
+        """True if `key` is set here or one level down (Qwen-Omni nests its `vision_config`)."""
         return bool(self.data.get(key)) or any(
             isinstance(section, dict) and section.get(key) for section in self.data.values()
         )
@@ -87,18 +85,18 @@ class Config:
     def _wrong(self, key: str, wanted: str) -> BadModelFile:
         return BadModelFile(
             f"{self.path} is damaged: `{key}` is not {wanted}",
-            hint=f"cat {quote(str(self.path))}   # what it is",
+            hint=f"cat {quote(str(self.path))}   # shows the content",
         )
 
 
 def read_config(folder: Path, name: str = "config.json") -> Config:
-    """A configuration file of the folder, empty where it is absent."""
+    """Read a configuration file of the folder; empty if the file is absent."""
     path = folder / name
     return Config(path, read_json_object(path))
 
 
 def pools_sentences(folder: Path) -> bool:
-    """Whether this is a sentence-transformers embedding model, whatever `architectures` says."""
+    """True for a sentence-transformers embedding model, whatever `architectures` says."""
     if (folder / "1_Pooling" / "config.json").exists():
         return True
     modules = folder / "modules.json"
@@ -110,7 +108,7 @@ def pools_sentences(folder: Path) -> bool:
 
 
 def front_matter(folder: Path, key: str) -> str:
-    """A value from the model card's front matter, "" where it is not there."""
+    """Return a value from the model card's front matter, "" if absent."""
     card = folder / "README.md"
     if not card.is_file():
         return ""
@@ -122,12 +120,12 @@ def front_matter(folder: Path, key: str) -> str:
 
 
 def search_hint(name: str) -> str:
-    """Where to look for a model in a format that runs here."""
+    """Return a command that searches the hub for the model in a supported format."""
     return f"xdg-open 'https://huggingface.co/models?search={quote_plus(name)}'   # as GGUF or safetensors"
 
 
 def repository_name(folder: Path) -> str:
-    """The folder's name, or the repository's where the folder is a snapshot in the Hugging Face cache."""
+    """Return the folder's name, or the repository's name for a snapshot in the Hugging Face cache."""
     if folder.parent.name == "snapshots":
         return folder.parent.parent.name.rpartition("--")[2]
     return folder.name

@@ -1,4 +1,4 @@
-"""The anatomy of a folder of safetensors: which of its tensors vLLM loads, and what its layers keep."""
+"""Compute the layout of a safetensors model: which tensors vLLM loads, and the cache size of its layers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def folder_layout(config: Config, weights: Weights) -> Anatomy:
         repeating_bytes=parts["repeating"],
         expert_bytes=run_lengths(experts[layer] for layer in range(count)) if experts else (),
         output_bytes=parts["output"],
-        copied_bytes=0,  # vLLM looks up and multiplies by the same tensor
+        copied_bytes=0,  # vLLM uses one tensor for embedding and output
         nextn_bytes=parts["nextn"],
         unloaded_bytes=parts["unloaded"],
         float32_bytes=4 * weights.elements.get("F32", 0) if is_float32 else 0,
@@ -48,24 +48,24 @@ def folder_layout(config: Config, weights: Weights) -> Anatomy:
         experts_used=text.widest("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts") or 0,
         expert_size=text.widest("moe_intermediate_size", "expert_ffn_hidden_size") or feed_forward,
         attention_heads=text.integer("num_attention_heads", "n_head", "n_heads") or 0,
-        attention_size=0,  # of use only to formulas of llama.cpp
+        attention_size=0,  # used only by llama.cpp's formulas
         vocabulary_size=text.integer("vocab_size") or 0,
         caches=() if is_encoder(config) else config_layers(config),
     )
 
 
 def _rotation_bytes(text: Config) -> int:
-    """A sine and a cosine for every position that may be, and for every second number of a head that is turned."""
+    """Return the bytes of the rotary tables: a sine and a cosine per position and pair of rotated dimensions."""
     rotation = text.section("rope_parameters") if isinstance(text.data.get("rope_parameters"), dict) else text
     share = rotation.data.get("partial_rotary_factor", text.data.get("partial_rotary_factor", 1.0))
-    is_share = isinstance(share, int | float) and 0 <= share <= 1  # JSON in Python's reading has Infinity and NaN, too
+    is_share = isinstance(share, int | float) and 0 <= share <= 1  # Python's JSON also yields Infinity and NaN
     width = text.integer("qk_rope_head_dim") or int(head_width(text) * (share if is_share else 1))
-    tables = 2 if text.data.get("rope_local_base_freq") else 1  # one more for the layers that have a window
+    tables = 2 if text.data.get("rope_local_base_freq") else 1  # a second table for sliding-window layers
     return tables * _NUMBER_BYTES * width * (text.integer("max_position_embeddings") or 0)
 
 
 def _place(name: str, config: Config, count: int) -> tuple[str, int]:
-    """The part of the anatomy that a tensor belongs to, and its layer, -1 outside of them."""
+    """Return the part of the layout that a tensor belongs to, and its layer (-1 outside of layers)."""
     found = _LAYER.match(name)
     layer = int(found[1]) if found else -1
     if name.startswith("mtp.") or (count and layer >= count):

@@ -1,4 +1,4 @@
-"""What a folder of safetensors is for, from its markers, config.json and architecture, in this order."""
+"""Detect the type of a safetensors model from marker files, config.json and architecture, in this order."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _CARD_TYPES = {
 
 
 def refuse_other_formats(folder: Path) -> None:
-    """Raise NotRunnable for folders that hold something mmd's engines cannot serve."""
+    """Raise NotRunnable for folders that mmd's engines cannot serve."""
     if (folder / "adapter_config.json").exists():
         base = read_config(folder, "adapter_config.json").text("base_model_name_or_path")
         raise NotRunnable(
-            f"{folder} is a LoRA adapter: a change to {base or 'another model'}, no model by itself",
-            hint=f"hf download {quote(base or 'REPO')}   # the model it was made for; then: mmd add",
+            f"{folder} is a LoRA adapter: a change to {base or 'another model'}, not a model by itself",
+            hint=f"hf download {quote(base or 'REPO')}   # its base model; then: mmd add",
         )
     if (folder / "model_index.json").exists():
         raise NotRunnable(
             f"{folder} is a diffusers pipeline: it makes images, video or sound, not text",
-            hint="mmd list   # what runs here; this one is for diffusers or ComfyUI",
+            hint="mmd list   # shows the models that run here; this one is for diffusers or ComfyUI",
         )
     if not any(folder.glob("*.safetensors")):
         _refuse_other_weights(folder)
@@ -57,7 +57,7 @@ def _refuse_other_weights(folder: Path) -> None:
     pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern)]
     if pickles:
         raise NotRunnable(
-            f"{folder} holds pickles ({pickles[0]}): files that run their own code when they are loaded",
+            f"{folder} holds pickle files ({pickles[0]}), which can run any code when loaded",
             hint=search_hint(repository_name(folder)),
         )
 
@@ -68,14 +68,14 @@ def _refuse_other_quantizations(config: Config) -> None:
     original = search_hint(repository_name(config.path.parent))
     if method in ("exl2", "exl3"):
         raise NotRunnable(
-            f"{config.path.parent} is quantised for ExLlama ({method}), which is no engine of mmd",
+            f"{config.path.parent} is quantised for ExLlama ({method}), which mmd does not support",
             hint=original,
         )
-    # MLX writes a section of its own name, and repeats it as a quantization_config without a method.
+    # MLX writes a section `quantization` and repeats it as a quantization_config without a method.
     own = config.section("quantization")
     if not method and "bits" in own.data and "group_size" in own.data:
         raise NotRunnable(
-            f"{config.path.parent} is quantised for MLX (Apple silicon); no engine here can load it",
+            f"{config.path.parent} is quantised for MLX (Apple silicon); no engine of mmd can load it",
             hint=original,
         )
 
@@ -84,13 +84,13 @@ def folder_type(folder: Path, config: Config) -> ModelType:
     if _is_cross_encoder(folder, config):
         return ModelType.RERANKER
     if pools_sentences(folder):
-        # Sentence-transformers: even where the architecture is a ForCausalLM (gte-Qwen2-7B-instruct).
+        # Sentence-transformers, even if the architecture is a ForCausalLM (gte-Qwen2-7B-instruct).
         return ModelType.EMBEDDING
     architecture = next(iter(config.texts("architectures")), "")
     if _SPEECH.match(config.text("model_type")):
         raise NotRunnable(
             f"{folder} is a speech or sound model ({architecture}), which mmd does not serve",
-            hint="mmd list   # what runs here",
+            hint="mmd list   # shows the models that run here",
         )
     if _CLASSIFIES.fullmatch(architecture):
         return _classifier_type(config)
@@ -101,8 +101,8 @@ def folder_type(folder: Path, config: Config) -> ModelType:
     if _EMBEDS.fullmatch(architecture):
         return ModelType.EMBEDDING
     raise NotRunnable(
-        f"{folder} has the architecture {architecture or '(none)'}, which neither generates text, embeds, nor ranks",
-        hint=f"cat {quote(str(config.path))}   # what it is",
+        f"{folder} has the architecture {architecture or '(none)'}, which does not generate text, embed or rank",
+        hint=f"cat {quote(str(config.path))}   # shows the content",
     )
 
 
@@ -114,7 +114,7 @@ def _is_cross_encoder(folder: Path, config: Config) -> bool:
 
 
 def _classifier_type(config: Config) -> ModelType:
-    """One label means one score: a reranker. transformers leaves `num_labels` to the length of id2label."""
+    """One label means one score: a reranker. Without `num_labels`, transformers uses the length of id2label."""
     labels = config.integer("num_labels")
     if labels is None and config.data.get("id2label"):
         labels = len(config.section("id2label").data)
@@ -136,5 +136,5 @@ def _generative_type(folder: Path, config: Config) -> ModelType:
 
 
 def is_encoder(config: Config) -> bool:
-    """Whether it reads a text at once, and so caches nothing."""
+    """True if the model reads a text in one pass and needs no cache."""
     return bool(_ENCODERS.fullmatch(config.text("model_type"))) and not config.flag("is_decoder")

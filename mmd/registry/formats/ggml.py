@@ -1,4 +1,4 @@
-"""The tensor types of ggml and the file types of llama.cpp: numbers that stand in GGUF headers."""
+"""Tables of ggml's tensor types and llama.cpp's file types, by their numbers in GGUF headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TensorType:
     block_bytes: int
 
 
-# ggml.h and ggml.c of llama.cpp b11434; the numbers missing here were types that have been removed.
+# ggml.h and ggml.c of llama.cpp b11434; missing numbers belong to removed types.
 TENSOR_TYPES: dict[int, TensorType] = {
     0: TensorType("F32", 1, 4),
     1: TensorType("F16", 1, 2),
@@ -59,7 +59,7 @@ class FileType:
     """What `general.file_type` claims: a label, the types most weights then have, and bits per weight.
 
     `block_bits` is counted over the layers alone (embeddings differ too much between models); it is
-    0 where the recipe depends on the model, and for plain types, whose size needs no check.
+    0 if the recipe depends on the model, and for plain types, whose size needs no check.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""The header of a GGUF file: metadata and tensor infos, never tensor data."""
+"""Read the header of a GGUF file: metadata and tensor infos, never tensor data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmd.registry.formats.ggml import TENSOR_TYPES, TensorType
 MAGIC = b"GGUF"
 
 # A header claims counts and lengths before one byte of them is read. Real ones stay far below these
-# limits (the largest vocabulary has 262,144 tokens); a lie is refused before it costs memory or time.
+# limits (the largest vocabulary has 262,144 tokens); a false claim is refused before it costs memory or time.
 _MAX_HEADER_BYTES = 1 << 28
 _MAX_ENTRIES = 1 << 16
 _MAX_TENSORS = 1 << 18
@@ -49,7 +49,7 @@ _SCALARS = {
 
 @dataclass(frozen=True, slots=True)
 class LongArray:
-    """An array too long to keep, such as the vocabulary: only its length is known."""
+    """An array too long to keep, such as the vocabulary; only its length is stored."""
 
     length: int
 
@@ -61,7 +61,7 @@ Value = Scalar | tuple[Scalar, ...] | LongArray
 @dataclass(frozen=True, slots=True)
 class Tensor:
     name: str
-    shape: tuple[int, ...]  # as stored: the row's length first
+    shape: tuple[int, ...]  # as stored: row length first
     type: TensorType
     offset: int  # from the start of the data section
 
@@ -88,7 +88,7 @@ class GgufHeader:
         return self.text("general.architecture")
 
     def text(self, key: str) -> str:
-        """The string under `key`, or ""."""
+        """Return the string under `key`, "" if absent."""
         value = self.metadata.get(key, "")
         if not isinstance(value, str):
             raise _damaged(self.path, f"`{key}` is not a string")
@@ -99,11 +99,11 @@ class GgufHeader:
         if value is None:
             return None
         if not isinstance(value, int) or not 0 <= value < 1 << 40:
-            raise _damaged(self.path, f"`{key}` is not a sensible number")
+            raise _damaged(self.path, f"`{key}` is not a valid number")
         return value
 
     def integers(self, key: str, length: int) -> tuple[int, ...] | None:
-        """A number per layer: an array of at least `length` numbers, or one number that holds for all."""
+        """Return one number per layer. The file has an array of at least `length` numbers, or one number for all."""
         value = self.metadata.get(key)
         if not isinstance(value, tuple):
             single = self.integer(key)
@@ -115,10 +115,10 @@ class GgufHeader:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read the header of a GGUF file, version 2 or 3; anything untrue in it raises BadModelFile.
+    """Read the header of a GGUF file, version 2 or 3. Raises BadModelFile if it is inconsistent.
 
-    Costs one pass over the header alone: 21 ms for a vocabulary of 152,000 tokens with as many
-    merges, whatever the size of the file. (`gguf.GGUFReader` keeps each token as two numpy arrays and
+    Costs one pass over the header: 21 ms for a vocabulary of 152,000 tokens with as many
+    merges, independent of the file size. (`gguf.GGUFReader` keeps each token as two numpy arrays and
     needs 6.7 s and 560 MB for the same header.)
     """
     with open_regular(path) as file:
@@ -126,15 +126,17 @@ def read_header(path: Path) -> GgufHeader:
 
 
 def header_end(path: Path, known_bytes: int) -> int:
-    """Where the header of a file ends of which only the first `known_bytes` are there yet, in their place in a file of
-    its full size. Where that is beyond them the header ends there or later. Raises BadModelFile.
+    """Return the end of the header of a partly downloaded file. Raises BadModelFile.
+
+    The file has its full size, but only the first `known_bytes` are valid. A result above `known_bytes` is a lower
+    bound: the header ends there or later.
     """
     with open_regular(path) as file:
         try:
             header = _read(_Cursor(file, path, known_bytes))
         except _HeaderContinues as error:
             return error.at_least_bytes
-        return min(header.data_offset, known_bytes)  # the padding after it need not be there
+        return min(header.data_offset, known_bytes)  # the padding after it may be missing
 
 
 def _read(cursor: _Cursor) -> GgufHeader:
@@ -154,13 +156,13 @@ def _read(cursor: _Cursor) -> GgufHeader:
 
 
 def read_general(path: Path) -> Mapping[str, Value]:
-    """The leading `general.*` metadata: enough to tell a projector from a model, and always cheap."""
+    """Read the leading `general.*` metadata only: cheap, and enough to tell a projector from a model."""
     with open_regular(path) as file:
         cursor = _Cursor(file, path)
         _, _, entry_count = _read_counts(cursor)
         general: dict[str, Value] = {}
         for key, value in _entries(cursor, entry_count):
-            # Writers put `general.*` first; where one did not, go on until the architecture is known.
+            # Writers put `general.*` first. If one did not, read on until the architecture is known.
             if not key.startswith("general.") and "general.architecture" in general:
                 break
             general[key] = value
@@ -168,7 +170,7 @@ def read_general(path: Path) -> Mapping[str, Value]:
 
 
 class _HeaderContinues(Exception):
-    """The header goes on where what is known of the file ends."""
+    """The header continues beyond the known part of the file."""
 
     def __init__(self, at_least_bytes: int) -> None:
         super().__init__(at_least_bytes)
@@ -176,7 +178,7 @@ class _HeaderContinues(Exception):
 
 
 class _Cursor:
-    """Reads little-endian values front to back, from a window of the file."""
+    """Reads little-endian values in order, through a buffer over part of the file."""
 
     def __init__(self, file: BinaryIO, path: Path, known_bytes: int | None = None) -> None:
         self.path = path
@@ -185,14 +187,14 @@ class _Cursor:
         self._file = file
         self._window = b""
         self._window_start = 0
-        self._at = 0  # within the window
+        self._at = 0  # position in the window
 
     @property
     def position(self) -> int:
         return self._window_start + self._at
 
     def _require(self, count: int) -> None:
-        """Have `count` bytes at the cursor, or raise."""
+        """Make `count` bytes available at the cursor, or raise."""
         if self._at + count <= len(self._window):
             return
         end = self.position + count
@@ -203,7 +205,7 @@ class _Cursor:
         self._file.seek(self._window_start)
         self._window = self._file.read(min(max(_READ_BYTES, count), self._known_bytes - self._window_start))
         self._at = 0
-        if len(self._window) < count:  # the file shrank under our hands
+        if len(self._window) < count:  # the file shrank while being read
             raise _damaged(self.path, "the header ends early")
 
     def _require_known(self, end: int) -> None:
@@ -231,7 +233,7 @@ class _Cursor:
         return self.take(length).decode("utf-8", errors="replace")
 
     def skip(self, count: int) -> None:
-        """Leave out `count` bytes, which may be more than a window holds."""
+        """Skip `count` bytes, which may be more than the window holds."""
         end = self.position + count
         self._require_known(end)
         self._at += count
@@ -239,7 +241,7 @@ class _Cursor:
             self._window_start, self._window, self._at = end, b"", 0
 
     def skip_texts(self, count: int) -> None:
-        """Leave out `count` strings: the one loop here whose speed matters (300,000 turns in a common file)."""
+        """Skip `count` strings. The one loop here whose speed matters: 300,000 iterations in a common file."""
         length_at = _U64.unpack_from
         while count:
             self._require(8)
@@ -255,17 +257,17 @@ class _Cursor:
 
 def _read_counts(cursor: _Cursor) -> tuple[int, int, int]:
     if cursor.file_bytes < 24 or cursor.take(4) != MAGIC:
-        raise _damaged(cursor.path, "it does not begin with a GGUF header")
+        raise _damaged(cursor.path, "it does not start with a GGUF header")
     version = cursor.u32()
     if version and version & 0xFFFF == 0:
         raise BadModelFile(
             f"{cursor.path} is a big-endian GGUF, made for another kind of machine",
-            hint=f"gguf-convert-endian {quote(str(cursor.path))} little   # or get the ordinary file",
+            hint=f"gguf-convert-endian {quote(str(cursor.path))} little   # or download the little-endian file",
         )
     if version not in (2, 3):
         raise BadModelFile(
-            f"{cursor.path} is GGUF version {version}; versions 2 and 3 are understood",
-            hint=f"mmd add {quote(str(cursor.path))}   # on a current conversion of this model",
+            f"{cursor.path} is GGUF version {version}; only versions 2 and 3 are supported",
+            hint=f"mmd add {quote(str(cursor.path))}   # with a current conversion of this model",
         )
     tensor_count, entry_count = cursor.u64(), cursor.u64()
     if tensor_count > _MAX_TENSORS:
@@ -338,13 +340,13 @@ def _alignment(metadata: Mapping[str, Value], path: Path) -> int:
 
 
 def _check_layout(header: GgufHeader, file_bytes: int) -> None:
-    """Every tensor follows the one before, as llama.cpp demands, and ends within the file."""
+    """Check that each tensor directly follows the previous one, as llama.cpp requires, and ends within the file."""
     if len({tensor.name for tensor in header.tensors}) != len(header.tensors):
         raise _damaged(header.path, "a tensor's name occurs twice")
     expected = 0
     for tensor in header.tensors:
         if tensor.offset != expected:
-            raise _damaged(header.path, f"tensor `{tensor.name}` is said to lie at {tensor.offset:,}")
+            raise _damaged(header.path, f"tensor `{tensor.name}` has the wrong offset {tensor.offset:,}")
         if header.data_offset + expected + tensor.size_bytes > file_bytes:
             raise _truncated(header, file_bytes)
         expected += -(-tensor.size_bytes // header.alignment) * header.alignment
@@ -352,11 +354,11 @@ def _check_layout(header: GgufHeader, file_bytes: int) -> None:
 
 def _truncated(header: GgufHeader, file_bytes: int) -> BadModelFile:
     whole = header.data_offset + max(tensor.offset + tensor.size_bytes for tensor in header.tensors)
-    return _damaged(header.path, f"it has {file_bytes:,} bytes of {whole:,}: the download was cut short")
+    return _damaged(header.path, f"it has {file_bytes:,} of {whole:,} bytes: the download is incomplete")
 
 
 def _damaged(path: Path, what: str) -> BadModelFile:
     return BadModelFile(
-        f"{path} is not a whole GGUF file: {what}",
-        hint=f"mmd add {quote(str(path))}   # once it is downloaded again",
+        f"{path} is not a valid GGUF file: {what}",
+        hint=f"mmd add {quote(str(path))}   # after downloading it again",
     )

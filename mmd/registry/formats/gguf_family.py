@@ -1,4 +1,4 @@
-"""The files around a GGUF: the parts of a split one, the projector of a vision model, its neighbours."""
+"""Find the files that belong to a GGUF: the parts of a split model, and the projector of a vision model."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mmd.registry.formats.gguf_type import is_projector
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _MAX_PARTS = 1024
 
-# Which of several projectors to take: F16 is what llama.cpp's own download takes, F32 gains nothing over it.
+# Preference among projectors: llama.cpp's own download takes F16; F32 gains nothing over it.
 _PROJECTOR_ORDER = ("F16", "BF16", "Q8_0", "F32")
 
 
 def parts(header: GgufHeader) -> tuple[Path, ...]:
-    """Every file of the model, in order, whichever part was given; missing ones are named in the error."""
+    """Return all files of the model in order, given any part. Raises BadModelFile naming missing parts."""
     count = header.integer("split.count") or 1
     if count == 1:
         return (header.path,)
     named = _PART.fullmatch(header.path.name)
     if not named or int(named["count"]) != count or count > _MAX_PARTS:
         raise BadModelFile(
-            f"{header.path} is one of {count} parts and is not named like one",
-            hint=f"mv {quote(str(header.path))} NAME-00001-of-{count:05}.gguf   # give each part its own name back",
+            f"{header.path} is one of {count} parts, but its name does not say which",
+            hint=f"mv {quote(str(header.path))} NAME-00001-of-{count:05}.gguf   # restore the name of each part",
         )
     files = tuple(header.path.with_name(f"{named['stem']}-{n:05}-of-{count:05}.gguf") for n in range(1, count + 1))
     missing = [file.name for file in files if not file.is_file()]
@@ -35,23 +35,23 @@ def parts(header: GgufHeader) -> tuple[Path, ...]:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BadModelFile(
             f"{header.path} is incomplete: {len(missing)} of {count} parts are missing: {shown}",
-            hint=f"mmd add {quote(str(files[0]))}   # once what is missing is there",
+            hint=f"mmd add {quote(str(files[0]))}   # once the missing files are there",
         )
     return files
 
 
 def check_numbering(headers: Sequence[GgufHeader]) -> None:
-    """The parts say themselves which they are: a renamed one would be loaded in the wrong place."""
+    """Compare each part's own number with its name: a renamed part would be loaded in the wrong place."""
     for place, header in enumerate(headers):
         if len(headers) > 1 and header.integer("split.no") != place:
             raise BadModelFile(
-                f"{header.path} says that it is part {(header.integer('split.no') or 0) + 1}, not {place + 1}",
-                hint=f"mmd add {quote(str(headers[0].path))}   # once its parts are downloaded again",
+                f"{header.path} contains part {(header.integer('split.no') or 0) + 1}, not {place + 1}",
+                hint=f"mmd add {quote(str(headers[0].path))}   # after downloading its parts again",
             )
 
 
 def models_in(folder: Path) -> list[Path]:
-    """The distinct models among the GGUFs of a folder: the first parts, and a projector only where it is alone."""
+    """Return the models of a folder, as first parts. A projector is returned only if the folder has nothing else."""
     files = _ggufs(folder)
     models = [path for path in files if is_first_part(path) and not is_projector(read_general(path))]
     return models or files[:1]
@@ -62,19 +62,19 @@ def _ggufs(folder: Path) -> list[Path]:
 
 
 def is_first_part(path: Path) -> bool:
-    """Whether a GGUF stands for its model: it is whole, or the first of its parts."""
+    """True if the file represents its model: it is a whole model or the first part."""
     named = _PART.fullmatch(path.name)
     if not named or int(named["number"]) == 1:
         return True
-    # Where the first is missing, the next one stands for the model, so that the error can name the first.
+    # If the first part is missing, the next one represents the model, so that the error can name the missing one.
     earlier = (f"{named['stem']}-{n:05}-of-{named['count']}.gguf" for n in range(1, int(named["number"])))
     return not any(path.with_name(name).exists() for name in earlier)
 
 
 def projector_for(model: GgufHeader, files: Sequence[Path]) -> Path | None:
-    """The projector beside the model that was made for it.
+    """Return the projector in the same folder that belongs to the model.
 
-    It must feed the model's embedding width; in a folder with several models it must also share its name.
+    Its output width must equal the model's embedding width; in a folder with several models, the names must also match.
     """
     siblings = [path for path in _ggufs(model.path.parent) if path not in files]
     generals = {path: _general_or_nothing(path) for path in siblings}
@@ -89,7 +89,7 @@ def projector_for(model: GgufHeader, files: Sequence[Path]) -> Path | None:
 
 
 def _general_or_nothing(path: Path) -> Mapping[str, Value]:
-    # A damaged neighbour is no reason to refuse this model; adding the neighbour itself will say what is wrong.
+    # A damaged file beside this model must not block it; adding that file reports the damage.
     try:
         return read_general(path)
     except BadModelFile:
@@ -107,7 +107,7 @@ def _same_name(projector: GgufHeader, model: GgufHeader) -> bool:
 
 
 def _bare_name(path: Path) -> str:
-    """The part of a file name that tells whose it is: without mmproj and what follows the last dash (the quant)."""
+    """Return a file name without `mmproj` and without the quantisation after the last dash."""
     stem = path.stem.lower().removeprefix("mmproj-").removesuffix("-mmproj")
     return stem.rpartition("-")[0] or stem
 

@@ -1,6 +1,6 @@
-"""What the layers of a GGUF keep of what they have read, as llama.cpp allocates it.
+"""Size of the KV cache and recurrent state per layer of a GGUF model, as llama.cpp allocates them.
 
-Facts: llama.cpp b11434, `llama_model::create_memory`, `load_arch_hparams` of every architecture, `llama-hparams.cpp`.
+Source: llama.cpp b11434, `llama_model::create_memory`, `load_arch_hparams` of every architecture, `llama-hparams.cpp`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mmd.registry.formats.gguf_windows import windows
 from mmd.registry.formats.layer_groups import group_layers, plausible_layer_count
 from mmd.registry.layout import Layers
 
-# They read a text at once, or a whole answer again and again, and keep nothing.
+# Encoders read a text in one pass, diffusion models recompute the whole response: neither has a cache.
 _KEEP_NOTHING = frozenset(
     {"bert", "jina-bert-v2", "jina-bert-v3", "nomic-bert", "nomic-bert-moe", "neo-bert", "eurobert", "modern-bert"}
     | {"gemma-embedding", "t5encoder", "wavtokenizer-dec", "dream", "llada", "llada-moe", "rnd1", "clef"}
@@ -21,24 +21,24 @@ _RECURRENT = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwk
 _FULL_ATTENTION_INTERVAL = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4, "minimax-01": 8}
 _GEMMA3N_CACHING_LAYERS = 20
 
-# Sparse attention has an index of its keys: as many heads' widths of it as given, on every layer or by a list.
+# Sparse attention keeps an index of its keys, this many key widths per layer, on all layers or on listed ones.
 _INDEX_ROWS = {"glm-dsa": 1, "deepseek32": 1, "hy_v4": 1, "dots3note": 1, "glm5-next": 3, "qwen4exp": 2}
 _GLM_5_2_CONTEXT = 1 << 20
 
-# DeepSeek V4 keeps a window of every layer, and beside it tokens in blocks of 4 or 128.
+# DeepSeek V4 keeps a window per layer, and older tokens compressed in blocks of 4 or 128.
 _FINE_TOKENS_PER_CELL = 4
 _COARSE_TOKENS_PER_CELL = 128
 
 
 def gguf_layers(header: GgufHeader) -> tuple[Layers, ...]:
-    """Groups of like layers; none for a model that keeps nothing."""
+    """Return groups of equal layers; empty for a model without cache and state."""
     model = _Model.of(header)
     if header.architecture in _KEEP_NOTHING or not model.count:
         return ()
     if header.architecture == "deepseek4":
         return group_layers(_compressed(model))
     own = [layers for layer in range(model.count) for layers in _of_layer(model, layer)]
-    if header.architecture == "graniteswitch":  # one more, which chooses the adapter
+    if header.architecture == "graniteswitch":  # one extra layer, which chooses the adapter
         own.append(Layers(1, key_width=model.key_width(0), value_width=model.value_width(0)))
     loops = model.number("num_loops") if header.architecture == "nanbeige" else 1
     plausible_layer_count(model.count * loops, header.path)
@@ -46,15 +46,13 @@ def gguf_layers(header: GgufHeader) -> tuple[Layers, ...]:
 
 
 def layer_count(header: GgufHeader) -> int:
-    """How many layers a token passes: those that predict further tokens are loaded only by who uses them."""
+    """Return the number of layers a token passes. Layers for multi-token prediction are not loaded by default."""
     total = plausible_layer_count(_number(header, "block_count") or 0, header.path)
     return max(0, total - (_number(header, "nextn_predict_layers") or 0))
 
 
 def attention_size(header: GgufHeader) -> int:
-    """Numbers of one token in the widest layer's attention: queries and what they find. Latent queries are made of
-    others.
-    """
+    """Return the values per token in the widest layer's attention: queries and outputs, plus latent queries."""
     model = _Model.of(header)
     heads = max(model.heads, default=0)
     if model.latent_width:
@@ -64,7 +62,7 @@ def attention_size(header: GgufHeader) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """The metadata of one architecture, looked up by the layer."""
+    """The metadata of one model, looked up by layer."""
 
     header: GgufHeader
     count: int
@@ -83,7 +81,7 @@ class _Model:
         return _number(self.header, key) or 0
 
     def flags(self, key: str) -> tuple[bool, ...] | None:
-        """One for each layer, None where the file has no such list."""
+        """Return one flag per layer; None if the file has no such list."""
         value = self.header.metadata.get(f"{self.header.architecture}.{key}")
         if not isinstance(value, tuple):
             return None
@@ -102,9 +100,9 @@ class _Model:
 
     @property
     def latent_width(self) -> int:
-        """Of multi-head latent attention, whose one key stands for all heads and values; 0 where there is none.
+        """Width of the single key of multi-head latent attention, which serves all heads and values; 0 without it.
 
-        Early conversions unfold it, as MiniCPM3 and PLM do: their keys have another length.
+        Early conversions, MiniCPM3 and PLM store it unfolded: their keys have another length.
         """
         rank, given = self.number("attention.kv_lora_rank"), _number(self.header, "attention.key_length")
         if not rank:
@@ -115,8 +113,8 @@ class _Model:
 
 
 def _of_layer(model: _Model, layer: int) -> list[Layers]:
-    """What one layer keeps, and its index beside it."""
-    is_hybrid = model.header.architecture == "falcon-h1"  # both in every layer
+    """Return the cache, state and index of one layer."""
+    is_hybrid = model.header.architecture == "falcon-h1"  # attention and state in every layer
     if _is_recurrent(model, layer) and not is_hybrid:
         return [_state(model)]
     attention = _attention(model, layer)
@@ -168,7 +166,7 @@ def _is_feed_forward(model: _Model, layer: int) -> bool:
 
 
 def _state(model: _Model) -> Layers:
-    """What a recurrent layer keeps of one conversation (`n_embd_r` and `n_embd_s`)."""
+    """Return the state of one recurrent layer for one sequence (`n_embd_r` and `n_embd_s`)."""
     hidden, head = model.number("embedding_length"), model.number("wkv.head_size")
     if head:
         shifts = _number(model.header, "token_shift_count")
@@ -204,7 +202,7 @@ def _index(model: _Model, layer: int) -> list[Layers]:
     architecture, width = model.header.architecture, model.number("attention.indexer.key_length")
     if not width or model.windows[layer]:
         return []
-    if architecture == "minimax-m3":  # only its sparse layers; values as well
+    if architecture == "minimax-m3":  # only sparse layers; values too
         is_sparse = layer >= model.number("leading_dense_block_count")
         return [Layers(1, key_width=width, value_width=model.value_width(layer))] if is_sparse else []
     if architecture not in _INDEX_ROWS or not _owns_index(model, layer):
@@ -213,7 +211,7 @@ def _index(model: _Model, layer: int) -> list[Layers]:
 
 
 def _owns_index(model: _Model, layer: int) -> bool:
-    """The others take over what a layer before them has chosen."""
+    """True if the layer has its own index; other layers reuse the choice of an earlier one."""
     listed = model.flags("attention.indexer.types")
     if listed is not None:
         return listed[layer]
@@ -223,7 +221,7 @@ def _owns_index(model: _Model, layer: int) -> bool:
 
 
 def _compressed(model: _Model) -> list[Layers]:
-    """DeepSeek V4: keys only, and everything once for each conversation."""
+    """Return DeepSeek V4's caches: keys only, everything per sequence."""
     width, window = model.key_width(0), model.number("attention.sliding_window")
     index = model.number("attention.indexer.key_length")
     ratios = model.header.integers(f"{model.header.architecture}.attention.compress_ratios", model.count)
@@ -231,7 +229,7 @@ def _compressed(model: _Model) -> list[Layers]:
     for ratio in ratios or ():
         kept.append(Layers(1, key_width=width, window_tokens=window, per_slot=True))
         if ratio == _FINE_TOKENS_PER_CELL:
-            # Two states, of keys and of their scores, each of two blocks of twice the width; and the index likewise.
+            # Two states (keys and scores), each of two blocks of double width; the same for the index.
             state = 2 * (2 * ratio) * 2 * (width + index)
             kept.append(Layers(1, width + index, tokens_per_cell=ratio, per_slot=True, state_numbers=state))
         elif ratio == _COARSE_TOKENS_PER_CELL:
@@ -244,7 +242,7 @@ def _number(header: GgufHeader, key: str) -> int | None:
 
 
 def widest(header: GgufHeader, key: str) -> int:
-    """The largest of a number per layer, or the one that holds for all; 0 where it is not there."""
+    """Return the maximum of a value per layer, or the single value for all layers; 0 if absent."""
     value: object = header.metadata.get(f"{header.architecture}.{key}")
     if isinstance(value, tuple):
         return max(header.integers(f"{header.architecture}.{key}", len(value)) or (), default=0)

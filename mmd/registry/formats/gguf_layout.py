@@ -1,6 +1,6 @@
-"""The anatomy of a GGUF: which of its tensors llama.cpp puts where.
+"""Compute the layout of a GGUF model: where llama.cpp places its tensors.
 
-Facts: llama.cpp b11434, `llama-arch.cpp` (input, repeating and output tensors), `llama-model-loader.cpp`.
+Source: llama.cpp b11434, `llama-arch.cpp` (input, repeating and output tensors), `llama-model-loader.cpp`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mmd.registry.formats.layer_groups import run_lengths
 from mmd.registry.layout import Anatomy
 
 _EMBEDDINGS = "token_embd.weight"
-# Rows of these are looked up; it gains nothing to have them on the GPU, and llama.cpp never does.
+# Lookup tables: llama.cpp never puts them on the GPU.
 _INPUT = frozenset({_EMBEDDINGS, "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight"})
 _OUTPUT = re.compile(
     r"(output|dec\.output|enc\.output|cls|dense_[23]|altup_proj|altup_unembd_proj)[._].*|\w+_norm\.\w+"
 )
 _REPEATING_NORMS = ("token_embd_norm.", "per_layer_proj_norm.")
 _LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.(\d+)\.(.+)")
-_EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(ch)?exps\.")  # what --n-cpu-moe takes
+_EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(ch)?exps\.")  # tensors moved by --n-cpu-moe
 
 
 def gguf_layout(headers: Sequence[GgufHeader]) -> Anatomy:
-    """From the headers of all parts."""
+    """Return the layout from the headers of all parts."""
     first = headers[0]
     count = layer_count(first)
     tensors = [tensor for header in headers for tensor in header.tensors]
@@ -62,7 +62,7 @@ def gguf_layout(headers: Sequence[GgufHeader]) -> Anatomy:
 
 
 def _place(name: str, count: int) -> tuple[str, int]:
-    """The part of the anatomy that a tensor belongs to, and its layer, -1 outside of them."""
+    """Return the part of the layout that a tensor belongs to, and its layer (-1 outside of layers)."""
     within = _LAYER.fullmatch(name)
     if within:
         layer = int(within[1])
@@ -76,7 +76,7 @@ def _place(name: str, count: int) -> tuple[str, int]:
 
 
 def _copied_bytes(architecture: str, tensors: Iterable[Tensor]) -> int:
-    """Without an output layer of their own, models multiply by their embeddings; encoders have none."""
+    """Return the bytes of the embeddings that llama.cpp copies as output layer; 0 with an own one, and for encoders."""
     sizes = {tensor.name: tensor.size_bytes for tensor in tensors}
     if "output.weight" in sizes or is_encoder_architecture(architecture):
         return 0
@@ -84,10 +84,10 @@ def _copied_bytes(architecture: str, tensors: Iterable[Tensor]) -> int:
 
 
 def _feed_forward_size(header: GgufHeader, tensors: Iterable[Tensor]) -> int:
-    """A gate and what it opens for are computed beside the result; without a gate there is the result alone."""
+    """Return the values a feed-forward layer computes per token: gate, up and product if gated, else one."""
     is_mixture = bool(widest(header, "expert_used_count"))
     if is_mixture and not _number(header, "leading_dense_block_count"):
-        return 0  # it names one too, which no layer has
+        return 0  # the file gives a dense width that no layer uses
     width = widest(header, "feed_forward_length")
     shapes = {tensor.name: tensor.shape for tensor in tensors if tensor.name.startswith("blk.0.ffn_")}
     is_gated = "blk.0.ffn_gate.weight" in shapes or shapes.get("blk.0.ffn_up.weight", ())[1:] != (width,)

@@ -1,4 +1,4 @@
-"""What a GGUF is for, from its metadata and tensor names; its name decides only where they do not."""
+"""Detect the type of a GGUF from metadata and tensor names; the file name decides only if they do not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DIFFUSION = re.compile(
     r"flux\d?|sd[13x]l?|sdxl|lumina2|qwen_image|wan|hidream|cosmos|ltxv|aura|hyvid|chroma|pixart|z_image"
 )
 _VOCODERS = frozenset({"wavtokenizer-dec"})
-_RANKS = 4  # enum llama_pooling_type; 1, 2 and 3 make one vector of a text
+_RANKS = 4  # enum llama_pooling_type; 1, 2 and 3 produce one vector per text
 _POOLS = frozenset({1, 2, 3})
 
 _RERANKER_NAME = re.compile(r"(?<![a-z])rerank(er)?(?![a-z])", re.IGNORECASE)
@@ -23,23 +23,23 @@ _EMBEDDING_NAME = re.compile(r"(?<![a-z])embed(ding)?s?(?![a-z])", re.IGNORECASE
 
 
 def is_projector(general: Mapping[str, Value]) -> bool:
-    """An mmproj file: the part of a vision model that turns images into tokens."""
+    """True for an mmproj file, the part of a vision model that turns images into tokens."""
     return general.get("general.type") == "mmproj" or general.get("general.architecture") == "clip"
 
 
 def refuse_non_models(general: Mapping[str, Value], path: str) -> None:
-    """Raise NotRunnable for the GGUF files that are something else than a language model."""
+    """Raise NotRunnable for a GGUF that is not a language model."""
     architecture = str(general.get("general.architecture", ""))
     kind = general.get("general.type", "model")
-    look = f"ls {quote(path.rpartition('/')[0] or '.')}   # where the model itself may be"
+    look = f"ls {quote(path.rpartition('/')[0] or '.')}   # the model itself may be there"
     if is_projector(general):
         raise NotRunnable(
-            f"{path} is a projector (mmproj): the image part of a vision model, no model by itself",
+            f"{path} is a projector (mmproj): the image part of a vision model, not a model by itself",
             hint=look,
         )
     if kind == "adapter":
         raise NotRunnable(
-            f"{path} is a LoRA adapter: a change to another model, no model by itself",
+            f"{path} is a LoRA adapter: a change to another model, not a model by itself",
             hint=f"llama-export-lora -m BASE.gguf --lora {quote(path)} -o MERGED.gguf && mmd add MERGED.gguf",
         )
     if kind == "imatrix" or architecture == "imatrix":
@@ -47,14 +47,14 @@ def refuse_non_models(general: Mapping[str, Value], path: str) -> None:
     if _DIFFUSION.fullmatch(architecture):
         raise NotRunnable(
             f"{path} is a diffusion model ({architecture}): it makes images or video, not text",
-            hint="mmd list   # what runs here; this one is for stable-diffusion.cpp or ComfyUI",
+            hint="mmd list   # shows the models that run here; this one is for stable-diffusion.cpp or ComfyUI",
         )
     if architecture in _VOCODERS:
         raise NotRunnable(f"{path} is a vocoder ({architecture}): it turns audio codes into sound", hint=look)
 
 
 def gguf_type(header: GgufHeader) -> ModelType:
-    """The type, its projector not considered."""
+    """Return the type, without regard to a projector."""
     architecture = header.architecture
     labels = header.metadata.get(f"{architecture}.classifier.output_labels")
     if isinstance(labels, tuple) and len(labels) > 1:
@@ -72,14 +72,14 @@ def gguf_type(header: GgufHeader) -> ModelType:
 
 
 def is_encoder_architecture(architecture: str) -> bool:
-    """Whether it reads a text at once, and so caches nothing."""
+    """True if the model reads a text in one pass and needs no cache."""
     return bool(_ENCODERS.fullmatch(architecture))
 
 
 def generative_type(*, names: str, chat_template: bool) -> ModelType:
-    """A model that generates, unless its name says that it was trained for a use of the last hidden state.
+    """Return the type of a text generator, unless its name says reranker or embedding.
 
-    Content cannot tell: Qwen3-Reranker is a Qwen3 with a chat template, to every key.
+    The content cannot tell: Qwen3-Reranker is a Qwen3 with a chat template in every key.
     """
     if _RERANKER_NAME.search(names):
         return ModelType.RERANKER

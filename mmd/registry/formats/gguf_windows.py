@@ -1,6 +1,6 @@
-"""Which layers of a GGUF look only at the last tokens, and at how many.
+"""Find the layers of a GGUF with sliding-window attention, and their window sizes.
 
-Facts: llama.cpp b11434, `load_swa_pattern` and the architectures that call it.
+Source: llama.cpp b11434, `load_swa_pattern` and the architectures that call it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from mmd.registry.formats.gguf import GgufHeader
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """Of every `period` layers one looks at everything: the last, or the first."""
+    """One of every `period` layers has full attention: the last one, or the first if `dense_first`."""
 
     period: int
     dense_first: bool = False
-    missing_tokens: int = 0  # the window where the file names none
-    fixed_tokens: int = 0  # the window whichever the file names
+    missing_tokens: int = 0  # the window if the file names none
+    fixed_tokens: int = 0  # the window, whatever the file says
 
 
 _PATTERNS = {
@@ -31,21 +31,21 @@ _PATTERNS = {
     "gemma3n": _Pattern(5),
     "gpt-oss": _Pattern(2),
     "laguna": _Pattern(4, dense_first=True),
-    "llama4": _Pattern(4, missing_tokens=8192, fixed_tokens=8192),  # chunks, which take as much as windows
+    "llama4": _Pattern(4, missing_tokens=8192, fixed_tokens=8192),  # chunked attention, same size as windows
     "mellum": _Pattern(4),
     "muse-glimmer": _Pattern(4),
     "olmo2": _Pattern(4),
     "plamo3": _Pattern(8),
     "smallthinker": _Pattern(4, dense_first=True, fixed_tokens=4096),
 }
-# These list their layers in the file. Others may name a window too, and llama.cpp takes no notice of it.
+# These list their windowed layers in the file. llama.cpp ignores a window in files of other architectures.
 _LISTED = frozenset({"dots3note", "gemma4", "granite_swa", "maple", "mimo2", "spark2_5", "step35"})
 _EVERY_ATTENTION_LAYER = frozenset({"lfm2", "lfm2moe"})
 _EXAONE4_WINDOWED_LAYERS = 64  # the 32B; the 1.2B has no windows
 
 
 def windows(header: GgufHeader, count: int) -> tuple[int, ...]:
-    """The window of each of the first `count` layers in tokens, 0 for those that look at everything."""
+    """Return the window of each of the first `count` layers in tokens, 0 for full attention."""
     architecture = header.architecture
     given = header.integer(f"{architecture}.attention.sliding_window")
     if architecture in _EVERY_ATTENTION_LAYER:

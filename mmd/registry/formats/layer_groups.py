@@ -1,4 +1,4 @@
-"""Layers that are alike, counted; and how many there may be."""
+"""Group equal layers, and limit how many a file may claim."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mmd.errors import BadModelFile
 from mmd.registry.layout import Layers
 
 _F16_BYTES = 2
-# No model has a thousand; without a limit a lie would make lists of any length here.
+# No model has a thousand layers. Without a limit, a false count would create lists of any length.
 _MAX_LAYERS = 10_000
 
 
 def group_layers(layers: Iterable[Layers]) -> tuple[Layers, ...]:
-    """Those that keep the same as one, in the order in which they first occur."""
+    """Merge equal layers into one entry with a count, in order of first occurrence. Drop layers without cache."""
     counts: Counter[Layers] = Counter()
     for one in layers:
         counts[replace(one, count=1)] += one.count
@@ -26,12 +26,12 @@ def group_layers(layers: Iterable[Layers]) -> tuple[Layers, ...]:
 
 
 def run_lengths(sizes: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    """Sizes in a row that are equal, as how many and how large."""
+    """Return runs of equal sizes as (count, size)."""
     return tuple((len(list(run)), size_bytes) for size_bytes, run in groupby(sizes))
 
 
 def bytes_per_token(groups: Iterable[Layers]) -> int:
-    """What one more token costs at most, in 16 bits: windows count as if they were still growing."""
+    """Return the cache bytes of one more token in 16 bits. Windows count as if they were not full yet."""
     return sum(
         layers.count * (layers.key_width + layers.value_width) * _F16_BYTES // layers.tokens_per_cell
         for layers in groups
@@ -39,10 +39,10 @@ def bytes_per_token(groups: Iterable[Layers]) -> int:
 
 
 def plausible_layer_count(count: int, path: Path) -> int:
-    """`count` layers, or BadModelFile."""
+    """Return `count`, or raise BadModelFile if it is not plausible."""
     if count > _MAX_LAYERS:
         raise BadModelFile(
-            f"{path} claims to have {count:,} layers",
-            hint=f"sha256sum {quote(str(path))}   # to compare; it wants to be downloaded again",
+            f"{path} claims {count:,} layers",
+            hint=f"sha256sum {quote(str(path))}   # compare with the hub; download it again if it differs",
         )
     return count

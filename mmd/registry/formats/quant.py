@@ -1,4 +1,4 @@
-"""What people call the way weights are stored, taken from the weights and checked against the label."""
+"""Name the quantisation of a model, from its weights, checked against its label."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mmd.registry.formats.ggml import FILE_TYPES
 from mmd.registry.formats.gguf import GgufHeader, Tensor
 from mmd.registry.formats.safetensors import Weights
 
-# llama.cpp sets this bit where it guessed the file type from the tensors.
+# llama.cpp sets this bit if it guessed the file type from the tensors.
 _GUESSED = 1024
-# "UD-Q4_K_XL" and its like say Q4_K_M in their header, and differ from it by 8 % and more.
+# Files like "UD-Q4_K_XL" claim Q4_K_M in their header, but differ from it by 8 % or more.
 _BITS_TOLERANCE = 0.07
 
 _QUANT_IN_NAME = re.compile(
@@ -22,7 +22,7 @@ _QUANT_IN_NAME = re.compile(
 
 
 def gguf_quant(headers: Sequence[GgufHeader]) -> str:
-    """The label of `general.file_type` where the tensors agree with it, else the name's, else what they are."""
+    """Return the label of `general.file_type` if the tensors agree, else that of the file name, else the main type."""
     tensors = [tensor for header in headers for tensor in header.tensors]
     inner = [tensor for tensor in tensors if tensor.name.startswith("blk.") and len(tensor.shape) > 1] or tensors
     dominant, bits = _dominant_type(inner), _bits_per_weight(inner)
@@ -40,7 +40,7 @@ def gguf_quant(headers: Sequence[GgufHeader]) -> str:
 
 
 def named_quant(file: str) -> str:
-    """What the name of a GGUF says: "Q4_K_M"; "" where it says nothing."""
+    """Return the quantisation in a file name ("Q4_K_M"), "" if there is none."""
     named: list[str] = _QUANT_IN_NAME.findall(file)
     return named[-1].upper() if named else ""
 
@@ -57,7 +57,7 @@ def _bits_per_weight(tensors: Sequence[Tensor]) -> float:
 
 
 def quantization_of(config: Config) -> Config:
-    """The section that says how the weights are quantised, wherever it stands; empty where there is none."""
+    """Return the section about quantisation from any of its places; empty if there is none."""
     for owner in (config, config.language()):
         for key in ("quantization_config", "compression_config"):
             if owner.data.get(key):
@@ -66,7 +66,7 @@ def quantization_of(config: Config) -> Config:
 
 
 def folder_quant(config: Config, weights: Weights) -> str:
-    """ "awq-4bit", "fp8", "compressed-tensors-w4a16", …; unquantised weights by their dtype, "bf16"."""
+    """Return "awq-4bit", "fp8", "compressed-tensors-w4a16", …; for unquantised weights the dtype ("bf16")."""
     quantization = quantization_of(config)
     method = quantization.text("quant_method").lower()
     if not method and quantization.data:
@@ -86,7 +86,7 @@ def folder_quant(config: Config, weights: Weights) -> str:
 
 
 def _compressed_tensors(quantization: Config) -> str:
-    """The first group's scheme in the usual short form: w4a16, w8a8, fp8, nvfp4."""
+    """Return the scheme of the first group in short form: w4a16, w8a8, fp8, nvfp4."""
     groups = quantization.section("config_groups")
     group = groups.section(next(iter(groups.data), ""))
     weights, activations = group.section("weights"), group.section("input_activations")
@@ -100,7 +100,7 @@ def _compressed_tensors(quantization: Config) -> str:
 
 
 def parameters(config: Config, weights: Weights) -> int:
-    """Weights as the model counts them: a packed integer holds several."""
+    """Return the number of parameters; a packed integer holds several."""
     quantization = quantization_of(config)
     bits = quantization.integer("bits", "w_bit") or _group_bits(quantization)
     if quantization.flag("load_in_4bit") or "fp4" in folder_quant(config, weights):

@@ -1,4 +1,4 @@
-"""The headers of safetensors files: one file, or a folder of shards with its index."""
+"""Read the headers of safetensors files: one file, or the shards of a folder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mmd.registry.files import open_regular, read_json_object
 
 INDEX = "model.safetensors.index.json"
 
-# The limit of the safetensors library itself; the largest header seen in the wild has 8 MB.
+# The limit of the safetensors library; the largest published header has 8 MB.
 _MAX_HEADER_BYTES = 100_000_000
 
-_LENGTH_BYTES = 8  # what says how long the header is
+_LENGTH_BYTES = 8  # the field with the header's length
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")
 _MAX_SHARDS = 4096
@@ -38,7 +38,7 @@ _DTYPE_BITS = {
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What one or more safetensors files hold."""
+    """The tensors of one or more safetensors files."""
 
     files: tuple[Path, ...]
     tensor_bytes: int
@@ -51,26 +51,26 @@ class Weights:
 
 
 def read_file(path: Path) -> Weights:
-    """Read one file's header; what is untrue in it raises BadModelFile."""
+    """Read the header of one file. Raises BadModelFile if it is inconsistent."""
     header, data_bytes = _read_header(path)
     elements: Counter[str] = Counter()
     sizes: dict[str, int] = {}
     for name, entry in header.items():
         dtype, count, end = _read_entry(path, name, entry)
         if end > data_bytes:
-            raise _damaged(path, f"it holds {data_bytes:,} bytes of weights and needs {end:,}")
+            raise _damaged(path, f"it has {data_bytes:,} bytes of weights, but needs {end:,}")
         elements[dtype] += count
         sizes[name] = count * _DTYPE_BITS[dtype] // 8
     return Weights((path,), sum(sizes.values()), dict(elements), sizes)
 
 
 def read_folder(folder: Path) -> Weights:
-    """Read the headers of every safetensors file a model's folder needs; a missing shard is named."""
+    """Read the headers of all shards of a folder. Raises BadModelFile naming missing shards."""
     return _combined(read_file(path) for path in _shards(folder))
 
 
 def header_end(path: Path, known_bytes: int) -> int:
-    """Where the header of a file ends of which only the first `known_bytes` are there yet. Raises BadModelFile."""
+    """Return the end of the header of a file whose first `known_bytes` are valid. Raises BadModelFile."""
     if known_bytes < _LENGTH_BYTES:
         return _LENGTH_BYTES
     with open_regular(path) as file:
@@ -91,7 +91,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _shards_by_name(folder: Path) -> list[Path]:
-    """Without an index, the names say how many shards there are."""
+    """Return the shards by their names, which contain their count."""
     found = sorted(folder.glob("*.safetensors"))
     numbered = _SHARD.fullmatch(found[0].name)
     if not numbered:
@@ -108,12 +108,12 @@ def _require_all(folder: Path, shards: list[Path]) -> None:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BadModelFile(
             f"{folder} is incomplete: {len(missing)} of {len(shards)} shards are missing: {shown}",
-            hint=f"mmd add {quote(str(folder))}   # once what is missing is there",
+            hint=f"mmd add {quote(str(folder))}   # once the missing files are there",
         )
 
 
 def _is_file_name(name: object) -> bool:
-    # A name with a slash in it could lead out of the folder.
+    # A name with a slash could point outside the folder.
     return isinstance(name, str) and name == os.path.basename(name) and name.endswith(".safetensors")  # noqa: PTH119
 
 
@@ -131,7 +131,7 @@ def _combined(parts: Iterable[Weights]) -> Weights:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The tensor entries, and how many bytes of tensor data follow the header."""
+    """Return the tensor entries and the number of data bytes after the header."""
     with open_regular(path) as file:
         length = _header_length(path, file)
         data_bytes = os.fstat(file.fileno()).st_size - _LENGTH_BYTES - length
@@ -150,12 +150,12 @@ def _header_length(path: Path, file: BinaryIO) -> int:
     file_bytes = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     if file_bytes < _LENGTH_BYTES or length > _MAX_HEADER_BYTES or _LENGTH_BYTES + length > file_bytes:
-        raise _damaged(path, f"its header claims {length:,} bytes, and the file has {file_bytes:,}")
+        raise _damaged(path, f"its header claims {length:,} bytes, but the file has {file_bytes:,}")
     return length
 
 
 def _read_entry(path: Path, name: str, entry: object) -> tuple[str, int, int]:
-    """The dtype, the number of elements and the end offset of one tensor."""
+    """Return the dtype, the number of elements and the end offset of one tensor."""
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
             pass
@@ -173,6 +173,6 @@ def _read_entry(path: Path, name: str, entry: object) -> tuple[str, int, int]:
 
 def _damaged(path: Path, what: str) -> BadModelFile:
     return BadModelFile(
-        f"{path} is not a whole safetensors file: {what}",
-        hint=f"mmd add {quote(str(path.parent))}   # once it is downloaded again",
+        f"{path} is not a valid safetensors file: {what}",
+        hint=f"mmd add {quote(str(path.parent))}   # after downloading it again",
     )

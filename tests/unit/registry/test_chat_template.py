@@ -1,4 +1,4 @@
-"""What a folder's chat templates tell, in each place that transformers looks for them."""
+"""Markers in chat templates, in every place where transformers looks for a template."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ def test_folder_without_a_template(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_template_in_each_of_its_places(tmp_path: Path, name: str, content: object) -> None:
+def test_template_in_each_place(tmp_path: Path, name: str, content: object) -> None:
     write(tmp_path, name, content)
     assert template_marks(tmp_path) == ("<tool_call>",)
     assert has_chat_template(tmp_path)
 
 
-def test_marks_of_all_templates_count_once_and_in_order(tmp_path: Path) -> None:
+def test_marks_are_unique_and_ordered(tmp_path: Path) -> None:
     write(tmp_path, "chat_template.jinja", "enable_thinking <tool_call>")
     write(tmp_path, "tokenizer_config.json", {"chat_template": "<tool_call> <function="})
     assert template_marks(tmp_path) == ("<function=", "<tool_call>", "enable_thinking")
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_mark_is_not_taken_for_another(tmp_path: Path, mark: str) -> None:
+def test_marks_are_not_confused(tmp_path: Path, mark: str) -> None:
     write(tmp_path, "chat_template.jinja", f"x {mark} y add_generation_prompt")
     assert set(template_marks(tmp_path)) - {OPENS_THINKING} == {mark}
 
@@ -77,21 +77,21 @@ def test_mark_is_not_taken_for_another(tmp_path: Path, mark: str) -> None:
         (QWEN3_THINKING, True),
         (DEEPSEEK_R1, True),
         (KEEPS_THOUGHTS, False),
-        ("{{ '<think>' }}", False),  # no prompt for an answer at all
+        ("{{ '<think>' }}", False),  # no generation prompt
         ("{% if add_generation_prompt %}", False),
     ],
 )
-def test_prompt_that_leaves_a_thought_open(tmp_path: Path, template: str, opens: bool) -> None:
+def test_generation_prompt_that_opens_thinking(tmp_path: Path, template: str, opens: bool) -> None:
     write(tmp_path, "chat_template.jinja", template)
     assert (OPENS_THINKING in template_marks(tmp_path)) is opens
 
 
-def test_description_of_answers_for_parsers(tmp_path: Path) -> None:
+def test_response_template(tmp_path: Path) -> None:
     write(tmp_path, "tokenizer_config.json", {"response_template": {"x": 1}, "chat_template": "x"})
     assert template_marks(tmp_path) == (RESPONSE_TEMPLATE,)
 
 
-def test_template_that_is_not_text_is_read_as_far_as_it_is(tmp_path: Path) -> None:
+def test_template_with_invalid_utf8(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe<tool_call>")
     assert template_marks(tmp_path) == ("<tool_call>",)
 

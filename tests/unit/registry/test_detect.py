@@ -1,4 +1,4 @@
-"""What a path is, from its content: the counter-examples of every rule that goes by names."""
+"""Detection from content, with counter-examples for every rule that uses names."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_pooling_makes_an_embedding_model(tmp_path: Path) -> None:
             },
             ModelType.RERANKER,
         ),
-        # A word inside another word is no evidence.
+        # A word inside another word does not count.
         ({"general.architecture": "llama", "general.name": "Embedded Systems 7B"}, ModelType.COMPLETION),
     ],
 )
@@ -87,9 +87,7 @@ def test_gguf_with_a_ranking_head_is_a_reranker(tmp_path: Path) -> None:
         ({"general.architecture": "wavtokenizer-dec"}, "vocoder"),
     ],
 )
-def test_gguf_that_is_no_model_is_refused_with_the_reason(
-    tmp_path: Path, metadata: dict[str, object], reason: str
-) -> None:
+def test_gguf_without_a_model_is_refused(tmp_path: Path, metadata: dict[str, object], reason: str) -> None:
     with pytest.raises(NotRunnable, match=reason) as caught:
         examine(sparse_gguf(tmp_path / "m.gguf", metadata=metadata))
     assert caught.value.hint
@@ -119,7 +117,7 @@ def split(folder: Path, count: int, *, numbers: dict[int, int] | None = None) ->
 
 
 @pytest.mark.parametrize("given", [0, 1, 2])
-def test_any_part_of_a_split_model_leads_to_the_first(tmp_path: Path, given: int) -> None:
+def test_any_part_resolves_to_the_first(tmp_path: Path, given: int) -> None:
     files = split(tmp_path, 3)
     found = examine(files[given])
     assert found.path == str(files[0])
@@ -141,7 +139,7 @@ def test_missing_part_is_named(tmp_path: Path, gone: int) -> None:
             examine(path)
 
 
-def test_parts_that_were_renamed_are_noticed(tmp_path: Path) -> None:
+def test_renamed_parts_are_noticed(tmp_path: Path) -> None:
     files = split(tmp_path, 3, numbers={1: 2, 2: 1})
     with pytest.raises(BadModelFile, match="part 3, not 2"):
         examine(files[0])
@@ -162,13 +160,13 @@ def test_projector_beside_a_chat_model_makes_it_a_vision_model(tmp_path: Path) -
         assert (found.path, found.projector, found.facts.type) == (str(model), str(beside), ModelType.VISION)
 
 
-def test_folder_of_a_projector_alone_is_refused_as_such(tmp_path: Path) -> None:
+def test_folder_with_only_a_projector_is_refused(tmp_path: Path) -> None:
     projector(tmp_path / "mmproj.gguf")
     with pytest.raises(NotRunnable, match="projector"):
         examine(tmp_path)
 
 
-def test_projector_of_another_width_is_left_alone(tmp_path: Path) -> None:
+def test_projector_of_another_width_is_ignored(tmp_path: Path) -> None:
     model = tiny_gguf(tmp_path / "a.gguf")
     projector(tmp_path / "mmproj.gguf", width=4096)
     assert examine(model).projector is None
@@ -184,7 +182,7 @@ def test_projector_among_several_models_goes_to_its_own(tmp_path: Path) -> None:
     assert examine(seeing).projector == str(beside)
 
 
-def test_damaged_neighbour_does_not_refuse_a_model(tmp_path: Path) -> None:
+def test_damaged_file_beside_a_model_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
     assert examine(tiny_gguf(tmp_path / "a.gguf")).facts.type is ModelType.CHAT
 
@@ -209,7 +207,7 @@ def test_folder_of_several_models_lists_them(tmp_path: Path) -> None:
         ("m.gguf", 1024 + 15, {Q4_K: 86, Q6_K: 14}, "Q4_K_M"),  # llama.cpp guessed it
         ("m.gguf", 7, {Q8_0: 1}, "Q8_0"),
         ("m.gguf", 1, {F16: 1}, "F16"),
-        # a label that is too small for what is there: the name is believed where the tensors agree with it
+        # the label is too small for the tensors: the name is used if the tensors agree with it
         ("m-UD-Q4_K_XL.gguf", 15, {Q4_K: 60, Q6_K: 40}, "UD-Q4_K_XL"),
         ("m.gguf", 15, {Q4_K: 60, Q6_K: 40}, "Q4_K (5.33 bpw)"),
         ("m-UD-TQ1_0.gguf", 36, {IQ1_S: 90, Q4_K: 10}, "IQ1_S (1.86 bpw)"),
@@ -249,12 +247,12 @@ def layers(arch: str, **keys: object) -> dict[str, object]:
             ),
             6144 * 2**20 // 65536,
         ),
-        # no key_length: embedding over heads; no head_count_kv: as many as heads
+        # no key_length: embedding length / heads; no head_count_kv: equals heads
         (
             layers("llama", block_count=32, attention__head_count=32, embedding_length=4096),
             32 * 32 * 2 * 128 * 2,
         ),
-        # layers without attention have no keys
+        # layers without attention have no cache
         (
             layers(
                 "deci",
@@ -277,7 +275,7 @@ def layers(arch: str, **keys: object) -> dict[str, object]:
             ),
             61 * 576 * 2,
         ),
-        # hybrid: every fourth layer; the layer that predicts further tokens is not counted
+        # hybrid: every fourth layer; the multi-token prediction layer does not count
         (
             layers(
                 "qwen35",
@@ -480,19 +478,19 @@ def test_folder_type(
     ],
 )
 def test_folder_quant_is_read_from_the_configuration(tmp_path: Path, quantization: object, expected: str) -> None:
-    # The name says AWQ: cyankiwi/*-AWQ-4bit really are compressed-tensors.
+    # The name says AWQ, but cyankiwi/*-AWQ-4bit are compressed-tensors.
     config: dict[str, object] = {"architectures": ["LlamaForCausalLM"], "torch_dtype": "float32"}
     if quantization:
         config["quantization_config"] = quantization
     assert examine(tiny_safetensors(tmp_path / "m-AWQ-4bit", config)).facts.quant == expected
 
 
-def test_modelopt_quantisation_stands_in_its_own_file(tmp_path: Path) -> None:
+def test_modelopt_quantisation_is_in_its_own_file(tmp_path: Path) -> None:
     files = {"hf_quant_config.json": json.dumps({"quantization": {"quant_algo": "NVFP4"}})}
     assert examine(tiny_safetensors(tmp_path / "m", files=files)).facts.quant == "nvfp4"
 
 
-def test_packed_weights_count_as_the_parameters_they_hold(tmp_path: Path) -> None:
+def test_packed_weights_count_as_parameters(tmp_path: Path) -> None:
     config = {
         "architectures": ["LlamaForCausalLM"],
         "quantization_config": {"quant_method": "awq", "bits": 4},
@@ -518,7 +516,7 @@ def test_packed_weights_count_as_the_parameters_they_hold(tmp_path: Path) -> Non
         ),
         ({}, {"model_index.json": "{}"}, "diffusers"),
         ({"architectures": ["YolosForObjectDetection"]}, {}, "YolosForObjectDetection"),
-        ({"architectures": ["XLMRobertaForMaskedLM"]}, {}, "neither generates"),
+        ({"architectures": ["XLMRobertaForMaskedLM"]}, {}, "does not generate text"),
         (
             {"architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper"},
             {},
@@ -527,7 +525,7 @@ def test_packed_weights_count_as_the_parameters_they_hold(tmp_path: Path) -> Non
         ({"model_type": "x"}, {}, "none"),
     ],
 )
-def test_folder_that_no_engine_serves_is_refused_with_the_reason(
+def test_unsupported_folder_is_refused(
     tmp_path: Path, config: dict[str, object], files: dict[str, str], reason: str
 ) -> None:
     folder = tiny_safetensors(tmp_path / "m", config or None, files=files)
@@ -536,14 +534,14 @@ def test_folder_that_no_engine_serves_is_refused_with_the_reason(
     assert "\n" not in caught.value.message + caught.value.hint
 
 
-def test_hugging_face_snapshot_has_the_repositorys_name(tmp_path: Path) -> None:
+def test_hub_snapshot_takes_the_repository_name(tmp_path: Path) -> None:
     folder = tmp_path / "models--Qwen--Qwen3-Reranker-0.6B" / "snapshots" / "abc123"
     tiny_safetensors(folder, {"architectures": ["Qwen3ForCausalLM"]}, files=CHAT)
     facts = examine(folder).facts
     assert (facts.name, facts.type) == ("Qwen3-Reranker-0.6B", ModelType.RERANKER)
 
 
-def test_safetensors_file_leads_to_its_folder(tmp_path: Path) -> None:
+def test_safetensors_file_resolves_to_its_folder(tmp_path: Path) -> None:
     folder = tiny_safetensors(tmp_path / "m")
     assert examine(folder / "model.safetensors").path == str(folder)
     (folder / "config.json").unlink()
@@ -566,7 +564,7 @@ def test_damaged_config_is_named(tmp_path: Path, content: str) -> None:
 # --- other files
 
 
-def test_pickles_zips_onnx_and_texts_are_refused_with_the_reason(tmp_path: Path) -> None:
+def test_pickle_zip_onnx_and_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(pickle.dumps({"w": 1}, protocol=2))
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         archive.writestr("data.pkl", b"")
@@ -597,7 +595,7 @@ def test_empty_folder_and_missing_path_are_refused(tmp_path: Path) -> None:
         examine(tmp_path / "nothing.gguf")
 
 
-def test_symbolic_links_keep_the_names_the_user_sees(tmp_path: Path) -> None:
+def test_symbolic_links_keep_their_names(tmp_path: Path) -> None:
     blob = tiny_gguf(tmp_path / "0f3a")
     link = tmp_path / "snapshot" / "a.gguf"
     link.parent.mkdir()

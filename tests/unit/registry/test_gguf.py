@@ -1,4 +1,4 @@
-"""The GGUF header reader: true headers are read, every lie is a BadModelFile."""
+"""The GGUF header reader: valid headers are read, every false claim raises BadModelFile."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_version_2_is_read_like_version_3(tmp_path: Path) -> None:
     assert read_header(write(tmp_path / "a.gguf", content)).version == 2
 
 
-def test_arrays_short_ones_are_kept_and_long_ones_counted(tmp_path: Path) -> None:
+def test_short_arrays_are_kept_and_long_ones_counted(tmp_path: Path) -> None:
     metadata = {
         "general.architecture": "deci",
         "deci.attention.head_count_kv": [8, 0, 8],
@@ -71,7 +71,7 @@ def test_arrays_short_ones_are_kept_and_long_ones_counted(tmp_path: Path) -> Non
 
 
 def test_long_strings_across_the_read_window_are_skipped(tmp_path: Path) -> None:
-    tokens = [bytes([65 + number % 26]) * (number % 9000) for number in range(2000)]  # 8 MiB, windows are 4
+    tokens = [bytes([65 + number % 26]) * (number % 9000) for number in range(2000)]  # 8 MiB; a read window has 4
     metadata = {"general.architecture": "llama", "tokens": tokens, "after": 7}
     header = read_header(write(tmp_path / "a.gguf", gguf_header(metadata, ONE_TENSOR)))
     assert header.metadata["tokens"] == LongArray(2000)
@@ -95,7 +95,7 @@ def test_vocabulary_of_152k_tokens_in_a_40_gb_file_is_quick(tmp_path: Path) -> N
         header = read_header(path)
         seconds.append(time.perf_counter() - begin)
     assert header.tensors[0].size_bytes == rows * 34
-    assert min(seconds) < 0.5  # 21 ms where it was measured; the bound is for a busy machine
+    assert min(seconds) < 0.5  # measured: 21 ms; the bound allows for a busy machine
 
     tracemalloc.start()
     read_header(path)
@@ -147,17 +147,17 @@ LIES = {
 
 
 @pytest.mark.parametrize("content", LIES.values(), ids=LIES.keys())
-def test_lie_is_refused_in_two_lines(tmp_path: Path, content: bytes) -> None:
+def test_false_claim_is_refused_with_a_hint(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a model.gguf"
     path.write_bytes(content + (bytes(4096) if len(content) > 24 else b""))
     with pytest.raises(BadModelFile) as caught:
         read_header(path)
     assert str(path) in caught.value.message
     assert "\n" not in caught.value.message + caught.value.hint
-    assert f"'{path}'" in caught.value.hint  # quoted, so that it can be pasted
+    assert f"'{path}'" in caught.value.hint  # quoted for pasting
 
 
-def test_big_endian_file_is_named_as_such(tmp_path: Path) -> None:
+def test_big_endian_file_is_recognised(tmp_path: Path) -> None:
     path = write(tmp_path / "a.gguf", b"GGUF" + struct.pack(">IQQ", 3, 0, 0))
     with pytest.raises(BadModelFile, match="big-endian"):
         read_header(path)
@@ -167,11 +167,11 @@ def test_truncated_file_says_how_much_is_missing(tmp_path: Path) -> None:
     path = tiny_gguf(tmp_path / "a.gguf")
     whole_bytes = path.stat().st_size
     os.truncate(path, whole_bytes - 100_000)
-    with pytest.raises(BadModelFile, match=f"{whole_bytes - 100_000:,} bytes of {whole_bytes:,}"):
+    with pytest.raises(BadModelFile, match=f"{whole_bytes - 100_000:,} of {whole_bytes:,} bytes"):
         read_header(path)
 
 
-def test_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_named_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.gguf")
     with pytest.raises(BadModelFile, match="not a regular file"):
         read_header(tmp_path / "a.gguf")
@@ -182,7 +182,7 @@ def test_missing_file_is_an_error_with_the_reason(tmp_path: Path) -> None:
         read_header(tmp_path / "a.gguf")
 
 
-def test_number_under_a_key_that_is_none_names_the_key(tmp_path: Path) -> None:
+def test_wrong_type_names_the_key(tmp_path: Path) -> None:
     metadata = ARCHITECTURE | {"llama.block_count": "many", "llama.head_count_kv": [1, 2]}
     header = read_header(write(tmp_path / "a.gguf", gguf_header(metadata)))
     with pytest.raises(BadModelFile, match=r"`llama\.block_count`"):
@@ -208,7 +208,7 @@ VALID = gguf_header(
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mutated_header_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
-    """Whatever bytes change or vanish: a header or BadModelFile, and never more memory than a true one."""
+    """Any changed or missing bytes give a header or BadModelFile, and never use more memory than a valid header."""
     content = bytearray(VALID + bytes(1024))
     for _ in range(data.draw(st.integers(0, 4))):
         at = data.draw(st.integers(0, len(content) - 8))
@@ -240,7 +240,7 @@ def test_random_bytes_after_the_magic_are_read_or_refused(tmp_path: Path, conten
         return
 
 
-def test_sparse_file_has_the_size_it_was_asked_for(tmp_path: Path) -> None:
+def test_sparse_file_has_the_requested_size(tmp_path: Path) -> None:
     path = sparse_gguf(tmp_path / "a.gguf", 5 * 10**9)
     assert 5 * 10**9 <= path.stat().st_size < 5 * 10**9 + 100_000
     assert path.stat().st_blocks * 512 < 1 << 20

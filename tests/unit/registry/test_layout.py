@@ -1,4 +1,4 @@
-"""What layers keep, by architecture: headers and configurations as these models have them, cut to what matters."""
+"""Cache sizes by architecture, from shortened headers and configurations of published models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ATTENTION = {
 @pytest.mark.parametrize(
     ("architecture", "layers", "keys", "windowed", "window"),
     [
-        ("gemma2", 42, {}, 21, 4096),  # the file need not say it
+        ("gemma2", 42, {}, 21, 4096),  # default if the file omits it
         ("gemma3", 26, {"attention__sliding_window": 512}, 22, 512),
         ("gemma3", 26, {}, 0, 0),
         ("gpt-oss", 24, {"attention__sliding_window": 128}, 12, 128),
@@ -50,12 +50,12 @@ ATTENTION = {
         ("olmo2", 32, {"attention__sliding_window": 4096}, 24, 4096),
         ("olmo2", 32, {}, 0, 0),
         ("exaone4", 64, {"attention__sliding_window": 4096}, 48, 4096),
-        ("exaone4", 30, {"attention__sliding_window": 4096}, 0, 0),  # the small one has none
+        ("exaone4", 30, {"attention__sliding_window": 4096}, 0, 0),  # the 1.2B has no windows
         ("llama4", 48, {}, 36, 8192),  # chunks
         ("llama4", 48, {"attention__sliding_window": 0}, 0, 0),
         ("smallthinker", 32, {"attention__sliding_window": 4096}, 24, 4096),
         ("plamo3", 24, {"attention__sliding_window": 2048}, 21, 2048),
-        # llama.cpp takes no notice of these
+        # llama.cpp ignores these
         ("llama", 32, {"attention__sliding_window": 4096}, 0, 0),
         ("phi3", 32, {"attention__sliding_window": 2047}, 0, 0),
         ("qwen2", 28, {"attention__sliding_window": 32768}, 0, 0),
@@ -70,8 +70,8 @@ def test_windows(
     assert counts == expected
 
 
-def test_first_of_every_four_looks_at_everything(tmp_path: Path) -> None:
-    """Of three layers the last is not dense then, as it is with the usual pattern of Gemma."""
+def test_first_of_every_four_layers_is_full(tmp_path: Path) -> None:
+    """Of three layers the last one has a window then, unlike with Gemma's pattern."""
     keys: dict[str, object] = {"block_count": 1, "attention__sliding_window": 4096, **ATTENTION}
     assert gguf(tmp_path, "cohere2moe", **keys).caches == (gqa(1, 4, 128),)
     assert gguf(tmp_path, "cohere2", **keys).caches == (gqa(1, 4, 128, 4096),)
@@ -96,7 +96,7 @@ def test_gemma4_has_other_heads_in_windows_and_shared_layers(tmp_path: Path) -> 
     assert caches == (gqa(3, 8, 256, 1024), gqa(1, 1, 512))
 
 
-def test_gemma3n_keeps_in_its_first_20_layers(tmp_path: Path) -> None:
+def test_gemma3n_caches_in_its_first_20_layers(tmp_path: Path) -> None:
     caches = gguf(tmp_path, "gemma3n", block_count=35, attention__sliding_window=512, **ATTENTION).caches
     assert sum(group.count for group in caches) == 20
     assert caches[1] == gqa(4, 4, 128)
@@ -105,13 +105,13 @@ def test_gemma3n_keeps_in_its_first_20_layers(tmp_path: Path) -> None:
 MAMBA = {"ssm__conv_kernel": 4, "ssm__inner_size": 4096, "ssm__state_size": 128, "ssm__group_count": 1}
 
 
-def test_granite_hybrid_has_a_state_where_there_are_no_heads(tmp_path: Path) -> None:
+def test_granite_hybrid_layers_without_heads_are_recurrent(tmp_path: Path) -> None:
     keys = ATTENTION | MAMBA | {"attention__head_count_kv": [0, 0, 4, 0]}
     caches = gguf(tmp_path, "granitehybrid", block_count=4, **keys).caches
     assert caches == (state(3, 3 * (4096 + 2 * 128), 4096 * 128), gqa(1, 4, 128))
 
 
-def test_nemotron_h_has_layers_that_keep_nothing(tmp_path: Path) -> None:
+def test_nemotron_h_has_layers_without_cache(tmp_path: Path) -> None:
     keys = ATTENTION | MAMBA | {"attention__head_count_kv": [0, 0, 4], "feed_forward_length": [0, 12288, 0]}
     caches = gguf(tmp_path, "nemotron_h", block_count=3, **keys).caches
     assert caches == (state(1, 3 * (4096 + 2 * 128), 4096 * 128), gqa(1, 4, 128))
@@ -122,7 +122,7 @@ def test_falcon_h1_has_both_in_every_layer(tmp_path: Path) -> None:
     assert layers == Layers(36, 512, 512, convolution_numbers=3 * (4096 + 256), state_numbers=4096 * 128)
 
 
-def test_mamba_keeps_states_only(tmp_path: Path) -> None:
+def test_mamba_has_states_only(tmp_path: Path) -> None:
     caches = gguf(tmp_path, "mamba2", block_count=48, embedding_length=2048, **MAMBA).caches
     assert caches == (state(48, 3 * (4096 + 256), 4096 * 128),)
 
@@ -157,7 +157,7 @@ def test_kimi_linear_has_latent_attention_between_its_states(tmp_path: Path) -> 
     assert caches == (state(3, 3 * 3 * 4096, 128 * 4096), Layers(1, 576))
 
 
-def test_latent_attention_of_early_conversions_is_unfolded(tmp_path: Path) -> None:
+def test_latent_attention_of_early_conversions(tmp_path: Path) -> None:
     keys = {"attention__kv_lora_rank": 512, "rope__dimension_count": 64, "block_count": 27}
     old = {"attention__head_count": 16, "attention__key_length": 192, "attention__value_length": 128}
     assert gguf(tmp_path, "deepseek2", **keys, **old).caches == (Layers(27, 16 * 192, 16 * 128),)
@@ -198,14 +198,14 @@ def test_deepseek4_keeps_a_window_and_compressed_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["bert", "nomic-bert", "modern-bert", "eurobert", "gemma-embedding", "llada"])
-def test_who_reads_all_at_once_keeps_nothing(tmp_path: Path, architecture: str) -> None:
+def test_encoders_and_diffusion_models_have_no_cache(tmp_path: Path, architecture: str) -> None:
     assert gguf(tmp_path, architecture, block_count=12, **ATTENTION).caches == ()
 
 
 # --- weights by where they lie
 
 
-def test_tensors_are_told_apart(tmp_path: Path) -> None:
+def test_tensors_are_assigned_to_parts(tmp_path: Path) -> None:
     anatomy = examine(well_known.QWEN3_30B_A3B.write(tmp_path / "m.gguf")).facts.anatomy
     assert anatomy is not None
     assert anatomy.expert_bytes == ((48, 128 * 3 * 2048 * 768 * 34 // 32),)
@@ -214,7 +214,7 @@ def test_tensors_are_told_apart(tmp_path: Path) -> None:
     assert (anatomy.copied_bytes, anatomy.nextn_bytes, anatomy.vocabulary_size) == (0, 0, 151936)
 
 
-def test_layers_that_predict_further_tokens_are_counted_apart(tmp_path: Path) -> None:
+def test_prediction_layers_are_counted_separately(tmp_path: Path) -> None:
     facts = examine(well_known.QWEN36_27B.write(tmp_path / "m.gguf")).facts
     assert facts.anatomy is not None
     assert facts.anatomy.layer_count == 64
@@ -308,8 +308,8 @@ def test_nemotron_h_config(tmp_path: Path) -> None:
     assert caches == (state(2, 3 * (4096 + 2 * 8 * 128), 4096 * 128), gqa(1, 4, 128))
 
 
-def test_gemma3_leaves_out_how_many_heads_it_has(tmp_path: Path) -> None:
-    """The 4B as it was published: no heads, no width, and no word on which of its layers have the window."""
+def test_gemma3_config_without_head_counts(tmp_path: Path) -> None:
+    """The 4B as published: without head counts, head width or window pattern."""
     left_out: dict[str, object] = {"hidden_size": 2560, "num_hidden_layers": 34, "sliding_window": 1024}
     found = folder(
         tmp_path, model_type="gemma3", text_config={"model_type": "gemma3_text", "intermediate_size": 10240, **left_out}
@@ -318,7 +318,7 @@ def test_gemma3_leaves_out_how_many_heads_it_has(tmp_path: Path) -> None:
     assert (found.attention_heads, found.vocabulary_size) == (8, 262208)
 
 
-def test_llava_names_what_it_was_made_of_and_no_more(tmp_path: Path) -> None:
+def test_llava_config_names_only_its_base(tmp_path: Path) -> None:
     text = {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064}
     path = tiny_safetensors(tmp_path / "m", {"architectures": ["AForConditionalGeneration"], "text_config": text})
     facts = examine(path).facts
@@ -327,29 +327,29 @@ def test_llava_names_what_it_was_made_of_and_no_more(tmp_path: Path) -> None:
     assert facts.context_length == 4096
 
 
-def test_null_in_a_config_says_none(tmp_path: Path) -> None:
-    """Mistral since 0.2 has no window; left out, it would be that of the first."""
+def test_null_in_a_config_means_none(tmp_path: Path) -> None:
+    """Mistral since 0.2 has no window; a missing key would give the window of version 0.1."""
     caches = folder(tmp_path, model_type="mistral", num_hidden_layers=32, sliding_window=None, **HEADS).caches
     assert caches == (gqa(32, 4, 128),)
 
 
-def test_sizes_that_are_listed_layer_by_layer(tmp_path: Path) -> None:
-    """Gemma 3n has 35 times 16384; Hunyuan lists its experts so."""
+def test_sizes_listed_per_layer(tmp_path: Path) -> None:
+    """Gemma 3n lists 16384 for each of its 35 layers; Hunyuan lists its experts."""
     listed = {"intermediate_size": [8192, 16384], "moe_intermediate_size": [3072, 3072], "moe_topk": [8, 8]}
     found = folder(tmp_path, num_hidden_layers=2, **HEADS, **listed)
     assert (found.feed_forward_size, found.expert_size, found.experts_used) == (3 * 16384, 3072, 8)
 
 
 def test_latent_attention_that_vllm_unfolds(tmp_path: Path) -> None:
-    """MiniCPM3: 40 heads of 64 + 32 numbers, of values too."""
+    """MiniCPM3: 40 heads of 64 + 32 values, for keys and values."""
     keys = {"kv_lora_rank": 256, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64}
     found = folder(tmp_path, model_type="minicpm3", num_hidden_layers=62, hidden_size=2560,
                    num_attention_heads=40, num_key_value_heads=40, **keys)  # fmt: skip
     assert found.caches == (gqa(62, 40, 96),)
 
 
-def test_layers_by_their_other_names(tmp_path: Path) -> None:
-    """DBRX and MPT have `n_layers`; LongCat's `num_layers` have attention twice."""
+def test_other_keys_for_the_layer_count(tmp_path: Path) -> None:
+    """DBRX and MPT have `n_layers`; each of LongCat's `num_layers` has two attention blocks."""
     dbrx = folder(tmp_path, model_type="dbrx", d_model=6144, n_heads=48, n_layers=40, attn_config={"kv_n_heads": 8})
     assert dbrx.caches == (gqa(40, 8, 128),)
     latent = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "num_attention_heads": 64}
@@ -370,7 +370,7 @@ def test_layers_with_attention_and_a_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["attn_layer_indices", "full_attn_idxs"])
-def test_layers_with_attention_that_are_counted(tmp_path: Path, key: str) -> None:
+def test_listed_attention_layers(tmp_path: Path, key: str) -> None:
     caches = folder(tmp_path, num_hidden_layers=4, conv_L_cache=3, **{key: [1, 3]}, **HEADS).caches
     assert caches == (state(2, 2 * 2048, 0), gqa(2, 4, 128))
 
@@ -387,7 +387,7 @@ def test_layers_with_attention_that_are_counted(tmp_path: Path, key: str) -> Non
         {"rope_parameters": {"partial_rotary_factor": "half"}},
     ],
 )
-def test_no_share_of_a_head_is_turned_that_there_cannot_be(tmp_path: Path, config: dict[str, object]) -> None:
+def test_impossible_rotary_share(tmp_path: Path, config: dict[str, object]) -> None:
     found = folder(tmp_path, num_hidden_layers=2, max_position_embeddings=1024, **HEADS, **config)
     assert found.rotation_bytes == 2 * 128 * 1024
 
@@ -403,7 +403,7 @@ def test_no_share_of_a_head_is_turned_that_there_cannot_be(tmp_path: Path, confi
         {"head_dim": "wide"},
     ],
 )
-def test_numbers_of_a_config_that_cannot_be(tmp_path: Path, config: dict[str, object]) -> None:
+def test_impossible_numbers_in_a_config(tmp_path: Path, config: dict[str, object]) -> None:
     with pytest.raises(BadModelFile):
         folder(tmp_path, **{"num_hidden_layers": 2, **HEADS, **config})
 
@@ -420,13 +420,13 @@ def test_numbers_of_a_config_that_cannot_be(tmp_path: Path, config: dict[str, ob
         {"attention__sliding_window_pattern": "LLLG", "attention__sliding_window": 512},
     ],
 )
-def test_numbers_of_a_gguf_that_cannot_be(tmp_path: Path, keys: dict[str, object]) -> None:
+def test_impossible_numbers_in_a_gguf(tmp_path: Path, keys: dict[str, object]) -> None:
     with pytest.raises(BadModelFile):
         gguf(tmp_path, "gemma3", **{"block_count": 2, **ATTENTION, **keys})
 
 
-def test_loops_are_those_of_the_one_architecture_that_has_them(tmp_path: Path) -> None:
-    """A number of them in any other filled the memory."""
+def test_loops_count_for_one_architecture_only(tmp_path: Path) -> None:
+    """A loop count in any other architecture used to fill the memory."""
     keys: dict[str, object] = {"block_count": 2, "num_loops": 1 << 39, **ATTENTION}
     assert gguf(tmp_path, "llama", **keys).caches == (gqa(2, 4, 128),)
     assert gguf(tmp_path, "nanbeige", **{**keys, "num_loops": 3}).caches == (gqa(6, 4, 128),)
@@ -443,7 +443,7 @@ def test_float32_weights_are_marked(tmp_path: Path) -> None:
     assert anatomy.caches == ()
 
 
-def test_predicting_layers_of_a_folder_are_counted_apart(tmp_path: Path) -> None:
+def test_prediction_layers_of_a_folder(tmp_path: Path) -> None:
     tensors = {"model.layers.0.w": ("BF16", (8,)), "model.layers.1.w": ("BF16", (16,)), "mtp.w": ("BF16", (4,))}
     path = tiny_safetensors(
         tmp_path / "m", {"architectures": ["AForCausalLM"], "num_hidden_layers": 1}, tensors=tensors

@@ -1,4 +1,4 @@
-"""The safetensors header reader: single files, shards, and what is untrue in them."""
+"""The safetensors header reader: single files, shards, and inconsistent headers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_shards(folder: Path, names: list[str]) -> None:
 def test_shards_are_read_through_the_index(tmp_path: Path) -> None:
     names = [f"model-{n:05}-of-00003.safetensors" for n in (1, 2, 3)]
     write_shards(tmp_path, names)
-    (tmp_path / "unrelated.safetensors").write_bytes(b"not looked at")
+    (tmp_path / "unrelated.safetensors").write_bytes(b"ignored")
     weights = safetensors.read_folder(tmp_path)
     assert [file.name for file in weights.files] == names
     assert weights.tensor_bytes == 96
@@ -60,7 +60,7 @@ def test_missing_shard_is_named(tmp_path: Path, with_index: bool) -> None:
         safetensors.read_folder(tmp_path)
 
 
-def test_index_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_index_pointing_outside_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / safetensors.INDEX).write_text(json.dumps({"weight_map": {"w": "../other.safetensors"}}))
     with pytest.raises(BadModelFile, match="weight_map"):
         safetensors.read_folder(tmp_path)
@@ -89,7 +89,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("content", LIES.values(), ids=LIES.keys())
-def test_lie_is_refused_in_two_lines(tmp_path: Path, content: bytes) -> None:
+def test_false_claim_is_refused_with_a_hint(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(BadModelFile) as caught:
