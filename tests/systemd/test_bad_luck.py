@@ -9,6 +9,7 @@ import socket
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,12 +69,24 @@ async def test_engine_exits_at_once_with_nobody_before_it(world: World) -> None:
         assert (await mmd.status()).active == "b"
 
 
-async def test_engine_fails_while_loading(world: World) -> None:
+@pytest.mark.parametrize(
+    ("behaviour", "cause"),
+    [
+        ({"exit_while_loading_seconds": 0.2}, "unable to allocate CUDA0 buffer"),
+        ({"never_ready": True}, "b did not start.*Not ready after 1 s"),
+        ({"exit_at_once": {"status": 0, "stderr": "no work"}}, "ended by itself, with status 0: no work"),
+    ],
+    ids=["exits while loading", "is never ready", "exits with status 0"],
+)
+async def test_engine_that_does_not_start_restores_the_previous(
+    world: World, behaviour: dict[str, Any], cause: str
+) -> None:
+    world.settings("[models.b]\nready_seconds = 1\n" if "never_ready" in behaviour else "")
     world.add("a", "b")
-    world.behave("b", exit_while_loading_seconds=0.2)
+    world.behave("b", **behaviour)
     async with world.controller() as mmd:
         await mmd.activate("a")
-        with pytest.raises(EngineFailed, match=r"unable to allocate CUDA0 buffer.*a is resident again"):
+        with pytest.raises(EngineFailed, match=f"{cause}.*a is resident again"):
             await mmd.activate("b")
         assert (await mmd.status()).active == "a"
 
@@ -109,17 +122,6 @@ async def test_previous_that_sleeps_is_woken_again(world: World) -> None:
             await mmd.activate("b")
         assert (await mmd.status()).active == "a"
     assert world.events("load-begin", "sleep", "wake") == [("load-begin", "a"), ("sleep", "a"), ("wake", "a")]
-
-
-async def test_engine_never_ready_is_given_up(world: World) -> None:
-    world.settings("[models.b]\nready_seconds = 1\n")
-    world.add("a", "b")
-    world.behave("b", never_ready=True)
-    async with world.controller() as mmd:
-        await mmd.activate("a")
-        with pytest.raises(EngineFailed, match=r"b did not start.*Not ready after 1 s.*a is resident again"):
-            await mmd.activate("b")
-        assert (await mmd.status()).active == "a"
 
 
 async def test_engine_that_ignores_sigterm_is_killed(world: World) -> None:
@@ -196,15 +198,6 @@ async def test_engine_that_crashes_during_load_is_not_restarted_later(world: Wor
             await asyncio.to_thread(wait_for, lambda: world.events("load-begin")[3:] != [], what="b's", seconds=1)
         assert (await mmd.status()).resident == ("a",)
     assert not world.events("overlap")
-
-
-async def test_engine_that_ends_by_itself_is_no_success(world: World) -> None:
-    world.add("a", "b")
-    world.behave("b", exit_at_once={"status": 0, "stderr": "nothing to do"})
-    async with world.controller() as mmd:
-        await mmd.activate("a")
-        with pytest.raises(EngineFailed, match=r"ended by itself, with status 0: nothing to do; a is resident again"):
-            await mmd.activate("b")
 
 
 async def test_many_swaps_in_a_row_are_no_start_limit(world: World) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import monotonic
 
 import httpx
 import pytest
 
 from mmd.control.lifecycle.idle_rules import occupants
-from mmd.gateway.gateway import Gateway
-from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.paths import config_file
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.watch import Pairs, Watch, read_pairs
+from tests.systemd.serving import running, serving
 from tests.systemd.world import World, wait_for
 
 ROUNDS = 100
@@ -24,24 +23,12 @@ PATIENCE_SECONDS = 30.0
 
 @asynccontextmanager
 async def gateway(world: World) -> AsyncIterator[tuple[httpx.AsyncClient, Watch]]:
-    """In this process, because only a test's own controller has engines that sleep."""
-    async with world.controller() as controller:
-        watch = Watch(controller.manager)
-        await watch.refresh()
-        inside = Gateway(SystemdModels(controller, watch))
-        server = await asyncio.get_running_loop().create_server(inside.new_connection, "127.0.0.1", 0)
-        tasks = [asyncio.create_task(work) for work in (watch.run(), inside.idle.run())]
-        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
-            async with httpx.AsyncClient(base_url=address, timeout=PATIENCE_SECONDS) as client:
-                yield client, watch
-        finally:
-            for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):  # and nothing else
-                    await task
-            server.close()
-            await inside.drain(PATIENCE_SECONDS)
+    async with (
+        serving(world) as at,
+        running(at.watch.run(), at.gateway.idle.run()),
+        httpx.AsyncClient(base_url=at.address, timeout=PATIENCE_SECONDS) as client,
+    ):
+        yield client, at.watch
 
 
 def is_now(where: Residency, pairs: Pairs) -> bool:

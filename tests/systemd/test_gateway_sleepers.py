@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,41 +11,12 @@ import httpx
 import pytest
 
 from mmd.errors import SwapSuperseded
-from mmd.gateway.gateway import Gateway
-from mmd.gateway.schedule.systemd_models import SystemdModels
-from mmd.units.watch import Watch
 from tests.gateway_peer import until
+from tests.systemd.serving import running, serving
 from tests.systemd.world import World
 
 SWAPS = 10
 PATIENCE_SECONDS = 20.0  # for one answer, which may have to wait for two swaps
-
-
-@asynccontextmanager
-async def gateway(world: World) -> AsyncIterator[tuple[Gateway, Watch, str]]:
-    """In this process, because only a test's own controller has engines that sleep. Its view stands still until the
-    watch runs. The third is its address.
-    """
-    async with world.controller() as controller:
-        watch = Watch(controller.manager)
-        await watch.refresh()
-        inside = Gateway(SystemdModels(controller, watch))
-        server = await asyncio.get_running_loop().create_server(inside.new_connection, "127.0.0.1", 0)
-        try:
-            yield inside, watch, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            server.close()
-            await inside.drain(PATIENCE_SECONDS)
-
-
-@asynccontextmanager
-async def running(watch: Watch) -> AsyncIterator[None]:
-    task = asyncio.create_task(watch.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def question(*, stream: bool) -> dict[str, Any]:
@@ -60,13 +30,13 @@ async def test_request_that_reaches_a_sleeping_engine_is_answered(world: World, 
     async with world.controller() as outside:
         await outside.activate("a")
         async with (
-            gateway(world) as (inside, watch, address),
-            httpx.AsyncClient(base_url=address, timeout=PATIENCE_SECONDS) as client,
+            serving(world) as at,
+            httpx.AsyncClient(base_url=at.address, timeout=PATIENCE_SECONDS) as client,
         ):
             await outside.activate("b")
             asking = asyncio.create_task(client.post("/v1/chat/completions", json=question(stream=stream)))
-            await until(lambda: bool(inside._context.with_engine))
-            async with running(watch):
+            await until(lambda: bool(at.gateway._context.with_engine))
+            async with running(at.watch.run()):
                 answer = await asking
     assert (answer.status_code, "a-0" in answer.text) == (200, True)
     log = [event for event, model in world.events("sleep", "wake", "request") if model == "a"]
@@ -111,9 +81,9 @@ async def test_swaps_from_outside_lose_no_request(world: World, a_sleeps: bool, 
     """Those that came too late for an engine that cannot sleep used to end in a 502."""
     world.add("a", can_sleep=a_sleeps, chunk_seconds=0.002)
     world.add("b", can_sleep=b_sleeps)
-    async with gateway(world) as (_, watch, address), running(watch), world.controller() as outside:
+    async with serving(world) as at, running(at.watch.run()), world.controller() as outside:
         # llama-server cuts its streams short when it is stopped.
-        clients = Clients(address, [0] * 6, streams=a_sleeps)
+        clients = Clients(at.address, [0] * 6, streams=a_sleeps)
         async with asyncio.timeout(120), asyncio.TaskGroup() as asking:
             for number in range(len(clients.answered)):
                 asking.create_task(clients.ask(number))
@@ -133,11 +103,11 @@ async def test_swaps_from_outside_lose_no_request(world: World, a_sleeps: bool, 
 async def test_sleep_by_hand_leaves_no_request_hanging(world: World) -> None:
     world.add("a", can_sleep=True, chunk_seconds=0.002)
     async with (
-        gateway(world) as (_, watch, address),
-        running(watch),
-        httpx.AsyncClient(base_url=address, timeout=PATIENCE_SECONDS) as http,
+        serving(world) as at,
+        running(at.watch.run()),
+        httpx.AsyncClient(base_url=at.address, timeout=PATIENCE_SECONDS) as http,
     ):
-        clients = Clients(address, [0] * 6, streams=True)
+        clients = Clients(at.address, [0] * 6, streams=True)
         async with asyncio.timeout(120), asyncio.TaskGroup() as asking:
             for number in range(len(clients.answered)):
                 asking.create_task(clients.ask(number))

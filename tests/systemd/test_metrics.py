@@ -11,7 +11,7 @@ import pytest
 
 from tests import alerts, dashboard
 from tests.prometheus import Scrape
-from tests.systemd.test_gateway_sleepers import gateway, running
+from tests.systemd.serving import running, serving
 from tests.systemd.world import World
 
 
@@ -20,9 +20,9 @@ async def http(world: World) -> AsyncIterator[httpx.AsyncClient]:
     """A gateway over `llama`, which ends when it goes, and `vllm`, which sleeps."""
     world.add("llama")
     world.add("vllm", can_sleep=True)
-    async with gateway(world) as (inside, watch, address), running(watch):
-        inside.observe()
-        async with httpx.AsyncClient(base_url=address, timeout=30) as http:
+    async with serving(world) as at, running(at.watch.run()):
+        at.gateway.observe()
+        async with httpx.AsyncClient(base_url=at.address, timeout=30) as http:
             yield http
 
 

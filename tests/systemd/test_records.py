@@ -9,7 +9,7 @@ import pytest
 
 from mmd.errors import EngineFailed
 from tests.openapi_records import differences
-from tests.systemd.test_gateway_sleepers import gateway, running
+from tests.systemd.serving import running, serving
 from tests.systemd.world import World
 
 PATHS = ("/health", "/status", "/models", "/resources", "/resources/history", "/queue", "/swaps", "/v1/models")
@@ -21,9 +21,9 @@ async def test_records_are_as_described(world: World) -> None:
     world.add("sleeper", can_sleep=True)
     world.add("slow", load_seconds=30)
     world.behave("broken", exit_at_once={"status": 1, "stderr": "error: unknown model architecture: 'gronk'"})
-    async with gateway(world) as (inside, watch, address), running(watch):
-        inside.observe()
-        async with httpx.AsyncClient(base_url=address, timeout=30) as http, world.controller() as outside:
+    async with serving(world) as at, running(at.watch.run()):
+        at.gateway.observe()
+        async with httpx.AsyncClient(base_url=at.address, timeout=30) as http, world.controller() as outside:
             await outside.activate("sleeper")
             await outside.activate("resident")
             assert (await http.post("/v1/completions", json={"model": "resident", "prompt": "hi"})).status_code == 200

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -19,13 +19,12 @@ from dbus_fast.aio import MessageBus
 from mmd.control.doctor.suspend import SleepLock, read_sleep_lock
 from mmd.control.state.suspended_models import away
 from mmd.control.state.swap_events import recent
-from mmd.gateway.gateway import Gateway
 from mmd.gateway.schedule.suspend import SuspendWatch
-from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.login1 import LockRefused, Login1, LogindAway
 from mmd.units.watch import Pairs, Watch
 from tests.fakes.login1 import FakeLogin1, fake_login1, private_bus
+from tests.systemd.serving import running, serving
 from tests.systemd.world import World, run_mmd, wait_for
 
 PATIENCE_SECONDS = 30.0
@@ -71,26 +70,16 @@ class Scene:
 
 @asynccontextmanager
 async def scene(world: World, system_bus: str, **logind: float) -> AsyncIterator[Scene]:
-    """A gateway in this process, because only a test's own controller has engines that sleep, and a logind."""
-    async with world.controller() as controller, fake_login1(system_bus, **logind) as login1:  # type: ignore[arg-type]
-        watch = Watch(controller.manager)
-        await watch.refresh()
-        inside = Gateway(SystemdModels(controller, watch))
-        server = await asyncio.get_running_loop().create_server(inside.new_connection, "127.0.0.1", 0)
-        tasks = [asyncio.create_task(work) for work in (watch.run(), SuspendWatch(inside.suspension).run())]
-        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
-            async with httpx.AsyncClient(base_url=address, timeout=PATIENCE_SECONDS) as client:
-                if not login1.refuses:
-                    await login1.has_locks(1)
-                yield Scene(client, watch, login1)
-        finally:
-            for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):  # and nothing else
-                    await task
-            server.close()
-            await inside.drain(PATIENCE_SECONDS)
+    """A gateway in this process, under this logind."""
+    async with (
+        fake_login1(system_bus, **logind) as login1,  # type: ignore[arg-type]
+        serving(world) as at,
+        running(at.watch.run(), SuspendWatch(at.gateway.suspension).run()),
+        httpx.AsyncClient(base_url=at.address, timeout=PATIENCE_SECONDS) as client,
+    ):
+        if not login1.refuses:
+            await login1.has_locks(1)
+        yield Scene(client, at.watch, login1)
 
 
 @pytest.mark.usefixtures("gpu")

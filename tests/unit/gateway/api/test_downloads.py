@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,6 @@ from tests.gateway_peer import PATIENCE_SECONDS, Town, town, until
 from tests.tiny_models import tiny_folder, tiny_gguf
 
 _LARGE = bytes(1 << 20)
-
-
-@pytest.fixture
-async def running() -> AsyncIterator[Town]:
-    async with town("a") as running:
-        yield running
-
-
-@pytest.fixture
-async def http(running: Town) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE_SECONDS) as http:
-        yield http
 
 
 @pytest.fixture

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
 from mmd.errors import EngineFailed
-from tests.gateway_peer import Asked, Town, post, town, until
-
-
-@pytest.fixture
-async def running() -> AsyncIterator[Town]:
-    async with town("a", "b") as running:
-        yield running
-
-
-@pytest.fixture
-async def http(running: Town) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=running.url) as http:
-        yield http
+from tests.gateway_peer import Asked, Town, post, until
 
 
 async def test_reading(http: httpx.AsyncClient) -> None:

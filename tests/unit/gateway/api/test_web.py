@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -12,12 +11,6 @@ from mmd.cli.verbs import mmd
 from mmd.gateway.api import web
 from mmd.gateway.http.api_keys import KeyFile, Purpose
 from tests.gateway_peer import town
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with town("a") as running, httpx.AsyncClient(base_url=running.url) as http:
-        yield http
 
 
 def test_verbs_that_the_page_names_are_there() -> None:

@@ -13,16 +13,13 @@ from mmd.control.state.swap_events import SwapEvent
 from mmd.control.state.swap_log import SwapLog
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.observe.memory_history import MemoryHistory
-from tests.gateway_peer import MemoryModels, town
+from tests.gateway_peer import MemoryModels, Town, town
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with (
-        town("a", limits=Limits(history_seconds=0.01)) as running,
-        httpx.AsyncClient(base_url=running.url) as http,
-    ):
-        yield http
+async def running() -> AsyncIterator[Town]:
+    async with town("a", limits=Limits(history_seconds=0.01)) as running:
+        yield running
 
 
 async def test_memory_is_noted_from_the_beginning(http: httpx.AsyncClient) -> None:
