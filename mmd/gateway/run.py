@@ -11,7 +11,7 @@ from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.memory_pressure import PressureRelief, PsiMonitor
 from mmd.control.memory.measurer import MeasurementScheduler
 from mmd.errors import ManagerUnreachable, MmdError, WrongUsage
-from mmd.gateway.http.keyring import Keyring
+from mmd.gateway.http.api_keys import Keyring
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.origins import AllowedHosts, own_hostnames

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mmd.gateway.http.api_keys import Purpose
+from mmd.gateway.http.api_keys import Keyring, Purpose
 from mmd.gateway.http.cors import cors_headers
 from mmd.gateway.http.error import ErrorResponse
-from mmd.gateway.http.keyring import Keyring
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.origins import AllowedHosts, is_loopback_address

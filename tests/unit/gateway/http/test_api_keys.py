@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmd.errors import WrongUsage
-from mmd.gateway.http.api_keys import KeyFile, Purpose, digest
-from mmd.gateway.http.keyring import Keyring
+from mmd.gateway.http.api_keys import KeyFile, Keyring, Purpose, digest
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
@@ -49,7 +48,7 @@ def test_removed_key_is_refused_and_a_needed_last_key_stays() -> None:
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "ä", "x" * 65, "a\n"])
 def test_name_that_is_none(name: str) -> None:
-    with pytest.raises(WrongUsage, match="no name for a key"):
+    with pytest.raises(WrongUsage, match="not a valid key name"):
         KeyFile().add(name, Purpose.INFERENCE)
 
 
@@ -57,7 +56,7 @@ def test_name_that_is_taken_and_name_that_is_not_there() -> None:
     KeyFile().add("a", Purpose.INFERENCE)
     with pytest.raises(WrongUsage, match="already"):
         KeyFile().add("a", Purpose.MANAGEMENT)
-    with pytest.raises(WrongUsage, match="no key b"):
+    with pytest.raises(WrongUsage, match="no key is named b"):
         KeyFile().remove("b", last_too=True)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmd.gateway.http.api_keys import KeyFile, Purpose
-from mmd.gateway.http.keyring import Keyring
+from mmd.gateway.http.api_keys import KeyFile, Keyring, Purpose
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.origins import AllowedHosts, own_hostnames

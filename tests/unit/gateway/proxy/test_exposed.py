@@ -8,8 +8,7 @@ import pytest
 
 from mmd.control.tunnel.host import exposed_host, exposed_model
 from mmd.errors import EngineFailed
-from mmd.gateway.http.api_keys import KeyFile, Purpose
-from mmd.gateway.http.keyring import Keyring
+from mmd.gateway.http.api_keys import KeyFile, Keyring, Purpose
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.plan.idle import Rules
