@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from mmd.gateway.api.asgi import Management
 from mmd.gateway.api.hub_process import Hub
@@ -47,23 +47,33 @@ class Gateway:
         self.is_draining = False
         self.feed = Feed()
         self._models = models
-        self._scheduler = Scheduler(models, self.limits)
+        self.scheduler = Scheduler(models, self.limits)
         self._queue_will_be_told = False
-        self._scheduler.follow(self._tell_queue_soon)
-        self.idle = Idle(models, self._scheduler)
-        self._pool = Pool(max_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
-        self._counters = Counters()
-        self._observer = Observer(models, self._scheduler, self.feed, self._counters, self.limits)
-        self._management = Management(models, self._scheduler, self._observer, self.feed, hub)
+        self.scheduler.follow(self._tell_queue_soon)
+        self.idle = Idle(models, self.scheduler)
+        self.pool = Pool(max_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
+        self.counters = Counters()
+        self.observer = Observer(models, self.scheduler, self.feed, self.counters, self.limits)
+        self._management = Management(models, self.scheduler, self.observer, self.feed, hub)
         self._connections: dict[ClientConnection, None] = {}  # by when they came
         self._closed_one = asyncio.Event()
-        self._context = ExchangeContext(models, self._scheduler, self._pool, self.limits, self._counters, self.idle)
-        self.suspension = SuspendCoordinator(models, self._scheduler, self.limits, self._abort_for_suspend)
+        self._context = ExchangeContext(models, self.scheduler, self.pool, self.limits, self.counters, self.idle)
+        self.suspension = SuspendCoordinator(models, self.scheduler, self.limits, self._abort_for_suspend)
         models.follow(self._requeue_if_asleep)
+
+    @property
+    def connections(self) -> Collection[ClientConnection]:
+        """The open client connections, oldest first; those handed over to the management API are not among them."""
+        return self._connections.keys()
+
+    @property
+    def requests_at_engines(self) -> int:
+        """How many requests engines are working on."""
+        return len(self._context.with_engine)
 
     def observe(self) -> None:
         """Begin to tell what happens, until the end."""
-        self._observer.begin()
+        self.observer.begin()
 
     def new_connection(self, listener_kind: ListenerKind = ListenerKind.MAIN) -> ClientConnection:
         return ClientConnection(self, listener_kind)
@@ -96,15 +106,15 @@ class Gateway:
                 await self._until(lambda: not self._connections)
                 await self._management.drain()
         except TimeoutError:
-            self._scheduler.close()
+            self.scheduler.close()
             await asyncio.sleep(0)  # those who waited write their refusals now
             for connection in list(self._connections):
                 connection.abort()
-        await self._observer.end()
+        await self.observer.end()
         self.read_timeouts.close()
-        self._scheduler.close()
+        self.scheduler.close()
         await self._management.close()
-        self._pool.close()
+        self.pool.close()
 
     def _make_room_for(self, newcomer: ClientConnection) -> None:
         """Somebody who asks for nothing goes; where all of them are busy, it is the newcomer."""
@@ -125,7 +135,7 @@ class Gateway:
 
     def _tell_queue(self) -> None:
         self._queue_will_be_told = False
-        self.feed.publish(EventKind.QUEUE, self._scheduler.queue())
+        self.feed.publish(EventKind.QUEUE, self.scheduler.queue())
 
     def _requeue_if_asleep(self) -> None:
         """Takes back what was sent to an engine that has fallen asleep, for whatever reason, before it answered.

@@ -31,8 +31,8 @@ def sing(path: str, model: str, kind: str, *, until: float) -> tuple[str, str]:
         return "", str(error) or type(error).__name__
     if status != "200":
         return "", f"{target} answered {status}"
-    song = _telling_part(body, marker)
-    return (song, "") if _is_plausible(song) else ("", f"{target} answered nonsense: {song or body[:80]!r}")
+    song = telling_part(body, marker)
+    return (song, "") if is_plausible(song) else ("", f"{target} answered nonsense: {song or body[:80]!r}")
 
 
 def is_same(song: str, recorded: str) -> bool:
@@ -46,7 +46,7 @@ def is_same(song: str, recorded: str) -> bool:
     )
 
 
-def _telling_part(body: bytes, marker: bytes) -> str:
+def telling_part(body: bytes, marker: bytes) -> str:
     """A string with its quotes, a number or the first numbers of a list, as they stand in the JSON."""
     text = body.partition(marker)[2].lstrip().decode("utf-8", "replace")
     if text.startswith("["):
@@ -59,7 +59,7 @@ def _telling_part(body: bytes, marker: bytes) -> str:
     return text[: end + 1]
 
 
-def _is_plausible(song: str) -> bool:
+def is_plausible(song: str) -> bool:
     """A token, be it an empty one, or numbers that are numbers and not all nothing."""
     if song.startswith('"'):
         return True

@@ -38,7 +38,7 @@ class Login1:
     """A connection to logind. Use it as an async context manager."""
 
     def __init__(self, bus: MessageBus) -> None:
-        self._bus = bus
+        self.bus = bus
         self._owner = ""  # the one connection that is logind: anybody on the bus may send what looks like its signals
         self._news: asyncio.Queue[bool | None] = asyncio.Queue()  # None: logind has gone, or the bus
         self._closing = spawn("connection to logind", self._until_closed())
@@ -115,11 +115,11 @@ class Login1:
 
     async def _until_closed(self) -> None:
         with suppress(Exception):  # of any kind: dbus-fast ends with its own where it cannot read what comes
-            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
+            await self.bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
         self._news.put_nowait(None)
 
     async def _close(self) -> None:
-        self._bus.disconnect()
+        self.bus.disconnect()
         await self._closing
 
     async def _property(self, name: str) -> Any:
@@ -158,7 +158,7 @@ class Login1:
         message = Message(destination, path, interface, member, flags=flags, signature=signature, body=list(body))
         try:
             async with asyncio.timeout(_REPLY_SECONDS):
-                reply = await self._bus.call(message)
+                reply = await self.bus.call(message)
         except (EOFError, OSError, TimeoutError) as error:
             raise _away(f"the connection to logind ended: {_words(error)}") from error
         if reply is None:

@@ -58,6 +58,10 @@ class Watch:
     async def refresh(self) -> None:
         """Have `pairs` true as of now."""
         self.pairs = await read_pairs(self._manager)
+        self.notify()
+
+    def notify(self) -> None:
+        """Call the listeners."""
         for listener in tuple(self._listeners):
             listener()
 

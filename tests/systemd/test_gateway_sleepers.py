@@ -35,7 +35,7 @@ async def test_request_that_reaches_a_sleeping_engine_is_answered(world: World, 
         ):
             await outside.activate("b")
             asking = asyncio.create_task(client.post("/v1/chat/completions", json=question(stream=stream)))
-            await until(lambda: bool(at.gateway._context.with_engine))
+            await until(lambda: at.gateway.requests_at_engines > 0)
             async with running(at.watch.run()):
                 answer = await asking
     assert (answer.status_code, "a-0" in answer.text) == (200, True)

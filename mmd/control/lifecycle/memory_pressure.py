@@ -78,6 +78,11 @@ class PsiMonitor:
         if self._trigger is not None:
             os.close(self._trigger)
 
+    @property
+    def has_trigger(self) -> bool:
+        """True if the kernel reports pressure by itself; it may allow that to root only."""
+        return self._trigger is not None
+
     async def stirs(self) -> None:
         if self._trigger is None:
             await asyncio.sleep(_READ_EVERY_SECONDS)
@@ -105,13 +110,13 @@ class PressureRelief:
     def __init__(self, models: Demotable, source: Source) -> None:
         self._models = models
         self._source = source
-        self._settled = 0.0  # on the monotonic clock; before that readings still tell of what was
+        self.settled_at = 0.0  # on the monotonic clock; before that readings still tell of what was
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await self._source.stirs()
-            if monotonic() >= self._settled and (why := shortage(self._source.stalls(), self._source.ram())):
+            if monotonic() >= self.settled_at and (why := shortage(self._source.stalls(), self._source.ram())):
                 await self._demote_one(why)
 
     async def _demote_one(self, why: str) -> None:
@@ -127,7 +132,7 @@ class PressureRelief:
             if became is None:
                 return  # it has been woken or has ended in between: the next reading decides anew
             _log.info("%s, asleep at level %d, is now %s: %s", sleeper.id, sleeper.level, became, why, extra=fields)
-        self._settled = monotonic() + SETTLE_SECONDS
+        self.settled_at = monotonic() + SETTLE_SECONDS
 
     async def _sleepers(self) -> list[Sleeper]:
         asleep = [name for name, here in (await self._models.residencies()).items() if here is Residency.ASLEEP]

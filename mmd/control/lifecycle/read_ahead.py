@@ -32,7 +32,15 @@ class ReadAhead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()  # not joined: a step takes as long as the disk does, and the event loop would wait for it
+        self.stop()  # not joined: a step takes as long as the disk does, and the event loop would wait for it
+
+    def stop(self) -> None:
+        """End after the current step."""
+        self._ended.set()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Wait until all files have been read, or reading was stopped."""
+        self._thread.join(timeout_seconds)
 
     def _read(self) -> None:
         for file in self._files:

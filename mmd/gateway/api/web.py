@@ -44,11 +44,11 @@ def page_routes() -> list[Route]:
 
 
 async def _index(request: Request) -> Response:
-    return _answer(request, _assets()["index.html"])
+    return _answer(request, assets()["index.html"])
 
 
 async def _asset(request: Request) -> Response:
-    asset = _assets().get(request.path_params["name"])
+    asset = assets().get(request.path_params["name"])
     if asset is None:
         raise HTTPException(404)
     return _answer(request, asset)
@@ -63,7 +63,7 @@ def _answer(request: Request, asset: _Asset) -> Response:
 
 
 @cache
-def _assets() -> Mapping[str, _Asset]:
+def assets() -> Mapping[str, _Asset]:
     """By name; read once, a few dozen kilobytes."""
     return {path.name: _read(path) for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
 

@@ -30,7 +30,7 @@ class MemoryHistory:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self._keep(await self._models.resources())
+            self.add(await self._models.resources())
             await asyncio.sleep(self._interval_seconds)
 
     def record(self) -> dict[str, Any]:
@@ -38,7 +38,10 @@ class MemoryHistory:
         samples = [sample._asdict() | {"at": sample.at.isoformat(timespec="milliseconds")} for sample in self._samples]
         return {"interval_seconds": self._interval_seconds, "samples": samples}
 
-    def _keep(self, resources: Mapping[str, Any]) -> None:
+    def clear(self) -> None:
+        self._samples.clear()
+
+    def add(self, resources: Mapping[str, Any]) -> None:
         vram, ram = resources["vram"], resources["ram"]
         used = vram["used_bytes"], vram["total_bytes"], ram["used_bytes"], ram["total_bytes"]
         self._samples.append(_Sample(datetime.now(UTC), *used))

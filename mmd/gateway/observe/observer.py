@@ -38,6 +38,11 @@ class Observer:
         }
         self._tasks = [spawn(name, keep_running(name, run)) for name, run in loops.items()]
 
+    @property
+    def running_count(self) -> int:
+        """How many of the loops run."""
+        return sum(not task.done() for task in self._tasks)
+
     async def end(self) -> None:
         self.publisher.close()
         for task in self._tasks:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections.abc import Mapping
 from functools import partial
 from time import monotonic
 
@@ -38,6 +39,11 @@ class Idle:
         if self._keep_seconds.get(model_id) != seconds:
             self._keep_seconds[model_id] = seconds
             self._changed.set()
+
+    @property
+    def keep_seconds(self) -> Mapping[str, float]:
+        """How long requests want resident models to stay after their last response."""
+        return self._keep_seconds
 
     async def run(self) -> None:
         """Until cancelled."""

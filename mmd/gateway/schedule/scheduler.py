@@ -192,6 +192,26 @@ class Scheduler:
         return self._under_way is not None
 
     @property
+    def waiting_count(self) -> int:
+        """How many requests wait, for any model."""
+        return self._waiting
+
+    @property
+    def in_flight_count(self) -> int:
+        """How many requests are admitted and not yet released, for all models."""
+        return sum(self._in_flight.values())
+
+    @property
+    def resting(self) -> str | None:
+        """The model that is being put to sleep or stopped; no request for it is admitted meanwhile."""
+        return self._resting
+
+    @property
+    def is_serving(self) -> bool:
+        """True while a task decides whose turn it is; none runs while no request waits."""
+        return self._runner is not None
+
+    @property
     def waited_for(self) -> Collection[str]:
         """The models that requests wait for."""
         return self._lines.keys()

@@ -10,6 +10,7 @@ import sys
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -305,7 +306,7 @@ def test_python_that_cannot_make_environments(tmp_path: Path, monkeypatch: pytes
 def test_too_little_room(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_install, "GIB", 1024**3)
     monkeypatch.setattr(vllm_install, "GIB", 1024**3)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(9 * 1024**3, 0, 3 * 1024**3))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=3 * 1024**3))
     with pytest.raises(StorageFailed, match=r"takes 5 GiB by estimate, and .* has 3\.0 GiB free"):
         install("vllm", version=None, has_gpu=False, progress=Waiting())
 

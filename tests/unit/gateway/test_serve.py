@@ -120,7 +120,7 @@ def test_taken_port_is_named(port: int) -> None:
 
 
 def test_address_that_is_none_is_refused() -> None:
-    with pytest.raises(WrongUsage, match="no address"):
+    with pytest.raises(WrongUsage, match="not a valid address"):
         bind_tcp("not a host", 0)
 
 

@@ -22,17 +22,17 @@ def wake_check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize("token", ['" Paris"', '""', '","', '", "', r'"\",\""', r'"\\"', '"}"', r'"\u00e9"'])
 def test_token_is_cut_out_whole(wake_check: ModuleType, token: str) -> None:
     body = f'{{"object":"text_completion","choices":[{{"index":0,"text":{token},"logprobs":null}}]}}'
-    assert wake_check._telling_part(body.encode(), b'"text":') == token
+    assert wake_check.telling_part(body.encode(), b'"text":') == token
 
 
 def test_score_is_cut_out(wake_check: ModuleType) -> None:
     body = b'{"data":[{"index":0,"object":"score","score":0.25}],"usage":{}}'
-    assert wake_check._telling_part(body, b'"score":') == "0.25"
+    assert wake_check.telling_part(body, b'"score":') == "0.25"
 
 
 def test_vector_is_cut_short(wake_check: ModuleType) -> None:
     body = b'{"data":[{"object":"embedding","embedding":[0.5,-1e-05' + b",1" * 4000 + b"]}]}"
-    assert wake_check._telling_part(body, b'"embedding":') == "0.5,-1e-05" + ",1" * 14
+    assert wake_check.telling_part(body, b'"embedding":') == "0.5,-1e-05" + ",1" * 14
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_vector_is_cut_short(wake_check: ModuleType) -> None:
     ],
 )
 def test_nonsense_is_no_answer(wake_check: ModuleType, song: str, is_one: bool) -> None:
-    assert wake_check._is_plausible(song) is is_one
+    assert wake_check.is_plausible(song) is is_one
 
 
 @pytest.mark.parametrize(

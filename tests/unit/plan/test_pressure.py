@@ -153,7 +153,7 @@ class Running:
     task: asyncio.Task[None]
 
     async def settle(self) -> None:
-        self.relief._settled = 0.0
+        self.relief.settled_at = 0.0
         await self.readings.look()
 
 
@@ -277,7 +277,7 @@ def busy_processor() -> Iterator[None]:
 async def test_the_kernel_wakes_us_up(busy_processor: None) -> None:
     """On pressure for the processor, which is more easily made than for memory."""
     with PsiMonitor(CPU_PRESSURE) as kernel:
-        if kernel._trigger is None:
+        if not kernel.has_trigger:
             pytest.skip("this kernel lets only root ask for triggers")
         async with asyncio.timeout(PATIENCE_SECONDS):
             await kernel.stirs()

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from mmd.atomic import write_atomically
 from mmd.paths import cache_dir
+from mmd.registry import store
 from mmd.registry.scan import Scan, scan
 from mmd.registry.store import New, Registry
 from tests.hub_cache import cached_repository
@@ -175,19 +176,18 @@ def test_store_of_ollama_is_read_by_its_manifests(folder: Path) -> None:
 def test_many_are_registered_in_one_write_with_ids_of_their_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("x/m.gguf", "y/m.gguf", "z/m.gguf"):
         gguf(folder / name)
-    writes: list[int] = []
-    write = Registry._write
+    writes: list[Path] = []
 
-    def counted(self: Registry, models: Any) -> None:
-        writes.append(len(models))
-        write(self, models)
+    def counted(file: Path, content: bytes) -> os.stat_result:
+        writes.append(file)
+        return write_atomically(file, content)
 
-    monkeypatch.setattr(Registry, "_write", counted)
+    monkeypatch.setattr(store, "write_atomically", counted)
     news = scan(folder).news
     ids = [one.model.id for one in Registry().add_many(news)]
-    assert (len(set(ids)), writes) == (3, [3])
+    assert (len(set(ids)), len(writes)) == (3, 1)
     assert [one.is_new for one in Registry().add_many(news)] == [False] * 3
-    assert writes == [3], "nothing new is nothing written"
+    assert len(writes) == 1, "nothing new is nothing written"
 
 
 def test_one_taken_id_registers_nobody(folder: Path) -> None:

@@ -25,7 +25,7 @@ def test_whole_file_is_asked_for_in_steps(tmp_path: Path, advised: list[tuple[in
     os.truncate(file, 20 * 1024**2)
     ahead = ReadAhead([str(file)])
     with ahead:
-        ahead._thread.join(10)
+        ahead.join(10)
     step = 8 * 1024**2
     assert advised == [(offset, step, os.POSIX_FADV_WILLNEED) for offset in (0, step, 2 * step)]
 
@@ -39,12 +39,12 @@ def test_end_comes_before_the_end_of_the_files(tmp_path: Path, monkeypatch: pyte
     def advise(*_: int) -> None:
         nonlocal told
         told += 1
-        ahead._ended.set()
+        ahead.stop()
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
     ahead = ReadAhead([str(file), str(file)])
     with ahead:
-        ahead._thread.join(10)
+        ahead.join(10)
     assert told == 1
 
 
@@ -52,7 +52,7 @@ def test_missing_file_is_the_engines_to_complain_about(tmp_path: Path, caplog: p
     caplog.set_level(logging.INFO, "mmd")
     ahead = ReadAhead([str(tmp_path / "gone")])
     with ahead:
-        ahead._thread.join(10)
+        ahead.join(10)
     assert "could not be read ahead: No such file" in caplog.text
 
 

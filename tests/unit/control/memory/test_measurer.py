@@ -38,8 +38,7 @@ def watching(pairs: Pairs) -> Watch:
 
 def tell(watch: Watch, pairs: Pairs) -> None:
     watch.pairs = pairs
-    for listener in watch._listeners:
-        listener()
+    watch.notify()
 
 
 @asynccontextmanager

@@ -96,7 +96,7 @@ def served() -> set[tuple[str, str]]:
     models = MemoryModels({})
     hub = MemoryHub()
     gateway = Gateway(models, hub=hub)
-    app = application(models, gateway._scheduler, gateway._observer, hub, Downloads(hub, gateway.feed))
+    app = application(models, gateway.scheduler, gateway.observer, hub, Downloads(hub, gateway.feed))
     return {
         (method, getattr(route, "path", "").replace(":path}", "}"))
         for route in app.routes

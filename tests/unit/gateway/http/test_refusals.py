@@ -133,7 +133,7 @@ async def test_framing_that_never_ends_is_refused(framing: bytes) -> None:
     async with town(limits=Limits(head_bytes=1000)) as running:
         client = await running.client()
         await client.send(_CHUNKED)
-        await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway._connections))
+        await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway.connections))
         assert (await client.ask(framing)).status == 400
         assert await client.rest() == b""
         assert running.peer("a").asked == []
@@ -144,7 +144,7 @@ async def test_chunks_of_one_byte_are_a_body() -> None:
         client = await running.client()
         body = post({"model": "a"})[-14:]
         await client.send(_CHUNKED)
-        await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway._connections))
+        await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway.connections))
         padded = body + b" " * 2000
         await client.send(b"".join(b"1;a=b\r\n%c\r\n" % byte for byte in padded) + _END)
         assert (await client.answer()).status == 200

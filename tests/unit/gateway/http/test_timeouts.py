@@ -63,9 +63,10 @@ async def test_head_must_be_whole_in_time_however_it_comes() -> None:
 async def test_body_may_take_as_long_as_it_comes() -> None:
     read_timeouts, sender = ReadTimeouts(Limits()), _Sender()
     read_timeouts.expect_more(sender, of_head=False)
-    before = read_timeouts._deadlines[sender]
+    before = read_timeouts.deadline(sender)
     read_timeouts.expect_more(sender, of_head=False)
-    assert read_timeouts._deadlines[sender] > before
+    after = read_timeouts.deadline(sender)
+    assert before is not None and after is not None and after > before
     read_timeouts.close()
 
 
@@ -88,7 +89,7 @@ async def test_nothing_is_timed_where_nobody_is_late() -> None:
         client = await running.client()
         await client.send(_BEGUN)
         await client.ask(b"Content-Length: 13\r\n\r\n" + b'{"model":"a"}')
-        await until(lambda: running.gateway.read_timeouts._timer is None)
+        await until(lambda: running.gateway.read_timeouts.is_idle)
 
 
 async def test_connection_too_many_takes_the_place_of_an_idle_one() -> None:
@@ -100,7 +101,7 @@ async def test_connection_too_many_takes_the_place_of_an_idle_one() -> None:
         assert (await third.ask(post({"model": "a"}))).status == 200
         assert await idle.rest() == b""
         await third.send(_BEGUN)
-        await until(lambda: all(not new_connection.is_idle for new_connection in running.gateway._connections))
+        await until(lambda: all(not new_connection.is_idle for new_connection in running.gateway.connections))
         fourth = await running.client()
         refused = await fourth.answer()
         assert (refused.status, refused.json()["error"]["code"]) == (503, "too_many_connections")
@@ -112,17 +113,17 @@ async def test_connections_that_come_at_once_are_counted_too() -> None:
     async with town(limits=Limits(connections=5)) as running:
         clients = [await running.client() for _ in range(5)]
         await asyncio.gather(*(client.send(_BEGUN) for client in clients))
-        await until(lambda: sum(not new_connection.is_idle for new_connection in running.gateway._connections) == 5)
+        await until(lambda: sum(not new_connection.is_idle for new_connection in running.gateway.connections) == 5)
         late = await asyncio.gather(*(running.client() for _ in range(20)))
         assert [(await client.answer()).status for client in late] == [503] * 20
-        assert len(running.gateway._connections) == 5
+        assert len(running.gateway.connections) == 5
 
 
 async def test_user_gets_in_on_the_unix_socket_when_all_else_is_full(tmp_path: Path) -> None:
     async with town(limits=Limits(connections=1)) as running:
         busy = await running.client()
         await busy.send(_BEGUN)
-        await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway._connections))
+        await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway.connections))
         client, server = await _locally(running.gateway, tmp_path)
         assert (await client.ask(post({"model": "a"}))).status == 200
         client.leave()

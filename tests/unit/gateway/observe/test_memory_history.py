@@ -37,7 +37,7 @@ async def test_memory_is_noted_from_the_beginning(http: httpx.AsyncClient) -> No
 async def test_an_hour_is_kept() -> None:
     history = MemoryHistory(MemoryModels({}), interval_seconds=900)
     for used in range(6):
-        history._keep({name: {"used_bytes": used, "total_bytes": 9} for name in ("vram", "ram")})
+        history.add({name: {"used_bytes": used, "total_bytes": 9} for name in ("vram", "ram")})
     assert [sample["vram_used_bytes"] for sample in history.record()["samples"]] == [2, 3, 4, 5]
 
 

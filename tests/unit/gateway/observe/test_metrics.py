@@ -105,7 +105,7 @@ async def test_answers_without_an_end_are_told_apart(running: Town) -> None:
     await running.peer("a").has_been_asked(2)
     assert (await scrape(running)).value("mmd_requests_in_flight", model="a") == 1
     client.leave()
-    await until(lambda: not running.gateway._context.with_engine)
+    await until(lambda: running.gateway.requests_at_engines == 0)
     page = await scrape(running)
     assert page.value("mmd_requests_total", model="a", path="/v1/completions", status="engine_died") == 1
     assert page.value("mmd_requests_total", **CHAT, status="client_left") == 1
@@ -120,7 +120,7 @@ async def test_the_queue_is_counted_while_it_waits_and_after(running: Town) -> N
     await until(lambda: "activate b" in running.models.log)
     assert (await scrape(running)).value("mmd_queue_depth", model="b") == 2
     clients[1].leave()
-    await until(lambda: running.gateway._scheduler.queue()["turns"][0]["waiting"] == 1)
+    await until(lambda: running.gateway.scheduler.queue()["turns"][0]["waiting"] == 1)
     running.models.held["b"].set()
     await clients[0].answer()
     page = await scrape(running)

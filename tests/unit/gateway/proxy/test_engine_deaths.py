@@ -18,8 +18,8 @@ _CHAT = {"model": "a"}
 
 async def _idle(running: Town) -> None:
     """Returns when the gateway has noticed that every client is gone."""
-    await until(lambda: not running.gateway._connections)
-    assert not running.gateway._scheduler._in_flight
+    await until(lambda: not running.gateway.connections)
+    assert running.gateway.scheduler.in_flight_count == 0
 
 
 async def test_client_that_leaves_before_the_answer_cancels_it() -> None:

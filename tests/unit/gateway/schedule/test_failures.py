@@ -17,14 +17,14 @@ async def test_scheduler_failure_reaches_its_waiters(
 ) -> None:
     """They waited for ever, and the exception was logged when the task was collected, if at all."""
     async with town("a", "b", "c") as running:
-        scheduler = running.gateway._scheduler
+        scheduler = running.gateway.scheduler
         running.models.held["b"] = asyncio.Event()
         clients = [await running.client() for _ in range(3)]
         asking = [
             asyncio.create_task(client.ask(post({"model": name})))
             for client, name in zip(clients, ("b", "c", "c"), strict=True)
         ]
-        await until(lambda: "activate b" in running.models.log and scheduler._waiting == 3)
+        await until(lambda: "activate b" in running.models.log and scheduler.waiting_count == 3)
 
         def broken(self: Scheduler) -> None:
             monkeypatch.undo()
@@ -38,12 +38,12 @@ async def test_scheduler_failure_reaches_its_waiters(
         assert answers[1].json()["error"]["message"] == "the gateway's scheduler failed"
         assert "events.jsonl" in caplog.text
         assert (await clients[0].ask(post({"model": "c"}))).status == 200
-        assert scheduler._waiting == 0
+        assert scheduler.waiting_count == 0
 
 
 async def test_listener_failure_leaves_no_request_behind() -> None:
     async with town("a", "b") as running:
-        scheduler = running.gateway._scheduler
+        scheduler = running.gateway.scheduler
         failing = [True]
 
         def listener() -> None:
@@ -55,7 +55,7 @@ async def test_listener_failure_leaves_no_request_behind() -> None:
         scheduler.follow(listener)
         client = await running.client()
         assert (await client.ask(post({"model": "b"}))).status == 500
-        assert (scheduler._waiting, list(scheduler.waited_for)) == (0, [])
+        assert (scheduler.waiting_count, list(scheduler.waited_for)) == (0, [])
         assert (await client.ask(post({"model": "b"}))).status == 200
 
 
@@ -74,14 +74,13 @@ async def test_observer_loop_starts_again_and_spares_the_others(
             return await readings()
 
         monkeypatch.setattr(running.models, "resources", resources)
-        observer = running.gateway._observer
+        observer = running.gateway.observer
         await observer.end()
-        observer.history._samples.clear()
+        observer.history.clear()
         observer.begin()
         await until(lambda: bool(observer.history.record()["samples"]))
         assert caplog.text.count("memory history failed and starts again") == 2
-        assert len(observer._tasks) == 4
-        assert not [task for task in observer._tasks if task.done()]
+        assert observer.running_count == 4
 
 
 async def test_suspend_whose_clearing_fails_lets_requests_go_on(

@@ -74,9 +74,9 @@ async def test_keep_alive_of_zero_is_sleep_at_once_and_once() -> None:
         assert (await client.ask(wish("a", 0))).status == 200
         await slept(running, "sleep a")
         assert (await client.ask(wish("a", None))).status == 200
-        await until(lambda: running.gateway._scheduler.idle_since("a") is not None)
+        await until(lambda: running.gateway.scheduler.idle_since("a") is not None)
         assert running.models.log == ["sleep a", "activate a", "ready a"]
-        assert not running.gateway.idle._keep_seconds
+        assert not running.gateway.idle.keep_seconds
 
 
 async def test_keep_alive_of_zero_waits_for_the_last_answer() -> None:
@@ -96,7 +96,7 @@ async def test_later_request_says_otherwise() -> None:
         assert (await (await running.client()).ask(wish("a", -1))).status == 200
         release.set()
         assert (await first.answer()).status == 200
-        assert running.gateway.idle._keep_seconds == {"a": math.inf}
+        assert running.gateway.idle.keep_seconds == {"a": math.inf}
         await running.models.sleep_is_looked_at()
         assert running.models.log == []
 
@@ -145,7 +145,7 @@ async def test_request_while_its_model_is_put_to_sleep_wakes_it() -> None:
 
         async def ask() -> None:
             asking.append(asyncio.create_task(late.ask(wish("a", None))))
-            await until(lambda: running.gateway._scheduler.queue()["turns"] != [])
+            await until(lambda: running.gateway.scheduler.queue()["turns"] != [])
             for _ in range(TURNS):
                 await asyncio.sleep(0)
             assert running.models.address("a") is not None, "the view does not know yet"
@@ -193,7 +193,7 @@ async def test_model_that_was_asked_for_in_between_is_left_alone() -> None:
     """Others that were due went to rest first, and that takes a while."""
     async with town("a") as running:
         client, release = await busy(running, wish("a", None, "/v1/slow"))
-        assert not await running.gateway._scheduler.rest("a", lambda: running.models.sleep("a"))
+        assert not await running.gateway.scheduler.rest("a", lambda: running.models.sleep("a"))
         release.set()
         assert (await client.answer()).status == 200
         assert running.models.log == []
@@ -242,7 +242,7 @@ async def test_model_pinned_while_others_wait_is_not_evicted() -> None:
         first, release = await busy(running, wish("a", None, "/v1/slow"))
         other = await running.client()
         await other.send(wish("b", None))
-        await until(lambda: running.gateway._scheduler.queue()["turns"] != [])
+        await until(lambda: running.gateway.scheduler.queue()["turns"] != [])
         running.models.rules["a"] = Rules(pinned=True)
         release.set()
         assert (await first.answer()).status == 200

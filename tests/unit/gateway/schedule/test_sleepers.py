@@ -63,7 +63,7 @@ async def test_those_who_were_taken_back_wait_behind_others() -> None:
         asking = await _ask(running, 20)
         running.models.held["b"] = asyncio.Event()
         other = asyncio.create_task((await running.client()).ask(post({"model": "b"})))
-        await until(lambda: running.gateway._scheduler._waiting == 1)
+        await until(lambda: running.gateway.scheduler.waiting_count == 1)
         running.models.swapped_away("a")
         running.models.held["b"].set()
         assert (await other).json()["peer"] == "b"
@@ -114,7 +114,7 @@ async def test_engine_on_its_way_to_sleep_may_finish_what_it_has_begun() -> None
 async def test_model_unloaded_during_connect_gets_no_request() -> None:
     async with town("a", "b") as running:
         client = await running.client()
-        pool = running.gateway._pool
+        pool = running.gateway.pool
         connect = pool.connect
 
         async def connect_late(address: str) -> object:
@@ -153,7 +153,7 @@ async def test_client_that_left_is_not_asked_for_again() -> None:
         await asyncio.gather(asking, return_exceptions=True)
         await until(lambda: sleeper.dropped == 1)
         running.models.swapped_away("a")
-        assert not running.gateway._context.with_engine
+        assert running.gateway.requests_at_engines == 0
         assert running.models.log == []
 
 
@@ -178,7 +178,7 @@ async def test_nothing_is_kept_of_requests_that_are_done() -> None:
         client = await running.client()
         for _ in range(3):
             await client.ask(post({"model": "a"}))
-        await until(lambda: not running.gateway._context.with_engine)
+        await until(lambda: running.gateway.requests_at_engines == 0)
 
 
 @pytest.mark.parametrize(

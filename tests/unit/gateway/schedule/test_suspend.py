@@ -43,7 +43,7 @@ async def waits(running: Town, name: str) -> asyncio.Task[object]:
     """A request that waits for its model."""
     client = await running.client()
     asking = asyncio.create_task(client.ask(post({"model": name})))
-    await until(lambda: name in running.gateway._scheduler.waited_for)
+    await until(lambda: name in running.gateway.scheduler.waited_for)
     return asking
 
 
@@ -53,7 +53,7 @@ async def prepared(running: Town, within_seconds: float = PATIENCE_SECONDS) -> N
 
 async def awake(running: Town) -> None:
     running.gateway.suspension.awaken()
-    await until(lambda: not running.gateway._scheduler.is_paused)
+    await until(lambda: not running.gateway.scheduler.is_paused)
 
 
 async def test_who_was_resident_is_put_away_and_comes_back() -> None:
@@ -69,7 +69,7 @@ async def test_answers_under_way_end_first() -> None:
     async with town() as running:
         client, release = await answering(running)
         preparing = asyncio.create_task(prepared(running, 1e6))
-        await until(lambda: running.gateway._scheduler.is_paused)
+        await until(lambda: running.gateway.scheduler.is_paused)
         late = await waits(running, "a")  # or others would go on asking until the time is over
         assert running.models.log == []
         release.set()
@@ -87,7 +87,7 @@ async def test_stream_over_the_suspend_limit_ends_with_an_error() -> None:
         error = json.loads((await client.rest()).split(b"data: ")[1].partition(b"\n")[0])["error"]
         assert (error["code"], error["source"]) == ("machine_suspends", "mmd")
         assert error["message"] == "the machine was suspended in the middle of this response of a"
-        requests = running.gateway._counters.requests
+        requests = running.gateway.counters.requests
         assert requests["a", STREAM, "suspended"] == 1
 
 
@@ -102,7 +102,7 @@ async def test_answers_hold_the_sleep_up_no_longer_than_a_swap() -> None:
 
 async def test_request_that_is_just_connecting_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     async with town() as running:
-        pool = running.gateway._pool
+        pool = running.gateway.pool
         connect, connected, goes_on = pool.connect, asyncio.Event(), asyncio.Event()
 
         async def slowly(address: str) -> EngineConnection:
@@ -118,7 +118,7 @@ async def test_request_that_is_just_connecting_is_not_sent(monkeypatch: pytest.M
         running.models.held[None] = asyncio.Event()
         await prepared(running, 0.0)
         goes_on.set()
-        await until(lambda: "a" in running.gateway._scheduler.waited_for)
+        await until(lambda: "a" in running.gateway.scheduler.waited_for)
         assert running.peer("a").asked == []
         running.models.held.pop(None).set()
         await awake(running)
@@ -140,10 +140,10 @@ async def test_request_whose_engine_is_lost_in_suspend_is_retried() -> None:
     async with town() as running:
         running.models.restarts = True
         client, _ = await answering(running)
-        await running.gateway._scheduler.pause()
+        await running.gateway.scheduler.pause()
         await running.peer("a").stop()
         running.models.active = None
-        await until(lambda: "a" in running.gateway._scheduler.waited_for)
+        await until(lambda: "a" in running.gateway.scheduler.waited_for)
         del running.peer("a").on[SLOW]
         await awake(running)
         assert (await client.answer()).status == 200
@@ -172,7 +172,7 @@ async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None
         await prepared(running)
         client = await running.client()
         asking = asyncio.create_task(client.ask(post(named)))
-        await until(lambda: "a" in running.gateway._scheduler.waited_for)
+        await until(lambda: "a" in running.gateway.scheduler.waited_for)
         assert running.models.log == ["put away"]
         await awake(running)
         assert (await asking).status == 200
@@ -182,7 +182,7 @@ async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None
 async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
     """Who would serve it has been called, and has not begun."""
     async with town("a", "b") as running:
-        scheduler = running.gateway._scheduler
+        scheduler = running.gateway.scheduler
         waiting = asyncio.create_task(scheduler.wait("b"))
         await asyncio.sleep(0)
         await scheduler.pause()
@@ -292,7 +292,7 @@ async def test_sleep_is_held_up_no_longer_than_it_may_be(caplog: pytest.LogCaptu
         assert running.models.active == "a"
         running.gateway.suspension.awaken()
         released.set()  # only then it can be brought back
-        await until(lambda: not running.gateway._scheduler.is_paused)
+        await until(lambda: not running.gateway.scheduler.is_paused)
         assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
 
 
@@ -308,10 +308,10 @@ async def test_who_does_not_come_back_holds_nobody_up(caplog: pytest.LogCaptureF
 async def test_idle_model_is_not_put_to_sleep_during_suspend() -> None:
     async with town() as running:
         running.models.rules["a"] = Rules(sleep_seconds=1e-9)
-        await running.gateway._scheduler.pause()
+        await running.gateway.scheduler.pause()
         await running.models.sleep_is_looked_at()
         assert running.models.log == []
-        running.gateway._scheduler.resume()
+        running.gateway.scheduler.resume()
         await until(lambda: "sleep a" in running.models.log)
 
 

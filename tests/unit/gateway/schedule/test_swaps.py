@@ -16,7 +16,7 @@ async def _ask(running: Town, model: str, path: str = "/v1/x") -> tuple[RawClien
 
 async def _waiting(running: Town, count: int) -> None:
     """Returns when so many requests wait for their turn."""
-    await until(lambda: running.gateway._scheduler._waiting == count)
+    await until(lambda: running.gateway.scheduler.waiting_count == count)
 
 
 async def _logged(running: Town, line: str) -> None:
@@ -186,27 +186,27 @@ async def test_one_who_leaves_takes_nobody_along() -> None:
 
 async def test_all_leave_in_the_moment_they_are_let_in() -> None:
     async with town("a", "b") as running:
-        scheduler = running.gateway._scheduler
+        scheduler = running.gateway.scheduler
         running.models.held["b"] = asyncio.Event()
         waits = [asyncio.create_task(scheduler.wait("b")) for _ in range(3)]
         await _logged(running, "activate b")
         running.models.held["b"].set()
-        await until(lambda: bool(scheduler._in_flight))
+        await until(lambda: scheduler.in_flight_count > 0)
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-        assert not scheduler._in_flight
+        assert scheduler.in_flight_count == 0
 
 
 async def test_no_swap_for_clients_that_disconnect_at_once() -> None:
     async with town("a", "b") as running:
-        scheduler = running.gateway._scheduler
+        scheduler = running.gateway.scheduler
         waits = [asyncio.create_task(scheduler.wait("b")) for _ in range(3)]
         await asyncio.sleep(0)
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-        await until(lambda: scheduler._runner is None)
+        await until(lambda: not scheduler.is_serving)
         assert running.models.log == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import weakref
 
 import pytest
 
@@ -23,7 +24,7 @@ def stream(model: str, path: str = "/v1/chat/completions") -> bytes:
 
 
 async def waiting(running: Town, count: int) -> None:
-    await until(lambda: running.gateway._scheduler._waiting == count)
+    await until(lambda: running.gateway.scheduler.waiting_count == count)
 
 
 async def busy(running: Town, model: str) -> tuple[RawClient, asyncio.Event]:
@@ -95,7 +96,11 @@ async def test_failure_is_remembered_without_those_who_met_it() -> None:
         running.models.failing["b"] = error
         client = await running.client()
         assert (await client.ask(post({"model": "b"}))).json()["error"]["code"] == "engine_failed"
-        assert error not in gc.get_referents(*running.gateway._scheduler._cool_downs._failed.values())
+        del running.models.failing["b"]
+        error_ref = weakref.ref(error)
+        del error
+        gc.collect()
+        assert error_ref() is None
 
 
 async def test_full_waiting_room_turns_away_with_a_time() -> None:
@@ -248,7 +253,7 @@ async def test_listeners_hear_of_the_queue() -> None:
 
 async def test_idle_models_are_known_by_their_last_answer() -> None:
     async with town("a", "b") as running:
-        scheduler = running.gateway._scheduler
+        scheduler = running.gateway.scheduler
         assert (scheduler.in_flight("a"), scheduler.idle_since("a")) == (0, None)
         client, release = await busy(running, "a")
         assert (scheduler.in_flight("a"), scheduler.idle_since("a")) == (1, None)
