@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 class AddressTaken(MmdError):
     """Another process listens on this address."""
 
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__(f"port {port} of {host} is taken", hint=f"ss -ltnp 'sport = :{port}'   # shows by whom")
+    def __init__(self, message: str, *, hint: str, port: int = 0) -> None:
+        super().__init__(message, hint=hint)
         self.port = port
 
 
@@ -141,5 +141,6 @@ def keys_required(address: str) -> WrongUsage:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> MmdError:
     if error.errno == errno.EADDRINUSE:
-        return AddressTaken(host, port)
+        hint = f"ss -ltnp 'sport = :{port}'   # shows by whom"
+        return AddressTaken(f"port {port} of {host} is taken", hint=hint, port=port)
     return MmdError(f"cannot listen on {host}:{port}: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000")
