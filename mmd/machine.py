@@ -52,6 +52,7 @@ class Machine:
     cpu: str
     cpu_cores: int  # physical
     cpu_threads: int
+    cpu_features: tuple[str, ...] = ()  # as /proc/cpuinfo spells them, of those that decide how weights are laid out
 
     def __post_init__(self) -> None:
         require_counts(self, "ram_total_bytes", "ram_available_bytes", "cpu_cores", "cpu_threads")
@@ -83,6 +84,7 @@ def read_machine(nvml: Nvml | None = None) -> Machine:
         cpu=_cpu_name(),
         cpu_cores=psutil.cpu_count(logical=False) or threads,  # unknown on some virtual machines
         cpu_threads=threads,
+        cpu_features=_cpu_features(),
     )
 
 
@@ -97,6 +99,19 @@ def _cpu_name() -> str:
     import platform
 
     return platform.machine()
+
+
+# By these llama.cpp chooses the layout of weights that it reads into RAM: `mmd.engines.llama.repack`.
+_FEATURES = ("amx_int8", "avx512_vnni", "avx512f", "avx2", "i8mm", "asimddp")
+
+
+def _cpu_features() -> tuple[str, ...]:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):  # x86, ARM
+            has = set(value.split())
+            return tuple(name for name in _FEATURES if name in has)
+    return ()
 
 
 # -- NVML

@@ -52,8 +52,7 @@ def choose(
     context = laid_down.context
     options = ServeOptions(socket, context, laid_down.aliases, laid_down.arguments)
     flags = planner.flags(model, machine, engine, options)
-    refused = laid_down.refused.get(engine.title, {})
-    flags = tuple(_unless_refused(flag, model.id, refused) for flag in flags)
+    flags = without_refused(flags, model.id, laid_down.refused.get(engine.title, {}))
     words = tuple(word for flag in flags for word in flag.words)
     on_gpu = planner.on_gpu(machine, engine)
     memory = memory_of(planner, model.facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu)
@@ -82,11 +81,20 @@ def choose(
     )
 
 
+def without_refused(flags: tuple[Flag, ...], model_id: str, refused: Mapping[str, str]) -> tuple[Flag, ...]:
+    """Return the flags without those that the engine refused, or with the words that replace them.
+
+    `refused` maps the flag's subject to what the engine said.
+    """
+    return tuple(_unless_refused(flag, model_id, refused) for flag in flags)
+
+
 def _unless_refused(flag: Flag, model_id: str, refused: Mapping[str, str]) -> Flag:
-    if flag.kept or not flag.words or flag.subject not in refused:
+    if flag.kept or not (flag.words or flag.instead) or flag.subject not in refused:
         return flag
-    said = f"the engine refused it here before: {refused[flag.subject]}"
-    return Flag((), flag.subject, f"left out: {said}; try it again: mmd activate {model_id} --ask-again")
+    reason = "the engine died without it" if flag.instead else "left out: the engine refused it"
+    reason = f"{reason} here before: {refused[flag.subject]}; try it again: mmd activate {model_id} --ask-again"
+    return Flag(flag.instead, flag.subject, reason)
 
 
 def _least_bytes(facts: Facts, memory: Memory, tokens: int, projector_bytes: int) -> int:

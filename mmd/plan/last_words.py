@@ -104,11 +104,13 @@ def _mentions_an_error(text: str) -> bool:
 
 
 def _is_optional(flag: Flag) -> bool:
-    return bool(flag.words) and not flag.kept
+    return bool(flag.words or flag.instead) and not flag.kept
 
 
 def _names(text: str, flag: Flag, style: LogStyle) -> bool:
-    """True if a line refuses this flag: by its name, or by the engine's name for its value."""
+    """True if a line refuses this flag: by its name, by the engine's name for its value, or by the flag's own text."""
+    if flag.refused_by and flag.refused_by in text:
+        return True
     if unknown := _UNKNOWN_ARGUMENTS.search(text):
         return bool(set(unknown["words"].split()) & set(flag.words))
     if not (_EXCEPTION.match(text) or "error: " in text):

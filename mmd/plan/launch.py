@@ -16,6 +16,8 @@ class Flag:
     measured: bool = False  # read off the machine at the moment of the start: another value asks for no new start
     is_address: bool = False  # where it listens or what it is called: its memory does not depend on it
     kept: bool = False  # laid down by the user, or the model cannot be served without: never dropped on a refusal
+    refused_by: str = ""  # a text in the engine's output that refuses this decision without naming the flag
+    instead: tuple[str, ...] = ()  # the words after a refusal; () leaves the flag out
 
 
 class Canary(StrEnum):

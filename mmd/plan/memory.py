@@ -89,4 +89,5 @@ def scaled(anatomy: Anatomy, share: float) -> Anatomy:
         output_bytes=round(anatomy.output_bytes * share),
         copied_bytes=round(anatomy.copied_bytes * share),
         float32_bytes=round(anatomy.float32_bytes * share),
+        amx_bytes=round(anatomy.amx_bytes * share),
     )

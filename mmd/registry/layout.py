@@ -43,6 +43,8 @@ class Anatomy:
     expert_size: int
     vocabulary_size: int
     caches: tuple[Layers, ...]
+    embeddings_type: str = ""  # GGUF: the tensor type of the token embeddings; "" in a registry of an older version
+    amx_bytes: int = 0  # GGUF: what the weights take beyond their size when llama.cpp lays them out for AMX
 
     @property
     def loaded_bytes(self) -> int:

@@ -31,12 +31,13 @@ WITHOUT_GPU = load_machine(Path(__file__).parent.parent / "machines" / "cpu-only
 @pytest.fixture
 def estimating() -> Estimator:
     config_file().parent.mkdir(parents=True)
-    config_file().write_text(f'[engines]\nllama-server = "{SERVER}"\n')
+    models = '[models."me/it-GGUF"]\narguments = ["--no-repack"]\n'  # of the hub's, see the test
+    config_file().write_text(f'[engines]\nllama-server = "{SERVER}"\n{models}')
     return Estimator(replace(WITHOUT_GPU, ram_total_bytes=1 << 38), read_settings())
 
 
 def test_the_published_sizes_of_a_model_that_is_not_here(hub: FakeHub, estimating: Estimator, tmp_path: Path) -> None:
-    """Of Qwen3-Coder-30B-A3B in Q8_0, CUDA's log says 30973.42 and 6144.00 MiB."""
+    """Of Qwen3-Coder-30B-A3B in Q8_0, CUDA's log says 30973.42 and 6144.00 MiB: without repacking, so do all CPUs."""
     path = well_known.QWEN3_30B_A3B.write(tmp_path / "it-Q8_0.gguf")
     hub.repositories["me/it-GGUF"] = FakeRepository({path.name: OnDisk(path, sha256="a" * 64)})
     about = subject("me/it-GGUF", WITHOUT_GPU, read_settings())

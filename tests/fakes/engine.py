@@ -20,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -57,6 +58,7 @@ HELP = """\
 -fit,  --fit [on|off]                   whether to adjust unset arguments to fit in device memory
 -fitt, --fit-target MiB0,MiB1,MiB2,...
                                         target margin per device for --fit
+--repack, -nr, --no-repack              whether to enable weight repacking (default: enabled)
 -m,    --model FNAME                    model path to load
 
 
@@ -89,6 +91,7 @@ class Behaviour:
     never_ready: bool = False
     exit_at_once: dict[str, object] | None = None  # {"status": 1, "stderr": "a line"}
     refuses: tuple[str, ...] = ()  # options that it lists in its help and will not have
+    aborts_unless_no_repack: bool = False  # as llama-server does with deepseek2 on a CPU with AMX
     exit_while_loading_seconds: float | None = None
     ignore_sigterm: bool = False
     lose_sigterm_while_loading: bool = False  # as vLLM does
@@ -125,6 +128,12 @@ class Behaviour:
 def fail(message: str, status: int = 1) -> NoReturn:
     print(message, file=sys.stderr, flush=True)
     sys.exit(status)
+
+
+def abort(message: str) -> NoReturn:
+    print(message, file=sys.stderr, flush=True)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.abort()
 
 
 def pause(seconds: float) -> None:
@@ -184,6 +193,8 @@ class Engine:
         for option in self.behaviour.refuses:
             if option in self.options:
                 fail(f"error: invalid argument: {option}")
+        if self.behaviour.aborts_unless_no_repack and self.options.get("--no-repack") != "--no-repack":
+            abort("/build/ggml/src/ggml-backend.cpp:1434: GGML_ASSERT(*cur_backend_id != -1) failed")
         self.on_sigterm(self.lose_sigterm if self.behaviour.lose_sigterm_while_loading else self.die_of_sigterm)
         listener = self.bind()
         self.log("load-begin")

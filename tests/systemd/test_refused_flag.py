@@ -55,6 +55,24 @@ async def test_refusal_is_remembered_and_said(world: World) -> None:
     assert world.events("start") == [("start", "a"), ("start", "a"), ("start", "b"), ("start", "a")]
 
 
+async def test_engine_that_aborts_is_started_with_no_repack(world: World) -> None:
+    """deepseek2 on a CPU with AMX: the retry adds a flag, and later launches have it from the start."""
+    world.add("a", aborts_unless_no_repack=True)
+    async with world.controller() as mmd:
+        assert "--no-repack" not in (await mmd.planner.launch("a")).argv
+        await mmd.activate("a")
+        assert (await mmd.activate("a")).why == "it is resident"
+        assert (await mmd.planner.launch("a")).argv[-1] == "--no-repack"
+    assert world.events("start", "ready") == [("start", "a"), ("start", "a"), ("ready", "a")]
+    assert "--no-repack" in world.manager.systemctl("show", "--property=ExecStart", "mmd-model@a.service")
+    assert "the engine died without it here before: " in show("a")
+    assert "GGML_ASSERT(*cur_backend_id != -1) failed; try it again: mmd activate a --ask-again" in show("a")
+    world.behave("a")
+    assert run_mmd("activate", "a", "--ask-again").returncode == 0
+    assert "--no-repack" not in world.manager.systemctl("show", "--property=ExecStart", "mmd-model@a.service")
+    assert RefusedFlags().refused("a") == {}
+
+
 async def test_what_was_refused_is_tried_again_where_a_person_says_so(world: World) -> None:
     """Nothing told how, and nothing but `mmd remove` did."""
     world.add("a", **REFUSES_METRICS)

@@ -19,7 +19,7 @@ from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
 from mmd.engines import engine
 from mmd.errors import EngineFailed, MmdError, StorageFailed, SwapSuperseded
-from mmd.plan.last_words import cause_line, refused
+from mmd.plan.last_words import Refusal, cause_line, refused
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.room import ReleaseEffect, leaves
@@ -211,8 +211,8 @@ class Swapper:
             except StorageFailed as error:  # a full disk must not keep the previous model from coming back
                 _log.warning("%s: %s", swap.wanted, error.message, extra=_fields(swap.wanted))
                 return failure
-        without = f"without {', '.join(refusal.subjects)}" if refusal.subjects else "with what is free now"
-        _log.warning("%s: %s; once more %s", swap.wanted, refusal.output, without, extra=_fields(swap.wanted))
+        change = _change(failure.launch, refusal) or "with what is free now"
+        _log.warning("%s: %s; once more %s", swap.wanted, refusal.output, change, extra=_fields(swap.wanted))
         swap.since_us = time.time_ns() // 1000
         return await self._attempt(swap, again=True)
 
@@ -286,3 +286,9 @@ def _has_token(pair: Pair) -> bool:
 
 def _fields(model_id: str) -> dict[str, str]:
     return {"MMD_MODEL": model_id, "MMD_UNIT": engine_unit(model_id)}
+
+
+def _change(launch: Launch, refusal: Refusal) -> str:
+    """Say how the next start differs: "without --metrics", "with --no-repack"; "" if it does not."""
+    flags = [flag for flag in launch.flags if flag.subject in refusal.subjects]
+    return ", ".join(f"with {' '.join(flag.instead)}" if flag.instead else f"without {flag.subject}" for flag in flags)

@@ -6,9 +6,10 @@ import logging
 from dataclasses import dataclass
 
 from mmd.control.models.installed_engines import installed_engines
+from mmd.control.state.refused_flags import RefusedFlags
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
-from mmd.plan.choose import engine_for
+from mmd.plan.choose import engine_for, without_refused
 from mmd.plan.engine import Installed, ServeOptions
 from mmd.plan.launch import Flag
 from mmd.registry.record import Model
@@ -40,7 +41,7 @@ class EnginePlan:
 
 
 def served(model: Model, machine: Machine, settings: Settings) -> EnginePlan:
-    """Plan as mmd.toml says, or by mmd's own rules if it says nothing of the model."""
+    """Plan as mmd.toml says, or by mmd's own rules if it says nothing of the model. Raises StorageFailed."""
     table = settings.model(model.id)
     try:
         engine = engine_for(model, installed_engines(settings), table.engine)
@@ -51,4 +52,5 @@ def served(model: Model, machine: Machine, settings: Settings) -> EnginePlan:
     except EngineMissing as error:  # it does not work, or this version or build cannot serve the model
         _log.info("%s; %s", error.message, error.hint)
         return EnginePlan(None, (), on_gpu=bool(machine.gpus))
-    return EnginePlan(engine, flags, on_gpu=engine.engine.on_gpu(machine, engine))
+    refused = RefusedFlags().refused(model.id).get(engine.title, {})
+    return EnginePlan(engine, without_refused(flags, model.id, refused), on_gpu=engine.engine.on_gpu(machine, engine))

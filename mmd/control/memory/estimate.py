@@ -4,6 +4,7 @@ weights, and what starts on this machine have taken.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -15,18 +16,24 @@ from mmd.control.memory.breakdowns import Breakdowns
 from mmd.control.memory.calibration import constants_from, is_believable
 from mmd.control.memory.engine_plan import EnginePlan, served
 from mmd.control.memory.starts_log import StartRecord
-from mmd.errors import EngineFailed, EngineMissing
+from mmd.control.state.refused_flags import RefusedFlags
+from mmd.errors import EngineFailed, EngineMissing, StorageFailed
 from mmd.machine import Machine
 from mmd.plan.breakdown import Breakdown, correction
+from mmd.plan.choose import without_refused
 from mmd.plan.constants import Constants
 from mmd.plan.engine import Planner
 from mmd.plan.estimate import Estimate, Tier
+from mmd.plan.last_words import Refusal, refused
+from mmd.plan.launch import Flag
 from mmd.plan.predict import predict
 from mmd.plan.suggestions import Candidate
 from mmd.quantities import GIB, MIB
 from mmd.registry.identity import identity
 from mmd.registry.record import Model
 from mmd.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 # A CUDA context takes up to so much, for the second in which the engine is asked.
 _ROOM_TO_ASK_BYTES = GIB
@@ -107,20 +114,41 @@ class Estimator:
     def breakdown(self, model: Model, by: EnginePlan, context: int) -> Breakdown | None:
         """Return what the engine itself reports that it would allocate; it is asked once. None if it cannot report it.
 
-        Raises EngineMissing and EngineFailed.
+        A flag that it refuses is remembered, as in a start. Raises EngineMissing and EngineFailed.
         """
         asked = by.engine.engine.breakdown_words(by.flags, context) if by.engine else None
         if by.engine is None or asked is None:
             return None
-        sees_gpus = self._sees_gpus
-        words = [word for word in asked if word != model.path]
-        key = sha256("\0".join((identity(model.files), by.title, *words, self.gpu(by) if sees_gpus else "")).encode())
-        known = self._breakdowns.get(key.hexdigest())
-        if known is None:
-            engine = engines.engine(by.engine.name)
+        known = self._breakdowns.get(self._key(model, by, asked))
+        if known is not None:
+            return known
+        engine, sees_gpus = engines.engine(by.engine.name), self._sees_gpus
+        try:
             known = engine.report_breakdown(by.engine, asked, sees_gpus=sees_gpus)
-            self._breakdowns.put(key.hexdigest(), known)
+        except EngineFailed as error:
+            refusal = refused(error.engine_lines, by.flags, engine.log_style)
+            flags = self._without(model, by, refusal) if refusal else by.flags
+            other = engine.breakdown_words(flags, context)
+            if other is None or other == asked:
+                raise
+            known = engine.report_breakdown(by.engine, other, sees_gpus=sees_gpus)
+            self._breakdowns.put(self._key(model, by, other), known)
+        self._breakdowns.put(self._key(model, by, asked), known)
         return known
+
+    def _without(self, model: Model, by: EnginePlan, refusal: Refusal) -> tuple[Flag, ...]:
+        """Return the flags for another try. If the model is registered, its starts have them from now on."""
+        if model.added and self._is_here:
+            try:
+                RefusedFlags().remember(model.id, by.title, refusal.subjects, refusal.output)
+            except StorageFailed as error:
+                _log.warning("%s: %s", model.id, error.message)
+        return without_refused(by.flags, model.id, dict.fromkeys(refusal.subjects, refusal.output))
+
+    def _key(self, model: Model, by: EnginePlan, asked: Sequence[str]) -> str:
+        words = [word for word in asked if word != model.path]
+        gpu = self.gpu(by) if self._sees_gpus else ""
+        return sha256("\0".join((identity(model.files), by.title, *words, gpu)).encode()).hexdigest()
 
     @property
     def _sees_gpus(self) -> bool:

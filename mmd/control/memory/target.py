@@ -15,7 +15,7 @@ from mmd.errors import NoSuchModel, WrongUsage
 from mmd.machine import Machine
 from mmd.plan.suggestions import Candidate
 from mmd.registry.detect import Found, examine
-from mmd.registry.record import Model
+from mmd.registry.record import Format, Model
 from mmd.registry.store import Registry, require_files
 from mmd.settings import Settings
 
@@ -64,13 +64,14 @@ def subject(asked: str, machine: Machine, settings: Settings, file: str | None =
 
 
 def _registered(asked: str) -> Model | None:
-    """As the files are now, where the registry does not have what newer versions read from them."""
+    """Return the registered model; with facts from its files if the registry lacks what newer versions read."""
     try:
         model = Registry().get(id_for(asked))
     except NoSuchModel:
         return None
     require_files(model)
-    if model.facts.anatomy is None:
+    anatomy = model.facts.anatomy
+    if anatomy is None or (model.facts.format is Format.GGUF and not anatomy.embeddings_type):
         return replace(model, facts=examine(Path(model.path)).facts)
     return model
 

@@ -24,6 +24,10 @@ _MOST_BATCH_TOKENS = 8192
 _HTTP_THREADS = 128
 # The engine's own default for its prompt cache in RAM; more than a sixteenth of the RAM is not ours to take.
 _MOST_PROMPT_CACHE_MIB = 8192
+_REPACK_SWITCHES = frozenset({"--repack", "-nr", "--no-repack"})
+# An AMX build says so of deepseek2 (b11434): its AMX buffers accept attention weights with which the CPU backend then
+# cannot multiply, so the scheduler finds no backend for that node (`ggml-backend.cpp`).
+_NO_BACKEND = "GGML_ASSERT(*cur_backend_id != -1)"
 # Types that go on from a prompt, and so gain from one that is kept.
 _GENERATES = (ModelType.CHAT, ModelType.VISION, ModelType.COMPLETION)
 
@@ -61,6 +65,7 @@ def flags(
         *(flag if flag.subject in engine.flags else _unknown_to(engine, flag) for flag in decided),
         *((Flag(arguments, arguments[0], "laid down in mmd.toml", kept=True),) if arguments else ()),
         *_left_to_the_engine(model, machine, context),
+        *_repack_flag(engine, arguments),
     )
 
 
@@ -146,3 +151,11 @@ def _left_to_the_engine(model: Model, machine: Machine, context: int | None) -> 
     if model.facts.chat_template:
         left.append(Flag((), "--jinja", "left to the engine: on; tool calls and reasoning follow the model's template"))
     return tuple(left)
+
+
+def _repack_flag(engine: Installed, arguments: tuple[str, ...]) -> tuple[Flag, ...]:
+    """Return the decision that a refusal turns into --no-repack; none if the user has decided."""
+    if "--no-repack" not in engine.flags or _REPACK_SWITCHES & set(arguments):
+        return ()
+    reason = "left to the engine: on, weights in RAM are laid out for this CPU"
+    return (Flag((), "--repack", reason, refused_by=_NO_BACKEND, instead=("--no-repack",)),)

@@ -23,7 +23,7 @@ from mmd.plan.engine import Installed
 # Half a second on a slow machine; a driver whose GPU wakes up takes longer.
 _MOST_SECONDS = 20.0
 _FLAGS = ("--no-warmup", "--log-jsonl")
-_SHOWN_LINES = 20
+_SHOWN_LINES = 60  # an abort is followed by a backtrace of up to 30
 
 
 def report_breakdown(engine: Installed, arguments: Sequence[str], *, sees_gpus: bool) -> Breakdown:

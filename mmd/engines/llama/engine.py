@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from mmd.engines.base import Engine
@@ -70,6 +71,9 @@ class _LlamaServer(_Llama):
 class _Embedded(_Llama):
     name: ClassVar[str] = "embedded"
     is_program: ClassVar[bool] = False
+
+    # xllamacpp's wheels are built for any x86-64 CPU with AVX2, without AMX.
+    memory = staticmethod(partial(llama_memory, is_amx_build=False))
 
     def find(self, configured: str | None) -> Installed | None:
         from mmd.engines.llama.embedded import find

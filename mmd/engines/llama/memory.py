@@ -12,6 +12,7 @@ from math import sqrt
 
 from mmd.engines.llama.constants import LlamaConstants
 from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache, llama_kept
+from mmd.engines.llama.repack import repacked_bytes
 from mmd.engines.llama.serving import Serving, serving
 from mmd.machine import Machine
 from mmd.plan import fit
@@ -39,6 +40,7 @@ class LlamaMemory:
     serving: Serving
     projector_bytes: int
     constants: LlamaConstants
+    is_amx_build: bool = True  # it uses AMX if the CPU has it
 
     @property
     def wanted_context(self) -> int:
@@ -126,9 +128,14 @@ class LlamaMemory:
     def _weights_bytes(self) -> int:
         anatomy = self.anatomy
         if not self.machine.gpus:
-            return anatomy.loaded_bytes
+            return anatomy.loaded_bytes + self._repacked_bytes()
         on_gpu_bytes = anatomy.repeating_bytes + anatomy.routed_bytes - self._cpu_expert_bytes()
         return on_gpu_bytes + anatomy.output_bytes + anatomy.copied_bytes
+
+    def _repacked_bytes(self) -> int:
+        if not self.serving.repacks:
+            return 0
+        return repacked_bytes(self.anatomy, set(self.machine.cpu_features), is_amx_build=self.is_amx_build)
 
     def _aside_bytes(self) -> int:
         """What is in RAM though there is a GPU."""
@@ -194,10 +201,11 @@ def llama_memory(
     projector_bytes: int,
     on_gpu: bool,
     constants: Constants,
+    is_amx_build: bool = True,
 ) -> LlamaMemory:
     """The formulas for a model under the `words` of a command line."""
     assert isinstance(constants, LlamaConstants)
-    return LlamaMemory(fit.anatomy_of(facts), machine, serving(words), projector_bytes, constants)
+    return LlamaMemory(fit.anatomy_of(facts), machine, serving(words), projector_bytes, constants, is_amx_build)
 
 
 def _head_width(anatomy: Anatomy) -> int:

@@ -27,6 +27,8 @@ _SWITCHES: Mapping[str, tuple[str, int | bool]] = {
     **dict.fromkeys(("-kvu", "--kv-unified"), ("unified", True)),
     **dict.fromkeys(("-no-kvu", "--no-kv-unified"), ("unified", False)),
     "--swa-full": ("full_windows", True),
+    "--repack": ("repacks", True),
+    **dict.fromkeys(("-nr", "--no-repack"), ("repacks", False)),
 }
 
 
@@ -36,6 +38,7 @@ class Serving:
 
     cache: LlamaCache  # of 0 tokens where the engine takes what fits
     cpu_expert_layers: int  # so many of the first layers have their routed experts in RAM
+    repacks: bool = True  # weights in RAM are laid out for the CPU
 
 
 def serving(words: Sequence[str]) -> Serving:
@@ -56,4 +59,5 @@ def serving(words: Sequence[str]) -> Serving:
     if prompt_tokens := found.pop("prompt_tokens", 0):
         found["batch_tokens"] = min(found.get("batch_tokens", LlamaCache(0).batch_tokens), prompt_tokens)
     cpu_expert_layers = found.pop("cpu_expert_layers", 0)
-    return Serving(LlamaCache(**{"context": 0, **found}), cpu_expert_layers)
+    repacks = found.pop("repacks", True)
+    return Serving(LlamaCache(**{"context": 0, **found}), cpu_expert_layers, repacks)

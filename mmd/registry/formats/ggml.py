@@ -54,6 +54,20 @@ TENSOR_TYPES: dict[int, TensorType] = {
 }
 
 
+# Bytes that a block takes beyond its size when llama.cpp b11434 lays it out for AMX: `get_row_size` in amx/mmq.cpp.
+# Its AMX buffer type takes two-dimensional weights of these types only (`supports_op` in amx/amx.cpp).
+AMX_BLOCK_BYTES: dict[str, int] = {
+    "F16": 0,
+    "Q4_0": 0,
+    "Q4_1": 0,
+    "Q8_0": 4,
+    "Q4_K": 4,
+    "Q5_K": 4,
+    "Q6_K": 0,
+    "IQ4_XS": 2,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class FileType:
     """What `general.file_type` claims: a label, the types most weights then have, and bits per weight.

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from mmd.registry.formats.ggml import AMX_BLOCK_BYTES
 from mmd.registry.formats.gguf import GgufHeader, LongArray, Tensor
 from mmd.registry.formats.gguf_layers import attention_size, gguf_layers, layer_count, widest
 from mmd.registry.formats.gguf_type import is_encoder_architecture
@@ -33,8 +34,11 @@ def gguf_layout(headers: Sequence[GgufHeader]) -> Anatomy:
     tensors = [tensor for header in headers for tensor in header.tensors]
     parts: Counter[str] = Counter()
     experts: Counter[int] = Counter()
+    amx_bytes = 0
     for tensor in tensors:
         part, layer = _place(tensor.name, count)
+        if part in ("repeating", "output"):
+            amx_bytes += _amx_extra_bytes(tensor)
         if part == "experts":
             experts[layer] += tensor.size_bytes
         else:
@@ -58,7 +62,15 @@ def gguf_layout(headers: Sequence[GgufHeader]) -> Anatomy:
         attention_size=attention_size(first),
         vocabulary_size=_vocabulary_size(first),
         caches=gguf_layers(first),
+        embeddings_type=next((tensor.type.name for tensor in tensors if tensor.name == _EMBEDDINGS), ""),
+        amx_bytes=amx_bytes,
     )
+
+
+def _amx_extra_bytes(tensor: Tensor) -> int:
+    if len(tensor.shape) != 2:
+        return 0
+    return tensor.elements // tensor.type.block * AMX_BLOCK_BYTES.get(tensor.type.name, 0)
 
 
 def _place(name: str, count: int) -> tuple[str, int]:

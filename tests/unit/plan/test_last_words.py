@@ -9,7 +9,7 @@ import pytest
 
 from mmd.engines.llama.log import LOG_STYLE as LLAMA_STYLE
 from mmd.engines.vllm.log import LOG_STYLE as VLLM_STYLE
-from mmd.plan.choose import choose
+from mmd.plan.choose import ModelSettings, choose
 from mmd.plan.last_words import Refusal, cause_line, refused
 from mmd.plan.launch import Flag, Launch
 from mmd.registry.record import Format
@@ -164,3 +164,28 @@ def test_flag_is_not_taken_for_another_that_begins_like_it() -> None:
 def test_line_that_only_mentions_a_flag_refuses_nothing() -> None:
     lines = ["non-default args: --kv-cache-dtype fp8", "Using kv_cache_dtype fp8"]
     assert refused(lines, launch(CACHE).flags, VLLM_STYLE) is None
+
+
+ASSERTION = "/build/ggml/src/ggml-backend.cpp:1434: GGML_ASSERT(*cur_backend_id != -1) failed"
+
+
+def test_failed_assertion_refuses_repacking() -> None:
+    """deepseek2 on a CPU with AMX: the line names no flag."""
+    first = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache")
+    lines = ["load_model: fitting", ASSERTION, "#16 0x00007fe64e6d4909 in llama_server(int, char**) ()"]
+    assert refused(lines, first.flags, LLAMA_STYLE) == Refusal(("--repack",), ASSERTION)
+    settings = ModelSettings(refused={first.title: {"--repack": ASSERTION}})
+    later = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache", overrides=settings)
+    assert later.argv == (*first.argv, "--no-repack")
+    assert refused(lines, later.flags, LLAMA_STYLE) is None, "it died of something else"
+    reason = next(flag.reason for flag in later.flags if flag.subject == "--repack")
+    assert reason.startswith(f"the engine died without it here before: {ASSERTION}")
+    assert reason.endswith(f"mmd activate {CHAT.id} --ask-again")
+
+
+@pytest.mark.parametrize("words", [("--repack",), ("-nr",), ("--threads", "2", "--no-repack")])
+def test_repacking_that_the_user_set_is_not_changed(words: tuple[str, ...]) -> None:
+    settings = ModelSettings(arguments=words, refused={LLAMA_SERVER.title: {"--repack": ASSERTION}})
+    planned = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache", overrides=settings)
+    assert planned.argv[-len(words) :] == words
+    assert refused([ASSERTION], planned.flags, LLAMA_STYLE) is None

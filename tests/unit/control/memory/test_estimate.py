@@ -16,6 +16,7 @@ from mmd.control.memory.calibration import constants_from
 from mmd.control.memory.engine_plan import served
 from mmd.control.memory.estimate import Answer, Estimator
 from mmd.control.memory.starts_log import StartRecord
+from mmd.control.state.refused_flags import RefusedFlags
 from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.engines.vllm.constants import VllmConstants
 from mmd.engines.vllm.engine import VLLM
@@ -40,7 +41,15 @@ PARTS = Components(5000 * MIB, 1000 * MIB, 0, 100 * MIB, 0, 460 * MIB)
 
 HELP = "-m, --model F   a model\n-c, --ctx-size N   the context\n--host H   where\n--alias A   its name\n" + "".join(
     f"{flag}   yes\n"
-    for flag in ("--no-warmup", "--log-jsonl", "--metrics", "--threads-http", "--cache-ram", "--no-webui")
+    for flag in (
+        "--no-warmup",
+        "--log-jsonl",
+        "--metrics",
+        "--threads-http",
+        "--cache-ram",
+        "--no-webui",
+        "--no-repack",
+    )
 )
 
 
@@ -50,14 +59,19 @@ def model(tmp_path: Path) -> Model:
     return Model("m", str(path), (str(path),), None, "file", "", "", examine(path).facts)
 
 
-def install(folder: Path, rows: list[Mapping[str, object]]) -> Path:
-    """A llama-server that tells this table, and counts how often it was asked."""
+ASSERTION = "/build/ggml/src/ggml-backend.cpp:1434: GGML_ASSERT(*cur_backend_id != -1) failed"
+
+
+def install(folder: Path, rows: list[Mapping[str, object]], *, aborts: bool = False) -> Path:
+    """A llama-server that tells this table, and counts how often it was asked; it `aborts` unless --no-repack."""
+    abort = f"echo '{ASSERTION}' >&2; seq 30 >&2; kill -ABRT $$"
     program = folder / "llama-server"
     record = json.dumps({"type": "fit_memory_breakdown", "data": {"unit": "MiB", "rows": rows}})
     program.write_text(
         "#!/bin/sh\n"
         f"case $1 in --help) cat <<'EOF'\n{HELP}EOF\n;; --version) echo 'version: 1 (abc)';;\n"
-        f"*) echo \"$CUDA_VISIBLE_DEVICES|$@\" >>{folder}/asked; echo '{record}';; esac\n"
+        + (f'*) case "$*" in *--no-repack*) ;; *) {abort};; esac; ' if aborts else "*) ")
+        + f"echo \"$CUDA_VISIBLE_DEVICES|$@\" >>{folder}/asked; echo '{record}';; esac\n"
     )
     program.chmod(0o755)
     config_file().parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +86,18 @@ def row(kind: str, model: int, context: int, compute: int) -> Mapping[str, objec
 def answer(machine: Machine, model: Model, *, asks_engine: bool = True, is_here: bool = True) -> Answer:
     estimating = Estimator(machine, read_settings(), is_here=is_here)
     return estimating.answer(model, 8192, asks_engine=asks_engine)
+
+
+@pytest.mark.parametrize("added", ["2026-11-30T12:00:00Z", ""], ids=["registered", "not_registered"])
+def test_engine_that_aborts_is_asked_with_no_repack(model: Model, tmp_path: Path, added: str) -> None:
+    """deepseek2 on a CPU with AMX: there was no more than the formulas, and its start died in the same way."""
+    asked = install(tmp_path, [row("host", 4440, 1024, 100)], aborts=True)
+    mixture = replace(model, added=added)
+    found = answer(CPU, mixture)
+    assert (found.estimate.tier, found.note) == (Tier.T2, "")
+    assert answer(CPU, mixture).estimate == found.estimate
+    assert [line.count("--no-repack") for line in asked.read_text().splitlines()] == [1]
+    assert RefusedFlags().refused("m") == ({"llama-server 1": {"--repack": ASSERTION}} if added else {})
 
 
 def start(model: str = "m", **changes: object) -> StartRecord:
