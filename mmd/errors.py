@@ -1,32 +1,43 @@
-"""What can go wrong, as one tree.
+"""All errors that mmd raises for its users, as one tree.
 
     MmdError
-    ├── WrongUsage            what was asked makes no sense
+    ├── WrongUsage            the request makes no sense
     ├── NoSuchModel           no registered model has this id
-    ├── NotRunnable           the file was recognised, and nothing here can serve it
+    ├── NotRunnable           the file was recognised, but no engine here can serve it
     ├── BadModelFile          the file is damaged, or not what its name says
     ├── RegistryDamaged       models.json cannot be read
-    ├── StorageFailed         a file of ours cannot be read or written
-    │   └── NoSpace           what is to be written is larger than the space left
-    ├── HubUnavailable        the Hugging Face hub does not answer, or not now
-    ├── NoSuchRepository      the hub has nothing under this name, or shows it to others only
-    ├── RepositoryGated       the hub wants its licence accepted first
-    ├── FileNeeded            a repository holds several models, and none was named
+    ├── StorageFailed         one of mmd's files cannot be read or written
+    │   ├── NoSpace           the space left is smaller than what would be written
+    │   └── SettingsNotEdited mmd.toml cannot be edited without changing other parts of it
+    ├── HubUnavailable        the Hugging Face hub does not answer, or rejects requests for now
+    ├── NoSuchRepository      the hub has no such repository, or this account may not see it
+    ├── RepositoryGated       the hub requires that its licence is accepted first
+    ├── FileNeeded            the repository has several models, and none was named
     ├── DoesNotFit            the model needs more memory than the machine has
-    ├── EngineMissing         no engine installed that could serve it
-    ├── ProgramMissing        a program of others that does a part of the work is not installed
+    ├── EngineMissing         no installed engine can serve the model
+    ├── ProgramMissing        another program that does a part of the work is not installed
     ├── EngineFailed          the engine started and died, or never became ready
-    ├── SwapSuperseded        another activation came in between
-    ├── GpuPinned             what has the GPU is pinned, and goes for no request
-    ├── TryLater              the gateway will not now: too many wait, or it failed a moment ago
-    └── ManagerUnreachable    no systemd user manager to talk to
+    ├── EngineStuck           the engine does not end
+    ├── SwapSuperseded        another activation replaced this one
+    ├── GpuPinned             the model on the GPU is pinned, and is unloaded for no request
+    ├── TryLater              the gateway refuses for now: its queue is full, or a start has just failed
+    ├── Busy                  another process of mmd is doing this, or holds the lock for it
+    ├── TimedOut              a reading of this machine took too long
+    ├── CannotListen          an address of the gateway cannot be listened on
+    ├── GatewayFailed         the gateway did not start
+    ├── TunnelFailed          a tunnel could not be opened
+    ├── UnitsMasked           units that mmd needs are masked
+    └── ManagerUnreachable    there is no systemd user manager to talk to
 
-Every error says what is, then what to do: `message` is one line, `hint` holds a command to paste.
+`message` is one line that says what is; `hint` says what to do, with a command to paste.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 class MmdError(Exception):
@@ -59,6 +70,9 @@ class StorageFailed(MmdError): ...
 class NoSpace(StorageFailed): ...
 
 
+class SettingsNotEdited(StorageFailed): ...
+
+
 class HubUnavailable(MmdError): ...
 
 
@@ -81,11 +95,14 @@ class ProgramMissing(MmdError): ...
 
 
 class EngineFailed(MmdError):
-    """`engine_lines`: the last that the engine said, oldest first."""
+    """`engine_lines`: the last lines of the engine's output, oldest first."""
 
     def __init__(self, message: str, *, hint: str, engine_lines: tuple[str, ...] = ()) -> None:
         super().__init__(message, hint=hint)
         self.engine_lines = engine_lines
+
+
+class EngineStuck(MmdError): ...
 
 
 class SwapSuperseded(MmdError): ...
@@ -102,6 +119,24 @@ class TryLater(MmdError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class Busy(MmdError): ...
+
+
+class TimedOut(MmdError): ...
+
+
+class CannotListen(MmdError): ...
+
+
+class GatewayFailed(MmdError): ...
+
+
+class TunnelFailed(MmdError): ...
+
+
+class UnitsMasked(MmdError): ...
+
+
 class ManagerUnreachable(MmdError): ...
 
 
@@ -112,7 +147,7 @@ def first_line(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an error shows outside: the CLI's exit status, and HTTP in OpenAI's words."""
+    """How an error shows outside: the CLI's exit status, and HTTP in OpenAI's terms."""
 
     exit_status: int
     http_status: int
@@ -125,7 +160,10 @@ _OUTCOMES: dict[type[MmdError], Outcome] = {
     NoSuchModel: Outcome(3, 404, "invalid_request_error"),
     NotRunnable: Outcome(1, 422, "invalid_request_error"),
     BadModelFile: Outcome(1, 422, "invalid_request_error"),
+    RegistryDamaged: Outcome(1, 500, "server_error"),
+    StorageFailed: Outcome(1, 500, "server_error"),
     NoSpace: Outcome(1, 507, "server_error"),
+    SettingsNotEdited: Outcome(1, 500, "server_error"),
     HubUnavailable: Outcome(1, 503, "server_error"),
     NoSuchRepository: Outcome(3, 404, "invalid_request_error"),
     RepositoryGated: Outcome(1, 403, "permission_error"),
@@ -134,13 +172,51 @@ _OUTCOMES: dict[type[MmdError], Outcome] = {
     EngineMissing: Outcome(5, 503, "server_error"),
     ProgramMissing: Outcome(5, 503, "server_error"),
     EngineFailed: Outcome(6, 503, "server_error"),
+    EngineStuck: Outcome(1, 503, "server_error"),
     SwapSuperseded: Outcome(1, 409, "conflict_error"),
     GpuPinned: Outcome(1, 409, "conflict_error"),
     TryLater: Outcome(1, 503, "server_error"),
+    Busy: Outcome(1, 503, "server_error"),
+    TimedOut: Outcome(1, 504, "server_error"),
+    CannotListen: Outcome(1, 503, "server_error"),
+    GatewayFailed: Outcome(1, 503, "server_error"),
+    TunnelFailed: Outcome(1, 503, "server_error"),
+    UnitsMasked: Outcome(1, 503, "server_error"),
     ManagerUnreachable: Outcome(1, 503, "server_error"),
 }
 
 
 def outcome(error: MmdError) -> Outcome:
-    """The outcome of the nearest class in the tree that has one."""
-    return next(_OUTCOMES[kind] for kind in type(error).__mro__ if kind in _OUTCOMES)
+    """Return the outcome of the nearest class in the tree that has one."""
+    return outcome_of(type(error))
+
+
+def outcome_of(kind: type[MmdError]) -> Outcome:
+    return next(_OUTCOMES[parent] for parent in kind.__mro__ if parent in _OUTCOMES)
+
+
+def to_record(error: MmdError) -> dict[str, Any]:
+    """Return an error as JSON, with the code that the API documents for its class."""
+    record: dict[str, Any] = {"code": _code(type(error)), "message": error.message, "hint": error.hint}
+    if isinstance(error, EngineFailed) and error.engine_lines:
+        record["engine_lines"] = list(error.engine_lines)
+    return record
+
+
+def from_record(record: object) -> MmdError | None:
+    """Return the error that `to_record` made a record of; None if its code is of no class in the tree."""
+    if not isinstance(record, Mapping) or (kind := _BY_CODE.get(str(record.get("code")))) is None:
+        return None
+    message, hint = str(record.get("message")), str(record.get("hint"))
+    if kind is EngineFailed:
+        return EngineFailed(message, hint=hint, engine_lines=tuple(map(str, record.get("engine_lines") or ())))
+    return kind(message, hint=hint)
+
+
+def _code(kind: type[MmdError]) -> str:
+    if kind is NoSuchModel:
+        return "model_not_found"  # OpenAI's code, which clients look for
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+_BY_CODE = {_code(kind): kind for kind in _OUTCOMES}

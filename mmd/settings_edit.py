@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmd.atomic import write_atomically
-from mmd.errors import MmdError, StorageFailed
+from mmd.errors import SettingsNotEdited, StorageFailed
 from mmd.paths import config_file
 from mmd.settings import read_settings
 
@@ -63,7 +63,7 @@ def _require_nothing_else_changed(file: Path, before: str, after: str, key: str,
         is_right = False
     if not is_right:
         model_id, value = next(iter(changes.items()))
-        raise MmdError(
+        raise SettingsNotEdited(
             f"mmd cannot edit {file} without changing other parts of it; the file is unchanged",
             hint=f'${{EDITOR:-nano}} {file}   # [models."{model_id}"] {key} = "{value}"',
         )

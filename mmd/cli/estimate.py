@@ -15,8 +15,6 @@ from mmd.cli.output import print_json, say
 if TYPE_CHECKING:
     from mmd.control.memory.estimate import Answer
 
-_DOES_NOT_FIT = 4
-
 
 @click.command(short_help="What a model needs of the memory, beforehand.")
 @click.argument("asked", metavar="ID|PATH|REPO[:FILE]", type=parameters.Subject())
@@ -61,7 +59,9 @@ def estimate(
     if answer.note:
         say(f"mmd: {answer.note}")
     if not answer.estimate.fits:
-        click_context.exit(_DOES_NOT_FIT)
+        from mmd.errors import DoesNotFit, outcome_of
+
+        click_context.exit(outcome_of(DoesNotFit).exit_status)
 
 
 def _measure(model_id: str) -> None:

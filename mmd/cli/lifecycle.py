@@ -157,13 +157,15 @@ def logs(model_id: str, follow: bool, lines: int) -> None:
     """What a model's engine said, from the journal."""
     import shutil
 
-    from mmd.errors import MmdError
+    from mmd.errors import ProgramMissing
     from mmd.registry.store import Registry
 
     Registry().get(model_id)
     journalctl = shutil.which("journalctl")
     if journalctl is None:
-        raise MmdError("there is no journalctl on PATH, so the journal cannot be read", hint="sudo apt install systemd")
+        raise ProgramMissing(
+            "journalctl is not on PATH, so the journal cannot be read", hint="sudo apt install systemd"
+        )
     # By identifier and of the whole journal: root's lines are not in a user's file.
     words = [journalctl, "--quiet", f"--identifier={model_id}", f"_UID={os.getuid()}", f"--lines={lines}"]
     os.execv(journalctl, words + (["--follow"] if follow else []))

@@ -59,12 +59,13 @@ async def _asked(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     if status == 200:
         return answer
-    from mmd.gateway.http.error import mmd_error
+    from mmd.errors import TryLater, from_record
 
-    error = mmd_error(answer.get("error"))
-    if error is not None:
-        raise error
-    return None
+    error = from_record(answer.get("error"))
+    # The gateway's queue and cool-downs are about its clients' requests: the command tries by itself.
+    if error is None or isinstance(error, TryLater):
+        return None
+    raise error
 
 
 async def _post(path: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:

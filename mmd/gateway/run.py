@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, contextmanager
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.memory_pressure import PressureRelief, PsiMonitor
 from mmd.control.memory.measurer import MeasurementScheduler
-from mmd.errors import ManagerUnreachable, MmdError, WrongUsage
+from mmd.errors import CannotListen, ManagerUnreachable, MmdError, WrongUsage
 from mmd.gateway.http.api_keys import Keyring
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
@@ -118,7 +118,7 @@ async def _with_its_holder(error: AddressTaken, manager: Manager) -> MmdError:
     if unit is None:
         return error
     hint = f"systemctl --user stop 'mmd*.socket' mmd.service   # or: mmd gateway --listen 127.0.0.1:{error.port + 1}"
-    return MmdError(f"{error.message}: {unit} listens there, for mmd.service", hint=hint)
+    return CannotListen(f"{error.message}: {unit} listens there, for mmd.service", hint=hint)
 
 
 def _beside_the_main_one(settings: Settings) -> Iterator[Callable[[], Listener]]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from mmd.errors import MmdError, StorageFailed
+from mmd.errors import Busy, StorageFailed
 from mmd.files import open_lock, retry_delays, try_lock
 from mmd.paths import runtime_dir
 
@@ -25,7 +25,7 @@ async def planner_lock() -> AsyncIterator[None]:
     """Whoever reads the units to decide, and submits, does both under it: for milliseconds, for as long as an engine
     takes to stop whose units have to be made anew, or while a sleeper is woken to sleep more deeply.
 
-    Raises StorageFailed where the runtime folder cannot be made, MmdError where another holds on to the lock.
+    Raises StorageFailed where the runtime folder cannot be made, Busy where another process holds on to the lock.
     """
     with _opened(".lock") as (descriptor, path):
         await _acquire(descriptor, path, _PLANNER_SECONDS)
@@ -63,7 +63,7 @@ async def _acquire(descriptor: int, path: Path, wait_seconds: float) -> None:
             while not try_lock(descriptor):  # noqa: ASYNC110 a file lock cannot be awaited
                 await asyncio.sleep(next(delays))
     except TimeoutError as error:
-        raise MmdError(
+        raise Busy(
             f"another mmd has been deciding for {wait_seconds:.0f} s and holds {path}",
             hint=f"fuser -v {path}   # who it is",
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmd.errors import MmdError
+from mmd.errors import CannotListen, MmdError, UnitsMasked
 from mmd.units import user_files
 from mmd.units.bus import JobResult, Manager
 from mmd.units.names import TUNNELS
@@ -145,11 +145,11 @@ async def _listens(manager: Manager, socket: str) -> bool:
 def _refuse_if_masked(masked: Iterable[str]) -> None:
     if needed := [name for name in masked if name in NEEDED]:
         units = " ".join(needed)
-        raise MmdError(f"masked, and so not to run: {units}", hint=f"systemctl --user unmask {units} && mmd install")
+        raise UnitsMasked(f"masked, and so not to run: {units}", hint=f"systemctl --user unmask {units} && mmd install")
 
 
-def _cannot_listen(listen: str) -> MmdError:
-    return MmdError(
+def _cannot_listen(listen: str) -> CannotListen:
+    return CannotListen(
         f"the gateway cannot listen on {listen}: somebody else does, or it is not yours (below 1024 it is root's)",
         hint=f"ss -ltnp 'sport = :{listen.rpartition(':')[2]}'   # who; or set [gateway] listen in mmd.toml",
     )

@@ -10,7 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mmd.control.doctor.diagnosis import Diagnosis, failed
-from mmd.errors import MmdError
+from mmd.errors import MmdError, TimedOut
 
 if TYPE_CHECKING:
     from psutil import Process
@@ -79,7 +79,7 @@ class BackgroundRead(Generic[T]):
         began = now if self._began is None else self._began
         done, _ = wait([self._outcome], timeout=max(0.0, began + self._limit_seconds - now))
         if not done:
-            raise MmdError(f"{self.what} did not answer within {self._limit_seconds:g} s", hint=self._look)
+            raise TimedOut(f"{self.what} did not answer within {self._limit_seconds:g} s", hint=self._look)
         return self._outcome.result()
 
     def _run(self) -> None:

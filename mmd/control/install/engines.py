@@ -14,7 +14,7 @@ from mmd.engines import engine as engine_named
 from mmd.engines.install import Installation, install, installable
 from mmd.engines.installer import own
 from mmd.engines.installer.process import Progress
-from mmd.errors import EngineMissing, MmdError, StorageFailed, WrongUsage
+from mmd.errors import Busy, EngineMissing, StorageFailed, WrongUsage
 from mmd.files import locked
 from mmd.machine import read_machine, unit_of_process
 from mmd.paths import engines_dir
@@ -189,7 +189,7 @@ def _one_at_a_time() -> Iterator[None]:
         lock = locked(path, timeout_seconds=0)
     except BlockingIOError as error:
         pid = path.read_text("ascii") or "?"
-        raise MmdError(f"another mmd installs or removes an engine: process {pid}", hint=f"ps -p {pid} -f") from error
+        raise Busy(f"another mmd installs or removes an engine: process {pid}", hint=f"ps -p {pid} -f") from error
     except OSError as error:
         raise StorageFailed(
             f"{path.parent} cannot be written to: {error.strerror}", hint=f"ls -ld {path.parent.parent}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmd.control.install.addresses import gateway_addresses
 from mmd.control.install.inspection import addresses_by_socket
 from mmd.control.install.presence import running_version
-from mmd.errors import MmdError
+from mmd.errors import GatewayFailed
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
 from mmd.units import static
@@ -54,7 +54,9 @@ async def restart_gateway() -> bool:
         if not await _is_active(manager, GATEWAY):
             return False
         if await manager.run_job(GATEWAY, manager.try_restart(GATEWAY)) is not JobResult.DONE:
-            raise MmdError("the gateway did not start after the restart", hint=f"systemctl --user status {GATEWAY}")
+            raise GatewayFailed(
+                "the gateway did not start after the restart", hint=f"systemctl --user status {GATEWAY}"
+            )
         return True
 
 

@@ -1,4 +1,4 @@
-"""The few things one can ask of mmd. The CLI, the gateway and the Python API call these and nothing below."""
+"""The few things one can ask of mmd. The CLI and the gateway call these."""
 
 from __future__ import annotations
 

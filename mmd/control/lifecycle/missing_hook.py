@@ -9,7 +9,7 @@ import asyncio
 import logging
 from subprocess import DEVNULL, PIPE
 
-from mmd.errors import MmdError
+from mmd.errors import EngineStuck
 from mmd.paths import engine_socket
 from mmd.units.bus import Manager, NoSuchUnit
 from mmd.units.names import engine_unit, token_unit
@@ -51,7 +51,7 @@ async def _end(manager: Manager, model_id: str, hooks: Hooks) -> None:
         await process.wait()
         said = b"it took too long"
     if process.returncode or await _runs(manager, unit):
-        raise MmdError(
+        raise EngineStuck(
             f"{model_id} has the GPU and does not end: {said.decode('utf-8', 'replace').strip() or 'it runs on'}",
             hint=f"systemctl --user kill -s KILL {unit}",
         )

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from mmd.control.models.search import choose_to_run, hit_json, hub_search, served_formats
-from mmd.errors import MmdError
+from mmd.errors import MmdError, to_record
 from mmd.machine import read_machine
 from mmd.parent_death import end_with_parent
 from mmd.registry.hub.register import choose, download_and_register, resolve
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MmdError as error:
-        _say("error", {"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+        _say("error", to_record(error))
         return 1
     return 0
 

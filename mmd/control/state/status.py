@@ -1,4 +1,4 @@
-"""What runs, as one record that the CLI, the gateway and the Python API all show."""
+"""What runs, as one record for the CLI and the gateway."""
 
 from __future__ import annotations
 

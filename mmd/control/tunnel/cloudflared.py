@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 
 from mmd.control.tunnel.host import exposed_host
-from mmd.errors import MmdError, ProgramMissing
+from mmd.errors import ProgramMissing, TunnelFailed
 
 _RELEASES = "https://github.com/cloudflare/cloudflared/releases/latest/download"
 _HTTP_TIMEOUT_SECONDS = 5.0
@@ -70,7 +70,7 @@ def quick_url(pid: int) -> str:
         listening = [one for one in psutil.Process(pid).net_connections("tcp4") if one.status == psutil.CONN_LISTEN]
         hostname = _quick_hostname(listening[0].laddr.port)
     except (psutil.Error, IndexError, OSError, HTTPException, ValueError, KeyError, TypeError) as error:
-        raise MmdError(
+        raise TunnelFailed(
             f"cloudflared did not report its URL: {error!r}", hint="cloudflared --version   # is it old?"
         ) from error
     return f"https://{hostname}"

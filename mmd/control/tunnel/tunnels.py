@@ -11,7 +11,7 @@ from enum import StrEnum
 from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import exposed_urls
 from mmd.control.tunnel import cloudflared, named_tunnel
-from mmd.errors import MmdError, WrongUsage
+from mmd.errors import MmdError, TunnelFailed, WrongUsage
 from mmd.paths import tunnel_file
 from mmd.registry.store import Registry
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
@@ -176,7 +176,9 @@ async def _failure(model_id: str, began_us: int) -> MmdError:
     reason = next((line for line in reversed(lines) if _is_complaint(line)), "it ended")
     # Cut cloudflared's time stamp and level, and mmd's prefix.
     reason = (reason.partition(" ERR ")[2] or reason).removeprefix("mmd: ")
-    return MmdError(f"the tunnel to {model_id} could not be opened: {reason}", hint=f"journalctl -t {identifier} -n 30")
+    return TunnelFailed(
+        f"the tunnel to {model_id} could not be opened: {reason}", hint=f"journalctl -t {identifier} -n 30"
+    )
 
 
 def _is_complaint(line: str) -> bool:

@@ -11,8 +11,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mmd import errors
-from mmd.errors import HubUnavailable, MmdError
+from mmd.errors import HubUnavailable, from_record
 from mmd.registry.hub.progress import Progress
 
 _LONGEST_LINE_BYTES = 16 << 20  # the results of a search are one line
@@ -86,7 +85,7 @@ async def _said(*words: str) -> AsyncGenerator[dict[str, Any]]:
         async for line in process.stdout:
             said = json.loads(line)
             if "error" in said:
-                raise _error(**said["error"])
+                raise from_record(said["error"]) or AssertionError(said)
             yield said
         if await process.wait():
             raise HubUnavailable(
@@ -97,8 +96,3 @@ async def _said(*words: str) -> AsyncGenerator[dict[str, Any]]:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _error(kind: str, message: str, hint: str) -> MmdError:
-    error: type[MmdError] = getattr(errors, kind)
-    return error(message, hint=hint)

@@ -1,4 +1,4 @@
-"""The management API, as design.md promises it. Imported only when somebody asks for it."""
+"""The routes of the management API. Imported with its first request."""
 
 from __future__ import annotations
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
-from mmd.errors import EngineFailed, MmdError, NoSuchModel, TryLater, outcome
+from mmd.errors import MmdError, TryLater, outcome, to_record
 from mmd.gateway.http.error_format import ErrorFormat
 
 
@@ -26,14 +25,14 @@ class ErrorResponse:
 
     @classmethod
     def of(cls, error: MmdError) -> ErrorResponse:
-        shown = outcome(error)
+        shown, record = outcome(error), to_record(error)
         return cls(
             shown.http_status,
             error.message,
             error.hint,
-            _code(type(error)),
+            record["code"],
             shown.openai_type,
-            engine_lines=error.engine_lines if isinstance(error, EngineFailed) else (),
+            engine_lines=tuple(record.get("engine_lines", ())),
             more_headers=(("retry-after", str(error.retry_after_seconds)),) if isinstance(error, TryLater) else (),
         )
 
@@ -76,25 +75,6 @@ class ErrorResponse:
         if self.engine_lines:
             error["engine_lines"] = list(self.engine_lines)
         return error
-
-
-def _code(kind: type[MmdError]) -> str:
-    if kind is NoSuchModel:
-        return "model_not_found"  # OpenAI's code, which clients look for
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
-
-
-def mmd_error(error: object) -> MmdError | None:
-    """Rebuild the exception behind the gateway's error record; None if the error is about the HTTP request itself."""
-    if not isinstance(error, dict):
-        return None
-    # Classes with a constructor of their own, such as TryLater, are meant for HTTP clients only.
-    kinds: tuple[type[MmdError], ...] = (
-        MmdError,
-        *(kind for kind in MmdError.__subclasses__() if "__init__" not in vars(kind)),
-    )
-    found = next((kind for kind in kinds if _code(kind) == error.get("code")), None)
-    return None if found is None else found(str(error.get("message")), hint=str(error.get("hint")))
 
 
 INTERNAL = ErrorResponse(

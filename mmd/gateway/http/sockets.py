@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmd.control.install.addresses import host_port, resolve_host
-from mmd.errors import MmdError, WrongUsage
+from mmd.errors import CannotListen, WrongUsage
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.origins import is_loopback_address
 
@@ -23,7 +23,7 @@ _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 _log = logging.getLogger(__name__)
 
 
-class AddressTaken(MmdError):
+class AddressTaken(CannotListen):
     """Another process listens on this address."""
 
     def __init__(self, message: str, *, hint: str, port: int = 0) -> None:
@@ -87,9 +87,9 @@ def bind_tcp(host: str, port: int, kind: ListenerKind = ListenerKind.MAIN) -> Li
 
 
 def bind_unix(path: Path) -> Listener:
-    """Listen on a Unix socket that only this user can open. Raises MmdError if another process listens there."""
+    """Listen on a Unix socket that only this user can open. Raises CannotListen."""
     if is_listened_on(path):
-        raise MmdError(f"{path} belongs to another gateway", hint=f"ss -lxp src {path}   # shows which")
+        raise CannotListen(f"{path} belongs to another gateway", hint=f"ss -lxp src {path}   # shows which")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o177)  # bind() creates the file; a later chmod() would leave it open to others for a moment
     try:
@@ -98,7 +98,7 @@ def bind_unix(path: Path) -> Listener:
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
-        raise MmdError(f"cannot listen on {path}: {error.strerror}", hint=f"ls -ld {path.parent}") from error
+        raise CannotListen(f"cannot listen on {path}: {error.strerror}", hint=f"ls -ld {path.parent}") from error
     finally:
         os.umask(umask)
     listening.setblocking(False)
@@ -139,8 +139,8 @@ def keys_required(address: str) -> WrongUsage:
     return WrongUsage(message, hint="mmd key add NAME   # or listen on 127.0.0.1 only")
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> MmdError:
+def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
     if error.errno == errno.EADDRINUSE:
         hint = f"ss -ltnp 'sport = :{port}'   # shows by whom"
         return AddressTaken(f"port {port} of {host} is taken", hint=hint, port=port)
-    return MmdError(f"cannot listen on {host}:{port}: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000")
+    return CannotListen(f"cannot listen on {host}:{port}: {error.strerror}", hint="mmd gateway --listen 127.0.0.1:8000")

@@ -1,4 +1,4 @@
-"""GET /metrics: what Prometheus is told. Names and labels are in README.md, and in the dashboard in contrib/grafana."""
+"""GET /metrics: what Prometheus is told. The dashboard in contrib/grafana uses the names and labels."""
 
 from __future__ import annotations
 

@@ -12,26 +12,29 @@ import pytest
 from mmd import __version__, errors
 from mmd.cli.via_gateway import activated_by_gateway
 from mmd.control.install.presence import Presence
-from mmd.errors import MmdError, NoSuchModel
-from mmd.gateway.http.error import INTERNAL, ErrorResponse, mmd_error
+from mmd.errors import EngineFailed, MmdError, NoSuchModel, TryLater, from_record
+from mmd.gateway.http.error import INTERNAL, ErrorResponse
 from mmd.paths import gateway_socket
 
-_KINDS = (MmdError, *(kind for kind in MmdError.__subclasses__() if kind.__module__ == errors.__name__))
+_KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MmdError)]
 
 
 @pytest.mark.parametrize("kind", _KINDS)
 def test_error_comes_out_as_it_went_in(kind: Callable[..., MmdError]) -> None:
     sent = ErrorResponse.of(kind("what is", hint="what to do"))
-    read = mmd_error(json.loads(sent.payload())["error"])
-    if read is None:
-        assert "__init__" in vars(kind)  # it says more than two lines
-    else:
-        assert (type(read), read.message, read.hint) == (kind, "what is", "what to do")
+    read = from_record(json.loads(sent.payload())["error"])
+    assert read is not None and (type(read), read.message, read.hint) == (kind, "what is", "what to do")
+
+
+def test_error_brings_the_engines_lines() -> None:
+    sent = ErrorResponse.of(EngineFailed("what is", hint="what to do", engine_lines=("one", "two")))
+    read = from_record(json.loads(sent.payload())["error"])
+    assert isinstance(read, EngineFailed) and read.engine_lines == ("one", "two")
 
 
 @pytest.mark.parametrize("error", [None, "x", {}, {"code": "invalid_api_key"}, json.loads(INTERNAL.payload())["error"]])
 def test_error_about_the_request_is_none_of_the_activation(error: object) -> None:
-    assert mmd_error(error) is None
+    assert from_record(error) is None
 
 
 @asynccontextmanager
@@ -77,6 +80,7 @@ async def test_activation_is_asked_for_and_its_error_raised(monkeypatch: pytest.
         b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{",
         b"nonsense\r\n\r\n{}",
         INTERNAL.response(close=True),
+        ErrorResponse.of(TryLater("full", hint="wait")).response(close=True),
         b"HTTP/1.1 404 Not Found\r\n\r\n{}",
     ],
 )
