@@ -3,7 +3,7 @@
 
     make demo
 
-It has a user manager, a home and a runtime folder of its own, all gone at the end: nothing of yours is touched.
+It has a user manager, a home and a runtime folder of its own, all removed at the end: your own are not touched.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tests.user_manager import UserManager, user_manager
 
 TINY_GGUF = Path(__file__).with_name("tiny_gguf.py")
 STEP_SECONDS = 120.0
-ADDRESS = "127.0.0.1:8000"  # where the gateway listens if mmd.toml says nothing
+ADDRESS = "127.0.0.1:8000"  # the gateway's address if mmd.toml sets none
 
-# systemctl's status for units of which some are inactive: a token that stays loaded after its model went is.
+# systemctl's status if some of the units are inactive: a token stays loaded after its model is unloaded
 SOME_INACTIVE = 3
 
 
 class StepFailed(Exception):
-    """A command of the session did not do what the session shows."""
+    """A command of the session failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Session:
         return step
 
     def ask(self, *words: str, allowed: tuple[int, ...] = (0,), patience_seconds: float = STEP_SECONDS) -> Step:
-        """Run a command without a trace in the session."""
+        """Run a command that the session does not show."""
         began = time.monotonic()
         try:
             done = subprocess.run(
@@ -85,7 +85,7 @@ class Session:
 
 
 def main() -> int:
-    # An end from outside must unwind as well, or the private manager would outlive us.
+    # A signal must unwind as well, or the private manager would outlive us.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     print("Starting a systemd user manager for this demo alone")
@@ -105,7 +105,7 @@ def main() -> int:
 
 
 def play(session: Session, manager: UserManager, hub: FakeHub) -> list[tuple[str, float]]:
-    """The session. Returns what was done, with its seconds."""
+    """Run the session. Return the steps with their seconds."""
     summary: list[tuple[str, float]] = []
 
     say("Two models of 600 kB with random weights: what they say is nonsense, how they are served is real")
@@ -158,7 +158,7 @@ def play(session: Session, manager: UserManager, hub: FakeHub) -> list[tuple[str
 
 
 def chat(session: Session, address: str, model_id: str) -> Step:
-    """One chat completion through the gateway, by the model it names."""
+    """Send a chat completion through the gateway, by the name of the model."""
     question = {"model": model_id, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
     url = f"http://{address}/v1/chat/completions"
     step = session.run("curl", "-sS", "--fail-with-body", url, "--json", json.dumps(question))
@@ -171,7 +171,7 @@ def chat(session: Session, address: str, model_id: str) -> Step:
 def is_free(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
-        # As systemd does: a connection that has ended and is still remembered does not count.
+        # Like systemd: a closed connection in TIME_WAIT does not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
@@ -181,7 +181,7 @@ def is_free(address: str) -> bool:
 
 
 def move_gateway(manager: UserManager) -> str:
-    """Have the gateway listen on a free port, as a person would: in mmd.toml. Returns the address."""
+    """Let the gateway listen on a free port, set in mmd.toml as a person would. Return the address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"

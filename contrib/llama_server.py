@@ -16,7 +16,7 @@ from pathlib import Path
 
 VERSION = "11434.0.0"
 
-# The server and nothing else, without the page for browsers, which the build would fetch from the network.
+# The server alone, without the page for browsers, which the build would fetch from the network.
 CMAKE_ARGS = (
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
@@ -57,7 +57,7 @@ def _wheels(cache: Path) -> list[Path]:
 
 
 def _unpack(wheel: Path, folder: Path) -> None:
-    """Unpack beside, then rename: an unpacking that was cut short is not taken for a finished one."""
+    """Unpack beside, then rename: an interrupted run must not look like a finished one."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         whole = Path(scratch) / "whole"
         with zipfile.ZipFile(wheel) as archive:

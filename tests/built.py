@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def build(kind: str, target: Path, source: Path = ROOT) -> Path:
-    """A `wheel` or an `sdist` of `source`, in the folder `target`, which is to be empty or not there."""
+    """Build the `wheel` or `sdist` of `source` into `target`, a folder that is empty or does not exist."""
     words = [sys.executable, "-m", "hatchling", "build", "--target", kind, "--directory", str(target)]
     subprocess.run(words, cwd=source, check=True, capture_output=True, timeout=50)
     (made,) = target.iterdir()

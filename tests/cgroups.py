@@ -1,4 +1,4 @@
-"""Control groups: those that tests make by hand, on a machine whose PID 1 is not systemd, and those of others."""
+"""Control groups: those that tests create on a machine whose PID 1 is not systemd, and those of other processes."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def mount() -> Path:
 
 
 def of(pid: int) -> Path:
-    """Where a process is in the unified hierarchy."""
+    """Return the path of a process in the unified hierarchy."""
     lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     return mount() / next(line.removeprefix("0::/") for line in lines if line.startswith("0::/"))
 
 
 def entering(cgroup: Path, command: Sequence[str]) -> list[str]:
-    """The command line that moves itself into the cgroup, and is then this one."""
+    """Return the command line that moves itself into the cgroup, then runs `command`."""
     return ["/bin/sh", "-c", f'echo $$ > "{cgroup}/cgroup.procs" && exec "$@"', "sh", *command]
 
 
 def remove(cgroup: Path) -> None:
-    """End what is left in it, and remove it."""
+    """Kill the processes left in it, and remove it."""
     end = time.monotonic() + _REMOVED_SECONDS
     while time.monotonic() < end:
         folders = [Path(folder) for folder, _, _ in os.walk(cgroup, topdown=False)]

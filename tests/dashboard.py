@@ -1,4 +1,4 @@
-"""What the Grafana dashboard asks of Prometheus."""
+"""The queries of the Grafana dashboard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import promql_parser
 
 DASHBOARD = Path(__file__).parents[1] / "contrib/grafana/mmd.json"
-_JOB = {"job", "instance"}  # what Prometheus adds to every sample
+_JOB = {"job", "instance"}  # added to every sample by Prometheus
 
 
 def panels() -> list[dict[str, Any]]:
@@ -19,14 +19,14 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries() -> list[str]:
-    """As Grafana sends them."""
+    """Return the queries as Grafana sends them."""
     written = [target["expr"] for panel in panels() for target in panel.get("targets", ())]
     return [query.replace("$__rate_interval", "1m").replace("$model", ".*") for query in written]
 
 
 def selected(query: str) -> dict[str, set[str]]:
-    """The metrics that a query reads, and the labels by which it selects and groups them. Raises ValueError where it is
-    not PromQL.
+    """Return the metrics that a query reads, with the labels by which it selects and groups them. Raises ValueError if
+    it is not PromQL.
     """
     found: dict[str, set[str]] = {}
     grouping: set[str] = set()
@@ -44,7 +44,7 @@ def selected(query: str) -> dict[str, set[str]]:
 
 
 def names(prefix: str) -> set[str]:
-    """Of all metrics that the dashboard reads."""
+    """Return the metrics that the dashboard reads, with their labels."""
     return {name for query in queries() for name in selected(query) if name.startswith(prefix)}
 
 

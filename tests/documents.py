@@ -1,4 +1,4 @@
-"""What the documents for users name: commands, units, files and settings, taken out of the man pages and the README."""
+"""Commands, units, files and settings that the man pages and the README name."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _COMMAND_END = re.compile(r"\s[#|>;&]| \(|\)|, or ")
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A command line of mmd as a document has it."""
+    """A command line of mmd in a document."""
 
     line: str
     words: tuple[str, ...]
 
 
 def text_of(document: Path) -> str:
-    """Without the escapes of roff."""
+    """Return the text without roff's escapes."""
     text = document.read_text("utf-8")
     return unescaped(text) if document in PAGES else text
 
@@ -54,7 +54,7 @@ def unescaped(roff: str) -> str:
 
 
 def code_of(document: Path) -> Iterator[str]:
-    """Lines that are to be pasted, and words that are set as code."""
+    """Yield lines to paste, and words in a code font."""
     text = text_of(document)
     if document not in PAGES:
         for block in (*_FENCED.findall(text), *_INDENTED.findall(text)):
@@ -75,7 +75,7 @@ def commands_of(document: Path) -> Iterator[Named]:
 
 
 def what_is_wrong(words: tuple[str, ...]) -> str:
-    """ "" or which verb or option of a command line does not exist."""
+    """Return the verb or option of a command line that does not exist, or ""."""
     command: click.Command = mmd
     for number, word in enumerate(words):
         if not isinstance(command, click.Group) or word.startswith("-") or not word.isalpha() or word.isupper():
@@ -91,7 +91,7 @@ def what_is_wrong(words: tuple[str, ...]) -> str:
 
 
 def example_settings(document: Path) -> Iterator[str]:
-    """What a document would have in mmd.toml: blocks of TOML in Markdown, examples with a table in a man page."""
+    """Yield what a document would put into mmd.toml: TOML blocks in Markdown, examples with a table in a man page."""
     text = text_of(document)
     if document in PAGES:
         yield from (block for block in _EXAMPLE.findall(text) if re.search(r"^\[(gateway|engines|models)", block, re.M))

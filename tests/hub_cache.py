@@ -1,4 +1,4 @@
-"""A Hugging Face cache with files in it, put there by the functions that huggingface_hub itself has for it."""
+"""A Hugging Face cache with files in it, written by huggingface_hub's own functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from huggingface_hub.file_download import _create_symlink, repo_folder_name
 def cached_repository(
     cache: Path, repository: str, files: Mapping[str, bytes], *, commit: str = "a" * 40, ref: str | None = "main"
 ) -> Path:
-    """Returns the snapshot. Large files go by their sha256 and small ones by git's hash, as the hub has it."""
+    """Return the snapshot. Large files are named by their sha256, small ones by git's hash, as on the hub."""
     folder = cache / repo_folder_name(repo_id=repository, repo_type="model")
     snapshot = folder / "snapshots" / commit
     (folder / "blobs").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Whether what the API says is as its own document describes it."""
+"""Compare the API's responses with its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmd.gateway.api.openapi import document
 
 
 def differences(path: str, record: Any) -> list[str]:
-    """Between a record and the answer that is described for GET on this path; keys that nobody described are some."""
+    """List how a record differs from the documented response of GET on this path; undocumented keys count."""
     described = deepcopy(document())
     answer = described["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     for schema in described["components"]["schemas"].values():
@@ -21,7 +21,7 @@ def differences(path: str, record: Any) -> list[str]:
 
 
 def _close(schema: Any) -> None:
-    """Lets no object have other keys than those that are described."""
+    """Forbid keys that are not documented, in every object."""
     if isinstance(schema, dict):
         if "properties" in schema:
             schema["additionalProperties"] = False

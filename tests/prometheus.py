@@ -1,4 +1,4 @@
-"""A page of metrics, read by Prometheus's own parser."""
+"""A metrics page, parsed by Prometheus's own parser."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class Scrape:
                 self.labels.setdefault(sample.name, set()).update(sample.labels)
 
     def value(self, name: str, **labels: str) -> float | None:
-        """None where there is no such sample."""
+        """Return the value of a sample, or None."""
         return self._values.get((name, frozenset(labels.items())))

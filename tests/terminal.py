@@ -1,4 +1,4 @@
-"""A real shell on a terminal of its own, to see what a key does there."""
+"""A real shell on a terminal of its own, to see what a key does in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[=>]|\][^\a]*\a)")
 
 
 class Terminal:
-    """What is typed and what is shown. The shell's prompt is to be PROMPT."""
+    """Input and output of a shell whose prompt is PROMPT."""
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         self.shown = ""
@@ -40,7 +40,7 @@ class Terminal:
         os.write(self._keyboard, keys.encode())
 
     def wait_shown(self, text: str) -> str:
-        """What is shown up to this text, which is taken away with it."""
+        """Return the output up to this text, and drop both."""
         end = time.monotonic() + _WAIT_SECONDS
         while text not in self.shown:
             readable, _, _ = select.select([self._keyboard], [], [], max(0, end - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Tiny real models, and headers that lie: made here so that no test needs a download."""
+"""Tiny real models, and false headers: made here so that no test needs a download."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 
 def _load_maker(name: str) -> ModuleType:
-    # A script, not a package: it also runs on its own in the demo.
+    # A script, not a package: the demo also runs it on its own.
     path = Path(__file__).parent.parent / "contrib" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where @dataclass looks for the module of the class it makes
+    sys.modules[spec.name] = module  # @dataclass looks up the module of its class there
     spec.loader.exec_module(module)
     return module
 
@@ -38,14 +38,14 @@ def tiny_gguf(
     context: int = 2048,
     seed: int = 0,
 ) -> Path:
-    """A model that llama.cpp loads and generates from; 585 kB by default."""
+    """Write a model that llama.cpp loads and generates from; 585 kB by default."""
     shape = _maker.Shape(layers=n_layers, width=dim, context=context)
     made: Path = _maker.tiny_gguf(path, name=name, chat=chat, seed=seed, shape=shape)
     return made
 
 
 def tiny_embedding_gguf(path: Path, *, name: str = "tiny-embedding", seed: int = 0) -> Path:
-    """A model for `/v1/embeddings` (mean pooling)."""
+    """Write a model for `/v1/embeddings` (mean pooling)."""
     import gguf
 
     made: Path = _maker.tiny_gguf(path, name=name, chat=False, seed=seed, pooling=gguf.PoolingType.MEAN)
@@ -53,7 +53,7 @@ def tiny_embedding_gguf(path: Path, *, name: str = "tiny-embedding", seed: int =
 
 
 def tiny_folder(folder: Path, *, seed: int = 0, embedding: bool = False, context: int = 2048) -> Path:
-    """A folder of safetensors that vLLM loads and generates from, or embeds with; 530 kB."""
+    """Write a folder of safetensors that vLLM loads and generates from, or embeds with; 530 kB."""
     made: Path = _folder_maker.tiny_safetensors(folder, seed=seed, embedding=embedding, context=context)
     return made
 
@@ -68,7 +68,7 @@ def packed_string(text: str | bytes) -> bytes:
 
 
 def packed_value(value: object) -> bytes:
-    """A metadata value with its type; lists become arrays of their first item's type."""
+    """Encode a metadata value with its type; lists become arrays of their first item's type."""
     if isinstance(value, list):
         kind = _kind(next(filter(_is_wide, value), value[0]))
         return struct.pack("<IIQ", 9, kind, len(value)) + b"".join(_packed(kind, item) for item in value)
@@ -99,7 +99,7 @@ def gguf_header(
     entry_count: int | None = None,
     magic: bytes = b"GGUF",
 ) -> bytes:
-    """The bytes of a header, true or not; a tensor is (name, shape, ggml type, offset)."""
+    """Return the bytes of a header, true or false; a tensor is (name, shape, ggml type, offset)."""
     counts = (
         len(tensors) if tensor_count is None else tensor_count,
         len(metadata) if entry_count is None else entry_count,
@@ -119,9 +119,8 @@ def sparse_gguf(
     metadata: Mapping[str, object] | None = None,
     tensors: Mapping[str, tuple[Sequence[int], int]] | None = None,
 ) -> Path:
-    """A file with a true header and a hole where the weights would be; tensors are name: (shape, ggml type).
-
-    Without `tensors` it gets one of the size that fills `apparent_bytes`.
+    """Write a file with a true header and a hole in place of the weights; tensors are name: (shape, ggml type). Without
+    `tensors` it has a single one that fills `apparent_bytes`.
     """
     from mmd.registry.formats.ggml import TENSOR_TYPES
 
@@ -142,7 +141,7 @@ def sparse_gguf(
 def safetensors_bytes(
     tensors: Mapping[str, tuple[str, Sequence[int]]], *, bits: Mapping[str, int] | None = None
 ) -> bytes:
-    """A safetensors file of zeros; tensors are name: (dtype, shape)."""
+    """Write a safetensors file of zeros; tensors are name: (dtype, shape)."""
     widths = {"F32": 32, "BF16": 16, "F16": 16, "I32": 32, "U8": 8, "F8_E4M3": 8, "F4": 4, **(bits or {})}
     header, offset = {}, 0
     for name, (dtype, shape) in tensors.items():
@@ -163,9 +162,8 @@ def tiny_safetensors(
     tensors: Mapping[str, tuple[str, Sequence[int]]] | None = None,
     files: Mapping[str, str] | None = None,
 ) -> Path:
-    """A folder as a Hugging Face download leaves it: weights of zeros, config.json, and what `files` adds.
-
-    It is for detection: no engine could generate from it.
+    """Write a folder like a Hugging Face download: weights of zeros, config.json, and `files`. It is for detection: no
+    engine can generate from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = tensors or {"model.embed_tokens.weight": ("BF16", (16, 8)), "model.norm.weight": ("BF16", (8,))}

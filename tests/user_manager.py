@@ -30,10 +30,10 @@ _UP_SECONDS = 20.0
 
 
 class UserManager:
-    """A running manager; `environment` is what makes a process one of its users."""
+    """A running manager; a process with this `environment` is one of its clients."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root  # short: a Unix socket's path may have 107 bytes
+        self.root = root  # short: the path of a Unix socket has at most 107 bytes
         self.runtime = root / "r"
         self.home = root / "h"
         self.environment = self._environment()
@@ -79,7 +79,7 @@ class UserManager:
     def stop(self) -> None:
         if self._process is None:
             return
-        self._process.send_signal(signal.SIGRTMIN + 24)  # a user manager exits at once; its units are ended below
+        self._process.send_signal(signal.SIGRTMIN + 24)  # a user manager exits at once; its units are killed below
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
@@ -88,7 +88,7 @@ class UserManager:
         if self._cgroup is not None:
             cgroups.remove(self._cgroup)
         if self._scope is not None:
-            # By the user's own manager: the bus daemon of ours, and engines that nobody stopped, are still in it.
+            # By the user's own manager: our bus daemon and the engines that were not stopped are still in it.
             _own_systemctl("kill", "--signal=SIGKILL", self._scope)
             _own_systemctl("stop", self._scope)
 
@@ -110,7 +110,7 @@ class UserManager:
             "HOME": str(self.home),
             "XDG_RUNTIME_DIR": str(self.runtime),
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.runtime}/bus",
-            "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.runtime}/no-system-bus",  # the machine may suspend as it likes
+            "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.runtime}/no-system-bus",  # the tests do not block suspend
             "XDG_CONFIG_HOME": str(self.home / ".config"),
             "XDG_DATA_HOME": str(self.home / ".local/share"),
             "XDG_CACHE_HOME": str(self.home / ".cache"),
@@ -133,7 +133,7 @@ class UserManager:
 
 @contextmanager
 def user_manager() -> Iterator[UserManager]:
-    # On a tmpfs, as logind's is: systemd removes a RuntimeDirectory= nowhere else.
+    # On a tmpfs, as logind's is: systemd removes a RuntimeDirectory= on no other file system.
     base = user_runtime_dir() if cgroups.booted_with_systemd() else Path("/dev/shm")
     root = Path(tempfile.mkdtemp(prefix="mm", dir=base))
     manager = UserManager(root)
@@ -144,16 +144,16 @@ def user_manager() -> Iterator[UserManager]:
         manager.stop()
         inaccessible = manager.runtime / "systemd/inaccessible/dir"
         if inaccessible.exists():
-            inaccessible.chmod(0o700)  # systemd gives it no mode at all, and only root could remove it
+            inaccessible.chmod(0o700)  # systemd creates it with mode 000: only root can remove it
         shutil.rmtree(root, ignore_errors=True)
 
 
 def start_journal() -> None:
-    """A journal, where the machine has none running. It stays: it is the machine's, not this manager's."""
+    """Start a journal if the machine has none. It keeps running: it belongs to the machine, not to this manager."""
     if subprocess.run(["pgrep", "-x", "systemd-journal"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
         return
     _JOURNAL_SOCKET.parent.mkdir(parents=True, exist_ok=True)
-    # Forked off: as a child of ours it would be reported as a process that nobody waited for.
+    # In a session of its own: as our child it would be reported as a process that was never waited for.
     subprocess.run(
         ["setsid", "--fork", _JOURNALD],
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""What vLLM 0.32 accepts, from `vllm_serve.txt`: for the command line of the fake and for the source that it shows."""
+"""The options of vLLM 0.32, read from `vllm_serve.txt`: for the command line of the fake and for its source."""
 
 # ruff: noqa: PTH120, PTH123
 from __future__ import annotations
@@ -9,11 +9,11 @@ _LIST = os.path.join(os.path.dirname(__file__), "vllm_serve.txt")  # noqa: PTH11
 
 
 class UsageError(Exception):
-    """Words that vLLM's parser ends on; the text is what it says."""
+    """Words that vLLM's parser refuses; the text is its message."""
 
 
 def sections() -> dict[str, list[str]]:
-    """The lines below each heading: `engine`, `server`, `tool parsers`, `reasoning parsers`."""
+    """Return the lines below each heading: `engine`, `server`, `tool parsers`, `reasoning parsers`."""
     found: dict[str, list[str]] = {}
     with open(_LIST, encoding="utf-8") as file:
         for line in file.read().splitlines():
@@ -25,7 +25,9 @@ def sections() -> dict[str, list[str]]:
 
 
 def spellings(lines: list[str]) -> dict[str, tuple[str, str]]:
-    """Every spelling of every option: its first long one, and its hint: "", "VALUE", "[VALUE]" or "VALUE…"."""
+    """Return every spelling of every option with its first long spelling and its hint: "", "VALUE", "[VALUE]" or
+    "VALUE…".
+    """
     found: dict[str, tuple[str, str]] = {}
     for line in lines:
         names, _, hint = line.rpartition(" ") if line.endswith(("VALUE", "VALUE]", "VALUE…")) else (line, "", "")
@@ -35,7 +37,7 @@ def spellings(lines: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def parse(argv: list[str], lines: list[str]) -> dict[str, list[str]]:
-    """Options by their first spelling, with their values; the model is `--model`. Raises UsageError."""
+    """Return the options by their first spelling, with their values; the model is `--model`. Raises UsageError."""
     known = spellings(lines)
     options: dict[str, list[str]] = {}
     unknown: list[str] = []
@@ -58,7 +60,7 @@ def parse(argv: list[str], lines: list[str]) -> dict[str, list[str]]:
 
 
 def _values(name: str, hint: str, words: list[str]) -> list[str]:
-    """Take what belongs to the option from the end of `words`."""
+    """Pop the values of the option off the end of `words`."""
     values: list[str] = []
     while hint and words and _is_value(words[-1]) and (not values or hint.endswith("…")):
         values.append(words.pop())

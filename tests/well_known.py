@@ -1,6 +1,6 @@
-"""Headers of well-known models, whole but for the vocabulary: files of a few kilobytes with the models' real shapes.
+"""Headers of well-known models without their vocabulary: files of a few kilobytes with the real shapes.
 
-llama-server accepts them: they have a hole where the weights would be.
+llama-server accepts them: they have a hole in place of the weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Tensors = dict[str, tuple[tuple[int, ...], int]]
 
 @dataclass(frozen=True)
 class Shape:
-    """A transformer as most are; `more` is metadata that only this one has, without its architecture's prefix."""
+    """An ordinary transformer. `more` is extra metadata of this model, without the architecture's prefix."""
 
     architecture: str
     layers: int
@@ -101,7 +101,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Hybrid(Shape):
-    """Qwen3.5 and its like: three layers of four keep a state, and the last ones predict further tokens."""
+    """Qwen3.5 and similar: three of four layers keep a state, and the last ones predict further tokens."""
 
     inner: int = 6144
     state: int = 128

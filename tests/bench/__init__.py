@@ -1,1 +1,3 @@
-"""What `make bench` measures: medians over repetitions, compared within one run on one machine. Nothing is asserted."""
+"""The measurements of `make bench`: medians over repetitions, compared within one run on one machine. Nothing is
+asserted.
+"""

@@ -1,6 +1,6 @@
-"""`make bench`: every measure of the design on this machine, a table for each section.
+"""`make bench`: every measurement of the design on this machine, a table for each section.
 
-python -m tests.bench [SECTION…]     only those whose names begin so: swap, gateway, gateway-trace
+python -m tests.bench [SECTION…]    only sections whose names begin so: swap, gateway, gateway-trace
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def main(wanted: list[str]) -> int:
     if not names:
         print(f"There are the sections {', '.join(_SECTIONS)}", file=sys.stderr)
         return 2
-    # As an installed mmd runs: with its bytecode written down.
+    # An installed mmd has its bytecode written, too.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     print(_this_machine())
     for name in names:
         print(f"\n{name}, begun at a load of {os.getloadavg()[0]:.1f}\n", flush=True)
-        # Each with its own, so that none finds what another has left there.
+        # Each section has its own home, so that none finds leftovers of another.
         with user_manager() as manager, tempfile.TemporaryDirectory(dir=manager.home) as folder:
             os.environ.update(manager.environment)
             if rows := _SECTIONS[name](Path(folder)):
@@ -66,13 +66,13 @@ def _vllm(folder: Path) -> list[Row]:
 
 
 def _read_ahead(_folder: Path) -> list[Row]:
-    """Not in the manager's home, which may be in memory."""
+    """Make a folder outside the manager's home, which may be in memory."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         return asyncio.run(read_ahead.measure(Path(folder)))
 
 
 def _pull(_folder: Path) -> list[Row]:
-    """On a disk, as downloads are."""
+    """Make a folder on a disk, where downloads are."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         return pull.measure(Path(folder))
 

@@ -1,4 +1,4 @@
-"""What a swap takes: without a gateway, through it, and through it while others ask for the model that goes."""
+"""The time of a swap: without a gateway, through it, and through it while other clients use the model to unload."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.bench.stack import Gateway, Upstream, chat_body, register, running_ga
 _SWAPS = 10
 _ANSWER_MS = 10
 _LOAD = Load("16 clients for the old model", 16, 0.6, chat_body("old", x_delay_ms=_ANSWER_MS))
-_RUNNING_SECONDS = 0.2  # by then all of them have asked
+_RUNNING_SECONDS = 0.2  # by then all clients have asked
 
 
 def measure(folder: Path) -> list[Row]:

@@ -1,4 +1,4 @@
-"""How long the command line takes, whole processes, with a thousand models registered."""
+"""The time of the command line: whole processes, with a thousand models registered."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _time(*words: str, **environment: str) -> list[float]:
 
 def _time_command(command: list[str], **environment: str) -> list[float]:
     times = []
-    for _ in range(_RUNS + 1):  # the first writes the bytecode, and is not counted
+    for _ in range(_RUNS + 1):  # the first run writes the bytecode, and is not counted
         began = time.perf_counter()
         subprocess.run(
             command,

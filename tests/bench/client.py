@@ -1,4 +1,4 @@
-"""One request over a connection of its own, as many at once as are wanted."""
+"""A request over a connection of its own; many may run at once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _MOST_SECONDS = 300.0
 @dataclass(frozen=True)
 class Answer:
     status: int
-    seconds: float  # from asking to the end of the answer
+    seconds: float  # from the request to the end of the response
     ended: float  # on the clock of time.perf_counter
-    content: bytes  # as it came, head and framing included
+    content: bytes  # as received, head and framing included
 
 
 async def ask(port: int, body: bytes, *, path: str = "/v1/chat/completions") -> Answer:
-    """Raises OSError where the connection breaks, and TimeoutError after five minutes."""
+    """Send the request. Raises OSError if the connection breaks, and TimeoutError after five minutes."""
     began = time.perf_counter()
     async with asyncio.timeout(_MOST_SECONDS):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -15,7 +15,7 @@ from tests.bench.stack import Upstream, chat_body, register, running_gateway
 
 _CLIENTS = 1000
 _CHUNKS = 20
-_LOAD_SECONDS = 4.0  # long enough for a comment to those who wait for a stream
+_LOAD_SECONDS = 4.0  # long enough for a comment to the waiting streams
 _RUNS = 3
 _POLL_SECONDS = 0.002
 _PROMPT = "word " * 800
@@ -79,14 +79,14 @@ def _body(*, is_stream: bool) -> bytes:
 
 
 def _is_whole(answer: Answer) -> bool:
-    """A stream with every chunk and its end, or the one answer."""
+    """Return whether the response is whole: a stream with every chunk and its end, or a single response."""
     pieces = answer.content.count(b"chat.completion")
     is_stream = answer.content.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
     return answer.status == 200 and pieces == (_CHUNKS if is_stream else 1)
 
 
 async def _listens_at(model: str) -> float:
-    """When its engine first accepts a connection."""
+    """Return when its engine first accepts a connection."""
     while True:
         try:
             _, writer = await asyncio.open_unix_connection(engine_socket(model))

@@ -1,4 +1,4 @@
-"""What the gateway costs a request whose model is resident: the same load on it and on its engine, in turns."""
+"""The cost of the gateway for a request to a resident model: the same load on it and on its engine, in turns."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DIRECT, _UNIX, _PROXIED, _GATEWAY = "direct, TCP", "direct, Unix socket", "syst
 
 @dataclass(frozen=True)
 class Block:
-    """One run of a load."""
+    """A run of a load."""
 
     seen: Seen
     gateway_seconds: float  # of processor time
@@ -79,7 +79,7 @@ def measure(folder: Path) -> list[Row]:
 
 
 def _in_turns(targets: dict[str, str], generator: Generator, gateway: Gateway) -> Blocks:
-    """`targets` are their addresses by name."""
+    """Measure all targets; `targets` are addresses by name."""
     blocks: Blocks = defaultdict(list)
     for _ in range(_BLOCKS):
         for load in _LOADS:
@@ -96,7 +96,7 @@ Quantity = Callable[[Seen], float]
 def _times(
     blocks: Blocks, load: Load, name: str, quantity: Quantity, *, goal: str = "", goal_over: str = ""
 ) -> list[Row]:
-    """By every way there is, and what the gateway adds to the direct one, block by block."""
+    """Show every path, and what the gateway adds to the direct one, block by block."""
     title = f"{load.what}, {name}"
     values = _values(blocks, load, quantity)
     added = [through - direct for through, direct in zip(values[_GATEWAY], values[_DIRECT], strict=True)]
@@ -105,7 +105,7 @@ def _times(
 
 
 def _rates(blocks: Blocks, load: Load, name: str, quantity: Quantity, *, goal: str = "") -> list[Row]:
-    """By every way there is, and what part of the direct one the gateway reaches, block by block."""
+    """Show every path, and which part of the direct one the gateway reaches, block by block."""
     title = f"{load.what}, {name}"
     values = _values(blocks, load, quantity)
     parts = [through / direct * 100 for through, direct in zip(values[_GATEWAY], values[_DIRECT], strict=True)]
@@ -118,14 +118,14 @@ def _values(blocks: Blocks, load: Load, quantity: Quantity) -> dict[str, list[fl
 
 
 def _gateway_seconds(blocks: Blocks, load: Load, name: str, count: Quantity) -> Row:
-    """Other programs that run beside the bench change this one little."""
+    """Return the CPU time of the gateway for each item; the load of other programs changes it little."""
     times = [block.gateway_seconds / count(block.seen) * 1e6 for block in blocks[load, _GATEWAY]]
     return Row(f"{load.what}: gateway's processor time for each {name}", "µs", times)
 
 
 @contextmanager
 def _proxy(engine: str) -> Iterator[int]:
-    """It routes nothing, and is what systemd itself offers; its port."""
+    """Start systemd-socket-proxyd, which routes nothing and comes with systemd; return its port."""
     port = free_port()
     command = ("systemd-socket-activate", "--listen", f"127.0.0.1:{port}", _PROXY, engine)
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

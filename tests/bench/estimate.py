@@ -1,4 +1,4 @@
-"""How long it takes to know what a model needs, and how much is read for that of one on the hub."""
+"""The time to estimate what a model needs, and the bytes that are read for a model on the hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.tiny_models import sparse_gguf
 
 _RUNS = 10
 _LARGE_BYTES = 30 * 10**9
-# As many tokens as Gemma has, and as many merges: 13 MB of header.
+# As many tokens and merges as Gemma has: 13 MB of header.
 _VOCABULARY = {"tokenizer.ggml.tokens": [f"token-{number:07}" for number in range(262_144)]}
 _MERGES = {"tokenizer.ggml.merges": [f"tok en-{number:07}" for number in range(262_144)]}
 
@@ -35,12 +35,12 @@ def measure(folder: Path) -> list[Row]:
         Row("read of its 30 GB", "MB", [sent / 1e6 for _, sent in there], "≤ 25"),
     ]
     if os.environ.get("MMD_TEST_LLAMA_SERVER"):
-        rows.insert(2, Row("with llama-server's own word, asked anew", "ms", _asked(str(path))))
+        rows.insert(2, Row("with llama-server asked again", "ms", _asked(str(path))))
     return rows
 
 
 def _by_header(path: Path) -> list[float]:
-    """In a process that has begun: the file is read, and the formulas are worked out."""
+    """Measure in a running process: read the file, and compute the formulas."""
     machine, settings = read_machine(), read_settings()
     times = []
     for _ in range(_RUNS):
@@ -56,11 +56,11 @@ def _asked(path: str) -> list[float]:
 
 
 def _whole(*words: str) -> list[float]:
-    return [_run("estimate", *words) * 1000 for _ in range(_RUNS + 1)][1:]  # the first writes the bytecode
+    return [_run("estimate", *words) * 1000 for _ in range(_RUNS + 1)][1:]  # the first run writes the bytecode
 
 
 def _remote(hub: FakeHub, cache: Path) -> tuple[float, int]:
-    """Seconds, and bytes that the hub sent."""
+    """Return the seconds, and the bytes that the hub sent."""
     hub.sent.clear()
     environment = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "XDG_CACHE_HOME": str(cache)}
     seconds = _run("estimate", "me/large-GGUF", "--no-engine", **environment)
@@ -74,6 +74,6 @@ def _run(*words: str, **environment: str) -> float:
         env=os.environ | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        check=False,  # the status says whether it fits
+        check=False,  # the status tells whether it fits
     )
     return time.perf_counter() - began

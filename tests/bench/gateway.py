@@ -1,4 +1,4 @@
-"""The gateway at rest: what it takes of the memory, and how soon it listens."""
+"""The gateway at rest: its memory, and how soon it listens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RUNS = 9
 
 def measure(_folder: Path) -> list[Row]:
     listening, idle, managed = [], [], []
-    for _ in range(_RUNS + 1):  # the first writes the bytecode, and is not counted
+    for _ in range(_RUNS + 1):  # the first run writes the bytecode, and is not counted
         with running_gateway() as gateway:
             listening.append(gateway.listening_ms)
             idle.append(gateway.resident_mb())

@@ -3,7 +3,7 @@
  *     load TCP_PORT|UNIX_PATH CLIENTS SECONDS BODY_FILE
  *
  * Times and rates leave out a first part, in which connections are made and caches filled; counts are of everything.
- * Chunks are the events of streams. Exit status 1 where nobody listens.
+ * Chunks are the events of streams. Exit status 1 if the address is not open.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -112,7 +112,7 @@ static void open_connection(struct client *client) {
         fail("epoll_ctl");
 }
 
-/* All of the request before anything is read: nobody answers half of one. */
+/* Send all of the request before reading: no server answers half of one. */
 static bool ask(struct client *client) {
     client->part = HEAD;
     client->head_bytes = 0;

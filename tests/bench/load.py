@@ -1,4 +1,4 @@
-"""Load on an address, by load.c."""
+"""Load on an address, made by load.c."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.bench.stack import compiled
 
 @dataclass(frozen=True)
 class Load:
-    """So many clients that ask the same for so long, each again as soon as it is answered."""
+    """This many clients repeat a request for this long, each as soon as it has its response."""
 
     what: str
     clients: int
@@ -22,7 +22,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Seen:
-    """What they saw; counts are of everything, rates and times leave the first moments out."""
+    """The results; counts include everything, rates and times leave the first moments out."""
 
     answers: int
     chunks: int
@@ -40,7 +40,7 @@ class Generator:
         self._body_file = folder / "body"
 
     def start(self, load: Load, address: str) -> subprocess.Popen[str]:
-        """`address` is a port of 127.0.0.1, or a Unix socket."""
+        """Start the load; `address` is a port of 127.0.0.1, or a Unix socket."""
         self._body_file.write_bytes(load.body)
         command = (self._program, address, str(load.clients), str(load.seconds), self._body_file)
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""A measured quantity, and how a list of them is shown."""
+"""A measured quantity, and the table of a list of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Row:
     goal: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        digits = 1 if self.unit else 0  # what has no unit is counted
+        digits = 1 if self.unit else 0  # a quantity without a unit is a count
         low, middle, high = (
             f"{value:,.{digits}f}" for value in (min(self.values), statistics.median(self.values), max(self.values))
         )

@@ -1,4 +1,4 @@
-"""What `mmd pull` costs beyond a bare download of the same file by huggingface_hub: whole programs, a local hub."""
+"""The cost of `mmd pull` over a bare download of the same file by huggingface_hub: whole programs, a local hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BARE = f"from huggingface_hub import hf_hub_download; hf_hub_download('{_REPOSI
 
 
 def measure(folder: Path) -> list[Row]:
-    """The hub is a program of its own. The file is sparse: reading it costs the hub nothing."""
+    """Start the hub as a program of its own. The file is sparse: reading it costs the hub nothing."""
     file = folder / "hub" / _REPOSITORY / _FILE
     file.parent.mkdir(parents=True)
     tiny_gguf(file)
@@ -53,7 +53,7 @@ def _alternating(
     programs: Mapping[str, tuple[str, ...]], environment: Mapping[str, str], cache: Path
 ) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for run in range(_RUNS + 1):  # the first fills the hub's memory of hashes, and is not counted
+    for run in range(_RUNS + 1):  # the first download fills the hub's memory of hashes, and is not counted
         for name, program in programs.items():
             shutil.rmtree(cache, ignore_errors=True)
             began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What reading ahead saves: a model that is not in the page cache, swapped in while the other takes its time to go."""
+"""The gain of reading ahead: a swap to a model that is not in the page cache, while the other is slow to stop."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def measure(folder: Path) -> list[Row]:
 def _drop_from_cache(file: Path) -> None:
     descriptor = os.open(file, os.O_RDONLY)
     try:
-        os.fsync(descriptor)  # what is not on the disk yet stays in the cache
+        os.fsync(descriptor)  # data that is not on the disk yet stays in the cache
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What is measured: the real gateway over the real user manager, in front of an engine that costs nothing."""
+"""The stack to measure: the real gateway over a real user manager, in front of an engine that costs nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Gateway:
         return self._memory_mb("VmHWM")
 
     def cpu_seconds(self) -> float:
-        """What it has used so far, in steps of 10 ms."""
+        """Return the CPU time used so far, in steps of 10 ms."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -65,7 +65,7 @@ def running_gateway() -> Iterator[Gateway]:
 
 
 def compiled(name: str, folder: Path) -> Path:
-    """The program of `name`.c beside this file."""
+    """Compile the program `name`.c beside this file."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler, "the bench needs a C compiler: apt-get install gcc libc6-dev"
     program = folder / name
@@ -75,7 +75,7 @@ def compiled(name: str, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Upstream:
-    """upstream.c, in the place of llama-server: models that answer at once when they have loaded for a while."""
+    """Install upstream.c in place of llama-server: models that respond at once, after a load of this many seconds."""
 
     program: Path
     starts_file: Path
@@ -99,12 +99,12 @@ class Upstream:
         return upstream
 
     def starts(self) -> int:
-        """How many engines have been started."""
+        """Return how many engines were started."""
         return len(self.starts_file.read_text().splitlines()) if self.starts_file.exists() else 0
 
     @contextmanager
     def on_tcp(self) -> Iterator[int]:
-        """One more of it, where no gateway is in between; its port."""
+        """Start another one without a gateway in between; return its port."""
         port = free_port()
         process = subprocess.Popen([self.program, "--port", str(port)])
         try:
@@ -126,13 +126,13 @@ def write_settings(text: str) -> None:
 
 
 def add_settings(**gateway: int) -> None:
-    """More of mmd.toml, for gateways that are started from now on; as its [gateway] table."""
+    """Set the [gateway] table of mmd.toml, for gateways that start from now on."""
     engines = config_file().read_text().partition("[gateway]")[0]
     write_settings(engines + "[gateway]\n" + "".join(f"{name} = {value}\n" for name, value in gateway.items()))
 
 
 def chat_body(model: str, *, prompt: str = "hello", **options: int | bool) -> bytes:
-    """A chat request; `options` first, where upstream.c looks for them."""
+    """Return a chat request; `options` come first, where upstream.c looks for them."""
     body = {"model": model, **options, "messages": [{"role": "user", "content": prompt}]}
     return json.dumps(body, separators=(",", ":")).encode()
 

@@ -1,4 +1,4 @@
-"""What a swap costs beyond what the engine itself needs: the same two commands, by mmd and bare, in turns."""
+"""The cost of a swap beyond the engine's own time: the same two commands, by mmd and bare, in turns."""
 
 from __future__ import annotations
 

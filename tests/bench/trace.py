@@ -32,14 +32,14 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Way:
-    """How a trace is served."""
+    """A way to serve a trace."""
 
     title: str
     max_wait_seconds: int
     min_residency_seconds: int
     runs: int
-    goal_seconds: str = ""  # for the longest wait
-    in_order: bool = False  # the client itself asks for no model before all answers of another have ended
+    goal_seconds: str = ""  # on the longest wait
+    in_order: bool = False  # whether the client itself finishes all requests for a model before it asks for another
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class _Outcome:
     swaps: int
     lost: int
     most_waited_seconds: float
-    waited_seconds: float  # by half of the requests at most
+    waited_seconds: float  # the median of the requests
     seconds: float
 
 
 _FIRST_COME = _Way("first come, first served", 0, 0, runs=1, in_order=True)
-_SHARED = _Way("nobody goes ahead (max_wait_seconds = 0)", 0, 0, runs=1)
+_SHARED = _Way("no model goes ahead (max_wait_seconds = 0)", 0, 0, runs=1)
 _BOUNDED = _Way("max_wait_seconds = 1", 1, 2, runs=1, goal_seconds="≤ 1 + two turns")
 _USUAL = _Way("as mmd comes (max_wait_seconds = 60)", 60, 2, runs=3, goal_seconds="≤ 60")
 
@@ -122,7 +122,7 @@ async def _in_order(port: int, requests: Sequence[_Request], began: float) -> li
 
 
 async def _wait_of(port: int, request: _Request, began: float) -> float | None:
-    """Seconds beyond its answer's own, from when the request came; None where it was lost."""
+    """Return the seconds beyond those of the response itself, from the arrival of the request; None if it was lost."""
     comes = began + request.comes_after_seconds
     await asyncio.sleep(comes - time.perf_counter())
     try:

@@ -1,4 +1,4 @@
-"""What sleeping saves: a swap to a real vLLM that sleeps, beside one to the same vLLM stopped; on the CPU."""
+"""The gain of sleep: a swap to a real vLLM that sleeps, beside one to the same vLLM stopped; on the CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.tiny_models import tiny_folder
 
 _MODELS = ("vllm-a", "vllm-b")
 _SWAPS = 20
-_COLD_STARTS = 2  # of the swaps; half a minute each
+_COLD_STARTS = 2  # swaps; half a minute each
 
 
 async def measure(folder: Path, program: str) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What a swap between two sleeping models costs: by mmd, and by the bare requests, to engines that cost nothing."""
+"""The cost of a swap between two sleeping models: by mmd, and by bare requests, with engines that cost nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _sleepy_model(folder: Path, name: str) -> Path:
 
 
 def _bare(awake: str, asleep: str) -> float:
-    """There and back again, so that systemd's view stays true; for one way of the two."""
+    """Swap there and back, so that systemd's view stays true; return the time of one way."""
     began = time.perf_counter()
     for out, into in ((awake, asleep), (asleep, awake)):
         _ask(out, "POST /sleep?level=1&mode=wait")

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-READY_SECONDS = 100  # vLLM imports for ten seconds before it does anything, and on a busy machine for thirty
+READY_SECONDS = 100  # vLLM imports for ten seconds first, and for thirty on a busy machine
 _ANSWER_SECONDS = 30
 
 
@@ -38,7 +38,7 @@ class Running:
         return self.http.post(path, json=record)
 
     def wait_listening(self) -> httpx.Response:
-        """The first answer to /health, whatever it is."""
+        """Return the first response to /health, whatever it is."""
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             if self.connect() == 0:
@@ -47,15 +47,15 @@ class Running:
         raise AssertionError(f"it does not listen: {self.stderr()}")
 
     def wait_said(self, words: str) -> None:
-        """Until this is in its log."""
+        """Wait until this is in its log."""
         deadline = time.monotonic() + READY_SECONDS
         while words not in self.stderr():
             assert time.monotonic() < deadline and self.process.poll() is None, self.stderr()
             time.sleep(0.01)
 
     def connect(self) -> int:
-        """The error number of an attempt to connect, 0 where it succeeds."""
-        # Not httpx: httpcore leaks its socket where a Unix socket refuses, and warnings are errors here.
+        """Return the error number of an attempt to connect, 0 if it succeeds."""
+        # Not httpx: httpcore leaks its socket if a Unix socket refuses, and warnings are errors here.
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.socket_path))
 
@@ -68,14 +68,14 @@ class Running:
         raise AssertionError(f"it does not become ready: {self.stderr()}")
 
     def wait_busy(self) -> None:
-        """Until one of llama.cpp's slots works on a request."""
+        """Wait until one of llama.cpp's slots works on a request."""
         deadline = time.monotonic() + READY_SECONDS
         while not any(slot["is_processing"] for slot in self.get("/slots").json()):
             assert time.monotonic() < deadline, "no slot became busy"
             time.sleep(0.002)
 
     def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait for its end, and return its exit status."""
         return self.process.wait(READY_SECONDS)
 
     def terminate(self) -> int:
@@ -83,7 +83,7 @@ class Running:
         return self.wait()
 
     def stop_like_systemd(self, stop_seconds: int) -> int:
-        """SIGTERM, and SIGKILL where it is not gone in time: what the unit does."""
+        """Send SIGTERM, then SIGKILL if it does not end in time: what the unit does."""
         self.process.terminate()
         try:
             return self.process.wait(stop_seconds)
@@ -97,7 +97,7 @@ class Running:
 
 @contextmanager
 def running(command: Sequence[str], model: Path, *more: str, alias: str = "tiny") -> Iterator[Running]:
-    """The engine of `command` with `model`, on a socket beside it."""
+    """Run the engine of `command` with `model`, on a socket beside it."""
     socket_path = model.with_suffix(".sock")
     with started((*command, "-m", str(model), "--host", str(socket_path), "--alias", alias, *more), socket_path) as it:
         yield it
@@ -116,12 +116,12 @@ def started(argv: Sequence[str], socket_path: Path, environment: Mapping[str, st
     finally:
         engine.http.close()
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its children, too: vLLM's outlive it where it was killed
+            os.killpg(process.pid, signal.SIGKILL)  # its children, too: vLLM's outlive it if it is killed
         process.wait()
 
 
 def stream_events(response: httpx.Response) -> list[dict[str, Any]]:
-    """The records of a streamed answer, which must end as OpenAI's do."""
+    """Return the records of a streamed response, which must end like OpenAI's."""
     lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]

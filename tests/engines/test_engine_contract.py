@@ -1,4 +1,4 @@
-"""What mmd relies on in every engine: the fake one, the embedded one, and llama-server where there is one."""
+"""What mmd relies on in every engine: the fake one, the embedded one, and llama-server if there is one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.fakes.engine import install_fake_llama_server
 from tests.tiny_models import tiny_embedding_gguf, tiny_gguf
 
 pytestmark = pytest.mark.timeout(120)
-# Ended by the handler, or by the signal itself where that came before the handler: clean for systemd either way.
+# Ended by the handler, or by the signal itself if that came before the handler: clean for systemd either way.
 CLEAN_EXITS = (0, -signal.SIGTERM)
 QUESTION = [{"role": "user", "content": "hello"}]
 
@@ -146,9 +146,9 @@ def test_chat_streams(engine: Installed, chat_model: Path) -> None:
         answer = server.wait_ready().post("/v1/chat/completions", messages=QUESTION, max_tokens=4, stream=True)
         assert answer.headers["content-type"] == "text/event-stream"
         chunks = stream_events(answer)
-        first, last = chunks[0], chunks[-1]  # one and the same where a model of random weights ends at once
+        first, last = chunks[0], chunks[-1]  # the same chunk if a model of random weights ends at once
         assert first["object"] == "chat.completion.chunk"
-        # Not always a role: llama.cpp leaves it out where the first token is half a character.
+        # Not always a role: llama.cpp leaves it out if the first token is half a character.
         assert first["choices"][0]["delta"].keys() <= {"role", "content"}
         assert last["choices"][0]["finish_reason"] in ("stop", "length")
 
@@ -191,7 +191,7 @@ def test_sigterm_ends_an_idle_engine(engine: Installed, chat_model: Path) -> Non
 
 
 def test_stopping_cuts_a_stream_short(engine: Installed, chat_model: Path) -> None:
-    """llama-server stops at SIGTERM, or waits for the client to go, in about one run of two each."""
+    """llama-server stops at SIGTERM, or waits for the client to disconnect, in about one run of two each."""
     slow_down_fake(chat_model)
     with running(engine.command, chat_model) as server:
         lines = long_stream(server.wait_ready())
@@ -207,7 +207,7 @@ def long_stream(server: Running) -> Iterator[str]:
 
 
 def until_cut(lines: Iterator[str]) -> list[str]:
-    """What still came: some engines end the body properly, others abort the connection."""
+    """Return what still arrives: some engines end the body properly, others abort the connection."""
     read: list[str] = []
     with contextlib.suppress(httpx.TransportError):
         for line in lines:

@@ -37,7 +37,7 @@ def estimating() -> Estimator:
 
 
 def test_the_published_sizes_of_a_model_that_is_not_here(hub: FakeHub, estimating: Estimator, tmp_path: Path) -> None:
-    """Of Qwen3-Coder-30B-A3B in Q8_0, CUDA's log says 30973.42 and 6144.00 MiB: without repacking, so do all CPUs."""
+    """CUDA's log gives 30973.42 and 6144.00 MiB for Qwen3-Coder-30B-A3B in Q8_0, like a CPU that does not repack."""
     path = well_known.QWEN3_30B_A3B.write(tmp_path / "it-Q8_0.gguf")
     hub.repositories["me/it-GGUF"] = FakeRepository({path.name: OnDisk(path, sha256="a" * 64)})
     about = subject("me/it-GGUF", WITHOUT_GPU, read_settings())

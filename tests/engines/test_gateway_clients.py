@@ -1,5 +1,6 @@
-"""What people point at the gateway: the official openai client, and curl. Over fake engines and over real ones, which
-are swapped as the requests come: `a` is vLLM's, `c` llama.cpp's, and `e` embeds.
+"""The usual clients of the gateway: the official openai client, and curl.
+
+Over fake engines and over real ones, swapped as the requests arrive: `a` is vLLM's, `c` llama.cpp's, and `e` embeds.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ from tests.user_manager import UserManager
 pytestmark = [pytest.mark.timeout(400), pytest.mark.manager]
 
 REPOSITORY = Path(__file__).parents[2]
-# The template of the tiny model names no tools, so mmd knows no parser for it; without one vLLM refuses all of them.
+# The template of the tiny model names no tools, so mmd knows no parser for it; without a parser vLLM refuses tools.
 ARGUMENTS = (
     *("-O0", "--kv-cache-memory-bytes", "64M", "--max-num-seqs", "4"),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
 )
-# The models know no language: what they say is decided by what they may say.
+# The models know no language: their output is decided by the schema.
 UNITS = ["celsius", "fahrenheit"]
 TOOL: ChatCompletionToolParam = {
     "type": "function",
     "function": {
         "name": "weather",
-        "strict": True,  # else vLLM takes any JSON for the arguments
+        "strict": True,  # otherwise vLLM accepts any JSON as the arguments
         "parameters": {
             "type": "object",
             "properties": {"unit": {"type": "string", "enum": UNITS}},
@@ -52,8 +53,8 @@ TOOL: ChatCompletionToolParam = {
         },
     },
 }
-# llama.cpp lets a model talk before it calls a tool, which one of random weights does for good: so the mark of a call
-# is a single letter here, and the one that it is made to begin with.
+# llama.cpp lets a model talk before it calls a tool, which one of random weights does forever: so the mark of a call is
+# a single letter here, and the first one that it has to produce.
 CALL_MARK = "~"
 CHAT_TEMPLATE = """\
 {%- for tool in tools or [] %}{{ tool | tojson }}{% endfor %}
@@ -78,7 +79,7 @@ class EnginePlan:
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.engine)])
 def served(request: pytest.FixtureRequest, systemd: UserManager, tmp_path: Path) -> Iterator[EnginePlan]:
-    """A running gateway, with three models none of which is resident yet."""
+    """A running gateway with three models, none of them resident yet."""
     if request.param == "fake":
         vllm, llama_server = install_fake_vllm(tmp_path / "venv"), install_fake_llama_server(tmp_path)
     else:
@@ -130,7 +131,7 @@ def _wait_until_healthy(listen: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_clients_are_served_by_both_engines_through_swaps(served: EnginePlan) -> None:
-    """One test: a real vLLM takes half a minute to start."""
+    """All in one test: a real vLLM takes half a minute to start."""
     with served.client() as client:
         _lists_names(client)
         for name, model_id in (("gpt-4o", "a"), ("c", "c"), ("org/name", "a")):
@@ -210,7 +211,7 @@ def _errors(client: openai.OpenAI) -> None:
     assert not_served.value.status_code in (400, 404, 501)
 
 
-# Below /v1: what is asked, and whether it is answered by vLLM and by llama-server for a chat model.
+# Below /v1: the request, and the status of vLLM and of llama-server for a chat model.
 _MESSAGES: dict[str, Any] = {"messages": HELLO, "max_tokens": 4}
 _PATHS: tuple[tuple[str, dict[str, Any], dict[str, int]], ...] = (
     ("completions", {"prompt": "a", "max_tokens": 2}, {"a": 200, "c": 200}),
@@ -237,7 +238,7 @@ def _every_path(url: str, name: str, model_id: str) -> None:
         assert answers["messages/count_tokens"].json()["input_tokens"] > 0
         assert answers["tokenize"].json()["tokens"]
         form = client.post("/audio/transcriptions", data={"model": name}, files={"file": b"RIFF"})
-        assert form.status_code in (400, 404, 501)  # neither hears; both have been asked
+        assert form.status_code in (400, 404, 501)  # neither can hear; both received the request
         offer = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
         upgrade = client.get("/realtime", params={"model": name}, headers=offer | {"Sec-WebSocket-Key": "eA=="})
         assert upgrade.status_code in (400, 403, 404)

@@ -47,7 +47,7 @@ COMMANDS = (
 
 
 def asked(model: Path, words: tuple[str, ...]) -> dict[str, int]:
-    """What it says, over all kinds of memory, in MiB; it is ended before it reads the hole."""
+    """Run it until it reports its memory, in MiB over all kinds; it is killed before it reads the hole."""
     socket = model.with_suffix(".sock")
     command = [str(SERVER), "-m", str(model), "--no-warmup", "--host", str(socket), "--log-jsonl", *words]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}

@@ -1,4 +1,4 @@
-"""From a search to an answer, with engines that really compute it."""
+"""From a search to a response, with an engine that computes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README taken literally: its first screen leads to an answer."""
+"""The README taken literally: the commands of its first screen lead to a response."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.manager, pytest.mark.engine]
 
 @pytest.fixture
 def manager() -> Iterator[UserManager]:
-    """One of the test's own, for the units are to be those of a new user."""
+    """A manager of the test's own: the units must be those of a new user."""
     with user_manager() as manager:
         yield manager
         manager.systemctl("stop", "mmd*.socket", "mmd.service", "mmd-*")
@@ -37,7 +37,7 @@ def test_the_first_screen_leads_to_an_answer(manager: UserManager) -> None:
     (repository,) = re.findall(r"mmd pull (\S+)", "\n".join(commands))
     model = manager.home / f"hub/{repository}/model-Q8_0.gguf"
     model.parent.mkdir(parents=True)
-    tiny_gguf(model, context=256)  # random weights do not know when to end
+    tiny_gguf(model, context=256)  # random weights produce no end token
     address = move_gateway(manager)
     with fake_hub() as hub:
         hub.repositories = repositories_in(manager.home / "hub")
@@ -62,7 +62,7 @@ def test_the_first_screen_leads_to_an_answer(manager: UserManager) -> None:
 
 
 def first_commands() -> Iterator[str]:
-    """Those of mmd's and the question, without what builds and installs it."""
+    """Yield the commands of mmd and the question, without those that build and install mmd."""
     screen = README.read_text("utf-8").partition("\n## An answer in two commands\n")[2].partition("\n## ")[0]
     for line in re.findall(r"^ {4}(.*)$", screen, re.MULTILINE):
         command = re.sub(r" +# .*", "", line)
@@ -71,7 +71,7 @@ def first_commands() -> Iterator[str]:
 
 
 def move_gateway(manager: UserManager) -> str:
-    """To a port that nobody has. Returns the address."""
+    """Listen on a free port. Return the address."""
     address = f"127.0.0.1:{free_port()}"
     settings = manager.home / ".config/mmd/mmd.toml"
     settings.parent.mkdir(parents=True)

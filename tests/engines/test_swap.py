@@ -1,4 +1,4 @@
-"""The same swaps with every engine, the fake one included: real units, real models, real answers."""
+"""The same swaps with every engine, the fake one included: real units, models and responses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.manager]
     ]
 )
 def engine(request: pytest.FixtureRequest, systemd: UserManager, tmp_path: Path) -> str:
-    """The name of the engine that the models of this test run on."""
+    """The name of the engine that serves the models of this test."""
     place = None
     if request.param == "fake":
         place = str(install_fake_llama_server(tmp_path))
@@ -88,7 +88,7 @@ async def test_broken_file_names_its_cause_and_the_previous_is_back(engine: str,
 
 
 async def test_generated_command_is_accepted_by_the_engine_itself(engine: str, tmp_path: Path) -> None:
-    """What `mmd show` prints is what runs, and every flag of it is one that the engine's own parser takes."""
+    """`mmd show` prints the command that runs, and the engine's own parser accepts each of its flags."""
     Registry().add(tiny_gguf(tmp_path / "a.gguf", name="a"), id="a")
     shown = await asyncio.to_thread(_run, sys.executable, "-m", "mmd", "show", "a", "--json")
     argv = json.loads(shown)["launch"]["argv"]

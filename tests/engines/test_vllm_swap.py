@@ -27,9 +27,9 @@ from tests.user_manager import UserManager
 pytestmark = [pytest.mark.timeout(400), pytest.mark.manager]
 
 SLEEPERS = {"a", "b"}
-# Every change there is between three models, each once.
+# Every swap between three models, once each.
 ORDER = ("a", "b", "c", "a", "c", "b", "a")
-# Nothing is compiled, and little memory is taken: the defaults are for machines that do this for a living.
+# Nothing is compiled, and little memory is taken: the defaults are for dedicated machines.
 SMALL = ["-O0", "--kv-cache-memory-bytes", "64M", "--max-num-seqs", "4"]
 
 
@@ -52,7 +52,7 @@ def engines(request: pytest.FixtureRequest, tmp_path: Path) -> Engines:
 
 @pytest.fixture
 def events(engines: Engines, systemd: UserManager, tmp_path: Path) -> Path:
-    """Models a and b for vLLM and c for llama.cpp, and the file in which fake engines write down what they do."""
+    """Models a and b for vLLM and c for llama.cpp, and the file to which fake engines write their events."""
     for seed, name in enumerate(sorted(SLEEPERS)):
         Registry().add(tiny_folder(tmp_path / name, seed=seed), id=name)
     Registry().add(tiny_gguf(tmp_path / "c.gguf", name="c"), id="c")
@@ -90,7 +90,7 @@ async def _ask(model_id: str) -> Any:
 
 
 async def _assert_not_awake(model_id: str) -> None:
-    """It says that it sleeps, or it is gone and its socket with it."""
+    """Wait until it reports that it sleeps, or until it has stopped and its socket is removed."""
     if model_id not in SLEEPERS:
         assert not engine_socket(model_id).exists()
         return
@@ -103,7 +103,7 @@ def _said_by_fakes(events: Path) -> str:
 
 
 def _sleeping(status: Mapping[str, Any]) -> dict[str, int]:
-    """Who sleeps, at which level; all of them hold RAM."""
+    """Return the sleeping models and their levels; all of them hold RAM."""
     assert all(sleeper["ram_bytes"] > 0 for sleeper in status["sleeping"])
     return {sleeper["id"]: sleeper["level"] for sleeper in status["sleeping"]}
 

@@ -1,4 +1,4 @@
-"""mmd out of its wheel, in a virtual environment of its own, as `pip install` and pipx lay it down."""
+"""mmd from its wheel, in a virtual environment of its own, as `pip install` and pipx install it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.manager, pytest.mark.engine]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """A virtual environment with the wheel in it, and what it needs from the one that runs the tests."""
+    """A virtual environment with the wheel in it, and with the dependencies of the one that runs the tests."""
     pytest.importorskip("xllamacpp")
     folder = tmp_path / "venv"
     venv.create(folder)

@@ -1,9 +1,9 @@
-"""Runs on vLLM's own Python: its parser reads the command lines of stdin, and says what becomes of each.
+"""Let vLLM's parser read the command lines of stdin, on vLLM's own Python, and print the results.
 
     python -I vllm_reads.py < commands.json      # [["model", "--uds", "x"], …]
 
-`refusals` has for each command null, or why it is refused; `tool_parsers` and `reasoning_parsers` the names that it
-knows. Nothing is served.
+`refusals` has null for each command, or why it is refused; `tool_parsers` and `reasoning_parsers` are the names that
+vLLM knows. Nothing is served.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
             return said.getvalue().strip() or repr(error)
         return None
 
-    with contextlib.redirect_stdout(sys.stderr):  # it logs there as it likes
+    with contextlib.redirect_stdout(sys.stderr):  # it logs to stdout
         refusals = [why_refused(command) for command in json.load(sys.stdin)]
     parsers = {
         "tool_parsers": ToolParserManager.list_registered(),

@@ -1,9 +1,10 @@
-"""A stand-in for cloudflared and for Cloudflare behind it: its command line, its words, and what it does to a request.
+"""A stand-in for cloudflared and for Cloudflare behind it: its command line, its messages, and what it does to a
+request.
 
-Written after https://github.com/cloudflare/cloudflared: cmd/cloudflared/tunnel, proxy/proxy.go, ingress/origin_proxy.go
-and metrics/metrics.go. What would be a name on the internet is a Unix socket in `$MMD_FAKE_EDGE`, called
-NAME.trycloudflare.com, or by the tunnel's id that is in the token. A token for `revoked` is refused; a file
-`unreachable` in the folder means that there is no network, one `silent` that nobody answers.
+Modelled on https://github.com/cloudflare/cloudflared: cmd/cloudflared/tunnel, proxy/proxy.go, ingress/origin_proxy.go
+and metrics/metrics.go. A name on the internet is a Unix socket in `$MMD_FAKE_EDGE`, called NAME.trycloudflare.com or by
+the tunnel id in the token. A token for `revoked` is refused. A file `unreachable` in the folder simulates a missing
+network, a file `silent` an edge that does not answer.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "content
 
 
 def install_fake_cloudflared(folder: Path) -> Path:
-    """Put an executable `cloudflared` that is this program into a folder, for a test's PATH."""
+    """Install this program as `cloudflared` into a folder, for a test's PATH."""
     program = folder / "cloudflared"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{Path(__file__).resolve()}" "$@"\n')
     program.chmod(0o755)
@@ -37,7 +38,7 @@ def install_fake_cloudflared(folder: Path) -> Path:
 
 
 def token(tunnel_id: str) -> str:
-    """As `cloudflared tunnel token NAME` prints it."""
+    """Return what `cloudflared tunnel token NAME` prints."""
     return base64.b64encode(json.dumps({"a": "account", "t": tunnel_id, "s": "c2VjcmV0"}).encode()).decode()
 
 
@@ -52,7 +53,7 @@ def fail(text: str) -> NoReturn:
 
 
 def parse(words: list[str]) -> tuple[dict[str, str], bool]:
-    """The options, and whether it is `tunnel run`."""
+    """Return the options, and whether the verb is `tunnel run`."""
     if not words or words.pop(0) != "tunnel":
         fail("Incorrect Usage: only tunnels are made here")
     options: dict[str, str] = {}
@@ -78,7 +79,7 @@ class Edge(ThreadingUnixStreamServer):
 
 
 class Visitor(BaseHTTPRequestHandler):
-    """One request from the internet, passed on as cloudflared does."""
+    """A request from the internet, forwarded as cloudflared forwards it."""
 
     protocol_version = "HTTP/1.1"
     server: Edge
@@ -129,7 +130,7 @@ class Visitor(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = pass_on
 
     def log_message(self, *_: Any) -> None:
-        """Nor does cloudflared, without --loglevel debug."""
+        """Log nothing, like cloudflared without --loglevel debug."""
 
     def address_string(self) -> str:
         return "203.0.113.9"
@@ -158,7 +159,7 @@ def in_a_box(*lines: str) -> None:
 
 
 def where(edge: Path, *, runs: bool) -> tuple[str, str]:
-    """The tunnel's own name, and its hostname where it has one without an account."""
+    """Return the name of the tunnel, and its hostname if the tunnel needs no account."""
     if runs:
         try:
             tunnel_id = json.loads(base64.b64decode(os.environ["TUNNEL_TOKEN"], validate=True))["t"]

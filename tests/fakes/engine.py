@@ -1,17 +1,17 @@
-"""A stand-in for llama-server: a real HTTP server with its command line, its phases and its manners.
+"""A stand-in for llama-server: a real HTTP server with its command line, its phases and its behaviour.
 
     python -I -S tests/fakes/engine.py -m MODEL.gguf --host /run/x.sock --alias NAME
 
-It loads in no time and takes no memory. `MODEL.gguf.fake.json` makes it misbehave (see `Behaviour`). Every step
-is a line of JSON in `$MMD_FAKE_EVENTS`, or in `MODEL.gguf.events`:
+It loads at once and takes no memory. `MODEL.gguf.fake.json` makes it misbehave (see `Behaviour`). Every step is a line
+of JSON in `$MMD_FAKE_EVENTS`, or in `MODEL.gguf.events`:
 `{"t": monotonic ns, "wall": seconds, "event": WORD, "model": alias, "pid": PID}`, with the WORD start, load-begin,
-ready, request, sleep, wake-begin, wake, reload, exit or overlap. Where `$MMD_FAKE_GPU` names a file, loading locks it,
-and `overlap` says that another engine still held it: two models were awake at once. The kernel drops the lock of a
-killed engine, which could not have written its own `exit`. Where `$MMD_FAKE_NVML` names the state of a fake NVML, it
-takes the VRAM there that its behaviour says.
+ready, request, sleep, wake-begin, wake, reload, exit or overlap. If `$MMD_FAKE_GPU` names a file, loading locks it, and
+`overlap` reports that another engine still held it: two models were awake at once. The kernel drops the lock of a
+killed engine, which cannot write its own `exit`. If `$MMD_FAKE_NVML` names the state of a fake NVML, the engine takes
+VRAM there, as its behaviour says.
 
-Standard library only, and few modules of it: how soon it listens is part of what tests measure, so no pathlib
-and no typing either (8 ms, as long as everything else here).
+It imports few modules of the standard library: tests measure how soon it listens, and pathlib and typing would take 8
+ms, as long as everything else.
 """
 
 # ruff: noqa: PTH100, PTH119, PTH120, PTH123
@@ -33,14 +33,14 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from tests.fakes.http import Api
 from tests.fakes.sleep import Sleeper, hold_vram
 
-TYPE_CHECKING = False  # type checkers know the name; typing itself would have to be imported
+TYPE_CHECKING = False  # known to type checkers; importing typing would take too long
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from types import FrameType
     from typing import NoReturn
 
-# A part of what llama-server b11434 prints for --help; these are the flags that it accepts.
+# A part of what llama-server b11434 prints for --help. The engine accepts these flags.
 HELP = """\
 ----- common params -----
 
@@ -85,32 +85,32 @@ VERSION = "version: 9611 (02182fc5b)\nbuilt with GNU 12.2.0 for Linux x86_64"
 
 
 class Behaviour:
-    """What `MODEL.gguf.fake.json` may say; without the file it is a well-behaved engine."""
+    """The contents of `MODEL.gguf.fake.json`; without the file the engine behaves well."""
 
     load_seconds: float = 0.0
     never_ready: bool = False
     exit_at_once: dict[str, object] | None = None  # {"status": 1, "stderr": "a line"}
-    refuses: tuple[str, ...] = ()  # options that it lists in its help and will not have
-    aborts_unless_no_repack: bool = False  # as llama-server does with deepseek2 on a CPU with AMX
+    refuses: tuple[str, ...] = ()  # options that are in its help and that it refuses
+    aborts_unless_no_repack: bool = False  # like llama-server with deepseek2 on a CPU with AMX
     exit_while_loading_seconds: float | None = None
     ignore_sigterm: bool = False
-    lose_sigterm_while_loading: bool = False  # as vLLM does
-    spawn_worker: bool = False  # that ignores signals, holds the GPU too and outlives its parent
+    lose_sigterm_while_loading: bool = False  # like vLLM
+    spawn_worker: bool = False  # it ignores signals, holds the GPU too and outlives its parent
     die_when_ready_seconds: float | None = None
     die_on_request: bool = False
     hang_on_request: bool = False
-    chunks: int = 3  # of an answer, streamed or not
-    chunk_seconds: float = 0.0  # before each of them
+    chunks: int = 3  # of a response, streamed or not
+    chunk_seconds: float = 0.0  # before each chunk
     stdout_lines: tuple[str, ...] = ()
     can_sleep: bool = False  # adds vLLM's /sleep, /wake_up, /is_sleeping, /collective_rpc and /score
-    weights_bytes: int = 0  # of VRAM, which sleeping frees
+    weights_bytes: int = 0  # of VRAM, freed by sleep
     kv_bytes: int = 0
-    sleep_seconds: float = 0.0  # from the last answer to being asleep
+    sleep_seconds: float = 0.0  # between the last response and sleep
     wake_seconds: float = 0.0
-    sleep_status: int = 200  # another: it does not sleep
+    sleep_status: int = 200  # any other status: it does not sleep
     hang_in_sleep: bool = False
     die_in_sleep: bool = False
-    sleep_frees_nothing: bool = False  # though it says that it sleeps
+    sleep_frees_nothing: bool = False  # it reports that it sleeps, and frees nothing
     wake_lies: bool = False  # /wake_up answers 200 and does nothing
 
     def __init__(self, model: str) -> None:
@@ -137,14 +137,16 @@ def abort(message: str) -> NoReturn:
 
 
 def pause(seconds: float) -> None:
-    """Sleep in short steps: a signal that comes just before a sleep does not end it, and its handler waits as long."""
+    """Sleep in short steps: a signal just before a long sleep would not interrupt it, and its handler would wait as
+    long.
+    """
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, 0.02))
 
 
 def flags() -> dict[str, tuple[str, bool]]:
-    """Every spelling of every flag in HELP: the last spelling, and whether a value follows."""
+    """Return every spelling of every flag in HELP: its last spelling, and whether a value follows."""
     spellings: dict[str, tuple[str, bool]] = {}
     for line in HELP.splitlines():
         if line.startswith("-") and not line.startswith("-----"):
@@ -155,7 +157,9 @@ def flags() -> dict[str, tuple[str, bool]]:
 
 
 def parse(argv: list[str]) -> dict[str, str]:
-    """Options by their last spelling; one that --help does not list ends the engine, as with the real one."""
+    """Return the options by their last spelling. An option that --help does not list ends the engine, like the real
+    one.
+    """
     known = flags()
     options: dict[str, str] = {}
     words = iter(argv)
@@ -179,7 +183,7 @@ class Engine:
         self.alias = options.get("--alias", os.path.basename(self.model))
         self.behaviour = Behaviour(self.model)
         self.terminating = threading.Event()
-        self.asked = threading.Event()  # for anything, while it loads
+        self.asked = threading.Event()  # set by any request during the load
         self.gpu = -1
         self.sleeper = Sleeper(self)
         self.api = Api(self)
@@ -209,7 +213,7 @@ class Engine:
         print("main: model loaded", file=sys.stderr, flush=True)
         if not self.terminating.wait(self.behaviour.die_when_ready_seconds):
             self.die()
-        listener.shutdown(socket.SHUT_RDWR)  # close() would leave the accepting thread in its call
+        listener.shutdown(socket.SHUT_RDWR)  # close() would not wake the thread in accept()
         self.api.drain()
         self.exit(0)
 
@@ -243,7 +247,7 @@ class Engine:
         self.read_model()
 
     def read_model(self) -> None:
-        """Ends the engine where the file is none of its own."""
+        """Exit if the file is not a GGUF."""
         try:
             with open(self.model, "rb") as file:
                 magic = file.read(4)
@@ -258,19 +262,21 @@ class Engine:
         print("llama_server: exiting due to model loading error", file=sys.stderr, flush=True)
         self.exit(1)
 
-    # -- signals and ends
+    # -- signals and exits
 
     def on_sigterm(self, handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN if self.behaviour.ignore_sigterm else handler)
 
     def die_of_sigterm(self, *_: object) -> None:
-        """While it loads the real one has no handler yet, and the signal kills it; only the log line is ours."""
+        """Die of the signal: the real one has no handler while it loads. Only the log line is ours."""
         self.log("exit")
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 
     def lose_sigterm(self, *_: object) -> None:
-        """Only once somebody has asked for its health, where it can be asked: vLLM does not lose it at once either."""
+        """Ignore the signal, but only after the first request if the engine listens: vLLM does not lose it at once
+        either.
+        """
         if self.listens_while_loading and not self.asked.is_set():
             self.die_of_sigterm()
 
@@ -284,7 +290,7 @@ class Engine:
         os._exit(status)  # threads may hang in requests, on purpose
 
     def die(self) -> None:
-        """As the OOM killer would have it: no last word."""
+        """Die like a victim of the OOM killer, without a message."""
         os.kill(os.getpid(), signal.SIGKILL)
 
     def spawn_worker(self) -> None:
@@ -295,7 +301,7 @@ class Engine:
             pause(float("inf"))
         hold_vram(pid, 1)
 
-    # -- what tests look at
+    # -- what tests observe
 
     def log(self, event: str) -> None:
         now = {"t": time.monotonic_ns(), "wall": time.time()}
@@ -317,13 +323,13 @@ class Engine:
 
     def leave_gpu(self) -> None:
         if self.gpu >= 0:
-            fcntl.flock(self.gpu, fcntl.LOCK_UN)  # closing is not enough where a worker has it open, too
+            fcntl.flock(self.gpu, fcntl.LOCK_UN)  # closing is not enough if a worker has it open too
             os.close(self.gpu)
             self.gpu = -1
 
 
 def install_fake_llama_server(directory: Path) -> Path:
-    """Put an executable `llama-server` that is this engine into `directory`, for a test's PATH."""
+    """Install this engine as `llama-server` into `directory`, for a test's PATH."""
     program = directory / "llama-server"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{os.path.abspath(__file__)}" "$@"\n')
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""llama-server's HTTP API over plain sockets, one thread for each connection: what `engine` answers."""
+"""llama-server's HTTP API over plain sockets, a thread for each connection: what `engine` responds."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ class Api:
                 while (request := read_request(reader)) and self.answer(connection, *request):
                     pass
             except OSError:
-                return  # the client went away
+                return  # the client disconnected
 
     def drain(self) -> None:
-        """Streams end at their next chunk; other answers are waited for, however long they take."""
+        """Wait until all requests are done: streams end at their next chunk, others take as long as they take."""
         with self.idle:
             self.idle.wait_for(lambda: self.in_flight == 0)
 
     def answer(self, connection: socket.socket, method: str, path: str, body: bytes) -> bool:
-        """Whether the connection stays open: the real one closes it after every error."""
+        """Return whether the connection stays open: the real one closes it after every error."""
         if not self.ready.is_set():
             self.engine.asked.set()
             return send_error(connection, 503, "Loading model", "unavailable_error")
@@ -123,17 +123,17 @@ class Api:
                 status, record = 200, {"is_sleeping": sleeper.is_sleeping}
         return send_json(connection, record, status)
 
-    # -- the tasks
+    # -- tasks
 
     def serve(self, connection: socket.socket, task: str, body: bytes) -> bool:
         try:
             asked = json.loads(body)
         except ValueError:
             return send_error(connection, 400, "parse error", "invalid_request_error")
-        began = self.engine.sleeper.begin()  # as with vLLM, a request to a sleeping engine hangs
+        began = self.engine.sleeper.begin()  # as in vLLM, a request to a sleeping engine hangs
         try:
             if has_left(connection):
-                return False  # nor is it worked on then
+                return False  # the request is not executed
             return self.work(connection, task, asked, began)
         finally:
             self.engine.sleeper.end()
@@ -158,7 +158,7 @@ class Api:
         return (self.stream if asked.get("stream") else self.generate)(connection, is_chat, began)
 
     def pieces(self, began: int) -> Iterator[str]:
-        """The answer, the same every time, naming the alias: "a-0 a-1 a-2 ". It ends early where it is aborted."""
+        """Yield the response, always the same with the alias in it: "a-0 a-1 a-2 ". It ends early if it is aborted."""
         for number in range(self.engine.behaviour.chunks):
             time.sleep(self.engine.behaviour.chunk_seconds)
             if not self.engine.sleeper.goes_on(began):
@@ -167,7 +167,7 @@ class Api:
             yield f"{self.voice()}-{number} "
 
     def voice(self) -> str:
-        """Whose answers these are: nobody's, of a model whose weights were not read again."""
+        """Return the word of the response; it differs if the model's weights were not read again."""
         return self.engine.alias if self.engine.sleeper.has_weights else "garbage"
 
     def finish_reason(self, began: int) -> str:
@@ -193,7 +193,7 @@ class Api:
         return send_json(connection, self.record(kind, said) | {"usage": usage})
 
     def call_tool(self, connection: socket.socket, asked: dict[str, object]) -> bool:
-        """The first tool, with the first value that each of its parameters may have."""
+        """Return a call of the first tool, with the first allowed value of each of its parameters."""
         tools = asked["tools"]
         if not isinstance(tools, list):
             return send_error(connection, 400, '"tools" must be an array', "invalid_request_error")
@@ -256,7 +256,7 @@ class Api:
 
 
 def has_left(connection: socket.socket) -> bool:
-    """Whether the client has closed its side."""
+    """Return whether the client has closed its side."""
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
@@ -268,7 +268,7 @@ def hang() -> None:
 
 
 def vector(text: str) -> list[float]:
-    """Eight numbers of length one that follow from the text alone."""
+    """Return eight numbers of length one, computed from the text alone."""
     data = text.encode()
     sums = [1.0 + sum(data[offset::8]) for offset in range(8)]
     length = sum(value * value for value in sums) ** 0.5
@@ -279,7 +279,7 @@ def vector(text: str) -> list[float]:
 
 
 def parse_query(query: str) -> dict[str, list[str]]:
-    """urllib.parse would take long to import."""
+    """Parse a query; urllib.parse would take long to import."""
     found: dict[str, list[str]] = {}
     for pair in query.split("&") if query else ():
         name, _, value = pair.partition("=")
@@ -288,7 +288,7 @@ def parse_query(query: str) -> dict[str, list[str]]:
 
 
 def read_request(reader: BinaryIO) -> tuple[str, str, bytes] | None:
-    """Method, target and body of the next request; None where the client closed instead."""
+    """Return method, target and body of the next request, or None if the client closed the connection."""
     head = reader.readline().split()
     if len(head) != 3:
         return None

@@ -1,7 +1,7 @@
-"""A stand-in for logind: its D-Bus interface as far as a sleep goes, on any bus.
+"""A stand-in for logind on any bus: the part of its D-Bus interface that concerns suspend.
 
-It sleeps as logind does: it says so, waits until its locks are closed, but not for longer than it has said that it
-would, and says so again when the machine is awake.
+It suspends like logind: it announces it, waits until its locks are closed, but not longer than the limit it has
+published, and announces the resume.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UP_SECONDS = 20.0
 
 @contextmanager
 def private_bus(socket: Path) -> Iterator[subprocess.Popen[str]]:
-    """A message bus of its own at this path."""
+    """Run a private message bus at this path."""
     words = ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address=unix:path={socket}", "--print-address"]
     daemon = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
@@ -42,7 +42,7 @@ def private_bus(socket: Path) -> Iterator[subprocess.Popen[str]]:
 
 @dataclass
 class Lock:
-    """An inhibitor as somebody took it. It ends when every descriptor of its other end is closed."""
+    """An inhibitor lock. It ends when every descriptor of its other end is closed."""
 
     what: str
     who: str
@@ -55,7 +55,7 @@ class Lock:
 class FakeLogin1:
     def __init__(self, bus: MessageBus, *, limit_seconds: float, refuses: bool = False) -> None:
         self.limit_seconds = limit_seconds
-        self.refuses = refuses  # to give locks, as logind does without polkit
+        self.refuses = refuses  # refuses to give locks, like logind without polkit
         self.locks: list[Lock] = []
         self.is_preparing = False
         self._bus = bus
@@ -67,7 +67,7 @@ class FakeLogin1:
             await self._changed.wait_for(lambda: len(self.locks) == count)
 
     async def prepare(self) -> float:
-        """Up to the moment at which the machine would sleep; returns for how long that was held up."""
+        """Prepare for sleep up to the moment of suspend; return the seconds that locks delayed it."""
         began = monotonic()
         self.is_preparing = True
         self._say(True)
@@ -90,7 +90,7 @@ class FakeLogin1:
         self._bus.disconnect()
 
     def answer(self, message: Message) -> Message | bool | None:
-        """To calls of logind's methods."""
+        """Respond to calls of logind's methods."""
         if message.message_type is not MessageType.METHOD_CALL or message.path != _PATH:
             return None
         match message.member:

@@ -1,11 +1,11 @@
 /* A stand-in for NVIDIA's libnvidia-ml.so.1, with the functions that mmd/machine.py needs.
  *
- * The file named by MMD_FAKE_NVML is read at each call. A line "init CODE" makes nvmlInit fail with that code. Each other
- * line is a GPU, in order: "USED_BYTES [PID:BYTES ...]", where BYTES of "-" is "the driver does not tell". "@PID:BYTES" is
- * a process that is there only while it runs, with memory that counts as used on top of USED_BYTES; "%PID:BYTES" is one
- * that draws and does not compute; "!PID:BYTES" one that has gone when whoever has loaded this asks for the second time.
- * A GPU whose line is "lost" has fallen off the bus. A line "untold" makes the driver tell of no process how much it uses. Without any that draws, the driver has no list of
- * those, as on WSL.
+ * It reads the file named by MMD_FAKE_NVML at each call. A line "init CODE" makes nvmlInit fail with that code. Each other
+ * line is a GPU, in order: "USED_BYTES [PID:BYTES ...]"; BYTES of "-" means that the driver does not report them.
+ * "@PID:BYTES" is a process that is listed only while it runs, with memory that counts as used on top of USED_BYTES;
+ * "%PID:BYTES" is one that draws and does not compute; "!PID:BYTES" is one that has ended by the second query. A GPU whose
+ * line is "lost" has fallen off the bus. With a line "untold" the driver reports the memory of no process. Without any
+ * process that draws the driver has no list of those, as on WSL.
  *
  *     cc -shared -fPIC -o libnvidia-ml.so.1 nvml.c
  */

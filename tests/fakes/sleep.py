@@ -1,4 +1,4 @@
-"""How vLLM 0.32 sleeps and wakes, as v1/engine/core.py and v1/executor/abstract.py have it, without any weights."""
+"""Sleep and wake of vLLM 0.32, as v1/engine/core.py and v1/executor/abstract.py implement them, without any weights."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ Answer = tuple[int, dict[str, object]]
 class Sleeper:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.asleep: set[str] = set()  # tags of memory that is not on the GPU
+        self.asleep: set[str] = set()  # tags of the memory that is not on the GPU
         self.level = 0
-        self.has_weights = True  # that are the model's own; without them it talks garbage
+        self.has_weights = True  # whether the weights are the model's own; without them it talks garbage
         self.is_paused = False  # new tasks wait
-        self.is_frozen = False  # running tasks too
+        self.is_frozen = False  # running tasks wait too
         self.aborts = 0
         self.running = 0
         self.change = threading.Condition()  # guards all of the above
-        self.turn = threading.Lock()  # vLLM's core does one thing at a time: a sleep waits for a wake to be over
+        self.turn = threading.Lock()  # vLLM's core does one thing at a time: a sleep waits for the end of a wake
 
     @property
     def is_sleeping(self) -> bool:
-        """Of any pause, and while only a part is awake."""
+        """Whether it reports a sleep: during any pause, and while only a part is awake."""
         return self.is_paused or bool(self.asleep)
 
     # -- tasks
 
     def begin(self) -> int:
-        """Waits while the engine sleeps. Returns what `goes_on` wants to know."""
+        """Wait while the engine sleeps. Return the value to pass to `goes_on`."""
         with self.change:
             self.change.wait_for(lambda: not self.is_paused)
             self.running += 1
@@ -52,12 +52,12 @@ class Sleeper:
             self.change.notify_all()
 
     def goes_on(self, began: int) -> bool:
-        """Whether a task that began then may say more; waits while it is frozen."""
+        """Return whether a task that began then may produce more; wait while it is frozen."""
         with self.change:
             self.change.wait_for(lambda: not self.is_frozen)
             return began == self.aborts
 
-    # -- the endpoints
+    # -- endpoints
 
     def sleep(self, query: Mapping[str, Sequence[str]]) -> Answer:
         behaviour = self.engine.behaviour
@@ -68,14 +68,14 @@ class Sleeper:
             return behaviour.sleep_status, {"error": {"message": "CUDA error", "code": behaviour.sleep_status}}
         if behaviour.hang_in_sleep:
             threading.Event().wait()
-        with self.turn:  # a wake that is under way
+        with self.turn:  # wait for the end of a running wake
             pass
         self.pause(mode)
         with self.turn:
             time.sleep(behaviour.sleep_seconds)
             if behaviour.die_in_sleep:
                 self.engine.die()
-            if level != "0" and "weights" not in self.asleep:  # else vLLM logs "already sleeping" and does nothing
+            if level != "0" and "weights" not in self.asleep:  # otherwise vLLM logs "already sleeping" and does nothing
                 self.discard(int(level))
         return 200, {"status": "sleeping", "level": int(level)}
 
@@ -110,7 +110,7 @@ class Sleeper:
         tokens = self.engine.api.tokens("vllm:prompt_tokens_total", "vllm:generation_tokens_total", f"{{{labels}}}")
         return "# TYPE vllm:engine_sleep_state gauge\n" + "".join(lines) + tokens
 
-    # -- what they do
+    # -- their implementation
 
     def pause(self, mode: str) -> None:
         with self.change:
@@ -123,7 +123,7 @@ class Sleeper:
                 self.is_frozen = True
 
     def abort(self) -> None:
-        """Running tasks say no more."""
+        """Stop the output of running tasks."""
         with self.change:
             self.aborts += 1
 
@@ -156,7 +156,7 @@ class Sleeper:
 
 
 def hold_vram(pid: int, held_bytes: int) -> None:
-    """Have the fake NVML tell this of a process, for as long as it lives."""
+    """Let the fake NVML report this use for a process, for as long as the process lives."""
     if not (path := os.environ.get("MMD_FAKE_NVML")):
         return
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)

@@ -1,4 +1,4 @@
-"""The fake engine's own misbehaviour; what it shares with the real ones is in tests/engines."""
+"""The misbehaviour of the fake engine; what it shares with the real ones is tested in tests/engines."""
 
 from __future__ import annotations
 

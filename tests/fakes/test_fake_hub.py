@@ -1,4 +1,4 @@
-"""The fake hub says what the real one does, asked by huggingface_hub and by plain requests."""
+"""The fake hub responds like the real one, to huggingface_hub and to plain requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fake engine sleeps as vLLM 0.32 does: what the hooks are tested against is only worth as much."""
+"""The fake engine sleeps like vLLM 0.32: the tests of the hooks depend on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.engines.running import Running, running
 from tests.fakes.engine import install_fake_llama_server
 
-_SECONDS = 30  # that nothing here should need
+_SECONDS = 30  # nothing here should need as long
 
 
 class Bed:
@@ -47,7 +47,7 @@ def is_sleeping(server: Running) -> bool:
 
 @contextmanager
 def asking(server: Running, bed: Bed) -> Iterator[list[dict[str, Any]]]:
-    """A request under way; its choice is in the list afterwards."""
+    """A running request; its choice is in the list afterwards."""
     answers: list[dict[str, Any]] = []
 
     def ask() -> None:

@@ -1,4 +1,4 @@
-"""The fake vLLM shows in its source what its parser takes, and its parser takes words as argparse does."""
+"""The source of the fake vLLM shows the options of its parser, and its parser reads words as argparse does."""
 
 from __future__ import annotations
 

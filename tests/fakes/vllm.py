@@ -1,4 +1,4 @@
-"""An environment as `pip install vllm` leaves it, with the fake vLLM in it, and source to learn its flags from."""
+"""An environment as `pip install vllm` leaves it, with the fake vLLM and source code to read its flags from."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from tests.vllm_options import sections, spellings
 
 _ENGINE = Path(__file__).with_name("vllm_engine.py")
-# Added to the parser one by one; the server's other options are the fields of a class.
+# Added to the parser one by one; the server's other options are fields of a class.
 _ADDED = ("--headless", "--api-server-count", "--config", "--grpc")
 
 
 def install_fake_vllm(folder: Path, version: str = "0.32.0+cpu") -> Path:
-    """Make the environment in `folder`; returns its `vllm`, which can be run."""
+    """Make the environment in `folder`; return its `vllm`, a program that runs."""
     packages = folder / "lib/python3.11/site-packages"
     lists = sections()
     files = {

@@ -1,9 +1,9 @@
-"""A stand-in for vLLM 0.32: `engine` with vLLM's command line, phases and manners.
+"""A stand-in for vLLM 0.32: `engine` with vLLM's command line, phases and behaviour.
 
     python -I -S tests/fakes/vllm_engine.py VERSION serve MODEL --uds /run/x.sock --served-model-name NAME
 
-`MODEL.fake.json` makes it misbehave (see `engine.Behaviour`); sleep needs VLLM_SERVER_DEV_MODE=1 only, as on a
-CPU. As the real one it binds its socket before it loads and listens after, and loses a SIGTERM in between.
+`MODEL.fake.json` makes it misbehave (see `engine.Behaviour`); sleep needs VLLM_SERVER_DEV_MODE=1 only, as on a CPU.
+Like the real one it binds its socket before it loads and listens after, and loses a SIGTERM in between.
 """
 
 # ruff: noqa: PTH100, PTH118, PTH120, PTH123
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _PARSERS = (("--tool-call-parser", "tool call parser"), ("--reasoning-parser", "reasoning parser"))
-_ABORT_SECONDS = 0.3  # in which aborted answers are still sent
+_ABORT_SECONDS = 0.3  # in which aborted responses are still sent
 
 
 class VllmEngine(Engine):
@@ -43,7 +43,7 @@ class VllmEngine(Engine):
         self.api = VllmApi(self)
 
     def bind(self) -> socket.socket:
-        """Raises OSError where it cannot: the real one ends in a traceback, too."""
+        """Bind the socket. Raises OSError if that fails: the real one ends in a traceback, too."""
         if path := self.options.get("--uds"):
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(path)
@@ -98,17 +98,17 @@ class VllmApi(Api):
                 return super().route(connection, method, target, body)
 
     def foreign_name(self, body: bytes) -> str | None:
-        """The model that is asked for, where it is not this one and that matters."""
+        """Return the model that is requested, if it is not this one and that matters."""
         if os.environ.get("VLLM_SKIP_MODEL_NAME_VALIDATION") == "1":
             return None
         try:
             name = json.loads(body).get("model")
         except ValueError:
-            return None  # for the task itself to refuse
+            return None  # the task itself refuses it
         return name if name and name not in self.vllm.names else None
 
     def drain(self) -> None:
-        """Answers under way are cut short and given; who waits for a sleeping model gets none."""
+        """Cut running responses short and send them; requests that wait for a sleeping model get none."""
         self.vllm.sleeper.abort()
         with self.idle:
             self.idle.wait_for(lambda: self.in_flight == 0, _ABORT_SECONDS)

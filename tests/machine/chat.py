@@ -1,4 +1,4 @@
-"""Requests to the gateway of a machine, as a program in it would make them."""
+"""Requests to the gateway of a machine, sent from a program in the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ANSWER_SECONDS = 60
 
 
 def ask_until_answered(machine: Machine, **fields: object) -> dict[str, Any]:
-    """An answer from the model; from whoever is the default where the fields name none. Nobody logs in for it."""
+    """Return a response of the model, or of the default one if the fields name none. Opens no user session."""
     answers: list[dict[str, Any]] = []
 
     def is_answered() -> bool:
@@ -30,7 +30,7 @@ def ask_until_answered(machine: Machine, **fields: object) -> dict[str, Any]:
 
 @contextmanager
 def streaming(machine: Machine, **fields: object) -> Iterator[IO[bytes]]:
-    """An answer in events, which whoever does not read it holds up."""
+    """Yield a streamed response; a client that does not read it holds it up."""
     command = _curl(machine, {"stream": True} | fields, "--no-buffer")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as curl:
         assert curl.stdout is not None

@@ -1,4 +1,4 @@
-"""Each test is one step in the life of a machine, and takes it as the step before has left it."""
+"""Each test is a step in the life of a machine, and continues from the state of the step before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def steps_before_succeeded(machine: Machine) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A step that fails shows what the machine says: it is gone when somebody reads the report."""
+    """Show the machine's state if a step fails: the machine is gone when the report is read."""
     report = yield
     machine = getattr(item, "funcargs", {}).get("machine")
     if report.failed and isinstance(machine, Machine):

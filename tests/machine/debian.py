@@ -1,6 +1,7 @@
-"""Fresh Debian roots, one a suite, and what apt fetches into machines made from them; both are kept in the cache.
+"""Fresh Debian roots, one for each suite, and what apt fetches into machines made from them; both are kept in the
+cache.
 
-Run as a program it makes the roots that are not there yet: python -m tests.machine.debian SUITE…
+Run as a program it makes the missing roots: python -m tests.machine.debian SUITE…
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from pathlib import Path
 
 from tests import cgroups
 
-# A small server before anybody installs mmd. Neither dbus-user-session nor libgomp1 nor Python: mmd's package must
-# bring what it needs.
+# A small server before mmd is installed. Neither dbus-user-session nor libgomp1 nor Python: mmd's package must bring
+# what it needs.
 PACKAGES = ("ca-certificates", "dbus", "libpam-systemd", "systemd", "systemd-sysv")
 _MIRROR = "http://deb.debian.org"
 _TESTING = "forky"  # it gets its security updates with all the others
-# debootstrap refuses a suite newer than itself; for twenty years they have all been made in the same way.
+# debootstrap refuses a suite newer than itself; for twenty years all suites have been made in the same way.
 _SCRIPT = "/usr/share/debootstrap/scripts/sid"
 _MAKING_SECONDS = 900
-# Where it is when this is imported: each test has a home of its own.
+# Read at import: each test has a home of its own.
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmd-test"
 
 
 def base(suite: str) -> Path:
-    """The folder of a fresh Debian, made where the cache has none of today's recipe."""
+    """Return the folder of a fresh Debian; make it if the cache has none of the present recipe."""
     recipe = repr((PACKAGES, _apt_files(suite)))
     folder = _CACHE / f"debian-{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     with _only_one(_CACHE / f"debian-{suite}.lock"):
@@ -51,14 +52,14 @@ def in_root(root: Path, command: str, *options: str, seconds: float) -> None:
 
 
 def nspawn(root: Path) -> list[str]:
-    name = root.parent.name.replace("_", "-")  # it must be one that a host may have
+    name = root.parent.name.replace("_", "-")  # a valid host name
     words = ["systemd-nspawn", "--quiet", "--register=no", f"--directory={root}", f"--machine={name}"]
-    # Without it systemd makes a scope, where it runs.
+    # Without it systemd makes a scope, if it runs.
     return words if cgroups.booted_with_systemd() else [*words, "--keep-unit"]
 
 
 def apt_install(suite: str, root: Path, packages: Sequence[str], *options: str, seconds: float) -> None:
-    """Run apt-get install with these options in a Debian that is not booted. It fetches what the cache lacks; where the
+    """Run apt-get install with these options in a Debian that is not booted. It fetches what the cache lacks; if the
     archive is out of reach, what the cache has must do.
     """
     command = f"apt-get -qq update || true; apt-get -qq --yes {shlex.join(options)} install {shlex.join(packages)}"
@@ -67,7 +68,7 @@ def apt_install(suite: str, root: Path, packages: Sequence[str], *options: str, 
 
 
 def apt_cache(suite: str, bind: str = "--bind-ro") -> list[str]:
-    """Options of systemd-nspawn, with which apt finds lists and packages in the cache."""
+    """Return options of systemd-nspawn with which apt finds lists and packages in the cache."""
     folder = _apt_folder(suite)
     return [f"{bind}={folder}/archives:/var/cache/apt/archives", f"{bind}={folder}/lists:/var/lib/apt/lists"]
 
@@ -79,7 +80,7 @@ def remove(folder: Path) -> None:
 
 @contextmanager
 def _only_one(lock_file: Path) -> Iterator[None]:
-    """Two runs of the tests share the cache."""
+    """Two runs of the tests may share the cache."""
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with lock_file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -112,7 +113,7 @@ def _apt_files(suite: str) -> dict[str, str]:
     security = "" if suite == _TESTING else f"deb {_MIRROR}/debian-security {suite}-security main\n"
     return {
         "sources.list": f"deb {_MIRROR}/debian {suite} main\n{security}",
-        # A mirror that stands still, as some do on purpose, has a Release file of yesterday's.
+        # A mirror that is frozen on purpose has an old Release file.
         "apt.conf.d/50machine": 'Acquire::Languages "none";\nAcquire::Check-Valid-Until "false";\n',
     }
 

@@ -1,7 +1,7 @@
 """A whole Debian machine for a test: its own systemd as PID 1, logind, journal, users and loopback, in systemd-nspawn.
 
-It needs root, debootstrap and systemd-container. Once it is booted it has no network, so that its ports are its own:
-what it installs is fetched before.
+It needs root, debootstrap and systemd-container. Once booted it has no network, so that its ports are its own: packages
+to install are fetched before.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ BOOT_SECONDS = 90
 REBOOT_SECONDS = 60
 COMMAND_SECONDS = 300
 ROOM_BYTES = 4 << 30
-_REBOOTING = 133  # how systemd-nspawn ends when the machine wants to be started again
+_REBOOTING = 133  # the exit status of systemd-nspawn if the machine reboots
 _UP = ("running", "degraded")
 
 
 @contextmanager
 def new_machine(suite: str) -> Iterator[Machine]:
-    """A machine that has a user, and has not been booted yet."""
+    """A machine that has a user, and is not booted yet."""
     with TemporaryDirectory(prefix="mmd-machine-", dir=_place()) as folder:
         made = Machine(suite, Path(folder, "root"))
         try:
@@ -54,7 +54,7 @@ class Machine:
         self.failed_step: str | None = None  # the test after which its state is not what later ones expect
         self._console = root.with_suffix(".console")
         self._nspawn: subprocess.Popen[bytes] | None = None
-        # Where systemd has booted, systemd-nspawn gets one from it.
+        # If systemd has booted, systemd-nspawn gets one from it.
         self._cgroup = None if cgroups.booted_with_systemd() else cgroups.mount() / root.parent.name
 
     @property
@@ -66,11 +66,11 @@ class Machine:
         debian.in_root(self.root, command, *options, seconds=COMMAND_SECONDS)
 
     def install(self, *packages: str) -> None:
-        """Before it is booted."""
+        """Install packages, before it is booted."""
         debian.apt_install(self.suite, self.root, packages, seconds=COMMAND_SECONDS)
 
     def fetch(self, *packages: str) -> None:
-        """Before it is booted: have these, names or paths, and all they need at hand when it has no network."""
+        """Before it is booted: fetch these, names or paths, with their dependencies, for when it has no network."""
         debian.apt_install(self.suite, self.root, packages, "--download-only", seconds=COMMAND_SECONDS)
 
     def boot(self) -> None:
@@ -87,16 +87,16 @@ class Machine:
         wait_for(self._is_up, BOOT_SECONDS, f"{self.suite} has booted")
 
     def reboot(self) -> None:
-        """In order: all that runs is told to stop, and waited for."""
+        """Stop in order: all processes are told to stop, and waited for."""
         assert self._nspawn is not None
-        # It does not return where the machine is down before it.
+        # It does not return if the machine is down before it.
         self.attempt("systemctl reboot", user="root")
         status = self._nspawn.wait(REBOOT_SECONDS)
         assert status == _REBOOTING, f"systemd-nspawn ended with {status}"
         self.boot()
 
     def cut_power(self) -> None:
-        """The harder end: nothing is stopped in order."""
+        """Cut the power: nothing is stopped in order."""
         if self._nspawn is None:
             return
         if (pid := self._init_pid()) is not None:
@@ -107,7 +107,7 @@ class Machine:
             cgroups.remove(self._cgroup)
 
     def run(self, command: str, *, user: str = USER, seconds: float = COMMAND_SECONDS) -> str:
-        """What a shell of the user says; fails the test where the command fails."""
+        """Return the output of a command in a shell of the user; fail the test if the command fails."""
         done = self.attempt(command, user=user, seconds=seconds)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -119,7 +119,7 @@ class Machine:
         return subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False)
 
     def inside(self, command: str, *, user: str) -> list[str]:
-        """The command line, on the host, of a shell command after a login of the user's; root has no session."""
+        """Return the command line, on the host, of a shell command after a login of the user; root has no session."""
         if user == "root":
             environment = ["HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive"]
             words = ["env", "-i", *environment, "bash", "-c", command]
@@ -130,11 +130,11 @@ class Machine:
         return cgroups.entering(cgroups.of(pid), ["nsenter", f"--target={pid}", "--all", *words])
 
     def on_its_network(self, *command: str) -> list[str]:
-        """The command line of a program of the host's that is to find the ports of this machine."""
+        """Return the command line of a program of the host that sees the ports of this machine."""
         return ["nsenter", f"--target={self._running_init_pid()}", "--net", *command]
 
     def journal(self) -> str:
-        """What is told of it where a test fails."""
+        """Return the state to show if a test fails."""
         if self._nspawn is None or self._init_pid() is None:
             return self._console.read_text(errors="replace")[-4000:] if self._console.exists() else "never booted"
         return self.attempt("journalctl -b -n 50 --no-pager -o short-monotonic", user="root").stdout
@@ -159,7 +159,7 @@ class Machine:
         return pid
 
     def _init_pid(self) -> int | None:
-        """The machine's PID 1, as the host numbers it."""
+        """Return the machine's PID 1, in the host's numbering."""
         assert self._nspawn is not None
         children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
         pids = children.read_text().split() if children.exists() else []
@@ -167,7 +167,7 @@ class Machine:
 
 
 def _place() -> str:
-    """In memory, where it has room: dpkg and the journal wait for the disk at every file."""
+    """Use memory if there is enough: dpkg and the journal wait for the disk at every file."""
     memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > ROOM_BYTES else "/var/tmp"
 

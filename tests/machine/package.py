@@ -1,4 +1,4 @@
-"""The Debian package that a machine gets: what `make deb SUITE=…` has put into dist/, and a newer one made of it."""
+"""The Debian package that a machine gets: the one that `make deb SUITE=…` made in dist/, and a newer one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from tests.machine.machine import Machine
 
 DIST = Path(__file__).parents[2] / "dist"
-# Where it lies in a machine: apt's own user may read it there.
+# Its place in a machine: apt's own user may read it there.
 PLACE = "/srv/mmd.deb"
 NEWER_PLACE = "/srv/newer.deb"
 NEWER = "99.0"
 
 
 def put_package(machine: Machine) -> None:
-    """The one that was built for its suite."""
+    """Return the package built for its suite."""
     folder = DIST / machine.suite
     built = list(folder.glob("mmd_*.deb"))
     assert built, f"no package in {folder}: make deb SUITE={machine.suite}"
@@ -22,7 +22,7 @@ def put_package(machine: Machine) -> None:
 
 
 def make_newer(machine: Machine) -> None:
-    """The same with a higher version, which the program itself tells too; quicker than another build."""
+    """Make the same package with a higher version, in the program too; quicker than another build."""
     machine.run(
         f"""
         set -e

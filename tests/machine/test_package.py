@@ -19,7 +19,7 @@ from tests.tiny_models import tiny_gguf
 
 ENDED_SECONDS = 60
 UPGRADE_SECONDS = 120
-# Few tokens, for a gateway that is to end waits half a minute for them, and much to say of each: 15 kB.
+# Few tokens, because a stopping gateway waits half a minute for them, and a long text for each: 15 kB.
 LONG_ANSWER = {
     "max_tokens": 340,
     "ignore_eos": True,
@@ -27,16 +27,16 @@ LONG_ANSWER = {
     "top_logprobs": 300,
     "stream_options": {"include_usage": True},
 }
-# More than the kernel holds for one who does not read, tcp_wmem of tcp(7) mostly: the gateway is not done with it.
+# More than the kernel buffers for a client that does not read, mostly tcp_wmem of tcp(7): the gateway cannot finish.
 UNDER_WAY_BYTES = 4_600_000
-ENGINES = {"forky": "llama-server"}  # Debian's, recommended by the package; elsewhere it is the one that mmd brings
+ENGINES = {"forky": "llama-server"}  # Debian's, recommended by the package; elsewhere mmd brings its own
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.machine]
 
 
 @pytest.fixture(scope="module", params=SUITES)
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """One that has been booted, with two models in the user's home, and the package at hand."""
+    """A booted machine with two models in the user's home and the package file."""
     with new_machine(request.param) as made:
         for name in ("a", "b"):
             tiny_gguf(made.home / f"{name}.gguf", name=name)
@@ -48,7 +48,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 
 def test_package_installs_and_starts_nothing(machine: Machine) -> None:
-    # polkit is recommended; without it a later step is another one.
+    # polkit is recommended; a later test installs mmd with it.
     machine.run(f"apt-get install --yes {PLACE} polkitd-", user="root")
     assert machine.run("mmd --version").startswith("mmd ")
     assert machine.attempt("systemctl --user is-enabled mmd.socket").stdout == "disabled\n"
@@ -71,7 +71,7 @@ def test_engine_is_debians_own_where_there_is_one(machine: Machine) -> None:
 
 def test_root_makes_the_user_linger_as_install_tells(machine: Machine) -> None:
     by, command = _lingering_told(machine)
-    assert by == "root"  # nobody else may, without polkit
+    assert by == "root"  # without polkit only root may
     assert machine.attempt(command).returncode != 0
     machine.run(command, user=by)
     assert "linger" not in machine.attempt("mmd install").stderr
@@ -111,7 +111,7 @@ def test_broken_default_is_told_and_the_others_answer(machine: Machine) -> None:
     machine.run("mv b.gguf away.gguf")
     machine.reboot()
     assert _boot_ended(machine) == "failed"
-    # What one is told to look at first. It exits with 3 where a unit has failed.
+    # The first command that the documents advise. It exits with 3 if a unit has failed.
     told = machine.attempt("systemctl --user status mmd-boot.service --no-pager --full").stdout
     assert "b is registered, but its file is gone: /home/ada/b.gguf" in told
     assert "→ mmd remove b" in told
@@ -154,7 +154,8 @@ def test_removal_ends_all_that_runs_and_keeps_what_is_the_users(machine: Machine
 
 def test_purge_leaves_nothing_of_its_name(machine: Machine) -> None:
     machine.run("apt-get purge --yes mmd", user="root")
-    # Files of others come and go with what it depends on; all of its own, and what it may have made, has its name.
+    # Files of other packages come and go with the dependencies; every file of mmd, and every file that it may have
+    # made, has its name.
     kept = "-path /home -o -path /srv -o -path /var/cache/apt -o -path /var/log"
     assert machine.run(rf"find / -xdev \( {kept} \) -prune -o -name '*mmd*' -print", user="root") == ""
 
@@ -167,13 +168,13 @@ def test_package_that_comes_back_finds_all_as_it_was(machine: Machine) -> None:
 
 
 def _have_one_thread(machine: Machine) -> None:
-    """For the engines: threads that wait for each other at every step get nowhere where the CPU is busy."""
+    """For the engines: threads that wait for each other at every step make no progress on a busy CPU."""
     folder = ".config/environment.d"
     machine.prepare(f"su - {USER} -c 'mkdir -p {folder} && echo OMP_THREAD_LIMIT=1 > {folder}/one-thread.conf'")
 
 
 def _lingering_told(machine: Machine) -> tuple[str, str]:
-    """Who is to have the user linger, and by which command, as `mmd install` says."""
+    """Return who must enable lingering, and with which command, as `mmd install` prints it."""
     said = machine.attempt("mmd install").stderr
     told = re.search(r"(sudo )?(loginctl enable-linger.*)", said)
     assert told, said
@@ -186,18 +187,18 @@ def _upgrading(machine: Machine) -> subprocess.Popen[str]:
 
 
 def _main_pid(machine: Machine, unit: str) -> str:
-    """0 where it does not run."""
+    """Return the main PID, or 0 if it does not run."""
     return machine.run(f"systemctl --user show -P MainPID {unit}").strip()
 
 
 def _is_up(machine: Machine, unit: str, main_pid: str) -> bool:
-    """Whether it runs, and nobody has told it to stop."""
+    """Return whether it runs, and has not been told to stop."""
     state = machine.run(f"systemctl --user show -P MainPID -P ActiveState {unit}")
     return state.split() == [main_pid, "active"]
 
 
 def _boot_ended(machine: Machine) -> str:
-    """How mmd-boot.service ended, once it has."""
+    """Wait for the end of mmd-boot.service and return its result."""
 
     def state() -> str:
         return machine.attempt("systemctl --user is-active mmd-boot.service").stdout.strip()
@@ -207,5 +208,5 @@ def _boot_ended(machine: Machine) -> str:
 
 
 def _processes(machine: Machine) -> str:
-    """Programs of mmd's, and engines: each has a folder called mmd on its command line."""
+    """Return the processes of mmd and its engines: each has a folder called mmd on its command line."""
     return machine.attempt("grep -lsa '/[m]md' /proc/[0-9]*/cmdline", user="root").stdout

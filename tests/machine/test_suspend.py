@@ -1,9 +1,8 @@
-"""logind itself puts the machine to sleep: models leave the GPU before that, and come back after.
+"""logind itself suspends the machine: models leave the GPU before that, and are restored after.
 
-A container has no /sys/power of its own; with files in its place logind and systemd-sleep do all that they do on a
-machine that can sleep, freezing the users' sessions too, and the kernel is not asked for the sleep itself.
-
-Run by `make test-boot`: MMD_TEST_SUITES names the Debian releases.
+A container has no /sys/power of its own; with files in its place logind and systemd-sleep do everything that they do on
+a real machine, freezing the users' sessions too, except for the last step in the kernel. Run by `make test-boot`:
+MMD_TEST_SUITES names the Debian releases.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.machine]
 
 @pytest.fixture(scope="module", params=SUITES)
 def machine(request: pytest.FixtureRequest, nvml_folder: Path) -> Iterator[Machine]:
-    """One that has a GPU, an engine that uses it, a model and mmd."""
+    """A machine with a GPU, an engine that uses it, a model and mmd."""
     with new_machine(request.param) as made:
         tiny_gguf(made.home / "a.gguf", name="a")
         _put_engine(made)
@@ -45,7 +44,7 @@ def machine(request: pytest.FixtureRequest, nvml_folder: Path) -> Iterator[Machi
         made.prepare(f"chown -R {USER}:{USER} /home/{USER}")
         made.boot()
         made.run(POWER, user="root")
-        # polkit is recommended; it comes later, in a step of its own.
+        # polkit is recommended; a later test installs it.
         made.run(f"apt-get install --yes {PLACE} polkitd- && loginctl enable-linger {USER}", user="root")
         wait_for(lambda: made.attempt("systemctl --user is-active default.target").returncode == 0, 60, "its manager")
         made.run("mmd add a.gguf && mmd install")
@@ -89,7 +88,7 @@ def _put_engine(machine: Machine) -> None:
 
 
 def _put_gpu(machine: Machine, nvml_folder: Path) -> None:
-    """For what the user manager starts."""
+    """Set variables of what the user manager starts."""
     folder = machine.home / "nvml"
     folder.mkdir()
     (folder / "state").write_text("0\n")
@@ -101,7 +100,7 @@ def _put_gpu(machine: Machine, nvml_folder: Path) -> None:
 
 
 def _suspend(machine: Machine) -> None:
-    """Returns when the model is back."""
+    """Suspend, resume and wait until the model is back."""
     before = len(_swaps(machine))
     machine.run("systemctl suspend", user="root")
     wait_for(lambda: len(_swaps(machine)) == before + 2, COMES_BACK_SECONDS, "the model has left and come back")
@@ -113,12 +112,12 @@ def _swaps(machine: Machine) -> list[dict[str, Any]]:
 
 
 def _lock(machine: Machine) -> str | None:
-    """The line about mmd's lock in logind's list."""
+    """Return the line about mmd's lock in logind's list."""
     listed = machine.run("systemd-inhibit --list --no-legend", user="root")
     return next((line for line in listed.splitlines() if re.match(rf"mmd +\d+ +{USER} .* sleep .* delay", line)), None)
 
 
 def _last(machine: Machine, said: str) -> float:
-    """When this was said last."""
+    """Return when this was logged last."""
     lines = machine.run(f"journalctl -b -o short-unix --grep='{said}'", user="root").splitlines()
     return float(lines[-1].split()[0])

@@ -1,4 +1,4 @@
-"""Who has mmd in a virtual environment of their own, as pip and pipx make them, and later installs the package.
+"""mmd in a virtual environment of the user's own, as pip and pipx make it, and the package installed later.
 
 On the first of the releases that MMD_TEST_SUITES names.
 """
@@ -19,7 +19,7 @@ from tests.machine.package import PLACE, put_package
 from tests.tiny_models import tiny_gguf
 
 CHECKOUT = Path(__file__).parents[2]
-# What such a user has installed: our own package would bring it.
+# Installed by such a user: our own package would bring it.
 PACKAGES = ("python3-venv", "dbus-user-session", "libgomp1")
 MMD = "~/venv/bin/mmd"
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.machine]
 
 @pytest.fixture(scope="module", params=SUITES[:1])
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """One that has been booted, with mmd from this checkout, a model, and the package at hand."""
+    """A booted machine with mmd from this checkout, a model, and the package file."""
     with new_machine(request.param) as made:
         tiny_gguf(made.home / "a.gguf", name="a")
         _copy_checkout(made.home / "mmd")
@@ -73,7 +73,7 @@ def _copy_checkout(target: Path) -> None:
 
 
 def _way_to_pypi() -> Iterator[str]:
-    """The host's: its settings of pip, and the authorities that it trusts."""
+    """Return options that pass on the host's pip settings and certificate authorities."""
     for file in ("/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"):
         if Path(file).exists():
             yield f"--bind-ro={file}"

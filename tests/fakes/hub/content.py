@@ -1,4 +1,4 @@
-"""What a file of the fake hub holds: bytes in memory, or a file on disk that is never read whole."""
+"""The content of a file of the fake hub: bytes in memory, or a file on disk that is never read whole."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-LARGE_BYTES = 4096  # what is larger lies in LFS
+LARGE_BYTES = 4096  # larger files are in LFS
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """A file of any size; `sha256` is to be given where hashing it takes too long, for a sparse one say."""
+    """A file of any size. `sha256` is required if hashing takes too long, for a sparse file for example."""
 
     path: Path
     sha256: str = ""
@@ -37,7 +37,7 @@ def sha256(content: Content) -> str:
 
 
 def blob_id(content: Content) -> str:
-    """What git calls it; of a large file that would be its pointer, which nobody asks for."""
+    """Return git's name of it. For a large file that would be the hash of its pointer, which no test needs."""
     if is_large(content):
         return hashlib.sha1(sha256(content).encode()).hexdigest()
     whole = read(content, 0, size_bytes(content))

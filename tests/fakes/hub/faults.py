@@ -9,10 +9,10 @@ from tests.fakes.hub.content import Content
 
 @dataclass(kw_only=True)
 class Fault:
-    """`on` is a part of the path and query of the requests it befalls: those for the content of large files."""
+    """A fault of requests whose path and query contain `on`: by default those for the content of large files."""
 
     on: str = "/cdn/"
-    spare: int = 0  # so many pass first
+    spare: int = 0  # requests that pass before the first fault
     times: int | None = None  # None: always
 
 
@@ -23,21 +23,21 @@ class Slow(Fault):
 
 @dataclass
 class Cut(Fault):
-    """The answer ends after so many bytes of it, and the connection with it."""
+    """The response ends after this many bytes, and the connection with it."""
 
     after_bytes: int
 
 
 @dataclass
 class WrongByte(Fault):
-    """This byte of the file is another one."""
+    """This byte of the file is wrong."""
 
     at: int
 
 
 @dataclass
 class Refusal(Fault):
-    """Another answer: 429 with Retry-After, 401, 500."""
+    """Another response: 429 with Retry-After, 401, 500."""
 
     status: int
     message: str = ""
@@ -46,12 +46,12 @@ class Refusal(Fault):
 
 @dataclass
 class RangeIgnored(Fault):
-    """The whole file for a range, with status 200."""
+    """The whole file in response to a range, with status 200."""
 
 
 @dataclass
 class RangeShifted(Fault):
-    """The answer to a range begins so many bytes later than asked; `admitted`: its Content-Range says so."""
+    """The response to a range begins this many bytes later than requested; `admitted`: its Content-Range says so."""
 
     by_bytes: int
     admitted: bool = False
@@ -59,14 +59,14 @@ class RangeShifted(Fault):
 
 @dataclass
 class LengthWrong(Fault):
-    """Content-Range says that the file is so much larger than it is."""
+    """Content-Range claims that the file is this much larger than it is."""
 
     by_bytes: int
 
 
 @dataclass
 class Changed(Fault):
-    """After so many answers with bytes of it, the file `name` is another one, under all of its addresses."""
+    """After this many responses with bytes of it, the file `name` is replaced, under all of its addresses."""
 
     name: str
     into: Content

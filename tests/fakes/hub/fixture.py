@@ -1,4 +1,4 @@
-"""The fixture `hub`: the fake hub, asked by this process and by the programs it starts."""
+"""The fixture `hub`: the fake hub, for this process and the programs it starts."""
 
 from __future__ import annotations
 

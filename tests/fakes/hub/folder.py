@@ -1,4 +1,4 @@
-"""Repositories of the fake hub from folders: OWNER/NAME below one, with what the hub would read from the files."""
+"""Repositories of the fake hub from folders OWNER/NAME, with what the hub would read from the files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _PIPELINES = {
 
 
 def repositories_in(folder: Path) -> dict[str, FakeRepository]:
-    """Every OWNER/NAME below a folder. FILE.sha256 beside a FILE, as sha256sum writes it, saves hashing a huge one."""
+    """Return every OWNER/NAME below a folder. FILE.sha256 beside a FILE, as sha256sum writes it, saves hashing a huge
+    one.
+    """
     found = sorted(path for path in folder.glob("*/*") if path.is_dir())
     return {f"{path.parent.name}/{path.name}": _repository(path) for path in found}
 
@@ -60,7 +62,7 @@ def _read_from(model: Path) -> Mapping[str, Any]:
     try:
         facts = examine(model).facts
     except MmdError:
-        return {}  # the hub lists what cannot be run too
+        return {}  # the hub also lists repositories that nothing can run
     if facts.format is Format.GGUF:
         said = {
             "total": facts.parameters,

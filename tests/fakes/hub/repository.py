@@ -1,4 +1,4 @@
-"""A repository of the fake hub, and the records in which the hub speaks of it."""
+"""A repository of the fake hub, and the hub's records about it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.fakes.hub.content import Content, blob_id, is_large, sha256, size_byt
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 
-# What a list holds of each repository where `expand` does not say what to show.
+# The fields of a list's records if `expand` does not name any.
 _LISTED = ("likes", "private", "downloads", "tags", "pipeline_tag", "library_name", "createdAt")
 _SHOWN = (*_LISTED, "author", "sha", "lastModified", "gated", "disabled", "cardData", "gguf", "safetensors", "siblings")
 
@@ -19,7 +19,7 @@ _SHOWN = (*_LISTED, "author", "sha", "lastModified", "gated", "disabled", "cardD
 class FakeRepository:
     files: Mapping[str, Content]
     tags: tuple[str, ...] = ("gguf",)
-    gated: bool = False  # only a request with TOKEN gets at its files
+    gated: bool = False  # only a request with TOKEN may read its files
     downloads: int = 10
     likes: int = 3
     private: bool = False
@@ -34,7 +34,7 @@ class FakeRepository:
     relation: str = "quantized"  # to its base models
 
     def all_tags(self) -> list[str]:
-        """Its tags, and those that the hub makes from the card."""
+        """Return its tags, and those that the hub derives from the card."""
         made = [f"base_model:{name}" for name in self.base_models]
         made += [f"base_model:{self.relation}:{name}" for name in self.base_models]
         made += [f"license:{self.card['license']}"] if "license" in self.card else []
@@ -42,17 +42,17 @@ class FakeRepository:
 
 
 def listed(name: str, repository: FakeRepository, expand: list[str]) -> dict[str, Any]:
-    """The record in a list: what `expand` names, or the usual."""
+    """Return the record in a list, with the fields that `expand` names or the usual ones."""
     return _record(name, repository, expand or _LISTED, with_sizes=False)
 
 
 def shown(name: str, repository: FakeRepository, expand: list[str], *, with_sizes: bool) -> dict[str, Any]:
-    """The record of one repository; `with_sizes` is the hub's `blobs=true`."""
+    """Return the record of one repository; `with_sizes` is the hub's `blobs=true`."""
     return _record(name, repository, expand or _SHOWN, with_sizes=with_sizes)
 
 
 def tree(repository: FakeRepository, folder: str) -> list[dict[str, Any]]:
-    """Every file below a folder."""
+    """Return every file below a folder."""
     prefix = f"{folder}/" if folder else ""
     return [_entry(path, content) for path, content in repository.files.items() if path.startswith(prefix)]
 

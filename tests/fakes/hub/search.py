@@ -1,4 +1,4 @@
-"""The list of models of the fake hub: GET /api/models and its filters, order and pages."""
+"""The fake hub's list of models: GET /api/models with its filters, order and pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_ON_A_PAGE = 1000
 
 
 def search(repositories: Mapping[str, FakeRepository], query: Query) -> tuple[list[dict[str, Any]], int | None]:
-    """A page of records, and the cursor of the next page where there is one."""
+    """Return a page of records, and the cursor of the next page if there is one."""
     found = [(name, one) for name, one in repositories.items() if not one.private and _matches(name, one, query)]
     order = query.get("sort", ["trendingScore"])[0]
     found.sort(key=lambda pair: _ORDERS[order](pair[1]), reverse=True)
@@ -52,7 +52,7 @@ def _serves(app: str, repository: FakeRepository) -> bool:
 
 
 def _has_parameters(repository: FakeRepository, bounds: str) -> bool:
-    """`min:6B,max:32B`; who says nothing of its size is not found by it."""
+    """Filter by `min:6B,max:32B`; a repository without a size does not match."""
     total = (repository.gguf or repository.safetensors or {}).get("total")
     limits = dict(bound.split(":", 1) for bound in bounds.split(",") if bound)
     if not limits or total is None:

@@ -28,14 +28,14 @@ _TOKENS = {f"Bearer {TOKEN}", f"Bearer {STRANGER}"}  # any other has expired
 @dataclass
 class FakeHub:
     url: str
-    cdn: str  # the same server by another name, as tokens must not be sent there
+    cdn: str  # the same server by another name, where tokens must not be sent
     repositories: dict[str, FakeRepository] = field(default_factory=dict)
-    moved: dict[str, str] = field(default_factory=dict)  # the old names of repositories, to the new
+    moved: dict[str, str] = field(default_factory=dict)  # the old names of repositories, with the new ones
     faults: list[Fault] = field(default_factory=list)
-    refuse_with: int | None = None  # a status for everything
+    refuse_with: int | None = None  # a status for every request
     cut_after_bytes: int | None = None  # the next large file breaks off there, once
-    hold: threading.Event = field(default_factory=threading.Event)  # where cleared, large files stop half-way
-    held: threading.Event = field(default_factory=threading.Event)  # one has
+    hold: threading.Event = field(default_factory=threading.Event)  # while cleared, large files stop half-way
+    held: threading.Event = field(default_factory=threading.Event)  # one has stopped
     closing: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path, headers in lower case
     sent: list[int] = field(default_factory=list)  # bytes of large files, piece by piece
@@ -46,7 +46,7 @@ class FakeHub:
         return [headers for asked, path, headers in self.asked if asked == method and part in path]
 
     def befalling(self, path: str) -> list[Fault]:
-        """The faults of a request, which are used up by it."""
+        """Return the faults of a request, and count them as used."""
         with self._lock:
             meant = [fault for fault in self.faults if fault.on in path and fault.times != 0]
             found = [fault for fault in meant if fault.spare == 0]
@@ -79,7 +79,7 @@ def fake_hub(port: int = 0) -> Iterator[FakeHub]:
 
 
 class _Server(ThreadingHTTPServer):
-    """Closing it ends the connections that clients in this process keep for later, and the threads that serve them."""
+    """Closing it ends the kept connections of clients in this process, and the threads that serve them."""
 
     daemon_threads = False
     block_on_close = True
@@ -93,7 +93,7 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asked may have been ended
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # the client may have been killed
             super().handle_error(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -102,7 +102,7 @@ class _Server(ThreadingHTTPServer):
 
     def server_close(self) -> None:
         for connection in tuple(self._connections):
-            with suppress(OSError):  # it may be closed at this very moment
+            with suppress(OSError):  # it may close at this very moment
                 connection.shutdown(socket.SHUT_RDWR)
         super().server_close()
 
@@ -175,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         repository = self.hub.repositories.get(name)
         if repository is None or (repository.private and not self._has_access()):
-            # The real one says 401 to strangers, so that the names of private ones are not given away.
+            # The real one responds 401 to strangers, so that names of private repositories stay secret.
             status = 404 if "Authorization" in self.headers else 401
             self._refuse(status, "RepoNotFound", "Repository not found")
             return None
@@ -232,11 +232,11 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self.hub.sent.extend(transfer.send(self.connection, content, part, self.faults, gate))
         except ConnectionError:
-            self.close_connection = True  # a fault cut it, or whoever downloaded was ended
+            self.close_connection = True  # a fault cut the response, or the client was killed
         self._change()
 
     def _range(self, etag: str) -> str | None:
-        """The range that is asked for, where it is asked for of this version."""
+        """Return the requested range, if it is requested of this version."""
         return self.headers.get("Range") if self.headers.get("If-Range", etag) == etag else None
 
     def _change(self) -> None:

@@ -17,7 +17,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 @dataclass(frozen=True)
 class Part:
-    """An answer to a request for content: its status, what of the content it holds, and its Content-Range."""
+    """A response with content: its status, the part of the content it holds, and its Content-Range."""
 
     status: int
     begin: int
@@ -26,7 +26,7 @@ class Part:
 
 
 def part(content: Content, asked: str | None, faults: Iterable[Fault]) -> Part:
-    """What `asked`, the Range header, is answered with; several ranges are answered with everything, as is allowed."""
+    """Return the response to a Range header; several ranges get the whole file, as HTTP allows."""
     size = size_bytes(content)
     match = _RANGE.fullmatch(asked or "")
     if match is None or match.groups() == ("", "") or any(isinstance(fault, RangeIgnored) for fault in faults):
@@ -53,7 +53,7 @@ def _with_lies(part: Part, size: int, faults: Iterable[Fault]) -> Part:
 
 @dataclass
 class Gate:
-    """Where `hold` is cleared, answers stop half-way and set `held`."""
+    """While `hold` is cleared, responses stop half-way and set `held`."""
 
     hold: threading.Event
     held: threading.Event
@@ -61,7 +61,7 @@ class Gate:
 
 
 def send(connection: socket.socket, content: Content, part: Part, faults: Iterable[Fault], gate: Gate) -> Iterator[int]:
-    """Send it, in pieces whose sizes are yielded; raises BrokenPipeError where a fault cuts it."""
+    """Send the content and yield the size of each piece. Raises BrokenPipeError if a fault cuts it."""
     slow = [fault.bytes_per_second for fault in faults if isinstance(fault, Slow)]
     cuts = [fault.after_bytes for fault in faults if isinstance(fault, Cut)]
     wrong = [fault.at for fault in faults if isinstance(fault, WrongByte)]
