@@ -1,4 +1,4 @@
-"""The client's side: requests come in, are taken one at a time in order, and their answers go out."""
+"""A client connection: takes its requests one at a time, in order, and starts what responds to each."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _INT = struct.Struct("i")
 _CLOSE_WITH_RESET = struct.pack("ii", 1, 0)
 _NOT_CONNECTED = asyncio.Transport()  # each of its methods raises NotImplementedError
 
-# Said here: who only watches over the gateway is not to have it load its ASGI server, a fifth of its memory.
+# Written here, because health checks must not import the ASGI stack, which is a fifth of the gateway's memory.
 _HEALTHY = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{"status":"ok"}'
 _HEALTHY_LAST = _HEALTHY.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
 
 
-class Host(Protocol):
-    """What all connections share: the gateway."""
+class GatewayServices(Protocol):
+    """What all connections share; the gateway implements it."""
 
     @property
     def limits(self) -> Limits: ...
@@ -59,36 +59,49 @@ class Host(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    def __init__(self, gateway: Host, listener_kind: ListenerKind) -> None:
+    """One connection of a client, from accept to close; an asyncio protocol.
+
+    | state | set | data that arrives | ends |
+    |---|---|---|---|
+    | idle, reading a request | neither | goes to the parser | when a request is complete |
+    | responding | `_exchange` | is kept unparsed, up to `ahead_bytes` | when the exchange calls `finished` |
+    | ended | `_ended` | is dropped | when the transport closes |
+
+    It leaves this class for good in two ways: `join_engine` gives the transport to a WebSocketTunnel, and `_hand_over`
+    to the ASGI server. Health checks, preflights and errors are answered here.
+    """
+
+    def __init__(self, gateway: GatewayServices, listener_kind: ListenerKind) -> None:
         self.listener_kind = listener_kind
         self.writing_paused = False
         self._gateway = gateway
-        self._ahead = bytearray()  # came while a request was being answered; not looked at before its turn
+        self._ahead = bytearray()  # arrived while a request was being responded to
         self._exchange: Exchange | None = None
         self._advancing = False
-        self._ended = False  # nothing more is taken from this client
+        self._ended = False  # no further request of this client is served
         self._transport = _NOT_CONNECTED
         self._parser = RequestParser(gateway.policy, ListenerInfo(listener_kind, "", is_exposed=True))
         self.writer = ResponseWriter(self._transport.write)
 
     @property
     def is_idle(self) -> bool:
+        """True if no request is being read or responded to."""
         return self._exchange is None and not self._parser.mid_message
 
     @property
     def awaits_more(self) -> bool:
-        """Whether it is for the client to go on with its request."""
+        """True if the client has to send the rest of a request."""
         return self._exchange is None and self._parser.mid_message and not self._ended
 
     def time_out(self) -> None:
-        """The rest of a request has not come in time."""
+        """Refuse a request whose rest did not arrive in time."""
         part = "head" if self._parser.awaits_head else "body"
         hint = "curl -d @FILE http://…   # sends a whole request"
-        self._refuse(ErrorResponse(408, f"the request's {part} did not come in time", hint, "request_timeout"))
+        self._refuse(ErrorResponse(408, f"the request's {part} did not arrive in time", hint, "request_timeout"))
 
-    def reject(self, failure: ErrorResponse) -> None:
-        """Before any request, and at once: where there are too many, none is waited for."""
-        self._transport.write(failure.response(close=True))
+    def reject(self, error: ErrorResponse) -> None:
+        """Respond with an error before any request, and close: used if there are too many connections."""
+        self._transport.write(error.response(close=True))
         self.close()
 
     def close(self) -> None:
@@ -96,9 +109,11 @@ class ClientConnection(asyncio.Protocol):
         self._transport.close()
 
     def start_draining(self) -> None:
-        """The gateway ends. Who has just connected is about to send a request, and has a moment for it; the next answer
-        says that it is the last, for a client that takes the connection for kept could lose a request by that. Whose
-        answer has begun has that moment from its end on.
+        """The gateway shuts down: announce "connection: close" in the next response and close soon if idle.
+
+        A client that has just connected gets `grace_seconds` to send its request. Without the announcement a client
+        could lose a request that it sends on the connection later. A response that has started cannot announce it, so
+        its client gets the same time afterwards.
         """
         if self._exchange is None or not self._exchange.has_started:
             self.writer.announce_close()
@@ -106,7 +121,7 @@ class ClientConnection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(self._gateway.limits.grace_seconds, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        """Unless a request is being served, or one has come that was not looked at yet."""
+        """Close, unless a request is being served or has arrived unread."""
         if self._ended or not self.is_idle or self._parser.ready or self._ahead:
             return
         if not _unread_bytes(self._transport):
@@ -115,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
-    # What asyncio calls.
+    # -- called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -130,14 +145,14 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
-            return  # of a refused request: read so that the refusal can arrive, see _refuse
+            return  # the rest of a refused request, see _refuse
         if self._exchange is None:
             self._parser.feed(data)
             self._advance()
             return
         self._ahead += data
         if len(self._ahead) > self._gateway.limits.ahead_bytes:
-            self._transport.pause_reading()  # we shall not see this client leave, but then it is not a usual one
+            self._transport.pause_reading()  # hides that the client closes, but few send this much ahead
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
@@ -156,7 +171,7 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.resume()
 
-    # What the exchange calls.
+    # -- called by the exchange
 
     def finished(self, *, keep_alive: bool) -> None:
         self._exchange = None
@@ -189,12 +204,12 @@ class ClientConnection(asyncio.Protocol):
         self.abort()
 
     def _advance(self) -> None:
-        """Takes what is ready, until something has to be waited for."""
+        """Serve what is ready, until a response or more data must be waited for."""
         self._advancing = True
         ready = self._parser.ready
         while self._exchange is None and not self._ended:
             if ready:
-                self._take(ready.popleft())
+                self._serve(ready.popleft())
             elif self._ahead:
                 ahead, self._ahead = bytes(self._ahead), bytearray()
                 self._transport.resume_reading()
@@ -208,7 +223,7 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is None and self._parser.mid_message:
             self._gateway.read_timeouts.expect_more(self, of_head=self._parser.awaits_head)
 
-    def _take(self, request: Request | ErrorResponse) -> None:
+    def _serve(self, request: Request | ErrorResponse) -> None:
         if isinstance(request, ErrorResponse):
             self._refuse(request)
         elif request.head.is_preflight:
@@ -229,21 +244,23 @@ class ClientConnection(asyncio.Protocol):
         try:
             exchange.start()
         except Exception:  # noqa: BLE001 - the edge of a request, logged with its traceback
-            _log.exception("a request failed before it was sent on")
+            _log.exception("a request failed before it was forwarded")
             self._transport.write(INTERNAL.response(close=True))
             self.close()
 
     def _hand_over(self, request: Request) -> None:
-        """To the ASGI server, for good: it closes the connection after this request."""
+        """Give the connection to the ASGI server, which closes it after this request."""
         self._ended = True
         self._gateway.closed(self)
         self._transport.resume_reading()
         self._gateway.serve_management(self._transport, request)
 
-    def _refuse(self, failure: ErrorResponse) -> None:
-        """Closing with unread bytes would reset the connection and could overtake the answer, so they are read on."""
+    def _refuse(self, error: ErrorResponse) -> None:
+        """Respond with an error and close later: closing with unread data would reset the connection, and the client
+        could lose the response.
+        """
         self._ended = True
-        self._transport.write(failure.response(close=True))
+        self._transport.write(error.response(close=True))
         self._transport.write_eof()
         asyncio.get_running_loop().call_later(self._gateway.limits.linger_seconds, self._transport.close)
 
@@ -254,6 +271,6 @@ def _listener_info(listener_kind: ListenerKind, transport: asyncio.Transport) ->
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:
-    """What has arrived and waits in the kernel."""
-    answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(_INT.size))
-    return int(_INT.unpack(answer)[0])
+    """Return how many bytes have arrived and are still in the kernel."""
+    result = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(_INT.size))
+    return int(_INT.unpack(result)[0])

@@ -149,7 +149,7 @@ def _is_page_file(head: RequestHead) -> bool:
 
 
 def _is_cross_site(head: RequestHead) -> bool:
-    """True for a cross-site request, except for a link to the gateway's page. A submitted form is no link."""
+    """True for a cross-site request, except for a link to the gateway's page. A form is not one."""
     is_followed_link = head.method in _SAFE_METHODS and head.value(b"sec-fetch-mode") == b"navigate"
     return head.value(b"sec-fetch-site") == b"cross-site" and not is_followed_link
 

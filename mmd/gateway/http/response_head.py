@@ -16,7 +16,7 @@ _SWITCHING_PROTOCOLS = b"HTTP/1.1 101"
 class ResponseWriter:
     """Writes the responses of one client connection, which owns it.
 
-    `write` is the transport's own method unless the next head is to be edited: the pieces of a body cost no extra call.
+    `write` is the transport's own method except for a head that needs an edit: the pieces of a body cost no extra call.
     The first piece of a response holds its whole head.
     """
 

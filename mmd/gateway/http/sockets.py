@@ -33,7 +33,7 @@ class AddressTaken(CannotListen):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listening socket. Whoever made it closes it."""
+    """A listening socket, owned and closed by its creator."""
 
     kind: ListenerKind
     socket: socket.socket

@@ -1,4 +1,4 @@
-"""Counts of what the gateway does. The data path only adds to plain numbers here; `metrics` writes them out."""
+"""Counters of what the gateway does: plain numbers, which the data path increments and the metrics page prints."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from time import monotonic
 from mmd.control.state.swap_events import SwapEvent
 from mmd.errors import TryLater
 
-# From a cached embedding to a long generation; waits and swaps are as wide.
+# Histogram buckets, from a cached embedding to a long generation; waits and swaps span the same range.
 BOUNDS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 _MAX_PENDING = 128
 
-# Both engines' paths; whatever else clients think of is "other".
+# The engines' paths. All others are counted as "other": clients must not be able to create labels.
 _PATHS = {
     f"/v1/{path}".encode(): f"/v1/{path}"
     for path in (
@@ -30,7 +30,7 @@ _PATHS = {
 
 
 class AbortReason(StrEnum):
-    """Why an answer has no end of its own."""
+    """Why a response was not completed; the values are labels."""
 
     CLIENT = "client_left"
     ENGINE = "engine_died"
@@ -38,19 +38,21 @@ class AbortReason(StrEnum):
 
 
 class WaitOutcome(StrEnum):
-    """What became of a request that waited for its model."""
+    """How a request's wait for its model ended; the values are labels."""
 
     SERVED = "served"
     LEFT = "left"
-    REFUSED = "refused"  # at once: too many wait, or the model has just failed
+    REFUSED = "refused"  # at once: too many requests wait, or the model has just failed
     FAILED = "failed"
 
 
 class Histogram:
+    """Counts of durations by bucket."""
+
     __slots__ = ("counts", "total_seconds")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS_SECONDS) + 1)  # the last one is of those beyond all bounds
+        self.counts = [0] * (len(BOUNDS_SECONDS) + 1)  # the last one is for durations beyond all bounds
         self.total_seconds = 0.0
 
     def observe(self, seconds: float) -> None:
@@ -59,7 +61,7 @@ class Histogram:
 
 
 class Durations(dict[tuple[str, ...], Histogram]):
-    """Histograms by the values of their labels."""
+    """Histograms by label values."""
 
     def __missing__(self, labels: tuple[str, ...]) -> Histogram:
         histogram = self[labels] = Histogram()
@@ -67,13 +69,15 @@ class Durations(dict[tuple[str, ...], Histogram]):
 
 
 class Counts(dict[tuple[str, ...], int]):
-    """Numbers by the values of their labels."""
+    """Numbers by label values."""
 
     def __missing__(self, labels: tuple[str, ...]) -> int:
         return 0
 
 
 class Counters:
+    """All counters of one gateway, which owns them; the comments name their labels."""
+
     def __init__(self) -> None:
         self.requests = Counts()  # model, path, status
         self.answer_seconds = Durations()  # model
@@ -85,38 +89,39 @@ class Counters:
         self._pending: list[tuple[str, bytes, int, float, float, float]] = []
 
     def responses(self) -> dict[str, int]:
-        """How many times each model's engine has answered."""
+        """Return how many responses each model's engine has completed."""
         self.flush()
         return {model_id: sum(found.counts) for (model_id,), found in self.answer_seconds.items()}
 
     def count_completed(self, model_id: str, target: bytes, status: int, received: float, first_byte: float) -> None:
-        """An engine has answered to its end. Times on the monotonic clock: the request was whole, and the answer's body
-        began.
+        """Count a response that an engine completed. `received` and `first_byte` are on the monotonic clock: when the
+        request was complete and when the response's body began.
 
-        Only noted here: counted at once it would cost each request four microseconds, in a row less than one.
+        Kept for `flush`: counting at once takes 4 µs of each request, counting many in a row less than 1 µs.
         """
         self._pending.append((model_id, target, status, received, first_byte, monotonic()))
         if len(self._pending) >= _MAX_PENDING:
             self.flush()
 
     def flush(self) -> None:
-        """Count what has been noted, for who reads the numbers."""
-        noted, self._pending = self._pending, []
-        for model_id, target, status, received, first_byte, end in noted:
+        """Count the kept responses; called before the numbers are read."""
+        pending, self._pending = self._pending, []
+        for model_id, target, status, received, first_byte, end in pending:
             self.count(model_id, target.partition(b"?")[0], status)
             self.first_byte_seconds[(model_id,)].observe(first_byte - received)
             self.answer_seconds[(model_id,)].observe(end - received)
 
     def count(self, model_id: str, path: bytes, status: int) -> None:
-        """The gateway has answered itself, or a WebSocket begins; `model_id` is "" where none was found."""
+        """Count a response of the gateway's own, or a WebSocket that begins. `model_id` is "" if no model was found."""
         self.requests[model_id, _PATHS.get(path, "other"), f"{status // 100}xx"] += 1
 
     def count_aborted(self, model_id: str, path: bytes, why: AbortReason) -> None:
+        """Count a response that was not completed."""
         self.requests[model_id, _PATHS.get(path, "other"), why] += 1
 
     @contextmanager
     def waiting(self, model_id: str) -> Iterator[None]:
-        """While a request waits for its model."""
+        """Measure how long a request waits for its model, and how the wait ends."""
         began, outcome = monotonic(), WaitOutcome.FAILED
         try:
             yield
@@ -131,6 +136,7 @@ class Counters:
             self.wait_seconds[model_id, outcome].observe(monotonic() - began)
 
     def count_swap(self, event: SwapEvent) -> None:
+        """Count a swap that has ended."""
         self.swaps[event.model, event.outcome] += 1
         self.swap_seconds[(event.model,)].observe(event.seconds)
         for phase, seconds in event.phases.items():

@@ -1,4 +1,4 @@
-"""What happens, told to whoever listens: `/events`, `/ws` and the page."""
+"""The feed of events behind `/events`, `/ws` and the web page."""
 
 from __future__ import annotations
 
@@ -9,54 +9,61 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-# A listener that is this far behind has stalled; it is sent away, and comes back for the present state.
-_MOST_UNREAD = 256
+# A listener with this many unread events has stalled. It is disconnected, and gets a snapshot when it reconnects.
+_MAX_UNREAD = 256
 
 
 class EventKind(StrEnum):
+    """The values are the event names that clients see."""
+
     STATUS = "status"  # the record of GET /status, after every change
     QUEUE = "queue"  # the record of GET /queue, after every change
-    RESOURCES = "resources"  # the record of GET /resources, from time to time
-    SWAP = "swap"  # a swap that has come to its end, with its phases
-    DOWNLOAD = "download"  # a download job that began, went on or ended
+    RESOURCES = "resources"  # the record of GET /resources, every few seconds
+    SWAP = "swap"  # a swap that has ended, with its phases
+    DOWNLOAD = "download"  # a download job that began, advanced or ended
 
 
 @dataclass(frozen=True, slots=True)
 class FeedEvent:
+    """One event."""
+
     number: int
     kind: EventKind
-    data: Mapping[str, Any]  # can be written as JSON
+    data: Mapping[str, Any]  # encodes to JSON
 
 
 class Subscription:
-    """One listener's notices, in order, from when it began to listen."""
+    """The events of one listener, in order, from its subscription on. Iterate over it to read them."""
 
     def __init__(self) -> None:
         self._unread: asyncio.Queue[FeedEvent | None] = asyncio.Queue()
         self._ended = asyncio.Event()
 
     async def __aiter__(self) -> AsyncIterator[FeedEvent]:
-        while (notice := await self._unread.get()) is not None:
-            yield notice
+        while (event := await self._unread.get()) is not None:
+            yield event
 
-    def put(self, notice: FeedEvent) -> None:
-        if self._unread.qsize() >= _MOST_UNREAD:
+    def put(self, event: FeedEvent) -> None:
+        """Add an event; a listener with too many unread ones is ended instead."""
+        if self._unread.qsize() >= _MAX_UNREAD:
             self.end()
         elif not self._ended.is_set():
-            self._unread.put_nowait(notice)
+            self._unread.put_nowait(event)
 
     def end(self) -> None:
-        """After what is unread, nothing comes any more."""
+        """Add no further events; unread ones can still be read."""
         if not self._ended.is_set():
             self._ended.set()
             self._unread.put_nowait(None)
 
     async def ended(self) -> None:
-        """Returns when nothing more comes than what is unread."""
+        """Return when no further events are added."""
         await self._ended.wait()
 
 
 class Feed:
+    """Distributes events to the subscriptions; one for a gateway, which owns it."""
+
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
         self._count = 0
@@ -72,12 +79,12 @@ class Feed:
 
     def publish(self, kind: EventKind, data: Mapping[str, Any]) -> None:
         self._count += 1
-        notice = FeedEvent(self._count, kind, data)
+        event = FeedEvent(self._count, kind, data)
         for subscription in self._subscriptions:
-            subscription.put(notice)
+            subscription.put(event)
 
     def current(self, kind: EventKind, data: Mapping[str, Any]) -> FeedEvent:
-        """How things are after all that has been published, for a listener that has just come."""
+        """Make an event of the current state for a new listener, with the number of the last published event."""
         return FeedEvent(self._count, kind, data)
 
     @contextmanager
@@ -92,7 +99,7 @@ class Feed:
             self._subscriptions.discard(subscription)
 
     def close(self) -> None:
-        """The gateway ends: listeners would otherwise hold it up."""
+        """End all subscriptions, present and future: listeners would otherwise delay the gateway's end."""
         self._is_closed = True
         for subscription in self._subscriptions:
             subscription.end()

@@ -1,4 +1,4 @@
-"""What memory was used over the last hour."""
+"""The use of VRAM and RAM over the last hour."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ class _Sample(NamedTuple):
 
 
 class MemoryHistory:
+    """Samples of an hour, oldest first; owned by the observer."""
+
     def __init__(self, models: Models, *, interval_seconds: float) -> None:
         self._models = models
         self._interval_seconds = interval_seconds
         self._samples: deque[_Sample] = deque(maxlen=int(_HOUR_SECONDS / interval_seconds))
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Add a sample every interval, until cancelled."""
         while True:
             self.add(await self._models.resources())
             await asyncio.sleep(self._interval_seconds)
 
     def record(self) -> dict[str, Any]:
-        """The record of GET /resources/history, oldest first."""
+        """Return the record of GET /resources/history, oldest sample first."""
         samples = [sample._asdict() | {"at": sample.at.isoformat(timespec="milliseconds")} for sample in self._samples]
         return {"interval_seconds": self._interval_seconds, "samples": samples}
 

@@ -1,4 +1,4 @@
-"""GET /metrics: what Prometheus is told. The dashboard in contrib/grafana uses the names and labels."""
+"""GET /metrics: the page for Prometheus. contrib/grafana has a dashboard for its metrics, contrib/prometheus alerts."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _NOT_RUNNING = "absent"
 
 
 class MetricsPage:
+    """Assembles the page from the gateway's counters, the models' state and the engines' own metrics."""
+
     def __init__(
         self, models: Models, scheduler: Scheduler, feed: Feed, counters: Counters, scraper: EngineScraper
     ) -> None:
@@ -33,7 +35,7 @@ class MetricsPage:
         self._scraper = scraper
 
     async def page(self) -> str:
-        """Raises ManagerUnreachable."""
+        """Return the page's text. Raises ManagerUnreachable."""
         status, models = await self._models.status(), await self._models.models()
         resources = await self._models.resources()
         pages = await self._scraper.read(record["id"] for record in models)
@@ -44,45 +46,45 @@ class MetricsPage:
     def _gateway(self) -> Iterator[str]:
         counters = self._counters
         counters.flush()
-        yield from gauge("mmd_build_info", "Which mmd this is.", ("version",), [((__version__,), 1)])
+        yield from gauge("mmd_build_info", "Version of mmd.", ("version",), [((__version__,), 1)])
         yield from counter(
             "mmd_requests_total",
-            "Requests by how they ended: a status, client_left, engine_died or suspended.",
+            "Requests by result: a status class, client_left, engine_died or suspended.",
             ("model", "path", "status"),
             counters.requests.items(),
         )
         yield from histogram(
             "mmd_request_duration_seconds",
-            "From the whole request to the end of its engine's answer.",
+            "From the complete request to the end of the engine's response.",
             ("model",),
             counters.answer_seconds,
         )
         yield from histogram(
             "mmd_time_to_first_byte_seconds",
-            "From the whole request to the first byte of its engine's answer.",
+            "From the complete request to the first byte of the engine's response.",
             ("model",),
             counters.first_byte_seconds,
         )
         yield from counter(
             "mmd_tokens_total",
-            "Tokens of prompts (in) and of answers (out), as the engines count them.",
+            "Tokens of prompts (in) and of responses (out), as counted by the engines.",
             ("model", "direction"),
             self._scraper.tokens.counts.items(),
         )
         yield from self._queue()
-        yield from counter("mmd_swaps_total", "Swaps, whoever made them.", ("model", "outcome"), counters.swaps.items())
-        yield from histogram(
-            "mmd_swap_duration_seconds", "Whole swaps, without the drain.", ("model",), counters.swap_seconds
-        )
+        text = "Swaps, made by the gateway or by any other process."
+        yield from counter("mmd_swaps_total", text, ("model", "outcome"), counters.swaps.items())
+        text = "Whole swaps, without the time to drain running responses."
+        yield from histogram("mmd_swap_duration_seconds", text, ("model",), counters.swap_seconds)
         yield from histogram(
             "mmd_swap_phase_seconds",
-            "Parts of swaps; vram_free is a part of release, canary of wake.",
+            "Phases of swaps; vram_free is part of release, canary of wake.",
             ("model", "phase"),
             counters.phase_seconds,
         )
         yield from counter(
             "mmd_engine_scrape_errors_total",
-            "Times an engine that is awake did not give its own metrics.",
+            "Failed reads of the metrics of an engine that is awake.",
             ("model",),
             self._scraper.errors.items(),
         )
@@ -92,12 +94,12 @@ class MetricsPage:
         queue = self._scheduler.queue()
         in_flight = {(each["model"],): each["requests"] for each in queue["in_flight"]}
         depth = {(turn["model"],): turn["waiting"] for turn in queue["turns"]}
-        text = "Requests that engines are answering."
+        text = "Requests that engines are working on."
         yield from gauge("mmd_requests_in_flight", text, ("model",), in_flight.items())
-        yield from gauge("mmd_queue_depth", "Requests that wait for their model.", ("model",), depth.items())
+        yield from gauge("mmd_queue_depth", "Requests that are waiting for their model.", ("model",), depth.items())
         yield from histogram(
             "mmd_queue_wait_seconds",
-            "How long requests have waited for their model, by what became of them.",
+            "How long requests waited for their model, by how the wait ended.",
             ("model", "outcome"),
             self._counters.wait_seconds,
         )
@@ -116,9 +118,7 @@ def _models(status: Mapping[str, Any], models: list[dict[str, Any]]) -> Iterator
     yield from gauge(
         "mmd_models", "Registered models by state.", ("state",), [((state,), count) for state, count in counts.items()]
     )
-    yield from gauge(
-        "mmd_model_asleep_ram_bytes", "What a sleeping model's unit holds in RAM.", ("model",), asleep.items()
-    )
+    yield from gauge("mmd_model_asleep_ram_bytes", "RAM of a sleeping model's unit.", ("model",), asleep.items())
 
 
 def _memory(resources: Mapping[str, Any]) -> Iterator[str]:
@@ -132,7 +132,7 @@ def _memory(resources: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _process() -> Iterator[str]:
-    """Of the gateway, by the names that Prometheus's own libraries give."""
+    """Metrics of the gateway's process, with the names that Prometheus's client libraries use."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     pages = Path("/proc/self/statm").read_text("ascii").split()
     started = EngineProcess.of(os.getpid()).started_ticks / os.sysconf("SC_CLK_TCK")

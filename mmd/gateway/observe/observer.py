@@ -1,4 +1,4 @@
-"""All that watches the gateway at work: what is told, what is counted, what is remembered for an hour."""
+"""The parts that observe the gateway: event publisher, metrics, memory history."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from mmd.tasks import keep_running, spawn
 
 
 class Observer:
+    """Makes the observing parts and runs their loops; owned by the gateway."""
+
     def __init__(self, models: Models, scheduler: Scheduler, feed: Feed, counters: Counters, limits: Limits) -> None:
         scraper = EngineScraper(models, counters)
         self.feed = feed

@@ -1,4 +1,4 @@
-"""What the feed tells: the status after every change, swaps whoever made them, resources while somebody listens."""
+"""Publish events: the status after changes, swaps of all processes, and resources while there are listeners."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from mmd.tasks import keep_running, spawn
 
 _log = logging.getLogger(__name__)
 
-# A swap changes its units a dozen times in a row.
+# A swap changes its units a dozen times in a row; listeners get one status event.
 _SETTLE_SECONDS = 0.1
-# After a change, a swap is noted when its phases have been read, or its cause; who does that may be another process.
-_LOOKS_SECONDS = (0.1, 0.4, 1.5, 6.0, 24.0)
+# Delays between the reads of the swap log after units have changed: the process that swapped writes its entry only once
+# it has read the phases, or the cause of a failure.
+_READ_DELAYS_SECONDS = (0.1, 0.4, 1.5, 6.0, 24.0)
 
 
 class Publisher:
+    """Publishes to one feed; owned by the observer, which runs its loops."""
+
     def __init__(self, models: Models, scheduler: Scheduler, feed: Feed, *, resources_seconds: float) -> None:
-        """Resources are told that often."""
+        """`resources_seconds`: the time between two resources events."""
         self._models = models
         self._scheduler = scheduler
         self._feed = feed
@@ -40,11 +43,11 @@ class Publisher:
         models.follow(self._on_change)
 
     def follow_swaps(self, listener: Callable[[SwapEvent], None]) -> None:
-        """Have `listener` called with every swap that comes to its end."""
+        """Call `listener` with every swap that has ended."""
         self._swap_listeners.append(listener)
 
     async def snapshot(self) -> list[FeedEvent]:
-        """How things are, for one who has begun to listen; from now on resources are told as well."""
+        """Return the current state as events, for a new listener, and begin to publish resources."""
         if self._resources is None or self._resources.done():
             self._resources = spawn("resource events", keep_running("resource events", self._publish_resources))
         return [
@@ -62,7 +65,7 @@ class Publisher:
         self._units_changed.set()
 
     async def publish_status(self) -> None:
-        """Until cancelled."""
+        """Publish the status after changes, until cancelled."""
         while True:
             await self._status_changed.wait()
             await asyncio.sleep(_SETTLE_SECONDS)
@@ -81,24 +84,26 @@ class Publisher:
         try:
             self._feed.publish(kind, await read())
         except MmdError as error:
-            _log.warning("the %s cannot be told: %s", kind, error.message)
+            _log.warning("cannot publish %s: %s", kind, error.message)
 
     async def publish_swaps(self) -> None:
-        """Looks into the file of swaps after every change of the units, and a few times more: there is no other sign of
-        a swap that another process has made.
+        """Publish swaps, until cancelled. Reads the swap log after changes of the units, and a few times after that:
+        another process that swaps gives no other sign of it.
         """
-        looks: tuple[float, ...] = ()
+        delays: tuple[float, ...] = ()
         while True:
-            looks = _LOOKS_SECONDS if await self._units_change(looks[0] if looks else None) else looks[1:]
+            has_changed = await self._units_change(delays[0] if delays else None)
+            delays = _READ_DELAYS_SECONDS if has_changed else delays[1:]
             for event in self._swaps.news():
                 self._feed.publish(EventKind.SWAP, asdict(event))
                 for listener in self._swap_listeners:
                     listener(event)
 
     async def _units_change(self, within_seconds: float | None) -> bool:
+        """Wait for a change of the units; return False on timeout."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_seconds):
                 await self._units_changed.wait()
-        stirred = self._units_changed.is_set()
+        has_changed = self._units_changed.is_set()
         self._units_changed.clear()
-        return stirred
+        return has_changed

@@ -1,4 +1,4 @@
-"""What an engine says of itself on its /metrics."""
+"""Read and parse the /metrics page of an engine."""
 
 from __future__ import annotations
 
@@ -14,62 +14,68 @@ from pathlib import Path
 import httptools
 
 # vLLM's page takes 100 KiB.
-_MOST_BYTES = 4 << 20
+_MAX_BYTES = 4 << 20
 _REQUEST = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
-# The engines' own names have a colon, as vllm:num_requests_running; the others are of the Python that runs vLLM.
+# The engines' own metrics have a colon, as vllm:num_requests_running; the others are those of vLLM's Python process.
 _ABOUT = re.compile(r"# (?:HELP|TYPE) ([a-z]+:\w+) .*")
 _LABEL = re.compile(r'(\w+)(="(?:[^"\\]|\\.)*")')
 _SAMPLE = re.compile(r'([a-z]+:\w+)(?:\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\})? ([-+.\w]+)')
 
-# As clients are told in "usage": tokens of a prompt that were found in the cache are tokens of the prompt. llama.cpp
-# counts them apart.
+# Cached prompt tokens count as prompt tokens, as in a response's "usage". llama.cpp counts them separately.
 TOKENS_IN = ("vllm:prompt_tokens_total", "llamacpp:prompt_tokens_total", "llamacpp:prompt_tokens_cached_total")
 TOKENS_OUT = ("vllm:generation_tokens_total", "llamacpp:tokens_predicted_total")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineProcess:
-    """Which run of an engine it was: its counters begin with it."""
+    """One process of an engine, whose counters start at zero."""
 
     pid: int
-    started_ticks: int  # after the machine's boot
+    started_ticks: int  # since boot, in clock ticks
 
     @classmethod
     def of(cls, pid: int) -> EngineProcess:
-        """Raises OSError where it has ended."""
+        """Raises OSError if the process has ended."""
         after_name = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace").rpartition(")")[2]
         return cls(pid, int(after_name.split()[19]))  # proc_pid_stat(5), field 22
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
+    """One line of a page."""
+
     name: str
-    labels: str  # as they were written, without the braces, but for one named "model"
+    labels: str  # as written, without braces; a label "model" is renamed
     value: str
 
 
 @dataclass(slots=True)
 class Family:
-    about: list[str] = field(default_factory=list)  # its HELP and TYPE lines
+    """The lines of one metric."""
+
+    about: list[str] = field(default_factory=list)  # HELP and TYPE lines
     samples: list[Sample] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineMetrics:
+    """One page."""
+
     process: EngineProcess
     families: Mapping[str, Family]
 
     def total(self, names: tuple[str, ...]) -> float:
-        """The sum of the samples of these names, but for those that are no numbers."""
+        """Return the sum of the finite samples with these names."""
         families = [self.families[name] for name in names if name in self.families]
         values = (float(sample.value) for family in families for sample in family.samples)
         return sum(value for value in values if math.isfinite(value))
 
 
 async def read_metrics(address: str, *, within_seconds: float) -> EngineMetrics:
-    """Of an engine that is awake: one that sleeps may not answer. Raises OSError (TimeoutError is one), and ValueError
-    where it answers something else.
+    """Read the page of an engine that is awake; a sleeping one may not respond.
+
+    Raises OSError, TimeoutError included, and ValueError for any other response.
     """
     async with asyncio.timeout(within_seconds):
         reader, writer = await asyncio.open_unix_connection(address)
@@ -99,8 +105,8 @@ async def _body(reader: asyncio.StreamReader) -> str:
             parser.feed_data(data)
         except httptools.HttpParserError as error:
             raise ValueError(f"not an HTTP/1.1 answer: {error}") from error
-        if len(answer.body) > _MOST_BYTES:
-            raise ValueError(f"more than {_MOST_BYTES} bytes")
+        if len(answer.body) > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES} bytes")
     if parser.get_status_code() != 200:
         raise ValueError(f"status {parser.get_status_code()}")
     return answer.body.decode("utf-8", errors="replace")
@@ -121,7 +127,7 @@ class _Answer:
 
 
 def _families(text: str) -> dict[str, Family]:
-    """By name. Lines that are none of the engine's, or that a scraper could not read, are left out."""
+    """Return the families by name. Drops lines that are not the engine's own or that Prometheus could not parse."""
     families: dict[str, Family] = {}
     current = ""
     for line in text.splitlines():
@@ -146,12 +152,12 @@ def _sample(line: str) -> Sample | None:
 
 
 def _renamed(label: re.Match[str]) -> str:
-    """An engine's own "model" as Prometheus would call it: a name that comes twice makes the whole page unreadable."""
+    """Rename an engine's own label "model" as Prometheus does: a repeated label would invalidate the whole page."""
     return f"exported_model{label[2]}" if label[1] == "model" else label[0]
 
 
 def with_model_label(pages: Mapping[str, EngineMetrics]) -> Iterator[str]:
-    """The pages of several models as one: every sample says whose it is, every family is told of once."""
+    """Merge the pages of several models: each sample gets a label "model", each family its HELP and TYPE once."""
     for name in dict.fromkeys(name for page in pages.values() for name in page.families):
         about: list[str] = []
         samples: list[str] = []

@@ -1,6 +1,6 @@
-"""`/events` and `/ws`: what is in the feed, told to each client as it happens, after how things are when it comes.
+"""`/events` and `/ws`: a snapshot of the current state, then the feed's events as they happen.
 
-There are no heartbeats: resources are published every few seconds while anybody listens, and do for them.
+There are no heartbeats: resources events, published every few seconds while there are listeners, serve as such.
 """
 
 from __future__ import annotations
@@ -15,36 +15,38 @@ from mmd.gateway.observe.feed import Feed, FeedEvent, Subscription
 from mmd.gateway.observe.publisher import Publisher
 from mmd.tasks import spawn
 
-# How long a client may take over what is unread once no more will come.
-_LAST_WORDS_SECONDS = 1.0
+# How long a client may take to read the rest after its subscription has ended.
+_LAST_EVENTS_TIMEOUT_SECONDS = 1.0
 
 _GOING_AWAY = 1001  # RFC 6455, 7.4.1
 
 
 class StreamClient(Protocol):
-    """Somebody who listens. Made of what ASGI gives: `receive` and `send`."""
+    """A client of the feed, over ASGI's `receive` and `send`."""
 
     def __init__(self, receive: Receive, send: Send) -> None: ...
 
-    async def open(self) -> None: ...
+    async def open(self) -> None:
+        """Accept the client."""
+        ...
 
-    async def send(self, notice: FeedEvent) -> None: ...
+    async def send(self, event: FeedEvent) -> None: ...
 
     async def disconnected(self) -> None:
-        """Returns when the client has gone."""
+        """Return when the client has disconnected."""
         ...
 
     async def close(self) -> None:
-        """Nothing more comes."""
+        """End the stream."""
         ...
 
 
 class EventsEndpoint:
-    """An ASGI endpoint for one kind of client."""
+    """An ASGI endpoint that serves the feed to one kind of client."""
 
     def __init__(self, feed: Feed, publisher: Publisher, kind: type[StreamClient]) -> None:
         self._feed = feed
-        self._reporter = publisher
+        self._publisher = publisher
         self._kind = kind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,42 +56,42 @@ class EventsEndpoint:
             await client.close()
             return
         with self._feed.subscribe() as subscription:
-            snapshot = await self._reporter.snapshot()
+            snapshot = await self._publisher.snapshot()
             await client.open()
             stalled = await _stream(client, snapshot, subscription)
         if stalled:
-            scope["state"]["transport"].abort()  # what was written to it would wait in memory
+            scope["state"]["transport"].abort()  # unsent data would stay in memory
 
 
 async def _stream(client: StreamClient, snapshot: list[FeedEvent], subscription: Subscription) -> bool:
-    """Until the client leaves or has been told all; whether it has stalled instead."""
-    telling = spawn("event stream", _send_all(client, snapshot, subscription), logs=False)
-    leaving = spawn("event stream: client", client.disconnected())
+    """Send events until the client disconnects or has got all of them; return True if it stalled instead."""
+    sending = spawn("event stream", _send_all(client, snapshot, subscription), logs=False)
+    disconnecting = spawn("event stream: client", client.disconnected())
     ending = spawn("event stream: end", subscription.ended())
     try:
-        await asyncio.wait((telling, leaving, ending), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((sending, disconnecting, ending), return_when=asyncio.FIRST_COMPLETED)
         done, _ = await asyncio.wait(
-            (telling, leaving), return_when=asyncio.FIRST_COMPLETED, timeout=_LAST_WORDS_SECONDS
+            (sending, disconnecting), return_when=asyncio.FIRST_COMPLETED, timeout=_LAST_EVENTS_TIMEOUT_SECONDS
         )
     finally:
-        for task in (telling, leaving, ending):
+        for task in (sending, disconnecting, ending):
             task.cancel()
-        await asyncio.wait((telling, leaving, ending))
-    if telling in done and not telling.cancelled():
-        telling.result()
+        await asyncio.wait((sending, disconnecting, ending))
+    if sending in done and not sending.cancelled():
+        sending.result()
     return not done
 
 
 async def _send_all(client: StreamClient, snapshot: list[FeedEvent], subscription: Subscription) -> None:
-    for notice in snapshot:
-        await client.send(notice)
-    async for notice in subscription:
-        await client.send(notice)
+    for event in snapshot:
+        await client.send(event)
+    async for event in subscription:
+        await client.send(event)
     await client.close()
 
 
 class EventStream:
-    """Server-sent events. Who comes back is told how things are, and need not say with `Last-Event-ID` where it was."""
+    """Server-sent events. `Last-Event-ID` is ignored: a client that reconnects gets a snapshot."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -99,10 +101,10 @@ class EventStream:
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def send(self, notice: FeedEvent) -> None:
-        data = json.dumps(notice.data, ensure_ascii=False)
-        event = f"event: {notice.kind}\nid: {notice.number}\ndata: {data}\n\n"
-        await self._send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+    async def send(self, event: FeedEvent) -> None:
+        data = json.dumps(event.data, ensure_ascii=False)
+        text = f"event: {event.kind}\nid: {event.number}\ndata: {data}\n\n"
+        await self._send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
     async def disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -113,7 +115,7 @@ class EventStream:
 
 
 class WebSocketStream:
-    """One JSON object for each notice: {"event", "id", "data"}; what the client says is not looked at."""
+    """One JSON object for each event: {"event", "id", "data"}. Messages from the client are ignored."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -123,8 +125,8 @@ class WebSocketStream:
         await self._receive()  # websocket.connect
         await self._send({"type": "websocket.accept"})
 
-    async def send(self, notice: FeedEvent) -> None:
-        record = {"event": notice.kind, "id": notice.number, "data": notice.data}
+    async def send(self, event: FeedEvent) -> None:
+        record = {"event": event.kind, "id": event.number, "data": event.data}
         await self._send({"type": "websocket.send", "text": json.dumps(record, ensure_ascii=False)})
 
     async def disconnected(self) -> None:

@@ -1,4 +1,4 @@
-"""Prometheus's text format, 0.0.4: written here, because the library for it takes 10 MB and 50 ms."""
+"""Prometheus's text format 0.0.4. Written here because its client library takes 10 MB of memory and 50 ms to import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmd.gateway.observe.counters import BOUNDS_SECONDS, Histogram
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Labels = Sequence[str]
-Samples = Iterable[tuple[Labels, float]]  # the values of the labels, and the sample's own
+Samples = Iterable[tuple[Labels, float]]  # label values and the sample's value
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -23,7 +23,7 @@ def gauge(name: str, text: str, labels: Labels, samples: Samples) -> Iterator[st
 
 
 def histogram(name: str, text: str, labels: Labels, values: Mapping[tuple[str, ...], Histogram]) -> Iterator[str]:
-    """Of durations, by the bounds of the meter."""
+    """A histogram of durations, with the buckets of `counters`."""
     yield from _about(name, "histogram", text)
     bounds = (*map(str, BOUNDS_SECONDS), "+Inf")
     for each, found in values.items():
@@ -35,7 +35,7 @@ def histogram(name: str, text: str, labels: Labels, values: Mapping[tuple[str, .
 
 
 def labelled(names: Labels, values: Labels) -> str:
-    """`{model="qwen3",path="other"}`; "" without names."""
+    """Encode labels, as in `{model="qwen3",path="other"}`; "" if there are none."""
     pairs = ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=True))
     return f"{{{pairs}}}" if pairs else ""
 

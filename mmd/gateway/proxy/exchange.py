@@ -31,7 +31,7 @@ from mmd.tasks import spawn
 
 _log = logging.getLogger(__name__)
 
-# After so many, another program contests the GPU: each time this request had the model loaded, it was unloaded again.
+# Beyond this, another program contests the GPU: it unloaded the model each time this request had it loaded.
 _MAX_REQUEUES = 3
 
 

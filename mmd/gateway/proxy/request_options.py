@@ -31,7 +31,7 @@ class RequestOptions:
 
 
 def request_options(request: Request) -> RequestOptions:
-    """Read the options from the body, or from the query if there is no body. Raises WrongUsage."""
+    """Read the options from the body, or from the query if the body is empty. Raises WrongUsage."""
     if request.body:
         return parse_options(request.head.value(b"content-type"), request.body)
     return RequestOptions(_model_in_query(request.head.target))
