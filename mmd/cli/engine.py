@@ -11,14 +11,12 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.output import print_json, print_table, say
+from mmd.control.install.engine_names import install_names
 
 if TYPE_CHECKING:
     from mmd.control.install.engines import EngineStatus
 
-# Both words for the second: what people call it, and what `mmd engine list` does.
-_engine_name = click.argument(
-    "name", metavar="vllm|llama.cpp", type=click.Choice(("vllm", "llama.cpp", "llama-server"))
-)
+_engine_name = click.argument("name", metavar="vllm|llama.cpp", type=click.Choice(install_names()))
 
 
 @click.group()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mmd.engines.base import Engine
 from mmd.engines.llama.engine import EMBEDDED, LLAMA_SERVER
 from mmd.engines.vllm.engine import VLLM
 from mmd.errors import EngineMissing, WrongUsage
-from mmd.plan.engine import Installed
-from mmd.registry.record import Format
+
+if TYPE_CHECKING:
+    from mmd.plan.engine import Installed
+    from mmd.registry.record import Format
 
 __all__ = ["ENGINES", "Engine", "engine", "for_format", "installed", "missing"]
 

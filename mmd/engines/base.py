@@ -1,42 +1,42 @@
 """The protocol of an engine: all that mmd asks of a program that serves models over HTTP on a Unix socket.
 
-`design.md` beside this file has it as a table, with the rules and how to add an engine.
+`design.md` beside this file has it as a table, with the rules and how to add an engine. Methods import what they need
+themselves: the table of engines is read to list models, which must not import the planning of a launch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mmd.errors import EngineMissing
-from mmd.machine import Machine
-from mmd.plan.constants import Constants
-from mmd.plan.engine import Installed, ServeOptions
-from mmd.plan.last_words import LogStyle
-from mmd.plan.launch import Flag, Sleep
-from mmd.plan.measurement import LoadLog, Observation, Sizes
-from mmd.plan.memory import Memory
-from mmd.registry.record import Facts, Format, Model
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mmd.engines.build import Build
     from mmd.engines.installer.recipe import Recipe
+    from mmd.machine import Machine
     from mmd.plan.breakdown import Breakdown
+    from mmd.plan.constants import Constants
+    from mmd.plan.engine import Installed, ServeOptions
+    from mmd.plan.last_words import LogStyle
+    from mmd.plan.launch import Flag, Sleep
+    from mmd.plan.measurement import LoadLog, Observation, Sizes
+    from mmd.plan.memory import Memory
+    from mmd.registry.record import Facts, Format, Model
 
 
 class Engine(ABC):
-    """One line of the table `mmd.engines.ENGINES`. It has no state of its own.
+    """One line of the table `mmd.engines.ENGINES`. It has no state.
 
-    The pure half is `mmd.plan.engine.Planner`, which documents those methods. Methods that need more than records
-    import it themselves, so that the table is cheap to read.
+    The pure half is `mmd.plan.engine.Planner`, which documents those methods.
     """
 
     name: ClassVar[str]
     family: ClassVar[str]  # what people call it, whichever build of it is installed: "llama.cpp"
     formats: ClassVar[tuple[Format, ...]]
-    constants: ClassVar[Constants] = Constants()
-    log_style: ClassVar[LogStyle]
     stop_seconds: ClassVar[int] = 10
     exits_zero_on_crash: ClassVar[bool] = False
     is_program: ClassVar[bool] = True  # False for a package that runs in mmd's own Python
@@ -58,6 +58,10 @@ class Engine(ABC):
     def confirm(self, program: Path) -> None:
         """Ask the program itself what it accepts, if that takes too long for `find`. Raises EngineMissing."""
         return
+
+    def read_build(self, program: Path, *, has_gpu: bool) -> Build | None:
+        """Return what the program was compiled for; None if that is unknown. It may take half a second."""
+        return None
 
     # -- planning: pure, see Planner
 
@@ -81,7 +85,17 @@ class Engine(ABC):
     def sleep(self, model: Model, machine: Machine, engine: Installed) -> Sleep | None:
         return None
 
-    # -- its memory: pure but for the report
+    # -- its memory and its log: pure but for `report_breakdown`
+
+    @property
+    def constants(self) -> Constants:
+        from mmd.plan.constants import Constants
+
+        return Constants()
+
+    @property
+    @abstractmethod
+    def log_style(self) -> LogStyle: ...
 
     @abstractmethod
     def memory(
@@ -94,6 +108,12 @@ class Engine(ABC):
         on_gpu: bool,
         constants: Constants,
     ) -> Memory: ...
+
+    @abstractmethod
+    def read_load_log(self, lines: Sequence[str]) -> LoadLog: ...
+
+    @abstractmethod
+    def measure(self, seen: Observation) -> Sizes: ...
 
     def min_capability(self, quant: str) -> tuple[int, ...]:
         return ()
@@ -108,12 +128,6 @@ class Engine(ABC):
         """
         raise EngineMissing(f"{engine.title} does not report its memory", hint="mmd engine list")
 
-    @abstractmethod
-    def read_load_log(self, lines: Sequence[str]) -> LoadLog: ...
-
-    @abstractmethod
-    def measure(self, seen: Observation) -> Sizes: ...
-
     # -- installing it
 
     def recipe(self, *, has_gpu: bool, for_cpu: bool) -> Recipe:
@@ -125,7 +139,7 @@ class Engine(ABC):
         return f"mmd engine install {self.install_names[0]}" if self.install_names else "mmd engine list"
 
     def missing(self) -> EngineMissing:
-        """Return the error for a model that only this engine could serve, if it is not installed."""
+        """Return the error for a model of its format if no engine that serves it is installed."""
         formats = " or ".join(self.formats)
         return EngineMissing(f"no engine for {formats} files is installed", hint=self.how_to_install())
 

@@ -14,7 +14,7 @@ from mmd.control.doctor.background_read import ReadFailed, kill_new_children
 from mmd.control.doctor.cgroups import check_cgroups
 from mmd.control.doctor.diagnosis import CheckResult, Diagnosis, Level, failed, ok
 from mmd.control.doctor.disk import check_disks
-from mmd.control.doctor.engines import check_engines, check_gpu_builds
+from mmd.control.doctor.engines import check_builds, check_engines
 from mmd.control.doctor.failures import check_failures
 from mmd.control.doctor.folders import check_folders, check_sockets
 from mmd.control.doctor.hub import check_hub
@@ -135,7 +135,7 @@ def _suspend(readings: Readings) -> Iterator[Diagnosis]:
 
 def _gpu_builds(readings: Readings) -> Iterator[Diagnosis]:
     driver = readings.driver.value()
-    yield from check_gpu_builds(readings.engines.value(), readings.devices.value(), readings.torch.value(), driver)
+    yield from check_builds((build.value() for build in readings.builds), driver)
 
 
 def _models(readings: Readings) -> Iterator[Diagnosis]:

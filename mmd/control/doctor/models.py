@@ -10,6 +10,7 @@ from shlex import quote
 from mmd.codec import BadRecord
 from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.control.install.engines import EngineStatus
+from mmd.engines import for_format
 from mmd.paths import config_file
 from mmd.plan.boot import Startup
 from mmd.registry import manifest
@@ -19,7 +20,6 @@ from mmd.registry.record import Format, Model
 from mmd.registry.store import missing_files
 from mmd.settings import Settings
 
-_ENGINE_OF = {Format.GGUF: "llama.cpp", Format.SAFETENSORS: "vllm"}
 _NAMED = 3
 
 
@@ -140,8 +140,9 @@ def check_served(models: Sequence[Model], engines: Sequence[EngineStatus], setti
         elif asked is None and not any(model.facts.format in formats for formats in working.values()):
             of_format.setdefault(model.facts.format, []).append(model.id)
     for form, ids in of_format.items():
-        engine = _ENGINE_OF[form]
-        yield failed(f"no installed engine serves {_names(ids)}: {form} needs {engine}", f"mmd engine install {engine}")
+        engine = for_format(form)
+        message = f"no installed engine serves {_names(ids)}: {form} needs {engine.family}"
+        yield failed(message, engine.how_to_install())
 
 
 def _names(ids: Sequence[str]) -> str:

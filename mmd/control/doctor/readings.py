@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from mmd.control.doctor.background_read import BackgroundRead
 from mmd.control.doctor.cgroups import read_cgroups
 from mmd.control.doctor.disk import read_disks
-from mmd.control.doctor.engines import read_devices, read_engines, read_torch
+from mmd.control.doctor.engines import read_build, read_engines
 from mmd.control.doctor.failures import read_failures
 from mmd.control.doctor.folders import read_folders, read_sockets
 from mmd.control.doctor.hub import HubAccess, hub_endpoint, import_library, read_access
@@ -20,6 +21,8 @@ from mmd.control.doctor.ports import read_health, read_port_owners
 from mmd.control.doctor.suspend import read_sleep_lock
 from mmd.control.install.addresses import gateway_addresses
 from mmd.control.install.inspection import read_install_state
+from mmd.engines import ENGINES, Engine
+from mmd.engines.build import Build
 from mmd.paths import config_file, data_dir, registry_file
 from mmd.registry.store import Registry
 from mmd.settings import read_settings
@@ -93,13 +96,16 @@ class Readings:
             "the list of engines", lambda: read_engines(settings.value(), limit_seconds=_ENGINE_TIMEOUT_SECONDS),
             look="mmd engine list", limit_seconds=_ENGINE_TIMEOUT_SECONDS + 1, after=(settings,),
         )  # fmt: skip
-        self.torch = BackgroundRead(
-            "vLLM's torch", lambda: read_torch(self.engines.value()), look="mmd engine list", after=(self.engines,)
-        )
-        self.devices = BackgroundRead(
-            "llama-server", lambda: read_devices(self.engines.value()) if driver.value().gpus else None,
-            look="llama-server --list-devices", after=(self.engines, driver),
+        self.builds = tuple(
+            BackgroundRead(
+                f"the build of {engine.name}", partial(self._read_build, engine), look=f"{engine.name} --version",
+                after=(self.engines, driver),
+            )
+            for engine in ENGINES
         )  # fmt: skip
+
+    def _read_build(self, engine: Engine) -> Build | None:
+        return read_build(engine, self.engines.value(), has_gpu=bool(self.driver.value().gpus))
 
     def _read_machine(self) -> None:
         models = self.models

@@ -96,7 +96,9 @@ def status_word(model_id: str, here: Residency, active: str | None) -> str:
 
 def engine_family(model: Model) -> str:
     """Which kind of engine serves the format, whichever build of it is installed."""
-    return {"gguf": "llama.cpp", "safetensors": "vllm"}[model.facts.format]
+    from mmd.engines import for_format  # an idle gateway does without the engines
+
+    return for_format(model.facts.format).family
 
 
 def launch_json(launch: Launch) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _unknown_to(engine: Installed, flag: Flag) -> Flag:
     return Flag((), flag.subject, f"left out: {engine.title} does not know it ({flag.reason})")
 
 
-def environment(machine: Machine, engine: Installed, *, cache: str, ready_seconds: int) -> tuple[tuple[str, str], ...]:
+def environment(machine: Machine) -> tuple[tuple[str, str], ...]:
     """Devices are numbered as NVML numbers them, so that what mmd reads and what the engine uses is the same card."""
     return (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if machine.gpus else ()
 

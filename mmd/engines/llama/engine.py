@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from mmd.engines.base import Engine
-from mmd.engines.llama import argv, log
-from mmd.engines.llama.constants import LlamaConstants
-from mmd.engines.llama.memory import llama_memory
 from mmd.errors import EngineMissing
-from mmd.plan.constants import Constants
-from mmd.plan.engine import Installed
-from mmd.plan.last_words import LogStyle
 from mmd.registry.record import Format
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmd.engines.build import Build
     from mmd.engines.installer.recipe import Recipe
+    from mmd.engines.llama.constants import LlamaConstants
+    from mmd.machine import Machine
     from mmd.plan.breakdown import Breakdown
+    from mmd.plan.constants import Constants
+    from mmd.plan.engine import Installed, ServeOptions
+    from mmd.plan.last_words import LogStyle
+    from mmd.plan.launch import Flag
+    from mmd.plan.measurement import LoadLog, Observation, Sizes
+    from mmd.plan.memory import Memory
+    from mmd.registry.record import Facts, Model
 
 
 class _Llama(Engine):
@@ -26,18 +31,79 @@ class _Llama(Engine):
 
     family: ClassVar[str] = "llama.cpp"
     formats: ClassVar[tuple[Format, ...]] = (Format.GGUF,)
-    constants: ClassVar[Constants] = LlamaConstants()
-    log_style: ClassVar[LogStyle] = log.LOG_STYLE
     stop_seconds: ClassVar[int] = 5  # with a request in flight it may wait for a client that never goes away
+    is_amx_build: ClassVar[bool] = True  # it uses AMX if the CPU has it
 
-    flags = staticmethod(argv.flags)
-    environment = staticmethod(argv.environment)
-    budget_bytes = staticmethod(argv.budget_bytes)
-    ready_seconds = staticmethod(argv.ready_seconds)
-    on_gpu = staticmethod(argv.on_gpu)
-    memory = staticmethod(llama_memory)
-    read_load_log = staticmethod(log.read_load_log)
-    measure = staticmethod(log.measure)
+    def flags(self, model: Model, machine: Machine, engine: Installed, options: ServeOptions) -> tuple[Flag, ...]:
+        from mmd.engines.llama import argv
+
+        return argv.flags(model, machine, engine, options)
+
+    def environment(
+        self, machine: Machine, engine: Installed, *, cache: str, ready_seconds: int
+    ) -> tuple[tuple[str, str], ...]:
+        from mmd.engines.llama import argv
+
+        return argv.environment(machine)
+
+    def budget_bytes(self, model: Model, machine: Machine, engine: Installed) -> int:
+        from mmd.engines.llama import argv
+
+        return argv.budget_bytes(model, machine, engine)
+
+    def ready_seconds(self, model: Model) -> int:
+        from mmd.engines.llama import argv
+
+        return argv.ready_seconds(model)
+
+    def on_gpu(self, machine: Machine, engine: Installed) -> bool:
+        from mmd.engines.llama import argv
+
+        return argv.on_gpu(machine, engine)
+
+    @property
+    def constants(self) -> LlamaConstants:
+        from mmd.engines.llama.constants import LlamaConstants
+
+        return LlamaConstants()
+
+    @property
+    def log_style(self) -> LogStyle:
+        from mmd.engines.llama.log import LOG_STYLE
+
+        return LOG_STYLE
+
+    def memory(
+        self,
+        facts: Facts,
+        machine: Machine,
+        words: Sequence[str],
+        *,
+        projector_bytes: int,
+        on_gpu: bool,
+        constants: Constants,
+    ) -> Memory:
+        from mmd.engines.llama.memory import llama_memory
+
+        return llama_memory(
+            facts,
+            machine,
+            words,
+            projector_bytes=projector_bytes,
+            on_gpu=on_gpu,
+            constants=constants,
+            is_amx_build=self.is_amx_build,
+        )
+
+    def read_load_log(self, lines: Sequence[str]) -> LoadLog:
+        from mmd.engines.llama.log import read_load_log
+
+        return read_load_log(lines)
+
+    def measure(self, seen: Observation) -> Sizes:
+        from mmd.engines.llama.log import measure
+
+        return measure(seen)
 
     def missing(self) -> EngineMissing:
         return EngineMissing(
@@ -50,12 +116,24 @@ class _LlamaServer(_Llama):
     name: ClassVar[str] = "llama-server"
     install_names: ClassVar[tuple[str, ...]] = ("llama.cpp", "llama-server")
 
-    breakdown_words = staticmethod(argv.breakdown_words)
-
     def find(self, configured: str | None) -> Installed | None:
         from mmd.engines.llama.find import find
 
         return find(self, configured)
+
+    def read_build(self, program: Path, *, has_gpu: bool) -> Build | None:
+        """Return the GPUs that it can use; None without a GPU, for it would look for one."""
+        from mmd.engines.build import Build
+        from mmd.engines.llama.find import devices
+
+        if not has_gpu or (found := devices(str(program))) is None:
+            return None
+        return Build(self.name, devices=found, gpu_hint=f"{self.how_to_install()}   # with CUDA")
+
+    def breakdown_words(self, flags: Sequence[Flag], context: int) -> tuple[str, ...]:
+        from mmd.engines.llama import argv
+
+        return argv.breakdown_words(flags, context)
 
     def report_breakdown(self, engine: Installed, words: Sequence[str], *, sees_gpus: bool) -> Breakdown:
         from mmd.engines.llama.breakdown import report_breakdown
@@ -72,13 +150,18 @@ class _Embedded(_Llama):
     name: ClassVar[str] = "embedded"
     is_program: ClassVar[bool] = False
 
-    # xllamacpp's wheels are built for any x86-64 CPU with AVX2, without AMX.
-    memory = staticmethod(partial(llama_memory, is_amx_build=False))
+    is_amx_build: ClassVar[bool] = False  # xllamacpp's wheels are built for any x86-64 CPU with AVX2
 
     def find(self, configured: str | None) -> Installed | None:
         from mmd.engines.llama.embedded import find
 
         return find(self, configured)
+
+    def read_build(self, program: Path, *, has_gpu: bool) -> Build:
+        """Its wheels are built for CPUs."""
+        from mmd.engines.build import Build
+
+        return Build("the embedded llama.cpp", gpu_hint=f"{LLAMA_SERVER.how_to_install()}   # with CUDA")
 
     def how_to_install(self) -> str:
         from mmd.engines.llama.embedded import how_to_install

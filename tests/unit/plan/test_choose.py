@@ -270,10 +270,8 @@ def test_completion_model_gets_no_word_about_templates() -> None:
 
 
 def test_environment_numbers_gpus_as_nvml_does() -> None:
-    assert argv.environment(machine("rtx4070-12g"), LLAMA_SERVER, cache=CACHE, ready_seconds=600) == (
-        ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
-    )
-    assert argv.environment(machine("cpu-only"), LLAMA_SERVER, cache=CACHE, ready_seconds=600) == ()
+    assert argv.environment(machine("rtx4070-12g")) == (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),)
+    assert argv.environment(machine("cpu-only")) == ()
 
 
 @pytest.mark.parametrize(("weights_bytes", "seconds"), [(0, 600), (30 * GIB, 644), (200 * GIB, 4294)])

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from mmd.control.doctor.diagnosis import Level
-from mmd.control.doctor.engines import check_gpu_builds
+from mmd.control.doctor.engines import check_builds, read_build
 from mmd.control.doctor.nvidia import Driver, check_driver
 from mmd.control.doctor.vram import check_vram
 from mmd.control.install.engines import EngineStatus
-from mmd.engines.installer.torch_build import TorchBuild, torch_build
+from mmd.engines.build import Build
+from mmd.engines.llama.engine import EMBEDDED, LLAMA_SERVER
+from mmd.engines.vllm.torch_build import build_of, torch_build
 from mmd.machine import Gpu, GpuProcess
 from tests.unit.plan.planned import GIB, machine
 
@@ -199,57 +201,57 @@ def driver(cuda: str, capability: str) -> Driver:
     ],
 )
 def test_torch_against_driver_and_gpu(cuda: tuple[int, int] | None, here: Driver, state: Level, says: str) -> None:
-    (diagnosis,) = check_gpu_builds([engine("vllm")], None, TorchBuild("2.9", cuda), here)
+    (diagnosis,) = check_builds([build_of("2.9", cuda)], here)
     assert diagnosis.state is state
     assert says in diagnosis.message
     assert bool(diagnosis.hint) == (state is not Level.OK)
 
 
 @pytest.mark.parametrize(
-    ("engines", "devices", "state", "says"),
+    ("build", "state", "says"),
     [
-        ([engine("llama-server"), engine("embedded")], ("CUDA0",), Level.OK, "llama-server uses CUDA0"),
-        ([engine("llama-server"), engine("embedded")], (), Level.WARNING, "llama-server is a build for the CPU"),
-        (
-            [engine("embedded"), engine("llama-server", None)],
-            None,
-            Level.WARNING,
-            "the embedded llama.cpp is a build",
-        ),
+        (Build("llama-server", devices=("CUDA0",)), Level.OK, "llama-server uses CUDA0"),
+        (Build("llama-server", devices=(), gpu_hint="x"), Level.WARNING, "llama-server is a build for the CPU"),
+        (EMBEDDED.read_build(Path("python"), has_gpu=True), Level.WARNING, "the embedded llama.cpp is a build"),
     ],
 )
-def test_llama_cpp_on_a_machine_with_a_gpu(
-    engines: list[EngineStatus], devices: tuple[str, ...] | None, state: Level, says: str
-) -> None:
-    (diagnosis,) = check_gpu_builds(engines, devices, None, WORKS)
+def test_llama_cpp_on_a_machine_with_a_gpu(build: Build, state: Level, says: str) -> None:
+    (diagnosis,) = check_builds([build], WORKS)
     assert diagnosis.state is state
     assert says in diagnosis.message
 
 
 def test_unknown_build_gives_no_diagnosis() -> None:
-    assert list(check_gpu_builds([engine("llama-server")], None, None, WORKS)) == []
-    assert list(check_gpu_builds([engine("llama-server")], (), TorchBuild("2", None), replace(WORKS, gpus=()))) == []
+    assert list(check_builds([None], WORKS)) == []
+    assert list(check_builds([build_of("2", None)], replace(WORKS, gpus=()))) == []
+
+
+def test_build_is_read_of_the_engine_that_serves_a_format() -> None:
+    embedded, server = engine("embedded"), engine("llama-server")
+    assert read_build(EMBEDDED, [server, embedded], has_gpu=True) is None
+    assert read_build(EMBEDDED, [replace(server, version=None), embedded], has_gpu=True) is not None
+    assert read_build(LLAMA_SERVER, [embedded], has_gpu=True) is None
 
 
 def test_gpu_vllm_on_a_machine_without_gpu() -> None:
-    (diagnosis,) = check_gpu_builds([engine("vllm")], None, TorchBuild("2", (12, 8)), replace(FAILS, has_card=False))
+    (diagnosis,) = check_builds([build_of("2", (12, 8))], replace(FAILS, has_card=False))
     assert (diagnosis.state, diagnosis.hint) == (Level.WARNING, "mmd engine install vllm")
 
 
 @pytest.mark.parametrize(
     ("text", "build"),
     [
-        ("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n", TorchBuild("2.13.0+cpu", None)),
+        ("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n", build_of("2.13.0+cpu", None)),
         (
             "__version__ = '2.9.0+cu128'\ndebug = False\ncuda: Optional[str] = '12.8'\n",
-            TorchBuild("2.9.0+cu128", (12, 8)),
+            build_of("2.9.0+cu128", (12, 8)),
         ),
-        ("__version__ = '1.9.0'\ncuda = '10.2'\n", TorchBuild("1.9.0", (10, 2))),
+        ("__version__ = '1.9.0'\ncuda = '10.2'\n", build_of("1.9.0", (10, 2))),
         ("something else", None),
         (None, None),
     ],
 )
-def test_torch_build(text: str | None, build: TorchBuild | None, tmp_path: Path) -> None:
+def test_torch_build(text: str | None, build: Build | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "torch").mkdir()
         (tmp_path / "torch/version.py").write_text(text)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from mmd.control.doctor.diagnosis import Level
-from mmd.control.doctor.engines import check_engines, read_devices, read_engines, read_torch
+from mmd.control.doctor.engines import check_engines, read_engines
 from mmd.control.doctor.models import ModelFiles, check_model_files, check_served, check_tables, read_model_files
 from mmd.control.install.engines import EngineStatus
+from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.plan.boot import Startup
 from mmd.registry import manifest
 from mmd.registry.record import Format, Model
@@ -197,10 +198,6 @@ def test_broken_engine_matters_if_set_or_the_only_one(
 )
 def test_devices_of_llama_server(said: str, devices: tuple[str, ...] | None, tmp_path: Path) -> None:
     program = script(tmp_path / "llama-server", said)
-    here = EngineStatus("llama-server", "9611", str(program), "PATH", False, ("gguf",), 0, "", "")
-    assert read_devices([ABSENT, here]) == devices
-
-
-def test_devices_without_an_engine() -> None:
-    assert read_devices([ABSENT]) is None
-    assert read_torch([ABSENT, WORKING]) is None
+    build = LLAMA_SERVER.read_build(program, has_gpu=True)
+    assert (build and build.devices) == devices
+    assert LLAMA_SERVER.read_build(program, has_gpu=False) is None
