@@ -11,12 +11,11 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.output import print_json, print_table, say
-from mmd.control.install.engine_names import install_names
 
 if TYPE_CHECKING:
     from mmd.control.install.engines import EngineStatus
 
-_engine_name = click.argument("name", metavar="vllm|llama.cpp", type=click.Choice(install_names()))
+_engine_name = click.argument("name", metavar="vllm|llama.cpp", type=parameters.EngineName())
 
 
 @click.group()

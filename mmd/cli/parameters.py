@@ -50,6 +50,19 @@ class Subject(ModelId):
         return [*super().shell_complete(ctx, param, incomplete), CompletionItem(incomplete, type="file")]
 
 
+class EngineName(click.ParamType):  # type: ignore[type-arg]  # as above
+    """The name of an engine that mmd installs; completes to those there are."""
+
+    name = "engine"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from mmd.control.install.engines import install_names
+
+        return [CompletionItem(name) for name in install_names() if name.startswith(incomplete)]
+
+
 class KeyName(click.ParamType):  # type: ignore[type-arg]  # as above
     """The name of an API key; completes to those there are."""
 

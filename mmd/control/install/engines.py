@@ -49,6 +49,11 @@ class Kept:
     users: tuple[str, ...]
 
 
+def install_names() -> tuple[str, ...]:
+    """Return the names that `install_engine` takes: what people call an engine, and its name in the table."""
+    return tuple(name for engine in ENGINES for name in engine.install_names)
+
+
 def engine_statuses(settings: Settings) -> list[EngineStatus]:
     """Every engine of the table, best first."""
     formats = [(model.facts.format, settings.model(model.id).engine) for model in Registry().all()]
