@@ -95,7 +95,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
 
 async def _residencies() -> tuple[dict[str, Residency], str | None]:
     """Where each model is, and who is active; nobody where there is no user manager to run anything."""
-    from mmd.control.state.status import current_residencies
+    from mmd.control.state.residencies import current_residencies
     from mmd.errors import ManagerUnreachable
 
     try:

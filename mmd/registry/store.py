@@ -17,7 +17,7 @@ from mmd.atomic import write_atomically
 from mmd.codec import BadRecord
 from mmd.errors import BadModelFile, NoSuchModel, RegistryDamaged, StorageFailed, WrongUsage
 from mmd.files import ReloadOnChange, aside_path, locked
-from mmd.registry import manifest, models_json, models_toml
+from mmd.registry import models_json
 from mmd.registry.record import Model
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Registry:
         if self._old_file.exists() and not self._is_read_only:
             with suppress(StorageFailed), self._locked():  # if the disk is full or read-only, the old file still holds
                 pass
+        from mmd.registry import models_toml
+
         # Twice models.json: another process may replace the old file between two looks.
         new = (self.file, models_json.parse)
         for file, parse in (new, (self._old_file, models_toml.parse), new):
@@ -92,6 +94,8 @@ class Registry:
         """
         if self.file.exists() or not self._old_file.exists():
             return
+        from mmd.registry import models_toml
+
         self._write(self._parsed(self._old_file, models_toml.parse))
         try:
             self._old_file.replace(self._old_file.with_suffix(".toml.old"))
@@ -143,7 +147,9 @@ class Registry:
             self._write({**models, model.id: model})
 
     def remove(self, model_id: str) -> Model:
-        """Forget a model and what its files were to be; they stay where they are."""
+        """Forget a model and its manifest; its files stay where they are."""
+        from mmd.registry import manifest
+
         with self._locked():
             models = dict(self.load())
             if model_id not in models:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from mmd.control.state.host import Host
 from mmd.control.state.memory_use import Resources
+from mmd.control.state.residencies import active_of
 from mmd.control.state.sleep_record import asleep_level
 from mmd.control.state.suspended_models import away
 from mmd.control.state.swap_events import expected_seconds
 from mmd.paths import tunnels_dir
 from mmd.plan.residency import Residency, residency
-from mmd.plan.swap import holder
 from mmd.units.names import engine_unit
-from mmd.units.watch import Pairs, read_pairs
+from mmd.units.watch import read_pairs
 
 if TYPE_CHECKING:
     from mmd.units.bus import Manager
@@ -71,15 +71,6 @@ async def current_status() -> Status:
         return await read_status(manager, host)
 
 
-async def current_residencies() -> tuple[dict[str, Residency], str | None]:
-    """Where each model is that has a unit, and who is active. Raises ManagerUnreachable."""
-    from mmd.units.bus import Manager
-
-    async with await Manager.connect() as manager:
-        pairs = await read_pairs(manager)
-    return {model_id: residency(pair) for model_id, pair in pairs.items()}, active_of(pairs)
-
-
 async def read_status(manager: Manager, host: Host) -> Status:
     """What runs now, from the user manager; memory from NVML and the kernel."""
     pairs = await read_pairs(manager)
@@ -109,12 +100,6 @@ def exposed_urls() -> dict[str, str]:
         with suppress(FileNotFoundError):  # closed just now
             urls[file.parent.name] = file.read_text("utf-8").strip()
     return urls
-
-
-def active_of(pairs: Pairs) -> str | None:
-    """Who answers when a request names no model: the holder of the token, once it is up."""
-    held_by = holder(pairs)
-    return held_by if held_by is not None and residency(pairs[held_by]) is Residency.RESIDENT else None
 
 
 async def read_sleeping(

@@ -8,7 +8,7 @@ from typing import Any
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.idle_rules import occupants
 from mmd.control.models.startup import startups
-from mmd.control.state.status import active_of
+from mmd.control.state.residencies import active_of
 from mmd.control.state.suspended_models import away
 from mmd.control.state.swap_events import LatelyTook
 from mmd.control.state.to_json import models_json, resources_json, status_json

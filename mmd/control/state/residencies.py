@@ -1,0 +1,22 @@
+"""Where each model is, without the rest of the status: `mmd list` needs no more, and imports no more."""
+
+from __future__ import annotations
+
+from mmd.plan.residency import Residency, residency
+from mmd.plan.swap import holder
+from mmd.units.watch import Pairs, read_pairs
+
+
+async def current_residencies() -> tuple[dict[str, Residency], str | None]:
+    """Return the residency of each model that has a unit, and the active model. Raise ManagerUnreachable."""
+    from mmd.units.bus import Manager
+
+    async with await Manager.connect() as manager:
+        pairs = await read_pairs(manager)
+    return {model_id: residency(pair) for model_id, pair in pairs.items()}, active_of(pairs)
+
+
+def active_of(pairs: Pairs) -> str | None:
+    """Return the model that answers if a request names none: the holder of the token, once it is resident."""
+    held_by = holder(pairs)
+    return held_by if held_by is not None and residency(pairs[held_by]) is Residency.RESIDENT else None
