@@ -1,4 +1,4 @@
-"""One headless Chromium for all tests of the page, and for each test a gateway and a tab that may not complain."""
+"""One headless Chromium for all tests of the page, and for each test a gateway and a tab that must not complain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of them share the loop that the browser's connection belongs to."""
+    """All tests share the loop to which the browser's connection belongs."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
     if _CHROMIUM is None:
         pytest.skip("the page is tested in Chromium: apt-get install --no-install-recommends chromium")
-    # A home of its own: it leaves things there. And who is root can have no sandbox.
+    # A home of its own: it leaves files there. And root can have no sandbox.
     home: dict[str, str | float | bool] = {"HOME": str(tmp_path_factory.mktemp("chromium"))}
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"], env=home)
@@ -47,8 +47,8 @@ async def gateway() -> AsyncIterator[StubGateway]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser, gateway: StubGateway, complaints: list[str]) -> AsyncIterator[Page]:
-    """A tab of 1400 by 1000 pixels, without anything loaded; it fails the test that leaves a complaint unread.
-    It is closed before the gateway is.
+    """An empty tab of 1400 by 1000 pixels; it fails the test that leaves a complaint unread. It closes before the
+    gateway.
     """
     context = await browser.new_context(viewport={"width": 1400, "height": 1000})
     page = await context.new_page()
@@ -61,7 +61,7 @@ async def page(browser: Browser, gateway: StubGateway, complaints: list[str]) ->
 
 @pytest.fixture
 def complaints() -> list[str]:
-    """What the browser's console says: errors, and violations of the policy."""
+    """Errors of the browser's console, and violations of the policy."""
     return []
 
 

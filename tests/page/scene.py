@@ -1,4 +1,4 @@
-"""What a gateway says on a machine with a GPU of 12 GiB in the middle of an afternoon: the records of its API."""
+"""The API's records on a machine with a GPU of 12 GiB in the middle of an afternoon."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def history(*, interval_seconds: float = 10.0, count: int = 360) -> dict[str, An
     for index in range(count):
         at = now - timedelta(seconds=interval_seconds * (count - 1 - index))
         if 200 <= index < 215:
-            continue  # the gateway was not there
+            continue  # the gateway did not run
         vram = 9.8 if index > 280 else 5.2 if index > 120 else 11.1 if index > 40 else 0.6
         ram = 16 + 4 * math.sin(index / 40) + (2 if index > 120 else 0)
         samples.append(

@@ -1,4 +1,4 @@
-"""The management API as far as the page uses it, with records that a test writes; the page itself is the real one."""
+"""The part of the management API that the page uses, with records set by the test; the page itself is the real one."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class StubGateway:
             "/hf/downloads": scene.downloads(),
         }
     )
-    missing: set[str] = field(default_factory=set)  # paths of a gateway that does not have them yet
+    missing: set[str] = field(default_factory=set)  # paths that an older gateway lacks
     key: str | None = None
-    failing: dict[str, ErrorResponse] = field(default_factory=dict)  # what a button's verb comes to
-    held: dict[str, asyncio.Event] = field(default_factory=dict)  # a verb is not done before its event
-    pressed: list[tuple[str, str]] = field(default_factory=list)  # the buttons' verbs and models
+    failing: dict[str, ErrorResponse] = field(default_factory=dict)  # the error of a button's verb
+    held: dict[str, asyncio.Event] = field(default_factory=dict)  # a verb ends after its event
+    pressed: list[tuple[str, str]] = field(default_factory=list)  # the verbs and models of the pressed buttons
     feed: Feed = field(default_factory=Feed)
     port: int = 0
 
@@ -54,7 +54,7 @@ class StubGateway:
         return f"http://127.0.0.1:{self.port}/"
 
     def tell(self, kind: EventKind, record: Any) -> None:
-        """Something has changed."""
+        """Publish a change."""
         path = f"/{kind}"
         if path in self.records:
             self.records[path] = record
@@ -67,7 +67,7 @@ class StubGateway:
         self.feed.publish(EventKind.DOWNLOAD, job)
 
     def hang_up(self) -> None:
-        """As a gateway that ends; who listens may come again."""
+        """End the streams, like a gateway that stops; clients may connect again."""
         self.feed.close()
 
     async def _read(self, request: Request) -> Response:

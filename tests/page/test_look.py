@@ -1,4 +1,4 @@
-"""How the page looks: pictures for people, and what can be measured of it."""
+"""The look of the page: pictures for people, and what can be measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OVERFLOW = "document.scrollingElement.scrollWidth - document.scrollingElement.c
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Where they go: MMD_TEST_PICTURES, to look at them."""
+    """The folder of the pictures: MMD_TEST_PICTURES keeps them."""
     folder = Path(os.environ.get("MMD_TEST_PICTURES", tmp_path))
     folder.mkdir(exist_ok=True)
     return folder
@@ -38,7 +38,7 @@ async def test_fits_its_window(page: Page, gateway: StubGateway, pictures: Path,
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_everybody_can_use_it(browser: Browser, gateway: StubGateway, scheme: Scheme) -> None:
-    """axe-core's rules, contrast among them. It is injected, which the page's own policy would not let it be."""
+    """axe-core's rules, contrast among them. The test injects it, which the page's own policy would not allow."""
     context = await browser.new_context(color_scheme=scheme, bypass_csp=True)
     page = await context.new_page()
     await page.goto(gateway.url)

@@ -1,4 +1,4 @@
-"""The page over the installed gateway, real units and fake engines: the records are what mmd makes of systemd."""
+"""The page over the installed gateway, real units and fake engines: mmd makes the records from systemd."""
 
 from __future__ import annotations
 

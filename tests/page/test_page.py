@@ -1,4 +1,4 @@
-"""What the page shows, and what can be done with it, in a real browser."""
+"""What the page shows, and what its buttons do, in a real browser."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_button_asks_the_gateway_and_rests_until_it_is_done(page: Page, ga
     gateway.held["sleep"].set()
     activate = row.get_by_role("button", name=f"Activate {QWEN}")
     await expect(activate).to_be_visible()
-    await expect(activate).to_be_focused()  # the button that had the focus is gone
+    await expect(activate).to_be_focused()  # the focused button is gone
     assert gateway.pressed == [("sleep", QWEN)]
 
 
@@ -131,7 +131,7 @@ async def test_engine_that_failed_has_said_why(page: Page, gateway: StubGateway,
     await row.get_by_role("button").click()
     await expect(row.locator("summary")).to_be_hidden()
     gateway.tell(EventKind.SWAP, scene.swap(STARCODER, 0))
-    await expect(page.locator("#failed .last-lines:visible")).to_have_count(0)  # that was another time
+    await expect(page.locator("#failed .last-lines:visible")).to_have_count(0)  # an earlier failure
     forgive(complaints, "503")
 
 
@@ -168,7 +168,7 @@ async def test_downloads_are_shown_and_cancelled(page: Page, gateway: StubGatewa
     await cancel.click(force=True)
     gateway.held["cancel"].set()
     cancelled = jobs.filter(has_text="cancelled")
-    await expect(cancelled.locator("h3")).to_be_focused()  # the button that had the focus is gone
+    await expect(cancelled.locator("h3")).to_be_focused()  # the focused button is gone
     await expect(cancelled.get_by_role("button")).to_be_hidden()
     assert gateway.pressed == [("cancel", "3"), ("cancel", "3")]
     forgive(complaints, "503")
@@ -255,7 +255,7 @@ async def test_focus_stays_when_records_come_anew(page: Page, gateway: StubGatew
     gateway.tell(EventKind.STATUS, scene.status() | {"failed": []})
     await expect(page.locator("#failed > li")).to_have_count(0)
     await expect(stop).to_be_focused()
-    gateway.tell(EventKind.STATUS, scene.status() | {"active": "nomic-embed-text-v1.5-f16"})  # which comes first then
+    gateway.tell(EventKind.STATUS, scene.status() | {"active": "nomic-embed-text-v1.5-f16"})  # now the first
     await expect(page).to_have_title("nomic-embed-text-v1.5-f16 · mmd")
     await expect(stop).to_be_focused()
 
@@ -344,5 +344,5 @@ async def test_asks_for_a_key_where_one_is_needed(page: Page, gateway: StubGatew
 
 
 def forgive(complaints: list[str], *about: str) -> None:
-    """Browsers log every answer that is an error; what else they complain of stays."""
+    """Drop the error responses that browsers log; other complaints stay."""
     complaints[:] = [complaint for complaint in complaints if not any(words in complaint for words in about)]

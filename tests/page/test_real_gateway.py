@@ -1,4 +1,4 @@
-"""The page as the gateway itself serves it, over what the gateway itself says."""
+"""The page as the gateway itself serves it, with the gateway's own records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_hears_what_others_do(page: Page) -> None:
 
 
 async def test_listens_only_while_somebody_looks(page: Page) -> None:
-    """Tabs that nobody looks at would use up what connections a browser opens to one server."""
+    """Background tabs would use up the connections that a browser opens to one server."""
     async with town("a") as running:
         await page.goto(running.url)
         await expect(page.locator("#connection")).to_have_text("Live")

@@ -1,4 +1,4 @@
-"""What TAB offers, in a real bash, zsh and fish."""
+"""The words that TAB offers in a real bash, zsh and fish."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Shell = Callable[[Path], AbstractContextManager[Offers]]
 
 @pytest.fixture(autouse=True)
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two models, a key, and a file that no one has registered yet, with mmd on PATH."""
+    """Two models, a key, and a file that is not registered yet, with mmd on PATH."""
     folder = tmp_path / "shelf"
     folder.mkdir()
     (folder / "old.gguf").touch()
@@ -73,7 +73,7 @@ def required(shell: str) -> str:
 
 @contextmanager
 def bash(folder: Path) -> Iterator[Offers]:
-    """Has readline insert all there is, and runs the line."""
+    """Let readline insert all words, and run the line."""
     (folder / "rc").write_text(f"""\
 source {COMPLETIONS}/mmd.bash
 mmd() {{ printf '<%s>' "$@" end; }}
@@ -124,7 +124,7 @@ SHELLS = pytest.mark.parametrize("shell", [bash, zsh, fish])
 
 
 def run_with_all_inserted(terminal: Terminal, line: str, insert_all: str) -> list[str]:
-    """The words that have come in place of the last one, as the shell hands them to a program."""
+    """Return the words inserted in place of the last one, as the shell passes them to a program."""
     terminal.wait_shown(PROMPT)
     terminal.type(f"{line}{insert_all}\r")
     echo = terminal.wait_shown("<")
@@ -188,7 +188,7 @@ def test_fish_shows_descriptions_whole(tmp_path: Path) -> None:
 def arguments_of(verb: click.Command, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Argument]]:
     if isinstance(verb, click.Group):
         for name, below in verb.commands.items():
-            if not below.hidden:  # what units run, nobody types
+            if not below.hidden:  # run by units, not typed by users
                 yield from arguments_of(below, (*words, name))
     else:
         yield from ((words, parameter) for parameter in verb.params if isinstance(parameter, click.Argument))

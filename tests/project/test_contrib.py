@@ -1,4 +1,4 @@
-"""What lies in contrib parses, and names things that there are."""
+"""The files in contrib parse, and name things that exist."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_systemd_has_nothing_to_say_about_open_webui(tmp_path: Path) -> None:
     for socket in re.findall(r"^Wants=(.*)$", text, re.MULTILINE)[0].split():
         (tmp_path / socket).write_text((ROOT / "units" / socket).read_text("utf-8"), "utf-8")
     (tmp_path / "mmd.service").write_text("[Service]\nExecStart=/bin/true\n", "utf-8")
-    # The program is not here, and systemd would say so.
+    # The program is not here, and systemd would report that.
     (tmp_path / "open-webui.service").write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text), "utf-8")
     verify(tmp_path, "open-webui.service")
 

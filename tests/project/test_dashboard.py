@@ -1,4 +1,4 @@
-"""The Grafana dashboard, as far as it can be judged without one."""
+"""The Grafana dashboard, checked without a Grafana."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""packaging/debian says what the tree says: versions, files, units, and what is bundled."""
+"""packaging/debian agrees with the tree: versions, files, units, and the bundled packages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_bundled_versions_are_pinned() -> None:
 
 
 def test_removal_stops_every_unit_and_the_models_last() -> None:
-    """The gateway would start them anew."""
+    """The gateway would restart them."""
     script = (DEBIAN / "mmd.prerm").read_text("utf-8").replace("\\\n", "")
     stopped = [set(shlex.split(units)) for units in re.findall(r"user-managers stop (.*)", script)]
     assert stopped[-1] == {SLICE}
@@ -75,7 +75,7 @@ def test_maintainer_scripts_are_shell(script: str) -> None:
 
 
 def bundled() -> set[str]:
-    """The distributions in the package, by the names that their wheels' files have."""
+    """Return the distributions in the package, by the names of their wheels' files."""
     found: set[str] = set()
     left = [Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["embedded"])]
     while left:

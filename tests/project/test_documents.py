@@ -1,4 +1,4 @@
-"""The man pages and the README name what exists, and the man pages' generated parts are what the code says."""
+"""The man pages and the README name what exists, and the generated parts of the man pages match the code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MMD_1, MMD_TOML_5, MMD_UNITS_7 = (ROOT / "packaging/man" / name for name in ("mm
 _UNIT = re.compile(r"(?<![\w./-])mmd(?:-[a-z]+)?(?:@[\w.]*)?\.(?:service|socket|slice)\b")
 _DIRECTIVE = re.compile(r"\b([A-Z][A-Za-z]+)=")
 _PATH = re.compile(r"(?:~/\.(?:config|local|cache)|\$XDG_RUNTIME_DIR)/[\w./@~-]*")
-# What a drop-in may say, what mmd says why it does not, and what is logind's.
+# Advice for drop-ins, directives that mmd does not set for a given reason, and logind's.
 _NOT_MMDS = {"MemoryHigh", "CPUWeight", "ExecStop", "InhibitDelayMaxSec"}
 
 
@@ -69,7 +69,7 @@ def test_a_page_that_is_behind_is_renewed() -> None:
     "text", [".TH is no request", "'no quote", "a \\ b -- c", "it's ~/x `as is`", "a " * 60 + ".B c"]
 )
 def test_prose_is_no_roff(text: str) -> None:
-    """A help text that began a line with a dot would be a macro, and gone."""
+    """A help text with a dot at the beginning of a line used to become a macro, and vanished."""
     for line in man_pages().prose(text):
         assert not line.startswith((".", "'"))
         assert len(line) <= 100
@@ -131,7 +131,7 @@ def test_every_directive_exists() -> None:
 
 
 def test_every_directive_of_a_model_is_explained() -> None:
-    """Beside the examples, which are written from the code, it says why each of them is there."""
+    """Outside the generated examples, the page explains why each of them is set."""
     by_hand = re.sub(r'^\.\\" begin example.*?^\.\\" end$', "", text_of(MMD_UNITS_7), flags=re.MULTILINE | re.DOTALL)
     assert set(directives_in(text_of(MMD_UNITS_7))) - directives_in(by_hand) == {"Description"}
 
@@ -154,7 +154,7 @@ def test_every_setting_is_in_its_page() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names())
 def test_every_path_is_one_of_mmds(document: Path, home: Path) -> None:
-    """Those that have mmd in their name, with the id of a model wherever it stands for one."""
+    """Check those with mmd in their name; ID stands for the id of a model."""
     exact = {
         *(paths.config_file(), paths.keys_file(), paths.registry_file(), paths.gateway_socket(), RefusedFlags().file),
         *(paths.config_dir(), paths.data_dir(), paths.state_dir(), paths.cache_dir(), paths.runtime_dir()),
@@ -183,7 +183,7 @@ def test_journal_fields_are_those_of_the_code() -> None:
 
 
 def test_every_variable_is_read() -> None:
-    """By mmd or, of the hub's, by its library; Python's own and pip's are not looked for."""
+    """By mmd, or by the hub's library for the hub's; Python's own and pip's are not checked."""
     section = text_of(MMD_1).partition(".SH ENVIRONMENT")[2].partition(".SH")[0]
     named = set(re.findall(r"\b((?:MMD|XDG|HF|DBUS|CUDA)_\w+)\b", section)) - {"CUDA_VISIBLE_DEVICES"}
     read = "".join(file.read_text("utf-8") for file in sources())
@@ -192,7 +192,7 @@ def test_every_variable_is_read() -> None:
 
 
 def man_pages() -> ModuleType:
-    """The program that writes them: `packaging` is also the name of a library, so it is imported by its path."""
+    """Import the program by its path: `packaging` is also the name of a library."""
     found = importlib.util.spec_from_file_location("man_pages", ROOT / "packaging/man_pages.py")
     assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)

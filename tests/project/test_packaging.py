@@ -1,4 +1,4 @@
-"""What packagers take from the tree is what the program itself says."""
+"""The files for packagers agree with the program."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_package_carries_whole_units(tmp_path: Path) -> None:
 
 
 def test_units_listen_where_the_settings_do_by_default() -> None:
-    """Whose settings say nothing needs no drop-in."""
+    """Empty settings need no drop-in."""
     settings = read_settings()
     addresses = {
         "mmd.socket": settings.gateway.listen,

@@ -1,4 +1,4 @@
-"""What mmd.spec says is what the tree has; built it is by packaging/build-rpm.sh."""
+"""mmd.spec agrees with the tree; packaging/build-rpm.sh builds it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
 def listed() -> list[str]:
-    """The lines of %files."""
+    """Return the lines of %files."""
     return SPEC.read_text("utf-8").partition("\n%files\n")[2].splitlines()
 
 
 def expanded(*words: str) -> str:
-    """The spec as rpm reads it, with the macros that a Fedora has."""
+    """Return the spec as rpm reads it, with the macros of a Fedora."""
     rpmspec = shutil.which("rpmspec") or pytest.skip("there is no rpmspec on PATH: sudo apt install rpm")
     command: list[str | Path] = [rpmspec, f"--load={ROOT}/tests/fedora.macros", *words, SPEC]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=30)
@@ -66,7 +66,7 @@ def test_rpm_understands_it() -> None:
 
 
 def test_an_upgrade_touches_no_unit_but_the_gateway() -> None:
-    """Models run on through it: only what is on its way out may name the slice that they are in."""
+    """Models survive an upgrade: only a final removal may name the slice that they are in."""
     done = re.findall(r"systemd-update-helper (\S+) (.*); fi", expanded("-P"))
     assert [(verb, set(units.split())) for verb, units in done] == [
         ("install-user-units", {*ENABLED, "mmd.service"}),

@@ -1,4 +1,4 @@
-"""The wheel and the sdist, as they are built: what is in them, and that one makes the other."""
+"""The wheel and the sdist: their contents, and a wheel built from the sdist is the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPLETIONS = {
     "zsh/site-functions/_mmd": "mmd.zsh",
     "fish/vendor_completions.d/mmd.fish": "mmd.fish",
 }
-# What only builds and tests leave behind.
+# Left behind by builds and tests.
 LEFT_BEHIND = ("__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "mmd.egg-info")
 
 
@@ -58,14 +58,14 @@ def test_wheel_carries_what_lies_below_share(wheel: Path) -> None:
 
 
 def test_every_kind_of_file_below_share_is_there(wheel: Path) -> None:
-    """The test above would be content with a folder that is empty."""
+    """The test above would pass with an empty folder."""
     names = set(inside(wheel))
     wanted = ("mmd/units/mmd.service", "man/man1/mmd.1", "man/man5/mmd.toml.5", "man/man7/mmd-units.7", *COMPLETIONS)
     assert {f"{DATA}/{name}" for name in wanted} <= names
 
 
 def test_sdist_holds_the_tree_and_builds_the_same_wheel(wheel: Path, sdist: Path, tmp_path: Path) -> None:
-    """The tests are in it too, with all they read: who has unpacked it can run `make test`."""
+    """It contains the tests and all their files: `make test` runs in the unpacked tree."""
     subprocess.run(["tar", "-xf", sdist, "-C", tmp_path], check=True)
     unpacked = tmp_path / NAME
     assert not [path for path in unpacked.rglob("*") if path.name in LEFT_BEHIND]
@@ -79,8 +79,8 @@ def test_sdist_holds_the_tree_and_builds_the_same_wheel(wheel: Path, sdist: Path
 
 
 def test_units_are_found_wherever_pip_puts_them(wheel: Path, tmp_path: Path) -> None:
-    """They were looked for below sys.prefix, which `pip install --user` and Debian's /usr/local are not."""
-    # --ignore-installed: else pip takes out the mmd that runs these tests.
+    """They were looked for below sys.prefix, which is wrong for `pip install --user` and Debian's /usr/local."""
+    # Without --ignore-installed pip removes the mmd that runs these tests.
     words = ["install", "--quiet", "--ignore-installed", "--no-deps", "--no-index", "--disable-pip-version-check"]
     subprocess.run([sys.executable, "-m", "pip", *words, f"--prefix={tmp_path}", wheel], check=True, timeout=50)
     (packages,) = tmp_path.glob("lib/python3*/site-packages")

@@ -1,4 +1,4 @@
-"""Marks the unit tests that need a C compiler: `make test-unit` goes without them."""
+"""Mark the unit tests that need a C compiler: `make test-unit` leaves them out."""
 
 from __future__ import annotations
 

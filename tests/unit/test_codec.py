@@ -1,4 +1,4 @@
-"""Records as JSON: what is written is read again, and what is damaged is named."""
+"""Records as JSON: written records can be read again, and a damaged one names its fault."""
 
 from __future__ import annotations
 

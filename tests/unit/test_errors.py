@@ -1,4 +1,4 @@
-"""The tree of errors: each has an outcome, and each says what to do."""
+"""The tree of errors: each has an outcome, and each tells the user what to do."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def test_tree_is_drawn_at_the_top() -> None:
     assert all(kind.__name__ in drawn for kind in KINDS if kind.__module__ == "mmd.errors")
 
 
-# --- every place that raises one
+# --- every place that raises an error
 
 
 def calls() -> list[tuple[str, ast.Call]]:
-    """Every call in mmd/ that makes an error and passes the hint, by file and line."""
+    """Yield every call in mmd/ that makes an error and passes the hint, by file and line."""
     names = {kind.__name__ for kind in KINDS if "hint" in signature(kind).parameters}
     return [
         (f"{path.relative_to(ROOT)}:{node.lineno}", node)
@@ -78,7 +78,7 @@ def calls() -> list[tuple[str, ast.Call]]:
 
 
 def hints() -> list[tuple[str, str]]:
-    """The hints' literal parts, `{}` for what is filled in."""
+    """Return the literal parts of a hint, with `{}` for its fields."""
     return [(where, text(word.value)) for where, call in calls() for word in call.keywords if word.arg == "hint"]
 
 
@@ -104,7 +104,7 @@ def test_every_error_that_is_raised_has_a_hint() -> None:
 
 
 def test_every_verb_in_a_hint_exists() -> None:
-    """A hint is to be pasted."""
+    """A hint must be a command to paste."""
     unknown = [
         f"{where}: mmd {verb}"
         for where, hint in hints()

@@ -1,4 +1,4 @@
-"""The architecture as a table: who may import whom, and what the pure core may not touch."""
+"""The architecture as a table: the allowed imports of each layer, and what the pure core must not touch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import mmd
 
 ROOT = Path(mmd.__file__).parent
 
-# What every layer with I/O may use.
+# Every layer with I/O may use these.
 SHARED = {"atomic", "codec", "errors", "files", "parent_death", "paths", "quantities", "tasks"}
 
 # Data flows one way: what we have -> what we decide -> what we tell systemd and the engine -> who asks.
@@ -46,7 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "gateway": ("http", "schedule", "observe", "proxy", "api", ""),
 }
 
-# What plan/ may take from the standard library: nothing that reads, waits, draws or speaks.
+# plan/ may use these modules of the standard library: none that reads, waits, draws or speaks.
 PURE_MODULES = {
     "__future__",
     "collections",
@@ -59,7 +59,7 @@ PURE_MODULES = {
     "re",
     "typing",
 }
-# Of the layers below, plan/ may see the records, not what reads them.
+# Of the layers below, plan/ may import the records, not the modules that read them.
 PURE_INTERNALS = {
     "mmd.errors",
     "mmd.machine",
@@ -84,7 +84,7 @@ def modules() -> list[Path]:
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Every module a file imports, wherever in it; a typing-only import couples as much as any."""
+    """Yield every module that a file imports, anywhere in it; a typing-only import couples as much as any."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -151,13 +151,13 @@ def test_the_table_has_no_cycle() -> None:
 
 
 def room_of(path: Path) -> str:
-    """The folder of a module inside its layer; a module in the layer's own folder is a room by itself."""
+    """Return the folder of a module inside its layer; a module in the layer's own folder is a room by itself."""
     parts = path.relative_to(ROOT).parts
     return "/".join(parts[:2]) if len(parts) > 2 else "/".join(parts).removesuffix(".py")
 
 
 def internal_imports() -> dict[Path, set[Path]]:
-    """The modules of mmd that each module imports."""
+    """Return the modules of mmd that each module imports."""
     found: dict[Path, set[Path]] = {}
     for path in modules():
         found[path] = set()
@@ -173,7 +173,7 @@ def internal_imports() -> dict[Path, set[Path]]:
 
 
 def circles(graph: dict[str, set[str]]) -> set[str]:
-    """The nodes that take part in a circle or lead to one."""
+    """Return the nodes that take part in a circle or lead to one."""
     left = dict(graph)
     while free := {node for node in left if not left[node] & (left.keys() - {node})}:
         left = {node: to for node, to in left.items() if node not in free}

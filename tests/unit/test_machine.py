@@ -24,7 +24,7 @@ Nvml = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def read_with_nvml(nvml_folder: Path, tmp_path: Path) -> Nvml:
-    """Reads the machine in a process of its own, whose NVML is the fake one in the state given."""
+    """Read the machine in a process of its own, with a fake NVML in the given state."""
 
     def read(state: str, code: str = READ) -> subprocess.CompletedProcess[str]:
         state_file = tmp_path / "nvml"

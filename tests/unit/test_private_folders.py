@@ -1,4 +1,4 @@
-"""mmd's folders are for their user alone, however they came to be."""
+"""mmd's folders are private to their user, whatever created them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def generous_umask() -> Iterator[None]:
 
 @pytest.mark.parametrize("place", [paths.data_dir, paths.config_dir, paths.cache_dir, paths.state_dir])
 def test_every_folder_on_the_way_is_made_private(place: Callable[[], Path]) -> None:
-    """mkdir(mode=0o700, parents=True) made `mmd` itself for all to see where a folder below it came first."""
+    """mkdir(mode=0o700, parents=True) made `mmd` itself readable for all if a folder below it was created first."""
     make_private(place() / "below" / "it")
     assert [mode(folder) for folder in (place() / "below/it", place() / "below", place())] == [0o700] * 3
 

@@ -1,4 +1,4 @@
-"""mmd.toml: what holds without it, what it may say, and how it is told that something in it is wrong."""
+"""mmd.toml: the defaults, the allowed values, and the messages about wrong ones."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_file_that_is_no_text(file: Path) -> None:
 
 
 def test_file_that_cannot_be_read(file: Path) -> None:
-    file.mkdir()  # root may read anything but this
+    file.mkdir()  # root may read every other file
     with pytest.raises(StorageFailed, match="cannot be read"):
         read_settings()
 

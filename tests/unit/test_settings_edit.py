@@ -26,7 +26,7 @@ def file(own_home: Path) -> Path:
 
 @st.composite
 def written_by_people(draw: st.DrawFn) -> str:
-    """An mmd.toml with comments, odd spacing, and the ways that TOML has to write a table."""
+    """An mmd.toml with comments, odd spacing, and every way of TOML to write a table."""
     gateway = ["[gateway]  # ours", 'listen="127.0.0.1:1"', ""]
     engines = ["# where they are", "[engines]", "", 'llama-server = "/opt/llama-server" # b11434']
     tables = [
@@ -73,7 +73,7 @@ def test_a_change_undone_and_done_again_is_the_same_file(
     once = file.read_bytes()
     set_for_models("startup", {model_id: back})
     set_for_models("startup", {model_id: there})
-    if there != "disabled":  # which is not said where nothing has been said
+    if there != "disabled":  # not mentioned unless it was set
         assert file.read_bytes() == once
 
 
@@ -86,7 +86,7 @@ def test_what_it_looks_like(file: Path) -> None:
 
 
 def test_comments_in_a_table_outlive_its_startup(file: Path) -> None:
-    """A table that said nothing else was taken out, with what the user had noted in it."""
+    """An otherwise empty table was removed together with the user's comments in it."""
     file.write_text('[models.b]\n# only while the fan is quiet\nstartup = "active"\n')
     set_for_models("startup", {"b": "disabled"})
     assert "# only while the fan is quiet" in file.read_text()
@@ -142,7 +142,7 @@ def test_damaged_file_is_told_and_left_alone(file: Path, text: str) -> None:
 
 
 def test_result_that_says_something_else_is_not_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """tomlkit has put a table where it belonged to another one."""
+    """tomlkit used to put a table into another one."""
     file.write_text('models.a.startup = "sleep"\n')
     monkeypatch.setattr(tomlkit, "dumps", lambda _: "[models.b.a]\n")
     with pytest.raises(MmdError, match="cannot edit") as refusal:
