@@ -106,10 +106,30 @@ def test_a_command_that_does_not_exist_is_found(words: tuple[str, ...], wrong: s
     assert what_is_wrong(words) == wrong
 
 
-@pytest.mark.parametrize("document", [README, ROOT / "CONTRIBUTING.md"], ids=lambda document: document.name)
+def markdown() -> list[Path]:
+    return [*ROOT.glob("*.md"), *(ROOT / "mmd").rglob("*.md"), *(ROOT / "contrib").rglob("*.md")]
+
+
+@pytest.mark.parametrize("document", markdown(), ids=lambda document: str(document.relative_to(ROOT)))
 def test_every_link_leads_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", document.read_text("utf-8"))
-    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [ROOT / "CONTRIBUTING.md", *(ROOT / "mmd").rglob("*.md")],
+    ids=lambda document: str(document.relative_to(ROOT)),
+)
+def test_every_module_and_folder_exists(document: Path) -> None:
+    """A name with a slash is a path from the document, `mmd/` or the root; a bare one may be anywhere in the tree."""
+    names = re.findall(r"`([\w.-]+(?:/[\w.-]+)*(?:\.(?:py|md|service|socket)|/))`", document.read_text("utf-8"))
+    bases = (document.parent, ROOT / "mmd", ROOT)
+    below = {path.name for folder in ("mmd", "tests", "units", "contrib") for path in (ROOT / folder).rglob("*")}
+    missing = [
+        name for name in names if name.rstrip("/") not in below and not any((base / name).exists() for base in bases)
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names())
