@@ -1,8 +1,8 @@
-"""A model put away on another disk, and brought back.
+"""Archive a model on another disk, and restore it.
 
-An archive is a folder, no tar: weights do not compress, a copy of files is taken up where it ended, a single damaged
-file can be replaced, and every other tool reads them where they are; `mmd add` does, too. Beside the files it has the
-record, as TOML, and the manifest, with names inside the folder in place of paths.
+An archive is a folder, not a tar: weights do not compress, an interrupted copy continues where it ended, a single
+damaged file can be replaced, and other tools and `mmd add` read the files in place. The folder also holds the model's
+record and the manifest; both name files relative to the folder.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from mmd.registry.verification import expected_of
 
 
 class Archiving:
-    """A model into a folder of its own below `destination`. Call `copy`, `verify` and `finish` in this order."""
+    """Copies a model into its own folder below `destination`. Call `copy`, `verify` and `finish` in this order."""
 
     def __init__(self, model: Model, destination: Path) -> None:
-        """Raises WrongUsage, BadModelFile and NoSpace before anything is copied."""
+        """Check everything before the first byte is copied. Raises WrongUsage, BadModelFile and NoSpace."""
         self.folder = destination / model.id
-        if not destination.is_dir():  # never made: it may be where a disk is to be mounted
+        if not destination.is_dir():  # not created: it may be the mount point of a disk that is not mounted
             raise WrongUsage(
                 f"there is no folder {destination}", hint=f"mkdir {quote(str(destination))}   # or mount it"
             )
         if os.path.lexists(self.folder):
             raise WrongUsage(
-                f"{self.folder} is there already", hint=f"mv {quote(str(self.folder))} {quote(str(self.folder))}.old"
+                f"{self.folder} exists already", hint=f"mv {quote(str(self.folder))} {quote(str(self.folder))}.old"
             )
         self._model = model
         self._base = _base(model)
@@ -52,25 +52,25 @@ class Archiving:
         self.total_bytes = self._copying.total_bytes
 
     def copy(self, report: Report) -> None:
-        """Raises BadModelFile, NoSpace and StorageFailed; the next attempt goes on from there."""
+        """Copy the files. Raises BadModelFile, NoSpace and StorageFailed; the next attempt continues from there."""
         self._copying.copy(report, self._learn)
 
     def verify(self, report: Report) -> None:
-        """Raises StorageFailed."""
+        """Read the copies back and compare them. Raises StorageFailed."""
         self._copying.verify(report)
 
     def finish(self) -> Path:
-        """Returns the archive. Before this there is none under its name."""
+        """Give the archive its name, and return its folder."""
         known = expected_of(self._model)
         entries = {self._name(path): known[path] for path in self._files}
         try:
-            # The folder has another name yet: nothing needs to be atomic, and not every file system could.
+            # The folder still has its temporary name, so these writes need not be atomic (FAT has no atomic rename).
             (self.partial / ARCHIVE_RECORD).write_bytes(models_toml.render(self._record()))
             (self.partial / ARCHIVE_MANIFEST).write_bytes(manifest.render(entries))
             self.partial.rename(self.folder)
         except OSError as error:
             raise _failed(self.folder, error) from error
-        os.sync()  # names and all, whatever the file system: what comes next may be the end of the original
+        os.sync()  # on every file system, names included: the caller may delete the original next
         return self.folder
 
     def _record(self) -> Model:
@@ -83,19 +83,19 @@ class Archiving:
         )
 
     def _name(self, path: str) -> str:
-        """A path as it is inside the archive; "." for the folder that a model is."""
+        """Return a path relative to the archive; "." if the model is the folder itself."""
         return Path(path).relative_to(self._base).as_posix()
 
     def _learn(self, name: str, sha256: str) -> None:
-        """Kept at once, so that an interrupted copy is taken up, and can be compared, by the next attempt."""
+        """Record a hash at once: the next attempt needs it to continue an interrupted copy."""
         manifest.write(self._model, {str(self._base / name): sha256}, Origin.HERE)
 
 
 class Restoring:
-    """An archive back onto this machine, under its old id. Call `copy`, `verify` and `finish` in this order."""
+    """Copies an archive back to this machine, under its old id. Call `copy`, `verify` and `finish` in this order."""
 
     def __init__(self, archive: Path, registry: Registry) -> None:
-        """Raises WrongUsage, BadModelFile and NoSpace before anything is copied."""
+        """Check everything before the first byte is copied. Raises WrongUsage, BadModelFile and NoSpace."""
         self._archive = archive
         self._registry = registry
         self._record, self._entries = _read(archive)
@@ -103,12 +103,12 @@ class Restoring:
         if self.model_id in registry.load():
             raise WrongUsage(
                 f"{self.model_id} is registered already, at {registry.get(self.model_id).path}",
-                hint=f"mmd remove {self.model_id}   # then once more the same command",
+                hint=f"mmd remove {self.model_id}   # then run the same command again",
             )
         self.folder = paths.models_dir() / self.model_id
         if os.path.lexists(self.folder):
             raise WrongUsage(
-                f"{self.folder} is there already", hint=f"mmd add {quote(str(self.folder))} --id {self.model_id}"
+                f"{self.folder} exists already", hint=f"mmd add {quote(str(self.folder))} --id {self.model_id}"
             )
         self.partial = paths.models_dir() / f".{self.model_id}{UNFINISHED}"
         sources = {name: archive / name for name in self._entries}
@@ -118,7 +118,7 @@ class Restoring:
         self.total_bytes = self._copying.total_bytes
 
     def copy(self, report: Report) -> None:
-        """Raises BadModelFile, NoSpace and StorageFailed; the next attempt goes on from there."""
+        """Copy the files. Raises BadModelFile, NoSpace and StorageFailed; the next attempt continues from there."""
         try:
             paths.make_private(self.partial)
         except OSError as error:
@@ -126,11 +126,11 @@ class Restoring:
         self._copying.copy(report, _nothing_is_new)
 
     def verify(self, report: Report) -> None:
-        """Raises StorageFailed."""
+        """Read the copies back and compare them. Raises StorageFailed."""
         self._copying.verify(report)
 
     def finish(self) -> Model:
-        """Register it. Raises what `examine` raises, and WrongUsage where the id has been taken meanwhile."""
+        """Register the model. Raises what `examine` raises, and WrongUsage if the id is in use by now."""
         examine(self.partial / self._record.path)
         try:
             self.partial.rename(self.folder)
@@ -144,10 +144,10 @@ class Restoring:
 
 
 def _read(archive: Path) -> tuple[Model, Manifest]:
-    """The record and the manifest of an archive, checked: they come from a disk that may be anybody's."""
+    """Read and check the record and the manifest of an archive. The disk is not trusted: anyone may have written it."""
     if not (archive / ARCHIVE_RECORD).is_file():
         raise WrongUsage(
-            f"{archive} is no archive of mmd: it has no {ARCHIVE_RECORD}",
+            f"{archive} is not an archive of mmd: it has no {ARCHIVE_RECORD}",
             hint=f"mmd add {quote(str(archive))}   # as it is",
         )
     try:
@@ -156,7 +156,8 @@ def _read(archive: Path) -> tuple[Model, Manifest]:
         _require_inside(record, entries)
     except (ValueError, OSError) as error:
         raise BadModelFile(
-            f"{archive} is no whole archive: {error}", hint=f"mmd add {quote(str(archive))}   # its files as they are"
+            f"{archive} is not a complete archive: {error}",
+            hint=f"mmd add {quote(str(archive))}   # its files as they are",
         ) from error
     ids.require_valid(record.id)
     return record, entries
@@ -164,18 +165,18 @@ def _read(archive: Path) -> tuple[Model, Manifest]:
 
 def _require_inside(record: Model, entries: Mapping[str, Entry]) -> None:
     for text in (record.source, record.added, record.licence):
-        if not text.isprintable():  # it is, on a terminal
-            raise ValueError(f"{text!r} cannot be written down")
+        if not text.isprintable():  # mmd prints it on a terminal
+            raise ValueError(f"{text!r} has unprintable characters")
     for name in (record.path, *record.files, *([record.projector] if record.projector else []), *entries):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ValueError(f"{name!r} leads out of it")
+            raise ValueError(f"{name!r} leads out of the archive")
         if not name.isprintable() or PurePosixPath(name).as_posix() != name:
-            raise ValueError(f"{name!r} is no name of a file")
+            raise ValueError(f"{name!r} is not a file name")
         if name in entries and entries[name].sha256 is None:
-            raise ValueError(f"it has no hash of {name}")
+            raise ValueError(f"the manifest has no hash of {name}")
     missing = {*record.files, *([record.projector] if record.projector else [])} - set(entries)
     if missing:
-        raise ValueError(f"nothing is said of {min(missing)}")
+        raise ValueError(f"the manifest does not list {min(missing)}")
 
 
 def _base(model: Model) -> Path:
@@ -183,7 +184,7 @@ def _base(model: Model) -> Path:
 
 
 def _nothing_is_new(name: str, sha256: str) -> None:
-    raise AssertionError(f"an archive has a hash of each of its files, and of {name} as well")
+    raise AssertionError(f"an archive has a hash of each file, {name} included")
 
 
 def _failed(place: Path, error: OSError) -> StorageFailed:

@@ -1,4 +1,4 @@
-"""Deleting files of the Hugging Face cache, by huggingface_hub's own rules: a blob that another snapshot has stays."""
+"""Delete files of the Hugging Face cache by huggingface_hub's rules: a blob that another snapshot uses is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CacheDisposal:
-    """`found` are paths that go, `strange` those in a repository that huggingface_hub takes for damaged."""
+    """A plan: `found` are paths to delete, `strange` are in a repository that huggingface_hub reports as damaged."""
 
     found: tuple[str, ...]
     strange: tuple[str, ...]
@@ -26,7 +26,7 @@ class CacheDisposal:
 
     @classmethod
     def of(cls, paths: Sequence[str]) -> CacheDisposal:
-        """All of `paths` are such that `cache_link` knows them. Raises StorageFailed."""
+        """Plan the deletion of `paths`, for each of which `cache_link` returns a link. Raises StorageFailed."""
         links = {path: link for path in paths if (link := cache_link(path)) is not None}
         by_cache: dict[Path, dict[str, CacheLink]] = {}
         for path, link in links.items():
@@ -47,7 +47,7 @@ class CacheDisposal:
         return frozenset(self.found)
 
     def freed(self, path: str) -> tuple[int, str]:
-        """How many bytes that frees, and why it is none."""
+        """Return how many bytes deleting a path frees, and the reason if it is 0."""
         return self._notes[path]
 
     def carry_out(self) -> None:
@@ -63,12 +63,12 @@ def _scanned(cache: Path) -> HFCacheInfo:
     except OSError as error:
         place = str(error.filename or cache)
         raise StorageFailed(
-            f"{place} cannot be looked at: {error.strerror or error}", hint=f"namei -l {quote(place)}"
+            f"{place} cannot be read: {error.strerror or error}", hint=f"namei -l {quote(place)}"
         ) from error
 
 
 def _chosen(info: HFCacheInfo, links: Mapping[str, CacheLink]) -> dict[str, CachedFileInfo]:
-    """By what they are in their repository: the scan resolves links in the path of the cache itself."""
+    """Find files by repository, commit and name, not by path: the scan resolves links in the path of the cache."""
     wanted = {(link.repository, link.commit, link.file): path for path, link in links.items()}
     chosen = {}
     for repo in info.repos:
@@ -85,17 +85,17 @@ def _freed(info: HFCacheInfo, file: CachedFileInfo, chosen: Iterable[CachedFileI
     going = set(chosen)
     others = (one for repo in info.repos for revision in repo.revisions for one in revision.files if one not in going)
     if any(one.blob_path == file.blob_path for one in others):
-        return 0, "another snapshot in the cache shares it, and with it the space stays"
+        return 0, "another snapshot in the cache uses it, so its space is not freed"
     if file.blob_path.is_symlink():
-        return 0, "its content is in the cache's shared store; it goes there if nobody else has it"
+        return 0, "its content is in the cache's shared store, which frees it if nothing else uses it"
     status = file.blob_path.stat()
     if status.st_nlink > 1:
-        return 0, "another name of it stays (a hard link), and with it the space"
+        return 0, "a hard link to it remains, so its space is not freed"
     return status.st_blocks * 512, ""
 
 
 def _strategies(info: HFCacheInfo, chosen: set[CachedFileInfo]) -> list[DeleteCacheStrategy]:
-    """Whole snapshots where nothing is left of them, so that no empty ones and no refs to them stay."""
+    """Delete a snapshot as a whole if all its files are deleted: no empty folder and no ref to it remains."""
     strategies = []
     single = set(chosen)
     for repo in info.repos:
@@ -103,7 +103,7 @@ def _strategies(info: HFCacheInfo, chosen: set[CachedFileInfo]) -> list[DeleteCa
         if not whole or (len(whole) == len(repo.revisions) and _is_being_filled(repo.repo_path)):
             continue
         single -= {file for revision in whole for file in revision.files}
-        # Of this repository alone: a copy of it under another name has snapshots of the same name.
+        # Only this repository: a copy under another name has snapshots of the same name.
         only = replace(info, repos=frozenset({repo}))
         strategies.append(only.delete_revisions(*(revision.commit_hash for revision in whole)))
     if single:
@@ -112,5 +112,5 @@ def _strategies(info: HFCacheInfo, chosen: set[CachedFileInfo]) -> list[DeleteCa
 
 
 def _is_being_filled(repository: Path) -> bool:
-    """Whether a download is under way in it, or is to be gone on with: it goes with the last snapshot."""
+    """True if the repository has an unfinished download, which is deleted with the last snapshot."""
     return any((repository / "blobs").glob("*.incomplete"))

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face cache, which all tools share: a snapshot holds links to blobs, named by their hash."""
+"""Files of the Hugging Face cache, shared by all tools: a snapshot holds links to blobs that are named by hash."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ class CacheLink:
 
     @property
     def sha256(self) -> str | None:
-        """The blob's name, where it is a sha256: that of a large file."""
+        """The blob's name if it is a sha256, as for a large file."""
         return self.blob.name if _SHA256.fullmatch(self.blob.name) else None
 
     @property
     def git_hash(self) -> str | None:
-        """The blob's name, where it is git's hash of its content: that of a small file."""
+        """The blob's name if it is git's hash of the content, as for a small file."""
         return self.blob.name if _GIT.fullmatch(self.blob.name) else None
 
 
 def cache_link(path: str | Path) -> CacheLink | None:
-    """What a path in a snapshot stands for; None for any other path."""
+    """Return the snapshot file that a path names; None for a path outside of a snapshot."""
     file = Path(path)
     parents = file.parents
     place = next((n for n, folder in enumerate(parents) if folder.name == "snapshots"), 0)
     if place == 0 or not _is_link(file) or not parents[place + 1].name.startswith("models--"):
         return None
-    # The first step only: a blob may lead on into the cache's store of shared ones, where names are other hashes.
+    # One link only: a blob may link on into the cache's shared store, which names files by other hashes.
     blob = Path(os.path.normpath(file.parent / file.readlink()))
     if blob.parent != parents[place + 1] / "blobs":
         return None
@@ -50,14 +50,13 @@ def cache_link(path: str | Path) -> CacheLink | None:
 
 
 def _is_link(file: Path) -> bool:
-    return os.path.islink(file)  # noqa: PTH114  where it may not be looked at, is_symlink() raises
+    return os.path.islink(file)  # noqa: PTH114  is_symlink() raises if a folder cannot be read
 
 
 def cache_folder() -> Path:
-    """Where the cache is, whether or not there is one: HF_HUB_CACHE and HF_HOME hold as everywhere.
+    """Return the folder of the cache, whether or not it exists; HF_HUB_CACHE and HF_HOME apply.
 
-    Absolute, as what is registered: HF_HOME may be a name in the current folder. Raises HubUnavailable where
-    HF_ENDPOINT is no address.
+    The path is absolute, since HF_HOME may be relative. Raises HubUnavailable if HF_ENDPOINT is not an address.
     """
     require_usable_endpoint()
     from huggingface_hub import constants

@@ -1,4 +1,4 @@
-"""Which files belong to a model: its weights, and what lies beside them for its engine."""
+"""The files of a model: its weights, and the companion files that its engine reads."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from mmd.registry.record import Format, Model
 
-# What vLLM and transformers read, with the card and the licence. No *.txt but these two: a user's notes are one, too.
+# What vLLM and transformers read, the card and the licence. Only these two *.txt: others may be a user's notes.
 _BESIDE_WEIGHTS = re.compile(
     r"[^/]+\.(?:json|jinja|model|tiktoken|py)|vocab\.txt|merges\.txt|README\.md|(?:LICENSE|NOTICE|USE_POLICY)[^/]*"
     r"|additional_chat_templates/[^/]+\.jinja|\d+_\w+/(?:config\.json|model\.safetensors)"
 )
 
-# Of those, the ones that came with the weights for sure: a train.py or a results.json may be its user's own work.
+# Of those, the ones that surely came with the weights: a train.py or a results.json may be the user's own work.
 _CAME_WITH_WEIGHTS = re.compile(
     r"(?:added_tokens|chat_template|config|config_sentence_transformers|generation_config|hf_quant_config|modules|params"
     r"|preprocessor_config|processor_config|quant_config|quantize_config|sentence_bert_config|special_tokens_map|tekken"
@@ -25,12 +25,12 @@ _CAME_WITH_WEIGHTS = re.compile(
 )
 _CARD = re.compile(r"README\.md|(?:LICENSE|NOTICE|USE_POLICY)[^/]*")
 _MODULES = re.compile(r"\d+_\w+|additional_chat_templates")
-# What an archive has beside the files of its model: the record and the manifest of `mmd archive`.
+# What `mmd archive` writes beside the files of the model: its record and its manifest.
 ARCHIVE_RECORD, ARCHIVE_MANIFEST = "mmd-model.toml", "mmd-manifest.json"
 
 
 def files_of(model: Model) -> tuple[str, ...]:
-    """Every file of a model, absolute, whether or not it is still there: the weights first."""
+    """Return the absolute paths of a model's files, weights first, whether or not they exist."""
     weights = (*model.files, *((model.projector,) if model.projector else ()))
     if model.facts.format is not Format.SAFETENSORS:
         return weights
@@ -45,14 +45,15 @@ def _down_to_one_folder(folder: Path) -> list[Path]:
 
 def _is_beside(path: Path, folder: Path) -> bool:
     name = path.relative_to(folder).as_posix()
-    # No hub has a name that cannot be written down, nor could a manifest hold it.
+    # No hub has unprintable names, and a manifest cannot hold them.
     is_named_so = bool(_BESIDE_WEIGHTS.fullmatch(name)) and name.isprintable() and name != ARCHIVE_MANIFEST
-    return is_named_so and os.path.isfile(path)  # noqa: PTH113  where it may not be looked at, is_file() raises
+    return is_named_so and os.path.isfile(path)  # noqa: PTH113  is_file() raises if a folder cannot be read
 
 
-def is_somebodys_work(model: Model, path: str) -> bool:
-    """Whether a file beside the weights may be that of a person who works in the folder. A model's card and licence
-    are taken for such where there is anything else of theirs.
+def may_be_users_own(model: Model, path: str) -> bool:
+    """True if a file beside the weights may be the user's own work.
+
+    A card and a licence count as the user's if the folder holds anything else that is.
     """
     folder = Path(model.path)
     if path in model.files or model.facts.format is not Format.SAFETENSORS:
@@ -65,5 +66,5 @@ def is_somebodys_work(model: Model, path: str) -> bool:
 
 def _is_strange(path: Path, model: Model) -> bool:
     known = _MODULES if path.is_dir() else _CARD if _CARD.fullmatch(path.name) else _CAME_WITH_WEIGHTS
-    is_hidden = path.name.startswith(".")  # what git and huggingface_hub keep for themselves
+    is_hidden = path.name.startswith(".")  # files of git and huggingface_hub
     return not is_hidden and str(path) not in model.files and not known.fullmatch(path.name)

@@ -1,4 +1,4 @@
-"""A model's files from one folder to another: taken up where an earlier attempt ended, and read back to be compared."""
+"""Copy a model's files to another folder: continue where an earlier attempt ended, then read back and compare."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from mmd.registry.hashing import Report, digest_while_reading, sha256_of
 
 _SYNC_BYTES = 256 * MIB
 
-UNFINISHED = ".mmd-incomplete"  # the end of a folder's name while it is being filled
+UNFINISHED = ".mmd-incomplete"  # suffix of a folder's name until its copy is complete
 
-RefusedFlags = Callable[[str, str], None]  # a file's name, and its sha256
+HashLearned = Callable[[str, str], None]  # called with a file's name and its sha256
 
 
 class Copying:
-    """`sources` by the names that the files get below `into`; `sha256` what is known of them, by the same names."""
+    """A copy of several files into the folder `into`.
+
+    `sources` maps the name that a file gets below `into` to its path; `sha256` has the known hashes by the same names.
+    """
 
     def __init__(self, sources: Mapping[str, Path], sha256: Mapping[str, str], into: Path) -> None:
         self._sources = sources
@@ -34,25 +37,27 @@ class Copying:
         self.total_bytes = sum(_size_bytes(source) for source in sources.values())
 
     def require_space(self) -> None:
-        """Raises NoSpace where what is still to be copied is larger than what is left."""
+        """Raise NoSpace if the bytes still to be copied exceed the free space."""
         there_bytes = sum(_size_or_none(place) for name in self._sources for place in self._places(name))
         existing = next(folder for folder in (self._into, *self._into.parents) if folder.exists())
         free_bytes = shutil.disk_usage(existing).free
         if self.total_bytes - there_bytes > free_bytes:
             raise NoSpace(
-                f"{size_text(self.total_bytes - there_bytes)} are to be copied, "
-                f"and {existing} has {size_text(free_bytes)} left",
+                f"{size_text(self.total_bytes - there_bytes)} must be copied, "
+                f"but {existing} has {size_text(free_bytes)} free",
                 hint=f"mmd disk; df -h {quote(str(existing))}   # see what takes the space",
             )
 
-    def copy(self, report: Report, learned: RefusedFlags) -> None:
-        """`learned` is called for each file whose hash was not known. Raises BadModelFile where a source is not what it
-        is to be, NoSpace and StorageFailed; what has been copied then stays for the next attempt.
+    def copy(self, report: Report, learned: HashLearned) -> None:
+        """Copy the files, and call `learned` for each whose hash was unknown.
+
+        Raises BadModelFile if a source does not have its known hash, NoSpace and StorageFailed. The bytes copied so far
+        stay for the next attempt.
         """
         with _alone_in(self._into):
             self._copy_all(report, learned)
 
-    def _copy_all(self, report: Report, learned: RefusedFlags) -> None:
+    def _copy_all(self, report: Report, learned: HashLearned) -> None:
         done_bytes = 0
         for name, source in self._sources.items():
             whole, partial = self._places(name)
@@ -71,36 +76,36 @@ class Copying:
     def verify(self, report: Report) -> None:
         """Read the copies back from the disk.
 
-        Raises StorageFailed where one differs: it is deleted, so that the next attempt copies it anew.
+        Raises StorageFailed if one differs; that one is deleted, so that the next attempt copies it again.
         """
         copies = {str(self._places(name)[0]): name for name in self._sources}
         for path, found in sha256_of(copies, report).items():
             if found != self._sha256[copies[path]]:
                 Path(path).unlink(missing_ok=True)
                 raise StorageFailed(
-                    f"the copy {path} is not what was copied, and was deleted: the disk or the way to it is faulty",
-                    hint=f"dmesg | tail; df {quote(str(self._into))}   # then once more the same command",
+                    f"the copy {path} differs from its source and was deleted: the disk or its connection is faulty",
+                    hint=f"dmesg | tail; df {quote(str(self._into))}   # then run the same command again",
                 )
         self._remove_strangers()
 
     def _remove_strangers(self) -> None:
-        """What an attempt left that was about another version of the model."""
+        """Delete what an attempt with another version of the model left behind."""
         for path in self._into.rglob("*"):
             if path.is_file() and path.relative_to(self._into).as_posix() not in self._sources:
                 path.unlink()
 
     def _places(self, name: str) -> tuple[Path, Path]:
-        """Of a whole copy, and of one that is under way."""
+        """Return the paths of the complete copy and of the one in progress."""
         return self._into / name, self._into / f"{name}.incomplete"
 
     def _is_copied(self, name: str, source: Path, whole: Path) -> bool:
-        """By an earlier attempt: `verify` compares it with the hash that was learned then."""
+        """True if an earlier attempt copied the file; `verify` compares it with the hash recorded then."""
         is_whole = whole.is_file() and not whole.is_symlink() and whole.stat().st_size == _size_bytes(source)
         return is_whole and name in self._sha256
 
 
 def _copy_file(source: Path, partial: Path, report: Report) -> str:
-    """Returns the sha256 of the source. What is there of the copy is not written again."""
+    """Copy the rest of a file, and return the sha256 of the whole source."""
     with open_regular(source) as opened, _written(partial) as copy:
         writer = _Writer(copy, report)
         try:
@@ -109,7 +114,7 @@ def _copy_file(source: Path, partial: Path, report: Report) -> str:
             if writer.failed:
                 raise
             raise BadModelFile(
-                f"{source} cannot be read: {error.strerror or error}", hint="dmesg | tail   # what the disk says"
+                f"{source} cannot be read: {error.strerror or error}", hint="dmesg | tail   # errors of the disk"
             ) from error
         writer.finish()
     return digest
@@ -117,8 +122,9 @@ def _copy_file(source: Path, partial: Path, report: Report) -> str:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Raises WrongUsage where another process fills it, too: both would add to the same files. Of a link that somebody
-    else has put there nothing is followed.
+    """Lock the folder, and create it if needed. A symbolic link in its place is not followed.
+
+    Raises WrongUsage if another process holds the lock: both would append to the same files.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +156,7 @@ def _onto(before_bytes: int, report: Report) -> Report:
 
 
 class _Writer:
-    """Writes a file from its beginning, except what is there already."""
+    """Writes a file from its beginning, and skips the bytes that it has already."""
 
     def __init__(self, copy: FileIO, report: Report) -> None:
         self._copy = copy
@@ -158,7 +164,7 @@ class _Writer:
         self._there_bytes = copy.tell()
         self._passed_bytes = 0
         self._synced_bytes = 0
-        self.failed = False  # a write, where reading and writing raise the same
+        self.failed = False  # in a write: reading and writing raise the same OSError
 
     def write(self, block: memoryview) -> None:
         self.failed = True
@@ -176,7 +182,7 @@ class _Writer:
         self._sync()
 
     def _sync(self) -> None:
-        """Down to the disk and out of the page cache: others have use for that, and the copy is to be read back."""
+        """Write to the disk and drop from the page cache, so that `verify` reads the disk and not the cache."""
         os.fsync(self._copy.fileno())
         os.posix_fadvise(self._copy.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._synced_bytes = self._passed_bytes
@@ -184,16 +190,16 @@ class _Writer:
 
 def _damaged(source: Path, found: str, expected: str) -> BadModelFile:
     return BadModelFile(
-        f"{source} is damaged, so it is not copied: its sha256 is {found}, and was {expected}",
-        hint="mmd verify   # which files are damaged, and how to fetch them again",
+        f"{source} is damaged and was not copied: its sha256 is {found}, expected {expected}",
+        hint="mmd verify   # lists damaged files and how to download them again",
     )
 
 
 def _failed(copy: Path, error: OSError) -> StorageFailed:
     kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageFailed
     return kind(
-        f"{copy} cannot be written: {error.strerror or error}; what is copied stays for the next attempt",
-        hint=f"df -h {quote(str(copy.parent))}   # then once more the same command",
+        f"{copy} cannot be written: {error.strerror or error}; the next attempt continues from here",
+        hint=f"df -h {quote(str(copy.parent))}   # then run the same command again",
     )
 
 

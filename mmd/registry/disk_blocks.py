@@ -1,4 +1,4 @@
-"""What files take of the disk: blocks, not lengths, so that a file with holes counts what it has, and each one once."""
+"""Disk usage of files, in blocks and not in lengths: a sparse file counts what it occupies, a hard link only once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's is
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The content of one file, by whichever names."""
+    """The content of one file; `names` is the number of hard links to it."""
 
     identity: Identity
     size_bytes: int
@@ -22,7 +22,7 @@ class Stored:
 
 
 def stored(path: str | Path) -> Stored | None:
-    """What a path leads to; None where that is no file, or none any more."""
+    """Return the content that a path leads to; None if that is not a regular file or does not exist."""
     try:
         status = os.stat(path)  # noqa: PTH116  strings, as the records have them
     except OSError:
@@ -31,7 +31,7 @@ def stored(path: str | Path) -> Stored | None:
 
 
 def below(folder: Path) -> Iterator[tuple[str, Stored]]:
-    """Every file below a folder that is there itself: links are not followed. What may not be read is left out."""
+    """Yield the regular files below a folder. Links are not followed; unreadable folders are skipped."""
     for place, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(place, name)  # noqa: PTH118  a cache has ten thousand of them
@@ -44,7 +44,7 @@ def below(folder: Path) -> Iterator[tuple[str, Stored]]:
 
 
 def total_bytes(contents: Iterable[Stored]) -> int:
-    """Each content once."""
+    """Return the sum of the sizes; each content counts once."""
     return sum(by_identity(contents).values())
 
 

@@ -1,4 +1,4 @@
-"""Deleting the files of a model: what goes, what stays because others share it, and what that frees."""
+"""Delete the files of a model: which are deleted, which are kept and why, and how many bytes that frees."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mmd import paths
 from mmd.errors import StorageFailed
 from mmd.registry.cache_disposal import CacheDisposal
 from mmd.registry.cache_link import cache_link
-from mmd.registry.companions import ARCHIVE_RECORD, files_of, is_somebodys_work
+from mmd.registry.companions import ARCHIVE_RECORD, files_of, may_be_users_own
 from mmd.registry.record import Format, Model
-from mmd.registry.shared_owners import keeper_of
+from mmd.registry.shared_owners import owner_of
 
 
 @dataclass(frozen=True, slots=True)
-class Going:
-    """A file that is deleted. `frees_bytes` is 0 where its content stays on the disk, and `note` says why."""
+class Deleted:
+    """A file to delete. `frees_bytes` is 0 if its content stays on the disk; `note` says why."""
 
     path: str
     frees_bytes: int
@@ -27,33 +27,35 @@ class Going:
 
 
 @dataclass(frozen=True, slots=True)
-class Staying:
+class Retained:
+    """A file that is kept, and why."""
+
     path: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Disposal:
-    """What deleting the files of one model means. Nothing has happened yet."""
+    """A plan for deleting the files of one model; `carry_out` does it."""
 
-    going: tuple[Going, ...]
-    staying: tuple[Staying, ...]
-    folders: tuple[Path, ...]  # of the model itself, innermost first: they go where nothing is left in them
+    going: tuple[Deleted, ...]
+    staying: tuple[Retained, ...]
+    folders: tuple[Path, ...]  # of the model itself, innermost first; deleted if empty
     cache: CacheDisposal | None
 
     @property
     def frees_bytes(self) -> int:
         return sum(one.frees_bytes for one in self.going)
 
-    def require_within(self, told: Disposal) -> None:
-        """Raises StorageFailed where a file would go that `told` does not name."""
-        more = {one.path for one in self.going} - {one.path for one in told.going}
+    def require_within(self, shown: Disposal) -> None:
+        """Raise StorageFailed if this plan deletes a file that the plan shown to the user did not name."""
+        more = {one.path for one in self.going} - {one.path for one in shown.going}
         if more:
             path = min(more)
-            raise StorageFailed(f"nothing was deleted, as {path} has come meanwhile", hint=f"ls -l {quote(path)}")
+            raise StorageFailed(f"nothing was deleted: {path} was added meanwhile", hint=f"ls -l {quote(path)}")
 
     def carry_out(self) -> None:
-        """Raises StorageFailed with what could not be deleted."""
+        """Delete the files and the empty folders. Raises StorageFailed, naming what could not be deleted."""
         try:
             if self.cache is not None:
                 self.cache.carry_out()
@@ -66,29 +68,29 @@ class Disposal:
                     folder.rmdir()
         except OSError as error:
             raise _failed(str(error.filename), error.strerror or str(error)) from error
-        # huggingface_hub only logs what it is refused.
+        # huggingface_hub logs files that it may not delete, and raises nothing.
         for one in self.going:
             if os.path.lexists(one.path):
-                raise _failed(one.path, "it is still there")
+                raise _failed(one.path, "it still exists")
 
 
 def disposal_of(model: Model, others: Iterable[Model]) -> Disposal:
-    """What of a model's files may go; `others` are the models that stay registered. Raises StorageFailed."""
+    """Plan the deletion of a model's files; `others` are the models that stay registered. Raises StorageFailed."""
     shared = {os.path.realpath(path): other.id for other in others for path in files_of(other)}
-    going: list[Going] = []
-    staying: list[Staying] = []
+    going: list[Deleted] = []
+    staying: list[Retained] = []
     in_cache: list[str] = []
     for path in filter(_is_there, files_of(model)):
         if (reason := _why_it_stays(model, path, shared)) is not None:
-            staying.append(Staying(path, reason))
+            staying.append(Retained(path, reason))
         elif cache_link(path) is not None:
             in_cache.append(path)
         else:
             going.append(_going(path))
     cache = CacheDisposal.of(in_cache) if in_cache else None
     if cache is not None:
-        going += [Going(path, *cache.freed(path)) for path in cache.found]
-        staying += [Staying(path, "huggingface_hub cannot make sense of its cache here") for path in cache.strange]
+        going += [Deleted(path, *cache.freed(path)) for path in cache.found]
+        staying += [Retained(path, "huggingface_hub reports its cache as damaged here") for path in cache.strange]
     return Disposal(tuple(going), tuple(staying), _own_folders(model), cache)
 
 
@@ -97,15 +99,15 @@ def _is_there(path: str) -> bool:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError as error:  # to take it for gone would be to forget a model with all its files
+    except OSError as error:  # not the same as missing: that would unregister a model whose files exist
         raise StorageFailed(
-            f"{path} cannot be looked at: {error.strerror}", hint=f"namei -l {quote(path)}   # whose the folders are"
+            f"{path} cannot be read: {error.strerror}", hint=f"namei -l {quote(path)}   # owners of the folders"
         ) from error
     return True
 
 
 def _why_it_stays(model: Model, path: str, shared: Mapping[str, str]) -> str | None:
-    """None where it may go."""
+    """Return why a file must be kept, None if it may be deleted."""
     if (other := shared.get(os.path.realpath(path))) is not None:
         return f"{other} needs it"
     if not _is_of_its_kind(model, path):
@@ -115,19 +117,20 @@ def _why_it_stays(model: Model, path: str, shared: Mapping[str, str]) -> str | N
     if cache_link(path) is not None:
         return None
     if Path(path).is_symlink() or Path(model.path).is_symlink():
-        return f"there is a link to it, {os.path.realpath(path)}, which may be another's"
-    return keeper_of(Path(path)) or _whose_it_may_be(model, path)
+        return f"it is a symbolic link to {os.path.realpath(path)}, which others may use"
+    return owner_of(Path(path)) or _whose_it_may_be(model, path)
 
 
 def _has_neighbours(model: Model) -> bool:
-    """Whether other GGUFs are in the folder, of which nobody has told mmd."""
+    """True if the folder has other GGUF files that are not registered with this model."""
     ggufs = (path for path in Path(model.path).parent.iterdir() if path.name.lower().endswith(".gguf"))
     return bool({str(path) for path in ggufs if "mmproj" not in path.name.lower()} - set(model.files))
 
 
 def _is_of_its_kind(model: Model, path: str) -> bool:
-    """Whether it lies where the model does and is called like weights, or is what the model itself is registered by.
-    The registry is a text file: that it names one of them says too little.
+    """True if the file lies where the model does and has a name of weights, or is the path the model is registered by.
+
+    The registry is a text file that anyone may edit: a name in it is not proof enough to delete a file.
     """
     if model.facts.format is Format.SAFETENSORS:
         is_inside = Path(model.path) in Path(os.path.normpath(path)).parents
@@ -138,22 +141,22 @@ def _is_of_its_kind(model: Model, path: str) -> bool:
 
 def _whose_it_may_be(model: Model, path: str) -> str | None:
     if paths.models_dir() in Path(path).parents:
-        return None  # mmd itself has put all of it there
+        return None  # mmd wrote all of it
     archive = Path(path).parent
     if (archive / ARCHIVE_RECORD).is_file():
         return f"it is in an archive: rm -r {quote(str(archive))}"
-    return "it may be yours: models do not always have it" if is_somebodys_work(model, path) else None
+    return "it may be your own file: not every model has one" if may_be_users_own(model, path) else None
 
 
-def _going(path: str) -> Going:
+def _going(path: str) -> Deleted:
     status = os.stat(path)  # noqa: PTH116  a string, as the record has it
     if status.st_nlink > 1:
-        return Going(path, 0, "another name of it stays (a hard link), and with it the space")
-    return Going(path, status.st_blocks * 512)
+        return Deleted(path, 0, "a hard link to it remains, so its space is not freed")
+    return Deleted(path, status.st_blocks * 512)
 
 
 def _own_folders(model: Model) -> tuple[Path, ...]:
-    """Folders that are about this model alone; never one of the cache, which huggingface_hub looks after."""
+    """Return the folders of this model alone; never one of the cache, which huggingface_hub manages."""
     if any(cache_link(path) for path in model.files):
         return ()
     if Path(model.path).is_symlink():

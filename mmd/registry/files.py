@@ -39,7 +39,7 @@ def read_text_file(path: Path) -> bytes:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file, {} if there is no such file."""
+    """Return the JSON object in a file, {} if the file does not exist."""
     if not path.exists():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""The sha256 of large files, as fast as the disk or the processors are, and without emptying the page cache for it."""
+"""Compute the sha256 of large files at the speed of the disk or the CPU, without evicting the page cache."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 from mmd.quantities import MIB
 
-_BLOCK_BYTES = 256 * 1024  # stays in a processor's own cache between the copy from the kernel and the hash
+_BLOCK_BYTES = 256 * 1024  # stays in the CPU's own cache between the copy from the kernel and the hash
 _DROP_BYTES = 32 * MIB
-_MOST_AT_ONCE = 4
+_MAX_THREADS = 4
 _BETWEEN_REPORTS_SECONDS = 0.2
 _SAMPLES = 32
 
@@ -22,9 +22,9 @@ Report = Callable[[int], None]  # bytes read so far, of all files
 
 
 def sha256_of(files: Iterable[str], report: Report) -> Mapping[str, str | OSError]:
-    """The hexadecimal sha256 of each file, or why it could not be read; several at once where that helps.
+    """Return the hexadecimal sha256 of each file, or the error that reading it raised.
 
-    `report` is called by the thread that calls this.
+    Reads several files at once if that is faster. `report` is called in the caller's thread.
     """
     wanted = tuple(dict.fromkeys(files))
     if not wanted:
@@ -35,14 +35,14 @@ def sha256_of(files: Iterable[str], report: Report) -> Mapping[str, str | OSErro
         try:
             _await(begun, count, report)
         except BaseException:
-            count.end()  # ^C: the threads would go on to the end of their files
+            count.end()  # Ctrl-C: without this the threads read their files to the end
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return {path: future.result() for future, path in begun.items()}
 
 
 class _Counter:
-    """Bytes that several threads have gone through, and whether they are to go on."""
+    """Bytes that several threads have read, and whether they shall stop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class _Counter:
         self.total_bytes = 0
 
     def add(self, size_bytes: int) -> None:
-        """Raises InterruptedError once it is all over: an OSError, with which a thread ends as with any other."""
+        """Count bytes. Raises InterruptedError after `end`: an OSError, which ends a thread like a read error."""
         if self._ended.is_set():
             raise InterruptedError
         with self._lock:
@@ -61,10 +61,10 @@ class _Counter:
 
 
 def digest_while_reading(file: BinaryIO, each: Callable[[memoryview], None]) -> str:
-    """The sha256 of an open file from where it stands; `each` sees every block of it once.
+    """Return the sha256 of an open file from its current position; `each` is called with every block.
 
-    What it reads is dropped from the page cache, where the file was not in there before: a read of 30 GB would push
-    out the weights that the next swap wants to find there.
+    A file that was not in the page cache before is dropped from it: reading 30 GB would evict the weights that the next
+    swap needs.
     """
     digest, buffer = hashlib.sha256(), bytearray(_BLOCK_BYTES)
     drop = not _is_cached(file.fileno())
@@ -99,25 +99,25 @@ def _await(begun: Mapping[Future[str | OSError], str], count: _Counter, report: 
 
 
 def _is_cached(descriptor: int) -> bool:
-    """Whether most of a file is in the page cache: samples of it can be had without waiting for the disk."""
+    """True if most of a file is in the page cache: samples of it are read without waiting for the disk."""
     size_bytes = os.fstat(descriptor).st_size
     hits = 0
     for number in range(_SAMPLES):
         try:
             os.preadv(descriptor, [bytearray(1)], size_bytes * number // _SAMPLES, os.RWF_NOWAIT)
-        except OSError:  # it would have to wait; or the file system cannot tell, and then the cache is let alone
+        except OSError:  # the read would wait for the disk, or the file system does not support RWF_NOWAIT
             continue
         hits += 1
     return hits > _SAMPLES // 2
 
 
 def _at_once(files: Iterable[str]) -> int:
-    """One where any of them is on a disk that turns, where two readers are slower than one."""
-    return 1 if any(map(_is_on_turning_disk, files)) else min(_MOST_AT_ONCE, len(os.sched_getaffinity(0)))
+    """Return the number of threads: 1 if a file is on a rotating disk, where two readers are slower than one."""
+    return 1 if any(map(_is_on_rotating_disk, files)) else min(_MAX_THREADS, len(os.sched_getaffinity(0)))
 
 
-def _is_on_turning_disk(path: str) -> bool:
-    """False also where the kernel does not say: btrfs, and what comes over a network."""
+def _is_on_rotating_disk(path: str) -> bool:
+    """True if the kernel reports a rotating disk; it does not for btrfs and network file systems."""
     try:
         device = os.stat(path).st_dev  # noqa: PTH116  a string, as the record has it
         block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve(strict=True)

@@ -1,4 +1,4 @@
-"""Which weights a model's files hold, told apart without reading them."""
+"""Identify the weights in a model's files without reading them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def identity(files: Iterable[str]) -> str:
-    """The same for the same files for as long as nobody writes to them. Raises OSError where one is gone."""
-    told = sha256()
+    """Return a hash that stays the same until one of the files is written to. Raises OSError if one is missing."""
+    digest = sha256()
     for file in files:
-        told.update(f"{_content_of(Path(file))}\0".encode())
-    return told.hexdigest()[:32]
+        digest.update(f"{_content_of(Path(file))}\0".encode())
+    return digest.hexdigest()[:32]
 
 
 def _content_of(file: Path) -> str:
-    # The Hugging Face cache names a large file by what it holds, and the name of the model leads to it as a link.
+    # The Hugging Face cache names a large file by its hash; the model's path is a link to it.
     blob = Path(os.path.realpath(file))
     if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
         return blob.name

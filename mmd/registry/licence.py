@@ -1,6 +1,6 @@
-"""The licence of a model: its name as the hub's cards say it, and what it allows in a word.
+"""The licence of a model: its name as on the hub's card, and its terms in one word.
 
-Read from cards, not from the licences' texts: what is said here helps to find the text, and does not replace it.
+Taken from cards, not from the licences' texts: it helps to find the text and does not replace it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ _TAG = "license:"
 
 
 class Terms(StrEnum):
-    """What a licence allows those who earn money."""
+    """What a licence allows for commercial use."""
 
-    OPEN = "open"  # everything, if some ask to be named or that changes stay open
-    CONDITIONS = "conditions"  # much, up to a size, or not for some uses
+    OPEN = "open"  # everything, some with attribution or copyleft
+    CONDITIONS = "conditions"  # with a size limit or forbidden uses
     NON_COMMERCIAL = "non-commercial"
     UNKNOWN = "unknown"
 
 
-# The identifiers of https://huggingface.co/docs/hub/repositories-licenses, by what their texts say.
+# The identifiers of https://huggingface.co/docs/hub/repositories-licenses, sorted by their texts.
 _OPEN = re.compile(
     r"apache-2\.0|mit|0bsd|bsd(-.+)?|isc|zlib|ncsa|unlicense|wtfpl|postgresql|ofl-1\.1|bsl-1\.0|ms-pl|afl-3\.0|ecl-2\.0"
     r"|artistic-2\.0|(a|l)?gpl(-.+)?|mpl-2\.0|osl-3\.0|eupl-.+|epl-.+|lppl-.+|gfdl|cc0-.+|cc-by(-sa)?(-\d.*)?|pddl|odbl"
     r"|odc-by|cdla-permissive-.+|openmdw.*"
 )
-# Uses that are forbidden (RAIL, Gemma, Falcon, DeepSeek), or a size from which one must ask: 700 million users a month
+# Forbidden uses (RAIL, Gemma, Falcon, DeepSeek), or a size that needs a permission: 700 million users a month
 # (Llama), 100 million (Qwen), an income of 10 million $ (LFM), 50 million (Jamba), 1 million (Stability); Kimi's
 # modified MIT asks large ones to show its name, and Tencent leaves the European Union out.
 _CONDITIONS = re.compile(
@@ -43,11 +43,12 @@ _NON_COMMERCIAL = re.compile(
 
 
 def licence_of(card: Mapping[str, Any], tags: Iterable[str] = ()) -> str:
-    """As a card names it, "apache-2.0", else as the tags do; "other" only where nothing stands behind it, "" where
-    neither says anything.
+    """Return the licence's name as on the card, such as "apache-2.0", else as in the tags; "" if neither has one.
+
+    "other" is replaced by the card's own name for it if there is one.
     """
-    said = card.get("license")
-    names = [str(name) for name in said] if isinstance(said, list) else [said] if isinstance(said, str) else []
+    named = card.get("license")
+    names = [str(name) for name in named] if isinstance(named, list) else [named] if isinstance(named, str) else []
     own_name = card.get("license_name")
     if names in ([], ["other"]) and isinstance(own_name, str) and own_name:
         names = [own_name]
@@ -56,7 +57,7 @@ def licence_of(card: Mapping[str, Any], tags: Iterable[str] = ()) -> str:
 
 
 def terms(licence: str) -> Terms:
-    """Of several licences the strictest; what is not known is said to be so."""
+    """Return the terms of the strictest of several licences; UNKNOWN if the name is not known."""
     found = {_terms_of(name.strip().replace(" ", "-")) for name in licence.lower().split(",")}
     strictest_first = (Terms.NON_COMMERCIAL, Terms.UNKNOWN, Terms.CONDITIONS, Terms.OPEN)
     return next(one for one in strictest_first if one in found)
@@ -71,5 +72,5 @@ def _terms_of(name: str) -> Terms:
 
 
 def _printable(name: str) -> str:
-    """Anybody may write a card: no line breaks, no control characters, and no novel."""
+    """Cut a name from a card to one printable line: cards are untrusted."""
     return "".join(letter for letter in name if letter.isprintable())[:80].strip()

@@ -1,4 +1,4 @@
-"""Ollama's store: GGUFs that are named by their hash, and manifests that say which model each is."""
+"""Ollama's store: GGUF files named by hash, and manifests that name the model of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_store(folder: Path) -> bool:
 
 
 def models_in(store: Path) -> Iterator[tuple[Path, str]]:
-    """The weights of each model, and what Ollama calls it: "qwen3-8b" for qwen3:8b."""
+    """Yield the weights of each model, and its name: "qwen3-8b" for Ollama's qwen3:8b."""
     for manifest in sorted((store / "manifests").rglob("*")):
         if manifest.is_file() and (digest := _weights(manifest)):
             yield (
@@ -31,7 +31,7 @@ def _weights(manifest: Path) -> str | None:
     try:
         layers = read_json_object(manifest).get("layers")
     except BadModelFile:
-        return None  # it is Ollama's own affair
+        return None  # a damaged manifest is for Ollama to repair
     for layer in layers if isinstance(layers, list) else ():
         if isinstance(layer, dict) and layer.get("mediaType") == _MODEL:
             digest = _DIGEST.fullmatch(str(layer.get("digest")))

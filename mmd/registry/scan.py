@@ -1,4 +1,4 @@
-"""Everything below a folder that could be registered, and why the rest could not."""
+"""Find the models below a folder, and the reason for each file that is not one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmd.registry.formats.gguf_type import is_projector
 from mmd.registry.record import Model
 from mmd.registry.store import New
 
-# What the Hugging Face cache has beside its snapshots: the same files by other names, and none of a model's.
+# Folders of the Hugging Face cache beside its snapshots: the same files under other names, or no models.
 _CACHE_INSIDES = frozenset({"blobs", "refs", ".no_exist"})
 _OTHER_CACHES = re.compile(r"(datasets|spaces)--.+")
 _SKIPPED = frozenset({".git", ".locks", "__pycache__", "node_modules"})
@@ -33,20 +33,22 @@ _MODULE = re.compile(r"\d+_\w+")
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
+    """A file or folder that is not registered, and why."""
+
     path: str
     reason: str
 
 
 @dataclass(slots=True)
 class Scan:
-    """What was found below a folder."""
+    """The result of a scan."""
 
     news: list[New] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     _paths: dict[tuple[int, int], str] = field(default_factory=dict)  # of a model's first file: the model's path
 
     def take(self, path: Path, name: str = "") -> None:
-        """Look at one candidate."""
+        """Examine a path, and add it to `news` or `skipped`."""
         try:
             found = examine(path)
         except MmdError as error:
@@ -55,8 +57,8 @@ class Scan:
         except OSError as error:
             self.skip(path, error.strerror or str(error))
             return
-        if not found.path.isprintable():  # nor are the surrogates that stand for bytes that are no UTF-8
-            self.skip(path, "it has characters in its name that cannot be written down")
+        if not found.path.isprintable():  # false, too, for surrogates, which stand for bytes that are not UTF-8
+            self.skip(path, "its name has unprintable characters")
         elif (first := self._first_path(found)) != found.path:
             self.skip(path, f"the same file as another: {first}")
         else:
@@ -66,31 +68,31 @@ class Scan:
         self.skipped.append(Skipped(os.fsencode(path).decode(errors="replace"), reason))
 
     def know(self, model: Model) -> None:
-        """Of a model that is registered, other names are not found."""
+        """Note a registered model: other names of its files are not reported as new."""
         if (identity := _identity(model.files[0])) is not None:
             self._paths[identity] = model.path
 
     def _first_path(self, found: Found) -> str:
-        """Links and older snapshots of the cache give a file several names: the first that was seen."""
+        """Return the first path seen of a file that has several, through links or older snapshots of the cache."""
         identity = _identity(found.files[0])
         return self._paths.setdefault(identity, found.path) if identity else found.path
 
 
 def scan(root: Path, known: Iterable[Model] = ()) -> Scan:
-    """Look through the folder `root` and all below it, links included."""
+    """Search the folder `root` and all below it; links are followed."""
     result = Scan()
     for model in known:
         result.know(model)
     for folder in _folders(Path(os.path.abspath(root)), result):  # noqa: PTH100  resolve() loses a snapshot's names
         try:
             _look_into(folder, result)
-        except OSError as error:  # links lead into places where nobody may even ask what is there
+        except OSError as error:  # a link may lead into a folder that cannot be read
             result.skip(error.filename or folder, error.strerror or str(error))
     return result
 
 
 def _folders(root: Path, result: Scan) -> Iterator[Path]:
-    """Every folder once, however many links lead to it."""
+    """Yield every folder once, even if several links lead to it."""
     seen: set[tuple[int, int]] = set()
 
     def unreadable(error: OSError) -> None:
@@ -103,28 +105,28 @@ def _folders(root: Path, result: Scan) -> Iterator[Path]:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        if not os.access(folder, os.X_OK):  # its names can be read, and nothing behind them
+        if not os.access(folder, os.X_OK):  # names are readable, their contents are not
             below.clear()
             result.skip(folder, os.strerror(errno.EACCES))
             continue
         yield folder
-        below[:] = [one for one in _in_order(folder, below) if not _is_passed_by(folder, one)]
+        below[:] = [one for one in _in_order(folder, below) if not _is_skipped_folder(folder, one)]
 
 
 def _in_order(folder: Path, below: list[str]) -> list[str]:
-    """By name; of the snapshots of the cache the one first that `main` is, since of the same files the first counts."""
+    """Sort by name, the snapshot of `main` first: the first path of a file is the one that is registered."""
     main = folder.parent / "refs" / "main"
     first = main.read_text().strip() if folder.name == "snapshots" and main.is_file() else ""
     return sorted(below, key=lambda name: (name != first, name))
 
 
-def _is_passed_by(folder: Path, name: str) -> bool:
+def _is_skipped_folder(folder: Path, name: str) -> bool:
     if name in _SKIPPED or _OTHER_CACHES.fullmatch(name) or name.endswith(UNFINISHED):
         return True
     if folder / name == paths.cache_dir():
-        return True  # files with headers and without weights, for estimates
+        return True  # header stubs without weights, for estimates
     if (folder / "model_index.json").exists():
-        return True  # a diffusers pipeline: its parts are no models of ours
+        return True  # a diffusers pipeline: its parts are not models of their own
     if _MODULE.fullmatch(name) and (folder / "modules.json").exists():
         return True
     in_cache = folder.name.startswith("models--") and name in _CACHE_INSIDES
@@ -136,19 +138,19 @@ def _look_into(folder: Path, result: Scan) -> None:
         for path, name in ollama.models_in(folder):
             result.take(path, name)
         return
-    names = sorted(os.listdir(folder))  # noqa: PTH208  names that are no UTF-8, too
+    names = sorted(os.listdir(folder))  # noqa: PTH208  includes names that are not UTF-8
     if _is_model_folder(folder, names):
         result.take(folder)
     for name in names:
         path = folder / name
         if name.endswith(_HALF):
-            result.skip(path, "it is not downloaded to its end")
+            result.skip(path, "its download is not complete")
         elif name.lower().endswith(".gguf"):
             _look_at_gguf(path, result)
 
 
 def _is_model_folder(folder: Path, names: list[str]) -> bool:
-    """Whether it holds weights in another shape than GGUF, in a format of ours or not."""
+    """True if the folder holds weights in a format other than GGUF, whether mmd serves it or not."""
     if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
         return True
     markers = {"model_index.json", "adapter_config.json", "config.json"} & set(names)
@@ -159,19 +161,19 @@ def _look_at_gguf(path: Path, result: Scan) -> None:
     if path.is_dir() or not gguf_family.is_first_part(path):
         return
     if not path.exists():
-        result.skip(path, "it is a link that leads nowhere")
+        result.skip(path, "it is a dangling link")
         return
     try:
         general = read_general(path)
     except MmdError as error:
         result.skip(path, _reason(error, path))
         return
-    if not is_projector(general):  # one belongs to the model beside it
+    if not is_projector(general):  # a projector belongs to the model beside it
         result.take(path)
 
 
 def _reason(error: MmdError, path: Path) -> str:
-    """What is wrong, without the path that it begins with."""
+    """Return the error's message without the path at its beginning."""
     return error.message.removeprefix(f"{path} ").removeprefix(f"{path}: ")
 
 
@@ -179,7 +181,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     try:
         status = os.stat(path)  # noqa: PTH116  a string, as the record has it
     except OSError:
-        return None  # a registered model whose file is gone has no other names, either
+        return None  # the file of a registered model is missing, so no other path leads to it
     return status.st_dev, status.st_ino
 
 

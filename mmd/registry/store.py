@@ -293,7 +293,7 @@ def _no_such_model(model_id: str, models: Mapping[str, Model]) -> NoSuchModel:
 def _refuse_unwritable(path: Path) -> None:
     if not str(path.absolute()).isprintable():  # nor are the surrogates that stand for bytes that are no UTF-8
         raise WrongUsage(
-            f"{str(path)!r} has characters in its name that cannot be written down",
+            f"{str(path)!r} has unprintable characters in its name",
             hint="mv OLD NEW   # rename it, with tab completion",
         )
 

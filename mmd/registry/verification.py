@@ -1,4 +1,4 @@
-"""Whether the files of models are still what they are to be."""
+"""Verify that the files of models are unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmd.registry.record import Model
 
 class Verdict(StrEnum):
     INTACT = "intact"
-    RECORDED = "recorded"  # nothing was known of it: what it is now is what it is to be from here on
+    RECORDED = "recorded"  # its hash was unknown and is the reference from now on
     DAMAGED = "damaged"
     MISSING = "missing"
     UNREADABLE = "unreadable"
@@ -31,9 +31,10 @@ FAILURES = frozenset({Verdict.DAMAGED, Verdict.MISSING, Verdict.UNREADABLE})
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of one file. `expected` and `found` are a sha256, or "N bytes" where the size alone tells, or git's
-    hash, by which the cache knows small files, or "";
-    `reason` is why it could not be read; `mend` is a command to paste, "" where there is nothing to mend.
+    """The result for one file.
+
+    `expected` and `found`: a sha256, "N bytes" if the sizes differ, git's hash of a small file of the cache, or "".
+    `reason`: why the file could not be read. `mend`: a command that repairs it, "" if it is intact.
     """
 
     model: str
@@ -51,10 +52,10 @@ _Seen = Mapping[str, os.stat_result | OSError]
 
 
 class Verification:
-    """One look at the files of some models; `bytes_to_read` is known before `run` begins."""
+    """One verification of the files of some models; `bytes_to_read` is known before `run` starts."""
 
     def __init__(self, models: Sequence[Model], *, trust: bool = False) -> None:
-        """With `trust` nothing is compared: what is there is what it is to be from here on. Raises StorageFailed."""
+        """With `trust`, record the present hashes as the reference and compare nothing. Raises StorageFailed."""
         self._models = models
         self._trust = trust
         self._expected = {model.id: {} if trust else expected_of(model) for model in models}
@@ -69,7 +70,7 @@ class Verification:
         )
 
     def run(self, report: Report) -> tuple[Finding, ...]:
-        """Compare sizes, then hashes, and keep what was learned. Touches no file of a model. Raises StorageFailed."""
+        """Compare sizes, then hashes, and record new hashes. Only reads the model's files. Raises StorageFailed."""
         hashes = sha256_of(self._to_hash.values(), report)
         findings: list[Finding] = []
         for model in self._models:
@@ -79,7 +80,7 @@ class Verification:
         return tuple(findings)
 
     def _one_of_each(self) -> Mapping[tuple[int, int], str]:
-        """Files whose size is right, each once: models of a folder share a projector, and two names may be one file."""
+        """Return files of the right size, each once: models may share a projector, two paths may be one file."""
         return {
             _identity(status): path
             for model_id, paths in self._paths.items()
@@ -103,8 +104,8 @@ class Verification:
         if isinstance(found, OSError):
             return _unreadable(model.id, path, status.st_size, found)
         if _version(_look(path)) != _version(status):
-            mend = f"mmd verify {model.id}   # once nobody writes to it any more"
-            return _unreadable(model.id, path, status.st_size, OSError("it was written to while it was read"), mend)
+            mend = f"mmd verify {model.id}   # when no program writes to it"
+            return _unreadable(model.id, path, status.st_size, OSError("it changed while it was read"), mend)
         if entry is None or entry.sha256 is None:
             recorded = Finding(model.id, path, Verdict.RECORDED, status.st_size, found=found, origin=Origin.HERE)
             return recorded if self._trust else _by_git(recorded, mend)
@@ -115,7 +116,7 @@ class Verification:
 
 
 def _by_git(finding: Finding, mend: str) -> Finding:
-    """A finding about a file of which no sha256 is known: the cache names small ones by git's hash, and that is one."""
+    """Verify a file without a known sha256 by git's hash, which names small files of the cache."""
     link = cache_link(finding.path)
     if link is None or link.git_hash is None:
         return finding
@@ -127,25 +128,26 @@ def _by_git(finding: Finding, mend: str) -> Finding:
 
 
 def fetch_again(model: Model, path: str) -> str:
-    """The command that replaces a damaged or missing file."""
+    """Return the command that replaces a damaged or missing file."""
     link = cache_link(path)
     if link is not None:
         words = ("hf", "download", link.repository, link.file, "--revision", link.commit, "--force-download")
         return " ".join(map(quote, words))
-    came_from = "where you had it" if model.source == "file" else model.source
+    came_from = "where you got it" if model.source == "file" else model.source
     return f"mmd verify {model.id}   # after you have put the file back from {came_from}"
 
 
 def _paths(model: Model, expected: Manifest) -> tuple[str, ...]:
-    """The files that there are, and the small ones that there were. Of weights the record knows which they are: what it
-    does not name was another version's, before the model was added again.
+    """Return the present files, and the small ones that the manifest lists.
+
+    Weights are those of the record: others in the manifest belong to a version from before the model was added again.
     """
     there_were = (path for path in expected if not path.endswith((".gguf", ".safetensors")))
     return tuple(dict.fromkeys((*files_of(model), *there_were)))
 
 
 def expected_of(model: Model) -> Manifest:
-    """The manifest, and where it has no hash the name of the blob in the Hugging Face cache, which is one."""
+    """Return the manifest; a missing hash is taken from the name of the blob in the Hugging Face cache."""
     known = dict(manifest.read(model.id))
     for path in files_of(model):
         if path not in known or known[path].sha256 is None:
@@ -158,7 +160,7 @@ def expected_of(model: Model) -> Manifest:
 
 
 def _keep(model_id: str, expected: Manifest, findings: Iterable[Finding]) -> None:
-    """So that the next time needs neither the hub nor the names in its cache."""
+    """Record hashes, so that the next verification needs neither the hub nor its cache."""
     learned = {
         finding.path: Entry.learned(finding.size_bytes, finding.found, finding.origin)
         for finding in findings
@@ -174,12 +176,12 @@ def _look(path: str) -> os.stat_result | OSError:
         status = os.stat(path)  # noqa: PTH116  a string, as the record has it
     except OSError as error:
         return error
-    # To open a named pipe would wait for somebody to write into it.
-    return status if stat.S_ISREG(status.st_mode) else OSError("it is no regular file")
+    # Opening a named pipe would wait for a writer.
+    return status if stat.S_ISREG(status.st_mode) else OSError("it is not a regular file")
 
 
 def _version(status: os.stat_result | OSError) -> tuple[int, ...]:
-    """What is another once somebody has written to a file; nothing where it is gone."""
+    """Return what changes when a file is written to; () if it is missing."""
     return (*_identity(status), status.st_size, status.st_mtime_ns) if isinstance(status, os.stat_result) else ()
 
 

@@ -134,14 +134,14 @@ def test_destination_that_is_not_there_is_never_made(model: Model, nas: Path) ->
         Archiving(model, nas / "unmounted")
     assert "mount" in caught.value.hint
     archived(model, nas)
-    with pytest.raises(WrongUsage, match="is there already"):
+    with pytest.raises(WrongUsage, match="exists already"):
         Archiving(model, nas)
 
 
 def test_damaged_source_is_not_archived(model: Model, nas: Path) -> None:
     manifest.write(model, {model.path: "0" * 64})
     work = Archiving(model, nas)
-    with pytest.raises(BadModelFile, match="is damaged, so it is not copied"):
+    with pytest.raises(BadModelFile, match="is damaged and was not copied"):
         work.copy(quietly)
     assert not (nas / "a").exists()
     assert list(work.partial.iterdir()) == []
@@ -180,7 +180,7 @@ def test_damaged_copy_is_deleted_and_made_again(model: Model, nas: Path) -> None
     content = bytearray(copy.read_bytes())
     content[1000] ^= 1
     copy.write_bytes(content)
-    with pytest.raises(StorageFailed, match="is not what was copied"):
+    with pytest.raises(StorageFailed, match="differs from its source"):
         work.verify(quietly)
     assert not copy.exists()
     assert (archived(model, nas) / "a.gguf").read_bytes() == Path(model.path).read_bytes()
@@ -191,7 +191,7 @@ def test_too_small_a_disk_is_refused_before_anything_is_copied(
 ) -> None:
     usage = shutil.disk_usage(nas)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(NoSpace, match="are to be copied"):
+    with pytest.raises(NoSpace, match="must be copied"):
         Archiving(model, nas)
     assert list(nas.iterdir()) == []
 
@@ -201,7 +201,7 @@ def test_full_disk_leaves_a_copy_the_next_attempt_resumes(
 ) -> None:
     limit_on_files(300_000)
     work = Archiving(model, nas)
-    with pytest.raises(StorageFailed, match="File too large; what is copied stays"):
+    with pytest.raises(StorageFailed, match="File too large; the next attempt continues from here"):
         work.copy(quietly)
     limit_on_files(resource.RLIM_INFINITY)
     assert (work.partial / "a.gguf.incomplete").stat().st_size == 300_000
@@ -285,20 +285,20 @@ def test_id_that_is_taken_is_refused(model: Model, nas: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),
     [
-        ("mmd-manifest.json", '"a.gguf"', '"../../a.gguf"', "leads out of it"),
-        ("mmd-manifest.json", '"a.gguf"', '"/etc/passwd"', "leads out of it"),
-        ("mmd-manifest.json", '"a.gguf"', '"b.gguf"', "nothing is said of a.gguf"),
+        ("mmd-manifest.json", '"a.gguf"', '"../../a.gguf"', "leads out of the archive"),
+        ("mmd-manifest.json", '"a.gguf"', '"/etc/passwd"', "leads out of the archive"),
+        ("mmd-manifest.json", '"a.gguf"', '"b.gguf"', "the manifest does not list a.gguf"),
         ("mmd-manifest.json", '"sha256": "', '"sha256": "x', "is not a sha256"),
-        ("mmd-manifest.json", "{", "", "no whole archive|is damaged"),
-        ("mmd-model.toml", 'path = "a.gguf"', 'path = "../a.gguf"', "leads out of it"),
-        ("mmd-model.toml", "[models.a]", '[models."../a"]', "cannot be a model's id|is missing"),
-        ("mmd-manifest.json", '"a.gguf"', '"a\\u0000.gguf"', "is no name of a file"),
-        ("mmd-manifest.json", '"a.gguf"', '"a\\ud800.gguf"', "is no whole archive"),
-        ("mmd-manifest.json", '"a.gguf"', '"./a.gguf"', "is no name of a file"),
-        ("mmd-manifest.json", '"a.gguf"', '"."', "nothing is said of a.gguf"),
-        ("mmd-manifest.json", '"files": {', '"files": [], "more": {', "no whole archive"),
-        ("mmd-model.toml", "hf:Org/A", "\\u001b[2J", "cannot be written down"),
-        ("mmd-model.toml", "[models.a]", "a = " + "[" * 5000, "no whole archive"),
+        ("mmd-manifest.json", "{", "", "not a complete archive|is damaged"),
+        ("mmd-model.toml", 'path = "a.gguf"', 'path = "../a.gguf"', "leads out of the archive"),
+        ("mmd-model.toml", "[models.a]", '[models."../a"]', "is not a valid model id|is missing"),
+        ("mmd-manifest.json", '"a.gguf"', '"a\\u0000.gguf"', "is not a file name"),
+        ("mmd-manifest.json", '"a.gguf"', '"a\\ud800.gguf"', "is not a complete archive"),
+        ("mmd-manifest.json", '"a.gguf"', '"./a.gguf"', "is not a file name"),
+        ("mmd-manifest.json", '"a.gguf"', '"."', "the manifest does not list a.gguf"),
+        ("mmd-manifest.json", '"files": {', '"files": [], "more": {', "not a complete archive"),
+        ("mmd-model.toml", "hf:Org/A", "\\u001b[2J", "has unprintable characters"),
+        ("mmd-model.toml", "[models.a]", "a = " + "[" * 5000, "not a complete archive"),
         ("mmd-model.toml", "source", "sauce", "is not known|is missing"),
     ],
 )
@@ -369,7 +369,7 @@ def test_two_that_fill_the_same_folder_are_told_apart(model: Model, nas: Path) -
 
 
 def test_folder_that_is_no_archive_is_told(tmp_path: Path) -> None:
-    with pytest.raises(WrongUsage, match="is no archive") as caught:
+    with pytest.raises(WrongUsage, match="is not an archive") as caught:
         Restoring(tmp_path, Registry())
     assert caught.value.hint.startswith("mmd add ")
 

@@ -69,8 +69,8 @@ def test_what_is_not_whole_is_left_out_with_the_reason(folder: Path) -> None:
     (folder / "gguf.gguf").mkdir()
     said = reasons(scan(folder))
     assert said["big-00001-of-00002.gguf"].startswith("is incomplete: 1 of 2 parts")
-    assert said["half.gguf.incomplete"] == "it is not downloaded to its end"
-    assert said["gone.gguf"] == "it is a link that leads nowhere"
+    assert said["half.gguf.incomplete"] == "its download is not complete"
+    assert said["gone.gguf"] == "it is a dangling link"
     assert set(said) == {"big-00001-of-00002.gguf", "half.gguf.incomplete", "damaged.gguf", "gone.gguf"}
 
 
@@ -134,7 +134,7 @@ def test_files_that_only_look_like_models_are_passed_by(tmp_path: Path) -> None:
 def test_name_that_cannot_be_written_down_is_left_out(folder: Path) -> None:
     gguf(folder / "a.gguf").rename(folder / "a\udcff.gguf")
     (skipped,) = scan(folder).skipped
-    assert "cannot be written down" in skipped.reason
+    assert "has unprintable characters" in skipped.reason
     assert skipped.path.isprintable()
 
 
@@ -211,7 +211,7 @@ def test_add_of_a_tree_prints_a_table_and_what_is_left_out(folder: Path) -> None
     done = mmd("add", str(folder))
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["a", "known"], ["b", "added"]]
-    assert "left out (5 of this kind): it is not downloaded to its end" in done.stderr
+    assert "left out (5 of this kind): its download is not complete" in done.stderr
     assert "and 2 more" in done.stderr
     record = json.loads(mmd("add", str(folder), "--json").stdout)
     assert (len(record["known"]), record["added"], len(record["skipped"])) == (2, [], 5)

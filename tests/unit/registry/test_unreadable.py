@@ -47,7 +47,7 @@ def closed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 def test_model_is_neither_forgotten_nor_deleted(closed: Path) -> None:
     said, hint = refused(mmd("remove", "a", "--files", "--yes"), 1)
-    assert "cannot be looked at: Permission denied" in said
+    assert "cannot be read: Permission denied" in said
     assert hint.startswith("namei -l ")
     assert [model.id for model in Registry().all()] == ["a"]
 

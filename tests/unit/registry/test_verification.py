@@ -93,7 +93,7 @@ def test_unreadable_file_is_told_with_the_reason(model: Model) -> None:
     Path(model.path).mkdir()
     manifest.forget("a")
     found = verified(model)["a.gguf"]
-    assert (found.verdict, found.reason) == (Verdict.UNREADABLE, "it is no regular file")
+    assert (found.verdict, found.reason) == (Verdict.UNREADABLE, "it is not a regular file")
 
 
 def test_what_nobody_hashed_is_recorded_and_then_compared(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_file_growing_during_verification_is_not_recorded(model: Model, is_known
     with Path(model.path).open("ab") as file:
         file.write(b"more")
     (found,) = verification.run(lambda _: None)
-    assert (found.verdict, found.reason) == (Verdict.UNREADABLE, "it was written to while it was read")
+    assert (found.verdict, found.reason) == (Verdict.UNREADABLE, "it changed while it was read")
     assert found.mend.startswith("mmd verify a ")
     assert "a.gguf" in manifest.file_for("a").read_text() if is_known else not manifest.read("a")
 
