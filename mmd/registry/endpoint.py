@@ -1,4 +1,4 @@
-"""HF_ENDPOINT, the address of a hub other than huggingface.co."""
+"""HF_ENDPOINT, the URL of a hub other than huggingface.co."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from mmd.errors import HubUnavailable
 
 
 def require_usable_endpoint() -> None:
-    """Raise HubUnavailable if HF_ENDPOINT is not an address: importing huggingface_hub would fail."""
+    """Raises HubUnavailable if it is not a URL: then the hub's library cannot be imported."""
     endpoint = os.environ.get("HF_ENDPOINT", "")
     try:
         _ = urlsplit(endpoint).port
     except ValueError as error:
-        raise HubUnavailable(
-            f"HF_ENDPOINT is not an address, {endpoint!r}: {error}", hint="unset HF_ENDPOINT"
-        ) from error
+        raise HubUnavailable(f"HF_ENDPOINT is not a URL, {endpoint!r}: {error}", hint="unset HF_ENDPOINT") from error

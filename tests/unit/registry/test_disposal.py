@@ -155,7 +155,7 @@ def test_ollamas_blob_behind_a_link_to_its_folder_stays(tmp_path: Path) -> None:
 
 
 def test_folder_behind_a_link_stays_with_the_link(tmp_path: Path) -> None:
-    """Its files were deleted, and then the link could not be, as it is no folder."""
+    """Its files were deleted, and then the link could not be, as it is not a folder."""
     tiny_safetensors(tmp_path / "theirs")
     (tmp_path / "mine").symlink_to(tmp_path / "theirs")
     planned = disposal(Registry().add(tmp_path / "mine"))

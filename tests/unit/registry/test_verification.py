@@ -1,4 +1,4 @@
-"""Whether files are still what they are to be: against the manifest, the cache's own names, or from here on."""
+"""Verify files against the manifest, against the names in the cache, or against what was recorded first."""
 
 from __future__ import annotations
 
