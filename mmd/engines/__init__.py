@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmd.plan.engine import Installed
     from mmd.registry.record import Format
 
-__all__ = ["ENGINES", "Engine", "engine", "for_format", "installed", "missing"]
+__all__ = ["ENGINES", "Engine", "all_engines", "engine", "for_format", "installed", "missing"]
 
 ENGINES: tuple[Engine, ...] = (
     VLLM,
@@ -24,6 +24,11 @@ ENGINES: tuple[Engine, ...] = (
 )
 
 _log = logging.getLogger(__name__)
+
+
+def all_engines() -> tuple[Engine, ...]:
+    """Return the table."""
+    return ENGINES
 
 
 def engine(name: str) -> Engine:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mmd.engines import ENGINES, Engine, engine
+from mmd.engines import Engine, all_engines, engine
 from mmd.engines.installer import own
 from mmd.engines.installer.own import OwnEngine
 from mmd.engines.installer.process import Progress, Worker
@@ -31,7 +31,7 @@ class Installation:
 
 def installable(name: str) -> Engine:
     """Return the engine that people call `name`. Raises WrongUsage if mmd does not install it."""
-    able = [one for one in ENGINES if one.install_names]
+    able = [one for one in all_engines() if one.install_names]
     for one in able:
         if name in one.install_names:
             return one

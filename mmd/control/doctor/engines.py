@@ -10,7 +10,7 @@ from mmd.control.doctor.background_read import BackgroundRead, ReadFailed
 from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.control.doctor.nvidia import Driver
 from mmd.control.install.engines import FROM_SETTINGS, OWN_PYTHON, EngineStatus, engine_status
-from mmd.engines import ENGINES, Engine, for_format
+from mmd.engines import Engine, all_engines, for_format
 from mmd.engines.build import Build
 from mmd.registry.record import Format
 from mmd.settings import Settings
@@ -22,15 +22,15 @@ _CUDA_OF_CAPABILITY: Mapping[int, tuple[int, int]] = {10: (12, 8), 11: (13, 0), 
 def read_engines(settings: Settings, *, limit_seconds: float) -> tuple[EngineStatus, ...]:
     """One of them that hangs is one that does not work; it holds up no other."""
 
-    places = [settings.engines.place(engine.name) for engine in ENGINES]
+    places = [settings.engines.place(engine.name) for engine in all_engines()]
     readings: list[BackgroundRead[EngineStatus]] = [
         BackgroundRead(
             engine.name, partial(engine_status, engine, settings),
             look=f"{place or engine.name} --version", limit_seconds=limit_seconds,
         )
-        for engine, place in zip(ENGINES, places, strict=True)
+        for engine, place in zip(all_engines(), places, strict=True)
     ]  # fmt: skip
-    return tuple(map(_status, ENGINES, places, readings))
+    return tuple(map(_status, all_engines(), places, readings))
 
 
 def _status(engine: Engine, place: str | None, reading: BackgroundRead[EngineStatus]) -> EngineStatus:
@@ -69,7 +69,7 @@ def check_engines(engines: Sequence[EngineStatus]) -> Iterator[Diagnosis]:
 
 def _how_to_install_one() -> str:
     """Return the command for the engine of the first format, with the names of the others."""
-    first, *others = (form for form in Format if any(form in engine.formats for engine in ENGINES))
+    first, *others = (form for form in Format if any(form in engine.formats for engine in all_engines()))
     more = ", ".join(f"for {form}: {for_format(form).install_names[0]}" for form in others)
     return f"mmd engine install {for_format(first).install_names[0]}   # {more}"
 

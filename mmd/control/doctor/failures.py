@@ -15,7 +15,7 @@ from mmd.control.doctor.restart_loops import describe_restarts
 from mmd.control.state import swap_events
 from mmd.control.state.engine_log import Ended, lines_between, units_that_failed
 from mmd.control.state.status import how_it_ended
-from mmd.engines import ENGINES
+from mmd.engines import all_engines
 from mmd.plan.last_words import error_line
 from mmd.units.names import engine_unit, split
 from mmd.units.unit_files import GATEWAY
@@ -91,7 +91,7 @@ async def _cause(unit: str, ended: Ended | None, reason: str | None) -> str:
     if reason and swaps and swaps[-1].outcome == "failed":
         return swaps[-1].cause
     how = how_it_ended(ended.result, ended.status) if ended else str(reason)
-    styles = (engine.log_style for engine in ENGINES)  # the engine that served the model then is not recorded
+    styles = (engine.log_style for engine in all_engines())  # the engine that served the model then is not recorded
     last_error = error_line(await _last_lines(parts[1], ended), *styles) if ended else ""
     return f"{how}: {last_error}" if last_error else how
 

@@ -21,7 +21,7 @@ from mmd.control.doctor.ports import read_health, read_port_owners
 from mmd.control.doctor.suspend import read_sleep_lock
 from mmd.control.install.addresses import gateway_addresses
 from mmd.control.install.inspection import read_install_state
-from mmd.engines import ENGINES, Engine
+from mmd.engines import Engine, all_engines
 from mmd.engines.build import Build
 from mmd.paths import config_file, data_dir, registry_file
 from mmd.registry.store import Registry
@@ -101,7 +101,7 @@ class Readings:
                 f"the build of {engine.name}", partial(self._read_build, engine), look=f"{engine.name} --version",
                 after=(self.engines, driver),
             )
-            for engine in ENGINES
+            for engine in all_engines()
         )  # fmt: skip
 
     def _read_build(self, engine: Engine) -> Build | None:

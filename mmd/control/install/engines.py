@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmd.engines import ENGINES, Engine
+from mmd.engines import Engine, all_engines
 from mmd.engines import engine as engine_named
 from mmd.engines.install import Installation, install, installable
 from mmd.engines.installer import own
@@ -51,7 +51,7 @@ class Kept:
 
 def install_names() -> tuple[str, ...]:
     """Return the names that `install_engine` takes: what people call an engine, and its name in the table."""
-    return tuple(name for engine in ENGINES for name in engine.install_names)
+    return tuple(name for engine in all_engines() for name in engine.install_names)
 
 
 def engine_statuses(settings: Settings) -> list[EngineStatus]:
@@ -59,7 +59,7 @@ def engine_statuses(settings: Settings) -> list[EngineStatus]:
     formats = [(model.facts.format, settings.model(model.id).engine) for model in Registry().all()]
     served: set[str] = set()  # formats that an engine before this one serves
     statuses = []
-    for engine in ENGINES:
+    for engine in all_engines():
         status = engine_status(engine, settings)
         models = sum(
             asked == engine.name or (asked is None and form in status.formats and form not in served)

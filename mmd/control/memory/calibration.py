@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mmd.control.memory.starts_log import StartRecord
-from mmd.engines import ENGINES
+from mmd.engines import all_engines
 from mmd.plan.constants import Constants
 from mmd.quantities import GIB, MIB, median
 
@@ -37,7 +37,7 @@ def constants_from(starts: Sequence[StartRecord], *, gpu: str, engine: str, defa
 
 def is_believable(start: StartRecord) -> bool:
     """Return False if a constant that it measured is absurd: it would make every model too large."""
-    constants = {name for engine in ENGINES for name in engine.constants.MEASURED}
+    constants = {name for engine in all_engines() for name in engine.constants.MEASURED}
     return all(start.measured.get(name, 0) <= _MAX_MEASURED_BYTES for name in constants)
 
 

@@ -10,5 +10,5 @@ from mmd.settings import Settings
 def installed_engines(settings: Settings) -> tuple[Installed, ...]:
     """Best first; raises EngineMissing where one that was asked for does not work."""
     return engines.installed(
-        {engine.name: place for engine in engines.ENGINES if (place := settings.engines.place(engine.name))}
+        {engine.name: place for engine in engines.all_engines() if (place := settings.engines.place(engine.name))}
     )

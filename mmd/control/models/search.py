@@ -63,7 +63,7 @@ class Choice:
 def served_formats(settings: Settings) -> tuple[Format, ...]:
     """Return the formats that the installed engines serve; GGUF if no engine is installed yet."""
     served = {form for engine in installed_engines(settings) for form in engine.engine.formats}
-    return tuple(form for form in Format if form in served) or engines.ENGINES[-1].formats
+    return tuple(form for form in Format if form in served) or engines.all_engines()[-1].formats
 
 
 def _by_format(formats: Iterable[Format]) -> dict[Format, Planner]:
