@@ -1,13 +1,11 @@
-"""What the gateway that runs does better than the command: it lets answers that are under way finish first, and it
-alone knows of them.
+"""Work that a running gateway does in place of the command, because only it can let responses in flight finish first.
 
-Each function returns None where no gateway of this version runs, or where it has no answer: then the work is the
-caller's. Each raises what the gateway has raised.
+Each function returns None if no gateway of this version runs or if it does not answer: then the caller does the work.
+Each raises the gateway's error.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mmd import __version__
 from mmd.control.install.presence import running_version
 from mmd.paths import gateway_socket
+from mmd.unix_http import request
 
 if TYPE_CHECKING:
     from mmd.control.lifecycle.swap import Activation
@@ -32,7 +31,7 @@ async def activated_by_gateway(model_id: str) -> Activation | None:
 async def put_to_sleep_by_gateway(
     model_id: str | None, level: int | None
 ) -> tuple[tuple[str, ...], dict[str, int]] | None:
-    """Who had the GPU, and the levels of all that sleep now."""
+    """Return the models that were unloaded, and the level of each sleeping model."""
     status = await _asked("/models/sleep", {"model": model_id, "level": level})
     if status is None:
         return None
@@ -40,7 +39,7 @@ async def put_to_sleep_by_gateway(
 
 
 def _activation(model_id: str, since: str, seconds: float) -> Activation:
-    """As the gateway has left it on record; a model that was resident has made no record."""
+    """Return the activation that the gateway recorded; there is no record if the model was resident."""
     from mmd.control.lifecycle.swap import Activation
     from mmd.control.state.swap_events import recent
 
@@ -54,10 +53,11 @@ async def _asked(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
     if running_version() != __version__:
         return None
     try:
-        status, answer = await _post(path, body)
-    except (OSError, EOFError, ValueError):  # it has ended meanwhile: what it began goes on, and can be joined
+        response = await request(gateway_socket(), "POST", path, json.dumps(body).encode())
+        answer: dict[str, Any] = json.loads(response.body)
+    except (OSError, ValueError):  # the gateway has ended: what it began goes on, and the caller's activation joins it
         return None
-    if status == 200:
+    if response.status == 200:
         return answer
     from mmd.errors import TryLater, from_record
 
@@ -66,18 +66,3 @@ async def _asked(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
     if error is None or isinstance(error, TryLater):
         return None
     raise error
-
-
-async def _post(path: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """By hand: an HTTP client would take longer to import than the gateway takes to answer. It closes the connection
-    after an answer of its own.
-    """
-    reader, writer = await asyncio.open_unix_connection(str(gateway_socket()))
-    try:
-        payload = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(payload)}\r\n\r\n"
-        writer.write(head.encode() + payload)
-        answer_head = await reader.readuntil(b"\r\n\r\n")
-        return int(answer_head[9:12]), json.loads(await reader.read())
-    finally:
-        writer.close()

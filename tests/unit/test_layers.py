@@ -14,7 +14,7 @@ import mmd
 ROOT = Path(mmd.__file__).parent
 
 # Every layer with I/O may use these.
-SHARED = {"atomic", "codec", "errors", "files", "parent_death", "paths", "quantities", "tasks"}
+SHARED = {"atomic", "codec", "errors", "files", "parent_death", "paths", "quantities", "tasks", "unix_http"}
 
 # Data flows one way: what we have -> what we decide -> what we tell systemd and the engine -> who asks.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors", "paths"},
     "parent_death": set(),
     "quantities": set(),
+    "unix_http": set(),
     "tasks": {"errors"},
     "settings": {"errors", "paths"},
     "settings_edit": {"errors", "paths", "atomic", "settings", "registry"},

@@ -130,26 +130,16 @@ def read_health(main: str, listening: Collection[str]) -> str:
 
     Asks the Unix socket if it is in `listening` (addresses of active sockets), else the TCP address `main`.
     """
+    import httpx
+
     local = str(gateway_socket())
-    with _connected(local) if local in listening else _connected_by_tcp(main) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        with connection.makefile("rb") as response:
-            return response.readline().decode("latin-1").strip()
-
-
-def _connected(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(path)
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-def _connected_by_tcp(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)))
+    transport = httpx.HTTPTransport(uds=local if local in listening else None, verify=False)  # no certificates to load
+    with httpx.Client(transport=transport, timeout=None, trust_env=False) as client:
+        try:
+            response = client.get(f"http://{'localhost' if local in listening else main}/health")
+        except httpx.HTTPError as error:
+            raise OSError(str(error)) from error
+    return f"{response.http_version} {response.status_code} {response.reason_phrase}"
 
 
 def check_health(status: str) -> Iterator[Diagnosis]:

@@ -62,14 +62,13 @@ def is_token(text: str) -> bool:
 
 def quick_url(pid: int) -> str:
     """Ask the cloudflared with this pid for the URL of its unnamed tunnel. Raises MmdError."""
-    from http.client import HTTPException
-
+    import httpx
     import psutil
 
     try:
         listening = [one for one in psutil.Process(pid).net_connections("tcp4") if one.status == psutil.CONN_LISTEN]
         hostname = _quick_hostname(listening[0].laddr.port)
-    except (psutil.Error, IndexError, OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+    except (psutil.Error, IndexError, OSError, httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise TunnelFailed(
             f"cloudflared did not report its URL: {error!r}", hint="cloudflared --version   # is it old?"
         ) from error
@@ -77,11 +76,7 @@ def quick_url(pid: int) -> str:
 
 
 def _quick_hostname(metrics_port: int) -> str:
-    from http.client import HTTPConnection
+    import httpx
 
-    connection = HTTPConnection("127.0.0.1", metrics_port, timeout=_HTTP_TIMEOUT_SECONDS)
-    try:
-        connection.request("GET", "/quicktunnel")
-        return str(json.loads(connection.getresponse().read())["hostname"])
-    finally:
-        connection.close()
+    url = f"http://127.0.0.1:{metrics_port}/quicktunnel"
+    return str(httpx.get(url, timeout=_HTTP_TIMEOUT_SECONDS, trust_env=False).json()["hostname"])

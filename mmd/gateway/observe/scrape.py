@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import socket
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httptools
+from mmd.unix_http import request
 
 # vLLM's page takes 100 KiB.
 _MAX_BYTES = 4 << 20
-_REQUEST = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 # The engines' own metrics have a colon, as vllm:num_requests_running; the others are those of vLLM's Python process.
 _ABOUT = re.compile(r"# (?:HELP|TYPE) ([a-z]+:\w+) .*")
@@ -78,52 +75,11 @@ async def read_metrics(address: str, *, within_seconds: float) -> EngineMetrics:
     Raises OSError, TimeoutError included, and ValueError for any other response.
     """
     async with asyncio.timeout(within_seconds):
-        reader, writer = await asyncio.open_unix_connection(address)
-        try:
-            process = EngineProcess.of(_peer_pid(writer.get_extra_info("socket")))
-            writer.write(_REQUEST)
-            text = await _body(reader)
-        finally:
-            writer.close()
-    return EngineMetrics(process, _families(text))
-
-
-def _peer_pid(connection: socket.socket) -> int:
-    credentials = struct.Struct("3i")  # struct ucred
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
-    return int(credentials.unpack(raw)[0])
-
-
-async def _body(reader: asyncio.StreamReader) -> str:
-    answer = _Answer()
-    parser = httptools.HttpResponseParser(answer)
-    while not answer.is_complete:
-        data = await reader.read(1 << 16)
-        if not data:
-            raise ConnectionResetError("the connection ended before the answer did")
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            raise ValueError(f"not an HTTP/1.1 answer: {error}") from error
-        if len(answer.body) > _MAX_BYTES:
-            raise ValueError(f"more than {_MAX_BYTES} bytes")
-    if parser.get_status_code() != 200:
-        raise ValueError(f"status {parser.get_status_code()}")
-    return answer.body.decode("utf-8", errors="replace")
-
-
-class _Answer:
-    """What httptools calls."""
-
-    def __init__(self) -> None:
-        self.body = bytearray()
-        self.is_complete = False
-
-    def on_body(self, data: bytes) -> None:
-        self.body += data
-
-    def on_message_complete(self) -> None:
-        self.is_complete = True
+        response = await request(address, "GET", "/metrics", max_bytes=_MAX_BYTES)
+    if response.status != 200:
+        raise ValueError(f"status {response.status}")
+    text = response.body.decode("utf-8", errors="replace")
+    return EngineMetrics(EngineProcess.of(response.server_pid), _families(text))
 
 
 def _families(text: str) -> dict[str, Family]:
