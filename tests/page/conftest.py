@@ -1,9 +1,11 @@
-"""One headless Chromium for all tests of the page, and for each test a gateway and a tab that must not complain."""
+"""One headless Chromium for all tests of the page; a gateway and a tab for each. Console errors fail a test."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ _CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests share the loop to which the browser's connection belongs."""
+    """All tests share the event loop of the browser's connection."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -31,12 +33,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
     if _CHROMIUM is None:
         pytest.skip("the page is tested in Chromium: apt-get install --no-install-recommends chromium")
-    # A home of its own: it leaves files there. And root can have no sandbox.
+    # It leaves files in its home, and its sandbox does not work as root.
     home: dict[str, str | float | bool] = {"HOME": str(tmp_path_factory.mktemp("chromium"))}
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"], env=home)
         yield browser
         await browser.close()
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="session")
+async def executor() -> AsyncIterator[None]:
+    """The event loop outlives each test, so its threads must end with the test that started them."""
+    with ThreadPoolExecutor() as executor:
+        asyncio.get_running_loop().set_default_executor(executor)
+        yield
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -47,9 +57,7 @@ async def gateway() -> AsyncIterator[StubGateway]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser, gateway: StubGateway, complaints: list[str]) -> AsyncIterator[Page]:
-    """An empty tab of 1400 by 1000 pixels; it fails the test that leaves a complaint unread. It closes before the
-    gateway.
-    """
+    """An empty tab of 1400 by 1000 pixels, closed before the gateway. Unread complaints fail the test."""
     context = await browser.new_context(viewport={"width": 1400, "height": 1000})
     page = await context.new_page()
     page.on("console", lambda message: complaints.extend(_complaint(message)))
@@ -61,7 +69,7 @@ async def page(browser: Browser, gateway: StubGateway, complaints: list[str]) ->
 
 @pytest.fixture
 def complaints() -> list[str]:
-    """Errors of the browser's console, and violations of the policy."""
+    """Errors in the browser's console, violations of the content security policy included."""
     return []
 
 

@@ -41,12 +41,12 @@ async def test_shows_loaded_loading_failed_and_sleeping_models(page: Page, gatew
 async def test_shows_queue_memory_and_swaps(page: Page, gateway: StubGateway) -> None:
     await page.goto(gateway.url)
     await expect(page.locator("#turns > li").first).to_contain_text(re.compile(r"3 waiting · longest for \d+\ss"))
-    await expect(page.locator("#in-flight")).to_have_text(f"Being answered: {QWEN} (2).")
+    await expect(page.locator("#in-flight")).to_have_text(f"In progress: {QWEN} (2).")
     await expect(page.locator("figure").first).to_contain_text("9.8 of 12.0 GiB")
     await expect(page.locator("figure").first).to_contain_text("lowest 0.6 GiB, highest 11.1 GiB")
     newest = page.locator("#swap-list > li").first
     await expect(newest).to_contain_text("drain 1.4 s · release 0.6 s · VRAM free 0.2 s · load 5.1 s · other 0.4 s")
-    await expect(newest).to_contain_text(f"not loaded, in place of {GEMMA}")
+    await expect(newest).to_contain_text(f"not loaded, replacing {GEMMA}")
     await expect(newest.locator("rect")).to_have_count(5)
     assert await page.locator("figure path.line").first.get_attribute("d")
 
@@ -57,11 +57,11 @@ async def test_follows_what_happens(page: Page, gateway: StubGateway) -> None:
     gateway.records["/models"] = [record | {"status": "absent"} for record in scene.models()]
     gateway.tell(EventKind.STATUS, sleeping_qwen())
     await expect(page).to_have_title("mmd")
-    await expect(page.locator("#nobody")).to_be_visible()
+    await expect(page.locator("#none-resident")).to_be_visible()
     await expect(page.locator("#announcement")).to_contain_text("No model is active.")
     await expect(page.locator("#models .state.absent")).to_have_count(7)
     gateway.tell(EventKind.QUEUE, {"turns": [], "in_flight": []})
-    await expect(page.locator("#in-flight")).to_have_text("Nobody waits. Nothing is being answered.")
+    await expect(page.locator("#in-flight")).to_have_text("No requests are waiting. None are in progress.")
     gateway.tell(EventKind.SWAP, scene.swap("new", 0, seconds=40.0, phases={"load": 40.0}))
     await expect(page.locator("#swap-list > li").first).to_contain_text("new")
     await expect(page.locator("#scale")).to_contain_text("40 s")
@@ -143,7 +143,7 @@ async def test_swap_that_is_told_twice_is_shown_once(page: Page, gateway: StubGa
     for _ in range(2):
         gateway.tell(EventKind.SWAP, gateway.records["/swaps"][-1])
     gateway.tell(EventKind.QUEUE, {"turns": [], "in_flight": []})
-    await expect(page.locator("#in-flight")).to_contain_text("Nobody waits.")
+    await expect(page.locator("#in-flight")).to_contain_text("No requests are waiting.")
     await expect(page.locator("#swap-list > li")).to_have_count(20)
 
 
@@ -189,7 +189,7 @@ async def test_button_says_that_the_gateway_is_gone(page: Page, complaints: list
         await expect(page.locator("#connection")).to_have_text("Live")
     row = page.locator("#models tbody", has_text=GEMMA)
     await row.get_by_role("button", name="Activate").click()
-    await expect(row.get_by_role("alert")).to_contain_text("the gateway does not answer")
+    await expect(row.get_by_role("alert")).to_contain_text("the gateway does not respond")
     await expect(row.get_by_role("button", name="Activate")).to_have_text("Activate")
     await page.goto("about:blank")
     forgive(complaints, "net::ERR")
@@ -282,7 +282,7 @@ async def test_hostile_names_are_text(page: Page, gateway: StubGateway) -> None:
     await page.goto(gateway.url)
     await expect(page.locator("#resident h3")).to_have_text(HOSTILE)
     await expect(page.locator("#models .name").first).to_have_text(HOSTILE)
-    await expect(page.locator("#swap-list")).to_contain_text(f"{HOSTILE}, in place of {HOSTILE}")
+    await expect(page.locator("#swap-list")).to_contain_text(f"{HOSTILE}, replacing {HOSTILE}")
     await expect(page.locator("#download-list h3").first).to_have_text(f"{HOSTILE}: {HOSTILE}")
     await expect(page.locator("#swap-list pre")).to_have_text(HOSTILE)
     await expect(page.locator("body img, body script, body b")).to_have_count(0)
@@ -295,7 +295,7 @@ async def test_comes_back_after_the_gateway_was_away(page: Page, complaints: lis
     async with serving(StubGateway()) as first:
         await page.goto(first.url)
         await expect(page.locator("#connection")).to_have_text("Live")
-    await expect(page.locator("#connection")).to_have_text("Connection lost. Trying again…")
+    await expect(page.locator("#connection")).to_have_text("Connection lost. Reconnecting…")
     second = StubGateway()
     second.records["/status"] = sleeping_qwen()
     async with serving(second, first.port):
@@ -313,7 +313,7 @@ async def test_does_with_what_an_older_gateway_has(
     if not has_events:
         gateway.missing.add("/events")
     await page.goto(gateway.url)
-    await expect(page.locator("#connection")).to_have_text("Live" if has_events else "Read every 5 s")
+    await expect(page.locator("#connection")).to_have_text("Live" if has_events else "Updated every 5 s")
     await expect(page.locator("#models tbody")).to_have_count(7)
     await expect(page.locator("figure").first).to_contain_text("9.8 of 12.0 GiB")
     await expect(page.locator("#swaps")).to_be_hidden()

@@ -1,4 +1,4 @@
-"""The page as the gateway itself serves it, with the gateway's own records."""
+"""The page as the gateway itself serves it, over what the gateway itself says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def test_activates_and_stops(page: Page) -> None:
         stop = page.locator("#models").get_by_role("button", name="Stop b")
         await expect(stop).to_be_visible()
         await stop.click()
-        await expect(page.locator("#nobody")).to_be_visible()
+        await expect(page.locator("#none-resident")).to_be_visible()
         assert running.models.log == ["activate b", "ready b", "stop b"]
         await page.goto("about:blank")
 
@@ -33,7 +33,7 @@ async def test_hears_what_others_do(page: Page) -> None:
 
 
 async def test_listens_only_while_somebody_looks(page: Page) -> None:
-    """Background tabs would use up the connections that a browser opens to one server."""
+    """Hidden tabs would use up the connections that a browser opens to one server."""
     async with town("a") as running:
         await page.goto(running.url)
         await expect(page.locator("#connection")).to_have_text("Live")

@@ -1,18 +1,18 @@
-// The buttons of one model, and what came of pressing them.
+// The buttons of one model, and the error of the last one pressed.
 
-import { act } from "./api.js";
-import { learnStatus } from "./connection.js";
-import { element, say, set } from "./dom.js";
-import { Failure } from "./failure.js";
-import { changed, state } from "./state.js";
+import { runVerb } from "./api.js";
+import { updateStatus } from "./connection.js";
+import { element, setAttribute, setText } from "./dom.js";
+import { ErrorBox } from "./error_box.js";
+import { redraw, state } from "./state.js";
 
 const VERBS = {
-  activate: { label: "Activate", doing: "Activating…", does: "Have it answer; others make room for it" },
-  sleep: { label: "Sleep", doing: "Going to sleep…", does: "Free its VRAM, keep it in RAM" },
-  stop: { label: "Stop", doing: "Stopping…", does: "End its engine, free its VRAM and RAM" },
+  activate: { label: "Activate", doing: "Activating…", does: "Load or wake the model; others make room for it" },
+  sleep: { label: "Sleep", doing: "Going to sleep…", does: "Free its VRAM and keep it in RAM" },
+  stop: { label: "Stop", doing: "Stopping…", does: "End its engine and free its VRAM and RAM" },
 };
 
-const OFFERED = {
+const VERBS_BY_STATUS = {
   active: ["sleep", "stop"],
   resident: ["activate", "sleep", "stop"],
   starting: ["stop"],
@@ -24,12 +24,12 @@ const OFFERED = {
 export class Actions {
   #model;
   #buttons = new Map();
-  #failure = new Failure();
+  #errorBox = new ErrorBox();
 
   constructor(model) {
     this.#model = model;
     this.node = element("div", { class: "actions", role: "group", "aria-label": model });
-    this.failure = this.#failure.node;
+    this.errorNode = this.#errorBox.node;
     for (const [verb, { label, does }] of Object.entries(VERBS)) {
       const button = element("button", { type: "button", "aria-label": `${label} ${model}`, title: does });
       button.addEventListener("click", () => this.#press(verb));
@@ -42,26 +42,26 @@ export class Actions {
     const running = state.running.get(this.#model);
     const focused = [...this.#buttons.values()].find((button) => button === document.activeElement);
     for (const [verb, button] of this.#buttons) {
-      button.hidden = verb !== running && !(OFFERED[status] ?? []).includes(verb);
-      // Not `disabled`, which would take the focus away. What takes long can be stopped.
-      set(button, "aria-disabled", running !== undefined && !(verb === "stop" && running === "activate"));
-      say(button, verb === running ? VERBS[verb].doing : VERBS[verb].label);
+      button.hidden = verb !== running && !(VERBS_BY_STATUS[status] ?? []).includes(verb);
+      // Not `disabled`, which would drop the focus. An activation in progress can be stopped.
+      setAttribute(button, "aria-disabled", running !== undefined && !(verb === "stop" && running === "activate"));
+      setText(button, verb === running ? VERBS[verb].doing : VERBS[verb].label);
     }
     if (focused?.hidden) [...this.#buttons.values()].find((button) => !button.hidden)?.focus();
   }
 
   async #press(verb) {
     if (this.#buttons.get(verb).getAttribute("aria-disabled") === "true") return;
-    this.#failure.show(null);
+    this.#errorBox.show(null);
     state.running.set(this.#model, verb);
-    changed();
+    redraw();
     try {
-      await learnStatus(await act(verb, this.#model));
+      await updateStatus(await runVerb(verb, this.#model));
     } catch (error) {
-      this.#failure.show(error);
+      this.#errorBox.show(error);
     } finally {
       if (state.running.get(this.#model) === verb) state.running.delete(this.#model);
-      changed();
+      redraw();
     }
   }
 }

@@ -1,21 +1,21 @@
-// Staying in touch: events as they come, again and again after the connection is lost; polling where there are none.
-// Only while somebody looks: a browser opens six connections to a gateway, for all its tabs together.
+// The connection to the gateway: follows its events, reconnects, and polls a gateway that has no events.
+// Only while the tab is visible: a browser opens six connections to a server, shared by all tabs.
 
-import { ApiError, events, read, readIfThere } from "./api.js";
-import { askForKey } from "./key.js";
-import { find, say } from "./dom.js";
-import { learn, learnDownload, learnResources, learnSwap, state } from "./state.js";
+import { ApiError, events, getJson, getJsonIfPresent } from "./api.js";
+import { askForKey } from "./key_form.js";
+import { find, setText } from "./dom.js";
+import { addResources, addSwap, state, update, updateDownload } from "./state.js";
 
 const FIRST_DELAY_MS = 500;
-const MOST_DELAY_MS = 10_000;
+const MAX_DELAY_MS = 10_000;
 const POLL_MS = 5_000;
-const SILENCE_MS = 60_000; // resources are told every few seconds: who is silent for so long is out of reach
+const SILENCE_MS = 60_000; // resources events come every few seconds: after so long without one the gateway is unreachable
 
-export async function stayInTouch() {
-  for (let delay = FIRST_DELAY_MS; ; delay = Math.min(delay * 2, MOST_DELAY_MS)) {
-    await isLookedAt();
+export async function stayConnected() {
+  for (let delay = FIRST_DELAY_MS; ; delay = Math.min(delay * 2, MAX_DELAY_MS)) {
+    await becomeVisible();
     try {
-      await listen(() => (delay = FIRST_DELAY_MS));
+      await followEvents(() => (delay = FIRST_DELAY_MS));
     } catch (error) {
       if (error.status === 404) return poll();
       if (error.status === 401 || error.status === 403) {
@@ -23,36 +23,36 @@ export async function stayInTouch() {
         delay = FIRST_DELAY_MS;
         continue;
       }
-      report(error);
+      logBug(error);
     }
     if (document.hidden) continue;
-    tell("Connection lost. Trying again…");
+    showConnection("Connection lost. Reconnecting…");
     await pause(delay);
   }
 }
 
-async function isLookedAt() {
+async function becomeVisible() {
   while (document.hidden) {
     await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
   }
 }
 
-async function listen(isHeard) {
+async function followEvents(onEvent) {
   const silence = new AbortController();
   const { signal } = silence;
-  const hush = () => setTimeout(() => silence.abort(), SILENCE_MS);
+  const restartTimer = () => setTimeout(() => silence.abort(), SILENCE_MS);
   document.addEventListener("visibilitychange", () => document.hidden && silence.abort(), { signal });
-  let timer = hush();
+  let timer = restartTimer();
   let isFirst = true;
   try {
     for await (const { kind, data } of events(signal)) {
       clearTimeout(timer);
-      timer = hush();
-      if (isFirst) await loadRest(); // after the events have begun: what changes in between is in one or the other
+      timer = restartTimer();
+      if (isFirst) await loadHistory(); // once events arrive: a change in between is in one or the other
       isFirst = false;
-      isHeard();
-      tell("Live");
-      await take(kind, data);
+      onEvent();
+      showConnection("Live");
+      await handle(kind, data);
     }
   } finally {
     clearTimeout(timer);
@@ -60,58 +60,58 @@ async function listen(isHeard) {
   }
 }
 
-async function take(kind, data) {
-  if (kind === "status") await learnStatus(data);
-  else if (kind === "queue") learn("queue", data);
-  else if (kind === "resources") learnResources(data);
-  else if (kind === "swap") learnSwap(data);
+async function handle(kind, data) {
+  if (kind === "status") await updateStatus(data);
+  else if (kind === "queue") update("queue", data);
+  else if (kind === "resources") addResources(data);
+  else if (kind === "swap") addSwap(data);
   else if (kind === "download") {
-    learnDownload(data);
-    if (data.state === "done") await learnModels();
+    updateDownload(data);
+    if (data.state === "done") await updateModels();
   }
 }
 
-export async function learnStatus(status) {
-  learn("status", status);
-  await learnModels();
+export async function updateStatus(status) {
+  update("status", status);
+  await updateModels();
 }
 
-// Their records are not told: they follow the status, and what has been downloaded.
-async function learnModels() {
-  learn("models", await read("/models"));
+// Models have no event of their own: they change with the status and with downloads.
+async function updateModels() {
+  update("models", await getJson("/models"));
 }
 
-async function loadRest() {
+async function loadHistory() {
   const paths = ["/resources/history", "/swaps?limit=20", "/hf/downloads"];
-  const [history, swaps, downloads] = await Promise.all(paths.map((path) => readIfThere(path)));
-  if (history) learn("history", history);
-  learn("swaps", swaps);
-  learn("downloads", downloads);
+  const [history, swaps, downloads] = await Promise.all(paths.map((path) => getJsonIfPresent(path)));
+  if (history) update("history", history);
+  update("swaps", swaps);
+  update("downloads", downloads);
 }
 
 // For gateways without /events.
 async function poll() {
   for (let isFirst = true; ; isFirst = false) {
-    await isLookedAt();
+    await becomeVisible();
     try {
-      await learnStatus(await read("/status"));
-      learn("queue", await readIfThere("/queue"));
-      learnResources(await read("/resources"));
-      if (isFirst || state.swaps) await loadRest();
-      tell("Read every 5 s");
+      await updateStatus(await getJson("/status"));
+      update("queue", await getJsonIfPresent("/queue"));
+      addResources(await getJson("/resources"));
+      if (isFirst || state.swaps) await loadHistory();
+      showConnection("Updated every 5 s");
     } catch (error) {
       if (error.status === 401 || error.status === 403) await askForKey(error);
-      else tell("Connection lost. Trying again…");
-      report(error);
+      else showConnection("Connection lost. Reconnecting…");
+      logBug(error);
     }
     await pause(POLL_MS);
   }
 }
 
-// Of the network and the gateway nothing is said but that the connection is lost; what is wrong in here is a bug.
-function report(error) {
+// Errors of the network and the gateway show as a lost connection; all others are bugs of the page.
+function logBug(error) {
   if (!(error instanceof ApiError)) console.error(error);
 }
 
-const tell = (text) => say(find("connection"), text);
+const showConnection = (text) => setText(find("connection"), text);
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

@@ -1,4 +1,4 @@
-// Elements, made and kept in step with records. What comes from outside goes in as text, never as HTML.
+// Create elements and keep them in step with records. External data is inserted as text, never as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 const shown = new WeakMap(); // parent -> Map of key -> view
@@ -6,38 +6,38 @@ const shown = new WeakMap(); // parent -> Map of key -> view
 export const find = (id) => document.getElementById(id);
 
 export function element(tag, attributes = {}, ...children) {
-  return filled(document.createElement(tag), attributes, children);
+  return fill(document.createElement(tag), attributes, children);
 }
 
-export function drawn(tag, attributes = {}, ...children) {
-  return filled(document.createElementNS(SVG, tag), attributes, children);
+export function svgElement(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-function filled(node, attributes, children) {
+function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children);
   return node;
 }
 
-// Writes only what is new: a live region is read out, and a selection lost, whenever text is replaced.
-export function say(node, text) {
+// Writes only changed text: replacing it makes a screen reader announce a live region, and drops the selection.
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-export function set(node, name, value) {
+export function setAttribute(node, name, value) {
   if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
 }
 
-// What is moved loses the focus otherwise.
-function moveBefore(parent, node, next) {
+// Moving an element drops its focus.
+function insertKeepingFocus(parent, node, next) {
   const focused = node.contains(document.activeElement) ? document.activeElement : null;
   parent.insertBefore(node, next);
   focused?.focus();
 }
 
-// Gives `parent` one view `{node, update(record)}` for each record, in order. Views are kept by key, so that neither
-// the focus nor a message in one is lost when the records come anew.
-export function each(parent, records, keyOf, make) {
+// Gives `parent` one view `{node, update(record)}` for each record, in order. Views are kept by key, so that a new set of
+// records drops neither the focus nor an error message.
+export function syncViews(parent, records, keyOf, make) {
   const before = shown.get(parent) ?? new Map();
   const now = new Map();
   for (const record of records) {
@@ -47,9 +47,9 @@ export function each(parent, records, keyOf, make) {
     now.set(key, view);
   }
   for (const [key, view] of before) if (!now.has(key)) view.node.remove();
-  let next = null; // from the end: what stands in front, as a table's head, is no view and stays there
+  let next = null; // from the end: children in front that are not views, such as a table's head, stay there
   for (const { node } of [...now.values()].reverse()) {
-    if (node.parentNode !== parent || node.nextElementSibling !== next) moveBefore(parent, node, next);
+    if (node.parentNode !== parent || node.nextElementSibling !== next) insertKeepingFocus(parent, node, next);
     next = node;
   }
   shown.set(parent, now);

@@ -1,4 +1,4 @@
-// Numbers as people read them. A unit stays on the line of its number.
+// Format numbers for people, with a no-break space before the unit.
 
 const GIB = 2 ** 30;
 const NBSP = "\u00a0";
@@ -20,10 +20,10 @@ export function seconds(value) {
   return `${whole(Math.floor(minutes / 60), "h")} ${whole(minutes % 60, "min")}`;
 }
 
-// Powers of two are what contexts mostly are: 32768 is 32k.
+// Most contexts are powers of two: 32768 is 32k.
 export const tokens = (count) => (count % 1024 ? count.toLocaleString("en") : `${count / 1024}k`);
 
-// The time of day; the day too where it is another one.
+// The time of day, with the date if it is not today.
 export function clock(date) {
   const day = date.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
   const time = date.toLocaleTimeString("en-GB");
@@ -32,5 +32,5 @@ export function clock(date) {
 
 const PLAIN_WORD = /^[\w.@:/+-]+$/;
 
-// A word as a shell takes it, for commands that are copied.
+// Quote a word for a shell, for commands to copy.
 export const quoted = (word) => (PLAIN_WORD.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);

@@ -1,9 +1,9 @@
-// What an engine said last, for who wants to know more than its error.
+// The last lines of an engine's log, collapsed.
 
-import { element, say } from "./dom.js";
+import { element, setText } from "./dom.js";
 
 export class LastLines {
-  #text = element("pre", { tabindex: "0", "aria-label": "The engine's last lines" }); // reached by keyboard, as it may scroll
+  #text = element("pre", { tabindex: "0", "aria-label": "The engine's last lines" }); // focusable, so that the keyboard can scroll it
 
   constructor() {
     this.node = element("details", { class: "last-lines", hidden: "" }, element("summary", {}, "The engine's last lines"), this.#text);
@@ -11,6 +11,6 @@ export class LastLines {
 
   update(lines) {
     this.node.hidden = !lines?.length;
-    say(this.#text, (lines ?? []).join("\n"));
+    setText(this.#text, (lines ?? []).join("\n"));
   }
 }

@@ -1,6 +1,6 @@
-// VRAM and RAM over the last hour.
+// Charts of VRAM and RAM over the last hour.
 
-import { drawn, element, find, say, set } from "./dom.js";
+import { element, find, setAttribute, setText, svgElement } from "./dom.js";
 import { clock, gib, ofTotal } from "./format.js";
 
 const WIDTH = 1000;
@@ -12,7 +12,7 @@ const charts = new Map();
 
 export function drawMemory({ resources, history }) {
   if (!resources) return;
-  say(find("gpus"), (resources.gpus ?? []).map(({ name }) => name).join(", ") || "No GPU");
+  setText(find("gpus"), (resources.gpus ?? []).map(({ name }) => name).join(", ") || "No GPU");
   for (const kind of Object.keys(KINDS)) {
     if (!charts.has(kind)) {
       charts.set(kind, new Chart(kind));
@@ -30,12 +30,12 @@ class Chart {
   constructor(kind) {
     const name = KINDS[kind];
     this.#kind = kind;
-    this.area = drawn("path", { class: "area" });
-    this.line = drawn("path", { class: "line" });
-    this.cross = drawn("line", { class: "cross", y1: 0, y2: HEIGHT, visibility: "hidden" });
+    this.area = svgElement("path", { class: "area" });
+    this.line = svgElement("path", { class: "line" });
+    this.cross = svgElement("line", { class: "cross", y1: 0, y2: HEIGHT, visibility: "hidden" });
     const size = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" };
     this.plot = element("div", { class: "plot", role: "slider", tabindex: "0", "aria-label": `${name} over the last hour` });
-    this.plot.append(drawn("svg", size, this.area, this.line, this.cross));
+    this.plot.append(svgElement("svg", size, this.area, this.line, this.cross));
     this.value = element("span", { class: "value" });
     this.readout = element("span", { class: "readout" });
     this.range = element("span");
@@ -48,7 +48,7 @@ class Chart {
   update(memory, history) {
     this.node.hidden = !memory?.total_bytes;
     if (this.node.hidden) return;
-    say(this.value, ofTotal(memory.used_bytes, memory.total_bytes));
+    setText(this.value, ofTotal(memory.used_bytes, memory.total_bytes));
     const [used, total] = [`${this.#kind}_used_bytes`, `${this.#kind}_total_bytes`];
     this.#points = (history?.samples ?? []).map((sample) => ({
       at: Date.parse(sample.at),
@@ -69,16 +69,16 @@ class Chart {
     const runs = [];
     points.forEach((point, index) => {
       const gapMs = index ? point.at - points[index - 1].at : Infinity;
-      if (gapMs > 3 * intervalMs) runs.push([]); // nobody looked in between
+      if (gapMs > 3 * intervalMs) runs.push([]); // no samples in between
       const y = HEIGHT * (1 - point.used / point.total);
       runs.at(-1).push([this.#x(point).toFixed(1), y.toFixed(1)]);
     });
     const path = (run) => `M${run.map((corner) => corner.join(" ")).join("L")}`;
-    set(this.line, "d", runs.map(path).join(""));
-    set(this.area, "d", runs.map((run) => `${path(run)}V${HEIGHT}H${run[0][0]}Z`).join(""));
+    setAttribute(this.line, "d", runs.map(path).join(""));
+    setAttribute(this.area, "d", runs.map((run) => `${path(run)}V${HEIGHT}H${run[0][0]}Z`).join(""));
     const used = points.map((point) => point.used);
     const [least, most] = [Math.min(...used), Math.max(...used)].map(gib);
-    say(this.range, `lowest ${least}, highest ${most}`);
+    setText(this.range, `lowest ${least}, highest ${most}`);
     this.#point(this.#index === null ? null : Math.min(this.#index, points.length - 1));
   }
 
@@ -103,19 +103,19 @@ class Chart {
     return away.indexOf(Math.min(...away));
   }
 
-  // Shows the crosshair; null hides it. Assistive technology is told a value in any case.
+  // Shows the crosshair; null hides it. Assistive technology gets a value in both cases.
   #point(index) {
     this.#index = index !== null && index >= 0 ? index : null;
     const shown = this.#points[this.#index ?? this.#points.length - 1];
     if (!shown) return;
     const text = `${clock(new Date(shown.at))}: ${gib(shown.used)}`;
-    set(this.plot, "aria-valuemin", 0);
-    set(this.plot, "aria-valuemax", this.#points.length - 1);
-    set(this.plot, "aria-valuenow", this.#index ?? this.#points.length - 1);
-    set(this.plot, "aria-valuetext", `${text} of ${gib(shown.total)}`);
-    set(this.cross, "visibility", this.#index === null ? "hidden" : "visible");
-    set(this.cross, "x1", this.#x(shown).toFixed(1));
-    set(this.cross, "x2", this.#x(shown).toFixed(1));
-    say(this.readout, this.#index === null ? "" : text);
+    setAttribute(this.plot, "aria-valuemin", 0);
+    setAttribute(this.plot, "aria-valuemax", this.#points.length - 1);
+    setAttribute(this.plot, "aria-valuenow", this.#index ?? this.#points.length - 1);
+    setAttribute(this.plot, "aria-valuetext", `${text} of ${gib(shown.total)}`);
+    setAttribute(this.cross, "visibility", this.#index === null ? "hidden" : "visible");
+    setAttribute(this.cross, "x1", this.#x(shown).toFixed(1));
+    setAttribute(this.cross, "x2", this.#x(shown).toFixed(1));
+    setText(this.readout, this.#index === null ? "" : text);
   }
 }

@@ -1,7 +1,7 @@
-// Who has the GPU, who is on the way, who failed, who sleeps.
+// The panel "Now": resident, starting, failed and sleeping models.
 
 import { Actions } from "./actions.js";
-import { each, element, find, say, set } from "./dom.js";
+import { element, find, setAttribute, setText, syncViews } from "./dom.js";
 import { gib, quoted, seconds, tokens } from "./format.js";
 import { LastLines } from "./last_lines.js";
 import { since } from "./state.js";
@@ -13,19 +13,19 @@ export function drawNow({ status, models, swaps }) {
   const residents = activeFirst.map((id) => ({ id, facts: facts.get(id), isActive: id === status.active }));
   const starting = status.starting ?? [];
   const sleeping = (status.sleeping ?? []).map((sleeper) => ({ ...sleeper, facts: facts.get(sleeper.id) }));
-  each(find("resident"), residents, idOf, resident);
-  each(find("starting"), starting, idOf, starter);
+  syncViews(find("resident"), residents, idOf, residentCard);
+  syncViews(find("starting"), starting, idOf, startingCard);
   const failures = (status.failed ?? []).map((failure) => ({ ...failure, lines: lastLines(swaps, failure.id) }));
-  each(find("failed"), failures, idOf, failed);
-  each(find("sleeping"), sleeping, idOf, sleeper);
-  find("nobody").hidden = residents.length + starting.length > 0;
+  syncViews(find("failed"), failures, idOf, failedCard);
+  syncViews(find("sleeping"), sleeping, idOf, sleepingCard);
+  find("none-resident").hidden = residents.length + starting.length > 0;
   find("sleepers").hidden = sleeping.length === 0;
   announce(status);
 }
 
 const idOf = ({ id }) => id;
 
-// What the engine said before it failed, if that was the last swap to the model.
+// The engine's last log lines, if the last swap to this model failed.
 const lastLines = (swaps, id) => (swaps ?? []).findLast(({ model }) => model === id)?.engine_lines;
 
 function announce({ active, starting, failed: failures }) {
@@ -34,7 +34,7 @@ function announce({ active, starting, failed: failures }) {
     ...(starting ?? []).map(({ id }) => `${id} is starting.`),
     ...(failures ?? []).map(({ id }) => `${id} failed.`),
   ];
-  say(find("announcement"), sentences.join(" "));
+  setText(find("announcement"), sentences.join(" "));
   document.title = active ? `${active} · mmd` : "mmd";
 }
 
@@ -42,7 +42,7 @@ function card(id, kind, ...content) {
   const actions = new Actions(id);
   const state = element("span", { class: `state ${kind}` }, kind);
   const head = element("div", { class: "card-head" }, element("h3", {}, id), state, actions.node);
-  return { node: element("li", { class: `card ${kind}` }, head, ...content, actions.failure), actions, state };
+  return { node: element("li", { class: `card ${kind}` }, head, ...content, actions.errorNode), actions, state };
 }
 
 function facts(model) {
@@ -51,25 +51,25 @@ function facts(model) {
   return [model.type, model.engine, model.quant, context, weights];
 }
 
-const joined = (words) => words.filter(Boolean).join(" · ");
+const join = (words) => words.filter(Boolean).join(" · ");
 
-function resident(id) {
+function residentCard(id) {
   const line = element("p", { class: "facts" });
   const { node, actions, state } = card(id, "active", line);
   return {
     node,
     update({ facts: model, isActive }) {
       const kind = isActive ? "active" : "resident";
-      set(node, "class", `card ${kind}`);
-      set(state, "class", `state ${kind}`);
-      say(state, kind);
-      say(line, model ? joined(facts(model)) : "");
+      setAttribute(node, "class", `card ${kind}`);
+      setAttribute(state, "class", `state ${kind}`);
+      setText(state, kind);
+      setText(line, model ? join(facts(model)) : "");
       actions.update(kind);
     },
   };
 }
 
-function starter(id) {
+function startingCard(id) {
   const bar = element("progress", { "aria-label": `Start of ${id}` });
   const line = element("p", { class: "facts" });
   const { node, actions } = card(id, "starting", bar, line);
@@ -83,49 +83,49 @@ function starter(id) {
       } else {
         bar.removeAttribute("value");
       }
-      say(line, expected ? `${seconds(Math.floor(now))} of about ${seconds(expected)}` : `for ${seconds(Math.floor(now))}`);
+      setText(line, expected ? `${seconds(Math.floor(now))} of about ${seconds(expected)}` : `for ${seconds(Math.floor(now))}`);
       actions.update("starting");
     },
   };
 }
 
-function failed(id) {
+function failedCard(id) {
   const command = `mmd logs ${quoted(id)}`;
   const code = element("code", {}, command);
   const copy = element("button", { type: "button", "aria-label": `Copy ${command}` }, "Copy");
-  copy.addEventListener("click", () => copyOut(code, copy));
+  copy.addEventListener("click", () => copyCommand(code, copy));
   const reason = element("p");
-  const said = new LastLines();
-  const { node, actions } = card(id, "failed", reason, element("p", { class: "command" }, code, copy), said.node);
+  const log = new LastLines();
+  const { node, actions } = card(id, "failed", reason, element("p", { class: "command" }, code, copy), log.node);
   return {
     node,
     update(record) {
-      say(reason, record.reason);
-      said.update(record.lines);
+      setText(reason, record.reason);
+      log.update(record.lines);
       actions.update("failed");
     },
   };
 }
 
-async function copyOut(code, button) {
+async function copyCommand(code, button) {
   getSelection().selectAllChildren(code);
   try {
     await navigator.clipboard.writeText(code.textContent);
-    say(button, "Copied");
+    setText(button, "Copied");
   } catch {
-    say(button, "Selected"); // browsers give the clipboard to HTTPS and this machine only
+    setText(button, "Selected"); // browsers allow the clipboard only over HTTPS and on this machine
   }
-  button.addEventListener("blur", () => say(button, "Copy"), { once: true });
+  button.addEventListener("blur", () => setText(button, "Copy"), { once: true });
 }
 
-function sleeper(id) {
+function sleepingCard(id) {
   const line = element("p", { class: "facts" });
   const { node, actions } = card(id, "sleeping", line);
   return {
     node,
     update({ level, ram_bytes: ram, wake_seconds: wake, facts: model }) {
       const wakes = wake === null ? "" : `wakes in about ${seconds(wake)}`;
-      say(line, joined([wakes, `${gib(ram)} RAM`, `level ${level}`, model?.type]));
+      setText(line, join([wakes, `${gib(ram)} RAM`, `level ${level}`, model?.type]));
       actions.update("sleeping");
     },
   };

@@ -1,19 +1,19 @@
-// Who waits for which model, and what is being answered.
+// The panel "Queue": which models requests wait for, and how many are in progress.
 
-import { each, element, find, say } from "./dom.js";
+import { element, find, setText, syncViews } from "./dom.js";
 import { seconds } from "./format.js";
 import { since } from "./state.js";
 
 export function drawQueue({ queue }) {
   find("queue").hidden = !queue;
   if (!queue) return;
-  each(find("turns"), queue.turns, ({ model }) => model, turn);
-  const answered = queue.in_flight.map(({ model, requests }) => `${model} (${requests})`).join(", ");
-  const waits = queue.turns.length ? "" : "Nobody waits. ";
-  say(find("in-flight"), waits + (answered ? `Being answered: ${answered}.` : "Nothing is being answered."));
+  syncViews(find("turns"), queue.turns, ({ model }) => model, turnCard);
+  const inProgress = queue.in_flight.map(({ model, requests }) => `${model} (${requests})`).join(", ");
+  const waiting = queue.turns.length ? "" : "No requests are waiting. ";
+  setText(find("in-flight"), waiting + (inProgress ? `In progress: ${inProgress}.` : "None are in progress."));
 }
 
-function turn(model) {
+function turnCard(model) {
   const line = element("p", { class: "facts" });
   return {
     node: element("li", { class: "card" }, element("h3", {}, model), line),
@@ -21,7 +21,7 @@ function turn(model) {
       const passed = since("queue");
       const words = [`${waiting} waiting`, `longest for ${seconds(Math.floor(waited + passed))}`];
       if (expected !== null) words.push(`expected in ${seconds(Math.max(0, Math.ceil(expected - passed)))}`);
-      say(line, words.join(" · "));
+      setText(line, words.join(" · "));
     },
   };
 }

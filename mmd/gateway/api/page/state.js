@@ -1,25 +1,25 @@
-// What is known of the gateway, and who draws it.
+// The state of the gateway as the page knows it, and the functions that draw it.
 
 export const state = {
-  status: null, // the records of the API, null before they have come
+  status: null, // records of the API; null until they arrive
   models: null,
   queue: null,
   resources: null,
   history: null,
   swaps: null,
   downloads: null,
-  heard: { status: 0, queue: 0 }, // when: their seconds go on from there
-  running: new Map(), // model -> the verb that a button has begun
+  receivedAt: { status: 0, queue: 0 }, // their seconds count on from then
+  running: new Map(), // model -> the verb of a button whose request is in progress
 };
 
 const views = [];
 let isDue = false;
 
-export function draw(...functions) {
+export function addViews(...functions) {
   views.push(...functions);
 }
 
-export function changed() {
+export function redraw() {
   if (isDue) return;
   isDue = true;
   requestAnimationFrame(() => {
@@ -28,20 +28,20 @@ export function changed() {
   });
 }
 
-export function learn(part, record) {
+export function update(part, record) {
   state[part] = record;
-  if (part in state.heard) state.heard[part] = performance.now();
-  changed();
+  if (part in state.receivedAt) state.receivedAt[part] = performance.now();
+  redraw();
 }
 
-// Seconds since the record was true.
-export const since = (part) => (performance.now() - state.heard[part]) / 1000;
+// Seconds since the record arrived.
+export const since = (part) => (performance.now() - state.receivedAt[part]) / 1000;
 
 const HOUR_MS = 3_600_000;
 const NEWEST = 20;
 
-export function learnResources(resources) {
-  learn("resources", resources);
+export function addResources(resources) {
+  update("resources", resources);
   const history = state.history ?? { interval_seconds: 10, samples: [] };
   const now = Date.now();
   const sample = {
@@ -52,20 +52,20 @@ export function learnResources(resources) {
     ram_total_bytes: resources.ram.total_bytes,
   };
   const kept = history.samples.filter(({ at }) => now - Date.parse(at) < HOUR_MS);
-  // The newest moves along until it is an interval away from the one before it.
+  // Replace the newest sample until it is an interval away from the one before it.
   if (kept.length > 1 && now - Date.parse(kept.at(-2).at) < history.interval_seconds * 1000) kept.pop();
-  learn("history", { ...history, samples: [...kept, sample] });
+  update("history", { ...history, samples: [...kept, sample] });
 }
 
-// One that ended while they were being read comes twice.
-export function learnSwap(swap) {
+// A swap that ended while the list was read arrives twice.
+export function addSwap(swap) {
   const isSame = ({ at, model }) => at === swap.at && model === swap.model;
-  if (state.swaps && !state.swaps.some(isSame)) learn("swaps", [...state.swaps, swap].slice(-NEWEST));
+  if (state.swaps && !state.swaps.some(isSame)) update("swaps", [...state.swaps, swap].slice(-NEWEST));
 }
 
-// Jobs keep their order, the oldest first.
-export function learnDownload(job) {
+// Jobs stay in order, oldest first.
+export function updateDownload(job) {
   const before = state.downloads ?? [];
   const isKnown = before.some(({ id }) => id === job.id);
-  learn("downloads", isKnown ? before.map((each) => (each.id === job.id ? job : each)) : [...before, job]);
+  update("downloads", isKnown ? before.map((each) => (each.id === job.id ? job : each)) : [...before, job]);
 }

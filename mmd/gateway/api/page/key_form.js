@@ -1,20 +1,20 @@
-// The gateway's key, asked for where it is needed.
+// The form that asks for an API key.
 
-import { useKey } from "./api.js";
-import { find, say } from "./dom.js";
+import { storeKey } from "./api.js";
+import { find, setText } from "./dom.js";
 
-// Returns when the user has given one.
+// Resolves when the user has entered a key.
 export function askForKey(error) {
   const form = find("key");
   const input = find("key-value");
-  say(find("connection"), "Waiting for a key");
-  say(find("key-reason"), error.message);
+  setText(find("connection"), "Waiting for a key");
+  setText(find("key-reason"), error.message);
   form.hidden = false;
   input.focus();
   return new Promise((resolve) => {
     form.onsubmit = (submission) => {
       submission.preventDefault();
-      useKey(input.value.trim());
+      storeKey(input.value.trim());
       input.value = "";
       form.hidden = true;
       resolve();

@@ -1,9 +1,9 @@
-// An error's two lines, what is wrong and what to do, and what the engine said before.
+// An error: its message, its hint, and the engine's last lines.
 
-import { each, element } from "./dom.js";
+import { element, syncViews } from "./dom.js";
 import { LastLines } from "./last_lines.js";
 
-export class Failure {
+export class ErrorBox {
   #alert = element("div", { role: "alert" });
   #lastLines = new LastLines();
 
@@ -11,10 +11,10 @@ export class Failure {
     this.node = element("div", { class: "failure" }, this.#alert, this.#lastLines.node);
   }
 
-  // null takes it away. What is there already stays untouched: it would be read out anew.
+  // null removes the error. Unchanged lines stay in place: a screen reader would announce them again.
   show(error) {
     const lines = error ? [error.message, error.hint] : [];
-    each(this.#alert, lines, (line) => line, (line) => ({ node: element("p", {}, line), update() {} }));
+    syncViews(this.#alert, lines, (line) => line, (line) => ({ node: element("p", {}, line), update() {} }));
     this.#lastLines.update(error?.engineLines);
   }
 }
