@@ -14,7 +14,7 @@ import pytest
 from tests.fakes.engine import install_fake_llama_server
 from tests.user_manager import UserManager, user_manager
 
-pytest_plugins = ("tests.fakes.hub.fixture",)
+pytest_plugins = ("tests.event_loop", "tests.fakes.hub.fixture")
 
 
 @pytest.fixture(autouse=True)

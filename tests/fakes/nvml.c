@@ -5,13 +5,16 @@
  * "@PID:BYTES" is a process that is listed only while it runs, with memory that counts as used on top of USED_BYTES;
  * "%PID:BYTES" is one that draws and does not compute; "!PID:BYTES" is one that has ended by the second query. A GPU whose
  * line is "lost" has fallen off the bus. With a line "untold" the driver reports the memory of no process. Without any
- * process that draws the driver has no list of those, as on WSL.
+ * process that draws the driver has no list of those, as on WSL. A line "waits FIFO" makes each call block until the FIFO
+ * is opened for writing.
  *
  *     cc -shared -fPIC -o libnvidia-ml.so.1 nvml.c
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15, MAX_GPUS = 2, LINE = 4096 };
 
@@ -29,12 +32,16 @@ static int is_told, times_asked;
 static unsigned read_state(unsigned wanted, char *line, int *init) {
     const char *path = getenv("MMD_FAKE_NVML");
     FILE *file = path ? fopen(path, "r") : NULL;
-    char current[LINE];
+    char current[LINE], fifo[LINE];
     unsigned count = 0;
     is_told = 1;
     while (file && count < MAX_GPUS && fgets(current, sizeof current, file)) {
         if (sscanf(current, "init %d", init) == 1)
             continue;
+        if (sscanf(current, "waits %s", fifo) == 1) {
+            close(open(fifo, O_RDONLY));
+            continue;
+        }
         if (strncmp(current, "untold", 6) == 0) {
             is_told = 0;
             continue;

@@ -30,7 +30,7 @@ async def end_where_stranded(manager: Manager, model_id: str, hooks: Hooks) -> N
         commands = await manager.commands(token_unit(model_id), "ExecStopPost")
     except NoSuchUnit:
         return
-    missing = missing_programs(commands)
+    missing = await asyncio.to_thread(missing_programs, commands)
     if not missing:
         return
     fields = {"MMD_MODEL": model_id, "MMD_UNIT": engine_unit(model_id)}

@@ -97,10 +97,10 @@ async def _put_away(manager: Manager, hooks: Hooks, model_id: str, drain_seconds
     released = {"drain": drain_seconds, "release": seconds} | measured(
         model_id, "release", since=began, names={"vram_seconds": "vram_free"}
     )
-    _keep(model_id, seconds, released)
+    await _keep(model_id, seconds, released)
 
 
-def _keep(model_id: str, seconds: float, phases: dict[str, float]) -> None:
+async def _keep(model_id: str, seconds: float, phases: dict[str, float]) -> None:
     from mmd.control.state import swap_events
 
     event = swap_events.SwapEvent(
@@ -113,4 +113,4 @@ def _keep(model_id: str, seconds: float, phases: dict[str, float]) -> None:
         seconds=round(seconds, 4),
         phases={name: round(taken, 4) for name, taken in phases.items()},
     )
-    swap_events.keep(event)
+    await asyncio.to_thread(swap_events.keep, event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -106,14 +107,14 @@ class Swapper:
                 raise await self._failed(swap, failure)
         except (EngineFailed, SwapSuperseded) as error:
             outcome = "failed" if isinstance(error, EngineFailed) else "superseded"
-            _keep(swap, outcome, phases={"drain": drain_seconds})
+            await _keep(swap, outcome, phases={"drain": drain_seconds})
             raise
         if swap.already:
             return Activation(wanted, swap.why, None, swap.seconds)
         phases = {"drain": drain_seconds} | await read_phases(
             self._manager, wanted, evicted=swap.previous, submitted=swap.submitted, woke=swap.woke
         )
-        _keep(swap, "resident", phases=phases)
+        await _keep(swap, "resident", phases=phases)
         return Activation(wanted, swap.why, swap.previous, swap.seconds, phases)
 
     async def _attempt(self, swap: _Swap, *, again: bool = False) -> _Failure | None:
@@ -262,7 +263,7 @@ class Swapper:
         return _Failure(launch, tuple(lines), f"{how}: {said}" if said else how)
 
 
-def _keep(swap: _Swap, outcome: str, *, phases: Mapping[str, float]) -> None:
+async def _keep(swap: _Swap, outcome: str, *, phases: Mapping[str, float]) -> None:
     event = swap_events.SwapEvent(
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         model=swap.wanted,
@@ -274,7 +275,7 @@ def _keep(swap: _Swap, outcome: str, *, phases: Mapping[str, float]) -> None:
         phases=phases,
         engine_lines=tuple(line[:_NOTED_CHARACTERS] for line in swap.engine_lines),
     )
-    swap_events.keep(event)
+    await asyncio.to_thread(swap_events.keep, event)
     took = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in phases.items())
     fields = _fields(swap.wanted) | {"MMD_EVENT": "swap"}
     _log.info("%s is %s after %.3f s (%s)", swap.wanted, outcome, swap.seconds, took, extra=fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 
 from starlette.requests import Request
@@ -35,7 +36,8 @@ def routes(observer: Observer) -> list[BaseRoute]:
 
 
 async def _swaps(request: Request) -> Response:
-    return JSONResponse([asdict(event) for event in recent(_limit(request.query_params.get("limit")))])
+    events = await asyncio.to_thread(recent, _limit(request.query_params.get("limit")))
+    return JSONResponse([asdict(event) for event in events])
 
 
 def _limit(value: str | None) -> int:

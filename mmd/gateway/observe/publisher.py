@@ -94,7 +94,7 @@ class Publisher:
         while True:
             has_changed = await self._units_change(delays[0] if delays else None)
             delays = _READ_DELAYS_SECONDS if has_changed else delays[1:]
-            for event in self._swaps.news():
+            for event in await asyncio.to_thread(self._swaps.news):
                 self._feed.publish(EventKind.SWAP, asdict(event))
                 for listener in self._swap_listeners:
                     listener(event)

@@ -1,0 +1,85 @@
+"""A GPU driver that hangs under a gateway at work: what needs no reading of the machine goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.test_gateway_faults import _client, _first, _stream
+from tests.systemd.world import World, run_mmd, wait_for
+
+
+class Driver:
+    """The fake NVML of the gateway and of those it starts."""
+
+    def __init__(self, world: World, nvml_folder: Path) -> None:
+        world.add_gpu(nvml_folder)
+        self._state = world.folder / "nvml"
+        self._fifo = world.folder / "nvml.fifo"
+        os.mkfifo(self._fifo)
+
+    def hang(self) -> None:
+        self._state.write_text(f"waits {self._fifo}\n0\n")
+
+    def lets_one_go(self) -> bool:
+        """Whether a call hung at this moment; it returns then, and the next one hangs."""
+        with suppress(OSError):
+            os.close(os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK))
+            return True
+        return False
+
+    def recover(self, is_done: Callable[[], bool]) -> None:
+        self._state.write_text("0\n")
+
+        def has_ended() -> bool:
+            self.lets_one_go()
+            return is_done()
+
+        wait_for(has_ended, what="the end of the readings")
+
+
+@pytest.fixture
+def driver(world: World, nvml_folder: Path) -> Driver:
+    return Driver(world, nvml_folder)
+
+
+async def test_streams_and_health_go_on_while_the_driver_hangs(driver: Driver, world: World, installed: str) -> None:
+    """/status, /metrics and activations read NVML on the event loop: with an init of 2 s all streams stood still."""
+    world.add("a", chunks=20_000, chunk_seconds=0.01)
+    world.add("b")
+    async with _client(installed) as client, _stream(client, "a") as lines:
+        await _first(lines)
+        driver.hang()
+        asking = [
+            asyncio.create_task(client.get("/status")),
+            asyncio.create_task(client.get("/metrics")),
+            asyncio.create_task(client.get("/resources")),
+        ]
+        await asyncio.to_thread(wait_for, driver.lets_one_go, what="a reading")
+        for _ in range(20):
+            assert (await client.get("/health")).status_code == 200
+            await anext(lines)
+        assert (await client.get("/queue")).status_code == 200
+        stopped = await asyncio.to_thread(run_mmd, "stop", "b")
+        assert stopped.returncode == 0, stopped.stderr
+        assert not all(asked.done() for asked in asking)
+        await asyncio.to_thread(driver.recover, lambda: all(asked.done() for asked in asking))
+        assert [(await asked).status_code for asked in asking] == [200] * 3
+
+
+async def test_gateway_ends_although_the_driver_hangs(driver: Driver, world: World, installed: str) -> None:
+    async with _client(installed) as client:
+        assert (await client.get("/status")).status_code == 200
+        driver.hang()
+        reading = asyncio.create_task(client.get("/resources"))
+        await asyncio.to_thread(wait_for, driver.lets_one_go, what="a reading")
+        await asyncio.to_thread(world.manager.systemctl, "kill", "mmd.service")
+        reading.cancel()
+        await asyncio.wait([reading])
+        await asyncio.to_thread(world.manager.systemctl, "stop", "mmd.service")
+    assert world.manager.systemctl("show", "--property=Result", "--value", "mmd.service").strip() == "success"
