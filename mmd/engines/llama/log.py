@@ -13,9 +13,9 @@ from mmd.quantities import MIB
 # "0.00.007.173 E "
 LOG_STYLE = LogStyle(prefix=re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} [A-Z] "))
 
-# "load_tensors:        CUDA0 model buffer size =  4403.49 MiB"; what lies in RAM beside a GPU is none of the GPU's.
+# "load_tensors:        CUDA0 model buffer size =  4403.49 MiB"; buffers in RAM do not count if there is one on a GPU.
 _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output)\s+buffer size\s*=\s*([\d.]+) MiB")
-_HOST = re.compile(r"CPU|\S*_Host\b|CPU_Mapped")
+_HOST = re.compile(r"CPU|CPU_\w+|AMX|\S*_Host\b")
 # "srv load_model: initializing, n_slots = 4, n_ctx_slot = 8192, kv_unified = 'true'"
 _SLOTS = re.compile(r"n_slots = (\d+), n_ctx_slot = (\d+), kv_unified = '(\w+)'")
 _CONTEXT = re.compile(r"\bn_ctx\s*=\s*(\d+)$")

@@ -65,6 +65,8 @@ def test_buffers_of_several_gpus_are_added() -> None:
 def test_buffers_without_a_gpu_are_those_in_ram() -> None:
     lines = [
         "0.0 I load_tensors:   CPU_Mapped model buffer size =     1.50 MiB",
+        "0.0 I load_tensors:   CPU_REPACK model buffer size =     3.00 MiB",
+        "0.0 I load_tensors:          AMX model buffer size =     4.00 MiB",
         "0.0 I llama_kv_cache:        CPU KV buffer size =     0.25 MiB",
         "0.0 I llama_memory_recurrent:        CPU RS buffer size =     0.50 MiB",
         "0.0 I sched_reserve:        CPU compute buffer size =     2.00 MiB",
@@ -72,7 +74,7 @@ def test_buffers_without_a_gpu_are_those_in_ram() -> None:
     ]
     log = read_load_log(lines)
     assert (log.weights_bytes, log.kv_bytes, log.state_bytes, log.compute_bytes) == (
-        MIB * 3 // 2,
+        MIB * 17 // 2,
         MIB // 4,
         MIB // 2,
         3 * MIB,
