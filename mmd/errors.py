@@ -29,6 +29,10 @@
     ├── UnitsMasked           units that mmd needs are masked
     └── ManagerUnreachable    there is no systemd user manager to talk to
 
+Errors that have a meaning for one module only are defined in it: BusError, UnitExists, NoSuchUnit, NoSuchUnitFile and
+ManagerAway in units/bus.py, LogindAway and LockRefused in units/login1.py, AddressTaken in gateway/http/sockets.py,
+NoSuchDownload in gateway/api/downloads.py. They share the outcome of the class that they are derived from.
+
 `message` is one line that says what is; `hint` says what to do, with a command to paste.
 """
 

@@ -214,7 +214,7 @@ async def test_sigterm_ends_it_in_order_once_its_clients_have_gone(engine: Runni
     async with _client(engine) as client, client.stream("POST", "/v1/chat/completions", json=question) as answer:
         await anext(answer.aiter_lines())
         engine.process.terminate()
-    assert await asyncio.to_thread(engine.process.wait, 20) == 0
+    assert await asyncio.to_thread(engine.wait) == 0
 
 
 @pytest.mark.engine
@@ -228,7 +228,7 @@ def test_killed_engine_core_ends_the_whole_vllm(tmp_path: Path) -> None:
             if "EngineCore" in " ".join(child.cmdline())
         ]
         core.kill()
-        assert engine.process.wait(20) == 0
+        assert engine.wait() == 0
         assert engine.socket_path.exists()
 
 

@@ -172,6 +172,7 @@ async def test_gateway_that_was_stopped_by_hand_stays_down(world: World, install
     assert world.manager.systemctl("is-active", "mmd.service").strip() == "inactive"
 
 
+@pytest.mark.timeout(150)  # two gateways start one after the other, for 10 s each on a busy machine
 async def test_gateway_in_the_foreground_says_where_it_listens(world: World) -> None:
     main, embedding = free_port(), free_port()
     world.settings(f'[gateway]\nembedding_listen = "127.0.0.1:{embedding}"\n')

@@ -113,7 +113,7 @@ class World:
             os.kill(pid, signal)
 
 
-def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = 50.0) -> None:
     """Wait until something is so that nobody announces; fails the test if it does not become so."""
     end = time.monotonic() + seconds
     while not condition():
