@@ -25,7 +25,7 @@ import click
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's mmd, whichever is installed
 
 from mmd.cli.verbs import mmd
-from mmd.plan.launch import Canary, Launch, Sleep
+from mmd.plan.launch import Launch, Sleep, WakeCheck
 from mmd.settings import all_settings
 from mmd.units.names import token_unit
 from mmd.units.spec import Hooks, UnitSpec, engine_spec, token_spec
@@ -50,10 +50,10 @@ EXAMPLE = Launch(
     needs_bytes=0,
     socket="/run/user/1000/mmd/qwen3/api.sock",
     uses_gpu=True,
-    sleep=Sleep(levels=(1, 2), weights_bytes=5 << 30, reserve_bytes=2 << 30, canary=Canary.GENERATE),
+    sleep=Sleep(levels=(1, 2), weights_bytes=5 << 30, reserve_bytes=2 << 30, wake_check=WakeCheck.GENERATE),
     ready_seconds=660,
     stop_seconds=15,
-    quits_when_broken=True,
+    exits_zero_on_crash=True,
     flags=(),
 )
 

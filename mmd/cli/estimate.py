@@ -35,12 +35,12 @@ def estimate(
 ) -> None:
     """What a model needs of the memory, before it is downloaded or started. Status 4: it does not fit."""
     from mmd.control.memory.estimate import Estimator
-    from mmd.control.memory.target import subject
+    from mmd.control.memory.target import estimate_target
     from mmd.machine import load_machine, read_machine
     from mmd.settings import read_settings
 
     machine, settings = load_machine(machine_file) if machine_file else read_machine(), read_settings()
-    about = subject(asked, machine, settings, file)
+    about = estimate_target(asked, machine, settings, file)
     _measure(about.model.id)
     estimating = Estimator(machine, settings, is_here=machine_file is None)
     answer = estimating.answer(about.model, context, candidates=about.candidates, asks_engine=not no_engine)

@@ -93,7 +93,7 @@ def _cells(hit: SearchHit) -> tuple[str, ...]:
         result.base.type,
         size_text(offer.total_bytes),
         f"≈ {size_text(hit.best.needs_bytes)}",
-        _RUNS[hit.best.place],
+        _RUNS[hit.best.runs_on],
         count_text(result.downloads),
         _licence(hit),
     )

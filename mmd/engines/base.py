@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mmd.plan.last_words import LogStyle
     from mmd.plan.launch import Flag, Sleep
     from mmd.plan.measurement import LoadLog, Observation, Sizes
-    from mmd.plan.memory import Memory
+    from mmd.plan.memory import MemoryModel
     from mmd.registry.record import Facts, Format, Model
 
 
@@ -107,7 +107,7 @@ class Engine(ABC):
         projector_bytes: int,
         on_gpu: bool,
         constants: Constants,
-    ) -> Memory: ...
+    ) -> MemoryModel: ...
 
     @abstractmethod
     def read_load_log(self, lines: Sequence[str]) -> LoadLog: ...

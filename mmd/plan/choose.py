@@ -10,9 +10,9 @@ from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.engine import Installed, ServeOptions
 from mmd.plan.launch import Flag, Launch
-from mmd.plan.memory import Memory
+from mmd.plan.memory import MemoryModel
 from mmd.plan.predict import memory_of
-from mmd.plan.suggestions import Subject, suggestions
+from mmd.plan.suggestions import UnfitModel, suggestions
 from mmd.quantities import size_text
 from mmd.registry.record import Facts, Format, Model
 
@@ -37,7 +37,7 @@ def choose(
     *,
     socket: str,
     cache: str,
-    overrides: ModelSettings | None = None,
+    settings: ModelSettings | None = None,
     projector_bytes: int = 0,
     missing: Callable[[Format], EngineMissing] = lambda form: _missing(form),
 ) -> Launch:
@@ -46,21 +46,21 @@ def choose(
 
     Raises EngineMissing, DoesNotFit and WrongUsage; all before anything has been touched.
     """
-    laid_down = overrides or ModelSettings()
-    engine = _require_engine(model, installed, laid_down.engine, missing)
+    settings = settings or ModelSettings()
+    engine = _require_engine(model, installed, settings.engine, missing)
     planner = engine.engine
-    context = laid_down.context
-    options = ServeOptions(socket, context, laid_down.aliases, laid_down.arguments)
+    context = settings.context
+    options = ServeOptions(socket, context, settings.aliases, settings.arguments)
     flags = planner.flags(model, machine, engine, options)
-    flags = without_refused(flags, model.id, laid_down.refused.get(engine.title, {}))
+    flags = without_refused(flags, model.id, settings.refused.get(engine.title, {}))
     words = tuple(word for flag in flags for word in flag.words)
     on_gpu = planner.on_gpu(machine, engine)
     memory = memory_of(planner, model.facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu)
-    tokens = context or fit.least_context(model.facts.context_length)
+    tokens = context or fit.min_context(model.facts.context_length)
     needs_bytes = _least_bytes(model.facts, memory, tokens, projector_bytes)
     _require_fit(model, memory, tokens, needs_bytes, planner.budget_bytes(model, machine, engine))
     argv = (*engine.command, *words)
-    ready_seconds = laid_down.ready_seconds or planner.ready_seconds(model)
+    ready_seconds = settings.ready_seconds or planner.ready_seconds(model)
     _require_kept(model.id, argv)
     return Launch(
         model_id=model.id,
@@ -76,7 +76,7 @@ def choose(
         sleep=planner.sleep(model, machine, engine),
         ready_seconds=ready_seconds,
         stop_seconds=planner.stop_seconds,
-        quits_when_broken=planner.exits_zero_on_crash,
+        exits_zero_on_crash=planner.exits_zero_on_crash,
         flags=flags,
     )
 
@@ -90,23 +90,23 @@ def without_refused(flags: tuple[Flag, ...], model_id: str, refused: Mapping[str
 
 
 def _unless_refused(flag: Flag, model_id: str, refused: Mapping[str, str]) -> Flag:
-    if flag.kept or not (flag.words or flag.instead) or flag.subject not in refused:
+    if flag.required or not (flag.words or flag.instead) or flag.subject not in refused:
         return flag
     reason = "the engine died without it" if flag.instead else "left out: the engine refused it"
     reason = f"{reason} here before: {refused[flag.subject]}; try it again: mmd activate {model_id} --ask-again"
     return Flag(flag.instead, flag.subject, reason)
 
 
-def _least_bytes(facts: Facts, memory: Memory, tokens: int, projector_bytes: int) -> int:
+def _least_bytes(facts: Facts, memory: MemoryModel, tokens: int, projector_bytes: int) -> int:
     """What it needs to run at all; from a registry of an older version, which knows less, by its rule."""
-    return memory.least_bytes(tokens) if facts.anatomy else fit.least_bytes(facts, projector_bytes)
+    return memory.min_bytes(tokens) if facts.anatomy else fit.min_bytes(facts, projector_bytes)
 
 
-def _require_fit(model: Model, memory: Memory, tokens: int, needs_bytes: int, has_bytes: int) -> None:
+def _require_fit(model: Model, memory: MemoryModel, tokens: int, needs_bytes: int, has_bytes: int) -> None:
     if needs_bytes <= has_bytes:
         return
     facts = model.facts
-    subject = Subject(model.id, facts.weights_bytes, facts.context_length, tokens)
+    subject = UnfitModel(model.id, facts.weights_bytes, facts.context_length, tokens)
     would_do = next(iter(suggestions(memory, subject, ())), None)
     instead = f"; with {would_do.change} it would fit" if would_do else ""
     raise DoesNotFit(

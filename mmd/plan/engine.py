@@ -11,7 +11,7 @@ from mmd.plan.constants import Constants
 from mmd.plan.last_words import LogStyle
 from mmd.plan.launch import Flag, Sleep
 from mmd.plan.measurement import LoadLog, Observation, Sizes
-from mmd.plan.memory import Memory
+from mmd.plan.memory import MemoryModel
 from mmd.registry.record import Facts, Format, Model
 
 
@@ -104,7 +104,7 @@ class Planner(Protocol):
         projector_bytes: int,
         on_gpu: bool,
         constants: Constants,
-    ) -> Memory:
+    ) -> MemoryModel:
         """Return the formulas for a model under the `words` of a command line; `machine` without models of mmd.
 
         `constants` are those of this engine, with some of them replaced by what was measured.

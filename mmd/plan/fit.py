@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 # The context below which a chat model is of no use; llama-server's own fitting stops there too (--fit-ctx).
-LEAST_CONTEXT_TOKENS = 4096
+MIN_CONTEXT_TOKENS = 4096
 
 # Where a model does not say what it was trained for.
-MOST_CONTEXT_TOKENS = 1 << 20
+MAX_CONTEXT_TOKENS = 1 << 20
 _CONTEXT_STEP_TOKENS = 256  # llama.cpp rounds up to it
 
 _OUR_UNITS = "mmd-model@"
@@ -28,9 +28,9 @@ _BYTES_OF_KEY_AND_VALUE = 4  # 16 bits for each
 _COMPUTE_BYTES = GIB // 4
 
 
-def least_bytes(facts: Facts, projector_bytes: int = 0) -> int:
+def min_bytes(facts: Facts, projector_bytes: int = 0) -> int:
     """Weights, projector, keys and values for a small context, and compute: the least it can run with."""
-    context = least_context(facts.context_length)
+    context = min_context(facts.context_length)
     return facts.weights_bytes + projector_bytes + context * facts.kv_bytes_per_token + _COMPUTE_BYTES
 
 
@@ -76,12 +76,12 @@ def ram_budget_bytes(machine: Machine) -> int:
     return max(0, machine.ram_total_bytes - max(GIB, machine.ram_total_bytes // 10))
 
 
-def emptied(machine: Machine) -> Machine:
+def without_our_models(machine: Machine) -> Machine:
     """`machine` when the models of mmd have gone from its GPUs: who is resident will go, others keep what they have."""
-    return replace(machine, gpus=tuple(_emptied(gpu) for gpu in machine.gpus))
+    return replace(machine, gpus=tuple(_without_our_models(gpu) for gpu in machine.gpus))
 
 
-def _emptied(gpu: Gpu) -> Gpu:
+def _without_our_models(gpu: Gpu) -> Gpu:
     others = tuple(process for process in gpu.processes if not process.unit.startswith(_OUR_UNITS))
     return replace(gpu, free_bytes=available_bytes(gpu), processes=others)
 
@@ -94,9 +94,9 @@ def available_bytes(gpu: Gpu) -> int:
     return min(gpu.total_bytes, gpu.free_bytes + sum(used or 0 for used in ours))
 
 
-def least_context(trained: int) -> int:
+def min_context(trained: int) -> int:
     """The smallest context that is of use for a model trained for so many tokens, 0 where that is not known."""
-    return min(trained or LEAST_CONTEXT_TOKENS, LEAST_CONTEXT_TOKENS)
+    return min(trained or MIN_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS)
 
 
 def largest_context(trained: int, fits: Callable[[int], bool]) -> int:
@@ -104,7 +104,7 @@ def largest_context(trained: int, fits: Callable[[int], bool]) -> int:
 
     What holds for a context must hold for every smaller one.
     """
-    most, least = trained or MOST_CONTEXT_TOKENS, least_context(trained)
+    most, least = trained or MAX_CONTEXT_TOKENS, min_context(trained)
     if fits(most):
         return most
     if not fits(least):

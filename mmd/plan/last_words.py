@@ -104,7 +104,7 @@ def _mentions_an_error(text: str) -> bool:
 
 
 def _is_optional(flag: Flag) -> bool:
-    return bool(flag.words or flag.instead) and not flag.kept
+    return bool(flag.words or flag.instead) and not flag.required
 
 
 def _names(text: str, flag: Flag, style: LogStyle) -> bool:

@@ -15,12 +15,12 @@ class Flag:
     reason: str
     measured: bool = False  # read off the machine at the moment of the start: another value asks for no new start
     is_address: bool = False  # where it listens or what it is called: its memory does not depend on it
-    kept: bool = False  # laid down by the user, or the model cannot be served without: never dropped on a refusal
+    required: bool = False  # laid down by the user, or the model cannot be served without: never dropped on a refusal
     refused_by: str = ""  # a text in the engine's output that refuses this decision without naming the flag
     instead: tuple[str, ...] = ()  # the words after a refusal; () leaves the flag out
 
 
-class Canary(StrEnum):
+class WakeCheck(StrEnum):
     """A request whose answer shows that a model is itself again after a wake."""
 
     GENERATE = "generate"
@@ -36,7 +36,7 @@ class Sleep:
     levels: tuple[int, ...]  # that it may sleep at, the one that wakes fastest first; vLLM: 1 keeps the weights in RAM
     weights_bytes: int  # RAM that level 1 takes, and VRAM that every level frees; 0 where sleeping moves nothing (CPU)
     reserve_bytes: int  # RAM that must be left to the rest of the machine
-    canary: Canary
+    wake_check: WakeCheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,11 @@ class Launch:
     sleep: Sleep | None  # None where it is stopped instead
     ready_seconds: int  # how long it may load before it counts as failed
     stop_seconds: int  # how long it may take to exit before it is killed
-    quits_when_broken: bool  # a status of 0 that nobody asked for is a crash
+    exits_zero_on_crash: bool  # a status of 0 that nobody asked for is a crash
     flags: tuple[Flag, ...]
 
     @property
-    def lasting_argv(self) -> tuple[str, ...]:
+    def stable_argv(self) -> tuple[str, ...]:
         """`argv` without what was measured for this one start."""
         decided = sum(len(flag.words) for flag in self.flags)
         lasting = (word for flag in self.flags if not flag.measured for word in flag.words)

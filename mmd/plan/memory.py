@@ -10,7 +10,7 @@ from mmd.registry.layout import Anatomy
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CacheBytes:
     """Bytes that grow with the context, and those that do not."""
 
     kv_bytes: int
@@ -31,12 +31,12 @@ class Placement:
 class Variant:
     """The same model served in another way."""
 
-    memory: Memory
+    memory: MemoryModel
     change: str  # for people
     arguments: tuple[str, ...]  # of the engine, that bring it about
 
 
-class Memory(Protocol):
+class MemoryModel(Protocol):
     """One model under one command line on one machine; every size grows with the context."""
 
     @property
@@ -52,7 +52,7 @@ class Memory(Protocol):
         """What there is for the components together, were all of it where it should be."""
         ...
 
-    def least_bytes(self, context: int) -> int:
+    def min_bytes(self, context: int) -> int:
         """What must be there for it to run at all, of the memory that its engine counts as one."""
         ...
 
@@ -74,7 +74,7 @@ class Memory(Protocol):
         """As few routed experts as it takes for all else to fit."""
         ...
 
-    def with_weights(self, share: float) -> Memory:
+    def with_weights(self, share: float) -> MemoryModel:
         """The same model in another quantisation, by the size of its weights."""
         ...
 

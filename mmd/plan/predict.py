@@ -9,8 +9,8 @@ from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.engine import Planner
 from mmd.plan.estimate import Estimate, Tier
-from mmd.plan.memory import Memory
-from mmd.plan.suggestions import Candidate, Subject, suggestions
+from mmd.plan.memory import MemoryModel
+from mmd.plan.suggestions import Candidate, UnfitModel, suggestions
 from mmd.registry.record import Facts
 
 
@@ -23,13 +23,13 @@ def memory_of(
     projector_bytes: int = 0,
     on_gpu: bool = True,
     constants: Constants | None = None,
-) -> Memory:
+) -> MemoryModel:
     """The formulas of an engine for a model, under the `words` of its command line.
 
     What models of mmd have of the GPUs counts as free: whoever is resident goes before another comes. `on_gpu` false:
     that engine is a build for the CPU, whatever the machine has.
     """
-    known, here = constants or engine.constants, fit.emptied(machine)
+    known, here = constants or engine.constants, fit.without_our_models(machine)
     return engine.memory(facts, here, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)
 
 
@@ -52,10 +52,10 @@ def predict(
     """
     known = constants or engine.constants
     memory = memory_of(engine, facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)
-    least, most = fit.least_context(facts.context_length), memory.max_context(facts.context_length)
+    least, most = fit.min_context(facts.context_length), memory.max_context(facts.context_length)
     tokens = context or memory.wanted_context or most or least
     placed = memory.placement(tokens)
-    subject = Subject(model_id, facts.weights_bytes, facts.context_length, tokens)
+    subject = UnfitModel(model_id, facts.weights_bytes, facts.context_length, tokens)
     return Estimate(
         needs_bytes=placed.components.total_bytes,
         has_bytes=memory.has_bytes(),

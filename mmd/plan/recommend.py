@@ -21,11 +21,11 @@ from mmd.registry.record import Facts, Format, ModelType
 USEFUL_CONTEXT_TOKENS = 8192
 
 # Q8_0 has 8.5 bits for a weight and cannot be told from 16 in any measure that llama.cpp's authors published.
-_MOST_BITS = 8.75
+_MAX_BITS = 8.75
 # Q4_K_M has 4.85, and is what Ollama and LM Studio take: below it quality falls faster than size, and where the CPU
 # computes, every byte is read again for each token.
 _BITS_FOR_CPU = 5.0
-_LEAST_BITS = 3.4  # Q3_K_S has 3.5; with fewer, layers in RAM or a smaller model are the lesser loss
+_MIN_BITS = 3.4  # Q3_K_S has 3.5; with fewer, layers in RAM or a smaller model are the lesser loss
 _FAST_ON_CPU_BYTES = GIB
 # Q4_0 and its like lose more than K-quants of the same size.
 _LEGACY = re.compile(r"(?<![A-Z])Q[45]_[01](?![A-Z0-9])", re.IGNORECASE)
@@ -37,7 +37,7 @@ _BITS = re.compile(r"(?:(?<=[^A-Z])I?Q(\d)(?=[_.-])|(BF16|F16|F32)|MXFP(4)|NVFP(
 _KV_BYTES_OF_8B = 131_072
 
 
-class Place(StrEnum):
+class RunsOn(StrEnum):
     """Where a model would run, the best first."""
 
     GPU = "gpu"
@@ -47,7 +47,7 @@ class Place(StrEnum):
 
     @property
     def rank(self) -> int:
-        return list(Place).index(self)
+        return list(RunsOn).index(self)
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ class Assessed:
     offer: HubModel
     needs_bytes: int  # at least, with a context of use
     has_bytes: int
-    place: Place
+    runs_on: RunsOn
     bits: float  # for each weight
 
     @cached_property
     def worth(self) -> tuple[float, ...]:
         """The larger, the sooner it is taken."""
-        of_use = self.bits >= _LEAST_BITS
-        match self.place:
-            case Place.GPU:
-                return (4 if of_use else 2, *self._most_bits_up_to(_MOST_BITS))
-            case Place.CPU | Place.PARTLY:
+        of_use = self.bits >= _MIN_BITS
+        match self.runs_on:
+            case RunsOn.GPU:
+                return (4 if of_use else 2, *self._most_bits_up_to(_MAX_BITS))
+            case RunsOn.CPU | RunsOn.PARTLY:
                 small = self.offer.weights_bytes <= _FAST_ON_CPU_BYTES
-                return (3 if of_use else 1, *self._most_bits_up_to(_MOST_BITS if small else _BITS_FOR_CPU))
-            case Place.NOWHERE:
+                return (3 if of_use else 1, *self._most_bits_up_to(_MAX_BITS if small else _BITS_FOR_CPU))
+            case RunsOn.NOWHERE:
                 return (0, 0, -self.needs_bytes)
 
     def _most_bits_up_to(self, most: float) -> tuple[float, float]:
@@ -84,8 +84,9 @@ def assess(
     offers: Iterable[HubModel], base: Base, machine: Machine, engines: Mapping[Format, Planner]
 ) -> tuple[Assessed, ...]:
     """Every offer of a format that one of the `engines` serves here, the one to take first."""
-    emptied = replace(machine, gpus=tuple(replace(gpu, free_bytes=fit.available_bytes(gpu)) for gpu in machine.gpus))
-    found = (_assess(offer, base, emptied, engines[offer.format]) for offer in offers if offer.format in engines)
+    gpus = tuple(replace(gpu, free_bytes=fit.available_bytes(gpu)) for gpu in machine.gpus)
+    here = replace(machine, gpus=gpus)
+    found = (_assess(offer, base, here, engines[offer.format]) for offer in offers if offer.format in engines)
     return tuple(sorted(found, key=lambda one: one.worth, reverse=True))
 
 
@@ -94,20 +95,20 @@ def reason(taken: Assessed, assessed: Iterable[Assessed]) -> str:
     others = [one for one in assessed if one is not taken]
     if not others:
         return "the only one there is"
-    match taken.place:
-        case Place.GPU if taken.bits < _LEAST_BITS:
+    match taken.runs_on:
+        case RunsOn.GPU if taken.bits < _MIN_BITS:
             return "the largest that fits; a smaller model in more bits would answer better"
-        case Place.GPU if all(one.offer.weights_bytes < taken.offer.weights_bytes for one in others):
+        case RunsOn.GPU if all(one.offer.weights_bytes < taken.offer.weights_bytes for one in others):
             return "the largest, and it fits on the GPU"
-        case Place.GPU if any(one.place is Place.GPU and one.bits > taken.bits for one in others):
+        case RunsOn.GPU if any(one.runs_on is RunsOn.GPU and one.bits > taken.bits for one in others):
             return "as good as the larger ones, which fit too"
-        case Place.GPU:
+        case RunsOn.GPU:
             return "the largest that fits on the GPU"
-        case Place.PARTLY:
+        case RunsOn.PARTLY:
             return "none fits on the GPU; of this one the least is in RAM that answers well"
-        case Place.CPU:
+        case RunsOn.CPU:
             return "there is no GPU, and this one is quick enough on a CPU"
-        case Place.NOWHERE:
+        case RunsOn.NOWHERE:
             return "the smallest, and still too large"
 
 
@@ -128,16 +129,16 @@ def _assess(offer: HubModel, base: Base, machine: Machine, engine: Planner) -> A
     memory = memory_of(engine, facts, machine, projector_bytes=offer.projector_bytes)
     context = min(USEFUL_CONTEXT_TOKENS, base.context_length or USEFUL_CONTEXT_TOKENS)
     if not _can_compute(engine, base.quant, machine):
-        place = Place.NOWHERE
+        runs_on = RunsOn.NOWHERE
     elif memory.is_whole(context):
-        place = Place.GPU if machine.gpus else Place.CPU
+        runs_on = RunsOn.GPU if machine.gpus else RunsOn.CPU
     else:
-        place = Place.PARTLY if memory.placement(context).fits else Place.NOWHERE
+        runs_on = RunsOn.PARTLY if memory.placement(context).fits else RunsOn.NOWHERE
     return Assessed(
         offer=offer,
         needs_bytes=memory.components(context).total_bytes,
         has_bytes=memory.has_bytes(),
-        place=place,
+        runs_on=runs_on,
         bits=offer.weights_bytes * 8 / max(1, parameters),
     )
 

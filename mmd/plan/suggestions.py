@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from mmd.plan import fit
 from mmd.plan.estimate import Suggestion
-from mmd.plan.memory import Memory
+from mmd.plan.memory import MemoryModel
 from mmd.quantities import GIB
 
 _ROUND_TOKENS = 1024
-_MOST_CANDIDATES = 2  # of a kind: the largest that fit
+_MAX_CANDIDATES = 2  # of a kind: the largest that fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class UnfitModel:
     """The model that does not fit."""
 
     model_id: str
@@ -34,80 +34,84 @@ class Subject:
     context: int  # tokens that it is to hold
 
 
-def suggestions(memory: Memory, subject: Subject, candidates: Sequence[Candidate]) -> tuple[Suggestion, ...]:
+def suggestions(memory: MemoryModel, model: UnfitModel, candidates: Sequence[Candidate]) -> tuple[Suggestion, ...]:
     """Changes after which all of it is where it should be; where it does not even run and there are none, those after
     which it does.
     """
-    found = tuple(_changes(memory, subject, candidates, _is_whole))
-    if found or _runs(memory, subject.context):
+    found = tuple(_changes(memory, model, candidates, _is_whole))
+    if found or _runs(memory, model.context):
         return found
-    return tuple(_changes(memory, subject, candidates, _runs))
+    return tuple(_changes(memory, model, candidates, _runs))
 
 
-_Holds = Callable[[Memory, int], bool]
+_Holds = Callable[[MemoryModel, int], bool]
 
 
-def _is_whole(memory: Memory, context: int) -> bool:
+def _is_whole(memory: MemoryModel, context: int) -> bool:
     return memory.is_whole(context)
 
 
-def _runs(memory: Memory, context: int) -> bool:
+def _runs(memory: MemoryModel, context: int) -> bool:
     return memory.placement(context).fits
 
 
-def _changes(memory: Memory, subject: Subject, candidates: Sequence[Candidate], holds: _Holds) -> Iterator[Suggestion]:
-    shorter = _largest(memory, subject, holds)
+def _changes(
+    memory: MemoryModel, model: UnfitModel, candidates: Sequence[Candidate], holds: _Holds
+) -> Iterator[Suggestion]:
+    shorter = _largest(memory, model, holds)
     if shorter:
-        yield _suggestion(subject, memory, shorter, (), "")
-    yield from _smaller_numbers(memory, subject, holds, shorter)
-    yield from _candidates(memory, subject, [one for one in candidates if one.same_repository], holds)
-    in_ram = memory.with_experts_in_ram(subject.context)
-    if in_ram and holds(in_ram.memory, subject.context):
-        ram_gib = in_ram.memory.placement(subject.context).ram_bytes / GIB
+        yield _suggestion(model, memory, shorter, (), "")
+    yield from _smaller_numbers(memory, model, holds, shorter)
+    yield from _candidates(memory, model, [one for one in candidates if one.same_repository], holds)
+    in_ram = memory.with_experts_in_ram(model.context)
+    if in_ram and holds(in_ram.memory, model.context):
+        ram_gib = in_ram.memory.placement(model.context).ram_bytes / GIB
         change = f"{in_ram.change}, {ram_gib:.1f} GiB of it"
-        yield _suggestion(subject, in_ram.memory, subject.context, in_ram.arguments, change)
-    yield from _candidates(memory, subject, [one for one in candidates if not one.same_repository], holds)
+        yield _suggestion(model, in_ram.memory, model.context, in_ram.arguments, change)
+    yield from _candidates(memory, model, [one for one in candidates if not one.same_repository], holds)
 
 
-def _smaller_numbers(memory: Memory, subject: Subject, holds: _Holds, shorter: int) -> Iterator[Suggestion]:
+def _smaller_numbers(memory: MemoryModel, model: UnfitModel, holds: _Holds, shorter: int) -> Iterator[Suggestion]:
     """With all of the context, or with more of it than there would be without."""
     smaller = memory.with_smaller_numbers()
     if smaller is None:
         return
-    if holds(smaller.memory, subject.context):
-        yield _suggestion(subject, smaller.memory, subject.context, smaller.arguments, smaller.change)
+    if holds(smaller.memory, model.context):
+        yield _suggestion(model, smaller.memory, model.context, smaller.arguments, smaller.change)
         return
-    more = _largest(smaller.memory, subject, holds)
+    more = _largest(smaller.memory, model, holds)
     if more > shorter:
         change = f"{smaller.change} and a context of {more} tokens"
-        yield _suggestion(subject, smaller.memory, more, smaller.arguments, change)
+        yield _suggestion(model, smaller.memory, more, smaller.arguments, change)
 
 
 def _candidates(
-    memory: Memory, subject: Subject, candidates: Sequence[Candidate], holds: _Holds
+    memory: MemoryModel, model: UnfitModel, candidates: Sequence[Candidate], holds: _Holds
 ) -> Iterator[Suggestion]:
     found = 0
     for one in sorted(candidates, key=lambda candidate: -candidate.weights_bytes):
-        other = memory.with_weights(one.weights_bytes / max(1, subject.weights_bytes))
-        if found == _MOST_CANDIDATES or one.weights_bytes >= subject.weights_bytes:
+        other = memory.with_weights(one.weights_bytes / max(1, model.weights_bytes))
+        if found == _MAX_CANDIDATES or one.weights_bytes >= model.weights_bytes:
             continue
-        if holds(other, subject.context):
+        if holds(other, model.context):
             found += 1
-            yield Suggestion(one.name, other.components(subject.context).total_bytes, one.command)
+            yield Suggestion(one.name, other.components(model.context).total_bytes, one.command)
 
 
-def _largest(memory: Memory, subject: Subject, holds: _Holds) -> int:
+def _largest(memory: MemoryModel, model: UnfitModel, holds: _Holds) -> int:
     """The largest context below the wanted one, in round numbers; 0 where none is of use."""
-    found = fit.largest_context(subject.context, lambda context: holds(memory, context))
-    if found >= subject.context:
+    found = fit.largest_context(model.context, lambda context: holds(memory, context))
+    if found >= model.context:
         return 0
-    return max(found // _ROUND_TOKENS * _ROUND_TOKENS, min(found, fit.least_context(subject.trained)))
+    return max(found // _ROUND_TOKENS * _ROUND_TOKENS, min(found, fit.min_context(model.trained)))
 
 
-def _suggestion(subject: Subject, memory: Memory, context: int, arguments: tuple[str, ...], change: str) -> Suggestion:
+def _suggestion(
+    model: UnfitModel, memory: MemoryModel, context: int, arguments: tuple[str, ...], change: str
+) -> Suggestion:
     lines = [f"arguments = {_toml(arguments)}"] if arguments else []
-    lines += [f"context = {context}"] if context != subject.context else []
-    editor = f'${{EDITOR:-nano}} ~/.config/mmd/mmd.toml   # [models."{subject.model_id}"] {" and ".join(lines)}'
+    lines += [f"context = {context}"] if context != model.context else []
+    editor = f'${{EDITOR:-nano}} ~/.config/mmd/mmd.toml   # [models."{model.model_id}"] {" and ".join(lines)}'
     needs_bytes = memory.components(context).total_bytes
     return Suggestion(change or f"a context of {context} tokens", needs_bytes, editor)
 

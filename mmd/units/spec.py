@@ -137,7 +137,7 @@ def fingerprint(launch: Launch, hooks: Hooks) -> str:
     """Equal where the units would be equal but for the rivals and for what was measured at the start; carried by both
     units of the pair.
     """
-    launch = replace(launch, argv=launch.lasting_argv)
+    launch = replace(launch, argv=launch.stable_argv)
     made = (_engine_directives(launch, hooks, ""), _token_directives(launch, hooks, ""))
     return hashlib.sha256(repr(made).encode()).hexdigest()[:16]
 
@@ -171,7 +171,7 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         ("Type", "exec"),
         *_not_restarted_asleep(launch, hooks),
         ("ExecStart", launch.argv),
-        ("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds), *_canary(launch))),
+        ("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds), *_wake_check(launch))),
         # Both engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends,
         # however it ends, and needs no process for it as `ExecStartPre=rm` would.
         ("RuntimeDirectory", (f"mmd/{launch.model_id}",)),
@@ -182,7 +182,7 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         ("TimeoutStopSec", launch.stop_seconds),
         # An engine that exits with a status has said what is wrong and would say it again; one that was killed or
         # crashed gets another try.
-        *(_AFTER_A_QUIET_END if launch.quits_when_broken else _AFTER_A_CRASH),
+        *(_AFTER_A_QUIET_END if launch.exits_zero_on_crash else _AFTER_A_CRASH),
         ("RestartSec", hooks.restart_seconds),
         # A ready hook that is stopped with its engine, in a swap away from a model that loads, is no failure.
         ("SuccessExitStatus", ("SIGTERM",)),
@@ -253,7 +253,7 @@ def _sleeping(launch: Launch, sleep: Sleep, hooks: Hooks) -> Directives:
     memory = (str(sleep.weights_bytes), str(sleep.reserve_bytes))
     return (
         # Reading the weights again may take as long as a start.
-        ("ExecStart", (*hooks.wake, *about, sleep.canary.value, str(launch.ready_seconds), device)),
+        ("ExecStart", (*hooks.wake, *about, sleep.wake_check.value, str(launch.ready_seconds), device)),
         # Not ExecStop=: that is left out after a start that was interrupted, with the engine half awake.
         ("ExecStopPost", (*hooks.release, *about, str(hooks.sleep_seconds), levels, *memory, device)),
         # The hooks give up first: they leave no engine on the GPU.
@@ -262,8 +262,8 @@ def _sleeping(launch: Launch, sleep: Sleep, hooks: Hooks) -> Directives:
     )
 
 
-def _canary(launch: Launch) -> tuple[str, ...]:
-    return (launch.sleep.canary.value,) if launch.sleep else ()
+def _wake_check(launch: Launch) -> tuple[str, ...]:
+    return (launch.sleep.wake_check.value,) if launch.sleep else ()
 
 
 def _bus_value(key: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from mmd.control.memory.estimate import Estimator
-from mmd.control.memory.target import subject
+from mmd.control.memory.target import estimate_target
 from mmd.machine import read_machine
 from mmd.settings import read_settings
 from tests.bench.measure import Row
@@ -45,7 +45,7 @@ def _by_header(path: Path) -> list[float]:
     times = []
     for _ in range(_RUNS):
         began = time.perf_counter()
-        about = subject(str(path), machine, settings)
+        about = estimate_target(str(path), machine, settings)
         Estimator(machine, settings).answer(about.model, asks_engine=False)
         times.append((time.perf_counter() - began) * 1000)
     return times

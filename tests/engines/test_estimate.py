@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmd.control.memory.estimate import Estimator
-from mmd.control.memory.target import subject
+from mmd.control.memory.target import estimate_target
 from mmd.engines.llama.breakdown import report_breakdown
 from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.engines.llama.find import probe
@@ -40,7 +40,7 @@ def test_the_published_sizes_of_a_model_that_is_not_here(hub: FakeHub, estimatin
     """CUDA's log gives 30973.42 and 6144.00 MiB for Qwen3-Coder-30B-A3B in Q8_0, like a CPU that does not repack."""
     path = well_known.QWEN3_30B_A3B.write(tmp_path / "it-Q8_0.gguf")
     hub.repositories["me/it-GGUF"] = FakeRepository({path.name: OnDisk(path, sha256="a" * 64)})
-    about = subject("me/it-GGUF", WITHOUT_GPU, read_settings())
+    about = estimate_target("me/it-GGUF", WITHOUT_GPU, read_settings())
     found = estimating.answer(about.model, 65536).estimate
     formula = estimating.answer(about.model, 65536, asks_engine=False).estimate
     assert (found.tier, formula.tier) == (Tier.T2, Tier.T1)
@@ -52,7 +52,7 @@ def test_the_published_sizes_of_a_model_that_is_not_here(hub: FakeHub, estimatin
 
 
 def test_it_says_so_of_a_small_one_that_is_here(estimating: Estimator, tmp_path: Path) -> None:
-    about = subject(str(tiny_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU, read_settings())
+    about = estimate_target(str(tiny_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU, read_settings())
     found = estimating.answer(about.model, 2048)
     assert (found.estimate.tier, found.note) == (Tier.T2, "")
 
@@ -60,7 +60,7 @@ def test_it_says_so_of_a_small_one_that_is_here(estimating: Estimator, tmp_path:
 def test_embeddings_too(estimating: Estimator, tmp_path: Path) -> None:
     from tests.tiny_models import tiny_embedding_gguf
 
-    about = subject(str(tiny_embedding_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU, read_settings())
+    about = estimate_target(str(tiny_embedding_gguf(tmp_path / "tiny.gguf")), WITHOUT_GPU, read_settings())
     assert estimating.answer(about.model, 512).estimate.tier is Tier.T2
 
 

@@ -147,7 +147,7 @@ async def test_engine_that_dies_while_serving_is_restarted(world: World) -> None
 async def test_engine_that_quits_when_its_core_dies_is_restarted(world: World) -> None:
     """vLLM then ends with status 0, and systemd took that for the end that was wanted."""
     world.add("a")
-    world.change_launch("a", quits_when_broken=True)
+    world.change_launch("a", exits_zero_on_crash=True)
     async with world.controller() as mmd:
         await mmd.activate("a")
         world.kill("a", signal.SIGTERM)  # at which the fake ends with status 0
@@ -162,7 +162,7 @@ async def test_engine_that_quits_when_its_core_dies_is_restarted(world: World) -
 @pytest.mark.parametrize("status", [1, 2])
 async def test_engine_with_a_named_core_failure_is_not_restarted(world: World, status: int) -> None:
     world.add("a", exit_at_once={"status": status, "stderr": "ValueError: it is too large"})
-    world.change_launch("a", quits_when_broken=True)
+    world.change_launch("a", exits_zero_on_crash=True)
     async with world.controller() as mmd:
         with pytest.raises(EngineFailed, match=f"status {status}: it is too large"):
             await mmd.activate("a")

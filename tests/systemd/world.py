@@ -16,7 +16,7 @@ from mmd.control.lifecycle.controller import Controller, unit_hooks
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.state.host import Host
 from mmd.paths import config_file
-from mmd.plan.launch import Canary, Launch, Sleep
+from mmd.plan.launch import Launch, Sleep, WakeCheck
 from mmd.plan.room import ReleaseEffect
 from mmd.registry.store import Registry
 from tests.tiny_models import tiny_gguf
@@ -25,7 +25,7 @@ from tests.user_manager import UserManager
 REPOSITORY = Path(__file__).parents[2]
 
 # The fake engine sleeps without moving anything.
-SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, canary=Canary.GENERATE)
+SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, wake_check=WakeCheck.GENERATE)
 
 
 class ChangedLaunches(LaunchPlanner):

@@ -42,7 +42,7 @@ class EngineStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SupersededInstall:
     """An older installation that something still runs from."""
 
     folder: Path
@@ -102,7 +102,7 @@ def _how_to_install(engine: Engine) -> str:
 
 def install_engine(
     engine: str, *, version: str | None, for_cpu: bool, progress: Progress
-) -> tuple[Installation, tuple[Kept, ...]]:
+) -> tuple[Installation, tuple[SupersededInstall, ...]]:
     """Install an engine into mmd's own folder, and take away older ones that nothing runs from; the others are kept
     until the next time.
 
@@ -111,13 +111,13 @@ def install_engine(
     wanted = installable(engine)
     with _one_at_a_time():
         done = install(engine, version=version, has_gpu=bool(read_machine().gpus), for_cpu=for_cpu, progress=progress)
-        kept = []
+        superseded = []
         for folder in own.superseded(wanted.name):
             if users := _users(folder):
-                kept.append(Kept(folder, users))
+                superseded.append(SupersededInstall(folder, users))
             else:
                 _delete(wanted, folder)
-    return done, tuple(kept)
+    return done, tuple(superseded)
 
 
 def confirm_engine(name: str, program: Path) -> None:

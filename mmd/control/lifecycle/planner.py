@@ -81,7 +81,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
 
     require_files(model)
     table = settings.model(model.id)
-    overrides = ModelSettings(
+    model_settings = ModelSettings(
         engine=table.engine,
         context=table.context,
         ready_seconds=table.ready_seconds,
@@ -95,7 +95,7 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         installed_engines(settings),
         socket=str(engine_socket(model.id)),
         cache=str(cache_dir()),
-        overrides=overrides,
+        settings=model_settings,
         projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
         missing=missing,
     )

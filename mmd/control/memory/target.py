@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class EstimateTarget:
     """`model` as it is registered, or as it would be: its id is what was asked for then."""
 
     name: str  # as it was asked for, and the file where a repository holds several
@@ -38,18 +38,18 @@ class Subject:
     )
 
 
-def subject(asked: str, machine: Machine, settings: Settings, file: str | None = None) -> Subject:
+def estimate_target(asked: str, machine: Machine, settings: Settings, file: str | None = None) -> EstimateTarget:
     """Of an id or another name of a model, a path, or OWNER/NAME[:FILE]; a path goes before a repository. Where that
     holds several models and none is named, it is the one that suits the machine.
 
     Raises NoSuchModel, and what `detect.examine` and `hub.headers` raise.
     """
     if file is None and (here := _registered(asked)):
-        return Subject(here.id, here)
+        return EstimateTarget(here.id, here)
     # Unlike Path's these two take any text: the name of a user that there is not, one that is too long.
     path = os.path.expanduser(asked)  # noqa: PTH111
     if os.path.exists(path) or asked.startswith(("/", "./", "../", "~")):  # noqa: PTH110
-        return Subject(asked, unregistered(asked, examine(Path(path)), source="file"))
+        return EstimateTarget(asked, unregistered(asked, examine(Path(path)), source="file"))
     repository, _, named = asked.partition(":")
     if repository.count("/") != 1:
         raise NoSuchModel(
@@ -89,7 +89,7 @@ def unregistered(name: str, found: Found, *, source: str, licence: str = "") -> 
     )
 
 
-def _on_the_hub(name: str, file: str | None, machine: Machine, settings: Settings) -> Subject:
+def _on_the_hub(name: str, file: str | None, machine: Machine, settings: Settings) -> EstimateTarget:
     """By the headers of its files. Raises what looking and `headers.examine_remote` raise."""
     from mmd.control.models.search import alternatives, choose_for
     from mmd.registry.hub import headers, register
@@ -101,7 +101,7 @@ def _on_the_hub(name: str, file: str | None, machine: Machine, settings: Setting
     model = unregistered(
         repository.id, found, source=f"hf:{repository.id}@{repository.commit}", licence=repository.licence
     )
-    return Subject(
+    return EstimateTarget(
         name=f"{repository.id}:{choice.selection.file}",
         model=model,
         candidates=_beside(repository, choice.selection),

@@ -12,7 +12,7 @@ from mmd.control.models.installed_engines import installed_engines
 from mmd.errors import DoesNotFit, HubUnavailable
 from mmd.machine import Machine
 from mmd.plan.engine import Planner
-from mmd.plan.recommend import Assessed, Place, assess, reason
+from mmd.plan.recommend import Assessed, RunsOn, assess, reason
 from mmd.plan.suggestions import Candidate
 from mmd.quantities import size_text
 from mmd.registry.hub.api import Repository
@@ -37,7 +37,7 @@ class SearchHit:
 
     @property
     def runs(self) -> bool:
-        return self.best.place is not Place.NOWHERE
+        return self.best.runs_on is not RunsOn.NOWHERE
 
     @property
     def reference(self) -> str:
@@ -77,7 +77,7 @@ def hub_search(query: Query, machine: Machine) -> HubSearchResult:
     """
     found = search(query)
     hits = [hit for result in found.results if (hit := _hit(result, machine, query.formats))]
-    hits.sort(key=lambda hit: hit.best.place.rank)  # stable: keeps the search's order within a rank
+    hits.sort(key=lambda hit: hit.best.runs_on.rank)  # stable: keeps the search's order within a rank
     return HubSearchResult(tuple(hits), found.unsupported)
 
 
@@ -99,7 +99,7 @@ def choose_for(snapshot: RepoSnapshot, file: str | None, machine: Machine, setti
     served = formats.intersection(served_formats(settings)) or formats
     assessed = assess(offers, repository.base, machine, _by_format(served))
     best = assessed[0]
-    return Choice(selections[best.offer.file], reason(best, assessed), best.place is not Place.NOWHERE)
+    return Choice(selections[best.offer.file], reason(best, assessed), best.runs_on is not RunsOn.NOWHERE)
 
 
 def choose_to_run(snapshot: RepoSnapshot, file: str | None, machine: Machine, settings: Settings) -> Choice:
@@ -153,7 +153,7 @@ def hit_json(hit: SearchHit) -> dict[str, Any]:
         "recommended_file": best.offer.file if hit.runs else None,
         "file_bytes": best.offer.total_bytes,
         "needs_bytes": best.needs_bytes,
-        "runs": best.place,
+        "runs": best.runs_on,
         "why": hit.why,
         "licence": result.licence,
         "terms": terms(result.licence),

@@ -18,12 +18,12 @@ from mmd.quantities import MIB
 from mmd.registry.record import Model, ModelType
 
 # A token batch larger than this gains nothing for embeddings and costs compute buffer.
-_MOST_BATCH_TOKENS = 8192
+_MAX_BATCH_TOKENS = 8192
 # Requests the HTTP side takes at once. The default pool is as small as the CPU has cores: streams would wait for one
 # another before the model has even seen them.
 _HTTP_THREADS = 128
 # The engine's own default for its prompt cache in RAM; more than a sixteenth of the RAM is not ours to take.
-_MOST_PROMPT_CACHE_MIB = 8192
+_MAX_PROMPT_CACHE_MIB = 8192
 _REPACK_SWITCHES = frozenset({"--repack", "-nr", "--no-repack"})
 # An AMX build says so of deepseek2 (b11434): its AMX buffers accept attention weights with which the CPU backend then
 # cannot multiply, so the scheduler finds no backend for that node (`ggml-backend.cpp`).
@@ -52,18 +52,18 @@ def flags(
     context, arguments = options.context, options.arguments
     decided = (*_context_flag(context), *_service_flags(model, machine))
     return (
-        Flag(("-m", model.path), "-m", "the model", kept=True),
+        Flag(("-m", model.path), "-m", "the model", required=True),
         Flag(
             ("--host", options.socket),
             "--host",
             "a Unix socket in a folder of yours: nobody else can reach it",
-            kept=True,
+            required=True,
             is_address=True,
         ),
-        Flag(("--alias", model.id), "--alias", "the name under which it answers", kept=True, is_address=True),
+        Flag(("--alias", model.id), "--alias", "the name under which it answers", required=True, is_address=True),
         *_type_flags(model),
         *(flag if flag.subject in engine.flags else _unknown_to(engine, flag) for flag in decided),
-        *((Flag(arguments, arguments[0], "laid down in mmd.toml", kept=True),) if arguments else ()),
+        *((Flag(arguments, arguments[0], "laid down in mmd.toml", required=True),) if arguments else ()),
         *_left_to_the_engine(model, machine, context),
         *_repack_flag(engine, arguments),
     )
@@ -100,32 +100,32 @@ def ready_seconds(model: Model) -> int:
 
 
 def _type_flags(model: Model) -> tuple[Flag, ...]:
-    batch = str(min(model.facts.context_length or 2048, _MOST_BATCH_TOKENS))
+    batch = str(min(model.facts.context_length or 2048, _MAX_BATCH_TOKENS))
     whole = (
         Flag(("-b", batch), "-b", "as many tokens at once as one input may have"),
         Flag(("-ub", batch), "-ub", "an input is embedded in one batch: with the default 512, longer ones fail"),
     )
     match model.facts.type:
         case ModelType.EMBEDDING:
-            return (Flag(("--embedding",), "--embedding", "it is an embedding model", kept=True), *whole)
+            return (Flag(("--embedding",), "--embedding", "it is an embedding model", required=True), *whole)
         case ModelType.RERANKER:
-            return (Flag(("--rerank",), "--rerank", "it is a reranking model", kept=True), *whole)
+            return (Flag(("--rerank",), "--rerank", "it is a reranking model", required=True), *whole)
         case ModelType.VISION if model.projector:
-            return (Flag(("--mmproj", model.projector), "--mmproj", "its projector, for images", kept=True),)
+            return (Flag(("--mmproj", model.projector), "--mmproj", "its projector, for images", required=True),)
         case _:
             return ()
 
 
 def _context_flag(context: int | None) -> tuple[Flag, ...]:
-    return () if context is None else (Flag(("-c", str(context)), "-c", "laid down in mmd.toml", kept=True),)
+    return () if context is None else (Flag(("-c", str(context)), "-c", "laid down in mmd.toml", required=True),)
 
 
 def _service_flags(model: Model, machine: Machine) -> tuple[Flag, ...]:
-    cache_mib = min(_MOST_PROMPT_CACHE_MIB, machine.ram_total_bytes // 16 // MIB)
+    cache_mib = min(_MAX_PROMPT_CACHE_MIB, machine.ram_total_bytes // 16 // MIB)
     prompt_cache = Flag(
         ("--cache-ram", str(cache_mib)),
         "--cache-ram",
-        f"prompts kept in RAM: a sixteenth of the RAM, at most {_MOST_PROMPT_CACHE_MIB} MiB",
+        f"prompts kept in RAM: a sixteenth of the RAM, at most {_MAX_PROMPT_CACHE_MIB} MiB",
     )
     return (
         *((prompt_cache,) if model.facts.type in _GENERATES else ()),

@@ -21,7 +21,7 @@ from mmd.plan.breakdown import Breakdown
 from mmd.plan.engine import Installed
 
 # Half a second on a slow machine; a driver whose GPU wakes up takes longer.
-_MOST_SECONDS = 20.0
+_MAX_SECONDS = 20.0
 _FLAGS = ("--no-warmup", "--log-jsonl")
 _SHOWN_LINES = 60  # an abort is followed by a backtrace of up to 30
 
@@ -72,7 +72,7 @@ def _lines(argv: Sequence[str], stderr: IO[bytes], *, sees_gpus: bool) -> Genera
     try:
         assert process.stdout is not None
         with process.stdout as stdout:
-            yield from _lines_until(stdout.fileno(), monotonic() + _MOST_SECONDS)
+            yield from _lines_until(stdout.fileno(), monotonic() + _MAX_SECONDS)
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # not waited for yet, so the group is still its own
         process.wait()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mmd.plan.last_words import LogStyle
     from mmd.plan.launch import Flag
     from mmd.plan.measurement import LoadLog, Observation, Sizes
-    from mmd.plan.memory import Memory
+    from mmd.plan.memory import MemoryModel
     from mmd.registry.record import Facts, Model
 
 
@@ -82,7 +82,7 @@ class _Llama(Engine):
         projector_bytes: int,
         on_gpu: bool,
         constants: Constants,
-    ) -> Memory:
+    ) -> MemoryModel:
         from mmd.engines.llama.memory import llama_memory
 
         return llama_memory(

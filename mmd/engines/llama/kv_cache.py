@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mmd.plan.memory import Kept
+from mmd.plan.memory import CacheBytes
 from mmd.registry.layout import Layers
 
 _FLOAT32_BYTES = 4
@@ -64,7 +64,7 @@ def padded(tokens: int) -> int:
     return -(-tokens // _PAD_TOKENS) * _PAD_TOKENS
 
 
-def llama_kept(groups: Sequence[Layers], cache: LlamaCache) -> Kept:
+def llama_cache_bytes(groups: Sequence[Layers], cache: LlamaCache) -> CacheBytes:
     """Exact for b11434, over all layers; states are 32-bit floats, once a slot."""
     kv_bytes = sum(
         layers.count
@@ -74,7 +74,7 @@ def llama_kept(groups: Sequence[Layers], cache: LlamaCache) -> Kept:
         for layers in groups
     )
     numbers = sum(layers.count * (layers.convolution_numbers + layers.state_numbers) for layers in groups)
-    return Kept(kv_bytes, numbers * _FLOAT32_BYTES * cache.slots)
+    return CacheBytes(kv_bytes, numbers * _FLOAT32_BYTES * cache.slots)
 
 
 def _row_bytes(width: int, cache_type: str) -> int:

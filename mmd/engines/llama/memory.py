@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from mmd.engines.llama.constants import LlamaConstants
-from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache, llama_kept
+from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache, llama_cache_bytes
+from mmd.engines.llama.options import LlamaOptions, llama_options
 from mmd.engines.llama.repack import repacked_bytes
-from mmd.engines.llama.serving import Serving, serving
 from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
-from mmd.plan.memory import Memory, Placement, Variant, scaled
+from mmd.plan.memory import MemoryModel, Placement, Variant, scaled
 from mmd.quantities import GIB
 from mmd.registry.layout import Anatomy, Layers
 from mmd.registry.record import Facts
@@ -37,27 +37,27 @@ class LlamaMemory:
 
     anatomy: Anatomy
     machine: Machine
-    serving: Serving
+    options: LlamaOptions
     projector_bytes: int
     constants: LlamaConstants
     is_amx_build: bool = True  # it uses AMX if the CPU has it
 
     @property
     def wanted_context(self) -> int:
-        return self.serving.cache.context
+        return self.options.cache.context
 
     def cache(self, context: int) -> LlamaCache:
-        return replace(self.serving.cache, context=context)
+        return replace(self.options.cache, context=context)
 
     def components(self, context: int) -> Components:
         """On the GPUs, all together, were every layer there; in RAM where there is none."""
-        kept = llama_kept(self.anatomy.caches, self.cache(context))
+        cache_bytes = llama_cache_bytes(self.anatomy.caches, self.cache(context))
         gpus = len(self.machine.gpus)
         constants = self.constants
         return Components(
             weights_bytes=self._weights_bytes(),
-            kv_bytes=kept.kv_bytes,
-            state_bytes=kept.state_bytes,
+            kv_bytes=cache_bytes.kv_bytes,
+            state_bytes=cache_bytes.state_bytes,
             compute_bytes=round(self._compute_bytes(context) * constants.compute_factor),
             projector_bytes=round(self.projector_bytes * constants.projector_factor),
             overhead_bytes=constants.context_bytes * gpus or constants.process_bytes,
@@ -80,13 +80,13 @@ class LlamaMemory:
             return fit.budget_bytes(self.machine)
         return sum(max(0, gpu.free_bytes - _LEFT_FREE_BYTES) for gpu in self.machine.gpus)
 
-    def least_bytes(self, context: int) -> int:
+    def min_bytes(self, context: int) -> int:
         """Of GPUs and RAM together."""
         return self.components(context).total_bytes + self._aside_bytes()
 
     def placement(self, context: int) -> Placement:
         components = self.components(context)
-        fits = self.least_bytes(context) <= fit.budget_bytes(self.machine) and self._fits_aside
+        fits = self.min_bytes(context) <= fit.budget_bytes(self.machine) and self._fits_aside
         if not self.machine.gpus:
             return Placement(components, fits, on_gpu=0.0, ram_bytes=0)
         spilled_bytes = max(0, components.total_bytes - self.has_bytes())
@@ -99,30 +99,30 @@ class LlamaMemory:
         into RAM; 0 where that does not help either.
         """
         found = fit.largest_context(trained, self.is_whole)
-        least = fit.least_context(trained)
+        least = fit.min_context(trained)
         return found or (least if self.machine.gpus and self.placement(least).fits else 0)
 
     def is_whole(self, context: int) -> bool:
         return self._fits_aside and self.components(context).total_bytes <= self.has_bytes()
 
     def with_smaller_numbers(self) -> Variant | None:
-        if self.serving.cache.key_type not in _PLAIN_TYPES or not self.anatomy.caches:
+        if self.options.cache.key_type not in _PLAIN_TYPES or not self.anatomy.caches:
             return None
         if _head_width(self.anatomy) % CACHE_TYPES[_SMALL_TYPE][0]:  # the engine refuses that: Phi-2 has 80
             return None
-        cache = replace(self.serving.cache, key_type=_SMALL_TYPE, value_type=_SMALL_TYPE)
-        smaller = replace(self, serving=replace(self.serving, cache=cache))
+        cache = replace(self.options.cache, key_type=_SMALL_TYPE, value_type=_SMALL_TYPE)
+        smaller = replace(self, options=replace(self.options, cache=cache))
         return Variant(smaller, f"keys and values as {_SMALL_TYPE}", ("-ctk", _SMALL_TYPE, "-ctv", _SMALL_TYPE))
 
     def with_experts_in_ram(self, context: int) -> Variant | None:
         for layers in range(1, self.anatomy.layer_count + 1 if self.anatomy.routed_bytes else 1):
-            tried = replace(self, serving=replace(self.serving, cpu_expert_layers=layers))
+            tried = replace(self, options=replace(self.options, cpu_expert_layers=layers))
             if tried.is_whole(context):
                 change = f"the experts of {layers} of its {self.anatomy.layer_count} layers in RAM"
                 return Variant(tried, change, ("--n-cpu-moe", str(layers)))
         return None
 
-    def with_weights(self, share: float) -> Memory:
+    def with_weights(self, share: float) -> MemoryModel:
         return replace(self, anatomy=scaled(self.anatomy, share))
 
     def _weights_bytes(self) -> int:
@@ -133,7 +133,7 @@ class LlamaMemory:
         return on_gpu_bytes + anatomy.output_bytes + anatomy.copied_bytes
 
     def _repacked_bytes(self) -> int:
-        if not self.serving.repacks:
+        if not self.options.repacks:
             return 0
         return repacked_bytes(self.anatomy, set(self.machine.cpu_features), is_amx_build=self.is_amx_build)
 
@@ -147,7 +147,7 @@ class LlamaMemory:
         return self._aside_bytes() <= fit.ram_budget_bytes(self.machine)
 
     def _cpu_expert_bytes(self) -> int:
-        left, total_bytes = self.serving.cpu_expert_layers, 0
+        left, total_bytes = self.options.cpu_expert_layers, 0
         for layers, size_bytes in self.anatomy.expert_bytes:
             total_bytes += min(left, layers) * size_bytes
             left -= min(left, layers)
@@ -158,7 +158,7 @@ class LlamaMemory:
 
         Found by asking b11434 without weights, for dense models, mixtures and windows: exact to its rounding to MiB.
         """
-        batch = min(self.serving.cache.batch_tokens, max(context, 1))
+        batch = min(self.options.cache.batch_tokens, max(context, 1))
         cache = self.cache(context)
         keeping = [layers for layers in self.anatomy.caches if layers.key_width]
         seen = {(layers.window_tokens, cache.cells(layers)) for layers in keeping} or {(0, batch)}
@@ -174,8 +174,8 @@ class LlamaMemory:
         if not self.machine.gpus:
             return 0
         cells = self.cache(context).cells(layers)
-        keys = layers.key_width if self.serving.cache.key_type not in _PLAIN_TYPES else 0
-        values = layers.value_width if self.serving.cache.value_type not in _PLAIN_TYPES else 0
+        keys = layers.key_width if self.options.cache.key_type not in _PLAIN_TYPES else 0
+        values = layers.value_width if self.options.cache.value_type not in _PLAIN_TYPES else 0
         return 2 * cells * (keys + values)
 
     def _share(self, components: Components) -> float:
@@ -205,7 +205,7 @@ def llama_memory(
 ) -> LlamaMemory:
     """The formulas for a model under the `words` of a command line."""
     assert isinstance(constants, LlamaConstants)
-    return LlamaMemory(fit.anatomy_of(facts), machine, serving(words), projector_bytes, constants, is_amx_build)
+    return LlamaMemory(fit.anatomy_of(facts), machine, llama_options(words), projector_bytes, constants, is_amx_build)
 
 
 def _head_width(anatomy: Anatomy) -> int:

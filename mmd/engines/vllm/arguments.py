@@ -90,24 +90,24 @@ def translated(arguments: tuple[str, ...], engine: Installed) -> tuple[Flag, ...
             kept += words
         else:
             changed.append(change)
-    laid_down = (Flag(tuple(kept), kept[0], "laid down in mmd.toml", kept=True),) if kept else ()
+    laid_down = (Flag(tuple(kept), kept[0], "laid down in mmd.toml", required=True),) if kept else ()
     return (*laid_down, *changed)
 
 
 def _changed(name: str, values: _Words, engine: Installed) -> Flag | None:
     if name == _LIMITS and (limits := _old_limits(values)):
-        return Flag((name, _json(limits)), name, "laid down in mmd.toml, and said in JSON since 0.10", kept=True)
+        return Flag((name, _json(limits)), name, "laid down in mmd.toml, and said in JSON since 0.10", required=True)
     if name in engine.flags:
         return None
     if name == "--task" and values and values[0] in _TASKS:
         instead = _TASKS[values[0]]
         reason = f"laid down in mmd.toml as --task {values[0]}, which was dropped in 0.13"
-        return Flag(instead, name, reason, kept=True)
+        return Flag(instead, name, reason, required=True)
     if (dropped := _DROPPED.get(name)) is None:
         return None
     instead = dropped.instead(values)
     words = instead if instead and instead[0] in engine.flags else ()
-    return Flag(words, name, f"laid down in mmd.toml: {dropped.meaning}", kept=True)
+    return Flag(words, name, f"laid down in mmd.toml: {dropped.meaning}", required=True)
 
 
 def _old_limits(values: _Words) -> dict[str, int]:

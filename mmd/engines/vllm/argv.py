@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 
 from mmd.engines.vllm.arguments import translated
-from mmd.engines.vllm.memory import GENERATES, MOST_UTILIZATION, memory_flags, ram_reserve_bytes, usable_gpus
+from mmd.engines.vllm.memory import GENERATES, MAX_UTILIZATION, memory_flags, ram_reserve_bytes, usable_gpus
 from mmd.engines.vllm.parsers import reasoning_parser, tool_parser
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
 from mmd.plan.engine import Installed, ServeOptions
-from mmd.plan.launch import Canary, Flag, Sleep
+from mmd.plan.launch import Flag, Sleep, WakeCheck
 from mmd.registry.record import Facts, Model, ModelType
 
 _UNQUANTISED = ("bf16", "f16", "f32", "f64")  # as `Facts.quant` says it
@@ -73,13 +73,13 @@ def flags(
         Flag(("--disable-fastapi-docs",), "--disable-fastapi-docs", "the gateway is the only way in"),
     )
     return (
-        Flag((model.path,), "model", "the model", kept=True),
+        Flag((model.path,), "model", "the model", required=True),
         _names(model, options.aliases, engine),
         Flag(
             ("--uds", options.socket),
             "--uds",
             "a Unix socket in a folder of yours: nobody else can reach it",
-            kept=True,
+            required=True,
             is_address=True,
         ),
         *(flag if _takes(engine, flag) else _unknown_to(engine, flag) for flag in decided),
@@ -115,7 +115,7 @@ def cache_root(cache: str, version: str) -> str:
 def budget_bytes(model: Model, machine: Machine, engine: Installed) -> int:
     """What the model may take: unlike llama.cpp it puts nothing into RAM that a GPU cannot hold."""
     if on_gpu(machine, engine):
-        return int(sum(gpu.total_bytes for gpu in usable_gpus(model.facts, machine)) * MOST_UTILIZATION)
+        return int(sum(gpu.total_bytes for gpu in usable_gpus(model.facts, machine)) * MAX_UTILIZATION)
     return machine.ram_total_bytes - ram_reserve_bytes(machine)
 
 
@@ -135,26 +135,26 @@ def sleep(model: Model, machine: Machine, engine: Installed) -> Sleep | None:
     reserve_bytes = ram_reserve_bytes(machine)
     if not on_gpu(machine, engine):
         # The requests pause it, and its weights stay in the RAM where they are.
-        return Sleep((1,), 0, reserve_bytes, _canary(model.facts))
+        return Sleep((1,), 0, reserve_bytes, _wake_check(model.facts))
     if "--enable-sleep-mode" not in engine.flags:
         return None
-    return Sleep((1, 2), model.facts.weights_bytes, reserve_bytes, _canary(model.facts))
+    return Sleep((1, 2), model.facts.weights_bytes, reserve_bytes, _wake_check(model.facts))
 
 
 def min_capability(quant: str) -> tuple[int, ...]:
     return _MIN_CAPABILITIES.get(quant, _MIN_CAPABILITY)
 
 
-def _canary(facts: Facts) -> Canary:
+def _wake_check(facts: Facts) -> WakeCheck:
     match facts.type:
         case ModelType.EMBEDDING:
-            return Canary.EMBED
+            return WakeCheck.EMBED
         case ModelType.RERANKER:
-            return Canary.SCORE
+            return WakeCheck.SCORE
         case ModelType.CLASSIFIER:
-            return Canary.CLASSIFY
+            return WakeCheck.CLASSIFY
         case _:
-            return Canary.GENERATE
+            return WakeCheck.GENERATE
 
 
 def _require_able(model: Model, machine: Machine, engine: Installed) -> None:
@@ -180,15 +180,15 @@ def _names(model: Model, aliases: tuple[str, ...], engine: Installed) -> Flag:
     """The id comes first, for that is what it calls itself in its answers."""
     option = "--served-model-name"
     if _release(engine) >= _ANY_NAME_SINCE:
-        return Flag((option, model.id), option, "the name under which it answers", kept=True, is_address=True)
+        return Flag((option, model.id), option, "the name under which it answers", required=True, is_address=True)
     reason = f"the names to which it answers: {engine.version} refuses all others"
-    return Flag((option, model.id, *aliases), option, reason, kept=True, is_address=True)
+    return Flag((option, model.id, *aliases), option, reason, required=True, is_address=True)
 
 
 def _runner(facts: Facts) -> tuple[Flag, ...]:
     if facts.type in GENERATES:
         return ()
-    pooling = Flag(("--runner", "pooling"), "--runner", f"it is for {facts.type}, and generates nothing", kept=True)
+    pooling = Flag(("--runner", "pooling"), "--runner", f"it is for {facts.type}, and generates nothing", required=True)
     overrides = _RERANKERS.get(facts.architecture) if facts.type is ModelType.RERANKER else None
     if overrides is None:
         return (pooling,)
@@ -196,7 +196,7 @@ def _runner(facts: Facts) -> tuple[Flag, ...]:
         ("--hf-overrides", json.dumps(overrides, separators=(",", ":"))),
         "--hf-overrides",
         "it was published as a generator: its score is taken from the words it would answer with",
-        kept=True,
+        required=True,
     )
     return pooling, as_scores
 
@@ -208,7 +208,7 @@ def _sleep_flags(machine: Machine, engine: Installed) -> tuple[Flag, ...]:
     if not engine.can_sleep:
         why = f"left out: asleep, {engine.version} keeps its memory or crashes (0.17 does not); it is stopped instead"
         return (Flag((), "--enable-sleep-mode", why),)
-    return (Flag(("--enable-sleep-mode",), "--enable-sleep-mode", reason, kept=True),)
+    return (Flag(("--enable-sleep-mode",), "--enable-sleep-mode", reason, required=True),)
 
 
 def _vision(facts: Facts) -> tuple[Flag, ...]:

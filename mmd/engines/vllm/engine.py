@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmd.plan.last_words import LogStyle
     from mmd.plan.launch import Flag, Sleep
     from mmd.plan.measurement import LoadLog, Observation, Sizes
-    from mmd.plan.memory import Memory
+    from mmd.plan.memory import MemoryModel
     from mmd.registry.record import Facts, Model
 
 
@@ -111,7 +111,7 @@ class _Vllm(Engine):
         projector_bytes: int,
         on_gpu: bool,
         constants: Constants,
-    ) -> Memory:
+    ) -> MemoryModel:
         from mmd.engines.vllm.memory import vllm_memory
 
         return vllm_memory(facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=constants)

@@ -21,7 +21,7 @@ NAME = "vllm"
 # Before 0.17 a sleeping engine kept its weights on the GPU (0.14 to 0.16), or crashed with requests in flight.
 _SLEEPS_SINCE = (0, 17)
 # A scan that finds less has not found what it looks for: 0.10 had 200 options.
-_LEAST_FLAGS = 100
+_MIN_FLAGS = 100
 _LOCATE_SECONDS = 30
 # A script that pip or uv wrote names its interpreter in the first line, or in the second where that cannot hold it.
 _INTERPRETER = re.compile(
@@ -113,7 +113,7 @@ def _learn(place: _Place) -> Accepted:
     except (OSError, SyntaxError, ValueError) as error:  # the last for what is no text, or, before 3.11.4, has a null
         _log.info("the source of %s does not read as expected, so it is asked itself: %s", place.program, error)
         accepted = Accepted(frozenset(), frozenset(), frozenset())
-    if len(accepted.flags) >= _LEAST_FLAGS:
+    if len(accepted.flags) >= _MIN_FLAGS:
         return accepted
     return Accepted(ask_for_help(place.program), accepted.tool_parsers, accepted.reasoning_parsers)
 

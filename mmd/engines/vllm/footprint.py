@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from mmd.engines.vllm.constants import VllmConstants
-from mmd.engines.vllm.kv_cache import vllm_kept
+from mmd.engines.vllm.kv_cache import vllm_cache_bytes
 from mmd.plan import fit
 from mmd.plan.estimate import Components
-from mmd.plan.memory import Kept, Memory, Placement, Variant, scaled
+from mmd.plan.memory import CacheBytes, MemoryModel, Placement, Variant, scaled
 from mmd.quantities import GIB
 from mmd.registry.layout import Anatomy
 
@@ -69,7 +69,7 @@ class VllmMemory:
         """With CUDA's context, which lies outside of the share."""
         return self.share_bytes + self.outside_bytes()
 
-    def least_bytes(self, context: int) -> int:
+    def min_bytes(self, context: int) -> int:
         """Of the share."""
         return self.components(context).total_bytes - self.outside_bytes()
 
@@ -107,13 +107,13 @@ class VllmMemory:
     def with_experts_in_ram(self, context: int) -> Variant | None:
         return None
 
-    def with_weights(self, share: float) -> Memory:
+    def with_weights(self, share: float) -> MemoryModel:
         return replace(self, anatomy=scaled(self.anatomy, share))
 
-    def kept(self, context: int) -> Kept:
+    def kept(self, context: int) -> CacheBytes:
         """Latent keys are there once for every GPU, others are shared among them."""
         groups = self.anatomy.caches
-        kept = vllm_kept(
+        kept = vllm_cache_bytes(
             groups,
             context,
             number_bytes=1 if self.small_numbers else _NUMBER_BYTES,
@@ -121,7 +121,7 @@ class VllmMemory:
             in_flight=self._batch_tokens(),
         )
         is_latent = any(layers.key_width and not layers.value_width for layers in groups)
-        return Kept(kept.kv_bytes * (max(1, self.gpus) if is_latent else 1), kept.state_bytes)
+        return CacheBytes(kept.kv_bytes * (max(1, self.gpus) if is_latent else 1), kept.state_bytes)
 
     def outside_bytes(self) -> int:
         """What the GPUs lose before vLLM takes its share of them: CUDA's context."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mmd.plan.memory import Kept
+from mmd.plan.memory import CacheBytes
 from mmd.registry.layout import Layers
 
 _FLOAT32_BYTES = 4
 _BLOCK_TOKENS = 16
 
 
-def vllm_kept(groups: Sequence[Layers], context: int, *, number_bytes: int, sequences: int, in_flight: int) -> Kept:
+def vllm_cache_bytes(
+    groups: Sequence[Layers], context: int, *, number_bytes: int, sequences: int, in_flight: int
+) -> CacheBytes:
     """What one conversation of `context` tokens takes of vLLM's pool, and the states of all `sequences`.
 
     `in_flight` tokens of a prompt are worked at beside what a window keeps. Where kinds of layers differ, they share
@@ -33,7 +35,7 @@ def vllm_kept(groups: Sequence[Layers], context: int, *, number_bytes: int, sequ
         tokens = _blocks(layers, context, in_flight, block_tokens) * block_tokens
         kv_bytes += layers.count * (layers.key_width + layers.value_width) * number_bytes * tokens
         state_bytes += layers.count * (page or _state_bytes(layers)) * sequences if _state_bytes(layers) else 0
-    return Kept(kv_bytes, state_bytes)
+    return CacheBytes(kv_bytes, state_bytes)
 
 
 def _blocks(layers: Layers, context: int, in_flight: int, block_tokens: int) -> int:

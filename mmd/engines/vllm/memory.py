@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from mmd.engines.vllm.constants import VllmConstants
 from mmd.engines.vllm.footprint import VllmMemory
-from mmd.engines.vllm.serving import serving
+from mmd.engines.vllm.options import vllm_options
 from mmd.machine import Gpu, Machine
 from mmd.plan import fit
 from mmd.plan.constants import Constants
@@ -20,7 +20,7 @@ from mmd.registry.record import Facts, ModelType
 _HEADROOM_BYTES = 3 * GIB // 4
 _DESKTOP_HEADROOM_BYTES = GIB
 _DESKTOPS = ("Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "Hyprland", "weston", "plasmashell")
-MOST_UTILIZATION = 0.92  # the engine's own default since 0.20
+MAX_UTILIZATION = 0.92  # the engine's own default since 0.20
 # Its start-up plan is used again only under the same share, so a few MiB more or less must not change it.
 _UTILIZATION_STEPS = 50
 
@@ -28,8 +28,8 @@ _UTILIZATION_STEPS = 50
 _SEQUENCES = 16
 _MANY_SEQUENCES = 32
 _LARGE_GPU_BYTES = 24 * GIB
-_MOST_CPU_CACHE_BYTES = 4 * GIB
-_LEAST_CPU_CACHE_BYTES = 64 * MIB
+_MAX_CPU_CACHE_BYTES = 4 * GIB
+_MIN_CPU_CACHE_BYTES = 64 * MIB
 # Below this a conversation is cut short, and half as many bits for each key and value are the lesser loss.
 _SHORT_CONTEXT_TOKENS = 8192
 _FP8_CAPABILITY = (8, 9)  # Ada, Hopper and newer; vLLM's Triton backend refuses it before
@@ -37,8 +37,8 @@ _FP8_CAPABILITY = (8, 9)  # Ada, Hopper and newer; vLLM's Triton backend refuses
 _FITS_ITS_LENGTH_SINCE = (0, 14)
 # Before it, an engine that is killed leaves its file in /dev/shm behind, and the RAM with it.
 _OFFLOADS_SINCE = (0, 30)
-_LEAST_OFFLOAD_GIB = 4
-_MOST_OFFLOAD_GIB = 8
+_MIN_OFFLOAD_GIB = 4
+_MAX_OFFLOAD_GIB = 8
 
 GENERATES = (ModelType.CHAT, ModelType.VISION, ModelType.COMPLETION)
 
@@ -66,7 +66,7 @@ def memory_flags(
         "--gpu-memory-utilization",
         "the share that is free now; vLLM does not start where less is free",
         measured=True,
-        kept=True,
+        required=True,
     )
     return (
         utilization,
@@ -89,7 +89,7 @@ def vllm_memory(
 ) -> VllmMemory:
     """What these flags mean for memory, and those among `words` that say otherwise."""
     assert isinstance(constants, VllmConstants)
-    laid_down = serving(words)
+    laid_down = vllm_options(words)
     gpus = _gpus_for(facts, machine) if on_gpu and machine.gpus else ()
     memory = _on_gpus(facts, gpus, constants) if gpus else _on_cpu(facts, machine, constants)
     small = laid_down.small_numbers
@@ -143,10 +143,10 @@ def _words(flags: tuple[Flag, ...]) -> tuple[str, ...]:
 def _length(facts: Facts, release: tuple[int, ...], context: int | None) -> Flag:
     name = "--max-model-len"
     if context is not None:
-        return Flag((name, str(context)), name, "laid down in mmd.toml", kept=True)
+        return Flag((name, str(context)), name, "laid down in mmd.toml", required=True)
     if release < _FITS_ITS_LENGTH_SINCE:
         return Flag((), name, "left out: vLLM takes what fits by itself only since 0.14; mmd.toml can say how much")
-    return Flag((name, "auto"), name, f"as much of its {facts.context_length} tokens as fits", kept=True)
+    return Flag((name, "auto"), name, f"as much of its {facts.context_length} tokens as fits", required=True)
 
 
 def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
@@ -159,7 +159,7 @@ def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
 
 def _utilization(gpus: tuple[Gpu, ...]) -> float:
     """In steps of 0.02, rounded down, of the fullest GPU."""
-    return min(MOST_UTILIZATION, *(_steps(gpu) / _UTILIZATION_STEPS for gpu in gpus))
+    return min(MAX_UTILIZATION, *(_steps(gpu) / _UTILIZATION_STEPS for gpu in gpus))
 
 
 def _steps(gpu: Gpu) -> int:
@@ -183,7 +183,7 @@ def _sequences_flag(facts: Facts, count: int) -> tuple[Flag, ...]:
     if facts.type not in GENERATES:
         return ()
     reason = "requests at a time: one person's; more cost VRAM and start-up time"
-    return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason, kept=True),)
+    return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason, required=True),)
 
 
 def _cpu_cache_flag(facts: Facts, machine: Machine) -> Flag:
@@ -192,14 +192,14 @@ def _cpu_cache_flag(facts: Facts, machine: Machine) -> Flag:
         ("--kv-cache-memory-bytes", f"{_cpu_cache_bytes(facts, machine) // MIB}M"),
         "--kv-cache-memory-bytes",
         "an eighth of the RAM, or what its sequences can fill: vLLM would take nearly all of it",
-        kept=True,
+        required=True,
     )
 
 
 def _cpu_cache_bytes(facts: Facts, machine: Machine) -> int:
     most = _SEQUENCES * facts.context_length * facts.kv_bytes_per_token
-    room = min(_MOST_CPU_CACHE_BYTES, machine.ram_total_bytes // 8)
-    return max(_LEAST_CPU_CACHE_BYTES, min(most or room, room))
+    room = min(_MAX_CPU_CACHE_BYTES, machine.ram_total_bytes // 8)
+    return max(_MIN_CPU_CACHE_BYTES, min(most or room, room))
 
 
 def _small_cache(facts: Facts, gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
@@ -233,15 +233,15 @@ def _gpus_for(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
 def _has_room(facts: Facts, gpus: tuple[Gpu, ...]) -> bool:
     """Whoever may be there now."""
     memory = _on_gpus(facts, gpus, VllmConstants())
-    emptied = replace(memory, share_bytes=int(sum(gpu.total_bytes for gpu in gpus) * MOST_UTILIZATION))
-    return emptied.is_whole(fit.least_context(facts.context_length))
+    without_our_models = replace(memory, share_bytes=int(sum(gpu.total_bytes for gpu in gpus) * MAX_UTILIZATION))
+    return without_our_models.is_whole(fit.min_context(facts.context_length))
 
 
 def _several_gpus(gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
     if len(gpus) == 1:
         return ()
     count = str(len(gpus))
-    return (Flag(("--tensor-parallel-size", count), "--tensor-parallel-size", "one GPU cannot hold it", kept=True),)
+    return (Flag(("--tensor-parallel-size", count), "--tensor-parallel-size", "one GPU cannot hold it", required=True),)
 
 
 def _offload(facts: Facts, machine: Machine, release: tuple[int, ...]) -> tuple[Flag, ...]:
@@ -252,8 +252,8 @@ def _offload(facts: Facts, machine: Machine, release: tuple[int, ...]) -> tuple[
         return ()
     left_gib = (machine.ram_available_bytes - facts.weights_bytes - ram_reserve_bytes(machine)) // GIB
     # It lives in /dev/shm, which has half of the RAM for everybody.
-    size_gib = min(left_gib // 2, machine.ram_total_bytes // 4 // GIB, _MOST_OFFLOAD_GIB)
-    if size_gib < _LEAST_OFFLOAD_GIB:
+    size_gib = min(left_gib // 2, machine.ram_total_bytes // 4 // GIB, _MAX_OFFLOAD_GIB)
+    if size_gib < _MIN_OFFLOAD_GIB:
         return ()
     reason = "GiB of RAM for conversations that the GPU has no room for: half of what is left beside the weights"
     words = ("--kv-offloading-size", str(size_gib), "--kv-offloading-backend", "native")

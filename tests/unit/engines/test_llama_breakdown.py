@@ -62,14 +62,14 @@ def test_it_ends_without_a_word_of_it(tmp_path: Path) -> None:
 
 
 def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breakdown, "_MOST_SECONDS", 0.2)
+    monkeypatch.setattr(breakdown, "_MAX_SECONDS", 0.2)
     with pytest.raises(EngineFailed):
         report_breakdown(engine(tmp_path, f"echo $$ >{tmp_path}/self; sleep 100"), ("-m", "x"), sees_gpus=True)
     assert gone(int((tmp_path / "self").read_text()))
 
 
 def test_one_that_talks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breakdown, "_MOST_SECONDS", 0.2)
+    monkeypatch.setattr(breakdown, "_MAX_SECONDS", 0.2)
     with pytest.raises(EngineFailed) as raised:
         report_breakdown(engine(tmp_path, "while :; do echo loading; done"), ("-m", "x"), sees_gpus=True)
     assert len(raised.value.engine_lines) == 60

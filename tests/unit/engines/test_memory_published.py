@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from mmd.engines.llama.constants import LlamaConstants
-from mmd.engines.llama.kv_cache import LlamaCache, llama_kept
+from mmd.engines.llama.kv_cache import LlamaCache, llama_cache_bytes
 from mmd.engines.llama.memory import LlamaMemory
-from mmd.engines.llama.serving import serving
+from mmd.engines.llama.options import llama_options
 from mmd.engines.vllm.constants import VllmConstants
 from mmd.engines.vllm.footprint import VllmMemory
-from mmd.engines.vllm.kv_cache import vllm_kept
+from mmd.engines.vllm.kv_cache import vllm_cache_bytes
 from mmd.machine import load_machine
 from mmd.plan.fit import anatomy_of
 from mmd.registry.detect import examine
@@ -68,7 +68,7 @@ Q8 = functools.partial(LlamaCache, key_type="q8_0", value_type="q8_0")
 def test_llama_keeps_what_was_published(
     groups: tuple[Layers, ...], cache: LlamaCache, kv_mib: float, state_mib: float
 ) -> None:
-    kept = llama_kept(groups, cache)
+    kept = llama_cache_bytes(groups, cache)
     assert kept.kv_bytes / MIB == pytest.approx(kv_mib, rel=0.0005)
     assert kept.state_bytes / MIB == pytest.approx(state_mib, rel=0.0005)
 
@@ -97,7 +97,7 @@ def facts_of(shape: well_known.Shape, folder: Path) -> Facts:
 
 def memory(facts: Facts, *words: str, gpu: bool = False) -> LlamaMemory:
     machine = WITH_GPU if gpu else replace(WITHOUT_GPU, ram_total_bytes=1 << 40)
-    return LlamaMemory(anatomy_of(facts), machine, serving(words), 0, LlamaConstants())
+    return LlamaMemory(anatomy_of(facts), machine, llama_options(words), 0, LlamaConstants())
 
 
 def test_qwen3_coder_30b_on_a_gpu_and_beside_it(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_vllm_pads_the_experts_of_gpt_oss(tmp_path: Path, layers: int, experts: 
 
 def test_vllm_pool_of_qwen3_8b() -> None:
     """6.37 GiB were 46,368 tokens."""
-    kept = vllm_kept((gqa(36, 8, 128),), 46368, number_bytes=2, sequences=16, in_flight=2048)
+    kept = vllm_cache_bytes((gqa(36, 8, 128),), 46368, number_bytes=2, sequences=16, in_flight=2048)
     assert kept.kv_bytes / GIB == pytest.approx(6.37, abs=0.005)
     assert kept.kv_bytes == 46368 * 147456
 

@@ -18,7 +18,7 @@ from mmd.errors import DoesNotFit, EngineMissing
 from mmd.machine import GpuProcess, Machine, load_machine
 from mmd.plan.choose import ModelSettings
 from mmd.plan.engine import Installed
-from mmd.plan.launch import Canary, Launch, Sleep
+from mmd.plan.launch import Launch, Sleep, WakeCheck
 from mmd.registry.record import Format, Model, ModelType
 from tests.unit.plan.planned import (
     GIB,
@@ -96,7 +96,7 @@ def test_no_golden_is_left_over() -> None:
 
 @given(models, machines, st.none() | st.integers(1, 10**6), st.lists(words))
 def test_every_word_has_a_reason(wanted: Model, on: Machine, context: int | None, arguments: list[str]) -> None:
-    launch = vllm_launch(wanted, on, overrides=ModelSettings(context=context, arguments=tuple(arguments)))
+    launch = vllm_launch(wanted, on, settings=ModelSettings(context=context, arguments=tuple(arguments)))
     assert launch.argv == (*VLLM.command, *(word for flag in launch.flags for word in flag.words))
     assert all(flag.reason and flag.subject for flag in launch.flags)
 
@@ -129,14 +129,14 @@ def test_lasting_command_does_not_depend_on_what_is_free(wanted: Model, on: Mach
     """Else a running unit would count as made from another launch as soon as anything took memory."""
     gpus = tuple(replace(gpu, free_bytes=min(free, gpu.total_bytes), processes=()) for gpu in on.gpus)
     busy = replace(on, ram_available_bytes=free, gpus=gpus)
-    assert vllm_launch(wanted, busy).lasting_argv == vllm_launch(wanted, on).lasting_argv
+    assert vllm_launch(wanted, busy).stable_argv == vllm_launch(wanted, on).stable_argv
 
 
 @given(models, machines)
 def test_nobodys_code_is_trusted_unless_asked_for(wanted: Model, on: Machine) -> None:
     assert "--trust-remote-code" not in vllm_launch(wanted, on).argv
     asked = ModelSettings(arguments=("--trust-remote-code",))
-    assert "--trust-remote-code" in vllm_launch(wanted, on, overrides=asked).argv
+    assert "--trust-remote-code" in vllm_launch(wanted, on, settings=asked).argv
 
 
 @given(models, machines)
@@ -152,14 +152,14 @@ def test_engine_listens_on_the_socket_and_nowhere_else(wanted: Model, on: Machin
 def test_model_on_a_gpu_sleeps_with_or_without_its_weights() -> None:
     launch = vllm_launch(CHAT, RTX_4090)
     reserve_bytes = RTX_4090.ram_total_bytes // 10
-    assert launch.sleep == Sleep((1, 2), CHAT.facts.weights_bytes, reserve_bytes, Canary.GENERATE)
+    assert launch.sleep == Sleep((1, 2), CHAT.facts.weights_bytes, reserve_bytes, WakeCheck.GENERATE)
     assert "--enable-sleep-mode" in launch.argv
     assert ("VLLM_SERVER_DEV_MODE", "1") in launch.environment
 
 
 def test_model_on_a_cpu_is_only_paused() -> None:
     launch = vllm_launch(CHAT, CPU_ONLY)
-    assert launch.sleep == Sleep((1,), 0, 2 * GIB, Canary.GENERATE)
+    assert launch.sleep == Sleep((1,), 0, 2 * GIB, WakeCheck.GENERATE)
     assert "--enable-sleep-mode" not in launch.argv, "a CPU build does not start with it"
     assert not launch.uses_gpu
 
@@ -184,25 +184,25 @@ def test_engine_that_cannot_sleep_has_no_developers_endpoints() -> None:
 @pytest.mark.parametrize(
     ("wanted", "canary"),
     [
-        (CHAT, Canary.GENERATE),
-        (VISION, Canary.GENERATE),
-        (COMPLETION, Canary.GENERATE),
-        (EMBEDDING, Canary.EMBED),
-        (RERANKER, Canary.SCORE),
-        (CLASSIFIER, Canary.CLASSIFY),
+        (CHAT, WakeCheck.GENERATE),
+        (VISION, WakeCheck.GENERATE),
+        (COMPLETION, WakeCheck.GENERATE),
+        (EMBEDDING, WakeCheck.EMBED),
+        (RERANKER, WakeCheck.SCORE),
+        (CLASSIFIER, WakeCheck.CLASSIFY),
     ],
 )
-def test_canary_is_what_the_model_answers(wanted: Model, canary: Canary) -> None:
+def test_canary_is_what_the_model_answers(wanted: Model, canary: WakeCheck) -> None:
     sleep = vllm_launch(wanted, RTX_4090).sleep
     assert sleep
-    assert sleep.canary is canary
+    assert sleep.wake_check is canary
 
 
 def test_build_for_cpus_leaves_the_gpu_alone() -> None:
     launch = vllm_launch(CHAT, RTX_4090, VLLM_CPU)
     assert not launch.uses_gpu
     assert "--gpu-memory-utilization" not in launch.argv
-    assert launch.sleep == Sleep((1,), 0, RTX_4090.ram_total_bytes // 10, Canary.GENERATE)
+    assert launch.sleep == Sleep((1,), 0, RTX_4090.ram_total_bytes // 10, WakeCheck.GENERATE)
     assert "CUDA_DEVICE_ORDER" not in dict(launch.environment)
 
 
@@ -405,8 +405,8 @@ def test_model_that_generates_nothing_says_so(wanted: Model) -> None:
     ],
 )
 def test_reranker_published_as_a_generator_is_made_to_score(architecture: str, becomes: str | None) -> None:
-    overrides = value(vllm_launch(changed(RERANKER, architecture=architecture)), "--hf-overrides")
-    assert (json.loads(overrides)["architectures"] if overrides else None) == (becomes and [becomes])
+    settings = value(vllm_launch(changed(RERANKER, architecture=architecture)), "--hf-overrides")
+    assert (json.loads(settings)["architectures"] if settings else None) == (becomes and [becomes])
 
 
 def test_embedding_model_is_not_made_to_score() -> None:
@@ -424,11 +424,11 @@ def test_images_are_limited() -> None:
 
 
 def laid_down(*arguments: str, engine: Installed = VLLM) -> Launch:
-    return vllm_launch(CHAT, engine=engine, overrides=ModelSettings(arguments=arguments))
+    return vllm_launch(CHAT, engine=engine, settings=ModelSettings(arguments=arguments))
 
 
 def test_context_laid_down_is_passed_on() -> None:
-    launch = vllm_launch(CHAT, overrides=ModelSettings(context=4096))
+    launch = vllm_launch(CHAT, settings=ModelSettings(context=4096))
     assert value(launch, "--max-model-len") == "4096"
     assert launch.context == 4096
     assert launch.argv.count("--max-model-len") == 1
@@ -503,7 +503,7 @@ def test_arguments_that_this_version_still_has_are_kept() -> None:
 
 def test_flag_refused_before_is_left_out_with_the_engines_words() -> None:
     refused = {"vllm 0.32.0": {"--tool-call-parser": "no such token", "--uds": "no", "--seed": "no"}}
-    launch = vllm_launch(CHAT, overrides=ModelSettings(arguments=("--seed", "1"), refused=refused))
+    launch = vllm_launch(CHAT, settings=ModelSettings(arguments=("--seed", "1"), refused=refused))
     assert not {"--tool-call-parser", "--enable-auto-tool-choice"} & set(launch.argv)
     left_out = reason(launch, "--tool-call-parser")
     assert left_out.endswith("no such token; try it again: mmd activate qwen3-8b --ask-again")
@@ -513,7 +513,7 @@ def test_flag_refused_before_is_left_out_with_the_engines_words() -> None:
 
 def test_flag_refused_by_another_version_is_tried_again() -> None:
     refused = {"vllm 0.31.0": {"--tool-call-parser": "no such token"}}
-    assert "--tool-call-parser" in vllm_launch(CHAT, overrides=ModelSettings(refused=refused)).argv
+    assert "--tool-call-parser" in vllm_launch(CHAT, settings=ModelSettings(refused=refused)).argv
 
 
 def test_first_start_takes_as_long_as_the_disk() -> None:
@@ -528,7 +528,7 @@ def test_first_start_takes_as_long_as_the_disk() -> None:
 
 def test_engine_waits_as_long_as_was_laid_down() -> None:
     """It gave up after ten minutes, however long the user had wanted it to take."""
-    launch = vllm_launch(CHAT, overrides=ModelSettings(ready_seconds=3600))
+    launch = vllm_launch(CHAT, settings=ModelSettings(ready_seconds=3600))
     assert dict(launch.environment)["VLLM_ENGINE_READY_TIMEOUT_S"] == "3540"
 
 
@@ -541,13 +541,13 @@ def test_facts_of_older_registries_suffice() -> None:
 def test_aliases_are_left_out_if_the_engine_accepts_any_name() -> None:
     """An alias that is laid down while the model runs must not mean that it is started anew."""
     aliases = ModelSettings(aliases=("gpt-4o", "org/name"))
-    with_them, without = vllm_launch(CHAT, CPU_ONLY, overrides=aliases), vllm_launch(CHAT, CPU_ONLY)
+    with_them, without = vllm_launch(CHAT, CPU_ONLY, settings=aliases), vllm_launch(CHAT, CPU_ONLY)
     assert with_them == without
     assert dict(without.environment)["VLLM_SKIP_MODEL_NAME_VALIDATION"] == "1"
 
 
 def test_old_vllm_is_told_the_aliases() -> None:
     old = replace(VLLM_CPU, version="0.20.1+cpu")
-    launch = vllm_launch(CHAT, CPU_ONLY, engine=old, overrides=ModelSettings(aliases=("gpt-4o", "org/name")))
+    launch = vllm_launch(CHAT, CPU_ONLY, engine=old, settings=ModelSettings(aliases=("gpt-4o", "org/name")))
     place = launch.argv.index("--served-model-name")
     assert launch.argv[place + 1 : place + 4] == (CHAT.id, "gpt-4o", "org/name")

@@ -114,9 +114,9 @@ def machine(name: str = "rtx4070-12g") -> Machine:
 
 
 def vllm_launch(
-    wanted: Model, on: Machine | None = None, engine: Installed | None = None, overrides: ModelSettings | None = None
+    wanted: Model, on: Machine | None = None, engine: Installed | None = None, settings: ModelSettings | None = None
 ) -> Launch:
     """On the build of vLLM that fits the machine, unless another is given."""
     here = on or machine()
     its = engine or (VLLM if here.gpus else VLLM_CPU)
-    return choose(wanted, here, [its], socket=SOCKET, cache="/cache", overrides=overrides)
+    return choose(wanted, here, [its], socket=SOCKET, cache="/cache", settings=settings)

@@ -52,9 +52,9 @@ def launch_of(
     wanted: Model = CHAT,
     on: Machine | None = None,
     engine: Installed = LLAMA_SERVER,
-    overrides: ModelSettings | None = None,
+    settings: ModelSettings | None = None,
 ) -> Launch:
-    return choose(wanted, on or machine(), [engine], socket=SOCKET, cache=CACHE, overrides=overrides)
+    return choose(wanted, on or machine(), [engine], socket=SOCKET, cache=CACHE, settings=settings)
 
 
 def as_text(launch: Launch) -> str:
@@ -98,7 +98,7 @@ def test_fitting_is_left_to_the_engine(wanted: Model, on: Machine, engine: Insta
     st.lists(st.text(st.characters(exclude_characters="$;"), min_size=1)),
 )
 def test_every_word_has_a_reason(wanted: Model, on: Machine, context: int | None, arguments: list[str]) -> None:
-    launch = launch_of(wanted, on, overrides=ModelSettings(context=context, arguments=tuple(arguments)))
+    launch = launch_of(wanted, on, settings=ModelSettings(context=context, arguments=tuple(arguments)))
     assert launch.argv == (*LLAMA_SERVER.command, *(word for flag in launch.flags for word in flag.words))
     assert all(flag.reason and flag.subject for flag in launch.flags)
 
@@ -135,7 +135,7 @@ def test_launch_does_not_depend_on_what_is_free(wanted: Model, on: Machine, free
 
 
 def test_context_laid_down_is_passed_on() -> None:
-    launch = launch_of(overrides=ModelSettings(context=8192))
+    launch = launch_of(settings=ModelSettings(context=8192))
     assert launch.argv[launch.argv.index("-c") + 1] == "8192"
     assert launch.context == 8192
     assert not [flag for flag in launch.flags if flag.subject == "--ctx-size"], "it is not left to the engine any more"
@@ -146,11 +146,11 @@ def test_context_not_laid_down_is_left_to_the_engine() -> None:
 
 
 def test_arguments_laid_down_come_last() -> None:
-    assert launch_of(overrides=ModelSettings(arguments=("--seed", "1"))).argv[-2:] == ("--seed", "1")
+    assert launch_of(settings=ModelSettings(arguments=("--seed", "1"))).argv[-2:] == ("--seed", "1")
 
 
 def test_ready_seconds_laid_down_hold() -> None:
-    assert launch_of(overrides=ModelSettings(ready_seconds=7)).ready_seconds == 7
+    assert launch_of(settings=ModelSettings(ready_seconds=7)).ready_seconds == 7
 
 
 def test_first_installed_engine_that_serves_the_format_is_taken() -> None:
@@ -166,7 +166,7 @@ def test_engine_laid_down_is_taken() -> None:
         [LLAMA_SERVER, EMBEDDED],
         socket=SOCKET,
         cache=CACHE,
-        overrides=ModelSettings(engine="embedded"),
+        settings=ModelSettings(engine="embedded"),
     )
     assert launch.argv[: len(EMBEDDED.command)] == EMBEDDED.command
     assert launch.title == "embedded 2026.10"
@@ -189,14 +189,14 @@ def test_no_engine_for_safetensors() -> None:
 
 def test_engine_laid_down_that_is_not_here() -> None:
     with pytest.raises(EngineMissing, match=r"mmd\.toml wants embedded for qwen3-8b") as caught:
-        launch_of(overrides=ModelSettings(engine="embedded"))
+        launch_of(settings=ModelSettings(engine="embedded"))
     assert '[models."qwen3-8b"]' in caught.value.hint
 
 
 @pytest.mark.parametrize("word", ["/models/$HOME.gguf", "a;b"])
 def test_word_that_systemd_would_not_keep_is_refused(word: str) -> None:
     with pytest.raises(WrongUsage, match=r"has a \$ or a ; in it"):
-        launch_of(overrides=ModelSettings(arguments=("--chat-template", word)))
+        launch_of(settings=ModelSettings(arguments=("--chat-template", word)))
 
 
 def test_model_that_does_not_fit_is_refused_with_both_sizes() -> None:
@@ -217,15 +217,15 @@ def test_missing_engine_is_said_before_memory() -> None:
 
 def test_min_bytes_count_weights_projector_context_and_compute() -> None:
     its = facts(weights_bytes=GIB, context_length=40960, kv_bytes_per_token=1024)
-    assert fit.least_bytes(its, projector_bytes=100) == GIB + 100 + 4096 * 1024 + GIB // 4
+    assert fit.min_bytes(its, projector_bytes=100) == GIB + 100 + 4096 * 1024 + GIB // 4
 
 
 def test_least_bytes_of_a_shorter_context() -> None:
-    assert fit.least_bytes(facts(weights_bytes=0, context_length=512, kv_bytes_per_token=10)) == 5120 + GIB // 4
+    assert fit.min_bytes(facts(weights_bytes=0, context_length=512, kv_bytes_per_token=10)) == 5120 + GIB // 4
 
 
 def test_least_bytes_of_a_model_that_does_not_tell_its_context() -> None:
-    assert fit.least_bytes(facts(weights_bytes=0, context_length=0, kv_bytes_per_token=10)) == 40960 + GIB // 4
+    assert fit.min_bytes(facts(weights_bytes=0, context_length=0, kv_bytes_per_token=10)) == 40960 + GIB // 4
 
 
 def test_budget_is_all_vram_and_most_of_the_ram() -> None:
@@ -244,7 +244,7 @@ def test_budget_is_never_negative() -> None:
 
 def test_model_fits_to_the_byte() -> None:
     here = machine("cpu-only")
-    exact = fit.budget_bytes(here) - fit.least_bytes(facts(weights_bytes=0))
+    exact = fit.budget_bytes(here) - fit.min_bytes(facts(weights_bytes=0))
     assert launch_of(model(facts(weights_bytes=exact)), here).needs_bytes == fit.budget_bytes(here)
     with pytest.raises(DoesNotFit):
         launch_of(model(facts(weights_bytes=exact + 1)), here)

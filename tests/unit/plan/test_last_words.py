@@ -77,7 +77,7 @@ def launch(*flags: Flag) -> Launch:
 
 PARSER = Flag(("--tool-call-parser", "foo"), "--tool-call-parser", "its template")
 UTILISATION = Flag(
-    ("--gpu-memory-utilization", "0.9"), "--gpu-memory-utilization", "free now", measured=True, kept=True
+    ("--gpu-memory-utilization", "0.9"), "--gpu-memory-utilization", "free now", measured=True, required=True
 )
 STEPS = Flag(("--num-scheduler-steps", "10"), "--num-scheduler-steps", "a guess")
 CACHE = Flag(("--kv-cache-dtype", "fp8"), "--kv-cache-dtype", "memory is short")
@@ -152,7 +152,7 @@ def test_smaller_cache_can_be_refused_though_it_was_measured() -> None:
 
 def test_what_the_user_laid_down_is_not_dropped() -> None:
     """They asked for it, and the message says what is wrong with it."""
-    assert refused(said_by_vllm("unknown-argument"), launch(replace(STEPS, kept=True)).flags, VLLM_STYLE) is None
+    assert refused(said_by_vllm("unknown-argument"), launch(replace(STEPS, required=True)).flags, VLLM_STYLE) is None
 
 
 def test_flag_is_not_taken_for_another_that_begins_like_it() -> None:
@@ -175,7 +175,7 @@ def test_failed_assertion_refuses_repacking() -> None:
     lines = ["load_model: fitting", ASSERTION, "#16 0x00007fe64e6d4909 in llama_server(int, char**) ()"]
     assert refused(lines, first.flags, LLAMA_STYLE) == Refusal(("--repack",), ASSERTION)
     settings = ModelSettings(refused={first.title: {"--repack": ASSERTION}})
-    later = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache", overrides=settings)
+    later = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache", settings=settings)
     assert later.argv == (*first.argv, "--no-repack")
     assert refused(lines, later.flags, LLAMA_STYLE) is None, "it died of something else"
     reason = next(flag.reason for flag in later.flags if flag.subject == "--repack")
@@ -186,6 +186,6 @@ def test_failed_assertion_refuses_repacking() -> None:
 @pytest.mark.parametrize("words", [("--repack",), ("-nr",), ("--threads", "2", "--no-repack")])
 def test_repacking_that_the_user_set_is_not_changed(words: tuple[str, ...]) -> None:
     settings = ModelSettings(arguments=words, refused={LLAMA_SERVER.title: {"--repack": ASSERTION}})
-    planned = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache", overrides=settings)
+    planned = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache", settings=settings)
     assert planned.argv[-len(words) :] == words
     assert refused([ASSERTION], planned.flags, LLAMA_STYLE) is None

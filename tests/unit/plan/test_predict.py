@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from mmd.control.state.to_json import estimate_json
 from mmd.engines import for_format
 from mmd.engines.llama.constants import LlamaConstants
-from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache, llama_kept
-from mmd.engines.llama.serving import serving
-from mmd.engines.vllm import serving as vllm
-from mmd.engines.vllm.kv_cache import vllm_kept
+from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache, llama_cache_bytes
+from mmd.engines.llama.options import llama_options
+from mmd.engines.vllm.kv_cache import vllm_cache_bytes
+from mmd.engines.vllm.options import VllmOptions, vllm_options
 from mmd.errors import DoesNotFit
 from mmd.machine import Gpu, GpuProcess, Machine
 from mmd.plan import fit
@@ -142,7 +142,7 @@ def test_context_on_the_command_line_counts() -> None:
     ],
 )
 def test_command_line_of_llama_server(words: tuple[str, ...], cache: LlamaCache, experts: int) -> None:
-    assert (serving(words).cache, serving(words).cpu_expert_layers) == (cache, experts)
+    assert (llama_options(words).cache, llama_options(words).cpu_expert_layers) == (cache, experts)
 
 
 def test_registry_of_an_older_version_gives_an_upper_bound() -> None:
@@ -233,7 +233,7 @@ def test_models_of_ours_will_go_and_others_stay() -> None:
     assert fit.available_bytes(gpu) == gpu.total_bytes - 4 * GIB
     here = replace(machine("rtx4090-24g"), gpus=(gpu,))
     assert estimate(qwen3(), here).has_bytes == gpu.total_bytes - 4 * GIB - GIB
-    assert fit.emptied(fit.emptied(here)) == fit.emptied(here)
+    assert fit.without_our_models(fit.without_our_models(here)) == fit.without_our_models(here)
     silent = with_processes(replace(ours, used_bytes=None))
     assert fit.available_bytes(replace(silent, free_bytes=0)) == silent.total_bytes
 
@@ -323,7 +323,7 @@ def test_launch_that_cannot_run_says_what_could() -> None:
     with pytest.raises(
         DoesNotFit, match=r"qwen3-8b needs at least 4\d\.\d GiB; .* with a context of \d+ tokens"
     ) as caught:
-        choose(wanted, machine("rtx4070-12g"), [LLAMA_SERVER], socket=SOCKET, cache="/cache", overrides=overrides)
+        choose(wanted, machine("rtx4070-12g"), [LLAMA_SERVER], socket=SOCKET, cache="/cache", settings=overrides)
     assert '[models."qwen3-8b"] context = ' in caught.value.hint
 
 
@@ -353,22 +353,22 @@ def test_vllm_saves_bits_where_its_command_line_does() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), vllm.Serving()),
-        (("--max-num-seqs", "16", "--max_num_seqs=256"), vllm.Serving(sequences=256)),
-        (("-tp", "2"), vllm.Serving(gpus=2)),
-        (("--tensor-parallel-size=4",), vllm.Serving(gpus=4)),
-        (("--gpu-memory-utilization", "0.5"), vllm.Serving(utilization=0.5)),
-        (("--kv-cache-memory-bytes", "512M"), vllm.Serving(pool_bytes=512 * MIB)),
-        (("--kv-cache-memory-bytes=2g",), vllm.Serving(pool_bytes=2 * 10**9)),
-        (("--kv-cache-dtype", "fp8_e4m3", "--kv-cache-dtype", "auto"), vllm.Serving(small_numbers=False)),
+        ((), VllmOptions()),
+        (("--max-num-seqs", "16", "--max_num_seqs=256"), VllmOptions(sequences=256)),
+        (("-tp", "2"), VllmOptions(gpus=2)),
+        (("--tensor-parallel-size=4",), VllmOptions(gpus=4)),
+        (("--gpu-memory-utilization", "0.5"), VllmOptions(utilization=0.5)),
+        (("--kv-cache-memory-bytes", "512M"), VllmOptions(pool_bytes=512 * MIB)),
+        (("--kv-cache-memory-bytes=2g",), VllmOptions(pool_bytes=2 * 10**9)),
+        (("--kv-cache-dtype", "fp8_e4m3", "--kv-cache-dtype", "auto"), VllmOptions(small_numbers=False)),
         # the engine's to refuse
         (("--max-num-seqs", "-1", "-tp", "two", "--gpu-memory-utilization", "9", "--kv-cache-memory-bytes"),
-         vllm.Serving()),
-        (("--max-num-seqs", "9" * 5000), vllm.Serving()),
+         VllmOptions()),
+        (("--max-num-seqs", "9" * 5000), VllmOptions()),
     ],
 )  # fmt: skip
-def test_command_line_of_vllm(words: tuple[str, ...], expected: vllm.Serving) -> None:
-    assert vllm.serving(words) == expected
+def test_command_line_of_vllm(words: tuple[str, ...], expected: VllmOptions) -> None:
+    assert vllm_options(words) == expected
 
 
 def test_vllm_memory_grows_with_sequences_and_bits() -> None:
@@ -418,14 +418,14 @@ def test_model_that_only_reads_draws_no_words() -> None:
 def test_vllm_fills_groups_of_layers_up() -> None:
     """Gemma 3: 52 layers with a window and 10 without share a pool in groups of ten."""
     groups = (Layers(52, 1024, 1024, 1024), Layers(10, 1024, 1024))
-    kept = vllm_kept(groups, 32768, number_bytes=2, sequences=1, in_flight=2048)
+    kept = vllm_cache_bytes(groups, 32768, number_bytes=2, sequences=1, in_flight=2048)
     window_blocks = -(-(1023 + 2048) // 16) + 1
     assert kept.kv_bytes == 4096 * (60 * 16 * window_blocks + 10 * 32768)
 
 
 def test_vllm_makes_blocks_as_large_as_a_state() -> None:
     groups = (Layers(3, state_numbers=100_000), Layers(1, 512, 512))
-    kept = vllm_kept(groups, 1000, number_bytes=2, sequences=2, in_flight=2048)
+    kept = vllm_cache_bytes(groups, 1000, number_bytes=2, sequences=2, in_flight=2048)
     block_tokens = 16 * -(-400_000 // (1024 * 2 * 16))
     assert kept.kv_bytes == -(-1000 // block_tokens) * block_tokens * 2048
     assert kept.state_bytes == 3 * 2 * block_tokens * 2048
@@ -463,7 +463,7 @@ def test_needs_grow_with_the_context(groups: list[Layers], one: int, other: int,
 @given(GROUPS, CONTEXTS, st.integers(1, 32), st.integers(1, 32))
 @settings(max_examples=150, deadline=None)
 def test_caches_grow_with_the_slots(groups: list[Layers], context: int, one: int, other: int) -> None:
-    few, many = (llama_kept(groups, LlamaCache(context, slots=slots)) for slots in sorted((one, other)))
+    few, many = (llama_cache_bytes(groups, LlamaCache(context, slots=slots)) for slots in sorted((one, other)))
     assert few.kv_bytes <= many.kv_bytes
     assert few.state_bytes <= many.state_bytes
 
@@ -477,7 +477,7 @@ def test_caches_grow_with_the_bits(groups: list[Layers], context: int, one: int,
     few, many = sorted((one, other))
     fewer = LlamaCache(context, key_type=BITS[few], value_type=BITS[few])
     more = LlamaCache(context, key_type=BITS[many], value_type=BITS[many])
-    assert llama_kept(groups, fewer).kv_bytes <= llama_kept(groups, more).kv_bytes
+    assert llama_cache_bytes(groups, fewer).kv_bytes <= llama_cache_bytes(groups, more).kv_bytes
 
 
 @given(GROUPS, CONTEXTS, CONTEXTS, st.sampled_from([1, 2]), st.sampled_from(["rtx4090-24g", "cpu-only"]))
@@ -503,9 +503,9 @@ def test_largest_context_shrinks_with_the_weights(one: float, other: float) -> N
 @settings(max_examples=200, deadline=None)
 def test_largest_context_is_the_largest(trained: int, limit: int) -> None:
     found = fit.largest_context(trained, lambda context: context <= limit)
-    most = trained or fit.MOST_CONTEXT_TOKENS
+    most = trained or fit.MAX_CONTEXT_TOKENS
     if found:
-        assert fit.least_context(trained) <= found <= min(limit, most)
+        assert fit.min_context(trained) <= found <= min(limit, most)
         assert found == most or found + 256 > limit
     else:
-        assert limit < fit.least_context(trained)
+        assert limit < fit.min_context(trained)

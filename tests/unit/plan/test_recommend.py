@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.engines.vllm.engine import VLLM
 from mmd.machine import Gpu, Machine
-from mmd.plan.recommend import Assessed, Place, assess, reason
+from mmd.plan.recommend import Assessed, RunsOn, assess, reason
 from mmd.registry.offer import Base, HubModel
 from mmd.registry.record import Format, ModelType
 
@@ -44,13 +44,13 @@ def machine(vram_gib: float = 0, ram_gib: float = 32, capability: str = "8.9") -
 
 def recommended(assessed: tuple[Assessed, ...]) -> Assessed | None:
     """The first, where that runs: then no other one does before it."""
-    return assessed[0] if assessed[0].place is not Place.NOWHERE else None
+    return assessed[0] if assessed[0].runs_on is not RunsOn.NOWHERE else None
 
 
-def taken(on: Machine, offers: tuple[HubModel, ...] = _OFFERS, base: Base = _BASE) -> tuple[str, Place]:
+def taken(on: Machine, offers: tuple[HubModel, ...] = _OFFERS, base: Base = _BASE) -> tuple[str, RunsOn]:
     found = recommended(assess(offers, base, on, _LLAMA))
     assert found is not None
-    return found.offer.file.removeprefix("Qwen3-8B-").removesuffix(".gguf"), found.place
+    return found.offer.file.removeprefix("Qwen3-8B-").removesuffix(".gguf"), found.runs_on
 
 
 @pytest.mark.parametrize(
@@ -58,40 +58,40 @@ def taken(on: Machine, offers: tuple[HubModel, ...] = _OFFERS, base: Base = _BAS
     [(24, "Q8_0"), (12, "Q8_0"), (10, "Q6_K"), (8, "Q4_K_M"), (7, "IQ4_XS"), (6.7, "Q3_K_M")],
 )
 def test_the_largest_that_fits_with_a_context_of_use(vram_gib: float, wanted: str) -> None:
-    assert taken(machine(vram_gib)) == (wanted, Place.GPU)
+    assert taken(machine(vram_gib)) == (wanted, RunsOn.GPU)
 
 
 def test_sixteen_bits_are_not_taken_where_eight_are_as_good() -> None:
-    assert taken(machine(80)) == ("Q8_0", Place.GPU)
+    assert taken(machine(80)) == ("Q8_0", RunsOn.GPU)
 
 
 def test_sixteen_bits_where_there_is_nothing_else() -> None:
-    assert taken(machine(80), _OFFERS[-1:]) == ("BF16", Place.GPU)
+    assert taken(machine(80), _OFFERS[-1:]) == ("BF16", RunsOn.GPU)
 
 
 def test_a_legacy_quantisation_is_not_taken_for_its_size() -> None:
     offers = tuple(offer for offer in _OFFERS if any(name in offer.file for name in ("Q4_1", "Q4_K_M", "Q4_0")))
-    assert taken(machine(24), offers) == ("Q4_K_M", Place.GPU)
+    assert taken(machine(24), offers) == ("Q4_K_M", RunsOn.GPU)
 
 
 def test_rather_slow_than_senseless() -> None:
     """In 5 GiB only two bits fit: four, of which a part is in RAM, answer better."""
-    assert taken(machine(5)) == ("Q4_K_M", Place.PARTLY)
+    assert taken(machine(5)) == ("Q4_K_M", RunsOn.PARTLY)
 
 
 def test_on_a_cpu_every_byte_costs_time() -> None:
-    assert taken(machine()) == ("Q4_K_M", Place.CPU)
+    assert taken(machine()) == ("Q4_K_M", RunsOn.CPU)
 
 
 def test_a_small_model_is_quick_on_a_cpu_in_eight_bits() -> None:
     offers = tuple(replace(offer, weights_bytes=offer.weights_bytes // 20) for offer in _OFFERS)
-    assert taken(machine(), offers, replace(_BASE, parameters=409_500_000)) == ("Q8_0", Place.CPU)
+    assert taken(machine(), offers, replace(_BASE, parameters=409_500_000)) == ("Q8_0", RunsOn.CPU)
 
 
 def test_sizes_speak_where_the_hub_does_not_know_the_parameters() -> None:
     unknown = replace(_BASE, parameters=0)
-    assert taken(machine(80), base=unknown) == ("Q8_0", Place.GPU)
-    assert taken(machine(), base=unknown) == ("Q4_K_M", Place.CPU)
+    assert taken(machine(80), base=unknown) == ("Q8_0", RunsOn.GPU)
+    assert taken(machine(), base=unknown) == ("Q4_K_M", RunsOn.CPU)
 
 
 def test_nothing_is_taken_where_nothing_runs() -> None:
@@ -108,18 +108,18 @@ def test_formats_that_nothing_here_serves_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quant", "capability", "place"),
+    ("quant", "capability", "runs_on"),
     [
-        ("", "7.0", Place.NOWHERE),
-        ("awq", "7.5", Place.GPU),
-        ("mxfp4", "7.5", Place.NOWHERE),
-        ("mxfp4", "8.0", Place.GPU),
+        ("", "7.0", RunsOn.NOWHERE),
+        ("awq", "7.5", RunsOn.GPU),
+        ("mxfp4", "7.5", RunsOn.NOWHERE),
+        ("mxfp4", "8.0", RunsOn.GPU),
     ],
 )
-def test_vllm_asks_for_a_gpu_that_is_new_enough(quant: str, capability: str, place: Place) -> None:
+def test_vllm_asks_for_a_gpu_that_is_new_enough(quant: str, capability: str, runs_on: RunsOn) -> None:
     weights = HubModel("model.safetensors", Format.SAFETENSORS, 6 * 10**9)
     (found,) = assess((weights,), replace(_BASE, quant=quant), machine(24, capability=capability), _VLLM)
-    assert found.place is place
+    assert found.runs_on is runs_on
 
 
 def test_gpu_memory_of_others_counts_and_mmds_does_not() -> None:
@@ -147,13 +147,13 @@ _gib = st.floats(1, 200)
 def test_something_is_recommended_where_something_runs(offers: list[HubModel], vram_gib: float, ram_gib: float) -> None:
     assessed = assess(offers, _BASE, machine(vram_gib, ram_gib), _LLAMA)
     found = recommended(assessed)
-    assert (found is None) == all(one.place is Place.NOWHERE for one in assessed)
+    assert (found is None) == all(one.runs_on is RunsOn.NOWHERE for one in assessed)
 
 
 @given(_gib, _gib)
 def test_larger_gpu_gets_no_smaller_file_once_all_layers_fit(one_gib: float, other_gib: float) -> None:
     less, more = (recommended(assess(_OFFERS, _BASE, machine(gib), _LLAMA)) for gib in sorted((one_gib, other_gib)))
-    if less is not None and less.place is Place.GPU and less.bits >= 3.4:
+    if less is not None and less.runs_on is RunsOn.GPU and less.bits >= 3.4:
         assert more is not None
         assert more.offer.weights_bytes >= less.offer.weights_bytes
 

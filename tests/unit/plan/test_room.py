@@ -6,7 +6,7 @@ import pytest
 
 from mmd.machine import GpuProcess
 from mmd.plan.choose import choose
-from mmd.plan.launch import Canary, Sleep
+from mmd.plan.launch import Sleep, WakeCheck
 from mmd.plan.room import ReleaseEffect, after, leaves
 from tests.unit.plan.planned import CHAT, GIB, LLAMA_SERVER, machine
 
@@ -46,7 +46,7 @@ def test_what_stays_is_not_counted() -> None:
 def test_sleeper_keeps_context_on_the_gpu_and_weights_in_ram() -> None:
     launch = choose(CHAT, ROOMY, [LLAMA_SERVER], socket="/s", cache="/cache")
     assert leaves(launch) == ReleaseEffect()  # it is stopped
-    sleeper = replace(launch, sleep=Sleep((1, 2), 5 * GIB, GIB, Canary.GENERATE))
+    sleeper = replace(launch, sleep=Sleep((1, 2), 5 * GIB, GIB, WakeCheck.GENERATE))
     going = leaves(sleeper)
     assert going.keeps_vram_bytes > GIB
     assert after(ROOMY, {ENGINE: going}).ram_available_bytes == ROOMY.ram_available_bytes - 5 * GIB

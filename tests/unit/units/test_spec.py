@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.plan.launch import Canary, Flag, Launch, Sleep
+from mmd.plan.launch import Flag, Launch, Sleep, WakeCheck
 from mmd.registry.record import ModelType
 from mmd.units.names import engine_unit, object_path, split, token_unit, unit_of
 from mmd.units.spec import FINGERPRINT, Hooks, UnitSpec, engine_spec, fingerprint, token_spec
@@ -42,11 +42,11 @@ LAUNCH = Launch(
     sleep=None,
     ready_seconds=600,
     stop_seconds=5,
-    quits_when_broken=False,
+    exits_zero_on_crash=False,
     flags=(Flag((), "context", "left to the engine"),),
 )
 ADDRESSES = {"mmd.socket": "127.0.0.1:9000", "mmd-embedding.socket": "[::1]:9085"}
-SLEEP = Sleep(levels=(1, 2), weights_bytes=5 * 1024**3, reserve_bytes=2 * 1024**3, canary=Canary.GENERATE)
+SLEEP = Sleep(levels=(1, 2), weights_bytes=5 * 1024**3, reserve_bytes=2 * 1024**3, wake_check=WakeCheck.GENERATE)
 SLEEPER = replace(LAUNCH, sleep=SLEEP)
 
 # What a path or an argument may hold: no NUL anywhere, and no lone surrogates on a command line.
@@ -287,7 +287,7 @@ _CHANGES: dict[str, Any] = {
     "sleep": SLEEP,
     "ready_seconds": 601,
     "stop_seconds": 6,
-    "quits_when_broken": True,
+    "exits_zero_on_crash": True,
     "flags": (),
 }
 
@@ -301,7 +301,7 @@ def test_fingerprint_ignores_measurements_of_a_start() -> None:
         return replace(LAUNCH, flags=flags, argv=("vllm", "serve", "--util", utilisation, "--parser", parser))
 
     made = launch("0.8", "hermes")
-    assert made.lasting_argv == ("vllm", "serve", "--parser", "hermes")
+    assert made.stable_argv == ("vllm", "serve", "--parser", "hermes")
     assert fingerprint(made, HOOKS) == fingerprint(launch("0.6", "hermes"), HOOKS)
     assert fingerprint(made, HOOKS) != fingerprint(launch("0.8", "mistral"), HOOKS)
     assert "0.8" in dict(engine_spec(made, HOOKS).directives)["ExecStart"]

@@ -36,9 +36,9 @@ class _Third(Engine):
 
     def flags(self, model: Model, machine: Machine, engine: Installed, options: ServeOptions) -> tuple[Flag, ...]:
         return (
-            Flag(("-m", model.path), "-m", "the model", kept=True),
-            Flag(("--host", options.socket), "--host", "a Unix socket", kept=True, is_address=True),
-            Flag(("--alias", model.id), "--alias", "its name", kept=True, is_address=True),
+            Flag(("-m", model.path), "-m", "the model", required=True),
+            Flag(("--host", options.socket), "--host", "a Unix socket", required=True, is_address=True),
+            Flag(("--alias", model.id), "--alias", "its name", required=True, is_address=True),
             Flag(("--metrics",), "--metrics", "so that the load can be watched"),
             Flag((), "--turbo", "left to the engine: on"),
         )

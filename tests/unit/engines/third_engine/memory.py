@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
-from mmd.plan.memory import Memory, Placement, Variant
+from mmd.plan.memory import MemoryModel, Placement, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,14 @@ class ThirdMemory:
     def has_bytes(self) -> int:
         return self.ram_bytes
 
-    def least_bytes(self, context: int) -> int:
+    def min_bytes(self, context: int) -> int:
         return self.components(context).total_bytes
 
     def placement(self, context: int) -> Placement:
         return Placement(self.components(context), self.is_whole(context), on_gpu=0.0, ram_bytes=0)
 
     def is_whole(self, context: int) -> bool:
-        return self.least_bytes(context) <= self.ram_bytes
+        return self.min_bytes(context) <= self.ram_bytes
 
     def max_context(self, trained: int) -> int:
         return fit.largest_context(trained, self.is_whole)
@@ -46,5 +46,5 @@ class ThirdMemory:
     def with_experts_in_ram(self, context: int) -> Variant | None:
         return None
 
-    def with_weights(self, share: float) -> Memory:
+    def with_weights(self, share: float) -> MemoryModel:
         return replace(self, weights_bytes=round(self.weights_bytes * share))

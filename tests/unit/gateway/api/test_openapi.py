@@ -28,7 +28,7 @@ from mmd.gateway.api.hub_process import Registered, Selected
 from mmd.gateway.api.openapi import ENGINE_PATHS, EVENT_STREAM, OPERATIONS, document
 from mmd.gateway.api.routes import application
 from mmd.gateway.gateway import Gateway
-from mmd.plan.recommend import Assessed, Place
+from mmd.plan.recommend import Assessed, RunsOn
 from mmd.registry.hub.progress import Progress
 from mmd.registry.hub.search import Result
 from mmd.registry.offer import Base, HubModel
@@ -53,7 +53,7 @@ class MemoryHub:
         offer = HubModel("tiny-Q4_K_M.gguf", Format.GGUF, 1000)
         base = Base(ModelType.CHAT)
         result = Result("", base, ("gguf",), (offer,), "mit", gated=False, downloads=1, likes=2, updated=None, tags=())
-        taken = Assessed(offer, 2000, 3000, Place.GPU, 4.85)
+        taken = Assessed(offer, 2000, 3000, RunsOn.GPU, 4.85)
         hits = (
             SearchHit(replace(result, id=f"me/{number}"), taken, "the only one") for number in range(query["limit"])
         )

@@ -30,7 +30,7 @@ _UNITS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class VllmOptions:
     """The decisions, None where the command line leaves them open."""
 
     context: int | None = None  # tokens
@@ -41,14 +41,14 @@ class Serving:
     small_numbers: bool | None = None  # keys and values of 8 bits
 
 
-def serving(words: Sequence[str]) -> Serving:
+def vllm_options(words: Sequence[str]) -> VllmOptions:
     """As a command line says it, the last word on anything counting. What cannot be understood is the engine's to
     refuse, and is left open.
     """
     given = dict(_options(words))
     cache_type = given.get(_CACHE_TYPE)
     several = next((given[name] for name in _SEVERAL_GPUS if name in given), "")
-    return Serving(
+    return VllmOptions(
         context=_count(given.get(_LENGTH, "")),
         sequences=_count(given.get(_SEQUENCES, "")),
         utilization=_share(given.get(_UTILIZATION, "")),

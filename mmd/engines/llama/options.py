@@ -17,7 +17,7 @@ _NUMBERS: Mapping[str, str] = {
     **dict.fromkeys(("-b", "--batch-size"), "prompt_tokens"),  # in one go of one or more batches
     **dict.fromkeys(("-ncmoe", "--n-cpu-moe"), "cpu_expert_layers"),
 }
-_MOST_DIGITS = 10
+_MAX_DIGITS = 10
 _TYPES: Mapping[str, str] = {
     **dict.fromkeys(("-ctk", "--cache-type-k"), "key_type"),
     **dict.fromkeys(("-ctv", "--cache-type-v"), "value_type"),
@@ -33,7 +33,7 @@ _SWITCHES: Mapping[str, tuple[str, int | bool]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class LlamaOptions:
     """The decisions."""
 
     cache: LlamaCache  # of 0 tokens where the engine takes what fits
@@ -41,13 +41,13 @@ class Serving:
     repacks: bool = True  # weights in RAM are laid out for the CPU
 
 
-def serving(words: Sequence[str]) -> Serving:
+def llama_options(words: Sequence[str]) -> LlamaOptions:
     """As a command line says it, the last word on anything counting. What cannot be understood is the engine's to
     refuse, and is left at its default.
     """
     found: dict[str, Any] = {}
     for word, after in pairwise((*words, "")):
-        if word in _NUMBERS and after.isdecimal() and len(after) <= _MOST_DIGITS:
+        if word in _NUMBERS and after.isdecimal() and len(after) <= _MAX_DIGITS:
             found[_NUMBERS[word]] = int(after)
         elif word in _TYPES and after in CACHE_TYPES:
             found[_TYPES[word]] = after
@@ -60,4 +60,4 @@ def serving(words: Sequence[str]) -> Serving:
         found["batch_tokens"] = min(found.get("batch_tokens", LlamaCache(0).batch_tokens), prompt_tokens)
     cpu_expert_layers = found.pop("cpu_expert_layers", 0)
     repacks = found.pop("repacks", True)
-    return Serving(LlamaCache(**{"context": 0, **found}), cpu_expert_layers, repacks)
+    return LlamaOptions(LlamaCache(**{"context": 0, **found}), cpu_expert_layers, repacks)
