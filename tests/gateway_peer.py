@@ -1,7 +1,6 @@
-"""What the gateway's tests put around it: engines that do as told, models in memory, and a client that sees bytes.
+"""The surroundings of a gateway under test: scripted engines, models in memory, and a client of raw bytes.
 
-A Peer is a real HTTP/1.1 server on a Unix socket. What it does on a path is a coroutine of the test; without one it
-answers with what it was asked.
+A Peer is a real HTTP/1.1 server on a Unix socket. A test sets a coroutine for a path; other requests are echoed.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.plan.idle import LoadedModel, Rules
 
-PATIENCE_SECONDS = 15.0  # what a test waits for before it fails: generous, because machines are busy
+PATIENCE_SECONDS = 15.0  # timeout of a test, generous because machines are busy
 
 
 @dataclass
 class Asked:
-    """One request as an engine got it."""
+    """One request as an engine received it."""
 
     first_line: str
     headers: list[tuple[str, str]]
@@ -58,7 +57,7 @@ class Asked:
         await self.send(head + b"".join(chunk(piece) for piece in pieces))
 
     async def gone(self) -> None:
-        """Returns when the other side has closed."""
+        """Wait until the other side has closed."""
         assert await self.reader.read(1) == b""
 
     def die(self) -> None:
@@ -66,7 +65,7 @@ class Asked:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """For what the gateway has no reason to announce: its own state."""
+    """Wait for a state of the gateway that it does not announce."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - every turn of the loop is looked at, so no moment is missed
             await asyncio.sleep(0)
@@ -95,7 +94,7 @@ class Peer:
         self._server = await asyncio.start_unix_server(self._accept, self.address)
 
     async def stop(self) -> None:
-        """As a killed engine: the socket file stays, and refuses."""
+        """Stop as a killed engine does: the socket's file stays and refuses connections."""
         if self._server is None:
             return
         self._server.close()
@@ -173,22 +172,22 @@ class MemoryModels:
     active: str | None = None
     embedding: str = "a"
     log: list[str] = field(default_factory=list)
-    held: dict[str | None, asyncio.Event] = field(default_factory=dict)  # activation waits for it; None: putting away
+    held: dict[str | None, asyncio.Event] = field(default_factory=dict)  # activation waits for it; None: suspending
     loading: set[str] = field(default_factory=set)
     failing: dict[str, Exception] = field(default_factory=dict)
-    restarts: bool = False  # activation starts an engine that has died
+    restarts: bool = False  # activation restarts a dead engine
     drain_seconds: float = 0.0  # of the last activation
     asleep: set[str] = field(default_factory=set)
-    making_room: set[str] = field(default_factory=set)  # whose engines end because of a swap
+    making_room: set[str] = field(default_factory=set)  # engines that end because of a swap
     listeners: list[Callable[[], None]] = field(default_factory=list)
-    expected: dict[str, float] = field(default_factory=dict)  # what swaps to a model take
-    sleepy: set[str] = field(default_factory=set)  # whose engines can sleep
-    resting: dict[str | None, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # happens while it is slept
+    expected: dict[str, float] = field(default_factory=dict)  # duration of a swap, by model
+    sleepy: set[str] = field(default_factory=set)  # models that can sleep
+    resting: dict[str | None, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # called during a sleep
     rules: dict[str, Rules] = field(default_factory=dict)
     on_cpu: set[str] = field(default_factory=set)
-    gone: list[str] = field(default_factory=list)  # who is away while the machine sleeps
-    looked: int = 0  # how often it was asked who is idle
-    since: float = field(default_factory=monotonic)  # when somebody last became resident, or fell asleep
+    gone: list[str] = field(default_factory=list)  # the suspended models
+    looked: int = 0  # calls of `occupants`
+    since: float = field(default_factory=monotonic)  # when a model last became resident or fell asleep
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
         if not name and listener_kind is ListenerKind.EMBEDDING:
@@ -225,7 +224,7 @@ class MemoryModels:
         return [LoadedModel(name, name in self.asleep, self.since, self.rules.get(name, Rules())) for name in names]
 
     async def sleep_is_looked_at(self) -> None:
-        """Who is due has been decided anew, and that has been carried out."""
+        """Wait until the idle rules have been applied once more."""
         looked = self.looked
         for listener in self.listeners:
             listener()
@@ -236,7 +235,7 @@ class MemoryModels:
         return model_id in self.making_room
 
     def swapped_away(self, model_id: str) -> None:
-        """By somebody else than the gateway: the model sleeps now, and its watch has just seen it."""
+        """Another process put the model to sleep, and the watch has just seen it."""
         self.asleep.add(model_id)
         self.active = None
         self._tell()
@@ -302,7 +301,7 @@ class MemoryModels:
         self.gone.clear()
 
     def _tell(self) -> None:
-        """As the watch does when it has seen a change."""
+        """Notify listeners, as the watch does after a change."""
         self.since = monotonic()
         for listener in self.listeners:
             listener()
@@ -335,7 +334,7 @@ class Answered:
 
 
 class RawClient:
-    """A connection on which a test decides every byte."""
+    """A connection on which a test controls every byte."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -374,7 +373,7 @@ class RawClient:
         return (await self.reader.readexactly(size + 2))[:-2]
 
     async def rest(self) -> bytes:
-        """All that comes until the gateway closes."""
+        """Read until the gateway closes."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.reader.read()
 
@@ -420,7 +419,7 @@ async def town(
     listener_kind: ListenerKind = ListenerKind.MAIN,
     hub: Hub | None = None,
 ) -> AsyncIterator[Town]:
-    """A gateway in front of one engine for each name, entered by a port of 127.0.0.1."""
+    """Run a gateway on a port of 127.0.0.1, with one engine for each name."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # tmp_path can be too long for a socket
         peers = {name: Peer(name, folder) for name in names or ("a",)}
@@ -434,12 +433,12 @@ async def town(
         server = await asyncio.get_running_loop().create_server(new_connection, "127.0.0.1", 0)
         resting = asyncio.create_task(gateway.idle.run())
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)
-        await until(lambda: models.looked > 0)  # at who is idle: before a test says when they are
+        await until(lambda: models.looked > 0)  # the idle rules have run once, before the test changes the clock
         try:
             yield running
         finally:
             resting.cancel()
-            with suppress(asyncio.CancelledError):  # and nothing else
+            with suppress(asyncio.CancelledError):  # only this one
                 await resting
             server.close()
             for client in running.clients:

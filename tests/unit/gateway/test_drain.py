@@ -1,4 +1,4 @@
-"""The gateway is told to end: what has begun finishes, and no request is lost that was on its way."""
+"""The gateway shuts down: running responses finish, and no request on its way is lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmd.gateway.http.limits import Limits
 from tests.gateway_peer import PATIENCE_SECONDS, Asked, chunk, post, town, until
 
 _CHAT = {"model": "a"}
-_TURNS = 10  # of the event loop, in which a connection that is closed is seen to be
+_TURNS = 10  # of the event loop, enough to notice a closed connection
 
 
 async def test_request_during_drain_is_answered_with_connection_close() -> None:
@@ -19,7 +19,7 @@ async def test_request_during_drain_is_answered_with_connection_close() -> None:
         client, kept = await running.client(), await running.client()
         assert "connection" not in (await kept.ask(post(_CHAT))).headers
         draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
-        await asyncio.sleep(0)  # it has begun
+        await asyncio.sleep(0)  # it has started
         for either in (client, kept):
             answer = await either.ask(post(_CHAT))
             assert (answer.status, answer.headers["connection"]) == (200, "close")
@@ -27,7 +27,7 @@ async def test_request_during_drain_is_answered_with_connection_close() -> None:
         await draining
 
 
-async def test_answer_of_the_gateways_own_says_that_it_is_the_last() -> None:
+async def test_own_response_during_drain_announces_close() -> None:
     async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
         client = await running.client()
         draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
@@ -40,7 +40,7 @@ async def test_answer_of_the_gateways_own_says_that_it_is_the_last() -> None:
         await draining
 
 
-async def test_who_sends_nothing_holds_nobody_up() -> None:
+async def test_idle_client_does_not_delay_the_end() -> None:
     async with town(limits=Limits(grace_seconds=0.01)) as running:
         client = await running.client()
         await client.ask(post(_CHAT))
@@ -49,8 +49,8 @@ async def test_who_sends_nothing_holds_nobody_up() -> None:
         assert (await client.rest(), await silent.rest()) == (b"", b"")
 
 
-async def test_stream_that_has_begun_is_left_as_it_is() -> None:
-    """And a request that its client sends after it is answered, for it could not know."""
+async def test_started_stream_is_not_edited() -> None:
+    """A request that its client sends afterwards is served, too: the stream could not announce the close."""
     async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
         go_on = asyncio.Event()
 
@@ -75,7 +75,7 @@ async def test_stream_that_has_begun_is_left_as_it_is() -> None:
 
 
 async def test_grace_for_the_next_request_starts_at_the_responses_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It began with the end of the gateway, and could be over as soon as the client had its answer."""
+    """It used to start with the drain, and could be over before the client had read its response."""
     loop, ahead_seconds = asyncio.get_running_loop(), 0.0
     monkeypatch.setattr(loop, "time", lambda: monotonic() + ahead_seconds)
     async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
@@ -103,7 +103,7 @@ async def test_grace_for_the_next_request_starts_at_the_responses_end(monkeypatc
         await draining
 
 
-async def test_who_waits_for_a_swap_is_answered() -> None:
+async def test_waiting_request_is_served_during_drain() -> None:
     async with town("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         client = await running.client()
@@ -116,8 +116,8 @@ async def test_who_waits_for_a_swap_is_answered() -> None:
         await draining
 
 
-async def test_page_may_read_its_last_answer_too() -> None:
-    """The word that it is the last took the place of the leave to read it."""
+async def test_last_response_has_cors_headers() -> None:
+    """Announcing the close used to replace the CORS headers."""
     async with town("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         client = await running.client()

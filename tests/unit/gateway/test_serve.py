@@ -1,4 +1,4 @@
-"""From the sockets to the end of the process."""
+"""The gateway's process, from its sockets to its end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.gateway_peer import PATIENCE_SECONDS, Answered, Asked, MemoryModels, 
 
 @pytest.fixture
 def messages(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """What systemd would hear."""
+    """The messages that systemd would receive."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(f"{folder}/notify")
         heard.setblocking(False)
@@ -55,7 +55,7 @@ async def test_idle_gateway_ends_at_once(messages: socket.socket, port: int) -> 
     assert await _message(messages) == b"READY=1"
     client = await _connect(port)
     answer = await client.ask(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert answer.status == 500  # nothing is active, and the connection stays
+    assert answer.status == 500  # nothing is active, and the connection stays open
     os.kill(os.getpid(), signal.SIGTERM)
     assert await _message(messages) == b"STOPPING=1"
     await asyncio.wait_for(serving, PATIENCE_SECONDS)
@@ -63,7 +63,7 @@ async def test_idle_gateway_ends_at_once(messages: socket.socket, port: int) -> 
     client.leave()
 
 
-async def test_running_answer_finishes_before_the_end(messages: socket.socket, port: int) -> None:
+async def test_running_response_finishes_before_the_end(messages: socket.socket, port: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         peer = Peer("a", Path(folder))
         await peer.start()
@@ -92,8 +92,8 @@ async def test_running_answer_finishes_before_the_end(messages: socket.socket, p
 
 
 @pytest.mark.parametrize("turns", range(10))
-async def test_who_connects_as_it_ends_is_answered_or_left_to_the_next(messages: socket.socket, turns: int) -> None:
-    """asyncio drops those that it has accepted when their server is closed one turn later: they got a reset."""
+async def test_connection_at_the_end_is_served_or_left_to_the_next(messages: socket.socket, turns: int) -> None:
+    """asyncio drops connections accepted just before their server is closed: clients used to get a reset."""
     listener = bind_tcp("127.0.0.1", 0)
     with listener.socket.dup() as systemds:
         serving = asyncio.create_task(serve(MemoryModels({}), [listener]))
@@ -119,7 +119,7 @@ def test_taken_port_is_named(port: int) -> None:
     assert f"sport = :{port}" in error.value.hint
 
 
-def test_address_that_is_none_is_refused() -> None:
+def test_invalid_address_is_refused() -> None:
     with pytest.raises(WrongUsage, match="not a valid address"):
         bind_tcp("not a host", 0)
 
@@ -128,7 +128,7 @@ def test_address_that_is_none_is_refused() -> None:
     ("listen", "address"),
     [("localhost:8000", None), ("[::1]:80", None), ("0.0.0.0:1", "0.0.0.0:1"), ("[::]:1", "[::]:1")],
 )
-def test_addresses_that_other_machines_reach(listen: str, address: str | None, own_home: Path) -> None:
+def test_first_exposed_address(listen: str, address: str | None, own_home: Path) -> None:
     file = own_home / ".config/mmd/mmd.toml"
     file.parent.mkdir(parents=True)
     file.write_text(f'[gateway]\nlisten = "{listen}"\nembedding_listen = ""\n')
@@ -137,7 +137,7 @@ def test_addresses_that_other_machines_reach(listen: str, address: str | None, o
     assert first_exposed(addresses.all) == address
 
 
-def test_address_to_ask_on_this_machine() -> None:
+def test_local_address() -> None:
     shown = {"0.0.0.0:1": "127.0.0.1:1", "[::]:1": "[::1]:1", "192.0.2.1:1": "192.0.2.1:1", "[::1]:1": "[::1]:1"}
     assert {address: local_address(address) for address in shown} == shown
 
@@ -173,7 +173,7 @@ def _activated(*listeners: socket.socket, names: str, pid: str = "") -> list[str
     return done.stdout.splitlines()
 
 
-def test_sockets_of_systemd_are_told_apart() -> None:
+def test_inherited_sockets_are_identified_by_name() -> None:
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as tcp:
         port = tcp.getsockname()[1]
         with socket.create_server(f"{folder}/s", family=socket.AF_UNIX) as unix:
@@ -194,13 +194,13 @@ def test_unix_socket_is_private_and_not_taken_by_others() -> None:
         with pytest.raises(MmdError, match="another gateway"):
             bind_unix(path)
         with pytest.raises(BlockingIOError):
-            listener.socket.accept()  # to look is not to connect
+            listener.socket.accept()  # the probe does not connect
         listener.socket.close()
-        assert not is_listened_on(path)  # a killed gateway's file does not count
+        assert not is_listened_on(path)  # the file of a killed gateway does not count
         bind_unix(path).socket.close()
 
 
-async def test_running_gateway_says_its_version(
+async def test_running_gateway_announces_its_version(
     messages: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -215,7 +215,7 @@ async def test_running_gateway_says_its_version(
     assert running_version() is None
 
 
-async def test_gateway_that_nobody_can_ask_locally_says_nothing(
+async def test_gateway_without_a_unix_socket_announces_nothing(
     messages: socket.socket, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -227,14 +227,14 @@ async def test_gateway_that_nobody_can_ask_locally_says_nothing(
 
 
 def test_start_imports_no_framework() -> None:
-    """They cost 10 MB and 150 ms, and a gateway that only passes requests on never needs them."""
+    """They take 10 MB and 150 ms, and a gateway that only forwards requests never needs them."""
     program = "import sys, mmd.gateway.serve; print({'starlette', 'uvicorn', 'httpx'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "set()"
 
 
-# By the first swap, the first verb that writes settings, the first request that is neither for an engine nor a health
-# check, and by others' processes.
+# Imported by the first swap, the first verb that writes settings, the first management request, and by child
+# processes.
 _IMPORTED_LATER = {
     *(
         "mmd.engines",
@@ -264,7 +264,7 @@ main()
 
 
 def test_start_imports_nothing_that_an_idle_gateway_never_needs(tmp_path: Path) -> None:
-    """As far as the bus, which is not there: all that is imported at the top of some module has been imported then."""
+    """Start the gateway until it fails to reach the bus: by then all top-level imports have been made."""
     environment = os.environ | {
         "DBUS_SESSION_BUS_ADDRESS": f"unix:path={tmp_path}/bus",
         "XDG_RUNTIME_DIR": str(tmp_path),

@@ -1,4 +1,4 @@
-"""API keys: the file they are in, and the gateway that asks for them."""
+"""API keys: their file, and the gateway that requires them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _policy() -> RequestPolicy:
     return RequestPolicy(Limits(), keyring=Keyring(stat_seconds=0))
 
 
-def test_key_is_kept_as_a_hash_and_nobody_else_reads_the_file() -> None:
+def test_key_is_stored_as_a_hash_in_a_private_file() -> None:
     key = KeyFile().add("laptop", Purpose.INFERENCE)
     assert key.startswith("mmd-") and len(key) >= 4 + 43
     assert key[4:] not in keys_file().read_text()
@@ -36,7 +36,7 @@ def test_keys_differ_and_are_listed_by_name() -> None:
     assert [key.name for key in KeyFile().all()] == ["a", "b"]
 
 
-def test_removed_key_is_refused_and_a_needed_last_key_stays() -> None:
+def test_needed_last_key_cannot_be_removed() -> None:
     KeyFile().add("a", Purpose.INFERENCE)
     KeyFile().add("b", Purpose.INFERENCE)
     assert KeyFile().remove("a", last_too=False).name == "a"
@@ -47,12 +47,12 @@ def test_removed_key_is_refused_and_a_needed_last_key_stays() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "ä", "x" * 65, "a\n"])
-def test_name_that_is_none(name: str) -> None:
+def test_invalid_key_name_is_refused(name: str) -> None:
     with pytest.raises(WrongUsage, match="not a valid key name"):
         KeyFile().add(name, Purpose.INFERENCE)
 
 
-def test_name_that_is_taken_and_name_that_is_not_there() -> None:
+def test_taken_and_unknown_names_are_refused() -> None:
     KeyFile().add("a", Purpose.INFERENCE)
     with pytest.raises(WrongUsage, match="already"):
         KeyFile().add("a", Purpose.MANAGEMENT)
@@ -71,14 +71,14 @@ def test_name_that_is_taken_and_name_that_is_not_there() -> None:
         '[keys.a]\nfor = "inference"\nmade = ""\nsha256 = "00"',
     ],
 )
-def test_damaged_file_is_no_file_without_keys(text: str, tmp_path: Path) -> None:
+def test_damaged_file_is_an_error(text: str, tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     file.write_text(text)
     with pytest.raises(WrongUsage, match="damaged"):
         Keyring(KeyFile(file))
 
 
-def test_file_that_is_damaged_later_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_file_damaged_later_keeps_the_keys(caplog: pytest.LogCaptureFixture) -> None:
     KeyFile().add("a", Purpose.INFERENCE)
     keyring = Keyring(stat_seconds=0)
     keys_file().write_text("[keys")
@@ -86,19 +86,19 @@ def test_file_that_is_damaged_later_changes_nothing(caplog: pytest.LogCaptureFix
     assert "the API keys stay as they are" in caplog.text
 
 
-def test_file_is_looked_at_now_and_then_only() -> None:
+def test_file_is_not_read_for_each_request() -> None:
     keyring = Keyring(stat_seconds=3600)
     KeyFile().add("a", Purpose.INFERENCE)
     assert keyring.current() == ()
 
 
-async def test_without_keys_nothing_is_asked_for() -> None:
+async def test_no_key_is_required_without_keys() -> None:
     async with town(policy=_policy()) as running:
         client = await running.client()
         assert (await client.ask(post({"model": "a"}))).status == 200
 
 
-async def test_key_is_asked_for_from_its_making_to_its_removal() -> None:
+async def test_key_is_required_while_one_exists() -> None:
     async with town(policy=_policy()) as running:
         client = await running.client()
         assert (await client.ask(post({"model": "a"}))).status == 200
@@ -127,7 +127,7 @@ def _basic(key: str) -> str:
     return base64.b64encode(f"anybody:{key}".encode()).decode()
 
 
-async def test_key_is_read_as_openai_anthropic_and_browsers_send_it() -> None:
+async def test_key_is_read_from_each_header() -> None:
     key = KeyFile().add("laptop", Purpose.INFERENCE)
     async with town(policy=_policy()) as running:
         client = await running.client()
@@ -155,7 +155,7 @@ async def test_key_is_read_as_openai_anthropic_and_browsers_send_it() -> None:
 
 
 async def test_no_key_reaches_an_engine() -> None:
-    """Neither ours, nor one of somebody else's that a client sends because it always does."""
+    """Neither a valid key, nor a foreign one that a client sends by default."""
     async with town(policy=_policy()) as running:
         client = await running.client()
         await client.ask(post({"model": "a"}, "/v1/x", "Authorization: Bearer sk-of-openai", "x-api-key: sk-ant"))
@@ -165,7 +165,7 @@ async def test_no_key_reaches_an_engine() -> None:
             assert not asked.values("authorization") and not asked.values("x-api-key")
 
 
-async def test_management_takes_a_key_for_it_and_health_none() -> None:
+async def test_management_needs_its_key_and_health_none() -> None:
     inference = KeyFile().add("i", Purpose.INFERENCE)
     management = KeyFile().add("m", Purpose.MANAGEMENT)
     async with town(policy=_policy()) as running:
@@ -181,7 +181,7 @@ async def test_management_takes_a_key_for_it_and_health_none() -> None:
         assert (await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")).status == 200
 
 
-async def test_browser_that_navigates_may_ask_its_user() -> None:
+async def test_navigating_browser_gets_a_basic_challenge() -> None:
     KeyFile().add("m", Purpose.MANAGEMENT)
     async with town(policy=_policy()) as running:
         client = await running.client()
@@ -208,8 +208,8 @@ def _head(*headers: tuple[bytes, bytes], target: bytes = b"/v1/x") -> RequestHea
     return RequestHead.read(b"GET", target, "1.1", True, [(b"Host", b"192.0.2.7:8000"), *headers])
 
 
-def test_where_other_machines_connect_a_key_is_always_needed() -> None:
-    """The last key may have gone with its file: then nobody gets in, rather than everybody."""
+def test_exposed_listener_always_requires_a_key() -> None:
+    """If the file is lost, all requests are refused; without this rule all would be accepted."""
     policy = _policy()
     failure = policy.check(_head(), _ELSEWHERE)
     assert failure is not None and failure.status == 401

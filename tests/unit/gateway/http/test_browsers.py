@@ -1,4 +1,4 @@
-"""Pages in browsers: by which names they may call the gateway, and which of them may read its answers."""
+"""Web pages: which Host names they may call the gateway by, and which origins may read its responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALLOWED = AllowedHosts(
         ("LLM.example.ORG:8000", "127.0.0.1", True),
         ("box:8000", "192.0.2.7", True),
         ("192.0.2.7:8000", "192.0.2.7", True),
-        ("192.0.2.8:8000", "192.0.2.7", False),  # not what was connected to
+        ("192.0.2.8:8000", "192.0.2.7", False),  # not the address that the client connected to
         ("192.0.2.7:8000", "127.0.0.1", False),
         ("192.0.2.7", "::ffff:192.0.2.7", True),
         ("[2001:db8::1]:8000", "2001:db8:0::1", True),
@@ -40,7 +40,7 @@ _ALLOWED = AllowedHosts(
         ("192.0.2.7", "", False),  # a Unix socket has no address
     ],
 )
-def test_hosts(host: str, address: str, known: bool) -> None:
+def test_allowed_hosts(host: str, address: str, known: bool) -> None:
     assert _ALLOWED.is_host(host.encode(), address) is known
     assert _ALLOWED.is_origin(f"http://{host}".encode(), address) is known
 
@@ -58,11 +58,11 @@ def test_hosts(host: str, address: str, known: bool) -> None:
         ("chrome-extension://llm.example.org", False),
     ],
 )
-def test_origins(origin: str, allowed: bool) -> None:
+def test_allowed_origins(origin: str, allowed: bool) -> None:
     assert _ALLOWED.is_origin(origin.encode(), "127.0.0.1") is allowed
 
 
-def test_machine_has_names_of_its_own() -> None:
+def test_own_hostnames() -> None:
     assert all(name == name.lower() for name in own_hostnames())
     assert any(name.endswith(".local") for name in own_hostnames())
 
@@ -74,7 +74,7 @@ def _status(listener: ListenerInfo, **headers: str) -> int | None:
     return failure.status if failure else None
 
 
-def test_address_that_was_connected_to_is_a_name_of_the_gateway() -> None:
+def test_connected_address_is_an_allowed_host() -> None:
     listener = ListenerInfo.of(ListenerKind.MAIN, "192.0.2.7")
     assert _status(listener, host="192.0.2.7:8000") is None
     assert _status(listener, host="192.0.2.7:8000", origin="http://192.0.2.7:8000") is None
@@ -97,7 +97,7 @@ def test_address_that_was_connected_to_is_a_name_of_the_gateway() -> None:
         ("POST", ["Content-Type: text/plain"], 200),  # no browser
     ],
 )
-async def test_requests_across_sites(method: str, headers: list[str], status: int) -> None:
+async def test_cross_site_requests(method: str, headers: list[str], status: int) -> None:
     async with town() as running:
         client = await running.client()
         request = post({"model": "a"}, "/v1/x", *headers).replace(b"POST", method.encode(), 1)
@@ -119,7 +119,7 @@ async def _preflight(running: Town, *headers: str, path: str = "/v1/chat/complet
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/models/stop"])
-async def test_preflight_is_answered_by_the_gateway(path: str) -> None:
+async def test_gateway_responds_to_preflights(path: str) -> None:
     async with town(active=None) as running:
         running.models.active = "a"
         asked = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization,content-type")
@@ -132,7 +132,7 @@ async def test_preflight_is_answered_by_the_gateway(path: str) -> None:
         assert (await _preflight(running, "Origin: https://evil.example", *asked, path=path)).status == 403
 
 
-async def test_preflight_needs_no_key_and_pages_can_read_refusals() -> None:
+async def test_preflight_needs_no_key_and_errors_have_cors_headers() -> None:
     KeyFile().add("a", Purpose.INFERENCE)
     async with town(policy=RequestPolicy(Limits(), keyring=Keyring())) as running:
         client = await running.client()
@@ -143,7 +143,7 @@ async def test_preflight_needs_no_key_and_pages_can_read_refusals() -> None:
         assert (answer.status, answer.headers["access-control-allow-origin"]) == (401, _PAGE)
 
 
-async def test_cors_headers_are_ours_and_the_engines_are_dropped() -> None:
+async def test_engines_cors_headers_are_replaced() -> None:
     async def answer(asked: Asked) -> None:
         await asked.answer(
             b"{}", extra="Access-Control-Allow-Origin: *\r\naccess-control-expose-headers: x\r\nX: y\r\n"
@@ -162,7 +162,7 @@ async def test_cors_headers_are_ours_and_the_engines_are_dropped() -> None:
         assert (wrong.status, wrong.headers["access-control-allow-origin"]) == (404, _PAGE)
 
 
-async def test_page_may_read_a_stream() -> None:
+async def test_stream_has_cors_headers() -> None:
     async def stream(asked: Asked) -> None:
         await asked.begin_stream(b"data: 1\n\n")
         await asked.send(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
@@ -175,7 +175,7 @@ async def test_page_may_read_a_stream() -> None:
         assert answered.body == b"data: 1\n\ndata: 2\n\n"
 
 
-async def test_page_may_read_the_state() -> None:
+async def test_management_has_cors_headers() -> None:
     async with town() as running:
         client = await running.client()
         answered = await client.ask(f"GET /status HTTP/1.1\r\nHost: localhost\r\nOrigin: {_PAGE}\r\n\r\n".encode())
@@ -194,6 +194,6 @@ async def test_page_may_read_the_state() -> None:
         (b"HTTP/1.1 101 Switching\r\n\r\n\x81\x01a", b"HTTP/1.1 101 Switching\r\nLEAVE\r\n\r\n\x81\x01a"),
     ],
 )
-def test_leave_is_in_the_head_of_the_final_answer(before: bytes, after: bytes) -> None:
+def test_cors_headers_are_in_the_final_head(before: bytes, after: bytes) -> None:
     leave = b"access-control-allow-origin: http://a\r\nvary: origin"
     assert with_cors_headers(before, b"http://a") == after.replace(b"LEAVE", leave)

@@ -1,4 +1,4 @@
-"""What a request without a model means, by where it came in."""
+"""The default model of each kind of listener."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_embedding_model_is_the_resident_one_else_the_first(models: tuple[Model,
     assert error.value.hint.startswith("mmd add")
 
 
-async def test_request_without_a_model_means_the_embedding_model_there() -> None:
+async def test_embedding_listener_defaults_to_the_embedding_model() -> None:
     async with town("a", "b", active="b", listener_kind=ListenerKind.EMBEDDING) as running:
         running.models.embedding = "a"
         client = await running.client()

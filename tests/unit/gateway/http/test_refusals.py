@@ -1,4 +1,4 @@
-"""What is refused on sight, and how."""
+"""Requests that are refused by their head, and the errors that they get."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HOST = b"Host: localhost\r\n"
 
 
 async def _refused(running: Town, request: bytes, status: int) -> None:
-    """Refused with an error in OpenAI's form, closed, and the engine has seen nothing."""
+    """Assert an error in OpenAI's format, a closed connection, and an engine that saw nothing."""
     client = await running.client()
     answer = await client.ask(request)
     error = answer.json()["error"]
@@ -28,7 +28,7 @@ _POST = b"POST /v1/x HTTP/1.1\r\n" + _HOST
 _CHUNKED = _POST + b"Transfer-Encoding: chunked\r\n\r\n"
 _END = b"0\r\n\r\n"
 
-# What proxies and servers have been told apart by: each reads the end of the request, or a name, in another place.
+# Known request smuggling: two parsers find a different end of the request, or a different header name.
 _ATTACKS = {
     "two lengths": _POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
     "one length twice": _POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
@@ -121,7 +121,7 @@ _ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", _ATTACKS.values(), ids=_ATTACKS.keys())
-async def test_request_that_could_be_read_in_two_ways_is_refused(attack: bytes) -> None:
+async def test_ambiguous_request_is_refused(attack: bytes) -> None:
     async with town() as running:
         await _refused(running, attack + b"GET /v1/smuggled HTTP/1.1\r\n" + _HOST + b"\r\n", 400)
 
@@ -129,7 +129,7 @@ async def test_request_that_could_be_read_in_two_ways_is_refused(attack: bytes) 
 @pytest.mark.parametrize(
     "framing", [b"3;" + b"x" * 9000, b"0" * 9000 + b"3", b"3\r\nabc\r\n0\r\nX: " + b"x" * 9000], ids=lambda it: it[:3]
 )
-async def test_framing_that_never_ends_is_refused(framing: bytes) -> None:
+async def test_endless_framing_is_refused(framing: bytes) -> None:
     async with town(limits=Limits(head_bytes=1000)) as running:
         client = await running.client()
         await client.send(_CHUNKED)
@@ -139,7 +139,7 @@ async def test_framing_that_never_ends_is_refused(framing: bytes) -> None:
         assert running.peer("a").asked == []
 
 
-async def test_chunks_of_one_byte_are_a_body() -> None:
+async def test_chunks_of_one_byte_are_accepted() -> None:
     async with town(limits=Limits(head_bytes=1000)) as running:
         client = await running.client()
         body = post({"model": "a"})[-14:]
@@ -176,12 +176,12 @@ async def test_chunks_of_one_byte_are_a_body() -> None:
         b"*",
     ],
 )
-async def test_path_that_is_not_plain_is_refused(target: bytes) -> None:
+async def test_path_with_escapes_or_dots_is_refused(target: bytes) -> None:
     async with town() as running:
         await _refused(running, b"OPTIONS " + target + b" HTTP/1.1\r\n" + _HOST + b"\r\n", 400)
 
 
-# What engines have beside their /v1, as vLLM 0.32 and llama-server b11434 list it, and other spellings of /v1.
+# Paths of engines outside /v1, as vLLM 0.32 and llama-server b11434 list them, and other spellings of /v1.
 _ELSEWHERE = (
     *("/sleep", "/wake_up", "/is_sleeping", "/collective_rpc", "/release_kv_cache_memory", "/server_info"),
     *("/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache", "/pause", "/resume", "/abort_requests"),
@@ -195,7 +195,7 @@ _ELSEWHERE = (
 
 
 @pytest.mark.parametrize("path", _ELSEWHERE)
-async def test_nothing_but_v1_reaches_an_engine(path: str) -> None:
+async def test_only_v1_reaches_an_engine(path: str) -> None:
     async with town() as running:
         client = await running.client()
         for method in ("POST", "DELETE"):
@@ -211,13 +211,13 @@ async def test_nothing_but_v1_reaches_an_engine(path: str) -> None:
     "path",
     ["/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/load_lora_adapter/", "/v1/unload_lora_adapter?model=a"],
 )
-async def test_what_changes_an_engine_is_refused(path: str) -> None:
+async def test_path_that_changes_an_engine_is_refused(path: str) -> None:
     async with town() as running:
         await _refused(running, post({"lora_name": "x", "lora_path": "/x"}, path), 403)
 
 
-async def test_model_may_be_looked_up_with_escapes() -> None:
-    """As the openai client writes a name with a slash; the list of models is the gateway's own, so they do no harm."""
+async def test_model_lookup_accepts_escapes() -> None:
+    """The openai client escapes a slash in a name. The gateway lists the models itself, so escapes do no harm."""
     async with town() as running:
         client = await running.client()
         answer = await client.ask(b"GET /v1/models/%61 HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -227,7 +227,7 @@ async def test_model_may_be_looked_up_with_escapes() -> None:
 _CHAT, _MESSAGES, _RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 
 
-async def test_errors_are_worded_as_the_clients_of_the_path_expect() -> None:
+async def test_error_format_depends_on_the_path() -> None:
     async with town() as running:
         errors = {}
         for path in (_CHAT, _RESPONSES, _MESSAGES, "/v1/messages/count_tokens"):
@@ -248,7 +248,7 @@ async def test_errors_are_worded_as_the_clients_of_the_path_expect() -> None:
         (("Expect: nothing",), 417, "invalid_request_error"),
     ],
 )
-async def test_refusals_on_sight_are_worded_so_too(headers: tuple[str, ...], status: int, kind: str) -> None:
+async def test_format_of_early_errors_depends_on_the_path(headers: tuple[str, ...], status: int, kind: str) -> None:
     async with town(limits=Limits(body_bytes=100)) as running:
         client = await running.client()
         answer = await client.ask(post({"model": "a"}, _MESSAGES, *headers))
@@ -275,7 +275,7 @@ async def test_size_limits() -> None:
         assert (await client.ask(post(b'{"model":"a"}' + b" " * 4987))).status == 200
 
 
-async def test_head_that_comes_in_drops_is_counted() -> None:
+async def test_size_of_a_slow_head_is_limited() -> None:
     async with town(limits=Limits(head_bytes=2000)) as running:
         client = await running.client()
         await client.send(b"POST /v1/x HTTP/1.1\r\n" + _HOST)
@@ -289,8 +289,8 @@ async def _drip(client: RawClient, line: bytes) -> int:
     return (await client.answer()).status
 
 
-async def test_refusal_of_an_upload_arrives() -> None:
-    """Closed at once, with the upload unread, the kernel resets the connection and the client never sees why."""
+async def test_refused_upload_gets_its_error() -> None:
+    """Closing at once, with the upload unread, made the kernel reset the connection: the client never saw why."""
     async with (
         town(limits=Limits(body_bytes=1000)) as running,
         httpx.AsyncClient(base_url=running.url) as http,
@@ -299,7 +299,7 @@ async def test_refusal_of_an_upload_arrives() -> None:
         assert response.status_code == 413
 
 
-async def test_refusal_waits_for_the_answers_before_it() -> None:
+async def test_error_waits_for_the_responses_before_it() -> None:
     async with town() as running:
         client = await running.client()
         await client.send(post({"model": "a"}) + b"nonsense\r\n\r\n")
@@ -307,7 +307,7 @@ async def test_refusal_waits_for_the_answers_before_it() -> None:
         assert (await client.answer()).status == 400
 
 
-async def test_unknown_expectation_and_proxying_are_refused() -> None:
+async def test_unknown_expectation_and_connect_are_refused() -> None:
     async with town() as running:
         await _refused(running, post({}, "/v1/x", "Expect: 200-maybe"), 417)
         await _refused(running, b"CONNECT example.org:443 HTTP/1.1\r\n" + _HOST + b"\r\n", 405)
@@ -315,7 +315,7 @@ async def test_unknown_expectation_and_proxying_are_refused() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/models/stop", "/status"])
 async def test_other_hosts_are_refused(path: str) -> None:
-    """A name of the attacker's that resolves to 127.0.0.1 (DNS rebinding)."""
+    """An attacker's name that resolves to 127.0.0.1 (DNS rebinding)."""
     async with town() as running:
         for host in (
             "evil.example",
@@ -356,7 +356,7 @@ async def test_pages_of_this_machine_are_served() -> None:
 @pytest.mark.parametrize(
     "host", [b"localhost", b"LOCALHOST:80", b"127.0.0.1:8000", b"127.9.9.9", b"[::1]:8000", b"x.localhost"]
 )
-def test_loopback_names(host: bytes) -> None:
+def test_loopback_hosts(host: bytes) -> None:
     assert is_loopback_authority(host)
     assert is_loopback_origin(b"http://" + host)
 
@@ -364,6 +364,6 @@ def test_loopback_names(host: bytes) -> None:
 @pytest.mark.parametrize(
     "host", [b"", b"a", b"0.0.0.0", b"[::]", b"[::1", b"x@localhost", b"\xff", b"127.0.0.1.", b"2130706433"]
 )
-def test_other_names(host: bytes) -> None:
+def test_foreign_hosts(host: bytes) -> None:
     assert not is_loopback_authority(host)
     assert not is_loopback_origin(b"http://" + host)

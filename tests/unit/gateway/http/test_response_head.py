@@ -1,4 +1,4 @@
-"""The head of a response is edited on its way to the client, and nothing else is."""
+"""Edits of a response's head on its way to the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that do not go on, clients that are too many, and clients that are strangers."""
+"""Incomplete requests, too many connections, and other users on the Unix socket."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _BEGUN = b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\n"
         _BEGUN + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{}",
         _BEGUN + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n",
         _BEGUN + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n",
-        post({"model": "a"}, "/v1/x") + _BEGUN,  # after one that was whole
+        post({"model": "a"}, "/v1/x") + _BEGUN,  # after a complete one
     ],
 )
-async def test_request_that_does_not_go_on_is_given_up(begun: bytes) -> None:
+async def test_incomplete_request_times_out(begun: bytes) -> None:
     async with town(limits=_SHORT) as running:
         client = await running.client()
         await client.send(begun)
@@ -51,7 +51,7 @@ class _Sender:
         self.is_timed_out = True
 
 
-async def test_head_must_be_whole_in_time_however_it_comes() -> None:
+async def test_deadline_of_a_head_is_fixed() -> None:
     read_timeouts, sender = ReadTimeouts(_SHORT), _Sender()
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not sender.is_timed_out:
@@ -60,7 +60,7 @@ async def test_head_must_be_whole_in_time_however_it_comes() -> None:
     read_timeouts.close()
 
 
-async def test_body_may_take_as_long_as_it_comes() -> None:
+async def test_deadline_of_a_body_moves_with_each_piece() -> None:
     read_timeouts, sender = ReadTimeouts(Limits()), _Sender()
     read_timeouts.expect_more(sender, of_head=False)
     before = read_timeouts.deadline(sender)
@@ -71,12 +71,12 @@ async def test_body_may_take_as_long_as_it_comes() -> None:
 
 
 async def test_clients_waiting_for_a_response_do_not_time_out() -> None:
-    """The time is for those who have begun a request: not for an answer that takes long, nor for an idle connection."""
+    """The timeout applies to incomplete requests only: not to slow responses, nor to idle connections."""
     async with town(limits=_SHORT) as running:
         waiting, idle, watched = await running.client(), await running.client(), await running.client()
         held = asyncio.Event()
         running.models.active, running.models.held["a"] = None, held
-        await waiting.send(post({"model": "a"}) + _BEGUN)  # and the next one has begun
+        await waiting.send(post({"model": "a"}) + _BEGUN)  # and the next request has begun
         await watched.send(_BEGUN)
         assert (await watched.answer()).status == 408
         held.set()
@@ -84,7 +84,7 @@ async def test_clients_waiting_for_a_response_do_not_time_out() -> None:
         assert (await idle.ask(post({"model": "a"}))).status == 200
 
 
-async def test_nothing_is_timed_where_nobody_is_late() -> None:
+async def test_no_timer_runs_without_incomplete_requests() -> None:
     async with town(limits=Limits(body_seconds=0.05)) as running:
         client = await running.client()
         await client.send(_BEGUN)
@@ -92,7 +92,7 @@ async def test_nothing_is_timed_where_nobody_is_late() -> None:
         await until(lambda: running.gateway.read_timeouts.is_idle)
 
 
-async def test_connection_too_many_takes_the_place_of_an_idle_one() -> None:
+async def test_connection_over_the_limit_replaces_an_idle_one() -> None:
     async with town(limits=Limits(connections=2)) as running:
         busy, idle = await running.client(), await running.client()
         await busy.send(_BEGUN)
@@ -109,7 +109,7 @@ async def test_connection_too_many_takes_the_place_of_an_idle_one() -> None:
         assert (await busy.ask(b"Content-Length: 13\r\n\r\n" + b'{"model":"a"}')).status == 200
 
 
-async def test_connections_that_come_at_once_are_counted_too() -> None:
+async def test_simultaneous_connections_count() -> None:
     async with town(limits=Limits(connections=5)) as running:
         clients = [await running.client() for _ in range(5)]
         await asyncio.gather(*(client.send(_BEGUN) for client in clients))
@@ -119,7 +119,7 @@ async def test_connections_that_come_at_once_are_counted_too() -> None:
         assert len(running.gateway.connections) == 5
 
 
-async def test_user_gets_in_on_the_unix_socket_when_all_else_is_full(tmp_path: Path) -> None:
+async def test_unix_socket_is_exempt_from_the_limit(tmp_path: Path) -> None:
     async with town(limits=Limits(connections=1)) as running:
         busy = await running.client()
         await busy.send(_BEGUN)
@@ -150,7 +150,7 @@ async def test_other_user_on_the_unix_socket_is_closed_at_once(tmp_path: Path, m
 
 
 class _Connected:
-    """What the kernel says of the other end."""
+    """A socket with these peer credentials."""
 
     def __init__(self, uid: int) -> None:
         self._credentials = struct.pack("3i", 4711, uid, uid)
@@ -160,13 +160,13 @@ class _Connected:
         return self._credentials
 
 
-def test_user_and_root_are_no_strangers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_user_and_root_are_accepted(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert [sockets.is_other_user(_Connected(uid)) for uid in (0, 1000, 1001)] == [False, False, True]  # type: ignore[arg-type]
     assert "user 1001" in caplog.text and "4711" in caplog.text
 
 
-def test_kernel_says_who_it_is() -> None:
+def test_peer_credentials_come_from_the_kernel() -> None:
     one, other = socket.socketpair()
     with one, other:
         assert not sockets.is_other_user(one)

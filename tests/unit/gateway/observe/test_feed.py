@@ -1,4 +1,4 @@
-"""The feed: every listener gets everything in order, and none of them can hold the gateway up."""
+"""The feed: each listener gets all events in order, and cannot delay the gateway."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_listeners_get_events_in_order_while_they_listen() -> None:
             assert await numbers(late) == [3]
 
 
-async def test_a_listener_that_stalls_is_sent_away_and_the_others_stay() -> None:
+async def test_stalled_listener_is_disconnected() -> None:
     feed = Feed()
     with feed.subscribe() as stalled, feed.subscribe() as brisk:
         reading = brisk.__aiter__()
@@ -33,7 +33,7 @@ async def test_a_listener_that_stalls_is_sent_away_and_the_others_stay() -> None
         assert (await anext(reading)).number == 301
 
 
-def test_without_listeners_nothing_need_be_gathered() -> None:
+def test_feed_knows_whether_it_has_listeners() -> None:
     feed = Feed()
     with feed.subscribe():
         assert feed.has_listeners

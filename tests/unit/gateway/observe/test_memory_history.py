@@ -1,4 +1,4 @@
-"""What has been: memory over the last hour, and the newest swaps."""
+"""Memory use over the last hour, and the newest swaps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def running() -> AsyncIterator[Town]:
         yield running
 
 
-async def test_memory_is_noted_from_the_beginning(http: httpx.AsyncClient) -> None:
+async def test_memory_is_sampled_from_the_start(http: httpx.AsyncClient) -> None:
     while len((history := (await http.get("/resources/history")).json())["samples"]) < 3:
         pass
     assert history["interval_seconds"] == 0.01
@@ -34,7 +34,7 @@ async def test_memory_is_noted_from_the_beginning(http: httpx.AsyncClient) -> No
     assert first["at"] <= second["at"]
 
 
-async def test_an_hour_is_kept() -> None:
+async def test_one_hour_of_samples_is_kept() -> None:
     history = MemoryHistory(MemoryModels({}), interval_seconds=900)
     for used in range(6):
         history.add({name: {"used_bytes": used, "total_bytes": 9} for name in ("vram", "ram")})
@@ -57,7 +57,7 @@ async def test_limit_is_a_number_in_bounds(http: httpx.AsyncClient, limit: str) 
     assert (answer.status_code, answer.json()["error"]["source"]) == (400, "mmd")
 
 
-def test_log_tells_each_swap_once() -> None:
+def test_log_reports_each_swap_once() -> None:
     swap_events.keep(swap("before"))
     log = SwapLog()
     assert log.news() == []
@@ -65,12 +65,12 @@ def test_log_tells_each_swap_once() -> None:
     swap_events.keep(swap("b"))
     assert [event.model for event in log.news()] == ["a", "b"]
     assert log.news() == []
-    swap_events.keep(swap("b"))  # the same again
+    swap_events.keep(swap("b"))  # unchanged
     swap_events.keep(swap("c"))
     assert [event.model for event in log.news()] == ["c"]
 
 
-def test_log_goes_on_where_the_file_is_put_aside() -> None:
+def test_log_continues_after_rotation() -> None:
     log = SwapLog()
     swap_events.keep(swap("a"))
     assert [event.model for event in log.news()] == ["a"]

@@ -1,4 +1,4 @@
-"""/metrics: what is counted, and how Prometheus reads it."""
+"""/metrics: the counters, and how Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_times_run_from_request_to_first_byte_and_to_end(running: Town) ->
     assert page.value("mmd_time_to_first_byte_seconds_bucket", model="a", le="+Inf") == 1
 
 
-async def test_answers_without_an_end_are_told_apart(running: Town) -> None:
+async def test_incomplete_responses_are_counted_by_reason(running: Town) -> None:
     async def dies(asked: Asked) -> None:
         await asked.begin_stream(b"data: 1\n\n")
         asked.die()
@@ -112,7 +112,7 @@ async def test_answers_without_an_end_are_told_apart(running: Town) -> None:
     assert page.value("mmd_requests_in_flight", model="a") is None
 
 
-async def test_the_queue_is_counted_while_it_waits_and_after(running: Town) -> None:
+async def test_waiting_requests_are_counted(running: Town) -> None:
     running.models.held["b"] = asyncio.Event()
     clients = [await running.client() for _ in range(2)]
     for client in clients:
@@ -129,7 +129,7 @@ async def test_the_queue_is_counted_while_it_waits_and_after(running: Town) -> N
     assert page.value("mmd_queue_wait_seconds_count", model="b", outcome="left") == 1
 
 
-async def test_waits_that_end_badly_say_how(running: Town) -> None:
+async def test_waits_are_counted_by_result(running: Town) -> None:
     running.models.failing["b"] = EngineFailed("b exited", hint="mmd logs b")
     client = await running.client()
     for _ in range(2):
@@ -158,7 +158,7 @@ async def test_swaps_and_their_phases(running: Town) -> None:
     assert page.value("mmd_swap_phase_seconds_bucket", model="b", phase="drain", le="0.1") == 1
 
 
-async def test_state_memory_and_the_process(running: Town) -> None:
+async def test_metrics_of_models_memory_and_process(running: Town) -> None:
     page = await scrape(running)
     assert page.value("mmd_model_state", model="a", state="active") == 1
     assert page.value("mmd_models", state="absent") == 1
@@ -170,10 +170,10 @@ async def test_state_memory_and_the_process(running: Town) -> None:
     assert memory > 10 << 20
 
 
-# -- the engines' own
+# -- metrics of engines
 
 
-async def test_engine_metrics_are_passed_on_with_the_models_name(running: Town) -> None:
+async def test_engine_metrics_get_a_model_label(running: Town) -> None:
     async def tells(asked: Asked) -> None:
         await asked.answer(
             b"# HELP python_gc_objects_collected_total Objects\n"
@@ -198,15 +198,15 @@ async def test_engine_metrics_are_passed_on_with_the_models_name(running: Town) 
     assert page.value("mmd_engine_scrape_errors_total", model="a") is None
 
 
-async def test_only_the_engine_that_is_awake_is_asked(running: Town) -> None:
-    """A sleeping engine may leave the question unanswered."""
+async def test_sleeping_engine_is_not_read(running: Town) -> None:
+    """A sleeping engine may not respond."""
     running.models.swapped_away("a")
     await scrape(running)
     assert not running.peer("a").asked
     assert not running.peer("b").asked
 
 
-async def test_engine_without_metrics_costs_a_second_and_is_counted(running: Town) -> None:
+async def test_slow_engine_metrics_time_out_and_are_counted(running: Town) -> None:
     async def hangs(asked: Asked) -> None:
         await asked.gone()
 
@@ -223,8 +223,8 @@ async def test_engine_without_metrics_is_counted(running: Town, answer: bytes) -
     assert (await scrape(running)).value("mmd_engine_scrape_errors_total", model="a") == 1
 
 
-async def test_engine_is_read_before_it_goes(running: Town) -> None:
-    """What it has counted since the last look ends with it."""
+async def test_engine_metrics_are_read_before_a_swap(running: Town) -> None:
+    """Its counts since the last read end with it."""
     total = 7
 
     async def tells(asked: Asked) -> None:
@@ -243,7 +243,7 @@ async def test_engine_is_read_before_it_goes(running: Town) -> None:
     assert (await scrape(running)).value("mmd_tokens_total", model="a", direction="in") == 5
 
 
-def test_pages_of_several_engines_are_one() -> None:
+def test_pages_of_several_engines_are_merged() -> None:
     family = Family(["# HELP x:a A", "# TYPE x:a gauge"], [Sample("x:a", 'engine="0"', "1")])
     bare = Family([], [Sample("x:a", "", "2"), Sample("x:a_sum", "", "3")])
     empty = Family(["# HELP x:b B"])
@@ -267,22 +267,22 @@ def tokens(pid: int, total: int, *, started_ticks: int = 2000) -> EngineMetrics:
     [
         ([tokens(5, 10)], 10),
         ([tokens(5, 10), tokens(5, 10), tokens(5, 14)], 14),
-        ([tokens(5, 10), tokens(6, 3)], 13),  # started anew
-        ([tokens(5, 10), tokens(6, 30)], 40),  # and has counted further than the one before
-        ([tokens(5, 10, started_ticks=500)], 0),  # it was there before this gateway, and so was what it had counted
+        ([tokens(5, 10), tokens(6, 3)], 13),  # restarted
+        ([tokens(5, 10), tokens(6, 30)], 40),  # and counted further than the previous process
+        ([tokens(5, 10, started_ticks=500)], 0),  # it and its counts are older than this gateway
         ([tokens(5, 10, started_ticks=500), tokens(5, 12, started_ticks=500)], 2),
-        ([tokens(5, 10), tokens(5, 8), tokens(5, 12)], 12),  # read at once, answered in another order
+        ([tokens(5, 10), tokens(5, 8), tokens(5, 12)], 12),  # read concurrently; the responses arrive in another order
     ],
 )
-def test_tokens_go_on_over_the_runs_of_an_engine(pages: list[EngineMetrics], counted: int) -> None:
+def test_token_totals_continue_over_engine_restarts(pages: list[EngineMetrics], counted: int) -> None:
     total = TokenTotals(since=GATEWAY)
     for page in pages:
         total.note("m", page)
     assert total.counts["m", "out"] == counted
 
 
-def test_prompt_tokens_of_the_cache_are_prompt_tokens() -> None:
-    """vLLM counts them so, and so does "usage"."""
+def test_cached_prompt_tokens_count() -> None:
+    """vLLM counts them, and so does "usage"."""
     names = ("llamacpp:prompt_tokens_total", "llamacpp:prompt_tokens_cached_total")
     page = EngineMetrics(EngineProcess(5, 2000), {name: Family([], [Sample(name, "", "3")]) for name in names})
     total = TokenTotals(since=GATEWAY)

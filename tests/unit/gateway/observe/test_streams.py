@@ -1,4 +1,4 @@
-"""/events and /ws: how things are, then what happens; and nobody who listens can hold the gateway up."""
+"""/events and /ws: a snapshot, then events; no listener can delay the gateway."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def running() -> AsyncIterator[Town]:
 
 
 class Stream:
-    """What comes over /events, as records."""
+    """The events of /events, as records."""
 
     def __init__(self, client: RawClient) -> None:
         self.client = client
@@ -48,7 +48,7 @@ class Stream:
 
 
 class Socket:
-    """What comes over /ws."""
+    """The events of /ws."""
 
     def __init__(self, client: RawClient) -> None:
         self.client = client
@@ -103,7 +103,7 @@ async def next_of(listener: Listener, kind: str) -> dict[str, Any]:
 
 
 @both
-async def test_how_things_are_comes_first(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_snapshot_comes_first(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
     status, queue, resources = await present(await listen(running))
     assert status == {"event": "status", "id": 0, "data": await running.models.status()}
     assert queue == {"event": "queue", "id": 0, "data": {"turns": [], "in_flight": []}}
@@ -111,7 +111,7 @@ async def test_how_things_are_comes_first(running: Town, listen: Callable[[Town]
 
 
 @both
-async def test_what_happens_follows(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_events_follow_the_snapshot(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
     listener = await listen(running)
     await present(listener)
     running.gateway.feed.publish(EventKind.DOWNLOAD, {"repo": "ü"})
@@ -121,14 +121,14 @@ async def test_what_happens_follows(running: Town, listen: Callable[[Town], Awai
 
 
 @both
-async def test_resources_come_by_themselves(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_resources_are_published_often(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
     listener = await listen(running)
     await present(listener)
     assert (await next_of(listener, "resources"))["data"] == await running.models.resources()
 
 
 @both
-async def test_the_end_of_the_gateway_ends_them(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_streams_end_with_the_gateway(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
     listener = await listen(running)
     await present(listener)
     await asyncio.wait_for(running.gateway.drain(PATIENCE_SECONDS), PATIENCE_SECONDS / 2)
@@ -136,7 +136,7 @@ async def test_the_end_of_the_gateway_ends_them(running: Town, listen: Callable[
 
 
 @both
-async def test_who_leaves_is_forgotten(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_disconnected_client_is_forgotten(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
     listener = await listen(running)
     await present(listener)
     assert running.gateway.feed.has_listeners
@@ -145,8 +145,8 @@ async def test_who_leaves_is_forgotten(running: Town, listen: Callable[[Town], A
 
 
 @both
-async def test_who_reads_nothing_is_sent_away(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
-    """Its connection is ended, too: what was written to it would wait in memory for as long as it likes."""
+async def test_stalled_client_is_disconnected(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+    """Its connection is aborted: otherwise unsent data would stay in memory for as long as the client likes."""
     stalled = await listen(running)
     stalled.client.writer.transport.pause_reading()  # type: ignore[attr-defined]
     brisk = await Stream.open(running)
@@ -162,37 +162,37 @@ async def test_who_reads_nothing_is_sent_away(running: Town, listen: Callable[[T
     await next_of(brisk, "resources")
 
 
-async def test_status_comes_after_a_change(running: Town) -> None:
+async def test_status_follows_a_change(running: Town) -> None:
     stream = await Stream.open(running)
     await present(stream)
     running.models.swapped_away("a")
     assert (await next_of(stream, "status"))["data"]["active"] is None
 
 
-async def test_many_changes_in_a_row_are_told_once(running: Town) -> None:
+async def test_many_changes_publish_one_status(running: Town) -> None:
     """The units of one swap change a dozen times."""
     stream = await Stream.open(running)
     await present(stream)
     for _ in range(12):
         running.models.swapped_away("a")
     await next_of(stream, "status")
-    for _ in range(2):  # the second comes half a second later: long after another status would have
+    for _ in range(2):  # the second comes half a second later, long after another status would have come
         while (notice := await stream.next())["event"] != "resources":
             assert notice["event"] != "status"
 
 
-async def test_every_swap_is_told_whoever_made_it(running: Town) -> None:
+async def test_swaps_of_other_processes_are_published(running: Town) -> None:
     stream = await Stream.open(running)
     await present(stream)
     swap_events.keep(swap("a"))
     swap_events.keep(swap("b"))
-    running.models.swapped_away("a")  # the change of the units by which it is seen
+    running.models.swapped_away("a")  # the change of the units that triggers the read
     assert (await next_of(stream, "swap"))["data"]["model"] == "a"
     told = (await next_of(stream, "swap"))["data"]
     assert (told["model"], told["phases"]) == ("b", {"release": 0.25, "load": 1.5})
 
 
-async def test_a_swap_that_is_noted_late_is_told_too(running: Town) -> None:
+async def test_swap_logged_late_is_published(running: Town) -> None:
     stream = await Stream.open(running)
     await present(stream)
     running.models.swapped_away("a")
@@ -201,14 +201,14 @@ async def test_a_swap_that_is_noted_late_is_told_too(running: Town) -> None:
     assert (await next_of(stream, "swap"))["data"]["model"] == "b"
 
 
-async def test_head_of_the_stream_has_no_end_to_wait_for(running: Town) -> None:
+async def test_head_request_to_events_ends_at_once(running: Town) -> None:
     client = await running.client()
     await client.send(b"HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (await client.head())[0] == 200
     assert await client.rest() == b""
 
 
-async def test_unreadable_status_is_an_error_before_the_stream(running: Town) -> None:
+async def test_unreadable_status_is_an_error_response(running: Town) -> None:
     async def fails() -> dict[str, Any]:
         raise ManagerUnreachable("no user manager", hint="systemctl --user status")
 
@@ -218,21 +218,21 @@ async def test_unreadable_status_is_an_error_before_the_stream(running: Town) ->
     assert (answer.status, answer.json()["error"]["source"]) == (503, "mmd")
 
 
-async def test_a_page_of_another_site_gets_no_websocket(running: Town) -> None:
-    """Browsers ask no leave before a WebSocket: its Origin is all that tells whose page wants it."""
+async def test_websocket_is_refused_to_other_sites(running: Town) -> None:
+    """Browsers send no preflight for a WebSocket: only its Origin shows which page opens it."""
     client = await running.client()
     answer = await client.ask(upgrade("Origin: https://evil.example"))
     assert (answer.status, answer.json()["error"]["code"]) == (403, "forbidden")
     assert not running.gateway.feed.has_listeners
 
 
-async def test_own_page_gets_a_websocket(running: Town) -> None:
+async def test_websocket_is_open_to_the_own_page(running: Town) -> None:
     client = await running.client()
     await client.send(upgrade(f"Origin: {running.url}"))
     assert (await client.head())[0] == 101
 
 
-async def test_what_a_client_says_over_the_websocket_is_not_looked_at(running: Town) -> None:
+async def test_messages_over_the_websocket_are_ignored(running: Town) -> None:
     socket = await Socket.open(running)
     await present(socket)
     said = FrameProtocol(client=True, extensions=[]).send_data("hello", fin=True)
@@ -241,7 +241,7 @@ async def test_what_a_client_says_over_the_websocket_is_not_looked_at(running: T
     await next_of(socket, "download")
 
 
-async def test_offers_elsewhere_are_not_taken_up(running: Town) -> None:
+async def test_upgrade_offers_on_other_paths_are_ignored(running: Town) -> None:
     client = await running.client()
     answer = await client.ask(upgrade(path="/status"))
     assert answer.status == 200
@@ -249,7 +249,7 @@ async def test_offers_elsewhere_are_not_taken_up(running: Town) -> None:
     assert (await client.ask(b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n")).status == 404
 
 
-async def test_answers_to_engines_go_on_beside_a_websocket(running: Town) -> None:
+async def test_inference_continues_beside_a_websocket(running: Town) -> None:
     async def answer(asked: Asked) -> None:
         await asked.answer(b"{}")
 

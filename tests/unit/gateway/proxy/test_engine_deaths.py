@@ -1,4 +1,4 @@
-"""Clients that leave, and engines that die: in each phase of a request."""
+"""Clients that disconnect and engines that die, in each phase of a request."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CHAT = {"model": "a"}
 
 
 async def _idle(running: Town) -> None:
-    """Returns when the gateway has noticed that every client is gone."""
+    """Wait until the gateway has noticed that all clients are gone."""
     await until(lambda: not running.gateway.connections)
     assert running.gateway.scheduler.in_flight_count == 0
 
 
-async def test_client_that_leaves_before_the_answer_cancels_it() -> None:
+async def test_client_that_disconnects_cancels_its_request() -> None:
     async with town() as running:
         noticed = asyncio.Event()
 
@@ -39,7 +39,7 @@ async def test_client_that_leaves_before_the_answer_cancels_it() -> None:
         await _idle(running)
 
 
-async def test_client_that_leaves_in_mid_stream_cancels_it() -> None:
+async def test_client_that_disconnects_cancels_its_stream() -> None:
     async with town() as running:
         noticed = asyncio.Event()
 
@@ -57,7 +57,7 @@ async def test_client_that_leaves_in_mid_stream_cancels_it() -> None:
         await _idle(running)
 
 
-async def test_two_hundred_clients_leave_at_once() -> None:
+async def test_two_hundred_clients_disconnect_at_once() -> None:
     async with town() as running:
 
         async def think(asked: Asked) -> None:
@@ -74,7 +74,7 @@ async def test_two_hundred_clients_leave_at_once() -> None:
         assert (await (await running.client()).ask(post(_CHAT))).status == 200
 
 
-async def test_engine_that_dies_before_it_answers_is_an_error() -> None:
+async def test_engine_death_before_the_response_is_an_error() -> None:
     async with town() as running:
 
         async def die(asked: Asked) -> None:
@@ -90,11 +90,11 @@ async def test_engine_that_dies_before_it_answers_is_an_error() -> None:
             "mmd",
             "mmd logs a   # shows why",
         )
-        assert len(running.peer("a").asked) == 1  # a fresh connection: it may have begun to work on it
+        assert len(running.peer("a").asked) == 1  # not retried: the engine may have started to work on it
         assert (await client.ask(post(_CHAT))).status == 200
 
 
-async def test_idle_connection_that_has_timed_out_is_replaced() -> None:
+async def test_timed_out_idle_connection_is_replaced() -> None:
     async with town() as running:
         drop = True
 
@@ -108,12 +108,12 @@ async def test_idle_connection_that_has_timed_out_is_replaced() -> None:
 
         running.peer("a").on["/v1/x"] = drop_reused
         client = await running.client()
-        assert (await client.ask(post(_CHAT))).status == 200  # leaves an idle connection behind
+        assert (await client.ask(post(_CHAT))).status == 200  # leaves an idle connection
         assert (await client.ask(post(_CHAT, "/v1/x"))).status == 200
         assert running.peer("a").connections == 2
 
 
-async def test_retry_is_made_only_once() -> None:
+async def test_request_is_retried_only_once() -> None:
     async with town() as running:
 
         async def die(asked: Asked) -> None:
@@ -126,7 +126,7 @@ async def test_retry_is_made_only_once() -> None:
         assert len(running.peer("a").asked) == 3
 
 
-async def test_stream_that_breaks_off_ends_in_an_error_event_and_a_cut() -> None:
+async def test_broken_stream_ends_with_an_error_event() -> None:
     async with town() as running:
 
         async def break_off(asked: Asked) -> None:
@@ -145,7 +145,7 @@ async def test_stream_that_breaks_off_ends_in_an_error_event_and_a_cut() -> None
         assert await client.rest() == b""  # without the last chunk: HTTP libraries raise here
 
 
-async def test_error_event_is_worded_as_the_clients_of_the_path_expect() -> None:
+async def test_format_of_error_events_depends_on_the_path() -> None:
     async with town() as running:
 
         async def break_off(asked: Asked) -> None:
@@ -180,7 +180,7 @@ async def test_error_event_is_worded_as_the_clients_of_the_path_expect() -> None
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 100\r\n\r\ndata: 1\r\n",
     ],
 )
-async def test_answer_that_cannot_be_added_to_is_cut(begun: bytes) -> None:
+async def test_incomplete_response_that_takes_no_event_is_cut(begun: bytes) -> None:
     async with town() as running:
 
         async def break_off(asked: Asked) -> None:
@@ -194,8 +194,8 @@ async def test_answer_that_cannot_be_added_to_is_cut(begun: bytes) -> None:
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"])
-async def test_engine_that_dies_before_the_body_is_an_error(head: bytes) -> None:
-    """Nothing has been passed on by then, so the client need not be cut off."""
+async def test_engine_death_before_the_body_is_an_error(head: bytes) -> None:
+    """Nothing has been forwarded by then, so the client can get an error response."""
     async with town() as running:
 
         async def break_off(asked: Asked) -> None:
@@ -208,7 +208,7 @@ async def test_engine_that_dies_before_the_body_is_an_error(head: bytes) -> None
         assert (await client.ask(post(_CHAT))).status == 200
 
 
-async def test_bare_head_that_ends_with_its_connection_is_passed_on() -> None:
+async def test_response_without_body_or_length_is_forwarded() -> None:
     async with town() as running:
 
         async def nothing(asked: Asked) -> None:
@@ -221,8 +221,8 @@ async def test_bare_head_that_ends_with_its_connection_is_passed_on() -> None:
         assert await client.rest() == b"HTTP/1.1 200 OK\r\nX-Y: z\r\n\r\n"
 
 
-async def test_cut_answer_to_http10_shows() -> None:
-    """Its end is the connection's end, so only a reset, or an event, tells the cut from it."""
+async def test_incomplete_response_to_http10_is_visible() -> None:
+    """The end of the connection is the end of the body, so only a reset or an event shows that it is incomplete."""
     async with town() as running:
 
         async def plain(asked: Asked) -> None:
@@ -246,7 +246,7 @@ async def test_cut_answer_to_http10_shows() -> None:
 @pytest.mark.parametrize(
     "nonsense", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\n"]
 )
-async def test_engine_that_does_not_speak_http_is_an_error(nonsense: bytes) -> None:
+async def test_malformed_response_is_an_error(nonsense: bytes) -> None:
     async with town() as running:
 
         async def babble(asked: Asked) -> None:
@@ -259,7 +259,7 @@ async def test_engine_that_does_not_speak_http_is_an_error(nonsense: bytes) -> N
         assert (answer.status, answer.json()["error"]["code"]) == (502, "engine_died")
 
 
-async def test_engine_that_speaks_unasked_is_not_asked_again() -> None:
+async def test_unrequested_data_closes_the_engine_connection() -> None:
     async with town() as running:
         closed = asyncio.Event()
 
@@ -278,7 +278,7 @@ async def test_engine_that_speaks_unasked_is_not_asked_again() -> None:
 
 
 async def test_dead_engine_is_activated_again_once() -> None:
-    """The watched view may lag behind: a connection refused is a reason to look, not an error."""
+    """The watched state of the units may lag: a refused connection makes the gateway load the model again."""
     async with town() as running:
         running.models.restarts = True
         await running.peer("a").stop()
@@ -288,7 +288,7 @@ async def test_dead_engine_is_activated_again_once() -> None:
         assert running.models.log.count("activate a") == 1
 
 
-async def test_engine_that_stays_unreachable_is_an_error() -> None:
+async def test_unreachable_engine_is_an_error() -> None:
     async with town() as running:
         await running.peer("a").stop()
         client = await running.client()
@@ -299,7 +299,7 @@ async def test_engine_that_stays_unreachable_is_an_error() -> None:
         assert (await client.ask(post(_CHAT))).json()["error"]["message"] == "a exited with status 1"
 
 
-async def test_engine_whose_backlog_stays_full_is_an_error() -> None:
+async def test_full_backlog_is_an_error() -> None:
     async with town(limits=Limits(connect_seconds=0.1)) as running:
         peer = running.peer("a")
         await peer.stop()
@@ -309,8 +309,8 @@ async def test_engine_whose_backlog_stays_full_is_an_error() -> None:
             assert "busy" in answer.json()["error"]["message"]
 
 
-async def test_engine_whose_backlog_is_full_for_a_while_is_waited_for() -> None:
-    """asyncio's own connect takes a full backlog of a Unix socket for success, and the request is lost."""
+async def test_temporarily_full_backlog_is_waited_for() -> None:
+    """asyncio's own connect mistakes the full backlog of a Unix socket for success, and the request is lost."""
     async with town() as running:
         peer = running.peer("a")
         await peer.stop()
@@ -322,7 +322,7 @@ async def test_engine_whose_backlog_is_full_for_a_while_is_waited_for() -> None:
 
 
 class _FullBacklog:
-    """An engine that accepts nobody until told to."""
+    """An engine that accepts no connection until told to."""
 
     def __init__(self, address: str) -> None:
         Path(address).unlink(missing_ok=True)
@@ -343,7 +343,7 @@ class _FullBacklog:
     async def accept_all(self, asking: asyncio.Task[object]) -> None:
         loop = asyncio.get_running_loop()
         for _ in range(5):
-            await asyncio.sleep(0.01)  # no event tells that the gateway has tried in vain
+            await asyncio.sleep(0.01)  # no event shows that the gateway has failed to connect
         first, _ = await loop.sock_accept(self._listener)
         first.close()
         second, _ = await asyncio.wait_for(loop.sock_accept(self._listener), PATIENCE_SECONDS)

@@ -1,4 +1,4 @@
-"""What a tunnel brings: it reaches /v1 of one model, with a key, and nothing else."""
+"""Requests through a tunnel reach /v1 of one model, with a key, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def running(key: str) -> AsyncIterator[Town]:
 
 
 def _brought(request: bytes, key: str, exposed: str = "b") -> bytes:
-    """As cloudflared passes a request on: with its own Host, and the far end's beside it."""
+    """A request as cloudflared forwards it: with its own Host, and the original one beside it."""
     ours = f"Host: {exposed_host(exposed)}\r\nX-Forwarded-Host: x.trycloudflare.com\r\n"
     with_key = f"Authorization: Bearer {key}\r\n" if key else ""
     return request.replace(b"Host: localhost\r\n", (ours + with_key).encode(), 1)
@@ -44,11 +44,11 @@ async def _ask(running: Town, request: bytes) -> Answered:
 @pytest.mark.parametrize(
     "host", ["localhost", "exposed.mmd.internal", "B.EXPOSED.MMD.INTERNAL", "b.exposed.mmd.internal:80"]
 )
-def test_name_that_exposes_nothing(host: str) -> None:
+def test_hosts_that_expose_no_model(host: str) -> None:
     assert exposed_model(host.encode()) is None
 
 
-def test_name_says_who_is_exposed() -> None:
+def test_host_names_the_exposed_model() -> None:
     assert exposed_model(exposed_host("qwen2.5-7b").encode()) == "qwen2.5-7b"
 
 
@@ -61,7 +61,7 @@ async def test_exposed_model_is_the_default_even_if_another_is_active(running: T
 
 
 @pytest.mark.parametrize("name", ["a", "nobody"])
-async def test_whoever_else_is_here_is_not_told_apart_from_nobody(running: Town, key: str, name: str) -> None:
+async def test_other_models_look_like_unknown_ones(running: Town, key: str, name: str) -> None:
     for request in (post({"model": name}), _get(f"/v1/models/{name}"), _get(f"/v1/realtime?model={name}")):
         answer = await _ask(running, _brought(request, key))
         error = answer.json()["error"]
@@ -76,7 +76,7 @@ async def test_exposed_model_that_was_removed_is_gone(running: Town, key: str) -
     assert (await _ask(running, _brought(_get("/v1/models"), key, "c"))).json()["data"] == []
 
 
-async def test_list_has_the_exposed_model_alone(running: Town, key: str) -> None:
+async def test_list_has_only_the_exposed_model(running: Town, key: str) -> None:
     listed = (await _ask(running, _brought(_get("/v1/models"), key))).json()
     assert [model["id"] for model in listed["data"]] == ["b"]
     assert (await _ask(running, _brought(_get("/v1/models/b"), key))).json()["id"] == "b"
@@ -85,7 +85,7 @@ async def test_list_has_the_exposed_model_alone(running: Town, key: str) -> None
 @pytest.mark.parametrize(
     "path", ["/", "/health", "/status", "/models", "/metrics", "/events", "/page/page.js", "/openapi.json", "/v1"]
 )
-async def test_nothing_but_v1_is_there_even_with_a_key_for_everything(running: Town, key: str, path: str) -> None:
+async def test_management_key_reaches_only_v1(running: Town, key: str, path: str) -> None:
     answer = await _ask(running, _brought(_get(path), key))
     assert (answer.status, answer.json()["error"]["source"]) == (404, "mmd")
     assert (await _ask(running, _brought(_get(path), ""))).status == 401
@@ -95,7 +95,7 @@ async def test_nothing_but_v1_is_there_even_with_a_key_for_everything(running: T
     "path",
     ["/v1/../status", "/v1/models/../../status", "/v1/models/%2e%2e/%2e%2e/status", "//status", "/v1//../status"],
 )
-async def test_no_way_leads_out_of_v1(running: Town, key: str, path: str) -> None:
+async def test_paths_cannot_leave_v1(running: Town, key: str, path: str) -> None:
     answer = await _ask(running, _brought(_get(path), key))
     assert answer.status in (400, 404)
     assert "resources" not in answer.json()
@@ -108,8 +108,8 @@ async def test_nothing_is_changed_through_a_tunnel(running: Town, key: str) -> N
     assert running.models.log == []
 
 
-async def test_key_is_needed_and_without_any_nobody_gets_in(running: Town, key: str) -> None:
-    """The last key may be removed while a tunnel is open: on the machine itself none is needed then."""
+async def test_tunnel_always_requires_a_key(running: Town, key: str) -> None:
+    """The last key may be removed while a tunnel is open; local requests need none then."""
     assert (await _ask(running, _brought(post({}), ""))).status == 401
     assert (await _ask(running, _brought(post({}), "mmd-of-somebody-else"))).status == 401
     KeyFile().remove("friend", last_too=True)
@@ -119,14 +119,14 @@ async def test_key_is_needed_and_without_any_nobody_gets_in(running: Town, key: 
     assert running.peer("b").asked == []
 
 
-async def test_two_hosts_are_no_way_around(running: Town, key: str) -> None:
+async def test_second_host_header_is_refused(running: Town, key: str) -> None:
     both = _brought(_get("/status"), key).replace(b"X-Forwarded-Host: x.trycloudflare.com", b"Host: localhost")
     assert (await _ask(running, both)).status == 400
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
-async def test_what_is_wrong_here_is_not_told_to_the_far_end(running: Town, key: str, path: str) -> None:
-    """The user is told it, who asks from here."""
+async def test_errors_are_redacted_for_the_remote_side(running: Town, key: str, path: str) -> None:
+    """A local request gets the unredacted error."""
     hint, lines = "mmd logs b", ("secret words of the journal",)
     running.models.failing["b"] = EngineFailed("b died beside a", hint=hint, engine_lines=lines)
     answer = await _ask(running, _brought(post({"stream": True}, path), key))
@@ -135,7 +135,7 @@ async def test_what_is_wrong_here_is_not_told_to_the_far_end(running: Town, key:
     assert not any(word in answer.body for word in (b"secret", b"beside a", b"mmd logs"))
 
 
-async def test_pinned_model_is_not_named_to_the_far_end(running: Town, key: str) -> None:
+async def test_pinned_model_is_not_named_to_the_remote_side(running: Town, key: str) -> None:
     running.models.rules["a"] = Rules(pinned=True)
     error = (await _ask(running, _brought(post({}), key))).json()["error"]
     assert (error["message"], error["hint"]) == ("b is not available now", "try again later")
@@ -147,18 +147,18 @@ async def test_pinned_model_is_not_named_to_the_far_end(running: Town, key: str)
     ("more", "hint"),
     [(b"CF-Ray: 8f0000000000000a-CDG\r\n", "ID.exposed.mmd.internal"), (b"", 'hosts = ["llm.example.org"]')],
 )
-async def test_tunnel_with_another_host_is_not_told_to_have_it_let_in(running: Town, more: bytes, hint: str) -> None:
-    """What is set on Cloudflare's pages goes before our Host; let in by its own, it would reach all models."""
+async def test_allowing_a_tunnels_own_host_is_not_suggested(running: Town, more: bytes, hint: str) -> None:
+    """A tunnel set up on Cloudflare's pages keeps its public Host. If that were allowed, it would reach all models."""
     answer = await _ask(running, _get("/v1/models").replace(b"localhost\r\n", b"llm.example.org\r\n" + more))
     assert answer.status == 403
     assert hint in answer.json()["error"]["hint"]
     assert (b"hosts" in answer.body) is (not more)
 
 
-async def test_answer_comes_piece_by_piece(running: Town, key: str) -> None:
+async def test_response_through_a_tunnel_is_streamed(running: Town, key: str) -> None:
     async def stream(asked: Asked) -> None:
         await asked.begin_stream(b"data: 1\n\n")
-        assert await asked.reader.read(1) == b""  # the client has seen the piece, and leaves
+        assert await asked.reader.read(1) == b""  # the client has seen the piece and disconnects
 
     running.peer("b").on["/v1/chat/completions"] = stream
     client = await running.client()

@@ -1,4 +1,4 @@
-"""What passes through: requests to the engine that is resident, and its answers."""
+"""Requests to a resident model and their responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.gateway_peer import Asked, chunk, post, town
 _CHAT = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
 
 
-async def test_conversation_passes_unchanged() -> None:
+async def test_request_and_response_pass_unchanged() -> None:
     async with town() as running, httpx.AsyncClient(base_url=running.url) as http:
         response = await http.post("/v1/chat/completions?x=1", json=_CHAT, headers={"x-mine": "yes"})
         assert response.status_code == 200
@@ -24,14 +24,14 @@ async def test_conversation_passes_unchanged() -> None:
         assert asked.values("content-length") == [str(len(asked.body))]
 
 
-async def test_no_model_means_the_active_one() -> None:
+async def test_request_without_a_model_goes_to_the_active_one() -> None:
     async with town("a", "b", active="b") as running, httpx.AsyncClient(base_url=running.url) as http:
         assert (await http.post("/v1/completions", json={"prompt": "x"})).json()["peer"] == "b"
         assert (await http.post("/v1/completions", json={"model": "", "prompt": "x"})).json()["peer"] == "b"
         assert (await http.get("/v1/anything")).json()["peer"] == "b"
 
 
-async def test_hop_by_hop_headers_stop_here() -> None:
+async def test_hop_by_hop_headers_are_not_forwarded() -> None:
     async with town() as running:
         client = await running.client()
         headers = (
@@ -47,7 +47,7 @@ async def test_hop_by_hop_headers_stop_here() -> None:
         assert names == {"host", "y", "content-length"}
 
 
-async def test_chunked_request_gets_a_length() -> None:
+async def test_chunked_request_is_forwarded_with_a_length() -> None:
     async with town() as running:
         client = await running.client()
         head = b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -78,10 +78,10 @@ async def test_stream_arrives_chunk_by_chunk() -> None:
             await steps.put(piece)
             if number == 0:
                 assert (await client.head())[0] == 200
-            assert await client.chunk() == piece  # before the next one is written
+            assert await client.chunk() == piece  # before the next piece is written
         await steps.put(b"")
         assert await client.chunk() == b""
-        assert (await client.ask(post(_CHAT))).status == 200  # and the connection goes on
+        assert (await client.ask(post(_CHAT))).status == 200  # and the connection stays open
 
 
 async def test_fifty_clients_at_once() -> None:
@@ -100,7 +100,7 @@ async def test_fifty_clients_at_once() -> None:
         assert [answer.json()["n"] for answer in answers] == list(range(50))
 
 
-async def test_engine_connection_is_kept_and_used_again() -> None:
+async def test_engine_connection_is_reused() -> None:
     async with town() as running:
         for _ in range(3):
             client = await running.client()
@@ -109,7 +109,7 @@ async def test_engine_connection_is_kept_and_used_again() -> None:
         assert running.peer("a").connections == 1
 
 
-async def test_pipelined_requests_are_answered_in_order() -> None:
+async def test_pipelined_requests_are_served_in_order() -> None:
     async with town() as running:
 
         async def echo(asked: Asked) -> None:
@@ -128,7 +128,7 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
                 assert answer.json() == body
 
 
-async def test_requests_sent_far_ahead_wait_for_their_turn() -> None:
+async def test_requests_pipelined_beyond_the_limit_are_served() -> None:
     async with town(limits=Limits(ahead_bytes=1000)) as running:
         client = await running.client()
         sending = asyncio.create_task(client.send(post({"model": "a", "pad": "x" * 3000}) * 300))
@@ -151,7 +151,7 @@ async def test_big_bodies_pass_both_ways() -> None:
         await sending
 
 
-async def test_slow_reader_slows_the_engine_down() -> None:
+async def test_slow_client_pauses_the_engine() -> None:
     async with town() as running:
         written = 0
 
@@ -168,7 +168,7 @@ async def test_slow_reader_slows_the_engine_down() -> None:
         await slow.send(post(_CHAT, "/v1/x"))
         await slow.head()
         seen = -1
-        while seen != written:  # until nothing moves any more
+        while seen != written:  # until all buffers are full
             seen = written
             for _ in range(20):
                 await other.ask(post(_CHAT))
@@ -179,7 +179,7 @@ async def test_slow_reader_slows_the_engine_down() -> None:
         assert received == 100_000_000
 
 
-async def test_http10_client_gets_a_bare_body_and_the_end() -> None:
+async def test_http10_client_gets_a_bare_body() -> None:
     async with town() as running:
 
         async def stream(asked: Asked) -> None:
@@ -194,7 +194,7 @@ async def test_http10_client_gets_a_bare_body_and_the_end() -> None:
         assert body == b"data: 1\n\ndata: 2\n\n"
 
 
-async def test_connection_close_is_kept_to() -> None:
+async def test_connection_close_is_honoured() -> None:
     async with town() as running:
         client = await running.client()
         assert (await client.ask(post(_CHAT, "/v1/x", "Connection: close"))).status == 200
@@ -205,7 +205,7 @@ async def test_connection_close_is_kept_to() -> None:
         assert await client.rest() == b""
 
 
-async def test_engine_that_closes_closes_the_client_too() -> None:
+async def test_response_without_length_ends_with_its_connection() -> None:
     async with town() as running:
 
         async def close(asked: Asked) -> None:
@@ -225,7 +225,7 @@ async def test_engine_that_closes_closes_the_client_too() -> None:
         assert (await client.rest()).endswith(b"\r\n\r\nall there is")
 
 
-async def test_head_is_answered_without_a_body() -> None:
+async def test_head_response_has_no_body() -> None:
     async with town() as running:
 
         async def head(asked: Asked) -> None:
@@ -238,8 +238,8 @@ async def test_head_is_answered_without_a_body() -> None:
         assert (await client.ask(post(_CHAT))).status == 200
 
 
-async def test_refused_head_has_no_body_either() -> None:
-    """The error's text was taken for the next answer by a client that kept the connection."""
+async def test_error_response_to_head_has_no_body() -> None:
+    """A client that keeps the connection would read the error's body as the next response."""
     async with town() as running:
         client = await running.client()
         await client.send(b"HEAD /v1/x?model=nope HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -247,7 +247,7 @@ async def test_refused_head_has_no_body_either() -> None:
         assert (await client.ask(post(_CHAT))).status == 200
 
 
-async def test_interim_answers_are_not_the_answer() -> None:
+async def test_interim_responses_are_forwarded() -> None:
     async with town() as running:
 
         async def hints(asked: Asked) -> None:
@@ -262,7 +262,7 @@ async def test_interim_answers_are_not_the_answer() -> None:
         assert (await client.ask(post(_CHAT))).status == 200
 
 
-async def test_expect_continue_is_answered_here() -> None:
+async def test_gateway_responds_to_expect_continue() -> None:
     async with town() as running:
         client = await running.client()
         body = json.dumps(_CHAT).encode()
@@ -271,11 +271,11 @@ async def test_expect_continue_is_answered_here() -> None:
             await client.send(head.encode())
             assert (await client.head())[0] == 100
             assert (await client.ask(body)).status == 200
-        assert (await client.ask(head.encode() + body)).status == 200  # a body that comes along needs no permission
+        assert (await client.ask(head.encode() + body)).status == 200  # a body sent at once needs no permission
         assert running.peer("a").asked[0].values("expect") == []
 
 
-async def test_upgrade_offer_is_not_taken() -> None:
+async def test_upgrade_offer_is_ignored() -> None:
     async with town() as running:
         client = await running.client()
         for _ in range(2):
@@ -309,7 +309,7 @@ async def test_error_of_an_engine_passes_unchanged() -> None:
         assert (answer.status, answer.body) == (422, b'{"error": "mine"}')
 
 
-async def test_bodyless_requests_go_to_the_active_or_the_querys_model() -> None:
+async def test_query_names_the_model_of_a_bodyless_request() -> None:
     async with town("a", "b") as running:
         client = await running.client()
         for method, target, served_by in (
@@ -324,8 +324,8 @@ async def test_bodyless_requests_go_to_the_active_or_the_querys_model() -> None:
             assert answer.json()["first_line"] == f"{method} {target} HTTP/1.1"
 
 
-async def test_tokens_are_counted_where_engines_do_it() -> None:
-    """Both have it beside their /v1, where no client could reach it."""
+async def test_tokenize_paths_are_mapped_to_the_engines() -> None:
+    """Both engines serve it outside /v1, where clients cannot reach it."""
     async with town() as running:
         client = await running.client()
         for task in ("tokenize", "detokenize"):

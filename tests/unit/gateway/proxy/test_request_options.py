@@ -1,4 +1,4 @@
-"""What the gateway reads in a request must be what a JSON parser finds there, in everything that is JSON."""
+"""The options that the gateway reads equal what a JSON parser finds, for all valid JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _VALUES = st.recursive(
 
 
 def _written(text: str, style: int) -> str:
-    """One of the ways to write a string in JSON: as it is, in ASCII, all escaped, every second letter escaped."""
+    """Encode a string in JSON: unescaped, as ASCII, all escaped, or every second letter escaped."""
     if style < 2:
         return json.dumps(text, ensure_ascii=style == 1)
     letters = [
@@ -60,14 +60,14 @@ _SPACES = st.sampled_from(["", " ", "\n\t", "\r\n  "])
 
 @st.composite
 def _documents(draw: st.DrawFn) -> str:
-    """Objects with "model" among their keys: never, once or often, at the start, in the middle, at the end."""
+    """Objects with the key "model" never, once or often, at the start, in the middle or at the end."""
     space = draw(_SPACES)
     members = [space.join(("", key, ":", value, "")) for key, value in draw(st.lists(_MEMBERS, max_size=6))]
     return space + "{" + ",".join(members) + "}" + space
 
 
 @given(_documents())
-def test_values_are_those_of_a_json_parser(document: str) -> None:
+def test_values_equal_those_of_a_json_parser(document: str) -> None:
     parsed = json.loads(document)
     values = TopLevelKeys("model", "keep_alive", "ttl").values(document.encode("utf-8", "surrogatepass"))
     assert values.keys() == parsed.keys() & {"model", "keep_alive", "ttl"}
@@ -82,12 +82,12 @@ def test_values_are_those_of_a_json_parser(document: str) -> None:
 
 
 @given(_VALUES.filter(lambda value: not isinstance(value, dict)))
-def test_json_that_is_no_object_says_nothing(value: Any) -> None:
+def test_json_without_an_object_has_no_options(value: Any) -> None:
     assert parse_options(_JSON, json.dumps(value).encode()) == RequestOptions(None)
 
 
 @given(st.integers(9, 40), st.booleans())
-def test_many_nested_models_change_nothing(depth: int, last: bool) -> None:
+def test_nested_model_keys_are_ignored(depth: int, last: bool) -> None:
     nested: Any = {"model": "deep"}
     for _ in range(depth):
         nested = {"model": "deep", "tools": [nested]}
@@ -97,7 +97,7 @@ def test_many_nested_models_change_nothing(depth: int, last: bool) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_end_in_a_name_or_an_error(body: bytes) -> None:
+def test_any_bytes_yield_options_or_an_error(body: bytes) -> None:
     try:
         parse_options(_JSON, body)
     except WrongUsage as error:
@@ -105,7 +105,7 @@ def test_any_bytes_end_in_a_name_or_an_error(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", ["1", "[]", "{}", "true", "nullable", ""])
-def test_model_that_is_no_string_is_refused(value: str) -> None:
+def test_model_must_be_a_string(value: str) -> None:
     with pytest.raises(WrongUsage, match="not a string"):
         parse_options(_JSON, b'{"model": ' + value.encode() + b"}")
 
@@ -121,11 +121,11 @@ def test_model_that_is_no_string_is_refused(value: str) -> None:
         b'{"model": "' + b"\\a" * 300_000,
     ],
 )
-def test_hostile_bodies_are_read_in_linear_time(body: bytes) -> None:
+def test_hostile_bodies_take_linear_time(body: bytes) -> None:
     begun = time.perf_counter()
     with contextlib.suppress(WrongUsage):
         parse_options(_JSON, body)
-    assert time.perf_counter() - begun < 5  # quadratic, each took minutes
+    assert time.perf_counter() - begun < 5  # with quadratic time each took minutes
 
 
 @pytest.mark.parametrize(
@@ -149,19 +149,19 @@ def test_hostile_bodies_are_read_in_linear_time(body: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("key", ["keep_alive", "ttl"])
-def test_how_long_a_model_is_to_stay(key: str, said: str, expected: float | None) -> None:
+def test_keep_seconds(key: str, said: str, expected: float | None) -> None:
     body = f'{{"messages": [{{"{key}": 1}}], "model": "a", "{key}": {said}}}'.encode()
     assert parse_options(_JSON, body) == RequestOptions("a", expected)
 
 
 @pytest.mark.parametrize("said", ["true", "[]", "{}", "NaN", '""', '"soon"', '"5 m"', '"m"', '"5m!"', "5m"])
 @pytest.mark.parametrize("key", ["keep_alive", "ttl"])
-def test_what_is_no_time_is_refused(key: str, said: str) -> None:
+def test_invalid_duration_is_refused(key: str, said: str) -> None:
     with pytest.raises(WrongUsage, match=f"{key} is not a duration"):
         parse_options(_JSON, f'{{"{key}": {said}}}'.encode())
 
 
-def test_of_two_times_ollamas_holds() -> None:
+def test_keep_alive_wins_over_ttl() -> None:
     assert parse_options(_JSON, b'{"ttl": 60, "keep_alive": 5}').keep_seconds == 5
     assert parse_options(_JSON, b'{"keep_alive": null, "ttl": 60}').keep_seconds == 60
 
@@ -184,7 +184,7 @@ def test_model_in_a_form(content_type: bytes) -> None:
     assert parse_options(content_type, _form(*reversed(parts))).model == "whisper-ä"
 
 
-def test_form_without_model_names_none() -> None:
+def test_form_without_a_model_field() -> None:
     body = _form(('form-data; name="file"; filename="model"', b"x"), ('form-data; name="models"', b"y"))
     assert parse_options(b"multipart/form-data; boundary=xYz", body).model is None
     assert parse_options(b"multipart/form-data; boundary=other", body).model is None

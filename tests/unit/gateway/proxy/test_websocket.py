@@ -1,4 +1,4 @@
-"""WebSockets below /v1: what the engine agrees to is passed through unread, and nothing else is."""
+"""WebSockets below /v1: after the engine has switched, bytes pass unread; before that they do not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _offer(target: str = "/v1/realtime", *more: str) -> bytes:
 
 
 async def _agree(asked: Asked) -> None:
-    """Then says everything back, until the client is gone."""
+    """Switch, then echo everything until the client closes."""
     await asked.send(_AGREED)
     while data := await asked.reader.read(65536):
         await asked.send(data)
@@ -71,7 +71,7 @@ async def test_query_names_the_model() -> None:
         assert running.peer("a").asked == []
 
 
-async def test_frames_sent_with_the_offer_follow_it() -> None:
+async def test_frames_sent_with_the_request_are_forwarded() -> None:
     async with town() as running:
         running.peer("a").on["/v1/realtime"] = _agree
         client = await _joined(running, then=_FRAME)
@@ -79,8 +79,8 @@ async def test_frames_sent_with_the_offer_follow_it() -> None:
             assert await client.reader.readexactly(len(_FRAME)) == _FRAME
 
 
-async def test_refused_offer_leaves_no_way_in() -> None:
-    """Taken for accepted, what the client sends next would reach the engine unlooked at: /sleep, for instance."""
+async def test_data_after_a_refused_switch_is_dropped() -> None:
+    """If the refusal were ignored, the client's next bytes would reach the engine unchecked: /sleep, for instance."""
     async with town() as running:
 
         async def refuse(asked: Asked) -> None:
@@ -94,7 +94,7 @@ async def test_refused_offer_leaves_no_way_in() -> None:
         assert [asked.target for asked in running.peer("a").asked] == ["/v1/realtime"]
 
 
-async def test_switch_that_nobody_asked_for_is_no_answer() -> None:
+async def test_unrequested_switch_is_an_error() -> None:
     async with town() as running:
         running.peer("a").on["/v1/chat/completions"] = _agree
         client = await running.client()
@@ -112,7 +112,7 @@ async def test_switch_that_nobody_asked_for_is_no_answer() -> None:
         _offer().replace(b"Host: localhost", b"Host: evil.example"),
     ],
 )
-async def test_not_where_no_request_may_go(offer: bytes) -> None:
+async def test_websocket_outside_v1_is_refused(offer: bytes) -> None:
     async with town() as running:
         client = await running.client()
         answer = await client.ask(offer)
@@ -128,23 +128,23 @@ async def test_not_where_no_request_may_go(offer: bytes) -> None:
         _offer("/v1/x").replace(b"websocket", b"h2c"),
     ],
 )
-async def test_other_offers_are_ignored(offer: bytes) -> None:
+async def test_other_upgrade_offers_are_ignored(offer: bytes) -> None:
     async with town() as running:
         client = await running.client()
         assert (await client.ask(offer)).status == 200
         (asked,) = running.peer("a").asked
         assert asked.values("upgrade") == []
-        assert (await client.ask(post({"model": "a"}))).status == 200  # and HTTP goes on
+        assert (await client.ask(post({"model": "a"}))).status == 200  # HTTP continues
 
 
-async def test_unknown_model_is_an_answer() -> None:
+async def test_websocket_to_an_unknown_model_is_refused() -> None:
     async with town() as running:
         client = await running.client()
         assert (await client.ask(_offer("/v1/realtime?model=c"))).status == 404
         assert await client.rest() == b""
 
 
-async def test_end_of_one_side_is_the_end_of_the_other() -> None:
+async def test_closing_one_side_closes_the_other() -> None:
     async with town() as running:
         gone = asyncio.Event()
 
@@ -166,18 +166,18 @@ async def test_end_of_one_side_is_the_end_of_the_other() -> None:
             await gone.wait()
 
 
-async def test_swap_waits_for_it_and_then_goes_on() -> None:
+async def test_swap_waits_for_a_websocket_until_the_drain_limit() -> None:
     async with town("a", "b", limits=Limits(drain_seconds=0.3)) as running:
         running.peer("a").on["/v1/realtime"] = _agree
         client = await _joined(running)
         other = await running.client()
         assert (await other.ask(post({"model": "b"}))).status == 200
         assert running.models.drain_seconds >= 0.3
-        running.models.swapped_away("a")  # its engine sleeps, and would say nothing any more
-        assert await client.rest() == b""  # without a close frame, which its client sees
+        running.models.swapped_away("a")  # its engine sleeps and stays silent
+        assert await client.rest() == b""  # the missing close frame shows that it was cut
 
 
-async def test_closed_before_the_swap_it_holds_nobody_up() -> None:
+async def test_closed_websocket_does_not_delay_a_swap() -> None:
     async with town("a", "b", limits=Limits(drain_seconds=PATIENCE_SECONDS)) as running:
         running.peer("a").on["/v1/realtime"] = _agree
         client = await _joined(running)
@@ -188,8 +188,8 @@ async def test_closed_before_the_swap_it_holds_nobody_up() -> None:
         assert (await other.answer()).status == 200
 
 
-async def test_slow_client_holds_the_engine_back() -> None:
-    """Else the gateway would keep in memory what the client does not take."""
+async def test_slow_websocket_client_pauses_the_engine() -> None:
+    """Otherwise the gateway would buffer what the client does not read."""
     async with town() as running:
         sent = 0
         piece = b"x" * 65536
@@ -211,7 +211,7 @@ async def test_slow_client_holds_the_engine_back() -> None:
 
 
 async def _stands_still(count: Callable[[], int]) -> None:
-    """Until nothing has been sent for many turns of the loop, in which all three could have run."""
+    """Wait until nothing has been sent for many turns of the loop, in which all three could have run."""
     unchanged, last = 0, -1
     async with asyncio.timeout(PATIENCE_SECONDS):
         while unchanged < 500:
