@@ -212,8 +212,8 @@ class MemoryModels:
     def follow(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
 
-    def holder(self, *, besides: str | None = None) -> str | None:
-        return self.active if self.active != besides else None
+    def holder(self, *, other_than: str | None = None) -> str | None:
+        return self.active if self.active != other_than else None
 
     def pinned(self) -> Collection[str]:
         return {name for name, rules in self.rules.items() if rules.pinned}

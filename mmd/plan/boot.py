@@ -1,4 +1,4 @@
-"""What is loaded when the machine comes up: the models that are to sleep, one after another, then the default."""
+"""Plan a boot: load the models that start asleep, one after another, then the default model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from enum import StrEnum
 
 from mmd.errors import WrongUsage
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.swap import holder
+from mmd.plan.swap import gpu_holder
 
 
 class Startup(StrEnum):
-    """What becomes of a model when the machine comes up."""
+    """What happens to a model at boot."""
 
     DISABLED = "disabled"
     SLEEP = "sleep"  # loaded and put to sleep, so that the first request for it wakes it
@@ -21,30 +21,30 @@ class Startup(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The models of a boot, in turn."""
+    """The models of a boot, in order."""
 
     sleepers: tuple[str, ...]
     default: str | None
-    unknown: tuple[str, ...] = ()  # in mmd.toml, and not registered (any more)
+    unknown: tuple[str, ...] = ()  # in mmd.toml, but not registered
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load it, or wait until it is loaded, and put it to sleep."""
+    """Load a model, or wait until it is loaded, and put it to sleep."""
 
     model_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """Activate the default, or wait until it is up."""
+    """Activate the default model, or wait until it is resident."""
 
     model_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Yield:
-    """Go no further: somebody asked for another model."""
+    """Stop here: another model was asked for meanwhile."""
 
     to: str
 
@@ -58,7 +58,7 @@ Step = Load | Activate | Yield | End
 
 
 def order(startups: Mapping[str, Startup], registered: Sequence[str]) -> Order:
-    """Sleepers come in the registry's order. Raises WrongUsage where two models are to be the default."""
+    """Return the models of a boot, sleepers in the registry's order. Raises WrongUsage for two defaults."""
     sleepers = tuple(model_id for model_id in registered if startups.get(model_id) is Startup.SLEEP)
     wanted = {model_id for model_id, startup in startups.items() if startup is not Startup.DISABLED}
     default = default_model(startups)
@@ -67,12 +67,12 @@ def order(startups: Mapping[str, Startup], registered: Sequence[str]) -> Order:
 
 
 def default_model(startups: Mapping[str, Startup]) -> str | None:
-    """The one model that is `active` at startup. Raises WrongUsage where there are two."""
+    """Return the model with startup = "active". Raises WrongUsage if there are two."""
     active = sorted(model_id for model_id, startup in startups.items() if startup is Startup.ACTIVE)
     if len(active) > 1:
         raise WrongUsage(
             f'mmd.toml has two defaults: {" and ".join(active)} both say startup = "active"',
-            hint=f"mmd default {active[0]}   # the other is not loaded at startup then",
+            hint=f"mmd default {active[0]}   # then the other is not loaded at boot",
         )
     return active[0] if active else None
 
@@ -80,11 +80,12 @@ def default_model(startups: Mapping[str, Startup]) -> str | None:
 def next_step(
     todo: Order, pairs: Mapping[str, Pair], *, tried: Collection[str], left_behind: str | None = None
 ) -> Step:
-    """What a boot does next, given what runs. `tried`: the models that it has had its turn with, however that ended.
+    """Return the next step of a boot, given what runs.
 
-    It takes the GPU from nobody but a boot that was killed; `left_behind`: the model that one was to put to sleep.
+    `tried`: the models that this boot has handled, whatever the result. A boot unloads no model, except
+    `left_behind`: the one that a killed boot loaded and did not put to sleep.
     """
-    has_gpu = holder(pairs)
+    has_gpu = gpu_holder(pairs)
     left = [name for name in todo.sleepers if name not in tried and _residency(name, pairs) is not Residency.ASLEEP]
     default = todo.default
     if default is not None and (default in tried or _residency(default, pairs) is Residency.RESIDENT):

@@ -1,10 +1,10 @@
-"""Who is put to sleep or stopped because nobody uses it, and who may not be touched.
+"""The idle policy: which models are put to sleep or stopped because they are unused, and which are protected.
 
-A model that nobody has used for its time goes to sleep, or ends where its engine cannot sleep; one that has slept for
-its time is stopped. Both times are for ever unless the user has laid them down: a model on a GPU that nobody else wants
-costs nothing there, and the next request would have to wait until it is back.
+A model that is unused for its idle time is put to sleep, or stopped if its engine cannot sleep; one that has slept for
+its time is stopped. Both times are infinite by default: a model on a GPU that no other program needs costs nothing, and
+the next request would have to wait for it.
 
-Times are seconds on any one clock; inf is for ever.
+Times are seconds on any one clock; inf means never.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-# The end of a use is waited for only where a shorter time than this begins with it; else looking in time is enough.
+# The end of a use is waited for only if the idle time is shorter than this; otherwise a timer is precise enough.
 _SHORT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the user has laid down for a model."""
+    """The user's idle settings for a model."""
 
-    sleep_seconds: float = math.inf  # for how long it stays resident without being used
-    stop_seconds: float = math.inf  # for how long it sleeps
-    pinned: bool = False  # it stays, whatever requests ask for
+    sleep_seconds: float = math.inf  # idle time until it is put to sleep
+    stop_seconds: float = math.inf  # time asleep until it is stopped
+    pinned: bool = False  # never unloaded by idleness or requests
 
     def seconds(self, *, is_asleep: bool) -> float:
-        """For how long it stays as it is."""
+        """Return how long the model may stay unused in its present state."""
         if self.pinned:
             return math.inf
         return self.stop_seconds if is_asleep else self.sleep_seconds
@@ -44,12 +44,12 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """What requests want, or wanted, of a model."""
+class Usage:
+    """How requests use a model."""
 
-    is_going_on: bool = False  # one is being answered, or waits
-    ended: float = -math.inf  # when the last answer did
-    keep_seconds: float | None = None  # how long it is to stay after that, as the last one to say so wants it
+    is_going_on: bool = False  # a request is running or waiting
+    ended: float = -math.inf  # when the last response ended
+    keep_seconds: float | None = None  # idle time that the last request with a keep_alive asked for
 
 
 class Action(StrEnum):
@@ -58,8 +58,8 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """One model that is due."""
+class Due:
+    """A model to put to sleep or stop now."""
 
     model_id: str
     action: Action
@@ -68,42 +68,45 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class IdlePlan:
-    due: tuple[Rest, ...]
-    look_at: float  # nobody else can be due before
-    look_when_unused: frozenset[str]  # or before one of these is used no more
+    """What to do now, and when to plan again."""
+
+    due: tuple[Due, ...]
+    look_at: float  # no other model can be due before
+    look_when_unused: frozenset[str]  # plan again when the use of one of these ends
 
 
-def outlook(occupants: Iterable[LoadedModel], uses: Mapping[str, Use], now: float) -> IdlePlan:
-    due: list[Rest] = []
+def plan_idle(loaded: Iterable[LoadedModel], uses: Mapping[str, Usage], now: float) -> IdlePlan:
+    """Return which of the loaded models are due, given how requests use them (a missing one is unused)."""
+    due: list[Due] = []
     look_at = math.inf
     look_when_unused: set[str] = set()
-    for occupant in occupants:
-        use = uses.get(occupant.model_id, Use())
-        seconds = _stays_seconds(occupant, use)
+    for model in loaded:
+        use = uses.get(model.model_id, Usage())
+        seconds = _stays_seconds(model, use)
         if use.is_going_on and seconds < _SHORT_SECONDS:
-            look_when_unused.add(occupant.model_id)
+            look_when_unused.add(model.model_id)
             continue
-        unused_since = now if use.is_going_on else max(occupant.since, use.ended)  # at the earliest
+        unused_since = now if use.is_going_on else max(model.since, use.ended)  # at the earliest
         if now >= unused_since + seconds:
-            due.append(_rest(occupant, use, now - unused_since))
+            due.append(_due(model, use, now - unused_since))
         else:
             look_at = min(look_at, unused_since + seconds)
     return IdlePlan(tuple(due), look_at, frozenset(look_when_unused))
 
 
-def may_evict(model_id: str, pinned: Collection[str], *, by_hand: bool) -> bool:
-    """Whether a model that has the GPU may go for another: one that is pinned goes only where a person asks for it."""
-    return by_hand or model_id not in pinned
+def may_evict(model_id: str, pinned: Collection[str], *, interactive: bool) -> bool:
+    """True if the model may be unloaded for another: a pinned one only if a person asks for it."""
+    return interactive or model_id not in pinned
 
 
-def _stays_seconds(occupant: LoadedModel, use: Use) -> float:
-    if use.keep_seconds is None or occupant.is_asleep or occupant.rules.pinned:
-        return occupant.rules.seconds(is_asleep=occupant.is_asleep)
+def _stays_seconds(model: LoadedModel, use: Usage) -> float:
+    if use.keep_seconds is None or model.is_asleep or model.rules.pinned:
+        return model.rules.seconds(is_asleep=model.is_asleep)
     return use.keep_seconds
 
 
-def _rest(occupant: LoadedModel, use: Use, unused_seconds: float) -> Rest:
-    if occupant.is_asleep:
-        return Rest(occupant.model_id, Action.STOP, f"it has slept for {unused_seconds:.0f} s (idle_stop_seconds)")
+def _due(model: LoadedModel, use: Usage, unused_seconds: float) -> Due:
+    if model.is_asleep:
+        return Due(model.model_id, Action.STOP, f"asleep for {unused_seconds:.0f} s (idle_stop_seconds)")
     by = "idle_sleep_seconds" if use.keep_seconds is None else "keep_alive"
-    return Rest(occupant.model_id, Action.SLEEP, f"nobody has used it for {unused_seconds:.0f} s ({by})")
+    return Due(model.model_id, Action.SLEEP, f"unused for {unused_seconds:.0f} s ({by})")

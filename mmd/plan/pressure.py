@@ -1,4 +1,4 @@
-"""Who gives RAM back when the machine runs short of it: sleepers, one after another, and never who is resident."""
+"""Which sleeping model gives RAM back under memory pressure: one after another, never a resident model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from mmd.quantities import GIB, size_text
 
-# The kernel averages over 10 s: after three times that, what remains of total standstill (5 %) is below both bounds,
-# so a reading says what the last demotion has brought, and not what was before it.
+# The kernel averages over 10 s. After three times that, 5 % of a total stall remain, which is below both limits: a
+# reading then shows the effect of the last demotion and not what came before it.
 SETTLE_SECONDS = 30.0
-# At a tenth of the time systemd, too, tells services to give memory back (its MemoryPressureWatch=); a user notices a
-# desktop that stutters so. Where *nothing* runs meanwhile, half of that is as bad.
+# systemd, too, asks services to free memory at a tenth of the time (MemoryPressureWatch=); a desktop stutters
+# noticeably then. If no process at all can run meanwhile, half of that is as bad.
 SOME_PERCENT = 10.0
 FULL_PERCENT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Stalls:
-    """How much of the last 10 s was lost to waiting for memory: for some process, and for all of them at once."""
+    """Percentage of the last 10 s in which some process, or all processes at once, waited for memory."""
 
     some_percent: float
     full_percent: float
@@ -26,17 +26,21 @@ class Stalls:
 
 @dataclass(frozen=True, slots=True)
 class Ram:
+    """RAM of the machine."""
+
     available_bytes: int
     total_bytes: int
 
     @property
     def reserve_bytes(self) -> int:
-        """What models leave to the rest of the system."""
+        """Return the RAM that models leave to the rest of the system."""
         return max(GIB, self.total_bytes // 10)
 
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
+    """A sleeping model."""
+
     id: str
     level: int
     since: float  # wall clock, in seconds
@@ -44,25 +48,25 @@ class Sleeper:
 
 
 def shortage(stalls: Stalls | None, ram: Ram) -> str:
-    """Why sleepers have to give up RAM, or "". `stalls` is None where the kernel does not tell; then what is available
-    must be short by itself.
+    """Return why sleeping models must give up RAM, or "".
 
-    Stalls with much RAM available come from the limit of some control group: what sleepers keep is not in its way.
+    `stalls` is None if the kernel does not report them; then only the available RAM counts. Stalls with much available
+    RAM come from the limit of a control group, which sleeping models do not affect.
     """
-    available = f"{size_text(ram.available_bytes)} of RAM are available"
+    available = f"{size_text(ram.available_bytes)} of RAM available"
     if stalls is None:
         return available if ram.available_bytes < ram.reserve_bytes else ""
     if ram.available_bytes >= 2 * ram.reserve_bytes:
         return ""
     if stalls.some_percent < SOME_PERCENT and stalls.full_percent < FULL_PERCENT:
         return ""
-    return f"memory held something up for {stalls.some_percent:.0f} % of the last 10 s, and {available}"
+    return f"processes waited for memory {stalls.some_percent:.0f} % of the last 10 s, with {available}"
 
 
 def next_to_demote(sleepers: Iterable[Sleeper]) -> Sleeper | None:
-    """The one that has slept longest; before any of them is stopped, all give up the weights that they keep in RAM.
+    """Return the model that has slept longest; all give up their weights in RAM before the first one is stopped.
 
-    Who is pinned goes last, and goes: where nobody gives RAM back, the kernel kills who has most of it.
+    Pinned models are demoted last, but are demoted: otherwise the kernel kills the process with the most RAM.
     """
     return min(
         sleepers, key=lambda sleeper: (sleeper.pinned, sleeper.level > 1, sleeper.since, sleeper.id), default=None

@@ -1,10 +1,10 @@
-"""Who is served next while requests wait for models that cannot have the GPU together.
+"""The scheduling policy: which model is served next while requests wait for models that cannot share the GPU.
 
-The resident model keeps the GPU for a slice of time although others wait, so that what comes for it meanwhile costs no
-two swaps more: A B A B becomes A A B B. The slice ends early where somebody has waited long enough, where nothing is
-asked of the resident model any more, or where a person asks for another. After it nobody is let in to the resident
-model, running answers finish, and the model whose request has waited longest is swapped in; all that wait for it
-then share that swap. So whoever waits is served after at most one turn of each other model.
+The resident model keeps the GPU for a slice of time while other models are waiting, so that requests which arrive for
+it meanwhile do not cost two more swaps: A B A B becomes A A B B. The slice ends early if a request has waited long
+enough, if the resident model has no more requests, or if a person asks for another model. After the slice no request
+is admitted to the resident model, running responses finish, and the model whose request has waited longest is loaded;
+all requests that wait for it share that swap. So each request is served after at most one turn of each other model.
 
 Times are seconds on any one clock.
 """
@@ -16,138 +16,139 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-# The next request of the same client mostly comes in the moment after its last answer.
-_MOST_LINGER_SECONDS = 2.0
-_FIRST_COOL_DOWN_SECONDS = 10.0
-_MOST_COOL_DOWN_SECONDS = 300.0
-# What a client that is turned away is told to wait at least and at most.
+# The next request of a client mostly arrives right after its last response.
+_MAX_LINGER_SECONDS = 2.0
+_FIRST_BACKOFF_SECONDS = 10.0
+_MAX_BACKOFF_SECONDS = 300.0
+# Minimum and maximum of the Retry-After that a rejected client gets.
 _RETRY_SECONDS = (1, 300)
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """What reordering may do."""
+    """The bounds of reordering."""
 
-    # Requests for the resident model go ahead only while all who wait can still be served within this, if running
-    # answers end at once and the swaps before them take what they have lately taken. Those two nobody can bound here.
+    # Requests for the resident model are admitted first only while every waiting request can still be served within
+    # this time, provided that running responses end at once and swaps take as long as recent ones: both unknown here.
     max_wait_seconds: float
-    min_residency_seconds: float  # for so long at least a model that is in use keeps the GPU
+    min_residency_seconds: float  # minimum time that a busy model keeps the GPU
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class WaitingModel:
     """The requests that wait for one model."""
 
     model_id: str
-    since: float  # when the first of them came
-    swap_seconds: float = 0.0  # what making it resident has lately taken; 0 where that is not known
-    by_hand: bool = False  # a person waits for this model, and not for an answer of it
+    since: float  # when the oldest of them arrived
+    swap_seconds: float = 0.0  # how long loading it took recently; 0 if unknown
+    interactive: bool = False  # a person activates this model, without a request to it
 
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """The model that has the GPU and answers."""
+    """The model that has the GPU and accepts requests."""
 
     model_id: str
     since: float  # when it became resident
-    idle_since: float | None  # when its last answer ended; None while it is answering
-    swap_seconds: float = 0.0  # what it takes to make it resident again; 0 where that is not known
+    idle_since: float | None  # when its last response ended; None while one is running
+    swap_seconds: float = 0.0  # how long loading it again takes; 0 if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Let those in who wait for the resident model."""
+    """Admit the requests that wait for the resident model."""
 
     model_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Swap:
-    """Let nobody in to the resident model; when its answers have ended, make this one resident."""
+class StartSwap:
+    """Admit no request to the resident model; when its responses have ended, load this model."""
 
     model_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """Nothing changes before this time, unless requests come or go."""
+    """Do nothing before this time, unless a request arrives or ends."""
 
     until: float
 
 
-Decision = Grant | Swap | WaitUntil
+Decision = Grant | StartSwap | WaitUntil
 
 
-def decide(lines: Sequence[Line], resident: Resident | None, now: float, bounds: QueueLimits) -> Decision:
-    """What to do for those who wait; there must be some."""
-    first = in_order(lines)[0]
+def decide(waiting: Sequence[WaitingModel], resident: Resident | None, now: float, limits: QueueLimits) -> Decision:
+    """Return the next step. `waiting` must not be empty."""
+    first = in_order(waiting)[0]
     if resident is None:
-        return Swap(first.model_id)
-    others = [line for line in lines if line.model_id != resident.model_id]
+        return StartSwap(first.model_id)
+    others = [one for one in waiting if one.model_id != resident.model_id]
     if first.model_id == resident.model_id:
         return Grant(first.model_id)
-    closes_at = door_closes_at(resident, others, bounds)
+    closes_at = slice_ends_at(resident, others, limits)
     if now >= closes_at:
-        return Swap(first.model_id)
-    return Grant(resident.model_id) if len(others) < len(lines) else WaitUntil(closes_at)
+        return StartSwap(first.model_id)
+    return Grant(resident.model_id) if len(others) < len(waiting) else WaitUntil(closes_at)
 
 
-def in_order(lines: Sequence[Line]) -> list[Line]:
-    """The lines in the order of their turns."""
-    return sorted(lines, key=lambda line: (not line.by_hand, line.since))
+def in_order(waiting: Sequence[WaitingModel]) -> list[WaitingModel]:
+    """Sort waiting models by turn: interactive ones first, then by the age of their oldest request."""
+    return sorted(waiting, key=lambda one: (not one.interactive, one.since))
 
 
-def door_closes_at(resident: Resident, others: Sequence[Line], bounds: QueueLimits) -> float:
-    """Until when requests for the resident model go ahead of those for others."""
+def slice_ends_at(resident: Resident, others: Sequence[WaitingModel], limits: QueueLimits) -> float:
+    """Return until when requests for the resident model are admitted before those for other models."""
     if not others:
         return math.inf
-    if any(line.by_hand for line in others):
+    if any(one.interactive for one in others):
         return -math.inf
     turns = in_order(others)
     swap_seconds = turns[0].swap_seconds
-    # There and back takes both: with a slice of the same length the GPU is in use half of the time at least.
-    slice_seconds = max(bounds.min_residency_seconds, swap_seconds + resident.swap_seconds)
-    swaps_end_after = accumulate(line.swap_seconds for line in turns)
+    # Swapping away and back costs both times: with a slice as long, the GPU works at least half of the time.
+    slice_seconds = max(limits.min_residency_seconds, swap_seconds + resident.swap_seconds)
+    swaps_end_after = accumulate(one.swap_seconds for one in turns)
     closes_at = min(
         resident.since + slice_seconds,
-        min(line.since + bounds.max_wait_seconds - after for line, after in zip(turns, swaps_end_after, strict=True)),
+        min(one.since + limits.max_wait_seconds - after for one, after in zip(turns, swaps_end_after, strict=True)),
     )
     if resident.idle_since is not None:
-        # To wait in vain for as long as half a swap takes is cheaper than to swap in vain.
-        closes_at = min(closes_at, resident.idle_since + min(_MOST_LINGER_SECONDS, swap_seconds / 2))
+        # Waiting half a swap for nothing costs less than an unnecessary swap.
+        closes_at = min(closes_at, resident.idle_since + min(_MAX_LINGER_SECONDS, swap_seconds / 2))
     return closes_at
 
 
-def expected_seconds(lines: Sequence[Line], model_id: str, *, under_way_seconds: float = 0.0) -> float | None:
-    """How long somebody who waits for a model, or who joins its line now, will wait for swaps; None where that is not
-    known. `under_way_seconds` is for how long the first swap has been going on.
+def expected_seconds(waiting: Sequence[WaitingModel], model_id: str, *, under_way_seconds: float = 0.0) -> float | None:
+    """Return the seconds that a request for a model will wait for swaps, if it waits already or arrives now.
+
+    None if a swap's duration is unknown. `under_way_seconds`: how long the first swap has been running.
     """
     seconds = -under_way_seconds
-    for line in in_order(lines):
-        if not line.swap_seconds:
+    for one in in_order(waiting):
+        if not one.swap_seconds:
             return None
-        # One that takes longer than it used to may be over in any moment.
-        seconds = max(0.0, seconds + line.swap_seconds)
-        if line.model_id == model_id:
+        # A swap that takes longer than expected may end at any moment.
+        seconds = max(0.0, seconds + one.swap_seconds)
+        if one.model_id == model_id:
             break
     return max(0.0, seconds)
 
 
 def retry_after_seconds(expected: float | None) -> int:
-    """What a client is told that is turned away."""
+    """Return the Retry-After for a rejected client."""
     least, most = _RETRY_SECONDS
     return most // 10 if expected is None else min(most, max(least, math.ceil(expected)))
 
 
 @dataclass(frozen=True, slots=True)
-class CoolDown:
-    """A model that has failed to load is not tried again before `until`."""
+class Backoff:
+    """A model that failed to load is not loaded again before `until`; the time doubles with each failure."""
 
     failures: int
     until: float
 
     @classmethod
-    def after_failure(cls, previous: CoolDown | None, now: float) -> CoolDown:
+    def after_failure(cls, previous: Backoff | None, now: float) -> Backoff:
         failures = previous.failures + 1 if previous else 1
-        seconds = min(_MOST_COOL_DOWN_SECONDS, _FIRST_COOL_DOWN_SECONDS * 2 ** min(failures - 1, 10))
+        seconds = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, 10))
         return cls(failures, now + seconds)

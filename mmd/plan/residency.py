@@ -1,4 +1,17 @@
-"""Where a model's weights are, read off its two units."""
+"""Derive where a model's weights are from the state of its two units: the engine and the token.
+
+engine                  token                      residency
+active                  active                     RESIDENT
+active                  inactive, failed           ASLEEP (an engine that cannot sleep stops with its token)
+active                  activating, job start      STARTING (it wakes)
+active                  deactivating, job stop     STOPPING (it falls asleep)
+job restart, or token job restart                  STARTING
+activating              any                        STARTING
+deactivating, job stop  any                        STOPPING
+inactive, failed        job start or restart       STARTING, also with such a job of the engine itself
+failed                  any other                  FAILED
+inactive                any other                  ABSENT
+"""
 
 from __future__ import annotations
 
@@ -7,6 +20,8 @@ from enum import StrEnum
 
 
 class Residency(StrEnum):
+    """Where a model's weights are."""
+
     ABSENT = "absent"
     STARTING = "starting"
     RESIDENT = "resident"
@@ -17,11 +32,11 @@ class Residency(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """What systemd says of one unit, in its own words."""
+    """The state of one unit, in systemd's words."""
 
     active: str = "inactive"  # active, reloading, inactive, failed, activating, deactivating
     sub: str = "dead"
-    job: str = ""  # the queued job: "start", "stop", …; "" where there is none
+    job: str = ""  # the queued job: "start", "stop", …; "" if none
     loaded: bool = False
 
 
@@ -34,17 +49,17 @@ class Pair:
 
     @property
     def waits_to_restart(self) -> bool:
-        """Its engine crashed; systemd will start it again by itself, and holds every other start back until then."""
+        """True if the engine crashed and systemd will restart it; systemd delays every other start until then."""
         return self.engine.sub == "auto-restart"
 
     @property
     def engine_stays(self) -> bool:
-        """Its engine runs and is not to be ended: of a token that goes, it is put to sleep."""
+        """True if the engine process is kept when its token is released: it goes to sleep."""
         return self.engine.active == "active" and self.engine.job != "stop"
 
     @property
     def holds_gpu(self) -> bool:
-        """Its token is held or about to be, and its engine has a use for it: a token outlives an engine that failed."""
+        """True if the token is held or about to be, and the engine uses it: a token outlives an engine that failed."""
         if self.token.job == "stop":
             return False
         if self.token.job in _STARTS or self.token.active == "activating":
@@ -57,7 +72,7 @@ _STARTS = ("start", "restart")
 
 
 def residency(pair: Pair) -> Residency:
-    """An engine that runs without its token is asleep: one that cannot sleep goes down with it."""
+    """Return where a model's weights are; see the table at the top."""
     engine, token = pair.engine, pair.token
     if engine.job == "stop" or engine.active == "deactivating":
         return Residency.STOPPING
@@ -68,7 +83,7 @@ def residency(pair: Pair) -> Residency:
             if "restart" in (token.job, engine.job):
                 return Residency.STARTING
             if token.active == "active":
-                return Residency.RESIDENT  # also with a start queued: it is up, so that job does nothing
+                return Residency.RESIDENT  # also with a queued start, which does nothing to an active unit
             return Residency.STARTING if token.active == "activating" or token.job == "start" else Residency.ASLEEP
         case "activating":
             return Residency.STARTING

@@ -20,7 +20,7 @@ from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.control.state.status import Status, read_status
 from mmd.errors import WrongUsage
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.swap import holder
+from mmd.plan.swap import gpu_holder
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
 from mmd.settings import read_settings
@@ -123,7 +123,7 @@ class Controller:
 
         pairs = await read_pairs(self.manager)
         if model_id is None:
-            model_id = holder(pairs)
+            model_id = gpu_holder(pairs)
         else:
             self.registry.get(model_id)
         if model_id is None:

@@ -9,7 +9,7 @@ from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.errors import MmdError
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.swap import holder
+from mmd.plan.swap import gpu_holder
 from mmd.units.bus import JobResult, Manager
 from mmd.units.lock import planner_lock
 from mmd.units.names import engine_unit, token_unit
@@ -59,7 +59,7 @@ async def _launch_it_runs_with(manager: Manager, model_id: str, hooks: Hooks, pl
 
 def _can_go_deeper(launch: Launch, pairs: Pairs) -> bool:
     is_able = launch.sleep is not None and _DEEP in launch.sleep.levels
-    return is_able and asleep_level(launch.model_id) < _DEEP and holder(pairs) is None
+    return is_able and asleep_level(launch.model_id) < _DEEP and gpu_holder(pairs) is None
 
 
 async def _go_deeper(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:

@@ -54,7 +54,7 @@ class LaunchPlanner:
         from mmd.plan import room
         from mmd.settings import read_settings
 
-        here = machine if leaving is None else room.after(machine, leaving)
+        here = machine if leaving is None else room.machine_after_release(machine, leaving)
         # Read again each time: a gateway lives long, and must plan as the command line does.
         return plan_launch(self._registry.get(model_id), here, read_settings())
 

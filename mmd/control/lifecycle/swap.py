@@ -23,8 +23,8 @@ from mmd.errors import EngineFailed, MmdError, StorageFailed, SwapSuperseded
 from mmd.plan.last_words import Refusal, cause_line, refused
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.room import ReleaseEffect, leaves
-from mmd.plan.swap import NoOp, Start, Step, comes_back, decide, holder, taken_since
+from mmd.plan.room import ReleaseEffect, release_effect
+from mmd.plan.swap import NoOp, Start, Step, decide, gpu_holder, gpu_taken_since, should_restore
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.lock import planner_lock
 from mmd.units.names import engine_unit, token_unit
@@ -123,7 +123,7 @@ class Swapper:
         with ExitStack() as meanwhile:
             async with planner_lock():
                 pairs = await self._settled_pairs(wanted)
-                if again and taken_since(wanted, pairs):
+                if again and gpu_taken_since(wanted, pairs):
                     raise await self._superseded(swap)
                 launch, step = await self._decide(wanted, pairs)
                 swap.why = f"{swap.occasion}: {step.why}" if swap.occasion else step.why
@@ -190,11 +190,11 @@ class Swapper:
 
     async def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, ReleaseEffect]:
         """Who gives the GPU back for it, by unit, and what they do not give back."""
-        going = holder(pairs, besides=wanted)
+        going = gpu_holder(pairs, other_than=wanted)
         if going is None:
             return {}
         try:
-            return {engine_unit(going): leaves(await self._planner.launch(going))}
+            return {engine_unit(going): release_effect(await self._planner.launch(going))}
         except MmdError as error:
             _log.info("%s cannot be planned any more: %s", going, error.message, extra=_fields(going))
             return {engine_unit(going): ReleaseEffect()}
@@ -228,7 +228,7 @@ class Swapper:
         )
 
     async def _superseded(self, swap: _Swap) -> SwapSuperseded:
-        winner = holder(await read_pairs(self._manager), besides=swap.wanted)
+        winner = gpu_holder(await read_pairs(self._manager), other_than=swap.wanted)
         swap.cause = f"{winner} was asked for in between" if winner else "it was stopped in between"
         message = f"{swap.wanted} did not become resident: {swap.cause}"
         return SwapSuperseded(message, hint=f"mmd activate {swap.wanted}")
@@ -237,8 +237,8 @@ class Swapper:
         """Give the GPU back to who had it. Says how that went, as the end of a sentence."""
         async with planner_lock():
             pairs = await read_pairs(self._manager)
-            if previous is None or not comes_back(previous, failed, pairs):
-                if not taken_since(failed, pairs):
+            if previous is None or not should_restore(previous, failed, pairs):
+                if not gpu_taken_since(failed, pairs):
                     await self._manager.stop(token_unit(failed))  # or systemd would go on trying to restart it
                 return ""
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmd.plan.residency import Residency, residency
-from mmd.plan.swap import holder
+from mmd.plan.swap import gpu_holder
 from mmd.units.watch import Pairs, read_pairs
 
 
@@ -18,5 +18,5 @@ async def current_residencies() -> tuple[dict[str, Residency], str | None]:
 
 def active_of(pairs: Pairs) -> str | None:
     """Return the model that answers if a request names none: the holder of the token, once it is resident."""
-    held_by = holder(pairs)
+    held_by = gpu_holder(pairs)
     return held_by if held_by is not None and residency(pairs[held_by]) is Residency.RESIDENT else None

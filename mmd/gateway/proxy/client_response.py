@@ -15,7 +15,7 @@ from mmd.gateway.proxy.http10 import Http10Rewriter
 from mmd.gateway.proxy.response import EngineResponse
 from mmd.gateway.proxy.sse import EarlySseStream
 from mmd.gateway.proxy.websocket import WebSocketTunnel
-from mmd.gateway.schedule.model_queue import Place
+from mmd.gateway.schedule.model_queue import QueuePosition
 
 
 class ExchangeClient(Protocol):
@@ -60,7 +60,7 @@ class ClientResponse:
         """Pass on a piece of the engine's response; the first one holds its whole head."""
         self._client.writer.write(data if self._rewriter is None else self._rewriter.feed(data))
 
-    def write_comment(self, model_id: str, place: Place) -> None:
+    def write_comment(self, model_id: str, place: QueuePosition) -> None:
         """Write a comment with the request's place in the queue. The first one begins the stream."""
         if self.early_stream is None:
             self._rewriter = self.early_stream = EarlySseStream(ErrorFormat.for_path(self._head.path))

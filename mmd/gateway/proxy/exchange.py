@@ -213,7 +213,7 @@ class Exchange:
     async def _connect(self, address: str | None) -> EngineConnection:
         """Wait and connect. A resident engine that refuses connections has died unnoticed: it is loaded again, once."""
         pool = self._context.pool
-        address = address or await self._wait(anew=False)
+        address = address or await self._wait(force_reload=False)
         try:
             return await pool.connect(address)
         except (ConnectionRefusedError, FileNotFoundError):
@@ -221,18 +221,20 @@ class Exchange:
         except OSError as error:
             raise engine_unreachable(self._model_id, error) from error
         self._release()
-        address = await self._wait(anew=True)
+        address = await self._wait(force_reload=True)
         try:
             return await pool.connect(address)
         except OSError as error:
             raise engine_unreachable(self._model_id, error) from error
 
-    async def _wait(self, *, anew: bool) -> str:
+    async def _wait(self, *, force_reload: bool) -> str:
         """Wait until the scheduler admits the request; return the engine's address."""
         context, model_id = self._context, self._model_id
         comments = WaitComments(self._request, self._response, model_id, context.scheduler, context.limits)
         with comments, context.counters.waiting(model_id):
-            address = await context.scheduler.wait(model_id, body_bytes=len(self._request.body), anew=anew)
+            address = await context.scheduler.wait(
+                model_id, body_bytes=len(self._request.body), force_reload=force_reload
+            )
         self._admitted = True
         return address
 

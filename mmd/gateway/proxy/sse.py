@@ -8,7 +8,7 @@ from mmd.gateway.http.error import ErrorResponse
 from mmd.gateway.http.error_format import ErrorFormat
 from mmd.gateway.http.request import Request
 from mmd.gateway.proxy.json_keys import TopLevelKeys
-from mmd.gateway.schedule.model_queue import Place
+from mmd.gateway.schedule.model_queue import QueuePosition
 
 # The paths whose clients skip comments. On others "stream" has no meaning, or a different one.
 _STREAMING_PATHS = frozenset({b"/v1/chat/completions", b"/v1/completions", b"/v1/responses", b"/v1/messages"})
@@ -44,7 +44,7 @@ class EarlySseStream:
         return _HEAD
 
     @staticmethod
-    def comment(model_id: str, place: Place) -> bytes:
+    def comment(model_id: str, place: QueuePosition) -> bytes:
         """Encode a comment for people; clients skip it. A model id has no line breaks, see registry.ids."""
         about = "" if place.expected_seconds is None else f", about {place.expected_seconds:.0f} s"
         return _chunk(f": waiting for {model_id}: turn {place.turn} of {place.turns}{about}\n\n".encode())

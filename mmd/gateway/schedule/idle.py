@@ -16,7 +16,7 @@ from time import monotonic
 from mmd.errors import MmdError
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
-from mmd.plan.idle import Action, IdlePlan, Rest, Use, outlook
+from mmd.plan.idle import Action, Due, IdlePlan, Usage, plan_idle
 
 _log = logging.getLogger(__name__)
 
@@ -63,18 +63,18 @@ class Idle:
     async def _look(self) -> IdlePlan:
         occupants = await self._models.occupants(wishes=self._keep_seconds)
         uses = {occupant.model_id: self._use(occupant.model_id) for occupant in occupants}
-        ahead = outlook(occupants, uses, monotonic())
+        ahead = plan_idle(occupants, uses, monotonic())
         self._look_when_unused = ahead.look_when_unused
         return ahead
 
-    def _use(self, model_id: str) -> Use:
+    def _use(self, model_id: str) -> Usage:
         ended = max(
             self._scheduler.idle_since(model_id) or -math.inf,
             self._failed_at.get(model_id, -math.inf),
         )
-        return Use(self._scheduler.is_in_use(model_id), ended, self._keep_seconds.get(model_id))
+        return Usage(self._scheduler.is_in_use(model_id), ended, self._keep_seconds.get(model_id))
 
-    async def _carry_out(self, rest: Rest) -> None:
+    async def _carry_out(self, rest: Due) -> None:
         try:
             await self._scheduler.rest(rest.model_id, partial(self._put_to_rest, rest))
         except MmdError as error:
@@ -83,7 +83,7 @@ class Idle:
             self._keep_seconds.pop(rest.model_id, None)
             _log.warning("%s stays: %s", rest.model_id, error.message, extra={"MMD_MODEL": rest.model_id})
 
-    async def _put_to_rest(self, rest: Rest) -> None:
+    async def _put_to_rest(self, rest: Due) -> None:
         fields = {"MMD_MODEL": rest.model_id}
         match rest.action:
             case Action.SLEEP:

@@ -1,4 +1,4 @@
-"""Those who wait for a model, and where they stand."""
+"""The requests that wait for a model, and their position."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Line:
-    """Those who wait for one model, by when they came."""
+class ModelQueue:
+    """The requests that wait for one model, oldest first. The scheduler owns it."""
 
     model_id: str
-    came: dict[asyncio.Future[str], float] = field(default_factory=dict)
-    by_hand: int = 0  # how many of them
-    anew: bool = False  # it is believed resident, but its engine does not accept connections
+    enqueued_at: dict[asyncio.Future[str], float] = field(default_factory=dict)
+    interactive: int = 0  # how many of them a person waits for
+    force_reload: bool = False  # load it although it counts as resident: its engine refuses connections
 
     @property
     def since(self) -> float:
-        return next(iter(self.came.values()))
+        return next(iter(self.enqueued_at.values()))
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a request stands: its model's turn, of so many, and how long until then (None where that is not known)."""
+class QueuePosition:
+    """The turn of a request's model among `turns`, and the seconds until then (None if unknown)."""
 
     turn: int
     turns: int

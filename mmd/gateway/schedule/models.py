@@ -42,7 +42,7 @@ class Models(Protocol):
         """Have `listener` called after every change of what `address` and `is_asleep` say."""
         ...
 
-    def holder(self, *, besides: str | None = None) -> str | None:
+    def holder(self, *, other_than: str | None = None) -> str | None:
         """The model, or another one, that has the GPU or is about to have it; the same view."""
         ...
 

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 from mmd.errors import EngineFailed, GpuPinned, MmdError, TryLater
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.schedule.cooldowns import CoolDowns
-from mmd.gateway.schedule.model_queue import Line, Place
+from mmd.gateway.schedule.cooldowns import Backoffs
+from mmd.gateway.schedule.model_queue import ModelQueue, QueuePosition
 from mmd.gateway.schedule.models import Models
 from mmd.plan import queue as plan
 from mmd.plan.idle import may_evict
-from mmd.plan.queue import Grant, QueueLimits, Swap, WaitUntil
+from mmd.plan.queue import Grant, QueueLimits, StartSwap, WaitUntil
 from mmd.tasks import spawn
 
 _log = logging.getLogger(__name__)
@@ -35,17 +35,17 @@ class Scheduler:
         self._models = models
         self._limits = limits
         self._bounds = QueueLimits(limits.max_wait_seconds, limits.min_residency_seconds)
-        self._lines: dict[str, Line] = {}  # none of them is empty
+        self._lines: dict[str, ModelQueue] = {}  # none of them is empty
         self._waiting = 0
         self._waiting_bytes = 0
         self._in_flight: dict[str, int] = {}
         self._idle_since: dict[str, float] = {}
         self._resident: str | None = None  # who was let in last
         self._resident_since = 0.0
-        self._under_way: tuple[Line, float] | None = None  # who is being activated, since when
+        self._under_way: tuple[ModelQueue, float] | None = None  # who is being activated, since when
         self._resting: str | None = None  # who is being put to sleep, or stopped: nobody is let in to it
         self._is_paused = False  # nobody is let in to anybody, and nobody is swapped in
-        self._cool_downs = CoolDowns()
+        self._backoffs = Backoffs()
         self._changed = asyncio.Event()  # somebody came or left
         self._listeners: list[Callable[[], None]] = []
         self._before_swaps: list[Callable[[], Awaitable[None]]] = []
@@ -62,21 +62,23 @@ class Scheduler:
             self._enter(model_id)
         return address
 
-    async def wait(self, model_id: str, *, body_bytes: int = 0, anew: bool = False, by_hand: bool = False) -> str:
-        """As `admit`, after as long as it takes. `body_bytes` are kept for it meanwhile.
+    async def wait(
+        self, model_id: str, *, body_bytes: int = 0, force_reload: bool = False, interactive: bool = False
+    ) -> str:
+        """Wait until the request is admitted, and return the address. `body_bytes` are held in memory meanwhile.
 
-        Raises what the model's activation raises, and TryLater where too many wait, or where the model has failed to
-        load a moment ago. `by_hand` it is tried again all the same, goes before the others, and waits for answers only.
+        Raises what the model's activation raises, and TryLater if too many requests wait or if the model failed to load
+        recently. An interactive request retries at once, goes first, and waits only for running responses.
         """
-        if not by_hand and self._models.address(model_id) is None:
-            self._cool_downs.refuse(model_id)
-        self._refuse_if_pinned(model_id, by_hand=by_hand)
+        if not interactive and self._models.address(model_id) is None:
+            self._backoffs.refuse(model_id)
+        self._refuse_if_pinned(model_id, interactive=interactive)
         self._refuse_if_full(model_id, body_bytes)
-        line = self._lines.setdefault(model_id, Line(model_id))
+        line = self._lines.setdefault(model_id, ModelQueue(model_id))
         waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        line.came[waiter] = monotonic()
-        line.by_hand += by_hand
-        line.anew |= anew
+        line.enqueued_at[waiter] = monotonic()
+        line.interactive += interactive
+        line.force_reload |= force_reload
         self._waiting += 1
         self._waiting_bytes += body_bytes
         try:
@@ -90,9 +92,9 @@ class Scheduler:
         finally:
             self._waiting -= 1
             self._waiting_bytes -= body_bytes
-            line.by_hand -= by_hand
-            line.came.pop(waiter, None)
-            if not line.came and self._lines.get(model_id) is line:
+            line.interactive -= interactive
+            line.enqueued_at.pop(waiter, None)
+            if not line.enqueued_at and self._lines.get(model_id) is line:
                 del self._lines[model_id]
             self._tell()
 
@@ -107,7 +109,7 @@ class Scheduler:
 
     async def activate(self, model_id: str) -> None:
         """Takes its turn like a request, so that a swap asked for by hand cuts no answer short either."""
-        await self.wait(model_id, by_hand=True)
+        await self.wait(model_id, interactive=True)
         self.leave(model_id)
 
     async def vacate(self, model_id: str | None, work: Callable[[], Awaitable[T]]) -> T:
@@ -230,12 +232,12 @@ class Scheduler:
         """
         return None if self.is_in_use(model_id) else self._idle_since.get(model_id)
 
-    def place(self, model_id: str) -> Place:
+    def place(self, model_id: str) -> QueuePosition:
         """Where a request for this model stands that waits now."""
         lines = self._planned()
         order = [line.model_id for line in plan.in_order(lines)]
         turn = order.index(model_id) + 1 if model_id in order else len(order) + 1
-        return Place(turn, max(turn, len(order)), self._expected_seconds(lines, model_id))
+        return QueuePosition(turn, max(turn, len(order)), self._expected_seconds(lines, model_id))
 
     def queue(self) -> dict[str, Any]:
         """The record of GET /queue; times in seconds."""
@@ -243,7 +245,7 @@ class Scheduler:
         turns = [
             {
                 "model": line.model_id,
-                "waiting": len(self._lines[line.model_id].came),
+                "waiting": len(self._lines[line.model_id].enqueued_at),
                 "waited_seconds": round(now - line.since, 3),
                 "expected_seconds": self._expected_seconds(lines, line.model_id),
             }
@@ -268,11 +270,11 @@ class Scheduler:
         if self._under_way is not None or model_id != self._resident or model_id in self._lines:
             return False
         resident = self._planned_resident()
-        return resident is not None and monotonic() < plan.door_closes_at(resident, self._planned(), self._bounds)
+        return resident is not None and monotonic() < plan.slice_ends_at(resident, self._planned(), self._bounds)
 
-    def _refuse_if_pinned(self, model_id: str, *, by_hand: bool) -> None:
-        held_by = self._models.holder(besides=model_id) if self._models.address(model_id) is None else None
-        if held_by is not None and not may_evict(held_by, self._models.pinned(), by_hand=by_hand):
+    def _refuse_if_pinned(self, model_id: str, *, interactive: bool) -> None:
+        held_by = self._models.holder(other_than=model_id) if self._models.address(model_id) is None else None
+        if held_by is not None and not may_evict(held_by, self._models.pinned(), interactive=interactive):
             message = f"{model_id} would have to take the place of {held_by}, which is pinned"
             raise GpuPinned(message, hint=f"mmd activate {model_id}   # all the same; or: mmd sleep {held_by}")
 
@@ -300,7 +302,7 @@ class Scheduler:
                 match self._decide():
                     case Grant(model_id):
                         self._let_in(self._lines[model_id])
-                    case Swap(model_id):
+                    case StartSwap(model_id):
                         await self._swap_to(self._lines[model_id])
                     case WaitUntil(until):
                         await self._change(until)
@@ -314,9 +316,9 @@ class Scheduler:
     def _decide(self) -> plan.Decision:
         return plan.decide(self._planned(), self._planned_resident(), monotonic(), self._bounds)
 
-    def _planned(self) -> list[plan.Line]:
+    def _planned(self) -> list[plan.WaitingModel]:
         return [
-            plan.Line(line.model_id, line.since, self._swap_seconds(line.model_id), line.by_hand > 0)
+            plan.WaitingModel(line.model_id, line.since, self._swap_seconds(line.model_id), line.interactive > 0)
             for line in self._lines.values()
         ]
 
@@ -327,7 +329,7 @@ class Scheduler:
         for model_id in (self._resident, *self._lines):
             if model_id is None or self._models.address(model_id) is None:
                 continue
-            if (line := self._lines.get(model_id)) is not None and line.anew:
+            if (line := self._lines.get(model_id)) is not None and line.force_reload:
                 continue
             is_known = model_id == self._resident
             since = self._resident_since if is_known else monotonic()
@@ -338,23 +340,23 @@ class Scheduler:
     def _swap_seconds(self, model_id: str) -> float:
         return self._models.expected_seconds(model_id) or 0.0
 
-    def _expected_seconds(self, lines: list[plan.Line], model_id: str) -> float | None:
+    def _expected_seconds(self, lines: list[plan.WaitingModel], model_id: str) -> float | None:
         began = self._under_way[1] if self._under_way is not None else monotonic()
         if all(line.model_id != model_id for line in lines):
-            lines = [*lines, plan.Line(model_id, monotonic(), self._swap_seconds(model_id))]
+            lines = [*lines, plan.WaitingModel(model_id, monotonic(), self._swap_seconds(model_id))]
         return plan.expected_seconds(lines, model_id, under_way_seconds=monotonic() - began)
 
-    async def _swap_to(self, line: Line) -> None:
+    async def _swap_to(self, line: ModelQueue) -> None:
         began = monotonic()
         try:
             # Who has the GPU may have got it since they began to wait.
-            self._refuse_if_pinned(line.model_id, by_hand=line.by_hand > 0)
+            self._refuse_if_pinned(line.model_id, interactive=line.interactive > 0)
         except GpuPinned as error:
             self._fail(line, error)
             return
         if not await self._drained(line):
             return
-        if all(waiter.done() for waiter in line.came):
+        if all(waiter.done() for waiter in line.enqueued_at):
             await asyncio.sleep(0)  # they have all just gone, and take themselves out of the line now
             return
         self._under_way = line, monotonic()
@@ -362,7 +364,7 @@ class Scheduler:
             for work in self._before_swaps:
                 await work()
             await self._models.activate(line.model_id, drain_seconds=monotonic() - began)
-            self._cool_downs.loaded(line.model_id)
+            self._backoffs.loaded(line.model_id)
             if self._models.address(line.model_id) is None:
                 message = f"{line.model_id} became ready and was gone at once"
                 raise EngineFailed(message, hint=f"mmd logs {line.model_id}   # see why")
@@ -375,7 +377,7 @@ class Scheduler:
             self._under_way = None
             self._tell()
 
-    async def _drained(self, line: Line) -> bool:
+    async def _drained(self, line: ModelQueue) -> bool:
         """Lets answers of other models finish. Whether it is this model's turn then: those who wait may have left."""
         deadline = monotonic() + self._limits.drain_seconds
         while others := [model_id for model_id in self._in_flight if model_id != line.model_id]:
@@ -383,20 +385,20 @@ class Scheduler:
                 _log.warning("swapping to %s although answers of %s still run", line.model_id, ", ".join(others))
                 return True
             await self._change(deadline)
-            if not self._lines or self._decide() != Swap(line.model_id):
+            if not self._lines or self._decide() != StartSwap(line.model_id):
                 return False
         return True
 
-    def _let_in(self, line: Line) -> None:
+    def _let_in(self, line: ModelQueue) -> None:
         address = self._models.address(line.model_id)
         assert address is not None
         for waiter in self._taken(line):
             self._enter(line.model_id)
             waiter.set_result(address)
 
-    def _fail(self, line: Line, error: Exception) -> None:
+    def _fail(self, line: ModelQueue, error: Exception) -> None:
         if isinstance(error, EngineFailed):
-            self._cool_downs.failed(line.model_id, error)
+            self._backoffs.failed(line.model_id, error)
         for waiter in self._taken(line):
             waiter.set_exception(error)
 
@@ -406,11 +408,11 @@ class Scheduler:
         if self._under_way is not None:
             self._fail(self._under_way[0], error)
 
-    def _taken(self, line: Line) -> list[asyncio.Future[str]]:
+    def _taken(self, line: ModelQueue) -> list[asyncio.Future[str]]:
         """Those who still wait in a line, which ends with that."""
         if self._lines.get(line.model_id) is line:
             del self._lines[line.model_id]
-        return [waiter for waiter in line.came if not waiter.done()]
+        return [waiter for waiter in line.enqueued_at if not waiter.done()]
 
     # -- changes
 

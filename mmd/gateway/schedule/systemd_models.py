@@ -18,7 +18,7 @@ from mmd.gateway.schedule.model_names import Catalogue, embedding_model
 from mmd.paths import engine_socket
 from mmd.plan.idle import LoadedModel
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.swap import holder
+from mmd.plan.swap import gpu_holder
 from mmd.units.watch import Pairs, Watch
 
 # How often an activation may lose the GPU to others before it is given up.
@@ -41,7 +41,7 @@ class SystemdModels:
         if listener_kind is ListenerKind.EMBEDDING:
             return embedding_model(self._catalogue.models.values(), self._watch.pairs)
         # Or about to be: the request waits for the swap that is under way, or until the machine is awake again.
-        held_by = holder(self._watch.pairs) or next(iter(away()), None)
+        held_by = gpu_holder(self._watch.pairs) or next(iter(away()), None)
         if held_by is None:
             raise NoSuchModel(
                 "the request names no model, and none is active",
@@ -67,8 +67,8 @@ class SystemdModels:
     def follow(self, listener: Callable[[], None]) -> None:
         self._watch.follow(listener)
 
-    def holder(self, *, besides: str | None = None) -> str | None:
-        return holder(self._watch.pairs, besides=besides)
+    def holder(self, *, other_than: str | None = None) -> str | None:
+        return gpu_holder(self._watch.pairs, other_than=other_than)
 
     def pinned(self) -> Collection[str]:
         return self._controller.pinned()
@@ -91,7 +91,7 @@ class SystemdModels:
             except SwapSuperseded:
                 await self._watch.refresh()
                 # By nobody, if it was stopped: then that is what the user wants.
-                if not left or holder(self._watch.pairs, besides=model_id) is None:
+                if not left or gpu_holder(self._watch.pairs, other_than=model_id) is None:
                     raise
             else:
                 await self._watch.refresh()
@@ -160,5 +160,5 @@ def made_room(model_id: str, pairs: Pairs) -> bool:
     """
     pair = pairs.get(model_id, Pair())
     if pair.token.active != "active" or pair.token.job == "stop":
-        return holder(pairs, besides=model_id) is not None
+        return gpu_holder(pairs, other_than=model_id) is not None
     return residency(pair) is Residency.STARTING and not pair.waits_to_restart  # and has been swapped in again

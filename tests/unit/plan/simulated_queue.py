@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mmd.plan.queue import Decision, Grant, Line, QueueLimits, Resident, Swap, WaitUntil, decide, door_closes_at
+from mmd.plan.queue import (
+    Decision,
+    Grant,
+    QueueLimits,
+    Resident,
+    StartSwap,
+    WaitingModel,
+    WaitUntil,
+    decide,
+    slice_ends_at,
+)
 
 
 @dataclass(eq=False)
@@ -22,7 +32,7 @@ class Swapped:
     at: float
     model: str
     previous: Resident | None
-    lines: list[Line]
+    lines: list[WaitingModel]
 
 
 @dataclass
@@ -36,7 +46,7 @@ class Simulation:
     resident_since: float = 0.0
     idle_since: float = 0.0
     waiting: dict[str, list[Asked]] = field(default_factory=dict)
-    by_hand: set[str] = field(default_factory=set)
+    interactive: set[str] = field(default_factory=set)
     answering: list[tuple[float, Asked]] = field(default_factory=list)  # by when they end
     swapping: tuple[str, float] | None = None  # to whom, until when
     swaps: list[Swapped] = field(default_factory=list)
@@ -56,13 +66,13 @@ class Simulation:
         line.remove(asked)
         if not line:
             del self.waiting[asked.model]
-            self.by_hand.discard(asked.model)
+            self.interactive.discard(asked.model)
         self._act()
 
     def activate(self, model: str) -> Asked:
         asked = self.ask(model, 0.0)
         if asked.let_in is None and (self.swapping is None or self.swapping[0] != model):
-            self.by_hand.add(model)
+            self.interactive.add(model)
             self._act()
         return asked
 
@@ -74,14 +84,14 @@ class Simulation:
         self.now = end
 
     def run_out(self) -> None:
-        """Until nobody waits and nothing is answered."""
+        """Run until no request waits or runs."""
         while (event := self._next_event()) is not None:
             self.run_until(event)
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[WaitingModel]:
         return [
-            Line(model, line[0].came, self.swap_seconds[model], model in self.by_hand)
+            WaitingModel(model, line[0].came, self.swap_seconds[model], model in self.interactive)
             for model, line in self.waiting.items()
         ]
 
@@ -94,7 +104,7 @@ class Simulation:
 
     def _is_open(self) -> bool:
         assert self.holder is not None
-        return self.resident not in self.waiting and self.now < door_closes_at(self.holder, self.lines, self.bounds)
+        return self.resident not in self.waiting and self.now < slice_ends_at(self.holder, self.lines, self.bounds)
 
     def _next_event(self) -> float | None:
         events = [end for end, _ in self.answering]
@@ -124,7 +134,7 @@ class Simulation:
                 case Grant(model):
                     assert model == self.resident
                     self._let_line_in(model)
-                case Swap(model):
+                case StartSwap(model):
                     assert model in self.waiting
                     assert model != self.resident
                     if self.answering:
@@ -139,7 +149,7 @@ class Simulation:
     def _let_line_in(self, model: str) -> None:
         for asked in self.waiting.pop(model, []):
             self._let_in(asked)
-        self.by_hand.discard(model)
+        self.interactive.discard(model)
 
     def _let_in(self, asked: Asked) -> None:
         asked.let_in = self.now

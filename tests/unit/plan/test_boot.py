@@ -32,11 +32,11 @@ TODO = Order(sleepers=("a", "b"), default="d")
         ({"d": FAILED}, "abd", End()),
         ({"d": RESIDENT}, "abd", End()),
         ({"a": ASLEEP, "b": ASLEEP, "d": RESIDENT}, "", End()),
-        # the default that somebody has asked for, or that a boot before was loading
+        # the default, requested or loaded by an earlier boot
         ({"a": ASLEEP, "b": ASLEEP, "d": STARTING}, "", Activate("d")),
         ({"d": RESIDENT}, "", Yield("d")),
         ({"d": STARTING}, "a", Yield("d")),
-        # somebody else
+        # another model
         ({"x": RESIDENT}, "", Yield("x")),
         ({"x": STARTING}, "ab", Yield("x")),
         ({"x": ASLEEP}, "", Load("a")),

@@ -1,4 +1,4 @@
-"""Who is due to sleep or to stop, in simulated time."""
+"""Which models are due to sleep or to stop, in simulated time."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.plan.idle import Action, LoadedModel, Rest, Rules, Use, may_evict, outlook
+from mmd.plan.idle import Action, Due, LoadedModel, Rules, Usage, may_evict, plan_idle
 
 TEN = Rules(sleep_seconds=10, stop_seconds=100)
 
 
-def due_at(occupant: LoadedModel, use: Use, now: float) -> Action | None:
-    due = outlook([occupant], {occupant.model_id: use}, now).due
+def due_at(occupant: LoadedModel, use: Usage, now: float) -> Action | None:
+    due = plan_idle([occupant], {occupant.model_id: use}, now).due
     return due[0].action if due else None
 
 
 @pytest.mark.parametrize(
     ("occupant", "use", "at"),
     [
-        (LoadedModel("a", False, 50, TEN), Use(), 60),  # never asked for: since it became resident
-        (LoadedModel("a", False, 50, TEN), Use(ended=70), 80),
-        (LoadedModel("a", False, 90, TEN), Use(ended=70), 100),  # activated by hand since
-        (LoadedModel("a", False, 50, TEN), Use(ended=70, keep_seconds=0), 70),
-        (LoadedModel("a", False, 50, TEN), Use(ended=70, keep_seconds=3), 73),
-        (LoadedModel("a", False, 50, Rules()), Use(ended=70, keep_seconds=3), 73),
-        (LoadedModel("a", True, 50, TEN), Use(ended=40, keep_seconds=3), 150),  # what requests want is to be on the GPU
+        (LoadedModel("a", False, 50, TEN), Usage(), 60),  # never asked for: since it became resident
+        (LoadedModel("a", False, 50, TEN), Usage(ended=70), 80),
+        (LoadedModel("a", False, 90, TEN), Usage(ended=70), 100),  # activated by hand since
+        (LoadedModel("a", False, 50, TEN), Usage(ended=70, keep_seconds=0), 70),
+        (LoadedModel("a", False, 50, TEN), Usage(ended=70, keep_seconds=3), 73),
+        (LoadedModel("a", False, 50, Rules()), Usage(ended=70, keep_seconds=3), 73),
+        (
+            LoadedModel("a", True, 50, TEN),
+            Usage(ended=40, keep_seconds=3),
+            150,
+        ),  # keep_alive is about the GPU
     ],
 )
-def test_a_model_is_due_when_its_time_is_over(occupant: LoadedModel, use: Use, at: float) -> None:
+def test_a_model_is_due_when_its_time_is_over(occupant: LoadedModel, use: Usage, at: float) -> None:
     uses = {"a": use}
-    before = outlook([occupant], uses, at - 0.01)
+    before = plan_idle([occupant], uses, at - 0.01)
     assert (before.due, before.look_at, before.look_when_unused) == ((), at, frozenset())
     assert due_at(occupant, use, at) is (Action.STOP if occupant.is_asleep else Action.SLEEP)
 
@@ -42,50 +46,50 @@ def test_a_model_is_due_when_its_time_is_over(occupant: LoadedModel, use: Use, a
 @pytest.mark.parametrize(
     ("occupant", "use"),
     [
-        (LoadedModel("a", False, 0, Rules()), Use()),
-        (LoadedModel("a", True, 0, Rules(sleep_seconds=1)), Use()),
-        (LoadedModel("a", False, 0, TEN), Use(keep_seconds=math.inf)),
-        (LoadedModel("a", False, 0, Rules(1, 1, pinned=True)), Use(keep_seconds=0)),
-        (LoadedModel("a", True, 0, Rules(1, 1, pinned=True)), Use()),
+        (LoadedModel("a", False, 0, Rules()), Usage()),
+        (LoadedModel("a", True, 0, Rules(sleep_seconds=1)), Usage()),
+        (LoadedModel("a", False, 0, TEN), Usage(keep_seconds=math.inf)),
+        (LoadedModel("a", False, 0, Rules(1, 1, pinned=True)), Usage(keep_seconds=0)),
+        (LoadedModel("a", True, 0, Rules(1, 1, pinned=True)), Usage()),
     ],
 )
-def test_who_stays_for_ever(occupant: LoadedModel, use: Use) -> None:
-    ahead = outlook([occupant], {"a": use}, 1e9)
+def test_who_stays_for_ever(occupant: LoadedModel, use: Usage) -> None:
+    ahead = plan_idle([occupant], {"a": use}, 1e9)
     assert (ahead.due, ahead.look_at, ahead.look_when_unused) == ((), math.inf, frozenset())
 
 
 def test_busy_model_is_checked_at_its_earliest_due_time() -> None:
-    ahead = outlook([LoadedModel("a", False, 0, TEN)], {"a": Use(is_going_on=True, ended=5)}, 1000)
+    ahead = plan_idle([LoadedModel("a", False, 0, TEN)], {"a": Usage(is_going_on=True, ended=5)}, 1000)
     assert (ahead.due, ahead.look_at) == ((), 1010)
 
 
 def test_who_is_to_leave_at_once_is_looked_at_when_its_use_ends() -> None:
     """To look every 0 seconds until then would keep a core busy."""
-    ahead = outlook([LoadedModel("a", False, 0, TEN)], {"a": Use(is_going_on=True, keep_seconds=0)}, 1000)
+    ahead = plan_idle([LoadedModel("a", False, 0, TEN)], {"a": Usage(is_going_on=True, keep_seconds=0)}, 1000)
     assert (ahead.due, ahead.look_at, ahead.look_when_unused) == ((), math.inf, {"a"})
 
 
 def test_the_journal_says_why() -> None:
     occupants = [LoadedModel("a", False, 0, TEN), LoadedModel("b", False, 0), LoadedModel("c", True, 0, TEN)]
-    assert outlook(occupants, {"b": Use(keep_seconds=60)}, 300).due == (
-        Rest("a", Action.SLEEP, "nobody has used it for 300 s (idle_sleep_seconds)"),
-        Rest("b", Action.SLEEP, "nobody has used it for 300 s (keep_alive)"),
-        Rest("c", Action.STOP, "it has slept for 300 s (idle_stop_seconds)"),
+    assert plan_idle(occupants, {"b": Usage(keep_seconds=60)}, 300).due == (
+        Due("a", Action.SLEEP, "unused for 300 s (idle_sleep_seconds)"),
+        Due("b", Action.SLEEP, "unused for 300 s (keep_alive)"),
+        Due("c", Action.STOP, "asleep for 300 s (idle_stop_seconds)"),
     )
 
 
 def test_who_is_pinned_goes_for_a_person_only() -> None:
-    assert may_evict("a", {"b"}, by_hand=False)
-    assert not may_evict("a", {"a"}, by_hand=False)
-    assert may_evict("a", {"a"}, by_hand=True)
+    assert may_evict("a", {"b"}, interactive=False)
+    assert not may_evict("a", {"a"}, interactive=False)
+    assert may_evict("a", {"a"}, interactive=True)
 
 
 @dataclass
 class Clock:
-    """Lets time pass over one model as the gateway does: it looks when the outlook says, and when something changes."""
+    """Lets time pass over one model as the gateway does: it plans again at `look_at`, and when something changes."""
 
     occupant: LoadedModel
-    use: Use = field(default_factory=Use)
+    use: Usage = field(default_factory=Usage)
     now: float = 0.0
     looks: int = 0
     look_at: float = math.inf
@@ -97,9 +101,9 @@ class Clock:
             self.look()
         self.now = until
 
-    def change(self, use: Use) -> None:
-        """A request comes or ends: nobody looks for that, but where the outlook says so."""
-        ahead = outlook([self.occupant], self._uses(), self.now)
+    def change(self, use: Usage) -> None:
+        """A request arrives or ends. That alone triggers no new plan, except as the plan says."""
+        ahead = plan_idle([self.occupant], self._uses(), self.now)
         ends = self.use.is_going_on and not use.is_going_on
         says_otherwise = use.keep_seconds != self.use.keep_seconds
         self.use = use
@@ -108,15 +112,15 @@ class Clock:
 
     def look(self) -> None:
         self.looks += 1
-        ahead = outlook([self.occupant], self._uses(), self.now)
+        ahead = plan_idle([self.occupant], self._uses(), self.now)
         for rest in ahead.due:
             self.rested.append((self.now, rest.action))
             is_asleep = rest.action is Action.SLEEP
             self.occupant = LoadedModel("a", is_asleep, self.now, self.occupant.rules if is_asleep else Rules())
-            self.use = Use(ended=self.use.ended)
-        self.look_at = outlook([self.occupant], self._uses(), self.now).look_at
+            self.use = Usage(ended=self.use.ended)
+        self.look_at = plan_idle([self.occupant], self._uses(), self.now).look_at
 
-    def _uses(self) -> Mapping[str, Use]:
+    def _uses(self) -> Mapping[str, Usage]:
         return {"a": self.use}
 
 
@@ -140,11 +144,11 @@ def test_nobody_is_cut_and_nobody_stays_longer(rules: Rules, requests: list[tupl
             return
         assert not clock.rested
         keep = keep if wish is None else wish
-        clock.change(Use(is_going_on=True, ended=idle_since, keep_seconds=keep))
+        clock.change(Usage(is_going_on=True, ended=idle_since, keep_seconds=keep))
         clock.pass_to(clock.now + answer)
         assert not clock.rested, "it was in use"
         idle_since = clock.now
-        clock.change(Use(ended=idle_since, keep_seconds=keep))
+        clock.change(Usage(ended=idle_since, keep_seconds=keep))
     due = idle_since + (rules.sleep_seconds if keep is None else keep)
     clock.pass_to(1e6)
     expected = [] if due == math.inf else [(pytest.approx(due), Action.SLEEP)]
@@ -158,5 +162,5 @@ def test_busy_model_is_checked_once_per_idle_time() -> None:
     clock.look()
     for second in range(1000):
         clock.pass_to(float(second))
-        clock.change(Use(ended=float(second)))
+        clock.change(Usage(ended=float(second)))
     assert clock.looks <= 112

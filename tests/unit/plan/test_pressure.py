@@ -36,7 +36,7 @@ ROOMY = Ram(40 * GIB, 64 * GIB)
     ("stalls", "ram", "expected"),
     [
         (CALM, ROOMY, False),
-        (CALM, SHORT, False),  # full, and nobody waits: RAM is there to be used
+        (CALM, SHORT, False),  # full, but no process waits: RAM is there to be used
         (STALLED, SHORT, True),
         (STALLED, ROOMY, False),  # a control group against its own limit
         (Stalls(9.9, 4.9), SHORT, False),
@@ -55,9 +55,9 @@ def test_when_ram_is_short(stalls: Stalls | None, ram: Ram, expected: bool) -> N
 
 
 def test_a_shortage_says_what_was_read() -> None:
-    expected = "memory held something up for 40 % of the last 10 s, and 4.0 GiB of RAM are available"
+    expected = "processes waited for memory 40 % of the last 10 s, with 4.0 GiB of RAM available"
     assert shortage(STALLED, SHORT) == expected
-    assert shortage(None, SHORT) == "4.0 GiB of RAM are available"
+    assert shortage(None, SHORT) == "4.0 GiB of RAM available"
 
 
 def test_oldest_sleeper_is_demoted_before_any_is_stopped() -> None:
@@ -191,13 +191,13 @@ async def test_one_at_a_time_and_then_it_waits_for_the_effect(
     assert running.machine.demoted == ["old"]
     assert caplog.messages == [
         "old, asleep at level 1, is now stopped: "
-        "memory held something up for 40 % of the last 10 s, and 4.0 GiB of RAM are available"
+        "processes waited for memory 40 % of the last 10 s, with 4.0 GiB of RAM available"
     ]
     assert caplog.records[0].__dict__["MMD_MODEL"] == "old"
     await running.settle()
     await running.settle()
     await running.settle()
-    assert running.machine.demoted == ["old", "young"]  # nobody else sleeps, and pressure goes on
+    assert running.machine.demoted == ["old", "young"]  # no other model sleeps, and the pressure continues
 
 
 async def test_calm_demotes_nobody(running: Running) -> None:
@@ -213,7 +213,7 @@ async def test_demotion_that_fails_is_told_and_not_repeated_at_once(
     await running.readings.look()
     await running.readings.look()
     assert running.machine.demoted == ["old"]
-    assert caplog.messages[0].startswith("old keeps its RAM although memory held")
+    assert caplog.messages[0].startswith("old keeps its RAM although processes waited")
     assert not running.task.done()
 
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: nobody starves, nothing thrashes, and the order can be explained."""
+"""The scheduling policy: no starvation, no thrashing, and an order that can be explained."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from mmd.plan.queue import (
-    CoolDown,
+    Backoff,
     Grant,
-    Line,
     QueueLimits,
     Resident,
-    Swap,
+    StartSwap,
+    WaitingModel,
     WaitUntil,
     decide,
     expected_seconds,
@@ -29,9 +29,9 @@ ROUNDING_SECONDS = 1e-6  # of sums and differences of floats
 BOUNDS = QueueLimits(max_wait_seconds=20.0, min_residency_seconds=2.0)
 
 
-def latest_begins(lines: list[Line]) -> list[float]:
-    """When swaps must begin at the latest, for each who waits to be served in time."""
-    turns = sorted(lines, key=lambda line: (not line.by_hand, line.since))
+def latest_begins(lines: list[WaitingModel]) -> list[float]:
+    """Return when each swap must begin at the latest, so that every request is served in time."""
+    turns = sorted(lines, key=lambda line: (not line.interactive, line.since))
     return [
         line.since + BOUNDS.max_wait_seconds - sum(before.swap_seconds for before in turns[: turn + 1])
         for turn, line in enumerate(turns)
@@ -47,7 +47,7 @@ class WaitingRoom(RuleBasedStateMachine):
         super().__init__()
         self.room = Simulation(SWAP_SECONDS, BOUNDS)
         self.asked: list[Asked] = []
-        self.by_hand_at: list[float] = []
+        self.interactive_at: list[float] = []
 
     @rule(target=waiters, model=st.sampled_from(MODELS), seconds=st.floats(0, LONGEST_ANSWER_SECONDS))
     def ask(self, model: str, seconds: float) -> Asked:
@@ -57,7 +57,7 @@ class WaitingRoom(RuleBasedStateMachine):
 
     @rule(model=st.sampled_from(MODELS))
     def ask_by_hand(self, model: str) -> None:
-        self.by_hand_at.append(self.room.now)
+        self.interactive_at.append(self.room.now)
         self.asked.append(self.room.activate(model))
 
     @rule(asked=consumes(waiters))
@@ -81,8 +81,8 @@ class WaitingRoom(RuleBasedStateMachine):
 
     @invariant()
     def swaps_have_a_reason(self) -> None:
-        """Within its shortest residency a model loses the GPU for want of work, for somebody who has waited too long,
-        or by hand.
+        """Before its minimum residency a model is unloaded only if it has no requests, if another request has waited
+        too long, or if a person asks for another model.
         """
         for swap in self.room.swaps:
             had_it = swap.previous
@@ -92,7 +92,7 @@ class WaitingRoom(RuleBasedStateMachine):
             wanted = next(line for line in swap.lines if line.model_id == swap.model)
             at = swap.at + ROUNDING_SECONDS
             assert (
-                wanted.by_hand
+                wanted.interactive
                 or at >= min(latest_begins(swap.lines))
                 or at - had_it.idle_since >= min(2.0, wanted.swap_seconds / 2)
             )
@@ -104,9 +104,9 @@ class WaitingRoom(RuleBasedStateMachine):
         for asked in self.asked:
             assert asked.let_in is not None
             # Once its time has come, one turn of every model at most, and those that people asked for since.
-            by_hand = sum(at >= asked.came for at in self.by_hand_at)
+            interactive = sum(at >= asked.came for at in self.interactive_at)
             waited = asked.let_in - asked.came
-            assert waited <= BOUNDS.max_wait_seconds + (len(MODELS) + by_hand) * turn_seconds
+            assert waited <= BOUNDS.max_wait_seconds + (len(MODELS) + interactive) * turn_seconds
 
 
 TestWaitingRoom = WaitingRoom.TestCase
@@ -128,7 +128,7 @@ def swaps_first_come_first_served(trace: list[tuple[float, str]]) -> int:
 @pytest.mark.parametrize("seconds_between", [0.02, 0.1, 0.5])
 @pytest.mark.parametrize("seed", range(5))
 def test_mixed_trace_needs_at_most_half_the_swaps(seconds_between: float, seed: int) -> None:
-    """Requests that come faster than models can be swapped; where they come slower, each swap is one somebody needs."""
+    """Requests arrive faster than models can be swapped; if they arrive slower, every swap is needed."""
     trace = mixed_trace(300, seconds_between=seconds_between, seed=seed)
     bounds = QueueLimits(max_wait_seconds=30.0, min_residency_seconds=2.0)
     room = Simulation(dict.fromkeys(MODELS, 1.0), bounds)
@@ -149,70 +149,70 @@ LONG_AGO = -1000.0
 
 
 def test_nobody_resident_goes_by_age() -> None:
-    lines = [Line("b", since=2.0), Line("c", since=1.0)]
-    assert decide(lines, None, 3.0, BOUNDS) == Swap("c")
+    lines = [WaitingModel("b", since=2.0), WaitingModel("c", since=1.0)]
+    assert decide(lines, None, 3.0, BOUNDS) == StartSwap("c")
 
 
 def test_request_for_the_resident_model_goes_ahead_in_its_slice() -> None:
-    lines = [Line("b", since=0.5, swap_seconds=3.0), Line("a", since=0.6)]
+    lines = [WaitingModel("b", since=0.5, swap_seconds=3.0), WaitingModel("a", since=0.6)]
     assert decide(lines, held(), 1.0, BOUNDS) == Grant("a")
     assert decide(lines, held(), 6.9, BOUNDS) == Grant("a")  # the slice is what there and back take: 3 + 4 s
-    assert decide(lines, held(), 7.0, BOUNDS) == Swap("b")
+    assert decide(lines, held(), 7.0, BOUNDS) == StartSwap("b")
 
 
 def test_slice_is_two_seconds_where_nothing_is_known() -> None:
     resident = Resident("a", since=0.0, idle_since=None)
-    assert decide([Line("b", since=0.5)], resident, 1.0, BOUNDS) == WaitUntil(2.0)
-    assert decide([Line("b", since=0.5)], resident, 2.0, BOUNDS) == Swap("b")
+    assert decide([WaitingModel("b", since=0.5)], resident, 1.0, BOUNDS) == WaitUntil(2.0)
+    assert decide([WaitingModel("b", since=0.5)], resident, 2.0, BOUNDS) == StartSwap("b")
 
 
 def test_long_resident_model_is_unloaded_for_another_request() -> None:
-    assert decide([Line("b", since=0.0)], held(since=LONG_AGO), 0.0, BOUNDS) == Swap("b")
+    assert decide([WaitingModel("b", since=0.0)], held(since=LONG_AGO), 0.0, BOUNDS) == StartSwap("b")
 
 
 def test_idle_model_stays_for_half_a_swap_at_most() -> None:
     resident = held(idle_since=1.0)
-    assert decide([Line("b", since=1.1, swap_seconds=3.0)], resident, 1.2, BOUNDS) == WaitUntil(2.5)
-    assert decide([Line("b", since=1.1, swap_seconds=10.0)], resident, 1.2, BOUNDS) == WaitUntil(3.0)
-    assert decide([Line("b", since=1.1)], resident, 1.2, BOUNDS) == Swap("b")
+    assert decide([WaitingModel("b", since=1.1, swap_seconds=3.0)], resident, 1.2, BOUNDS) == WaitUntil(2.5)
+    assert decide([WaitingModel("b", since=1.1, swap_seconds=10.0)], resident, 1.2, BOUNDS) == WaitUntil(3.0)
+    assert decide([WaitingModel("b", since=1.1)], resident, 1.2, BOUNDS) == StartSwap("b")
 
 
 def test_who_has_waited_long_ends_the_slice() -> None:
-    lines = [Line("b", since=LONG_AGO, swap_seconds=3.0), Line("a", since=LONG_AGO + 1)]
-    assert decide(lines, held(), 0.1, BOUNDS) == Swap("b")
+    lines = [WaitingModel("b", since=LONG_AGO, swap_seconds=3.0), WaitingModel("a", since=LONG_AGO + 1)]
+    assert decide(lines, held(), 0.1, BOUNDS) == StartSwap("b")
 
 
 def test_its_swap_is_begun_so_early_that_it_is_over_in_time() -> None:
     resident = Resident("a", since=0.0, idle_since=None, swap_seconds=100.0)
-    assert decide([Line("b", since=0.0, swap_seconds=5.0)], resident, 14.9, BOUNDS) == WaitUntil(15.0)
-    assert decide([Line("b", since=0.0, swap_seconds=5.0)], resident, 15.0, BOUNDS) == Swap("b")
+    assert decide([WaitingModel("b", since=0.0, swap_seconds=5.0)], resident, 14.9, BOUNDS) == WaitUntil(15.0)
+    assert decide([WaitingModel("b", since=0.0, swap_seconds=5.0)], resident, 15.0, BOUNDS) == StartSwap("b")
 
 
 def test_swaps_that_come_before_it_are_begun_so_early_too() -> None:
     """c has to wait for the swap to b as well; b alone could have waited until 15."""
     resident = Resident("a", since=0.0, idle_since=None, swap_seconds=100.0)
-    lines = [Line("b", since=0.0, swap_seconds=5.0), Line("c", since=0.5, swap_seconds=6.0)]
+    lines = [WaitingModel("b", since=0.0, swap_seconds=5.0), WaitingModel("c", since=0.5, swap_seconds=6.0)]
     assert decide(lines, resident, 9.4, BOUNDS) == WaitUntil(9.5)
-    assert decide(lines, resident, 9.5, BOUNDS) == Swap("b")
+    assert decide(lines, resident, 9.5, BOUNDS) == StartSwap("b")
 
 
 def test_oldest_request_is_let_in_also_when_the_slice_is_over() -> None:
-    lines = [Line("b", since=2.0), Line("a", since=1.0)]
+    lines = [WaitingModel("b", since=2.0), WaitingModel("a", since=1.0)]
     assert decide(lines, held(since=LONG_AGO), 3.0, BOUNDS) == Grant("a")
 
 
 def test_by_hand_goes_before_all_others() -> None:
-    lines = [Line("b", since=1.0), Line("c", since=2.0, by_hand=True)]
-    assert decide(lines, held(since=1.9), 2.0, BOUNDS) == Swap("c")
+    lines = [WaitingModel("b", since=1.0), WaitingModel("c", since=2.0, interactive=True)]
+    assert decide(lines, held(since=1.9), 2.0, BOUNDS) == StartSwap("c")
 
 
 def test_expected_wait_is_that_of_the_swaps_before() -> None:
-    lines = [Line("b", since=1.0, swap_seconds=4.0), Line("c", since=2.0, swap_seconds=10.0)]
+    lines = [WaitingModel("b", since=1.0, swap_seconds=4.0), WaitingModel("c", since=2.0, swap_seconds=10.0)]
     assert expected_seconds(lines, "b") == 4.0
     assert expected_seconds(lines, "c") == 14.0
     assert expected_seconds(lines, "c", under_way_seconds=3.0) == 11.0
     assert expected_seconds(lines, "c", under_way_seconds=9.0) == 10.0  # late, but it cannot take less than nothing
-    assert expected_seconds([*lines, Line("a", since=3.0)], "a") is None
+    assert expected_seconds([*lines, WaitingModel("a", since=3.0)], "a") is None
 
 
 def test_retry_after_is_between_a_second_and_five_minutes() -> None:
@@ -222,6 +222,6 @@ def test_retry_after_is_between_a_second_and_five_minutes() -> None:
 def test_cool_down_doubles_from_ten_seconds_to_five_minutes() -> None:
     cool_down, waits = None, []
     for _ in range(8):
-        cool_down = CoolDown.after_failure(cool_down, 100.0)
+        cool_down = Backoff.after_failure(cool_down, 100.0)
         waits.append(cool_down.until - 100.0)
     assert waits == [10, 20, 40, 80, 160, 300, 300, 300]

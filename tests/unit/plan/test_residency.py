@@ -82,7 +82,7 @@ def test_token_held_or_about_to_be(token: UnitState, expected: bool) -> None:
 
 
 def test_token_that_outlived_its_engine_holds_nothing() -> None:
-    """It stays when the engine has failed for good; nobody is to be brought back, or waited for, on its account."""
+    """It stays when the engine has failed for good; that must not block a restore or a wait."""
     for engine in (DEAD, FAILED):
         assert not Pair(engine, HELD).holds_gpu
         assert Pair(queued(engine, "start"), HELD).holds_gpu

@@ -7,7 +7,7 @@ import pytest
 from mmd.machine import GpuProcess
 from mmd.plan.choose import choose
 from mmd.plan.launch import Sleep, WakeCheck
-from mmd.plan.room import ReleaseEffect, after, leaves
+from mmd.plan.room import ReleaseEffect, machine_after_release, release_effect
 from tests.unit.plan.planned import CHAT, GIB, LLAMA_SERVER, machine
 
 ENGINE = "mmd-model@a.service"
@@ -17,7 +17,7 @@ TOTAL_BYTES = ROOMY.gpus[0].total_bytes
 
 def free_bytes(processes: tuple[GpuProcess, ...], leaving: dict[str, ReleaseEffect], *, free: int = 2 * GIB) -> int:
     crowded = replace(ROOMY, gpus=(replace(ROOMY.gpus[0], free_bytes=free, processes=processes),))
-    return after(crowded, leaving).gpus[0].free_bytes
+    return machine_after_release(crowded, leaving).gpus[0].free_bytes
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_what_stays_is_not_counted() -> None:
 
 def test_sleeper_keeps_context_on_the_gpu_and_weights_in_ram() -> None:
     launch = choose(CHAT, ROOMY, [LLAMA_SERVER], socket="/s", cache="/cache")
-    assert leaves(launch) == ReleaseEffect()  # it is stopped
+    assert release_effect(launch) == ReleaseEffect()  # it is stopped
     sleeper = replace(launch, sleep=Sleep((1, 2), 5 * GIB, GIB, WakeCheck.GENERATE))
-    going = leaves(sleeper)
+    going = release_effect(sleeper)
     assert going.keeps_vram_bytes > GIB
-    assert after(ROOMY, {ENGINE: going}).ram_available_bytes == ROOMY.ram_available_bytes - 5 * GIB
-    assert leaves(replace(sleeper, uses_gpu=False)) == ReleaseEffect()  # nothing moves
+    assert machine_after_release(ROOMY, {ENGINE: going}).ram_available_bytes == ROOMY.ram_available_bytes - 5 * GIB
+    assert release_effect(replace(sleeper, uses_gpu=False)) == ReleaseEffect()  # nothing moves

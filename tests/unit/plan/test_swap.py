@@ -1,4 +1,4 @@
-"""Who goes and who stays: every branch as a table, and any history as a property."""
+"""The plan of a swap: every branch as a table, and any history as a property."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mmd.plan.residency import Pair, Residency, UnitState, residency
-from mmd.plan.swap import AwaitStart, NoOp, Start, comes_back, decide, holder
+from mmd.plan.swap import AwaitStart, NoOp, Start, decide, gpu_holder, should_restore
 from tests.unit.plan.systemd_model import MODELS, SystemdModel
 
 DEAD = UnitState()
-KEPT = UnitState(loaded=True)  # dead, and loaded because somebody names it
+KEPT = UnitState(loaded=True)  # dead, and loaded because another unit names it
 RUNS = UnitState("active", "running", loaded=True)
 LOADS = UnitState("activating", "start-post", loaded=True)
 WAITS_TO_RESTART = UnitState("activating", "auto-restart", loaded=True)
@@ -66,7 +66,7 @@ def test_resident_model_with_another_launch_starts_anew() -> None:
     ids=["loads", "waits_for_the_gpu", "token_is_being_taken", "wakes"],
 )
 def test_start_under_way_is_joined(pair: Pair, wakes: bool) -> None:
-    assert decide("a", {"a": pair}, same_launch=True) == AwaitStart(wakes, "its start is under way")
+    assert decide("a", {"a": pair}, same_launch=True) == AwaitStart(wakes, "its start is in progress")
 
 
 def test_start_under_way_with_another_launch_is_begun_anew() -> None:
@@ -76,7 +76,7 @@ def test_start_under_way_with_another_launch_is_begun_anew() -> None:
 
 
 def test_engine_that_waits_to_be_restarted_is_begun_at_once() -> None:
-    """Its restart may be minutes away, or be skipped for want of the token: joining it could wait for ever."""
+    """Its restart may be minutes away, or be skipped without the token: a caller that joins it could wait for ever."""
     for token in (KEPT, HELD):
         step = begin("a", {"a": Pair(WAITS_TO_RESTART, token)}, same_launch=True)
         assert (step.has_engine, step.has_token, step.forget, step.wakes) == (True, True, False, False)
@@ -107,7 +107,7 @@ def test_failed_model_whose_engine_is_listed_only_is_made_anew() -> None:
     """Its unit is there to tell how it failed, and goes as soon as the failure is reset: nothing to use again."""
     step = begin("a", {"a": Pair(FAILED, DEAD)}, same_launch=True)
     assert (step.has_engine, step.has_token, step.forget) == (False, False, False)
-    assert step.why == "failed before, to be tried again"
+    assert step.why == "failed before, starting again"
 
 
 def test_failed_model_with_a_required_token_is_reused() -> None:
@@ -121,7 +121,7 @@ def test_failed_model_with_another_launch_is_forgotten_first() -> None:
 
 def test_model_on_its_way_out_is_started_again() -> None:
     step = begin("a", {"a": Pair(ENDS, LEAVES)}, same_launch=True)
-    assert step.why == "on its way out, to be started again"
+    assert step.why == "stopping, starting again"
     assert (step.has_engine, step.has_token, step.wakes) == (True, True, False)
 
 
@@ -162,41 +162,41 @@ def test_previous_that_still_loads_counts() -> None:
 
 
 def test_holder_is_nobody_without_a_token() -> None:
-    assert holder({}) is None
-    assert holder({"a": ASLEEP, "b": Pair(FAILED, DEAD)}) is None
+    assert gpu_holder({}) is None
+    assert gpu_holder({"a": ASLEEP, "b": Pair(FAILED, DEAD)}) is None
 
 
 def test_holder_is_who_comes_not_who_goes() -> None:
     pairs = {"a": Pair(RUNS, replace(HELD, job="stop")), "b": Pair(DEAD, replace(KEPT, job="start"))}
-    assert holder(pairs) == "b"
-    assert holder(pairs, besides="b") is None
+    assert gpu_holder(pairs) == "b"
+    assert gpu_holder(pairs, other_than="b") is None
 
 
 def test_previous_comes_back_to_a_free_gpu() -> None:
-    assert comes_back("a", "b", {"a": Pair(DEAD, KEPT), "b": Pair(FAILED, KEPT)})
+    assert should_restore("a", "b", {"a": Pair(DEAD, KEPT), "b": Pair(FAILED, KEPT)})
 
 
 def test_nobody_comes_back_where_nobody_was() -> None:
-    assert not comes_back(None, "b", {"b": Pair(FAILED, KEPT)})
+    assert not should_restore(None, "b", {"b": Pair(FAILED, KEPT)})
 
 
 @pytest.mark.parametrize(
     "newer", [RESIDENT, LOADING, Pair(DEAD, replace(KEPT, job="start"))], ids=["resident", "loading", "queued"]
 )
 def test_previous_does_not_come_back_over_somebody_newer(newer: Pair) -> None:
-    assert not comes_back("a", "b", {"a": Pair(DEAD, KEPT), "b": Pair(FAILED, KEPT), "c": newer})
+    assert not should_restore("a", "b", {"a": Pair(DEAD, KEPT), "b": Pair(FAILED, KEPT), "c": newer})
 
 
 @pytest.mark.parametrize(
     "again", [RESIDENT, LOADING, Pair(DEAD, replace(KEPT, job="start"))], ids=["resident", "loading", "queued"]
 )
 def test_previous_does_not_come_back_over_a_second_try(again: Pair) -> None:
-    """A client that retries at once was told that "a was asked for in between", which nobody had."""
-    assert not comes_back("a", "b", {"a": Pair(DEAD, KEPT), "b": again})
+    """A client that retries at once was told that "a was asked for in between", which was not true."""
+    assert not should_restore("a", "b", {"a": Pair(DEAD, KEPT), "b": again})
 
 
 def test_previous_comes_back_over_systemds_own_restart() -> None:
-    assert comes_back("a", "b", {"a": Pair(DEAD, KEPT), "b": Pair(WAITS_TO_RESTART, HELD)})
+    assert should_restore("a", "b", {"a": Pair(DEAD, KEPT), "b": Pair(WAITS_TO_RESTART, HELD)})
 
 
 # --- any history
@@ -228,16 +228,16 @@ class Histories(RuleBasedStateMachine):
                 loaded = {name for name in MODELS if name != wanted and self.systemd.token(name).loaded}
                 assert set(step.rivals) == loaded
                 assert wanted not in step.rivals
-                assert step.previous == holder(pairs, besides=wanted)
+                assert step.previous == gpu_holder(pairs, other_than=wanted)
                 self.systemd.carry_out(wanted, step, launch)
                 self.systemd.collect_garbage()
                 assert self.systemd.launch_of(wanted) == launch
-                assert holder(self.systemd.pairs()) == wanted
+                assert gpu_holder(self.systemd.pairs()) == wanted
 
     @rule(failed=st.sampled_from(MODELS), previous=st.sampled_from((None, *MODELS)))
     def come_back(self, failed: str, previous: str | None) -> None:
         pairs = self.systemd.pairs()
-        if comes_back(previous, failed, pairs):
+        if should_restore(previous, failed, pairs):
             others = [name for name in MODELS if name != failed and self.systemd.token_is_held(name)]
             assert not others, "somebody who came later would be evicted"
             assert not self.systemd.answers(failed) and not self.systemd.will_answer(failed), "so would a second try"
@@ -268,7 +268,7 @@ class Histories(RuleBasedStateMachine):
         pairs = self.systemd.pairs()
         held = [name for name, pair in pairs.items() if pair.holds_gpu]
         assert len(held) <= 1
-        assert holder(pairs) == (held[0] if held else None)
+        assert gpu_holder(pairs) == (held[0] if held else None)
 
     @invariant()
     def one_awake(self) -> None:

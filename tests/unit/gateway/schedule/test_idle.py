@@ -63,7 +63,7 @@ async def test_journal_says_who_and_why(caplog: pytest.LogCaptureFixture) -> Non
             assert (await (await running.client()).ask(wish("a", 0))).status == 200
             await until(lambda: bool(caplog.records))
     [record] = caplog.records
-    assert record.getMessage() == "a is put to sleep: nobody has used it for 0 s (keep_alive)"
+    assert record.getMessage() == "a is put to sleep: unused for 0 s (keep_alive)"
     assert record.__dict__["MMD_MODEL"] == "a"
 
 
@@ -231,8 +231,8 @@ async def test_pinned_model_yields_to_a_command_but_to_no_request() -> None:
         await running.models.sleep_is_looked_at()
         assert running.models.log == []
 
-        by_hand = await running.client()
-        assert (await by_hand.ask(post({"model": "b"}, "/models/activate"))).status == 200
+        interactive = await running.client()
+        assert (await interactive.ask(post({"model": "b"}, "/models/activate"))).status == 200
         assert (await client.ask(wish("b", None))).status == 200
         assert (await client.ask(wish("a", None))).status == 200  # it comes back for a request, as others do
 

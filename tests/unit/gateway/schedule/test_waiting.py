@@ -78,14 +78,16 @@ async def test_model_that_failed_to_load_is_left_alone_for_a_while() -> None:
         assert (await client.ask(post({"model": "b"}))).json()["error"]["code"] == "engine_failed"
         refused = await client.ask(post({"model": "b"}))
         assert (refused.status, refused.json()["error"]["code"]) == (503, "try_later")
-        assert refused.json()["error"]["message"] == "b did not start: out of memory; it is tried again in 10 s"
+        assert (
+            refused.json()["error"]["message"] == "b did not start: out of memory; the next attempt is possible in 10 s"
+        )
         assert 9 <= int(refused.headers["retry-after"]) <= 10
         assert running.models.log == ["activate b"]
         assert (await client.ask(post({"model": "a"}))).status == 200
 
         del running.models.failing["b"]  # by hand it is tried again at once, and then it is well
-        by_hand = await running.client()
-        assert (await by_hand.ask(post({"model": "b"}, "/models/activate"))).status == 200
+        interactive = await running.client()
+        assert (await interactive.ask(post({"model": "b"}, "/models/activate"))).status == 200
         assert (await client.ask(post({"model": "b"}))).status == 200
 
 
