@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The Debian packages that this machine lacks: installed where we are root, else named with the command to paste.
+# Install the missing Debian packages as root; otherwise print the command that installs them.
 #
 #     contrib/debian-packages.sh demo|test|machine|package
 set -euo pipefail
 
 missing=()
 
-# lacking PACKAGE COMMAND…: the package is missing if the command fails. Asks for what is used, not for the package:
-# a Python from pyenv or a compiler from elsewhere is as good.
+# lacking PACKAGE COMMAND…: the package is missing if the command fails. Tests what is used, not the package: a Python
+# from pyenv or another compiler is as good.
 lacking() {
     "${@:2}" >/dev/null 2>&1 || missing+=("$1")
 }
@@ -16,38 +16,38 @@ lacking python3-venv python3 -c 'import ensurepip, venv'
 lacking systemd test -x /lib/systemd/systemd
 lacking dbus-user-session test -e /usr/lib/systemd/user/dbus.socket
 lacking procps command -v pgrep
-# The embedded llama.cpp is linked against it, and its wheel does not bring it.
+# The embedded llama.cpp links against it; its wheel does not contain it.
 lacking libgomp1 python3 -c 'import ctypes; ctypes.CDLL("libgomp.so.1")'
 lacking curl command -v curl
 if [[ $1 == test ]]; then
     # g++ brings gcc and libc6-dev: the tests compile a fake NVML, and llama-server is built from source.
     lacking g++ command -v g++
     lacking make command -v make
-    # The status lines in contrib are made of the one and read by the other.
+    # For the status lines in contrib.
     lacking jq command -v jq
     lacking tmux command -v tmux
-    # The gateway's page is tested in it.
+    # The tests of the gateway's page run in it.
     lacking chromium command -v chromium
-    # TAB is tried in them.
+    # For the tests of completion.
     lacking zsh command -v zsh
     lacking fish command -v fish
-    # The man pages are checked by its lint.
+    # Checks the man pages.
     lacking mandoc command -v mandoc
-    # vLLM's kernels for the CPU are linked against it.
+    # vLLM's CPU kernels link against it.
     lacking libnuma1 python3 -c 'import ctypes; ctypes.CDLL("libnuma.so.1")'
 fi
 if [[ $1 == machine ]]; then
-    # debootstrap is in a folder that only root has on PATH.
+    # /usr/sbin is only on root's PATH.
     lacking debootstrap test -x /usr/sbin/debootstrap
     lacking systemd-container command -v systemd-nspawn
 fi
 
 if [[ $1 == machine || $1 == package ]]; then
-    # For the number of a suite, which is in the version of its package.
+    # For the suite's number in the package version.
     lacking distro-info-data test -e /usr/share/distro-info/debian.csv
 fi
 if [[ $1 == package ]]; then
-    # What packaging/debian/control asks for, and the check of what came out.
+    # The build dependencies in packaging/debian/control, and lintian.
     lacking build-essential dpkg-query --show build-essential
     lacking debhelper command -v dh
     lacking lintian command -v lintian
@@ -62,8 +62,8 @@ if ((${#missing[@]} > 0)); then
     fi
     echo "Installing Debian packages: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    # A third-party list that cannot be fetched is no reason to stop: the packages are Debian's own.
-    apt-get -qq update || echo "Some package lists are out of reach; going on with those that are here."
+    # Continue if a third-party list cannot be fetched: the packages are Debian's own.
+    apt-get -qq update || echo "Some package lists could not be fetched; continuing with the others."
     apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null </dev/null
 fi
 

@@ -94,7 +94,7 @@ def main() -> int:
             summary = play(Session(manager, {"HF_ENDPOINT": hub.url}), manager, hub)
         except StepFailed as error:
             print(f"\ndemo: {error}", file=sys.stderr)
-            print("  → journalctl -n 50   # what systemd and the engines said meanwhile", file=sys.stderr)
+            print("  → journalctl -n 50   # shows the messages of systemd and the engines", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             return 130
@@ -108,49 +108,49 @@ def play(session: Session, manager: UserManager, hub: FakeHub) -> list[tuple[str
     """Run the session. Return the steps with their seconds."""
     summary: list[tuple[str, float]] = []
 
-    say("Two models of 600 kB with random weights: what they say is nonsense, how they are served is real")
+    say("Two models of 600 kB with random weights: their output is nonsense, their serving is real")
     published = manager.home / "hub/demo/a-GGUF"
     published.mkdir(parents=True)
     for seed, file in enumerate((str(published / "a-F32.gguf"), "b.gguf"), start=1):
         session.run("python", str(TINY_GGUF), file, "--name", "ab"[seed - 1], "--seed", str(seed))
     hub.repositories = repositories_in(manager.home / "hub")
 
-    say("The first is to be had from a small hub on this machine, in place of huggingface.co")
+    say("Download the first one from a small local hub that stands in for huggingface.co")
     session.run("mmd", "search", "a-gguf")
     session.run("mmd", "estimate", "demo/a-GGUF")
     session.run("mmd", "pull", "demo/a-GGUF")
     session.run("mmd", "verify", "a")
 
-    say("The second is here already")
+    say("Register the second one, a local file")
     session.run("mmd", "add", "b.gguf")
     session.run("mmd", "list")
     session.run("mmd", "show", "a")
 
-    say("The gateway's units go into the user manager; its socket listens from here on")
+    say("Install the gateway's units; its socket listens from here on")
     address = ADDRESS if is_free(ADDRESS) else move_gateway(manager)
     session.run("mmd", "install")
 
-    say("The first model comes up, and answers through the gateway")
-    summary.append(("activate a: nothing ran", session.run("mmd", "activate", "a").seconds))
+    say("Load the first model; it answers through the gateway")
+    summary.append(("activate a: no model was loaded", session.run("mmd", "activate", "a").seconds))
     session.expect_active("a")
-    summary.append(("a chat completion by a; the gateway starts for it", chat(session, address, "a").seconds))
+    summary.append(("a chat completion by a, which starts the gateway", chat(session, address, "a").seconds))
     summary.append(("a chat completion by a", chat(session, address, "a").seconds))
 
-    say("A request names the other model: a goes and b comes, behind the request")
-    summary.append(("a chat completion by b: a goes, b comes", chat(session, address, "b").seconds))
+    say("A request names the other model: mmd unloads a and loads b, then b answers")
+    summary.append(("a chat completion by b: a is unloaded, b loaded", chat(session, address, "b").seconds))
     session.expect_active("b")
-    summary.append(("activate a: b goes, a comes", session.run("mmd", "activate", "a").seconds))
+    summary.append(("activate a: b is unloaded, a loaded", session.run("mmd", "activate", "a").seconds))
     session.expect_active("a")
 
-    say("What runs, as mmd says it and as systemd does")
+    say("What runs, according to mmd and to systemd")
     session.run("mmd", "status")
     session.run("systemctl", "--user", "--no-pager", "--lines=0", "status", "mmd-*", allowed=(0, SOME_INACTIVE))
 
-    say("What the engine wrote; at home: journalctl --user -u mmd-model@a")
+    say("The engine's log; on your machine: journalctl --user -u mmd-model@a")
     if not session.run("journalctl", "--quiet", "--no-pager", "-t", "a", "-n", "8").output:
-        raise StepFailed("there is nothing of a in the journal")
+        raise StepFailed("the journal has no line of a")
 
-    say("And all of it ends")
+    say("Stop everything")
     session.run("mmd", "stop")
     session.expect_active(None)
     session.run("mmd", "install", "--remove")
@@ -164,7 +164,7 @@ def chat(session: Session, address: str, model_id: str) -> Step:
     step = session.run("curl", "-sS", "--fail-with-body", url, "--json", json.dumps(question))
     answer = json.loads(step.output)
     if answer["model"] != model_id or "content" not in answer["choices"][0]["message"]:
-        raise StepFailed(f"{model_id} was asked, and this is no answer of it: {step.output}")
+        raise StepFailed(f"{model_id} did not answer as expected: {step.output}")
     return step
 
 
@@ -188,7 +188,7 @@ def move_gateway(manager: UserManager) -> str:
     settings = manager.home / ".config/mmd/mmd.toml"
     settings.parent.mkdir(parents=True)
     settings.write_text(f'[gateway]\nlisten = "{address}"\n')
-    print(f"\n{ADDRESS} is taken on this machine, so the gateway listens on {address} here: {settings}")
+    print(f"\n{ADDRESS} is in use on this machine, so the gateway listens on {address}: {settings}")
     return address
 
 

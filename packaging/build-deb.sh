@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The Debian package of this checkout: built on this machine for its own suite and put into dist/, or, as root, built in
-# a clean Debian of SUITE, which is made once, in ~/.cache/mmd-build, and put into dist/SUITE/.
+# Build the Debian package of this checkout: for this machine's suite, into dist/; or, as root, in a clean Debian of SUITE,
+# which is made once in ~/.cache/mmd-build, into dist/SUITE/.
 #
 #     packaging/build-deb.sh [SUITE]
 set -euo pipefail
@@ -19,7 +19,7 @@ main() {
     if [[ $suite ]]; then
         make_root
     fi
-    echo "Fetching the wheels that it bundles, in the versions of constraints.txt"
+    echo "Fetching the bundled wheels, in the versions of constraints.txt"
     run debian/rules wheels
     set_version
     echo "Building $(run dpkg-parsechangelog -S Version)"
@@ -32,7 +32,7 @@ main() {
     keep
 }
 
-# The checkout's files as they are, without what git ignores; under dpkg's name for the packaging.
+# Copy the checkout without ignored files; dpkg expects the packaging in debian/.
 stage() {
     mkdir "$work/mmd"
     git -C "$checkout" ls-files -z --cached --others --exclude-standard |
@@ -40,30 +40,31 @@ stage() {
     mv "$work/mmd/packaging/debian" "$work/mmd/debian"
 }
 
-# One package per suite, for each has its own Python; a newer suite's is newer, so that an upgrade of Debian brings it.
+# One package per suite, because each has its own Python. The version grows with the suite, so that an upgrade of Debian
+# upgrades the package.
 set_version() {
     local codename number
     codename=$(run sh -c '. /etc/os-release; echo "$VERSION_CODENAME"')
     number=$(awk -F, -v codename="$codename" '$3 == codename { print $1 }' /usr/share/distro-info/debian.csv)
-    [[ $number ]] || fail "distro-info-data knows no Debian $codename" "apt-get install distro-info-data"
+    [[ $number ]] || fail "distro-info-data does not list Debian $codename" "apt-get install distro-info-data"
     sed -i "1s/(\(.*\)) [a-z]*;/(\1~deb${number}u1) $codename;/" "$work/mmd/debian/changelog"
 }
 
-# The only one in its folder: what installs dist/mmd_*.deb gets this one, and no older or other suite's.
+# Keep one package per folder, so that dist/mmd_*.deb matches only this one.
 keep() {
     local package folder=$checkout/dist${suite:+/$suite}
     package=$(cd "$work" && echo *.deb)
     mkdir -p "$folder"
     rm -f "$folder"/mmd_*.deb
     cp "$work/$package" "$folder/"
-    # Root builds for the one whose checkout it is.
+    # Files belong to the owner of the checkout, even if root builds.
     chown --reference="$checkout" "$checkout/dist" "$folder" "$folder/$package"
     echo "$folder/$package"
 }
 
-# -- where it is built
+# -- the build environment
 
-# run COMMAND…: in the staged tree, by the programs of the suite.
+# run COMMAND…: run in the staged tree, with the programs of the suite.
 run() {
     if [[ $suite ]]; then
         in_root --read-only "$@"
@@ -72,7 +73,7 @@ run() {
     fi
 }
 
-# The same, and that it needs no network is shown where we may take it away.
+# The same without network, where we may take it away.
 run_offline() {
     if [[ $suite ]]; then
         in_root --read-only --private-network "$@"
@@ -81,11 +82,11 @@ run_offline() {
     fi
 }
 
-# in_root OPTION… COMMAND…: in the clean Debian.
+# in_root OPTION… COMMAND…: run in the clean Debian.
 in_root() {
     local options=(--quiet --pipe --register=no --keep-unit --directory="$root" --tmpfs=/tmp --chdir=/build/mmd)
     options+=(--bind="$work:/build" --bind="$cache/pip:/var/cache/pip" --setenv=PIP_CACHE_DIR=/var/cache/pip)
-    # pip's way out is the host's. Its authorities not in their own place, where they are the root's to renew.
+    # pip uses the host's configuration and certificate authorities, at a path that packages in the root do not own.
     [[ -e /etc/pip.conf ]] && options+=(--bind-ro=/etc/pip.conf)
     [[ -e $authorities ]] && options+=(--bind-ro="$authorities:/var/cache/host.crt" --setenv=PIP_CERT=/var/cache/host.crt)
     while [[ $1 == --* ]]; do
@@ -95,7 +96,7 @@ in_root() {
     systemd-nspawn "${options[@]}" "$@" </dev/null
 }
 
-# Debian's minimum with what debian/control asks for, anew where that has changed.
+# Make a minimal Debian with the build dependencies; make it again if they have changed.
 make_root() {
     local wanted script=/usr/share/debootstrap/scripts/$suite
     local install="apt-get --yes build-dep . && apt-get --yes --no-install-recommends install lintian"
@@ -105,7 +106,7 @@ make_root() {
     wanted=$(sed -n '/^Build-Depends:/,/^[^ ]/p' "$work/mmd/debian/control")
     [[ -e $root.made && $(<"$root.made") == "$wanted" ]] && return
     echo "Making a clean Debian $suite to build in, in $root"
-    [[ -e $script ]] || script=/usr/share/debootstrap/scripts/sid # a suite newer than this debootstrap
+    [[ -e $script ]] || script=/usr/share/debootstrap/scripts/sid # for a suite newer than this debootstrap
     rm -rf --one-file-system "$root" "$root.made"
     debootstrap --variant=buildd "$suite" "$root" http://deb.debian.org/debian "$script" >"$work/log" 2>&1 || {
         tail -20 "$work/log" >&2

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The parts of the man pages that the code knows better, written into the pages from the code.
+"""Write the generated parts of the man pages.
 
-    python packaging/man_pages.py            rewrites them: make man
-    python packaging/man_pages.py --check    says which pages are out of date, with status 1
+    python packaging/man_pages.py            rewrite them: make man
+    python packaging/man_pages.py --check    name the pages that are out of date, with status 1
 
-A page says where they go, in comments, and everything around them is written by hand:
+Comments mark the parts; everything around them is written by hand:
 
     .\\" begin verbs pull search
     .\\" end
@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's mmd, whichever is installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's mmd, not an installed one
 
 from mmd.cli.verbs import mmd
 from mmd.plan.launch import Launch, Sleep, WakeCheck
@@ -35,10 +35,10 @@ PAGES = tuple(sorted((ROOT / "packaging/man").glob("mmd*.[157]")))
 
 _PART = re.compile(r'^\.\\" begin (?P<kind>\S+)(?P<words>.*)\n(?:.*\n)*?\.\\" end$', re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.?!]) +(?=[A-Z])")
-_WIDTH = 72  # characters of a line, before what roff adds
-_REST = "*"  # the verbs that no part of the page names
+_WIDTH = 72  # characters per line, without escapes
+_REST = "*"  # commands that no part of the page names
 
-# A model with an engine that can sleep, which shows all that units have.
+# A model whose engine can sleep: its units have every directive.
 EXAMPLE = Launch(
     model_id="qwen3",
     engine="vllm",
@@ -63,7 +63,7 @@ def main() -> int:
     outdated = [page for page in PAGES if page.read_text("utf-8") != renewed(page.read_text("utf-8"))]
     for page in outdated:
         if is_check:
-            print(f"{page.relative_to(ROOT)} is not what the code says", file=sys.stderr)
+            print(f"{page.relative_to(ROOT)} is out of date", file=sys.stderr)
         else:
             page.write_text(renewed(page.read_text("utf-8")), "utf-8")
             print(page.relative_to(ROOT))
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def renewed(page: str) -> str:
-    """A page with its marked parts as the code has them now."""
+    """Return a page with its marked parts renewed."""
     named = {verb for part in _PART.finditer(page) for verb in part["words"].split() if part["kind"] == "verbs"}
 
     def write(part: re.Match[str]) -> str:
@@ -141,17 +141,17 @@ def _choice(option: click.Option, context: click.Context) -> str:
 
 
 def _value(option: click.Option, context: click.Context) -> str:
-    """What stands for an option's value in a line: not all that it may be, which its own entry has."""
+    """Return the placeholder of an option's value; its entry lists the choices."""
     return option.opts[0].strip("-").upper() if isinstance(option.type, click.Choice) else option.make_metavar(context)
 
 
 def _spelled(record: str) -> str:
-    """click's `-n, --lines N`: options bold, what they take italic."""
+    """Format click's `-n, --lines N`: options bold, values italic."""
     return " ".join(bold(word) if word[:1] == "-" else word if word == "/" else italic(word) for word in record.split())
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """click's help texts: paragraphs are filled, but for those that begin with \\b."""
+    """Fill the paragraphs of a help text, except those that begin with \\b."""
     for number, paragraph in enumerate(inspect.cleandoc(text).split("\n\n")):
         if number:
             yield ".IP"
@@ -191,7 +191,7 @@ def _default(value: Any) -> str:
 
 
 def _files(_: list[str]) -> Iterator[str]:
-    """The files in units/, in the order in which their names sort."""
+    """Describe the files in units/, sorted by name."""
     for file in sorted((ROOT / "units").iterdir()):
         directives = dict(line.partition("=")[::2] for line in file.read_text("utf-8").splitlines() if "=" in line)
         wanted = f", wanted by {directives['WantedBy']}" if "WantedBy" in directives else ""
@@ -221,13 +221,13 @@ assert token_unit("gemma3") in EXAMPLE_UNITS["token"].text()
 
 
 def prose(text: str) -> Iterator[str]:
-    """Filled text, each sentence on lines of its own, as roff wants them."""
+    """Fill text; each sentence starts a new line, as is usual in roff."""
     for sentence in _SENTENCE_END.split(" ".join(text.split())):
         yield from map(roff, textwrap.wrap(sentence, _WIDTH, break_on_hyphens=False, break_long_words=False))
 
 
 def _continued(line: str, *, indent: str = "") -> list[str]:
-    """A line that is one, to roff as in a unit file, in several that end with a backslash."""
+    """Split a long line into several that end with a backslash, which roff and unit files join."""
     if not line:
         return [line]
     *parts, last = textwrap.wrap(line, _WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
@@ -235,7 +235,7 @@ def _continued(line: str, *, indent: str = "") -> list[str]:
 
 
 def roff(text: str) -> str:
-    """A line of text as roff takes it: nothing in it is a request, and what is to be pasted keeps its hyphens."""
+    """Escape a line for roff: it cannot become a request, and hyphens stay hyphens when pasted."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("`", "").replace("'", "\\(aq").replace("~", "\\(ti")
     text = "".join(_SYMBOLS.get(character, character) for character in text)
     return f"\\&{text}" if text.startswith(".") else text

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write the units as a package carries them: packaging/render_units.py FOLDER
+"""Write the units for a package: packaging/render_units.py FOLDER
 
-For /usr/lib/systemd/user; they start /usr/bin/mmd. Any Python from 3.11 on runs this, with nothing installed.
+They belong in /usr/lib/systemd/user and start /usr/bin/mmd. Needs only Python 3.11 or newer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-# Completion of mmd in bash. What there is to choose from mmd says itself; where it cannot, it says nothing here.
+# Completion of mmd in bash. mmd itself prints the choices; if it cannot, there are none.
 
 _mmd() {
     local answers kind value
-    # Not by assignments before the command: COMP_WORDS is an array, and those are not handed on.
+    # env, not assignments before the command: COMP_WORDS is an array, which bash does not export.
     answers=$(
         env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD="$COMP_CWORD" _MMD_COMPLETE=bash_complete "$1" 2>/dev/null
     )

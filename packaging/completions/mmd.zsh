@@ -1,5 +1,5 @@
 #compdef mmd
-# Completion of mmd in zsh. What there is to choose from mmd says itself; where it cannot, it says nothing here.
+# Completion of mmd in zsh. mmd itself prints the choices; if it cannot, there are none.
 
 _mmd() {
     local -a answers plain described
@@ -14,7 +14,7 @@ _mmd() {
             file/*) _files ;;
         esac
     done
-    # mmd's own order, which is that of use.
+    # -V keeps mmd's order, which is by frequency of use.
     (( $#described )) && _describe -V mmd described
     (( $#plain )) && compadd -V mmd -a plain
 }

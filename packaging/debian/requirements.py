@@ -1,4 +1,4 @@
-"""What builds mmd's wheel and what the package bundles, as pip's requirements: requirements.py PYPROJECT_TOML"""
+"""Print the requirements to build mmd's wheel and to bundle: requirements.py PYPROJECT_TOML"""
 
 import sys
 import tomllib
