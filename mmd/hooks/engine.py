@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from vram import Vram
 
 _CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # the second where cgroup v1 is mounted as well
-_GONE_SECONDS = 5.0  # that the driver may take to notice that a process has ended
-_LOOK_SECONDS = 0.002
+_RELEASE_TIMEOUT_SECONDS = 5.0  # that the driver may take to notice that a process has ended
+_POLL_SECONDS = 0.002
 
 
 class Engine:
@@ -57,11 +57,11 @@ class Engine:
         """Have systemd start it as soon as the token is up, whose hook this is: it is ordered before its engine."""
         _systemctl("start", "--no-block", self.unit)
 
-    def wait_until_gone(self, vram: "Vram") -> float:
+    def wait_until_released(self, vram: "Vram") -> float:
         """Until the driver knows none of its processes any more; the seconds that took. They are in the journal."""
         began = monotonic()
-        while (is_listed := vram.lists(self.pids)) and monotonic() - began < _GONE_SECONDS:
-            sleep(_LOOK_SECONDS)
+        while (is_listed := vram.lists(self.pids)) and monotonic() - began < _RELEASE_TIMEOUT_SECONDS:
+            sleep(_POLL_SECONDS)
         seconds = monotonic() - began
         print(f"GPU {'still in use' if is_listed else 'free'} after {seconds:.3f} s", flush=True)
         return seconds

@@ -17,8 +17,8 @@ from time import monotonic, sleep
 sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
 
 _REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-_ANSWER_SECONDS = 10.0  # a loading engine may be slow to answer; a lost answer must not last for ever
-_CANARY_SECONDS = 20.0
+_RESPONSE_TIMEOUT_SECONDS = 10.0  # a loading engine may be slow to answer; a lost answer must not last for ever
+_PROBE_TIMEOUT_SECONDS = 20.0
 
 
 def main() -> int:
@@ -31,10 +31,10 @@ def main() -> int:
     began = monotonic()
     status = "no answer yet"
     while (elapsed := monotonic() - began) < seconds:
-        status = _health(path, min(_ANSWER_SECONDS, seconds - elapsed))
+        status = _health(path, min(_RESPONSE_TIMEOUT_SECONDS, seconds - elapsed))
         if status == "200":
             if kind:
-                _record_canary(path, kind)
+                _record_fingerprint(path, kind)
             return 0
         if not _runs(engine_pid):
             return 0  # how the engine ended decides, not this hook: it may have been told to stop
@@ -61,16 +61,16 @@ def _forget(path: str) -> None:
         record.remove(f"{record.folder_of(path)}/{name}")
 
 
-def _record_canary(path: str, kind: str) -> None:
+def _record_fingerprint(path: str, kind: str) -> None:
     import record
-    from wake_check import sing
+    from wake_check import probe
 
     folder = record.folder_of(path)
-    song, why_not = sing(path, folder.rpartition("/")[2], kind, until=monotonic() + _CANARY_SECONDS)
+    fingerprint, why_not = probe(path, folder.rpartition("/")[2], kind, until=monotonic() + _PROBE_TIMEOUT_SECONDS)
     if why_not:
         print(f"Its canary says nothing: {why_not}; after a wake any answer will do", file=sys.stderr)
     else:
-        record.write(f"{folder}/canary", song)
+        record.write(f"{folder}/canary", fingerprint)
 
 
 def _health(path: str, seconds: float) -> str:

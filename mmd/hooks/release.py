@@ -20,7 +20,7 @@ TYPE_CHECKING = False  # typing itself would have to be imported
 if TYPE_CHECKING:
     from vram import Vram
 
-_LOOK_SECONDS = 0.005
+_POLL_SECONDS = 0.005
 
 
 class Release:
@@ -106,7 +106,7 @@ class Release:
                 return ""
             if monotonic() > self.until:
                 return f"it says that it sleeps, and freed {self.freed_bytes} of {self.weights_bytes} bytes of VRAM"
-            sleep(_LOOK_SECONDS)
+            sleep(_POLL_SECONDS)
 
     def stop(self, state: str, why: str) -> None:
         # systemd 254 and newer restart an engine that has crashed together with its token, whose release this may be:
@@ -115,7 +115,7 @@ class Release:
             print(f"{self.engine.unit} does not sleep: {why}; it is stopped instead", file=sys.stderr)
             self.engine.end()
         if self.vram is not None:
-            self.vram_seconds = self.engine.wait_until_gone(self.vram)
+            self.vram_seconds = self.engine.wait_until_released(self.vram)
 
 
 class Memory:

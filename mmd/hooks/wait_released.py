@@ -22,7 +22,7 @@ def main() -> int:
     if sys.argv[3:] == ["end"]:
         engine.end()
     vram = read_vram()
-    seconds = engine.wait_until_gone(vram) if vram else 0.0
+    seconds = engine.wait_until_released(vram) if vram else 0.0
     phases = record.json_line(
         began=began, level=None, sleep_seconds=0.0, vram_seconds=seconds, freed_bytes=None, outcome="stopped"
     )

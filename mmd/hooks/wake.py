@@ -13,10 +13,10 @@ from time import monotonic
 sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
 import record
 from engine import Engine
-from wake_check import is_same, sing
+from wake_check import is_same, probe
 
-_WAKE_SECONDS = 60.0  # from RAM
-_CANARY_SECONDS = 20.0
+_WAKE_TIMEOUT_SECONDS = 60.0  # from RAM
+_PROBE_TIMEOUT_SECONDS = 20.0
 # Level 2 kept no weights. Without the second step vLLM answers 200 to all, and talks garbage.
 _FROM_NOTHING = (
     ("/wake_up?tags=weights", b""),
@@ -74,7 +74,7 @@ def _lacks_room(folder: str) -> str:
 
 def _wake(engine: Engine, level: int, reload_seconds: float) -> str:
     """ "" or why it is not awake."""
-    until = monotonic() + (_WAKE_SECONDS if level == 1 else reload_seconds)
+    until = monotonic() + (_WAKE_TIMEOUT_SECONDS if level == 1 else reload_seconds)
     for target, body in _FROM_RAM if level == 1 else _FROM_NOTHING:
         if (status := engine.post(target, body, until=until)) != "200":
             return f"{target} answered {status}"
@@ -90,10 +90,12 @@ def _wake(engine: Engine, level: int, reload_seconds: float) -> str:
 def _check(engine: Engine, folder: str, kind: str) -> str:
     """ "" or why it is not the model that it was when it had just been loaded."""
     why_not: str
-    song, why_not = sing(engine.path, folder.rpartition("/")[2], kind, until=monotonic() + _CANARY_SECONDS)
+    fingerprint, why_not = probe(
+        engine.path, folder.rpartition("/")[2], kind, until=monotonic() + _PROBE_TIMEOUT_SECONDS
+    )
     recorded = record.read(f"{folder}/canary")
-    if not why_not and recorded and not is_same(song, recorded):
-        why_not = f"it says {song[:80]} where it used to say {recorded[:80]}"
+    if not why_not and recorded and not is_same(fingerprint, recorded):
+        why_not = f"it says {fingerprint[:80]} where it used to say {recorded[:80]}"
     return why_not
 
 
@@ -103,7 +105,7 @@ def _end(engine: Engine, device: str) -> None:
         from vram import read_vram  # ctypes, and only where something went wrong
 
         if vram := read_vram():
-            engine.wait_until_gone(vram)
+            engine.wait_until_released(vram)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ _TOLERANCE = 0.01  # of the largest number: other kernels, other roundings
 _NUMBERS = 16  # of a vector's, which tell as much as all of them
 
 
-def sing(path: str, model: str, kind: str, *, until: float) -> tuple[str, str]:
+def probe(path: str, model: str, kind: str, *, until: float) -> tuple[str, str]:
     """The telling part of the model's answer, and "" or why there is none."""
     target, asked, marker = _REQUESTS[kind]
     try:
@@ -31,15 +31,19 @@ def sing(path: str, model: str, kind: str, *, until: float) -> tuple[str, str]:
         return "", str(error) or type(error).__name__
     if status != "200":
         return "", f"{target} answered {status}"
-    song = telling_part(body, marker)
-    return (song, "") if is_plausible(song) else ("", f"{target} answered nonsense: {song or body[:80]!r}")
+    fingerprint = telling_part(body, marker)
+    return (
+        (fingerprint, "")
+        if is_plausible(fingerprint)
+        else ("", f"{target} answered nonsense: {fingerprint or body[:80]!r}")
+    )
 
 
-def is_same(song: str, recorded: str) -> bool:
+def is_same(fingerprint: str, recorded: str) -> bool:
     """The same token; numbers may be a little off."""
-    if song == recorded:
+    if fingerprint == recorded:
         return True
-    now, before = _numbers(song), _numbers(recorded)
+    now, before = _numbers(fingerprint), _numbers(recorded)
     largest = max((abs(number) for number in before), default=0.0)
     return len(now) == len(before) > 0 and all(
         abs(one - other) <= _TOLERANCE * largest for one, other in zip(now, before, strict=True)
@@ -59,17 +63,17 @@ def telling_part(body: bytes, marker: bytes) -> str:
     return text[: end + 1]
 
 
-def is_plausible(song: str) -> bool:
+def is_plausible(fingerprint: str) -> bool:
     """A token, be it an empty one, or numbers that are numbers and not all nothing."""
-    if song.startswith('"'):
+    if fingerprint.startswith('"'):
         return True
-    numbers = _numbers(song)
+    numbers = _numbers(fingerprint)
     return any(numbers) and all(number == number for number in numbers)  # not a number differs from itself
 
 
-def _numbers(song: str) -> list[float]:
+def _numbers(fingerprint: str) -> list[float]:
     """No numbers where one of the words is none."""
     try:
-        return [float(word) for word in song.split(",")]
+        return [float(word) for word in fingerprint.split(",")]
     except ValueError:
         return []

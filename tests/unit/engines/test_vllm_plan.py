@@ -182,7 +182,7 @@ def test_engine_that_cannot_sleep_has_no_developers_endpoints() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "canary"),
+    ("wanted", "wake_check"),
     [
         (CHAT, WakeCheck.GENERATE),
         (VISION, WakeCheck.GENERATE),
@@ -192,10 +192,10 @@ def test_engine_that_cannot_sleep_has_no_developers_endpoints() -> None:
         (CLASSIFIER, WakeCheck.CLASSIFY),
     ],
 )
-def test_canary_is_what_the_model_answers(wanted: Model, canary: WakeCheck) -> None:
+def test_wake_check_is_what_the_model_answers(wanted: Model, wake_check: WakeCheck) -> None:
     sleep = vllm_launch(wanted, RTX_4090).sleep
     assert sleep
-    assert sleep.wake_check is canary
+    assert sleep.wake_check is wake_check
 
 
 def test_build_for_cpus_leaves_the_gpu_alone() -> None:

@@ -138,7 +138,7 @@ def test_ready_gives_up_and_says_what_the_engine_answered(socket_path: Path) -> 
 
 def test_ready_gives_up_on_an_engine_that_is_silent(socket_path: Path) -> None:
     patient = ready_command(socket_path, 0.3)
-    short = f"import sys; sys.path.insert(0, {str(HOOKS)!r}); import ready; ready._ANSWER_SECONDS = 0.05; "
+    short = f"import sys; sys.path.insert(0, {str(HOOKS)!r}); import ready; ready._RESPONSE_TIMEOUT_SECONDS = 0.05; "
     words = [*patient[:3], "-c", f"{short} sys.exit(ready.main())", *patient[4:]]
     with scripted(socket_path, is_silent=True) as server:
         done = subprocess.run(

@@ -36,7 +36,7 @@ def test_vector_is_cut_short(wake_check: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("song", "is_one"),
+    ("fingerprint", "is_one"),
     [
         ('""', True),
         ("0.5", True),
@@ -47,12 +47,12 @@ def test_vector_is_cut_short(wake_check: ModuleType) -> None:
         ("", False),
     ],
 )
-def test_nonsense_is_no_answer(wake_check: ModuleType, song: str, is_one: bool) -> None:
-    assert wake_check.is_plausible(song) is is_one
+def test_nonsense_is_no_answer(wake_check: ModuleType, fingerprint: str, is_one: bool) -> None:
+    assert wake_check.is_plausible(fingerprint) is is_one
 
 
 @pytest.mark.parametrize(
-    ("song", "recorded", "is_same"),
+    ("fingerprint", "recorded", "is_same"),
     [
         ('" Paris"', '" Paris"', True),
         ('" Paris"', '" paris"', False),
@@ -63,5 +63,5 @@ def test_nonsense_is_no_answer(wake_check: ModuleType, song: str, is_one: bool) 
         ("", '" Paris"', False),
     ],
 )
-def test_song_is_the_same(wake_check: ModuleType, song: str, recorded: str, is_same: bool) -> None:
-    assert wake_check.is_same(song, recorded) is is_same
+def test_fingerprint_is_the_same(wake_check: ModuleType, fingerprint: str, recorded: str, is_same: bool) -> None:
+    assert wake_check.is_same(fingerprint, recorded) is is_same
