@@ -10,7 +10,7 @@ from mmd.quantities import MIB
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The memory of one device, or of one kind of host memory. It is told in whole MiB, rounded down."""
+    """The memory of one device, or of one kind of host memory. The engine reports whole MiB, rounded down."""
 
     name: str  # "CUDA0", "Host"
     is_device: bool
@@ -29,7 +29,7 @@ class Breakdown:
 
     @property
     def decisive(self) -> Row:
-        """The sum over the devices; on a machine without any, over the host's memory."""
+        """Return the sum over the devices; without devices, over the host's memory."""
         return self._sum("devices" if self.has_devices else "host", is_device=self.has_devices)
 
     @property
@@ -50,24 +50,24 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What the engine says otherwise than the formulas do, beyond its rounding to MiB."""
+    """The difference between the engine's report and the formulas, beyond its rounding to MiB."""
 
     weights_bytes: int
     kv_bytes: int
     compute_factor: float
 
 
-def correction(told: Row, formula: Components, rows: int) -> Correction:
-    """`told`: the sum of so many rows."""
+def correction(reported: Row, formula: Components, rows: int) -> Correction:
+    """Compare a report with the formulas; `reported` is the sum of `rows` rows."""
     kept_bytes = formula.kv_bytes + formula.state_bytes
-    compute_bytes = _apart(told.compute_bytes, formula.compute_bytes, rows)
+    compute_bytes = _difference(reported.compute_bytes, formula.compute_bytes, rows)
     return Correction(
-        weights_bytes=_apart(told.model_bytes, formula.weights_bytes, rows),
-        kv_bytes=_apart(told.context_bytes, kept_bytes, rows),
+        weights_bytes=_difference(reported.model_bytes, formula.weights_bytes, rows),
+        kv_bytes=_difference(reported.context_bytes, kept_bytes, rows),
         compute_factor=1 + compute_bytes / formula.compute_bytes if formula.compute_bytes else 1.0,
     )
 
 
-def _apart(told_bytes: int, formula_bytes: int, rows: int) -> int:
-    is_rounding = told_bytes <= formula_bytes < told_bytes + rows * MIB
-    return 0 if is_rounding else told_bytes - formula_bytes
+def _difference(reported_bytes: int, formula_bytes: int, rows: int) -> int:
+    is_rounding = reported_bytes <= formula_bytes < reported_bytes + rows * MIB
+    return 0 if is_rounding else reported_bytes - formula_bytes

@@ -19,14 +19,14 @@ from mmd.registry.record import Facts, Format, Model
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What the user has laid down for one model in mmd.toml, None where they left it to mmd; and what was learned."""
+    """What mmd.toml says about one model (None: left to mmd), and the flags that its engine refused."""
 
     engine: str | None = None
     context: int | None = None
     ready_seconds: int | None = None
     arguments: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
-    # Engine and version, as in a launch's title -> flag -> what the engine said when it refused it.
+    # Title of the engine -> subject of a flag -> the line in which the engine refused it.
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -41,10 +41,10 @@ def choose(
     projector_bytes: int = 0,
     missing: Callable[[Format], EngineMissing] = lambda form: _missing(form),
 ) -> Launch:
-    """How `model` runs on `machine`. `installed` in order of preference; `socket` is where the engine listens, `cache`
-    the folder for what it wants to keep. `missing` words the error if no engine serves the format.
+    """Plan how `model` runs on `machine`.
 
-    Raises EngineMissing, DoesNotFit and WrongUsage; all before anything has been touched.
+    `installed` is in order of preference, `socket` the path that the engine listens on, `cache` the folder that it may
+    keep files in, `missing` the error if no engine serves the format. Raises EngineMissing, DoesNotFit and WrongUsage.
     """
     settings = settings or ModelSettings()
     engine = _require_engine(model, installed, settings.engine, missing)
@@ -61,7 +61,7 @@ def choose(
     _require_fit(model, memory, tokens, needs_bytes, planner.budget_bytes(model, machine, engine))
     argv = (*engine.command, *words)
     ready_seconds = settings.ready_seconds or planner.ready_seconds(model)
-    _require_kept(model.id, argv)
+    _require_survives_reload(model.id, argv)
     return Launch(
         model_id=model.id,
         engine=engine.name,
@@ -98,7 +98,7 @@ def _unless_refused(flag: Flag, model_id: str, refused: Mapping[str, str]) -> Fl
 
 
 def _least_bytes(facts: Facts, memory: MemoryModel, tokens: int, projector_bytes: int) -> int:
-    """What it needs to run at all; from a registry of an older version, which knows less, by its rule."""
+    """Return the memory without which it does not run; facts of an older version allow a rougher rule only."""
     return memory.min_bytes(tokens) if facts.anatomy else fit.min_bytes(facts, projector_bytes)
 
 
@@ -107,23 +107,23 @@ def _require_fit(model: Model, memory: MemoryModel, tokens: int, needs_bytes: in
         return
     facts = model.facts
     subject = UnfitModel(model.id, facts.weights_bytes, facts.context_length, tokens)
-    would_do = next(iter(suggestions(memory, subject, ())), None)
-    instead = f"; with {would_do.change} it would fit" if would_do else ""
+    suggested = next(iter(suggestions(memory, subject, ())), None)
+    instead = f"; it would fit with {suggested.change}" if suggested else ""
     raise DoesNotFit(
         f"{model.id} needs at least {size_text(needs_bytes)}; "
         f"this machine has {size_text(has_bytes)} for models{instead}",
-        hint=would_do.command
-        if would_do
-        else f"mmd machine   # what there is; a smaller quantisation of {model.id} would do",
+        hint=suggested.command
+        if suggested
+        else f"mmd machine   # the memory of this machine; a smaller quantisation of {model.id} may fit",
     )
 
 
-def _require_kept(model_id: str, argv: tuple[str, ...]) -> None:
-    """systemd 252 writes `$` and `;` of a transient unit's command down so that it reads others back at a reload."""
+def _require_survives_reload(model_id: str, argv: tuple[str, ...]) -> None:
+    """Refuse `$` and `;`: systemd 252 writes those of a transient unit so that a reload reads something else."""
     for word in argv:
         if "$" in word or ";" in word:
             raise WrongUsage(
-                f"{word!r} has a $ or a ; in it, which systemd loses from a command when it reloads",
+                f"{word!r} contains a $ or a ;, which systemd loses from a command when it reloads",
                 hint=f"mmd remove {model_id}   # then rename it, and: mmd add PATH",
             )
 

@@ -1,4 +1,4 @@
-"""What a model needs of a machine's memory: in parts, with how far off it may be and where it is known from."""
+"""The records of an estimate: the memory that a model needs, its error, and its source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Tier(StrEnum):
-    """Where an estimate is known from, the vaguest first."""
+    """The source of an estimate, the least exact first."""
 
     T0 = "listed"  # sizes in a list of the hub
     T1 = "header"  # the headers of the files, by formulas
@@ -17,7 +17,7 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """Bytes of the memory in which the model runs: the GPU's, or RAM where there is none."""
+    """Bytes of the memory in which the model runs: the GPU's, or RAM without one."""
 
     weights_bytes: int
     kv_bytes: int  # keys and values of the whole context
@@ -36,20 +36,20 @@ class Suggestion:
     """A change after which the model fits."""
 
     change: str  # for people: "a context of 16384 tokens"
-    needs_bytes: int  # then, of the same memory
-    command: str  # to paste; or what to write into mmd.toml
+    needs_bytes: int  # with the change
+    command: str  # to paste, or an editor with the lines for mmd.toml
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     needs_bytes: int  # the sum of the components
-    has_bytes: int  # what this machine has for them
-    error_bytes: int  # how far off that may be, either way
+    has_bytes: int  # of this machine, for the components
+    error_bytes: int  # of `needs_bytes`, either way
     tier: Tier
-    fits: bool  # it runs here, if slowly: see `on_gpu`
+    fits: bool  # it runs here, but slowly if `on_gpu` is small
     components: Components
     context: int  # tokens that the components are counted for
-    max_context: int  # the largest with which it fits; 0 where even the smallest does not
-    suggestions: tuple[Suggestion, ...]  # the one that loses least first; none where all of it is where it should be
+    max_context: int  # the largest with which it fits; 0 if none does
+    suggestions: tuple[Suggestion, ...]  # least loss first; none if all of it is on the GPU
     on_gpu: float  # share of the layers' weights that the GPU holds: 1.0 is fast, 0.0 runs on the CPU
-    ram_bytes: int  # what it takes of the RAM beside
+    ram_bytes: int  # that it takes beside the GPU's memory

@@ -1,4 +1,4 @@
-"""What a model needs, and what the machine has: enough to refuse before anybody is evicted."""
+"""The memory that a machine has for models, and the least that a model needs: checked before a swap begins."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from mmd.registry.record import Facts
 
 
-# The context below which a chat model is of no use; llama-server's own fitting stops there too (--fit-ctx).
+# Below this context a chat model is not useful; llama-server's own fitting stops there too (--fit-ctx).
 MIN_CONTEXT_TOKENS = 4096
 
-# Where a model does not say what it was trained for.
+# For a model that does not say what context it was trained for.
 MAX_CONTEXT_TOKENS = 1 << 20
 _CONTEXT_STEP_TOKENS = 256  # llama.cpp rounds up to it
 
@@ -29,14 +29,14 @@ _COMPUTE_BYTES = GIB // 4
 
 
 def min_bytes(facts: Facts, projector_bytes: int = 0) -> int:
-    """Weights, projector, keys and values for a small context, and compute: the least it can run with."""
+    """Return the memory without which it does not run: weights, projector, a small context, and computing."""
     context = min_context(facts.context_length)
     return facts.weights_bytes + projector_bytes + context * facts.kv_bytes_per_token + _COMPUTE_BYTES
 
 
 def anatomy_of(facts: Facts) -> Anatomy:
-    """The model's own; or all that is known of one in a registry that an older version wrote, or in a list of the hub:
-    upper bounds, and widths of 0.
+    """Return the layout of the model. Without one, as in a registry of an older version or a list of the hub, return
+    upper bounds and widths of 0.
     """
     if facts.anatomy is not None:
         return facts.anatomy
@@ -64,20 +64,20 @@ def anatomy_of(facts: Facts) -> Anatomy:
 
 
 def budget_bytes(machine: Machine) -> int:
-    """Memory that models may take: llama.cpp puts what a GPU cannot hold into RAM, so both count.
+    """Return the memory that models may take of GPUs and RAM together, for an engine that uses both.
 
-    Totals and not what is free now: who is resident will go.
+    It counts totals, not what is free now: the resident model will be unloaded.
     """
     return sum(gpu.total_bytes for gpu in machine.gpus) + ram_budget_bytes(machine)
 
 
 def ram_budget_bytes(machine: Machine) -> int:
-    """RAM that models may take: a tenth, and at least 1 GiB, is the rest of the system's."""
+    """Return the RAM that models may take: a tenth, and at least 1 GiB, is left to the system."""
     return max(0, machine.ram_total_bytes - max(GIB, machine.ram_total_bytes // 10))
 
 
 def without_our_models(machine: Machine) -> Machine:
-    """`machine` when the models of mmd have gone from its GPUs: who is resident will go, others keep what they have."""
+    """Return the machine as it is when no model of mmd uses its GPUs; other programs keep their memory."""
     return replace(machine, gpus=tuple(_without_our_models(gpu) for gpu in machine.gpus))
 
 
@@ -87,22 +87,22 @@ def _without_our_models(gpu: Gpu) -> Gpu:
 
 
 def available_bytes(gpu: Gpu) -> int:
-    """What a model finds there then."""
+    """Return the bytes that are free on the GPU when no model of mmd uses it."""
     ours = [process.used_bytes for process in gpu.processes if process.unit.startswith(_OUR_UNITS)]
-    if None in ours:  # the driver does not tell
+    if None in ours:  # the driver does not report it
         return gpu.total_bytes
     return min(gpu.total_bytes, gpu.free_bytes + sum(used or 0 for used in ours))
 
 
 def min_context(trained: int) -> int:
-    """The smallest context that is of use for a model trained for so many tokens, 0 where that is not known."""
+    """Return the smallest useful context of a model that was trained for `trained` tokens (0: unknown)."""
     return min(trained or MIN_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS)
 
 
 def largest_context(trained: int, fits: Callable[[int], bool]) -> int:
-    """The largest up to `trained` tokens for which `fits` holds, in steps; 0 where it does not for the least of use.
+    """Return the largest context up to `trained` for which `fits` is true, in steps; 0 if no useful one is.
 
-    What holds for a context must hold for every smaller one.
+    If `fits` is true for a context, it must be true for every smaller one.
     """
     most, least = trained or MAX_CONTEXT_TOKENS, min_context(trained)
     if fits(most):

@@ -1,4 +1,4 @@
-"""How a model would run here: chosen, not running."""
+"""The records of a planned launch."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from enum import StrEnum
 class Flag:
     """One decision about the engine's command line and its reason."""
 
-    words: tuple[str, ...]  # as they stand in argv; empty where the decision is to leave the default
-    subject: str  # what it is about: "--flash-attn", or "context" where no single flag is
+    words: tuple[str, ...]  # as they stand in argv; empty if the default is kept
+    subject: str  # what it is about: "--flash-attn", or "context" if no single flag is
     reason: str
-    measured: bool = False  # read off the machine at the moment of the start: another value asks for no new start
+    measured: bool = (
+        False  # it depends on the memory that is free now: another value is no reason to start the model again
+    )
     is_address: bool = False  # where it listens or what it is called: its memory does not depend on it
-    required: bool = False  # laid down by the user, or the model cannot be served without: never dropped on a refusal
+    required: bool = False  # set by the user, or the model cannot be served without it: never dropped on a refusal
     refused_by: str = ""  # a text in the engine's output that refuses this decision without naming the flag
     instead: tuple[str, ...] = ()  # the words after a refusal; () leaves the flag out
 
 
 class WakeCheck(StrEnum):
-    """A request whose answer shows that a model is itself again after a wake."""
+    """The request whose response shows after a wake that the model has its weights."""
 
     GENERATE = "generate"
     EMBED = "embed"
@@ -33,17 +35,17 @@ class WakeCheck(StrEnum):
 class Sleep:
     """How a model gives up the GPU and keeps its process."""
 
-    levels: tuple[int, ...]  # that it may sleep at, the one that wakes fastest first; vLLM: 1 keeps the weights in RAM
-    weights_bytes: int  # RAM that level 1 takes, and VRAM that every level frees; 0 where sleeping moves nothing (CPU)
+    levels: tuple[int, ...]  # fastest to wake first; level 1 keeps the weights in RAM, level 2 does not
+    weights_bytes: int  # RAM that level 1 takes, and VRAM that every level frees; 0 if sleeping moves nothing (CPU)
     reserve_bytes: int  # RAM that must be left to the rest of the machine
     wake_check: WakeCheck
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A model on this machine: the command, the memory it is meant to take, and why.
+    """How one model runs on this machine, and why.
 
-    Equal launches mean equal units, so a running unit that was made from an equal launch is left alone.
+    Equal launches make equal units, so a running unit that was made from an equal launch is left alone.
     """
 
     model_id: str
@@ -52,19 +54,19 @@ class Launch:
     type: str
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
-    context: int  # tokens; 0 where the engine decides by what fits
-    needs_bytes: int  # the least it can run with: weights and a small context
+    context: int  # tokens; 0 if the engine takes what fits
+    needs_bytes: int  # without these it does not run: weights and a small context
     socket: str
-    uses_gpu: bool  # its memory is the GPU's, and must be seen to be free before the next one loads
-    sleep: Sleep | None  # None where it is stopped instead
+    uses_gpu: bool  # its memory is the GPU's: the next model waits until it is free
+    sleep: Sleep | None  # None if it is stopped instead
     ready_seconds: int  # how long it may load before it counts as failed
     stop_seconds: int  # how long it may take to exit before it is killed
-    exits_zero_on_crash: bool  # a status of 0 that nobody asked for is a crash
+    exits_zero_on_crash: bool  # an exit with status 0 that mmd did not request is a crash
     flags: tuple[Flag, ...]
 
     @property
     def stable_argv(self) -> tuple[str, ...]:
-        """`argv` without what was measured for this one start."""
+        """Return `argv` without the measured flags."""
         decided = sum(len(flag.words) for flag in self.flags)
         lasting = (word for flag in self.flags if not flag.measured for word in flag.words)
         return (*self.argv[: len(self.argv) - decided], *lasting)

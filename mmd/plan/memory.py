@@ -1,4 +1,4 @@
-"""What the engines' formulas for memory have in common."""
+"""The protocol of an engine's memory formulas, and the records they share."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class CacheBytes:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How a model lies in a machine."""
+    """How a model is laid out on a machine."""
 
-    components: Components  # were all of it where it should be
-    fits: bool  # it runs, if in part from the RAM
+    components: Components  # if all of it is on the GPU, or in RAM without one
+    fits: bool  # it runs, possibly with layers in RAM
     on_gpu: float  # share of the layers' weights
     ram_bytes: int  # beside the GPU's memory
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The same model served in another way."""
+    """The same model served with other arguments."""
 
     memory: MemoryModel
     change: str  # for people
-    arguments: tuple[str, ...]  # of the engine, that bring it about
+    arguments: tuple[str, ...]  # of the engine
 
 
 class MemoryModel(Protocol):
@@ -49,38 +49,38 @@ class MemoryModel(Protocol):
     def error_bytes(self, components: Components) -> int: ...
 
     def has_bytes(self) -> int:
-        """What there is for the components together, were all of it where it should be."""
+        """Return the memory that the components may take together."""
         ...
 
     def min_bytes(self, context: int) -> int:
-        """What must be there for it to run at all, of the memory that its engine counts as one."""
+        """Return the memory without which it does not run, of the kinds that its engine counts together."""
         ...
 
     def placement(self, context: int) -> Placement: ...
 
     def is_whole(self, context: int) -> bool:
-        """Whether all of it fits where it should be."""
+        """True if all of it fits on the GPU, or in RAM without one."""
         ...
 
     def max_context(self, trained: int) -> int:
-        """The largest with which it fits, 0 where none does."""
+        """Return the largest context with which it fits, 0 if none does."""
         ...
 
     def with_smaller_numbers(self) -> Variant | None:
-        """Keys and values in 8 bits."""
+        """Return the model with keys and values in 8 bits; None if the engine cannot."""
         ...
 
     def with_experts_in_ram(self, context: int) -> Variant | None:
-        """As few routed experts as it takes for all else to fit."""
+        """Return the model with as few routed experts in RAM as let everything else fit; None if that does not help."""
         ...
 
     def with_weights(self, share: float) -> MemoryModel:
-        """The same model in another quantisation, by the size of its weights."""
+        """Return the model with weights of `share` times the size, as of another quantisation."""
         ...
 
 
 def scaled(anatomy: Anatomy, share: float) -> Anatomy:
-    """All weights times `share`."""
+    """Return the layout with all weights times `share`."""
     return replace(
         anatomy,
         input_bytes=round(anatomy.input_bytes * share),

@@ -1,4 +1,4 @@
-"""Facts × machine → estimate: what a model would need there, whether that fits, and what would fit instead."""
+"""Estimate the memory that a model needs on a machine, whether it fits, and what would fit instead."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def memory_of(
     on_gpu: bool = True,
     constants: Constants | None = None,
 ) -> MemoryModel:
-    """The formulas of an engine for a model, under the `words` of its command line.
+    """Return an engine's formulas for a model under the `words` of its command line.
 
-    What models of mmd have of the GPUs counts as free: whoever is resident goes before another comes. `on_gpu` false:
-    that engine is a build for the CPU, whatever the machine has.
+    Memory of models of mmd counts as free: the resident model is unloaded before another is loaded. `on_gpu` is false
+    if the engine is a build for the CPU.
     """
     known, here = constants or engine.constants, fit.without_our_models(machine)
     return engine.memory(facts, here, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)
@@ -46,9 +46,9 @@ def predict(
     constants: Constants | None = None,
     candidates: Sequence[Candidate] = (),
 ) -> Estimate:
-    """For `context` tokens; without it for as many as the engine takes by itself, which is what fits.
+    """Estimate for `context` tokens; without it for the context that the engine would choose, which is what fits.
 
-    `model_id` stands in what is suggested; `candidates` are other quantisations that may be.
+    Suggestions name `model_id`, and may name `candidates`, which are other quantisations.
     """
     known = constants or engine.constants
     memory = memory_of(engine, facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)

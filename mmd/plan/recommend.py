@@ -1,4 +1,4 @@
-"""Which file of a repository suits a machine: what `mmd pull` takes by itself, and what a search names."""
+"""Choose the file of a repository that suits a machine, for `mmd pull` and searches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmd.quantities import GIB
 from mmd.registry.offer import Base, HubModel
 from mmd.registry.record import Facts, Format, ModelType
 
-# A conversation with a document in it. Less is of use too, but nobody should have to find out.
+# Enough for a conversation with a document in it.
 USEFUL_CONTEXT_TOKENS = 8192
 
 # Q8_0 has 8.5 bits for a weight and cannot be told from 16 in any measure that llama.cpp's authors published.
@@ -25,23 +25,23 @@ _MAX_BITS = 8.75
 # Q4_K_M has 4.85, and is what Ollama and LM Studio take: below it quality falls faster than size, and where the CPU
 # computes, every byte is read again for each token.
 _BITS_FOR_CPU = 5.0
-_MIN_BITS = 3.4  # Q3_K_S has 3.5; with fewer, layers in RAM or a smaller model are the lesser loss
+_MIN_BITS = 3.4  # Q3_K_S has 3.5; with fewer bits, layers in RAM or a smaller model lose less
 _FAST_ON_CPU_BYTES = GIB
-# Q4_0 and its like lose more than K-quants of the same size.
+# Q4_0 and similar types lose more than K-quants of the same size.
 _LEGACY = re.compile(r"(?<![A-Z])Q[45]_[01](?![A-Z0-9])", re.IGNORECASE)
 _LEGACY_WORTH = 0.9
 _BITS = re.compile(r"(?:(?<=[^A-Z])I?Q(\d)(?=[_.-])|(BF16|F16|F32)|MXFP(4)|NVFP(4))", re.IGNORECASE)
 
-# Keys and values of a token where only the parameters are known: Llama-3-8B has 128 KiB in 16 bits, and they grow with
-# the root: 395 for its 70B, which has 320, and 261 for Qwen3-32B, which has 256.
+# Keys and values of a token if only the number of parameters is known: Llama-3-8B has 128 KiB in 16 bits, and they
+# grow with the root: 395 for its 70B, which has 320, and 261 for Qwen3-32B, which has 256.
 _KV_BYTES_OF_8B = 131_072
 
 
 class RunsOn(StrEnum):
-    """Where a model would run, the best first."""
+    """Where a model would run, best first."""
 
     GPU = "gpu"
-    CPU = "cpu"  # there is no GPU
+    CPU = "cpu"  # the machine has no GPU
     PARTLY = "partly"  # layers in RAM: some times slower
     NOWHERE = "no"
 
@@ -52,17 +52,17 @@ class RunsOn(StrEnum):
 
 @dataclass(frozen=True)
 class Assessed:
-    """An offer on a machine."""
+    """A model of the hub, assessed for one machine."""
 
     offer: HubModel
-    needs_bytes: int  # at least, with a context of use
+    needs_bytes: int  # at least, with a useful context
     has_bytes: int
     runs_on: RunsOn
     bits: float  # for each weight
 
     @cached_property
     def worth(self) -> tuple[float, ...]:
-        """The larger, the sooner it is taken."""
+        """Return the sort key: the largest is taken."""
         of_use = self.bits >= _MIN_BITS
         match self.runs_on:
             case RunsOn.GPU:
@@ -83,7 +83,7 @@ class Assessed:
 def assess(
     offers: Iterable[HubModel], base: Base, machine: Machine, engines: Mapping[Format, Planner]
 ) -> tuple[Assessed, ...]:
-    """Every offer of a format that one of the `engines` serves here, the one to take first."""
+    """Return every offer whose format one of the `engines` serves, best first."""
     gpus = tuple(replace(gpu, free_bytes=fit.available_bytes(gpu)) for gpu in machine.gpus)
     here = replace(machine, gpus=gpus)
     found = (_assess(offer, base, here, engines[offer.format]) for offer in offers if offer.format in engines)
@@ -91,7 +91,7 @@ def assess(
 
 
 def reason(taken: Assessed, assessed: Iterable[Assessed]) -> str:
-    """Why this one, in words that go on after its name."""
+    """Say why this one was taken, as the end of a sentence that begins with its name."""
     others = [one for one in assessed if one is not taken]
     if not others:
         return "the only one there is"
@@ -158,7 +158,7 @@ def _likely_kv_bytes(parameters: int, type: ModelType) -> int:
 
 
 def _named_bits(file: str) -> float:
-    """What a name says of the bits for each weight: Q4_K_M has 4.85. 16 where it says nothing."""
+    """Return the bits of each weight that a file name stands for: Q4_K_M has 4.85. 16 if it names none."""
     named = _BITS.findall(file)
     if not named:
         return 16.0

@@ -1,4 +1,4 @@
-"""What would fit where a model does not, the change that loses least first."""
+"""Suggest changes after which a model fits, least loss first."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mmd.plan.memory import MemoryModel
 from mmd.quantities import GIB
 
 _ROUND_TOKENS = 1024
-_MAX_CANDIDATES = 2  # of a kind: the largest that fit
+_MAX_CANDIDATES = 2  # in the same repository, and elsewhere: the largest that fit
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Another quantisation of the same model, known by its size alone."""
+    """Another quantisation of the same model, of which only the size is known."""
 
     name: str  # for people: "Q4_K_M", "Q4_K_M of unsloth/Qwen3-8B-GGUF"
     weights_bytes: int
@@ -30,13 +30,13 @@ class UnfitModel:
 
     model_id: str
     weights_bytes: int  # of its files
-    trained: int  # tokens; 0 where that is not known
-    context: int  # tokens that it is to hold
+    trained: int  # context that it was trained for, in tokens; 0 if unknown
+    context: int  # wanted, in tokens
 
 
 def suggestions(memory: MemoryModel, model: UnfitModel, candidates: Sequence[Candidate]) -> tuple[Suggestion, ...]:
-    """Changes after which all of it is where it should be; where it does not even run and there are none, those after
-    which it does.
+    """Return changes after which all of the model is on the GPU. If there are none and it does not run, return those
+    after which it runs.
     """
     found = tuple(_changes(memory, model, candidates, _is_whole))
     if found or _runs(memory, model.context):
@@ -72,7 +72,7 @@ def _changes(
 
 
 def _smaller_numbers(memory: MemoryModel, model: UnfitModel, holds: _Holds, shorter: int) -> Iterator[Suggestion]:
-    """With all of the context, or with more of it than there would be without."""
+    """With the whole context, or with more of it than 16 bits would allow."""
     smaller = memory.with_smaller_numbers()
     if smaller is None:
         return
@@ -99,7 +99,7 @@ def _candidates(
 
 
 def _largest(memory: MemoryModel, model: UnfitModel, holds: _Holds) -> int:
-    """The largest context below the wanted one, in round numbers; 0 where none is of use."""
+    """Return the largest context that fits below the wanted one, in round numbers; 0 if none is useful."""
     found = fit.largest_context(model.context, lambda context: holds(memory, context))
     if found >= model.context:
         return 0
