@@ -42,7 +42,10 @@ _MAY_BLOCK: dict[str, tuple[frozenset[str], str]] = {
     "control/install/presence.py": (frozenset({"announce", "withdraw"}), "at the start and at the end"),
     "control/state/engine_log.py": (frozenset({"_ask"}), "looks for journalctl on PATH, then starts it"),
     "control/state/sleep_record.py": (frozenset({"_record", "write_level"}), _RUNTIME),
-    "control/state/suspended_models.py": (frozenset({"away", "note_away", "nobody_is_away"}), _RUNTIME),
+    "control/state/suspended_models.py": (
+        frozenset({"note_suspended", "clear_suspended", "suspended_models"}),
+        _RUNTIME,
+    ),
     "control/state/status.py": (frozenset({"exposed_urls"}), _RUNTIME),
     "control/state/swap_events.py": (
         frozenset({"seconds"}),

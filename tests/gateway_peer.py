@@ -182,7 +182,7 @@ class MemoryModels:
     listeners: list[Callable[[], None]] = field(default_factory=list)
     expected: dict[str, float] = field(default_factory=dict)  # duration of a swap, by model
     sleepy: set[str] = field(default_factory=set)  # models that can sleep
-    resting: dict[str | None, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # called during a sleep
+    unloading: dict[str | None, Callable[[], Awaitable[None]]] = field(default_factory=dict)  # called during a sleep
     rules: dict[str, Rules] = field(default_factory=dict)
     on_cpu: set[str] = field(default_factory=set)
     gone: list[str] = field(default_factory=list)  # the suspended models
@@ -212,13 +212,13 @@ class MemoryModels:
     def follow(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
 
-    def holder(self, *, other_than: str | None = None) -> str | None:
+    def gpu_holder(self, *, other_than: str | None = None) -> str | None:
         return self.active if self.active != other_than else None
 
     def pinned(self) -> Collection[str]:
         return {name for name, rules in self.rules.items() if rules.pinned}
 
-    async def occupants(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
+    async def loaded_models(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
         self.looked += 1
         names = [*self.asleep, *([self.active] if self.active else [])]
         return [LoadedModel(name, name in self.asleep, self.since, self.rules.get(name, Rules())) for name in names]
@@ -231,7 +231,7 @@ class MemoryModels:
         await until(lambda: self.looked > looked)
         await asyncio.sleep(0)
 
-    async def made_room(self, model_id: str) -> bool:
+    async def was_evicted(self, model_id: str) -> bool:
         return model_id in self.making_room
 
     def swapped_away(self, model_id: str) -> None:
@@ -258,8 +258,8 @@ class MemoryModels:
 
     async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
         self.log.append(f"sleep {model_id}" + (f" at {level}" if level is not None else ""))
-        if model_id in self.resting:
-            await self.resting[model_id]()
+        if model_id in self.unloading:
+            await self.unloading[model_id]()
         if model_id in self.failing:
             raise self.failing[model_id]
         gone, self.active = self.active, None
@@ -281,10 +281,10 @@ class MemoryModels:
     async def on_gpu(self) -> Collection[str]:
         return {self.active or "", *self.loading} - {"", *self.on_cpu}
 
-    def away(self) -> Sequence[str]:
+    def suspended(self) -> Sequence[str]:
         return self.gone
 
-    async def put_away(self, *, drain_seconds: float) -> None:
+    async def suspend(self, *, drain_seconds: float) -> None:
         self.log.append("put away")
         self.gone = list(dict.fromkeys((*await self.on_gpu(), *self.gone)))
         if None in self.held:
@@ -293,7 +293,7 @@ class MemoryModels:
         self.active = None
         self._tell()
 
-    async def bring_back(self, model_ids: Sequence[str]) -> None:
+    async def restore(self, model_ids: Sequence[str]) -> None:
         self.log.append(" ".join(("bring back", *model_ids)))
         for model_id in model_ids:
             if self.active is None:
@@ -431,15 +431,15 @@ async def town(
         gateway.observe()
         new_connection = partial(gateway.new_connection, listener_kind)
         server = await asyncio.get_running_loop().create_server(new_connection, "127.0.0.1", 0)
-        resting = asyncio.create_task(gateway.idle.run())
+        unloading = asyncio.create_task(gateway.idle.run())
         running = Town(gateway, models, server.sockets[0].getsockname()[1], server)
         await until(lambda: models.looked > 0)  # the idle rules have run once, before the test changes the clock
         try:
             yield running
         finally:
-            resting.cancel()
+            unloading.cancel()
             with suppress(asyncio.CancelledError):  # only this one
-                await resting
+                await unloading
             server.close()
             for client in running.clients:
                 client.leave()

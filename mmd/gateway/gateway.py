@@ -20,7 +20,7 @@ from mmd.gateway.observe.feed import EventKind, Feed
 from mmd.gateway.observe.observer import Observer
 from mmd.gateway.proxy.exchange import Exchange, ExchangeContext
 from mmd.gateway.proxy.pool import Pool
-from mmd.gateway.schedule.idle import Idle
+from mmd.gateway.schedule.idle import IdleUnloader
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
 from mmd.gateway.schedule.suspend import SuspendCoordinator
@@ -50,7 +50,7 @@ class Gateway:
         self.scheduler = Scheduler(models, self.limits)
         self._queue_will_be_told = False
         self.scheduler.follow(self._tell_queue_soon)
-        self.idle = Idle(models, self.scheduler)
+        self.idle = IdleUnloader(models, self.scheduler)
         self.pool = Pool(max_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
         self.counters = Counters()
         self.observer = Observer(models, self.scheduler, self.feed, self.counters, self.limits)

@@ -10,7 +10,7 @@ from time import monotonic
 import httpx
 import pytest
 
-from mmd.control.lifecycle.idle_rules import occupants
+from mmd.control.lifecycle.idle_rules import loaded_models
 from mmd.paths import config_file
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.watch import Pairs, Watch, read_pairs
@@ -71,16 +71,16 @@ async def test_gateway_that_starts_counts_from_what_systemd_says(world: World) -
     async with world.controller() as mmd:
         before = monotonic()
         await mmd.activate("a")
-        assert await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes=()) == ()
-        [resident] = await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
+        assert await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes=()) == ()
+        [resident] = await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
         assert (resident.model_id, resident.is_asleep) == ("a", False)
         assert before < resident.since < monotonic()
         await mmd.sleep("a")
-        [asleep] = await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
+        [asleep] = await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
         assert asleep.is_asleep
         assert resident.since < asleep.since < monotonic()
         await mmd.activate("a")
-        [woken] = await occupants(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
+        [woken] = await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
         assert woken.since > resident.since
     world.settings("[models.a]\nidle_sleep_seconds = 1\n")
     async with gateway(world) as (_, watch):

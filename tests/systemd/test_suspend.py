@@ -17,7 +17,7 @@ from dbus_fast import Message
 from dbus_fast.aio import MessageBus
 
 from mmd.control.doctor.suspend import SleepLock, read_sleep_lock
-from mmd.control.state.suspended_models import away
+from mmd.control.state.suspended_models import suspended_models
 from mmd.control.state.swap_events import recent
 from mmd.gateway.schedule.suspend import SuspendWatch
 from mmd.plan.residency import Pair, Residency, residency
@@ -95,7 +95,7 @@ async def test_model_leaves_the_gpu_and_comes_back(
             assert (lock.what, lock.who, lock.mode) == ("sleep", "mmd", "delay")
             assert await at.login1.prepare() < at.login1.limit_seconds
             assert _is(Residency.ASLEEP if can_sleep else Residency.ABSENT, "a", at.watch.pairs)
-            assert away() == ("a",)
+            assert suspended_models() == ("a",)
             status = run_mmd("status").stdout.split("\n")[1]
             assert ("sleeping" if can_sleep else "until the machine is awake again") in status
             asking = asyncio.create_task(at.ask("a"))
@@ -103,10 +103,10 @@ async def test_model_leaves_the_gpu_and_comes_back(
             await at.becomes("a", Residency.RESIDENT)
             assert "a-0" in await asking
             await at.login1.has_locks(1)
-            assert away() == ()
-    put_away, back = recent(2)
-    assert (put_away.outcome, put_away.model, put_away.why) == ("away", "a", "the machine suspends")
-    assert set(put_away.phases) >= {"drain", "release"}
+            assert suspended_models() == ()
+    suspend, back = recent(2)
+    assert (suspend.outcome, suspend.model, suspend.why) == ("away", "a", "the machine suspends")
+    assert set(suspend.phases) >= {"drain", "release"}
     assert (back.outcome, back.model) == ("resident", "a")
     assert back.why.startswith("the machine is awake again: ")
     said = {record.getMessage(): record.__dict__.get("MMD_MODEL") for record in caplog.records}
@@ -146,7 +146,7 @@ async def test_model_that_loads_is_stopped_and_loaded_after(world: World, system
         await _happens(world, "load-begin", "b")
         assert await at.login1.prepare() < at.login1.limit_seconds
         assert all(_is(Residency.ABSENT, name, at.watch.pairs) for name in "ab")
-        assert away() == ("b",)
+        assert suspended_models() == ("b",)
         at.login1.awaken()
         assert "b-0" in await asking
     assert world.events("ready") == [("ready", "a"), ("ready", "b")]
@@ -176,7 +176,7 @@ async def test_who_was_activated_meanwhile_keeps_the_gpu(world: World, system_bu
         await at.login1.prepare()
         await mmd.activate("b")
         at.login1.awaken()
-        await asyncio.to_thread(wait_for, lambda: away() == (), what="the end of the sleep")
+        await asyncio.to_thread(wait_for, lambda: suspended_models() == (), what="the end of the sleep")
         assert _is(Residency.RESIDENT, "b", at.watch.pairs)
         assert "b-0" in await at.ask("b")
 
@@ -328,7 +328,7 @@ async def test_restarted_gateway_restores_the_suspended_models(world: World, ins
         assert (await client.post("/v1/chat/completions", json=_body("a"))).status_code == 200
         await login1.has_locks(1)
         await login1.prepare()
-        assert away() == ("a",)
+        assert suspended_models() == ("a",)
         assert (await client.get("/status")).json()["away"] == ["a"]
         login1.is_preparing = False  # and nobody is there to hear of it
         world.manager.systemctl("kill", "--signal=SIGKILL", "mmd.service")

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from mmd.control.lifecycle.idle_rules import Idleness
+from mmd.control.lifecycle.idle_rules import IdleRules
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.state.host import Host
 from mmd.control.state.refused_flags import RefusedFlags
@@ -68,7 +68,7 @@ class Controller:
     def __init__(self) -> None:
         self.registry = Registry()
         self.settings = read_settings()
-        self.idleness = Idleness(self.settings)
+        self.idleness = IdleRules(self.settings)
         self.host = Host()
         self.planner = LaunchPlanner(self.host, self.registry)
         self._stack = AsyncExitStack()
@@ -119,7 +119,7 @@ class Controller:
         `level` is how deep; without it the model sleeps as lightly as the RAM allows. Raises WrongUsage where the
         model cannot sleep at that level.
         """
-        from mmd.control.lifecycle.missing_hook import end_where_stranded
+        from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 
         pairs = await read_pairs(self.manager)
         if model_id is None:
@@ -137,7 +137,7 @@ class Controller:
             return ()
         if level is not None:
             write_level(model_id, level)
-        await end_where_stranded(self.manager, model_id, self._hooks)
+        await kill_if_hook_missing(self.manager, model_id, self._hooks)
         token = token_unit(model_id)
         await self.manager.run_job(token, self.manager.stop(token))
         return (model_id,)
@@ -168,11 +168,11 @@ class Controller:
 
         return await demote(self.manager, model_id, self._hooks, self.planner)
 
-    async def put_away(self, *, drain_seconds: float = 0.0) -> None:
+    async def suspend(self, *, drain_seconds: float = 0.0) -> None:
         """Take the GPU from all who are on it, and note who; `drain_seconds` is for the record."""
-        from mmd.control.lifecycle.suspend import put_away
+        from mmd.control.lifecycle.suspend import suspend_models
 
-        await put_away(self.manager, self._hooks, drain_seconds=drain_seconds)
+        await suspend_models(self.manager, self._hooks, drain_seconds=drain_seconds)
 
     async def restore(self, model_id: str) -> Activation:
         """Activate a model that had the GPU before the machine suspended, if that unloads no other model."""

@@ -34,7 +34,7 @@ def pinned_models(settings: Settings) -> frozenset[str]:
     return frozenset(model_id for model_id in settings.models if settings.model(model_id).pinned)
 
 
-class Idleness:
+class IdleRules:
     """The rules in mmd.toml, which is read again when it changes. While it is damaged, the former rules hold."""
 
     def __init__(self, settings: Settings) -> None:
@@ -57,8 +57,8 @@ class Idleness:
             self._settings, self._pinned = settings, pinned_models(settings)
 
 
-async def occupants(
-    manager: Manager, pairs: Pairs, idleness: Idleness, *, wishes: Collection[str]
+async def loaded_models(
+    manager: Manager, pairs: Pairs, idleness: IdleRules, *, wishes: Collection[str]
 ) -> tuple[LoadedModel, ...]:
     """Who is resident or asleep and need not be for ever, by the rules or because there are wishes about them; and
     since when, on the monotonic clock: from systemd and the hooks alone, so that a gateway that starts knows it, too.

@@ -43,7 +43,7 @@ class Demotable(Protocol):
 class Source(Protocol):
     """Where pressure is read."""
 
-    async def stirs(self) -> None:
+    async def wait(self) -> None:
         """Returns when there may be pressure."""
         ...
 
@@ -83,7 +83,7 @@ class PsiMonitor:
         """True if the kernel reports pressure by itself; it may allow that to root only."""
         return self._trigger is not None
 
-    async def stirs(self) -> None:
+    async def wait(self) -> None:
         if self._trigger is None:
             await asyncio.sleep(_READ_EVERY_SECONDS)
             return
@@ -115,7 +115,7 @@ class PressureRelief:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._source.stirs()
+            await self._source.wait()
             if monotonic() >= self.settled_at and (why := shortage(self._source.stalls(), self._source.ram())):
                 await self._demote_one(why)
 

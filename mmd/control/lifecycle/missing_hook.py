@@ -20,7 +20,7 @@ _END_SECONDS = 40.0  # an engine that is killed is down at once; the driver may 
 _log = logging.getLogger(__name__)
 
 
-async def end_where_stranded(manager: Manager, model_id: str, hooks: Hooks) -> None:
+async def kill_if_hook_missing(manager: Manager, model_id: str, hooks: Hooks) -> None:
     """Before a model's token is stopped: end its engine where the hook that would do so cannot run any more, and
     return when the GPU is free of it. Costs one D-Bus call where all is well.
 

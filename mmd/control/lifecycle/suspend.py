@@ -9,9 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
-from mmd.control.lifecycle.missing_hook import end_where_stranded
+from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import measured, monotonic
-from mmd.control.state.suspended_models import nobody_is_away, note_away
+from mmd.control.state.suspended_models import clear_suspended, note_suspended
 from mmd.errors import MmdError
 from mmd.plan.residency import Pair
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
@@ -31,21 +31,21 @@ async def on_gpu(manager: Manager) -> tuple[str, ...]:
     return tuple(await _on_gpu(manager, await read_pairs(manager)))
 
 
-async def put_away(manager: Manager, hooks: Hooks, *, drain_seconds: float) -> None:
+async def suspend_models(manager: Manager, hooks: Hooks, *, drain_seconds: float) -> None:
     """See `Controller.put_away`. What fails is logged: the machine suspends all the same."""
     for _ in range(_ROUNDS):
         pairs = await read_pairs(manager)
         if not (found := await _on_gpu(manager, pairs)):
             return
         held_by = [model_id for model_id in found if pairs[model_id].holds_gpu]
-        note_away(held_by)
+        note_suspended(held_by)
         await asyncio.gather(
-            *(_put_away(manager, hooks, model_id, drain_seconds) for model_id in held_by),
+            *(_suspend(manager, hooks, model_id, drain_seconds) for model_id in held_by),
             *(_take_token(manager, hooks, model_id) for model_id in found if model_id not in held_by),
         )
 
 
-async def bring_back(activate: Callable[[str], Awaitable[object]], model_ids: Sequence[str]) -> None:
+async def restore_models(activate: Callable[[str], Awaitable[object]], model_ids: Sequence[str]) -> None:
     """Activate these models again and clear the record of suspended models. Failures are logged.
 
     `activate` must not unload another model.
@@ -57,7 +57,7 @@ async def bring_back(activate: Callable[[str], Awaitable[object]], model_ids: Se
             _log.warning("%s does not come back: %s", model_id, error.message, extra={"MMD_MODEL": model_id})
         except Exception:  # noqa: BLE001 - whatever it is, the others are to come back; logged with its traceback
             _log.exception("%s does not come back", model_id, extra={"MMD_MODEL": model_id})
-    nobody_is_away()
+    clear_suspended()
 
 
 async def _on_gpu(manager: Manager, pairs: Pairs) -> list[str]:
@@ -77,11 +77,11 @@ async def _is(manager: Manager, model_id: str) -> bool:
 
 async def _take_token(manager: Manager, hooks: Hooks, model_id: str) -> JobResult:
     """Returns when the GPU is free of it, as far as that could be done."""
-    await end_where_stranded(manager, model_id, hooks)
+    await kill_if_hook_missing(manager, model_id, hooks)
     return await manager.run_job(token_unit(model_id), manager.stop(token_unit(model_id)))
 
 
-async def _put_away(manager: Manager, hooks: Hooks, model_id: str, drain_seconds: float) -> None:
+async def _suspend(manager: Manager, hooks: Hooks, model_id: str, drain_seconds: float) -> None:
     fields = {"MMD_MODEL": model_id, "MMD_EVENT": "suspend"}
     began = monotonic()
     try:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from mmd.control.lifecycle.missing_hook import end_where_stranded
+from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import monotonic, read_phases
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.lifecycle.read_ahead import ReadAhead
@@ -136,7 +136,7 @@ class Swapper:
                         raise await self._superseded(swap)
                     swap.previous = swap.previous or step.previous
                     if step.previous is not None:
-                        await end_where_stranded(self._manager, step.previous, self._hooks)
+                        await kill_if_hook_missing(self._manager, step.previous, self._hooks)
                     if not step.wakes:
                         meanwhile.enter_context(ReadAhead(await self._planner.files_to_read_ahead(wanted)))
                 job = await submit(self._manager, launch, self._hooks, step)
@@ -219,7 +219,7 @@ class Swapper:
 
     async def _failed(self, swap: _Swap, failure: _Failure) -> EngineFailed:
         swap.cause, swap.engine_lines = failure.cause, failure.lines[-_SHOWN_LINES:]
-        returned = await self._bring_back(swap.wanted, swap.previous)
+        returned = await self._restore(swap.wanted, swap.previous)
         _log.warning("%s did not start: %s%s", swap.wanted, failure.cause, returned, extra=_fields(swap.wanted))
         return EngineFailed(
             f"{swap.wanted} did not start: {failure.cause}{returned}",
@@ -233,7 +233,7 @@ class Swapper:
         message = f"{swap.wanted} did not become resident: {swap.cause}"
         return SwapSuperseded(message, hint=f"mmd activate {swap.wanted}")
 
-    async def _bring_back(self, failed: str, previous: str | None) -> str:
+    async def _restore(self, failed: str, previous: str | None) -> str:
         """Give the GPU back to who had it. Says how that went, as the end of a sentence."""
         async with planner_lock():
             pairs = await read_pairs(self._manager)

@@ -13,7 +13,7 @@ from mmd.control.state.host import Host
 from mmd.control.state.memory_use import Resources
 from mmd.control.state.residencies import active_of
 from mmd.control.state.sleep_record import asleep_level
-from mmd.control.state.suspended_models import away
+from mmd.control.state.suspended_models import suspended_models
 from mmd.control.state.swap_events import expected_seconds
 from mmd.paths import tunnels_dir
 from mmd.plan.residency import Residency, residency
@@ -87,7 +87,7 @@ async def read_status(manager: Manager, host: Host) -> Status:
         sleeping=tuple([await read_sleeping(manager, host, model_id, wakes) for model_id in those(Residency.ASLEEP)]),
         starting=tuple([await _starting(manager, model_id, loads) for model_id in those(Residency.STARTING)]),
         failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
-        away=tuple(model_id for model_id in away() if where.get(model_id) not in _ON_THEIR_WAY),
+        away=tuple(model_id for model_id in suspended_models() if where.get(model_id) not in _ON_THEIR_WAY),
         exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
         resources=await host.resources(),
     )

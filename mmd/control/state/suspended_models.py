@@ -15,7 +15,7 @@ from mmd.paths import runtime_dir
 _log = logging.getLogger(__name__)
 
 
-def away() -> tuple[str, ...]:
+def suspended_models() -> tuple[str, ...]:
     """The last that was put away first."""
     try:
         return tuple(_file().read_text("utf-8").splitlines())
@@ -23,15 +23,15 @@ def away() -> tuple[str, ...]:
         return ()
 
 
-def note_away(model_ids: Iterable[str]) -> None:
+def note_suspended(model_ids: Iterable[str]) -> None:
     """Who is away still, because the machine was not awake for long, stays so."""
     try:
-        write_atomically(_file(), "\n".join(dict.fromkeys((*model_ids, *away()))).encode(), durable=False)
+        write_atomically(_file(), "\n".join(dict.fromkeys((*model_ids, *suspended_models()))).encode(), durable=False)
     except OSError as error:  # the GPU must be cleared all the same
         _log.warning("who is to come back cannot be noted in %s: %s", _file(), error.strerror)
 
 
-def nobody_is_away() -> None:
+def clear_suspended() -> None:
     _file().unlink(missing_ok=True)
 
 

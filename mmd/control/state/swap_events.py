@@ -63,7 +63,7 @@ def expected_seconds(phase: str, *, of: int | None = None) -> Mapping[str, float
     return {model: median(seconds[-_ENOUGH:]) for model, seconds in taken.items()}
 
 
-class LatelyTook:
+class SwapDurations:
     """`expected_seconds` of the newest events, computed again when there are others."""
 
     def __init__(self) -> None:

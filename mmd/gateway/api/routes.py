@@ -71,8 +71,8 @@ class Routes:
         """After the answers that are under way, as a swap; `stop` waits for nothing."""
         body = await json_object(request, _EXAMPLE)
         model_id, level = self._optional(body), _level(body)
-        sleeper = model_id or self._models.holder()
-        gone = await self._scheduler.vacate(sleeper, partial(self._models.sleep, model_id, level))
+        sleeper = model_id or self._models.gpu_holder()
+        gone = await self._scheduler.drain_for(sleeper, partial(self._models.sleep, model_id, level))
         return JSONResponse(await self._models.status() | {"gone": gone})
 
     async def stop(self, request: Request) -> Response:

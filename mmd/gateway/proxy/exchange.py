@@ -24,7 +24,7 @@ from mmd.gateway.proxy.pool import EngineConnection, Pool
 from mmd.gateway.proxy.request_options import request_options
 from mmd.gateway.proxy.wait_comments import WaitComments
 from mmd.gateway.proxy.websocket import WebSocketTunnel
-from mmd.gateway.schedule.idle import Idle
+from mmd.gateway.schedule.idle import IdleUnloader
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
 from mmd.tasks import spawn
@@ -44,7 +44,7 @@ class ExchangeContext:
     pool: Pool
     limits: Limits
     counters: Counters
-    idle: Idle
+    idle: IdleUnloader
     with_engine: set[Exchange] = field(default_factory=set)  # whose requests engines are working on
 
 
@@ -84,7 +84,7 @@ class Exchange:
         except MmdError as error:
             self._fail(ErrorResponse.of(error))
             return
-        address = self._context.scheduler.admit(self._model_id)
+        address = self._context.scheduler.acquire(self._model_id)
         self._admitted = address is not None
         idle = self._context.pool.take(address) if address is not None else None
         if idle is not None:
@@ -180,7 +180,7 @@ class Exchange:
             self._in_task(self._after_loss)
 
     async def _after_loss(self) -> None:
-        if self._context.scheduler.is_paused or await self._context.models.made_room(self._model_id):
+        if self._context.scheduler.is_paused or await self._context.models.was_evicted(self._model_id):
             self._wait_again()
         else:
             self._fail(engine_died(self._model_id, "before it responded"))
@@ -297,4 +297,4 @@ class Exchange:
         """Tell the scheduler that the request is no longer in flight."""
         if self._admitted:
             self._admitted = False
-            self._context.scheduler.leave(self._model_id)
+            self._context.scheduler.release(self._model_id)

@@ -41,5 +41,5 @@ class WaitComments:
     def _write(self) -> None:
         if self._response.early_stream is None and not wants_stream(self._request):
             return
-        self._response.write_comment(self._model_id, self._scheduler.place(self._model_id))
+        self._response.write_comment(self._model_id, self._scheduler.position(self._model_id))
         self._schedule(self._limits.comment_seconds)

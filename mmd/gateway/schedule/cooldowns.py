@@ -8,7 +8,7 @@ from mmd.errors import EngineFailed, TryLater
 from mmd.plan.queue import Backoff, retry_after_seconds
 
 
-class Backoffs:
+class LoadBackoffs:
     """The models that failed to load recently. The scheduler owns it."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from mmd.plan.idle import Action, Due, IdlePlan, Usage, plan_idle
 _log = logging.getLogger(__name__)
 
 
-class Idle:
+class IdleUnloader:
     def __init__(self, models: Models, scheduler: Scheduler) -> None:
         self._models = models
         self._scheduler = scheduler
@@ -61,9 +61,9 @@ class Idle:
                 await self._until(ahead.look_at)
 
     async def _look(self) -> IdlePlan:
-        occupants = await self._models.occupants(wishes=self._keep_seconds)
-        uses = {occupant.model_id: self._use(occupant.model_id) for occupant in occupants}
-        ahead = plan_idle(occupants, uses, monotonic())
+        loaded_models = await self._models.loaded_models(wishes=self._keep_seconds)
+        uses = {loaded.model_id: self._use(loaded.model_id) for loaded in loaded_models}
+        ahead = plan_idle(loaded_models, uses, monotonic())
         self._look_when_unused = ahead.look_when_unused
         return ahead
 
@@ -76,7 +76,7 @@ class Idle:
 
     async def _carry_out(self, rest: Due) -> None:
         try:
-            await self._scheduler.rest(rest.model_id, partial(self._put_to_rest, rest))
+            await self._scheduler.idle_out(rest.model_id, partial(self._put_to_rest, rest))
         except MmdError as error:
             # It is tried again after another idle time, as if somebody had used it.
             self._failed_at[rest.model_id] = monotonic()

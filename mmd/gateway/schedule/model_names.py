@@ -18,7 +18,7 @@ from mmd.units.watch import Pairs
 _log = logging.getLogger(__name__)
 
 
-class Catalogue:
+class ModelNames:
     """models.json and mmd.toml, read again whenever one of them has changed: a request costs two stat()."""
 
     def __init__(self, registry: Registry, settings: Settings) -> None:

@@ -42,7 +42,7 @@ class Models(Protocol):
         """Have `listener` called after every change of what `address` and `is_asleep` say."""
         ...
 
-    def holder(self, *, other_than: str | None = None) -> str | None:
+    def gpu_holder(self, *, other_than: str | None = None) -> str | None:
         """The model, or another one, that has the GPU or is about to have it; the same view."""
         ...
 
@@ -50,13 +50,13 @@ class Models(Protocol):
         """Models that stay. No I/O but a stat()."""
         ...
 
-    async def occupants(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
+    async def loaded_models(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
         """Who is resident or asleep, and since when, on the monotonic clock; at least those of them who need not be so
         for ever, by the user's rules or because requests have wishes about them.
         """
         ...
 
-    async def made_room(self, model_id: str) -> bool:
+    async def was_evicted(self, model_id: str) -> bool:
         """Whether an engine that has just ended had to make room for another; else it died or was stopped by hand."""
         ...
 
@@ -80,19 +80,19 @@ class Models(Protocol):
         """Models whose memory is a GPU's, or is about to be."""
         ...
 
-    def away(self) -> Sequence[str]:
+    def suspended(self) -> Sequence[str]:
         """Who had the GPU before the machine went to sleep, and has not been brought back, the last one first. A
         request that names no model means that one where nobody is active.
         """
         ...
 
-    async def put_away(self, *, drain_seconds: float) -> None:
+    async def suspend(self, *, drain_seconds: float) -> None:
         """Take the GPU from all who are on it, those that are being loaded included, and note who. `drain_seconds` is
         how long running answers have held it up, for the record. What fails is logged.
         """
         ...
 
-    async def bring_back(self, model_ids: Sequence[str]) -> None:
+    async def restore(self, model_ids: Sequence[str]) -> None:
         """Give these the GPU again as far as nobody has taken it; nobody is away then. What fails is logged."""
         ...
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from mmd.errors import EngineFailed, GpuPinned, MmdError, TryLater
 from mmd.gateway.http.limits import Limits
-from mmd.gateway.schedule.cooldowns import Backoffs
+from mmd.gateway.schedule.cooldowns import LoadBackoffs
 from mmd.gateway.schedule.model_queue import ModelQueue, QueuePosition
 from mmd.gateway.schedule.models import Models
 from mmd.plan import queue as plan
@@ -34,18 +34,18 @@ class Scheduler:
     def __init__(self, models: Models, limits: Limits) -> None:
         self._models = models
         self._limits = limits
-        self._bounds = QueueLimits(limits.max_wait_seconds, limits.min_residency_seconds)
-        self._lines: dict[str, ModelQueue] = {}  # none of them is empty
+        self._queue_limits = QueueLimits(limits.max_wait_seconds, limits.min_residency_seconds)
+        self._queues: dict[str, ModelQueue] = {}  # none of them is empty
         self._waiting = 0
         self._waiting_bytes = 0
         self._in_flight: dict[str, int] = {}
         self._idle_since: dict[str, float] = {}
         self._resident: str | None = None  # who was let in last
         self._resident_since = 0.0
-        self._under_way: tuple[ModelQueue, float] | None = None  # who is being activated, since when
-        self._resting: str | None = None  # who is being put to sleep, or stopped: nobody is let in to it
+        self._activating: tuple[ModelQueue, float] | None = None  # who is being activated, since when
+        self._unloading: str | None = None  # who is being put to sleep, or stopped: nobody is let in to it
         self._is_paused = False  # nobody is let in to anybody, and nobody is swapped in
-        self._backoffs = Backoffs()
+        self._backoffs = LoadBackoffs()
         self._changed = asyncio.Event()  # somebody came or left
         self._listeners: list[Callable[[], None]] = []
         self._before_swaps: list[Callable[[], Awaitable[None]]] = []
@@ -53,13 +53,13 @@ class Scheduler:
 
     # -- requests
 
-    def admit(self, model_id: str) -> str | None:
+    def acquire(self, model_id: str) -> str | None:
         """The address of the model's engine where a request may go on at once; it must `leave` then."""
-        if (self._lines and not self._is_open_for(model_id)) or model_id == self._resting or self._is_paused:
+        if (self._queues and not self._may_go_ahead(model_id)) or model_id == self._unloading or self._is_paused:
             return None
         address = self._models.address(model_id)
         if address is not None:
-            self._enter(model_id)
+            self._count_in(model_id)
         return address
 
     async def wait(
@@ -74,79 +74,79 @@ class Scheduler:
             self._backoffs.refuse(model_id)
         self._refuse_if_pinned(model_id, interactive=interactive)
         self._refuse_if_full(model_id, body_bytes)
-        line = self._lines.setdefault(model_id, ModelQueue(model_id))
+        queue = self._queues.setdefault(model_id, ModelQueue(model_id))
         waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        line.enqueued_at[waiter] = monotonic()
-        line.interactive += interactive
-        line.force_reload |= force_reload
+        queue.enqueued_at[waiter] = monotonic()
+        queue.interactive += interactive
+        queue.force_reload |= force_reload
         self._waiting += 1
         self._waiting_bytes += body_bytes
         try:
-            self._tell()
-            self._have_served()
+            self._notify()
+            self._ensure_running()
             return await waiter
         except asyncio.CancelledError:
             if not waiter.cancelled() and waiter.exception() is None:  # let in and gone in the same moment
-                self.leave(model_id)
+                self.release(model_id)
             raise
         finally:
             self._waiting -= 1
             self._waiting_bytes -= body_bytes
-            line.interactive -= interactive
-            line.enqueued_at.pop(waiter, None)
-            if not line.enqueued_at and self._lines.get(model_id) is line:
-                del self._lines[model_id]
-            self._tell()
+            queue.interactive -= interactive
+            queue.enqueued_at.pop(waiter, None)
+            if not queue.enqueued_at and self._queues.get(model_id) is queue:
+                del self._queues[model_id]
+            self._notify()
 
-    def leave(self, model_id: str) -> None:
+    def release(self, model_id: str) -> None:
         left = self._in_flight[model_id] - 1
         if left:
             self._in_flight[model_id] = left
         else:
             del self._in_flight[model_id]
             self._idle_since[model_id] = monotonic()
-        self._tell()
+        self._notify()
 
     async def activate(self, model_id: str) -> None:
         """Takes its turn like a request, so that a swap asked for by hand cuts no answer short either."""
         await self.wait(model_id, interactive=True)
-        self.leave(model_id)
+        self.release(model_id)
 
-    async def vacate(self, model_id: str | None, work: Callable[[], Awaitable[T]]) -> T:
+    async def drain_for(self, model_id: str | None, work: Callable[[], Awaitable[T]]) -> T:
         """Have the GPU taken from a model by hand: its answers finish first, for `drain_seconds` at most, and who asks
         for it from now on waits until that is done, and is then served. Nothing is waited for where nobody is named.
         """
-        while self._resting is not None:
-            await self._change(math.inf)
+        while self._unloading is not None:
+            await self._wait_for_change(math.inf)
         if model_id is None:
             return await work()  # somebody else may come to rest meanwhile, and that is not to be ended here
-        self._resting = model_id
+        self._unloading = model_id
         deadline = monotonic() + self._limits.drain_seconds
         try:
             while model_id in self._in_flight and monotonic() < deadline:
-                await self._change(deadline)
+                await self._wait_for_change(deadline)
             return await work()
         finally:
-            self._resting = None
-            self._tell()
+            self._unloading = None
+            self._notify()
 
-    async def rest(self, model_id: str, work: Callable[[], Awaitable[object]]) -> bool:
+    async def idle_out(self, model_id: str, work: Callable[[], Awaitable[object]]) -> bool:
         """Have a model put to sleep, or stopped, that nobody uses: who asks for it meanwhile waits until that is done,
         and is then served. False, and nothing done, where somebody does use it; and where something else is under way,
         but not before its end: things may be different then.
         """
-        if self._is_occupied:
-            while self._is_occupied:
-                await self._change(math.inf)
+        if self._is_busy:
+            while self._is_busy:
+                await self._wait_for_change(math.inf)
             return False
         if self.is_in_use(model_id):
             return False
-        self._resting = model_id
+        self._unloading = model_id
         try:
             await work()
         finally:
-            self._resting = None
-            self._tell()
+            self._unloading = None
+            self._notify()
         return True
 
     async def pause(self) -> None:
@@ -162,12 +162,12 @@ class Scheduler:
     async def drain(self, until: float) -> None:
         """Returns when all answers have ended, at that time on the monotonic clock at the latest."""
         while self._in_flight and monotonic() < until:
-            await self._change(until)
+            await self._wait_for_change(until)
 
     def resume(self) -> None:
         self._is_paused = False
-        self._have_served()
-        self._tell()
+        self._ensure_running()
+        self._notify()
 
     def close(self) -> None:
         """Turns away who still waits: an activation that has begun goes on without us."""
@@ -191,7 +191,7 @@ class Scheduler:
 
     @property
     def is_swapping(self) -> bool:
-        return self._under_way is not None
+        return self._activating is not None
 
     @property
     def waiting_count(self) -> int:
@@ -204,9 +204,9 @@ class Scheduler:
         return sum(self._in_flight.values())
 
     @property
-    def resting(self) -> str | None:
+    def unloading(self) -> str | None:
         """The model that is being put to sleep or stopped; no request for it is admitted meanwhile."""
-        return self._resting
+        return self._unloading
 
     @property
     def is_serving(self) -> bool:
@@ -214,9 +214,9 @@ class Scheduler:
         return self._runner is not None
 
     @property
-    def waited_for(self) -> Collection[str]:
+    def waiting_models(self) -> Collection[str]:
         """The models that requests wait for."""
-        return self._lines.keys()
+        return self._queues.keys()
 
     def in_flight(self, model_id: str) -> int:
         """How many requests the model's engine is answering."""
@@ -224,7 +224,7 @@ class Scheduler:
 
     def is_in_use(self, model_id: str) -> bool:
         """Whether a request is being answered by its engine, or waits for it."""
-        return model_id in self._in_flight or model_id in self._lines
+        return model_id in self._in_flight or model_id in self._queues
 
     def idle_since(self, model_id: str) -> float | None:
         """When the model's last answer ended, on the monotonic clock; None while one is under way or waited for, and
@@ -232,24 +232,24 @@ class Scheduler:
         """
         return None if self.is_in_use(model_id) else self._idle_since.get(model_id)
 
-    def place(self, model_id: str) -> QueuePosition:
+    def position(self, model_id: str) -> QueuePosition:
         """Where a request for this model stands that waits now."""
-        lines = self._planned()
-        order = [line.model_id for line in plan.in_order(lines)]
+        waiting = self._planned()
+        order = [queue.model_id for queue in plan.in_order(waiting)]
         turn = order.index(model_id) + 1 if model_id in order else len(order) + 1
-        return QueuePosition(turn, max(turn, len(order)), self._expected_seconds(lines, model_id))
+        return QueuePosition(turn, max(turn, len(order)), self._expected_seconds(waiting, model_id))
 
     def queue(self) -> dict[str, Any]:
         """The record of GET /queue; times in seconds."""
-        lines, now = self._planned(), monotonic()
+        waiting, now = self._planned(), monotonic()
         turns = [
             {
-                "model": line.model_id,
-                "waiting": len(self._lines[line.model_id].enqueued_at),
-                "waited_seconds": round(now - line.since, 3),
-                "expected_seconds": self._expected_seconds(lines, line.model_id),
+                "model": queue.model_id,
+                "waiting": len(self._queues[queue.model_id].enqueued_at),
+                "waited_seconds": round(now - queue.since, 3),
+                "expected_seconds": self._expected_seconds(waiting, queue.model_id),
             }
-            for line in plan.in_order(lines)
+            for queue in plan.in_order(waiting)
         ]
         in_flight = [{"model": model_id, "requests": count} for model_id, count in sorted(self._in_flight.items())]
         return {"turns": turns, "in_flight": in_flight}
@@ -257,23 +257,23 @@ class Scheduler:
     # -- who comes in
 
     @property
-    def _is_occupied(self) -> bool:
-        return self._under_way is not None or self._resting is not None or self._is_paused
+    def _is_busy(self) -> bool:
+        return self._activating is not None or self._unloading is not None or self._is_paused
 
-    def _enter(self, model_id: str) -> None:
+    def _count_in(self, model_id: str) -> None:
         self._in_flight[model_id] = self._in_flight.get(model_id, 0) + 1
         if model_id != self._resident:
             self._resident, self._resident_since = model_id, monotonic()
 
-    def _is_open_for(self, model_id: str) -> bool:
+    def _may_go_ahead(self, model_id: str) -> bool:
         """Whether a request may go ahead of those who wait: for the resident model, in its slice."""
-        if self._under_way is not None or model_id != self._resident or model_id in self._lines:
+        if self._activating is not None or model_id != self._resident or model_id in self._queues:
             return False
         resident = self._planned_resident()
-        return resident is not None and monotonic() < plan.slice_ends_at(resident, self._planned(), self._bounds)
+        return resident is not None and monotonic() < plan.slice_ends_at(resident, self._planned(), self._queue_limits)
 
     def _refuse_if_pinned(self, model_id: str, *, interactive: bool) -> None:
-        held_by = self._models.holder(other_than=model_id) if self._models.address(model_id) is None else None
+        held_by = self._models.gpu_holder(other_than=model_id) if self._models.address(model_id) is None else None
         if held_by is not None and not may_evict(held_by, self._models.pinned(), interactive=interactive):
             message = f"{model_id} would have to take the place of {held_by}, which is pinned"
             raise GpuPinned(message, hint=f"mmd activate {model_id}   # all the same; or: mmd sleep {held_by}")
@@ -289,23 +289,23 @@ class Scheduler:
 
     # -- turns
 
-    def _have_served(self) -> None:
-        if self._lines and self._runner is None and not self._is_paused:
-            self._runner = spawn("scheduler", self._serve(), logs=False)
+    def _ensure_running(self) -> None:
+        if self._queues and self._runner is None and not self._is_paused:
+            self._runner = spawn("scheduler", self._run(), logs=False)
 
-    async def _serve(self) -> None:
+    async def _run(self) -> None:
         try:
-            while self._lines:
-                if self._resting is not None:
-                    await self._change(math.inf)
+            while self._queues:
+                if self._unloading is not None:
+                    await self._wait_for_change(math.inf)
                     continue
                 match self._decide():
                     case Grant(model_id):
-                        self._let_in(self._lines[model_id])
+                        self._grant(self._queues[model_id])
                     case StartSwap(model_id):
-                        await self._swap_to(self._lines[model_id])
+                        await self._swap_to(self._queues[model_id])
                     case WaitUntil(until):
-                        await self._change(until)
+                        await self._wait_for_change(until)
         except Exception:  # noqa: BLE001 - whatever it is, no request may wait for ever; logged with its traceback
             _log.exception("the scheduler failed; requests that wait are refused, and the next one starts it again")
             hint = "journalctl --user -u mmd.service   # why"
@@ -314,22 +314,22 @@ class Scheduler:
             self._runner = None
 
     def _decide(self) -> plan.Decision:
-        return plan.decide(self._planned(), self._planned_resident(), monotonic(), self._bounds)
+        return plan.decide(self._planned(), self._planned_resident(), monotonic(), self._queue_limits)
 
     def _planned(self) -> list[plan.WaitingModel]:
         return [
-            plan.WaitingModel(line.model_id, line.since, self._swap_seconds(line.model_id), line.interactive > 0)
-            for line in self._lines.values()
+            plan.WaitingModel(queue.model_id, queue.since, self._swap_seconds(queue.model_id), queue.interactive > 0)
+            for queue in self._queues.values()
         ]
 
     def _planned_resident(self) -> plan.Resident | None:
         """Who answers, of those that matter: the one that was let in last, or, swapped in by others, one that is waited
         for.
         """
-        for model_id in (self._resident, *self._lines):
+        for model_id in (self._resident, *self._queues):
             if model_id is None or self._models.address(model_id) is None:
                 continue
-            if (line := self._lines.get(model_id)) is not None and line.force_reload:
+            if (queue := self._queues.get(model_id)) is not None and queue.force_reload:
                 continue
             is_known = model_id == self._resident
             since = self._resident_since if is_known else monotonic()
@@ -340,88 +340,88 @@ class Scheduler:
     def _swap_seconds(self, model_id: str) -> float:
         return self._models.expected_seconds(model_id) or 0.0
 
-    def _expected_seconds(self, lines: list[plan.WaitingModel], model_id: str) -> float | None:
-        began = self._under_way[1] if self._under_way is not None else monotonic()
-        if all(line.model_id != model_id for line in lines):
-            lines = [*lines, plan.WaitingModel(model_id, monotonic(), self._swap_seconds(model_id))]
-        return plan.expected_seconds(lines, model_id, under_way_seconds=monotonic() - began)
+    def _expected_seconds(self, waiting: list[plan.WaitingModel], model_id: str) -> float | None:
+        began = self._activating[1] if self._activating is not None else monotonic()
+        if all(queue.model_id != model_id for queue in waiting):
+            waiting = [*waiting, plan.WaitingModel(model_id, monotonic(), self._swap_seconds(model_id))]
+        return plan.expected_seconds(waiting, model_id, under_way_seconds=monotonic() - began)
 
-    async def _swap_to(self, line: ModelQueue) -> None:
+    async def _swap_to(self, queue: ModelQueue) -> None:
         began = monotonic()
         try:
             # Who has the GPU may have got it since they began to wait.
-            self._refuse_if_pinned(line.model_id, interactive=line.interactive > 0)
+            self._refuse_if_pinned(queue.model_id, interactive=queue.interactive > 0)
         except GpuPinned as error:
-            self._fail(line, error)
+            self._fail(queue, error)
             return
-        if not await self._drained(line):
+        if not await self._drain_others(queue):
             return
-        if all(waiter.done() for waiter in line.enqueued_at):
+        if all(waiter.done() for waiter in queue.enqueued_at):
             await asyncio.sleep(0)  # they have all just gone, and take themselves out of the line now
             return
-        self._under_way = line, monotonic()
+        self._activating = queue, monotonic()
         try:
             for work in self._before_swaps:
                 await work()
-            await self._models.activate(line.model_id, drain_seconds=monotonic() - began)
-            self._backoffs.loaded(line.model_id)
-            if self._models.address(line.model_id) is None:
-                message = f"{line.model_id} became ready and was gone at once"
-                raise EngineFailed(message, hint=f"mmd logs {line.model_id}   # see why")
+            await self._models.activate(queue.model_id, drain_seconds=monotonic() - began)
+            self._backoffs.loaded(queue.model_id)
+            if self._models.address(queue.model_id) is None:
+                message = f"{queue.model_id} became ready and was gone at once"
+                raise EngineFailed(message, hint=f"mmd logs {queue.model_id}   # see why")
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it; they log it
-            self._fail(line, error)
+            self._fail(queue, error)
         else:
             self._resident = None  # its slice begins now, also where it had the GPU before
-            self._let_in(line)
+            self._grant(queue)
         finally:
-            self._under_way = None
-            self._tell()
+            self._activating = None
+            self._notify()
 
-    async def _drained(self, line: ModelQueue) -> bool:
+    async def _drain_others(self, queue: ModelQueue) -> bool:
         """Lets answers of other models finish. Whether it is this model's turn then: those who wait may have left."""
         deadline = monotonic() + self._limits.drain_seconds
-        while others := [model_id for model_id in self._in_flight if model_id != line.model_id]:
+        while others := [model_id for model_id in self._in_flight if model_id != queue.model_id]:
             if monotonic() >= deadline:
-                _log.warning("swapping to %s although answers of %s still run", line.model_id, ", ".join(others))
+                _log.warning("swapping to %s although answers of %s still run", queue.model_id, ", ".join(others))
                 return True
-            await self._change(deadline)
-            if not self._lines or self._decide() != StartSwap(line.model_id):
+            await self._wait_for_change(deadline)
+            if not self._queues or self._decide() != StartSwap(queue.model_id):
                 return False
         return True
 
-    def _let_in(self, line: ModelQueue) -> None:
-        address = self._models.address(line.model_id)
+    def _grant(self, queue: ModelQueue) -> None:
+        address = self._models.address(queue.model_id)
         assert address is not None
-        for waiter in self._taken(line):
-            self._enter(line.model_id)
+        for waiter in self._take_waiters(queue):
+            self._count_in(queue.model_id)
             waiter.set_result(address)
 
-    def _fail(self, line: ModelQueue, error: Exception) -> None:
+    def _fail(self, queue: ModelQueue, error: Exception) -> None:
         if isinstance(error, EngineFailed):
-            self._backoffs.failed(line.model_id, error)
-        for waiter in self._taken(line):
+            self._backoffs.failed(queue.model_id, error)
+        for waiter in self._take_waiters(queue):
             waiter.set_exception(error)
 
     def _refuse_all(self, error: MmdError) -> None:
-        for line in tuple(self._lines.values()):
-            self._fail(line, error)
-        if self._under_way is not None:
-            self._fail(self._under_way[0], error)
+        for queue in tuple(self._queues.values()):
+            self._fail(queue, error)
+        if self._activating is not None:
+            self._fail(self._activating[0], error)
 
-    def _taken(self, line: ModelQueue) -> list[asyncio.Future[str]]:
+    def _take_waiters(self, queue: ModelQueue) -> list[asyncio.Future[str]]:
         """Those who still wait in a line, which ends with that."""
-        if self._lines.get(line.model_id) is line:
-            del self._lines[line.model_id]
-        return [waiter for waiter in line.enqueued_at if not waiter.done()]
+        if self._queues.get(queue.model_id) is queue:
+            del self._queues[queue.model_id]
+        return [waiter for waiter in queue.enqueued_at if not waiter.done()]
 
     # -- changes
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         for listener in self._listeners:
             listener()
 
-    async def _change(self, until: float) -> None:
+    async def _wait_for_change(self, until: float) -> None:
         """Returns when somebody comes or leaves, at that time at the latest."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):

@@ -65,8 +65,8 @@ class SuspendCoordinator:
         """Begin to bring back who was put away; requests go on after that. Nothing happens where that is so."""
         self._is_suspending = False
         is_under_way = self._returning is not None and not self._returning.done()
-        if not is_under_way and (self._scheduler.is_paused or self._models.away()):
-            self._returning = spawn("suspend: restore", self._bring_back())
+        if not is_under_way and (self._scheduler.is_paused or self._models.suspended()):
+            self._returning = spawn("suspend: restore", self._restore())
 
     async def close(self) -> None:
         for task in (self._clearing, self._returning):
@@ -75,24 +75,24 @@ class SuspendCoordinator:
     async def _clear(self, after: asyncio.Task[None] | None, *, drain_seconds: float) -> None:
         await _ended(after)  # the machine was awake for a moment only
         try:
-            await self._models.put_away(drain_seconds=drain_seconds)
+            await self._models.suspend(drain_seconds=drain_seconds)
         except MmdError as error:
             _log.warning("the GPU cannot be cleared before the machine suspends: %s", error.message)
 
-    async def _bring_back(self) -> None:
+    async def _restore(self) -> None:
         """Paused all the while: a request for another model would be served first, and take the place of this one."""
         await _ended(self._clearing)
         try:
-            if self._models.away():
-                await self._models.bring_back(self._who_returns())
+            if self._models.suspended():
+                await self._models.restore(self._who_returns())
         except Exception:  # noqa: BLE001 - whatever it is, requests must go on; logged with its traceback
             _log.exception("who was put away does not come back")
         self._scheduler.resume()
 
     def _who_returns(self) -> tuple[str, ...]:
         """Not who would have to go at once, for requests that wait for another model."""
-        waited_for, pinned = self._scheduler.waited_for, self._models.pinned()
-        return tuple(name for name in self._models.away() if name in pinned or set(waited_for) <= {name})
+        waiting_models, pinned = self._scheduler.waiting_models, self._models.pinned()
+        return tuple(name for name in self._models.suspended() if name in pinned or set(waiting_models) <= {name})
 
 
 class SuspendWatch:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from mmd.control.lifecycle.controller import Controller
-from mmd.control.lifecycle.idle_rules import occupants
+from mmd.control.lifecycle.idle_rules import loaded_models
 from mmd.control.models.startup import startups
 from mmd.control.state.residencies import active_of
-from mmd.control.state.suspended_models import away
-from mmd.control.state.swap_events import LatelyTook
+from mmd.control.state.suspended_models import suspended_models
+from mmd.control.state.swap_events import SwapDurations
 from mmd.control.state.to_json import models_json, resources_json, status_json
 from mmd.errors import NoSuchModel, SwapSuperseded
 from mmd.gateway.http.listener_kind import ListenerKind
-from mmd.gateway.schedule.model_names import Catalogue, embedding_model
+from mmd.gateway.schedule.model_names import ModelNames, embedding_model
 from mmd.paths import engine_socket
 from mmd.plan.idle import LoadedModel
 from mmd.plan.residency import Pair, Residency, residency
@@ -31,8 +31,8 @@ class SystemdModels:
     def __init__(self, controller: Controller, watch: Watch) -> None:
         self._controller = controller
         self._watch = watch
-        self._catalogue = Catalogue(controller.registry, controller.settings)
-        self._took = LatelyTook()
+        self._catalogue = ModelNames(controller.registry, controller.settings)
+        self._took = SwapDurations()
         self._addresses: dict[str, str] = {}
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
@@ -41,7 +41,7 @@ class SystemdModels:
         if listener_kind is ListenerKind.EMBEDDING:
             return embedding_model(self._catalogue.models.values(), self._watch.pairs)
         # Or about to be: the request waits for the swap that is under way, or until the machine is awake again.
-        held_by = gpu_holder(self._watch.pairs) or next(iter(away()), None)
+        held_by = gpu_holder(self._watch.pairs) or next(iter(suspended_models()), None)
         if held_by is None:
             raise NoSuchModel(
                 "the request names no model, and none is active",
@@ -67,19 +67,19 @@ class SystemdModels:
     def follow(self, listener: Callable[[], None]) -> None:
         self._watch.follow(listener)
 
-    def holder(self, *, other_than: str | None = None) -> str | None:
+    def gpu_holder(self, *, other_than: str | None = None) -> str | None:
         return gpu_holder(self._watch.pairs, other_than=other_than)
 
     def pinned(self) -> Collection[str]:
         return self._controller.pinned()
 
-    async def occupants(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
+    async def loaded_models(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
         controller = self._controller
-        return await occupants(controller.manager, self._watch.pairs, controller.idleness, wishes=wishes)
+        return await loaded_models(controller.manager, self._watch.pairs, controller.idleness, wishes=wishes)
 
-    async def made_room(self, model_id: str) -> bool:
+    async def was_evicted(self, model_id: str) -> bool:
         await self._watch.refresh()
-        return made_room(model_id, self._watch.pairs)
+        return was_evicted(model_id, self._watch.pairs)
 
     async def activate(self, model_id: str, *, drain_seconds: float) -> None:
         """A swap that somebody else has begun goes first: cut short by a request, it would be begun in vain."""
@@ -115,17 +115,17 @@ class SystemdModels:
 
         return await on_gpu(self._controller.manager)
 
-    def away(self) -> Sequence[str]:
-        return away()
+    def suspended(self) -> Sequence[str]:
+        return suspended_models()
 
-    async def put_away(self, *, drain_seconds: float) -> None:
-        await self._controller.put_away(drain_seconds=drain_seconds)
+    async def suspend(self, *, drain_seconds: float) -> None:
+        await self._controller.suspend(drain_seconds=drain_seconds)
         await self._watch.refresh()
 
-    async def bring_back(self, model_ids: Sequence[str]) -> None:
-        from mmd.control.lifecycle.suspend import bring_back
+    async def restore(self, model_ids: Sequence[str]) -> None:
+        from mmd.control.lifecycle.suspend import restore_models
 
-        await bring_back(self._controller.restore, model_ids)
+        await restore_models(self._controller.restore, model_ids)
         await self._watch.refresh()
 
     async def status(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def another_starts(model_id: str, pairs: Pairs) -> bool:
     )
 
 
-def made_room(model_id: str, pairs: Pairs) -> bool:
+def was_evicted(model_id: str, pairs: Pairs) -> bool:
     """Whether the model's engine, which has just ended, was ended by a swap. A crash leaves its token as it is, and
     systemd waits before it starts the engine again.
     """

@@ -104,7 +104,7 @@ class Readings:
     memory: Ram = SHORT
     steps: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
 
-    async def stirs(self) -> None:
+    async def wait(self) -> None:
         self.steps.task_done()
         await self.steps.get()
 
@@ -251,8 +251,8 @@ async def test_kernel_without_pressure_is_told_once_and_looked_at(
     monkeypatch.setattr(memory_pressure, "_READ_EVERY_SECONDS", 0.0)
     with PsiMonitor(tmp_path / "memory") as kernel:
         assert kernel.stalls() is None
-        await kernel.stirs()
-        await kernel.stirs()
+        await kernel.wait()
+        await kernel.wait()
     assert len(caplog.messages) == 1
 
 
@@ -280,5 +280,5 @@ async def test_the_kernel_wakes_us_up(busy_processor: None) -> None:
         if not kernel.has_trigger:
             pytest.skip("this kernel lets only root ask for triggers")
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await kernel.stirs()
-            await kernel.stirs()  # and again, for as long as it lasts
+            await kernel.wait()
+            await kernel.wait()  # and again, for as long as it lasts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.lifecycle.idle_rules import Idleness, pinned_models, rules_of
+from mmd.control.lifecycle.idle_rules import IdleRules, pinned_models, rules_of
 from mmd.control.state.to_json import idle_json
 from mmd.paths import config_file
 from mmd.plan.idle import Rules
@@ -39,7 +39,7 @@ def test_what_a_model_is_given_goes_before_what_all_are(file: Path) -> None:
 
 
 def test_a_change_is_noticed_and_a_damaged_file_changes_nothing(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    idleness = Idleness(read_settings())
+    idleness = IdleRules(read_settings())
     assert (idleness.rules_of("a"), idleness.pinned()) == (Rules(), frozenset())
     file.write_text("[models.a]\nidle_sleep_seconds = 5\npinned = true\n")
     assert (idleness.rules_of("a"), idleness.pinned()) == (Rules(5, pinned=True), {"a"})

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.lifecycle.suspend import bring_back
-from mmd.control.state.suspended_models import away, nobody_is_away, note_away
+from mmd.control.lifecycle.suspend import restore_models
+from mmd.control.state.suspended_models import clear_suspended, note_suspended, suspended_models
 
 
 def test_who_is_away_still_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "mmd").mkdir()
-    assert away() == ()
-    note_away(["a"])
-    note_away(["b"])
-    note_away(["a"])
-    note_away([])
-    assert away() == ("a", "b")
-    nobody_is_away()
-    nobody_is_away()
-    assert away() == ()
+    assert suspended_models() == ()
+    note_suspended(["a"])
+    note_suspended(["b"])
+    note_suspended(["a"])
+    note_suspended([])
+    assert suspended_models() == ("a", "b")
+    clear_suspended()
+    clear_suspended()
+    assert suspended_models() == ()
 
 
 async def test_whatever_keeps_one_away_the_others_come_back(
@@ -36,7 +36,7 @@ async def test_whatever_keeps_one_away_the_others_come_back(
         asked.append(model_id)
         raise KeyError(model_id)
 
-    await bring_back(broken, ["a", "b"])
+    await restore_models(broken, ["a", "b"])
     assert asked == ["a", "b"]
     assert "a does not come back" in caplog.text and "KeyError" in caplog.text
 
@@ -49,6 +49,6 @@ def test_note_that_cannot_be_written_is_told(
 
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("mmd.control.state.suspended_models.write_atomically", full)
-    note_away(["a"])
+    note_suspended(["a"])
     assert "who is to come back cannot be noted" in caplog.text
-    assert away() == ()
+    assert suspended_models() == ()

@@ -108,7 +108,7 @@ async def test_sleep_by_hand_is_not_held_up_by_those_who_come_after_it(http: htt
     answering = asyncio.create_task(first.ask(post({"model": "a"}, "/v1/slow")))
     await running.peer("a").has_been_asked(1)
     sleeping = asyncio.create_task(http.post("/models/sleep", json={"model": "a"}))
-    await until(lambda: running.gateway.scheduler.resting == "a")
+    await until(lambda: running.gateway.scheduler.unloading == "a")
     waiting = asyncio.create_task(late.ask(post({"model": "a"})))
     await until(lambda: running.gateway.scheduler.waiting_count == 1)
     release.set()
@@ -122,13 +122,13 @@ async def test_sleep_of_nobody_does_not_end_the_rest_of_another(running: Town) -
     """Requests were let in to a model that was about to sleep, and hung there."""
     scheduler = running.gateway.scheduler
     nobody, somebody = asyncio.Event(), asyncio.Event()
-    of_nobody = asyncio.create_task(scheduler.vacate(None, nobody.wait))
+    of_nobody = asyncio.create_task(scheduler.drain_for(None, nobody.wait))
     await asyncio.sleep(0)
-    of_somebody = asyncio.create_task(scheduler.vacate("a", somebody.wait))
-    await until(lambda: scheduler.resting == "a")
+    of_somebody = asyncio.create_task(scheduler.drain_for("a", somebody.wait))
+    await until(lambda: scheduler.unloading == "a")
     nobody.set()
     await of_nobody
-    assert scheduler.admit("a") is None
+    assert scheduler.acquire("a") is None
     somebody.set()
     await of_somebody
 

@@ -55,7 +55,7 @@ async def test_listener_failure_leaves_no_request_behind() -> None:
         scheduler.follow(listener)
         client = await running.client()
         assert (await client.ask(post({"model": "b"}))).status == 500
-        assert (scheduler.waiting_count, list(scheduler.waited_for)) == (0, [])
+        assert (scheduler.waiting_count, list(scheduler.waiting_models)) == (0, [])
         assert (await client.ask(post({"model": "b"}))).status == 200
 
 
@@ -88,10 +88,10 @@ async def test_suspend_whose_clearing_fails_lets_requests_go_on(
 ) -> None:
     async with town("a") as running:
 
-        async def put_away(*, drain_seconds: float) -> None:
+        async def suspend(*, drain_seconds: float) -> None:
             raise OSError("no space")
 
-        monkeypatch.setattr(running.models, "put_away", put_away)
+        monkeypatch.setattr(running.models, "suspend", suspend)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await prepared(running)
         assert "no space" in caplog.text

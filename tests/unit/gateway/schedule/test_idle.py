@@ -151,7 +151,7 @@ async def test_request_while_its_model_is_put_to_sleep_wakes_it() -> None:
             assert running.models.address("a") is not None, "the view does not know yet"
             assert _asked(running, "a") == 1
 
-        running.models.resting["a"] = ask
+        running.models.unloading["a"] = ask
         assert (await client.ask(wish("a", 0))).status == 200
         await until(lambda: bool(asking))
         await asking[0]
@@ -176,7 +176,7 @@ async def test_requests_in_the_moment_of_the_sleep_are_all_answered(sleepy: bool
         async def answer(asked: Asked) -> None:
             await asked.answer(b"{}", status="500 Too Late" if falls_asleep else "200 OK")
 
-        running.models.resting["a"] = take_a_while
+        running.models.unloading["a"] = take_a_while
         running.peer("a").on["/v1/x"] = answer
         clients = [await running.client() for _ in range(4)]
         for number in range(ROUNDS):
@@ -193,7 +193,7 @@ async def test_model_that_was_asked_for_in_between_is_left_alone() -> None:
     """Others that were due went to rest first, and that takes a while."""
     async with town("a") as running:
         client, release = await busy(running, wish("a", None, "/v1/slow"))
-        assert not await running.gateway.scheduler.rest("a", lambda: running.models.sleep("a"))
+        assert not await running.gateway.scheduler.idle_out("a", lambda: running.models.sleep("a"))
         release.set()
         assert (await client.answer()).status == 200
         assert running.models.log == []

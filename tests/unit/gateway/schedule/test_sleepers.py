@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from mmd.gateway.schedule.systemd_models import another_starts, made_room
+from mmd.gateway.schedule.systemd_models import another_starts, was_evicted
 from mmd.plan.residency import Pair, UnitState
 from tests.gateway_peer import Answered, Asked, RawClient, Town, chunk, post, town, until
 
@@ -200,7 +200,7 @@ async def test_nothing_is_kept_of_requests_that_are_done() -> None:
     ],
 )
 def test_an_engine_that_made_room_is_told_from_one_that_died(a: Pair, b: Pair, expected: bool) -> None:
-    assert made_room("a", {"a": a, "b": b}) is expected
+    assert was_evicted("a", {"a": a, "b": b}) is expected
 
 
 @pytest.mark.parametrize(

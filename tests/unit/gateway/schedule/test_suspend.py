@@ -43,7 +43,7 @@ async def waits(running: Town, name: str) -> asyncio.Task[object]:
     """A request that waits for its model."""
     client = await running.client()
     asking = asyncio.create_task(client.ask(post({"model": name})))
-    await until(lambda: name in running.gateway.scheduler.waited_for)
+    await until(lambda: name in running.gateway.scheduler.waiting_models)
     return asking
 
 
@@ -118,7 +118,7 @@ async def test_request_that_is_just_connecting_is_not_sent(monkeypatch: pytest.M
         running.models.held[None] = asyncio.Event()
         await prepared(running, 0.0)
         goes_on.set()
-        await until(lambda: "a" in running.gateway.scheduler.waited_for)
+        await until(lambda: "a" in running.gateway.scheduler.waiting_models)
         assert running.peer("a").asked == []
         running.models.held.pop(None).set()
         await awake(running)
@@ -143,7 +143,7 @@ async def test_request_whose_engine_is_lost_in_suspend_is_retried() -> None:
         await running.gateway.scheduler.pause()
         await running.peer("a").stop()
         running.models.active = None
-        await until(lambda: "a" in running.gateway.scheduler.waited_for)
+        await until(lambda: "a" in running.gateway.scheduler.waiting_models)
         del running.peer("a").on[SLOW]
         await awake(running)
         assert (await client.answer()).status == 200
@@ -172,7 +172,7 @@ async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None
         await prepared(running)
         client = await running.client()
         asking = asyncio.create_task(client.ask(post(named)))
-        await until(lambda: "a" in running.gateway.scheduler.waited_for)
+        await until(lambda: "a" in running.gateway.scheduler.waiting_models)
         assert running.models.log == ["put away"]
         await awake(running)
         assert (await asking).status == 200
@@ -189,7 +189,7 @@ async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
         scheduler.resume()
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert await waiting == running.peer("b").address
-        scheduler.leave("b")
+        scheduler.release("b")
 
 
 async def test_loading_model_is_suspended_and_loaded_again_after() -> None:
