@@ -110,6 +110,14 @@ def markdown() -> list[Path]:
     return [*ROOT.glob("*.md"), *(ROOT / "mmd").rglob("*.md"), *(ROOT / "contrib").rglob("*.md")]
 
 
+@pytest.mark.parametrize("document", [README, ROOT / "CONTRIBUTING.md"], ids=lambda document: document.name)
+def test_every_make_target_exists(document: Path) -> None:
+    targets = set(re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:^    |`)make ([\w./-]+)", document.read_text("utf-8"), re.MULTILINE))
+    assert {"demo", "test"} <= named
+    assert named <= targets
+
+
 @pytest.mark.parametrize("document", markdown(), ids=lambda document: str(document.relative_to(ROOT)))
 def test_every_link_leads_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", document.read_text("utf-8"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 
 MOUNT = Path("/sys/fs/cgroup")
-_LOST = "mmd adds up RAM per process instead, and may not recognise an engine killed for lack of memory"
+_LOST = "RAM is summed per process, and out-of-memory kills may go unnoticed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Install mmd's units and engines, and tell whether a gateway runs."""

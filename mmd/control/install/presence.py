@@ -1,6 +1,6 @@
 """Tell whether a gateway serves the Unix socket, and its version.
 
-Connecting is no test: systemd listens there and would start a gateway. Instead, the gateway holds a file lock while it
+A connection cannot tell: systemd listens there and would start a gateway. The gateway holds a file lock while it
 serves; the kernel releases it however the gateway ends. The file contains the version.
 """
 

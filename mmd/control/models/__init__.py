@@ -1,0 +1,1 @@
+"""Names of models, hub search, startup modes, and the installed engines."""

@@ -1,4 +1,4 @@
-"""Names of models besides their ids: aliases in mmd.toml, and the repository a model comes from."""
+"""Other names of models: aliases in mmd.toml, and the repository a model comes from."""
 
 from __future__ import annotations
 

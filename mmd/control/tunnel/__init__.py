@@ -1,0 +1,1 @@
+"""Expose a model to the internet through a Cloudflare tunnel."""

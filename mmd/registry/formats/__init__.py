@@ -1,0 +1,1 @@
+"""Read GGUF and safetensors headers: type, quantisation, layout."""
