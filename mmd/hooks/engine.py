@@ -14,7 +14,7 @@ _RELEASE_TIMEOUT_SECONDS = 5.0  # that the driver may take to notice that a proc
 _POLL_SECONDS = 0.002
 
 
-class Engine:
+class EngineUnit:
     def __init__(self, *, unit: str, path: str) -> None:
         self.unit = unit
         self.path = path

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
 import record
-from engine import Engine
+from engine import EngineUnit
 
 TYPE_CHECKING = False  # typing itself would have to be imported
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.005
 
 
-class Release:
+class TokenRelease:
     def __init__(self, words: list[str]) -> None:
         unit, path, seconds, levels, weights_bytes, reserve_bytes, device = words
-        self.engine = Engine(unit=unit, path=path)
+        self.engine = EngineUnit(unit=unit, path=path)
         self.folder = record.folder_of(path)
         self.levels = [int(level) for level in levels.split(",")]
         self.weights_bytes = int(weights_bytes)
@@ -67,7 +67,7 @@ class Release:
             record.write_asleep(self.folder, self.level, since, None)
         except OSError as error:
             return f"its folder is gone: {error}"
-        before = Memory(self.vram, self.engine.pids)
+        before = EngineMemory(self.vram, self.engine.pids)
         began = monotonic()
         status = self.engine.post(f"/sleep?level={self.level}&mode=wait", until=self.until)
         says = self.engine.is_sleeping(until=self.until) if status == "200" else None
@@ -92,14 +92,14 @@ class Release:
         asleep = record.asleep_level(self.folder)
         return level if level is None or asleep is None else max(level, asleep)
 
-    def wait_for_memory(self, before: "Memory") -> str:
+    def wait_for_memory(self, before: "EngineMemory") -> str:
         """Until half of the weights has gone from the GPU at least; "" or why that cannot be said."""
         began = monotonic()
         wanted_bytes = self.weights_bytes // 2
         if self.vram is None or not wanted_bytes:
             return ""
         while True:
-            after = Memory(self.vram, self.engine.pids)
+            after = EngineMemory(self.vram, self.engine.pids)
             self.freed_bytes = after.freed_bytes(before)
             self.vram_seconds = monotonic() - began
             if self.freed_bytes >= wanted_bytes or after.is_below(wanted_bytes):
@@ -118,14 +118,14 @@ class Release:
             self.vram_seconds = self.engine.wait_until_released(self.vram)
 
 
-class Memory:
+class EngineMemory:
     """What an engine holds on the GPU; where the driver does not tell, what is free there."""
 
     def __init__(self, vram: "Vram | None", pids: set[int]) -> None:
         self.used_bytes: int | None = vram.used_bytes(pids) if vram else None
         self.free_bytes: int = vram.free_bytes() if vram else 0
 
-    def freed_bytes(self, before: "Memory") -> int:
+    def freed_bytes(self, before: "EngineMemory") -> int:
         if self.used_bytes is None or before.used_bytes is None:
             return max(0, self.free_bytes - before.free_bytes)
         return max(0, before.used_bytes - self.used_bytes)
@@ -151,11 +151,11 @@ def _available_bytes() -> int:
 
 def main() -> int:
     try:
-        Release(sys.argv[1:]).run()
+        TokenRelease(sys.argv[1:]).run()
     except BaseException:
         # The next model loads when this hook is gone, whatever it died of: be it of words that a token has from before
         # an upgrade of mmd. The first two have always been these.
-        Engine(unit=sys.argv[1], path=sys.argv[2]).end()
+        EngineUnit(unit=sys.argv[1], path=sys.argv[2]).end()
         raise
     return 0
 

@@ -8,11 +8,11 @@ _NOT_TOLD = 2**64 - 1  # the driver knows the process and keeps its memory to it
 _ROOM = 64  # processes on one GPU; more are asked for again
 
 
-class _Memory(Structure):
+class _NvmlMemory(Structure):
     _fields_ = (("total", c_ulonglong), ("free", c_ulonglong), ("used", c_ulonglong))
 
 
-class _Process(Structure):
+class _NvmlProcess(Structure):
     _fields_ = (
         ("pid", c_uint),
         ("used_bytes", c_ulonglong),
@@ -51,21 +51,21 @@ class Vram:
         """Of all GPUs together."""
         total = 0
         for device in self._devices:
-            memory = _Memory()
+            memory = _NvmlMemory()
             if self._nvml.nvmlDeviceGetMemoryInfo(device, byref(memory)) == _SUCCESS:
                 total += int(memory.free)
         return total
 
-    def _processes(self) -> list[_Process]:
+    def _processes(self) -> list[_NvmlProcess]:
         return [process for device in self._devices for process in self._of(device)]
 
-    def _of(self, device: c_void_p) -> list[_Process]:
+    def _of(self, device: c_void_p) -> list[_NvmlProcess]:
         """Its computing processes; none where it has no such list, as on WSL."""
         room = _ROOM
         while True:
             count = c_uint(room)
-            found = (_Process * room)()
-            first = cast(found, POINTER(_Process))
+            found = (_NvmlProcess * room)()
+            first = cast(found, POINTER(_NvmlProcess))
             code = self._nvml.nvmlDeviceGetComputeRunningProcesses_v3(device, byref(count), first)
             if code != _INSUFFICIENT_SIZE:
                 return list(found[: count.value]) if code == _SUCCESS else []

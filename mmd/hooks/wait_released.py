@@ -11,13 +11,13 @@ from time import monotonic
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
 import record
-from engine import Engine
+from engine import EngineUnit
 from vram import read_vram
 
 
 def main() -> int:
     began = monotonic()
-    engine = Engine(unit=sys.argv[1], path=sys.argv[2])
+    engine = EngineUnit(unit=sys.argv[1], path=sys.argv[2])
     engine.state()  # and with it, which processes were its
     if sys.argv[3:] == ["end"]:
         engine.end()

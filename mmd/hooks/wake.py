@@ -12,7 +12,7 @@ from time import monotonic
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
 import record
-from engine import Engine
+from engine import EngineUnit
 from wake_check import is_same, probe
 
 _WAKE_TIMEOUT_SECONDS = 60.0  # from RAM
@@ -29,7 +29,7 @@ _FROM_RAM = (("/wake_up", b""),)
 def main() -> int:
     unit, path, kind, seconds, device = sys.argv[1:]
     began = monotonic()
-    engine = Engine(unit=unit, path=path)
+    engine = EngineUnit(unit=unit, path=path)
     folder = record.folder_of(path)
     level = record.asleep_level(folder)
     # The record goes with the process. Without one it takes systemctl, and 5 ms, to know whether it runs.
@@ -72,7 +72,7 @@ def _lacks_room(folder: str) -> str:
     return "" if free_bytes >= needs_bytes else f"it needs {needs_bytes} bytes of VRAM, and {free_bytes} are free"
 
 
-def _wake(engine: Engine, level: int, reload_seconds: float) -> str:
+def _wake(engine: EngineUnit, level: int, reload_seconds: float) -> str:
     """ "" or why it is not awake."""
     until = monotonic() + (_WAKE_TIMEOUT_SECONDS if level == 1 else reload_seconds)
     for target, body in _FROM_RAM if level == 1 else _FROM_NOTHING:
@@ -87,7 +87,7 @@ def _wake(engine: Engine, level: int, reload_seconds: float) -> str:
             return "/is_sleeping says nothing"
 
 
-def _check(engine: Engine, folder: str, kind: str) -> str:
+def _check(engine: EngineUnit, folder: str, kind: str) -> str:
     """ "" or why it is not the model that it was when it had just been loaded."""
     why_not: str
     fingerprint, why_not = probe(
@@ -99,7 +99,7 @@ def _check(engine: Engine, folder: str, kind: str) -> str:
     return why_not
 
 
-def _end(engine: Engine, device: str) -> None:
+def _end(engine: EngineUnit, device: str) -> None:
     engine.end()
     if device == "gpu":
         from vram import read_vram  # ctypes, and only where something went wrong

@@ -7,6 +7,7 @@ read in between says nothing about the job that is under way.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -32,6 +33,8 @@ _PROPERTIES = "org.freedesktop.DBus.Properties"
 _REPLY_SECONDS = 30.0
 _JOB_CHECK_SECONDS = 2.0
 _AWAY_SECONDS = 0.02
+
+_log = logging.getLogger(__name__)
 
 
 class JobResult(StrEnum):
@@ -100,7 +103,7 @@ class Manager:
 
     def __init__(self, bus: MessageBus) -> None:
         self._bus = bus
-        self._jobs: set[Job] = set()
+        self._jobs: set[UnitJob] = set()
         self._listeners: list[Callable[[str], None]] = []
 
     @classmethod
@@ -177,6 +180,17 @@ class Manager:
             return ""
         return str(state)
 
+    async def queued_job(self, unit: str) -> str:
+        """Return the object path of the job queued on a unit, or ""."""
+        try:
+            (variant,) = await self._read(
+                _PROPERTIES, "Get", "ss", ["org.freedesktop.systemd1.Unit", "Job"], object_path(unit)
+            )
+        except NoSuchUnit:
+            return ""
+        number, path = variant.value
+        return str(path) if number else ""
+
     # -- what changes
 
     async def start_transient(self, unit: UnitSpec, *beside: UnitSpec) -> None:
@@ -213,19 +227,23 @@ class Manager:
     async def disable(self, names: Iterable[str]) -> None:
         await self._call("DisableUnitFiles", "asb", [list(names), False])
 
-    async def submit(self, unit: str, dispatch: Awaitable[None]) -> Job:
+    async def submit(self, unit: str, dispatch: Awaitable[None]) -> UnitJob:
         """Carry out `dispatch` and find the job that it queued on `unit`, which need not be the one the call names:
         starting a token starts its engine.
         """
-        job = Job(self, unit)
+        job = UnitJob(self, unit)
         self._jobs.add(job)
         try:
             await dispatch
-            job.path = await self._queued_job(unit)
+            job.path = await self.queued_job(unit)
         except BaseException:
-            self._jobs.discard(job)
+            self.forget(job)
             raise
         return job
+
+    def forget(self, job: UnitJob) -> None:
+        """Tell a job no more results: its end is known, or it was not queued."""
+        self._jobs.discard(job)
 
     async def run_job(self, unit: str, dispatch: Awaitable[None]) -> JobResult:
         """Carry out `dispatch` and wait for the end of the job that it queued on `unit`."""
@@ -239,9 +257,8 @@ class Manager:
         self._listeners.append(listener)
 
     async def closed(self) -> None:
-        """Returns when the connection is gone, whatever ended it."""
-        with suppress(Exception):  # of any kind: dbus-fast ends with its own where it cannot read what comes
-            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
+        """Return when the connection has ended, for whatever reason."""
+        await disconnected(self._bus)
 
     def _on_message(self, message: Message) -> None:
         if message.member == "JobRemoved" and message.interface == _MANAGER:
@@ -258,17 +275,6 @@ class Manager:
                 listener(unit)
 
     # -- plumbing
-
-    async def _queued_job(self, unit: str) -> str:
-        """The object path of the job queued on a unit, or ""."""
-        try:
-            (variant,) = await self._read(
-                _PROPERTIES, "Get", "ss", ["org.freedesktop.systemd1.Unit", "Job"], object_path(unit)
-            )
-        except NoSuchUnit:
-            return ""
-        number, path = variant.value
-        return str(path) if number else ""
 
     async def _properties(self, name: str, interface: str) -> dict[str, Any]:
         (values,) = await self._read(_PROPERTIES, "GetAll", "s", [interface], object_path(name))
@@ -317,7 +323,7 @@ class Manager:
         return reply.body
 
 
-class Job:
+class UnitJob:
     """A job that was queued on a unit. It listens from before the dispatch on: a job may end before the call that
     queued it has answered.
     """
@@ -350,14 +356,22 @@ class Job:
                         return await self._settled()
             return self._results[self.path]
         finally:
-            self._manager._jobs.discard(self)
+            self._manager.forget(self)
 
     async def _still_queued(self) -> bool:
-        return await self._manager._queued_job(self._unit) == self.path
+        return await self._manager.queued_job(self._unit) == self.path
 
     async def _settled(self) -> JobResult:
         (unit,) = await self._manager.units([self._unit]) or (None,)
         return JobResult.DONE if unit and unit.active_state == "active" else JobResult.FAILED
+
+
+async def disconnected(bus: MessageBus) -> None:
+    """Return when a connection has ended, for whatever reason."""
+    try:
+        await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
+    except Exception as error:  # noqa: BLE001 dbus-fast raises errors of many kinds if it cannot read a message
+        _log.debug("a D-Bus connection ended: %r", error)
 
 
 def bus_address() -> str:

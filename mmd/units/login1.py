@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from io import FileIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mmd.errors import MmdError
 from mmd.tasks import spawn
+from mmd.units.bus import disconnected
 
 if TYPE_CHECKING:
     from dbus_fast import Message
@@ -88,7 +88,7 @@ class Login1:
         """
         try:
             reply = await self._call(_MANAGER, "Inhibit", "ssss", ["sleep", "mmd", why, "delay"])
-        except _Refusal as refusal:
+        except _ErrorReply as refusal:
             # Its policy lets everybody do this, but without polkit logind obeys root only.
             raise LockRefused(
                 f"logind gives no lock that holds up a sleep: {refusal}", hint="sudo apt install polkitd"
@@ -114,8 +114,7 @@ class Login1:
             self._news.put_nowait(None)
 
     async def _until_closed(self) -> None:
-        with suppress(Exception):  # of any kind: dbus-fast ends with its own where it cannot read what comes
-            await self.bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
+        await disconnected(self.bus)
         self._news.put_nowait(None)
 
     async def _close(self) -> None:
@@ -125,7 +124,7 @@ class Login1:
     async def _property(self, name: str) -> Any:
         try:
             reply = await self._call(_PROPERTIES, "Get", "ss", [_MANAGER, name])
-        except _Refusal as refusal:
+        except _ErrorReply as refusal:
             raise _away(f"logind does not answer: {refusal}") from refusal
         return reply.body[0].value
 
@@ -138,7 +137,7 @@ class Login1:
     async def _of_the_bus(self, member: str, word: str) -> Message:
         try:
             return await self._call(_BUS, member, "s", [word], destination=_BUS, path="/org/freedesktop/DBus")
-        except _Refusal as refusal:
+        except _ErrorReply as refusal:
             raise _away(f"the system bus does not answer: {refusal}") from refusal
 
     async def _call(
@@ -164,11 +163,11 @@ class Login1:
         if reply is None:
             raise _away("the connection to logind ended")
         if reply.message_type is MessageType.ERROR:
-            raise _Refusal(reply.body[0] if reply.body else reply.error_name)
+            raise _ErrorReply(reply.body[0] if reply.body else reply.error_name)
         return reply
 
 
-class _Refusal(Exception):
+class _ErrorReply(Exception):
     """A call was answered with an error."""
 
 

@@ -16,7 +16,7 @@ _STOPPED = (*SOCKETS, GATEWAY, BOOT)  # not the slice: the models are in it
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class InstallReport:
     files: tuple[Path, ...]  # that are the user's: drop-ins, and whole units where no package brings them
     listening: tuple[str, ...]  # the addresses
     refused: tuple[str, ...]  # sockets, other than the main one, that could not listen
@@ -25,7 +25,7 @@ class Installed:
     set_aside: tuple[Path, ...]  # units that somebody else has written: they are called NAME.bak now
 
 
-async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
+async def install(manager: Manager, addresses: Mapping[str, str]) -> InstallReport:
     """Have the gateway's sockets listen now and after a login, and the models of a boot loaded then. `addresses` are
     those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET. Where a package brings the units, only drop-ins are
     written into the user's own unit folder, and whole units there, which would hide the package's, go: those of an
@@ -39,7 +39,7 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
     _refuse_if_masked(masked)
     files = user_files.wanted(addresses, masked, are_packaged=await packaged_in(manager) is not None)
     units = [name for name in UNITS if name not in masked and user_files.is_wanted(name, addresses)]
-    before = await _State.read(manager)
+    before = await _Installation.read(manager)
     try:
         set_aside = await _have(manager, files, [name for name in ENABLED if name in units], masked)
         await _stop(manager, (*SOCKETS, GATEWAY))
@@ -52,7 +52,7 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> Installed:
         raise
     listening = tuple(address for name, address in addresses.items() if name in units and name not in refused)
     removed = tuple(file for file in before.contents if file not in files and file not in set_aside)
-    return Installed(tuple(files), listening, tuple(refused), masked, removed, set_aside)
+    return InstallReport(tuple(files), listening, tuple(refused), masked, removed, set_aside)
 
 
 async def remove(manager: Manager) -> bool:
@@ -60,11 +60,11 @@ async def remove(manager: Manager) -> bool:
     stay registered. Returns whether there was anything to undo.
     """
     await manager.reload()
-    before = await _State.read(manager)
+    before = await _Installation.read(manager)
     await _stop(manager, _STOPPED)
     kept = user_files.strangers(before.contents)
     await _have(manager, kept, ())
-    return before != _State(kept, (), (), gateway_runs=False)
+    return before != _Installation(kept, (), (), gateway_runs=False)
 
 
 async def packaged_in(manager: Manager) -> Path | None:
@@ -86,7 +86,7 @@ async def enabled(manager: Manager) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _Installation:
     """An installation as it is, or none."""
 
     contents: Mapping[Path, bytes]
@@ -96,7 +96,7 @@ class _State:
     tunnels: tuple[str, ...] = ()  # those that are open or are to be: they end with the main socket
 
     @classmethod
-    async def read(cls, manager: Manager) -> _State:
+    async def read(cls, manager: Manager) -> _Installation:
         active = {unit.name for unit in await manager.units((*SOCKETS, GATEWAY)) if unit.active_state == "active"}
         listening = tuple(name for name in SOCKETS if name in active)
         tunnels = await manager.units([TUNNELS])

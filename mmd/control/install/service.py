@@ -32,7 +32,7 @@ def _is_mask(file: Path) -> bool:
     return file.is_char_device() or (file.is_file() and file.stat().st_size == 0)
 
 
-async def install() -> static.Installed:
+async def install() -> static.InstallReport:
     """Install the units, with the gateway's addresses from mmd.toml. Raises what `static.install` raises."""
     addresses = addresses_by_socket(gateway_addresses(read_settings()))
     async with await Manager.connect() as manager:

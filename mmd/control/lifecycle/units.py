@@ -9,7 +9,7 @@ from typing import Any
 from mmd.paths import user_runtime_dir
 from mmd.plan.launch import Launch
 from mmd.plan.swap import AwaitStart, Start
-from mmd.units.bus import Job, Manager, NoSuchUnit, UnitExists
+from mmd.units.bus import Manager, NoSuchUnit, UnitExists, UnitJob
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.spec import FINGERPRINT, Hooks, engine_spec, fingerprint, token_spec
 from mmd.units.watch import Pairs
@@ -28,7 +28,7 @@ async def same_launch(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pai
     return pair.engine.active in ("active", "activating") or _argv(service) == launch.argv
 
 
-async def submit(manager: Manager, launch: Launch, hooks: Hooks, step: Start | AwaitStart) -> Job:
+async def submit(manager: Manager, launch: Launch, hooks: Hooks, step: Start | AwaitStart) -> UnitJob:
     """Carry out a step. Returns the job whose end is the activation's end."""
     token, engine = token_unit(launch.model_id), engine_unit(launch.model_id)
     awaited = token if step.wakes else engine
