@@ -60,7 +60,7 @@ _MAY_BLOCK: dict[str, tuple[frozenset[str], str]] = {
     "control/lifecycle/units.py": (frozenset({"submit", "forget"}), _RUNTIME),
     "units/lock.py": (frozenset({"_opened"}), _RUNTIME),
     "gateway/gateway.py": (frozenset({"__init__"}), "before the gateway serves"),
-    "gateway/notify.py": (frozenset({"notify"}), "a datagram to systemd, at the start and at the end"),
+    "gateway/serve.py": (frozenset({"notify"}), "a datagram to systemd, at the start and at the end"),
     "gateway/observe/metrics_page.py": (frozenset({"_process"}), "/proc is memory"),
     "gateway/observe/scrape.py": (frozenset({"of"}), "/proc is memory"),
 }

@@ -1,4 +1,4 @@
-"""The gateway: what all its connections share."""
+"""The gateway: makes the parts that all connections share, and starts and ends them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmd.gateway.http.policy import RequestPolicy
 from mmd.gateway.http.request import Request
 from mmd.gateway.http.timeouts import ReadTimeouts
 from mmd.gateway.observe.counters import Counters
-from mmd.gateway.observe.feed import EventKind, Feed
+from mmd.gateway.observe.feed import Feed
 from mmd.gateway.observe.observer import Observer
 from mmd.gateway.proxy.exchange import Exchange, ExchangeContext
 from mmd.gateway.proxy.pool import Pool
@@ -27,11 +27,12 @@ from mmd.gateway.schedule.suspend import SuspendCoordinator
 
 _log = logging.getLogger(__name__)
 
-_QUEUE_SECONDS = 0.25
-
 
 class Gateway:
-    """A factory of protocols for `loop.create_server`, and their common end."""
+    """Owns the scheduler, the engine connections, the observers and the management API.
+
+    `new_connection` is the protocol factory for `loop.create_server`; `drain` ends everything.
+    """
 
     def __init__(
         self,
@@ -48,15 +49,13 @@ class Gateway:
         self.feed = Feed()
         self._models = models
         self.scheduler = Scheduler(models, self.limits)
-        self._queue_will_be_told = False
-        self.scheduler.follow(self._tell_queue_soon)
         self.idle = IdleUnloader(models, self.scheduler)
         self.pool = Pool(max_idle=self.limits.idle_engine_connections, connect_seconds=self.limits.connect_seconds)
         self.counters = Counters()
         self.observer = Observer(models, self.scheduler, self.feed, self.counters, self.limits)
         self._management = Management(models, self.scheduler, self.observer, self.feed, hub)
-        self._connections: dict[ClientConnection, None] = {}  # by when they came
-        self._closed_one = asyncio.Event()
+        self._connections: dict[ClientConnection, None] = {}  # oldest first
+        self._connection_closed = asyncio.Event()
         self._context = ExchangeContext(models, self.scheduler, self.pool, self.limits, self.counters, self.idle)
         self.suspension = SuspendCoordinator(models, self.scheduler, self.limits, self._abort_for_suspend)
         models.follow(self._requeue_if_asleep)
@@ -72,7 +71,7 @@ class Gateway:
         return len(self._context.with_engine)
 
     def observe(self) -> None:
-        """Begin to tell what happens, until the end."""
+        """Start to publish events and to collect metrics, until `drain`."""
         self.observer.begin()
 
     def new_connection(self, listener_kind: ListenerKind = ListenerKind.MAIN) -> ClientConnection:
@@ -86,28 +85,28 @@ class Gateway:
 
     def opened(self, connection: ClientConnection) -> None:
         self._connections[connection] = None
-        if self.is_draining:  # accepted in the same moment; systemd keeps those that come later
+        if self.is_draining:  # accepted just before; systemd keeps later ones for the next gateway
             connection.start_draining()
         elif len(self._connections) > self.limits.connections and connection.listener_kind is not ListenerKind.LOCAL:
             self._make_room_for(connection)
 
     def closed(self, connection: ClientConnection) -> None:
         self._connections.pop(connection, None)
-        self._closed_one.set()
+        self._connection_closed.set()
 
-    async def drain(self, bound_seconds: float) -> None:
-        """Lets what has begun finish, takes nothing new, and drops what is left in the end."""
+    async def drain(self, timeout_seconds: float) -> None:
+        """Shut down: let running requests finish, accept no new ones, and drop those left after the timeout."""
         self.is_draining = True
         self.feed.close()
         for connection in self._connections:
             connection.start_draining()
         try:
-            async with asyncio.timeout(bound_seconds):
+            async with asyncio.timeout(timeout_seconds):
                 await self._until(lambda: not self._connections)
                 await self._management.drain()
         except TimeoutError:
             self.scheduler.close()
-            await asyncio.sleep(0)  # those who waited write their refusals now
+            await asyncio.sleep(0)  # requests that waited write their error responses now
             for connection in list(self._connections):
                 connection.abort()
         await self.observer.end()
@@ -117,35 +116,23 @@ class Gateway:
         self.pool.close()
 
     def _make_room_for(self, newcomer: ClientConnection) -> None:
-        """Somebody who asks for nothing goes; where all of them are busy, it is the newcomer."""
-        idle = next(
-            (connection for connection in self._connections if connection.is_idle and connection is not newcomer), None
-        )
-        del self._connections[idle or newcomer]  # not when its connection is lost: others may come in between
+        """Close an idle connection; if none is idle, reject the new one."""
+        idle = next((each for each in self._connections if each.is_idle and each is not newcomer), None)
+        del self._connections[idle or newcomer]  # at once: more may be accepted before it is closed
         if idle is not None:
             idle.close()
         else:
             newcomer.reject(TOO_MANY)
 
-    def _tell_queue_soon(self) -> None:
-        """Requests come and go by the thousand: listeners are told a few times a second."""
-        if self.feed.has_listeners and not self._queue_will_be_told:
-            self._queue_will_be_told = True
-            asyncio.get_running_loop().call_later(_QUEUE_SECONDS, self._tell_queue)
-
-    def _tell_queue(self) -> None:
-        self._queue_will_be_told = False
-        self.feed.publish(EventKind.QUEUE, self.scheduler.queue())
-
     def _requeue_if_asleep(self) -> None:
-        """Takes back what was sent to an engine that has fallen asleep, for whatever reason, before it answered.
+        """Take back the requests to engines that have fallen asleep before they responded.
 
-        The view that requests are admitted by follows the units a moment later, and an engine that is told to sleep
-        accepts requests all the same: those would hang until somebody wakes it.
+        The scheduler learns of it a moment after the units change, and an engine that goes to sleep still accepts
+        requests: those would hang until it is woken.
         """
         count = sum(exchange.requeue_if_asleep() for exchange in tuple(self._context.with_engine))
         if count:
-            _log.info("%d requests came too late for models that sleep now, and wait for their turn again", count)
+            _log.info("%d requests reached models that had just fallen asleep; they wait again", count)
 
     def _abort_for_suspend(self) -> None:
         for exchange in tuple(self._context.with_engine):
@@ -153,5 +140,5 @@ class Gateway:
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            self._closed_one.clear()
-            await self._closed_one.wait()
+            self._connection_closed.clear()
+            await self._connection_closed.wait()

@@ -1,4 +1,4 @@
-"""`mmd gateway`: the gateway over the user manager, until it is told to end."""
+"""`mmd gateway`: run the gateway over the user manager."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 
 
 def run(listen: str | None, tell: Callable[[str], None]) -> None:
-    """Serve on systemd's sockets, else on our own, of which `tell` says where they are: `listen`, HOST:PORT, or what
-    mmd.toml says, the embedding address, and the Unix socket.
+    """Serve until a signal. Uses systemd's sockets if it passed any; otherwise binds `listen` (HOST:PORT, default: from
+    mmd.toml), the embedding address and the Unix socket, and reports them with `tell`.
     """
     if listen is not None and not is_listen(listen):
-        raise WrongUsage(f"{listen!r} is no HOST:PORT", hint="mmd gateway --listen 127.0.0.1:8000")
+        raise WrongUsage(f"{listen!r} is not HOST:PORT", hint="mmd gateway --listen 127.0.0.1:8000")
     asyncio.run(_serve(listen, tell))
 
 
@@ -54,11 +54,11 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
         try:
             listeners = stack.enter_context(_listeners(settings, listen, tell, keyring))
         except AddressTaken as error:
-            raise await _with_its_holder(error, controller.manager) from error
+            raise await _name_owner(error, controller.manager) from error
         policy = _policy(settings, limits, listeners, keyring)
         follows_sleep = settings.gateway.suspend == "release"
-        # The first to end ends all: without the bus or its watch the view would stand still, so systemd starts us anew.
-        # No TaskGroup: it would wrap the error that the user is to see.
+        # The first task to end ends all: without the bus or the watch the state of the units would be stale, so systemd
+        # restarts the gateway. No TaskGroup: it would wrap the error that the user sees.
         tasks = [
             spawn(name, work, logs=False)
             for name, work in {
@@ -83,22 +83,22 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
 def _listeners(
     settings: Settings, listen: str | None, tell: Callable[[str], None], keyring: Keyring
 ) -> Iterator[Sequence[Listener]]:
-    """systemd's, or our own: those go at the end. Raises MmdError where the main address cannot be had, and what
-    `_require_keys` raises.
+    """Yield systemd's sockets, or bind new ones and close them at the end. Raises CannotListen if the main address
+    cannot be bound, and what `_require_keys` raises.
     """
     passed = inherited_listeners()
     if passed:
         if settings.gateway.embedding_listen and all(one.kind is not ListenerKind.EMBEDDING for one in passed):
-            _log.warning("nothing listens for embeddings: systemctl --user status mmd-embedding.socket")
+            _log.warning("systemd passed no embedding socket: systemctl --user status mmd-embedding.socket")
         _require_keys(passed, keyring)
         yield passed
         return
     own = [bind_tcp(*_address(listen or settings.gateway.listen))]
-    for more in _beside_the_main_one(settings):
+    for bind in _other_listeners(settings):
         try:
-            own.append(more())
+            own.append(bind())
         except MmdError as error:
-            tell(f"{error.message}, and the gateway goes without: {error.hint}")
+            tell(f"{error.message}; the gateway continues without it: {error.hint}")
     try:
         _require_keys(own, keyring)
         tell("The gateway listens on " + ", ".join(map(str, own)))
@@ -110,8 +110,8 @@ def _listeners(
                 gateway_socket().unlink(missing_ok=True)
 
 
-async def _with_its_holder(error: AddressTaken, manager: Manager) -> MmdError:
-    """The error, naming the installed gateway where that has the address: `ss` would show systemd."""
+async def _name_owner(error: AddressTaken, manager: Manager) -> MmdError:
+    """Name the unit if the installed gateway has the address: `ss` would only show systemd."""
     from mmd.control.install.service import socket_unit_at
 
     unit = await socket_unit_at(manager, error.port)
@@ -121,14 +121,14 @@ async def _with_its_holder(error: AddressTaken, manager: Manager) -> MmdError:
     return CannotListen(f"{error.message}: {unit} listens there, for mmd.service", hint=hint)
 
 
-def _beside_the_main_one(settings: Settings) -> Iterator[Callable[[], Listener]]:
+def _other_listeners(settings: Settings) -> Iterator[Callable[[], Listener]]:
     if address := settings.gateway.embedding_listen:
         yield lambda: bind_tcp(*_address(address), ListenerKind.EMBEDDING)
     yield lambda: bind_unix(gateway_socket())
 
 
 def _require_keys(listeners: Sequence[Listener], keyring: Keyring) -> None:
-    """Raises WrongUsage where other machines could connect and no key would keep them off."""
+    """Raises WrongUsage if other machines could connect and no key exists."""
     exposed = [listener for listener in listeners if listener.is_exposed]
     if exposed and not keyring.current():
         raise keys_required(str(exposed[0]))

@@ -1,9 +1,11 @@
-"""The gateway's process: from its sockets to its orderly end."""
+"""Serve on sockets until a signal, then shut down in order."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import socket
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,13 +16,12 @@ from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.gateway.http.sockets import Listener
-from mmd.gateway.notify import notify
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.suspend import SuspendWatch
 from mmd.tasks import keep_running, spawn
 
-_DRAIN_BOUND_SECONDS = 30.0
-_TURNS_TO_OPEN = 2  # of the event loop, from accepting a connection to telling its protocol
+_DRAIN_TIMEOUT_SECONDS = 30.0
+_TURNS_TO_OPEN = 2  # of the event loop, from accept to connection_made
 
 
 async def serve(
@@ -31,8 +32,8 @@ async def serve(
     policy: RequestPolicy | None = None,
     follows_sleep: bool = False,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then finishes what has begun. With `follows_sleep` nobody stays on the GPU while
-    the machine is suspended.
+    """Serve until SIGTERM or SIGINT, then finish running requests. With `follows_sleep`, models leave the GPU while the
+    machine is suspended.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -47,13 +48,13 @@ async def serve(
         if any(listener.kind is ListenerKind.LOCAL for listener in listeners):
             presence.announce(__version__)
         notify("READY=1")
-        if follows_sleep:  # now: who waits for an answer is not to wait for logind
+        if follows_sleep:  # after READY: requests must not wait for logind
             beside.append(spawn("suspend", SuspendWatch(gateway.suspension).run(), logs=False))
         await _until(stop, beside)
         notify("STOPPING=1")
         presence.withdraw()
         await _stop_accepting(servers)
-        await gateway.drain(_DRAIN_BOUND_SECONDS)
+        await gateway.drain(_DRAIN_TIMEOUT_SECONDS)
     finally:
         for task in beside:
             task.cancel()
@@ -64,7 +65,7 @@ async def serve(
 
 
 async def _until(stop: asyncio.Event, beside: Sequence[asyncio.Task[None]]) -> None:
-    """Until the gateway is to stop; raises what the work beside it died of."""
+    """Wait for the stop signal; raises the error of a background task that fails before."""
     stopping = spawn("stop signal", stop.wait())
     await asyncio.wait((stopping, *beside), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -74,19 +75,30 @@ async def _until(stop: asyncio.Event, beside: Sequence[asyncio.Task[None]]) -> N
 
 
 async def _server(gateway: Gateway, listener: Listener) -> asyncio.Server:
-    # Not create_unix_server: from Python 3.13 on that removes the socket's file at the end, and it may be systemd's.
+    # Not create_unix_server: since Python 3.13 it removes the socket's file at the end, which may belong to systemd.
     new_connection = partial(gateway.new_connection, listener.kind)
     return await asyncio.get_running_loop().create_server(new_connection, sock=listener.socket, backlog=1024)
 
 
 async def _stop_accepting(servers: Sequence[asyncio.Server]) -> None:
-    """systemd's own descriptors keep collecting connections for the next gateway."""
+    """Stop accepting; systemd's own descriptors keep collecting connections for the next gateway."""
     loop = asyncio.get_running_loop()
     for server in servers:
         for listening in server.sockets:
             loop.remove_reader(listening)
-    # A server that is closed drops those whom it has just accepted, and with them what they ask for.
+    # Closing a server drops connections that it has just accepted, with their requests.
     for _ in range(_TURNS_TO_OPEN):
         await asyncio.sleep(0)
     for server in servers:
         server.close()
+
+
+def notify(state: str) -> None:
+    """Send `READY=1` and the like to systemd, as sd_notify(3) does; do nothing if systemd did not start the process."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):  # abstract
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as messenger:
+        messenger.sendto(state.encode(), address)

@@ -1,4 +1,4 @@
-"""Publish events: the status after changes, swaps of all processes, and resources while there are listeners."""
+"""Publish events: status and queue after changes, swaps of all processes, resources while there are listeners."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 # A swap changes its units a dozen times in a row; listeners get one status event.
 _SETTLE_SECONDS = 0.1
+# Requests come and go by the thousand; listeners get a few queue events a second.
+_QUEUE_SECONDS = 0.25
 # Delays between the reads of the swap log after units have changed: the process that swapped writes its entry only once
 # it has read the phases, or the cause of a failure.
 _READ_DELAYS_SECONDS = (0.1, 0.4, 1.5, 6.0, 24.0)
@@ -40,7 +42,9 @@ class Publisher:
         self._status_changed = asyncio.Event()
         self._units_changed = asyncio.Event()
         self._resources: asyncio.Task[None] | None = None
+        self._queue_timer: asyncio.TimerHandle | None = None
         models.follow(self._on_change)
+        scheduler.follow(self._on_queue_change)
 
     def follow_swaps(self, listener: Callable[[SwapEvent], None]) -> None:
         """Call `listener` with every swap that has ended."""
@@ -59,10 +63,21 @@ class Publisher:
     def close(self) -> None:
         if self._resources is not None:
             self._resources.cancel()
+        if self._queue_timer is not None:
+            self._queue_timer.cancel()
 
     def _on_change(self) -> None:
         self._status_changed.set()
         self._units_changed.set()
+
+    def _on_queue_change(self) -> None:
+        """Called for each request that comes or goes: publish the queue soon."""
+        if self._feed.has_listeners and self._queue_timer is None:
+            self._queue_timer = asyncio.get_running_loop().call_later(_QUEUE_SECONDS, self._publish_queue)
+
+    def _publish_queue(self) -> None:
+        self._queue_timer = None
+        self._feed.publish(EventKind.QUEUE, self._scheduler.queue())
 
     async def publish_status(self) -> None:
         """Publish the status after changes, until cancelled."""
