@@ -127,6 +127,7 @@ async def test_previous_that_sleeps_is_woken_again(world: World) -> None:
 async def test_engine_that_ignores_sigterm_is_killed(world: World) -> None:
     world.add("a", ignore_sigterm=True)
     world.add("b")
+    world.change_launch("a", stop_seconds=1)
     async with world.controller() as mmd:
         await mmd.activate("a")
         await mmd.activate("b")

@@ -167,7 +167,7 @@ async def test_closing_one_side_closes_the_other() -> None:
 
 
 async def test_swap_waits_for_a_websocket_until_the_drain_limit() -> None:
-    async with town("a", "b", limits=Limits(drain_seconds=0.3)) as running:
+    async with town("a", "b", limits=Limits(drain_seconds=0.3, min_residency_seconds=0)) as running:
         running.peer("a").on["/v1/realtime"] = _agree
         client = await _joined(running)
         other = await running.client()

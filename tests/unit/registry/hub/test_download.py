@@ -64,6 +64,7 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 2 * PATIENCE_SECONDS)  # some responses are held
     monkeypatch.setattr(partial, "SEGMENT_BYTES", SEGMENT_BYTES)
     monkeypatch.setattr(fetch, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(download, "_REPORT_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -582,7 +583,7 @@ def test_files_that_may_not_be_so_large(hub: FakeHub, content: bytes, own_home: 
         check=False,
     )
     said = json.loads(done.stdout.splitlines()[-1])["error"]
-    assert (done.returncode, said["kind"]) == (1, "StorageFailed")
+    assert (done.returncode, said["code"]) == (1, "storage_failed")
     assert "File too large" in said["message"]
 
 
