@@ -107,7 +107,12 @@ def test_a_command_that_does_not_exist_is_found(words: tuple[str, ...], wrong: s
 
 
 def markdown() -> list[Path]:
-    return [*ROOT.glob("*.md"), *(ROOT / "mmd").rglob("*.md"), *(ROOT / "contrib").rglob("*.md")]
+    return [
+        *ROOT.glob("*.md"),
+        *(ROOT / "mmd").rglob("*.md"),
+        *(ROOT / "contrib").rglob("*.md"),
+        ROOT / "tests/README.md",
+    ]
 
 
 @pytest.mark.parametrize("document", [README, ROOT / "CONTRIBUTING.md"], ids=lambda document: document.name)
@@ -126,7 +131,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [ROOT / "CONTRIBUTING.md", *(ROOT / "mmd").rglob("*.md")],
+    [ROOT / "CONTRIBUTING.md", ROOT / "tests/README.md", *(ROOT / "mmd").rglob("*.md")],
     ids=lambda document: str(document.relative_to(ROOT)),
 )
 def test_every_module_and_folder_exists(document: Path) -> None:
