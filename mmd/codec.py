@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -56,10 +57,20 @@ def convert(value: object, kind: type[T]) -> T:
 
 
 def to_builtins(record: object) -> Any:
-    """Return a record as the dicts, lists and strings that its JSON consists of."""
+    """Return a record as the dicts, lists, numbers and strings of its JSON."""
+    return json.loads(encode(record))
+
+
+def json_schemas(kinds: Iterable[type], names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the JSON schemas of these records and those in them, by class name; references use `names`."""
     import msgspec
 
-    return msgspec.to_builtins(record)
+    _, found = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    text = json.dumps(found)
+    for class_name, name in names.items():
+        text = text.replace(f'"#/components/schemas/{class_name}"', f'"#/components/schemas/{name}"')
+    schemas: dict[str, dict[str, Any]] = json.loads(text)
+    return schemas
 
 
 def require_counts(record: object, *names: str) -> None:

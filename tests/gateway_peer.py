@@ -10,19 +10,25 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from mmd.control.state.memory_use import Memory, Resources
+from mmd.control.state.model_info import ModelInfo
+from mmd.control.state.status import Status
 from mmd.errors import MmdError, NoSuchModel
 from mmd.gateway.api.hub_process import Hub
 from mmd.gateway.gateway import Gateway
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import RequestPolicy
+from mmd.plan.boot import Startup
 from mmd.plan.idle import LoadedModel, Rules
+from mmd.registry.licence import Terms
+from mmd.registry.record import Format, ModelType
 
 PATIENCE_SECONDS = 15.0  # timeout of a test, generous because machines are busy
 
@@ -147,21 +153,23 @@ class Peer:
         await asked.answer(json.dumps(told).encode())
 
 
-_MODEL = {
-    "aliases": [],
-    "type": "chat",
-    "engine": "llama.cpp",
-    "format": "gguf",
-    "quant": "Q4_K_M",
-    "vram": 1.0,
-    "vram_bytes": 1 << 30,
-    "context": 4096,
-    "startup": "disabled",
-    "source": "file",
-    "licence": "",
-    "terms": "unknown",
-    "path": "/models/tiny.gguf",
-}
+_MODEL = ModelInfo(
+    id="",
+    aliases=(),
+    type=ModelType.CHAT,
+    engine="llama.cpp",
+    format=Format.GGUF,
+    quant="Q4_K_M",
+    vram=1.0,
+    vram_bytes=1 << 30,
+    context=4096,
+    status="absent",
+    startup=Startup.DISABLED,
+    source="file",
+    licence="",
+    terms=Terms.UNKNOWN,
+    path="/models/tiny.gguf",
+)
 
 
 @dataclass
@@ -306,21 +314,23 @@ class MemoryModels:
         for listener in self.listeners:
             listener()
 
-    async def status(self) -> dict[str, Any]:
-        resident = [self.active] if self.active else []
-        rest: dict[str, Any] = {"sleeping": [], "starting": [], "failed": [], "exposed": [], "away": list(self.gone)}
-        return {"active": self.active, "resident": resident, **rest, "resources": await self.resources()}
+    async def status(self) -> Status:
+        return Status(
+            active=self.active,
+            resident=(self.active,) if self.active else (),
+            sleeping=(),
+            starting=(),
+            failed=(),
+            away=tuple(self.gone),
+            exposed=(),
+            resources=await self.resources(),
+        )
 
-    async def models(self) -> list[dict[str, Any]]:
-        return [
-            {**_MODEL, "id": name, "aliases": [], "status": "active" if name == self.active else "absent"}
-            for name in self.peers
-        ]
+    async def models(self) -> list[ModelInfo]:
+        return [replace(_MODEL, id=name, status="active" if name == self.active else "absent") for name in self.peers]
 
-    async def resources(self) -> dict[str, Any]:
-        gib = {"used": 0.0, "total": 0.0}
-        vram, ram = {"used_bytes": 0, "total_bytes": 0}, {"used_bytes": 1, "total_bytes": 2}
-        return {"vram": gib | vram, "ram": gib | ram, "gpus": []}
+    async def resources(self) -> Resources:
+        return Resources(Memory.of(0, 0), Memory.of(1, 2), ())
 
 
 @dataclass

@@ -36,13 +36,12 @@ def add(path: Path | None, model_id: str | None, as_json: bool) -> None:
 
 
 def _add_one(path: Path, model_id: str | None, as_json: bool) -> None:
-    from mmd.control.state.to_json import model_json
-    from mmd.plan.residency import Residency
+    from mmd.control.state.model_info import model_info
     from mmd.registry.store import Registry
 
     model = Registry().add(path, id=model_id)
     if as_json:
-        print_json(model_json(model, Residency.ABSENT, None))
+        print_json(model_info(model))
         return
     click.echo(model.id)
     say(f"{summary(model)}; start it with: mmd activate {model.id}")
@@ -95,15 +94,12 @@ def _cache() -> Path:
 
 
 def _print_json(added: Sequence[Added], skipped: Sequence[Skipped]) -> None:
-    from dataclasses import asdict
-
-    from mmd.control.state.to_json import model_json
-    from mmd.plan.residency import Residency
+    from mmd.control.state.model_info import model_info
 
     def models(new: bool) -> list[object]:
-        return [model_json(one.model, Residency.ABSENT, None) for one in added if one.is_new is new]
+        return [model_info(one.model) for one in added if one.is_new is new]
 
-    print_json({"added": models(True), "known": models(False), "skipped": [asdict(one) for one in skipped]})
+    print_json({"added": models(True), "known": models(False), "skipped": skipped})
 
 
 def _print_skipped(skipped: Sequence[Skipped]) -> None:

@@ -26,9 +26,7 @@ def disk(as_json: bool) -> None:
 
     use = disk_use(Registry().all())
     if as_json:
-        from dataclasses import asdict
-
-        print_json(asdict(use))
+        print_json(use)
     else:
         _print(use)
 

@@ -47,7 +47,7 @@ def doctor(offline: bool, estimates: bool, measure: bool, as_json: bool) -> None
 
     results = run_checks(offline=offline)
     if as_json:
-        print_json([asdict(result) for result in results])
+        print_json(results)
     else:
         _print(results)
     if any(result.state == "failed" for result in results):

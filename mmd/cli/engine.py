@@ -32,9 +32,7 @@ def list_engines(as_json: bool) -> None:
 
     statuses = engine_statuses(read_settings())
     if as_json:
-        from dataclasses import asdict
-
-        print_json([asdict(status) for status in statuses])
+        print_json(statuses)
         return
     rows = [
         (

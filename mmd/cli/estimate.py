@@ -48,9 +48,9 @@ def estimate(
         candidates = (*about.candidates, *others)
         answer = estimating.answer(about.model, context, candidates=candidates, asks_engine=not no_engine)
     if as_json:
-        from mmd.control.state.to_json import estimate_json
+        from mmd.cli.memory import for_json
 
-        print_json(estimate_json(answer.estimate))
+        print_json(for_json(answer.estimate))
     else:
         click.secho(about.name, bold=True, nl=not about.why)
         if about.why:

@@ -47,9 +47,7 @@ def expose(model_id: str | None, off: bool, hostname: str | None, as_json: bool)
         _require_keys()
         done = wait_for(open_tunnel(model_id, _named(model_id, hostname)))
         if as_json:
-            from dataclasses import asdict
-
-            print_json(asdict(done))
+            print_json(done)
         else:
             click.echo(done.url)
             say(f"{model_id} can be reached by whoever has a key of yours: {done.url}/v1 (mmd expose --off {model_id})")
@@ -115,9 +113,7 @@ def _list(as_json: bool) -> None:
 
     tunnels = wait_for(list_tunnels())
     if as_json:
-        from dataclasses import asdict
-
-        print_json([asdict(one) for one in tunnels])
+        print_json(tunnels)
     elif tunnels:
         rows = [(one.id, one.state, "yes" if one.lasting else "no", one.url or "") for one in tunnels]
         print_table(("MODEL", "TUNNEL", "LASTING", "URL"), rows)

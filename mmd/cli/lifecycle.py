@@ -45,9 +45,7 @@ def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
         say(f"\nWhat has begun goes on without this command. See: mmd status; end it: mmd stop {model_id}")
         raise
     if as_json:
-        from dataclasses import asdict
-
-        print_json(asdict(done))
+        print_json(done)
     elif done.evicted:
         say(f"{model_id} is resident after {done.seconds:.1f} s; {done.evicted} went")
     else:
@@ -121,11 +119,10 @@ def stop(model_id: str | None) -> None:
 def status(as_json: bool) -> None:
     """What runs, and what memory is left."""
     from mmd.control.state.status import current_status
-    from mmd.control.state.to_json import status_json
 
     now = wait_for(current_status())
     if as_json:
-        print_json(status_json(now))
+        print_json(now)
     else:
         _print_status(now)
 
@@ -139,9 +136,7 @@ def events(lines: int, as_json: bool) -> None:
 
     kept = swaps.recent(lines)
     if as_json:
-        from dataclasses import asdict
-
-        print_json([asdict(event) for event in kept])
+        print_json(kept)
     elif kept:
         rows = [(event.at[:19], event.model, event.outcome, f"{event.seconds:.2f} s", _parts(event)) for event in kept]
         print_table(("WHEN (UTC)", "MODEL", "OUTCOME", "TOOK", ""), rows)

@@ -15,6 +15,7 @@ from mmd.cli.output import NO_MODEL, licence_text, print_json, print_named_table
 from mmd.quantities import size_text
 
 if TYPE_CHECKING:
+    from mmd.control.state.model_info import ModelInfo
     from mmd.plan.estimate import Estimate
     from mmd.plan.idle import Rules
     from mmd.plan.launch import Flag, Launch
@@ -30,7 +31,7 @@ def list_models(as_json: bool) -> None:
     """Registered models, and where each is."""
     from mmd.control.models.aliases import names_of
     from mmd.control.models.startup import startups
-    from mmd.control.state.to_json import models_json
+    from mmd.control.state.model_info import model_infos
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
 
@@ -39,13 +40,13 @@ def list_models(as_json: bool) -> None:
     for warning in names.warnings():
         say(f"mmd: {warning}")
     residencies, active = wait_for(_residencies())
-    rows = models_json(models.values(), residencies, active, startups(settings), names.aliases)
+    rows = model_infos(models.values(), residencies, active, startups(settings), names.aliases)
     if as_json:
         print_json(rows)
     elif rows:
         heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "ALSO CALLED")
         table = [_cells(row) for row in rows]
-        shown = len(heading) if any(row["aliases"] for row in rows) else len(heading) - 1
+        shown = len(heading) if any(row.aliases for row in rows) else len(heading) - 1
         print_named_table(heading[:shown], [cells[:shown] for cells in table])
     else:
         say(NO_MODEL)
@@ -63,7 +64,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     from mmd.control.lifecycle.planner import plan_launch
     from mmd.control.memory.estimate import Estimator
     from mmd.control.models.aliases import names_of
-    from mmd.control.state.to_json import estimate_json, idle_json, launch_json, model_json
+    from mmd.control.state.model_info import model_info
     from mmd.machine import load_machine, read_machine
     from mmd.plan.residency import Residency
     from mmd.registry.store import Registry
@@ -82,13 +83,15 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         for name, text in unit_texts(launch).items():
             click.echo(f"# {name}\n{text}")
     elif as_json:
+        from mmd.cli.memory import for_json
+        from mmd.codec import to_builtins
         from mmd.control.models.startup import startup_of
 
         residencies, active = wait_for(_residencies())
         here = residencies.get(model_id, Residency.ABSENT)
-        record = model_json(model, here, active, startup_of(model_id), aliases)
-        planned = {"launch": launch_json(launch), "estimate": estimate_json(estimate)}
-        print_json(record | {"files": model.files, "idle": idle_json(rules)} | planned)
+        shown = to_builtins(model_info(model, here, active, startup_of(model_id), aliases))
+        planned = {"launch": launch_record(launch), "estimate": for_json(estimate)}
+        print_json(shown | {"files": model.files, "idle": rules} | planned)
     else:
         _print_launch(launch, estimate, rules)
 
@@ -105,22 +108,33 @@ async def _residencies() -> tuple[dict[str, Residency], str | None]:
         return {}, None
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: ModelInfo) -> tuple[str, ...]:
     return (
-        row["id"],
-        row["type"],
-        row["quant"],
-        size_text(row["vram_bytes"]),
-        _tokens(row["context"]),
-        _status(row),
-        ", ".join(row["aliases"]),
+        row.id,
+        row.type,
+        row.quant,
+        size_text(row.vram_bytes),
+        _tokens(row.context),
+        f"{row.status}{_AT_STARTUP[row.startup]}",
+        ", ".join(row.aliases),
     )
 
 
-def _status(row: dict[str, Any]) -> str:
-    """Where a model is, and what becomes of it when the machine comes up."""
-    later = {"active": ", the default", "sleep": ", sleeps at startup", "disabled": ""}
-    return f"{row['status']}{later[row['startup']]}"
+_AT_STARTUP = {"active": ", the default", "sleep": ", sleeps at startup", "disabled": ""}
+
+
+def launch_record(launch: Launch) -> dict[str, Any]:
+    """Return what `--json` shows of a launch."""
+    return {
+        "engine": launch.engine,
+        "title": launch.title,
+        "argv": launch.argv,
+        "environment": dict(launch.environment),
+        "context": launch.context,
+        "needs_bytes": launch.needs_bytes,
+        "socket": launch.socket,
+        "flags": [{"words": flag.words, "subject": flag.subject, "reason": flag.reason} for flag in launch.flags],
+    }
 
 
 def _tokens(context: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mmd.quantities import size_text
@@ -15,6 +16,11 @@ _KNOWN_FROM = {
     "engine": "as its engine says",
     "measured": "as measured here",
 }
+
+
+def for_json(estimate: Estimate) -> Estimate:
+    """Return the estimate that `--json` prints: with the share on the GPU to three digits."""
+    return replace(estimate, on_gpu=round(estimate.on_gpu, 3))
 
 
 def needs_text(estimate: Estimate) -> str:

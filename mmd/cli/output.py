@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -43,8 +42,10 @@ def licence_text(licence: str) -> str:
             return f"{licence}: mmd does not know what it allows" if licence else "unknown"
 
 
-def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def print_json(record: object) -> None:
+    from mmd.codec import encode
+
+    click.echo(encode(record, indent=2), nl=False)
 
 
 def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -35,9 +35,8 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
 
     from mmd.cli.transfer import Download
     from mmd.control.models.search import choose_to_run
-    from mmd.control.state.to_json import model_json
+    from mmd.control.state.model_info import model_info
     from mmd.machine import read_machine
-    from mmd.plan.residency import Residency
     from mmd.registry.hub.progress import Progress
     from mmd.registry.hub.reference import parse
     from mmd.registry.hub.register import download_and_register, resolve
@@ -56,7 +55,7 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
         say(f"mmd: what has come is kept; go on with: mmd pull {quote(model)}{_options(revision, model_id)}")
         _die_of_interrupt()
     if as_json:
-        print_json(model_json(pulled, Residency.ABSENT, None))
+        print_json(model_info(pulled))
         return
     click.echo(pulled.id)
     say(f"{summary(pulled)}; start it with: mmd activate {pulled.id}")

@@ -48,7 +48,7 @@ def search(
 
     Memory is reckoned from sizes alone: mmd estimate REPO knows it better.
     """
-    from mmd.control.models.search import hit_json, hub_search, served_formats
+    from mmd.control.models.search import hub_hit, hub_search, served_formats
     from mmd.errors import WrongUsage
     from mmd.machine import load_machine, read_machine
     from mmd.registry.hub.search import Query
@@ -72,7 +72,7 @@ def search(
     finding = hub_search(query, load_machine(machine_file) if machine_file else read_machine())
     shown = [hit for hit in finding.hits if everything or hit.runs]
     if as_json:
-        print_json([hit_json(hit) for hit in shown])
+        print_json([hub_hit(hit) for hit in shown])
         return
     _print(shown)
     filters = _filters(gated, type=type_, size=size, licence=licence)

@@ -40,9 +40,7 @@ def verify(model_ids: tuple[str, ...], trust: bool, as_json: bool) -> None:
     with Transfer("verified", verification.bytes_to_read) as transfer:
         findings = verification.run(transfer)
     if as_json:
-        from dataclasses import asdict
-
-        print_json([asdict(finding) for finding in findings])
+        print_json(findings)
     elif not models:
         say(NO_MODEL)
     else:

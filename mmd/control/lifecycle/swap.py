@@ -106,7 +106,7 @@ class Swapper:
             if failure is not None:
                 raise await self._failed(swap, failure)
         except (EngineFailed, SwapSuperseded) as error:
-            outcome = "failed" if isinstance(error, EngineFailed) else "superseded"
+            outcome: swap_events.Outcome = "failed" if isinstance(error, EngineFailed) else "superseded"
             await _keep(swap, outcome, phases={"drain": drain_seconds})
             raise
         if swap.already:
@@ -263,7 +263,7 @@ class Swapper:
         return _Failure(launch, tuple(lines), f"{how}: {said}" if said else how)
 
 
-async def _keep(swap: _Swap, outcome: str, *, phases: Mapping[str, float]) -> None:
+async def _keep(swap: _Swap, outcome: swap_events.Outcome, *, phases: Mapping[str, float]) -> None:
     event = swap_events.SwapEvent(
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         model=swap.wanted,

@@ -15,7 +15,8 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from mmd.control.models.search import choose_to_run, hit_json, hub_search, served_formats
+from mmd.codec import encode
+from mmd.control.models.search import choose_to_run, hub_hit, hub_search, served_formats
 from mmd.errors import MmdError, to_record
 from mmd.machine import read_machine
 from mmd.parent_death import end_with_parent
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
 def _search(asked: dict[str, Any]) -> None:
     kind = ModelType(asked["type"]) if "type" in asked else None
     query = Query(**asked | {"formats": served_formats(read_settings()), "type": kind})
-    _say("hits", [hit_json(hit) for hit in hub_search(query, read_machine()).hits])
+    _say("hits", [hub_hit(hit) for hit in hub_search(query, read_machine()).hits])
 
 
 def _select(name: str, file: str | None, revision: str | None) -> None:
@@ -74,12 +75,12 @@ def _select(name: str, file: str | None, revision: str | None) -> None:
 
 def _download(name: str, file: str, commit: str, revision: str) -> None:
     snapshot = replace(resolve(name, commit), revision=revision)
-    model = download_and_register(snapshot, choose(snapshot, file), lambda progress: _say("progress", progress.json()))
+    model = download_and_register(snapshot, choose(snapshot, file), lambda progress: _say("progress", progress))
     _say("model", model.id)
 
 
 def _say(key: str, value: Any) -> None:
-    print(json.dumps({key: value}), flush=True)
+    print(encode({key: value}).decode(), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from shlex import quote
-from typing import Any
 
 from mmd import engines
+from mmd.control.models.hub_hit import HubHit
 from mmd.control.models.installed_engines import installed_engines
 from mmd.errors import DoesNotFit, HubUnavailable
 from mmd.machine import Machine
@@ -141,25 +141,25 @@ def alternatives(repository: Repository, machine: Machine) -> tuple[Candidate, .
     )
 
 
-def hit_json(hit: SearchHit) -> dict[str, Any]:
-    """Return the record for `mmd search --json`. `needs_bytes` is estimated from file sizes, for a usable context."""
+def hub_hit(hit: SearchHit) -> HubHit:
+    """Return what `mmd search --json` and the API show of a hit."""
     result, best = hit.result, hit.best
-    return {
-        "id": result.id,
-        "type": result.base.type,
-        "parameters": result.base.parameters,
-        "context": result.base.context_length,
-        "formats": list(result.formats),
-        "recommended_file": best.offer.file if hit.runs else None,
-        "file_bytes": best.offer.total_bytes,
-        "needs_bytes": best.needs_bytes,
-        "runs": best.runs_on,
-        "why": hit.why,
-        "licence": result.licence,
-        "terms": terms(result.licence),
-        "gated": result.gated,
-        "downloads": result.downloads,
-        "likes": result.likes,
-        "updated": result.updated,
-        "tags": list(result.tags),
-    }
+    return HubHit(
+        id=result.id,
+        type=result.base.type,
+        parameters=result.base.parameters,
+        context=result.base.context_length,
+        formats=tuple(map(Format, result.formats)),
+        recommended_file=best.offer.file if hit.runs else None,
+        file_bytes=best.offer.total_bytes,
+        needs_bytes=best.needs_bytes,
+        runs=best.runs_on.value,
+        why=hit.why,
+        licence=result.licence,
+        terms=terms(result.licence),
+        gated=result.gated,
+        downloads=result.downloads,
+        likes=result.likes,
+        updated=result.updated,
+        tags=result.tags,
+    )

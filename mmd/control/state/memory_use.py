@@ -7,17 +7,28 @@ from dataclasses import dataclass
 from mmd.control.state.proc_memory import MEMORY, parse_ram
 from mmd.machine import GpuUse, Nvml
 from mmd.plan.pressure import Ram
+from mmd.quantities import GIB
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
+    """Memory in GiB, and in bytes."""
+
+    used: float
+    total: float
     used_bytes: int
     total_bytes: int
+
+    @classmethod
+    def of(cls, used_bytes: int, total_bytes: int) -> Memory:
+        return cls(round(used_bytes / GIB, 2), round(total_bytes / GIB, 2), used_bytes, total_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    vram: Memory  # summed over the GPUs; zeros on a machine without one
+    """Memory in use. `vram` is the sum over the GPUs: zeros on a machine without one."""
+
+    vram: Memory
     ram: Memory
     gpus: tuple[GpuUse, ...]
 
@@ -29,7 +40,7 @@ def read_resources(nvml: Nvml) -> Resources:
 
 def summed(gpus: tuple[GpuUse, ...], ram: Ram) -> Resources:
     return Resources(
-        vram=Memory(sum(gpu.used_bytes for gpu in gpus), sum(gpu.total_bytes for gpu in gpus)),
-        ram=Memory(ram.total_bytes - ram.available_bytes, ram.total_bytes),
+        vram=Memory.of(sum(gpu.used_bytes for gpu in gpus), sum(gpu.total_bytes for gpu in gpus)),
+        ram=Memory.of(ram.total_bytes - ram.available_bytes, ram.total_bytes),
         gpus=gpus,
     )

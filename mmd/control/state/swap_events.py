@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mmd.control.state.json_lines import JsonLines
 from mmd.files import ReloadOnChange
@@ -20,16 +21,19 @@ _NEWEST = 200  # events hold what is asked of those who are swapped often, and a
 _log = logging.getLogger(__name__)
 
 
+Outcome = Literal["resident", "failed", "superseded", "away"]  # "away": the machine suspends
+
+
 @dataclass(frozen=True, slots=True)
 class SwapEvent:
-    """A swap that came to its end. `phases` are seconds by name: drain, release, vram_free (a part of release), load or
-    wake, and canary (a part of wake).
+    """A swap that has ended. `phases` are seconds by name: drain, release, vram_free (a part of release), load or wake,
+    and canary (a part of wake).
     """
 
     at: str  # when it ended: ISO 8601, UTC
     model: str
     evicted: str | None
-    outcome: str  # "resident", "failed", "superseded"; "away": put off the GPU because the machine suspends
+    outcome: Outcome
     why: str  # where it came from: "asleep in RAM", "not loaded", …
     cause: str  # what it failed of, "" where it did not
     seconds: float

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
+from mmd.codec import to_builtins
 from mmd.errors import MmdError, WrongUsage
 from mmd.gateway.api.hub_process import Hub, Registered, Selected
 from mmd.gateway.http.error import INTERNAL, ErrorResponse
@@ -22,7 +23,7 @@ _MOST_KEPT = 100  # jobs that have ended
 _MOST_WAITING = 100
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
@@ -30,14 +31,14 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-_ENDED = (State.DONE, State.FAILED, State.CANCELLED)
+_ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     id: str
     selected: Selected
-    state: State = State.QUEUED
+    state: JobState = JobState.QUEUED
     progress: Progress | None = None
     failure: ErrorResponse | None = None
     model: str | None = None  # what it has been registered as
@@ -55,7 +56,7 @@ class Job:
             "file": self.selected.file,
             "revision": self.selected.commit,
             "state": self.state,
-            **progress.json(),
+            **to_builtins(progress),
         }
         if self.failure is not None:
             record["error"] = self.failure.record()
@@ -101,7 +102,7 @@ class Downloads:
         job = self._jobs.get(job_id)
         if job is None or job.is_ended:
             return job
-        job = replace(job, state=State.CANCELLED, progress=_at_rest(job.progress))
+        job = replace(job, state=JobState.CANCELLED, progress=_at_rest(job.progress))
         self._keep(job)
         if self._running is not None and self._running[0] == job_id:
             self._running[1].cancel()
@@ -115,7 +116,7 @@ class Downloads:
 
     async def _run(self) -> None:
         try:
-            while job := next((job for job in self._jobs.values() if job.state is State.QUEUED), None):
+            while job := next((job for job in self._jobs.values() if job.state is JobState.QUEUED), None):
                 task = spawn("download", self._download(job))
                 self._running = job.id, task
                 try:
@@ -137,7 +138,7 @@ class Downloads:
             self._fail(job.id, INTERNAL)
 
     async def _follow(self, job: Job) -> None:
-        job = replace(job, state=State.RUNNING)
+        job = replace(job, state=JobState.RUNNING)
         self._keep(job)
         async with aclosing(self._hub.download(job.selected)) as news:
             async for one in news:
@@ -146,12 +147,14 @@ class Downloads:
                         job = replace(job, progress=one)
                     case Registered(model):
                         total, files = job.selected.total_bytes, job.selected.files_total
-                        job = replace(job, state=State.DONE, model=model, progress=Progress(total, total, files, files))
+                        job = replace(
+                            job, state=JobState.DONE, model=model, progress=Progress(total, total, files, files)
+                        )
                 self._keep(job)
 
     def _fail(self, job_id: str, failure: ErrorResponse) -> None:
         job = self._jobs[job_id]
-        self._keep(replace(job, state=State.FAILED, failure=failure, progress=_at_rest(job.progress)))
+        self._keep(replace(job, state=JobState.FAILED, failure=failure, progress=_at_rest(job.progress)))
 
     def _keep(self, job: Job) -> None:
         self._jobs[job.id] = job

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from mmd.errors import NoSuchModel, WrongUsage
-from mmd.gateway.api.body import json_object
+from mmd.gateway.api.body import encoded, json_object
 from mmd.gateway.api.download_jobs import Downloads
 from mmd.gateway.api.hub_process import Hub
 from mmd.registry.hub.size import parse_size
@@ -43,7 +43,7 @@ class HfRoutes:
             raise WrongUsage(f"q must be what to look for, at most {_LONGEST_WORD} characters", hint=_SEARCH_EXAMPLE)
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 5 and 1 <= int(limit) <= _MOST_RESULTS):
             raise WrongUsage(f"limit must be a number from 1 to {_MOST_RESULTS}", hint=_SEARCH_EXAMPLE)
-        return JSONResponse(await self._hub.search({"text": text, "limit": int(limit), **_filters(request)}))
+        return encoded(await self._hub.search({"text": text, "limit": int(limit), **_filters(request)}))
 
     async def download(self, request: Request) -> Response:
         body = await json_object(request, _DOWNLOAD_EXAMPLE)
@@ -54,10 +54,10 @@ class HfRoutes:
             if value is not None and not (isinstance(value, str) and _is_word(value)):
                 raise WrongUsage(f'"{key}" must be a name, or absent', hint=_DOWNLOAD_EXAMPLE)
         job = await self._downloads.request(repository, file, revision)
-        return JSONResponse(job.json(), 202, {"location": f"/hf/downloads/{job.id}"})
+        return encoded(job.json(), 202, {"location": f"/hf/downloads/{job.id}"})
 
     async def list(self, request: Request) -> Response:
-        return JSONResponse([job.json() for job in self._downloads.all()])
+        return encoded([job.json() for job in self._downloads.all()])
 
     async def job(self, request: Request) -> Response:
         find = self._downloads.cancel if request.method == "DELETE" else self._downloads.get
@@ -65,7 +65,7 @@ class HfRoutes:
         if job is None:
             hint = "curl http://127.0.0.1:8000/hf/downloads   # see them"
             raise NoSuchDownload("no download has this id", hint=hint)
-        return JSONResponse(job.json())
+        return encoded(job.json())
 
 
 def _is_word(text: str) -> bool:

@@ -11,6 +11,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mmd.codec import convert
+from mmd.control.models.hub_hit import HubHit
 from mmd.errors import HubUnavailable, from_record
 from mmd.registry.hub.progress import Progress
 
@@ -36,7 +38,7 @@ class Registered:
 
 
 class Hub(Protocol):
-    async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def search(self, query: Mapping[str, Any]) -> list[HubHit]:
         """`query` has the fields of mmd.registry.hub.search.Query but for the formats, which the child knows."""
         ...
 
@@ -50,19 +52,18 @@ class Hub(Protocol):
 class HubChild:
     """A `Hub` over `python -m mmd.control.models.hub_process`; all of it raises what that says."""
 
-    async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        hits: list[dict[str, Any]] = (await self._one("search", json.dumps(query)))["hits"]
-        return hits
+    async def search(self, query: Mapping[str, Any]) -> list[HubHit]:
+        return convert((await self._one("search", json.dumps(query)))["hits"], list[HubHit])
 
     async def select(self, repository: str, file: str | None, revision: str | None) -> Selected:
         said = await self._one("select", repository, file or "", revision or "")
-        return Selected(**said["selection"])
+        return convert(said["selection"], Selected)
 
     async def download(self, selected: Selected) -> AsyncGenerator[Progress | Registered]:
         words = (selected.repository, selected.file, selected.commit, selected.revision)
         async with aclosing(_said("download", *words)) as lines:
             async for line in lines:
-                yield Registered(line["model"]) if "model" in line else Progress.from_json(line["progress"])
+                yield Registered(line["model"]) if "model" in line else convert(line["progress"], Progress)
 
     async def _one(self, *words: str) -> dict[str, Any]:
         async with aclosing(_said(*words)) as lines:

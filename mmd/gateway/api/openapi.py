@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmd import __version__
-from mmd.gateway.api.schemas import SCHEMAS, TEXT, TYPE, Schema, array, record, ref
+from mmd.gateway.api.schemas import TEXT, Schema, array, record, ref, schemas
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
@@ -42,14 +42,14 @@ _LEVEL = {"type": ["integer", "null"], "description": "1 keeps the weights in RA
 _SEARCH = (
     {"name": "q", "required": True, "schema": {**_WORD, "description": "what to look for"}},
     {"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
-    {"name": "type", "schema": TYPE},
+    {"name": "type", "schema": ref("ModelType")},
     {"name": "size", "schema": {"type": "string", "pattern": _SIZE, "description": "parameters: 7b..14b, ..4b, 8b"}},
     {"name": "licence", "schema": {**_WORD, "description": "as the hub names it, or open: any that allows all use"}},
     {"name": "gated", "schema": {"type": "boolean"}},
 )
 _SWAPS = ({"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}},)
 
-# A route is described by an entry here, and by one in SCHEMAS where its answer is a record of its own.
+# A route is described by an entry here, and its record is in schemas.py if it has one of its own.
 OPERATIONS = (
     Operation("GET", "/health", "Whether the gateway answers", ref("Health")),
     Operation("GET", "/status", "What runs, sleeps, starts and has failed", ref("Status")),
@@ -126,7 +126,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "mmd", "version": __version__, "description": "Local language models, one address for all."},
         "paths": paths,
-        "components": {"schemas": SCHEMAS},
+        "components": {"schemas": schemas()},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -11,23 +12,30 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from mmd.codec import to_builtins
+from mmd.control.state.swap_events import recent
 from mmd.control.tunnel.host import exposed_model
 from mmd.errors import MmdError, NoSuchModel, WrongUsage
-from mmd.gateway.api import observed
-from mmd.gateway.api.body import json_object
+from mmd.gateway.api.body import encoded, json_object
 from mmd.gateway.api.download_jobs import Downloads
 from mmd.gateway.api.downloads import HfRoutes
 from mmd.gateway.api.hub_process import Hub
 from mmd.gateway.api.openapi import document
+from mmd.gateway.api.records import Health, ListedModel, OpenAIModel, OpenAIModels
 from mmd.gateway.api.web import page_routes
 from mmd.gateway.http.error import INTERNAL, ErrorResponse
 from mmd.gateway.observe.observer import Observer
+from mmd.gateway.observe.streams import EventsEndpoint, EventStream, WebSocketStream
+from mmd.gateway.observe.text_format import MEDIA_TYPE
 from mmd.gateway.proxy.exposed import resolve_exposed
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
+
+_DEFAULT_SWAPS = 20
+_MAX_SWAPS = 1000
 
 
 class Routes:
@@ -36,29 +44,30 @@ class Routes:
         self._scheduler = scheduler
 
     async def health(self, request: Request) -> Response:
-        """For pages; the front answers monitors."""
-        return JSONResponse({"status": "ok"})
+        """Answer pages; `ClientConnection` answers monitors."""
+        return encoded(Health())
 
     async def status(self, request: Request) -> Response:
-        return JSONResponse(await self._models.status())
+        return encoded(await self._models.status())
 
     async def resources(self, request: Request) -> Response:
-        return JSONResponse(await self._models.resources())
+        return encoded(await self._models.resources())
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse([record | self._idle(record["id"]) for record in await self._models.models()])
+        models = await self._models.models()
+        return encoded([ListedModel.of(model, self._idle_seconds(model.id)) for model in models])
 
     async def openai_models(self, request: Request) -> Response:
         exposed = _exposed(request)
-        records = [record for record in await self._models.models() if exposed in (None, record["id"])]
-        return JSONResponse({"object": "list", "data": [_openai(record) for record in records]})
+        models = (model for model in await self._models.models() if exposed in (None, model.id))
+        return encoded(OpenAIModels("list", tuple(map(OpenAIModel.of, models))))
 
     async def openai_model(self, request: Request) -> Response:
         name, exposed = request.path_params["name"], _exposed(request)
         model_id = self._models.find(name) if exposed is None else resolve_exposed(exposed, name, self._models.find)
-        for record in await self._models.models():
-            if record["id"] == model_id:
-                return JSONResponse(_openai(record))
+        for model in await self._models.models():
+            if model.id == model_id:
+                return encoded(OpenAIModel.of(model))
         raise NoSuchModel(f"no model named {name}", hint="mmd list   # see the names")
 
     async def activate(self, request: Request) -> Response:
@@ -68,37 +77,37 @@ class Routes:
         return await self._activate(_text(await json_object(request, _EXAMPLE), "model_id"))
 
     async def sleep(self, request: Request) -> Response:
-        """After the answers that are under way, as a swap; `stop` waits for nothing."""
+        """Put a model to sleep after the running responses, like a swap; `stop` does not wait for them."""
         body = await json_object(request, _EXAMPLE)
         model_id, level = self._optional(body), _level(body)
         sleeper = model_id or self._models.gpu_holder()
         gone = await self._scheduler.drain_for(sleeper, partial(self._models.sleep, model_id, level))
-        return JSONResponse(await self._models.status() | {"gone": gone})
+        return encoded(to_builtins(await self._models.status()) | {"gone": gone})
 
     async def stop(self, request: Request) -> Response:
         await self._models.stop(self._optional(await json_object(request, _EXAMPLE)))
         return await self.status(request)
 
     async def queue(self, request: Request) -> Response:
-        return JSONResponse(self._scheduler.queue())
+        return encoded(self._scheduler.queue())
 
-    def _idle(self, model_id: str) -> dict[str, float | None]:
-        """For how long nobody has asked it, which only the gateway knows; null where it knows of no answer."""
+    def _idle_seconds(self, model_id: str) -> float | None:
+        """Return the time since the model's last response; None if this gateway has seen none."""
         if self._scheduler.is_in_use(model_id):
-            return {"idle_seconds": 0.0}
+            return 0.0
         since = self._scheduler.idle_since(model_id)
-        return {"idle_seconds": None if since is None else round(monotonic() - since, 3)}
+        return None if since is None else round(monotonic() - since, 3)
 
     async def _activate(self, name: str) -> Response:
         await self._scheduler.activate(self._models.find(name))
-        return JSONResponse(await self._models.status())
+        return encoded(await self._models.status())
 
     def _optional(self, body: dict[str, Any]) -> str | None:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None
 
 
 def application(models: Models, scheduler: Scheduler, observer: Observer, hub: Hub, downloads: Downloads) -> Starlette:
-    """A route that is added here is described in openapi.OPERATIONS; a test compares the two."""
+    """Return the application. openapi.OPERATIONS describes each route; a test compares the two."""
     routes = Routes(models, scheduler)
     return Starlette(
         routes=[
@@ -112,7 +121,7 @@ def application(models: Models, scheduler: Scheduler, observer: Observer, hub: H
             Route("/models/sleep", routes.sleep, methods=["POST"]),
             Route("/models/stop", routes.stop, methods=["POST"]),
             Route("/switch", routes.switch, methods=["POST"]),
-            *observed.routes(observer),
+            *_observer_routes(observer),
             Route("/v1/models", routes.openai_models),
             Route("/v1/models/{name:path}", routes.openai_model),
             *HfRoutes(hub, downloads).routes(),
@@ -124,24 +133,42 @@ def application(models: Models, scheduler: Scheduler, observer: Observer, hub: H
     )
 
 
+def _observer_routes(observer: Observer) -> list[BaseRoute]:
+    async def metrics(request: Request) -> Response:
+        return Response(await observer.metrics.page(), media_type=MEDIA_TYPE)
+
+    async def history(request: Request) -> Response:
+        return encoded(observer.history.record())
+
+    async def swaps(request: Request) -> Response:
+        limit = _limit(request.query_params.get("limit"))
+        return encoded(await asyncio.to_thread(recent, limit))
+
+    return [
+        Route("/events", EventsEndpoint(observer.feed, observer.publisher, EventStream), methods=["GET"]),
+        WebSocketRoute("/ws", EventsEndpoint(observer.feed, observer.publisher, WebSocketStream)),
+        Route("/metrics", metrics),
+        Route("/resources/history", history),
+        Route("/swaps", swaps),
+    ]
+
+
+def _limit(value: str | None) -> int:
+    if value is None:
+        return _DEFAULT_SWAPS
+    if not (value.isascii() and value.isdecimal() and len(value) <= 4 and 1 <= int(value) <= _MAX_SWAPS):
+        message = f"limit must be a number from 1 to {_MAX_SWAPS}, not {value[:20]}"
+        raise WrongUsage(message, hint="curl …/swaps?limit=20")
+    return int(value)
+
+
 def _exposed(request: Request) -> str | None:
-    """The one model that a tunnel may reach, where one has brought the request."""
+    """Return the one model that a tunnel may reach, if the request came through a tunnel."""
     return exposed_model(request.headers.get("host", "").encode("latin-1"))
 
 
-def _openai(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": record["id"],
-        "object": "model",
-        "created": 0,
-        "owned_by": "mmd",
-        "aliases": record["aliases"],
-        "status": record["status"],
-    }
-
-
 async def _document(request: Request) -> Response:
-    return JSONResponse(document())
+    return encoded(document())
 
 
 def _level(body: dict[str, Any]) -> int | None:

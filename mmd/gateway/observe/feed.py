@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,7 +29,7 @@ class FeedEvent:
 
     number: int
     kind: EventKind
-    data: Mapping[str, Any]  # encodes to JSON
+    data: Any  # a record, encoded by the streams
 
 
 class Subscription:
@@ -77,13 +77,13 @@ class Feed:
     def listener_count(self) -> int:
         return len(self._subscriptions)
 
-    def publish(self, kind: EventKind, data: Mapping[str, Any]) -> None:
+    def publish(self, kind: EventKind, data: object) -> None:
         self._count += 1
         event = FeedEvent(self._count, kind, data)
         for subscription in self._subscriptions:
             subscription.put(event)
 
-    def current(self, kind: EventKind, data: Mapping[str, Any]) -> FeedEvent:
+    def current(self, kind: EventKind, data: object) -> FeedEvent:
         """Make an event of the current state for a new listener, with the number of the last published event."""
         return FeedEvent(self._count, kind, data)
 

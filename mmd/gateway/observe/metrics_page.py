@@ -6,11 +6,13 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmd import __version__
+from mmd.control.state.memory_use import Resources
+from mmd.control.state.model_info import ModelInfo
+from mmd.control.state.status import Status
 from mmd.gateway.observe.counters import Counters
 from mmd.gateway.observe.feed import Feed
 from mmd.gateway.observe.scrape import EngineProcess, with_model_label
@@ -38,7 +40,7 @@ class MetricsPage:
         """Return the page's text. Raises ManagerUnreachable."""
         status, models = await self._models.status(), await self._models.models()
         resources = await self._models.resources()
-        pages = await self._scraper.read(record["id"] for record in models)
+        pages = await self._scraper.read(model.id for model in models)
         return "".join(
             (*self._gateway(), *_models(status, models), *_memory(resources), *_process(), *with_model_label(pages))
         )
@@ -92,8 +94,8 @@ class MetricsPage:
 
     def _queue(self) -> Iterator[str]:
         queue = self._scheduler.queue()
-        in_flight = {(each["model"],): each["requests"] for each in queue["in_flight"]}
-        depth = {(turn["model"],): turn["waiting"] for turn in queue["turns"]}
+        in_flight = {(each.model,): each.requests for each in queue.in_flight}
+        depth = {(turn.model,): turn.waiting for turn in queue.turns}
         text = "Requests that engines are working on."
         yield from gauge("mmd_requests_in_flight", text, ("model",), in_flight.items())
         yield from gauge("mmd_queue_depth", "Requests that are waiting for their model.", ("model",), depth.items())
@@ -105,10 +107,10 @@ class MetricsPage:
         )
 
 
-def _models(status: Mapping[str, Any], models: list[dict[str, Any]]) -> Iterator[str]:
-    running = {(record["id"], record["status"]): 1 for record in models if record["status"] != _NOT_RUNNING}
-    counts = Counter(record["status"] for record in models)
-    asleep = {(sleeper["id"],): sleeper["ram_bytes"] for sleeper in status.get("sleeping", ())}
+def _models(status: Status, models: Sequence[ModelInfo]) -> Iterator[str]:
+    running = {(model.id, model.status): 1 for model in models if model.status != _NOT_RUNNING}
+    counts = Counter(model.status for model in models)
+    asleep = {(sleeper.id,): sleeper.ram_bytes for sleeper in status.sleeping}
     yield from gauge(
         "mmd_model_state",
         "1 for the state of each model that has a unit: active, resident, sleeping, starting or failed.",
@@ -121,13 +123,14 @@ def _models(status: Mapping[str, Any], models: list[dict[str, Any]]) -> Iterator
     yield from gauge("mmd_model_asleep_ram_bytes", "RAM of a sleeping model's unit.", ("model",), asleep.items())
 
 
-def _memory(resources: Mapping[str, Any]) -> Iterator[str]:
-    for kind in ("vram", "ram"):
-        for what in ("used", "total"):
+def _memory(resources: Resources) -> Iterator[str]:
+    for kind, memory in (("vram", resources.vram), ("ram", resources.ram)):
+        for what, size_bytes in (("used", memory.used_bytes), ("total", memory.total_bytes)):
             text = f"{kind.upper()} of the machine, {what}."
-            yield from gauge(f"mmd_{kind}_{what}_bytes", text, (), [((), resources[kind][f"{what}_bytes"])])
-    for what in ("used", "total"):
-        by_gpu = {(gpu["uuid"], gpu["name"]): gpu[f"{what}_bytes"] for gpu in resources["gpus"]}
+            yield from gauge(f"mmd_{kind}_{what}_bytes", text, (), [((), size_bytes)])
+    used = {(gpu.uuid, gpu.name): gpu.used_bytes for gpu in resources.gpus}
+    total = {(gpu.uuid, gpu.name): gpu.total_bytes for gpu in resources.gpus}
+    for what, by_gpu in (("used", used), ("total", total)):
         yield from gauge(f"mmd_gpu_memory_{what}_bytes", f"VRAM by GPU, {what}.", ("uuid", "name"), by_gpu.items())
 
 

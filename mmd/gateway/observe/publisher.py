@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from mmd.control.state.swap_events import SwapEvent
 from mmd.control.state.swap_log import SwapLog
@@ -95,7 +93,7 @@ class Publisher:
                 return
             await self._publish(EventKind.RESOURCES, self._models.resources)
 
-    async def _publish(self, kind: EventKind, read: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+    async def _publish(self, kind: EventKind, read: Callable[[], Awaitable[object]]) -> None:
         try:
             self._feed.publish(kind, await read())
         except MmdError as error:
@@ -110,7 +108,7 @@ class Publisher:
             has_changed = await self._units_change(delays[0] if delays else None)
             delays = _READ_DELAYS_SECONDS if has_changed else delays[1:]
             for event in await asyncio.to_thread(self._swaps.news):
-                self._feed.publish(EventKind.SWAP, asdict(event))
+                self._feed.publish(EventKind.SWAP, event)
                 for listener in self._swap_listeners:
                     listener(event)
 

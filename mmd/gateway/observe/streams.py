@@ -6,11 +6,11 @@ There are no heartbeats: resources events, published every few seconds while the
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from mmd.codec import encode
 from mmd.gateway.observe.feed import Feed, FeedEvent, Subscription
 from mmd.gateway.observe.publisher import Publisher
 from mmd.tasks import spawn
@@ -102,9 +102,8 @@ class EventStream:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def send(self, event: FeedEvent) -> None:
-        data = json.dumps(event.data, ensure_ascii=False)
-        text = f"event: {event.kind}\nid: {event.number}\ndata: {data}\n\n"
-        await self._send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+        body = b"event: %b\nid: %d\ndata: %b\n\n" % (event.kind.encode(), event.number, encode(event.data))
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -127,7 +126,7 @@ class WebSocketStream:
 
     async def send(self, event: FeedEvent) -> None:
         record = {"event": event.kind, "id": event.number, "data": event.data}
-        await self._send({"type": "websocket.send", "text": json.dumps(record, ensure_ascii=False)})
+        await self._send({"type": "websocket.send", "text": encode(record).decode()})
 
     async def disconnected(self) -> None:
         while (await self._receive())["type"] != "websocket.disconnect":

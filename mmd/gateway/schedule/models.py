@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
+from mmd.control.state.memory_use import Resources
+from mmd.control.state.model_info import ModelInfo
+from mmd.control.state.status import Status
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.plan.idle import LoadedModel
 
@@ -96,8 +99,8 @@ class Models(Protocol):
         """Give these the GPU again as far as nobody has taken it; nobody is away then. What fails is logged."""
         ...
 
-    async def status(self) -> dict[str, Any]: ...
+    async def status(self) -> Status: ...
 
-    async def models(self) -> list[dict[str, Any]]: ...
+    async def models(self) -> list[ModelInfo]: ...
 
-    async def resources(self) -> dict[str, Any]: ...
+    async def resources(self) -> Resources: ...

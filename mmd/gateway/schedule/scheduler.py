@@ -13,13 +13,14 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Collection
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mmd.errors import EngineFailed, GpuPinned, MmdError, TryLater
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.schedule.cooldowns import LoadBackoffs
 from mmd.gateway.schedule.model_queue import ModelQueue, QueuePosition
 from mmd.gateway.schedule.models import Models
+from mmd.gateway.schedule.queue_status import InFlight, QueueStatus, QueueTurn
 from mmd.plan import queue as plan
 from mmd.plan.idle import may_evict
 from mmd.plan.queue import Grant, QueueLimits, StartSwap, WaitUntil
@@ -239,20 +240,18 @@ class Scheduler:
         turn = order.index(model_id) + 1 if model_id in order else len(order) + 1
         return QueuePosition(turn, max(turn, len(order)), self._expected_seconds(waiting, model_id))
 
-    def queue(self) -> dict[str, Any]:
-        """The record of GET /queue; times in seconds."""
+    def queue(self) -> QueueStatus:
         waiting, now = self._planned(), monotonic()
-        turns = [
-            {
-                "model": queue.model_id,
-                "waiting": len(self._queues[queue.model_id].enqueued_at),
-                "waited_seconds": round(now - queue.since, 3),
-                "expected_seconds": self._expected_seconds(waiting, queue.model_id),
-            }
+        turns = (
+            QueueTurn(
+                queue.model_id,
+                waiting=len(self._queues[queue.model_id].enqueued_at),
+                waited_seconds=round(now - queue.since, 3),
+                expected_seconds=self._expected_seconds(waiting, queue.model_id),
+            )
             for queue in plan.in_order(waiting)
-        ]
-        in_flight = [{"model": model_id, "requests": count} for model_id, count in sorted(self._in_flight.items())]
-        return {"turns": turns, "in_flight": in_flight}
+        )
+        return QueueStatus(tuple(turns), tuple(InFlight(*one) for one in sorted(self._in_flight.items())))
 
     # -- who comes in
 

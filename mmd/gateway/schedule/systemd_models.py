@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.idle_rules import loaded_models
 from mmd.control.models.startup import startups
+from mmd.control.state.memory_use import Resources
+from mmd.control.state.model_info import ModelInfo, model_infos
 from mmd.control.state.residencies import active_of
+from mmd.control.state.status import Status
 from mmd.control.state.suspended_models import suspended_models
 from mmd.control.state.swap_events import SwapDurations
-from mmd.control.state.to_json import models_json, resources_json, status_json
 from mmd.errors import NoSuchModel, SwapSuperseded
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.schedule.model_names import ModelNames, embedding_model
@@ -128,18 +129,18 @@ class SystemdModels:
         await restore_models(self._controller.restore, model_ids)
         await self._watch.refresh()
 
-    async def status(self) -> dict[str, Any]:
-        return status_json(await self._controller.status())
+    async def status(self) -> Status:
+        return await self._controller.status()
 
-    async def models(self) -> list[dict[str, Any]]:
+    async def models(self) -> list[ModelInfo]:
         pairs = self._watch.pairs
         where = {model_id: residency(pair) for model_id, pair in pairs.items()}
         named = self._catalogue
         modes = startups(named.settings)
-        return models_json(named.models.values(), where, active_of(pairs), modes, named.aliases)
+        return model_infos(named.models.values(), where, active_of(pairs), modes, named.aliases)
 
-    async def resources(self) -> dict[str, Any]:
-        return resources_json(await self._controller.host.resources())
+    async def resources(self) -> Resources:
+        return await self._controller.host.resources()
 
     def _residency(self, model_id: str) -> Residency:
         return residency(self._watch.pairs.get(model_id, Pair()))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 
 _WINDOW_SECONDS = 10.0
 
@@ -30,13 +29,6 @@ class Progress:
     remaining_seconds: float | None = None
     files: tuple[FileProgress, ...] = ()
     note: str = ""  # why nothing is being fetched at the moment
-
-    @classmethod
-    def from_json(cls, said: dict[str, Any]) -> Progress:
-        return cls(**said | {"files": tuple(FileProgress(**file) for file in said["files"])})
-
-    def json(self) -> dict[str, Any]:
-        return asdict(self) | {"files": [asdict(file) for file in self.files]}
 
 
 OnProgress = Callable[[Progress], None]

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from mmd import engines
+from mmd.cli.list_show import launch_record
 from mmd.control.install.engines import engine_statuses, install_names
 from mmd.control.lifecycle.planner import plan_launch
 from mmd.control.memory.engine_plan import served
 from mmd.control.memory.estimate import Estimator
+from mmd.control.state.model_info import model_info
 from mmd.control.state.refused_flags import RefusedFlags
-from mmd.control.state.to_json import engine_family, launch_json
 from mmd.engines.install import installable
 from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.plan.estimate import Components
@@ -82,9 +83,9 @@ def test_third_engine_is_shown(model: Model, program: Path) -> None:
     status = engine_statuses(read_settings())[0]
     assert (status.name, status.version, status.place, status.origin) == ("third", "7", str(program), "PATH")
     assert (status.formats, status.models) == (("gguf",), 1)
-    assert engine_family(model) == "third.cpp"
-    assert launch_json(launch_of(model))["flags"][-1] == {
-        "words": [], "subject": "--turbo", "reason": "left to the engine: on",
+    assert model_info(model).engine == "third.cpp"
+    assert launch_record(launch_of(model))["flags"][-1] == {
+        "words": (), "subject": "--turbo", "reason": "left to the engine: on",
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmd.control.state.to_json import estimate_json
+from mmd.codec import to_builtins
 from mmd.engines import for_format
 from mmd.engines.llama.constants import LlamaConstants
 from mmd.engines.llama.kv_cache import CACHE_TYPES, LlamaCache, llama_cache_bytes
@@ -154,7 +154,7 @@ def test_registry_of_an_older_version_gives_an_upper_bound() -> None:
 
 
 def test_json_is_the_record_of_the_design() -> None:
-    record = estimate_json(estimate(qwen3(anatomy(30)), machine("rtx4070-12g"), context=8192))
+    record = to_builtins(estimate(qwen3(anatomy(30)), machine("rtx4070-12g"), context=8192))
     assert list(record["components"]) == [
         "weights_bytes",
         "kv_bytes",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.state.swap_events import SwapEvent, events_file, expected_seconds, keep, recent
+from mmd.control.state.swap_events import Outcome, SwapEvent, events_file, expected_seconds, keep, recent
 
 
-def event(model: str = "a", outcome: str = "resident", *, why: str = "not loaded", **phases: float) -> SwapEvent:
+def event(model: str = "a", outcome: Outcome = "resident", *, why: str = "not loaded", **phases: float) -> SwapEvent:
     return SwapEvent(
         at="2026-11-21T05:00:00.000+00:00",
         model=model,

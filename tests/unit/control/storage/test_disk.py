@@ -11,7 +11,7 @@ import pytest
 
 from mmd import paths
 from mmd.control.state import swap_events
-from mmd.control.state.swap_events import SwapEvent
+from mmd.control.state.swap_events import Outcome, SwapEvent
 from mmd.control.storage.disk import DiskUse, ModelUse, disk_use
 from mmd.registry.store import Registry
 from tests.hub_cache import cached_repository
@@ -97,7 +97,8 @@ def test_what_is_mmds_own_is_told() -> None:
 def test_last_use_and_missing_files_are_told(tmp_path: Path) -> None:
     Registry().add(tiny_gguf(tmp_path / "a.gguf"))
     assert of_model("a").last_used is None
-    for day, outcome in (("01", "resident"), ("02", "resident"), ("03", "failed")):
+    swaps: tuple[tuple[str, Outcome], ...] = (("01", "resident"), ("02", "resident"), ("03", "failed"))
+    for day, outcome in swaps:
         swap_events.keep(SwapEvent(f"2026-01-{day}T00:00:00Z", "a", None, outcome, "not loaded", "", 1.0, {}))
     assert of_model("a").last_used == "2026-01-02T00:00:00Z"
     (tmp_path / "a.gguf").unlink()

@@ -21,7 +21,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from mmd.control.models.search import SearchHit, hit_json
+from mmd.control.models.hub_hit import HubHit
+from mmd.control.models.search import SearchHit, hub_hit
 from mmd.errors import NoSuchRepository
 from mmd.gateway.api.download_jobs import Downloads
 from mmd.gateway.api.hub_process import Registered, Selected
@@ -49,7 +50,7 @@ _CHECKS = [
 class MemoryHub:
     """A hub where every repository has one model, but for those whose name begins with "no"."""
 
-    async def search(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def search(self, query: Mapping[str, Any]) -> list[HubHit]:
         offer = HubModel("tiny-Q4_K_M.gguf", Format.GGUF, 1000)
         base = Base(ModelType.CHAT)
         result = Result("", base, ("gguf",), (offer,), "mit", gated=False, downloads=1, likes=2, updated=None, tags=())
@@ -57,7 +58,7 @@ class MemoryHub:
         hits = (
             SearchHit(replace(result, id=f"me/{number}"), taken, "the only one") for number in range(query["limit"])
         )
-        return [hit_json(hit) for hit in islice(hits, 3)]
+        return [hub_hit(hit) for hit in islice(hits, 3)]
 
     async def select(self, repository: str, file: str | None, revision: str | None) -> Selected:
         if repository.startswith("no"):

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from mmd.control.state import swap_events
+from mmd.control.state.memory_use import Memory, Resources
 from mmd.control.state.swap_events import SwapEvent
 from mmd.control.state.swap_log import SwapLog
 from mmd.gateway.http.limits import Limits
@@ -37,8 +38,9 @@ async def test_memory_is_sampled_from_the_start(http: httpx.AsyncClient) -> None
 async def test_one_hour_of_samples_is_kept() -> None:
     history = MemoryHistory(MemoryModels({}), interval_seconds=900)
     for used in range(6):
-        history.add({name: {"used_bytes": used, "total_bytes": 9} for name in ("vram", "ram")})
-    assert [sample["vram_used_bytes"] for sample in history.record()["samples"]] == [2, 3, 4, 5]
+        memory = Memory.of(used, 9)
+        history.add(Resources(memory, memory, ()))
+    assert [sample.vram_used_bytes for sample in history.record().samples] == [2, 3, 4, 5]
 
 
 async def test_newest_swaps_come_last(http: httpx.AsyncClient) -> None:

@@ -120,7 +120,7 @@ async def test_waiting_requests_are_counted(running: Town) -> None:
     await until(lambda: "activate b" in running.models.log)
     assert (await scrape(running)).value("mmd_queue_depth", model="b") == 2
     clients[1].leave()
-    await until(lambda: running.gateway.scheduler.queue()["turns"][0]["waiting"] == 1)
+    await until(lambda: running.gateway.scheduler.queue().turns[0].waiting == 1)
     running.models.held["b"].set()
     await clients[0].answer()
     page = await scrape(running)
@@ -148,7 +148,7 @@ async def test_swaps_and_their_phases(running: Town) -> None:
         swap_events.keep(SwapEvent(model="b", outcome="failed", seconds=1.0, phases={}, **about))
         running.models.swapped_away("a")
         heard = aiter(told)
-        while (await anext(heard)).data.get("outcome") != "failed":
+        while getattr((await anext(heard)).data, "outcome", "") != "failed":
             pass
     page = await scrape(running)
     assert page.value("mmd_swaps_total", model="b", outcome="resident") == 1

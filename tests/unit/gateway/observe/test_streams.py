@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
+from mmd.codec import to_builtins
 from mmd.control.state import swap_events
+from mmd.control.state.status import Status
 from mmd.control.state.swap_events import SwapEvent
 from mmd.errors import ManagerUnreachable
 from mmd.gateway.http.limits import Limits
@@ -105,9 +107,9 @@ async def next_of(listener: Listener, kind: str) -> dict[str, Any]:
 @both
 async def test_snapshot_comes_first(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
     status, queue, resources = await present(await listen(running))
-    assert status == {"event": "status", "id": 0, "data": await running.models.status()}
+    assert status == {"event": "status", "id": 0, "data": to_builtins(await running.models.status())}
     assert queue == {"event": "queue", "id": 0, "data": {"turns": [], "in_flight": []}}
-    assert resources["data"] == await running.models.resources()
+    assert resources["data"] == to_builtins(await running.models.resources())
 
 
 @both
@@ -124,7 +126,7 @@ async def test_events_follow_the_snapshot(running: Town, listen: Callable[[Town]
 async def test_resources_are_published_often(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
     listener = await listen(running)
     await present(listener)
-    assert (await next_of(listener, "resources"))["data"] == await running.models.resources()
+    assert (await next_of(listener, "resources"))["data"] == to_builtins(await running.models.resources())
 
 
 @both
@@ -209,7 +211,7 @@ async def test_head_request_to_events_ends_at_once(running: Town) -> None:
 
 
 async def test_unreadable_status_is_an_error_response(running: Town) -> None:
-    async def fails() -> dict[str, Any]:
+    async def fails() -> Status:
         raise ManagerUnreachable("no user manager", hint="systemctl --user status")
 
     running.models.status = fails  # type: ignore[method-assign]

@@ -78,7 +78,7 @@ async def test_observer_loop_starts_again_and_spares_the_others(
         await observer.end()
         observer.history.clear()
         observer.begin()
-        await until(lambda: bool(observer.history.record()["samples"]))
+        await until(lambda: bool(observer.history.record().samples))
         assert caplog.text.count("memory history failed and starts again") == 2
         assert observer.running_count == 4
 

@@ -145,7 +145,7 @@ async def test_request_while_its_model_is_put_to_sleep_wakes_it() -> None:
 
         async def ask() -> None:
             asking.append(asyncio.create_task(late.ask(wish("a", None))))
-            await until(lambda: running.gateway.scheduler.queue()["turns"] != [])
+            await until(lambda: running.gateway.scheduler.queue().turns != ())
             for _ in range(TURNS):
                 await asyncio.sleep(0)
             assert running.models.address("a") is not None, "the view does not know yet"
@@ -242,7 +242,7 @@ async def test_model_pinned_while_others_wait_is_not_evicted() -> None:
         first, release = await busy(running, wish("a", None, "/v1/slow"))
         other = await running.client()
         await other.send(wish("b", None))
-        await until(lambda: running.gateway.scheduler.queue()["turns"] != [])
+        await until(lambda: running.gateway.scheduler.queue().turns != ())
         running.models.rules["a"] = Rules(pinned=True)
         release.set()
         assert (await first.answer()).status == 200

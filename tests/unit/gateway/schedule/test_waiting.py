@@ -244,9 +244,9 @@ async def test_listeners_hear_of_the_queue() -> None:
             await client.send(post({"model": "b"}))
             notice = await anext(subscription.__aiter__())
             assert notice.kind is EventKind.QUEUE
-            turn = notice.data["turns"][0]
-            assert (turn["model"], turn["waiting"]) == ("b", 1)
-            assert 0 < turn["expected_seconds"] <= 7.0
+            turn = notice.data.turns[0]
+            assert (turn.model, turn.waiting) == ("b", 1)
+            assert 0 < turn.expected_seconds <= 7.0
             record = (await (await running.client()).ask(b"GET /queue HTTP/1.1\r\nHost: localhost\r\n\r\n")).json()
             assert record["turns"][0]["waiting"] == 1
             running.models.held["b"].set()

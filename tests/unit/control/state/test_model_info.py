@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from mmd.cli.list_show import launch_record
+from mmd.codec import encode, to_builtins
 from mmd.control.state.memory_use import Resources, summed
+from mmd.control.state.model_info import model_info, model_infos, status_word
 from mmd.control.state.status import Exposed, Failed, Sleeping, Starting, Status, how_it_ended
-from mmd.control.state.to_json import launch_json, model_json, models_json, resources_json, status_json, status_word
 from mmd.machine import GpuUse, Machine
 from mmd.plan.boot import Startup
 from mmd.plan.choose import choose
@@ -37,7 +39,7 @@ STATUS = Status(
 
 
 def test_status_has_the_promised_names() -> None:
-    shown = json.loads(json.dumps(status_json(STATUS)))
+    shown = json.loads(encode(STATUS))
     assert shown.pop("resources")["vram"]["total_bytes"] == machine().gpus[0].total_bytes
     assert shown == {
         "active": "a",
@@ -54,7 +56,7 @@ def test_resources_in_gib_and_bytes() -> None:
     here = machine()
     (gpu,) = here.gpus
     small = replace(here, ram_total_bytes=4 * GIB, ram_available_bytes=3 * GIB)
-    shown = resources_json(_resources(small))
+    shown = to_builtins(_resources(small))
     assert shown["ram"] == {"used": 1.0, "total": 4.0, "used_bytes": GIB, "total_bytes": 4 * GIB}
     used_bytes = gpu.total_bytes - gpu.free_bytes
     assert shown["vram"]["used_bytes"] == used_bytes
@@ -64,13 +66,13 @@ def test_resources_in_gib_and_bytes() -> None:
 
 
 def test_resources_without_a_gpu_are_zeros() -> None:
-    shown = resources_json(_resources(machine("cpu-only")))
+    shown = to_builtins(_resources(machine("cpu-only")))
     assert shown["vram"] == {"used": 0, "total": 0, "used_bytes": 0, "total_bytes": 0}
     assert shown["gpus"] == []
 
 
 def test_model_has_the_promised_names() -> None:
-    assert json.loads(json.dumps(model_json(CHAT, Residency.ABSENT, None))) == {
+    assert json.loads(encode(model_info(CHAT))) == {
         "id": "qwen3-8b",
         "aliases": [],
         "type": "chat",
@@ -92,16 +94,16 @@ def test_model_has_the_promised_names() -> None:
 def test_models_are_shown_where_they_are() -> None:
     here = {"qwen3-8b": Residency.RESIDENT}
     modes, aliases = {"qwen3-8b": Startup.ACTIVE}, {"qwen3-8b": ("gpt-4o",)}
-    rows = models_json([CHAT, EMBEDDING], here, "qwen3-8b", modes, aliases)
-    assert [row["aliases"] for row in rows] == [["gpt-4o"], []]
-    assert [(row["id"], row["status"], row["startup"]) for row in rows] == [
+    rows = model_infos([CHAT, EMBEDDING], here, "qwen3-8b", modes, aliases)
+    assert [row.aliases for row in rows] == [("gpt-4o",), ()]
+    assert [(row.id, row.status, row.startup) for row in rows] == [
         ("qwen3-8b", "active", "active"),
         ("nomic-embed", "absent", "disabled"),
     ]
 
 
 def test_engine_family_of_safetensors() -> None:
-    assert model_json(model(facts(format=Format.SAFETENSORS)), Residency.ABSENT, None)["engine"] == "vllm"
+    assert model_info(model(facts(format=Format.SAFETENSORS))).engine == "vllm"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_status_words_are_all_tried() -> None:
 
 def test_launch_shows_command_and_reasons() -> None:
     launch = choose(CHAT, machine(), [LLAMA_SERVER], socket="/s", cache="/cache")
-    shown = json.loads(json.dumps(launch_json(launch)))
+    shown = json.loads(json.dumps(launch_record(launch)))
     assert shown["argv"] == list(launch.argv)
     assert shown["environment"] == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     assert shown["flags"][0] == {"words": ["-m", "/models/qwen3-8b.gguf"], "subject": "-m", "reason": "the model"}

@@ -1,0 +1,34 @@
+"""What the API and `--json` show of a search hit. Apart from the search, so that the gateway needs no hub library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mmd.registry.licence import Terms
+from mmd.registry.record import Format, ModelType
+
+
+@dataclass(frozen=True, slots=True)
+class HubHit:
+    """A repository on the hub. `needs_bytes` is estimated from file sizes, for a context that is long enough for use;
+    `recommended_file` is null if no file of it runs here.
+    """
+
+    id: str
+    type: ModelType
+    parameters: int
+    context: int
+    formats: tuple[Format, ...]
+    recommended_file: str | None
+    file_bytes: int
+    needs_bytes: int
+    runs: Literal["gpu", "cpu", "partly", "no"]
+    why: str
+    licence: str
+    terms: Terms
+    gated: bool
+    downloads: int
+    likes: int
+    updated: str | None
+    tags: tuple[str, ...]

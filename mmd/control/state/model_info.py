@@ -1,0 +1,103 @@
+"""What the API and `--json` show of a registered model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mmd.plan.boot import Startup
+from mmd.plan.residency import Residency
+from mmd.quantities import GIB
+from mmd.registry.licence import Terms, terms
+from mmd.registry.record import Format, Model, ModelType
+
+StatusWord = Literal["active", "resident", "sleeping", "starting", "failed", "absent"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A registered model. `vram` is the size of its weights in GiB, `context` what it was trained for, in tokens."""
+
+    id: str
+    aliases: tuple[str, ...]
+    type: ModelType
+    engine: str  # which kind serves the format, whichever build of it is installed
+    format: Format
+    quant: str
+    vram: float
+    vram_bytes: int
+    context: int
+    status: StatusWord
+    startup: Startup
+    source: str
+    licence: str
+    terms: Terms
+    path: str
+
+
+def model_infos(
+    models: Iterable[Model],
+    residencies: Mapping[str, Residency],
+    active: str | None,
+    startups: Mapping[str, Startup],
+    aliases: Mapping[str, tuple[str, ...]],
+) -> list[ModelInfo]:
+    return [
+        model_info(
+            model,
+            residencies.get(model.id, Residency.ABSENT),
+            active,
+            startups.get(model.id, Startup.DISABLED),
+            aliases.get(model.id, ()),
+        )
+        for model in models
+    ]
+
+
+def model_info(
+    model: Model,
+    here: Residency = Residency.ABSENT,
+    active: str | None = None,
+    startup: Startup = Startup.DISABLED,
+    aliases: tuple[str, ...] = (),
+) -> ModelInfo:
+    facts = model.facts
+    return ModelInfo(
+        id=model.id,
+        aliases=aliases,
+        type=facts.type,
+        engine=_engine_family(facts.format),
+        format=facts.format,
+        quant=facts.quant,
+        vram=round(facts.weights_bytes / GIB, 2),
+        vram_bytes=facts.weights_bytes,
+        context=facts.context_length,
+        status=status_word(model.id, here, active),
+        startup=startup,
+        source=model.source,
+        licence=model.licence,
+        terms=terms(model.licence),
+        path=model.path,
+    )
+
+
+def _engine_family(format: Format) -> str:
+    from mmd.engines import for_format  # an idle gateway does without the engines
+
+    return for_format(format).family
+
+
+_STATUS_WORDS: Mapping[Residency, StatusWord] = {
+    Residency.RESIDENT: "resident",
+    Residency.ASLEEP: "sleeping",
+    Residency.STARTING: "starting",
+    Residency.FAILED: "failed",
+    Residency.ABSENT: "absent",
+    Residency.STOPPING: "absent",
+}
+
+
+def status_word(model_id: str, here: Residency, active: str | None) -> StatusWord:
+    """Return the residency in the words of the API; "active" is the resident model that answers by default."""
+    return "active" if here is Residency.RESIDENT and model_id == active else _STATUS_WORDS[here]
