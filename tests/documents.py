@@ -94,6 +94,7 @@ def example_settings(document: Path) -> Iterator[str]:
     """Yield what a document would put into mmd.toml: TOML blocks in Markdown, examples with a table in a man page."""
     text = text_of(document)
     if document in PAGES:
-        yield from (block for block in _EXAMPLE.findall(text) if re.search(r"^\[(gateway|engines|models)", block, re.M))
+        table = re.compile(r"^\[(gateway|engines|models)", re.MULTILINE)
+        yield from filter(table.search, _EXAMPLE.findall(text))
     else:
         yield from re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

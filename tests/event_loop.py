@@ -170,7 +170,7 @@ def _is_ours(callback: Any) -> bool:
 
 
 def _on_gc(phase: str, info: dict[str, int]) -> None:
-    global _gc_seconds, _gc_began
+    global _gc_seconds, _gc_began  # noqa: PLW0603 gc calls a plain function
     if phase == "start":
         _gc_began = thread_time()
     else:

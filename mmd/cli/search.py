@@ -134,7 +134,7 @@ def _say_what_is_left(
         say(f"Try it without options: {_again(*text.split())}")
     elif not hidden:
         say(f"The hub has nothing that is called {text!r} and that an engine here serves.")
-        say(f"Try fewer words: {_again(text.split()[0])}")
+        say(f"Try fewer words: {_again(text.split(maxsplit=1)[0])}")
 
 
 def _again(*words: str) -> str:

@@ -39,7 +39,7 @@ def choose(
     cache: str,
     settings: ModelSettings | None = None,
     projector_bytes: int = 0,
-    missing: Callable[[Format], EngineMissing] = lambda form: _missing(form),
+    missing: Callable[[Format], EngineMissing] = lambda form: _missing(form),  # noqa: PLW0108 defined below
 ) -> Launch:
     """Plan how `model` runs on `machine`.
 

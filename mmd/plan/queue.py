@@ -110,7 +110,7 @@ def slice_ends_at(resident: Resident, others: Sequence[WaitingModel], limits: Qu
     swaps_end_after = accumulate(one.swap_seconds for one in turns)
     closes_at = min(
         resident.since + slice_seconds,
-        min(one.since + limits.max_wait_seconds - after for one, after in zip(turns, swaps_end_after, strict=True)),
+        *(one.since + limits.max_wait_seconds - after for one, after in zip(turns, swaps_end_after, strict=True)),
     )
     if resident.idle_since is not None:
         # Waiting half a swap for nothing costs less than an unnecessary swap.

@@ -210,8 +210,7 @@ def until_cut(lines: Iterator[str]) -> list[str]:
     """Return what still arrives: some engines end the body properly, others abort the connection."""
     read: list[str] = []
     with contextlib.suppress(httpx.TransportError):
-        for line in lines:
-            read.append(line)
+        read.extend(lines)
     return read
 
 

@@ -127,7 +127,7 @@ class Visitor(BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         self.wfile.write(b"0\r\n\r\n")
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = pass_on
+    do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = pass_on  # noqa: N815 http.server's names
 
     def log_message(self, *_: Any) -> None:
         """Log nothing, like cloudflared without --loglevel debug."""

@@ -59,7 +59,7 @@ def test_removal_stops_every_unit_and_the_models_last() -> None:
 def test_what_the_build_needs_is_installed_by_make_deb() -> None:
     control = (DEBIAN / "control").read_text("utf-8")
     build_depends = re.findall(
-        r"^ ([a-z0-9-]+)", control.partition("Build-Depends:")[2].partition("Standards")[0], re.M
+        r"^ ([a-z0-9-]+)", control.partition("Build-Depends:")[2].partition("Standards")[0], re.MULTILINE
     )
     asked_for = (ROOT / "contrib/debian-packages.sh").read_text("utf-8")
     wanted = {name.removesuffix("-compat") for name in build_depends} - {"python3"}

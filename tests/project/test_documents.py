@@ -169,7 +169,7 @@ def test_every_directive_of_a_model_is_explained() -> None:
     assert set(directives_in(text_of(MMD_UNITS_7))) - directives_in(by_hand) == {"Description"}
 
 
-@pytest.mark.parametrize("document", (README, MMD_TOML_5), ids=names((README, MMD_TOML_5)))
+@pytest.mark.parametrize("document", [README, MMD_TOML_5], ids=names((README, MMD_TOML_5)))
 def test_every_example_is_accepted_as_settings(document: Path, tmp_path: Path) -> None:
     examples = list(example_settings(document))
     assert examples

@@ -128,8 +128,7 @@ async def test_stream_that_outlasts_what_logind_waits_is_cut_in_time(world: Worl
             said: list[str] = []
             with pytest.raises(httpx.RemoteProtocolError):  # it has no end of its own
                 async for line in lines:
-                    said.append(line)
-        said = [line for line in said if line]
+                    said += [line] if line else []
         error = json.loads(said[-1].removeprefix("data: "))["error"]
         assert (error["code"], error["source"]) == ("machine_suspends", "mmd")
         assert await preparing < at.login1.limit_seconds

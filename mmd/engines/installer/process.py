@@ -95,6 +95,6 @@ def _start(words: list[str], environment: Mapping[str, str] | None) -> subproces
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        preexec_fn=end_with_parent,
+        preexec_fn=end_with_parent,  # noqa: PLW1509 one call of prctl(), which takes no lock
         **settings,
     )

@@ -172,7 +172,7 @@ class Keyring:
 def _parsed(document: Mapping[str, object]) -> Iterator[ApiKey]:
     tables = document.get("keys", {})
     if not isinstance(tables, dict):
-        raise ValueError("keys must be tables, [keys.NAME]")
+        raise ValueError("keys must be tables, [keys.NAME]")  # noqa: TRY004 wrong content
     for name, table in tables.items():
         if not isinstance(table["sha256"], str) or not _SHA256.fullmatch(table["sha256"]):
             raise ValueError(f"keys.{name}.sha256 must be 64 hexadecimal digits")

@@ -59,7 +59,7 @@ def tree(repository: FakeRepository, folder: str) -> list[dict[str, Any]]:
 
 def _record(name: str, repository: FakeRepository, keys: Any, *, with_sizes: bool) -> dict[str, Any]:
     makers: dict[str, Callable[[], Any]] = {
-        "author": lambda: name.split("/")[0],
+        "author": lambda: name.split("/", maxsplit=1)[0],
         "baseModels": lambda: _base_models(repository),
         "cardData": lambda: repository.card or None,
         "createdAt": lambda: repository.updated,

@@ -38,7 +38,7 @@ def _matches(name: str, repository: FakeRepository, query: Query) -> bool:
     return (
         all(word in name.lower() for word in words)
         and all(tag in tags for tag in wanted)
-        and query.get("author", [name.split("/")[0]])[0] == name.split("/")[0]
+        and query.get("author", [name.split("/", maxsplit=1)[0]])[0] == name.split("/", maxsplit=1)[0]
         and query.get("pipeline_tag", [repository.pipeline_tag])[0] == repository.pipeline_tag
         and query.get("gated", [str(repository.gated)])[0].lower() == str(repository.gated).lower()
         and all(_serves(app, repository) for app in query.get("apps", []))

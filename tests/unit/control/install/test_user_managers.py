@@ -26,8 +26,8 @@ esac
 def users(tmp_path: Path) -> Path:
     """A folder with one file per user."""
     for path, text in (("systemctl", SYSTEMCTL), ("user-managers", SCRIPT.read_text())):
-        text = text.replace("/run/systemd/system", str(tmp_path))
-        (tmp_path / path).write_text(text.replace("/usr/sbin/policy-rc.d", str(tmp_path / "policy-rc.d")))
+        here = text.replace("/run/systemd/system", str(tmp_path))
+        (tmp_path / path).write_text(here.replace("/usr/sbin/policy-rc.d", str(tmp_path / "policy-rc.d")))
         (tmp_path / path).chmod(0o755)
     return tmp_path
 

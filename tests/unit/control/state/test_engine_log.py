@@ -101,7 +101,7 @@ def test_own_lines_carry_the_model_and_the_unit(tmp_path: Path) -> None:
         receiver.bind(str(path))
         receiver.settimeout(10)
         handler = JournalHandler(path)
-        log = logging.Logger("mmd.test")
+        log = logging.Logger("mmd.test")  # noqa: LOG001 not a child of the root logger
         log.addHandler(handler)
         log.warning("%s goes\nand comes", "a", extra={"MMD_MODEL": "a", "MMD_UNIT": "mmd-model@a.service"})
         received = receiver.recv(4096)
