@@ -38,14 +38,14 @@ class BackgroundRead(Generic[T]):
         what: str,
         read: Callable[[], T],
         *,
-        look: str,
+        hint: str,
         limit_seconds: float = 5.0,  # longer than any working read takes, even on a busy machine
         after: tuple[BackgroundRead[Any], ...] = (),
     ) -> None:
-        """`what` is the subject of an error message; `look` is the command that shows the user the same thing."""
+        """`what` is the subject of an error message; `hint` is the command that shows the user the same thing."""
         self.what = what
         self._read = read
-        self._look = look
+        self._hint = hint
         self._after = after
         self._limit_seconds = limit_seconds
         self._began: float | None = None  # when the reads in `after` had finished
@@ -64,7 +64,7 @@ class BackgroundRead(Generic[T]):
         except OSError as error:
             about = f": {error.filename}" if error.filename else ""
             why = f"{error.strerror or error}{about}"
-            raise ReadFailed(self.what, failed(f"{self.what} cannot be read: {why}", self._look)) from error
+            raise ReadFailed(self.what, failed(f"{self.what} cannot be read: {why}", self._hint)) from error
 
     def value_or_none(self) -> T | None:
         """Return the value, or None if it could not be read."""
@@ -79,7 +79,7 @@ class BackgroundRead(Generic[T]):
         began = now if self._began is None else self._began
         done, _ = wait([self._outcome], timeout=max(0.0, began + self._limit_seconds - now))
         if not done:
-            raise TimedOut(f"{self.what} did not answer within {self._limit_seconds:g} s", hint=self._look)
+            raise TimedOut(f"{self.what} did not answer within {self._limit_seconds:g} s", hint=self._hint)
         return self._outcome.result()
 
     def _run(self) -> None:

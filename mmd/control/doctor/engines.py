@@ -26,7 +26,7 @@ def read_engines(settings: Settings, *, limit_seconds: float) -> tuple[EngineSta
     readings: list[BackgroundRead[EngineStatus]] = [
         BackgroundRead(
             engine.name, partial(engine_status, engine, settings),
-            look=f"{place or engine.name} --version", limit_seconds=limit_seconds,
+            hint=f"{place or engine.name} --version", limit_seconds=limit_seconds,
         )
         for engine, place in zip(all_engines(), places, strict=True)
     ]  # fmt: skip

@@ -26,8 +26,8 @@ class FolderState:
     is_own: bool
     is_writable: bool
     is_private: bool = True  # must not be accessible to other users
-    is_kept: bool = True  # mmd writes to the folder and to the files in it
-    strange: str = ""  # the first entry that another user owns; only for private, kept folders
+    is_written: bool = True  # mmd writes to the folder and to the files in it
+    foreign: str = ""  # the first entry that another user owns; checked only in private folders that mmd writes
 
 
 def read_folders() -> tuple[FolderState, ...]:
@@ -40,12 +40,12 @@ def read_folders() -> tuple[FolderState, ...]:
         _folder_state(folder)
         for folder in (paths.runtime_dir(), paths.data_dir(), paths.state_dir(), paths.cache_dir())
     ]
-    found.append(_folder_state(paths.user_runtime_dir(), is_kept=False))
+    found.append(_folder_state(paths.user_runtime_dir(), is_written=False))
     found.append(_folder_state(cache_folder(), is_private=False))
     return tuple(folder for folder in found if folder is not None)
 
 
-def _folder_state(folder: Path, *, is_private: bool = True, is_kept: bool = True) -> FolderState | None:
+def _folder_state(folder: Path, *, is_private: bool = True, is_written: bool = True) -> FolderState | None:
     try:
         status = folder.stat()
     except FileNotFoundError:
@@ -58,17 +58,17 @@ def _folder_state(folder: Path, *, is_private: bool = True, is_kept: bool = True
         is_own=status.st_uid == os.geteuid(),
         is_writable=os.access(folder, os.W_OK | os.X_OK),
         is_private=is_private,
-        is_kept=is_kept,
-        strange=_first_strange(folder) if is_private and is_kept and may_look else "",
+        is_written=is_written,
+        foreign=_first_foreign(folder) if is_private and is_written and may_look else "",
     )
 
 
-def _first_strange(folder: Path) -> str:
+def _first_foreign(folder: Path) -> str:
     with os.scandir(folder) as entries:
-        return next((entry.path for entry in entries if _is_strange(entry)), "")
+        return next((entry.path for entry in entries if _is_foreign(entry)), "")
 
 
-def _is_strange(entry: os.DirEntry[str]) -> bool:
+def _is_foreign(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.stat(follow_symlinks=False).st_uid != os.geteuid()
     except FileNotFoundError:
@@ -82,12 +82,12 @@ def check_folders(folders: Iterable[FolderState]) -> Iterator[Diagnosis]:
 
 def _check_folder(folder: FolderState) -> Iterator[Diagnosis]:
     path = quote(folder.path)
-    if folder.is_kept and not folder.is_writable:
+    if folder.is_written and not folder.is_writable:
         whose = "" if folder.is_own else f": it belongs to {folder.owner}"
         yield failed(f"{folder.path} is not writable{whose}", _take_over(folder.path))
-    elif folder.is_kept and folder.is_private and folder.strange:
+    elif folder.is_written and folder.is_private and folder.foreign:
         # For example after `sudo mmd pull`.
-        yield failed(f"{folder.strange} belongs to another user, so mmd cannot update it", _take_over(folder.path))
+        yield failed(f"{folder.foreign} belongs to another user, so mmd cannot update it", _take_over(folder.path))
     elif folder.is_private and folder.is_own and folder.mode & _OTHERS:
         yield warning(f"other users can open {folder.path} ({folder.mode:04o})", f"chmod 700 {path}")
 

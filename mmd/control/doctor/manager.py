@@ -76,35 +76,39 @@ def read_manager() -> ManagerState:
     """Read the manager's state. Raises ManagerUnreachable with the reason, also if the manager belongs to another user
     (root could connect to it, and would work on that user's units with root's models).
     """
-    here = read_login_environment()
-    if here.is_borrowed:
-        raise borrowed_runtime_error(here)
+    login = read_login_environment()
+    if login.is_borrowed:
+        raise borrowed_runtime_error(login)
     try:
-        return asyncio.run(_read(here))
+        return asyncio.run(_read(login))
     except ManagerUnreachable as error:
-        raise explain_unreachable(here, error) from error
+        raise explain_unreachable(login, error) from error
 
 
-async def _read(here: LoginEnvironment) -> ManagerState:
+async def _read(login: LoginEnvironment) -> ManagerState:
     async with Host() as host, await Manager.connect() as manager:
         itself = await manager.itself()
         units = await manager.units(_OURS)
         sockets = [unit.name for unit in units if unit.name.endswith(".socket") and unit.active_state == "active"]
-        where = {model_id: residency(pair) for model_id, pair in sorted(pairs_of(units).items())}
+        residencies = {model_id: residency(pair) for model_id, pair in sorted(pairs_of(units).items())}
         return ManagerState(
             version=str(itself["Version"]),
             control_group=str(itself["ControlGroup"]),
             units=units,
             listening=tuple([address for name in sockets for address in await manager.addresses(name)]),
             sleeping=tuple(
-                [await read_sleeping(manager, host, name) for name, here in where.items() if here is Residency.ASLEEP]
+                [
+                    await read_sleeping(manager, host, name)
+                    for name, now in residencies.items()
+                    if now is Residency.ASLEEP
+                ]
             ),
             failed=tuple(
-                [await read_failed(manager, name) for name, here in where.items() if here is Residency.FAILED]
+                [await read_failed(manager, name) for name, now in residencies.items() if now is Residency.FAILED]
             ),
             restarting=await read_restart_loops(manager, units),
             is_named="XDG_RUNTIME_DIR" in os.environ,
-            asked_by=here.sudo_user if here.sudo_user != here.user else "",
+            asked_by=login.sudo_user if login.sudo_user != login.user else "",
         )
 
 
@@ -141,44 +145,44 @@ def _is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110  False instead of PermissionError
 
 
-def borrowed_runtime_error(here: LoginEnvironment) -> ManagerUnreachable:
+def borrowed_runtime_error(login: LoginEnvironment) -> ManagerUnreachable:
     return ManagerUnreachable(
-        f"XDG_RUNTIME_DIR is {here.runtime}, a folder of {here.runtime_owner}: this shell became {here.user} by su",
-        hint=f"sudo machinectl shell {here.user}@   # starts a real login; or: ssh {here.user}@localhost",
+        f"XDG_RUNTIME_DIR is {login.runtime}, a folder of {login.runtime_owner}: this shell became {login.user} by su",
+        hint=f"sudo machinectl shell {login.user}@   # starts a real login; or: ssh {login.user}@localhost",
     )
 
 
-def explain_unreachable(here: LoginEnvironment, error: ManagerUnreachable) -> ManagerUnreachable:
+def explain_unreachable(login: LoginEnvironment, error: ManagerUnreachable) -> ManagerUnreachable:
     """Return the error with what is missing and the command that provides it."""
-    own_bus, sudo = f"unix:path={here.runtime}/bus", "sudo " if here.uid else ""
-    if here.bus_address and here.bus_address != own_bus and here.has_bus:
+    own_bus, sudo = f"unix:path={login.runtime}/bus", "sudo " if login.uid else ""
+    if login.bus_address and login.bus_address != own_bus and login.has_bus:
         return ManagerUnreachable(
-            f"DBUS_SESSION_BUS_ADDRESS is {here.bus_address}, a bus without systemd",
+            f"DBUS_SESSION_BUS_ADDRESS is {login.bus_address}, a bus without systemd",
             hint="unset DBUS_SESSION_BUS_ADDRESS",
         )
-    if not here.is_booted:
+    if not login.is_booted:
         return ManagerUnreachable(
-            f"process 1 is {here.init}, not systemd (a container?), so there is no user manager",
+            f"process 1 is {login.init}, not systemd (a container?), so there is no user manager",
             hint="ps -p 1   # must be systemd: use the host, or a machine or container that boots systemd",
         )
-    if here.sudo_user and here.sudo_user != here.user and here.runtime_owner is None:
+    if login.sudo_user and login.sudo_user != login.user and login.runtime_owner is None:
         return ManagerUnreachable(
-            f"{here.user} has no user manager: sudo does not log in", hint=f"mmd doctor   # as {here.sudo_user}"
+            f"{login.user} has no user manager: sudo does not log in", hint=f"mmd doctor   # as {login.sudo_user}"
         )
-    if here.runtime_owner is None:
+    if login.runtime_owner is None:
         return ManagerUnreachable(
-            f"{here.runtime} does not exist: {here.user} is not logged in (su is not a login) and has no lingering",
-            hint=f"{sudo}loginctl enable-linger {here.user} && export XDG_RUNTIME_DIR=/run/user/{here.uid}",
+            f"{login.runtime} does not exist: {login.user} is not logged in (su is not a login) and has no lingering",
+            hint=f"{sudo}loginctl enable-linger {login.user} && export XDG_RUNTIME_DIR=/run/user/{login.uid}",
         )
-    if here.has_private_socket and not here.has_bus:
+    if login.has_private_socket and not login.has_bus:
         return ManagerUnreachable(
             "the user manager runs, but without a session bus (package dbus-user-session)",
             hint="sudo apt install dbus-user-session && systemctl --user start dbus.socket",
         )
-    if not here.has_private_socket:
+    if not login.has_private_socket:
         return ManagerUnreachable(
-            f"the user manager does not run: {here.runtime}/systemd/private does not exist",
-            hint=f"sudo systemctl restart user@{here.uid}.service   # reason: systemctl status user@{here.uid}",
+            f"the user manager does not run: {login.runtime}/systemd/private does not exist",
+            hint=f"sudo systemctl restart user@{login.uid}.service   # reason: systemctl status user@{login.uid}",
         )
     return error
 

@@ -39,18 +39,18 @@ class Readings:
     def __init__(self, *, offline: bool) -> None:
         self.hub: BackgroundRead[HubAccess] | None = None
         if not offline:
-            library = BackgroundRead("huggingface_hub", import_library, look="mmd search qwen")
+            library = BackgroundRead("huggingface_hub", import_library, hint="mmd search qwen")
             self.hub = BackgroundRead(
-                "the hub", read_access, look=f"curl -I {hub_endpoint()}", limit_seconds=_HUB_TIMEOUT_SECONDS,
+                "the hub", read_access, hint=f"curl -I {hub_endpoint()}", limit_seconds=_HUB_TIMEOUT_SECONDS,
                 after=(library,),
             )  # fmt: skip
-        self.driver = BackgroundRead("the NVIDIA driver", read_driver, look="nvidia-smi")
-        self.manager = BackgroundRead("the user manager", read_manager, look="systemctl --user status")
-        self.settings = BackgroundRead("mmd.toml", read_settings, look=f"ls -l {config_file()}")
-        self.has_settings = BackgroundRead("mmd.toml", config_file().exists, look=f"ls -l {config_file()}")
-        self.lingering = BackgroundRead("lingering", read_lingering, look="loginctl show-user $USER")
+        self.driver = BackgroundRead("the NVIDIA driver", read_driver, hint="nvidia-smi")
+        self.manager = BackgroundRead("the user manager", read_manager, hint="systemctl --user status")
+        self.settings = BackgroundRead("mmd.toml", read_settings, hint=f"ls -l {config_file()}")
+        self.has_settings = BackgroundRead("mmd.toml", config_file().exists, hint=f"ls -l {config_file()}")
+        self.lingering = BackgroundRead("lingering", read_lingering, hint="loginctl show-user $USER")
         self.models = BackgroundRead(
-            "models.json", lambda: Registry(is_read_only=True).all(), look=f"ls -l {registry_file()}"
+            "models.json", lambda: Registry(is_read_only=True).all(), hint=f"ls -l {registry_file()}"
         )
         self._read_units()
         self._read_engines()
@@ -60,31 +60,31 @@ class Readings:
         manager = self.manager
         self.addresses = BackgroundRead(
             "the gateway's address", lambda: gateway_addresses(self.settings.value()),
-            look=f"${{EDITOR:-nano}} {config_file()}", after=(self.settings,),
+            hint=f"${{EDITOR:-nano}} {config_file()}", after=(self.settings,),
         )  # fmt: skip
         self.install_state = BackgroundRead(
             "the state of mmd's units", lambda: asyncio.run(read_install_state()),
-            look="systemctl --user status mmd.socket", after=(manager, self.addresses),
+            hint="systemctl --user status mmd.socket", after=(manager, self.addresses),
         )  # fmt: skip
         self.port_owners = BackgroundRead(
-            "the list of open ports", lambda: read_port_owners(self.addresses.value().all), look="ss -ltnp",
+            "the list of open ports", lambda: read_port_owners(self.addresses.value().all), hint="ss -ltnp",
             after=(self.addresses,),
         )  # fmt: skip
         self.health = BackgroundRead(
             "the gateway", lambda: self._health() if manager.value().has_gateway else None,
-            look="systemctl --user restart mmd.service   # models keep running", after=(manager, self.addresses),
+            hint="systemctl --user restart mmd.service   # models keep running", after=(manager, self.addresses),
         )  # fmt: skip
         self.cgroups = BackgroundRead(
             "the control group hierarchy", lambda: read_cgroups(manager.value().control_group),
-            look="mount -t cgroup2", after=(manager,),
+            hint="mount -t cgroup2", after=(manager,),
         )  # fmt: skip
         self.sockets = BackgroundRead(
             "the folder of engine sockets", lambda: read_sockets(manager.value().running),
-            look="ls -lR $XDG_RUNTIME_DIR/mmd", after=(manager,),
+            hint="ls -lR $XDG_RUNTIME_DIR/mmd", after=(manager,),
         )  # fmt: skip
         self.failures = BackgroundRead(
             "the journal", lambda: read_failures(manager.value()),
-            look="journalctl -n 20", limit_seconds=_JOURNAL_TIMEOUT_SECONDS, after=(manager,),
+            hint="journalctl -n 20", limit_seconds=_JOURNAL_TIMEOUT_SECONDS, after=(manager,),
         )  # fmt: skip
 
     def _health(self) -> str:
@@ -94,11 +94,11 @@ class Readings:
         settings, driver = self.settings, self.driver
         self.engines = BackgroundRead(
             "the list of engines", lambda: read_engines(settings.value(), limit_seconds=_ENGINE_TIMEOUT_SECONDS),
-            look="mmd engine list", limit_seconds=_ENGINE_TIMEOUT_SECONDS + 1, after=(settings,),
+            hint="mmd engine list", limit_seconds=_ENGINE_TIMEOUT_SECONDS + 1, after=(settings,),
         )  # fmt: skip
         self.builds = tuple(
             BackgroundRead(
-                f"the build of {engine.name}", partial(self._read_build, engine), look=f"{engine.name} --version",
+                f"the build of {engine.name}", partial(self._read_build, engine), hint=f"{engine.name} --version",
                 after=(self.engines, driver),
             )
             for engine in all_engines()
@@ -109,12 +109,12 @@ class Readings:
 
     def _read_machine(self) -> None:
         models = self.models
-        self.ram = BackgroundRead("RAM use", read_ram, look="free -h")
-        self.sleep_lock = BackgroundRead("logind", read_sleep_lock, look="systemctl status systemd-logind")
-        self.folders = BackgroundRead("a folder of mmd", read_folders, look=f"ls -la {data_dir()}")
+        self.ram = BackgroundRead("RAM use", read_ram, hint="free -h")
+        self.sleep_lock = BackgroundRead("logind", read_sleep_lock, hint="systemctl status systemd-logind")
+        self.folders = BackgroundRead("a folder of mmd", read_folders, hint=f"ls -la {data_dir()}")
         self.disks = BackgroundRead(
-            "a file system", lambda: read_disks(models.value_or_none() or ()), look=_LIST_NETWORK_MOUNTS
+            "a file system", lambda: read_disks(models.value_or_none() or ()), hint=_LIST_NETWORK_MOUNTS
         )
         self.model_files = BackgroundRead(
-            "a model file", lambda: read_model_files(models.value()), look=_LIST_NETWORK_MOUNTS, after=(models,)
+            "a model file", lambda: read_model_files(models.value()), hint=_LIST_NETWORK_MOUNTS, after=(models,)
         )

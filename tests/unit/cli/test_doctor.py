@@ -101,7 +101,7 @@ def test_the_hub_answers() -> None:
         assert (found.state, found.message) == (Level.OK, f"{hub.url} answers; token accepted")
         found = findings(doctor("--json", HF_ENDPOINT=hub.url, HF_TOKEN="hf_expired"))["hub"]
         assert found.state is Level.WARNING
-        assert found.message.startswith("the hub does not take this token")
+        assert found.message.startswith("the hub rejects this token")
         assert found.hint.startswith("unset HF_TOKEN")
 
 
@@ -117,7 +117,7 @@ def test_a_hub_that_hangs_holds_up_nothing() -> None:
 
 def test_a_hub_that_is_switched_off() -> None:
     found = findings(doctor("--json", HF_HUB_OFFLINE="1"))["hub"]
-    assert (found.state, found.message) == (Level.WARNING, "HF_HUB_OFFLINE is set, so the hub is not asked")
+    assert (found.state, found.message) == (Level.WARNING, "HF_HUB_OFFLINE is set, so the hub is not used")
 
 
 # -- what a person sees

@@ -32,13 +32,13 @@ def hung() -> Iterator[BackgroundRead[int]]:
         released.wait(30)
         return 0
 
-    yield BackgroundRead("the hub", read, look="curl hub", limit_seconds=0.02)
+    yield BackgroundRead("the hub", read, hint="curl hub", limit_seconds=0.02)
     released.set()
 
 
 def test_value_is_read_once() -> None:
     reads = iter([7])
-    reading = BackgroundRead("it", lambda: next(reads), look="ls")
+    reading = BackgroundRead("it", lambda: next(reads), hint="ls")
     assert (reading.value(), reading.value()) == (7, 7)
 
 
@@ -59,7 +59,7 @@ def test_hung_read_times_out(hung: BackgroundRead[int]) -> None:
     ],
 )
 def test_error_becomes_the_diagnosis(error: Exception, message: str, hint: str) -> None:
-    reading: BackgroundRead[int] = BackgroundRead("it", lambda: raising(error), look="ls")
+    reading: BackgroundRead[int] = BackgroundRead("it", lambda: raising(error), hint="ls")
     with pytest.raises(ReadFailed) as caught:
         reading.value()
     assert (caught.value.diagnosis.message, caught.value.diagnosis.hint) == (message, hint)
@@ -67,15 +67,15 @@ def test_error_becomes_the_diagnosis(error: Exception, message: str, hint: str) 
 
 
 def test_bug_is_not_hidden() -> None:
-    reading: BackgroundRead[int] = BackgroundRead("it", lambda: raising(KeyError("Version")), look="ls")
+    reading: BackgroundRead[int] = BackgroundRead("it", lambda: raising(KeyError("Version")), hint="ls")
     with pytest.raises(KeyError):
         reading.value_or_none()
 
 
 def test_reads_after_a_failed_one_are_skipped(hung: BackgroundRead[int]) -> None:
-    after: BackgroundRead[int] = BackgroundRead("units", lambda: hung.value() + 1, look="ls", after=(hung,))
-    twice: BackgroundRead[int] = BackgroundRead("sockets", lambda: after.value() + 1, look="ls", after=(after,))
-    other = BackgroundRead("other", lambda: 1, look="ls")
+    after: BackgroundRead[int] = BackgroundRead("units", lambda: hung.value() + 1, hint="ls", after=(hung,))
+    twice: BackgroundRead[int] = BackgroundRead("sockets", lambda: after.value() + 1, hint="ls", after=(after,))
+    other = BackgroundRead("other", lambda: 1, hint="ls")
     checks = (
         Check("manager", lambda _: [ok(f"{hung.value()}")]),
         Check("units", lambda _: [ok(f"{after.value()}")]),
@@ -102,7 +102,7 @@ def test_diagnoses_before_a_failure_are_kept(hung: BackgroundRead[int]) -> None:
 
 
 def test_bug_in_one_check_does_not_hide_others(caplog: pytest.LogCaptureFixture) -> None:
-    broken: BackgroundRead[int] = BackgroundRead("it", lambda: raising(KeyError("Version")), look="ls")
+    broken: BackgroundRead[int] = BackgroundRead("it", lambda: raising(KeyError("Version")), hint="ls")
     checks = (
         Check("first", lambda _: [ok(f"{broken.value()}")]),
         Check("second", lambda _: [ok(f"{broken.value()}")]),

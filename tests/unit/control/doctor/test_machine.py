@@ -147,9 +147,9 @@ OWN = FolderState("/home/ada/.local/share/mmd", "ada", 0o700, True, True)
             'sudo chown -R "$(id -un):" /home/ada/.local/share/mmd',
         ),
         (replace(OWN, is_writable=False), Level.FAILED, "is not writable", "sudo chown"),
-        (replace(OWN, strange="/home/ada/x"), Level.FAILED, "/home/ada/x belongs to another user", "sudo chown"),
+        (replace(OWN, foreign="/home/ada/x"), Level.FAILED, "/home/ada/x belongs to another user", "sudo chown"),
         (
-            replace(OWN, strange="/etc/x", owner="root", is_own=False, is_writable=False, is_kept=False),
+            replace(OWN, foreign="/etc/x", owner="root", is_own=False, is_writable=False, is_written=False),
             Level.OK,
             "belong to you",
             "",
@@ -174,7 +174,7 @@ def test_folders_of_this_user(own_folders: Callable[[], list[FolderState]]) -> N
     assert own_folders() == []
     paths.make_private(paths.data_dir() / "manifests")
     (folder,) = own_folders()
-    assert (folder.path, folder.mode, folder.is_own, folder.strange) == (str(paths.data_dir()), 0o700, True, "")
+    assert (folder.path, folder.mode, folder.is_own, folder.foreign) == (str(paths.data_dir()), 0o700, True, "")
     paths.data_dir().chmod(0o755)
     assert own_folders()[0].mode == 0o755
 
@@ -185,7 +185,7 @@ def test_file_of_another_user_is_found(own_folders: Callable[[], list[FolderStat
     left = paths.data_dir() / "models.json"
     left.touch()
     os.chown(left, 65534, 65534)
-    assert own_folders()[0].strange == str(left)
+    assert own_folders()[0].foreign == str(left)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -198,7 +198,7 @@ def test_files_beside_mmds_folder_are_ignored(
     left = tmp_path / "runtime/bus"
     left.touch()
     os.chown(left, 65534, 65534)
-    assert [folder.strange for folder in own_folders()] == [""]
+    assert [folder.foreign for folder in own_folders()] == [""]
 
 
 def test_sockets() -> None:

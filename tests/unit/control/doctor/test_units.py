@@ -91,7 +91,7 @@ MODEL = UnitFailure("mmd-model@qwen3.service", "the engine was killed by signal 
 
 
 def reading_of(*failures: UnitFailure, is_journal_read: bool = True) -> BackgroundRead[RecentFailures]:
-    return BackgroundRead("the journal", lambda: RecentFailures(failures, is_journal_read), look="journalctl")
+    return BackgroundRead("the journal", lambda: RecentFailures(failures, is_journal_read), hint="journalctl")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_unreadable_journal_is_a_warning() -> None:
 def test_hung_journal_is_a_warning() -> None:
     released = threading.Event()
     hung: BackgroundRead[RecentFailures] = BackgroundRead(
-        "the journal", lambda: hang(released), look="journalctl", limit_seconds=0.02
+        "the journal", lambda: hang(released), hint="journalctl", limit_seconds=0.02
     )
     (diagnosis,) = check_failures(hung)
     released.set()
