@@ -11,64 +11,39 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from signal import Signals
 from typing import Any
 
 from mmd.plan.launch import Launch, Sleep
+from mmd.units.directives import (
+    Command,
+    Condition,
+    Directive,
+    Environment,
+    Mode,
+    Number,
+    Seconds,
+    Statuses,
+    Switch,
+    Text,
+    Words,
+)
 from mmd.units.names import SLICE, engine_unit, token_unit
 
 # The environment variable in which a unit carries the fingerprint of the launch it was made from.
 FINGERPRINT = "MMD_LAUNCH"
 
-_MICROSECONDS = 1_000_000
 # systemd keeps a folder for a token as long as it is held, named after its model and this, which is in no id.
 _HELD = "~gpu"
 
 # The release hook's last word where the model is on no GPU; other tokens have a hook only where it is on one.
 _CPU = "cpu"
 
-# (directive, value) as a unit file has them; sizes and times are plain numbers.
-Directives = tuple[tuple[str, Any], ...]
+Directives = tuple[Directive, ...]
 
 # vLLM ends with status 0 when its engine core dies, 1 when it cannot start, and 2 when it does not know an argument.
-_AFTER_A_QUIET_END: Directives = (("Restart", "always"), ("RestartPreventExitStatus", (1, 2)))
-_AFTER_A_CRASH: Directives = (("Restart", "on-abnormal"),)
+_AFTER_A_QUIET_END: Directives = (Text("Restart", "always"), Statuses("RestartPreventExitStatus", (1, 2)))
+_AFTER_A_CRASH: Directives = (Text("Restart", "on-abnormal"),)
 
-# Directive in a unit file -> (D-Bus property, its signature).
-_PROPERTIES: dict[str, tuple[str, str]] = {
-    "Description": ("Description", "s"),
-    "Requires": ("Requires", "as"),
-    "Before": ("Before", "as"),
-    "After": ("After", "as"),
-    "Conflicts": ("Conflicts", "as"),
-    "PartOf": ("PartOf", "as"),
-    "ConditionPathExists": ("Conditions", "a(sbbs)"),
-    "CollectMode": ("CollectMode", "s"),
-    "StartLimitIntervalSec": ("StartLimitIntervalUSec", "t"),
-    "StartLimitBurst": ("StartLimitBurst", "u"),
-    "Type": ("Type", "s"),
-    "RemainAfterExit": ("RemainAfterExit", "b"),
-    "ExecCondition": ("ExecCondition", "a(sasb)"),
-    "ExecStart": ("ExecStart", "a(sasb)"),
-    "ExecStartPost": ("ExecStartPost", "a(sasb)"),
-    "ExecStopPost": ("ExecStopPost", "a(sasb)"),
-    "TimeoutStartSec": ("TimeoutStartUSec", "t"),
-    "TimeoutStopSec": ("TimeoutStopUSec", "t"),
-    "Restart": ("Restart", "s"),
-    "RestartSec": ("RestartUSec", "t"),
-    "RestartPreventExitStatus": ("RestartPreventExitStatus", "(aiai)"),
-    "SuccessExitStatus": ("SuccessExitStatus", "(aiai)"),
-    "OOMPolicy": ("OOMPolicy", "s"),
-    "KillMode": ("KillMode", "s"),
-    "Nice": ("Nice", "i"),
-    "Slice": ("Slice", "s"),
-    "SyslogIdentifier": ("SyslogIdentifier", "s"),
-    "Environment": ("Environment", "as"),
-    "RuntimeDirectory": ("RuntimeDirectory", "as"),
-    "RuntimeDirectoryMode": ("RuntimeDirectoryMode", "u"),
-    "UMask": ("UMask", "u"),
-    "LimitNOFILE": ("LimitNOFILE", "t"),
-}
 _UNIT_SECTION = (
     "Description",
     "Requires",
@@ -81,7 +56,6 @@ _UNIT_SECTION = (
     "StartLimitIntervalSec",
     "StartLimitBurst",
 )
-_OCTAL = ("UMask", "RuntimeDirectoryMode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +81,12 @@ class UnitSpec:
 
     def properties(self) -> list[tuple[str, str, Any]]:
         """`(property, D-Bus signature, value)` as StartTransientUnit takes them."""
-        return [(*_PROPERTIES[key], _bus_value(key, value)) for key, value in self.directives]
+        return [directive.bus_property for directive in self.directives]
 
     def text(self) -> str:
         """The same unit as a file; what `mmd show --units` prints and systemd-analyze verifies."""
-        unit = [_line(key, value) for key, value in self.directives if key in _UNIT_SECTION]
-        service = [_line(key, value) for key, value in self.directives if key not in _UNIT_SECTION]
+        unit = [directive.line for directive in self.directives if directive.name in _UNIT_SECTION]
+        service = [directive.line for directive in self.directives if directive.name not in _UNIT_SECTION]
         return "\n".join(["[Unit]", *unit, "", "[Service]", *service, ""])
 
 
@@ -128,7 +102,7 @@ def token_spec(launch: Launch, hooks: Hooks, others: Iterable[str]) -> UnitSpec:
     between a stop and a start any ordering means that the stop comes first.
     """
     rivals = tuple(token_unit(other) for other in sorted(others) if other != launch.model_id)
-    conflicts = (("Conflicts", rivals), ("After", rivals)) if rivals else ()
+    conflicts = (Words("Conflicts", rivals), Words("After", rivals)) if rivals else ()
     directives = _token_directives(launch, hooks, fingerprint(launch, hooks))
     return UnitSpec(token_unit(launch.model_id), (*conflicts, *directives))
 
@@ -138,7 +112,10 @@ def fingerprint(launch: Launch, hooks: Hooks) -> str:
     units of the pair.
     """
     launch = replace(launch, argv=launch.stable_argv)
-    made = (_engine_directives(launch, hooks, ""), _token_directives(launch, hooks, ""))
+    made = tuple(
+        tuple((directive.name, directive.value) for directive in directives)
+        for directives in (_engine_directives(launch, hooks, ""), _token_directives(launch, hooks, ""))
+    )
     return hashlib.sha256(repr(made).encode()).hexdigest()[:16]
 
 
@@ -160,39 +137,39 @@ def _scripts(command: tuple[str, ...]) -> tuple[str, ...]:
 def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     environment = (*launch.environment, (FINGERPRINT, mark))
     return (
-        ("Description", f"{launch.model_id} · {launch.engine} · {launch.type}"),
+        Text("Description", f"{launch.model_id} · {launch.engine} · {launch.type}"),
         # No token, no start by hand.
-        ("ConditionPathExists", _held(launch)),
+        Condition("ConditionPathExists", _held(launch)),
         *_taken_along(launch),
-        ("StartLimitIntervalSec", 300),
-        ("StartLimitBurst", 3),
+        Seconds("StartLimitIntervalSec", 300),
+        Number("StartLimitBurst", 3),
         # A failed engine stays listed until the next activation, so that status and systemctl can say so.
-        ("CollectMode", "inactive"),
-        ("Type", "exec"),
+        Text("CollectMode", "inactive"),
+        Text("Type", "exec"),
         *_not_restarted_asleep(launch, hooks),
-        ("ExecStart", launch.argv),
-        ("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds), *_wake_check(launch))),
+        Command("ExecStart", launch.argv),
+        Command("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds), *_wake_check(launch))),
         # Both engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends,
         # however it ends, and needs no process for it as `ExecStartPre=rm` would.
-        ("RuntimeDirectory", (f"mmd/{launch.model_id}",)),
-        ("RuntimeDirectoryMode", 0o700),
-        ("Environment", tuple(f"{name}={value}" for name, value in environment)),
+        Words("RuntimeDirectory", (f"mmd/{launch.model_id}",)),
+        Mode("RuntimeDirectoryMode", 0o700),
+        Environment("Environment", tuple(f"{name}={value}" for name, value in environment)),
         # The ready hook gives up first: it can say what it waited for.
-        ("TimeoutStartSec", launch.ready_seconds + 15),
-        ("TimeoutStopSec", launch.stop_seconds),
+        Seconds("TimeoutStartSec", launch.ready_seconds + 15),
+        Seconds("TimeoutStopSec", launch.stop_seconds),
         # An engine that exits with a status has said what is wrong and would say it again; one that was killed or
         # crashed gets another try.
         *(_AFTER_A_QUIET_END if launch.exits_zero_on_crash else _AFTER_A_CRASH),
-        ("RestartSec", hooks.restart_seconds),
+        Seconds("RestartSec", hooks.restart_seconds),
         # A ready hook that is stopped with its engine, in a swap away from a model that loads, is no failure.
-        ("SuccessExitStatus", ("SIGTERM",)),
-        ("OOMPolicy", "stop"),
+        Statuses("SuccessExitStatus", ("SIGTERM",)),
+        Text("OOMPolicy", "stop"),
         # SIGTERM to the main process only; SIGKILL at the end to all, so no worker keeps the GPU.
-        ("KillMode", "mixed"),
-        ("Slice", SLICE),
-        ("SyslogIdentifier", launch.model_id),
-        ("UMask", 0o077),
-        ("LimitNOFILE", 65536),
+        Text("KillMode", "mixed"),
+        Text("Slice", SLICE),
+        Text("SyslogIdentifier", launch.model_id),
+        Mode("UMask", 0o077),
+        Number("LimitNOFILE", 65536),
     )
 
 
@@ -206,7 +183,7 @@ def _not_restarted_asleep(launch: Launch, hooks: Hooks) -> Directives:
 
     systemd 254 and newer look at conditions of the unit at the first start only, not at a restart.
     """
-    return (("ExecCondition", (hooks.test, "-d", _held(launch))),) if launch.sleep else ()
+    return (Command("ExecCondition", (hooks.test, "-d", _held(launch))),) if launch.sleep else ()
 
 
 def _taken_along(launch: Launch) -> Directives:
@@ -215,7 +192,7 @@ def _taken_along(launch: Launch) -> Directives:
     Not PropagatesStopTo= in the token, although that would not keep a dead token in memory beside a failed engine: in
     systemd 257 it does nothing where a rival's Conflicts= stops the token, which is what a swap is.
     """
-    return () if launch.sleep else (("PartOf", (token_unit(launch.model_id),)),)
+    return () if launch.sleep else (Words("PartOf", (token_unit(launch.model_id),)),)
 
 
 def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
@@ -224,24 +201,27 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     if launch.sleep is not None:
         work = _sleeping(launch, launch.sleep, hooks)
     else:
-        work = (("ExecStart", (hooks.nothing,)),)
+        work = (Command("ExecStart", (hooks.nothing,)),)
         if launch.uses_gpu:
-            work += (("ExecStopPost", (*hooks.wait_released, engine, launch.socket)), ("TimeoutStopSec", 60))
+            work += (
+                Command("ExecStopPost", (*hooks.wait_released, engine, launch.socket)),
+                Seconds("TimeoutStopSec", 60),
+            )
     return (
-        ("Description", f"{launch.model_id} may use the GPU"),
+        Text("Description", f"{launch.model_id} may use the GPU"),
         # Not BindsTo=: systemd would stop the token when the engine crashes, and restart the engine without it.
-        ("Requires", (engine,)),
-        ("Before", (engine,)),
-        ("CollectMode", "inactive-or-failed"),
+        Words("Requires", (engine,)),
+        Words("Before", (engine,)),
+        Text("CollectMode", "inactive-or-failed"),
         # A token that systemd would not start any more would let its engine start without it.
-        ("StartLimitIntervalSec", 0),
-        ("Type", "oneshot"),
-        ("RemainAfterExit", True),
-        ("RuntimeDirectory", (f"mmd/{launch.model_id}{_HELD}",)),
+        Seconds("StartLimitIntervalSec", 0),
+        Text("Type", "oneshot"),
+        Switch("RemainAfterExit", True),
+        Words("RuntimeDirectory", (f"mmd/{launch.model_id}{_HELD}",)),
         *work,
-        ("Environment", (f"{FINGERPRINT}={mark}",)),
-        ("SyslogIdentifier", launch.model_id),
-        ("Slice", SLICE),
+        Environment("Environment", (f"{FINGERPRINT}={mark}",)),
+        Text("SyslogIdentifier", launch.model_id),
+        Text("Slice", SLICE),
     )
 
 
@@ -253,61 +233,14 @@ def _sleeping(launch: Launch, sleep: Sleep, hooks: Hooks) -> Directives:
     memory = (str(sleep.weights_bytes), str(sleep.reserve_bytes))
     return (
         # Reading the weights again may take as long as a start.
-        ("ExecStart", (*hooks.wake, *about, sleep.wake_check.value, str(launch.ready_seconds), device)),
+        Command("ExecStart", (*hooks.wake, *about, sleep.wake_check.value, str(launch.ready_seconds), device)),
         # Not ExecStop=: that is left out after a start that was interrupted, with the engine half awake.
-        ("ExecStopPost", (*hooks.release, *about, str(hooks.sleep_seconds), levels, *memory, device)),
+        Command("ExecStopPost", (*hooks.release, *about, str(hooks.sleep_seconds), levels, *memory, device)),
         # The hooks give up first: they leave no engine on the GPU.
-        ("TimeoutStartSec", launch.ready_seconds + 120),
-        ("TimeoutStopSec", hooks.sleep_seconds + 60),
+        Seconds("TimeoutStartSec", launch.ready_seconds + 120),
+        Seconds("TimeoutStopSec", hooks.sleep_seconds + 60),
     )
 
 
 def _wake_check(launch: Launch) -> tuple[str, ...]:
     return (launch.sleep.wake_check.value,) if launch.sleep else ()
-
-
-def _bus_value(key: str, value: Any) -> Any:
-    _, signature = _PROPERTIES[key]
-    if key.endswith("Sec"):
-        return int(value * _MICROSECONDS)
-    if signature == "a(sbbs)":
-        return [[key, False, False, value]]
-    if signature == "as":
-        return list(value)
-    if signature == "(aiai)":
-        return [
-            [status for status in value if isinstance(status, int)],
-            [int(Signals[name]) for name in value if isinstance(name, str)],
-        ]
-    if signature == "a(sasb)":
-        # systemd expands % in unit files but takes a D-Bus value as it is; $ it expands in both.
-        words = [word.replace("$", "$$") for word in value]
-        return [[value[0], [value[0], *words[1:]], False]]
-    return value
-
-
-def _line(key: str, value: Any) -> str:
-    if key.startswith("Exec"):
-        return f"{key}={command_line(value)}"
-    if key == "Environment":
-        return "\n".join(f"{key}={quoted(pair)}" for pair in value)
-    if isinstance(value, bool):
-        return f"{key}={'yes' if value else 'no'}"
-    if isinstance(value, tuple):
-        return f"{key}={' '.join(map(str, value))}"
-    if key in _OCTAL:
-        return f"{key}={value:04o}"
-    return f"{key}={str(value).replace('%', '%%')}"
-
-
-def command_line(words: Iterable[str]) -> str:
-    """A command as a unit file has it: `$` is expanded in all words but the program's own, `%` everywhere."""
-    program, *arguments = words
-    return " ".join(quoted(word) for word in (program, *(word.replace("$", "$$") for word in arguments)))
-
-
-def quoted(word: str) -> str:
-    """One word in a unit file: specifiers doubled, quoted where it needs to be."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    escaped = escaped.replace("\n", "\\n").replace("\t", "\\t")
-    return f'"{escaped}"' if not word or any(char in word for char in " \t\n\"'\\;") else escaped

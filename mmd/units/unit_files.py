@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmd.units.spec import command_line, quoted
+from mmd.units.directives import command_line, quoted
 
 MAIN_SOCKET = "mmd.socket"
 EMBEDDING_SOCKET = "mmd-embedding.socket"

@@ -12,6 +12,7 @@ from mmd.engines import engine
 from mmd.errors import MmdError
 from mmd.plan.launch import Launch
 from mmd.units.bus import Manager, UnitExists
+from mmd.units.directives import Command, Number, Seconds, Text
 from mmd.units.spec import UnitSpec
 
 _UNIT = "mmd-confirm.service"
@@ -38,12 +39,12 @@ def _unit(engine_name: str, program: str) -> UnitSpec:
     return UnitSpec(
         _UNIT,
         (
-            ("Description", f"What {program} takes, by its own --help"),
-            ("CollectMode", "inactive-or-failed"),
-            ("Type", "oneshot"),
-            ("ExecStart", (sys.executable, "-P", "-m", "mmd", "engine", "confirm", engine_name, program)),
-            ("TimeoutStartSec", 300),
-            ("Nice", 19),
-            ("SyslogIdentifier", "mmd"),
+            Text("Description", f"What {program} takes, by its own --help"),
+            Text("CollectMode", "inactive-or-failed"),
+            Text("Type", "oneshot"),
+            Command("ExecStart", (sys.executable, "-P", "-m", "mmd", "engine", "confirm", engine_name, program)),
+            Seconds("TimeoutStartSec", 300),
+            Number("Nice", 19),
+            Text("SyslogIdentifier", "mmd"),
         ),
     )

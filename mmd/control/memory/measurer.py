@@ -13,6 +13,7 @@ from typing import Protocol
 from mmd.errors import MmdError
 from mmd.plan.residency import Residency, residency
 from mmd.units.bus import UnitExists
+from mmd.units.directives import Command, Number, Seconds, Text
 from mmd.units.spec import UnitSpec
 from mmd.units.watch import Pairs, Watch
 
@@ -67,12 +68,12 @@ def _unit() -> UnitSpec:
     return UnitSpec(
         _UNIT,
         (
-            ("Description", "What the models that were started take of the memory"),
-            ("CollectMode", "inactive-or-failed"),
-            ("Type", "oneshot"),
-            ("ExecStart", (sys.executable, "-P", "-m", "mmd", "doctor", "--measure")),
-            ("TimeoutStartSec", 120),
-            ("Nice", 19),
-            ("SyslogIdentifier", "mmd"),
+            Text("Description", "What the models that were started take of the memory"),
+            Text("CollectMode", "inactive-or-failed"),
+            Text("Type", "oneshot"),
+            Command("ExecStart", (sys.executable, "-P", "-m", "mmd", "doctor", "--measure")),
+            Seconds("TimeoutStartSec", 120),
+            Number("Nice", 19),
+            Text("SyslogIdentifier", "mmd"),
         ),
     )

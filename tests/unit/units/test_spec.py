@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mmd.plan.launch import Flag, Launch, Sleep, WakeCheck
 from mmd.registry.record import ModelType
+from mmd.units.directives import Command, Switch, Text
 from mmd.units.names import engine_unit, object_path, split, token_unit, unit_of
 from mmd.units.spec import FINGERPRINT, Hooks, UnitSpec, engine_spec, fingerprint, token_spec
 from mmd.units.unit_files import UNITS, drop_in_text, mmd_command, unit_text
@@ -58,12 +59,12 @@ ids = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
 
 
 def directive(spec: UnitSpec, key: str) -> Any:
-    (value,) = (value for name, value in spec.directives if name == key)
+    (value,) = (directive.value for directive in spec.directives if directive.name == key)
     return value
 
 
 def keys(spec: UnitSpec) -> set[str]:
-    return {name for name, _ in spec.directives}
+    return {directive.name for directive in spec.directives}
 
 
 # --- what the units say
@@ -79,7 +80,7 @@ def test_token_names_its_engine_and_its_rivals() -> None:
 @given(st.lists(ids), ids)
 def test_token_never_conflicts_with_itself(others: list[str], me: str) -> None:
     spec = token_spec(replace(LAUNCH, model_id=me), HOOKS, [*others, me])
-    named = dict(spec.directives).get("Conflicts", ())
+    named = directive(spec, "Conflicts") if "Conflicts" in keys(spec) else ()
     assert token_unit(me) not in named
     assert set(named) == {token_unit(other) for other in others if other != me}
 
@@ -304,7 +305,7 @@ def test_fingerprint_ignores_measurements_of_a_start() -> None:
     assert made.stable_argv == ("vllm", "serve", "--parser", "hermes")
     assert fingerprint(made, HOOKS) == fingerprint(launch("0.6", "hermes"), HOOKS)
     assert fingerprint(made, HOOKS) != fingerprint(launch("0.8", "mistral"), HOOKS)
-    assert "0.8" in dict(engine_spec(made, HOOKS).directives)["ExecStart"]
+    assert "0.8" in directive(engine_spec(made, HOOKS), "ExecStart")
 
 
 def test_every_field_of_a_launch_is_tried() -> None:
@@ -448,8 +449,8 @@ def dumping(folder: Path, name: str, arguments: list[str]) -> UnitSpec:
     script = folder / "dump.py"
     script.write_text(_DUMP, "utf-8")
     argv = (sys.executable, "-I", "-S", str(script), str(folder / "seen"), *arguments)
-    start = next(pair for pair in engine_spec(replace(LAUNCH, argv=argv), HOOKS).directives if pair[0] == "ExecStart")
-    return UnitSpec(name, (("Type", "oneshot"), ("RemainAfterExit", True), start))
+    start = Command("ExecStart", directive(engine_spec(replace(LAUNCH, argv=argv), HOOKS), "ExecStart"))
+    return UnitSpec(name, (Text("Type", "oneshot"), Switch("RemainAfterExit", True), start))
 
 
 def seen(folder: Path) -> list[list[str]]:
