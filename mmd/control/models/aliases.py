@@ -18,7 +18,7 @@ _CACHE_PREFIX = "models--"
 
 
 @dataclass(frozen=True, slots=True)
-class ModelNames:
+class NameTable:
     """The names that clients may use for registered models."""
 
     ids: Mapping[str, str]  # each unambiguous name -> model id
@@ -41,7 +41,7 @@ class ModelNames:
         )
 
 
-def names_of(models: Mapping[str, Model], settings: Settings) -> ModelNames:
+def names_of(models: Mapping[str, Model], settings: Settings) -> NameTable:
     """Collect all names. An id takes precedence over an alias, an alias over a repository name."""
     configured = {model_id: settings.model(model_id).aliases for model_id in models}
     shadowed = {
@@ -58,7 +58,7 @@ def names_of(models: Mapping[str, Model], settings: Settings) -> ModelNames:
     for name, model_id in ids.items():
         if name != model_id:
             aliases[model_id] += (name,)
-    return ModelNames(ids, aliases, ambiguous, shadowed)
+    return NameTable(ids, aliases, ambiguous, shadowed)
 
 
 def candidate_aliases(model: Model, settings: Settings) -> tuple[str, ...]:
