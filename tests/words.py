@@ -63,6 +63,10 @@ class Count:
             self.hits.append(f"{place}: {match.group()!r} in: {around}")
 
 
+def archaic_turns(text: str) -> list[str]:
+    return [match.group() for match in _ARCHAIC.finditer(text)]
+
+
 def files_of(group: str) -> list[Path]:
     return sorted({path for pattern in _GLOBS[group] for path in ROOT.glob(pattern) if path.is_file()})
 

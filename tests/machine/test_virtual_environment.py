@@ -41,7 +41,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
         yield made
 
 
-def test_model_answers_after_power_was_cut_and_nobody_logged_in(machine: Machine) -> None:
+def test_model_answers_after_power_loss_without_login(machine: Machine) -> None:
     machine.run(f"loginctl enable-linger {USER}", user="root")
     machine.run(f"{MMD} add a.gguf && {MMD} install && {MMD} default a")
     machine.cut_power()

@@ -248,7 +248,7 @@ async def test_start_of_unknown_length_has_no_end(page: Page, gateway: StubGatew
     assert await page.locator("#starting progress:indeterminate").count() == 1
 
 
-async def test_focus_stays_when_records_come_anew(page: Page, gateway: StubGateway) -> None:
+async def test_focus_stays_when_records_are_replaced(page: Page, gateway: StubGateway) -> None:
     await page.goto(gateway.url)
     stop = page.locator("#resident").get_by_role("button", name=f"Stop {QWEN}")
     await stop.focus()

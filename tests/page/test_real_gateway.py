@@ -32,7 +32,7 @@ async def test_hears_what_others_do(page: Page) -> None:
         await page.goto("about:blank")
 
 
-async def test_listens_only_while_somebody_looks(page: Page) -> None:
+async def test_listens_only_while_the_tab_is_visible(page: Page) -> None:
     """Hidden tabs would use up the connections that a browser opens to one server."""
     async with town("a") as running:
         await page.goto(running.url)

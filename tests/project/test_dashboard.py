@@ -32,6 +32,6 @@ def test_panels_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("query", ["sum by (model (x)", "rate(x)", "nonsense y"])
-def test_what_is_no_promql_is_found(query: str) -> None:
+def test_invalid_promql_is_found(query: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         dashboard.selected(query)

@@ -69,7 +69,7 @@ def test_a_page_that_is_behind_is_renewed() -> None:
 @pytest.mark.parametrize(
     "text", [".TH is no request", "'no quote", "a \\ b -- c", "it's ~/x `as is`", "a " * 60 + ".B c"]
 )
-def test_prose_is_no_roff(text: str) -> None:
+def test_prose_contains_no_roff_requests(text: str) -> None:
     """A help text with a dot at the beginning of a line used to become a macro, and vanished."""
     for line in man_pages().prose(text):
         assert not line.startswith((".", "'"))

@@ -22,7 +22,7 @@ from mmd.plan.residency import Residency
 from tests.systemd.world import World, wait_for
 
 
-async def test_path_vanished_is_refused_before_anybody_goes(world: World) -> None:
+async def test_missing_file_is_refused_before_an_unload(world: World) -> None:
     world.add("a", "b")
     (world.folder / "b.gguf").unlink()
     async with world.controller() as mmd:
@@ -32,7 +32,7 @@ async def test_path_vanished_is_refused_before_anybody_goes(world: World) -> Non
         assert (await mmd.status()).resident == ("a",)
 
 
-async def test_engine_gone_is_refused_before_anybody_goes(world: World, fake_llama_server: object) -> None:
+async def test_missing_engine_is_refused_before_an_unload(world: World, fake_llama_server: object) -> None:
     world.add("a", "b")
     async with world.controller() as mmd:
         await mmd.activate("a")
@@ -57,7 +57,7 @@ async def test_engine_exits_at_once_brings_the_previous_back(world: World) -> No
     assert not world.events("overlap")
 
 
-async def test_engine_exits_at_once_with_nobody_before_it(world: World) -> None:
+async def test_engine_that_exits_at_once_without_a_previous_model(world: World) -> None:
     world.add("b")
     world.behave("b", exit_at_once={"status": 1, "stderr": "error: out of luck"})
     async with world.controller() as mmd:
@@ -264,7 +264,7 @@ async def test_engine_that_hangs_in_sleep_is_ended(world: World) -> None:
     assert not world.events("overlap")
 
 
-async def test_stale_socket_is_no_obstacle(world: World) -> None:
+async def test_stale_socket_does_not_prevent_a_start(world: World) -> None:
     """Both engines refuse to start on one; systemd removes its folder, but not if the manager itself was killed."""
     world.add("a")
     stale = engine_socket("a")

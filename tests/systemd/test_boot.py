@@ -136,7 +136,7 @@ async def test_two_defaults_are_refused_before_anything_is_loaded(home: World) -
 # --- who comes first
 
 
-async def test_who_has_the_gpu_keeps_it(home: World) -> None:
+async def test_loaded_model_keeps_the_gpu(home: World) -> None:
     async with home.controller() as mmd:
         await mmd.activate("other")
         report = await _boot(home)
@@ -279,7 +279,7 @@ async def test_boot_after_one_that_was_killed_goes_on_where_that_was(home: World
 # --- as a unit
 
 
-async def test_unit_activates_the_default_and_holds_up_nobody(world: World, installed: str) -> None:
+async def test_unit_activates_the_default_and_delays_nothing(world: World, installed: str) -> None:
     world.add("a", load_seconds=4)
     assert run_mmd("default", "a").returncode == 0
     world.manager.systemctl("start", "mmd-boot.service")
@@ -343,7 +343,7 @@ async def test_remove_ends_a_boot_under_way(world: World, installed: str) -> Non
     assert _show(world, "ActiveState") == "inactive"
 
 
-def test_remove_after_somebody_took_a_unit_out_by_hand(world: World, installed: str) -> None:
+def test_remove_after_a_unit_was_deleted_manually(world: World, installed: str) -> None:
     (user_unit_dir() / "mmd-boot.service").unlink()
     removed = run_mmd("install", "--remove")
     assert (removed.returncode, removed.stderr) == (0, "mmd's units are removed; models and settings stay.\n")

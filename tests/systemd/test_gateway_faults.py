@@ -87,7 +87,7 @@ async def test_restart_under_load_loses_no_request(world: World, installed: str)
     }
 
 
-async def test_stop_answers_who_waits_for_a_swap(world: World, installed: str) -> None:
+async def test_stop_answers_requests_that_wait_for_a_swap(world: World, installed: str) -> None:
     world.add("a")
     world.add("b", load_seconds=1.0)
     async with _client(installed) as client:

@@ -78,7 +78,7 @@ async def test_one_that_sleeps_is_left_alone(world: World) -> None:
         assert await learn(mmd.manager, read_settings()) == ()
 
 
-def test_estimate_and_doctor_measure_what_nobody_has(world: World) -> None:
+def test_estimate_and_doctor_measure_an_unmeasured_model(world: World) -> None:
     world.add("a", stdout_lines=["srv load_model: initializing, n_slots = 4, n_ctx_slot = 512, kv_unified = 'true'"])
     assert run_mmd("activate", "a").returncode == 0
     wait_for(lambda: starts_log.is_unmeasured("a"), what="its socket is there")

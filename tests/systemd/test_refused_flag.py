@@ -96,7 +96,7 @@ async def test_running_engine_is_that_of_the_launch_without_it(world: World) -> 
 
 
 @pytest.mark.parametrize(("flag", "starts"), [("--threads", 1), ("--metrics", 2)])
-async def test_what_was_laid_down_is_not_dropped(world: World, flag: str, starts: int) -> None:
+async def test_flag_from_settings_is_not_dropped(world: World, flag: str, starts: int) -> None:
     """`--metrics` is mmd's as well, which the second attempt does without."""
     world.add("a", refuses=[flag])
     world.add("b")

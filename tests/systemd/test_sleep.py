@@ -328,9 +328,7 @@ async def test_swap_away_from_a_long_wake_waits_for_its_end(world: World) -> Non
     assert not world.events("overlap")
 
 
-async def test_sleeper_that_is_started_anew_is_measured_without_itself(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_restarted_sleeper_is_measured_without_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its settings have changed. It got the share of the GPU that it and the other model left free."""
     world.add("a", can_sleep=True)
     world.add("b")

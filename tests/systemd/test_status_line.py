@@ -70,7 +70,7 @@ def _tmux() -> str:
     return done.stdout
 
 
-def test_tmux_shows_who_is_active_and_who_has_failed(world: World, url: str) -> None:
+def test_tmux_shows_the_active_and_the_failed_model(world: World, url: str) -> None:
     world.add("a")
     world.add("b", exit_at_once={"status": 1, "stderr": "error: no"})
     assert _tmux() == "no model\n"

@@ -207,7 +207,7 @@ async def test_model_on_the_cpu_stays(world: World, system_bus: str) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
-async def test_without_a_lock_models_leave_all_the_same(
+async def test_models_leave_the_gpu_without_a_lock_too(
     world: World, system_bus: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.add("a")
@@ -241,9 +241,7 @@ async def test_logind_that_goes_and_comes_is_followed_again(world: World, system
             assert _is(Residency.ABSENT, "a", at.watch.pairs)
 
 
-async def test_nobody_to_talk_to_is_told_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_missing_logind_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere/bus")
     monkeypatch.setattr("mmd.gateway.schedule.suspend._FIRST_RETRY_SECONDS", 1e-4)
     tries = 0
@@ -284,7 +282,7 @@ async def test_lock_is_held_until_it_is_closed_and_no_child_has_it(system_bus: s
             await login1.delay_sleep("a test")
 
 
-async def test_doctor_says_whether_there_is_a_lock_to_be_had(system_bus: str) -> None:
+async def test_doctor_reports_whether_logind_gives_a_lock(system_bus: str) -> None:
     assert await asyncio.to_thread(read_sleep_lock) is None
     async with fake_login1(system_bus, limit_seconds=7.5) as fake:
         assert await asyncio.to_thread(read_sleep_lock) == SleepLock(7.5)
@@ -296,7 +294,7 @@ async def test_doctor_says_whether_there_is_a_lock_to_be_had(system_bus: str) ->
     assert refused.refusal.endswith("Access denied")
 
 
-async def test_sleep_that_somebody_else_announces_is_none(system_bus: str) -> None:
+async def test_sleep_signal_of_another_sender_is_ignored(system_bus: str) -> None:
     async with fake_login1(system_bus) as fake, await Login1.connect() as login1:
         sleeps = login1.sleeps()
         assert await anext(sleeps) is False

@@ -84,7 +84,7 @@ def test_process_whose_memory_is_unknown_has_none(read_with_nvml: Nvml) -> None:
     assert gpu.processes == (GpuProcess(1, 5, init, ANY), GpuProcess(4194304, None, "", ""))
 
 
-def test_used_memory_is_read_anew_each_time(read_with_nvml: Nvml) -> None:
+def test_used_memory_is_read_each_time(read_with_nvml: Nvml) -> None:
     code = (
         "import os, pathlib; from mmd.machine import read_machine\n"
         "before = read_machine().gpus[0].free_bytes\n"
@@ -99,13 +99,13 @@ def test_driver_without_gpus_is_kept(read_with_nvml: Nvml) -> None:
     assert (machine.driver, machine.gpus) == ("580.95.05", ())
 
 
-def test_driver_not_loaded_is_no_gpu_and_no_warning(read_with_nvml: Nvml) -> None:
+def test_driver_not_loaded_means_no_gpu_and_no_warning(read_with_nvml: Nvml) -> None:
     read = read_with_nvml("init 9\n0\n")
     assert from_json(read.stdout).gpus == ()
     assert read.stderr == ""
 
 
-def test_failing_driver_is_no_gpu_and_one_warning(read_with_nvml: Nvml) -> None:
+def test_failing_driver_means_no_gpu_and_one_warning(read_with_nvml: Nvml) -> None:
     read = read_with_nvml("init 18\n0\n", READ.replace("print", "machine.read_machine(); print"))
     assert from_json(read.stdout).gpus == ()
     assert read.stderr.count("version mismatch") == 1

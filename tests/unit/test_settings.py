@@ -120,7 +120,7 @@ def test_duplicate_table_is_damaged_toml(file: Path) -> None:
     assert "is not TOML" in refused(file, "[gateway]\n[gateway]\n").message
 
 
-def test_file_that_is_no_text(file: Path) -> None:
+def test_binary_file_is_refused(file: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(WrongUsage, match="is not TOML"):
         read_settings()

@@ -238,13 +238,13 @@ def test_model_whose_file_is_gone(a_model: Path, engine_on_path: Path) -> None:
     assert "mmd remove tiny" in hint
 
 
-def test_file_that_is_no_model(tmp_path: Path) -> None:
+def test_file_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "notes.gguf").write_text("not a model\n")
     said, _ = refused(mmd("add", str(tmp_path / "notes.gguf")), 1)
     assert "notes.gguf" in said
 
 
-def test_closed_pipe_of_a_reader_is_no_error(a_model: Path) -> None:
+def test_closed_pipe_of_a_reader_is_not_an_error(a_model: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
@@ -302,7 +302,7 @@ def test_show_prints_the_command_and_a_reason_for_each_flag(a_model: Path, engin
     assert "left to the engine: as many as fit on the GPU" in done.stdout
 
 
-def test_show_says_what_becomes_of_a_model_that_nobody_uses(a_model: Path, engine_on_path: Path) -> None:
+def test_show_tells_what_happens_to_an_idle_model(a_model: Path, engine_on_path: Path) -> None:
     machine = ROOT / "tests/machines/cpu-only.json"
     assert "it stays until another model is asked for" in mmd("show", "tiny", "--machine", str(machine)).stdout
     config_file().parent.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,7 @@ def a_start(**changes: object) -> StartRecord:
     return StartRecord(**usual | changes)  # type: ignore[arg-type]
 
 
-def test_what_was_foretold_beside_what_was_measured() -> None:
+def test_predicted_memory_beside_the_measured() -> None:
     starts_log.keep(a_start())
     done = mmd("doctor", "--estimates")
     assert done.returncode == 0

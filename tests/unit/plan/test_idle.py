@@ -63,7 +63,7 @@ def test_busy_model_is_checked_at_its_earliest_due_time() -> None:
     assert (ahead.due, ahead.look_at) == ((), 1010)
 
 
-def test_who_is_to_leave_at_once_is_looked_at_when_its_use_ends() -> None:
+def test_immediate_unload_is_checked_when_the_use_ends() -> None:
     """To look every 0 seconds until then would keep a core busy."""
     ahead = plan_idle([LoadedModel("a", False, 0, TEN)], {"a": Usage(is_going_on=True, keep_seconds=0)}, 1000)
     assert (ahead.due, ahead.look_at, ahead.look_when_unused) == ((), math.inf, {"a"})
@@ -78,7 +78,7 @@ def test_the_journal_says_why() -> None:
     )
 
 
-def test_who_is_pinned_goes_for_a_person_only() -> None:
+def test_pinned_model_is_unloaded_by_a_command_only() -> None:
     assert may_evict("a", {"b"}, interactive=False)
     assert not may_evict("a", {"a"}, interactive=False)
     assert may_evict("a", {"a"}, interactive=True)
@@ -131,7 +131,9 @@ _SECONDS = st.sampled_from([0.0, 0.5, 1.0, 7.0, 30.0, math.inf])
     st.builds(Rules, _SECONDS.filter(bool), _SECONDS.filter(bool)),
     st.lists(st.tuples(st.floats(0, 40), st.floats(0, 40), st.one_of(st.none(), _SECONDS)), max_size=8),
 )
-def test_nobody_is_cut_and_nobody_stays_longer(rules: Rules, requests: list[tuple[float, float, float | None]]) -> None:
+def test_no_request_is_cut_and_no_model_stays_longer(
+    rules: Rules, requests: list[tuple[float, float, float | None]]
+) -> None:
     """Requests that come one after another: so long after the last, taking so long, with this wish."""
     clock = Clock(LoadedModel("a", False, 0, rules))
     clock.look()

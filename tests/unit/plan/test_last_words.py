@@ -150,7 +150,7 @@ def test_smaller_cache_can_be_refused_though_it_was_measured() -> None:
     assert refused(["ValueError: --gpu-memory-utilization is not for you"], short.flags, VLLM_STYLE) is None
 
 
-def test_what_the_user_laid_down_is_not_dropped() -> None:
+def test_users_own_flag_is_not_dropped() -> None:
     """They asked for it, and the message says what is wrong with it."""
     assert refused(said_by_vllm("unknown-argument"), launch(replace(STEPS, required=True)).flags, VLLM_STYLE) is None
 

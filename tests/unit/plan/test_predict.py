@@ -103,7 +103,7 @@ def test_projector_computes_too() -> None:
     assert estimate(qwen3(), context=4096, projector_bytes=GIB).components.projector_bytes == round(1.35 * GIB)
 
 
-def test_context_is_what_fits_where_nobody_lays_one_down() -> None:
+def test_context_without_a_setting_is_what_fits() -> None:
     here = machine("rtx4070-12g")
     found = estimate(qwen3(context_length=262144), here)
     assert found.context == found.max_context

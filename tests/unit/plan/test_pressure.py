@@ -81,7 +81,7 @@ def test_the_pinned_go_last() -> None:
 
 
 @given(st.floats(0, 9.99), st.floats(0, 4.99), st.integers(0, 2**40), st.integers(1, 2**40))
-def test_without_pressure_nobody_is_demoted(some: float, full: float, available: int, total: int) -> None:
+def test_no_demotion_without_pressure(some: float, full: float, available: int, total: int) -> None:
     assert not shortage(Stalls(some, full), Ram(available, total))
 
 
@@ -200,7 +200,7 @@ async def test_one_at_a_time_and_then_it_waits_for_the_effect(
     assert running.machine.demoted == ["old", "young"]  # no other model sleeps, and the pressure continues
 
 
-async def test_calm_demotes_nobody(running: Running) -> None:
+async def test_no_demotion_after_the_pressure(running: Running) -> None:
     running.readings.now = CALM
     await running.readings.look()
     assert running.machine.demoted == []
@@ -217,7 +217,7 @@ async def test_demotion_that_fails_is_told_and_not_repeated_at_once(
     assert not running.task.done()
 
 
-async def test_sleeper_that_is_gone_holds_up_nobody(running: Running) -> None:
+async def test_stopped_sleeper_does_not_block_others(running: Running) -> None:
     running.machine.gone = True
     await running.readings.look()
     running.machine.gone, running.machine.where["old"] = False, Residency.RESIDENT
@@ -256,7 +256,7 @@ async def test_kernel_without_pressure_is_told_once_and_looked_at(
     assert len(caplog.messages) == 1
 
 
-def test_kernel_that_takes_no_trigger_is_no_error() -> None:
+def test_kernel_without_triggers_is_not_an_error() -> None:
     """For others than root opening it fails already, as /proc/pressure did before Linux 6.5."""
     assert _open_trigger(Path("/proc/version")) is None
 

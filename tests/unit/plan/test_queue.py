@@ -148,7 +148,7 @@ def held(*, since: float = 0.0, idle_since: float | None = None) -> Resident:
 LONG_AGO = -1000.0
 
 
-def test_nobody_resident_goes_by_age() -> None:
+def test_first_swap_goes_to_the_oldest_request() -> None:
     lines = [WaitingModel("b", since=2.0), WaitingModel("c", since=1.0)]
     assert decide(lines, None, 3.0, BOUNDS) == StartSwap("c")
 
@@ -177,7 +177,7 @@ def test_idle_model_stays_for_half_a_swap_at_most() -> None:
     assert decide([WaitingModel("b", since=1.1)], resident, 1.2, BOUNDS) == StartSwap("b")
 
 
-def test_who_has_waited_long_ends_the_slice() -> None:
+def test_long_wait_ends_the_slice() -> None:
     lines = [WaitingModel("b", since=LONG_AGO, swap_seconds=3.0), WaitingModel("a", since=LONG_AGO + 1)]
     assert decide(lines, held(), 0.1, BOUNDS) == StartSwap("b")
 

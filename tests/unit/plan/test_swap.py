@@ -38,7 +38,7 @@ def begin(wanted: str, pairs: dict[str, Pair], *, same_launch: bool = False) -> 
 # --- the table
 
 
-def test_first_activation_names_nobody() -> None:
+def test_first_activation_names_no_other_model() -> None:
     assert begin("a", {}) == Start(
         (), None, has_engine=False, has_token=False, forget=False, wakes=False, why="not loaded"
     )
@@ -48,7 +48,7 @@ def test_resident_model_is_already_there() -> None:
     assert decide("a", {"a": RESIDENT}, same_launch=True) == NoOp("it is resident")
 
 
-def test_resident_model_with_another_launch_starts_anew() -> None:
+def test_resident_model_with_another_launch_is_restarted() -> None:
     step = begin("a", {"a": RESIDENT})
     assert (step.forget, step.has_engine, step.has_token, step.wakes) == (True, False, False, False)
     assert step.why == "resident with another command line"
@@ -69,7 +69,7 @@ def test_start_under_way_is_joined(pair: Pair, wakes: bool) -> None:
     assert decide("a", {"a": pair}, same_launch=True) == AwaitStart(wakes, "its start is in progress")
 
 
-def test_start_under_way_with_another_launch_is_begun_anew() -> None:
+def test_running_start_with_another_launch_is_restarted() -> None:
     step = begin("a", {"a": LOADING})
     assert step.forget
     assert step.why.startswith("starting with another command line")
@@ -82,7 +82,7 @@ def test_engine_that_waits_to_be_restarted_is_begun_at_once() -> None:
         assert (step.has_engine, step.has_token, step.forget, step.wakes) == (True, True, False, False)
 
 
-def test_loading_model_that_is_told_to_go_is_begun_anew() -> None:
+def test_loading_model_that_is_being_stopped_is_restarted() -> None:
     assert begin("a", {"a": Pair(LOADS, LEAVES)}, same_launch=True).has_token
 
 
@@ -103,7 +103,7 @@ def test_sleeping_model_with_another_launch_starts_cold() -> None:
     assert step.why == "asleep with another command line"
 
 
-def test_failed_model_whose_engine_is_listed_only_is_made_anew() -> None:
+def test_failed_model_with_an_unloaded_engine_is_made_again() -> None:
     """Its unit is there to tell how it failed, and goes as soon as the failure is reset: nothing to use again."""
     step = begin("a", {"a": Pair(FAILED, DEAD)}, same_launch=True)
     assert (step.has_engine, step.has_token, step.forget) == (False, False, False)
@@ -161,12 +161,12 @@ def test_previous_that_still_loads_counts() -> None:
 # --- who holds the GPU, and who gets it back
 
 
-def test_holder_is_nobody_without_a_token() -> None:
+def test_holder_needs_a_token() -> None:
     assert gpu_holder({}) is None
     assert gpu_holder({"a": ASLEEP, "b": Pair(FAILED, DEAD)}) is None
 
 
-def test_holder_is_who_comes_not_who_goes() -> None:
+def test_holder_is_the_starting_model_not_the_stopping() -> None:
     pairs = {"a": Pair(RUNS, replace(HELD, job="stop")), "b": Pair(DEAD, replace(KEPT, job="start"))}
     assert gpu_holder(pairs) == "b"
     assert gpu_holder(pairs, other_than="b") is None
@@ -176,14 +176,14 @@ def test_previous_comes_back_to_a_free_gpu() -> None:
     assert should_restore("a", "b", {"a": Pair(DEAD, KEPT), "b": Pair(FAILED, KEPT)})
 
 
-def test_nobody_comes_back_where_nobody_was() -> None:
+def test_no_restore_without_a_previous_model() -> None:
     assert not should_restore(None, "b", {"b": Pair(FAILED, KEPT)})
 
 
 @pytest.mark.parametrize(
     "newer", [RESIDENT, LOADING, Pair(DEAD, replace(KEPT, job="start"))], ids=["resident", "loading", "queued"]
 )
-def test_previous_does_not_come_back_over_somebody_newer(newer: Pair) -> None:
+def test_previous_is_not_restored_over_a_newer_model(newer: Pair) -> None:
     assert not should_restore("a", "b", {"a": Pair(DEAD, KEPT), "b": Pair(FAILED, KEPT), "c": newer})
 
 

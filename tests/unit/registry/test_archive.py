@@ -368,7 +368,7 @@ def test_two_that_fill_the_same_folder_are_told_apart(model: Model, nas: Path) -
     assert first.finish() == nas / "a"
 
 
-def test_folder_that_is_no_archive_is_told(tmp_path: Path) -> None:
+def test_folder_without_an_archive_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WrongUsage, match="is not an archive") as caught:
         Restoring(tmp_path, Registry())
     assert caught.value.hint.startswith("mmd add ")

@@ -190,7 +190,7 @@ def test_many_are_registered_in_one_write_with_ids_of_their_own(folder: Path, mo
     assert len(writes) == 1, "nothing new is nothing written"
 
 
-def test_one_taken_id_registers_nobody(folder: Path) -> None:
+def test_one_taken_id_registers_nothing(folder: Path) -> None:
     first, second = (
         New(scan(gguf(folder / name).parent).news[0].found, id="same") for name in ("x/a.gguf", "y/b.gguf")
     )

@@ -51,7 +51,7 @@ def test_added_model_is_found_by_another_reader(home: Path) -> None:
     assert model.added.endswith("Z")
 
 
-def test_empty_registry_is_no_error() -> None:
+def test_empty_registry_is_not_an_error() -> None:
     assert Registry().load() == {}
 
 

@@ -96,7 +96,7 @@ def test_unreadable_file_is_told_with_the_reason(model: Model) -> None:
     assert (found.verdict, found.reason) == (Verdict.UNREADABLE, "it is not a regular file")
 
 
-def test_what_nobody_hashed_is_recorded_and_then_compared(tmp_path: Path) -> None:
+def test_unknown_hash_is_recorded_and_later_compared(tmp_path: Path) -> None:
     model = Registry().add(tiny_gguf(tmp_path / "a.gguf"))
     assert verified(model)["a.gguf"].verdict is Verdict.RECORDED
     assert manifest.read("a")[model.path].origin is Origin.HERE
@@ -241,7 +241,7 @@ def test_named_pipe_in_place_of_a_file_is_not_waited_for(model: Model) -> None:
     assert verified(model)["a.gguf"].verdict is Verdict.UNREADABLE
 
 
-def test_name_that_cannot_be_written_down_is_none_of_the_models(tmp_path: Path) -> None:
+def test_undecodable_name_is_not_a_models_file(tmp_path: Path) -> None:
     folder = tiny_safetensors(tmp_path / "m")
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.json")).touch()
     assert set(verified(Registry().add(folder))) == {"config.json", "model.safetensors"}

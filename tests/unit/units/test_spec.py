@@ -85,7 +85,7 @@ def test_token_never_conflicts_with_itself(others: list[str], me: str) -> None:
     assert set(named) == {token_unit(other) for other in others if other != me}
 
 
-def test_token_without_rivals_conflicts_with_nobody() -> None:
+def test_token_without_rivals_has_no_conflicts() -> None:
     assert not {"Conflicts", "After"} & keys(token_spec(LAUNCH, HOOKS, ["qwen3-8b"]))
 
 
@@ -385,7 +385,7 @@ def test_object_path_is_systemds() -> None:
         "x mmd-model@a.service",
     ],
 )
-def test_foreign_units_are_none_of_ours(unit: str) -> None:
+def test_foreign_units_are_not_ours(unit: str) -> None:
     assert split(unit) is None
 
 

@@ -73,7 +73,7 @@ def test_missing_manager_is_explained(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (here.runtime, here.runtime_owner, here.has_bus) == (str(runtime), here.user, False)
 
 
-def test_hidden_process_1_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_process_1_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> str:
         raise PermissionError(1, "Operation not permitted")
 

@@ -149,7 +149,7 @@ def test_the_engine_is_asked_once(model: Model, tmp_path: Path) -> None:
     assert len(asked.read_text().splitlines()) == 1
 
 
-def test_its_rounding_is_no_correction(model: Model, tmp_path: Path) -> None:
+def test_rounding_is_not_a_correction(model: Model, tmp_path: Path) -> None:
     formula = answer(CPU, model, asks_engine=False).estimate.components
     install(
         tmp_path, [row("host", formula.weights_bytes // MIB, formula.kv_bytes // MIB, formula.compute_bytes // MIB)]
@@ -322,7 +322,7 @@ def test_the_last_word_on_a_start_counts(caplog: pytest.LogCaptureFixture) -> No
         {"predicted": {"compute_bytes": 0.5}},
     ],
 )
-def test_what_is_no_start_is_not_let_in(changes: dict[str, object], model: Model) -> None:
+def test_invalid_start_record_is_not_kept(changes: dict[str, object], model: Model) -> None:
     """Some of these made every estimate a traceback."""
     starts_log.keep(start("b"))
     with starts_log.starts_file().open("ab") as file:

@@ -64,7 +64,7 @@ async def test_each_that_comes_is_measured() -> None:
         await manager.started.get()
 
 
-async def test_who_was_resident_before_and_who_goes_are_no_news() -> None:
+async def test_models_already_loaded_or_unloaded_are_not_measured() -> None:
     manager, watch = Manager(), watching({"a": RESIDENT, "b": RESIDENT})
     async with asyncio.timeout(10), learning(manager, watch):
         tell(watch, {"a": RESIDENT, "b": RESIDENT})

@@ -26,7 +26,7 @@ def test_rotation_while_it_is_read_loses_no_line(tmp_path: Path, monkeypatch: py
     assert lines.records() == [0, 1, 2]
 
 
-def test_nothing_kept_is_no_lines(tmp_path: Path) -> None:
+def test_missing_file_has_no_lines(tmp_path: Path) -> None:
     assert JsonLines(tmp_path / "events.jsonl", int, 100).records() == []
 
 

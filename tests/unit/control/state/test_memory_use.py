@@ -48,7 +48,7 @@ def test_ram_without_a_gpu() -> None:
     assert resources.vram.total_bytes == sum(gpu.total_bytes for gpu in resources.gpus)
 
 
-def test_vram_is_read_anew_and_nvml_is_not_started_anew(run: Run) -> None:
+def test_vram_is_read_again_without_a_new_nvml_init(run: Run) -> None:
     done = run(
         "1000\n",
         "before = read()\n"

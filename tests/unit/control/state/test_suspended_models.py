@@ -12,7 +12,7 @@ from mmd.control.lifecycle.suspend import restore_models
 from mmd.control.state.suspended_models import clear_suspended, note_suspended, suspended_models
 
 
-def test_who_is_away_still_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suspended_model_stays_suspended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "mmd").mkdir()
     assert suspended_models() == ()

@@ -72,7 +72,7 @@ def test_old_events_go_and_the_newest_stay(monkeypatch: pytest.MonkeyPatch) -> N
     assert kept == [f"m{number}" for number in range(100 - len(kept), 100)]
 
 
-def test_line_that_is_no_event_is_told_and_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_line_is_logged_and_skipped(caplog: pytest.LogCaptureFixture) -> None:
     keep(event("a"))
     with events_file().open("a") as file:
         file.write('{"at": "cut sho\n[]\n{"other": 1}\n')

@@ -220,7 +220,7 @@ async def test_one_at_a_time_the_same_one_once_and_cancelled(
     assert again["state"] == "done"
 
 
-async def test_what_is_no_model_after_all_stays_on_the_disk(
+async def test_download_without_a_model_stays_on_the_disk(
     hub: FakeHub, http: httpx.AsyncClient, running: Town, own_home: Path
 ) -> None:
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": b"nonsense" * 1000})

@@ -20,7 +20,7 @@ async def test_reading(http: httpx.AsyncClient) -> None:
     assert [(model["id"], model["status"]) for model in listed] == [("a", "active"), ("b", "absent")]
 
 
-async def test_for_how_long_nobody_has_asked_a_model(http: httpx.AsyncClient, running: Town) -> None:
+async def test_idle_time_of_a_model(http: httpx.AsyncClient, running: Town) -> None:
     release = asyncio.Event()
 
     async def slow(asked: Asked) -> None:
@@ -118,7 +118,7 @@ async def test_sleep_by_hand_is_not_held_up_by_those_who_come_after_it(http: htt
     assert running.models.log == ["sleep a", "activate a", "ready a"]
 
 
-async def test_sleep_of_nobody_does_not_end_the_rest_of_another(running: Town) -> None:
+async def test_empty_sleep_does_not_end_the_unload_of_another(running: Town) -> None:
     """Requests were let in to a model that was about to sleep, and hung there."""
     scheduler = running.gateway.scheduler
     nobody, somebody = asyncio.Event(), asyncio.Event()

@@ -47,7 +47,7 @@ def _asked(running: Town, name: str) -> int:
     return sum(asked.target.startswith("/v1/") for asked in running.peer(name).asked)
 
 
-async def test_model_that_nobody_uses_sleeps_and_is_stopped_later() -> None:
+async def test_idle_model_is_put_to_sleep_and_stopped_later() -> None:
     async with town("a") as running:
         running.models.sleepy.add("a")
         running.models.rules["a"] = SOON
@@ -113,7 +113,7 @@ async def test_the_engine_gets_the_request_as_it_came() -> None:
         assert b'"keep_alive": "5m"}' in running.peer("a").asked[0].body
 
 
-async def test_what_is_no_time_is_refused() -> None:
+async def test_invalid_time_is_refused() -> None:
     async with town("a") as running:
         answer = await (await running.client()).ask(wish("a", "soon"))
         assert (answer.status, answer.json()["error"]["message"]) == (400, "the request's keep_alive is not a duration")

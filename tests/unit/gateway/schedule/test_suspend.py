@@ -296,7 +296,7 @@ async def test_sleep_is_held_up_no_longer_than_it_may_be(caplog: pytest.LogCaptu
         assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
 
 
-async def test_who_does_not_come_back_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_restore_does_not_block_requests(caplog: pytest.LogCaptureFixture) -> None:
     async with town("a", "b") as running:
         await prepared(running)
         running.models.failing["a"] = EngineFailed("a hangs", hint="mmd logs a")

@@ -152,7 +152,7 @@ async def test_errors_keep_their_meaning() -> None:
         assert (await client.ask(post({}))).json()["error"]["hint"] == "mmd activate ID"
 
 
-async def test_swap_that_nobody_wants_any_more_is_dropped() -> None:
+async def test_swap_without_waiting_requests_is_dropped() -> None:
     async with town("a", "b") as running:
         release = _hold(running, "a")
         _, slow = await _ask(running, "a", "/v1/slow")
@@ -170,7 +170,7 @@ async def test_swap_that_nobody_wants_any_more_is_dropped() -> None:
         await asyncio.gather(*(asking for _, asking in leaving), return_exceptions=True)
 
 
-async def test_one_who_leaves_takes_nobody_along() -> None:
+async def test_disconnect_of_one_client_affects_no_other() -> None:
     async with town("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         leaver, left = await _ask(running, "b")

@@ -248,7 +248,7 @@ def test_whom_it_was_for_has_gone(hub: FakeHub, tiny: FakeRepository) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_what_another_version_began_is_begun_anew(
+def test_partial_file_of_another_version_is_fetched_again(
     hub: FakeHub, tiny: FakeRepository, content: bytes, own_home: Path
 ) -> None:
     blobs(own_home).mkdir(parents=True)

@@ -51,7 +51,7 @@ def test_nothing_to_run(names: tuple[str, ...]) -> None:
         chosen(*names)
 
 
-def test_a_split_gguf_that_lacks_a_part_is_no_model() -> None:
+def test_incomplete_split_gguf_is_not_a_model() -> None:
     """It used to be downloaded, and refused after it."""
     with pytest.raises(NotRunnable):
         chosen("it-00001-of-00003.gguf", "it-00003-of-00003.gguf")

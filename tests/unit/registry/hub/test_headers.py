@@ -250,7 +250,7 @@ def test_a_configuration_of_gigabytes_is_not_fetched(hub: FakeHub, tmp_path: Pat
     assert sum(hub.sent) < MB
 
 
-def test_no_more_than_so_many_are_kept(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_kept_stubs_is_limited(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stub_cache, "_MAX_STUBS", 2)
     for number in range(3):
         path = sparse_gguf(tmp_path / f"{number}.gguf", 100 * MB)

@@ -30,20 +30,20 @@ def refused() -> MmdError:
     return caught.value
 
 
-def test_gated_for_who_is_not_signed_in(hub: FakeHub) -> None:
+def test_gated_without_sign_in(hub: FakeHub) -> None:
     error = refused()
     assert isinstance(error, RepositoryGated)
     assert error.hint == f"hf auth login   # after you have accepted it at {hub.url}/me/model"
 
 
-def test_gated_for_who_has_not_accepted(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_without_acceptance(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", STRANGER)
     error = refused()
     assert isinstance(error, RepositoryGated) and "no access" in error.message
     assert error.hint.startswith(f"xdg-open {hub.url}/me/model ") and "hf auth whoami" in error.hint
 
 
-def test_gated_for_who_has_asked_and_is_not_answered(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_with_a_pending_request(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", STRANGER)
     said = "Your request to access model me/model is awaiting a review from the repo authors."
     hub.faults = [Refusal(403, said, {"X-Error-Code": "GatedRepo"}, on="/resolve/")]
@@ -109,7 +109,7 @@ def test_what_is_not_there(hub: FakeHub) -> None:
         ask("/me/model/resolve/main/gone.gguf", {})
 
 
-def test_a_page_that_is_no_answer(hub: FakeHub) -> None:
+def test_html_page_instead_of_a_record(hub: FakeHub) -> None:
     """The login page of a hotel's network comes with status 200; it used to end in a traceback."""
     hub.faults = [Refusal(200, on="/api/")]
     with pytest.raises(HubUnavailable, match="is not valid: it is not JSON"):
@@ -126,7 +126,7 @@ def test_a_proxy_that_cannot_be_used(proxy: str, hub: FakeHub, monkeypatch: pyte
     assert caught.value.hint.startswith("env | grep -i _proxy=")
 
 
-def test_an_endpoint_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://[::1")
     with pytest.raises(HubUnavailable, match="HF_ENDPOINT is not a URL"):
         read_repository("me/model")

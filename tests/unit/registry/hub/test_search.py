@@ -154,7 +154,7 @@ def test_one_without_a_model_is_left_out(hub: FakeHub) -> None:
     assert ids(search(Query("model", 10))) == ["me/model-b"]
 
 
-def test_a_name_outside_the_folder_is_no_model(hub: FakeHub) -> None:
+def test_name_outside_the_folder_is_not_a_model(hub: FakeHub) -> None:
     hub.repositories = {"me/model": repository("../../evil.gguf", "/etc/evil.gguf", "good-Q8_0.gguf")}
     (found,) = search(Query("model", 10)).results
     assert [offer.file for offer in found.offers] == ["good-Q8_0.gguf"]
