@@ -95,11 +95,11 @@ class RequestParser:
         lines = [name + b": " + value for name, value in self._headers if name.lower() != b"upgrade"]
         return b"\r\n".join((first, *lines, b"", b""))
 
-    def _refuse(self, failure: ErrorResponse) -> None:
+    def _refuse(self, error: ErrorResponse) -> None:
         if not self._ended:
             self._ended = True
             self.owes_continue = False
-            self.ready.append(failure if self._head is None else failure.for_path(self._head.path))
+            self.ready.append(error if self._head is None else error.for_path(self._head.path))
 
     # What httptools calls.
 
@@ -120,8 +120,8 @@ class RequestParser:
         parser = self._parser
         method, version = parser.get_method(), parser.get_http_version()
         self._head = RequestHead.read(method, self._url, version, parser.should_keep_alive(), self._headers)
-        if failure := self._head_too_large() or self._policy.check(self._head, self.listener):
-            self._refuse(failure)
+        if error := self._head_too_large() or self._policy.check(self._head, self.listener):
+            self._refuse(error)
         self.owes_continue = self._head.expects_continue and not self._ended
         self._head_fed_bytes = 0
 

@@ -48,29 +48,31 @@ class ClientResponse:
     | `EarlySseStream` | a stream whose head was sent while its request waited | the engine's body, in our chunks |
     """
 
-    __slots__ = ("_client", "_head", "_rewriter", "early_stream")
+    __slots__ = ("_client", "_head", "_may_keep_alive", "_rewriter", "_writer", "early_stream")
 
     def __init__(self, client: ExchangeClient, head: RequestHead) -> None:
         self._client = client
+        self._writer = client.writer
         self._head = head
         self._rewriter: Http10Rewriter | EarlySseStream | None = Http10Rewriter() if head.is_http10 else None
+        self._may_keep_alive = head.keep_alive and not head.is_http10
         self.early_stream: EarlySseStream | None = None
 
     def write(self, data: bytes) -> None:
         """Pass on a piece of the engine's response; the first one holds its whole head."""
-        self._client.writer.write(data if self._rewriter is None else self._rewriter.feed(data))
+        self._writer.write(data if self._rewriter is None else self._rewriter.feed(data))
 
     def write_comment(self, model_id: str, place: QueuePosition) -> None:
         """Write a comment with the request's place in the queue. The first one begins the stream."""
         if self.early_stream is None:
             self._rewriter = self.early_stream = EarlySseStream(ErrorFormat.for_path(self._head.path))
-            self._client.writer.write(self.early_stream.begin())
-        self._client.writer.write(self.early_stream.comment(model_id, place))
+            self._writer.write(self.early_stream.begin())
+        self._writer.write(self.early_stream.comment(model_id, place))
 
     def complete(self, *, keep_alive: bool) -> None:
         """The engine's response has been written to its end."""
         if self.early_stream is not None:
-            self._client.writer.write(self.early_stream.end())
+            self._writer.write(self.early_stream.end())
         self._client.finished(keep_alive=keep_alive and self._may_keep_alive)
 
     def write_error(self, error: ErrorResponse) -> None:
@@ -80,10 +82,10 @@ class ClientResponse:
             error = redact_error(exposed, error)
         error = error.for_path(self._head.path)
         if self.early_stream is not None:
-            self._client.writer.write(self.early_stream.error(error))
+            self._writer.write(self.early_stream.error(error))
         else:
             has_body = self._head.response_has_body
-            self._client.writer.write(error.response(close=not keep_alive, has_body=has_body))
+            self._writer.write(error.response(close=not keep_alive, has_body=has_body))
         self._client.finished(keep_alive=keep_alive)
 
     def break_off(self, response: EngineResponse, error: ErrorResponse) -> None:
@@ -92,7 +94,7 @@ class ClientResponse:
         """
         error = error.for_path(self._head.path)
         if self.early_stream is not None:
-            self._client.writer.write(self.early_stream.event(error.event()))
+            self._writer.write(self.early_stream.event(error.event()))
             self._client.terminate(reset=False)
             return
         is_http10 = self._head.is_http10
@@ -100,9 +102,5 @@ class ClientResponse:
         if event is not None and not is_http10:
             event = response.as_next_piece(event)
         if event is not None:
-            self._client.writer.write(event)
+            self._writer.write(event)
         self._client.terminate(reset=event is None and (is_http10 or response.ends_with_connection))
-
-    @property
-    def _may_keep_alive(self) -> bool:
-        return self._head.keep_alive and not self._head.is_http10
