@@ -24,6 +24,12 @@ def log_to_journal() -> None:
     log.addHandler(_stderr_handler())
 
 
+def about(model_id: str, *, unit: str = "", event: str = "") -> dict[str, str]:
+    """Return `extra` for a log line about a model: `journalctl --user MMD_MODEL=ID` finds it."""
+    fields = {"MMD_MODEL": model_id, "MMD_UNIT": unit, "MMD_EVENT": event}
+    return {name: value for name, value in fields.items() if value}
+
+
 class JournalHandler(logging.Handler):
     """Speaks the journal's native protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/"""
 

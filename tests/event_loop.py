@@ -40,7 +40,10 @@ _MAY_BLOCK: dict[str, tuple[frozenset[str], str]] = {
         "a stat of a small file of the user's home, which is read again when it has changed; requests need the result",
     ),
     "control/install/presence.py": (frozenset({"announce", "withdraw"}), "at the start and at the end"),
-    "control/state/engine_log.py": (frozenset({"_ask"}), "looks for journalctl on PATH, then starts it"),
+    "control/state/engine_log.py": (
+        frozenset({"_ask", "last_words"}),
+        "looks for journalctl on PATH, then starts it; sends a datagram to journald, as the log does",
+    ),
     "control/state/sleep_record.py": (frozenset({"_record", "write_level"}), _RUNTIME),
     "control/state/suspended_models.py": (
         frozenset({"note_suspended", "clear_suspended", "suspended_models"}),

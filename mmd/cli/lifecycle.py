@@ -49,7 +49,7 @@ def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
     elif done.evicted:
         say(f"{model_id} is resident after {done.seconds:.1f} s; {done.evicted} went")
     else:
-        say(f"{model_id} is resident" + ("" if done.why == "it is resident" else f" after {done.seconds:.1f} s"))
+        say(f"{model_id} is resident" + ("" if done.was_resident else f" after {done.seconds:.1f} s"))
 
 
 async def _activated(model_id: str) -> Activation:

@@ -97,7 +97,7 @@ async def test_previous_that_cannot_come_back_is_said(world: World) -> None:
         await mmd.activate("a")
         for name in "ab":
             world.behave(name, exit_at_once={"status": 1, "stderr": "error: no"})
-        with pytest.raises(EngineFailed, match="a did not come back either"):
+        with pytest.raises(EngineFailed, match="a did not start again either"):
             await mmd.activate("b")
         assert (await mmd.status()).resident == ()
 
@@ -108,7 +108,7 @@ async def test_previous_whose_file_is_gone_does_not_hide_the_cause(world: World)
     async with world.controller() as mmd:
         await mmd.activate("a")
         (world.folder / "a.gguf").unlink()
-        with pytest.raises(EngineFailed, match=r"status 3: error: no; a cannot come back: .*a\.gguf"):
+        with pytest.raises(EngineFailed, match=r"status 3: error: no; a cannot be restored: .*a\.gguf"):
             await mmd.activate("b")
 
 

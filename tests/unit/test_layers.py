@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "units": {*SHARED, "plan"},
     "hooks": set(),
     "control": {*SHARED, "journal", "settings", "settings_edit", "machine", "registry", "plan", "engines", "units"},
-    "gateway": {*SHARED, "settings", "machine", "registry", "plan", "units", "control"},
+    "gateway": {*SHARED, "journal", "settings", "machine", "registry", "plan", "units", "control"},
     "cli": {*SHARED, "journal", "settings", "machine", "registry", "plan", "control", "gateway"},
 }
 

@@ -14,6 +14,7 @@ from mmd.control.install.service import start_gateway
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.models.startup import startups
 from mmd.errors import ManagerUnreachable, MmdError, SwapSuperseded
+from mmd.journal import about
 from mmd.paths import runtime_dir
 from mmd.plan.boot import Activate, End, Load, Order, Yield, next_step, order
 from mmd.plan.residency import Pair, Residency, residency
@@ -127,15 +128,15 @@ class _Boot:
 
     def _skip(self, model_id: str, reason: str) -> None:
         self._report.skipped[model_id] = reason
-        _log.info("%s is not loaded at startup: %s", model_id, reason, extra={"MMD_MODEL": model_id})
+        _log.info("%s is not loaded at startup: %s", model_id, reason, extra=about(model_id))
 
     def _fail(self, model_id: str, error: MmdError) -> None:
         self._report.failed[model_id] = error
-        _log.error("at startup: %s", error.message, extra={"MMD_MODEL": model_id})
+        _log.error("at startup: %s", error.message, extra=about(model_id))
 
     def _yield(self, reason: str, model_id: str) -> None:
         self._report.yielded = reason
-        _log.info("the boot goes no further: %s", reason, extra={"MMD_MODEL": model_id})
+        _log.info("the boot goes no further: %s", reason, extra=about(model_id))
 
 
 def _mark() -> Path:

@@ -7,6 +7,7 @@ import logging
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.errors import MmdError
+from mmd.journal import about
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import gpu_holder
@@ -33,7 +34,7 @@ async def demote(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchP
             became = f"level {_DEEP}"
         else:
             await manager.run_job(engine_unit(model_id), manager.stop(engine_unit(model_id)))
-    _log.info("%s gave up the RAM of its weights: %s", model_id, became, extra={"MMD_MODEL": model_id})
+    _log.info("%s gave up the RAM of its weights: %s", model_id, became, extra=about(model_id))
     return became
 
 
@@ -51,7 +52,7 @@ async def _launch_it_runs_with(manager: Manager, model_id: str, hooks: Hooks, pl
     try:
         launch = await planner.launch(model_id)
     except MmdError as error:
-        _log.info("%s could not be started any more: %s", model_id, error.message, extra={"MMD_MODEL": model_id})
+        _log.info("%s could not be started any more: %s", model_id, error.message, extra=about(model_id))
         return None
     environment = (await manager.service(engine_unit(model_id)))["Environment"]
     return launch if f"{FINGERPRINT}={fingerprint(launch, hooks)}" in environment else None

@@ -19,6 +19,7 @@ from typing import Protocol, Self
 from mmd.control.state.proc_memory import MEMORY, parse_ram
 from mmd.control.state.sleep_record import asleep_level, asleep_since
 from mmd.errors import MmdError
+from mmd.journal import about
 from mmd.plan.pressure import SETTLE_SECONDS, SOME_PERCENT, Ram, Sleeper, Stalls, next_to_demote, shortage
 from mmd.plan.residency import Residency
 
@@ -123,7 +124,7 @@ class PressureRelief:
         sleeper = next_to_demote(await self._sleepers())
         if sleeper is None:
             return
-        fields = {"MMD_MODEL": sleeper.id}
+        fields = about(sleeper.id)
         try:
             became = await self._models.demote(sleeper.id)
         except MmdError as error:

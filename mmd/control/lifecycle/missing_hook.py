@@ -10,6 +10,7 @@ import logging
 from subprocess import DEVNULL, PIPE
 
 from mmd.errors import EngineStuck
+from mmd.journal import about
 from mmd.paths import engine_socket
 from mmd.units.bus import Manager, NoSuchUnit
 from mmd.units.names import engine_unit, token_unit
@@ -33,7 +34,7 @@ async def kill_if_hook_missing(manager: Manager, model_id: str, hooks: Hooks) ->
     missing = await asyncio.to_thread(missing_programs, commands)
     if not missing:
         return
-    fields = {"MMD_MODEL": model_id, "MMD_UNIT": engine_unit(model_id)}
+    fields = about(model_id, unit=engine_unit(model_id))
     _log.warning("%s is ended: its unit's %s is gone, and nothing else would do so", model_id, missing[0], extra=fields)
     await _end(manager, model_id, hooks)
 

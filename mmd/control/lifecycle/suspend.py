@@ -13,6 +13,7 @@ from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import measured, monotonic
 from mmd.control.state.suspended_models import clear_suspended, note_suspended
 from mmd.errors import MmdError
+from mmd.journal import about
 from mmd.plan.residency import Pair
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.names import token_unit
@@ -54,9 +55,9 @@ async def restore_models(activate: Callable[[str], Awaitable[object]], model_ids
         try:
             await activate(model_id)
         except MmdError as error:
-            _log.warning("%s does not come back: %s", model_id, error.message, extra={"MMD_MODEL": model_id})
+            _log.warning("%s does not come back: %s", model_id, error.message, extra=about(model_id))
         except Exception:  # noqa: BLE001 - whatever it is, the others are to come back; logged with its traceback
-            _log.exception("%s does not come back", model_id, extra={"MMD_MODEL": model_id})
+            _log.exception("%s does not come back", model_id, extra=about(model_id))
     clear_suspended()
 
 
@@ -82,7 +83,7 @@ async def _take_token(manager: Manager, hooks: Hooks, model_id: str) -> JobResul
 
 
 async def _suspend(manager: Manager, hooks: Hooks, model_id: str, drain_seconds: float) -> None:
-    fields = {"MMD_MODEL": model_id, "MMD_EVENT": "suspend"}
+    fields = about(model_id, event="suspend")
     began = monotonic()
     try:
         result = await _take_token(manager, hooks, model_id)

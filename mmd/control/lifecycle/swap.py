@@ -1,4 +1,4 @@
-"""A model made resident: one decision, one D-Bus call, and the previous model back if it fails."""
+"""Make a model resident: one decision, one D-Bus call, and the previous model restored if it fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
@@ -20,6 +20,7 @@ from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
 from mmd.engines import engine
 from mmd.errors import EngineFailed, MmdError, StorageFailed, SwapSuperseded
+from mmd.journal import about
 from mmd.plan.last_words import Refusal, cause_line, refused
 from mmd.plan.launch import Launch
 from mmd.plan.residency import Pair, Residency, residency
@@ -33,15 +34,17 @@ from mmd.units.watch import Pairs, read_pairs
 
 _log = logging.getLogger(__name__)
 
-# vLLM's traceback of a failed start is 150 lines, and its cause the first third of them.
-_LAST_LINES = 400
-_SHOWN_LINES = 20  # to those who waited for it
-_NOTED_CHARACTERS = 300  # of each of them, on record: a line may hold a whole traceback
+# vLLM's traceback of a failed start is 150 lines, and its cause is in the first third.
+_MAX_LINES = 400
+_MAX_ERROR_LINES = 20  # in the error for those that waited
+_MAX_LINE_CHARACTERS = 300  # of each of them in the swap event: a line may hold a whole traceback
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """How an activation went: what was done and why, who went for it, and how long it took, in all and by phase."""
+    """How an activation went: where the model came from, the model that was unloaded for it, and the seconds it took in
+    all and by phase.
+    """
 
     model_id: str
     why: str
@@ -49,38 +52,48 @@ class Activation:
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
 
-
-@dataclass(slots=True)
-class _Swap:
-    """One activation on its way."""
-
-    wanted: str
-    evicts: bool  # whoever has the GPU goes
-    occasion: str  # "" where somebody asked for it
-    since_us: int = field(default_factory=lambda: time.time_ns() // 1000)
-    began: float = field(default_factory=monotonic)
-    submitted: float = 0.0
-    previous: str | None = None  # who had the GPU, and gets it back if this fails
-    why: str = ""
-    cause: str = ""  # what it failed of
-    engine_lines: tuple[str, ...] = ()  # the last of them before it did
-    already: bool = False
-    woke: bool = False
-
     @property
-    def seconds(self) -> float:
-        return monotonic() - self.began
+    def was_resident(self) -> bool:
+        """Nothing had to be done."""
+        return not self.phases
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What an activation is to bring about."""
+
+    model_id: str
+    evicts: bool  # it may unload another model
+    occasion: str  # why mmd does it by itself; "" if it was asked for
+    began: float = field(default_factory=monotonic)
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
     launch: Launch
-    lines: tuple[str, ...]
+    lines: tuple[str, ...]  # the last of the engine's output
     cause: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Superseded:
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One try to start or wake the model, and how it ended."""
+
+    why: str = ""
+    submitted: float = 0.0
+    woke: bool = False
+    previous: str | None = None  # the model on the GPU before the first try: restored if the last one fails
+    was_resident: bool = False
+    problem: _Failure | _Superseded | None = None  # None: the model is resident
+
+
 class Swapper:
-    """Activations over one connection to the user manager."""
+    """Activations over one connection to the user manager. design.md has the states and the rules."""
 
     def __init__(self, manager: Manager, hooks: Hooks, planner: LaunchPlanner) -> None:
         self._manager = manager
@@ -90,78 +103,88 @@ class Swapper:
     async def activate(
         self, wanted: str, *, drain_seconds: float = 0.0, evicts: bool = True, occasion: str = ""
     ) -> Activation:
-        """Make a model resident; returns when it answers. For the record: `drain_seconds`, what was waited for before,
-        and the `occasion`.
+        """Make a model resident; return when it answers. `drain_seconds`, which the caller waited before, and
+        `occasion` are for the record.
 
-        Raises what planning raises, before anybody is evicted; EngineFailed, naming the cause and who is resident
-        instead; and SwapSuperseded where another activation took the GPU in between, or has it and is not to be
-        evicted.
+        Raises what planning raises, before any model is unloaded; EngineFailed, with the cause and the model that was
+        restored; and SwapSuperseded if another activation took the GPU, or holds it and `evicts` is false.
         """
-        swap = _Swap(wanted, evicts, occasion)
-        drain_seconds = round(drain_seconds, 4)
-        try:
-            failure = await self._attempt(swap)
-            if failure is not None:
-                failure = await self._attempt_without_what_was_refused(swap, failure)
-            if failure is not None:
-                raise await self._failed(swap, failure)
-        except (EngineFailed, SwapSuperseded) as error:
-            outcome: swap_events.Outcome = "failed" if isinstance(error, EngineFailed) else "superseded"
-            await _keep(swap, outcome, phases={"drain": drain_seconds})
-            raise
-        if swap.already:
-            return Activation(wanted, swap.why, None, swap.seconds)
-        phases = {"drain": drain_seconds} | await read_phases(
-            self._manager, wanted, evicted=swap.previous, submitted=swap.submitted, woke=swap.woke
+        target = _Target(wanted, evicts, occasion)
+        attempt = await self._attempt(target)
+        if isinstance(attempt.problem, _Failure):
+            attempt = await self._retry(target, attempt, attempt.problem)
+        phases = {"drain": round(drain_seconds, 4)}
+        match attempt.problem:
+            case _Failure() as failure:
+                error = await self._failed(wanted, attempt, failure)
+                await _record(target, attempt, "failed", failure.cause, phases, failure.lines[-_MAX_ERROR_LINES:])
+                raise error
+            case _Superseded(cause):
+                await _record(target, attempt, "superseded", cause, phases)
+                message = f"{wanted} did not become resident: {cause}"
+                raise SwapSuperseded(message, hint=f"mmd activate {wanted}")
+            case None:
+                pass
+        if attempt.was_resident:
+            return Activation(wanted, attempt.why, None, monotonic() - target.began)
+        phases |= await read_phases(
+            self._manager, wanted, evicted=attempt.previous, submitted=attempt.submitted, woke=attempt.woke
         )
-        await _keep(swap, "resident", phases=phases)
-        return Activation(wanted, swap.why, swap.previous, swap.seconds, phases)
+        seconds = await _record(target, attempt, "resident", "", phases)
+        return Activation(wanted, attempt.why, attempt.previous, seconds, phases)
 
-    async def _attempt(self, swap: _Swap, *, again: bool = False) -> _Failure | None:
-        """Decide, submit and wait. Returns how it failed; raises SwapSuperseded."""
-        wanted = swap.wanted
+    async def _attempt(self, target: _Target, *, after: _Attempt | None = None) -> _Attempt:
+        """Decide, submit and wait, once. `after` is the attempt that failed before this one."""
+        wanted, since_us = target.model_id, time.time_ns() // 1000
+        attempt = replace(after or _Attempt(), problem=None)
         with ExitStack() as meanwhile:
             async with planner_lock():
                 pairs = await self._settled_pairs(wanted)
-                if again and gpu_taken_since(wanted, pairs):
-                    raise await self._superseded(swap)
+                if after is not None and gpu_taken_since(wanted, pairs):
+                    return replace(attempt, problem=await self._superseded(wanted))
                 launch, step = await self._decide(wanted, pairs)
-                swap.why = f"{swap.occasion}: {step.why}" if swap.occasion else step.why
+                attempt = replace(attempt, why=f"{target.occasion}: {step.why}" if target.occasion else step.why)
                 if isinstance(step, NoOp):
-                    swap.already = True
-                    return None
-                swap.submitted, swap.woke = monotonic(), step.wakes
+                    return replace(attempt, was_resident=True)
+                attempt = replace(attempt, submitted=monotonic(), woke=step.wakes)
                 if isinstance(step, Start):
-                    if step.previous is not None and not swap.evicts:
-                        raise await self._superseded(swap)
-                    swap.previous = swap.previous or step.previous
+                    if step.previous is not None and not target.evicts:
+                        return replace(attempt, problem=await self._superseded(wanted))
+                    attempt = replace(attempt, previous=attempt.previous or step.previous)
                     if step.previous is not None:
                         await kill_if_hook_missing(self._manager, step.previous, self._hooks)
                     if not step.wakes:
                         meanwhile.enter_context(ReadAhead(await self._planner.files_to_read_ahead(wanted)))
                 job = await submit(self._manager, launch, self._hooks, step)
-            goes = f"; {swap.previous} goes" if swap.previous else ""
-            _log.info("activating %s (%s)%s", wanted, swap.why, goes, extra=_fields(wanted))
+            unloads = f"; unloading {attempt.previous}" if attempt.previous else ""
+            _log.info("activating %s (%s)%s", wanted, attempt.why, unloads, extra=_about(wanted))
             result = await job.result()
-        if result is JobResult.DONE and swap.woke and not await self._is_resident(wanted):
-            # It died asleep, or could not be woken and was ended: it is being started. Where it did wake, asking for a
-            # start again would leave a job on the token, and for as long it would seem to be starting.
+        return replace(attempt, problem=await self._problem(launch, result, since_us, woke=attempt.woke))
+
+    async def _problem(
+        self, launch: Launch, result: JobResult, since_us: int, *, woke: bool
+    ) -> _Failure | _Superseded | None:
+        """Return why the model is not resident after its job; None if it is."""
+        wanted = launch.model_id
+        if result is JobResult.DONE and woke and not await self._is_resident(wanted):
+            # It died asleep, or could not be woken and was ended: systemd starts it. After a wake, another start would
+            # leave a job on the token, and the model would seem to be starting for as long.
             result = await self._started_cold(wanted)
         pair = await self._pair(wanted)
-        # A job that is done says that the engine was up. It may have ended since, or been stopped.
+        # A job that is done means that the engine was up. It may have ended since, or been stopped.
         if result is JobResult.DONE and residency(pair) is Residency.RESIDENT:
             return None
-        # One that failed may have been ended by the release of a token that was taken away while it loaded.
-        is_about_the_engine = result is JobResult.DONE or (result is JobResult.FAILED and not swap.woke)
+        # The job also fails if the token was taken away during the load: its release ends the engine.
+        is_about_the_engine = result is JobResult.DONE or (result is JobResult.FAILED and not woke)
         if result is JobResult.CANCELED or (is_about_the_engine and not _has_token(pair)):
-            raise await self._superseded(swap)
-        return await self._what_happened(launch, swap.since_us)
+            return await self._superseded(wanted)
+        return await self._failure(launch, since_us)
 
     async def _started_cold(self, wanted: str) -> JobResult:
-        """How the start of a model went that has the token, but whose engine did not wake."""
+        """Return how the start of a model ended that has the token, and whose engine did not wake."""
         async with planner_lock():
             if not _has_token(await self._pair(wanted)):
-                return JobResult.CANCELED  # it was taken away, or stopped, and must not be taken back
+                return JobResult.CANCELED  # another activation or a stop took the token: it must not be taken back
             job = await self._manager.submit(engine_unit(wanted), self._manager.start(token_unit(wanted)))
         return await job.result()
 
@@ -172,7 +195,7 @@ class Swapper:
         return residency(await self._pair(model_id)) is Residency.RESIDENT
 
     async def _settled_pairs(self, wanted: str) -> Pairs:
-        """What runs, once systemd does not wait to restart the wanted model by itself."""
+        """Return the units, after ending an automatic restart of the wanted model that systemd has scheduled."""
         pairs = await read_pairs(self._manager)
         if pairs.get(wanted, Pair()).waits_to_restart:
             await self._manager.run_job(engine_unit(wanted), self._manager.stop(engine_unit(wanted)))
@@ -183,58 +206,53 @@ class Swapper:
         is_up = pairs.get(wanted, Pair()).engine.active in ("active", "activating")
         launch = await self._planner.launch(wanted, leaving=None if is_up else await self._leaving(wanted, pairs))
         is_same = await same_launch(self._manager, launch, self._hooks, pairs)
-        if is_up and not is_same:  # it is ended and started anew: what it has of the GPU is free then
+        if is_up and not is_same:  # its engine is replaced, and releases its own memory first
             leaving = await self._leaving(wanted, pairs)
             launch = await self._planner.launch(wanted, leaving={**leaving, engine_unit(wanted): ReleaseEffect()})
         return launch, decide(wanted, pairs, same_launch=is_same)
 
     async def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, ReleaseEffect]:
-        """Who gives the GPU back for it, by unit, and what they do not give back."""
+        """Return the engine unit that releases the GPU for this model, and what it keeps."""
         going = gpu_holder(pairs, other_than=wanted)
         if going is None:
             return {}
         try:
             return {engine_unit(going): release_effect(await self._planner.launch(going))}
         except MmdError as error:
-            _log.info("%s cannot be planned any more: %s", going, error.message, extra=_fields(going))
+            _log.info("%s can no longer be planned: %s", going, error.message, extra=_about(going))
             return {engine_unit(going): ReleaseEffect()}
 
-    # -- when it fails
+    # -- if it fails
 
-    async def _attempt_without_what_was_refused(self, swap: _Swap, failure: _Failure) -> _Failure | None:
-        """Once more, where the engine has named a setting that it will not have. Returns how the last attempt went."""
-        refusal = refused(failure.lines, failure.launch.flags, engine(failure.launch.engine).log_style)
+    async def _retry(self, target: _Target, first: _Attempt, failure: _Failure) -> _Attempt:
+        """Try once more if the engine named a setting that it refuses. Return the last attempt."""
+        wanted, launch = target.model_id, failure.launch
+        refusal = refused(failure.lines, launch.flags, engine(launch.engine).log_style)
         if refusal is None:
-            return failure
+            return first
         if refusal.subjects:
             try:
-                await self._planner.remember(failure.launch, refusal)
-            except StorageFailed as error:  # a full disk must not keep the previous model from coming back
-                _log.warning("%s: %s", swap.wanted, error.message, extra=_fields(swap.wanted))
-                return failure
-        change = _change(failure.launch, refusal) or "with what is free now"
-        _log.warning("%s: %s; once more %s", swap.wanted, refusal.output, change, extra=_fields(swap.wanted))
-        swap.since_us = time.time_ns() // 1000
-        return await self._attempt(swap, again=True)
+                await self._planner.remember(launch, refusal)
+            except StorageFailed as error:  # a full disk must not prevent that the previous model is restored
+                _log.warning("%s: %s", wanted, error.message, extra=_about(wanted))
+                return first
+        change = _change(launch, refusal) or "with what is free now"
+        _log.warning("%s: %s; trying again %s", wanted, refusal.output, change, extra=_about(wanted))
+        return await self._attempt(target, after=first)
 
-    async def _failed(self, swap: _Swap, failure: _Failure) -> EngineFailed:
-        swap.cause, swap.engine_lines = failure.cause, failure.lines[-_SHOWN_LINES:]
-        returned = await self._restore(swap.wanted, swap.previous)
-        _log.warning("%s did not start: %s%s", swap.wanted, failure.cause, returned, extra=_fields(swap.wanted))
-        return EngineFailed(
-            f"{swap.wanted} did not start: {failure.cause}{returned}",
-            hint=f"mmd logs {swap.wanted}   # the engine's own words",
-            engine_lines=swap.engine_lines,
-        )
+    async def _failed(self, wanted: str, attempt: _Attempt, failure: _Failure) -> EngineFailed:
+        restored = await self._restore(wanted, attempt.previous)
+        message = f"{wanted} did not start: {failure.cause}{restored}"
+        _log.warning("%s", message, extra=_about(wanted))
+        hint = f"mmd logs {wanted}   # the engine's own words"
+        return EngineFailed(message, hint=hint, engine_lines=failure.lines[-_MAX_ERROR_LINES:])
 
-    async def _superseded(self, swap: _Swap) -> SwapSuperseded:
-        winner = gpu_holder(await read_pairs(self._manager), other_than=swap.wanted)
-        swap.cause = f"{winner} was asked for in between" if winner else "it was stopped in between"
-        message = f"{swap.wanted} did not become resident: {swap.cause}"
-        return SwapSuperseded(message, hint=f"mmd activate {swap.wanted}")
+    async def _superseded(self, wanted: str) -> _Superseded:
+        winner = gpu_holder(await read_pairs(self._manager), other_than=wanted)
+        return _Superseded(f"{winner} was asked for in between" if winner else "it was stopped in between")
 
     async def _restore(self, failed: str, previous: str | None) -> str:
-        """Give the GPU back to who had it. Says how that went, as the end of a sentence."""
+        """Activate the previous model again. Return how that went, as the end of a sentence."""
         async with planner_lock():
             pairs = await read_pairs(self._manager)
             if previous is None or not should_restore(previous, failed, pairs):
@@ -245,15 +263,15 @@ class Swapper:
                 launch, step = await self._decide(previous, pairs)
             except MmdError as error:
                 await self._manager.stop(token_unit(failed))
-                return f"; {previous} cannot come back: {error.message}"
-            assert not isinstance(step, NoOp)  # it would hold the GPU, and then it would not have to come back
+                return f"; {previous} cannot be restored: {error.message}"
+            assert not isinstance(step, NoOp)  # it would hold the GPU, and `should_restore` would be false
             job = await submit(self._manager, launch, self._hooks, step)
-        back = await job.result() is JobResult.DONE
-        return f"; {previous} is resident again" if back else f"; {previous} did not come back either"
+        is_back = await job.result() is JobResult.DONE
+        return f"; {previous} is resident again" if is_back else f"; {previous} did not start again either"
 
-    async def _what_happened(self, launch: Launch, since_us: int) -> _Failure:
-        """What the engine died of, in its own words where it left any."""
-        lines = await last_words(launch.model_id, since_us=since_us, count=_LAST_LINES)
+    async def _failure(self, launch: Launch, since_us: int) -> _Failure:
+        """Read what ended the engine: in its own words, if it left any."""
+        lines = await last_words(launch.model_id, since_us=since_us, count=_MAX_LINES)
         said = cause_line(lines, engine(launch.engine).log_style)
         try:
             service = await self._manager.service(engine_unit(launch.model_id))
@@ -263,30 +281,39 @@ class Swapper:
         return _Failure(launch, tuple(lines), f"{how}: {said}" if said else how)
 
 
-async def _keep(swap: _Swap, outcome: swap_events.Outcome, *, phases: Mapping[str, float]) -> None:
+async def _record(
+    target: _Target,
+    attempt: _Attempt,
+    outcome: swap_events.Outcome,
+    cause: str,
+    phases: Mapping[str, float],
+    lines: tuple[str, ...] = (),
+) -> float:
+    """Add the swap to the swap events and to the journal. Return the seconds it took."""
+    wanted, seconds = target.model_id, monotonic() - target.began
     event = swap_events.SwapEvent(
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        model=swap.wanted,
-        evicted=swap.previous,
+        model=wanted,
+        evicted=attempt.previous,
         outcome=outcome,
-        why=swap.why,
-        cause=swap.cause,
-        seconds=round(swap.seconds, 4),
+        why=attempt.why,
+        cause=cause,
+        seconds=round(seconds, 4),
         phases=phases,
-        engine_lines=tuple(line[:_NOTED_CHARACTERS] for line in swap.engine_lines),
+        engine_lines=tuple(line[:_MAX_LINE_CHARACTERS] for line in lines),
     )
     await asyncio.to_thread(swap_events.keep, event)
     took = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in phases.items())
-    fields = _fields(swap.wanted) | {"MMD_EVENT": "swap"}
-    _log.info("%s is %s after %.3f s (%s)", swap.wanted, outcome, swap.seconds, took, extra=fields)
+    _log.info("%s is %s after %.3f s (%s)", wanted, outcome, seconds, took, extra=_about(wanted, event="swap"))
+    return seconds
 
 
 def _has_token(pair: Pair) -> bool:
     return pair.token.active == "active" and pair.token.job != "stop"
 
 
-def _fields(model_id: str) -> dict[str, str]:
-    return {"MMD_MODEL": model_id, "MMD_UNIT": engine_unit(model_id)}
+def _about(model_id: str, *, event: str = "") -> dict[str, str]:
+    return about(model_id, unit=engine_unit(model_id), event=event)
 
 
 def _change(launch: Launch, refusal: Refusal) -> str:

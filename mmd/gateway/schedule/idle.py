@@ -16,6 +16,7 @@ from time import monotonic
 from mmd.errors import MmdError
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
+from mmd.journal import about
 from mmd.plan.idle import Action, Due, IdlePlan, Usage, plan_idle
 
 _log = logging.getLogger(__name__)
@@ -81,10 +82,10 @@ class IdleUnloader:
             # It is tried again after another idle time, as if somebody had used it.
             self._failed_at[rest.model_id] = monotonic()
             self._keep_seconds.pop(rest.model_id, None)
-            _log.warning("%s stays: %s", rest.model_id, error.message, extra={"MMD_MODEL": rest.model_id})
+            _log.warning("%s stays: %s", rest.model_id, error.message, extra=about(rest.model_id))
 
     async def _put_to_rest(self, rest: Due) -> None:
-        fields = {"MMD_MODEL": rest.model_id}
+        fields = about(rest.model_id)
         match rest.action:
             case Action.SLEEP:
                 _log.info("%s is put to sleep: %s", rest.model_id, rest.why, extra=fields)
