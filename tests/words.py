@@ -37,7 +37,8 @@ _ARCHAIC = re.compile(
       | foretold | reckon\w* | heed\w* | laid[ ]down | in[ ]vain | be[ ]it | for[ ]want[ ]of | all[ ]the[ ]same
       | (?:is|are)[ ](?:not[ ])?to[ ]be | (?:is|are)[ ]not[ ]to | to[ ]be[ ]had
       | (?<!there[ ])is[ ]no[ ](?!longer\b|more\b|such\b)[a-z]+
-      | none[ ]of | goes[ ]for[ ]no | besides | thereby | whereby | thereof | wherein | of[ ]its[ ]own[ ]accord
+      | (?:is|are)[ ]none[ ]of | goes[ ]for[ ]no | besides | thereby | whereby | thereof | wherein
+      | of[ ]its[ ]own[ ]accord
       | who[ ](?:has|had|goes|asks|waits|comes|is) | so[ ]many | have[ ]it[ ]\w+ed | shall | lest | unto | upon | ere
     )\b
     """,

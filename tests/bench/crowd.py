@@ -1,4 +1,4 @@
-"""A thousand clients that wait for one swap, half of them for a stream: who is served, how soon, in how much memory."""
+"""A thousand clients that wait for one swap, half of them for a stream: their delays and the memory."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ ROOT = Path(mmd.__file__).parent
 # Every layer with I/O may use these.
 SHARED = {"atomic", "codec", "errors", "files", "parent_death", "paths", "quantities", "tasks", "unix_http"}
 
-# Data flows one way: what we have -> what we decide -> what we tell systemd and the engine -> who asks.
+# Data flows one way: models on the disk -> decisions -> systemd and the engines -> programs and people.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "paths": set(),
