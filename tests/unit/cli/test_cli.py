@@ -22,7 +22,7 @@ VERBS = (
     *("add", "list", "show", "verify", "remove", "archive", "restore", "disk"),
     *("activate", "sleep", "stop", "status", "logs", "install", "gateway"),
 )
-# None of these is needed to print a help page, and each costs milliseconds.
+# A help page needs no such module, and each costs milliseconds.
 HEAVY = {"dbus_fast", "httpx", "psutil", "pynvml", "tomlkit", "starlette", "uvicorn", "huggingface_hub", "asyncio"}
 
 

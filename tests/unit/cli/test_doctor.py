@@ -106,7 +106,7 @@ def test_the_hub_answers() -> None:
 
 
 def test_a_hub_that_hangs_holds_up_nothing() -> None:
-    """Connections to it are taken by the kernel, and nobody answers."""
+    """The kernel accepts connections to it, and no program answers."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -130,5 +130,5 @@ def _rest(terminal: int) -> str:
         while piece := os.read(terminal, 4096):
             said += piece
     except OSError:
-        pass  # how a terminal says that nobody is at its other end
+        pass  # the error of a terminal whose other end is closed
     return said.decode()

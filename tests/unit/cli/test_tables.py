@@ -14,7 +14,7 @@ _WIDTH = 34  # of the widest line
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int) -> list[str]:
-    """By a terminal of so many columns; 0: by a pipe."""
+    """Print to a terminal of this many columns, or to a pipe if 0."""
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: columns > 0)
     print_named_table(_HEADING, _ROWS)

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 class Waiting:
-    """Who waits for an installation, and has seen this."""
+    """Records the progress that an installation reports."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []

@@ -85,7 +85,7 @@ def test_vllm() -> None:
     log = vllm_log.read_load_log(VLLM.splitlines())
     assert log.context == 16384
     assert log.weights_bytes == int(15.27 * GIB)
-    assert log.compute_bytes == int(1.66 * GIB) - int(0.4 * GIB)  # what it expected of its graphs is no activation
+    assert log.compute_bytes == int(1.66 * GIB) - int(0.4 * GIB)  # without the expected size of its graphs
     assert log.pool_bytes == int(4.51 * GIB)
     assert log.graphs_bytes == int(0.52 * GIB)
     assert log.non_torch_bytes == int(15.5 * GIB) - int(15.27 * GIB)

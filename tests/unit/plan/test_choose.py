@@ -1,6 +1,6 @@
 """Model, machine and installed engines make a launch: the whole command as goldens, and what holds for any of them.
 
-`MMD_UPDATE_GOLDEN=1 pytest tests/unit/plan/test_choose.py` writes the goldens anew; the diff is what users will see.
+`MMD_UPDATE_GOLDEN=1 pytest tests/unit/plan/test_choose.py` writes the goldens; the diff is what users will see.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whoever becomes resident is measured, a little later and by a unit of its own."""
+"""Each newly loaded model is measured, a little later and by a unit of its own."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def begun(home: Path, content: bytes) -> int:
 
 
 def break_off(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, *, cuts: int, after_bytes: int) -> None:
-    """Have a pull fail when so many answers, one after another, have brought so much."""
+    """Let a pull fail after this many responses in a row, each cut after this many bytes."""
     hub.faults = [Cut(after_bytes, times=cuts), Refusal(404, spare=cuts)]
     with monkeypatch.context() as patched, pytest.raises(HubUnavailable):
         patched.setattr(download, "_MAX_REQUESTS", 1)
@@ -136,7 +136,7 @@ def test_other_tools_find_it(tiny: FakeRepository, hub: FakeHub, monkeypatch: py
 
     model = pull()
     assert hf_hub_download("me/tiny", "tiny.gguf", local_files_only=True) == model.path
-    scanned = scan_cache_dir(constants.HF_HUB_CACHE)  # which its module reads once, whoever imports it first
+    scanned = scan_cache_dir(constants.HF_HUB_CACHE)  # its module reads the variable once, at import
     assert (len(scanned.repos), scanned.warnings) == (1, [])
 
 
@@ -218,7 +218,7 @@ def test_killed_when_all_has_come(hub: FakeHub, tiny: FakeRepository, content: b
 def test_a_cache_in_the_current_folder(
     hub: FakeHub, tiny: FakeRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """HF_HOME=here: hashes used to be kept by a path that nobody asks for, and so were lost."""
+    """HF_HOME=here: hashes used to be kept by a path that is never looked up, and were lost."""
     from huggingface_hub import constants
 
     monkeypatch.chdir(tmp_path)
@@ -551,7 +551,7 @@ def test_a_disk_that_others_fill_meanwhile(
 
 
 def test_a_cache_that_can_only_be_read(small_disk: Path, hub: FakeHub, tiny: FakeRepository) -> None:
-    """What is there is registered; where something is to be written down, it is told and not a traceback."""
+    """Present files are registered; a write fails with an error, not with a traceback."""
     model = pull()
     Registry().remove(model.id)
     subprocess.run(("mount", "-o", "remount,ro", small_disk), check=True)
