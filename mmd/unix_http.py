@@ -1,4 +1,4 @@
-"""A small HTTP client for Unix sockets, for callers that cannot afford httpx: 45 ms to import, and 8 MB."""
+"""A small HTTP client for Unix sockets, for the gateway: httpx would cost it 8 MB of memory."""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ _MAY_BLOCK: dict[str, tuple[frozenset[str], str]] = {
         frozenset({"_stamp", "_reload"}),
         "a stat of a small file of the user's home, which is read again when it has changed; requests need the result",
     ),
+    "cli/via_gateway.py": (frozenset({"_asked"}), "imports httpx, on the loop of a command, which serves nothing else"),
     "control/install/presence.py": (frozenset({"announce", "withdraw"}), "at the start and at the end"),
     "control/state/engine_log.py": (
         frozenset({"_ask", "last_words"}),

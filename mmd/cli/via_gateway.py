@@ -6,7 +6,6 @@ Each raises the gateway's error.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from mmd import __version__
 from mmd.control.install.presence import running_version
 from mmd.paths import gateway_socket
-from mmd.unix_http import request
 
 if TYPE_CHECKING:
     from mmd.control.lifecycle.swap import Activation
@@ -52,12 +50,17 @@ def _activation(model_id: str, since: str, seconds: float) -> Activation:
 async def _asked(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
     if running_version() != __version__:
         return None
+    import httpx  # 45 ms, which only a command that finds a gateway pays
+
+    transport = httpx.AsyncHTTPTransport(uds=str(gateway_socket()))
     try:
-        response = await request(gateway_socket(), "POST", path, json.dumps(body).encode())
-        answer: dict[str, Any] = json.loads(response.body)
-    except (OSError, ValueError):  # the gateway has ended: what it began goes on, and the caller's activation joins it
-        return None
-    if response.status == 200:
+        # No timeout: the gateway answers when the model is loaded.
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=None) as gateway:
+            response = await gateway.post(path, json=body)
+        answer: dict[str, Any] = response.json()
+    except (httpx.HTTPError, ValueError):
+        return None  # the gateway ended: its activation continues, and the caller waits for that one
+    if response.status_code == httpx.codes.OK:
         return answer
     from mmd.errors import TryLater, from_record
 
