@@ -398,7 +398,7 @@ def post(body: bytes | dict[str, Any], path: str = "/v1/chat/completions", *extr
 
 
 @dataclass
-class Town:
+class Harness:
     """A running gateway, its engines and its models."""
 
     gateway: Gateway
@@ -421,14 +421,14 @@ class Town:
 
 
 @asynccontextmanager
-async def town(
+async def harness(
     *names: str,
     active: str | None = "a",
     limits: Limits | None = None,
     policy: RequestPolicy | None = None,
     listener_kind: ListenerKind = ListenerKind.MAIN,
     hub: Hub | None = None,
-) -> AsyncIterator[Town]:
+) -> AsyncIterator[Harness]:
     """Run a gateway on a port of 127.0.0.1, with one engine for each name."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # tmp_path can be too long for a socket
@@ -442,7 +442,7 @@ async def town(
         new_connection = partial(gateway.new_connection, listener_kind)
         server = await asyncio.get_running_loop().create_server(new_connection, "127.0.0.1", 0)
         unloading = asyncio.create_task(gateway.idle.run())
-        running = Town(gateway, models, server.sockets[0].getsockname()[1], server)
+        running = Harness(gateway, models, server.sockets[0].getsockname()[1], server)
         await until(lambda: models.looked > 0)  # the idle rules have run once, before the test changes the clock
         try:
             yield running

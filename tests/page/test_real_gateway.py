@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from playwright.async_api import Page, expect
 
-from tests.gateway_peer import town, until
+from tests.gateway_peer import harness, until
 
 
 async def test_activates_and_stops(page: Page) -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         await page.goto(running.url)
         await expect(page).to_have_title("a · mmd")
         await page.locator("#models").get_by_role("button", name="Activate b").click()
@@ -23,7 +23,7 @@ async def test_activates_and_stops(page: Page) -> None:
 
 
 async def test_hears_what_others_do(page: Page) -> None:
-    async with town("a") as running:
+    async with harness("a") as running:
         await page.goto(running.url)
         await expect(page).to_have_title("a · mmd")
         await expect(page.locator("#connection")).to_have_text("Live")
@@ -34,7 +34,7 @@ async def test_hears_what_others_do(page: Page) -> None:
 
 async def test_listens_only_while_the_tab_is_visible(page: Page) -> None:
     """Hidden tabs would use up the connections that a browser opens to one server."""
-    async with town("a") as running:
+    async with harness("a") as running:
         await page.goto(running.url)
         await expect(page.locator("#connection")).to_have_text("Live")
         await _hide(page, True)

@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.gateway_peer import PATIENCE_SECONDS, Town, town
+from tests.gateway_peer import PATIENCE_SECONDS, Harness, harness
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Town]:
-    async with town("a", "b") as running:
+async def running() -> AsyncIterator[Harness]:
+    async with harness("a", "b") as running:
         yield running
 
 
 @pytest.fixture
-async def http(running: Town) -> AsyncIterator[httpx.AsyncClient]:
+async def http(running: Harness) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE_SECONDS) as http:
         yield http

@@ -8,14 +8,14 @@ from time import monotonic
 import pytest
 
 from mmd.gateway.http.limits import Limits
-from tests.gateway_peer import PATIENCE_SECONDS, Asked, chunk, post, town, until
+from tests.gateway_peer import PATIENCE_SECONDS, Asked, chunk, harness, post, until
 
 _CHAT = {"model": "a"}
 _TURNS = 10  # of the event loop, enough to notice a closed connection
 
 
 async def test_request_during_drain_is_answered_with_connection_close() -> None:
-    async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
+    async with harness(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
         client, kept = await running.client(), await running.client()
         assert "connection" not in (await kept.ask(post(_CHAT))).headers
         draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
@@ -28,7 +28,7 @@ async def test_request_during_drain_is_answered_with_connection_close() -> None:
 
 
 async def test_own_response_during_drain_announces_close() -> None:
-    async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
+    async with harness(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
         client = await running.client()
         draining = asyncio.create_task(running.gateway.drain(PATIENCE_SECONDS))
         await asyncio.sleep(0)
@@ -41,7 +41,7 @@ async def test_own_response_during_drain_announces_close() -> None:
 
 
 async def test_idle_client_does_not_delay_the_end() -> None:
-    async with town(limits=Limits(grace_seconds=0.01)) as running:
+    async with harness(limits=Limits(grace_seconds=0.01)) as running:
         client = await running.client()
         await client.ask(post(_CHAT))
         silent = await running.client()
@@ -51,7 +51,7 @@ async def test_idle_client_does_not_delay_the_end() -> None:
 
 async def test_started_stream_is_not_edited() -> None:
     """A request that its client sends afterwards is served, too: the stream could not announce the close."""
-    async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
+    async with harness(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
         go_on = asyncio.Event()
 
         async def stream(asked: Asked) -> None:
@@ -78,7 +78,7 @@ async def test_grace_for_the_next_request_starts_at_the_responses_end(monkeypatc
     """It used to start with the drain, and could be over before the client had read its response."""
     loop, ahead_seconds = asyncio.get_running_loop(), 0.0
     monkeypatch.setattr(loop, "time", lambda: monotonic() + ahead_seconds)
-    async with town(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
+    async with harness(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
         go_on = asyncio.Event()
 
         async def stream(asked: Asked) -> None:
@@ -104,7 +104,7 @@ async def test_grace_for_the_next_request_starts_at_the_responses_end(monkeypatc
 
 
 async def test_waiting_request_is_served_during_drain() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         client = await running.client()
         asking = asyncio.create_task(client.ask(post({"model": "b"})))
@@ -118,7 +118,7 @@ async def test_waiting_request_is_served_during_drain() -> None:
 
 async def test_last_response_has_cors_headers() -> None:
     """Announcing the close used to replace the CORS headers."""
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         client = await running.client()
         asking = asyncio.create_task(client.ask(post({"model": "b"}, "/v1/x", "Origin: http://localhost:3000")))

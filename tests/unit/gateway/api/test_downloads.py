@@ -15,7 +15,7 @@ from mmd.gateway.observe.feed import EventKind, Feed
 from mmd.registry.hub.partial import done_bytes
 from mmd.registry.store import Registry
 from tests.fakes.hub import COMMIT, TOKEN, FakeHub, FakeRepository
-from tests.gateway_peer import PATIENCE_SECONDS, Town, town, until
+from tests.gateway_peer import PATIENCE_SECONDS, Harness, harness, until
 from tests.tiny_models import tiny_folder, tiny_gguf
 
 _LARGE = bytes(1 << 20)
@@ -118,7 +118,7 @@ async def test_a_hub_that_does_not_answer(
 
 
 async def test_a_gguf_is_downloaded_and_registered(
-    hub: FakeHub, http: httpx.AsyncClient, running: Town, weights: bytes
+    hub: FakeHub, http: httpx.AsyncClient, running: Harness, weights: bytes
 ) -> None:
     hub.repositories["me/tiny-GGUF"] = FakeRepository({"tiny-Q8_0.gguf": weights, "README.md": b"# tiny"})
     job = await ended(running.gateway.feed, http, await start(http, repo="me/tiny-GGUF"))
@@ -130,7 +130,7 @@ async def test_a_gguf_is_downloaded_and_registered(
     assert not hub.asked_for("GET", "README")
 
 
-async def test_a_folder_of_safetensors(hub: FakeHub, http: httpx.AsyncClient, running: Town, tmp_path: Path) -> None:
+async def test_a_folder_of_safetensors(hub: FakeHub, http: httpx.AsyncClient, running: Harness, tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "tiny")
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     pickles = {"pytorch_model.bin": b"x", "original/consolidated.00.pth": b"x"}
@@ -159,7 +159,7 @@ async def test_what_cannot_be_had(hub: FakeHub, http: httpx.AsyncClient, weights
 
 
 async def test_a_gated_repository(
-    hub: FakeHub, http: httpx.AsyncClient, running: Town, weights: bytes, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, http: httpx.AsyncClient, running: Harness, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": weights}, gated=True)
     job = await ended(running.gateway.feed, http, await start(http, repo="me/tiny"))
@@ -171,7 +171,7 @@ async def test_a_gated_repository(
     assert all("authorization" not in headers for headers in hub.asked_for("GET", "/cdn/"))
 
 
-async def test_progress_is_told(hub: FakeHub, http: httpx.AsyncClient, running: Town, weights: bytes) -> None:
+async def test_progress_is_told(hub: FakeHub, http: httpx.AsyncClient, running: Harness, weights: bytes) -> None:
     content = weights + _LARGE
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": content})
     hub.hold.clear()
@@ -189,7 +189,7 @@ async def test_progress_is_told(hub: FakeHub, http: httpx.AsyncClient, running: 
 
 
 async def test_a_download_that_was_cancelled_is_taken_up(
-    hub: FakeHub, http: httpx.AsyncClient, running: Town, weights: bytes
+    hub: FakeHub, http: httpx.AsyncClient, running: Harness, weights: bytes
 ) -> None:
     content = weights + _LARGE
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": content})
@@ -204,7 +204,7 @@ async def test_a_download_that_was_cancelled_is_taken_up(
 
 
 async def test_one_at_a_time_the_same_one_once_and_cancelled(
-    hub: FakeHub, http: httpx.AsyncClient, running: Town, weights: bytes
+    hub: FakeHub, http: httpx.AsyncClient, running: Harness, weights: bytes
 ) -> None:
     hub.repositories["me/tiny"] = FakeRepository({"tiny-Q4_0.gguf": weights, "tiny-Q8_0.gguf": weights + b"\0"})
     hub.hold.clear()
@@ -221,7 +221,7 @@ async def test_one_at_a_time_the_same_one_once_and_cancelled(
 
 
 async def test_download_without_a_model_stays_on_the_disk(
-    hub: FakeHub, http: httpx.AsyncClient, running: Town, own_home: Path
+    hub: FakeHub, http: httpx.AsyncClient, running: Harness, own_home: Path
 ) -> None:
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": b"nonsense" * 1000})
     job = await ended(running.gateway.feed, http, await start(http, repo="me/tiny"))
@@ -233,7 +233,7 @@ async def test_download_without_a_model_stays_on_the_disk(
 async def test_a_gateway_that_ends_ends_its_download(hub: FakeHub, weights: bytes) -> None:
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": weights})
     hub.hold.clear()
-    async with town("a") as running, httpx.AsyncClient(base_url=running.url, timeout=PATIENCE_SECONDS) as http:
+    async with harness("a") as running, httpx.AsyncClient(base_url=running.url, timeout=PATIENCE_SECONDS) as http:
         await start(http, repo="me/tiny")
         await until_held(hub)
         assert children_that_download()

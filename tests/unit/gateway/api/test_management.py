@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from mmd.errors import EngineFailed
-from tests.gateway_peer import Asked, Town, post, until
+from tests.gateway_peer import Asked, Harness, post, until
 
 
 async def test_reading(http: httpx.AsyncClient) -> None:
@@ -20,7 +20,7 @@ async def test_reading(http: httpx.AsyncClient) -> None:
     assert [(model["id"], model["status"]) for model in listed] == [("a", "active"), ("b", "absent")]
 
 
-async def test_idle_time_of_a_model(http: httpx.AsyncClient, running: Town) -> None:
+async def test_idle_time_of_a_model(http: httpx.AsyncClient, running: Harness) -> None:
     release = asyncio.Event()
 
     async def slow(asked: Asked) -> None:
@@ -58,7 +58,7 @@ async def test_models_in_openais_form(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/models/c")).status_code == 404
 
 
-async def test_activate_sleep_stop(http: httpx.AsyncClient, running: Town) -> None:
+async def test_activate_sleep_stop(http: httpx.AsyncClient, running: Harness) -> None:
     assert (await http.post("/models/activate", json={"model": "b"})).json()["active"] == "b"
     assert (await http.post("/switch", json={"model_id": "a"})).json()["active"] == "a"
     assert (await http.post("/models/sleep", json={"model": "a"})).json()["active"] is None
@@ -73,7 +73,7 @@ async def test_activate_sleep_stop(http: httpx.AsyncClient, running: Town) -> No
     ]
 
 
-async def test_sleep_lets_answers_finish_and_says_who_went(http: httpx.AsyncClient, running: Town) -> None:
+async def test_sleep_lets_answers_finish_and_says_who_went(http: httpx.AsyncClient, running: Harness) -> None:
     release = asyncio.Event()
 
     async def slow(asked: Asked) -> None:
@@ -95,7 +95,9 @@ async def test_sleep_lets_answers_finish_and_says_who_went(http: httpx.AsyncClie
     assert sorted(running.models.log) == ["sleep None", "sleep a", "sleep b"]
 
 
-async def test_sleep_by_hand_is_not_held_up_by_those_who_come_after_it(http: httpx.AsyncClient, running: Town) -> None:
+async def test_sleep_by_hand_is_not_held_up_by_those_who_come_after_it(
+    http: httpx.AsyncClient, running: Harness
+) -> None:
     """Let in, a steady stream of requests would keep the model awake until the drain is given up."""
     release = asyncio.Event()
 
@@ -118,7 +120,7 @@ async def test_sleep_by_hand_is_not_held_up_by_those_who_come_after_it(http: htt
     assert running.models.log == ["sleep a", "activate a", "ready a"]
 
 
-async def test_empty_sleep_does_not_end_the_unload_of_another(running: Town) -> None:
+async def test_empty_sleep_does_not_end_the_unload_of_another(running: Harness) -> None:
     """Requests were let in to a model that was about to sleep, and hung there."""
     scheduler = running.gateway.scheduler
     nobody, somebody = asyncio.Event(), asyncio.Event()
@@ -133,14 +135,14 @@ async def test_empty_sleep_does_not_end_the_unload_of_another(running: Town) -> 
     await of_somebody
 
 
-async def test_level_of_a_sleep(http: httpx.AsyncClient, running: Town) -> None:
+async def test_level_of_a_sleep(http: httpx.AsyncClient, running: Harness) -> None:
     assert (await http.post("/models/sleep", json={"model": "a", "level": 2})).json()["gone"] == ["a"]
     for level in ("2", 1.5, True):
         assert (await http.post("/models/sleep", json={"model": "a", "level": level})).status_code == 400
     assert running.models.log == ["sleep a at 2"]
 
 
-async def test_activation_lets_answers_finish(http: httpx.AsyncClient, running: Town) -> None:
+async def test_activation_lets_answers_finish(http: httpx.AsyncClient, running: Harness) -> None:
     release = asyncio.Event()
 
     async def slow(asked: Asked) -> None:
@@ -170,7 +172,7 @@ async def test_bad_bodies_are_named(http: httpx.AsyncClient, content: bytes) -> 
     assert "mmd activate" in error["hint"]
 
 
-async def test_errors(http: httpx.AsyncClient, running: Town) -> None:
+async def test_errors(http: httpx.AsyncClient, running: Harness) -> None:
     assert (await http.post("/models/activate", json={"model": "c"})).json()["error"]["code"] == "model_not_found"
     assert (await http.post("/models/stop", json={"model": "c"})).status_code == 404
     assert (await http.get("/nowhere")).json()["error"]["code"] == "not_found"
@@ -201,7 +203,7 @@ async def test_head(http: httpx.AsyncClient) -> None:
     assert (answered.status_code, answered.content) == (200, b"")
 
 
-async def test_health_check_needs_no_asgi_server(running: Town) -> None:
+async def test_health_check_needs_no_asgi_server(running: Harness) -> None:
     client = await running.client()
     for _ in range(2):
         answer = await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -211,13 +213,13 @@ async def test_health_check_needs_no_asgi_server(running: Town) -> None:
     assert await client.rest() == b""
 
 
-async def test_health_check_of_a_page_can_be_read_by_it(http: httpx.AsyncClient, running: Town) -> None:
+async def test_health_check_of_a_page_can_be_read_by_it(http: httpx.AsyncClient, running: Harness) -> None:
     answer = await http.get("/health", headers={"Origin": running.url})
     assert answer.json() == {"status": "ok"}
     assert answer.headers["access-control-allow-origin"] in (running.url, "*")
 
 
-async def test_connection_ends_with_the_answer(running: Town) -> None:
+async def test_connection_ends_with_the_answer(running: Harness) -> None:
     """The next request on it might be for an engine, which the ASGI server knows nothing of."""
     client = await running.client()
     answer = await client.ask(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -225,7 +227,7 @@ async def test_connection_ends_with_the_answer(running: Town) -> None:
     assert await client.rest() == b""
 
 
-async def test_management_after_an_answer_and_in_pieces(running: Town) -> None:
+async def test_management_after_an_answer_and_in_pieces(running: Harness) -> None:
     client = await running.client()
     assert (await client.ask(post({"model": "a"}))).status == 200
     request = post({"model": "b"}, "/models/activate")

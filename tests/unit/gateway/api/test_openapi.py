@@ -34,7 +34,7 @@ from mmd.registry.hub.progress import Progress
 from mmd.registry.hub.search import Result
 from mmd.registry.offer import Base, HubModel
 from mmd.registry.record import Format, ModelType
-from tests.gateway_peer import MemoryModels, town
+from tests.gateway_peer import MemoryModels, harness
 from tests.openapi_records import differences
 from tests.page import scene
 
@@ -79,7 +79,7 @@ def url() -> Iterator[str]:
     end = asyncio.Event()
 
     async def serve() -> None:
-        async with town("a", "b", hub=MemoryHub()) as running:
+        async with harness("a", "b", hub=MemoryHub()) as running:
             address.append(running.url)
             ready.set()
             await end.wait()

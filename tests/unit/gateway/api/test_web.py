@@ -10,7 +10,7 @@ import pytest
 from mmd.cli.verbs import mmd
 from mmd.gateway.api import web
 from mmd.gateway.http.api_keys import KeyFile, Purpose
-from tests.gateway_peer import town
+from tests.gateway_peer import harness
 
 
 def test_verbs_that_the_page_names_are_there() -> None:
@@ -75,7 +75,7 @@ async def test_nothing_else_is_served(http: httpx.AsyncClient, path: str) -> Non
 
 async def test_the_page_needs_no_key_and_what_it_shows_does() -> None:
     KeyFile().add("laptop", Purpose.MANAGEMENT)
-    async with town("a") as running, httpx.AsyncClient(base_url=running.url) as http:
+    async with harness("a") as running, httpx.AsyncClient(base_url=running.url) as http:
         for path in ("/", "/page/page.js"):
             assert (await http.get(path)).status_code == 200
             assert (await http.post(path)).status_code == 401

@@ -15,7 +15,7 @@ from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
 from mmd.gateway.http.request import RequestHead
 from mmd.paths import keys_file
-from tests.gateway_peer import RawClient, Town, post, town
+from tests.gateway_peer import Harness, RawClient, harness, post
 
 
 def _policy() -> RequestPolicy:
@@ -93,13 +93,13 @@ def test_file_is_not_read_for_each_request() -> None:
 
 
 async def test_no_key_is_required_without_keys() -> None:
-    async with town(policy=_policy()) as running:
+    async with harness(policy=_policy()) as running:
         client = await running.client()
         assert (await client.ask(post({"model": "a"}))).status == 200
 
 
 async def test_key_is_required_while_one_exists() -> None:
-    async with town(policy=_policy()) as running:
+    async with harness(policy=_policy()) as running:
         client = await running.client()
         assert (await client.ask(post({"model": "a"}))).status == 200
         key = KeyFile().add("laptop", Purpose.INFERENCE)
@@ -111,7 +111,7 @@ async def test_key_is_required_while_one_exists() -> None:
         await _refused(running, with_key)
 
 
-async def _refused(running: Town, request: bytes, status: int = 401) -> None:
+async def _refused(running: Harness, request: bytes, status: int = 401) -> None:
     asked = len(running.peer("a").asked)
     client = await running.client()
     answer = await client.ask(request)
@@ -129,7 +129,7 @@ def _basic(key: str) -> str:
 
 async def test_key_is_read_from_each_header() -> None:
     key = KeyFile().add("laptop", Purpose.INFERENCE)
-    async with town(policy=_policy()) as running:
+    async with harness(policy=_policy()) as running:
         client = await running.client()
         for line in (
             f"Authorization: Bearer {key}",
@@ -156,7 +156,7 @@ async def test_key_is_read_from_each_header() -> None:
 
 async def test_no_key_reaches_an_engine() -> None:
     """Neither a valid key, nor a foreign one that a client sends by default."""
-    async with town(policy=_policy()) as running:
+    async with harness(policy=_policy()) as running:
         client = await running.client()
         await client.ask(post({"model": "a"}, "/v1/x", "Authorization: Bearer sk-of-openai", "x-api-key: sk-ant"))
         key = KeyFile().add("laptop", Purpose.INFERENCE)
@@ -168,7 +168,7 @@ async def test_no_key_reaches_an_engine() -> None:
 async def test_management_needs_its_key_and_health_none() -> None:
     inference = KeyFile().add("i", Purpose.INFERENCE)
     management = KeyFile().add("m", Purpose.MANAGEMENT)
-    async with town(policy=_policy()) as running:
+    async with harness(policy=_policy()) as running:
         for path in ("/status", "/models/stop", "/", "/v1", "/V1/x", "/health/x"):
             await _refused(running, post({}, path))
             await _refused(running, post({}, path, f"Authorization: Bearer {inference}"), 403)
@@ -183,7 +183,7 @@ async def test_management_needs_its_key_and_health_none() -> None:
 
 async def test_navigating_browser_gets_a_basic_challenge() -> None:
     KeyFile().add("m", Purpose.MANAGEMENT)
-    async with town(policy=_policy()) as running:
+    async with harness(policy=_policy()) as running:
         client = await running.client()
         asked = b"GET /status HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Mode: navigate\r\n\r\n"
         assert (await client.ask(asked)).headers["www-authenticate"].startswith("Basic")
@@ -191,7 +191,7 @@ async def test_navigating_browser_gets_a_basic_challenge() -> None:
 
 async def test_unix_socket_needs_no_key(tmp_path: Path) -> None:
     KeyFile().add("m", Purpose.MANAGEMENT)
-    async with town(policy=_policy()) as running:
+    async with harness(policy=_policy()) as running:
         path = str(tmp_path / "s")[-100:]
         loop = asyncio.get_running_loop()
         server = await loop.create_unix_server(lambda: running.gateway.new_connection(ListenerKind.LOCAL), path)

@@ -11,7 +11,7 @@ from mmd.gateway.http.origins import AllowedHosts, own_hostnames
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
 from mmd.gateway.http.request import RequestHead
 from mmd.gateway.http.response_head import with_cors_headers
-from tests.gateway_peer import Answered, Asked, Town, post, town
+from tests.gateway_peer import Answered, Asked, Harness, harness, post
 
 _PAGE = "http://localhost:3000"
 _ALLOWED = AllowedHosts(
@@ -98,14 +98,14 @@ def test_connected_address_is_an_allowed_host() -> None:
     ],
 )
 async def test_cross_site_requests(method: str, headers: list[str], status: int) -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         request = post({"model": "a"}, "/v1/x", *headers).replace(b"POST", method.encode(), 1)
         assert (await client.ask(request)).status == status
         assert len(running.peer("a").asked) == (status == 200)
 
 
-async def _preflight(running: Town, *headers: str, path: str = "/v1/chat/completions") -> Answered:
+async def _preflight(running: Harness, *headers: str, path: str = "/v1/chat/completions") -> Answered:
     client = await running.client()
     lines = [f"OPTIONS {path} HTTP/1.1", "Host: localhost", *headers, "", ""]
     await client.send("\r\n".join(lines).encode())
@@ -120,7 +120,7 @@ async def _preflight(running: Town, *headers: str, path: str = "/v1/chat/complet
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/models/stop"])
 async def test_gateway_responds_to_preflights(path: str) -> None:
-    async with town(active=None) as running:
+    async with harness(active=None) as running:
         running.models.active = "a"
         asked = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization,content-type")
         answer = await _preflight(running, f"Origin: {_PAGE}", *asked, path=path)
@@ -134,7 +134,7 @@ async def test_gateway_responds_to_preflights(path: str) -> None:
 
 async def test_preflight_needs_no_key_and_errors_have_cors_headers() -> None:
     KeyFile().add("a", Purpose.INFERENCE)
-    async with town(policy=RequestPolicy(Limits(), keyring=Keyring())) as running:
+    async with harness(policy=RequestPolicy(Limits(), keyring=Keyring())) as running:
         client = await running.client()
         request = f"OPTIONS /v1/x HTTP/1.1\r\nHost: localhost\r\nOrigin: {_PAGE}\r\n"
         await client.send(f"{request}Access-Control-Request-Method: POST\r\n\r\n".encode())
@@ -149,7 +149,7 @@ async def test_engines_cors_headers_are_replaced() -> None:
             b"{}", extra="Access-Control-Allow-Origin: *\r\naccess-control-expose-headers: x\r\nX: y\r\n"
         )
 
-    async with town() as running:
+    async with harness() as running:
         running.peer("a").on["/v1/x"] = answer
         client = await running.client()
         answered = await client.ask(post({"model": "a"}, "/v1/x", f"Origin: {_PAGE}"))
@@ -167,7 +167,7 @@ async def test_stream_has_cors_headers() -> None:
         await asked.begin_stream(b"data: 1\n\n")
         await asked.send(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
 
-    async with town() as running:
+    async with harness() as running:
         running.peer("a").on["/v1/x"] = stream
         client = await running.client()
         answered = await client.ask(post({"model": "a"}, "/v1/x", f"Origin: {_PAGE}"))
@@ -176,7 +176,7 @@ async def test_stream_has_cors_headers() -> None:
 
 
 async def test_management_has_cors_headers() -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         answered = await client.ask(f"GET /status HTTP/1.1\r\nHost: localhost\r\nOrigin: {_PAGE}\r\n\r\n".encode())
         assert answered.headers["access-control-allow-origin"] == _PAGE

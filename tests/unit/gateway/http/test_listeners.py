@@ -12,7 +12,7 @@ from mmd.gateway.schedule.model_names import embedding_model
 from mmd.plan.residency import Pair, UnitState
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
-from tests.gateway_peer import post, town
+from tests.gateway_peer import harness, post
 from tests.tiny_models import tiny_embedding_gguf, tiny_gguf
 
 _UP = Pair(UnitState("active", "running", loaded=True), UnitState("active", "exited", loaded=True))
@@ -36,7 +36,7 @@ def test_embedding_model_is_the_resident_one_else_the_first(models: tuple[Model,
 
 
 async def test_embedding_listener_defaults_to_the_embedding_model() -> None:
-    async with town("a", "b", active="b", listener_kind=ListenerKind.EMBEDDING) as running:
+    async with harness("a", "b", active="b", listener_kind=ListenerKind.EMBEDDING) as running:
         running.models.embedding = "a"
         client = await running.client()
         assert (await client.ask(post({"input": "x"}, "/v1/embeddings"))).json()["peer"] == "a"

@@ -7,12 +7,12 @@ import pytest
 
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.origins import is_loopback_authority, is_loopback_origin
-from tests.gateway_peer import RawClient, Town, post, town, until
+from tests.gateway_peer import Harness, RawClient, harness, post, until
 
 _HOST = b"Host: localhost\r\n"
 
 
-async def _refused(running: Town, request: bytes, status: int) -> None:
+async def _refused(running: Harness, request: bytes, status: int) -> None:
     """Assert an error in OpenAI's format, a closed connection, and an engine that saw nothing."""
     client = await running.client()
     answer = await client.ask(request)
@@ -122,7 +122,7 @@ _ATTACKS = {
 
 @pytest.mark.parametrize("attack", _ATTACKS.values(), ids=_ATTACKS.keys())
 async def test_ambiguous_request_is_refused(attack: bytes) -> None:
-    async with town() as running:
+    async with harness() as running:
         await _refused(running, attack + b"GET /v1/smuggled HTTP/1.1\r\n" + _HOST + b"\r\n", 400)
 
 
@@ -130,7 +130,7 @@ async def test_ambiguous_request_is_refused(attack: bytes) -> None:
     "framing", [b"3;" + b"x" * 9000, b"0" * 9000 + b"3", b"3\r\nabc\r\n0\r\nX: " + b"x" * 9000], ids=lambda it: it[:3]
 )
 async def test_endless_framing_is_refused(framing: bytes) -> None:
-    async with town(limits=Limits(head_bytes=1000)) as running:
+    async with harness(limits=Limits(head_bytes=1000)) as running:
         client = await running.client()
         await client.send(_CHUNKED)
         await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway.connections))
@@ -140,7 +140,7 @@ async def test_endless_framing_is_refused(framing: bytes) -> None:
 
 
 async def test_chunks_of_one_byte_are_accepted() -> None:
-    async with town(limits=Limits(head_bytes=1000)) as running:
+    async with harness(limits=Limits(head_bytes=1000)) as running:
         client = await running.client()
         body = post({"model": "a"})[-14:]
         await client.send(_CHUNKED)
@@ -177,7 +177,7 @@ async def test_chunks_of_one_byte_are_accepted() -> None:
     ],
 )
 async def test_path_with_escapes_or_dots_is_refused(target: bytes) -> None:
-    async with town() as running:
+    async with harness() as running:
         await _refused(running, b"OPTIONS " + target + b" HTTP/1.1\r\n" + _HOST + b"\r\n", 400)
 
 
@@ -196,7 +196,7 @@ _ELSEWHERE = (
 
 @pytest.mark.parametrize("path", _ELSEWHERE)
 async def test_only_v1_reaches_an_engine(path: str) -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         for method in ("POST", "DELETE"):
             request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
@@ -212,13 +212,13 @@ async def test_only_v1_reaches_an_engine(path: str) -> None:
     ["/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/load_lora_adapter/", "/v1/unload_lora_adapter?model=a"],
 )
 async def test_path_that_changes_an_engine_is_refused(path: str) -> None:
-    async with town() as running:
+    async with harness() as running:
         await _refused(running, post({"lora_name": "x", "lora_path": "/x"}, path), 403)
 
 
 async def test_model_lookup_accepts_escapes() -> None:
     """The openai client escapes a slash in a name. The gateway lists the models itself, so escapes do no harm."""
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         answer = await client.ask(b"GET /v1/models/%61 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (answer.status, answer.json()["id"]) == (200, "a")
@@ -228,7 +228,7 @@ _CHAT, _MESSAGES, _RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/resp
 
 
 async def test_error_format_depends_on_the_path() -> None:
-    async with town() as running:
+    async with harness() as running:
         errors = {}
         for path in (_CHAT, _RESPONSES, _MESSAGES, "/v1/messages/count_tokens"):
             client = await running.client()
@@ -249,7 +249,7 @@ async def test_error_format_depends_on_the_path() -> None:
     ],
 )
 async def test_format_of_early_errors_depends_on_the_path(headers: tuple[str, ...], status: int, kind: str) -> None:
-    async with town(limits=Limits(body_bytes=100)) as running:
+    async with harness(limits=Limits(body_bytes=100)) as running:
         client = await running.client()
         answer = await client.ask(post({"model": "a"}, _MESSAGES, *headers))
         assert (answer.status, answer.json()["type"], answer.json()["error"]["type"]) == (status, "error", kind)
@@ -260,7 +260,7 @@ async def test_format_of_early_errors_depends_on_the_path(headers: tuple[str, ..
 
 async def test_size_limits() -> None:
     limits = Limits(head_bytes=2000, body_bytes=5000)
-    async with town(limits=limits) as running:
+    async with harness(limits=limits) as running:
         long_header = b"X: " + b"x" * 2000 + b"\r\n"
         await _refused(running, b"POST /v1/x HTTP/1.1\r\n" + _HOST + long_header + b"\r\n", 431)
         await _refused(running, b"POST /v1/x HTTP/1.1\r\n" + _HOST + long_header, 431)  # that never ends
@@ -276,7 +276,7 @@ async def test_size_limits() -> None:
 
 
 async def test_size_of_a_slow_head_is_limited() -> None:
-    async with town(limits=Limits(head_bytes=2000)) as running:
+    async with harness(limits=Limits(head_bytes=2000)) as running:
         client = await running.client()
         await client.send(b"POST /v1/x HTTP/1.1\r\n" + _HOST)
         answering = await _drip(client, b"X: " + b"x" * 100 + b"\r\n")
@@ -292,7 +292,7 @@ async def _drip(client: RawClient, line: bytes) -> int:
 async def test_refused_upload_gets_its_error() -> None:
     """Closing at once, with the upload unread, made the kernel reset the connection: the client never saw why."""
     async with (
-        town(limits=Limits(body_bytes=1000)) as running,
+        harness(limits=Limits(body_bytes=1000)) as running,
         httpx.AsyncClient(base_url=running.url) as http,
     ):
         response = await http.post("/v1/x", content=b"x" * 5_000_000)
@@ -300,7 +300,7 @@ async def test_refused_upload_gets_its_error() -> None:
 
 
 async def test_error_waits_for_the_responses_before_it() -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         await client.send(post({"model": "a"}) + b"nonsense\r\n\r\n")
         assert (await client.answer()).status == 200
@@ -308,7 +308,7 @@ async def test_error_waits_for_the_responses_before_it() -> None:
 
 
 async def test_unknown_expectation_and_connect_are_refused() -> None:
-    async with town() as running:
+    async with harness() as running:
         await _refused(running, post({}, "/v1/x", "Expect: 200-maybe"), 417)
         await _refused(running, b"CONNECT example.org:443 HTTP/1.1\r\n" + _HOST + b"\r\n", 405)
 
@@ -316,7 +316,7 @@ async def test_unknown_expectation_and_connect_are_refused() -> None:
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/models/stop", "/status"])
 async def test_other_hosts_are_refused(path: str) -> None:
     """An attacker's name that resolves to 127.0.0.1 (DNS rebinding)."""
-    async with town() as running:
+    async with harness() as running:
         for host in (
             "evil.example",
             "localhost.evil.example",
@@ -335,14 +335,14 @@ async def test_other_hosts_are_refused(path: str) -> None:
     "origin", ["https://evil.example", "null", "file://", "http://localhost.evil.example", "http://a@b"]
 )
 async def test_pages_of_other_sites_are_refused(origin: str) -> None:
-    async with town() as running:
+    async with harness() as running:
         await _refused(running, post({"model": "a"}, "/v1/x", f"Origin: {origin}"), 403)
         await _refused(running, post({"model": "a"}, "/models/stop", f"Origin: {origin}"), 403)
         assert running.models.log == []
 
 
 async def test_pages_of_this_machine_are_served() -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         for origin in (
             "http://localhost:3000",

@@ -15,7 +15,7 @@ from mmd.gateway.http import sockets
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.timeouts import ReadTimeouts
-from tests.gateway_peer import PATIENCE_SECONDS, RawClient, post, town, until
+from tests.gateway_peer import PATIENCE_SECONDS, RawClient, harness, post, until
 
 _SHORT = Limits(head_seconds=0.05, body_seconds=0.05)
 _BEGUN = b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\n"
@@ -34,7 +34,7 @@ _BEGUN = b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\n"
     ],
 )
 async def test_incomplete_request_times_out(begun: bytes) -> None:
-    async with town(limits=_SHORT) as running:
+    async with harness(limits=_SHORT) as running:
         client = await running.client()
         await client.send(begun)
         answers = (await client.rest()).split(b"HTTP/1.1 ")[1:]
@@ -72,7 +72,7 @@ async def test_deadline_of_a_body_moves_with_each_piece() -> None:
 
 async def test_clients_waiting_for_a_response_do_not_time_out() -> None:
     """The timeout applies to incomplete requests only: not to slow responses, nor to idle connections."""
-    async with town(limits=_SHORT) as running:
+    async with harness(limits=_SHORT) as running:
         waiting, idle, watched = await running.client(), await running.client(), await running.client()
         held = asyncio.Event()
         running.models.active, running.models.held["a"] = None, held
@@ -85,7 +85,7 @@ async def test_clients_waiting_for_a_response_do_not_time_out() -> None:
 
 
 async def test_no_timer_runs_without_incomplete_requests() -> None:
-    async with town(limits=Limits(body_seconds=0.05)) as running:
+    async with harness(limits=Limits(body_seconds=0.05)) as running:
         client = await running.client()
         await client.send(_BEGUN)
         await client.ask(b"Content-Length: 13\r\n\r\n" + b'{"model":"a"}')
@@ -93,7 +93,7 @@ async def test_no_timer_runs_without_incomplete_requests() -> None:
 
 
 async def test_connection_over_the_limit_replaces_an_idle_one() -> None:
-    async with town(limits=Limits(connections=2)) as running:
+    async with harness(limits=Limits(connections=2)) as running:
         busy, idle = await running.client(), await running.client()
         await busy.send(_BEGUN)
         assert (await idle.ask(post({"model": "a"}))).status == 200
@@ -110,7 +110,7 @@ async def test_connection_over_the_limit_replaces_an_idle_one() -> None:
 
 
 async def test_simultaneous_connections_count() -> None:
-    async with town(limits=Limits(connections=5)) as running:
+    async with harness(limits=Limits(connections=5)) as running:
         clients = [await running.client() for _ in range(5)]
         await asyncio.gather(*(client.send(_BEGUN) for client in clients))
         await until(lambda: sum(not new_connection.is_idle for new_connection in running.gateway.connections) == 5)
@@ -120,7 +120,7 @@ async def test_simultaneous_connections_count() -> None:
 
 
 async def test_unix_socket_is_exempt_from_the_limit(tmp_path: Path) -> None:
-    async with town(limits=Limits(connections=1)) as running:
+    async with harness(limits=Limits(connections=1)) as running:
         busy = await running.client()
         await busy.send(_BEGUN)
         await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway.connections))
@@ -140,7 +140,7 @@ async def _locally(gateway: Gateway, folder: Path) -> tuple[RawClient, asyncio.S
 
 async def test_other_user_on_the_unix_socket_is_closed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmd.gateway.connection.is_other_user", lambda connected: True)
-    async with town() as running:
+    async with harness() as running:
         client, server = await _locally(running.gateway, tmp_path)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await client.ask(post({"model": "a"}))

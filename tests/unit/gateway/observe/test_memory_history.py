@@ -14,12 +14,12 @@ from mmd.control.state.swap_events import SwapEvent
 from mmd.control.state.swap_log import SwapLog
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.observe.memory_history import MemoryHistory
-from tests.gateway_peer import MemoryModels, Town, town
+from tests.gateway_peer import Harness, MemoryModels, harness
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Town]:
-    async with town("a", limits=Limits(history_seconds=0.01)) as running:
+async def running() -> AsyncIterator[Harness]:
+    async with harness("a", limits=Limits(history_seconds=0.01)) as running:
         yield running
 
 

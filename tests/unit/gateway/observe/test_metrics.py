@@ -15,7 +15,7 @@ from mmd.errors import EngineFailed
 from mmd.gateway.observe.scrape import EngineMetrics, EngineProcess, Family, Sample, with_model_label
 from mmd.gateway.observe.text_format import gauge
 from mmd.gateway.observe.tokens import TokenTotals
-from tests.gateway_peer import Asked, Town, post, town, until
+from tests.gateway_peer import Asked, Harness, harness, post, until
 from tests.prometheus import Scrape
 
 GATEWAY = EngineProcess(pid=1, started_ticks=1000)
@@ -23,8 +23,8 @@ CHAT = {"model": "a", "path": "/v1/chat/completions"}
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Town]:
-    async with town("a", "b") as running:
+async def running() -> AsyncIterator[Harness]:
+    async with harness("a", "b") as running:
         for name in ("a", "b"):
             running.peer(name).on["/metrics"] = no_metrics
         yield running
@@ -34,7 +34,7 @@ async def no_metrics(asked: Asked) -> None:
     await asked.answer(b"", status="404 Not Found")
 
 
-async def scrape(running: Town) -> Scrape:
+async def scrape(running: Harness) -> Scrape:
     async with httpx.AsyncClient(base_url=running.url) as client:
         response = await client.get("/metrics")
     assert response.status_code == 200
@@ -42,7 +42,7 @@ async def scrape(running: Town) -> Scrape:
     return Scrape(response.text)
 
 
-async def test_requests_are_counted_by_model_path_and_status(running: Town) -> None:
+async def test_requests_are_counted_by_model_path_and_status(running: Harness) -> None:
     async def teapot(asked: Asked) -> None:
         await asked.answer(b"{}", status="418 I'm a teapot")
 
@@ -60,7 +60,7 @@ async def test_requests_are_counted_by_model_path_and_status(running: Town) -> N
     assert page.value("mmd_time_to_first_byte_seconds_count", model="a") == 3
 
 
-async def test_times_run_from_request_to_first_byte_and_to_end(running: Town) -> None:
+async def test_times_run_from_request_to_first_byte_and_to_end(running: Harness) -> None:
     first, last = asyncio.Event(), asyncio.Event()
 
     async def slow(asked: Asked) -> None:
@@ -88,7 +88,7 @@ async def test_times_run_from_request_to_first_byte_and_to_end(running: Town) ->
     assert page.value("mmd_time_to_first_byte_seconds_bucket", model="a", le="+Inf") == 1
 
 
-async def test_incomplete_responses_are_counted_by_reason(running: Town) -> None:
+async def test_incomplete_responses_are_counted_by_reason(running: Harness) -> None:
     async def dies(asked: Asked) -> None:
         await asked.begin_stream(b"data: 1\n\n")
         asked.die()
@@ -112,7 +112,7 @@ async def test_incomplete_responses_are_counted_by_reason(running: Town) -> None
     assert page.value("mmd_requests_in_flight", model="a") is None
 
 
-async def test_waiting_requests_are_counted(running: Town) -> None:
+async def test_waiting_requests_are_counted(running: Harness) -> None:
     running.models.held["b"] = asyncio.Event()
     clients = [await running.client() for _ in range(2)]
     for client in clients:
@@ -129,7 +129,7 @@ async def test_waiting_requests_are_counted(running: Town) -> None:
     assert page.value("mmd_queue_wait_seconds_count", model="b", outcome="left") == 1
 
 
-async def test_waits_are_counted_by_result(running: Town) -> None:
+async def test_waits_are_counted_by_result(running: Harness) -> None:
     running.models.failing["b"] = EngineFailed("b exited", hint="mmd logs b")
     client = await running.client()
     for _ in range(2):
@@ -139,7 +139,7 @@ async def test_waits_are_counted_by_result(running: Town) -> None:
     assert page.value("mmd_queue_wait_seconds_count", model="b", outcome="refused") == 1
 
 
-async def test_swaps_and_their_phases(running: Town) -> None:
+async def test_swaps_and_their_phases(running: Harness) -> None:
     about: dict[str, Any] = {"at": "2026-11-21T10:00:00.000+00:00", "evicted": "a", "why": "not loaded", "cause": ""}
     with running.gateway.feed.subscribe() as told:
         swap_events.keep(
@@ -158,7 +158,7 @@ async def test_swaps_and_their_phases(running: Town) -> None:
     assert page.value("mmd_swap_phase_seconds_bucket", model="b", phase="drain", le="0.1") == 1
 
 
-async def test_metrics_of_models_memory_and_process(running: Town) -> None:
+async def test_metrics_of_models_memory_and_process(running: Harness) -> None:
     page = await scrape(running)
     assert page.value("mmd_model_state", model="a", state="active") == 1
     assert page.value("mmd_models", state="absent") == 1
@@ -173,7 +173,7 @@ async def test_metrics_of_models_memory_and_process(running: Town) -> None:
 # -- metrics of engines
 
 
-async def test_engine_metrics_get_a_model_label(running: Town) -> None:
+async def test_engine_metrics_get_a_model_label(running: Harness) -> None:
     async def tells(asked: Asked) -> None:
         await asked.answer(
             b"# HELP python_gc_objects_collected_total Objects\n"
@@ -198,7 +198,7 @@ async def test_engine_metrics_get_a_model_label(running: Town) -> None:
     assert page.value("mmd_engine_scrape_errors_total", model="a") is None
 
 
-async def test_sleeping_engine_is_not_read(running: Town) -> None:
+async def test_sleeping_engine_is_not_read(running: Harness) -> None:
     """A sleeping engine may not respond."""
     running.models.swapped_away("a")
     await scrape(running)
@@ -206,7 +206,7 @@ async def test_sleeping_engine_is_not_read(running: Town) -> None:
     assert not running.peer("b").asked
 
 
-async def test_slow_engine_metrics_time_out_and_are_counted(running: Town) -> None:
+async def test_slow_engine_metrics_time_out_and_are_counted(running: Harness) -> None:
     async def hangs(asked: Asked) -> None:
         await asked.gone()
 
@@ -215,7 +215,7 @@ async def test_slow_engine_metrics_time_out_and_are_counted(running: Town) -> No
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"nonsense\r\n\r\n"])
-async def test_engine_without_metrics_is_counted(running: Town, answer: bytes) -> None:
+async def test_engine_without_metrics_is_counted(running: Harness, answer: bytes) -> None:
     async def answers(asked: Asked) -> None:
         await asked.send(answer)
 
@@ -223,7 +223,7 @@ async def test_engine_without_metrics_is_counted(running: Town, answer: bytes) -
     assert (await scrape(running)).value("mmd_engine_scrape_errors_total", model="a") == 1
 
 
-async def test_engine_metrics_are_read_before_a_swap(running: Town) -> None:
+async def test_engine_metrics_are_read_before_a_swap(running: Harness) -> None:
     """Its counts since the last read end with it."""
     total = 7
 

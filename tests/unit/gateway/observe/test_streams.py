@@ -18,12 +18,12 @@ from mmd.control.state.swap_events import SwapEvent
 from mmd.errors import ManagerUnreachable
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.observe.feed import EventKind
-from tests.gateway_peer import PATIENCE_SECONDS, Asked, RawClient, Town, post, town, until
+from tests.gateway_peer import PATIENCE_SECONDS, Asked, Harness, RawClient, harness, post, until
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Town]:
-    async with town("a", "b", limits=Limits(min_residency_seconds=0, resources_seconds=0.5)) as running:
+async def running() -> AsyncIterator[Harness]:
+    async with harness("a", "b", limits=Limits(min_residency_seconds=0, resources_seconds=0.5)) as running:
         yield running
 
 
@@ -34,7 +34,7 @@ class Stream:
         self.client = client
 
     @classmethod
-    async def open(cls, running: Town) -> Stream:
+    async def open(cls, running: Harness) -> Stream:
         client = await running.client()
         await client.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         status, headers = await client.head()
@@ -56,7 +56,7 @@ class Socket:
         self.client = client
 
     @classmethod
-    async def open(cls, running: Town) -> Socket:
+    async def open(cls, running: Harness) -> Socket:
         client = await running.client()
         await client.send(upgrade())
         status, headers = await client.head()
@@ -105,7 +105,7 @@ async def next_of(listener: Listener, kind: str) -> dict[str, Any]:
 
 
 @both
-async def test_snapshot_comes_first(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_snapshot_comes_first(running: Harness, listen: Callable[[Harness], Awaitable[Listener]]) -> None:
     status, queue, resources = await present(await listen(running))
     assert status == {"event": "status", "id": 0, "data": to_builtins(await running.models.status())}
     assert queue == {"event": "queue", "id": 0, "data": {"turns": [], "in_flight": []}}
@@ -113,7 +113,7 @@ async def test_snapshot_comes_first(running: Town, listen: Callable[[Town], Awai
 
 
 @both
-async def test_events_follow_the_snapshot(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_events_follow_the_snapshot(running: Harness, listen: Callable[[Harness], Awaitable[Listener]]) -> None:
     listener = await listen(running)
     await present(listener)
     running.gateway.feed.publish(EventKind.DOWNLOAD, {"repo": "ü"})
@@ -123,14 +123,16 @@ async def test_events_follow_the_snapshot(running: Town, listen: Callable[[Town]
 
 
 @both
-async def test_resources_are_published_often(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_resources_are_published_often(
+    running: Harness, listen: Callable[[Harness], Awaitable[Listener]]
+) -> None:
     listener = await listen(running)
     await present(listener)
     assert (await next_of(listener, "resources"))["data"] == to_builtins(await running.models.resources())
 
 
 @both
-async def test_streams_end_with_the_gateway(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_streams_end_with_the_gateway(running: Harness, listen: Callable[[Harness], Awaitable[Listener]]) -> None:
     listener = await listen(running)
     await present(listener)
     await asyncio.wait_for(running.gateway.drain(PATIENCE_SECONDS), PATIENCE_SECONDS / 2)
@@ -138,7 +140,9 @@ async def test_streams_end_with_the_gateway(running: Town, listen: Callable[[Tow
 
 
 @both
-async def test_disconnected_client_is_forgotten(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_disconnected_client_is_forgotten(
+    running: Harness, listen: Callable[[Harness], Awaitable[Listener]]
+) -> None:
     listener = await listen(running)
     await present(listener)
     assert running.gateway.feed.has_listeners
@@ -147,7 +151,9 @@ async def test_disconnected_client_is_forgotten(running: Town, listen: Callable[
 
 
 @both
-async def test_stalled_client_is_disconnected(running: Town, listen: Callable[[Town], Awaitable[Listener]]) -> None:
+async def test_stalled_client_is_disconnected(
+    running: Harness, listen: Callable[[Harness], Awaitable[Listener]]
+) -> None:
     """Its connection is aborted: otherwise unsent data would stay in memory for as long as the client likes."""
     stalled = await listen(running)
     stalled.client.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -164,14 +170,14 @@ async def test_stalled_client_is_disconnected(running: Town, listen: Callable[[T
     await next_of(brisk, "resources")
 
 
-async def test_status_follows_a_change(running: Town) -> None:
+async def test_status_follows_a_change(running: Harness) -> None:
     stream = await Stream.open(running)
     await present(stream)
     running.models.swapped_away("a")
     assert (await next_of(stream, "status"))["data"]["active"] is None
 
 
-async def test_many_changes_publish_one_status(running: Town) -> None:
+async def test_many_changes_publish_one_status(running: Harness) -> None:
     """The units of one swap change a dozen times."""
     stream = await Stream.open(running)
     await present(stream)
@@ -183,7 +189,7 @@ async def test_many_changes_publish_one_status(running: Town) -> None:
             assert notice["event"] != "status"
 
 
-async def test_swaps_of_other_processes_are_published(running: Town) -> None:
+async def test_swaps_of_other_processes_are_published(running: Harness) -> None:
     stream = await Stream.open(running)
     await present(stream)
     swap_events.keep(swap("a"))
@@ -194,7 +200,7 @@ async def test_swaps_of_other_processes_are_published(running: Town) -> None:
     assert (told["model"], told["phases"]) == ("b", {"release": 0.25, "load": 1.5})
 
 
-async def test_swap_logged_late_is_published(running: Town) -> None:
+async def test_swap_logged_late_is_published(running: Harness) -> None:
     stream = await Stream.open(running)
     await present(stream)
     running.models.swapped_away("a")
@@ -203,14 +209,14 @@ async def test_swap_logged_late_is_published(running: Town) -> None:
     assert (await next_of(stream, "swap"))["data"]["model"] == "b"
 
 
-async def test_head_request_to_events_ends_at_once(running: Town) -> None:
+async def test_head_request_to_events_ends_at_once(running: Harness) -> None:
     client = await running.client()
     await client.send(b"HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (await client.head())[0] == 200
     assert await client.rest() == b""
 
 
-async def test_unreadable_status_is_an_error_response(running: Town) -> None:
+async def test_unreadable_status_is_an_error_response(running: Harness) -> None:
     async def fails() -> Status:
         raise ManagerUnreachable("no user manager", hint="systemctl --user status")
 
@@ -220,7 +226,7 @@ async def test_unreadable_status_is_an_error_response(running: Town) -> None:
     assert (answer.status, answer.json()["error"]["source"]) == (503, "mmd")
 
 
-async def test_websocket_is_refused_to_other_sites(running: Town) -> None:
+async def test_websocket_is_refused_to_other_sites(running: Harness) -> None:
     """Browsers send no preflight for a WebSocket: only its Origin shows which page opens it."""
     client = await running.client()
     answer = await client.ask(upgrade("Origin: https://evil.example"))
@@ -228,13 +234,13 @@ async def test_websocket_is_refused_to_other_sites(running: Town) -> None:
     assert not running.gateway.feed.has_listeners
 
 
-async def test_websocket_is_open_to_the_own_page(running: Town) -> None:
+async def test_websocket_is_open_to_the_own_page(running: Harness) -> None:
     client = await running.client()
     await client.send(upgrade(f"Origin: {running.url}"))
     assert (await client.head())[0] == 101
 
 
-async def test_messages_over_the_websocket_are_ignored(running: Town) -> None:
+async def test_messages_over_the_websocket_are_ignored(running: Harness) -> None:
     socket = await Socket.open(running)
     await present(socket)
     said = FrameProtocol(client=True, extensions=[]).send_data("hello", fin=True)
@@ -243,7 +249,7 @@ async def test_messages_over_the_websocket_are_ignored(running: Town) -> None:
     await next_of(socket, "download")
 
 
-async def test_upgrade_offers_on_other_paths_are_ignored(running: Town) -> None:
+async def test_upgrade_offers_on_other_paths_are_ignored(running: Harness) -> None:
     client = await running.client()
     answer = await client.ask(upgrade(path="/status"))
     assert answer.status == 200
@@ -251,7 +257,7 @@ async def test_upgrade_offers_on_other_paths_are_ignored(running: Town) -> None:
     assert (await client.ask(b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n")).status == 404
 
 
-async def test_inference_continues_beside_a_websocket(running: Town) -> None:
+async def test_inference_continues_beside_a_websocket(running: Harness) -> None:
     async def answer(asked: Asked) -> None:
         await asked.answer(b"{}")
 

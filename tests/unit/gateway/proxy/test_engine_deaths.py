@@ -11,19 +11,19 @@ import pytest
 
 from mmd.errors import EngineFailed
 from mmd.gateway.http.limits import Limits
-from tests.gateway_peer import PATIENCE_SECONDS, Asked, Town, post, town, until
+from tests.gateway_peer import PATIENCE_SECONDS, Asked, Harness, harness, post, until
 
 _CHAT = {"model": "a"}
 
 
-async def _idle(running: Town) -> None:
+async def _idle(running: Harness) -> None:
     """Wait until the gateway has noticed that all clients are gone."""
     await until(lambda: not running.gateway.connections)
     assert running.gateway.scheduler.in_flight_count == 0
 
 
 async def test_client_that_disconnects_cancels_its_request() -> None:
-    async with town() as running:
+    async with harness() as running:
         noticed = asyncio.Event()
 
         async def think(asked: Asked) -> None:
@@ -40,7 +40,7 @@ async def test_client_that_disconnects_cancels_its_request() -> None:
 
 
 async def test_client_that_disconnects_cancels_its_stream() -> None:
-    async with town() as running:
+    async with harness() as running:
         noticed = asyncio.Event()
 
         async def stream(asked: Asked) -> None:
@@ -58,7 +58,7 @@ async def test_client_that_disconnects_cancels_its_stream() -> None:
 
 
 async def test_two_hundred_clients_disconnect_at_once() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def think(asked: Asked) -> None:
             await asked.gone()
@@ -75,7 +75,7 @@ async def test_two_hundred_clients_disconnect_at_once() -> None:
 
 
 async def test_engine_death_before_the_response_is_an_error() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def die(asked: Asked) -> None:
             asked.die()
@@ -95,7 +95,7 @@ async def test_engine_death_before_the_response_is_an_error() -> None:
 
 
 async def test_timed_out_idle_connection_is_replaced() -> None:
-    async with town() as running:
+    async with harness() as running:
         drop = True
 
         async def drop_reused(asked: Asked) -> None:
@@ -114,7 +114,7 @@ async def test_timed_out_idle_connection_is_replaced() -> None:
 
 
 async def test_request_is_retried_only_once() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def die(asked: Asked) -> None:
             asked.die()
@@ -127,7 +127,7 @@ async def test_request_is_retried_only_once() -> None:
 
 
 async def test_broken_stream_ends_with_an_error_event() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def break_off(asked: Asked) -> None:
             await asked.begin_stream(b"data: 1\n\n", b"data: unfin")
@@ -146,7 +146,7 @@ async def test_broken_stream_ends_with_an_error_event() -> None:
 
 
 async def test_format_of_error_events_depends_on_the_path() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def break_off(asked: Asked) -> None:
             await asked.begin_stream(b"event: x\ndata: 1\n\n")
@@ -181,7 +181,7 @@ async def test_format_of_error_events_depends_on_the_path() -> None:
     ],
 )
 async def test_incomplete_response_that_takes_no_event_is_cut(begun: bytes) -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def break_off(asked: Asked) -> None:
             await asked.send(begun)
@@ -196,7 +196,7 @@ async def test_incomplete_response_that_takes_no_event_is_cut(begun: bytes) -> N
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"])
 async def test_engine_death_before_the_body_is_an_error(head: bytes) -> None:
     """Nothing has been forwarded by then, so the client can get an error response."""
-    async with town() as running:
+    async with harness() as running:
 
         async def break_off(asked: Asked) -> None:
             await asked.send(head)
@@ -209,7 +209,7 @@ async def test_engine_death_before_the_body_is_an_error(head: bytes) -> None:
 
 
 async def test_response_without_body_or_length_is_forwarded() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def nothing(asked: Asked) -> None:
             await asked.send(b"HTTP/1.1 200 OK\r\nX-Y: z\r\n\r\n")
@@ -223,7 +223,7 @@ async def test_response_without_body_or_length_is_forwarded() -> None:
 
 async def test_incomplete_response_to_http10_is_visible() -> None:
     """The end of the connection is the end of the body, so only a reset or an event shows that it is incomplete."""
-    async with town() as running:
+    async with harness() as running:
 
         async def plain(asked: Asked) -> None:
             await asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
@@ -247,7 +247,7 @@ async def test_incomplete_response_to_http10_is_visible() -> None:
     "nonsense", [b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\n"]
 )
 async def test_malformed_response_is_an_error(nonsense: bytes) -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def babble(asked: Asked) -> None:
             await asked.send(nonsense)
@@ -260,7 +260,7 @@ async def test_malformed_response_is_an_error(nonsense: bytes) -> None:
 
 
 async def test_unrequested_data_closes_the_engine_connection() -> None:
-    async with town() as running:
+    async with harness() as running:
         closed = asyncio.Event()
 
         async def push(asked: Asked) -> None:
@@ -279,7 +279,7 @@ async def test_unrequested_data_closes_the_engine_connection() -> None:
 
 async def test_dead_engine_is_activated_again_once() -> None:
     """The watched state of the units may lag: a refused connection makes the gateway load the model again."""
-    async with town() as running:
+    async with harness() as running:
         running.models.restarts = True
         await running.peer("a").stop()
         clients = [await running.client() for _ in range(10)]
@@ -289,7 +289,7 @@ async def test_dead_engine_is_activated_again_once() -> None:
 
 
 async def test_unreachable_engine_is_an_error() -> None:
-    async with town() as running:
+    async with harness() as running:
         await running.peer("a").stop()
         client = await running.client()
         answer = await client.ask(post(_CHAT))
@@ -300,7 +300,7 @@ async def test_unreachable_engine_is_an_error() -> None:
 
 
 async def test_full_backlog_is_an_error() -> None:
-    async with town(limits=Limits(connect_seconds=0.1)) as running:
+    async with harness(limits=Limits(connect_seconds=0.1)) as running:
         peer = running.peer("a")
         await peer.stop()
         with _FullBacklog(peer.address):
@@ -311,7 +311,7 @@ async def test_full_backlog_is_an_error() -> None:
 
 async def test_temporarily_full_backlog_is_waited_for() -> None:
     """asyncio's own connect mistakes the full backlog of a Unix socket for success, and the request is lost."""
-    async with town() as running:
+    async with harness() as running:
         peer = running.peer("a")
         await peer.stop()
         with _FullBacklog(peer.address) as full:

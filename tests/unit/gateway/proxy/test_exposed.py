@@ -12,7 +12,7 @@ from mmd.gateway.http.api_keys import KeyFile, Keyring, Purpose
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.plan.idle import Rules
-from tests.gateway_peer import Answered, Asked, Town, post, town
+from tests.gateway_peer import Answered, Asked, Harness, harness, post
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def key() -> str:
 
 
 @pytest.fixture
-async def running(key: str) -> AsyncIterator[Town]:
-    async with town("a", "b", policy=RequestPolicy(Limits(), keyring=Keyring(stat_seconds=0))) as running:
+async def running(key: str) -> AsyncIterator[Harness]:
+    async with harness("a", "b", policy=RequestPolicy(Limits(), keyring=Keyring(stat_seconds=0))) as running:
         yield running
 
 
@@ -37,7 +37,7 @@ def _get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
-async def _ask(running: Town, request: bytes) -> Answered:
+async def _ask(running: Harness, request: bytes) -> Answered:
     return await (await running.client()).ask(request)
 
 
@@ -52,7 +52,7 @@ def test_host_names_the_exposed_model() -> None:
     assert exposed_model(exposed_host("qwen2.5-7b").encode()) == "qwen2.5-7b"
 
 
-async def test_exposed_model_is_the_default_even_if_another_is_active(running: Town, key: str) -> None:
+async def test_exposed_model_is_the_default_even_if_another_is_active(running: Harness, key: str) -> None:
     for body in ({"model": "b"}, {}, {"model": ""}):
         answer = await _ask(running, _brought(post(body), key))
         assert (answer.status, answer.json()["peer"]) == (200, "b")
@@ -61,7 +61,7 @@ async def test_exposed_model_is_the_default_even_if_another_is_active(running: T
 
 
 @pytest.mark.parametrize("name", ["a", "nobody"])
-async def test_other_models_look_like_unknown_ones(running: Town, key: str, name: str) -> None:
+async def test_other_models_look_like_unknown_ones(running: Harness, key: str, name: str) -> None:
     for request in (post({"model": name}), _get(f"/v1/models/{name}"), _get(f"/v1/realtime?model={name}")):
         answer = await _ask(running, _brought(request, key))
         error = answer.json()["error"]
@@ -70,13 +70,13 @@ async def test_other_models_look_like_unknown_ones(running: Town, key: str, name
     assert running.models.log == []
 
 
-async def test_exposed_model_that_was_removed_is_gone(running: Town, key: str) -> None:
+async def test_exposed_model_that_was_removed_is_gone(running: Harness, key: str) -> None:
     for request in (post({}), _get("/v1/models/c")):
         assert (await _ask(running, _brought(request, key, "c"))).status == 404
     assert (await _ask(running, _brought(_get("/v1/models"), key, "c"))).json()["data"] == []
 
 
-async def test_list_has_only_the_exposed_model(running: Town, key: str) -> None:
+async def test_list_has_only_the_exposed_model(running: Harness, key: str) -> None:
     listed = (await _ask(running, _brought(_get("/v1/models"), key))).json()
     assert [model["id"] for model in listed["data"]] == ["b"]
     assert (await _ask(running, _brought(_get("/v1/models/b"), key))).json()["id"] == "b"
@@ -85,7 +85,7 @@ async def test_list_has_only_the_exposed_model(running: Town, key: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/health", "/status", "/models", "/metrics", "/events", "/page/page.js", "/openapi.json", "/v1"]
 )
-async def test_management_key_reaches_only_v1(running: Town, key: str, path: str) -> None:
+async def test_management_key_reaches_only_v1(running: Harness, key: str, path: str) -> None:
     answer = await _ask(running, _brought(_get(path), key))
     assert (answer.status, answer.json()["error"]["source"]) == (404, "mmd")
     assert (await _ask(running, _brought(_get(path), ""))).status == 401
@@ -95,20 +95,20 @@ async def test_management_key_reaches_only_v1(running: Town, key: str, path: str
     "path",
     ["/v1/../status", "/v1/models/../../status", "/v1/models/%2e%2e/%2e%2e/status", "//status", "/v1//../status"],
 )
-async def test_paths_cannot_leave_v1(running: Town, key: str, path: str) -> None:
+async def test_paths_cannot_leave_v1(running: Harness, key: str, path: str) -> None:
     answer = await _ask(running, _brought(_get(path), key))
     assert answer.status in (400, 404)
     assert "resources" not in answer.json()
 
 
-async def test_nothing_is_changed_through_a_tunnel(running: Town, key: str) -> None:
+async def test_nothing_is_changed_through_a_tunnel(running: Harness, key: str) -> None:
     for path in ("/models/stop", "/models/activate", "/switch", "/models/sleep", "/hf/download"):
         assert (await _ask(running, _brought(post({"model": "b"}, path), key))).status == 404
     assert (await _ask(running, _brought(_get("/ws"), key))).status == 404
     assert running.models.log == []
 
 
-async def test_tunnel_always_requires_a_key(running: Town, key: str) -> None:
+async def test_tunnel_always_requires_a_key(running: Harness, key: str) -> None:
     """The last key may be removed while a tunnel is open; local requests need none then."""
     assert (await _ask(running, _brought(post({}), ""))).status == 401
     assert (await _ask(running, _brought(post({}), "mmd-of-somebody-else"))).status == 401
@@ -119,13 +119,13 @@ async def test_tunnel_always_requires_a_key(running: Town, key: str) -> None:
     assert running.peer("b").asked == []
 
 
-async def test_second_host_header_is_refused(running: Town, key: str) -> None:
+async def test_second_host_header_is_refused(running: Harness, key: str) -> None:
     both = _brought(_get("/status"), key).replace(b"X-Forwarded-Host: x.trycloudflare.com", b"Host: localhost")
     assert (await _ask(running, both)).status == 400
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
-async def test_errors_are_redacted_for_the_remote_side(running: Town, key: str, path: str) -> None:
+async def test_errors_are_redacted_for_the_remote_side(running: Harness, key: str, path: str) -> None:
     """A local request gets the unredacted error."""
     hint, lines = "mmd logs b", ("secret words of the journal",)
     running.models.failing["b"] = EngineFailed("b died beside a", hint=hint, engine_lines=lines)
@@ -135,7 +135,7 @@ async def test_errors_are_redacted_for_the_remote_side(running: Town, key: str, 
     assert not any(word in answer.body for word in (b"secret", b"beside a", b"mmd logs"))
 
 
-async def test_pinned_model_is_not_named_to_the_remote_side(running: Town, key: str) -> None:
+async def test_pinned_model_is_not_named_to_the_remote_side(running: Harness, key: str) -> None:
     running.models.rules["a"] = Rules(pinned=True)
     error = (await _ask(running, _brought(post({}), key))).json()["error"]
     assert (error["message"], error["hint"]) == ("b is not available now", "try again later")
@@ -147,7 +147,7 @@ async def test_pinned_model_is_not_named_to_the_remote_side(running: Town, key: 
     ("more", "hint"),
     [(b"CF-Ray: 8f0000000000000a-CDG\r\n", "ID.exposed.mmd.internal"), (b"", 'hosts = ["llm.example.org"]')],
 )
-async def test_allowing_a_tunnels_own_host_is_not_suggested(running: Town, more: bytes, hint: str) -> None:
+async def test_allowing_a_tunnels_own_host_is_not_suggested(running: Harness, more: bytes, hint: str) -> None:
     """A tunnel set up on Cloudflare's pages keeps its public Host. If that were allowed, it would reach all models."""
     answer = await _ask(running, _get("/v1/models").replace(b"localhost\r\n", b"llm.example.org\r\n" + more))
     assert answer.status == 403
@@ -155,7 +155,7 @@ async def test_allowing_a_tunnels_own_host_is_not_suggested(running: Town, more:
     assert (b"hosts" in answer.body) is (not more)
 
 
-async def test_response_through_a_tunnel_is_streamed(running: Town, key: str) -> None:
+async def test_response_through_a_tunnel_is_streamed(running: Harness, key: str) -> None:
     async def stream(asked: Asked) -> None:
         await asked.begin_stream(b"data: 1\n\n")
         assert await asked.reader.read(1) == b""  # the client has seen the piece and disconnects

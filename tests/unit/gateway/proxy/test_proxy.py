@@ -8,13 +8,13 @@ import json
 import httpx
 
 from mmd.gateway.http.limits import Limits
-from tests.gateway_peer import Asked, chunk, post, town
+from tests.gateway_peer import Asked, chunk, harness, post
 
 _CHAT = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
 
 
 async def test_request_and_response_pass_unchanged() -> None:
-    async with town() as running, httpx.AsyncClient(base_url=running.url) as http:
+    async with harness() as running, httpx.AsyncClient(base_url=running.url) as http:
         response = await http.post("/v1/chat/completions?x=1", json=_CHAT, headers={"x-mine": "yes"})
         assert response.status_code == 200
         asked = running.peer("a").asked[0]
@@ -25,14 +25,14 @@ async def test_request_and_response_pass_unchanged() -> None:
 
 
 async def test_request_without_a_model_goes_to_the_active_one() -> None:
-    async with town("a", "b", active="b") as running, httpx.AsyncClient(base_url=running.url) as http:
+    async with harness("a", "b", active="b") as running, httpx.AsyncClient(base_url=running.url) as http:
         assert (await http.post("/v1/completions", json={"prompt": "x"})).json()["peer"] == "b"
         assert (await http.post("/v1/completions", json={"model": "", "prompt": "x"})).json()["peer"] == "b"
         assert (await http.get("/v1/anything")).json()["peer"] == "b"
 
 
 async def test_hop_by_hop_headers_are_not_forwarded() -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         headers = (
             "Connection: keep-alive, X-Hop",
@@ -48,7 +48,7 @@ async def test_hop_by_hop_headers_are_not_forwarded() -> None:
 
 
 async def test_chunked_request_is_forwarded_with_a_length() -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         head = b"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         body = json.dumps(_CHAT).encode()
@@ -61,7 +61,7 @@ async def test_chunked_request_is_forwarded_with_a_length() -> None:
 
 
 async def test_stream_arrives_chunk_by_chunk() -> None:
-    async with town() as running:
+    async with harness() as running:
         steps: asyncio.Queue[bytes] = asyncio.Queue()
 
         async def stream(asked: Asked) -> None:
@@ -85,7 +85,7 @@ async def test_stream_arrives_chunk_by_chunk() -> None:
 
 
 async def test_fifty_clients_at_once() -> None:
-    async with town() as running:
+    async with harness() as running:
         everybody_here = asyncio.Event()
 
         async def wait_for_all(asked: Asked) -> None:
@@ -101,7 +101,7 @@ async def test_fifty_clients_at_once() -> None:
 
 
 async def test_engine_connection_is_reused() -> None:
-    async with town() as running:
+    async with harness() as running:
         for _ in range(3):
             client = await running.client()
             for _ in range(3):
@@ -110,7 +110,7 @@ async def test_engine_connection_is_reused() -> None:
 
 
 async def test_pipelined_requests_are_served_in_order() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def echo(asked: Asked) -> None:
             await asked.answer(asked.body)
@@ -129,7 +129,7 @@ async def test_pipelined_requests_are_served_in_order() -> None:
 
 
 async def test_requests_pipelined_beyond_the_limit_are_served() -> None:
-    async with town(limits=Limits(ahead_bytes=1000)) as running:
+    async with harness(limits=Limits(ahead_bytes=1000)) as running:
         client = await running.client()
         sending = asyncio.create_task(client.send(post({"model": "a", "pad": "x" * 3000}) * 300))
         for _ in range(300):
@@ -138,7 +138,7 @@ async def test_requests_pipelined_beyond_the_limit_are_served() -> None:
 
 
 async def test_big_bodies_pass_both_ways() -> None:
-    async with town() as running:
+    async with harness() as running:
         big = json.dumps({"messages": ["x" * 20_000_000], "model": "a"}).encode()
 
         async def echo(asked: Asked) -> None:
@@ -152,7 +152,7 @@ async def test_big_bodies_pass_both_ways() -> None:
 
 
 async def test_slow_client_pauses_the_engine() -> None:
-    async with town() as running:
+    async with harness() as running:
         written = 0
 
         async def flood(asked: Asked) -> None:
@@ -180,7 +180,7 @@ async def test_slow_client_pauses_the_engine() -> None:
 
 
 async def test_http10_client_gets_a_bare_body() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def stream(asked: Asked) -> None:
             await asked.begin_stream(b"data: 1\n\n", b"data: 2\n\n")
@@ -195,7 +195,7 @@ async def test_http10_client_gets_a_bare_body() -> None:
 
 
 async def test_connection_close_is_honoured() -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         assert (await client.ask(post(_CHAT, "/v1/x", "Connection: close"))).status == 200
         assert await client.rest() == b""
@@ -206,7 +206,7 @@ async def test_connection_close_is_honoured() -> None:
 
 
 async def test_response_without_length_ends_with_its_connection() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def close(asked: Asked) -> None:
             await asked.answer(b"{}", extra="Connection: close\r\n")
@@ -226,7 +226,7 @@ async def test_response_without_length_ends_with_its_connection() -> None:
 
 
 async def test_head_response_has_no_body() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def head(asked: Asked) -> None:
             await asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -240,7 +240,7 @@ async def test_head_response_has_no_body() -> None:
 
 async def test_error_response_to_head_has_no_body() -> None:
     """A client that keeps the connection would read the error's body as the next response."""
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         await client.send(b"HEAD /v1/x?model=nope HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await client.head())[0] == 404
@@ -248,7 +248,7 @@ async def test_error_response_to_head_has_no_body() -> None:
 
 
 async def test_interim_responses_are_forwarded() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def hints(asked: Asked) -> None:
             await asked.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
@@ -263,7 +263,7 @@ async def test_interim_responses_are_forwarded() -> None:
 
 
 async def test_gateway_responds_to_expect_continue() -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         body = json.dumps(_CHAT).encode()
         head = f"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -276,7 +276,7 @@ async def test_gateway_responds_to_expect_continue() -> None:
 
 
 async def test_upgrade_offer_is_ignored() -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         for _ in range(2):
             offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
@@ -287,7 +287,7 @@ async def test_upgrade_offer_is_ignored() -> None:
 
 async def test_model_in_an_upload() -> None:
     async with (
-        town("a", "whisper", active="whisper") as running,
+        harness("a", "whisper", active="whisper") as running,
         httpx.AsyncClient(base_url=running.url) as http,
     ):
         files = {"file": ("a.wav", b"\x00\xff" * 50_000)}
@@ -298,7 +298,7 @@ async def test_model_in_an_upload() -> None:
 
 
 async def test_error_of_an_engine_passes_unchanged() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def refuse(asked: Asked) -> None:
             await asked.answer(b'{"error": "mine"}', status="422 Unprocessable Entity")
@@ -310,7 +310,7 @@ async def test_error_of_an_engine_passes_unchanged() -> None:
 
 
 async def test_query_names_the_model_of_a_bodyless_request() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         client = await running.client()
         for method, target, served_by in (
             ("GET", "/v1/responses/resp_1", "a"),
@@ -326,7 +326,7 @@ async def test_query_names_the_model_of_a_bodyless_request() -> None:
 
 async def test_tokenize_paths_are_mapped_to_the_engines() -> None:
     """Both engines serve it outside /v1, where clients cannot reach it."""
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         for task in ("tokenize", "detokenize"):
             answer = await client.ask(post({"model": "a", "prompt": "x"}, f"/v1/{task}"))

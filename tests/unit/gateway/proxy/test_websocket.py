@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from mmd.gateway.http.limits import Limits
-from tests.gateway_peer import PATIENCE_SECONDS, Asked, RawClient, Town, post, town, until
+from tests.gateway_peer import PATIENCE_SECONDS, Asked, Harness, RawClient, harness, post, until
 
 _AGREED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 _FRAME = b"\x81\x85\x01\x02\x03\x04abcde"
@@ -37,7 +37,7 @@ async def _agree(asked: Asked) -> None:
         await asked.send(data)
 
 
-async def _joined(running: Town, target: str = "/v1/realtime", then: bytes = b"") -> RawClient:
+async def _joined(running: Harness, target: str = "/v1/realtime", then: bytes = b"") -> RawClient:
     client = await running.client()
     await client.send(_offer(target) + then)
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -52,7 +52,7 @@ async def _says_back(client: RawClient, data: bytes) -> bool:
 
 
 async def test_bytes_pass_both_ways() -> None:
-    async with town() as running:
+    async with harness() as running:
         running.peer("a").on["/v1/realtime"] = _agree
         client = await _joined(running)
         (asked,) = running.peer("a").asked
@@ -63,7 +63,7 @@ async def test_bytes_pass_both_ways() -> None:
 
 
 async def test_query_names_the_model() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.peer("b").on["/v1/realtime?model=b"] = _agree
         client = await _joined(running, "/v1/realtime?model=b")
         assert await _says_back(client, _FRAME)
@@ -72,7 +72,7 @@ async def test_query_names_the_model() -> None:
 
 
 async def test_frames_sent_with_the_request_are_forwarded() -> None:
-    async with town() as running:
+    async with harness() as running:
         running.peer("a").on["/v1/realtime"] = _agree
         client = await _joined(running, then=_FRAME)
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -81,7 +81,7 @@ async def test_frames_sent_with_the_request_are_forwarded() -> None:
 
 async def test_data_after_a_refused_switch_is_dropped() -> None:
     """If the refusal were ignored, the client's next bytes would reach the engine unchecked: /sleep, for instance."""
-    async with town() as running:
+    async with harness() as running:
 
         async def refuse(asked: Asked) -> None:
             await asked.answer(b"{}", status="403 Forbidden")
@@ -95,7 +95,7 @@ async def test_data_after_a_refused_switch_is_dropped() -> None:
 
 
 async def test_unrequested_switch_is_an_error() -> None:
-    async with town() as running:
+    async with harness() as running:
         running.peer("a").on["/v1/chat/completions"] = _agree
         client = await running.client()
         assert (await client.ask(post({"model": "a"}))).status == 502
@@ -113,7 +113,7 @@ async def test_unrequested_switch_is_an_error() -> None:
     ],
 )
 async def test_websocket_outside_v1_is_refused(offer: bytes) -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         answer = await client.ask(offer)
         assert answer.status in (200, 400, 403, 404)
@@ -129,7 +129,7 @@ async def test_websocket_outside_v1_is_refused(offer: bytes) -> None:
     ],
 )
 async def test_other_upgrade_offers_are_ignored(offer: bytes) -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         assert (await client.ask(offer)).status == 200
         (asked,) = running.peer("a").asked
@@ -138,14 +138,14 @@ async def test_other_upgrade_offers_are_ignored(offer: bytes) -> None:
 
 
 async def test_websocket_to_an_unknown_model_is_refused() -> None:
-    async with town() as running:
+    async with harness() as running:
         client = await running.client()
         assert (await client.ask(_offer("/v1/realtime?model=c"))).status == 404
         assert await client.rest() == b""
 
 
 async def test_closing_one_side_closes_the_other() -> None:
-    async with town() as running:
+    async with harness() as running:
         gone = asyncio.Event()
 
         async def last_word(asked: Asked) -> None:
@@ -167,7 +167,7 @@ async def test_closing_one_side_closes_the_other() -> None:
 
 
 async def test_swap_waits_for_a_websocket_until_the_drain_limit() -> None:
-    async with town("a", "b", limits=Limits(drain_seconds=0.3, min_residency_seconds=0)) as running:
+    async with harness("a", "b", limits=Limits(drain_seconds=0.3, min_residency_seconds=0)) as running:
         running.peer("a").on["/v1/realtime"] = _agree
         client = await _joined(running)
         other = await running.client()
@@ -178,7 +178,7 @@ async def test_swap_waits_for_a_websocket_until_the_drain_limit() -> None:
 
 
 async def test_closed_websocket_does_not_delay_a_swap() -> None:
-    async with town("a", "b", limits=Limits(drain_seconds=PATIENCE_SECONDS)) as running:
+    async with harness("a", "b", limits=Limits(drain_seconds=PATIENCE_SECONDS)) as running:
         running.peer("a").on["/v1/realtime"] = _agree
         client = await _joined(running)
         other = await running.client()
@@ -190,7 +190,7 @@ async def test_closed_websocket_does_not_delay_a_swap() -> None:
 
 async def test_slow_websocket_client_pauses_the_engine() -> None:
     """Otherwise the gateway would buffer what the client does not read."""
-    async with town() as running:
+    async with harness() as running:
         sent = 0
         piece = b"x" * 65536
 

@@ -8,7 +8,7 @@ import pytest
 
 from mmd import tasks
 from mmd.gateway.schedule.scheduler import Scheduler
-from tests.gateway_peer import PATIENCE_SECONDS, post, town, until
+from tests.gateway_peer import PATIENCE_SECONDS, harness, post, until
 from tests.unit.gateway.schedule.test_suspend import awake, prepared
 
 
@@ -16,7 +16,7 @@ async def test_scheduler_failure_reaches_its_waiters(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They waited for ever, and the exception was logged when the task was collected, if at all."""
-    async with town("a", "b", "c") as running:
+    async with harness("a", "b", "c") as running:
         scheduler = running.gateway.scheduler
         running.models.held["b"] = asyncio.Event()
         clients = [await running.client() for _ in range(3)]
@@ -42,7 +42,7 @@ async def test_scheduler_failure_reaches_its_waiters(
 
 
 async def test_listener_failure_leaves_no_request_behind() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         scheduler = running.gateway.scheduler
         failing = [True]
 
@@ -64,7 +64,7 @@ async def test_observer_loop_starts_again_and_spares_the_others(
 ) -> None:
     """One OSError in one of its loops ended events, history and metrics until a restart."""
     monkeypatch.setattr(tasks, "_MIN_BACKOFF_SECONDS", 0.0)
-    async with town("a") as running:
+    async with harness("a") as running:
         readings = running.models.resources
         failures = [OSError("a reading"), OSError("another")]
 
@@ -86,7 +86,7 @@ async def test_observer_loop_starts_again_and_spares_the_others(
 async def test_suspend_whose_clearing_fails_lets_requests_go_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with town("a") as running:
+    async with harness("a") as running:
 
         async def suspend(*, drain_seconds: float) -> None:
             raise OSError("no space")

@@ -11,7 +11,7 @@ import pytest
 from mmd.errors import EngineFailed
 from mmd.gateway.http.limits import Limits
 from mmd.plan.idle import Rules
-from tests.gateway_peer import Asked, RawClient, Town, post, town, until
+from tests.gateway_peer import Asked, Harness, RawClient, harness, post, until
 
 SOON = Rules(sleep_seconds=0.02, stop_seconds=0.02)
 ROUNDS = 100
@@ -22,11 +22,11 @@ def wish(model: str, keep_alive: object, path: str = "/v1/x") -> bytes:
     return post({"model": model, "messages": [{"keep_alive": "1h"}], "keep_alive": keep_alive}, path)
 
 
-async def slept(running: Town, *log: str) -> None:
+async def slept(running: Harness, *log: str) -> None:
     await until(lambda: running.models.log == list(log))
 
 
-async def busy(running: Town, request: bytes) -> tuple[RawClient, asyncio.Event]:
+async def busy(running: Harness, request: bytes) -> tuple[RawClient, asyncio.Event]:
     """A client that is being answered until the event."""
     release = asyncio.Event()
 
@@ -42,13 +42,13 @@ async def busy(running: Town, request: bytes) -> tuple[RawClient, asyncio.Event]
     return client, release
 
 
-def _asked(running: Town, name: str) -> int:
+def _asked(running: Harness, name: str) -> int:
     """How many requests have reached an engine; the gateway itself reads its metrics beside them."""
     return sum(asked.target.startswith("/v1/") for asked in running.peer(name).asked)
 
 
 async def test_idle_model_is_put_to_sleep_and_stopped_later() -> None:
-    async with town("a") as running:
+    async with harness("a") as running:
         running.models.sleepy.add("a")
         running.models.rules["a"] = SOON
         assert (await (await running.client()).ask(wish("a", None))).status == 200
@@ -58,7 +58,7 @@ async def test_idle_model_is_put_to_sleep_and_stopped_later() -> None:
 
 async def test_journal_says_who_and_why(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "mmd.gateway.schedule.idle"):
-        async with town("a") as running:
+        async with harness("a") as running:
             running.models.sleepy.add("a")
             assert (await (await running.client()).ask(wish("a", 0))).status == 200
             await until(lambda: bool(caplog.records))
@@ -69,7 +69,7 @@ async def test_journal_says_who_and_why(caplog: pytest.LogCaptureFixture) -> Non
 
 async def test_keep_alive_of_zero_is_sleep_at_once_and_once() -> None:
     """As with Ollama: the next request, which says nothing, is not about that."""
-    async with town("a") as running:
+    async with harness("a") as running:
         client = await running.client()
         assert (await client.ask(wish("a", 0))).status == 200
         await slept(running, "sleep a")
@@ -80,7 +80,7 @@ async def test_keep_alive_of_zero_is_sleep_at_once_and_once() -> None:
 
 
 async def test_keep_alive_of_zero_waits_for_the_last_answer() -> None:
-    async with town("a") as running:
+    async with harness("a") as running:
         first, release = await busy(running, wish("a", "0s", "/v1/slow"))
         assert (await (await running.client()).ask(wish("a", None))).status == 200
         assert running.models.log == []
@@ -90,7 +90,7 @@ async def test_keep_alive_of_zero_waits_for_the_last_answer() -> None:
 
 
 async def test_later_request_says_otherwise() -> None:
-    async with town("a") as running:
+    async with harness("a") as running:
         running.models.rules["a"] = Rules(sleep_seconds=0.02)
         first, release = await busy(running, wish("a", 0, "/v1/slow"))
         assert (await (await running.client()).ask(wish("a", -1))).status == 200
@@ -102,32 +102,32 @@ async def test_later_request_says_otherwise() -> None:
 
 
 async def test_ttl_is_the_same() -> None:
-    async with town("a") as running:
+    async with harness("a") as running:
         assert (await (await running.client()).ask(post({"model": "a", "ttl": 0}))).status == 200
         await slept(running, "sleep a")
 
 
 async def test_the_engine_gets_the_request_as_it_came() -> None:
-    async with town("a") as running:
+    async with harness("a") as running:
         assert (await (await running.client()).ask(wish("a", "5m"))).status == 200
         assert b'"keep_alive": "5m"}' in running.peer("a").asked[0].body
 
 
 async def test_invalid_time_is_refused() -> None:
-    async with town("a") as running:
+    async with harness("a") as running:
         answer = await (await running.client()).ask(wish("a", "soon"))
         assert (answer.status, answer.json()["error"]["message"]) == (400, "the request's keep_alive is not a duration")
         assert not running.peer("a").asked
 
 
 async def test_model_loaded_for_a_request_is_put_to_sleep_after_it() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         assert (await (await running.client()).ask(wish("b", 0))).status == 200
         await slept(running, "activate b", "ready b", "sleep b")
 
 
 async def test_failed_sleep_is_not_retried_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    async with town("a") as running:
+    async with harness("a") as running:
         running.models.failing["a"] = EngineFailed("a hangs", hint="mmd logs a")
         client = await running.client()
         assert (await client.ask(wish("a", 0))).status == 200
@@ -139,7 +139,7 @@ async def test_failed_sleep_is_not_retried_at_once(caplog: pytest.LogCaptureFixt
 
 async def test_request_while_its_model_is_put_to_sleep_wakes_it() -> None:
     """Sent on at once it would hang in the engine; with an engine that cannot sleep it would be lost."""
-    async with town("a") as running:
+    async with harness("a") as running:
         asking: list[asyncio.Task[object]] = []
         client, late = await running.client(), await running.client()
 
@@ -161,7 +161,7 @@ async def test_request_while_its_model_is_put_to_sleep_wakes_it() -> None:
 
 @pytest.mark.parametrize("sleepy", [True, False])
 async def test_requests_in_the_moment_of_the_sleep_are_all_answered(sleepy: bool) -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.sleepy = {"a"} if sleepy else set()
         running.models.rules["a"] = Rules(sleep_seconds=0.001, stop_seconds=0.001)
         falls_asleep = False
@@ -191,7 +191,7 @@ async def test_requests_in_the_moment_of_the_sleep_are_all_answered(sleepy: bool
 
 async def test_model_that_was_asked_for_in_between_is_left_alone() -> None:
     """Others that were due went to rest first, and that takes a while."""
-    async with town("a") as running:
+    async with harness("a") as running:
         client, release = await busy(running, wish("a", None, "/v1/slow"))
         assert not await running.gateway.scheduler.idle_out("a", lambda: running.models.sleep("a"))
         release.set()
@@ -200,7 +200,7 @@ async def test_model_that_was_asked_for_in_between_is_left_alone() -> None:
 
 
 async def test_sleeper_is_not_stopped_while_a_swap_is_under_way() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.sleepy.add("a")
         held = running.models.held["b"] = asyncio.Event()
         waiting = await running.client()
@@ -219,7 +219,7 @@ async def test_sleeper_is_not_stopped_while_a_swap_is_under_way() -> None:
 
 
 async def test_pinned_model_yields_to_a_command_but_to_no_request() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.rules["a"] = Rules(sleep_seconds=0.001, pinned=True)
         client = await running.client()
         refused = await client.ask(wish("b", None))
@@ -238,7 +238,7 @@ async def test_pinned_model_yields_to_a_command_but_to_no_request() -> None:
 
 
 async def test_model_pinned_while_others_wait_is_not_evicted() -> None:
-    async with town("a", "b", limits=Limits(min_residency_seconds=300)) as running:
+    async with harness("a", "b", limits=Limits(min_residency_seconds=300)) as running:
         first, release = await busy(running, wish("a", None, "/v1/slow"))
         other = await running.client()
         await other.send(wish("b", None))

@@ -9,7 +9,7 @@ import pytest
 
 from mmd.gateway.schedule.systemd_models import another_starts, was_evicted
 from mmd.plan.residency import Pair, UnitState
-from tests.gateway_peer import Answered, Asked, RawClient, Town, chunk, post, town, until
+from tests.gateway_peer import Answered, Asked, Harness, RawClient, chunk, harness, post, until
 
 UP = UnitState("active", "running", loaded=True)
 HELD = UnitState("active", "exited", loaded=True)
@@ -18,7 +18,7 @@ HELD = UnitState("active", "exited", loaded=True)
 class Sleeper:
     """An engine that leaves the first requests on /v1/x unanswered, as vLLM does asleep, and sees who gives up."""
 
-    def __init__(self, running: Town, *, hangs: int = 1, says: bytes = b"") -> None:
+    def __init__(self, running: Harness, *, hangs: int = 1, says: bytes = b"") -> None:
         self.dropped = 0
         self._hangs = hangs
         self._says = says
@@ -35,7 +35,7 @@ class Sleeper:
             await asked.answer(b'{"peer": "a"}')
 
 
-async def _ask(running: Town, count: int = 1) -> list[tuple[RawClient, asyncio.Task[Answered]]]:
+async def _ask(running: Harness, count: int = 1) -> list[tuple[RawClient, asyncio.Task[Answered]]]:
     clients = [await running.client() for _ in range(count)]
     asking = [(client, asyncio.create_task(client.ask(post({"model": "a"}, "/v1/x")))) for client in clients]
     await running.peer("a").has_been_asked(count)
@@ -45,7 +45,7 @@ async def _ask(running: Town, count: int = 1) -> list[tuple[RawClient, asyncio.T
 # What vLLM has said by then: nothing, or the head of a stream, which it sends before it schedules the request.
 @pytest.mark.parametrize("says", [b"", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
 async def test_request_to_an_engine_that_falls_asleep_is_queued_again(says: bytes) -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         sleeper = Sleeper(running, says=says)
         [(client, asking)] = await _ask(running)
         running.models.swapped_away("a")
@@ -58,7 +58,7 @@ async def test_request_to_an_engine_that_falls_asleep_is_queued_again(says: byte
 
 
 async def test_those_who_were_taken_back_wait_behind_others() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         Sleeper(running, hangs=20)
         asking = await _ask(running, 20)
         running.models.held["b"] = asyncio.Event()
@@ -72,7 +72,7 @@ async def test_those_who_were_taken_back_wait_behind_others() -> None:
 
 
 async def test_answer_that_has_begun_is_left_to_finish() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         finish = asyncio.Event()
 
         async def stream(asked: Asked) -> None:
@@ -94,7 +94,7 @@ async def test_answer_that_has_begun_is_left_to_finish() -> None:
 
 async def test_engine_on_its_way_to_sleep_may_finish_what_it_has_begun() -> None:
     """With mode=wait vLLM ends its generations first: nothing is taken back before it really sleeps."""
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         finish = asyncio.Event()
 
         async def generate(asked: Asked) -> None:
@@ -112,7 +112,7 @@ async def test_engine_on_its_way_to_sleep_may_finish_what_it_has_begun() -> None
 
 
 async def test_model_unloaded_during_connect_gets_no_request() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         client = await running.client()
         pool = running.gateway.pool
         connect = pool.connect
@@ -130,7 +130,7 @@ async def test_model_unloaded_during_connect_gets_no_request() -> None:
 
 
 async def test_fight_over_the_gpu_ends_in_an_error_that_says_so() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         Sleeper(running, hangs=100)
         [(client, asking)] = await _ask(running)
         for times in range(1, 5):
@@ -146,7 +146,7 @@ async def test_fight_over_the_gpu_ends_in_an_error_that_says_so() -> None:
 
 
 async def test_client_that_left_is_not_asked_for_again() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         sleeper = Sleeper(running)
         [(client, asking)] = await _ask(running)
         client.leave()
@@ -159,7 +159,7 @@ async def test_client_that_left_is_not_asked_for_again() -> None:
 
 async def test_engine_ended_by_a_swap_is_asked_again() -> None:
     """An engine that cannot sleep is stopped, with requests that came too late still unanswered."""
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.making_room.add("a")
 
         async def end(asked: Asked) -> None:
@@ -174,7 +174,7 @@ async def test_engine_ended_by_a_swap_is_asked_again() -> None:
 
 
 async def test_nothing_is_kept_of_requests_that_are_done() -> None:
-    async with town("a") as running:
+    async with harness("a") as running:
         client = await running.client()
         for _ in range(3):
             await client.ask(post({"model": "a"}))

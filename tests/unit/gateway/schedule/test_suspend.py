@@ -12,13 +12,13 @@ from mmd.errors import EngineFailed
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.proxy.pool import EngineConnection
 from mmd.plan.idle import Rules
-from tests.gateway_peer import PATIENCE_SECONDS, Asked, RawClient, Town, post, town, until
+from tests.gateway_peer import PATIENCE_SECONDS, Asked, Harness, RawClient, harness, post, until
 
 STREAM = "/v1/chat/completions"
 SLOW = "/v1/slow"
 
 
-async def answering(running: Town, name: str = "a", *, begins: bool = False) -> tuple[RawClient, asyncio.Event]:
+async def answering(running: Harness, name: str = "a", *, begins: bool = False) -> tuple[RawClient, asyncio.Event]:
     """A client whose answer ends with the event, and whose stream has begun where it `begins`."""
     release = asyncio.Event()
 
@@ -39,7 +39,7 @@ async def answering(running: Town, name: str = "a", *, begins: bool = False) -> 
     return client, release
 
 
-async def waits(running: Town, name: str) -> asyncio.Task[object]:
+async def waits(running: Harness, name: str) -> asyncio.Task[object]:
     """A request that waits for its model."""
     client = await running.client()
     asking = asyncio.create_task(client.ask(post({"model": name})))
@@ -47,17 +47,17 @@ async def waits(running: Town, name: str) -> asyncio.Task[object]:
     return asking
 
 
-async def prepared(running: Town, within_seconds: float = PATIENCE_SECONDS) -> None:
+async def prepared(running: Harness, within_seconds: float = PATIENCE_SECONDS) -> None:
     await running.gateway.suspension.prepare(within_seconds)
 
 
-async def awake(running: Town) -> None:
+async def awake(running: Harness) -> None:
     running.gateway.suspension.awaken()
     await until(lambda: not running.gateway.scheduler.is_paused)
 
 
 async def test_who_was_resident_is_put_away_and_comes_back() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         await prepared(running)
         assert (running.models.active, running.models.gone) == (None, ["a"])
         await awake(running)
@@ -66,7 +66,7 @@ async def test_who_was_resident_is_put_away_and_comes_back() -> None:
 
 
 async def test_answers_under_way_end_first() -> None:
-    async with town() as running:
+    async with harness() as running:
         client, release = await answering(running)
         preparing = asyncio.create_task(prepared(running, 1e6))
         await until(lambda: running.gateway.scheduler.is_paused)
@@ -81,7 +81,7 @@ async def test_answers_under_way_end_first() -> None:
 
 
 async def test_stream_over_the_suspend_limit_ends_with_an_error() -> None:
-    async with town() as running:
+    async with harness() as running:
         client, _ = await answering(running, begins=True)
         await prepared(running, 0.0)
         error = json.loads((await client.rest()).split(b"data: ")[1].partition(b"\n")[0])["error"]
@@ -92,7 +92,7 @@ async def test_stream_over_the_suspend_limit_ends_with_an_error() -> None:
 
 
 async def test_answers_hold_the_sleep_up_no_longer_than_a_swap() -> None:
-    async with town(limits=Limits(drain_seconds=0.0)) as running:
+    async with harness(limits=Limits(drain_seconds=0.0)) as running:
         await answering(running)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await prepared(running, 1e6)
@@ -101,7 +101,7 @@ async def test_answers_hold_the_sleep_up_no_longer_than_a_swap() -> None:
 
 
 async def test_request_that_is_just_connecting_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with town() as running:
+    async with harness() as running:
         pool = running.gateway.pool
         connect, connected, goes_on = pool.connect, asyncio.Event(), asyncio.Event()
 
@@ -126,7 +126,7 @@ async def test_request_that_is_just_connecting_is_not_sent(monkeypatch: pytest.M
 
 
 async def test_response_not_yet_started_is_retried_after_suspend() -> None:
-    async with town() as running:
+    async with harness() as running:
         client, release = await answering(running)
         await prepared(running, 0.0)
         assert not client.reader.at_eof()
@@ -137,7 +137,7 @@ async def test_response_not_yet_started_is_retried_after_suspend() -> None:
 
 async def test_request_whose_engine_is_lost_in_suspend_is_retried() -> None:
     """It came to the engine in the moment after the others had been taken back."""
-    async with town() as running:
+    async with harness() as running:
         running.models.restarts = True
         client, _ = await answering(running)
         await running.gateway.scheduler.pause()
@@ -150,7 +150,7 @@ async def test_request_whose_engine_is_lost_in_suspend_is_retried() -> None:
 
 
 async def test_websocket_ends() -> None:
-    async with town() as running:
+    async with harness() as running:
 
         async def agree(asked: Asked) -> None:
             await asked.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
@@ -168,7 +168,7 @@ async def test_websocket_ends() -> None:
 @pytest.mark.parametrize("named", [{"model": "a"}, {}])
 async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None:
     """One that names no model means who comes back, as it would have meant who was active."""
-    async with town() as running:
+    async with harness() as running:
         await prepared(running)
         client = await running.client()
         asking = asyncio.create_task(client.ask(post(named)))
@@ -181,7 +181,7 @@ async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None
 
 async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
     """Who would serve it has been called, and has not begun."""
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         scheduler = running.gateway.scheduler
         waiting = asyncio.create_task(scheduler.wait("b"))
         await asyncio.sleep(0)
@@ -194,7 +194,7 @@ async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
 
 async def test_loading_model_is_suspended_and_loaded_again_after() -> None:
     """Who waits for it hears nothing of that."""
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         asking = await waits(running, "b")
         await until(lambda: "b" in running.models.loading)
@@ -210,7 +210,7 @@ async def test_loading_model_is_suspended_and_loaded_again_after() -> None:
 
 
 async def test_who_would_have_to_go_at_once_does_not_come_back() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         await prepared(running)
         asking = await waits(running, "b")
         await awake(running)
@@ -219,7 +219,7 @@ async def test_who_would_have_to_go_at_once_does_not_come_back() -> None:
 
 
 async def test_pinned_model_comes_back_though_another_is_waited_for() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.rules["a"] = Rules(pinned=True)
         await prepared(running)
         asking = await waits(running, "b")
@@ -231,7 +231,7 @@ async def test_pinned_model_comes_back_though_another_is_waited_for() -> None:
 
 async def test_model_on_the_cpu_is_left_alone() -> None:
     """And its answers go on after the sleep as if there had been none."""
-    async with town() as running:
+    async with harness() as running:
         running.models.on_cpu.add("a")
         client, release = await answering(running)
         await prepared(running, 0.0)
@@ -242,7 +242,7 @@ async def test_model_on_the_cpu_is_left_alone() -> None:
 
 
 async def test_request_is_not_served_into_the_sleep_by_an_empty_gpu() -> None:
-    async with town(active=None) as running:
+    async with harness(active=None) as running:
         await prepared(running)
         asking = await waits(running, "a")
         assert running.models.log == []
@@ -252,7 +252,7 @@ async def test_request_is_not_served_into_the_sleep_by_an_empty_gpu() -> None:
 
 
 async def test_two_sleeps_in_quick_succession() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         await prepared(running)
         running.models.held["a"] = asyncio.Event()
         running.gateway.suspension.awaken()
@@ -268,7 +268,7 @@ async def test_two_sleeps_in_quick_succession() -> None:
 
 
 async def test_waking_up_without_a_sleep_before_changes_nothing() -> None:
-    async with town() as running:
+    async with harness() as running:
         await awake(running)
         running.gateway.suspension.awaken()
         await (await running.client()).ask(post({"model": "a"}))
@@ -276,7 +276,7 @@ async def test_waking_up_without_a_sleep_before_changes_nothing() -> None:
 
 
 async def test_the_same_said_twice_is_done_once() -> None:
-    async with town() as running:
+    async with harness() as running:
         await prepared(running)
         await prepared(running)
         running.gateway.suspension.awaken()
@@ -285,7 +285,7 @@ async def test_the_same_said_twice_is_done_once() -> None:
 
 
 async def test_sleep_is_held_up_no_longer_than_it_may_be(caplog: pytest.LogCaptureFixture) -> None:
-    async with town() as running:
+    async with harness() as running:
         released = running.models.held[None] = asyncio.Event()
         await prepared(running, 0.01)
         assert "the GPU is not clear" in caplog.text
@@ -297,7 +297,7 @@ async def test_sleep_is_held_up_no_longer_than_it_may_be(caplog: pytest.LogCaptu
 
 
 async def test_failed_restore_does_not_block_requests(caplog: pytest.LogCaptureFixture) -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         await prepared(running)
         running.models.failing["a"] = EngineFailed("a hangs", hint="mmd logs a")
         await awake(running)
@@ -306,7 +306,7 @@ async def test_failed_restore_does_not_block_requests(caplog: pytest.LogCaptureF
 
 
 async def test_idle_model_is_not_put_to_sleep_during_suspend() -> None:
-    async with town() as running:
+    async with harness() as running:
         running.models.rules["a"] = Rules(sleep_seconds=1e-9)
         await running.gateway.scheduler.pause()
         await running.models.sleep_is_looked_at()
@@ -317,7 +317,7 @@ async def test_idle_model_is_not_put_to_sleep_during_suspend() -> None:
 
 async def test_gateway_after_a_killed_one_restores_suspended_models(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        async with town(active=None) as running:
+        async with harness(active=None) as running:
             running.models.gone = ["a"]
             running.gateway.suspension.awaken()
             await until(lambda: running.models.active == "a")

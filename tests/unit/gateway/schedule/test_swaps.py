@@ -6,24 +6,24 @@ import asyncio
 
 from mmd.errors import DoesNotFit, EngineFailed, SwapSuperseded
 from mmd.gateway.http.limits import Limits
-from tests.gateway_peer import Answered, Asked, RawClient, Town, post, town, until
+from tests.gateway_peer import Answered, Asked, Harness, RawClient, harness, post, until
 
 
-async def _ask(running: Town, model: str, path: str = "/v1/x") -> tuple[RawClient, asyncio.Task[Answered]]:
+async def _ask(running: Harness, model: str, path: str = "/v1/x") -> tuple[RawClient, asyncio.Task[Answered]]:
     client = await running.client()
     return client, asyncio.create_task(client.ask(post({"model": model}, path)))
 
 
-async def _waiting(running: Town, count: int) -> None:
+async def _waiting(running: Harness, count: int) -> None:
     """Returns when so many requests wait for their turn."""
     await until(lambda: running.gateway.scheduler.waiting_count == count)
 
 
-async def _logged(running: Town, line: str) -> None:
+async def _logged(running: Harness, line: str) -> None:
     await until(lambda: line in running.models.log)
 
 
-def _hold(running: Town, name: str) -> asyncio.Event:
+def _hold(running: Harness, name: str) -> asyncio.Event:
     """Answers of this engine on /v1/slow wait for the event."""
     release = asyncio.Event()
 
@@ -36,14 +36,14 @@ def _hold(running: Town, name: str) -> asyncio.Event:
 
 
 async def test_request_for_another_model_swaps_it_in() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         _, asking = await _ask(running, "b")
         assert (await asking).json()["peer"] == "b"
         assert running.models.log == ["activate b", "ready b"]
 
 
 async def test_waiters_share_one_activation_and_go_in_order() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         tasks = []
         for number in range(20):
@@ -56,7 +56,7 @@ async def test_waiters_share_one_activation_and_go_in_order() -> None:
 
 
 async def test_running_answers_finish_before_the_swap() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         release = _hold(running, "a")
         _, slow = await _ask(running, "a", "/v1/slow")
         await running.peer("a").has_been_asked(1)
@@ -69,7 +69,7 @@ async def test_running_answers_finish_before_the_swap() -> None:
 
 
 async def test_swap_does_not_wait_longer_than_the_deadline() -> None:
-    async with town("a", "b", limits=Limits(drain_seconds=0.05, min_residency_seconds=0)) as running:
+    async with harness("a", "b", limits=Limits(drain_seconds=0.05, min_residency_seconds=0)) as running:
         _hold(running, "a")
         client, slow = await _ask(running, "a", "/v1/slow")
         await running.peer("a").has_been_asked(1)
@@ -82,7 +82,7 @@ async def test_swap_does_not_wait_longer_than_the_deadline() -> None:
 
 async def test_later_requests_for_the_loaded_model_wait_behind_a_swap() -> None:
     """Let through, a steady stream of them would keep the other model waiting for ever."""
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         release = _hold(running, "a")
         _, slow = await _ask(running, "a", "/v1/slow")
         await running.peer("a").has_been_asked(1)
@@ -100,7 +100,7 @@ async def test_later_requests_for_the_loaded_model_wait_behind_a_swap() -> None:
 
 async def test_requests_of_one_model_are_served_together() -> None:
     """b, c, b, c: two swaps, in the order of the first of each."""
-    async with town("a", "b", "c") as running:
+    async with harness("a", "b", "c") as running:
         release = _hold(running, "a")
         _, slow = await _ask(running, "a", "/v1/slow")
         await running.peer("a").has_been_asked(1)
@@ -115,7 +115,7 @@ async def test_requests_of_one_model_are_served_together() -> None:
 
 
 async def test_failed_activation_fails_its_waiters_and_no_others() -> None:
-    async with town("a", "b", "c") as running:
+    async with harness("a", "b", "c") as running:
         running.models.held["b"] = asyncio.Event()
         running.models.failing["b"] = EngineFailed(
             "b exited with status 1", hint="mmd logs b", engine_lines=("loading", "no such file")
@@ -134,7 +134,7 @@ async def test_failed_activation_fails_its_waiters_and_no_others() -> None:
 
 
 async def test_errors_keep_their_meaning() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         client = await running.client()
         cases = [
             (DoesNotFit("b needs 40 GB", hint="mmd estimate b"), 507, "does_not_fit"),
@@ -153,7 +153,7 @@ async def test_errors_keep_their_meaning() -> None:
 
 
 async def test_swap_without_waiting_requests_is_dropped() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         release = _hold(running, "a")
         _, slow = await _ask(running, "a", "/v1/slow")
         await running.peer("a").has_been_asked(1)
@@ -171,7 +171,7 @@ async def test_swap_without_waiting_requests_is_dropped() -> None:
 
 
 async def test_disconnect_of_one_client_affects_no_other() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         leaver, left = await _ask(running, "b")
         _, stays = await _ask(running, "b")
@@ -185,7 +185,7 @@ async def test_disconnect_of_one_client_affects_no_other() -> None:
 
 
 async def test_all_leave_in_the_moment_they_are_let_in() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         scheduler = running.gateway.scheduler
         running.models.held["b"] = asyncio.Event()
         waits = [asyncio.create_task(scheduler.wait("b")) for _ in range(3)]
@@ -199,7 +199,7 @@ async def test_all_leave_in_the_moment_they_are_let_in() -> None:
 
 
 async def test_no_swap_for_clients_that_disconnect_at_once() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         scheduler = running.gateway.scheduler
         waits = [asyncio.create_task(scheduler.wait("b")) for _ in range(3)]
         await asyncio.sleep(0)
@@ -211,7 +211,7 @@ async def test_no_swap_for_clients_that_disconnect_at_once() -> None:
 
 
 async def test_hundreds_wait_for_one_swap() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         tasks = [(await _ask(running, "b"))[1] for _ in range(300)]
         await _waiting(running, 300)

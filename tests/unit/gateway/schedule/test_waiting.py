@@ -12,7 +12,7 @@ import pytest
 from mmd.errors import EngineFailed
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.observe.feed import EventKind
-from tests.gateway_peer import Asked, RawClient, Town, post, town, until
+from tests.gateway_peer import Asked, Harness, RawClient, harness, post, until
 
 # Long enough that a test never sees it end.
 LONG_SLICE = Limits(min_residency_seconds=300, max_wait_seconds=600)
@@ -23,11 +23,11 @@ def stream(model: str, path: str = "/v1/chat/completions") -> bytes:
     return post({"model": model, "stream": True}, path)
 
 
-async def waiting(running: Town, count: int) -> None:
+async def waiting(running: Harness, count: int) -> None:
     await until(lambda: running.gateway.scheduler.waiting_count == count)
 
 
-async def busy(running: Town, model: str) -> tuple[RawClient, asyncio.Event]:
+async def busy(running: Harness, model: str) -> tuple[RawClient, asyncio.Event]:
     """A client that is being answered until the event."""
     release = asyncio.Event()
 
@@ -44,7 +44,7 @@ async def busy(running: Town, model: str) -> tuple[RawClient, asyncio.Event]:
 
 async def test_model_in_use_keeps_the_gpu_for_its_slice() -> None:
     """A B A B becomes A A B B."""
-    async with town("a", "b", limits=LONG_SLICE) as running:
+    async with harness("a", "b", limits=LONG_SLICE) as running:
         first, release = await busy(running, "a")
         other = await running.client()
         await other.send(post({"model": "b"}))
@@ -58,7 +58,7 @@ async def test_model_in_use_keeps_the_gpu_for_its_slice() -> None:
 
 
 async def test_activation_by_hand_does_not_wait_for_the_slice() -> None:
-    async with town("a", "b", limits=LONG_SLICE) as running:
+    async with harness("a", "b", limits=LONG_SLICE) as running:
         running.models.expected = {"b": 60.0}
         first, release = await busy(running, "a")
         other = await running.client()
@@ -72,7 +72,7 @@ async def test_activation_by_hand_does_not_wait_for_the_slice() -> None:
 
 
 async def test_model_that_failed_to_load_is_left_alone_for_a_while() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.failing["b"] = EngineFailed("b did not start: out of memory", hint="mmd logs b")
         client = await running.client()
         assert (await client.ask(post({"model": "b"}))).json()["error"]["code"] == "engine_failed"
@@ -93,7 +93,7 @@ async def test_model_that_failed_to_load_is_left_alone_for_a_while() -> None:
 
 async def test_failure_is_remembered_without_those_who_met_it() -> None:
     """With its traceback it kept the last of them, and the body of that request."""
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         error = EngineFailed("b did not start", hint="mmd logs b")
         running.models.failing["b"] = error
         client = await running.client()
@@ -106,7 +106,7 @@ async def test_failure_is_remembered_without_those_who_met_it() -> None:
 
 
 async def test_full_waiting_room_turns_away_with_a_time() -> None:
-    async with town("a", "b", limits=Limits(max_waiting=2, min_residency_seconds=0)) as running:
+    async with harness("a", "b", limits=Limits(max_waiting=2, min_residency_seconds=0)) as running:
         running.models.expected = {"b": 40.0}
         running.models.held["b"] = asyncio.Event()
         waiters = [await running.client() for _ in range(2)]
@@ -121,7 +121,7 @@ async def test_full_waiting_room_turns_away_with_a_time() -> None:
 
 
 async def test_bodies_of_those_who_wait_are_bounded_together() -> None:
-    async with town("a", "b", limits=Limits(waiting_bytes=1000, min_residency_seconds=0)) as running:
+    async with harness("a", "b", limits=Limits(waiting_bytes=1000, min_residency_seconds=0)) as running:
         running.models.held["b"] = asyncio.Event()
         large = post({"model": "b", "prompt": "x" * 900})
         waiter, turned_away = await running.client(), await running.client()
@@ -134,7 +134,7 @@ async def test_bodies_of_those_who_wait_are_bounded_together() -> None:
 
 
 async def test_waiting_stream_gets_its_position_then_the_response() -> None:
-    async with town("a", "b", "c", limits=TALKATIVE) as running:
+    async with harness("a", "b", "c", limits=TALKATIVE) as running:
         running.models.expected = {"b": 30.0, "c": 12.0}
         running.models.held["b"] = asyncio.Event()
 
@@ -160,7 +160,7 @@ async def test_waiting_stream_gets_its_position_then_the_response() -> None:
 
 
 async def test_waiting_stream_gets_a_failed_load_as_an_error_event() -> None:
-    async with town("a", "b", limits=TALKATIVE) as running:
+    async with harness("a", "b", limits=TALKATIVE) as running:
         running.models.held["b"] = asyncio.Event()
         running.models.failing["b"] = EngineFailed("b did not start", hint="mmd logs b")
         client = await running.client()
@@ -176,7 +176,7 @@ async def test_waiting_stream_gets_a_failed_load_as_an_error_event() -> None:
     ("path", "start"), [("/v1/chat/completions", b"data: "), ("/v1/messages", b"event: error\ndata: ")]
 )
 async def test_waiting_stream_gets_the_engines_refusal_as_an_event(path: str, start: bytes) -> None:
-    async with town("a", "b", limits=TALKATIVE) as running:
+    async with harness("a", "b", limits=TALKATIVE) as running:
         running.models.held["b"] = asyncio.Event()
 
         async def refuse(asked: Asked) -> None:
@@ -193,7 +193,7 @@ async def test_waiting_stream_gets_the_engines_refusal_as_an_event(path: str, st
 
 
 async def test_waiting_stream_whose_engine_dies_is_told_and_cut() -> None:
-    async with town("a", "b", limits=TALKATIVE) as running:
+    async with harness("a", "b", limits=TALKATIVE) as running:
         running.models.held["b"] = asyncio.Event()
 
         async def die(asked: Asked) -> None:
@@ -222,7 +222,7 @@ async def test_waiting_stream_whose_engine_dies_is_told_and_cut() -> None:
     ids=["no stream", "stream off", "in a message", "not a path that streams"],
 )
 async def test_others_wait_in_silence(request_bytes: bytes) -> None:
-    async with town("a", "b", limits=TALKATIVE) as running:
+    async with harness("a", "b", limits=TALKATIVE) as running:
         running.models.held["b"] = asyncio.Event()
         client = await running.client()
         await client.send(request_bytes)
@@ -236,7 +236,7 @@ async def test_others_wait_in_silence(request_bytes: bytes) -> None:
 
 
 async def test_listeners_hear_of_the_queue() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         running.models.expected = {"b": 7.0}
         with running.gateway.feed.subscribe() as subscription:
@@ -254,7 +254,7 @@ async def test_listeners_hear_of_the_queue() -> None:
 
 
 async def test_idle_models_are_known_by_their_last_answer() -> None:
-    async with town("a", "b") as running:
+    async with harness("a", "b") as running:
         scheduler = running.gateway.scheduler
         assert (scheduler.in_flight("a"), scheduler.idle_since("a")) == (0, None)
         client, release = await busy(running, "a")
@@ -273,7 +273,7 @@ async def _chunks(client: RawClient) -> list[bytes]:
 
 
 async def test_waiting_requests_get_retry_after_when_the_gateway_stops() -> None:
-    async with town("a", "b", "c") as running:
+    async with harness("a", "b", "c") as running:
         running.models.held["b"] = asyncio.Event()
         clients = [await running.client() for _ in range(2)]
         for client, model in zip(clients, "bc", strict=True):
