@@ -95,9 +95,9 @@ def _summary(results: Sequence[CheckResult]) -> str:
 
 
 def _show_estimates(as_json: bool) -> None:
-    from mmd.control.memory.starts_log import kept
+    from mmd.control.memory.starts_log import read_starts
 
-    starts = kept()
+    starts = read_starts()
     if as_json:
         print_json([asdict(start) | {"errors": start.errors} for start in starts])
     elif starts:
@@ -108,11 +108,11 @@ def _show_estimates(as_json: bool) -> None:
 
 async def _measure() -> None:
     """Whoever is resident and was not measured yet."""
-    from mmd.control.memory.measure import learn_now
+    from mmd.control.memory.measure import measure_now
     from mmd.errors import ManagerUnreachable
 
     try:
-        await learn_now()
+        await measure_now()
     except ManagerUnreachable as error:
         say(f"mmd: {error.message}; only what was measured before is shown")
 

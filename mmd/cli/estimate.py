@@ -70,11 +70,11 @@ def _measure(model_id: str) -> None:
 
     if not is_unmeasured(model_id):
         return
-    from mmd.control.memory.measure import learn_now
+    from mmd.control.memory.measure import measure_now
     from mmd.errors import ManagerUnreachable
 
     with suppress(ManagerUnreachable):  # then nothing runs, and the socket is a stale one
-        wait_for(learn_now())
+        wait_for(measure_now())
 
 
 def _print(answer: Answer) -> None:

@@ -1,4 +1,4 @@
-"""The engines, best first: a table to read, and the only place to add one."""
+"""The table of engines, best first. A new engine is a folder beside this file and a line here; see `design.md`."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def all_engines() -> tuple[Engine, ...]:
 
 
 def engine(name: str) -> Engine:
-    """The engine of this name; WrongUsage where there is none."""
+    """Return the engine of this name. Raises WrongUsage if there is none."""
     for candidate in ENGINES:
         if candidate.name == name:
             return candidate
     known = ", ".join(candidate.name for candidate in ENGINES)
-    raise WrongUsage(f"there is no engine {name!r}", hint=f"mmd list   # the engines are: {known}")
+    raise WrongUsage(f"there is no engine {name!r}", hint=f"mmd engine list   # the engines are: {known}")
 
 
 def for_format(form: Format) -> Engine:
@@ -51,10 +51,10 @@ def missing(form: Format) -> EngineMissing:
 
 
 def installed(configured: Mapping[str, str]) -> tuple[Installed, ...]:
-    """What is installed here, best first; `configured` maps engine names to the places the user gave.
+    """Return the installed engines, best first; `configured` maps names of engines to places from mmd.toml.
 
-    An engine that is found and does not work is an error where the user asked for it or where nothing else is
-    installed, and a warning otherwise.
+    An engine that does not work is an error if it is configured or if no other is installed, else a warning. Raises
+    EngineMissing, and WrongUsage for an unknown name.
     """
     for name in configured:
         engine(name)

@@ -1,6 +1,6 @@
-"""How engines are installed into a folder of mmd's own.
+"""Install engines into mmd's own folder.
 
-An installation that was cut short, by Ctrl-C, a kill or the network, is no engine yet and is gone on with by the next.
+An installation that was interrupted is not used as an engine, and the next one continues it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mmd.quantities import GIB, size_text
 @dataclass(frozen=True, slots=True)
 class Installation:
     engine: OwnEngine
-    is_new: bool  # False where this version was there already
-    without: tuple[str, ...]  # packages that could not be had, and that it runs without
+    is_new: bool  # False if this version was already installed
+    without: tuple[str, ...]  # optional packages that could not be installed
 
 
 def installable(name: str) -> Engine:
@@ -44,9 +44,9 @@ def installable(name: str) -> Engine:
 def install(
     engine_name: str, *, version: str | None, has_gpu: bool, for_cpu: bool = False, progress: Progress
 ) -> Installation:
-    """Install an engine, or another version beside the one there is; what an interrupted run has fetched is used.
+    """Install an engine, or another version beside the present one; it reuses what an interrupted run downloaded.
 
-    Takes minutes and network. Raises WrongUsage, EngineMissing and StorageFailed.
+    It takes minutes and needs the network. Raises WrongUsage, EngineMissing and StorageFailed.
     """
     wanted = installable(engine_name)
     recipe = wanted.recipe(has_gpu=has_gpu, for_cpu=for_cpu)
@@ -58,11 +58,11 @@ def install(
     except IndexUnreachable as error:
         raise EngineMissing(
             f"{engine_name} could not be installed: {error}",
-            hint=f"mmd engine install {engine_name}   # goes on with what is there; what pip said: {log}",
+            hint=f"mmd engine install {engine_name}   # continues; the output of pip: {log}",
         ) from error
     except PipFailed as error:
         raise EngineMissing(
-            f"{engine_name} could not be installed: {error}", hint=f"less {log}   # all that pip said"
+            f"{engine_name} could not be installed: {error}", hint=f"less {log}   # the output of pip"
         ) from error
     except OSError as error:
         raise StorageFailed(
@@ -95,7 +95,7 @@ def _install(name: str, recipe: Recipe, version: str | None, worker: Worker) -> 
 
 
 def _installed_already(name: str, recipe: Recipe, version: str | None, worker: Worker) -> Installation | None:
-    """The version asked for, or the newest, where it is here: in use, or kept for a model that still runs from it."""
+    """Return the requested version, or the newest, if it is installed, in use or kept for a model."""
     whole = {}
     for folder in own.folders(name):
         marker = own.read_marker(folder)
@@ -113,9 +113,9 @@ def _installed_already(name: str, recipe: Recipe, version: str | None, worker: W
 
 
 def _made_for(venv: Venv, recipe: Recipe, version: str | None) -> Release:
-    """Make the environment with a Python that the package supports, and say which release goes into it.
+    """Make the environment with a Python that the package supports, and return the release to install.
 
-    The newest release decides, not the newest for this Python: of vLLM there are old ones that claim to run on any.
+    It is the newest release, not the newest for this Python: old releases of vLLM claim to run on any Python.
     """
     requirement = f"{recipe.package}=={version}" if version else recipe.package
     wanted: Release | None = None
@@ -136,8 +136,8 @@ def _made_for(venv: Venv, recipe: Recipe, version: str | None) -> Release:
     if wanted is None:
         raise refusals[0]
     raise EngineMissing(
-        f"{recipe.package} {wanted.version} runs on Python {wanted.python}, and there is none on PATH",
-        hint="sudo apt install python3-venv   # of such a version; or: uv python install 3.13",
+        f"{recipe.package} {wanted.version} needs Python {wanted.python}, and PATH has none",
+        hint="sudo apt install python3-venv   # of that version; or: uv python install 3.13",
     )
 
 
@@ -146,18 +146,18 @@ def _require_room(folder: Path, takes_bytes: int) -> None:
     needed_bytes, free_bytes = takes_bytes - there_bytes, shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         needs, has = f"{needed_bytes / GIB:.0f} GiB by estimate", f"{size_text(free_bytes)} free"
-        hint = f"df -h {engines_dir()}   # where room could be made"
+        hint = f"df -h {engines_dir()}   # free some space there"
         raise StorageFailed(f"it takes {needs}, and {engines_dir()} has {has}", hint=hint)
 
 
 def _require_it_works(name: str, filled: InstallResult, worker: Worker) -> None:
-    """Whether it starts, and is what mmd's probe takes for this engine."""
+    """Raise EngineMissing unless it starts and mmd's probe accepts it."""
     worker.progress.step("Checking that it starts")
-    hint = f"less {worker.log}   # what it said; to begin anew: mmd engine remove {name}"
+    hint = f"less {worker.log}   # its output; to start over: mmd engine remove {name}"
     try:
         done = worker.run(filled.program, "--version")
     except OSError as error:
-        raise EngineMissing(f"{name} was installed, and there is no {filled.program}", hint=hint) from error
+        raise EngineMissing(f"{name} was installed, but {filled.program} does not exist", hint=hint) from error
     if done.status != 0:
         raise EngineMissing(f"{name} was installed and does not start: {done.last_line}", hint=hint)
     engine(name).find(os.fspath(filled.program))

@@ -14,7 +14,7 @@ class Flag:
     subject: str  # what it is about: "--flash-attn", or "context" if no single flag is
     reason: str
     measured: bool = (
-        False  # it depends on the memory that is free now: another value is no reason to start the model again
+        False  # It depends on the memory that is free now: a running model is not started again for another value
     )
     is_address: bool = False  # where it listens or what it is called: its memory does not depend on it
     required: bool = False  # set by the user, or the model cannot be served without it: never dropped on a refusal

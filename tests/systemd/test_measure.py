@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmd.control.memory import starts_log
-from mmd.control.memory.measure import learn
+from mmd.control.memory.measure import measure_starts
 from mmd.control.state.status import resident_bytes
 from mmd.settings import read_settings
 from tests.systemd.world import World, run_mmd, wait_for
@@ -33,16 +33,16 @@ async def test_a_start_is_measured_once(world: World) -> None:
     world.add("a", "b")
     async with world.controller() as mmd:
         await mmd.activate("a")
-        (start,) = await learn(mmd.manager, read_settings())
+        (start,) = await measure_starts(mmd.manager, read_settings())
         assert (start.model, start.gpu) == ("a", "")
         assert 0 < start.measured["total_bytes"] <= 2 * resident_bytes(world.main_pid("a"))
-        assert await learn(mmd.manager, read_settings()) == ()
+        assert await measure_starts(mmd.manager, read_settings()) == ()
         await mmd.activate("b")
-        assert [one.model for one in await learn(mmd.manager, read_settings())] == ["b"]
+        assert [one.model for one in await measure_starts(mmd.manager, read_settings())] == ["b"]
         await mmd.stop("b")
         await mmd.activate("b")
-        assert [one.model for one in await learn(mmd.manager, read_settings())] == ["b"]
-    assert [one.model for one in starts_log.kept()] == ["a", "b", "b"]
+        assert [one.model for one in await measure_starts(mmd.manager, read_settings())] == ["b"]
+    assert [one.model for one in starts_log.read_starts()] == ["a", "b", "b"]
 
 
 async def test_the_log_of_the_load_is_read(world: World) -> None:
@@ -53,7 +53,7 @@ async def test_the_log_of_the_load_is_read(world: World) -> None:
     world.add("a", stdout_lines=lines)
     async with world.controller() as mmd:
         await mmd.activate("a")
-        (start,) = await learn(mmd.manager, read_settings())
+        (start,) = await measure_starts(mmd.manager, read_settings())
     assert start.context == 1024
     assert start.measured["weights_bytes"] == 10 * MIB
     assert start.errors["weights_bytes"] < 0
@@ -75,7 +75,7 @@ async def test_one_that_sleeps_is_left_alone(world: World) -> None:
     async with world.controller() as mmd:
         await mmd.activate("a")
         await mmd.sleep("a")
-        assert await learn(mmd.manager, read_settings()) == ()
+        assert await measure_starts(mmd.manager, read_settings()) == ()
 
 
 def test_estimate_and_doctor_measure_an_unmeasured_model(world: World) -> None:

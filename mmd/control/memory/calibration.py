@@ -1,4 +1,4 @@
-"""What the starts on this machine have taught about it: medians over all models, for those that were never seen."""
+"""Constants measured on this machine: medians over the starts of all models, for models that were never started."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmd.quantities import GIB, MIB, median
 
 _NEWEST = 20  # so that an update of a driver or an engine is followed
 _MIN_ERROR_BYTES = 16 * MIB
-# What no GPU, driver or library takes was measured wrong: a driver that counted somebody else's, a damaged record.
+# A larger value is a wrong measurement: a driver that counted another program, or a damaged record.
 _MAX_MEASURED_BYTES = 8 * GIB
 _COMPUTE_FACTORS = (1 / 64, 64.0)
-_LEFT_AFTER_ONE = 0.5  # of the usual error; less with every further start
+_LEFT_AFTER_ONE = 0.5  # share of the default error after one start; less with each further start
 
 
 def constants_from(starts: Sequence[StartRecord], *, gpu: str, engine: str, defaults: Constants) -> Constants:

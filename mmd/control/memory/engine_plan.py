@@ -1,4 +1,4 @@
-"""Which engine here would serve a model, and under which command line; unlike a launch, whether it fits or not."""
+"""The engine that would serve a model and its command line; unlike a launch, it is planned even if it does not fit."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    engine: Installed | None  # None where none is installed that can
+    engine: Installed | None  # None if no installed engine can serve the model
     flags: tuple[Flag, ...]
     on_gpu: bool
 
     @property
     def title(self) -> str:
-        """As a launch's: engine and version; "" without one."""
+        """Return engine and version, as in a launch; "" without an engine."""
         return self.engine.title if self.engine else ""
 
     @property
@@ -35,7 +35,7 @@ class EnginePlan:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What the memory that it takes depends on, and is the same at every start."""
+        """Return the words that memory depends on and that are the same at every start."""
         lasting = (flag for flag in self.flags if not flag.measured and not flag.is_address)
         return tuple(word for flag in lasting for word in flag.words)
 

@@ -1,6 +1,4 @@
-"""What a model needs of a machine, by the best that is known: the headers of its files, its engine asked without
-weights, and what starts on this machine have taken.
-"""
+"""Estimate the memory of a model from the best source: headers, its engine's report, or starts on this machine."""
 
 from __future__ import annotations
 
@@ -35,9 +33,9 @@ from mmd.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-# A CUDA context takes up to so much, for the second in which the engine is asked.
+# The engine makes a CUDA context for its report, which takes up to 1 GiB for a second.
 _ROOM_TO_ASK_BYTES = GIB
-_RESIDUE_BYTES = 32 * MIB  # what two starts of the same differ by
+_RESIDUE_BYTES = 32 * MIB  # difference between two starts of the same model
 
 _Predict = Callable[[Constants], Estimate]
 
@@ -45,19 +43,19 @@ _Predict = Callable[[Constants], Estimate]
 @dataclass(frozen=True, slots=True)
 class Answer:
     estimate: Estimate
-    engine: str  # which would serve it, with its version; "" where none is installed that can
-    constants: Constants  # that it was reckoned with
-    note: str  # why it is not known better; "" where nothing stands against it
+    engine: str  # that would serve it, with its version; "" if no installed engine can
+    constants: Constants  # that were used
+    note: str  # why a better source failed, or ""
 
 
 class Estimator:
-    """Estimates for one machine, which may be another than this one: then `is_here` is false."""
+    """Estimates for one machine; `is_here` is false if it is not this machine."""
 
     def __init__(self, machine: Machine, settings: Settings, *, is_here: bool = True) -> None:
         self._machine = machine
         self._settings = settings
         self._is_here = is_here
-        self._starts = [start for start in starts_log.kept() if is_believable(start)]
+        self._starts = [start for start in starts_log.read_starts() if is_believable(start)]
         self._breakdowns = Breakdowns()
 
     def answer(
@@ -68,98 +66,99 @@ class Estimator:
         candidates: Sequence[Candidate] = (),
         asks_engine: bool = True,
     ) -> Answer:
-        """For `context` tokens, or for as many as the engine would take; `candidates` are other quantisations.
+        """Estimate for `context` tokens, or for the context that the engine would choose. `candidates` are other
+        quantisations.
 
-        Where llama-server is asked it takes half a second more, once for each model and context.
+        An engine that reports its memory takes half a second, once for each model and context.
         """
-        by = served(model, self._machine, self._settings)
-        own = self._start_of(model, by)
+        plan = served(model, self._machine, self._settings)
+        own = self._start_of(model, plan)
 
         def predicted(constants: Constants) -> Estimate:
             return predict(
-                _planner(model, by),
+                _planner(model, plan),
                 model.facts,
                 self._machine,
-                by.words,
+                plan.words,
                 model_id=model.id,
                 context=context,
                 projector_bytes=projector_bytes(model),
-                on_gpu=by.on_gpu,
+                on_gpu=plan.on_gpu,
                 constants=constants,
                 candidates=candidates,
             )
 
-        constants = self.constants(model, by) if own is None else self.constants(model, by, (own,))
+        constants = self.constants(model, plan) if own is None else self.constants(model, plan, (own,))
         found, note = predicted(constants), ""
         if own is not None:
             found = replace(found, tier=Tier.T3, error_bytes=min(found.error_bytes, _residue_bytes(own, found)))
         elif asks_engine:
             try:
-                told = self.breakdown(model, by, found.context)
+                reported = self.breakdown(model, plan, found.context)
             except (EngineFailed, EngineMissing) as error:
                 note = error.message
             else:
-                found = self._as_told(told, constants, found, predicted) if told else found
-        return Answer(found, by.title, constants, note)
+                found = self._corrected(reported, constants, found, predicted) if reported else found
+        return Answer(found, plan.title, constants, note)
 
-    def constants(self, model: Model, by: EnginePlan, known: Sequence[StartRecord] | None = None) -> Constants:
-        """What is known of this machine and the engine, from these starts or from all."""
+    def constants(self, model: Model, plan: EnginePlan, known: Sequence[StartRecord] | None = None) -> Constants:
+        """Return the constants of this machine and engine, from the `known` starts or from all."""
         starts = self._starts if known is None else known
-        return constants_from(starts, gpu=self.gpu(by), engine=by.title, defaults=_planner(model, by).constants)
+        return constants_from(starts, gpu=self.gpu(plan), engine=plan.title, defaults=_planner(model, plan).constants)
 
-    def gpu(self, by: EnginePlan) -> str:
-        """What the memory beside a model's own depends on: GPUs and driver, "" on the CPU."""
-        return ",".join((*(gpu.uuid for gpu in self._machine.gpus), self._machine.driver)) if by.on_gpu else ""
+    def gpu(self, plan: EnginePlan) -> str:
+        """Return what memory beside the model depends on: GPUs and driver; "" on the CPU."""
+        return ",".join((*(gpu.uuid for gpu in self._machine.gpus), self._machine.driver)) if plan.on_gpu else ""
 
-    def breakdown(self, model: Model, by: EnginePlan, context: int) -> Breakdown | None:
+    def breakdown(self, model: Model, plan: EnginePlan, context: int) -> Breakdown | None:
         """Return what the engine itself reports that it would allocate; it is asked once. None if it cannot report it.
 
         A flag that it refuses is remembered, as in a start. Raises EngineMissing and EngineFailed.
         """
-        asked = by.engine.engine.breakdown_words(by.flags, context) if by.engine else None
-        if by.engine is None or asked is None:
+        asked = plan.engine.engine.breakdown_words(plan.flags, context) if plan.engine else None
+        if plan.engine is None or asked is None:
             return None
-        known = self._breakdowns.get(self._key(model, by, asked))
+        known = self._breakdowns.get(self._key(model, plan, asked))
         if known is not None:
             return known
-        engine, sees_gpus = engines.engine(by.engine.name), self._sees_gpus
+        engine, sees_gpus = engines.engine(plan.engine.name), self._sees_gpus
         try:
-            known = engine.report_breakdown(by.engine, asked, sees_gpus=sees_gpus)
+            known = engine.report_breakdown(plan.engine, asked, sees_gpus=sees_gpus)
         except EngineFailed as error:
-            refusal = refused(error.engine_lines, by.flags, engine.log_style)
-            flags = self._without(model, by, refusal) if refusal else by.flags
+            refusal = refused(error.engine_lines, plan.flags, engine.log_style)
+            flags = self._without(model, plan, refusal) if refusal else plan.flags
             other = engine.breakdown_words(flags, context)
             if other is None or other == asked:
                 raise
-            known = engine.report_breakdown(by.engine, other, sees_gpus=sees_gpus)
-            self._breakdowns.put(self._key(model, by, other), known)
-        self._breakdowns.put(self._key(model, by, asked), known)
+            known = engine.report_breakdown(plan.engine, other, sees_gpus=sees_gpus)
+            self._breakdowns.put(self._key(model, plan, other), known)
+        self._breakdowns.put(self._key(model, plan, asked), known)
         return known
 
-    def _without(self, model: Model, by: EnginePlan, refusal: Refusal) -> tuple[Flag, ...]:
+    def _without(self, model: Model, plan: EnginePlan, refusal: Refusal) -> tuple[Flag, ...]:
         """Return the flags for another try. If the model is registered, its starts have them from now on."""
         if model.added and self._is_here:
             try:
-                RefusedFlags().remember(model.id, by.title, refusal.subjects, refusal.output)
+                RefusedFlags().remember(model.id, plan.title, refusal.subjects, refusal.output)
             except StorageFailed as error:
                 _log.warning("%s: %s", model.id, error.message)
-        return without_refused(by.flags, model.id, dict.fromkeys(refusal.subjects, refusal.output))
+        return without_refused(plan.flags, model.id, dict.fromkeys(refusal.subjects, refusal.output))
 
-    def _key(self, model: Model, by: EnginePlan, asked: Sequence[str]) -> str:
+    def _key(self, model: Model, plan: EnginePlan, asked: Sequence[str]) -> str:
         words = [word for word in asked if word != model.path]
-        gpu = self.gpu(by) if self._sees_gpus else ""
-        return sha256("\0".join((identity(model.files), by.title, *words, gpu)).encode()).hexdigest()
+        gpu = self.gpu(plan) if self._sees_gpus else ""
+        return sha256("\0".join((identity(model.files), plan.title, *words, gpu)).encode()).hexdigest()
 
     @property
     def _sees_gpus(self) -> bool:
         gpus = self._machine.gpus
         return self._is_here and bool(gpus) and min(gpu.free_bytes for gpu in gpus) >= _ROOM_TO_ASK_BYTES
 
-    def _as_told(self, told: Breakdown, constants: Constants, formula: Estimate, predicted: _Predict) -> Estimate:
-        """The formulas again, corrected by what the engine says: whether it fits, and what would, follows from all."""
-        is_whole = told.has_devices == bool(self._machine.gpus)
-        corrected = correction(told.decisive, formula.components, len(told.rows))
-        # Without its GPUs it lays weights and buffers out in another way, and keeps as much for the context.
+    def _corrected(self, reported: Breakdown, constants: Constants, formula: Estimate, predicted: _Predict) -> Estimate:
+        """Apply the formulas again, corrected by the engine's report; fit and suggestions follow from them."""
+        is_whole = reported.has_devices == bool(self._machine.gpus)
+        corrected = correction(reported.decisive, formula.components, len(reported.rows))
+        # Without its GPUs it lays out weights and buffers differently, but the context takes as much.
         weights_bytes = corrected.weights_bytes if is_whole else 0
         beside_bytes = weights_bytes + corrected.kv_bytes
         if is_whole:
@@ -175,24 +174,24 @@ class Estimator:
         )
         return replace(found, components=parts, tier=Tier.T2 if is_whole else found.tier)
 
-    def _start_of(self, model: Model, by: EnginePlan) -> StartRecord | None:
-        """The last start of the same on this machine that was measured to the end."""
-        if not self._starts or not by.title:
+    def _start_of(self, model: Model, plan: EnginePlan) -> StartRecord | None:
+        """Return the last completely measured start of the same model and command on this machine."""
+        if not self._starts or not plan.title:
             return None
-        same = identity(model.files), by.title, starts_log.command_hash(by.command), self.gpu(by)
+        same = identity(model.files), plan.title, starts_log.command_hash(plan.command), self.gpu(plan)
         for start in reversed(self._starts):
             if (start.weights, start.engine, start.command, start.gpu) == same and "total_bytes" in start.measured:
                 return start
         return None
 
 
-def _planner(model: Model, by: EnginePlan) -> Planner:
+def _planner(model: Model, plan: EnginePlan) -> Planner:
     """Return the engine that would serve the model, or the one that could if it were installed."""
-    return by.engine.engine if by.engine else engines.for_format(model.facts.format)
+    return plan.engine.engine if plan.engine else engines.for_format(model.facts.format)
 
 
 def _residue_bytes(start: StartRecord, found: Estimate) -> int:
-    """How far off an estimate may be that follows from a start, for the same context or another."""
+    """Return the error of an estimate from a start, for the same context or another."""
     is_same = start.context == found.context
     return _RESIDUE_BYTES + (0 if is_same else found.components.compute_bytes // 4)
 

@@ -1,6 +1,4 @@
-"""What starts have taken, measured while their models are resident: by the driver, by the engine's log, by the engine
-itself.
-"""
+"""Measure the memory of starts while their models are resident: from the driver, the engine's log and its report."""
 
 from __future__ import annotations
 
@@ -29,62 +27,62 @@ from mmd.units.bus import Manager
 from mmd.units.names import engine_unit
 from mmd.units.watch import read_pairs
 
-# What an engine says of its load comes before it answers, and journald may be a little behind.
+# An engine logs its load before it answers; journald may be a little late.
 _JOURNAL_DELAY_US = 1_000_000
 
 _log = logging.getLogger(__name__)
 
 
-async def learn_now() -> tuple[StartRecord, ...]:
-    """As `learn`, over a connection of its own. Raises ManagerUnreachable."""
+async def measure_now() -> tuple[StartRecord, ...]:
+    """Call `measure_starts` with a connection of its own. Raises ManagerUnreachable."""
     async with await Manager.connect() as manager:
-        return await learn(manager, read_settings())
+        return await measure_starts(manager, read_settings())
 
 
-async def learn(manager: Manager, settings: Settings) -> tuple[StartRecord, ...]:
-    """Measure the starts of whoever is resident, where that was not done yet, and keep what was found."""
-    known = {start.invocation for start in starts_log.kept()}
-    learned = []
+async def measure_starts(manager: Manager, settings: Settings) -> tuple[StartRecord, ...]:
+    """Measure and record the starts of resident models that were not measured yet."""
+    known = {start.invocation for start in starts_log.read_starts()}
+    recorded = []
     for model_id, pair in (await read_pairs(manager)).items():
         if residency(pair) is not Residency.RESIDENT:
             continue
         try:
             start = await _measured(manager, Registry().get(model_id), settings, known)
         except (MmdError, OSError) as error:
-            _log.info("what %s takes is not measured: %s", model_id, error)
+            _log.info("cannot measure %s: %s", model_id, error)
             continue
         if start is not None:
-            starts_log.keep(start)
-            learned.append(start)
-    return tuple(learned)
+            starts_log.append(start)
+            recorded.append(start)
+    return tuple(recorded)
 
 
 async def _measured(manager: Manager, model: Model, settings: Settings, known: set[str]) -> StartRecord | None:
-    """None where it was measured, or where the engine is not the one that the model would be started with now."""
+    """Return None if it was measured already, or if the model would be started with another engine now."""
     unit = await manager.unit(engine_unit(model.id))
     invocation, machine = bytes(unit["InvocationID"]).hex(), read_machine()
-    by = served(model, machine, settings)
+    plan = served(model, machine, settings)
     (command,) = await manager.commands(engine_unit(model.id), "ExecStart")
-    if invocation in known or by.engine is None or command[: len(by.engine.command)] != by.engine.command:
+    if invocation in known or plan.engine is None or command[: len(plan.engine.command)] != plan.engine.command:
         return None
-    engine = by.engine.engine
+    engine = plan.engine.engine
     log = engine.read_load_log(await _load_lines(model.id, unit))
     service = await manager.service(engine_unit(model.id))
-    total_bytes, gpus = _taken(machine, engine_unit(model.id), int(service["MainPID"]), on_gpu=by.on_gpu)
+    total_bytes, gpus = _taken(machine, engine_unit(model.id), int(service["MainPID"]), on_gpu=plan.on_gpu)
     estimating = Estimator(machine, settings)
     answer = estimating.answer(model, log.context, asks_engine=False)
     predicted = answer.estimate.components
-    breakdown = _breakdown(estimating, model, by, answer.estimate.context)
+    breakdown = _breakdown(estimating, model, plan, answer.estimate.context)
     sizes = engine.measure(Observation(gpus, total_bytes, log, breakdown, predicted))
     return StartRecord(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         invocation=invocation,
         model=model.id,
         weights=identity(model.files),
-        engine=by.title,
-        # Where mmd.toml has changed since, the next start will be another one.
-        command=starts_log.command_hash(by.command if {*by.command} <= {*command} else command),
-        gpu=estimating.gpu(by),
+        engine=plan.title,
+        # If mmd.toml has changed since, the next start will have another command.
+        command=starts_log.command_hash(plan.command if {*plan.command} <= {*command} else command),
+        gpu=estimating.gpu(plan),
         context=answer.estimate.context,
         predicted=asdict(predicted) | {"total_bytes": predicted.total_bytes},
         measured={name: size_bytes for name, size_bytes in sizes.items() if size_bytes is not None},
@@ -98,7 +96,7 @@ async def _load_lines(model_id: str, unit: Mapping[str, Any]) -> list[str]:
 
 
 def _taken(machine: Machine, unit: str, pid: int, *, on_gpu: bool) -> tuple[int | None, int]:
-    """What the processes of a unit have, and on how many GPUs: 0 for RAM."""
+    """Return the bytes that the processes of a unit use, and on how many GPUs: 0 for RAM."""
     if not on_gpu:
         return resident_bytes(pid), 0
     uses = [[process.used_bytes for process in gpu.processes if process.unit == unit] for gpu in machine.gpus]
@@ -108,9 +106,9 @@ def _taken(machine: Machine, unit: str, pid: int, *, on_gpu: bool) -> tuple[int 
     return total_bytes, max(1, sum(bool(gpu) for gpu in uses))
 
 
-def _breakdown(estimating: Estimator, model: Model, by: EnginePlan, context: int) -> Breakdown | None:
+def _breakdown(estimating: Estimator, model: Model, plan: EnginePlan, context: int) -> Breakdown | None:
     try:
-        return estimating.breakdown(model, by, context)
+        return estimating.breakdown(model, plan, context)
     except MmdError as error:
-        _log.info("%s does not report what %s takes: %s", by.title, model.id, error.message)
+        _log.info("%s does not report what %s takes: %s", plan.title, model.id, error.message)
         return None

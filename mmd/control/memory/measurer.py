@@ -1,5 +1,6 @@
-"""Starts are measured soon after they were made, by a process of its own: it takes a third of a second of a core, and
-memory that the gateway is to do without.
+"""Have starts measured shortly after they succeed, in a process of its own.
+
+It takes a third of a second of a core, and memory that the gateway should not need.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from mmd.units.spec import UnitSpec
 from mmd.units.watch import Pairs, Watch
 
 _UNIT = "mmd-measure.service"
-# The first requests, which somebody waits for, come right after a load.
+# Clients wait for the first requests, which come right after a load.
 _CALM_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
 
 class Starting(Protocol):
-    """Of a `Manager`."""
+    """The method of `Manager` that is used here."""
 
     async def start_transient(self, unit: UnitSpec, *beside: UnitSpec) -> None: ...
 
 
 class MeasurementScheduler:
-    """Follows who becomes resident; a wake counts too, and is found to be measured already."""
+    """Starts a measurement after a model becomes resident; after a wake it finds the start measured already."""
 
     def __init__(self, manager: Starting, watch: Watch, *, calm_seconds: float = _CALM_SECONDS) -> None:
         self._manager = manager
@@ -42,16 +43,16 @@ class MeasurementScheduler:
         watch.follow(self._look)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             await self._came.wait()
             await asyncio.sleep(self._calm_seconds)
             self._came.clear()
             try:
-                with suppress(UnitExists):  # it is at work, and sees who is resident when it looks
+                with suppress(UnitExists):  # it runs already, and reads which models are resident then
                     await self._manager.start_transient(_unit())
             except MmdError as error:
-                _log.info("what was started is not measured: %s", error.message)
+                _log.info("cannot measure starts: %s", error.message)
 
     def _look(self) -> None:
         resident = _resident(self._watch.pairs)
@@ -68,7 +69,7 @@ def _unit() -> UnitSpec:
     return UnitSpec(
         _UNIT,
         (
-            Text("Description", "What the models that were started take of the memory"),
+            Text("Description", "Measure the memory of models that were started"),
             Text("CollectMode", "inactive-or-failed"),
             Text("Type", "oneshot"),
             Command("ExecStart", (sys.executable, "-P", "-m", "mmd", "doctor", "--measure")),

@@ -1,4 +1,4 @@
-"""What starts have taken of the memory, beside what was foretold: for the next estimate, and to see how good it is."""
+"""A log of the memory that starts took and of the prediction: for estimates, and to judge them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StartRecord:
 
     @property
     def errors(self) -> Mapping[str, float]:
-        """Of what was foretold, by component: 0.1 for a tenth too much. Only of those that were measured."""
+        """Return the relative error of each predicted component that was measured: 0.1 is 10 % too much."""
         return {
             name: round(self.predicted[name] / size_bytes - 1, 4)
             for name, size_bytes in self.measured.items()
@@ -57,7 +57,7 @@ class StartRecord:
 
     @property
     def compute_factor_measured(self) -> float | None:
-        """How much more than its formula computing took."""
+        """Return how much more memory computing took than its formula says, as a factor."""
         measured, predicted = self.measured.get("compute_bytes"), self.predicted.get("compute_bytes")
         return measured * self.compute_factor / predicted if measured and predicted else None
 
@@ -70,31 +70,31 @@ def starts_file() -> Path:
     return state_dir() / "starts.jsonl"
 
 
-def keep(start: StartRecord) -> None:
-    """One that cannot be written is told and forgotten: it will be measured again at the next start."""
+def append(start: StartRecord) -> None:
+    """Append a record. If it cannot be written, log a warning: the next start is measured again."""
     try:
         _lines().append(start)
     except OSError as error:
-        _log.warning("what %s took could not be noted in %s: %s", start.model, starts_file(), error.strerror)
+        _log.warning("cannot record the memory of %s in %s: %s", start.model, starts_file(), error.strerror)
 
 
-def kept() -> list[StartRecord]:
-    """Oldest first; of each run the last that was noted. Where they cannot be read, as if there were none."""
+def read_starts() -> list[StartRecord]:
+    """Return the records, oldest first, the last one of each run; none if they cannot be read."""
     try:
         starts = _lines().records()
     except OSError as error:
-        _log.warning("what starts took cannot be read from %s: %s", starts_file(), error.strerror)
+        _log.warning("cannot read %s: %s", starts_file(), error.strerror)
         return []
     return list({start.invocation: start for start in starts}.values())
 
 
 def is_unmeasured(model_id: str) -> bool:
-    """Whether its engine seems to have been started since it was measured; by a look at its socket."""
+    """True if the time of its socket says that the engine was started after the last measurement."""
     try:
         started_at = engine_socket(model_id).stat().st_mtime
     except OSError:
         return False
-    measured_at = (datetime.fromisoformat(start.at) for start in kept() if start.model == model_id)
+    measured_at = (datetime.fromisoformat(start.at) for start in read_starts() if start.model == model_id)
     return all(at.timestamp() < started_at for at in measured_at)
 
 

@@ -1,4 +1,4 @@
-"""What an estimate is asked about: a registered model, files that are here, or a repository of the hub."""
+"""The target of an estimate: a registered model, local files, or a repository of the hub."""
 
 from __future__ import annotations
 
@@ -27,34 +27,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EstimateTarget:
-    """`model` as it is registered, or as it would be: its id is what was asked for then."""
+    """A model as it is registered, or as it would be; then its id is the name that was given."""
 
-    name: str  # as it was asked for, and the file where a repository holds several
+    name: str  # as given, with the file if a repository has several
     model: Model
-    candidates: tuple[Candidate, ...] = ()  # other quantisations of it in the same repository
-    why: str = ""  # it was taken, where there were several
-    alternatives: Callable[[], tuple[Candidate, ...]] = (
-        tuple  # asks the hub for other repositories' quantisations of it
-    )
+    candidates: tuple[Candidate, ...] = ()  # other quantisations in the same repository
+    why: str = ""  # it was chosen, if there were several
+    alternatives: Callable[[], tuple[Candidate, ...]] = tuple  # asks the hub for quantisations in other repositories
 
 
 def estimate_target(asked: str, machine: Machine, settings: Settings, file: str | None = None) -> EstimateTarget:
-    """Of an id or another name of a model, a path, or OWNER/NAME[:FILE]; a path goes before a repository. Where that
-    holds several models and none is named, it is the one that suits the machine.
+    """Find the target by an id or alias, a path, or OWNER/NAME[:FILE]; a path takes precedence over a repository.
+
+    Of several models in a repository it is the one that suits the machine, unless one is named.
 
     Raises NoSuchModel, and what `detect.examine` and `hub.headers` raise.
     """
     if file is None and (here := _registered(asked)):
         return EstimateTarget(here.id, here)
-    # Unlike Path's these two take any text: the name of a user that there is not, one that is too long.
+    # Unlike Path's methods these two accept any text: a user that does not exist, a name that is too long.
     path = os.path.expanduser(asked)  # noqa: PTH111
     if os.path.exists(path) or asked.startswith(("/", "./", "../", "~")):  # noqa: PTH110
         return EstimateTarget(asked, unregistered(asked, examine(Path(path)), source="file"))
     repository, _, named = asked.partition(":")
     if repository.count("/") != 1:
         raise NoSuchModel(
-            f"{asked!r} is no registered model, no file here, and no OWNER/NAME of a repository",
-            hint=f"mmd search {quote(asked)}   # on the hub; those that are registered: mmd list",
+            f"{asked!r} is not a registered model, a file, or the OWNER/NAME of a repository",
+            hint=f"mmd search {quote(asked)}   # searches the hub; registered models: mmd list",
         )
     if named and file:
         raise WrongUsage(
@@ -90,7 +89,7 @@ def unregistered(name: str, found: Found, *, source: str, licence: str = "") -> 
 
 
 def _on_the_hub(name: str, file: str | None, machine: Machine, settings: Settings) -> EstimateTarget:
-    """By the headers of its files. Raises what looking and `headers.examine_remote` raise."""
+    """Find the target by the headers of its files. Raises what looking and `headers.examine_remote` raise."""
     from mmd.control.models.search import alternatives, choose_for
     from mmd.registry.hub import headers, register
 
@@ -111,7 +110,7 @@ def _on_the_hub(name: str, file: str | None, machine: Machine, settings: Setting
 
 
 def _beside(repository: Repository, chosen: Selection) -> tuple[Candidate, ...]:
-    """Other quantisations in the same repository."""
+    """Return the other quantisations in the same repository."""
     from mmd.registry.hub.files import selections_in
     from mmd.registry.hub.listing import offer_of
 

@@ -1,4 +1,4 @@
-"""The engines that are installed here, found where mmd.toml says where they are."""
+"""The installed engines, with their places in mmd.toml."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mmd.settings import Settings
 
 
 def installed_engines(settings: Settings) -> tuple[Installed, ...]:
-    """Best first; raises EngineMissing where one that was asked for does not work."""
+    """Return them best first. Raises EngineMissing if a configured one does not work."""
     return engines.installed(
         {engine.name: place for engine in engines.all_engines() if (place := settings.engines.place(engine.name))}
     )

@@ -1,4 +1,4 @@
-"""What pip says while it works, as a person wants to read it."""
+"""Turn pip's output into short messages for people."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _WORTH_A_LINE_BYTES = 10_000_000
 @dataclass(frozen=True, slots=True)
 class PipMessage:
     text: str
-    is_step: bool  # worth a line of its own where nothing is redrawn
+    is_step: bool  # it gets its own line if lines are not redrawn
 
 
 class PipOutput:
-    """Reads pip's lines in order; with `--progress-bar=raw` they say how far a download is."""
+    """Reads pip's lines in order; with `--progress-bar=raw` they contain the progress of a download."""
 
     def __init__(self) -> None:
         self._download = ""
 
     def read(self, line: str) -> PipMessage | None:
-        """What a line tells, or None where it tells nothing."""
+        """Return the message for a line; None if it has none."""
         if found := _PROGRESS.fullmatch(line.strip()):
             return self._progress(int(found["done"]), int(found["total"]))
         if found := _FETCHING.match(line):
@@ -61,12 +61,12 @@ class PipOutput:
         return PipMessage(text, is_step=_bytes(found["size"]) >= _WORTH_A_LINE_BYTES)
 
 
-def failure(said: list[str]) -> str:
-    """Why pip failed, in its own words; of several errors the last is the sum, and of a traceback the last line."""
-    errors = [line.removeprefix("ERROR:").strip() for line in said if line.startswith("ERROR:")]
+def failure(output: list[str]) -> str:
+    """Return pip's own message: the last of several errors, and the last line of a traceback."""
+    errors = [line.removeprefix("ERROR:").strip() for line in output if line.startswith("ERROR:")]
     if errors and errors[-1] != "Exception:":
         return errors[-1]
-    return next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(output) if line.strip()), "it printed nothing")
 
 
 def _megabytes(size_bytes: int) -> str:

@@ -1,4 +1,4 @@
-"""Programs that mmd has work for it for minutes: all they say goes to a log, what matters to whoever waits."""
+"""Run programs that take minutes: their output goes to a log, messages about their progress to the caller."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _REDRAW_SECONDS = 0.5
 
 
 class Progress(Protocol):
-    """Whoever waits."""
+    """Receives messages about the progress."""
 
     def step(self, text: str) -> None:
-        """Something begins that takes a while."""
+        """A step begins that takes a while."""
 
     def detail(self, text: str) -> None:
-        """How far it is."""
+        """Report how far the step is."""
 
     def still(self) -> None:
-        """It goes on; called twice a second where there is nothing new to say."""
+        """Called twice a second while the step continues without a new message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     status: int
-    said: list[str]  # its lines, without ends
+    output: list[str]  # its lines, without line ends
 
     @property
     def last_line(self) -> str:
-        return next((line.strip() for line in reversed(self.said) if line.strip()), "it said nothing")
+        return next((line.strip() for line in reversed(self.output) if line.strip()), "it printed nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +50,25 @@ class Worker:
         environment: Mapping[str, str] | None = None,
         read: Callable[[str], bool] = lambda _line: True,
     ) -> Finished:
-        """Run a program to its end; `read` sees each line and says whether it belongs into the log.
+        """Run a program until it exits; `read` gets each line and returns whether it belongs into the log.
 
-        The program ends with us, however we end: two of them in one folder would be one too many.
+        The program is killed when mmd ends, because two of them must not work in one folder.
         """
         words = [os.fspath(word) for word in command]
-        said: list[str] = []
+        output: list[str] = []
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"$ {shlex.join(words)}\n")
             process = _start(words, environment)
             try:
                 for line in self._lines(process.stdout):
                     if read(line):
-                        said.append(line)
+                        output.append(line)
                         log.write(line + "\n")
                 process.wait()
             finally:
                 process.kill()
                 process.wait()
-        return Finished(process.returncode, said)
+        return Finished(process.returncode, output)
 
     def _lines(self, output: IO[bytes] | None) -> Iterator[str]:
         assert output is not None

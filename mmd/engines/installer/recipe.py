@@ -12,7 +12,7 @@ from mmd.engines.installer.venv import Release, Venv
 @dataclass(frozen=True, slots=True)
 class InstallResult:
     program: Path
-    without: tuple[str, ...] = ()  # packages that were left out
+    without: tuple[str, ...] = ()  # optional packages that could not be installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,12 @@ class Recipe:
     """One package, and how it is installed."""
 
     package: str
-    takes_bytes: int  # with what pip unpacks meanwhile
+    takes_bytes: int  # including temporary files
     fill: Callable[[Venv, Release], InstallResult]
-    pip_words: tuple[str, ...] = ()  # for every look at the package
-    build: str = ""  # where one package is built in several ways: " with CUDA"
+    pip_words: tuple[str, ...] = ()  # options for every call of pip
+    build: str = ""  # if a package is built in several ways: " with CUDA"
 
     @property
     def label(self) -> str:
-        """What an installation says that it is: another build is another engine."""
+        """Return the name of the installation: another build is another engine."""
         return self.package + self.build

@@ -1,4 +1,4 @@
-"""A virtual environment that an engine is installed into, and pip in it."""
+"""A virtual environment for an engine, and pip in it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mmd.engines.installer.pip_output import PipOutput, failure
 from mmd.engines.installer.process import Worker
 from mmd.errors import EngineMissing
 
-# Newest first, for where the Python that runs mmd is not one that an engine supports.
+# Newest first, for engines that do not support the Python that runs mmd.
 _OTHER_PYTHONS = ("python3.14", "python3.13", "python3.12", "python3.11")
-# From here on pip says how many bytes it has, and goes on with a download that was cut off.
+# From this version on pip reports bytes and resumes downloads.
 _GOOD_PIP = (25, 1)
 _RAW_PROGRESS_SINCE = (24, 1)
-# Of the user's own environment and pip.conf, what would send packages elsewhere or bring in those of another Python.
+# Variables of the user that would install packages elsewhere or import those of another Python.
 _NOT_OURS = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")
 _RETRIES = re.compile(r"Retrying \(Retry|Max retries exceeded")
 _CUT_OFF = re.compile(
@@ -31,23 +31,23 @@ _CUT_OFF = re.compile(
 
 
 class PipFailed(Exception):
-    """pip did not do what it was asked; the message is its own last error."""
+    """pip failed; the message is its own last error."""
 
 
 class WrongPython(PipFailed):
-    """The package is not for this Python."""
+    """The package does not support this Python."""
 
 
 class IndexUnreachable(PipFailed):
-    """The package index did not answer, or went away in the middle."""
+    """The package index did not answer, or stopped answering."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A version that pip would install, as its metadata has it."""
+    """A version that pip would install, from its metadata."""
 
     version: str
-    python: str  # that it runs on: ">=3.11,<3.15"
+    python: str  # that it supports: ">=3.11,<3.15"
     requirements: tuple[str, ...]  # without extras
 
 
@@ -62,23 +62,23 @@ class Venv:
 
     @property
     def packages(self) -> Path:
-        """Where they are installed."""
+        """Return the folder of installed packages."""
         return next(self.folder.glob("lib/python3*/site-packages"))
 
     def is_made(self) -> bool:
         return self._pip_version() is not None
 
     def make(self, python: str | Path) -> None:
-        """Make the environment, in place of what is there. Raises EngineMissing where that Python cannot."""
+        """Make the environment, replacing an existing one. Raises EngineMissing if that Python cannot."""
         code = "import sys; print(*sys.version_info[:2], sep='.', flush=True); import ensurepip"
         asked = self.worker.run(python, "-c", code)
         if asked.status != 0:
-            version = asked.said[0] if asked.said else ""
+            version = asked.output[0] if asked.output else ""
             package = f"python{version}-venv" if re.fullmatch(r"3\.\d+", version) else "python3-venv"
             raise EngineMissing(
                 f"{python} cannot make virtual environments: {asked.last_line}", hint=f"sudo apt install {package}"
             )
-        self.worker.progress.step(f"Making a virtual environment with Python {asked.said[0]}")
+        self.worker.progress.step(f"Making a virtual environment with Python {asked.output[0]}")
         made = self.worker.run(python, "-m", "venv", "--clear", self.folder)
         if made.status != 0:
             raise EngineMissing(
@@ -87,8 +87,8 @@ class Venv:
         self._renew_pip()
 
     def forget_half_installed(self) -> None:
-        """Have pip install again what it had not finished: it writes the RECORD of a package last, and would take one
-        without for installed.
+        """Delete the metadata of unfinished packages. pip writes RECORD last, but takes a package without one for
+        installed.
         """
         for packages in self.folder.glob("lib/python3*/site-packages"):
             for entry in packages.glob("*.dist-info"):
@@ -96,20 +96,20 @@ class Venv:
                     shutil.rmtree(entry)
 
     def newest(self, requirement: str, *words: str) -> Release:
-        """The newest version there is, whether or not it is for this Python. Raises PipFailed."""
+        """Return the newest version, even if it does not support this Python. Raises PipFailed."""
         return self._release("--ignore-requires-python", *words, requirement)
 
     def release(self, requirement: str, *words: str) -> Release:
-        """The version that pip would install. Raises PipFailed; WrongPython where there is none for this Python."""
+        """Return the version that pip would install. Raises PipFailed; WrongPython if none supports this Python."""
         return self._release(*words, requirement)
 
     def install(self, *words: str | Path, environment: Mapping[str, str] | None = None) -> None:
-        """pip install. Raises PipFailed."""
+        """Run pip install. Raises PipFailed."""
         output, progress = PipOutput(), self.worker.progress
 
         def read(line: str) -> bool:
-            if told := output.read(line):
-                (progress.step if told.is_step else progress.detail)(told.text)
+            if message := output.read(line):
+                (progress.step if message.is_step else progress.detail)(message.text)
             return not line.startswith("Progress ")
 
         bar = ("--progress-bar=raw",) if (self._pip_version() or ()) >= _RAW_PROGRESS_SINCE else ()
@@ -118,7 +118,7 @@ class Venv:
                 *self._pip, "install", *bar, *words, environment=_environment(scratch, environment or {}), read=read
             )
         if done.status != 0:
-            raise _failed(done.said)
+            raise _failed(done.output)
 
     # -- pip
 
@@ -134,8 +134,8 @@ class Venv:
         return Release(metadata["version"], metadata.get("requires_python", ""), tuple(wanted))
 
     def _pip_version(self) -> tuple[int, ...] | None:
-        """From its folder's name; running it takes half a second. None where there is no pip, or no Python for it."""
-        if not self.python.exists():  # a link to a Python that the system has replaced leads nowhere
+        """Return the version in its folder's name; running pip takes half a second. None without pip or its Python."""
+        if not self.python.exists():  # the link dangles after the system has replaced that Python
             return None
         for entry in self.folder.glob("lib/python3*/site-packages/pip-*.dist-info/RECORD"):
             return tuple(int(number) for number in re.findall(r"\d+", entry.parent.name)[:2])
@@ -147,12 +147,12 @@ class Venv:
         try:
             self.install("--upgrade", f"pip>={'.'.join(map(str, _GOOD_PIP))}")
         except PipFailed:
-            # The old one does the work too, and says less. If the network is away, the next step says so.
-            self.worker.progress.detail("Going on with the pip that came with Python")
+            # The old pip works too, with fewer messages. If the network is down, the next step reports it.
+            self.worker.progress.detail("Using the pip that came with Python")
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """A folder for pip's temporary files on the disk that has the room: /tmp may be in RAM, and wheels are GB."""
+        """Yield a folder for pip's temporary files on the same disk: /tmp may be in RAM, and wheels have gigabytes."""
         scratch = self.folder / ".tmp"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
@@ -163,7 +163,7 @@ class Venv:
 
 
 def suitable_pythons() -> Iterable[str]:
-    """The Python that runs mmd, then the others on PATH."""
+    """Yield the Python that runs mmd, then the others on PATH."""
     yield sys.executable
     yield from filter(None, map(shutil.which, _OTHER_PYTHONS))
 
@@ -173,11 +173,11 @@ def _environment(scratch: Path, more: Mapping[str, str]) -> dict[str, str]:
     return kept | {"PIP_USER": "0", "PIP_RESUME_RETRIES": "5", "TMPDIR": str(scratch)} | dict(more)
 
 
-def _failed(said: list[str]) -> PipFailed:
-    text, reason = "\n".join(said), failure(said)
+def _failed(output: list[str]) -> PipFailed:
+    text, reason = "\n".join(output), failure(output)
     if re.search("requires? a different python", text, re.IGNORECASE):
         return WrongPython(reason)
-    # An index that is out of reach has no versions, which pip reports as a package that does not exist.
+    # If the index is unreachable, pip reports a package that does not exist.
     if _CUT_OFF.search(reason) or ("No matching distribution" in reason and _RETRIES.search(text)):
         return IndexUnreachable("the package index does not answer")
     return PipFailed(reason)

@@ -1,8 +1,7 @@
-"""The command line of llama.cpp's server, one decision and one reason a flag.
+"""The command line of llama.cpp's server: one decision and one reason per flag.
 
-What the guides of 2024 write as `-ngl 999 --flash-attn` is the engine's own default by now, and better so: it fits
-layers and context to the memory that is free at the moment of the load, and any fixed `-ngl` or `-c` switches that
-off. Facts: llama.cpp b11434.
+Guides of 2024 write `-ngl 999 --flash-attn`. The engine's defaults do better today: it fits layers and context to the
+memory that is free when it loads, and a fixed `-ngl` or `-c` switches that off. Facts: llama.cpp b11434.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from mmd.plan.launch import Flag
 from mmd.quantities import MIB
 from mmd.registry.record import Model, ModelType
 
-# A token batch larger than this gains nothing for embeddings and costs compute buffer.
+# A larger batch of tokens gains nothing for embeddings and costs compute buffer.
 _MAX_BATCH_TOKENS = 8192
-# Requests the HTTP side takes at once. The default pool is as small as the CPU has cores: streams would wait for one
-# another before the model has even seen them.
+# Requests that the HTTP side takes at once. The default pool has a thread per CPU core: streams would wait for one
+# another before they reach the model.
 _HTTP_THREADS = 128
-# The engine's own default for its prompt cache in RAM; more than a sixteenth of the RAM is not ours to take.
+# The engine's own default for its prompt cache in RAM; mmd limits it to a sixteenth of the RAM.
 _MAX_PROMPT_CACHE_MIB = 8192
 _REPACK_SWITCHES = frozenset({"--repack", "-nr", "--no-repack"})
 # An AMX build says so of deepseek2 (b11434): its AMX buffers accept attention weights with which the CPU backend then
 # cannot multiply, so the scheduler finds no backend for that node (`ggml-backend.cpp`).
 _NO_BACKEND = "GGML_ASSERT(*cur_backend_id != -1)"
-# Types that go on from a prompt, and so gain from one that is kept.
+# Types that continue a prompt, and so gain from a cached one.
 _GENERATES = (ModelType.CHAT, ModelType.VISION, ModelType.COMPLETION)
 
 
@@ -38,16 +37,16 @@ def flags(
     engine: Installed,
     options: ServeOptions,
 ) -> tuple[Flag, ...]:
-    """Every decision in the order of the command line; those left to the engine come last, without words.
-    `aliases` are no matter: it answers to any name.
+    """Return every decision in the order of the command line; those left to the engine come last, without words.
 
-    Raises EngineMissing where the engine is too old for what the model is.
+    `options.aliases` are not needed: the engine answers to any name. Raises EngineMissing if it is too old for the
+    model's type.
     """
     for flag in _type_flags(model):
         if flag.subject not in engine.flags:
             raise EngineMissing(
-                f"{engine.title} does not know {flag.subject}, which {model.id} needs: {flag.reason}",
-                hint=f"{engine.command[0]} --version   # a newer one does",
+                f"{engine.title} does not accept {flag.subject}, which {model.id} needs: {flag.reason}",
+                hint=f"{engine.command[0]} --version   # a newer version accepts it",
             )
     context, arguments = options.context, options.arguments
     decided = (*_context_flag(context), *_service_flags(model, machine))
@@ -56,25 +55,25 @@ def flags(
         Flag(
             ("--host", options.socket),
             "--host",
-            "a Unix socket in a folder of yours: nobody else can reach it",
+            "a Unix socket in a folder that only you can open",
             required=True,
             is_address=True,
         ),
-        Flag(("--alias", model.id), "--alias", "the name under which it answers", required=True, is_address=True),
+        Flag(("--alias", model.id), "--alias", "the name that it answers to", required=True, is_address=True),
         *_type_flags(model),
         *(flag if flag.subject in engine.flags else _unknown_to(engine, flag) for flag in decided),
-        *((Flag(arguments, arguments[0], "laid down in mmd.toml", required=True),) if arguments else ()),
+        *((Flag(arguments, arguments[0], "set in mmd.toml", required=True),) if arguments else ()),
         *_left_to_the_engine(model, machine, context),
         *_repack_flag(engine, arguments),
     )
 
 
 def _unknown_to(engine: Installed, flag: Flag) -> Flag:
-    return Flag((), flag.subject, f"left out: {engine.title} does not know it ({flag.reason})")
+    return Flag((), flag.subject, f"left out: {engine.title} does not accept it ({flag.reason})")
 
 
 def environment(machine: Machine) -> tuple[tuple[str, str], ...]:
-    """Devices are numbered as NVML numbers them, so that what mmd reads and what the engine uses is the same card."""
+    """Return the variables to set: devices are numbered as by NVML, so that mmd reads the GPU that the engine uses."""
     return (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if machine.gpus else ()
 
 
@@ -95,15 +94,15 @@ def on_gpu(machine: Machine, engine: Installed) -> bool:
 
 
 def ready_seconds(model: Model) -> int:
-    """How long a load may take: ten minutes, or what a disk of 50 MB/s needs for the weights."""
+    """Return the seconds that a load may take: ten minutes, or as long as a disk of 50 MB/s needs for the weights."""
     return max(600, model.facts.weights_bytes // 50_000_000)
 
 
 def _type_flags(model: Model) -> tuple[Flag, ...]:
     batch = str(min(model.facts.context_length or 2048, _MAX_BATCH_TOKENS))
     whole = (
-        Flag(("-b", batch), "-b", "as many tokens at once as one input may have"),
-        Flag(("-ub", batch), "-ub", "an input is embedded in one batch: with the default 512, longer ones fail"),
+        Flag(("-b", batch), "-b", "a batch holds the longest input that the model accepts"),
+        Flag(("-ub", batch), "-ub", "an input is embedded in one batch; with the default of 512, longer ones fail"),
     )
     match model.facts.type:
         case ModelType.EMBEDDING:
@@ -117,7 +116,7 @@ def _type_flags(model: Model) -> tuple[Flag, ...]:
 
 
 def _context_flag(context: int | None) -> tuple[Flag, ...]:
-    return () if context is None else (Flag(("-c", str(context)), "-c", "laid down in mmd.toml", required=True),)
+    return () if context is None else (Flag(("-c", str(context)), "-c", "set in mmd.toml", required=True),)
 
 
 def _service_flags(model: Model, machine: Machine) -> tuple[Flag, ...]:
@@ -125,31 +124,31 @@ def _service_flags(model: Model, machine: Machine) -> tuple[Flag, ...]:
     prompt_cache = Flag(
         ("--cache-ram", str(cache_mib)),
         "--cache-ram",
-        f"prompts kept in RAM: a sixteenth of the RAM, at most {_MAX_PROMPT_CACHE_MIB} MiB",
+        f"RAM for cached prompts: a sixteenth of the RAM, at most {_MAX_PROMPT_CACHE_MIB} MiB",
     )
     return (
         *((prompt_cache,) if model.facts.type in _GENERATES else ()),
-        Flag(("--threads-http", str(_HTTP_THREADS)), "--threads-http", "streams must not wait for one another"),
-        Flag(("--metrics",), "--metrics", "so that the load can be watched"),
-        Flag(("--no-webui",), "--no-webui", "the gateway is the only way in"),
+        Flag(("--threads-http", str(_HTTP_THREADS)), "--threads-http", "a thread for each of many streams"),
+        Flag(("--metrics",), "--metrics", "serves counters for mmd's metrics"),
+        Flag(("--no-webui",), "--no-webui", "clients reach it through the gateway only"),
     )
 
 
 def _left_to_the_engine(model: Model, machine: Machine, context: int | None) -> tuple[Flag, ...]:
-    layers = "as many as fit on the GPU; a number would switch fitting off" if machine.gpus else "no GPU was found"
+    layers = "as many as fit on the GPU; a number would switch that off" if machine.gpus else "no GPU was found"
     left = [
         Flag((), "--gpu-layers", f"left to the engine: {layers}"),
-        Flag((), "--fit", "left to the engine: on, it measures what is free at the moment of the load"),
-        Flag((), "--flash-attn", "left to the engine: auto, on wherever the device has it"),
-        Flag((), "--parallel", "left to the engine: four slots over one cache, each may use all of it"),
-        Flag((), "--load-mode", "left to the engine: mmap, so a model that comes back is read from the page cache"),
+        Flag((), "--fit", "left to the engine: on, it measures the free memory when it loads"),
+        Flag((), "--flash-attn", "left to the engine: auto, on if the device supports it"),
+        Flag((), "--parallel", "left to the engine: four slots share one cache, and each may use all of it"),
+        Flag((), "--load-mode", "left to the engine: mmap, so that a model is loaded again from the page cache"),
     ]
     if context is None:
         trained = model.facts.context_length
         upto = f"the model's {trained} tokens" if trained else "what the model was trained for"
-        left.append(Flag((), "--ctx-size", f"left to the engine: {upto}, less where memory is short"))
+        left.append(Flag((), "--ctx-size", f"left to the engine: {upto}, less if memory is short"))
     if model.facts.chat_template:
-        left.append(Flag((), "--jinja", "left to the engine: on; tool calls and reasoning follow the model's template"))
+        left.append(Flag((), "--jinja", "left to the engine: on, tool calls and reasoning follow the model's template"))
     return tuple(left)
 
 
@@ -157,5 +156,5 @@ def _repack_flag(engine: Installed, arguments: tuple[str, ...]) -> tuple[Flag, .
     """Return the decision that a refusal turns into --no-repack; none if the user has decided."""
     if "--no-repack" not in engine.flags or _REPACK_SWITCHES & set(arguments):
         return ()
-    reason = "left to the engine: on, weights in RAM are laid out for this CPU"
+    reason = "left to the engine: on, it lays out weights in RAM for this CPU"
     return (Flag((), "--repack", reason, refused_by=_NO_BACKEND, instead=("--no-repack",)),)

@@ -1,5 +1,6 @@
-"""What a model would take of the memory, by llama-server itself: started on the files, or on a ghost of them, it says
-so before it reads any weights, and is killed.
+"""Ask llama-server what a model would take of the memory: it prints a table before it reads any weights, and is killed.
+
+The model file may be a stub that has headers only.
 """
 
 from __future__ import annotations
@@ -20,43 +21,43 @@ from mmd.errors import EngineFailed, EngineMissing
 from mmd.plan.breakdown import Breakdown
 from mmd.plan.engine import Installed
 
-# Half a second on a slow machine; a driver whose GPU wakes up takes longer.
-_MAX_SECONDS = 20.0
+# It takes half a second on a slow machine, and longer if the driver has to wake the GPU.
+_TIMEOUT_SECONDS = 20.0
 _FLAGS = ("--no-warmup", "--log-jsonl")
 _SHOWN_LINES = 60  # an abort is followed by a backtrace of up to 30
 
 
 def report_breakdown(engine: Installed, arguments: Sequence[str], *, sees_gpus: bool) -> Breakdown:
-    """The table for a llama-server with these arguments, `-m` and all but where it listens.
+    """Return the table of a llama-server with these arguments, which contain everything but its address.
 
-    With `sees_gpus` it makes a CUDA context for that second, which takes up to 1 GiB of VRAM. Raises EngineMissing
-    where it is too old to say, and EngineFailed with its words where it does not.
+    With `sees_gpus` it makes a CUDA context for that second, which takes up to 1 GiB of VRAM. Raises EngineMissing if
+    it is too old to report, and EngineFailed with its output if it does not report.
     """
     unknown = [flag for flag in _FLAGS if flag not in engine.flags]
     if unknown:
         raise EngineMissing(
-            f"{engine.title} does not know {unknown[0]}, so it does not say what a model would take",
-            hint="mmd engine install llama.cpp   # a newer one does",
+            f"{engine.title} does not accept {unknown[0]}, so it does not report the memory of a model",
+            hint="mmd engine install llama.cpp   # a newer version does",
         )
     with tempfile.TemporaryDirectory(prefix="mmd-") as folder, tempfile.TemporaryFile() as stderr:
         argv = (*engine.command, *arguments, *_FLAGS, "--host", f"{folder}/api.sock")
-        said: list[str] = []
+        output: list[str] = []
         with closing(_lines(argv, stderr, sees_gpus=sees_gpus)) as lines:
             for line in lines:
-                said.append(line)
+                output.append(line)
                 if found := breakdown_in((line,)):
                     return found
         stderr.seek(0)
-        said += stderr.read().decode(errors="replace").splitlines()
+        output += stderr.read().decode(errors="replace").splitlines()
     raise EngineFailed(
-        f"{engine.title} did not say what the model would take",
+        f"{engine.title} did not report the memory of the model",
         hint=shlex.join((*engine.command, *arguments, *_FLAGS)),
-        engine_lines=tuple(said[-_SHOWN_LINES:]),
+        engine_lines=tuple(output[-_SHOWN_LINES:]),
     )
 
 
 def _lines(argv: Sequence[str], stderr: IO[bytes], *, sees_gpus: bool) -> Generator[str]:
-    """What a program says, for as long as there is patience; closed, it has ended with all its children."""
+    """Yield the lines that a program prints until the timeout. Closing kills it with all its children."""
     hidden = {} if sees_gpus else {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "GGML_VK_VISIBLE_DEVICES": ""}
     try:
         process = subprocess.Popen(
@@ -72,9 +73,9 @@ def _lines(argv: Sequence[str], stderr: IO[bytes], *, sees_gpus: bool) -> Genera
     try:
         assert process.stdout is not None
         with process.stdout as stdout:
-            yield from _lines_until(stdout.fileno(), monotonic() + _MAX_SECONDS)
+            yield from _lines_until(stdout.fileno(), monotonic() + _TIMEOUT_SECONDS)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # not waited for yet, so the group is still its own
+        os.killpg(process.pid, signal.SIGKILL)  # it was not waited for yet, so the group is still its own
         process.wait()
 
 

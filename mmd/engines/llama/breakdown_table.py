@@ -13,7 +13,7 @@ _TYPE = "fit_memory_breakdown"
 
 
 def breakdown_in(lines: Iterable[str]) -> Breakdown | None:
-    """The first table in what llama-server says with --log-jsonl; the one at its end is about what has run."""
+    """Return the first table in llama-server's output with --log-jsonl; the one at the end is about what has run."""
     for line in lines:
         if _TYPE in line and (found := _parsed(line)):
             return found
@@ -27,7 +27,7 @@ def _parsed(line: str) -> Breakdown | None:
             return None
         return Breakdown(tuple(_row(row) for row in record["data"]["rows"]))
     except (ValueError, KeyError, TypeError):
-        return None  # another line that has the word in it, or the table of another version
+        return None  # another line that contains the word, or the table of another version
 
 
 def _row(row: dict[str, Any]) -> Row:

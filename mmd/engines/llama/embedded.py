@@ -13,12 +13,12 @@ NAME = "embedded"
 
 
 def find(engine: Planner, configured: str | None) -> Installed | None:
-    """It runs in mmd's own Python, so no place can be configured. Nothing of it is imported: that takes 45 ms."""
+    """Find the package beside mmd without importing it, which takes 45 ms. Raises EngineMissing."""
     from importlib.util import find_spec
 
     if configured is not None:
         raise EngineMissing(
-            f"the {NAME} engine is configured as {configured}, and it can only be a package beside mmd",
+            f"the {NAME} engine is configured as {configured}, but it can only be a package beside mmd",
             hint=how_to_install(),
         )
     spec = find_spec("xllamacpp")
@@ -27,8 +27,8 @@ def find(engine: Planner, configured: str | None) -> Installed | None:
     _require_openmp(Path(spec.origin).parent)
     return Installed(
         engine=engine,
-        # By its path, so that a start does not import the package around it. -P: a script's own folder would
-        # come first in the module path, and this one holds modules with other names for other things.
+        # By its path, so that a start does not import the package around it. -P: otherwise the script's folder comes
+        # first in the module path, and its modules shadow others of the same name.
         command=(sys.executable, "-P", embedded_main.__file__),
         version=_version(Path(spec.origin).parent),
         flags=embedded_main.FLAGS,
@@ -36,14 +36,14 @@ def find(engine: Planner, configured: str | None) -> Installed | None:
 
 
 def how_to_install() -> str:
-    """The command that puts it beside mmd, in the way in which mmd itself was installed; or that gets a llama-server,
-    where there is no pip.
+    """Return the command that installs it in the way in which mmd itself was installed; without pip, the one that
+    installs llama-server.
     """
     from importlib.util import find_spec
 
     home = Path(sys.prefix)
     if (home / "pipx_metadata.json").is_file():
-        return f"pipx inject {home.name} xllamacpp"  # what pip installs there is gone after: pipx reinstall
+        return f"pipx inject {home.name} xllamacpp"  # `pipx reinstall` deletes what pip installs there
     if find_spec("pip"):
         return f"{sys.executable} -m pip install xllamacpp"
     return "mmd engine install llama.cpp"
@@ -64,7 +64,7 @@ def _require_openmp(package: Path) -> None:
 
 
 def _version(package: Path) -> str:
-    """As its .dist-info folder says; importlib.metadata would take 20 ms for the same."""
+    """Return the version in the name of its .dist-info folder; importlib.metadata takes 20 ms for the same."""
     for folder in package.parent.glob(f"{package.name}-*.dist-info"):
         return folder.name.removeprefix(f"{package.name}-").removesuffix(".dist-info")
     return "unknown"

@@ -1,4 +1,4 @@
-"""llama.cpp's own server, from the configured place or from PATH."""
+"""Find and probe llama-server: at the configured place, in mmd's own folder, or on PATH."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import subprocess
 
 NAME = "llama-server"
-PROBE_SECONDS = 20  # it takes 8 ms; a driver on a GPU that is waking up takes longer
+PROBE_SECONDS = 20  # it takes 8 ms, and longer if the driver has to wake the GPU
 
-# Two forms are out there: "version: 9611 (02182fc5b)", and since 0.6 "version: 0.6.0 (build 11434, commit 02182fc)".
+# There are two forms: "version: 9611 (02182fc5b)", and since 0.6 "version: 0.6.0 (build 11434, commit 02182fc)".
 _VERSION = re.compile(r"^version: (\S+) \(", re.MULTILINE)
 # An option's line starts at the margin with its spellings: "-c,    --ctx-size N       size of the prompt context".
 _SPELLINGS = re.compile(r"^-{1,2}[A-Za-z][\w-]*(?:, +-{1,2}[A-Za-z][\w-]*)*", re.MULTILINE)
@@ -39,8 +39,9 @@ def find(engine: Planner, configured: str | None) -> Installed | None:
 
 
 def probe(engine: Planner, program: str) -> Installed:
-    """Ask the program itself. It takes 12 ms, half of what a swap costs besides the engine, so a process that lives on
-    asks again only when the file has changed.
+    """Ask the program for its version and options.
+
+    That takes 12 ms, half of a swap's cost without the engine, so a process asks again only if the file has changed.
     """
     try:
         status = os.stat(program)  # noqa: PTH116 the file behind a link, as it is run
@@ -51,12 +52,12 @@ def probe(engine: Planner, program: str) -> Installed:
 
 @lru_cache(maxsize=4)
 def _probe(engine: Planner, program: str, _stamp: tuple[int, ...]) -> Installed:
-    # Both at once, so that the probe takes as long as one.
+    # Both run at once, so that the probe takes as long as one.
     with _ask(program, "--help") as help_process, _ask(program, "--version") as version_process:
         try:
             help_text, version_text = _answer(program, help_process), _answer(program, version_process)
         finally:
-            # Where one failed the other may still run; on a process that has ended this does nothing.
+            # If one failed, the other may still run; kill() on a process that has ended does nothing.
             help_process.kill()
             version_process.kill()
     flags = parse_flags(help_text)
@@ -75,14 +76,14 @@ def _probe(engine: Planner, program: str, _stamp: tuple[int, ...]) -> Installed:
 
 
 def parse_flags(help_text: str) -> frozenset[str]:
-    """Every spelling of every option in llama.cpp's `--help`."""
+    """Return every spelling of every option in llama.cpp's `--help`."""
     return frozenset(spelling.strip() for line in _SPELLINGS.findall(help_text) for spelling in line.split(","))
 
 
 def devices(program: str) -> tuple[str, ...] | None:
-    """The GPUs that this build can use, as it calls them; none of a build for the CPU. None where it does not say.
+    """Return the GPUs that this build can use, by its own names; () for a build for the CPU, None if it does not say.
 
-    It makes contact with each of them, which may take half a second.
+    It initialises each of them, which may take half a second.
     """
     try:
         with _ask(program, "--list-devices") as process:
@@ -91,7 +92,7 @@ def devices(program: str) -> tuple[str, ...] | None:
             finally:
                 process.kill()
     except EngineMissing:
-        return None  # one of before March 2025 does not know the option
+        return None  # versions before March 2025 do not have the option
     heading, _, listed = text.partition("Available devices:")
     return tuple(_DEVICE.findall(listed)) if heading != text else None
 
@@ -121,7 +122,7 @@ def _answer(program: str, process: subprocess.Popen[str]) -> str:
         text, _ = process.communicate(timeout=PROBE_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise EngineMissing(
-            f"{program} did not say within {PROBE_SECONDS} s what it is", hint=f"{program} --version"
+            f"{program} did not report its version within {PROBE_SECONDS} s", hint=f"{program} --version"
         ) from error
     if process.returncode != 0:
         raise EngineMissing(f"{program} does not start: {_last_line(text)}", hint=f"{program} --version")
@@ -130,4 +131,4 @@ def _answer(program: str, process: subprocess.Popen[str]) -> str:
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"

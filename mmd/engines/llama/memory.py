@@ -1,7 +1,7 @@
 """The memory of llama-server: what it takes on the GPU, in RAM, and the largest context that fits.
 
-Facts: llama.cpp b11434. It measures before it loads, leaves a GiB of every GPU free, shortens a context that nobody
-laid down to 4096 tokens at the least, and then puts layers into RAM, routed experts first (`common/fit.cpp`).
+Facts: llama.cpp b11434. It measures before it loads, leaves 1 GiB of every GPU free, shortens a context that the user
+did not set to 4096 tokens at least, and then puts layers into RAM, routed experts first (`common/fit.cpp`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEFT_FREE_BYTES = GIB  # of every GPU: `--fit-target`
 _WEIGHTS_ERROR = 0.001  # what alignment adds
 _SMALL_TYPE = "q8_0"
 _PLAIN_TYPES = ("f16", "bf16", "f32")
-# Inputs of the next batches that are prepared while several GPUs compute one after another.
+# Copies of inputs: the next batches are prepared while several GPUs compute one after another.
 _COPIES_AMONG_SEVERAL = 4
 
 
@@ -50,7 +50,7 @@ class LlamaMemory:
         return replace(self.options.cache, context=context)
 
     def components(self, context: int) -> Components:
-        """On the GPUs, all together, were every layer there; in RAM where there is none."""
+        """Return the memory on all GPUs together, as if they held every layer; in RAM without a GPU."""
         cache_bytes = llama_cache_bytes(self.anatomy.caches, self.cache(context))
         gpus = len(self.machine.gpus)
         constants = self.constants
@@ -75,13 +75,13 @@ class LlamaMemory:
         return round(sqrt(sum(part * part for part in parts)))
 
     def has_bytes(self) -> int:
-        """What is free on the GPUs, but for what the engine leaves."""
+        """Return the bytes that are free on the GPUs, without those that the engine leaves free."""
         if not self.machine.gpus:
             return fit.budget_bytes(self.machine)
         return sum(max(0, gpu.free_bytes - _LEFT_FREE_BYTES) for gpu in self.machine.gpus)
 
     def min_bytes(self, context: int) -> int:
-        """Of GPUs and RAM together."""
+        """Return the memory without which it does not run, of GPUs and RAM together."""
         return self.components(context).total_bytes + self._aside_bytes()
 
     def placement(self, context: int) -> Placement:
@@ -95,8 +95,8 @@ class LlamaMemory:
         )
 
     def max_context(self, trained: int) -> int:
-        """The largest that is wholly where it should be; the least that is of use where the engine has to put layers
-        into RAM; 0 where that does not help either.
+        """Return the largest context with every layer on the GPU; the smallest useful one if the engine has to put
+        layers into RAM; 0 if that does not help either.
         """
         found = fit.largest_context(trained, self.is_whole)
         least = fit.min_context(trained)
@@ -108,7 +108,7 @@ class LlamaMemory:
     def with_smaller_numbers(self) -> Variant | None:
         if self.options.cache.key_type not in _PLAIN_TYPES or not self.anatomy.caches:
             return None
-        if _head_width(self.anatomy) % CACHE_TYPES[_SMALL_TYPE][0]:  # the engine refuses that: Phi-2 has 80
+        if _head_width(self.anatomy) % CACHE_TYPES[_SMALL_TYPE][0]:  # the engine refuses such a width: Phi-2 has 80
             return None
         cache = replace(self.options.cache, key_type=_SMALL_TYPE, value_type=_SMALL_TYPE)
         smaller = replace(self, options=replace(self.options, cache=cache))
@@ -138,12 +138,12 @@ class LlamaMemory:
         return repacked_bytes(self.anatomy, set(self.machine.cpu_features), is_amx_build=self.is_amx_build)
 
     def _aside_bytes(self) -> int:
-        """What is in RAM though there is a GPU."""
+        """Return the bytes that are in RAM although there is a GPU."""
         return self.anatomy.input_bytes + self._cpu_expert_bytes() if self.machine.gpus else 0
 
     @property
     def _fits_aside(self) -> bool:
-        """What the command line puts into RAM does not go onto a GPU, however much room there is."""
+        """True if RAM holds what the command line puts there; the engine does not move it to a GPU with room."""
         return self._aside_bytes() <= fit.ram_budget_bytes(self.machine)
 
     def _cpu_expert_bytes(self) -> int:
@@ -154,9 +154,9 @@ class LlamaMemory:
         return total_bytes
 
     def _compute_bytes(self, context: int) -> int:
-        """The largest moment of one batch: the mask of who may look at whom in 16 bits, and the widest layer in 32.
+        """Return the peak of one batch: attention masks in 16 bits, and the widest layer in 32.
 
-        Found by asking b11434 without weights, for dense models, mixtures and windows: exact to its rounding to MiB.
+        Found from b11434's own reports for dense models, mixtures and windows: exact to its rounding to MiB.
         """
         batch = min(self.options.cache.batch_tokens, max(context, 1))
         cache = self.cache(context)
@@ -170,7 +170,7 @@ class LlamaMemory:
         return gpus * (widest + masks + copies + unpacked)
 
     def _unpacked_bytes(self, layers: Layers, context: int) -> int:
-        """CUDA's flash attention makes 16 bits of quantised keys and values, a layer at a time."""
+        """Return what flash attention (CUDA) needs to expand quantised keys and values to 16 bits, layer by layer."""
         if not self.machine.gpus:
             return 0
         cells = self.cache(context).cells(layers)
@@ -179,14 +179,14 @@ class LlamaMemory:
         return 2 * cells * (keys + values)
 
     def _share(self, components: Components) -> float:
-        """Of the layers' weights: a mixture's experts leave the GPU first, other models lose whole layers."""
+        """Return the share of the layers' weights on the GPU: a mixture's experts leave it first, else whole layers."""
         anatomy = self.anatomy
         layers_bytes = max(1, anatomy.repeating_bytes + anatomy.routed_bytes)
         kept_bytes = components.kv_bytes + components.state_bytes
         room_bytes = self.has_bytes() - components.total_bytes
         if room_bytes >= 0:
             return 1.0 - self._cpu_expert_bytes() / layers_bytes
-        # What is left for layers and what they keep, when all else is there.
+        # The room for layers and their caches, when everything else is on the GPU.
         room_bytes += components.weights_bytes - anatomy.output_bytes - anatomy.copied_bytes + kept_bytes
         if anatomy.routed_bytes and room_bytes >= kept_bytes + anatomy.repeating_bytes:
             return min(1.0, (room_bytes - kept_bytes) / layers_bytes)
@@ -203,21 +203,21 @@ def llama_memory(
     constants: Constants,
     is_amx_build: bool = True,
 ) -> LlamaMemory:
-    """The formulas for a model under the `words` of a command line."""
+    """Return the formulas for a model under the `words` of a command line."""
     assert isinstance(constants, LlamaConstants)
     return LlamaMemory(fit.anatomy_of(facts), machine, llama_options(words), projector_bytes, constants, is_amx_build)
 
 
 def _head_width(anatomy: Anatomy) -> int:
-    """Of the keys; 0 where it is not known, and for latent ones, which are no heads'."""
+    """Return the width of a head's keys; 0 if it is unknown, or if keys are latent and shared by all heads."""
     is_latent = any(layers.key_width and not layers.value_width for layers in anatomy.caches)
     return 0 if is_latent or not anatomy.attention_heads else anatomy.attention_size // (2 * anatomy.attention_heads)
 
 
 def _widest(anatomy: Anatomy) -> int:
-    """Numbers for each token of a batch that are alive at once: in attention, or in a layer's feed-forward part."""
+    """Return the numbers per token of a batch that exist at once: in attention, or in a layer's feed-forward part."""
     hidden, used = anatomy.hidden_size, anatomy.experts_used
     experts = 3 * used * anatomy.expert_size
-    # What comes out of the experts is put where two of their three inner parts were, if it is no larger.
+    # The output of the experts reuses the space of two of their three inner parts, unless it is larger.
     experts += used * hidden if hidden > 2 * anatomy.expert_size else 0
     return 5 * hidden + max(anatomy.attention_size, anatomy.feed_forward_size, experts)

@@ -1,4 +1,4 @@
-"""What of llama-server's command line decides over its memory."""
+"""The options of llama-server's command line that determine its memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBERS: Mapping[str, str] = {
     **dict.fromkeys(("-c", "--ctx-size"), "context"),
     **dict.fromkeys(("-np", "--parallel"), "slots"),
     **dict.fromkeys(("-ub", "--ubatch-size"), "batch_tokens"),
-    **dict.fromkeys(("-b", "--batch-size"), "prompt_tokens"),  # in one go of one or more batches
+    **dict.fromkeys(("-b", "--batch-size"), "prompt_tokens"),  # of one step, in one or more batches
     **dict.fromkeys(("-ncmoe", "--n-cpu-moe"), "cpu_expert_layers"),
 }
 _MAX_DIGITS = 10
@@ -34,16 +34,17 @@ _SWITCHES: Mapping[str, tuple[str, int | bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class LlamaOptions:
-    """The decisions."""
+    """The values, with llama-server's defaults."""
 
-    cache: LlamaCache  # of 0 tokens where the engine takes what fits
-    cpu_expert_layers: int  # so many of the first layers have their routed experts in RAM
+    cache: LlamaCache  # of 0 tokens if the engine takes what fits
+    cpu_expert_layers: int  # the number of first layers with their routed experts in RAM
     repacks: bool = True  # weights in RAM are laid out for the CPU
 
 
 def llama_options(words: Sequence[str]) -> LlamaOptions:
-    """As a command line says it, the last word on anything counting. What cannot be understood is the engine's to
-    refuse, and is left at its default.
+    """Parse a command line; of several values for an option the last counts.
+
+    An option whose value cannot be parsed keeps its default: the engine will refuse it.
     """
     found: dict[str, Any] = {}
     for word, after in pairwise((*words, "")):
@@ -54,7 +55,7 @@ def llama_options(words: Sequence[str]) -> LlamaOptions:
         elif word in _SWITCHES:
             field, value = _SWITCHES[word]
             found[field] = value
-    if "slots" in found:  # a number of them means caches of their own, unless they are to share one
+    if "slots" in found:  # a number of slots means a cache for each, unless --kv-unified is given
         found = {"unified": False, **found, "slots": max(1, found["slots"])}
     if prompt_tokens := found.pop("prompt_tokens", 0):
         found["batch_tokens"] = min(found.get("batch_tokens", LlamaCache(0).batch_tokens), prompt_tokens)

@@ -1,6 +1,6 @@
-"""Arguments that a user has laid down for vLLM: as they are, but for those that its versions have dropped.
+"""The user's arguments for vLLM, with flags that its versions have dropped translated.
 
-Guides go on naming them for years, and one of them is enough for vLLM not to start.
+Guides name dropped flags for years, and vLLM does not start with a single one of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Words = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Dropped:
-    """A flag that vLLM once took, and what its values are said with today, if with anything."""
+    """A flag that vLLM once accepted, and the words that replace it today, if any."""
 
     meaning: str
     instead: Callable[[_Words], _Words] = lambda _values: ()
@@ -36,7 +36,7 @@ _POOLING = ("--runner", "pooling")
 _IN_CONFIG = _Dropped("dropped in 0.11.1: --hf-overrides says what to change in the model's config.json")
 _PARTIAL_PREFILLS = _Dropped("dropped in 0.27: long prompts are divided without it")
 _DROPPED = {
-    "--num-scheduler-steps": _Dropped("dropped in 0.10.2: asynchronous scheduling does it, on since 0.14"),
+    "--num-scheduler-steps": _Dropped("dropped in 0.10.2: asynchronous scheduling replaces it, on since 0.14"),
     "--swap-space": _Dropped("dropped in 0.18: --kv-offloading-size keeps keys and values in RAM"),
     "--disable-log-requests": _Dropped("dropped in 0.17: requests are not logged unless asked for"),
     "--guided-decoding-backend": _Dropped("dropped in 0.11 for --structured-outputs-config", _structured_outputs),
@@ -48,10 +48,10 @@ _DROPPED = {
         "now --mm-processor-cache-gb 0", lambda _values: ("--mm-processor-cache-gb", "0")
     ),
     "--device": _Dropped("dropped: the build and the machine say which device it is"),
-    "--use-v2-block-manager": _Dropped("dropped: there is only one block manager by now"),
-    "--enable-prompt-adapter": _Dropped("dropped in 0.10.2: prompt adapters are no more"),
+    "--use-v2-block-manager": _Dropped("dropped: there is only one block manager"),
+    "--enable-prompt-adapter": _Dropped("dropped in 0.10.2: prompt adapters were removed"),
     "--multi-step-stream-outputs": _Dropped("dropped in 0.10.2, with the steps"),
-    "--preemption-mode": _Dropped("dropped in 0.11: there is only recomputation by now"),
+    "--preemption-mode": _Dropped("dropped in 0.11: recomputation is the only mode"),
     "--disable-async-output-proc": _Dropped("dropped in 0.11 with the engine that it was for"),
     "--scheduler-delay-factor": _Dropped("dropped in 0.11 with the scheduler that it was for"),
     "--num-lookahead-slots": _Dropped("dropped in 0.12: --speculative-config implies them"),
@@ -61,9 +61,9 @@ _DROPPED = {
     "--rope-theta": _IN_CONFIG,
     "--max-num-partial-prefills": _PARTIAL_PREFILLS,
     "--max-long-partial-prefills": _PARTIAL_PREFILLS,
-    "--calculate-kv-scales": _Dropped("dropped in 0.28: the model's files say them"),
+    "--calculate-kv-scales": _Dropped("dropped in 0.28: the model's files contain them"),
 }
-# What --task said is said by the runner, where the model does not say it itself.
+# What replaces a value of --task: the runner, unless vLLM derives it from the model.
 _TASKS = {
     "generate": (),
     "auto": (),
@@ -74,13 +74,13 @@ _TASKS = {
     "classify": _POOLING,
 }
 
-_OPTION = re.compile("--?[a-zA-Z]")  # and not a number below zero
+_OPTION = re.compile("--?[a-zA-Z]")  # and not a negative number
 _LIMITS = "--limit-mm-per-prompt"
 _LIMIT = re.compile(r"(\w+)=(\d+)")
 
 
 def translated(arguments: tuple[str, ...], engine: Installed) -> tuple[Flag, ...]:
-    """One flag for all that stays as it was laid down, and one for each that had to change, with the reason."""
+    """Return one flag for the arguments that stay as they are, and one for each that had to change, with the reason."""
     kept: list[str] = []
     changed: list[Flag] = []
     for words in _grouped(arguments):
@@ -90,34 +90,34 @@ def translated(arguments: tuple[str, ...], engine: Installed) -> tuple[Flag, ...
             kept += words
         else:
             changed.append(change)
-    laid_down = (Flag(tuple(kept), kept[0], "laid down in mmd.toml", required=True),) if kept else ()
-    return (*laid_down, *changed)
+    unchanged = (Flag(tuple(kept), kept[0], "set in mmd.toml", required=True),) if kept else ()
+    return (*unchanged, *changed)
 
 
 def _changed(name: str, values: _Words, engine: Installed) -> Flag | None:
     if name == _LIMITS and (limits := _old_limits(values)):
-        return Flag((name, _json(limits)), name, "laid down in mmd.toml, and said in JSON since 0.10", required=True)
+        return Flag((name, _json(limits)), name, "set in mmd.toml, and written in JSON since 0.10", required=True)
     if name in engine.flags:
         return None
     if name == "--task" and values and values[0] in _TASKS:
         instead = _TASKS[values[0]]
-        reason = f"laid down in mmd.toml as --task {values[0]}, which was dropped in 0.13"
+        reason = f"set in mmd.toml as --task {values[0]}, which was dropped in 0.13"
         return Flag(instead, name, reason, required=True)
     if (dropped := _DROPPED.get(name)) is None:
         return None
     instead = dropped.instead(values)
     words = instead if instead and instead[0] in engine.flags else ()
-    return Flag(words, name, f"laid down in mmd.toml: {dropped.meaning}", required=True)
+    return Flag(words, name, f"set in mmd.toml: {dropped.meaning}", required=True)
 
 
 def _old_limits(values: _Words) -> dict[str, int]:
-    """What `image=2,video=1` says; empty where it is written otherwise."""
+    """Parse `image=2,video=1`; return {} for another notation."""
     matches = [_LIMIT.fullmatch(part) for value in values for part in value.split(",")]
     return {match[1]: int(match[2]) for match in matches if match} if all(matches) else {}
 
 
 def _grouped(arguments: _Words) -> Iterator[_Words]:
-    """An option with the values that follow it."""
+    """Yield each option with the values that follow it."""
     group: list[str] = []
     for word in arguments:
         if group and _OPTION.match(word):

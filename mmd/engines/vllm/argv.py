@@ -1,6 +1,6 @@
-"""The command line of vLLM, one decision and one reason a flag: only what the installed version is known to take.
+"""The command line of vLLM: one decision and one reason per flag, and only flags that the installed version accepts.
 
-Facts: vLLM 0.32, and what 0.10 to 0.33 took (tried, or read in their source).
+Facts: vLLM 0.32, and what 0.10 to 0.33 accept (tried, or read in their source).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mmd.plan.engine import Installed, ServeOptions
 from mmd.plan.launch import Flag, Sleep, WakeCheck
 from mmd.registry.record import Facts, Model, ModelType
 
-_UNQUANTISED = ("bf16", "f16", "f32", "f64")  # as `Facts.quant` says it
+_UNQUANTISED = ("bf16", "f16", "f32", "f64")  # as in `Facts.quant`
 _NO_BITSANDBYTES_SINCE = (0, 28)
 _ANY_NAME_SINCE = (0, 21)
 # vLLM 0.32, `get_min_capability` of each; what is not quantised needs what its kernels need.
 _MIN_CAPABILITIES = {"bitsandbytes": (7, 0), "mxfp4": (8, 0), "modelopt": (8, 0), "fp_quant": (10, 0)}
 _MIN_CAPABILITY = (7, 5)
-_IMPORT_SECONDS = 60  # before it loads; ten on a quick machine
-_LOAD_SECONDS = 600  # what vLLM gives its engine where nothing else is said
-# Without these it would be reached by nobody, or by everybody; `--uds` is there since 0.10.2.
+_IMPORT_SECONDS = 60  # before it loads; it takes ten on a fast machine
+_LOAD_SECONDS = 600  # vLLM's own limit for its engine
+# Without these no client could reach it, or any could; `--uds` exists since 0.10.2.
 _ESSENTIAL = ("--served-model-name", "--uds")
 
-# Rerankers published as generators, and what makes vLLM take the score from the words that they would answer with.
+# Rerankers published as generators, with the overrides that make vLLM compute the score from their answer words.
 _RERANKERS = {
     "Qwen3ForCausalLM": {
         "architectures": ["Qwen3ForSequenceClassification"],
@@ -58,9 +58,9 @@ def flags(
     engine: Installed,
     options: ServeOptions,
 ) -> tuple[Flag, ...]:
-    """Every decision in the order of the command line; those left to the engine, or left out, come last.
+    """Return every decision in the order of the command line; those left to the engine, or left out, come last.
 
-    Raises EngineMissing where this vLLM cannot serve the model, or not on this machine.
+    Raises EngineMissing if this vLLM cannot serve the model, or not on this machine.
     """
     _require_able(model, machine, engine)
     decided = (
@@ -69,8 +69,8 @@ def flags(
         *_sleep_flags(machine, engine),
         *_vision(model.facts),
         *_parsers(model.facts, engine),
-        Flag(("--disable-uvicorn-access-log",), "--disable-uvicorn-access-log", "the journal is for what matters"),
-        Flag(("--disable-fastapi-docs",), "--disable-fastapi-docs", "the gateway is the only way in"),
+        Flag(("--disable-uvicorn-access-log",), "--disable-uvicorn-access-log", "requests do not fill the journal"),
+        Flag(("--disable-fastapi-docs",), "--disable-fastapi-docs", "clients reach it through the gateway only"),
     )
     return (
         Flag((model.path,), "model", "the model", required=True),
@@ -78,7 +78,7 @@ def flags(
         Flag(
             ("--uds", options.socket),
             "--uds",
-            "a Unix socket in a folder of yours: nobody else can reach it",
+            "a Unix socket in a folder that only you can open",
             required=True,
             is_address=True,
         ),
@@ -89,18 +89,21 @@ def flags(
 
 
 def environment(machine: Machine, engine: Installed, *, cache: str, ready_seconds: int) -> tuple[tuple[str, str], ...]:
-    """`cache` is a folder that all models of this version share: vLLM keys what it compiles by model and settings."""
+    """Return the variables to set.
+
+    All models of a version share a folder in `cache`: vLLM keys what it compiles by model and settings.
+    """
     load_seconds = ready_seconds - _IMPORT_SECONDS
     return (
         *((("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),) if on_gpu(machine, engine) else ()),
         ("VLLM_CACHE_ROOT", cache_root(cache, engine.version)),
-        # Sleeps and wakes by HTTP, which only the hooks can reach: the socket is in a folder of the user's.
+        # Endpoints for sleep and wake, which only the hooks can reach: the socket is in a folder of the user.
         *((("VLLM_SERVER_DEV_MODE", "1"),) if engine.can_sleep else ()),
-        # The memory that a first start has measured is taken over by the next under the same settings.
+        # The next start with the same settings uses the memory that the first one measured.
         ("VLLM_ENABLE_STARTUP_PLAN", "1"),
-        # It gives up by itself, however long the unit would wait.
+        # It would give up earlier than the unit.
         *((("VLLM_ENGINE_READY_TIMEOUT_S", str(load_seconds)),) if load_seconds > _LOAD_SECONDS else ()),
-        # Which model a name means has been decided by who asks, and an alias that is new today is served at once.
+        # The gateway has resolved the name already, and a new alias works at once.
         ("VLLM_SKIP_MODEL_NAME_VALIDATION", "1"),
         ("VLLM_NO_USAGE_STATS", "1"),
         ("HF_HUB_OFFLINE", "1"),
@@ -113,7 +116,7 @@ def cache_root(cache: str, version: str) -> str:
 
 
 def budget_bytes(model: Model, machine: Machine, engine: Installed) -> int:
-    """What the model may take: unlike llama.cpp it puts nothing into RAM that a GPU cannot hold."""
+    """Return the memory that the model may take: vLLM does not put into RAM what a GPU cannot hold."""
     if on_gpu(machine, engine):
         return int(sum(gpu.total_bytes for gpu in usable_gpus(model.facts, machine)) * MAX_UTILIZATION)
     return machine.ram_total_bytes - ram_reserve_bytes(machine)
@@ -124,17 +127,20 @@ def on_gpu(machine: Machine, engine: Installed) -> bool:
 
 
 def ready_seconds(model: Model) -> int:
-    """Eleven minutes, for vLLM itself gives its engine ten; or what a disk of 50 MB/s needs for the weights."""
+    """Return the seconds that a load may take.
+
+    Eleven minutes, because vLLM gives its engine ten; or as long as a disk of 50 MB/s needs for the weights.
+    """
     return _IMPORT_SECONDS + max(_LOAD_SECONDS, model.facts.weights_bytes // 50_000_000)
 
 
 def sleep(model: Model, machine: Machine, engine: Installed) -> Sleep | None:
-    """None where it has to be stopped instead."""
+    """Return how it sleeps; None if it has to be stopped instead."""
     if not engine.can_sleep:
         return None
     reserve_bytes = ram_reserve_bytes(machine)
     if not on_gpu(machine, engine):
-        # The requests pause it, and its weights stay in the RAM where they are.
+        # Sleep only pauses it: its weights stay in RAM.
         return Sleep((1,), 0, reserve_bytes, _wake_check(model.facts))
     if "--enable-sleep-mode" not in engine.flags:
         return None
@@ -161,48 +167,48 @@ def _require_able(model: Model, machine: Machine, engine: Installed) -> None:
     for option in _ESSENTIAL:
         if option not in engine.flags:
             raise EngineMissing(
-                f"vLLM {engine.version} does not know {option}, without which mmd cannot serve anything by it",
-                hint="mmd engine install vllm   # a newer one does",
+                f"vLLM {engine.version} does not accept {option}, which mmd needs",
+                hint="mmd engine install vllm   # a newer version accepts it",
             )
     if not machine.gpus and engine.platform == "cuda":
         raise EngineMissing(
-            f"{engine.command[0]} is a build for NVIDIA GPUs, and there is none that NVIDIA's driver knows",
+            f"{engine.command[0]} is a build for NVIDIA GPUs, and NVIDIA's driver reports no GPU",
             hint="mmd engine install vllm   # the build for this machine's CPU; or see: nvidia-smi",
         )
     if model.facts.quant.startswith("bnb-") and _release(engine) >= _NO_BITSANDBYTES_SINCE:
         raise EngineMissing(
-            f"{model.id} is quantised with bitsandbytes, which vLLM {engine.version} has dropped (0.27 had it)",
+            f"{model.id} is quantised with bitsandbytes, which vLLM {engine.version} has dropped (0.27 was the last)",
             hint="mmd engine install vllm --version 0.27.1   # or take an AWQ, GPTQ or FP8 quantisation of it",
         )
 
 
 def _names(model: Model, aliases: tuple[str, ...], engine: Installed) -> Flag:
-    """The id comes first, for that is what it calls itself in its answers."""
+    """Return the names that it answers to; the first one, the id, is the name in its responses."""
     option = "--served-model-name"
     if _release(engine) >= _ANY_NAME_SINCE:
-        return Flag((option, model.id), option, "the name under which it answers", required=True, is_address=True)
-    reason = f"the names to which it answers: {engine.version} refuses all others"
+        return Flag((option, model.id), option, "the name that it answers to", required=True, is_address=True)
+    reason = f"the names that it answers to: {engine.version} refuses all others"
     return Flag((option, model.id, *aliases), option, reason, required=True, is_address=True)
 
 
 def _runner(facts: Facts) -> tuple[Flag, ...]:
     if facts.type in GENERATES:
         return ()
-    pooling = Flag(("--runner", "pooling"), "--runner", f"it is for {facts.type}, and generates nothing", required=True)
+    pooling = Flag(("--runner", "pooling"), "--runner", f"a model for {facts.type} generates no text", required=True)
     overrides = _RERANKERS.get(facts.architecture) if facts.type is ModelType.RERANKER else None
     if overrides is None:
         return (pooling,)
     as_scores = Flag(
         ("--hf-overrides", json.dumps(overrides, separators=(",", ":"))),
         "--hf-overrides",
-        "it was published as a generator: its score is taken from the words it would answer with",
+        "it was published as a generator: its score is computed from its answer words",
         required=True,
     )
     return pooling, as_scores
 
 
 def _sleep_flags(machine: Machine, engine: Installed) -> tuple[Flag, ...]:
-    reason = "so that it can give the GPU away and keep its process"
+    reason = "it can release the GPU and keep its process"
     if not on_gpu(machine, engine):
         return (Flag((), "--enable-sleep-mode", "left out: a CPU build refuses it; asleep, the weights stay in RAM"),)
     if not engine.can_sleep:
@@ -219,7 +225,7 @@ def _vision(facts: Facts) -> tuple[Flag, ...]:
         Flag(
             ("--limit-mm-per-prompt", limits),
             "--limit-mm-per-prompt",
-            "four images a prompt: vLLM reserves VRAM for all that are allowed, 999 of each kind by default",
+            "four images per prompt: vLLM reserves VRAM for all that are allowed, by default 999 of each kind",
         ),
         Flag(
             ("--mm-processor-cache-gb", "1"),
@@ -233,17 +239,19 @@ def _parsers(facts: Facts, engine: Installed) -> tuple[Flag, ...]:
     if facts.type not in (ModelType.CHAT, ModelType.VISION):
         return ()
     tool, reasoning = tool_parser(facts, engine), reasoning_parser(facts, engine)
-    uncertain = "left out: its chat template does not tell for certain which one"
+    uncertain = "left out: its chat template does not identify one for certain"
     return (
         Flag(
             ("--enable-auto-tool-choice", "--tool-call-parser", tool) if tool else (),
             "--tool-call-parser",
-            "its chat template writes tool calls so" if tool else uncertain,
+            "the format of tool calls in its chat template" if tool else uncertain,
         ),
         Flag(
             ("--reasoning-parser", reasoning) if reasoning else (),
             "--reasoning-parser",
-            "its chat template has it think aloud" if reasoning else f"{uncertain}, and a wrong one empties replies",
+            "its chat template makes it write reasoning"
+            if reasoning
+            else f"{uncertain}, and a wrong one empties replies",
         ),
     )
 
@@ -253,7 +261,7 @@ def _takes(engine: Installed, flag: Flag) -> bool:
 
 
 def _unknown_to(engine: Installed, flag: Flag) -> Flag:
-    return Flag((), flag.subject, f"left out: vLLM {engine.version} does not know it ({flag.reason})")
+    return Flag((), flag.subject, f"left out: vLLM {engine.version} does not accept it ({flag.reason})")
 
 
 def _release(engine: Installed) -> tuple[int, ...]:
@@ -262,17 +270,17 @@ def _release(engine: Installed) -> tuple[int, ...]:
 
 def _left_to_the_engine(facts: Facts, machine: Machine, engine: Installed) -> tuple[Flag, ...]:
     left = [
-        Flag((), "--dtype", "left to the engine: as the weights are"),
-        Flag((), "--trust-remote-code", "left out: it would run code from the model's folder; ask for it in mmd.toml"),
+        Flag((), "--dtype", "left to the engine: the type of the weights"),
+        Flag((), "--trust-remote-code", "left out: it runs code from the model's folder; mmd.toml can set it"),
     ]
     if facts.quant not in _UNQUANTISED:
-        why = f"left to the engine: the model says {facts.quant}; naming it can force slow kernels"
+        why = f"left to the engine: the files say {facts.quant}; naming it can force slow kernels"
         left.insert(0, Flag((), "--quantization", why))
     if facts.type in GENERATES:
         left += [
-            Flag((), "--async-scheduling", "left to the engine: on since 0.14; what --num-scheduler-steps was for"),
-            Flag((), "--enable-chunked-prefill", "left to the engine: on, and prefix caching too"),
+            Flag((), "--async-scheduling", "left to the engine: on since 0.14, replaces --num-scheduler-steps"),
+            Flag((), "--enable-chunked-prefill", "left to the engine: on, like prefix caching"),
         ]
     if on_gpu(machine, engine):
-        left.append(Flag((), "--attention-backend", "left to the engine: the best that this GPU has"))
+        left.append(Flag((), "--attention-backend", "left to the engine: the best one for this GPU"))
     return tuple(left)

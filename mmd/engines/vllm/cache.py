@@ -1,4 +1,4 @@
-"""What was learned about installed vLLMs, kept under the cache folder: one file for each program and version."""
+"""The options of installed vLLMs, cached in one file for each program and version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Record:
 
 
 def key_of(program: Path, version_file: Path) -> str:
-    """Changes whenever either file does: an upgrade is noticed at the next look, which costs two stat()."""
+    """Return a key that changes with either file, so that an upgrade is noticed. It costs two stat()."""
     stamps = []
     for file in (program, version_file):
         try:

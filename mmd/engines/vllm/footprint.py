@@ -1,4 +1,4 @@
-"""The memory of vLLM: what it takes beside its pool for keys and values, and what a context takes of that.
+"""The memory of vLLM: what it takes beside its pool for keys and values, and what a context takes of the pool.
 
 Facts: vLLM 0.32 (`gpu_worker.py`, `kv_cache_interface.py`) and published starts; the shares are in
 `VllmConstants`.
@@ -17,7 +17,7 @@ from mmd.plan.memory import CacheBytes, MemoryModel, Placement, Variant, scaled
 from mmd.quantities import GIB
 from mmd.registry.layout import Anatomy
 
-_MXFP4_HIDDEN_PAD = 256  # its kernels want experts of such a width: those of gpt-oss grow by a fifteenth
+_MXFP4_HIDDEN_PAD = 256  # its kernels pad experts to this width: those of gpt-oss grow by a fifteenth
 _WEIGHTS_ERROR = 0.005
 _NUMBER_BYTES = 2
 # Tokens of a batch: the engine's own default, by the GPU's size.
@@ -35,15 +35,15 @@ class VllmMemory:
     gpus: int  # 0 for the CPU
     gpu_bytes: int  # of the smallest; 0 for the CPU
     share_bytes: int  # of all these, or of the RAM
-    pool_bytes: int | None  # for keys and values; None where they may fill what is left of the share
-    sequences: int  # that it answers at a time
-    takes_small_numbers: bool  # keys and values of 8 bits
+    pool_bytes: int | None  # for keys and values; None if they may fill the rest of the share
+    sequences: int  # requests at a time
+    takes_small_numbers: bool  # it can store keys and values in 8 bits
     constants: VllmConstants
     small_numbers: bool = False
     wanted_context: int = 0  # that the command line asks for; 0 if the engine decides
 
     def components(self, context: int) -> Components:
-        """Over all GPUs."""
+        """Return the memory of all GPUs together."""
         kept = self.kept(context)
         return Components(
             weights_bytes=self._weights_bytes(),
@@ -66,11 +66,11 @@ class VllmMemory:
         return round(sqrt(sum(part * part for part in parts)))
 
     def has_bytes(self) -> int:
-        """With CUDA's context, which lies outside of the share."""
+        """Return the share with CUDA's context, which lies outside of it."""
         return self.share_bytes + self.outside_bytes()
 
     def min_bytes(self, context: int) -> int:
-        """Of the share."""
+        """Return the memory without which it does not run, of the share."""
         return self.components(context).total_bytes - self.outside_bytes()
 
     def placement(self, context: int) -> Placement:
@@ -82,7 +82,7 @@ class VllmMemory:
         )
 
     def is_whole(self, context: int) -> bool:
-        """It puts nothing into RAM that a GPU cannot hold."""
+        """True if it fits: vLLM does not put into RAM what a GPU cannot hold."""
         components = self.components(context)
         pool_bytes = components.kv_bytes + components.state_bytes
         if self.pool_bytes is not None and pool_bytes > self.pool_bytes:
@@ -93,7 +93,7 @@ class VllmMemory:
         return fit.largest_context(trained, self.is_whole)
 
     def room_tokens(self, most: int) -> int:
-        """How many tokens fit, up to `most`, of use or not."""
+        """Return how many tokens fit, up to `most`, even if too few to be useful."""
         per_token = self.components(most).kv_bytes / max(1, most)
         left_bytes = self.has_bytes() - self.components(0).total_bytes
         return min(most, int(max(0, left_bytes) / per_token)) if per_token else most
@@ -111,7 +111,7 @@ class VllmMemory:
         return replace(self, anatomy=scaled(self.anatomy, share))
 
     def kept(self, context: int) -> CacheBytes:
-        """Latent keys are there once for every GPU, others are shared among them."""
+        """Return the bytes of a context. Each GPU has a copy of latent keys; other keys are divided among the GPUs."""
         groups = self.anatomy.caches
         kept = vllm_cache_bytes(
             groups,
@@ -124,11 +124,13 @@ class VllmMemory:
         return CacheBytes(kept.kv_bytes * (max(1, self.gpus) if is_latent else 1), kept.state_bytes)
 
     def outside_bytes(self) -> int:
-        """What the GPUs lose before vLLM takes its share of them: CUDA's context."""
+        """Return what the GPUs lose before vLLM takes its share: CUDA's context."""
         return self.constants.context_bytes * self.gpus
 
     def _weights_bytes(self) -> int:
-        """Exact: Qwen3-8B has 15.256 GiB in its files, a table of 10 MiB beside, and 15.27 GiB "loaded"."""
+        """Return the bytes of the weights, exact: Qwen3-8B has 15.256 GiB in its files and a table of 10 MiB, and vLLM
+        logs 15.27 GiB.
+        """
         anatomy, hidden = self.anatomy, self.anatomy.hidden_size
         loaded_bytes = anatomy.loaded_bytes - anatomy.float32_bytes // 2 + anatomy.rotation_bytes
         if "mxfp4" in self.quant and hidden:
@@ -137,7 +139,7 @@ class VllmMemory:
         return loaded_bytes
 
     def _activation_bytes(self) -> int:
-        """The highest moment of a trial run: the sampler's, or of a batch of tokens."""
+        """Return the peak of vLLM's trial run: the sampler and a batch of tokens."""
         if not self.anatomy.hidden_size:
             return self.constants.unknown_compute_bytes
         logits = self.sequences * self.anatomy.vocabulary_size
@@ -147,7 +149,7 @@ class VllmMemory:
         )
 
     def _inside_bytes(self) -> int:
-        """Graphs and libraries, of its share; on the CPU the process."""
+        """Return the bytes of graphs and libraries, inside the share; on the CPU those of the process."""
         constants = self.constants
         if not self.gpus:
             return constants.process_bytes

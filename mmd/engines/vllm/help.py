@@ -1,4 +1,4 @@
-"""vLLM's own list of its options. It imports everything for that: ten seconds, so it is asked where nobody waits."""
+"""vLLM's own list of its options. Printing it takes ten seconds, because vLLM imports everything."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 
 from mmd.errors import EngineMissing
 
-_ASK_SECONDS = 120
+_TIMEOUT_SECONDS = 120
 # An option's line: "  --enable-sleep-mode, --no-enable-sleep-mode", "  --max-num-seqs MAX_NUM_SEQS".
 _LINE = re.compile(r"^  (?P<spellings>--?[a-zA-Z0-9].*?)(?:  |$)", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--[a-z0-9][a-z0-9-]*")
 
 
 def ask_for_help(program: Path) -> frozenset[str]:
-    """The options, as `vllm serve --help=all` has them. Raises EngineMissing with vLLM's own last line."""
+    """Return the options in `vllm serve --help=all`. Raises EngineMissing with vLLM's own last line."""
     import subprocess
 
     try:
         done = subprocess.run(
             ("nice", "-n", "19", program, "serve", "--help=all"),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", timeout=_ASK_SECONDS, check=False, env=os.environ | {"COLUMNS": "200"},
+            text=True, errors="replace", timeout=_TIMEOUT_SECONDS, check=False, env=os.environ | {"COLUMNS": "200"},
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineMissing(f"{program} cannot be run: {error}", hint=f"{program} --version") from error
@@ -30,14 +30,14 @@ def ask_for_help(program: Path) -> frozenset[str]:
     if done.returncode != 0 or "--uds" not in flags:
         lines = done.stdout.strip().splitlines()
         raise EngineMissing(
-            f"{program} does not start: {lines[-1].strip() if lines else 'it said nothing'}",
-            hint=f"{program} --version   # what it says at length; a new one: mmd engine install vllm",
+            f"{program} does not start: {lines[-1].strip() if lines else 'it printed nothing'}",
+            hint=f"{program} --version   # its full message; to install another: mmd engine install vllm",
         )
     return flags
 
 
 def parse_help(text: str) -> frozenset[str]:
-    """Every option in argparse's help, without --help and the --no-x beside an --x."""
+    """Return every option in argparse's help, without --help, and without --no-x if there is --x."""
     found = {option for line in _LINE.finditer(text) for option in _OPTION.findall(line["spellings"])}
     negations = {option for option in found if f"--{option.removeprefix('--no-')}" in found - {option}}
     return frozenset(found - negations - {"--help"})

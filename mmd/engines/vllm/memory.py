@@ -1,4 +1,4 @@
-"""vLLM's memory: its share of the GPU, the context that this gives, and what it may take of the RAM."""
+"""The flags for vLLM's memory: its share of the GPU, its context, and the RAM it may take."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from mmd.plan.launch import Flag
 from mmd.quantities import GIB, MIB
 from mmd.registry.record import Facts, ModelType
 
-# vLLM refuses to start where less is free than its share, and looks when its own CUDA context is there, some 0.3 to
-# 0.5 GiB. A desktop takes more at any moment.
+# vLLM refuses to start if less than its share is free after it has made its CUDA context, which takes 0.3 to 0.5 GiB.
+# A desktop may take more at any moment.
 _HEADROOM_BYTES = 3 * GIB // 4
 _DESKTOP_HEADROOM_BYTES = GIB
 _DESKTOPS = ("Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "Hyprland", "weston", "plasmashell")
 MAX_UTILIZATION = 0.92  # the engine's own default since 0.20
-# Its start-up plan is used again only under the same share, so a few MiB more or less must not change it.
+# Its start-up plan is used again only with the same share, so a few MiB more or less must not change it.
 _UTILIZATION_STEPS = 50
 
-# One person's requests. The default of 256 costs about 1.2 GiB of VRAM with a large vocabulary, and more graphs.
+# Enough for one person. The default of 256 costs about 1.2 GiB of VRAM with a large vocabulary, and more graphs.
 _SEQUENCES = 16
 _MANY_SEQUENCES = 32
 _LARGE_GPU_BYTES = 24 * GIB
 _MAX_CPU_CACHE_BYTES = 4 * GIB
 _MIN_CPU_CACHE_BYTES = 64 * MIB
-# Below this a conversation is cut short, and half as many bits for each key and value are the lesser loss.
+# A shorter context ends conversations early; half as many bits per key and value lose less.
 _SHORT_CONTEXT_TOKENS = 8192
 _FP8_CAPABILITY = (8, 9)  # Ada, Hopper and newer; vLLM's Triton backend refuses it before
 
@@ -44,17 +44,16 @@ GENERATES = (ModelType.CHAT, ModelType.VISION, ModelType.COMPLETION)
 
 
 def ram_reserve_bytes(machine: Machine) -> int:
-    """What models leave to the rest of the machine."""
+    """Return the RAM that models leave to the rest of the machine."""
     return max(2 * GIB, machine.ram_total_bytes // 10)
 
 
 def memory_flags(
     facts: Facts, machine: Machine, release: tuple[int, ...], *, context: int | None, on_gpu: bool
 ) -> tuple[Flag, ...]:
-    """How much of which memory a vLLM of this release takes; `machine` as it will be when whoever has the GPU has given
-    it back.
+    """Return the flags for a vLLM of this release; `machine` is as it will be when the resident model is unloaded.
 
-    vLLM names context and sequences where memory runs out. Without these flags it would take more, so they are kept.
+    They are required: when memory runs out, vLLM names context and sequences, but without these flags it takes more.
     """
     length = _length(facts, release, context)
     sequences = _sequences_flag(facts, _sequences(machine.gpus if on_gpu else ()))
@@ -64,7 +63,7 @@ def memory_flags(
     utilization = Flag(
         ("--gpu-memory-utilization", f"{_utilization(gpus):.2f}"),
         "--gpu-memory-utilization",
-        "the share that is free now; vLLM does not start where less is free",
+        "the share that is free now; vLLM does not start if less is free",
         measured=True,
         required=True,
     )
@@ -87,7 +86,7 @@ def vllm_memory(
     on_gpu: bool,
     constants: Constants,
 ) -> VllmMemory:
-    """What these flags mean for memory, and those among `words` that say otherwise."""
+    """Return the formulas for these flags, with the values in `words` where they differ."""
     assert isinstance(constants, VllmConstants)
     laid_down = vllm_options(words)
     gpus = _gpus_for(facts, machine) if on_gpu and machine.gpus else ()
@@ -122,7 +121,7 @@ def _on_cpu(facts: Facts, machine: Machine, constants: VllmConstants) -> VllmMem
 
 
 def _on_gpus(facts: Facts, gpus: tuple[Gpu, ...], constants: VllmConstants) -> VllmMemory:
-    """With keys and values in 16 bits."""
+    """Return the formulas with keys and values in 16 bits."""
     return VllmMemory(
         anatomy=fit.anatomy_of(facts),
         quant=facts.quant,
@@ -143,14 +142,14 @@ def _words(flags: tuple[Flag, ...]) -> tuple[str, ...]:
 def _length(facts: Facts, release: tuple[int, ...], context: int | None) -> Flag:
     name = "--max-model-len"
     if context is not None:
-        return Flag((name, str(context)), name, "laid down in mmd.toml", required=True)
+        return Flag((name, str(context)), name, "set in mmd.toml", required=True)
     if release < _FITS_ITS_LENGTH_SINCE:
-        return Flag((), name, "left out: vLLM takes what fits by itself only since 0.14; mmd.toml can say how much")
+        return Flag((), name, "left out: vLLM chooses what fits only since 0.14; mmd.toml can set a context")
     return Flag((name, "auto"), name, f"as much of its {facts.context_length} tokens as fits", required=True)
 
 
 def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
-    """All that a model can be spread over: by powers of two, as its attention heads divide among them."""
+    """Return the GPUs that a model can be spread over: a power of two, by which its attention heads are divisible."""
     count = 1
     while count * 2 <= len(machine.gpus) and facts.attention_heads and facts.attention_heads % (count * 2) == 0:
         count *= 2
@@ -158,12 +157,12 @@ def usable_gpus(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
 
 
 def _utilization(gpus: tuple[Gpu, ...]) -> float:
-    """In steps of 0.02, rounded down, of the fullest GPU."""
+    """Return the free share of the fullest GPU, rounded down to steps of 0.02."""
     return min(MAX_UTILIZATION, *(_steps(gpu) / _UTILIZATION_STEPS for gpu in gpus))
 
 
 def _steps(gpu: Gpu) -> int:
-    """At least one: vLLM takes a share of nothing for a typing error, and says of one that is not free how much is."""
+    """Return at least 1: vLLM reports a share of 0 as a typing error, and one that is not free with the free amount."""
     has_desktop = any(process.name in _DESKTOPS for process in gpu.processes)
     headroom_bytes = _DESKTOP_HEADROOM_BYTES if has_desktop else _HEADROOM_BYTES
     return max(1, (gpu.free_bytes - headroom_bytes) * _UTILIZATION_STEPS // gpu.total_bytes)
@@ -175,23 +174,23 @@ def _sequences(gpus: tuple[Gpu, ...]) -> int:
 
 
 def _conversations(facts: Facts, gpus: tuple[Gpu, ...]) -> int:
-    """That it answers at a time; a model that only reads has no words to draw one from."""
+    """Return the number of requests at a time; 0 for a model that does not sample words."""
     return _sequences(gpus) if facts.type in GENERATES else 0
 
 
 def _sequences_flag(facts: Facts, count: int) -> tuple[Flag, ...]:
     if facts.type not in GENERATES:
         return ()
-    reason = "requests at a time: one person's; more cost VRAM and start-up time"
+    reason = "requests at a time, enough for one person; more cost VRAM and start-up time"
     return (Flag(("--max-num-seqs", str(count)), "--max-num-seqs", reason, required=True),)
 
 
 def _cpu_cache_flag(facts: Facts, machine: Machine) -> Flag:
-    """Without it vLLM takes nine tenths of the RAM."""
+    """Return the size of the pool; without it vLLM takes nine tenths of the RAM."""
     return Flag(
         ("--kv-cache-memory-bytes", f"{_cpu_cache_bytes(facts, machine) // MIB}M"),
         "--kv-cache-memory-bytes",
-        "an eighth of the RAM, or what its sequences can fill: vLLM would take nearly all of it",
+        "an eighth of the RAM, or what its sequences can fill; vLLM would take nearly all of the RAM",
         required=True,
     )
 
@@ -211,9 +210,9 @@ def _small_cache(facts: Facts, gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
         return ()
     tokens = memory.room_tokens(wanted)
     if not memory.takes_small_numbers:
-        reason = f"left to the engine: only about {tokens} tokens fit, but this GPU has no 8-bit floats to save by"
+        reason = f"left to the engine: only about {tokens} tokens fit, but this GPU has no 8-bit floats"
         return (Flag((), "--kv-cache-dtype", reason),)
-    reason = f"only about {tokens} tokens would fit otherwise: half the bits for keys and values, twice the context"
+    reason = f"half the bits for keys and values, twice the context: only about {tokens} tokens would fit otherwise"
     return (Flag(("--kv-cache-dtype", "fp8"), "--kv-cache-dtype", reason, measured=True),)
 
 
@@ -222,7 +221,7 @@ def _capability(gpu: Gpu) -> tuple[int, ...]:
 
 
 def _gpus_for(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
-    """The first GPU where the model fits on it; else as many of those that it can be spread over as it takes."""
+    """Return the first GPU if the model fits on it; else as many of those that it can be spread over as it needs."""
     gpus = usable_gpus(facts, machine)
     count = 1
     while count < len(gpus) and not _has_room(facts, gpus[:count]):
@@ -231,7 +230,7 @@ def _gpus_for(facts: Facts, machine: Machine) -> tuple[Gpu, ...]:
 
 
 def _has_room(facts: Facts, gpus: tuple[Gpu, ...]) -> bool:
-    """Whoever may be there now."""
+    """True if the model fits on these GPUs when no other program uses them."""
     memory = _on_gpus(facts, gpus, VllmConstants())
     without_our_models = replace(memory, share_bytes=int(sum(gpu.total_bytes for gpu in gpus) * MAX_UTILIZATION))
     return without_our_models.is_whole(fit.min_context(facts.context_length))
@@ -245,16 +244,17 @@ def _several_gpus(gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
 
 
 def _offload(facts: Facts, machine: Machine, release: tuple[int, ...]) -> tuple[Flag, ...]:
-    """Keys and values that the GPU has no room for, in RAM. It is taken at once and stays taken while the model sleeps,
-    so what level 1 needs of the RAM comes first.
+    """Return the flag for keys and values in RAM.
+
+    vLLM allocates them at once and keeps them while it sleeps, so the RAM for sleep at level 1 is subtracted first.
     """
     if facts.type not in GENERATES or not facts.kv_bytes_per_token or release < _OFFLOADS_SINCE:
         return ()
     left_gib = (machine.ram_available_bytes - facts.weights_bytes - ram_reserve_bytes(machine)) // GIB
-    # It lives in /dev/shm, which has half of the RAM for everybody.
+    # They are in /dev/shm, which has half of the RAM for all programs.
     size_gib = min(left_gib // 2, machine.ram_total_bytes // 4 // GIB, _MAX_OFFLOAD_GIB)
     if size_gib < _MIN_OFFLOAD_GIB:
         return ()
-    reason = "GiB of RAM for conversations that the GPU has no room for: half of what is left beside the weights"
+    reason = "GiB of RAM for conversations that do not fit on the GPU: half of what the weights leave"
     words = ("--kv-offloading-size", str(size_gib), "--kv-offloading-backend", "native")
     return (Flag(words, "--kv-offloading-size", reason, measured=True),)

@@ -1,4 +1,4 @@
-"""What of vLLM's command line decides over its memory."""
+"""The options of vLLM's command line that determine its memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SMALL_TYPES = ("fp8", "int8")
 _LENGTH = "--max-model-len"
 _SEQUENCES = "--max-num-seqs"
 _UTILIZATION = "--gpu-memory-utilization"
-_SEVERAL_GPUS = ("-tp", "--tensor-parallel-size")  # the short one is nobody's but the user's
+_SEVERAL_GPUS = ("-tp", "--tensor-parallel-size")  # mmd itself uses the long one only
 _POOL = "--kv-cache-memory-bytes"
 
 _SIZE = re.compile(r"(\d+)([KMGTkmgt]?)")
@@ -31,19 +31,20 @@ _UNITS = {
 
 @dataclass(frozen=True, slots=True)
 class VllmOptions:
-    """The decisions, None where the command line leaves them open."""
+    """The values, None if the command line does not contain them."""
 
     context: int | None = None  # tokens
-    sequences: int | None = None  # that it answers at a time
-    utilization: float | None = None  # the share of every GPU
+    sequences: int | None = None  # requests at a time
+    utilization: float | None = None  # share of every GPU
     gpus: int | None = None
     pool_bytes: int | None = None  # for keys and values
     small_numbers: bool | None = None  # keys and values of 8 bits
 
 
 def vllm_options(words: Sequence[str]) -> VllmOptions:
-    """As a command line says it, the last word on anything counting. What cannot be understood is the engine's to
-    refuse, and is left open.
+    """Parse a command line; of several values for an option the last counts.
+
+    An option whose value cannot be parsed is None: the engine will refuse it.
     """
     given = dict(_options(words))
     cache_type = given.get(_CACHE_TYPE)
@@ -59,7 +60,7 @@ def vllm_options(words: Sequence[str]) -> VllmOptions:
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Both ways to write one, and vLLM takes either line for the other in its name."""
+    """Yield options with their values, in both notations; vLLM treats `_` and `-` in a name alike."""
     for word, after in pairwise((*words, "")):
         name, equals, value = word.partition("=")
         if name.startswith("-"):

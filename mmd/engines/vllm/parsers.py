@@ -1,6 +1,6 @@
-"""Which of vLLM's parsers read a model's tool calls and its thinking: by the marks in its own chat template.
+"""Choose vLLM's parsers for a model's tool calls and reasoning, by the marks in its chat template.
 
-Left out wherever it is not certain. A wrong reasoning parser empties replies: most take plain text for thinking.
+None is chosen if it is not certain. A wrong reasoning parser empties responses: most take plain text for reasoning.
 Sources: vLLM's recipes for 154 models, and its parsers' own code (0.32).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from mmd.plan.engine import Installed
 from mmd.registry.record import Facts
 
-# The first mark that a template has decides, but for the families below.
+# The first mark in a template decides, except for the families below.
 _TOOLS = (
     ("<function=", "qwen3_coder"),
     ("[TOOL_CALLS]", "mistral"),
@@ -30,7 +30,7 @@ _TOOLS = (
     ("response_template", "hf"),
 )
 
-# By architecture, where a family writes like another or its mark says too little.
+# By architecture, if a family writes like another or its mark is ambiguous.
 _GPT_OSS = "GptOss"
 _TOOLS_BY_FAMILY = (
     (_GPT_OSS, "<|channel|>", "openai"),
@@ -40,12 +40,12 @@ _TOOLS_BY_FAMILY = (
     ("Granite", "<|tool_call|>", "granite"),
 )
 
-# Their parsers leave a plain answer alone, so that a template which writes as they read is enough.
+# These parsers leave plain text alone, so that the mark in the template is enough.
 _REASONING_BY_MARK = (
     (_GPT_OSS, "<|channel|>", "openai_gptoss"),
     ("Gemma4", "<|tool_call>", "gemma4"),
 )
-# Those of the families whose template says that they think.
+# For families whose template shows that they write reasoning.
 _REASONING_BY_FAMILY = (
     ("DeepseekV3", "deepseek_v3"),
     ("Glm4Moe", "glm45"),
@@ -59,7 +59,7 @@ _REASONING_BY_FAMILY = (
 
 
 def tool_parser(facts: Facts, engine: Installed) -> str | None:
-    """A name that `--tool-call-parser` of this engine takes; None where the template tells none for certain."""
+    """Return a name that `--tool-call-parser` of this engine accepts; None if the template does not identify one."""
     marks = facts.template_marks
     for family, mark, parser in _TOOLS_BY_FAMILY:
         if facts.architecture.startswith(family) and mark in marks:
@@ -72,7 +72,7 @@ def tool_parser(facts: Facts, engine: Installed) -> str | None:
 
 
 def reasoning_parser(facts: Facts, engine: Installed) -> str | None:
-    """A name that `--reasoning-parser` of this engine takes; None where it may not think aloud."""
+    """Return a name that `--reasoning-parser` of this engine accepts; None if the model may not write reasoning."""
     parser = _reasoning_parser(facts)
     return parser if parser in engine.reasoning_parsers else None
 
@@ -96,9 +96,9 @@ def _reasoning_parser(facts: Facts) -> str | None:
     if not (always or may):
         return None
     if always and facts.architecture.startswith("Deepseek"):
-        return "deepseek_r1"  # "deepseek_v3" reads thoughts only where a request has asked for them
+        return "deepseek_r1"  # "deepseek_v3" parses reasoning only if the request asks for it
     for family, parser in _REASONING_BY_FAMILY:
         if facts.architecture.startswith(family):
             return parser
-    # R1's distillations and QwQ: somebody else's architecture, and a prompt that has them think.
+    # R1's distillations and QwQ: the architecture of another family, and a prompt that opens the reasoning.
     return "deepseek_r1" if always else None

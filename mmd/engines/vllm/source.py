@@ -1,6 +1,6 @@
-"""What a vLLM accepts, read from its source: `vllm --help` takes ten seconds, and this a tenth of one.
+"""Read the options of a vLLM from its source in a tenth of a second; `vllm --help` takes ten.
 
-Tried on vLLM 0.10 to 0.33, whose frontend arguments have been in three places.
+Tested with vLLM 0.10 to 0.33, which define their frontend arguments in three places.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _REASONING_PARSERS = ("reasoning",)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What an engine's command line takes: options as written, and the names that its parsers go by."""
+    """What vLLM's command line accepts: options as written, and the names of parsers."""
 
     flags: frozenset[str]
     tool_parsers: frozenset[str]
@@ -29,7 +29,7 @@ class Accepted:
 
 
 def scan(package: Path) -> Accepted:
-    """Read the package's source. Raises OSError where a file is missing, SyntaxError where one is not to be parsed."""
+    """Read the package's source. Raises OSError if a file is missing, SyntaxError if one cannot be parsed."""
     frontend = next((package / name for name in _FRONTENDS if (package / name).exists()), package / _FRONTENDS[0])
     return Accepted(
         flags=frozenset((*_options(package / "engine/arg_utils.py"), *_options(frontend))),
@@ -39,7 +39,7 @@ def scan(package: Path) -> Accepted:
 
 
 def _options(file: Path) -> Iterator[str]:
-    """Every `add_argument("--x")`, and the fields of the classes that the frontend turns into options."""
+    """Yield every `add_argument("--x")`, and the fields of the classes that the frontend turns into options."""
     for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
             yield from (word for word in _strings(node.args) if word.startswith("--"))
@@ -50,7 +50,7 @@ def _options(file: Path) -> Iterator[str]:
 
 
 def _parser_names(package: Path, folders: tuple[str, ...]) -> Iterator[str]:
-    """From the table of newer versions; before it every module registered its own class by a decorator."""
+    """Yield names from the table of newer versions; in older ones each module registers its class by a decorator."""
     folder = next((package / name for name in folders if (package / name).is_dir()), None)
     for file in sorted(folder.glob("*.py")) if folder else ():
         for node in ast.walk(_parsed(file)):
@@ -70,7 +70,7 @@ def _is_table(node: ast.AST) -> bool:
 
 
 def _registered(decorator: ast.expr) -> Iterator[str]:
-    """The names in `@ToolParserManager.register_module("a")`, or in a list of several."""
+    """Yield the names in `@ToolParserManager.register_module("a")`, or in a list of several."""
     if not isinstance(decorator, ast.Call) or getattr(decorator.func, "attr", "") != "register_module":
         return
     for given in (*decorator.args, *(keyword.value for keyword in decorator.keywords)):

@@ -1,4 +1,4 @@
-"""What vLLM's torch was built for, as its files say: to import it takes seconds and a gigabyte."""
+"""Read what vLLM's torch was built for from its files; importing it takes seconds and a gigabyte."""
 
 from __future__ import annotations
 

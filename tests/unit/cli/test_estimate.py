@@ -148,7 +148,7 @@ def a_start(**changes: object) -> StartRecord:
 
 
 def test_predicted_memory_beside_the_measured() -> None:
-    starts_log.keep(a_start())
+    starts_log.append(a_start())
     done = mmd("doctor", "--estimates")
     assert done.returncode == 0
     assert done.stdout.splitlines()[1].split() == [
@@ -169,7 +169,7 @@ def test_a_start_is_measured_once() -> None:
     engine_socket("it").parent.mkdir(parents=True)
     engine_socket("it").touch()
     assert starts_log.is_unmeasured("it")
-    starts_log.keep(a_start())
+    starts_log.append(a_start())
     assert starts_log.is_unmeasured("it")  # that was an older one
     os.utime(engine_socket("it"), (0, 0))
     assert not starts_log.is_unmeasured("it")

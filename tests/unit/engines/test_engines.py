@@ -136,7 +136,7 @@ def test_other_program_of_that_name_is_an_error(empty_path: Path) -> None:
 def test_program_that_hangs_is_an_error(empty_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_server, "PROBE_SECONDS", 0.2)
     program(empty_path, "exec /bin/sleep 60")
-    with pytest.raises(EngineMissing, match="did not say within"):
+    with pytest.raises(EngineMissing, match="did not report its version within"):
         LLAMA_SERVER.find(None)
 
 

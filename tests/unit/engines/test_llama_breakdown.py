@@ -55,28 +55,28 @@ def test_what_it_is_asked(tmp_path: Path) -> None:
 
 
 def test_it_ends_without_a_word_of_it(tmp_path: Path) -> None:
-    with pytest.raises(EngineFailed, match="did not say") as raised:
+    with pytest.raises(EngineFailed, match="did not report") as raised:
         report_breakdown(engine(tmp_path, "echo loading; echo 'no such file' >&2; exit 1"), ("-m", "x"), sees_gpus=True)
     assert raised.value.engine_lines == ("loading", "no such file")
     assert raised.value.hint.endswith("-m x --no-warmup --log-jsonl")
 
 
 def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breakdown, "_MAX_SECONDS", 0.2)
+    monkeypatch.setattr(breakdown, "_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(EngineFailed):
         report_breakdown(engine(tmp_path, f"echo $$ >{tmp_path}/self; sleep 100"), ("-m", "x"), sees_gpus=True)
     assert gone(int((tmp_path / "self").read_text()))
 
 
 def test_one_that_talks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breakdown, "_MAX_SECONDS", 0.2)
+    monkeypatch.setattr(breakdown, "_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(EngineFailed) as raised:
         report_breakdown(engine(tmp_path, "while :; do echo loading; done"), ("-m", "x"), sees_gpus=True)
     assert len(raised.value.engine_lines) == 60
 
 
 def test_one_that_is_too_old(tmp_path: Path) -> None:
-    with pytest.raises(EngineMissing, match="does not know --log-jsonl"):
+    with pytest.raises(EngineMissing, match="does not accept --log-jsonl"):
         report_breakdown(engine(tmp_path, "", flags=frozenset({"--no-warmup"})), ("-m", "x"), sees_gpus=True)
 
 

@@ -114,7 +114,7 @@ def test_flags_that_the_engine_does_not_know_are_left_out(wanted: Model, on: Mac
     launch, full = vllm_launch(wanted, on, here), vllm_launch(wanted, on)
     assert options(launch) <= known
     for subject in {flag.subject for flag in full.flags if flag.words} - known - {"model"}:
-        assert f"vLLM {here.version} does not know it" in reason(launch, subject)
+        assert f"vLLM {here.version} does not accept it" in reason(launch, subject)
 
 
 @pytest.mark.parametrize("missing", sorted(ESSENTIAL))
@@ -475,7 +475,7 @@ def test_arguments_from_settings_come_last_and_unchanged(arguments: tuple[str, .
         (("--task", "embed"), ("--runner", "pooling"), "--task embed"),
         (("--task=score",), ("--runner", "pooling"), "--task score"),
         (("--task", "generate"), (), "--task generate"),
-        (("--task", "transcribe"), ("--task", "transcribe"), "laid down"),  # its own message says most
+        (("--task", "transcribe"), ("--task", "transcribe"), "set in"),  # its own message says most
     ],
     ids=lambda argument: " ".join(argument) if isinstance(argument, tuple) else "",
 )
@@ -483,7 +483,7 @@ def test_arguments_that_were_dropped_are_translated(
     arguments: tuple[str, ...], instead: tuple[str, ...], why: str
 ) -> None:
     flags = laid_down("--seed", "1", *arguments, "-O3").flags
-    its = [flag for flag in flags if "laid down in mmd.toml" in flag.reason]
+    its = [flag for flag in flags if "set in mmd.toml" in flag.reason]
     assert [word for flag in its for word in flag.words] in (
         ["--seed", "1", "-O3", *instead],
         ["--seed", "1", *instead, "-O3"],

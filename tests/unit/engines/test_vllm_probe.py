@@ -189,7 +189,7 @@ def test_interpreter_is_gone_and_the_package_is_left(environment: Path) -> None:
 def test_package_is_gone(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     program = replace_program(tmp_path, f"#!{sys.executable}\n")
-    with pytest.raises(EngineMissing, match="the package that it would run is not") as caught:
+    with pytest.raises(EngineMissing, match="the package that it runs does not") as caught:
         found(program)
     assert f"{program} --version" in caught.value.hint
 
@@ -415,5 +415,5 @@ def test_confirming_one_that_is_broken(environment: Path) -> None:
 
 def test_confirming_one_that_says_nothing(environment: Path) -> None:
     program = answers_with_help(environment, "")
-    with pytest.raises(EngineMissing, match="it said nothing"):
+    with pytest.raises(EngineMissing, match="it printed nothing"):
         vllm.confirm(program)
