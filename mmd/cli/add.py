@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmd.registry.scan import Scan, Skipped
-    from mmd.registry.store import Added
+    from mmd.registry.store import AddResult
 
 _SHOWN_PER_REASON = 3
 
@@ -93,7 +93,7 @@ def _cache() -> Path:
     return cache
 
 
-def _print_json(added: Sequence[Added], skipped: Sequence[Skipped]) -> None:
+def _print_json(added: Sequence[AddResult], skipped: Sequence[Skipped]) -> None:
     from mmd.control.state.model_info import model_info
 
     def models(new: bool) -> list[object]:

@@ -99,7 +99,7 @@ def _unless_refused(flag: Flag, model_id: str, refused: Mapping[str, str]) -> Fl
 
 def _least_bytes(facts: Facts, memory: MemoryModel, tokens: int, projector_bytes: int) -> int:
     """Return the memory without which it does not run; facts of an older version allow a rougher rule only."""
-    return memory.min_bytes(tokens) if facts.anatomy else fit.min_bytes(facts, projector_bytes)
+    return memory.min_bytes(tokens) if facts.layout else fit.min_bytes(facts, projector_bytes)
 
 
 def _require_fit(model: Model, memory: MemoryModel, tokens: int, needs_bytes: int, has_bytes: int) -> None:

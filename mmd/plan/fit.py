@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mmd.quantities import GIB
-from mmd.registry.layout import Anatomy, Layers
+from mmd.registry.layout import Layers, Layout
 
 if TYPE_CHECKING:
     from mmd.machine import Gpu, Machine
@@ -34,14 +34,14 @@ def min_bytes(facts: Facts, projector_bytes: int = 0) -> int:
     return facts.weights_bytes + projector_bytes + context * facts.kv_bytes_per_token + _COMPUTE_BYTES
 
 
-def anatomy_of(facts: Facts) -> Anatomy:
+def layout_of(facts: Facts) -> Layout:
     """Return the layout of the model. Without one, as in a registry of an older version or a list of the hub, return
     upper bounds and widths of 0.
     """
-    if facts.anatomy is not None:
-        return facts.anatomy
+    if facts.layout is not None:
+        return facts.layout
     width = facts.kv_bytes_per_token // _BYTES_OF_KEY_AND_VALUE
-    return Anatomy(
+    return Layout(
         input_bytes=0,
         repeating_bytes=facts.weights_bytes,
         expert_bytes=(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mmd.plan.estimate import Components
-from mmd.registry.layout import Anatomy
+from mmd.registry.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,15 @@ class MemoryModel(Protocol):
         ...
 
 
-def scaled(anatomy: Anatomy, share: float) -> Anatomy:
+def scaled(layout: Layout, share: float) -> Layout:
     """Return the layout with all weights times `share`."""
     return replace(
-        anatomy,
-        input_bytes=round(anatomy.input_bytes * share),
-        repeating_bytes=round(anatomy.repeating_bytes * share),
-        expert_bytes=tuple((layers, round(size_bytes * share)) for layers, size_bytes in anatomy.expert_bytes),
-        output_bytes=round(anatomy.output_bytes * share),
-        copied_bytes=round(anatomy.copied_bytes * share),
-        float32_bytes=round(anatomy.float32_bytes * share),
-        amx_bytes=round(anatomy.amx_bytes * share),
+        layout,
+        input_bytes=round(layout.input_bytes * share),
+        repeating_bytes=round(layout.repeating_bytes * share),
+        expert_bytes=tuple((layers, round(size_bytes * share)) for layers, size_bytes in layout.expert_bytes),
+        output_bytes=round(layout.output_bytes * share),
+        copied_bytes=round(layout.copied_bytes * share),
+        float32_bytes=round(layout.float32_bytes * share),
+        amx_bytes=round(layout.amx_bytes * share),
     )

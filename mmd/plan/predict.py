@@ -59,8 +59,8 @@ def predict(
     return Estimate(
         needs_bytes=placed.components.total_bytes,
         has_bytes=memory.has_bytes(),
-        error_bytes=memory.error_bytes(placed.components) + (0 if facts.anatomy else known.unknown_error_bytes),
-        tier=Tier.T1 if facts.anatomy else Tier.T0,
+        error_bytes=memory.error_bytes(placed.components) + (0 if facts.layout else known.unknown_error_bytes),
+        tier=Tier.T1 if facts.layout else Tier.T0,
         fits=placed.fits,
         components=placed.components,
         context=tokens,

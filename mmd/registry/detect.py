@@ -1,4 +1,4 @@
-"""What a path holds: the files of one model and the facts they state, or why mmd cannot serve it."""
+"""Detect the model at a path: its files and facts, or the reason why mmd cannot serve it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmd.registry.formats.layer_groups import bytes_per_token
 from mmd.registry.formats.quant import folder_quant, gguf_quant, parameters
 from mmd.registry.record import Facts, Format, ModelType
 
-# The first bytes of what people take for a model file, and what it is instead.
+# The first bytes of files that are mistaken for models, and what they are.
 _FOREIGN = (
     (b"PK\x03\x04", "a zip of pickles (PyTorch), which run their own code when they are loaded"),
     (b"\x80\x02", "a pickle, which runs its own code when it is loaded"),
@@ -36,7 +36,7 @@ _FOREIGN = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One model as its files present it; paths are absolute."""
+    """One model, as read from its files; paths are absolute."""
 
     path: str
     files: tuple[str, ...]
@@ -45,18 +45,18 @@ class Found:
 
 
 def examine(path: Path) -> Found:
-    """Look at a file or folder; raises NotRunnable or BadModelFile with the reason."""
+    """Examine a file or folder. Raise NotRunnable or BadModelFile with the reason."""
     path = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would lose the names of a Hugging Face snapshot
     try:
         return _examine(path)
-    except PermissionError as error:  # already to ask whether something is there may be refused
+    except PermissionError as error:  # even to test whether a file exists may be refused
         place = str(error.filename or path)
         raise BadModelFile(
-            f"{place} cannot be read: {error.strerror}", hint=f"namei -l {quote(place)}   # whose the folders are"
+            f"{place} cannot be read: {error.strerror}", hint=f"namei -l {quote(place)}   # owners of the folders"
         ) from error
-    except OSError as error:  # a disk that fails, a name that is too long
+    except OSError as error:  # a disk error, a name that is too long
         raise BadModelFile(
-            f"{path} cannot be read: {error.strerror}", hint=f"ls -lL {quote(str(path))}   # what it is"
+            f"{path} cannot be read: {error.strerror}", hint=f"ls -lL {quote(str(path))}   # shows what it is"
         ) from error
 
 
@@ -82,12 +82,12 @@ def _examine_folder(folder: Path) -> Found:
     if not models:
         raise NotRunnable(
             f"{folder} holds no model: neither a GGUF nor safetensors",
-            hint=f"find {quote(str(folder))} -name '*.gguf' -o -name '*.safetensors'   # see what is below it",
+            hint=f"find {quote(str(folder))} -name '*.gguf' -o -name '*.safetensors'   # searches below it",
         )
     shown = ", ".join(model.name for model in models[:8]) + (", …" if len(models) > 8 else "")
     raise NotRunnable(
         f"{folder} holds {len(models)} models: {shown}",
-        hint=f"mmd add {quote(str(models[0]))}   # add the one you want",
+        hint=f"mmd add {quote(str(models[0]))}   # registers the first",
     )
 
 
@@ -102,7 +102,7 @@ def _examine_gguf(path: Path) -> Found:
     if not any(part.tensors for part in headers):
         raise BadModelFile(
             f"{path} holds no weights, only a vocabulary",
-            hint=f"mmd add {quote(str(path))}   # on the model itself",
+            hint=f"mmd add {quote(str(path))}   # with the path of the model itself",
         )
     gguf_family.check_numbering(headers)
     projector = gguf_family.projector_for(first, files)
@@ -114,7 +114,7 @@ def _examine_gguf(path: Path) -> Found:
 
 def _gguf_facts(headers: list[GgufHeader]) -> Facts:
     first = headers[0]
-    anatomy = gguf_layout(headers)
+    layout = gguf_layout(headers)
     return Facts(
         format=Format.GGUF,
         type=gguf_type(first),
@@ -123,10 +123,10 @@ def _gguf_facts(headers: list[GgufHeader]) -> Facts:
         weights_bytes=sum(tensor.size_bytes for header in headers for tensor in header.tensors),
         parameters=sum(tensor.elements for header in headers for tensor in header.tensors),
         context_length=first.integer(f"{first.architecture}.context_length") or 0,
-        kv_bytes_per_token=bytes_per_token(anatomy.caches),
+        kv_bytes_per_token=bytes_per_token(layout.caches),
         chat_template=bool(first.text("tokenizer.chat_template")),
         name=first.text("general.name"),
-        anatomy=anatomy,
+        layout=layout,
     )
 
 
@@ -135,7 +135,7 @@ def _examine_weights_file(path: Path) -> Found:
     safetensors.read_file(path)
     if not (path.parent / "config.json").exists():
         raise NotRunnable(
-            f"{path} holds weights alone: no config.json beside it says what they are",
+            f"{path} holds weights, but there is no config.json beside it",
             hint=f"mmd add {quote(str(path.parent))}   # once the whole repository is in one folder",
         )
     return _examine_folder(path.parent)
@@ -145,7 +145,7 @@ def _examine_safetensors(folder: Path) -> Found:
     config = read_config(folder)
     if not config.data:
         raise NotRunnable(
-            f"{folder} has safetensors and no config.json, so nothing says what they are",
+            f"{folder} has safetensors, but no config.json",
             hint=f"mmd add {quote(str(folder))}   # once the whole repository is in one folder",
         )
     weights = safetensors.read_folder(folder)
@@ -159,7 +159,7 @@ def _examine_safetensors(folder: Path) -> Found:
 
 def _folder_facts(folder: Path, config: Config, weights: safetensors.Weights) -> Facts:
     text = config.language()
-    anatomy = folder_layout(config, weights)
+    layout = folder_layout(config, weights)
     return Facts(
         format=Format.SAFETENSORS,
         type=folder_type(folder, config),
@@ -171,12 +171,12 @@ def _folder_facts(folder: Path, config: Config, weights: safetensors.Weights) ->
             "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"
         )
         or 0,
-        kv_bytes_per_token=bytes_per_token(anatomy.caches),
+        kv_bytes_per_token=bytes_per_token(layout.caches),
         chat_template=has_chat_template(folder),
         name=repository_name(folder),
         template_marks=template_marks(folder),
-        attention_heads=anatomy.attention_heads,
-        anatomy=anatomy,
+        attention_heads=layout.attention_heads,
+        layout=layout,
     )
 
 
@@ -185,7 +185,7 @@ def _foreign(path: Path, start: bytes) -> MmdError:
     if start.startswith(b"version https://git-lfs"):
         return BadModelFile(
             f"{path} is a Git LFS pointer, not the file itself",
-            hint=f"git -C {quote(str(path.parent))} lfs pull   # fetch the file",
+            hint=f"git -C {quote(str(path.parent))} lfs pull   # fetches the file",
         )
     if path.suffix == ".onnx":
         return NotRunnable(f"{path} holds an ONNX model, which no engine of mmd serves", hint=original)
@@ -193,6 +193,6 @@ def _foreign(path: Path, start: bytes) -> MmdError:
         if start.startswith(magic):
             return NotRunnable(f"{path} is {what}", hint=original)
     return BadModelFile(
-        f"{path} is no model: it begins neither like a GGUF nor like safetensors",
-        hint=f"file {quote(str(path))}   # what it is",
+        f"{path} is not a model: it starts neither like a GGUF nor like safetensors",
+        hint=f"file {quote(str(path))}   # shows what it is",
     )

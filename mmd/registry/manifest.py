@@ -1,4 +1,4 @@
-"""What the files of a model are to be: size and sha256 of each, so that they can be verified without the hub."""
+"""Manifests: the size and sha256 that each file of a model must have, so that no verification needs the hub."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _log = logging.getLogger(__name__)
 
 
 class Origin(StrEnum):
-    """Who says what a file's hash is."""
+    """Where the hash of a file comes from."""
 
     HUB = "hub"
-    HERE = "here"  # it was hashed as it was found: what is on the disk was trusted once
+    HERE = "here"  # computed from the file on this disk, which was trusted then
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one file is to be. A file that was never hashed has a size alone."""
+    """The size and hash that one file must have; without a hash, the file was never hashed."""
 
     size_bytes: int
     sha256: str | None = None
     origin: Origin | None = None
-    since: str | None = None  # when the hash was learned: ISO 8601, UTC
+    since: str | None = None  # when the hash was recorded: ISO 8601, UTC
 
     def __post_init__(self) -> None:
         require_counts(self, "size_bytes")
@@ -48,7 +48,7 @@ class Entry:
 
     @classmethod
     def learned(cls, size_bytes: int, sha256: str, origin: Origin) -> Entry:
-        """An entry whose hash was learned now."""
+        """Return an entry whose hash is recorded now."""
         return cls(size_bytes, sha256.lower(), origin, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
 
@@ -66,9 +66,9 @@ def file_for(model_id: str) -> Path:
 
 
 def read(model_id: str) -> Manifest:
-    """The manifest of a model, empty where it has none. A damaged one is kept aside, with a warning.
+    """Return the manifest of a model, empty if it has none. A damaged one is kept aside, with a warning.
 
-    Raises StorageFailed.
+    Raise StorageFailed if it cannot be read.
     """
     file = file_for(model_id)
     try:
@@ -83,10 +83,9 @@ def read(model_id: str) -> Manifest:
 
 
 def write(model: Model, sha256: Mapping[str, str], origin: Origin = Origin.HUB) -> None:
-    """Keep what the files of a model are to be; `sha256` is by absolute path, as `belongings.files_of` gives them.
+    """Record the hashes in `sha256`, by absolute path as in `companions.files_of`.
 
-    A file that `sha256` does not name keeps what is known of it, and one of which nothing is known gets its size.
-    Raises StorageFailed.
+    A file without one there keeps its entry; a file without an entry gets one with its size. Raise StorageFailed.
     """
     known = read(model.id)
     entries: dict[str, Entry] = {}
@@ -101,7 +100,7 @@ def write(model: Model, sha256: Mapping[str, str], origin: Origin = Origin.HUB) 
 
 
 def write_entries(model_id: str, entries: Manifest) -> None:
-    """Keep a whole manifest. Raises StorageFailed."""
+    """Replace a whole manifest. Raise StorageFailed."""
     file = file_for(model_id)
     try:
         write_atomically(file, render(entries, model_id))
@@ -113,7 +112,7 @@ def write_entries(model_id: str, entries: Manifest) -> None:
 
 
 def forget(model_id: str) -> None:
-    """Raises StorageFailed."""
+    """Delete a manifest. Raise StorageFailed."""
     file = file_for(model_id)
     try:
         file.unlink(missing_ok=True)

@@ -8,12 +8,15 @@ from typing import Any
 from mmd.codec import BadRecord, convert, to_builtins
 from mmd.registry.record import Model
 
+_LAYOUT_KEY = "anatomy"  # the key of `Facts.layout` in these files
+
 
 def render(model: Model) -> bytes:
     """Return the text of a record with one model."""
     import tomlkit
 
     table = _without_none(to_builtins(model))
+    _rename(table, "layout", _LAYOUT_KEY)
     return tomlkit.dumps({"models": {table.pop("id"): table}}).encode()
 
 
@@ -31,14 +34,21 @@ def parse(content: bytes) -> dict[str, Model]:
 
 
 def _model(model_id: str, table: dict[str, Any]) -> Model:
+    _rename(table, _LAYOUT_KEY, "layout")
     try:
         return convert({"projector": None, "licence": ""} | table | {"id": model_id}, Model)
     except BadRecord as error:
         raise BadRecord(f"[models.{model_id}] {error}") from error
 
 
+def _rename(table: dict[str, Any], old: str, new: str) -> None:
+    facts = table.get("facts")
+    if isinstance(facts, dict) and old in facts:
+        facts[new] = facts.pop(old)
+
+
 def _without_none(value: Any) -> Any:
-    """Drop what TOML cannot say."""
+    """Drop None, for which TOML has no value."""
     if isinstance(value, dict):
         return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
     return [_without_none(inner) for inner in value] if isinstance(value, list) else value

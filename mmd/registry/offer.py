@@ -1,4 +1,4 @@
-"""A model as the hub lists it, before anything of it has been read."""
+"""A model as the hub lists it, before its headers are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmd.registry.record import Format, ModelType
 class HubModel:
     """One model of a repository."""
 
-    file: str  # by which it is asked for
+    file: str  # the name to request it by
     format: Format
     weights_bytes: int
     projector_bytes: int = 0
@@ -23,9 +23,9 @@ class HubModel:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What all models of a repository have in common, as far as the hub says it."""
+    """What all models of a repository have in common, as far as the hub knows it."""
 
     type: ModelType
-    parameters: int = 0  # 0 where it does not
-    context_length: int = 0  # tokens; likewise
-    quant: str = ""  # of safetensors: "awq", "fp8"; "" where they are not quantised
+    parameters: int = 0  # 0 if unknown
+    context_length: int = 0  # tokens; 0 if unknown
+    quant: str = ""  # of safetensors: "awq", "fp8"; "" if they are not quantised

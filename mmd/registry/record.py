@@ -1,11 +1,11 @@
-"""What is known of one registered model."""
+"""The record of one registered model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mmd.registry.layout import Anatomy
+from mmd.registry.layout import Layout
 
 
 class Format(StrEnum):
@@ -15,7 +15,7 @@ class Format(StrEnum):
 
 class ModelType(StrEnum):
     CHAT = "chat"
-    VISION = "vision"  # chat that also takes images; a GGUF is one only with its projector beside it
+    VISION = "vision"  # chat that also takes images; a GGUF needs its projector beside it
     COMPLETION = "completion"  # a base model: generates, but has no chat template
     EMBEDDING = "embedding"
     RERANKER = "reranker"
@@ -24,22 +24,22 @@ class ModelType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a model's files say of themselves; read from content, never stored state."""
+    """The facts read from a model's files."""
 
     format: Format
     type: ModelType
     architecture: str
-    quant: str  # as people write it: "Q4_K_M", "F16", "awq-4bit", "fp8"
+    quant: str  # as users write it: "Q4_K_M", "F16", "awq-4bit", "fp8"
     weights_bytes: int  # sum over the tensors, all parts
     parameters: int
-    context_length: int  # tokens the model was trained for; 0 where the file does not say
+    context_length: int  # tokens the model was trained for; 0 if the file does not say
     kv_bytes_per_token: int  # f16 keys and values over all layers that cache each token
     chat_template: bool
-    name: str  # what the file calls itself, "" where it does not
-    # Safetensors only, for vLLM; llama.cpp reads its own file. Empty in registries that older versions wrote.
+    name: str  # its name in the file, "" if it has none
+    # Only for safetensors, since llama.cpp reads its own file. Empty in a registry of an older version.
     template_marks: tuple[str, ...] = ()  # what chat_template.template_marks finds
-    attention_heads: int = 0  # 0 where the file does not say
-    anatomy: Anatomy | None = None  # None in registries that older versions wrote, until `mmd add` reads it again
+    attention_heads: int = 0  # 0 if the file does not say
+    layout: Layout | None = None  # None in a registry of an older version, until `mmd add` reads the file again
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +52,5 @@ class Model:
     projector: str | None  # absolute: the mmproj file of a vision GGUF
     source: str  # "file" or "hf:REPO@COMMIT"
     added: str  # ISO 8601, UTC
-    licence: str  # as the hub names it, "apache-2.0"; "" where nobody said
+    licence: str  # the name on the hub, "apache-2.0"; "" if unknown
     facts: Facts

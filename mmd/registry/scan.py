@@ -19,7 +19,7 @@ from mmd.registry.formats import gguf_family
 from mmd.registry.formats.gguf import read_general
 from mmd.registry.formats.gguf_type import is_projector
 from mmd.registry.record import Model
-from mmd.registry.store import New
+from mmd.registry.store import NewModel
 
 # Folders of the Hugging Face cache beside its snapshots: the same files under other names, or no models.
 _CACHE_INSIDES = frozenset({"blobs", "refs", ".no_exist"})
@@ -43,7 +43,7 @@ class Skipped:
 class Scan:
     """The result of a scan."""
 
-    news: list[New] = field(default_factory=list)
+    news: list[NewModel] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     _paths: dict[tuple[int, int], str] = field(default_factory=dict)  # of a model's first file: the model's path
 
@@ -62,7 +62,7 @@ class Scan:
         elif (first := self._first_path(found)) != found.path:
             self.skip(path, f"the same file as another: {first}")
         else:
-            self.news.append(New(found, source=_source(found), name=name))
+            self.news.append(NewModel(found, source=_source(found), name=name))
 
     def skip(self, path: Path | str, reason: str) -> None:
         self.skipped.append(Skipped(os.fsencode(path).decode(errors="replace"), reason))

@@ -1,4 +1,4 @@
-"""The registry: every model mmd knows, in one text file that only mmd writes."""
+"""The registry: every registered model, in one text file that only mmd writes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class New:
-    """A model to be registered. `id` is what it is to be called; without it one is made, from `name` where there is."""
+class NewModel:
+    """A model to register. Without `id` it gets one from `name` or, without that, from its file."""
 
     found: Found
     source: str = "file"
@@ -40,7 +40,7 @@ class New:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class AddResult:
     model: Model
     is_new: bool
 
@@ -107,25 +107,25 @@ class Registry:
         return tuple(self.load().values())
 
     def get(self, model_id: str) -> Model:
-        """The model, whether or not its files are still there; raises NoSuchModel with the nearest id."""
+        """Return the model, even if its files are missing. Raise NoSuchModel, which names the nearest id."""
         models = self.load()
         if model_id not in models:
             raise _no_such_model(model_id, models)
         return models[model_id]
 
     def add(self, path: Path, *, id: str | None = None, source: str = "file", licence: str = "") -> Model:
-        """Register what is at `path`; a path that is known keeps its id, and its facts are read again."""
+        """Register the model at `path`. A registered path keeps its id, and its facts are read again."""
         from mmd.registry import ids
         from mmd.registry.detect import examine
 
         if id is not None:
             ids.require_valid(id)
         _refuse_unwritable(path)
-        # Examined before the lock: it may take a while on a slow disk.
-        return self.add_many([New(examine(path), source=source, id=id, licence=licence)])[0].model
+        # Examined before the lock is taken: a slow disk may need seconds.
+        return self.add_many([NewModel(examine(path), source=source, id=id, licence=licence)])[0].model
 
-    def add_many(self, news: Sequence[New]) -> tuple[Added, ...]:
-        """Register all of them in one write, or none. Raises WrongUsage where an id is taken, and StorageFailed."""
+    def add_many(self, news: Sequence[NewModel]) -> tuple[AddResult, ...]:
+        """Register all of them in one write, or none. Raise WrongUsage if an id is taken, and StorageFailed."""
         with self._locked():
             before = self.load()
             models, added = dict(before), []
@@ -134,20 +134,20 @@ class Registry:
                 known = of_path.get(new.found.path)
                 model = _added_to(models, new) if known is None else _read_again(known, new)
                 models[model.id] = of_path[model.path] = model
-                added.append(Added(model, is_new=known is None))
+                added.append(AddResult(model, is_new=known is None))
             if models != before:
                 self._write(models)
         return tuple(added)
 
     def put(self, model: Model) -> None:
-        """Register a record as it is, out of an archive. Raises WrongUsage where the id is taken, and StorageFailed."""
+        """Register the record of an archive. Raise WrongUsage if the id is taken, and StorageFailed."""
         with self._locked():
             models = self.load()
             _refuse_taken_id(models, model.id)
             self._write({**models, model.id: model})
 
     def remove(self, model_id: str) -> Model:
-        """Forget a model and its manifest; its files stay where they are."""
+        """Remove a model and its manifest from the registry; its files stay. Raise NoSuchModel and StorageFailed."""
         from mmd.registry import manifest
 
         with self._locked():
@@ -173,7 +173,7 @@ class Registry:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One writer at a time, so that two `mmd add` at once both survive."""
+        """Hold the lock of writers: two `mmd add` at the same time both take effect. Raise StorageFailed."""
         lock_file = self.file.with_suffix(".lock")
         try:
             lock = locked(lock_file, timeout_seconds=self._lock_seconds)
@@ -203,7 +203,7 @@ class Registry:
         folder = quote(str(self.file.parent))
         return StorageFailed(
             f"{self.file} cannot be {done}: {error.strerror}",
-            hint=f"ls -ld {folder}; df -h {folder}   # look at the folder and the space left",
+            hint=f"ls -ld {folder}; df -h {folder}   # shows the folder and the free space",
         )
 
 
@@ -218,7 +218,7 @@ def _copied_aside(file: Path, content: bytes) -> str:
     return f" (copied to {aside.name})"
 
 
-def _added_to(models: Mapping[str, Model], new: New) -> Model:
+def _added_to(models: Mapping[str, Model], new: NewModel) -> Model:
     from mmd.registry import ids
 
     _refuse_taken_id(models, new.id)
@@ -235,7 +235,7 @@ def _added_to(models: Mapping[str, Model], new: New) -> Model:
     )
 
 
-def _read_again(known: Model, new: New) -> Model:
+def _read_again(known: Model, new: NewModel) -> Model:
     _refuse_second_id(known, new.id)
     return replace(
         known,
@@ -247,33 +247,33 @@ def _read_again(known: Model, new: New) -> Model:
 
 
 def missing_files(model: Model) -> tuple[str, ...]:
-    """Which of a model's files have vanished since it was added."""
+    """Return the files of a model that no longer exist."""
     wanted = (*model.files, *((model.projector,) if model.projector else ()))
     return tuple(file for file in wanted if not os.path.isfile(file))  # noqa: PTH113  strings; and is_file() may raise
 
 
 def require_files(model: Model) -> None:
-    """Raises BadModelFile where one has vanished."""
+    """Raise BadModelFile if a file of the model is missing."""
     gone = missing_files(model)
     if gone:
         _require_readable(gone[0])
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         raise BadModelFile(
-            f"{model.id} is registered, but its file is gone: {gone[0]}{more}",
-            hint=f"mmd remove {model.id}   # or put the file back; then: mmd add PATH",
+            f"{model.id} is registered, but its file is missing: {gone[0]}{more}",
+            hint=f"mmd remove {model.id}   # or restore the file, then: mmd add PATH",
         )
 
 
 def _require_readable(file: str) -> None:
-    """Raises BadModelFile where it is there, or may be, and nobody lets us see."""
+    """Raise BadModelFile if permissions hide whether the file exists."""
     try:
         os.stat(file)  # noqa: PTH116  a string, as the record has it
     except PermissionError as error:
         raise BadModelFile(
-            f"{file} cannot be read: {error.strerror}", hint=f"namei -l {quote(file)}   # whose the folders are"
+            f"{file} cannot be read: {error.strerror}", hint=f"namei -l {quote(file)}   # owners of the folders"
         ) from error
     except OSError:
-        return  # gone indeed
+        return  # it is missing
 
 
 def _no_such_model(model_id: str, models: Mapping[str, Model]) -> NoSuchModel:
@@ -282,19 +282,19 @@ def _no_such_model(model_id: str, models: Mapping[str, Model]) -> NoSuchModel:
     nearest = get_close_matches(model_id.lower(), models, n=1, cutoff=0.5)
     if nearest:
         return NoSuchModel(
-            f"no model is called {model_id!r}; the nearest is {nearest[0]!r}",
-            hint=f"mmd show {nearest[0]}   # the nearest",
+            f"no model is called {model_id!r}; did you mean {nearest[0]!r}?",
+            hint=f"mmd show {nearest[0]}   # the nearest id",
         )
     if models:
-        return NoSuchModel(f"no model is called {model_id!r}", hint="mmd list   # see which there are")
+        return NoSuchModel(f"no model is called {model_id!r}", hint="mmd list   # shows the registered models")
     return NoSuchModel(f"no model is called {model_id!r}: none is registered yet", hint="mmd add PATH   # add one")
 
 
 def _refuse_unwritable(path: Path) -> None:
-    if not str(path.absolute()).isprintable():  # nor are the surrogates that stand for bytes that are no UTF-8
+    if not str(path.absolute()).isprintable():  # false, too, for surrogates, which stand for bytes that are not UTF-8
         raise WrongUsage(
             f"{str(path)!r} has unprintable characters in its name",
-            hint="mv OLD NEW   # rename it, with tab completion",
+            hint="mv OLD NEW   # rename it; use tab completion",
         )
 
 

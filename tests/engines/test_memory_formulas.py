@@ -17,7 +17,7 @@ from mmd.engines.llama.constants import LlamaConstants
 from mmd.engines.llama.memory import LlamaMemory
 from mmd.engines.llama.options import llama_options
 from mmd.machine import load_machine, read_machine
-from mmd.plan.fit import anatomy_of
+from mmd.plan.fit import layout_of
 from mmd.registry.detect import examine
 from tests import well_known
 
@@ -69,7 +69,7 @@ def test_formulas_are_what_the_engine_says_on_any_cpu(tmp_path: Path, name: str,
     path = MODELS[name].write(tmp_path / "m.gguf")
     facts = examine(path).facts
     machine = replace(WITHOUT_GPU, ram_total_bytes=1 << 40)
-    memory = LlamaMemory(anatomy_of(facts), machine, llama_options((*words, "--no-repack")), 0, LlamaConstants())
+    memory = LlamaMemory(layout_of(facts), machine, llama_options((*words, "--no-repack")), 0, LlamaConstants())
     found = memory.components(int(words[1]))
     said = asked(path, (*words, "--no-repack"))
     # It rounds every kind of memory down to whole MiB.
@@ -89,7 +89,7 @@ def test_repacked_weights_are_what_the_engine_says_on_this_cpu(tmp_path: Path, n
     """The llama-server must be built for this CPU, as that of contrib/llama_server.py is."""
     path = REPACKED[name].write(tmp_path / "m.gguf")
     machine = replace(WITHOUT_GPU, ram_total_bytes=1 << 40, cpu_features=read_machine().cpu_features)
-    memory = LlamaMemory(anatomy_of(examine(path).facts), machine, llama_options(COMMANDS[0]), 0, LlamaConstants())
+    memory = LlamaMemory(layout_of(examine(path).facts), machine, llama_options(COMMANDS[0]), 0, LlamaConstants())
     # It rounds each of up to three buffers down to whole MiB.
     weights_mib = memory.components(4096).weights_bytes / MIB
     assert weights_mib == pytest.approx(asked(path, COMMANDS[0])["model"] + 1, abs=2), machine.cpu_features

@@ -113,7 +113,7 @@ def test_broken_default_is_told_and_the_others_answer(machine: Machine) -> None:
     assert _boot_ended(machine) == "failed"
     # The first command that the documents advise. It exits with 3 if a unit has failed.
     told = machine.attempt("systemctl --user status mmd-boot.service --no-pager --full").stdout
-    assert "b is registered, but its file is gone: /home/ada/b.gguf" in told
+    assert "b is registered, but its file is missing: /home/ada/b.gguf" in told
     assert "→ mmd remove b" in told
     examined = machine.attempt("mmd doctor --offline")
     assert (examined.returncode, "/home/ada/b.gguf" in examined.stdout) == (1, True), examined.stdout

@@ -69,8 +69,8 @@ def _registered(asked: str) -> Model | None:
     except NoSuchModel:
         return None
     require_files(model)
-    anatomy = model.facts.anatomy
-    if anatomy is None or (model.facts.format is Format.GGUF and not anatomy.embeddings_type):
+    layout = model.facts.layout
+    if layout is None or (model.facts.format is Format.GGUF and not layout.embeddings_type):
         return replace(model, facts=examine(Path(model.path)).facts)
     return model
 

@@ -29,14 +29,14 @@ class Sleeping:
     id: str
     level: int
     ram_bytes: int
-    wake_seconds: float | None  # what its wakes have lately taken; None where none is known
+    wake_seconds: float | None  # expected duration of its wake; None if it is not known
 
 
 @dataclass(frozen=True, slots=True)
 class Starting:
     id: str
     seconds: float
-    expected_seconds: float | None  # what its loads have lately taken; None where none is known
+    expected_seconds: float | None  # expected duration of its load; None if it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Status:
     starting: tuple[Starting, ...]
     failed: tuple[Failed, ...]
     away: tuple[str, ...]  # put off the GPU while the machine sleeps; they come back after
-    exposed: tuple[Exposed, ...]  # whoever can be reached from the internet, and where
+    exposed: tuple[Exposed, ...]  # models reachable from the internet, and their URLs
     resources: Resources
 
 

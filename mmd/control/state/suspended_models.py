@@ -1,6 +1,6 @@
-"""Who is away: put off the GPU for as long as the machine sleeps, and not brought back yet.
+"""Suspended models: unloaded before the machine suspends, and not restored yet.
 
-A file in the runtime folder: a gateway that is killed meanwhile has a successor, which brings them back.
+They are in a file in the runtime folder: if the gateway is killed meanwhile, its successor restores them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def suspended_models() -> tuple[str, ...]:
-    """The last that was put away first."""
+    """Return the ids, the last unloaded first."""
     try:
         return tuple(_file().read_text("utf-8").splitlines())
     except FileNotFoundError:
@@ -24,11 +24,11 @@ def suspended_models() -> tuple[str, ...]:
 
 
 def note_suspended(model_ids: Iterable[str]) -> None:
-    """Who is away still, because the machine was not awake for long, stays so."""
+    """Add models to those that are still suspended because the machine was awake for too short a time."""
     try:
         write_atomically(_file(), "\n".join(dict.fromkeys((*model_ids, *suspended_models()))).encode(), durable=False)
-    except OSError as error:  # the GPU must be cleared all the same
-        _log.warning("who is to come back cannot be noted in %s: %s", _file(), error.strerror)
+    except OSError as error:  # the models must be unloaded even so
+        _log.warning("the models to restore cannot be written to %s: %s", _file(), error.strerror)
 
 
 def clear_suspended() -> None:
@@ -36,4 +36,4 @@ def clear_suspended() -> None:
 
 
 def _file() -> Path:
-    return runtime_dir() / ".away"  # no model's id begins with a dot
+    return runtime_dir() / ".away"  # a model's id never begins with a dot

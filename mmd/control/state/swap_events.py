@@ -1,4 +1,4 @@
-"""Swaps as events: one line of JSON each, for people, for metrics, and to know how long the next one will take."""
+"""Swap events: a line of JSON each, for `mmd events`, metrics and the expected duration of the next swap."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mmd.files import ReloadOnChange
 from mmd.paths import state_dir
 from mmd.quantities import median
 
-# Two files of this size hold some thousand swaps.
+# Two files of this size hold about a thousand swaps.
 _MAX_FILE_BYTES = 512 * 1024
-_ENOUGH = 5  # of the newest, for a median that follows a change of the machine
-_NEWEST = 200  # events hold what is asked of those who are swapped often, and are read in 2 ms
+_MEDIAN_OF = 5  # the newest durations only, so that the median follows a change of the machine
+_NEWEST = 200  # events contain every model that is swapped often, and are read in 2 ms
 
 _log = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ class SwapEvent:
     model: str
     evicted: str | None
     outcome: Outcome
-    why: str  # where it came from: "asleep in RAM", "not loaded", …
-    cause: str  # what it failed of, "" where it did not
+    why: str  # the state that the model was in: "asleep in RAM", "not loaded", …
+    cause: str  # why it failed, "" if it did not
     seconds: float
     phases: Mapping[str, float]
-    engine_lines: tuple[str, ...] = ()  # the last that the engine said before it failed, oldest first
+    engine_lines: tuple[str, ...] = ()  # the last output of an engine that failed, oldest first
 
 
 def events_file() -> Path:
@@ -50,21 +50,24 @@ def keep(event: SwapEvent) -> None:
     try:
         _lines().append(event)
     except OSError as error:
-        _log.warning("a swap could not be noted in %s: %s", events_file(), error.strerror)
+        _log.warning("a swap could not be written to %s: %s", events_file(), error.strerror)
 
 
 def recent(count: int | None = None) -> list[SwapEvent]:
-    """The newest events, oldest first; all that are kept where no `count` is given."""
+    """Return the newest events, oldest first; without `count` all of them."""
     return _lines().records(count)
 
 
 def expected_seconds(phase: str, *, of: int | None = None) -> Mapping[str, float]:
-    """How long a phase has lately taken, by model; `of` so many of the newest events, else of all."""
+    """Return the expected duration of a phase by model: the median of its newest durations.
+
+    `of`: read only this many of the newest events.
+    """
     taken: dict[str, list[float]] = {}
     for event in recent(of):
         if event.outcome == "resident" and phase in event.phases:
             taken.setdefault(event.model, []).append(event.phases[phase])
-    return {model: median(seconds[-_ENOUGH:]) for model, seconds in taken.items()}
+    return {model: median(seconds[-_MEDIAN_OF:]) for model, seconds in taken.items()}
 
 
 class SwapDurations:

@@ -1,4 +1,4 @@
-"""The swaps that come to their end from now on, whichever process makes them."""
+"""The swaps that end from now on, whichever process makes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SwapLog:
         self._newest = _newest(self._events)
 
     def news(self) -> list[SwapEvent]:
-        """Those noted since the last call, oldest first."""
+        """Return the swaps recorded since the last call, oldest first."""
         events = self._file.current()
         if events is self._events:
             return []

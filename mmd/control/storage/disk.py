@@ -1,4 +1,4 @@
-"""What takes the space on the disks: models, what downloads left behind, engines, and mmd's own cache."""
+"""Disk usage: models, remains of downloads, engines, and mmd's own cache."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mmd.registry.record import Model
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """`shared_bytes` are those that would stay without this model: another one has them, or another name."""
+    """The usage of one model. `shared_bytes` would stay without it: another model or another name has them, too."""
 
     id: str
     own_bytes: int
     shared_bytes: int
     where: str  # "Hugging Face cache" or "folder"
     path: str
-    last_used: str | None  # when it last became resident: ISO 8601, UTC; None where no swap is on record
+    last_used: str | None  # when it was last loaded: ISO 8601, UTC; None if no swap is recorded
     missing_files: int
 
 
@@ -42,7 +42,7 @@ class OtherUse:
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    path: str  # where it is mounted
+    path: str  # its mount point
     total_bytes: int
     free_bytes: int
 
@@ -56,7 +56,7 @@ class DiskUse:
 
 
 def disk_use(models: Sequence[Model]) -> DiskUse:
-    """Reads no file, only what the file systems say of them."""
+    """Compute the usage from the metadata of files; read no file."""
     contents = {model.id: _contents(model) for model in models}
     of_models = by_identity(one for held in contents.values() for one in held)
     in_cache = dict(below(cache_folder()))
@@ -112,13 +112,13 @@ def _of_cache(in_cache: Mapping[str, Stored], of_models: Mapping[Identity, int])
         if one.identity not in of_models and path not in partial and path not in damaged
     ]
     yield OtherUse(
-        f"downloads that were not ended ({len(partial)})",
+        f"unfinished downloads ({len(partial)})",
         total_bytes(partial.values()),
         str(cache),
-        f"rm {blobs}/*.incomplete   # while none is under way",
+        f"rm {blobs}/*.incomplete   # while no download is running",
     )
     yield OtherUse(
-        f"downloads that came damaged ({len(damaged)})",
+        f"damaged downloads ({len(damaged)})",
         total_bytes(damaged.values()),
         str(cache),
         f"rm {blobs}/*.damaged",
@@ -127,20 +127,20 @@ def _of_cache(in_cache: Mapping[str, Stored], of_models: Mapping[Identity, int])
         "the rest of the Hugging Face cache",
         total_bytes(rest),
         str(cache),
-        "mmd add   # what runs here; then: hf cache ls",
+        "mmd add   # registers what runs here; then: hf cache ls",
     )
 
 
 def _of_mmd(of_models: Mapping[Identity, int]) -> Iterator[OtherUse]:
     engines, cache, restored = paths.engines_dir(), paths.cache_dir(), paths.models_dir()
     yield OtherUse("engines", _below_bytes(engines), str(engines), "mmd engine list   # then: mmd engine remove")
-    yield OtherUse("mmd's cache", _below_bytes(cache), str(cache), f"rm -r {quote(str(cache))}   # it is made anew")
+    yield OtherUse("mmd's cache", _below_bytes(cache), str(cache), f"rm -r {quote(str(cache))}   # mmd fills it again")
     unfinished = sorted(restored.glob(f".*{UNFINISHED}"))
     yield OtherUse(
-        f"models that were not restored to the end ({len(unfinished)})",
+        f"unfinished restores ({len(unfinished)})",
         sum(map(_below_bytes, unfinished)),
         str(restored),
-        f"rm -r {quote(str(restored))}/.*{UNFINISHED}   # or the same mmd restore, which goes on",
+        f"rm -r {quote(str(restored))}/.*{UNFINISHED}   # or the same mmd restore, which continues",
     )
     forgotten = [one for folder in restored.glob("[!.]*") for _, one in below(folder) if one.identity not in of_models]
     yield OtherUse(
@@ -151,10 +151,10 @@ def _of_mmd(of_models: Mapping[Identity, int]) -> Iterator[OtherUse]:
     )
     aside = [one for path, one in below(paths.data_dir()) if ".damaged" in os.path.basename(path)]  # noqa: PTH119
     yield OtherUse(
-        f"damaged records that were kept ({len(aside)})",
+        f"damaged records kept aside ({len(aside)})",
         total_bytes(aside),
         str(paths.data_dir()),
-        f"find {quote(str(paths.data_dir()))} -name '*.damaged*'   # then rm, once nothing in them is needed",
+        f"find {quote(str(paths.data_dir()))} -name '*.damaged*'   # then rm, if nothing in them is needed",
     )
 
 
@@ -163,7 +163,7 @@ def _below_bytes(folder: Path) -> int:
 
 
 def _file_systems(places: Iterable[Path]) -> tuple[FileSystem, ...]:
-    """Each once, of all the places that hold something of ours."""
+    """Return each file system that holds files of mmd or its models once."""
     mounted = {_mount_of(place) for place in (*places, cache_folder(), paths.data_dir(), paths.cache_dir())}
     return tuple(
         FileSystem(str(mount), usage.total, usage.free)

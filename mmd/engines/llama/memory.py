@@ -20,7 +20,7 @@ from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
 from mmd.plan.memory import MemoryModel, Placement, Variant, scaled
 from mmd.quantities import GIB
-from mmd.registry.layout import Anatomy, Layers
+from mmd.registry.layout import Layers, Layout
 from mmd.registry.record import Facts
 
 _LEFT_FREE_BYTES = GIB  # of every GPU: `--fit-target`
@@ -35,7 +35,7 @@ _COPIES_AMONG_SEVERAL = 4
 class LlamaMemory:
     """One model under one command line on one machine."""
 
-    anatomy: Anatomy
+    layout: Layout
     machine: Machine
     options: LlamaOptions
     projector_bytes: int
@@ -51,7 +51,7 @@ class LlamaMemory:
 
     def components(self, context: int) -> Components:
         """Return the memory on all GPUs together, as if they held every layer; in RAM without a GPU."""
-        cache_bytes = llama_cache_bytes(self.anatomy.caches, self.cache(context))
+        cache_bytes = llama_cache_bytes(self.layout.caches, self.cache(context))
         gpus = len(self.machine.gpus)
         constants = self.constants
         return Components(
@@ -106,40 +106,40 @@ class LlamaMemory:
         return self._fits_aside and self.components(context).total_bytes <= self.has_bytes()
 
     def with_smaller_numbers(self) -> Variant | None:
-        if self.options.cache.key_type not in _PLAIN_TYPES or not self.anatomy.caches:
+        if self.options.cache.key_type not in _PLAIN_TYPES or not self.layout.caches:
             return None
-        if _head_width(self.anatomy) % CACHE_TYPES[_SMALL_TYPE][0]:  # the engine refuses such a width: Phi-2 has 80
+        if _head_width(self.layout) % CACHE_TYPES[_SMALL_TYPE][0]:  # the engine refuses such a width: Phi-2 has 80
             return None
         cache = replace(self.options.cache, key_type=_SMALL_TYPE, value_type=_SMALL_TYPE)
         smaller = replace(self, options=replace(self.options, cache=cache))
         return Variant(smaller, f"keys and values as {_SMALL_TYPE}", ("-ctk", _SMALL_TYPE, "-ctv", _SMALL_TYPE))
 
     def with_experts_in_ram(self, context: int) -> Variant | None:
-        for layers in range(1, self.anatomy.layer_count + 1 if self.anatomy.routed_bytes else 1):
+        for layers in range(1, self.layout.layer_count + 1 if self.layout.routed_bytes else 1):
             tried = replace(self, options=replace(self.options, cpu_expert_layers=layers))
             if tried.is_whole(context):
-                change = f"the experts of {layers} of its {self.anatomy.layer_count} layers in RAM"
+                change = f"the experts of {layers} of its {self.layout.layer_count} layers in RAM"
                 return Variant(tried, change, ("--n-cpu-moe", str(layers)))
         return None
 
     def with_weights(self, share: float) -> MemoryModel:
-        return replace(self, anatomy=scaled(self.anatomy, share))
+        return replace(self, layout=scaled(self.layout, share))
 
     def _weights_bytes(self) -> int:
-        anatomy = self.anatomy
+        layout = self.layout
         if not self.machine.gpus:
-            return anatomy.loaded_bytes + self._repacked_bytes()
-        on_gpu_bytes = anatomy.repeating_bytes + anatomy.routed_bytes - self._cpu_expert_bytes()
-        return on_gpu_bytes + anatomy.output_bytes + anatomy.copied_bytes
+            return layout.loaded_bytes + self._repacked_bytes()
+        on_gpu_bytes = layout.repeating_bytes + layout.routed_bytes - self._cpu_expert_bytes()
+        return on_gpu_bytes + layout.output_bytes + layout.copied_bytes
 
     def _repacked_bytes(self) -> int:
         if not self.options.repacks:
             return 0
-        return repacked_bytes(self.anatomy, set(self.machine.cpu_features), is_amx_build=self.is_amx_build)
+        return repacked_bytes(self.layout, set(self.machine.cpu_features), is_amx_build=self.is_amx_build)
 
     def _aside_bytes(self) -> int:
         """Return the bytes that are in RAM although there is a GPU."""
-        return self.anatomy.input_bytes + self._cpu_expert_bytes() if self.machine.gpus else 0
+        return self.layout.input_bytes + self._cpu_expert_bytes() if self.machine.gpus else 0
 
     @property
     def _fits_aside(self) -> bool:
@@ -148,7 +148,7 @@ class LlamaMemory:
 
     def _cpu_expert_bytes(self) -> int:
         left, total_bytes = self.options.cpu_expert_layers, 0
-        for layers, size_bytes in self.anatomy.expert_bytes:
+        for layers, size_bytes in self.layout.expert_bytes:
             total_bytes += min(left, layers) * size_bytes
             left -= min(left, layers)
         return total_bytes
@@ -160,13 +160,13 @@ class LlamaMemory:
         """
         batch = min(self.options.cache.batch_tokens, max(context, 1))
         cache = self.cache(context)
-        keeping = [layers for layers in self.anatomy.caches if layers.key_width]
+        keeping = [layers for layers in self.layout.caches if layers.key_width]
         seen = {(layers.window_tokens, cache.cells(layers)) for layers in keeping} or {(0, batch)}
         masks = sum(2 * batch * cells for _, cells in seen)
         gpus = max(1, len(self.machine.gpus))
-        widest = 4 * batch * _widest(self.anatomy) or self.constants.unknown_compute_bytes
+        widest = 4 * batch * _widest(self.layout) or self.constants.unknown_compute_bytes
         copies = masks * (_COPIES_AMONG_SEVERAL - 1) if gpus > 1 else 0
-        unpacked = max((self._unpacked_bytes(layers, context) for layers in self.anatomy.caches), default=0)
+        unpacked = max((self._unpacked_bytes(layers, context) for layers in self.layout.caches), default=0)
         return gpus * (widest + masks + copies + unpacked)
 
     def _unpacked_bytes(self, layers: Layers, context: int) -> int:
@@ -180,15 +180,15 @@ class LlamaMemory:
 
     def _share(self, components: Components) -> float:
         """Return the share of the layers' weights on the GPU: a mixture's experts leave it first, else whole layers."""
-        anatomy = self.anatomy
-        layers_bytes = max(1, anatomy.repeating_bytes + anatomy.routed_bytes)
+        layout = self.layout
+        layers_bytes = max(1, layout.repeating_bytes + layout.routed_bytes)
         kept_bytes = components.kv_bytes + components.state_bytes
         room_bytes = self.has_bytes() - components.total_bytes
         if room_bytes >= 0:
             return 1.0 - self._cpu_expert_bytes() / layers_bytes
         # The room for layers and their caches, when everything else is on the GPU.
-        room_bytes += components.weights_bytes - anatomy.output_bytes - anatomy.copied_bytes + kept_bytes
-        if anatomy.routed_bytes and room_bytes >= kept_bytes + anatomy.repeating_bytes:
+        room_bytes += components.weights_bytes - layout.output_bytes - layout.copied_bytes + kept_bytes
+        if layout.routed_bytes and room_bytes >= kept_bytes + layout.repeating_bytes:
             return min(1.0, (room_bytes - kept_bytes) / layers_bytes)
         return max(0.0, room_bytes / (layers_bytes + kept_bytes))
 
@@ -205,19 +205,19 @@ def llama_memory(
 ) -> LlamaMemory:
     """Return the formulas for a model under the `words` of a command line."""
     assert isinstance(constants, LlamaConstants)
-    return LlamaMemory(fit.anatomy_of(facts), machine, llama_options(words), projector_bytes, constants, is_amx_build)
+    return LlamaMemory(fit.layout_of(facts), machine, llama_options(words), projector_bytes, constants, is_amx_build)
 
 
-def _head_width(anatomy: Anatomy) -> int:
+def _head_width(layout: Layout) -> int:
     """Return the width of a head's keys; 0 if it is unknown, or if keys are latent and shared by all heads."""
-    is_latent = any(layers.key_width and not layers.value_width for layers in anatomy.caches)
-    return 0 if is_latent or not anatomy.attention_heads else anatomy.attention_size // (2 * anatomy.attention_heads)
+    is_latent = any(layers.key_width and not layers.value_width for layers in layout.caches)
+    return 0 if is_latent or not layout.attention_heads else layout.attention_size // (2 * layout.attention_heads)
 
 
-def _widest(anatomy: Anatomy) -> int:
+def _widest(layout: Layout) -> int:
     """Return the numbers per token of a batch that exist at once: in attention, or in a layer's feed-forward part."""
-    hidden, used = anatomy.hidden_size, anatomy.experts_used
-    experts = 3 * used * anatomy.expert_size
+    hidden, used = layout.hidden_size, layout.experts_used
+    experts = 3 * used * layout.expert_size
     # The output of the experts reuses the space of two of their three inner parts, unless it is larger.
-    experts += used * hidden if hidden > 2 * anatomy.expert_size else 0
-    return 5 * hidden + max(anatomy.attention_size, anatomy.feed_forward_size, experts)
+    experts += used * hidden if hidden > 2 * layout.expert_size else 0
+    return 5 * hidden + max(layout.attention_size, layout.feed_forward_size, experts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 
 from mmd.registry.formats.ggml import AMX_BLOCK_BYTES, TENSOR_TYPES
-from mmd.registry.layout import Anatomy
+from mmd.registry.layout import Layout
 
 # `ggml_repack_get_optimal_repack_type` in repack.cpp: tensor types by the CPU feature that they are repacked for. The
 # repacked weights are as large as the original.
@@ -25,16 +25,16 @@ _AMX = frozenset({"amx_int8", "avx512_vnni"})
 _BLOCK_BYTES = {kind.name: kind.block_bytes for kind in TENSOR_TYPES.values()}
 
 
-def repacked_bytes(anatomy: Anatomy, features: Set[str], *, is_amx_build: bool) -> int:
+def repacked_bytes(layout: Layout, features: Set[str], *, is_amx_build: bool) -> int:
     """Return the bytes beyond the weights' own on a CPU with these `features`.
 
     AMX adds bytes to the blocks of some types. Embeddings that are the output layer too are copied if the
     multiplication takes another buffer type than the look-up, which needs the plain one (TENSOR_DUPLICATED in
     llama-model-loader.cpp).
     """
-    kind, copied_bytes = anatomy.embeddings_type, anatomy.copied_bytes
+    kind, copied_bytes = layout.embeddings_type, layout.copied_bytes
     uses_amx = is_amx_build and features >= _AMX
-    more_bytes = anatomy.amx_bytes if uses_amx else 0
+    more_bytes = layout.amx_bytes if uses_amx else 0
     if uses_amx and kind in AMX_BLOCK_BYTES:
         return more_bytes + copied_bytes + copied_bytes // _BLOCK_BYTES[kind] * AMX_BLOCK_BYTES[kind]
     is_copied = any(kind in types for feature, types in _REPACKED.items() if feature in features)

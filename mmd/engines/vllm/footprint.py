@@ -15,7 +15,7 @@ from mmd.plan import fit
 from mmd.plan.estimate import Components
 from mmd.plan.memory import CacheBytes, MemoryModel, Placement, Variant, scaled
 from mmd.quantities import GIB
-from mmd.registry.layout import Anatomy
+from mmd.registry.layout import Layout
 
 _MXFP4_HIDDEN_PAD = 256  # its kernels pad experts to this width: those of gpt-oss grow by a fifteenth
 _WEIGHTS_ERROR = 0.005
@@ -30,7 +30,7 @@ _LARGE_BATCH_GPU_BYTES = 70 * GIB
 class VllmMemory:
     """One model with a share of some GPUs, or of the RAM."""
 
-    anatomy: Anatomy
+    layout: Layout
     quant: str
     gpus: int  # 0 for the CPU
     gpu_bytes: int  # of the smallest; 0 for the CPU
@@ -99,7 +99,7 @@ class VllmMemory:
         return min(most, int(max(0, left_bytes) / per_token)) if per_token else most
 
     def with_smaller_numbers(self) -> Variant | None:
-        if self.small_numbers or not self.takes_small_numbers or not self.anatomy.caches:
+        if self.small_numbers or not self.takes_small_numbers or not self.layout.caches:
             return None
         smaller = replace(self, small_numbers=True)
         return Variant(smaller, "keys and values as fp8", ("--kv-cache-dtype", "fp8"))
@@ -108,11 +108,11 @@ class VllmMemory:
         return None
 
     def with_weights(self, share: float) -> MemoryModel:
-        return replace(self, anatomy=scaled(self.anatomy, share))
+        return replace(self, layout=scaled(self.layout, share))
 
     def kept(self, context: int) -> CacheBytes:
         """Return the bytes of a context. Each GPU has a copy of latent keys; other keys are divided among the GPUs."""
-        groups = self.anatomy.caches
+        groups = self.layout.caches
         kept = vllm_cache_bytes(
             groups,
             context,
@@ -131,21 +131,21 @@ class VllmMemory:
         """Return the bytes of the weights, exact: Qwen3-8B has 15.256 GiB in its files and a table of 10 MiB, and vLLM
         logs 15.27 GiB.
         """
-        anatomy, hidden = self.anatomy, self.anatomy.hidden_size
-        loaded_bytes = anatomy.loaded_bytes - anatomy.float32_bytes // 2 + anatomy.rotation_bytes
+        layout, hidden = self.layout, self.layout.hidden_size
+        loaded_bytes = layout.loaded_bytes - layout.float32_bytes // 2 + layout.rotation_bytes
         if "mxfp4" in self.quant and hidden:
             padded = -(-hidden // _MXFP4_HIDDEN_PAD) * _MXFP4_HIDDEN_PAD
-            loaded_bytes += round(anatomy.routed_bytes * (padded / hidden - 1))
+            loaded_bytes += round(layout.routed_bytes * (padded / hidden - 1))
         return loaded_bytes
 
     def _activation_bytes(self) -> int:
         """Return the peak of vLLM's trial run: the sampler and a batch of tokens."""
-        if not self.anatomy.hidden_size:
+        if not self.layout.hidden_size:
             return self.constants.unknown_compute_bytes
-        logits = self.sequences * self.anatomy.vocabulary_size
+        logits = self.sequences * self.layout.vocabulary_size
         constants = self.constants
         return round(logits * constants.activation_bytes_per_logit * constants.compute_factor) + (
-            _NUMBER_BYTES * self._batch_tokens() * self.anatomy.hidden_size
+            _NUMBER_BYTES * self._batch_tokens() * self.layout.hidden_size
         )
 
     def _inside_bytes(self) -> int:

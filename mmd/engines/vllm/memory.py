@@ -108,7 +108,7 @@ def vllm_memory(
 
 def _on_cpu(facts: Facts, machine: Machine, constants: VllmConstants) -> VllmMemory:
     return VllmMemory(
-        anatomy=fit.anatomy_of(facts),
+        layout=fit.layout_of(facts),
         quant=facts.quant,
         gpus=0,
         gpu_bytes=0,
@@ -123,7 +123,7 @@ def _on_cpu(facts: Facts, machine: Machine, constants: VllmConstants) -> VllmMem
 def _on_gpus(facts: Facts, gpus: tuple[Gpu, ...], constants: VllmConstants) -> VllmMemory:
     """Return the formulas with keys and values in 16 bits."""
     return VllmMemory(
-        anatomy=fit.anatomy_of(facts),
+        layout=fit.layout_of(facts),
         quant=facts.quant,
         gpus=len(gpus),
         gpu_bytes=min(gpu.total_bytes for gpu in gpus),

@@ -84,7 +84,7 @@ class Management:
         from mmd.gateway.api.routes import application
 
         app = application(self._models, self._scheduler, self._observer, self._hub, self._downloads)
-        # Logs go to the journal through the root logger, and a request is no event worth a line.
+        # Logs go to the journal through the root logger; requests are not logged.
         config = Config(
             app,
             http="httptools",

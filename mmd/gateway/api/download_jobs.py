@@ -1,4 +1,4 @@
-"""Downloads as jobs: one at a time, the others wait for it, and each can be looked at and cancelled."""
+"""Downloads as jobs, run one at a time. Each can be read and cancelled by its id."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mmd.registry.hub.progress import Progress
 from mmd.tasks import spawn
 
 _log = logging.getLogger(__name__)
-_MOST_KEPT = 100  # jobs that have ended
-_MOST_WAITING = 100
+_MAX_ENDED = 100  # jobs
+_MAX_WAITING = 100
 
 
 class JobState(StrEnum):
@@ -41,14 +41,14 @@ class Job:
     state: JobState = JobState.QUEUED
     progress: Progress | None = None
     failure: ErrorResponse | None = None
-    model: str | None = None  # what it has been registered as
+    model: str | None = None  # the id that it is registered under
 
     @property
     def is_ended(self) -> bool:
         return self.state in _ENDED
 
     def json(self) -> dict[str, Any]:
-        """The record of the API; `error` and `model` are there once they are known."""
+        """Return the record of the API, `records.Job`, without `error` and `model` while they are unknown."""
         progress = self.progress or Progress(0, self.selected.total_bytes, 0, self.selected.files_total)
         record: dict[str, Any] = {
             "id": self.id,
@@ -80,16 +80,16 @@ class Downloads:
         return self._jobs.get(job_id)
 
     async def request(self, repository: str, file: str | None, revision: str | None) -> Job:
-        """A job for the model, the one that is under way if there is; raises what choosing its files raises."""
+        """Return a job for the model: the unfinished one if there is one. Raise what choosing the files raises."""
         selected = await self._hub.select(repository, file, revision)
         waiting = [job for job in self._jobs.values() if not job.is_ended]
         for job in waiting:
             if job.selected == selected:
                 return job
-        if len(waiting) >= _MOST_WAITING:
+        if len(waiting) >= _MAX_WAITING:
             raise WrongUsage(
-                f"{len(waiting)} downloads wait already",
-                hint="curl http://127.0.0.1:8000/hf/downloads   # see which",
+                f"{len(waiting)} downloads are waiting already",
+                hint="curl http://127.0.0.1:8000/hf/downloads   # shows them",
             )
         job = Job(uuid4().hex[:12], selected)
         self._keep(job)
@@ -98,18 +98,18 @@ class Downloads:
         return job
 
     def cancel(self, job_id: str) -> Job | None:
-        """What has come stays in the cache, and another request goes on from there."""
+        """Cancel a job. The downloaded bytes stay in the cache, and the next request continues from there."""
         job = self._jobs.get(job_id)
         if job is None or job.is_ended:
             return job
-        job = replace(job, state=JobState.CANCELLED, progress=_at_rest(job.progress))
+        job = replace(job, state=JobState.CANCELLED, progress=_final(job.progress))
         self._keep(job)
         if self._running is not None and self._running[0] == job_id:
             self._running[1].cancel()
         return job
 
     async def close(self) -> None:
-        """Ends the download that is under way."""
+        """Cancel the running download."""
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
@@ -123,7 +123,7 @@ class Downloads:
                     await asyncio.wait([task])
                 finally:
                     self._running = None
-                    task.cancel()  # where we are ended ourselves
+                    task.cancel()  # if this task is cancelled
                     await asyncio.gather(task, return_exceptions=True)
         finally:
             self._runner = None
@@ -154,18 +154,18 @@ class Downloads:
 
     def _fail(self, job_id: str, failure: ErrorResponse) -> None:
         job = self._jobs[job_id]
-        self._keep(replace(job, state=JobState.FAILED, failure=failure, progress=_at_rest(job.progress)))
+        self._keep(replace(job, state=JobState.FAILED, failure=failure, progress=_final(job.progress)))
 
     def _keep(self, job: Job) -> None:
         self._jobs[job.id] = job
         ended = [job.id for job in self._jobs.values() if job.is_ended]
-        for old in ended[:-_MOST_KEPT]:
+        for old in ended[:-_MAX_ENDED]:
             del self._jobs[old]
         self._feed.publish(EventKind.DOWNLOAD, job.json())
 
 
-def _at_rest(progress: Progress | None) -> Progress | None:
-    """How far it came, now that nothing comes any more."""
+def _final(progress: Progress | None) -> Progress | None:
+    """Return the progress of a job that has ended."""
     if progress is None:
         return None
     return replace(progress, rate_bytes_per_second=None, remaining_seconds=None, files=(), note="")

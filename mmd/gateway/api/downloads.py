@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub, over HTTP: search, and downloads as jobs."""
+"""The routes for the Hugging Face hub: search and download jobs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mmd.gateway.api.hub_process import Hub
 from mmd.registry.hub.size import parse_size
 from mmd.registry.record import ModelType
 
-_MOST_RESULTS = 100
-_LONGEST_WORD = 256
+_MAX_RESULTS = 100
+_MAX_WORD_LEN = 256
 _SEARCH_EXAMPLE = "curl 'http://127.0.0.1:8000/hf/search?q=qwen&limit=10'"
 _DOWNLOAD_EXAMPLE = """curl -d '{"repo": "OWNER/NAME", "file": "NAME-Q4_K_M.gguf"}' http://127.0.0.1:8000/hf/download"""
 
 
 class NoSuchDownload(NoSuchModel):
-    """No job has this id; here, because only HTTP knows jobs."""
+    """No job has this id. It is defined here because only the API has jobs."""
 
 
 class HfRoutes:
@@ -40,9 +40,9 @@ class HfRoutes:
         text = request.query_params.get("q", "")
         limit = request.query_params.get("limit", "20")
         if not _is_word(text):
-            raise WrongUsage(f"q must be what to look for, at most {_LONGEST_WORD} characters", hint=_SEARCH_EXAMPLE)
-        if not (limit.isascii() and limit.isdecimal() and len(limit) < 5 and 1 <= int(limit) <= _MOST_RESULTS):
-            raise WrongUsage(f"limit must be a number from 1 to {_MOST_RESULTS}", hint=_SEARCH_EXAMPLE)
+            raise WrongUsage(f"q must be the search text, at most {_MAX_WORD_LEN} characters", hint=_SEARCH_EXAMPLE)
+        if not (limit.isascii() and limit.isdecimal() and len(limit) < 5 and 1 <= int(limit) <= _MAX_RESULTS):
+            raise WrongUsage(f"limit must be a number from 1 to {_MAX_RESULTS}", hint=_SEARCH_EXAMPLE)
         return encoded(await self._hub.search({"text": text, "limit": int(limit), **_filters(request)}))
 
     async def download(self, request: Request) -> Response:
@@ -63,18 +63,18 @@ class HfRoutes:
         find = self._downloads.cancel if request.method == "DELETE" else self._downloads.get
         job = find(request.path_params["id"])
         if job is None:
-            hint = "curl http://127.0.0.1:8000/hf/downloads   # see them"
+            hint = "curl http://127.0.0.1:8000/hf/downloads   # shows them"
             raise NoSuchDownload("no download has this id", hint=hint)
         return encoded(job.json())
 
 
 def _is_word(text: str) -> bool:
-    """Whether it can be handed to a program as a word: no empty one, no option, no control characters."""
-    return 0 < len(text) <= _LONGEST_WORD and text.isprintable() and not text.startswith("-")
+    """Return True if a program can take it as an argument: not empty, not an option, no control characters."""
+    return 0 < len(text) <= _MAX_WORD_LEN and text.isprintable() and not text.startswith("-")
 
 
 def _filters(request: Request) -> dict[str, str | bool | int]:
-    """What the optional parameters of a search ask for; raises WrongUsage."""
+    """Return the optional filters of a search. Raise WrongUsage."""
     asked = request.query_params
     least, most = parse_size(asked.get("size"))
     filters: dict[str, str | bool | int] = {"min_parameters": least, "max_parameters": most}
@@ -88,6 +88,6 @@ def _filters(request: Request) -> dict[str, str | bool | int]:
         filters["gated"] = gated == "true"
     if (licence := asked.get("licence")) is not None:
         if not _is_word(licence):
-            raise WrongUsage('licence must be a name of the hub\'s, or "open"', hint=_SEARCH_EXAMPLE)
+            raise WrongUsage('licence must be a name as on the hub, or "open"', hint=_SEARCH_EXAMPLE)
         filters["licence"] = licence.lower()
     return filters

@@ -1,4 +1,4 @@
-"""The Hugging Face hub, asked by a child process each time: our own memory stays small, and a kill ends a download."""
+"""Access to the Hugging Face hub through child processes: the gateway stays small, and a kill ends a download."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mmd.control.models.hub_hit import HubHit
 from mmd.errors import HubUnavailable, from_record
 from mmd.registry.hub.progress import Progress
 
-_LONGEST_LINE_BYTES = 16 << 20  # the results of a search are one line
+_MAX_LINE_BYTES = 16 << 20  # the results of a search are one line
 _ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What a download would fetch."""
+    """The files that a download fetches."""
 
     repository: str
-    revision: str  # the branch, tag or commit that was asked for
-    commit: str  # what that is
+    revision: str  # the requested branch, tag or commit
+    commit: str  # the commit of that revision
     file: str
     total_bytes: int
     files_total: int
@@ -39,18 +39,18 @@ class Registered:
 
 class Hub(Protocol):
     async def search(self, query: Mapping[str, Any]) -> list[HubHit]:
-        """`query` has the fields of mmd.registry.hub.search.Query but for the formats, which the child knows."""
+        """Search. `query` has the fields of mmd.registry.hub.search.Query except the formats, which the child knows."""
         ...
 
     async def select(self, repository: str, file: str | None, revision: str | None) -> Selected: ...
 
     def download(self, selected: Selected) -> AsyncGenerator[Progress | Registered]:
-        """How far it is, at most twice a second, and in the end the model's id. Ends early where it is closed."""
+        """Yield the progress, at most twice a second, and at the end the model's id. Closing it ends the download."""
         ...
 
 
 class HubChild:
-    """A `Hub` over `python -m mmd.control.models.hub_process`; all of it raises what that says."""
+    """A `Hub` over `python -m mmd.control.models.hub_process`. Every call raises the errors that the child reports."""
 
     async def search(self, query: Mapping[str, Any]) -> list[HubHit]:
         return convert((await self._one("search", json.dumps(query)))["hits"], list[HubHit])
@@ -61,25 +61,25 @@ class HubChild:
 
     async def download(self, selected: Selected) -> AsyncGenerator[Progress | Registered]:
         words = (selected.repository, selected.file, selected.commit, selected.revision)
-        async with aclosing(_said("download", *words)) as lines:
+        async with aclosing(_output("download", *words)) as lines:
             async for line in lines:
                 yield Registered(line["model"]) if "model" in line else convert(line["progress"], Progress)
 
     async def _one(self, *words: str) -> dict[str, Any]:
-        async with aclosing(_said(*words)) as lines:
+        async with aclosing(_output(*words)) as lines:
             async for line in lines:
                 return line
-        raise AssertionError("a child that says nothing has failed, which is raised")
+        raise AssertionError("a child without output has failed, which raises")
 
 
-async def _said(*words: str) -> AsyncGenerator[dict[str, Any]]:
-    """What the child says, line by line; its errors are raised."""
+async def _output(*words: str) -> AsyncGenerator[dict[str, Any]]:
+    """Yield the lines of the child as parsed JSON. Raise the error that it reports."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "mmd.control.models.hub_process", *words),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         env=os.environ | _ENVIRONMENT,
-        limit=_LONGEST_LINE_BYTES,
+        limit=_MAX_LINE_BYTES,
     )
     assert process.stdout is not None
     try:
@@ -91,7 +91,7 @@ async def _said(*words: str) -> AsyncGenerator[dict[str, Any]]:
         if await process.wait():
             raise HubUnavailable(
                 f"the program that asks the hub ended with status {process.returncode}",
-                hint="journalctl --user -u mmd.service -n 50   # what it said",
+                hint="journalctl --user -u mmd.service -n 50   # shows its output",
             )
     finally:
         with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The API described: one table of operations, and the OpenAPI 3.1 document made from it."""
+"""The description of the API: a table of operations, and the OpenAPI 3.1 document made from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVENT_STREAM = "text/event-stream"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What can be asked with one method on one path; `{names}` in the path are texts."""
+    """One method on one path; `{names}` in the path are strings."""
 
     method: str
     path: str
@@ -49,7 +49,7 @@ _SEARCH = (
 )
 _SWAPS = ({"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}},)
 
-# A route is described by an entry here, and its record is in schemas.py if it has one of its own.
+# Each route has an entry here; its record, if it has one, is in schemas.py.
 OPERATIONS = (
     Operation("GET", "/health", "Whether the gateway answers", ref("Health")),
     Operation("GET", "/status", "What runs, sleeps, starts and has failed", ref("Status")),
@@ -99,7 +99,7 @@ OPERATIONS = (
     Operation("GET", "/v1/models/{name}", "One of them", ref("OpenAIModel")),
 )
 
-# Passed through unread: their bodies and answers are the engine's.
+# Passed through unread: the engine defines the bodies and responses.
 ENGINE_PATHS = (
     "/v1/chat/completions",
     "/v1/completions",

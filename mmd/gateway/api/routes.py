@@ -68,7 +68,7 @@ class Routes:
         for model in await self._models.models():
             if model.id == model_id:
                 return encoded(OpenAIModel.of(model))
-        raise NoSuchModel(f"no model named {name}", hint="mmd list   # see the names")
+        raise NoSuchModel(f"no model is called {name}", hint="mmd list   # shows the names")
 
     async def activate(self, request: Request) -> Response:
         return await self._activate(_text(await json_object(request, _EXAMPLE), "model"))
@@ -127,7 +127,7 @@ def application(models: Models, scheduler: Scheduler, observer: Observer, hub: H
             *HfRoutes(hub, downloads).routes(),
             Route("/openapi.json", _document),
         ],
-        # Any origin: the request policy has refused the others. `ClientConnection` answers preflights.
+        # Any origin: the request policy has refused foreign ones. `ClientConnection` answers preflights.
         middleware=[Middleware(CORSMiddleware, allow_origin_regex=".*")],
         exception_handlers={MmdError: _mmd_error, HTTPException: _http_error, Exception: _internal_error},
     )
@@ -194,7 +194,7 @@ async def _mmd_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own: there is no such path, or not with this method."""
+    """Answer Starlette's own errors: an unknown path, or a method that the path does not have."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail.lower()}"
     code = "method_not_allowed" if error.status_code == 405 else "not_found"

@@ -28,7 +28,7 @@ _HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",  # kept, and asked for every time: a gateway may have been upgraded
+    "cache-control": "no-cache",  # cached, but revalidated each time: the gateway may have been upgraded
 }
 
 
@@ -64,7 +64,7 @@ def _answer(request: Request, asset: _Asset) -> Response:
 
 @cache
 def assets() -> Mapping[str, _Asset]:
-    """By name; read once, a few dozen kilobytes."""
+    """Return the files by name. They are a few dozen kilobytes, and read once."""
     return {path.name: _read(path) for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
 
 

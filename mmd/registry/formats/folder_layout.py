@@ -11,7 +11,7 @@ from mmd.registry.formats.folder_type import is_encoder
 from mmd.registry.formats.layer_groups import run_lengths
 from mmd.registry.formats.quant import quantization_of
 from mmd.registry.formats.safetensors import Weights
-from mmd.registry.layout import Anatomy
+from mmd.registry.layout import Layout
 
 _LAYER = re.compile(r"(?:model\.|language_model\.)*layers\.(\d+)\.")
 _EXPERTS = re.compile(r".*\.experts\..+")
@@ -20,7 +20,7 @@ _HEAD = re.compile(r"(.+\.)?lm_head\..+")
 _NUMBER_BYTES = 2
 
 
-def folder_layout(config: Config, weights: Weights) -> Anatomy:
+def folder_layout(config: Config, weights: Weights) -> Layout:
     text = config.language()
     count = layer_count(text)
     parts: Counter[str] = Counter()
@@ -32,7 +32,7 @@ def folder_layout(config: Config, weights: Weights) -> Anatomy:
             experts[layer] += size_bytes
     feed_forward = text.widest("intermediate_size", "ffn_dim", "n_inner") or 0
     is_float32 = weights.dominant_dtype == "F32" and not quantization_of(config).data
-    return Anatomy(
+    return Layout(
         input_bytes=parts["input"],
         repeating_bytes=parts["repeating"],
         expert_bytes=run_lengths(experts[layer] for layer in range(count)) if experts else (),

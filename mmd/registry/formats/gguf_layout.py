@@ -14,7 +14,7 @@ from mmd.registry.formats.gguf import GgufHeader, LongArray, Tensor
 from mmd.registry.formats.gguf_layers import attention_size, gguf_layers, layer_count, widest
 from mmd.registry.formats.gguf_type import is_encoder_architecture
 from mmd.registry.formats.layer_groups import run_lengths
-from mmd.registry.layout import Anatomy
+from mmd.registry.layout import Layout
 
 _EMBEDDINGS = "token_embd.weight"
 # Lookup tables: llama.cpp never puts them on the GPU.
@@ -27,7 +27,7 @@ _LAYER = re.compile(r"(?:enc\.|dec\.)?blk\.(\d+)\.(.+)")
 _EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(ch)?exps\.")  # tensors moved by --n-cpu-moe
 
 
-def gguf_layout(headers: Sequence[GgufHeader]) -> Anatomy:
+def gguf_layout(headers: Sequence[GgufHeader]) -> Layout:
     """Return the layout from the headers of all parts."""
     first = headers[0]
     count = layer_count(first)
@@ -43,7 +43,7 @@ def gguf_layout(headers: Sequence[GgufHeader]) -> Anatomy:
             experts[layer] += tensor.size_bytes
         else:
             parts[part] += tensor.size_bytes
-    return Anatomy(
+    return Layout(
         input_bytes=parts["input"],
         repeating_bytes=parts["repeating"],
         expert_bytes=run_lengths(experts[layer] for layer in range(count)) if experts else (),

@@ -77,7 +77,7 @@ def test_a_registered_model_whose_file_is_gone(tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").unlink()
     done = mmd("estimate", "it")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "its file is gone" in done.stderr
+    assert "its file is missing" in done.stderr
 
 
 def test_a_folder_of_safetensors(tmp_path: Path) -> None:

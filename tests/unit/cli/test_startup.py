@@ -77,7 +77,7 @@ def test_sleep_of_an_engine_that_cannot_is_told_when_it_is_set() -> None:
 
 def test_setting_sleep_reports_a_missing_model_file(tmp_path: Path) -> None:
     (tmp_path / "big.gguf").unlink()
-    assert "its file is gone" in said(mmd("startup", "big", "sleep"))
+    assert "its file is missing" in said(mmd("startup", "big", "sleep"))
 
 
 @pytest.mark.parametrize("words", [("default", "bog"), ("startup", "bog"), ("startup", "bog", "sleep")], ids=" ".join)

@@ -20,9 +20,9 @@ from mmd.engines.vllm.constants import VllmConstants
 from mmd.engines.vllm.footprint import VllmMemory
 from mmd.engines.vllm.kv_cache import vllm_cache_bytes
 from mmd.machine import load_machine
-from mmd.plan.fit import anatomy_of
+from mmd.plan.fit import layout_of
 from mmd.registry.detect import examine
-from mmd.registry.layout import Anatomy, Layers
+from mmd.registry.layout import Layers, Layout
 from mmd.registry.record import Facts
 from tests import well_known
 from tests.tiny_models import sparse_gguf, tiny_safetensors
@@ -83,8 +83,8 @@ def test_layers_without_attention_keep_nothing(tmp_path: Path) -> None:
         "deci.attention.head_count_kv": [8 if layer % 5 in (0, 2) and layer < 160 else 0 for layer in range(162)],
     }
     facts = examine(sparse_gguf(tmp_path / "m.gguf", metadata=metadata)).facts
-    assert facts.anatomy is not None
-    assert facts.anatomy.caches == (gqa(64, 8, 128),)
+    assert facts.layout is not None
+    assert facts.layout.caches == (gqa(64, 8, 128),)
     assert facts.kv_bytes_per_token * 4992 == 1248 * MIB
 
 
@@ -97,7 +97,7 @@ def facts_of(shape: well_known.Shape, folder: Path) -> Facts:
 
 def memory(facts: Facts, *words: str, gpu: bool = False) -> LlamaMemory:
     machine = WITH_GPU if gpu else replace(WITHOUT_GPU, ram_total_bytes=1 << 40)
-    return LlamaMemory(anatomy_of(facts), machine, llama_options(words), 0, LlamaConstants())
+    return LlamaMemory(layout_of(facts), machine, llama_options(words), 0, LlamaConstants())
 
 
 def test_qwen3_coder_30b_on_a_gpu_and_beside_it(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_qwen3_coder_30b_on_a_gpu_and_beside_it(tmp_path: Path) -> None:
     placed = memory(facts, gpu=True).placement(4096)
     assert placed.components.weights_bytes / MIB == pytest.approx(30658.12, rel=0.0001)
     assert placed.ram_bytes >= 315.30 * MIB
-    assert anatomy_of(facts).input_bytes / MIB == pytest.approx(315.30, rel=0.0001)
+    assert layout_of(facts).input_bytes / MIB == pytest.approx(315.30, rel=0.0001)
     assert memory(facts).components(4096).weights_bytes / MIB == pytest.approx(30973.42, rel=0.0001)
 
 
@@ -114,7 +114,7 @@ def test_qwen3_30b_bf16_with_experts_of_34_layers_in_ram(tmp_path: Path) -> None
     """b6895: 17904 MiB on the GPU without the output layer; 58259 in RAM, where the whole file was mapped."""
     facts = facts_of(replace(well_known.QWEN3_30B_A3B, kind=well_known.F16), tmp_path)
     found = memory(facts, "--n-cpu-moe", "34", gpu=True).components(4096)
-    assert (found.weights_bytes - anatomy_of(facts).output_bytes) / MIB == pytest.approx(17904, rel=0.0001)
+    assert (found.weights_bytes - layout_of(facts).output_bytes) / MIB == pytest.approx(17904, rel=0.0001)
     assert facts.weights_bytes / MIB == pytest.approx(58259, rel=0.005)
 
 
@@ -164,7 +164,7 @@ def bf16(*shape: int) -> tuple[str, tuple[int, ...]]:
 
 def vllm_memory(facts: Facts, *, sequences: int = 16) -> VllmMemory:
     return VllmMemory(
-        anatomy=anatomy_of(facts),
+        layout=layout_of(facts),
         quant=facts.quant,
         gpus=1,
         gpu_bytes=80 * GIB,
@@ -257,11 +257,11 @@ def test_vllm_pool_of_qwen3_8b() -> None:
 
 def test_vllm_activations_of_llama_3_8b() -> None:
     """1.26 GiB with 256 sequences, in batches of the default of a smaller GPU."""
-    anatomy = Anatomy(
+    layout = Layout(
         input_bytes=0, repeating_bytes=0, expert_bytes=(), output_bytes=0, copied_bytes=0, nextn_bytes=0,
         unloaded_bytes=0, float32_bytes=0, rotation_bytes=0, layer_count=32, hidden_size=4096,
         feed_forward_size=14336, experts_used=0, expert_size=0, attention_heads=32, attention_size=0,
         vocabulary_size=128256, caches=(),
     )  # fmt: skip
-    memory = VllmMemory(anatomy, "bf16", 1, 48 * GIB, 40 * GIB, None, 256, True, VllmConstants())
+    memory = VllmMemory(layout, "bf16", 1, 48 * GIB, 40 * GIB, None, 256, True, VllmConstants())
     assert memory.components(4096).compute_bytes / GIB == pytest.approx(1.26, rel=0.07)

@@ -23,14 +23,14 @@ from mmd.plan.choose import ModelSettings, choose
 from mmd.plan.estimate import Estimate, Tier
 from mmd.plan.predict import memory_of, predict
 from mmd.plan.suggestions import Candidate
-from mmd.registry.layout import Anatomy, Layers
+from mmd.registry.layout import Layers, Layout
 from mmd.registry.record import Facts, Format, ModelType
 from tests.unit.plan.planned import GIB, LLAMA_SERVER, SOCKET, VLLM, facts, machine, model
 
 MIB = 1024**2
 
 
-def anatomy(gib: float = 4.5, *, expert_gib: float = 0.0, layers: int = 36, **more: Any) -> Anatomy:
+def layout(gib: float = 4.5, *, expert_gib: float = 0.0, layers: int = 36, **more: Any) -> Layout:
     """Qwen3-8B, with weights of another size; experts are in all layers."""
     given: dict[str, Any] = {
         "input_bytes": GIB // 4,
@@ -52,13 +52,13 @@ def anatomy(gib: float = 4.5, *, expert_gib: float = 0.0, layers: int = 36, **mo
         "vocabulary_size": 151936,
         "caches": (Layers(layers, 1024, 1024),),
     }
-    return Anatomy(**given | more)
+    return Layout(**given | more)
 
 
-def qwen3(its: Anatomy | None = None, *, format: Format = Format.GGUF, context_length: int = 40960) -> Facts:
-    known = its or anatomy()
+def qwen3(its: Layout | None = None, *, format: Format = Format.GGUF, context_length: int = 40960) -> Facts:
+    known = its or layout()
     weights_bytes = known.loaded_bytes
-    return replace(facts(format=format, weights_bytes=weights_bytes, context_length=context_length), anatomy=known)
+    return replace(facts(format=format, weights_bytes=weights_bytes, context_length=context_length), layout=known)
 
 
 def estimate(its: Facts, here: Machine | None = None, *words: str, **more: Any) -> Estimate:
@@ -88,7 +88,7 @@ def test_without_a_gpu_everything_is_in_ram() -> None:
 
 def test_error_of_independent_parts_adds_up_by_squares() -> None:
     constants = LlamaConstants(context_error_bytes=300, compute_error=0.0, compute_error_bytes=400)
-    found = estimate(qwen3(anatomy(0, output_bytes=0)), context=4096, constants=constants)
+    found = estimate(qwen3(layout(0, output_bytes=0)), context=4096, constants=constants)
     assert found.error_bytes == 500
 
 
@@ -154,7 +154,7 @@ def test_registry_of_an_older_version_gives_an_upper_bound() -> None:
 
 
 def test_json_is_the_record_of_the_design() -> None:
-    record = to_builtins(estimate(qwen3(anatomy(30)), machine("rtx4070-12g"), context=8192))
+    record = to_builtins(estimate(qwen3(layout(30)), machine("rtx4070-12g"), context=8192))
     assert list(record["components"]) == [
         "weights_bytes",
         "kv_bytes",
@@ -172,7 +172,7 @@ def test_json_is_the_record_of_the_design() -> None:
 
 
 def test_partly_in_ram_it_runs_and_says_how_much() -> None:
-    found = estimate(qwen3(anatomy(20)), machine("rtx4070-12g"), context=4096)
+    found = estimate(qwen3(layout(20)), machine("rtx4070-12g"), context=4096)
     assert found.fits
     assert 0.3 < found.on_gpu < 0.6
     assert found.ram_bytes > 10 * GIB
@@ -182,7 +182,7 @@ def test_partly_in_ram_it_runs_and_says_how_much() -> None:
 def test_experts_are_not_put_into_ram_that_is_not_there() -> None:
     """58 GB of experts beside 12 GiB of VRAM and 31 of RAM: a smaller quantisation is what helps."""
     smaller = Candidate("Q4_K_M", 17 * GIB, same_repository=True, command="mmd pull R:Q4_K_M.gguf")
-    found = estimate(qwen3(anatomy(2, expert_gib=54)), machine("rtx4070-12g"), context=4096, candidates=[smaller])
+    found = estimate(qwen3(layout(2, expert_gib=54)), machine("rtx4070-12g"), context=4096, candidates=[smaller])
     assert not found.fits
     assert [one.change for one in found.suggestions] == ["Q4_K_M"]
 
@@ -191,18 +191,18 @@ def test_experts_that_are_kept_in_ram_need_ram() -> None:
     """80 GiB of VRAM do not help 54 GiB of experts that the command line puts into 31 of RAM."""
     here = machine("rtx4070-12g")
     large = replace(here, gpus=(replace(here.gpus[0], total_bytes=80 * GIB, free_bytes=80 * GIB),))
-    its = qwen3(anatomy(2, expert_gib=54))
+    its = qwen3(layout(2, expert_gib=54))
     assert estimate(its, large, context=4096).fits
     assert not estimate(its, large, "--cpu-moe", context=4096).fits
 
 
 def test_keys_whose_heads_are_no_blocks_stay_as_they_are() -> None:
     """Phi-2 has heads of 80 numbers, and llama.cpp refuses to start with blocks of 32 for them."""
-    phi = anatomy(attention_size=2 * 32 * 80, caches=(Layers(36, 32 * 80, 32 * 80),))
+    phi = layout(attention_size=2 * 32 * 80, caches=(Layers(36, 32 * 80, 32 * 80),))
     found = estimate(qwen3(phi), machine("rtx4070-12g"), context=40960)
     assert found.suggestions
     assert not any("q8_0" in one.change for one in found.suggestions)
-    wider = anatomy(attention_size=2 * 32 * 96, caches=(Layers(36, 32 * 96, 32 * 96),))
+    wider = layout(attention_size=2 * 32 * 96, caches=(Layers(36, 32 * 96, 32 * 96),))
     assert any(
         "q8_0" in one.change for one in estimate(qwen3(wider), machine("rtx4070-12g"), context=40960).suggestions
     )
@@ -210,13 +210,13 @@ def test_keys_whose_heads_are_no_blocks_stay_as_they_are() -> None:
 
 def test_experts_go_into_ram_before_anything_else() -> None:
     """Keys and values stay on the GPU then, while a dense model takes those of its layers along."""
-    mixture = estimate(qwen3(anatomy(2, expert_gib=18)), machine("rtx4070-12g"), context=4096)
+    mixture = estimate(qwen3(layout(2, expert_gib=18)), machine("rtx4070-12g"), context=4096)
     assert mixture.on_gpu == pytest.approx(1 - (mixture.needs_bytes - mixture.has_bytes) / (20 * GIB))
     assert mixture.ram_bytes == GIB // 4 + mixture.needs_bytes - mixture.has_bytes
 
 
 def test_what_neither_vram_nor_ram_holds_does_not_fit() -> None:
-    found = estimate(qwen3(anatomy(50)), machine("rtx4070-12g"))
+    found = estimate(qwen3(layout(50)), machine("rtx4070-12g"))
     assert (found.fits, found.max_context, found.context) == (False, 0, 4096)
 
 
@@ -264,7 +264,7 @@ CANDIDATES = (
 
 
 def test_suggestions_lose_least_first_and_all_fit() -> None:
-    found = estimate(qwen3(anatomy(3, expert_gib=5)), machine("rtx4070-12g"), context=32768, candidates=CANDIDATES)
+    found = estimate(qwen3(layout(3, expert_gib=5)), machine("rtx4070-12g"), context=32768, candidates=CANDIDATES)
     assert changes(found) == [
         "a context of 8192 tokens",
         "keys and values as q8_0 and a context of 14336 tokens",
@@ -277,7 +277,7 @@ def test_suggestions_lose_least_first_and_all_fit() -> None:
 
 
 def test_suggestion_names_what_to_paste() -> None:
-    found = estimate(qwen3(anatomy(5)), machine("rtx4070-12g"), context=32768)
+    found = estimate(qwen3(layout(5)), machine("rtx4070-12g"), context=32768)
     shorter, smaller = found.suggestions
     assert shorter.change.startswith("a context of ")
     assert shorter.command.startswith("${EDITOR:-nano} ~/.config/mmd/mmd.toml")
@@ -287,7 +287,7 @@ def test_suggestion_names_what_to_paste() -> None:
 
 def test_suggested_settings_do_what_they_say() -> None:
     """Its own numbers, when they are taken at their word."""
-    here, its = machine("rtx4070-12g"), qwen3(anatomy(3, expert_gib=8))
+    here, its = machine("rtx4070-12g"), qwen3(layout(3, expert_gib=8))
     found = estimate(its, here, context=8192)
     (change,) = [one for one in found.suggestions if "--n-cpu-moe" in one.command]
     layers = change.change.split()[3]
@@ -300,7 +300,7 @@ def test_suggested_settings_do_what_they_say() -> None:
 
 def test_where_nothing_is_whole_what_runs_at_all_is_suggested() -> None:
     found = estimate(
-        qwen3(anatomy(50)),
+        qwen3(layout(50)),
         machine("rtx4070-12g"),
         context=4096,
         candidates=(Candidate("Q4_K_M", 20 * GIB, same_repository=True, command="mmd pull a/b:q4"),),
@@ -310,7 +310,7 @@ def test_where_nothing_is_whole_what_runs_at_all_is_suggested() -> None:
 
 
 def test_model_that_runs_from_ram_gets_no_suggestions() -> None:
-    found = estimate(qwen3(anatomy(20)), machine("rtx4070-12g"), context=4096)
+    found = estimate(qwen3(layout(20)), machine("rtx4070-12g"), context=4096)
     assert (found.fits, found.suggestions) == (True, ())
 
 
@@ -318,7 +318,7 @@ def test_model_that_runs_from_ram_gets_no_suggestions() -> None:
 
 
 def test_launch_that_cannot_run_says_what_could() -> None:
-    wanted = model(qwen3(anatomy(9), context_length=262144))
+    wanted = model(qwen3(layout(9), context_length=262144))
     overrides = ModelSettings(context=262144)
     with pytest.raises(
         DoesNotFit, match=r"qwen3-8b needs at least 4\d\.\d GiB; .* with a context of \d+ tokens"
@@ -328,14 +328,14 @@ def test_launch_that_cannot_run_says_what_could() -> None:
 
 
 def test_launch_partly_in_ram_is_not_refused() -> None:
-    wanted = model(qwen3(anatomy(20)))
+    wanted = model(qwen3(layout(20)))
     launch = choose(wanted, machine("rtx4070-12g"), [LLAMA_SERVER], socket=SOCKET, cache="/cache")
     assert launch.needs_bytes > 20 * GIB
 
 
 def test_vllm_needs_the_gpu_for_all_of_it() -> None:
     here = machine("rtx4070-12g")
-    its = qwen3(anatomy(20), format=Format.SAFETENSORS)
+    its = qwen3(layout(20), format=Format.SAFETENSORS)
     found = estimate(its, here)
     assert (found.fits, found.max_context, found.on_gpu) == (False, 0, 1.0)
     with pytest.raises(DoesNotFit):
@@ -344,9 +344,9 @@ def test_vllm_needs_the_gpu_for_all_of_it() -> None:
 
 def test_vllm_saves_bits_where_its_command_line_does() -> None:
     """An 8-bit cache is asked for where only a short context would fit, and counted as one."""
-    its = qwen3(anatomy(8.3), format=Format.SAFETENSORS)
+    its = qwen3(layout(8.3), format=Format.SAFETENSORS)
     found = estimate(its, machine("rtx4070-12g"), context=4096)
-    wide = estimate(qwen3(anatomy(3), format=Format.SAFETENSORS), machine("rtx4070-12g"), context=4096)
+    wide = estimate(qwen3(layout(3), format=Format.SAFETENSORS), machine("rtx4070-12g"), context=4096)
     assert 2 * found.components.kv_bytes == wide.components.kv_bytes
 
 
@@ -372,16 +372,16 @@ def test_command_line_of_vllm(words: tuple[str, ...], expected: VllmOptions) -> 
 
 
 def test_vllm_memory_grows_with_sequences_and_bits() -> None:
-    its = qwen3(anatomy(3), format=Format.SAFETENSORS)
+    its = qwen3(layout(3), format=Format.SAFETENSORS)
     few, many = (estimate(its, None, "--max-num-seqs", count, context=4096) for count in ("16", "256"))
-    logits = 38.3 * anatomy(3).vocabulary_size
+    logits = 38.3 * layout(3).vocabulary_size
     assert many.components.compute_bytes - few.components.compute_bytes == pytest.approx(240 * logits, rel=0.001)
     small = estimate(its, None, "--kv-cache-dtype=fp8", context=4096)
     assert 2 * small.components.kv_bytes == few.components.kv_bytes
 
 
 def test_vllm_has_what_its_command_line_gives_it() -> None:
-    its = qwen3(anatomy(3), format=Format.SAFETENSORS)
+    its = qwen3(layout(3), format=Format.SAFETENSORS)
     half = estimate(its, None, "--gpu-memory-utilization", "0.3")
     assert half.max_context < estimate(its).max_context
     pool = estimate(its, None, "--kv-cache-memory-bytes", "1179648K")
@@ -391,21 +391,21 @@ def test_vllm_has_what_its_command_line_gives_it() -> None:
 def test_vllm_over_as_many_gpus_as_its_command_line_says() -> None:
     here = machine("rtx4090-24g")
     two = replace(here, gpus=here.gpus * 2)
-    its = qwen3(anatomy(3), format=Format.SAFETENSORS)
+    its = qwen3(layout(3), format=Format.SAFETENSORS)
     alone, spread = (estimate(its, two, *words, context=4096) for words in ((), ("-tp", "2")))
     assert spread.components.overhead_bytes > 2 * alone.components.overhead_bytes
     assert spread.components.kv_bytes == alone.components.kv_bytes
 
 
 def test_vllm_on_the_cpu_has_a_pool_of_fixed_size() -> None:
-    its = qwen3(anatomy(1), format=Format.SAFETENSORS)
+    its = qwen3(layout(1), format=Format.SAFETENSORS)
     found = estimate(its, machine("cpu-only"))
     assert found.fits
     assert found.max_context * 147456 <= machine("cpu-only").ram_total_bytes // 8 < (found.max_context + 512) * 147456
 
 
 def test_vllm_keeps_32_bit_weights_in_16() -> None:
-    its = anatomy(1, input_bytes=0, output_bytes=0, float32_bytes=GIB)
+    its = layout(1, input_bytes=0, output_bytes=0, float32_bytes=GIB)
     found = estimate(qwen3(its, format=Format.SAFETENSORS), context=4096)
     assert found.components.weights_bytes == GIB // 2
 
@@ -454,7 +454,7 @@ CONTEXTS = st.integers(1, 1 << 20)
 @given(GROUPS, CONTEXTS, CONTEXTS, st.integers(1, 16), st.sampled_from(["rtx4090-24g", "cpu-only"]))
 @settings(max_examples=150, deadline=None)
 def test_needs_grow_with_the_context(groups: list[Layers], one: int, other: int, slots: int, name: str) -> None:
-    its = qwen3(anatomy(caches=tuple(groups)))
+    its = qwen3(layout(caches=tuple(groups)))
     memory = memory_of(for_format(its.format), its, machine(name), ("-np", str(slots), "-kvu"))
     less, more = sorted((one, other))
     assert memory.components(less).total_bytes <= memory.components(more).total_bytes
@@ -483,7 +483,7 @@ def test_caches_grow_with_the_bits(groups: list[Layers], context: int, one: int,
 @given(GROUPS, CONTEXTS, CONTEXTS, st.sampled_from([1, 2]), st.sampled_from(["rtx4090-24g", "cpu-only"]))
 @settings(max_examples=150, deadline=None)
 def test_vllm_needs_grow_with_the_context(groups: list[Layers], one: int, other: int, bits: int, name: str) -> None:
-    its = qwen3(anatomy(caches=tuple(groups)), format=Format.SAFETENSORS)
+    its = qwen3(layout(caches=tuple(groups)), format=Format.SAFETENSORS)
     memory = memory_of(for_format(its.format), its, machine(name), ("--kv-cache-dtype", "fp8") if bits == 1 else ())
     less, more = sorted((one, other))
     assert memory.components(less).total_bytes <= memory.components(more).total_bytes
@@ -493,7 +493,7 @@ def test_vllm_needs_grow_with_the_context(groups: list[Layers], one: int, other:
 @settings(max_examples=100, deadline=None)
 def test_largest_context_shrinks_with_the_weights(one: float, other: float) -> None:
     light, heavy = (
-        estimate(qwen3(anatomy(gib), context_length=131072), machine("rtx4070-12g")) for gib in sorted((one, other))
+        estimate(qwen3(layout(gib), context_length=131072), machine("rtx4070-12g")) for gib in sorted((one, other))
     )
     assert light.max_context >= heavy.max_context
     assert light.on_gpu >= heavy.on_gpu

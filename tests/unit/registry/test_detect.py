@@ -573,7 +573,7 @@ def test_pickle_zip_onnx_and_text_are_refused(tmp_path: Path) -> None:
         with pytest.raises(NotRunnable, match=reason):
             examine(tmp_path / name)
     (tmp_path / "notes.gguf").write_text("this is a text that calls itself a model\n" * 10)
-    with pytest.raises(BadModelFile, match="no model"):
+    with pytest.raises(BadModelFile, match="is not a model"):
         examine(tmp_path / "notes.gguf")
     (tmp_path / "p.gguf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(BadModelFile, match="Git LFS pointer"):

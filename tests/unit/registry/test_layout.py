@@ -8,17 +8,17 @@ import pytest
 
 from mmd.errors import BadModelFile
 from mmd.registry.detect import examine
-from mmd.registry.layout import Anatomy, Layers
+from mmd.registry.layout import Layers, Layout
 from tests import well_known
 from tests.tiny_models import sparse_gguf, tiny_safetensors
 
 
-def gguf(tmp_path: Path, architecture: str, **keys: object) -> Anatomy:
+def gguf(tmp_path: Path, architecture: str, **keys: object) -> Layout:
     metadata = {f"{architecture}.{key.replace('__', '.')}": value for key, value in keys.items()}
     path = sparse_gguf(tmp_path / "m.gguf", metadata={"general.architecture": architecture, **metadata})
-    anatomy = examine(path).facts.anatomy
-    assert anatomy is not None
-    return anatomy
+    layout = examine(path).facts.layout
+    assert layout is not None
+    return layout
 
 
 def gqa(count: int, heads: int, width: int, window: int = 0) -> Layers:
@@ -206,37 +206,37 @@ def test_encoders_and_diffusion_models_have_no_cache(tmp_path: Path, architectur
 
 
 def test_tensors_are_assigned_to_parts(tmp_path: Path) -> None:
-    anatomy = examine(well_known.QWEN3_30B_A3B.write(tmp_path / "m.gguf")).facts.anatomy
-    assert anatomy is not None
-    assert anatomy.expert_bytes == ((48, 128 * 3 * 2048 * 768 * 34 // 32),)
-    assert anatomy.input_bytes == 2048 * 151936 * 34 // 32
-    assert anatomy.output_bytes == 2048 * 151936 * 34 // 32 + 2048 * 4
-    assert (anatomy.copied_bytes, anatomy.nextn_bytes, anatomy.vocabulary_size) == (0, 0, 151936)
+    layout = examine(well_known.QWEN3_30B_A3B.write(tmp_path / "m.gguf")).facts.layout
+    assert layout is not None
+    assert layout.expert_bytes == ((48, 128 * 3 * 2048 * 768 * 34 // 32),)
+    assert layout.input_bytes == 2048 * 151936 * 34 // 32
+    assert layout.output_bytes == 2048 * 151936 * 34 // 32 + 2048 * 4
+    assert (layout.copied_bytes, layout.nextn_bytes, layout.vocabulary_size) == (0, 0, 151936)
 
 
 def test_prediction_layers_are_counted_separately(tmp_path: Path) -> None:
     facts = examine(well_known.QWEN36_27B.write(tmp_path / "m.gguf")).facts
-    assert facts.anatomy is not None
-    assert facts.anatomy.layer_count == 64
-    assert facts.anatomy.nextn_bytes > 5120 * 17408 * 3 * 4.5 / 8
-    assert facts.anatomy.loaded_bytes + facts.anatomy.nextn_bytes == facts.weights_bytes
+    assert facts.layout is not None
+    assert facts.layout.layer_count == 64
+    assert facts.layout.nextn_bytes > 5120 * 17408 * 3 * 4.5 / 8
+    assert facts.layout.loaded_bytes + facts.layout.nextn_bytes == facts.weights_bytes
 
 
 def test_experts_begin_after_dense_layers(tmp_path: Path) -> None:
-    anatomy = examine(well_known.DEEPSEEK_V2_LITE.write(tmp_path / "m.gguf")).facts.anatomy
-    assert anatomy is not None
-    assert [layers for layers, _ in anatomy.expert_bytes] == [1, 26]
-    assert anatomy.expert_bytes[0] == (1, 0)
+    layout = examine(well_known.DEEPSEEK_V2_LITE.write(tmp_path / "m.gguf")).facts.layout
+    assert layout is not None
+    assert [layers for layers, _ in layout.expert_bytes] == [1, 26]
+    assert layout.expert_bytes[0] == (1, 0)
 
 
 # --- config.json
 
 
-def folder(tmp_path: Path, **config: object) -> Anatomy:
+def folder(tmp_path: Path, **config: object) -> Layout:
     path = tiny_safetensors(tmp_path / "m", {"architectures": ["AForCausalLM"], **config})
-    anatomy = examine(path).facts.anatomy
-    assert anatomy is not None
-    return anatomy
+    layout = examine(path).facts.layout
+    assert layout is not None
+    return layout
 
 
 HEADS = {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128}
@@ -322,8 +322,8 @@ def test_llava_config_names_only_its_base(tmp_path: Path) -> None:
     text = {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064}
     path = tiny_safetensors(tmp_path / "m", {"architectures": ["AForConditionalGeneration"], "text_config": text})
     facts = examine(path).facts
-    assert facts.anatomy is not None
-    assert facts.anatomy.caches == (gqa(32, 32, 128),)
+    assert facts.layout is not None
+    assert facts.layout.caches == (gqa(32, 32, 128),)
     assert facts.context_length == 4096
 
 
@@ -437,10 +437,10 @@ def test_loops_count_for_one_architecture_only(tmp_path: Path) -> None:
 def test_float32_weights_are_marked(tmp_path: Path) -> None:
     tensors = {"encoder.weight": ("F32", (16, 8)), "bias": ("F32", (8,))}
     path = tiny_safetensors(tmp_path / "m", {"architectures": ["BertModel"]}, tensors=tensors)
-    anatomy = examine(path).facts.anatomy
-    assert anatomy is not None
-    assert anatomy.float32_bytes == 4 * (16 * 8 + 8)
-    assert anatomy.caches == ()
+    layout = examine(path).facts.layout
+    assert layout is not None
+    assert layout.float32_bytes == 4 * (16 * 8 + 8)
+    assert layout.caches == ()
 
 
 def test_prediction_layers_of_a_folder(tmp_path: Path) -> None:
@@ -448,6 +448,6 @@ def test_prediction_layers_of_a_folder(tmp_path: Path) -> None:
     path = tiny_safetensors(
         tmp_path / "m", {"architectures": ["AForCausalLM"], "num_hidden_layers": 1}, tensors=tensors
     )
-    anatomy = examine(path).facts.anatomy
-    assert anatomy is not None
-    assert (anatomy.nextn_bytes, anatomy.loaded_bytes) == (40, 16)
+    layout = examine(path).facts.layout
+    assert layout is not None
+    assert (layout.nextn_bytes, layout.loaded_bytes) == (40, 16)

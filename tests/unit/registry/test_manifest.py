@@ -1,4 +1,4 @@
-"""What the files of a model are to be: kept, kept when it is added again, gone with it, and never half a file."""
+"""Manifests are kept when a model is added again, removed with it, and never written in part."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from mmd.atomic import write_atomically
 from mmd.paths import cache_dir
 from mmd.registry import store
 from mmd.registry.scan import Scan, scan
-from mmd.registry.store import New, Registry
+from mmd.registry.store import NewModel, Registry
 from tests.hub_cache import cached_repository
 from tests.tiny_models import safetensors_bytes, sparse_gguf, tiny_gguf, tiny_safetensors
 from tests.unit.cli.test_cli import mmd, refused
@@ -192,7 +192,7 @@ def test_many_are_registered_in_one_write_with_ids_of_their_own(folder: Path, mo
 
 def test_one_taken_id_registers_nothing(folder: Path) -> None:
     first, second = (
-        New(scan(gguf(folder / name).parent).news[0].found, id="same") for name in ("x/a.gguf", "y/b.gguf")
+        NewModel(scan(gguf(folder / name).parent).news[0].found, id="same") for name in ("x/a.gguf", "y/b.gguf")
     )
     with pytest.raises(Exception, match="belongs to"):
         Registry().add_many([first, second])

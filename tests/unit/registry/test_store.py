@@ -113,12 +113,12 @@ def test_unknown_id_suggests_the_nearest(home: Path) -> None:
         registry.get("qwen")
     assert caught.value.hint == "mmd add PATH   # add one"
     registry.add(tiny_gguf(home / "qwen3-8b.gguf"))
-    with pytest.raises(NoSuchModel, match="nearest is 'qwen3-8b'") as caught:
+    with pytest.raises(NoSuchModel, match="did you mean 'qwen3-8b'") as caught:
         registry.get("Qwen-8b")
-    assert caught.value.hint == "mmd show qwen3-8b   # the nearest"
+    assert caught.value.hint == "mmd show qwen3-8b   # the nearest id"
     with pytest.raises(NoSuchModel) as caught:
         registry.get("xxxxxxx")
-    assert caught.value.hint == "mmd list   # see which there are"
+    assert caught.value.hint == "mmd list   # shows the registered models"
 
 
 def test_vanished_file_leaves_the_model_and_is_named(home: Path) -> None:
@@ -209,7 +209,7 @@ def test_path_that_cannot_be_written_down_is_refused(home: Path, name: str) -> N
         ('"expert_bytes":', '"expert_bytes":[[1]],"x":', r"\.expert_bytes\[0\]: expected array of length 2"),
         ('"key_width":', '"key_width":1.5,"x":', r"\.key_width: expected int"),
         ('"caches":', '"caches":[3],"x":', r"\.caches\[0\]: expected object"),
-        ("]}", "x]}", r"malformed: .* \(line 2\)"),
+        ("\n]}", "x]}", r"malformed: .* \(line 2\)"),
     ],
 )
 def test_damaged_registry_is_reported_kept_and_never_overwritten(home: Path, old: str, new: str, said: str) -> None:
@@ -297,10 +297,10 @@ def test_old_file_is_read_once_and_kept(old_file: Path) -> None:
 def test_old_file_has_all_that_it_said(old_file: Path) -> None:
     first, second, third = Registry().all()
     assert (first.projector, first.licence, first.facts.type) == ("/m/mmproj.gguf", "apache-2.0", "vision")
-    assert first.facts.anatomy is not None
-    assert first.facts.anatomy.expert_bytes == ((2, 0), (1, 147456))
-    assert first.facts.anatomy.caches[1].window_tokens == 512
-    assert (second.projector, second.licence, second.facts.anatomy) == (None, "", None)
+    assert first.facts.layout is not None
+    assert first.facts.layout.expert_bytes == ((2, 0), (1, 147456))
+    assert first.facts.layout.caches[1].window_tokens == 512
+    assert (second.projector, second.licence, second.facts.layout) == (None, "", None)
     assert third.facts.template_marks == ("<tool_call>",)
 
 
@@ -490,7 +490,7 @@ def test_one_that_lives_long_reads_the_file_when_it_has_changed(
 # --- what a model keeps in memory
 
 
-def test_anatomy_survives_the_file(home: Path) -> None:
+def test_layout_survives_the_file(home: Path) -> None:
     path = sparse_gguf(
         home / "a.gguf",
         metadata={
@@ -503,17 +503,17 @@ def test_anatomy_survives_the_file(home: Path) -> None:
         tensors={"token_embd.weight": ((64, 100), Q8_0), "blk.2.ffn_up_exps.weight": ((64, 64, 4), Q4_0)},
     )
     model = Registry().add(path)
-    anatomy = model.facts.anatomy
-    assert anatomy is not None
-    assert (anatomy.expert_bytes, len(anatomy.caches)) == (((2, 0), (1, 64 * 64 * 4 * 18 // 32), (3, 0)), 2)
+    layout = model.facts.layout
+    assert layout is not None
+    assert (layout.expert_bytes, len(layout.caches)) == (((2, 0), (1, 64 * 64 * 4 * 18 // 32), (3, 0)), 2)
     assert Registry().get(model.id) == model
     assert models_toml.parse(models_toml.render(model)) == {model.id: model}
 
 
-def test_added_again_a_model_of_an_old_registry_has_its_anatomy(home: Path) -> None:
+def test_added_again_a_model_of_an_old_registry_has_its_layout(home: Path) -> None:
     path = tiny_gguf(home / "a.gguf")
     model = Registry().add(path)
-    old = replace(model, facts=replace(model.facts, anatomy=None))
+    old = replace(model, facts=replace(model.facts, layout=None))
     paths.registry_file().write_bytes(models_json.render([old]))
     assert Registry().get("a") == old
     assert Registry().add(path) == model

@@ -65,7 +65,7 @@ async def test_forbidden_journal_differs_from_an_empty_one(
 
 
 async def test_last_lines_of_a_journal_that_hangs_are_none(journalctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_log, "_ASK_SECONDS", 0.2)
+    monkeypatch.setattr(engine_log, "_JOURNALCTL_TIMEOUT_SECONDS", 0.2)
     script(journalctl, f"echo $$ > {journalctl.parent}/pid; exec sleep 1000")
     assert await last_lines("a", since_us=0) == []
     assert not runs(journalctl.parent / "pid")

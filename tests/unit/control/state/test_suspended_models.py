@@ -1,4 +1,4 @@
-"""Who is away while the machine sleeps is noted where the next gateway finds it."""
+"""Suspended models are recorded where the next gateway finds them."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def test_note_that_cannot_be_written_is_told(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("mmd.control.state.suspended_models.write_atomically", full)
     note_suspended(["a"])
-    assert "who is to come back cannot be noted" in caplog.text
+    assert "the models to restore cannot be written" in caplog.text
     assert suspended_models() == ()

@@ -86,7 +86,7 @@ def test_event_that_cannot_be_written_stops_nothing(caplog: pytest.LogCaptureFix
     events_file().parent.parent.mkdir(parents=True)
     events_file().parent.write_text("a file where the folder should be")
     keep(event())
-    assert "could not be noted" in caplog.text
+    assert "could not be written" in caplog.text
 
 
 def test_rotated_name_is_beside(own_home: Path) -> None:

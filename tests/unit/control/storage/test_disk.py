@@ -80,8 +80,8 @@ def test_rest_of_the_cache_is_told_by_its_kind(tmp_path: Path, cache: Path) -> N
     use = look()
     assert of_model(model.id).where == "Hugging Face cache"
     found = others(use)
-    assert found["downloads that were not ended"] == about(2 * MIB)
-    assert found["downloads that came damaged"] == about(3 * MIB)
+    assert found["unfinished downloads"] == about(2 * MIB)
+    assert found["damaged downloads"] == about(3 * MIB)
     assert len(content) <= found["the rest of the Hugging Face cache"] < len(content) + 16384
 
 
