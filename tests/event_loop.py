@@ -66,6 +66,10 @@ _MAY_BLOCK: dict[str, tuple[frozenset[str], str]] = {
     "control/lifecycle/boot.py": (frozenset({"_read_mark", "_have_asleep", "boot"}), _RUNTIME),
     "control/lifecycle/phases.py": (frozenset({"measured"}), _RUNTIME),
     "control/lifecycle/units.py": (frozenset({"submit", "forget"}), _RUNTIME),
+    "control/memory/measure.py": (
+        frozenset({"measure_starts"}),
+        "mmd-measure.service runs it in a process of its own, which serves no requests",
+    ),
     "units/lock.py": (frozenset({"_opened"}), _RUNTIME),
     "gateway/gateway.py": (frozenset({"__init__"}), "before the gateway serves"),
     "gateway/serve.py": (frozenset({"notify"}), "a datagram to systemd, at the start and at the end"),
