@@ -88,8 +88,8 @@ class RequestPolicy:
         return None
 
     def _needs_key(self, head: RequestHead, listener: ListenerInfo) -> bool:
-        """True if the request needs an API key: if there are any keys, if other machines can reach the listener, and if
-        it came through a tunnel. The Unix socket needs none: only this user can open it.
+        """True if the request needs an API key: if any key exists, if other machines can reach the listener, or if it
+        came through a tunnel. The Unix socket needs none: only this user can open it.
         """
         if head.is_preflight:
             return False
@@ -114,9 +114,8 @@ def _check_framing(head: RequestHead) -> ErrorResponse | None:
     if head.version not in ("1.0", "1.1"):
         return malformed(f"HTTP/{head.version} is not supported")
     if head.method == b"CONNECT":
-        return ErrorResponse(
-            405, "this is not a proxy", "mmd install   # prints the address to use", "method_not_allowed"
-        )
+        hint = "mmd install   # prints the address to use"
+        return ErrorResponse(405, "this is not a proxy", hint, "method_not_allowed")
     encodings = head.gateway_headers.get(b"transfer-encoding")
     if encodings is not None and (len(encodings) > 1 or encodings[0].lower() != b"chunked"):
         return malformed("Transfer-Encoding supports only chunked")
