@@ -1,4 +1,4 @@
-"""An engine as its token's hooks see it: a unit with its processes, and vLLM's words for sleep on its socket."""
+"""The engine as hooks see it: its unit and processes, and vLLM's sleep API on its socket."""
 
 import os
 from time import monotonic, sleep
@@ -10,20 +10,22 @@ if TYPE_CHECKING:
     from vram import Vram
 
 _CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # the second where cgroup v1 is mounted as well
-_RELEASE_TIMEOUT_SECONDS = 5.0  # that the driver may take to notice that a process has ended
+_RELEASE_TIMEOUT_SECONDS = 5.0  # the driver may take so long to notice that a process has ended
 _POLL_SECONDS = 0.002
 
 
 class EngineUnit:
+    """The systemd unit of an engine, and the Unix socket that it listens on. systemd owns the unit's state."""
+
     def __init__(self, *, unit: str, path: str) -> None:
         self.unit = unit
         self.path = path
-        # When it was last looked at: its processes, and whether systemd has begun to restart it.
+        # As of the last call of state(): its processes, and whether systemd has begun to restart it.
         self.pids: set[int] = set()
         self.is_restarted = False
 
     def state(self) -> str:
-        """The unit's ActiveState: what systemd knows, which a socket that refuses does not tell."""
+        """Read the unit's ActiveState. A socket that refuses does not tell loading from dead."""
         shown = _systemctl("show", "--property=ActiveState,SubState,ControlGroup,ExecMainPID", self.unit)
         values = dict(line.partition("=")[::2] for line in shown.splitlines())
         main_pid = int(values.get("ExecMainPID") or 0)
@@ -32,14 +34,14 @@ class EngineUnit:
         return values.get("ActiveState", "")
 
     def post(self, target: str, body: bytes = b"", *, until: float) -> str:
-        """The status of a POST, or why there was none."""
+        """Send a POST and return its HTTP status, or the reason why there is none."""
         try:
             return str(ask(self.path, "POST", target, body, until=until)[0])
         except OSError as error:
             return str(error) or type(error).__name__
 
     def is_sleeping(self, *, until: float) -> bool | None:
-        """What the engine says of itself; None where it says nothing."""
+        """Ask the engine whether it sleeps; None if it does not answer that."""
         try:
             status, body = ask(self.path, "GET", "/is_sleeping", until=until)
         except OSError:
@@ -47,18 +49,18 @@ class EngineUnit:
         return b"true" in body if status == "200" and b"is_sleeping" in body else None
 
     def end(self) -> None:
-        """Kill all its processes and wait until the unit is down. vLLM loses a SIGTERM that comes while it loads."""
+        """Kill all its processes and wait until the unit is down. vLLM loses a SIGTERM while it loads."""
         _systemctl("kill", "--signal=SIGKILL", self.unit)
-        # Not a plain stop: the token requires its engine, and would be stopped with it in the middle of its start.
+        # A plain stop would also stop the token, which requires its engine and is starting just now.
         _systemctl("stop", "--job-mode=ignore-requirements", self.unit)
-        _systemctl("reset-failed", self.unit)  # it was ended on purpose, and nobody need read of a failure
+        _systemctl("reset-failed", self.unit)  # it was killed on purpose, so status must not show a failure
 
     def start_after_token(self) -> None:
-        """Have systemd start it as soon as the token is up, whose hook this is: it is ordered before its engine."""
+        """Have systemd start it after the token that this hook belongs to: tokens are ordered before engines."""
         _systemctl("start", "--no-block", self.unit)
 
     def wait_until_released(self, vram: "Vram") -> float:
-        """Until the driver knows none of its processes any more; the seconds that took. They are in the journal."""
+        """Wait until the driver does not list its processes any more; log and return the seconds that took."""
         began = monotonic()
         while (is_listed := vram.lists(self.pids)) and monotonic() - began < _RELEASE_TIMEOUT_SECONDS:
             sleep(_POLL_SECONDS)
@@ -68,7 +70,7 @@ class EngineUnit:
 
 
 def _members(cgroup: str) -> set[int]:
-    """The processes of a control group and of those below it."""
+    """Return the processes of a control group and of the groups below it."""
     found: set[int] = set()
     for mount in _CGROUPS if cgroup else ():
         for folder, _, _ in os.walk(mount + cgroup):
@@ -76,12 +78,12 @@ def _members(cgroup: str) -> set[int]:
                 with open(f"{folder}/cgroup.procs", encoding="ascii") as file:  # noqa: PTH123 pathlib is slow to import
                     found |= {int(line) for line in file}
             except OSError:
-                continue  # the group has just gone
+                continue  # the group has just been removed
     return found
 
 
 def _systemctl(*words: str) -> str:
-    """What systemctl prints."""
+    """Run systemctl and return what it prints."""
     read_end, write_end = os.pipe()
     command = ("systemctl", "--user", *words)
     pid = os.posix_spawnp(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, write_end, 1)])

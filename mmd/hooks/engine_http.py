@@ -1,11 +1,14 @@
-"""One HTTP exchange over a Unix socket. http.client would take longer to import than all of a hook's work."""
+"""One HTTP request over a Unix socket. To import http.client takes longer than all the work of a hook."""
 
 from _socket import AF_UNIX, SOCK_STREAM, socket
 from time import monotonic
 
 
 def ask(path: str, method: str, target: str, body: bytes = b"", *, until: float) -> tuple[str, bytes]:
-    """The status and the body of the answer; OSError where there is none by `until`, a time of the monotonic clock."""
+    """Return the status and body of the response. `until` is a time of the monotonic clock.
+
+    Raises OSError if the response is not complete by then.
+    """
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
         connection.settimeout(_left(until))
@@ -27,12 +30,12 @@ def ask(path: str, method: str, target: str, body: bytes = b"", *, until: float)
 
 
 def _left(until: float) -> float:
-    """Seconds for the next step: at least a moment, for zero would mean not to wait at all."""
+    """Return the seconds left, at least 0.001: a timeout of 0 would make the socket non-blocking."""
     return max(0.001, until - monotonic())
 
 
 def _is_whole(answer: bytes) -> bool:
-    """Whether all of the body is there that the head announces; without a length, it ends with the connection."""
+    """True if the body is as long as its Content-Length. Without that header it ends with the connection."""
     head, ended, body = answer.partition(b"\r\n\r\n")
     for line in head.lower().split(b"\r\n") if ended else ():
         if line.startswith(b"content-length:"):

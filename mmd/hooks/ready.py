@@ -1,11 +1,11 @@
-"""ExecStartPost= of an engine: returns when its health answers 200, so that `active` means that it answers.
+"""ExecStartPost= of an engine: exits when /health answers 200, so that `active` means that the engine serves requests.
 
     ready.py SOCKET SECONDS [KIND]
 
-It starts while the model loads. systemd lets it go on when the engine dies, so it looks after $MAINPID itself. Only
-built-in modules: it must not cost the swap the time to import `http` and `asyncio`.
+It starts while the model loads. systemd does not end it when the engine dies, so it checks $MAINPID itself. It imports
+built-in modules only, because the swap waits for it.
 
-KIND is of the canary of an engine that can sleep: what it says now is compared with what it says after a wake.
+KIND is the wake check of an engine that can sleep: the fingerprint recorded now is compared with one after each wake.
 """
 
 import sys
@@ -14,10 +14,10 @@ from _socket import AF_UNIX, SOCK_STREAM, socket
 from os import environ, kill
 from time import monotonic, sleep
 
-sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
+sys.path.insert(0, __file__.rpartition("/")[0])  # -I leaves out the script's own folder
 
 _REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-_RESPONSE_TIMEOUT_SECONDS = 10.0  # a loading engine may be slow to answer; a lost answer must not last for ever
+_RESPONSE_TIMEOUT_SECONDS = 10.0  # a loading engine may answer slowly, but a lost response must not block the hook
 _PROBE_TIMEOUT_SECONDS = 20.0
 
 
@@ -29,7 +29,7 @@ def main() -> int:
     if kind:
         _forget(path)
     began = monotonic()
-    status = "no answer yet"
+    status = "none yet"
     while (elapsed := monotonic() - began) < seconds:
         status = _health(path, min(_RESPONSE_TIMEOUT_SECONDS, seconds - elapsed))
         if status == "200":
@@ -37,16 +37,18 @@ def main() -> int:
                 _record_fingerprint(path, kind)
             return 0
         if not _runs(engine_pid):
-            return 0  # how the engine ended decides, not this hook: it may have been told to stop
-        # 1 ms at first, for models that load in 30 ms; a fiftieth of the wait later, at most 50 ms.
+            return 0  # the engine's exit status decides whether the start failed: it may have been stopped
+        # 1 ms at first, for models that load in 30 ms; later 2 % of the time so far, at most 50 ms.
         sleep(min(0.05, max(0.001, elapsed / 50)))
-    print(f"Not ready after {seconds:.0f} s; the last answer to /health was: {status}", file=sys.stderr)
+    print(f"Not ready after {seconds:.0f} s; the last response to /health: {status}", file=sys.stderr)
     return 1
 
 
 def _stop_loading(engine_pid: int) -> None:
-    """systemd stops the unit, and signals both of us. vLLM loses a SIGTERM that comes while it loads and would be
-    waited for; of SIGHUP it dies, and systemd takes that for a clean end.
+    """End a loading engine on systemd's SIGTERM, which both processes get.
+
+    vLLM loses a SIGTERM while it loads, and systemd would wait for it until the stop timeout. SIGHUP kills vLLM, and
+    systemd counts it as a clean exit.
     """
     if _runs(engine_pid):
         kill(engine_pid, SIGHUP)
@@ -54,7 +56,7 @@ def _stop_loading(engine_pid: int) -> None:
 
 
 def _forget(path: str) -> None:
-    """systemd removes the folder when the engine ends, but not if it was itself killed in between."""
+    """Remove the records of an earlier process. systemd removes them with the folder, unless it was killed itself."""
     import record
 
     for name in ("asleep", "level", "canary"):
@@ -68,13 +70,13 @@ def _record_fingerprint(path: str, kind: str) -> None:
     folder = record.folder_of(path)
     fingerprint, why_not = probe(path, folder.rpartition("/")[2], kind, until=monotonic() + _PROBE_TIMEOUT_SECONDS)
     if why_not:
-        print(f"Its canary says nothing: {why_not}; after a wake any answer will do", file=sys.stderr)
+        print(f"The wake check has no fingerprint to compare with: {why_not}", file=sys.stderr)
     else:
         record.write(f"{folder}/canary", fingerprint)
 
 
 def _health(path: str, seconds: float) -> str:
-    """The status of GET /health, or why there was none."""
+    """Return the status of GET /health, or the reason why there is none."""
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
         connection.settimeout(seconds)
@@ -82,7 +84,7 @@ def _health(path: str, seconds: float) -> str:
         connection.sendall(_REQUEST)
         words = connection.recv(64).split(None, 2)
         return words[1].decode("ascii", "replace") if len(words) > 1 else "an empty answer"
-    except OSError as error:  # not listening yet, or gone again
+    except OSError as error:  # not listening yet, or not any more
         return str(error)
     finally:
         connection.close()

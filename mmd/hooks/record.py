@@ -1,7 +1,7 @@
-"""What hooks leave in the runtime folder for each other and for mmd: one line of JSON to a file.
+"""Records that hooks write into the runtime folder for each other and for mmd: one line of JSON in each file.
 
-`asleep`, `canary` and `level` lie beside the engine's socket, in the folder that systemd removes when the engine ends:
-such a record lives exactly as long as the process that it is about.
+`asleep`, `canary` (the fingerprint of the wake check) and `level` are beside the engine's socket, in the folder that
+systemd removes when the engine ends. So a record lives exactly as long as the process that it describes.
 """
 
 import os
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def write(path: str, line: str) -> None:
-    """All of it or nothing, whoever reads in between."""
+    """Replace a record atomically."""
     with open(f"{path}.new", "w", encoding="utf-8") as file:  # noqa: PTH123 pathlib is slow to import
         file.write(line + "\n")
     os.replace(f"{path}.new", path)  # noqa: PTH105
 
 
 def read(path: str) -> str:
-    """The line; "" where there is none."""
+    """Return the line of a record; "" if there is none."""
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123
             return file.read().rstrip("\n")
@@ -28,6 +28,7 @@ def read(path: str) -> str:
 
 
 def remove(path: str) -> None:
+    """Remove a record if it exists."""
     try:
         os.unlink(path)  # noqa: PTH108
     except FileNotFoundError:
@@ -35,7 +36,7 @@ def remove(path: str) -> None:
 
 
 def json_line(**values: "Any") -> str:
-    """A record of plain words, numbers and None. The json module takes 5 ms to import."""
+    """Return a JSON object of strings, numbers and None; strings are not escaped. To import json takes 5 ms."""
     return "{" + ", ".join(f'"{name}": {_json(value)}' for name, value in values.items()) + "}"
 
 
@@ -52,18 +53,18 @@ def _json(value: "Any") -> str:
 
 
 def folder_of(socket_path: str) -> str:
-    """The engine's runtime folder; what outlives the engine lies beside it: `ID~wake`."""
+    """Return the engine's runtime folder. Records that outlive the engine are beside it, such as `ID~wake`."""
     return socket_path.rpartition("/")[0]
 
 
 def asleep_level(folder: str) -> int | None:
-    """The level that it was told to sleep at, and has not been woken from since."""
+    """Return the level at which the engine sleeps, or from which its wake was not completed; None if it is awake."""
     _, known, rest = read(f"{folder}/asleep").partition('"level": ')
     return int(rest.partition(",")[0]) if known else None
 
 
 def freed_bytes(folder: str) -> int:
-    """The VRAM that it gave back when it fell asleep; 0 where that is not known."""
+    """Return the VRAM that the engine freed when it fell asleep; 0 if that is not known."""
     _, _, rest = read(f"{folder}/asleep").partition('"freed_bytes": ')
     digits = rest.rstrip("}")
     return int(digits) if digits.isdecimal() else 0

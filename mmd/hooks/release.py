@@ -1,18 +1,18 @@
-"""ExecStopPost= of the token of an engine that can sleep: returns only when the GPU is free of it.
+"""ExecStopPost= of the token of an engine that can sleep: exits only when the engine has released the GPU.
 
     release.py UNIT SOCKET SECONDS LEVELS WEIGHTS_BYTES RESERVE_BYTES gpu|cpu
 
-It sleeps, at the first of LEVELS (1,2) that the RAM allows now or at the one that was asked for by hand, or it is
-ended: an engine that is still loading (its socket refuses, which is not the same as being gone), that does not answer,
-that says that it sleeps and does not, or whose memory is still on the GPU after SECONDS.
+It puts the engine to sleep at the level in the record `level`, or else at the first of LEVELS (1,2) for which there is
+RAM. It kills the engine instead if the engine is still loading (its socket refuses connections), does not answer, only
+claims to sleep, or still has its memory on the GPU after SECONDS.
 
-After a wake that was interrupted, too: ExecStop= would not be run then.
+systemd also runs it after an interrupted wake, when it would not run ExecStop=.
 """
 
 import sys
 from time import monotonic, sleep
 
-sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
+sys.path.insert(0, __file__.rpartition("/")[0])  # -I leaves out the script's own folder
 import record
 from engine import EngineUnit
 
@@ -24,6 +24,8 @@ _POLL_SECONDS = 0.005
 
 
 class TokenRelease:
+    """One release: the engine goes to sleep or is killed, and `ID~release` records which and how long it took."""
+
     def __init__(self, words: list[str]) -> None:
         unit, path, seconds, levels, weights_bytes, reserve_bytes, device = words
         self.engine = EngineUnit(unit=unit, path=path)
@@ -57,23 +59,23 @@ class TokenRelease:
         )
 
     def put_to_sleep(self) -> str:
-        """ "" or why it does not sleep."""
+        """Put the engine to sleep; return "" or the reason why it does not sleep."""
         self.level = self.choose_level()
         if self.level is None:
-            return f"RAM is short: {self.weights_bytes} bytes to keep and {self.reserve_bytes} to be left to others"
+            return f"RAM is short: {self.weights_bytes} bytes for weights, {self.reserve_bytes} in reserve"
         since = monotonic()
         try:
-            # Before the request: whoever wakes an engine that fell asleep half way has to do it as for this level.
+            # Before the request: an engine that fell asleep half way must be woken as from this level.
             record.write_asleep(self.folder, self.level, since, None)
         except OSError as error:
-            return f"its folder is gone: {error}"
+            return f"its runtime folder does not exist: {error}"
         before = EngineMemory(self.vram, self.engine.pids)
         began = monotonic()
         status = self.engine.post(f"/sleep?level={self.level}&mode=wait", until=self.until)
         says = self.engine.is_sleeping(until=self.until) if status == "200" else None
         self.sleep_seconds = monotonic() - began
         if says is not True:
-            return f"/sleep answered {status}" + (", /is_sleeping says that it is awake" if says is False else "")
+            return f"/sleep answered {status}" + (" and /is_sleeping false" if says is False else "")
         if why_not := self.wait_for_memory(before):
             return why_not
         if self.freed_bytes is not None:
@@ -81,19 +83,19 @@ class TokenRelease:
         return ""
 
     def choose_level(self) -> int | None:
-        """None where it cannot sleep at all."""
+        """Return the level to sleep at; None if there is too little RAM and no other level."""
         by_hand = record.read(f"{self.folder}/level")
         record.remove(f"{self.folder}/level")
         room_bytes = _available_bytes() - self.reserve_bytes
-        # Level 1 keeps the weights in RAM; what others keep there is not available, and so it is counted.
+        # Level 1 keeps the weights in RAM. Those of other sleepers are not in MemAvailable, so they are counted.
         able = (level for level in self.levels if level > 1 or self.weights_bytes <= room_bytes)
         level = int(by_hand) if by_hand else next(able, None)
-        # Where that is known, it was not woken to the end since: it has no better weights now than it had then.
+        # An engine with this record was not woken completely, so it has no more weights than at that level.
         asleep = record.asleep_level(self.folder)
         return level if level is None or asleep is None else max(level, asleep)
 
     def wait_for_memory(self, before: "EngineMemory") -> str:
-        """Until half of the weights has gone from the GPU at least; "" or why that cannot be said."""
+        """Wait until at least half of the weights have left the GPU; return "" or the reason why they did not."""
         began = monotonic()
         wanted_bytes = self.weights_bytes // 2
         if self.vram is None or not wanted_bytes:
@@ -105,12 +107,12 @@ class TokenRelease:
             if self.freed_bytes >= wanted_bytes or after.is_below(wanted_bytes):
                 return ""
             if monotonic() > self.until:
-                return f"it says that it sleeps, and freed {self.freed_bytes} of {self.weights_bytes} bytes of VRAM"
+                return f"it reports sleep but freed {self.freed_bytes} of {self.weights_bytes} bytes of VRAM"
             sleep(_POLL_SECONDS)
 
     def stop(self, state: str, why: str) -> None:
-        # systemd 254 and newer restart an engine that has crashed together with its token, whose release this may be:
-        # it starts only after that, and where the token is not held then, not at all.
+        # systemd 254 and newer restart a crashed engine together with its token, so this may be that token's release.
+        # The engine then starts after this hook, and only if the token is held.
         if state not in ("inactive", "failed") and not self.engine.is_restarted:
             print(f"{self.engine.unit} does not sleep: {why}; it is stopped instead", file=sys.stderr)
             self.engine.end()
@@ -119,7 +121,7 @@ class TokenRelease:
 
 
 class EngineMemory:
-    """What an engine holds on the GPU; where the driver does not tell, what is free there."""
+    """The memory that an engine has on the GPU now, and what is free there: drivers may not report the former."""
 
     def __init__(self, vram: "Vram | None", pids: set[int]) -> None:
         self.used_bytes: int | None = vram.used_bytes(pids) if vram else None
@@ -131,12 +133,12 @@ class EngineMemory:
         return max(0, before.used_bytes - self.used_bytes)
 
     def is_below(self, bound_bytes: int) -> bool:
-        """Too little for its weights: it had left the GPU before, and was not woken to the end since."""
+        """True if it has less than its weights need: it left the GPU before, and was not woken completely."""
         return self.used_bytes is not None and self.used_bytes < bound_bytes
 
 
 def _read_vram() -> "Vram | None":
-    from vram import read_vram  # ctypes, for machines with a GPU
+    from vram import read_vram  # needs ctypes, which only machines with a GPU should wait for
 
     return read_vram()
 
@@ -153,8 +155,8 @@ def main() -> int:
     try:
         TokenRelease(sys.argv[1:]).run()
     except BaseException:
-        # The next model loads when this hook is gone, whatever it died of: be it of words that a token has from before
-        # an upgrade of mmd. The first two have always been these.
+        # The next model loads when this hook has exited, even if its arguments are those of an older mmd. The first two
+        # have always been the unit and the socket.
         EngineUnit(unit=sys.argv[1], path=sys.argv[2]).end()
         raise
     return 0

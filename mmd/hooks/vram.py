@@ -1,11 +1,11 @@
-"""What NVIDIA's driver says of processes on its GPUs: NVML by ctypes, as few functions as it takes."""
+"""The memory of processes on NVIDIA's GPUs: NVML through ctypes, with as few functions as possible."""
 
 from ctypes import CDLL, POINTER, Structure, byref, c_uint, c_ulonglong, c_void_p, cast
 
 _SUCCESS = 0
 _INSUFFICIENT_SIZE = 7
-_NOT_TOLD = 2**64 - 1  # the driver knows the process and keeps its memory to itself
-_ROOM = 64  # processes on one GPU; more are asked for again
+_NOT_TOLD = 2**64 - 1  # the driver lists the process without its memory
+_ROOM = 64  # processes on one GPU in the first call; if there are more, the call is repeated
 
 
 class _NvmlMemory(Structure):
@@ -22,12 +22,12 @@ class _NvmlProcess(Structure):
 
 
 class Vram:
-    """Raises OSError where there is no driver that answers."""
+    """A connection to NVML, open until the hook exits. Raises OSError if the driver is missing or fails."""
 
     def __init__(self) -> None:
         self._nvml = CDLL("libnvidia-ml.so.1")
         if code := self._nvml.nvmlInit_v2():
-            raise OSError(f"NVML does not start: error {code}")
+            raise OSError(f"NVML failed to initialise: error {code}")
         count = c_uint()
         self._nvml.nvmlDeviceGetCount_v2(byref(count))
         self._devices: list[c_void_p] = []
@@ -37,18 +37,19 @@ class Vram:
                 self._devices.append(device)
 
     def lists(self, pids: set[int]) -> bool:
-        """Whether one of these processes is on a GPU."""
+        """True if one of these processes is on a GPU."""
         return any(process.pid in pids for process in self._processes())
 
     def used_bytes(self, pids: set[int]) -> int | None:
-        """What these processes hold together; None where the driver does not tell, or knows none of them: in a
-        container it counts processes by other numbers.
+        """Return the memory of these processes together; None if the driver does not report it.
+
+        In a container the driver has other process numbers, so it does not know these.
         """
         theirs = [int(process.used_bytes) for process in self._processes() if process.pid in pids]
         return sum(theirs) if theirs and _NOT_TOLD not in theirs else None
 
     def free_bytes(self) -> int:
-        """Of all GPUs together."""
+        """Return the free memory of all GPUs together."""
         total = 0
         for device in self._devices:
             memory = _NvmlMemory()
@@ -60,7 +61,7 @@ class Vram:
         return [process for device in self._devices for process in self._of(device)]
 
     def _of(self, device: c_void_p) -> list[_NvmlProcess]:
-        """Its computing processes; none where it has no such list, as on WSL."""
+        """Return the computing processes of a GPU; [] if the driver has no such list, as on WSL."""
         room = _ROOM
         while True:
             count = c_uint(room)
@@ -73,9 +74,9 @@ class Vram:
 
 
 def read_vram() -> Vram | None:
-    """None, and a line in the journal, where nothing can be learned."""
+    """Open NVML; log the reason and return None if that fails."""
     try:
         return Vram()
     except (OSError, AttributeError) as error:  # AttributeError: a driver from before 2021 lacks a function
-        print(f"What is on the GPU is not known: {error}", flush=True)
+        print(f"The processes on the GPU cannot be read: {error}", flush=True)
         return None

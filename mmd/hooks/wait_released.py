@@ -1,15 +1,15 @@
-"""ExecStopPost= of the token of an engine that cannot sleep: returns only when the GPU is free of it.
+"""ExecStopPost= of the token of an engine that cannot sleep: exits only when the engine has released the GPU.
 
     wait_released.py UNIT SOCKET [end]
 
-systemd has stopped the engine before; the driver may take a moment longer to take the memory back. A machine without
-a GPU does without this hook. With `end` it is mmd that runs it, and the engine is ended first.
+systemd has stopped the engine before; the driver may take a moment longer to free its memory. Tokens on a machine
+without a GPU do not have this hook. With `end`, which only mmd uses, the hook first kills the engine.
 """
 
 import sys
 from time import monotonic
 
-sys.path.insert(0, __file__.rpartition("/")[0])  # started with -I, which leaves out the script's own folder
+sys.path.insert(0, __file__.rpartition("/")[0])  # -I leaves out the script's own folder
 import record
 from engine import EngineUnit
 from vram import read_vram
@@ -18,7 +18,7 @@ from vram import read_vram
 def main() -> int:
     began = monotonic()
     engine = EngineUnit(unit=sys.argv[1], path=sys.argv[2])
-    engine.state()  # and with it, which processes were its
+    engine.state()  # reads its processes, too
     if sys.argv[3:] == ["end"]:
         engine.end()
     vram = read_vram()

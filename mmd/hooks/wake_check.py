@@ -1,14 +1,14 @@
-"""One token, one vector or one score: a request whose answer shows that a model is still itself.
+"""The wake check: a request for one token, vector or score, whose response shows that the weights are intact.
 
-After a wake with weights that were not read back vLLM answers 200, and talks garbage.
+vLLM answers 200 even after a wake in which the weights were not read back, and generates garbage.
 """
 
 from engine_http import ask
 
 _WORDS = '"The capital of France is"'
-# Path, request and what comes before the telling part of the answer, by the kind of model.
+# By kind of model: the path, the request, and the JSON key before the fingerprint in the response.
 _REQUESTS = {
-    # logprobs: where the weights are not numbers, they are not either, and the answer becomes an error
+    # logprobs: if weights are NaN, these are NaN too, and the response becomes an error
     "generate": (
         "/v1/completions",
         f'"prompt": {_WORDS}, "max_tokens": 1, "temperature": 0, "logprobs": 1',
@@ -18,12 +18,12 @@ _REQUESTS = {
     "score": ("/score", f'"text_1": {_WORDS}, "text_2": "Paris"', b'"score":'),
     "classify": ("/classify", f'"input": {_WORDS}', b'"probs":'),
 }
-_TOLERANCE = 0.01  # of the largest number: other kernels, other roundings
-_NUMBERS = 16  # of a vector's, which tell as much as all of them
+_TOLERANCE = 0.01  # of the largest number: kernels round differently
+_NUMBERS = 16  # of a vector, which are as telling as all of them
 
 
 def probe(path: str, model: str, kind: str, *, until: float) -> tuple[str, str]:
-    """The telling part of the model's answer, and "" or why there is none."""
+    """Send the request of this kind; return the fingerprint, and "" or the reason why there is none."""
     target, asked, marker = _REQUESTS[kind]
     try:
         status, body = ask(path, "POST", target, f'{{"model": "{model}", {asked}}}'.encode(), until=until)
@@ -35,12 +35,12 @@ def probe(path: str, model: str, kind: str, *, until: float) -> tuple[str, str]:
     return (
         (fingerprint, "")
         if is_plausible(fingerprint)
-        else ("", f"{target} answered nonsense: {fingerprint or body[:80]!r}")
+        else ("", f"{target} gave no usable response: {fingerprint or body[:80]!r}")
     )
 
 
 def is_same(fingerprint: str, recorded: str) -> bool:
-    """The same token; numbers may be a little off."""
+    """True if tokens are equal, or numbers are equal within the tolerance."""
     if fingerprint == recorded:
         return True
     now, before = _numbers(fingerprint), _numbers(recorded)
@@ -51,7 +51,7 @@ def is_same(fingerprint: str, recorded: str) -> bool:
 
 
 def telling_part(body: bytes, marker: bytes) -> str:
-    """A string with its quotes, a number or the first numbers of a list, as they stand in the JSON."""
+    """Return what follows `marker` in a JSON text: a quoted string, a number, or the first numbers of a list."""
     text = body.partition(marker)[2].lstrip().decode("utf-8", "replace")
     if text.startswith("["):
         return ",".join(text[1:].partition("]")[0].split(",")[:_NUMBERS]).replace(" ", "")
@@ -64,15 +64,15 @@ def telling_part(body: bytes, marker: bytes) -> str:
 
 
 def is_plausible(fingerprint: str) -> bool:
-    """A token, be it an empty one, or numbers that are numbers and not all nothing."""
+    """True for a token, which may be empty, and for numbers that are not NaN and not all 0."""
     if fingerprint.startswith('"'):
         return True
     numbers = _numbers(fingerprint)
-    return any(numbers) and all(number == number for number in numbers)  # not a number differs from itself
+    return any(numbers) and all(number == number for number in numbers)  # NaN differs from itself
 
 
 def _numbers(fingerprint: str) -> list[float]:
-    """No numbers where one of the words is none."""
+    """Return the numbers of a fingerprint; [] if one of them cannot be parsed."""
     try:
         return [float(word) for word in fingerprint.split(",")]
     except ValueError:

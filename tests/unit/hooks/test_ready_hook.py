@@ -133,7 +133,7 @@ def test_ready_gives_up_and_says_what_the_engine_answered(socket_path: Path) -> 
         done = ready(socket_path, 0.2)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "the last answer to /health was: 503" in done.stderr
+    assert "the last response to /health: 503" in done.stderr
 
 
 def test_ready_gives_up_on_an_engine_that_is_silent(socket_path: Path) -> None:

@@ -301,7 +301,7 @@ def test_wake_restarts_an_engine_that_only_claims_to_be_awake(bed: Bed) -> None:
         bed.release()
         done = bed.wake()
         assert done.returncode == 0, "the token stays, and its engine starts"
-        assert "/is_sleeping says that it sleeps; it is ended and started cold" in done.stderr
+        assert "/is_sleeping says that it still sleeps; it is stopped and started cold" in done.stderr
         assert bed.verbs()[-4:] == ["kill", "stop", "reset-failed", "start"]
         assert bed.phases("wake")["outcome"] == "cold"
 
@@ -332,7 +332,7 @@ def test_canary_tells_a_model_from_garbage(bed: Bed, kind: str) -> None:
         (bed.folder / "asleep").write_text('{"level": 1, "since": 0, "freed_bytes": null}')
         done = bed.wake(kind)  # as from level 1, and so without reading the weights
         assert bed.verbs()[-4:] == ["kill", "stop", "reset-failed", "start"]
-        assert f"where it used to say {recorded[:4]}" in done.stderr
+        assert f"instead of {recorded[:4]}" in done.stderr
 
 
 def test_canary_without_a_record_is_any_good_answer(bed: Bed) -> None:
@@ -395,7 +395,7 @@ def test_release_trusts_where_nothing_can_be_known(bed: Bed, gpu: Path) -> None:
     gpu.write_text("init 18\n0\n")
     with bed.engine(weights_bytes=4 * GIB, sleep_frees_nothing=True):
         done = bed.release(weights_bytes=4 * GIB, device="gpu", levels="2")
-        assert "not known: NVML does not start: error 18" in done.stdout
+        assert "cannot be read: NVML failed to initialise: error 18" in done.stdout
         assert (bed.ended, (bed.asleep() or {})["freed_bytes"]) == (False, None)
 
 
@@ -432,7 +432,7 @@ def test_wake_with_too_little_free_vram_is_a_cold_start(bed: Bed, gpu: Path) -> 
         bed.release(weights_bytes=4 * GIB, device="gpu")
         gpu.write_text(f"{8 * GIB} 1:{8 * GIB}\n")  # of 12
         done = bed.wake(device="gpu")
-        assert f"it needs {5 * GIB} bytes of VRAM, and " in done.stderr
+        assert f"it needs {5 * GIB} bytes of VRAM, but " in done.stderr
         assert bed.ended
         assert bed.phases("wake")["outcome"] == "cold"
     assert bed.events() == ["sleep"]
