@@ -1,7 +1,7 @@
-"""The systemd user manager over D-Bus: units, jobs, and nothing decided.
+"""The systemd user manager over D-Bus: units and jobs, without policy.
 
-Jobs are the only way a unit is started or stopped, and a job's result is the only thing believed: a unit's state
-read in between says nothing about the job that is under way.
+Units are started and stopped by jobs only, and only the result of a job counts: the state of a unit that is read
+meanwhile does not tell how the job will end.
 """
 
 from __future__ import annotations
@@ -61,31 +61,31 @@ class Unit:
     load_state: str
     active_state: str
     sub_state: str
-    job: str  # "start", "stop", "restart", …; "" where none is queued
+    job: str  # "start", "stop", "restart", …; "" if none is queued
 
 
 class BusError(MmdError):
     """systemd answered with an error; `name` is its D-Bus name."""
 
     def __init__(self, name: str, text: str) -> None:
-        super().__init__(f"systemd refused: {text}", hint="journalctl --user -n 20   # what the manager said")
+        super().__init__(f"systemd refused: {text}", hint="journalctl --user -n 20   # the manager's messages")
         self.name = name
 
 
 class UnitExists(BusError):
-    """StartTransientUnit on a name that is still loaded."""
+    """A unit with the name of a new transient unit is still loaded."""
 
 
 class NoSuchUnit(BusError):
-    """The unit is not loaded (any more)."""
+    """The unit is not loaded, or not any more."""
 
 
 class NoSuchUnitFile(BusError):
-    """No file of this name is where the manager looks."""
+    """The manager finds no unit file with this name."""
 
 
 class ManagerAway(BusError):
-    """The user manager left the bus before it answered: it re-executes itself, or it ends."""
+    """The user manager left the bus before it replied: it re-executes itself, or it ends."""
 
 
 _ERRORS: dict[str, type[BusError]] = {
@@ -137,43 +137,43 @@ class Manager:
     # -- what runs
 
     async def units(self, patterns: Sequence[str] = PATTERNS) -> tuple[Unit, ...]:
-        """Loaded units whose names match, the inactive ones included."""
+        """Return the loaded units whose names match, also inactive ones."""
         (rows,) = await self._read(
             _MANAGER, "ListUnitsByPatterns", "asas", [[], list(patterns)], "/org/freedesktop/systemd1"
         )
         return tuple(Unit(row[0], row[2], row[3], row[4], row[8]) for row in rows)
 
     async def itself(self) -> dict[str, Any]:
-        """The properties of the manager: `Version`, `ControlGroup`, …"""
+        """Return the properties of the manager: `Version`, `ControlGroup`, …"""
         (values,) = await self._read(_PROPERTIES, "GetAll", "s", [_MANAGER], "/org/freedesktop/systemd1")
         return {key: variant.value for key, variant in values.items()}
 
     async def unit(self, name: str) -> dict[str, Any]:
-        """The properties all units have: `ActiveState`, `InactiveExitTimestampMonotonic`, `Job`, …"""
+        """Return the properties that all units have: `ActiveState`, `InactiveExitTimestampMonotonic`, `Job`, …"""
         return await self._properties(name, "org.freedesktop.systemd1.Unit")
 
     async def service(self, name: str) -> dict[str, Any]:
-        """The properties that only services have: `Result`, `ExecMainStatus`, `MainPID`, `Environment`, …"""
+        """Return the properties that only services have: `Result`, `ExecMainStatus`, `MainPID`, `Environment`, …"""
         return await self._properties(name, "org.freedesktop.systemd1.Service")
 
     async def commands(self, name: str, directive: str) -> tuple[tuple[str, ...], ...]:
-        """The command lines of a service, of `ExecStopPost` for instance; a tenth of what `service` costs.
+        """Return the command lines of a service, of `ExecStopPost` for example, in a tenth of the time of `service`.
 
         Raises NoSuchUnit.
         """
         body = ["org.freedesktop.systemd1.Service", directive]
         (rows,) = await self._read(_PROPERTIES, "Get", "ss", body, object_path(name))
-        # systemd has `$` doubled in what it takes and in what it tells
+        # systemd doubles each `$`, in what it is given and in what it returns
         return tuple(tuple(word.replace("$$", "$") for word in row[1]) for row in rows.value)
 
     async def addresses(self, name: str) -> tuple[str, ...]:
-        """Where a socket unit listens or would: HOST:PORT, or the path of a Unix socket."""
+        """Return the addresses of a socket unit, active or not: HOST:PORT, or the path of a Unix socket."""
         body = ["org.freedesktop.systemd1.Socket", "Listen"]
         (rows,) = await self._read(_PROPERTIES, "Get", "ss", body, object_path(name))
         return tuple(address for _, address in rows.value)
 
     async def unit_file_state(self, name: str) -> str:
-        """`enabled`, `disabled`, `masked`, … as the files say now; "" where there is none."""
+        """Return `enabled`, `disabled`, `masked`, … by the files as they are now; "" without a unit file."""
         try:
             (state,) = await self._read(_MANAGER, "GetUnitFileState", "s", [name], "/org/freedesktop/systemd1")
         except NoSuchUnitFile:
@@ -194,9 +194,9 @@ class Manager:
     # -- what changes
 
     async def start_transient(self, unit: UnitSpec, *beside: UnitSpec) -> None:
-        """Make and start a unit, with others made in the same transaction, to be started only as it pulls them in.
+        """Create and start a unit; create the units `beside` it in the same transaction, to start if it needs them.
 
-        Raises UnitExists where a name is still loaded.
+        Raises UnitExists if a unit with one of the names is still loaded.
         """
         others = [[spec.name, dbus_properties(spec)] for spec in beside]
         body = [unit.name, "replace", dbus_properties(unit), others]
@@ -206,12 +206,12 @@ class Manager:
         await self._call("StartUnit", "ss", [name, "replace"])
 
     async def stop(self, name: str) -> None:
-        """Stop a unit; one that is not loaded is stopped already."""
+        """Stop a unit, if it is loaded."""
         with suppress(NoSuchUnit):
             await self._call("StopUnit", "ss", [name, "replace"])
 
     async def try_restart(self, name: str) -> None:
-        """Restart a unit if it runs."""
+        """Restart a unit, if it runs."""
         await self._call("TryRestartUnit", "ss", [name, "replace"])
 
     async def reset_failed(self, name: str) -> None:
@@ -228,8 +228,9 @@ class Manager:
         await self._call("DisableUnitFiles", "asb", [list(names), False])
 
     async def submit(self, unit: str, dispatch: Awaitable[None]) -> UnitJob:
-        """Carry out `dispatch` and find the job that it queued on `unit`, which need not be the one the call names:
-        starting a token starts its engine.
+        """Await `dispatch`, and return the job that it queued on `unit`.
+
+        The call may name another unit: to start a token starts its engine, too.
         """
         job = UnitJob(self, unit)
         self._jobs.add(job)
@@ -246,13 +247,13 @@ class Manager:
         self._jobs.discard(job)
 
     async def run_job(self, unit: str, dispatch: Awaitable[None]) -> JobResult:
-        """Carry out `dispatch` and wait for the end of the job that it queued on `unit`."""
+        """Await `dispatch`, and wait for the result of the job that it queued on `unit`."""
         return await (await self.submit(unit, dispatch)).result()
 
     # -- what happens
 
     async def listen(self, listener: Callable[[str], None]) -> None:
-        """Have `listener` called with the name of each of our units whenever anything about it changes."""
+        """Call `listener` with the unit's name whenever a property or job of an engine or a token changes."""
         await self._match(f"type='signal',sender='{_SYSTEMD}',path_namespace='/org/freedesktop/systemd1/unit'")
         self._listeners.append(listener)
 
@@ -288,7 +289,7 @@ class Manager:
         return await self._send(_MANAGER, member, signature, body, "/org/freedesktop/systemd1")
 
     async def _read(self, interface: str, member: str, signature: str, body: Sequence[Any], path: str) -> list[Any]:
-        """A call that changes nothing, and so may be repeated: a manager that re-executes itself is away a moment."""
+        """Make a call that changes nothing, and repeat it while the manager re-executes itself."""
         end = time.monotonic() + _REPLY_SECONDS
         while True:
             try:
@@ -324,8 +325,9 @@ class Manager:
 
 
 class UnitJob:
-    """A job that was queued on a unit. It listens from before the dispatch on: a job may end before the call that
-    queued it has answered.
+    """A job that was queued on a unit.
+
+    `Manager.submit` makes it before the call that queues the job, because a job may end before that call returns.
     """
 
     def __init__(self, manager: Manager, unit: str) -> None:
@@ -341,7 +343,7 @@ class UnitJob:
             self._news.set()
 
     async def result(self) -> JobResult:
-        """Wait for the job's end. A job that had ended before it could be asked for is the last one that did."""
+        """Wait for the job's result. A job that ended before its path was read is the unit's last one that ended."""
         try:
             if not self.path:
                 return next(reversed(self._results.values()), JobResult.DONE)
@@ -351,7 +353,7 @@ class UnitJob:
                     async with asyncio.timeout(_JOB_CHECK_SECONDS):
                         await self._news.wait()
                 except TimeoutError:
-                    # A manager that re-executes itself says nothing for a moment: look whether the job is still there.
+                    # A manager that re-executes itself loses signals, so ask whether the job still exists.
                     if self.path not in self._results and not await self._still_queued():
                         return await self._settled()
             return self._results[self.path]
@@ -375,12 +377,12 @@ async def disconnected(bus: MessageBus) -> None:
 
 
 def bus_address() -> str:
-    """The session bus, or the place where a user manager puts it."""
+    """Return the address of the session bus; without one in the environment, the user manager's default."""
     return os.environ.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path={user_runtime_dir()}/bus"
 
 
 def dbus_properties(spec: UnitSpec) -> list[list[Any]]:
-    """A spec's properties as D-Bus `a(sv)`."""
+    """Return the properties of a unit as D-Bus `a(sv)`."""
     from dbus_fast import Variant
 
     return [[name, Variant(signature, value)] for name, signature, value in spec.properties()]

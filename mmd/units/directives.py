@@ -91,7 +91,7 @@ class Command(Directive):
 
     @property
     def bus_property(self) -> tuple[str, str, Any]:
-        # systemd expands % in unit files but takes a D-Bus value as it is; $ it expands in both.
+        # systemd expands % in unit files but not in D-Bus values; $ in both.
         program, *words = self.value
         return self.name, self.signature, [[program, [program, *(word.replace("$", "$$") for word in words)], False]]
 

@@ -1,4 +1,4 @@
-"""Locks between processes of mmd, as files that the kernel lets go of when their holder ends."""
+"""Locks between processes of mmd. They are on files, so the kernel releases them when a process ends."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from mmd.errors import Busy, StorageFailed
 from mmd.files import open_lock, retry_delays, try_lock
 from mmd.paths import runtime_dir
 
-# Above what the longest of them may take, to demote a sleeper: 60 s to wake it from RAM, 20 for its canary, 20 to end
-# it where that fails, and 90 until systemd gives up the hook that puts it to sleep again.
-_PLANNER_SECONDS = 200.0
-_BOOT_SECONDS = 3600.0  # a boot loads several models, and a second one has nothing to do but wait
+# Longer than the longest holder, the demotion of a sleeper: 60 s to wake it from RAM, 20 for its wake check, 20 to stop
+# it if that fails, and 90 until systemd's timeout of the hook that puts it to sleep again.
+_PLANNER_TIMEOUT_SECONDS = 200.0
+_BOOT_TIMEOUT_SECONDS = 3600.0  # a boot loads several models, and a second boot can only wait for its end
 
 _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def planner_lock() -> AsyncIterator[None]:
-    """Whoever reads the units to decide, and submits, does both under it: for milliseconds, for as long as an engine
-    takes to stop whose units have to be made anew, or while a sleeper is woken to sleep more deeply.
+    """Hold the lock under which the units are read, a decision is made, and its jobs are submitted.
 
-    Raises StorageFailed where the runtime folder cannot be made, Busy where another process holds on to the lock.
+    It is held for milliseconds; longer while an engine stops whose units have to be replaced, or while a sleeper is
+    woken to sleep more deeply. Raises StorageFailed if the runtime folder cannot be created, and Busy if another
+    process holds the lock for longer than the longest holder may.
     """
     with _opened(".lock") as (descriptor, path):
-        await _acquire(descriptor, path, _PLANNER_SECONDS)
+        await _acquire(descriptor, path, _PLANNER_TIMEOUT_SECONDS)
         yield
 
 
 @asynccontextmanager
 async def boot_lock() -> AsyncIterator[None]:
-    """One boot at a time. Raises as `planner_lock`."""
+    """Hold the lock of a boot: one runs at a time. Raises the errors of `planner_lock`."""
     with _opened(".boot.lock") as (descriptor, path):
         if not try_lock(descriptor):
-            _log.warning("another boot is under way; this one waits for its end")
-            await _acquire(descriptor, path, _BOOT_SECONDS)
+            _log.warning("another boot is running; this one waits until it ends")
+            await _acquire(descriptor, path, _BOOT_TIMEOUT_SECONDS)
         yield
 
 
 @contextmanager
 def _opened(name: str) -> Iterator[tuple[int, Path]]:
-    path = runtime_dir() / name  # no model's id begins with a dot
+    path = runtime_dir() / name  # model ids do not begin with a dot
     try:
         lock = open_lock(path)
     except OSError as error:
@@ -64,6 +65,6 @@ async def _acquire(descriptor: int, path: Path, wait_seconds: float) -> None:
                 await asyncio.sleep(next(delays))
     except TimeoutError as error:
         raise Busy(
-            f"another mmd has been deciding for {wait_seconds:.0f} s and holds {path}",
-            hint=f"fuser -v {path}   # who it is",
+            f"another mmd process has held {path} for {wait_seconds:.0f} s",
+            hint=f"fuser -v {path}   # shows the process",
         ) from error

@@ -1,4 +1,4 @@
-"""logind over D-Bus: when the machine goes to sleep, and a lock that has it wait a moment before."""
+"""logind over D-Bus: its signals before and after a suspend, and an inhibitor lock that delays a suspend."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _MICROSECONDS = 1_000_000
 
 
 class LogindAway(MmdError):
-    """There is no logind to talk to (any more)."""
+    """logind is not on the system bus, or not any more."""
 
 
 class LockRefused(MmdError):
-    """logind gives no lock, and so will not wait."""
+    """logind refuses an inhibitor lock, so it will not delay a suspend."""
 
 
 class Login1:
@@ -39,13 +39,15 @@ class Login1:
 
     def __init__(self, bus: MessageBus) -> None:
         self.bus = bus
-        self._owner = ""  # the one connection that is logind: anybody on the bus may send what looks like its signals
-        self._news: asyncio.Queue[bool | None] = asyncio.Queue()  # None: logind has gone, or the bus
+        self._owner = ""  # logind's connection; any other one can send signals that look like its own
+        self._news: asyncio.Queue[bool | None] = (
+            asyncio.Queue()
+        )  # True before a suspend, False after it, None if the connection ended
         self._closing = spawn("connection to logind", self._until_closed())
 
     @classmethod
     async def connect(cls) -> Login1:
-        """Raises LogindAway where there is no system bus, or no logind on it."""
+        """Connect to logind. Raises LogindAway if the system bus or logind does not run."""
         from dbus_fast import BusType
         from dbus_fast.aio import MessageBus
 
@@ -53,7 +55,7 @@ class Login1:
             async with asyncio.timeout(_REPLY_SECONDS):
                 bus = await MessageBus(bus_type=BusType.SYSTEM, negotiate_unix_fd=True).connect()
         except (OSError, EOFError, ValueError) as error:
-            raise _away(f"there is no system bus: {_words(error)}") from error
+            raise _away(f"the system bus does not answer: {_words(error)}") from error
         login1 = cls(bus)
         bus.add_message_handler(login1._on_message)
         try:
@@ -78,28 +80,29 @@ class Login1:
         return bool(await self._property("PreparingForSleep"))
 
     async def longest_delay_seconds(self) -> float:
-        """For how long locks hold up a sleep: `InhibitDelayMaxSec=` of logind.conf, 5 s by default."""
+        """Return how long locks delay a suspend: `InhibitDelayMaxSec=` of logind.conf, 5 s by default."""
         return int(await self._property("InhibitDelayMaxUSec")) / _MICROSECONDS
 
     async def delay_sleep(self, why: str) -> FileIO:
-        """A lock: until it is closed, the machine does not go to sleep within `longest_delay_seconds` of saying so.
+        """Take an inhibitor lock, released by closing it. logind waits for it, at most `longest_delay_seconds`.
 
         Raises LockRefused.
         """
         try:
             reply = await self._call(_MANAGER, "Inhibit", "ssss", ["sleep", "mmd", why, "delay"])
         except _ErrorReply as refusal:
-            # Its policy lets everybody do this, but without polkit logind obeys root only.
+            # logind's policy allows this to all users, but without polkit it obeys root only.
             raise LockRefused(
-                f"logind gives no lock that holds up a sleep: {refusal}", hint="sudo apt install polkitd"
+                f"logind refuses to delay a suspend: {refusal}", hint="sudo apt install polkitd"
             ) from refusal
         descriptor = reply.unix_fds[reply.body[0]]
         os.set_inheritable(descriptor, False)
         return FileIO(descriptor, "w")
 
     async def sleeps(self) -> AsyncIterator[bool]:
-        """Whether the machine is about to sleep: now, and each time logind says so, true before a sleep and false after
-        it. The same may be said twice. Ends when logind is gone.
+        """Yield whether the machine is about to suspend: now, then True before and False after each suspend.
+
+        A value may be repeated. Ends when logind leaves the bus.
         """
         yield await self.is_going_to_sleep()
         while (is_going := await self._news.get()) is not None:
@@ -152,7 +155,7 @@ class Login1:
     ) -> Message:
         from dbus_fast import Message, MessageFlag, MessageType
 
-        # Nobody starts logind for our sake: where it does not run, nothing puts the machine to sleep by it.
+        # D-Bus must not start logind for this: if it does not run, no suspend goes through it.
         flags = MessageFlag.NO_AUTOSTART
         message = Message(destination, path, interface, member, flags=flags, signature=signature, body=list(body))
         try:
@@ -168,7 +171,7 @@ class Login1:
 
 
 class _ErrorReply(Exception):
-    """A call was answered with an error."""
+    """The reply to a call is an error."""
 
 
 def _away(message: str) -> LogindAway:

@@ -1,4 +1,4 @@
-"""Unit names: one template for engines, one for tokens, the model's id as the instance."""
+"""Unit names: a template for engines and one for tokens, with the model's id as the instance."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ _UNIT = re.compile(r"mmd-(model|resident)@(.+)\.service")
 
 
 def engine_unit(model_id: str) -> str:
-    """The service whose main process is the engine."""
+    """Return the service whose main process is the engine."""
     return f"mmd-model@{model_id}.service"
 
 
 def token_unit(model_id: str) -> str:
-    """The service that, while active, lets the model use the GPU."""
+    """Return the service that allows the model to use the GPU while it is active."""
     return f"mmd-resident@{model_id}.service"
 
 
 def tunnel_unit(model_id: str) -> str:
-    """The service through which the model can be reached from the internet."""
+    """Return the service that makes the model reachable from the internet."""
     return f"mmd-tunnel@{model_id}.service"
 
 
 def tunnel_of(unit: str) -> str:
-    """Whose tunnel a unit is; the inverse of `tunnel_unit`."""
+    """Return the model of a tunnel unit: the inverse of `tunnel_unit`."""
     return unit.removeprefix("mmd-tunnel@").removesuffix(".service")
 
 
 def split(unit: str) -> tuple[str, str] | None:
-    """`("model" | "resident", id)`, or None where the unit is not one of ours."""
+    """Return `("model" | "resident", id)`; None if the unit is neither an engine nor a token."""
     found = _UNIT.fullmatch(unit)
     return (found[1], found[2]) if found else None
 
 
 def object_path(unit: str) -> str:
-    """The D-Bus object of a unit: every byte but ASCII letters and digits (and a leading digit) as _xx."""
+    """Return the D-Bus path of a unit: all bytes but ASCII letters and digits, and a leading digit, become _xx."""
     label = "".join(
         chr(byte) if chr(byte).isalpha() or (index and chr(byte).isdigit()) else f"_{byte:02x}"
         for index, byte in enumerate(unit.encode("ascii"))
@@ -47,5 +47,5 @@ def object_path(unit: str) -> str:
 
 
 def unit_of(path: str) -> str:
-    """The unit that a D-Bus object is; the inverse of `object_path`."""
+    """Return the unit of a D-Bus path: the inverse of `object_path`."""
     return re.sub(r"_([0-9a-f]{2})", lambda hexa: chr(int(hexa[1], 16)), path.rpartition("/")[2])

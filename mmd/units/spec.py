@@ -1,8 +1,8 @@
-"""A launch as two transient units: D-Bus properties for systemd, and the same as text for people.
+"""A launch as two transient units, an engine and a token: D-Bus properties for systemd, and text for people.
 
-The engine is a service; the token is a service without a life of its own that is active while the model may use
-the GPU. `Conflicts=` between tokens is the lock, `Requires=` brings a token's engine along, and one
-StartTransientUnit call on the token with the engine beside it is a whole swap.
+The engine is a service. The token is a oneshot service that is active while the model may use the GPU. `Conflicts=`
+between tokens is the lock, `Requires=` starts a token's engine with it, and one StartTransientUnit call on the token
+with the engine beside it is a whole swap.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from mmd.units.directives import (
 )
 from mmd.units.names import SLICE, engine_unit, token_unit
 
-# The environment variable in which a unit carries the fingerprint of the launch it was made from.
+# The environment variable of a unit that holds the fingerprint of its launch.
 FINGERPRINT = "MMD_LAUNCH"
 
-# systemd keeps a folder for a token as long as it is held, named after its model and this, which is in no id.
+# systemd keeps a folder for a token while it is active, named after its model with this suffix, which no id contains.
 _HELD = "~gpu"
 
-# The release hook's last word where the model is on no GPU; other tokens have a hook only where it is on one.
+# The release hook's last argument if the model uses no GPU. The token of an engine that cannot sleep has no hook then.
 _CPU = "cpu"
 
 Directives = tuple[Directive, ...]
 
-# vLLM ends with status 0 when its engine core dies, 1 when it cannot start, and 2 when it does not know an argument.
+# vLLM exits with 0 if its engine core dies, 1 if it cannot start, and 2 if it does not know an argument.
 _AFTER_A_QUIET_END: Directives = (Text("Restart", "always"), Statuses("RestartPreventExitStatus", (1, 2)))
 _AFTER_A_CRASH: Directives = (Text("Restart", "on-abnormal"),)
 
@@ -60,13 +60,13 @@ _UNIT_SECTION = (
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """The command lines of the programs that units run beside the engine, and the times that units keep."""
+    """The command lines of the programs that units run beside the engine, and timeouts."""
 
     ready: tuple[str, ...]
     wake: tuple[str, ...]
     release: tuple[str, ...]
     wait_released: tuple[str, ...]
-    sleep_seconds: int = 30  # how long an engine may take to fall asleep before it is ended
+    sleep_seconds: int = 30  # how long an engine may take to fall asleep before it is killed
     restart_seconds: float = 2  # from the crash of an engine to its restart
     nothing: str = "/bin/true"
     test: str = "/usr/bin/test"
@@ -80,26 +80,26 @@ class UnitSpec:
     directives: Directives
 
     def properties(self) -> list[tuple[str, str, Any]]:
-        """`(property, D-Bus signature, value)` as StartTransientUnit takes them."""
+        """Return `(property, D-Bus signature, value)` as StartTransientUnit takes them."""
         return [directive.bus_property for directive in self.directives]
 
     def text(self) -> str:
-        """The same unit as a file; what `mmd show --units` prints and systemd-analyze verifies."""
+        """Return the unit as a file: `mmd show --units` prints it, and tests have systemd-analyze verify it."""
         unit = [directive.line for directive in self.directives if directive.name in _UNIT_SECTION]
         service = [directive.line for directive in self.directives if directive.name not in _UNIT_SECTION]
         return "\n".join(["[Unit]", *unit, "", "[Service]", *service, ""])
 
 
 def engine_spec(launch: Launch, hooks: Hooks) -> UnitSpec:
-    """The engine as a service: `activating` while it loads, `active` once its health answers."""
+    """Return the engine's service: `activating` while it loads, `active` when /health answers."""
     return UnitSpec(engine_unit(launch.model_id), _engine_directives(launch, hooks, fingerprint(launch, hooks)))
 
 
 def token_spec(launch: Launch, hooks: Hooks, others: Iterable[str]) -> UnitSpec:
-    """The token; `others` are the ids of the models whose tokens exist and may not share the GPU with it.
+    """Return the token; `others` are the models whose loaded tokens must not share the GPU with it.
 
-    It is enough that of two tokens the later one names the earlier: systemd reads Conflicts= both ways, and
-    between a stop and a start any ordering means that the stop comes first.
+    It is enough that the later of two tokens names the earlier: systemd applies Conflicts= both ways, and an ordering
+    between a stop and a start always puts the stop first.
     """
     rivals = tuple(token_unit(other) for other in sorted(others) if other != launch.model_id)
     conflicts = (Words("Conflicts", rivals), Words("After", rivals)) if rivals else ()
@@ -108,8 +108,9 @@ def token_spec(launch: Launch, hooks: Hooks, others: Iterable[str]) -> UnitSpec:
 
 
 def fingerprint(launch: Launch, hooks: Hooks) -> str:
-    """Equal where the units would be equal but for the rivals and for what was measured at the start; carried by both
-    units of the pair.
+    """Return a hash of both units, without the rivals and the flags that were measured at the start.
+
+    Both units have it, so a unit with the same fingerprint is left as it is.
     """
     launch = replace(launch, argv=launch.stable_argv)
     made = tuple(
@@ -120,13 +121,13 @@ def fingerprint(launch: Launch, hooks: Hooks) -> str:
 
 
 def missing_programs(commands: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Which of the hooks' files these commands need, a Python and its script, are not on disk any more."""
+    """Return the files of these hook commands, the Python and the script, that are not on disk any more."""
     files = (word for command in commands for word in (command[0], *_scripts(command)))
     return tuple(file for file in files if not Path(file).exists())
 
 
 def is_on_gpu(release: Iterable[tuple[str, ...]]) -> bool:
-    """Whether the model of a token has memory of a GPU, by the token's ExecStopPost=."""
+    """True if the model of a token uses a GPU, by the token's ExecStopPost=."""
     return any(command[-1] != _CPU for command in release)
 
 
@@ -138,33 +139,33 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     environment = (*launch.environment, (FINGERPRINT, mark))
     return (
         Text("Description", f"{launch.model_id} · {launch.engine} · {launch.type}"),
-        # No token, no start by hand.
+        # `systemctl start` of an engine without its token does nothing.
         Condition("ConditionPathExists", _held(launch)),
         *_taken_along(launch),
         Seconds("StartLimitIntervalSec", 300),
         Number("StartLimitBurst", 3),
-        # A failed engine stays listed until the next activation, so that status and systemctl can say so.
+        # A failed engine stays loaded until the next activation, so that status and systemctl can show it.
         Text("CollectMode", "inactive"),
         Text("Type", "exec"),
         *_not_restarted_asleep(launch, hooks),
         Command("ExecStart", launch.argv),
         Command("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds), *_wake_check(launch))),
-        # Both engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends,
-        # however it ends, and needs no process for it as `ExecStartPre=rm` would.
+        # Engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends, for whatever
+        # reason, and without a process such as `ExecStartPre=rm`.
         Words("RuntimeDirectory", (f"mmd/{launch.model_id}",)),
         Mode("RuntimeDirectoryMode", 0o700),
         Environment("Environment", tuple(f"{name}={value}" for name, value in environment)),
-        # The ready hook gives up first: it can say what it waited for.
+        # The ready hook times out first: it can log what it waited for.
         Seconds("TimeoutStartSec", launch.ready_seconds + 15),
         Seconds("TimeoutStopSec", launch.stop_seconds),
-        # An engine that exits with a status has said what is wrong and would say it again; one that was killed or
-        # crashed gets another try.
+        # An engine that exits with a status would fail again for the same reason; one that was killed or crashed is
+        # restarted.
         *(_AFTER_A_QUIET_END if launch.exits_zero_on_crash else _AFTER_A_CRASH),
         Seconds("RestartSec", hooks.restart_seconds),
-        # A ready hook that is stopped with its engine, in a swap away from a model that loads, is no failure.
+        # A swap away from a model that loads stops its ready hook, too: that must not count as a failure.
         Statuses("SuccessExitStatus", ("SIGTERM",)),
         Text("OOMPolicy", "stop"),
-        # SIGTERM to the main process only; SIGKILL at the end to all, so no worker keeps the GPU.
+        # SIGTERM goes to the main process; SIGKILL later to all, so that no worker keeps the GPU.
         Text("KillMode", "mixed"),
         Text("Slice", SLICE),
         Text("SyslogIdentifier", launch.model_id),
@@ -174,23 +175,23 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
 
 
 def _held(launch: Launch) -> str:
-    """The folder that is there as long as the token is held."""
+    """Return the folder that exists while the token is active."""
     return str(Path(launch.socket).parent) + _HELD
 
 
 def _not_restarted_asleep(launch: Launch, hooks: Hooks) -> Directives:
-    """One that died asleep has no token, and would load itself onto a GPU that is somebody else's.
+    """Keep systemd from restarting an engine that died asleep: without its token it must not load onto the GPU.
 
-    systemd 254 and newer look at conditions of the unit at the first start only, not at a restart.
+    systemd 254 and newer check the unit's conditions at the first start only, not at a restart.
     """
     return (Command("ExecCondition", (hooks.test, "-d", _held(launch))),) if launch.sleep else ()
 
 
 def _taken_along(launch: Launch) -> Directives:
-    """An engine that cannot sleep goes with its token, engine first.
+    """Stop an engine that cannot sleep with its token, the engine first.
 
-    Not PropagatesStopTo= in the token, although that would not keep a dead token in memory beside a failed engine: in
-    systemd 257 it does nothing where a rival's Conflicts= stops the token, which is what a swap is.
+    PropagatesStopTo= in the token would not keep a dead token loaded beside a failed engine, but in systemd 257 it has
+    no effect if a rival's Conflicts= stops the token, as in every swap.
     """
     return () if launch.sleep else (Words("PartOf", (token_unit(launch.model_id),)),)
 
@@ -209,11 +210,11 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
             )
     return (
         Text("Description", f"{launch.model_id} may use the GPU"),
-        # Not BindsTo=: systemd would stop the token when the engine crashes, and restart the engine without it.
+        # With BindsTo= systemd would stop the token when the engine crashes, and restart the engine without it.
         Words("Requires", (engine,)),
         Words("Before", (engine,)),
         Text("CollectMode", "inactive-or-failed"),
-        # A token that systemd would not start any more would let its engine start without it.
+        # If systemd refused to start the token, the engine would start without it.
         Seconds("StartLimitIntervalSec", 0),
         Text("Type", "oneshot"),
         Switch("RemainAfterExit", True),
@@ -226,7 +227,7 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
 
 
 def _sleeping(launch: Launch, sleep: Sleep, hooks: Hooks) -> Directives:
-    """What a token does for an engine that can sleep."""
+    """Return the hooks and timeouts of the token of an engine that can sleep."""
     about = (engine_unit(launch.model_id), launch.socket)
     device = "gpu" if launch.uses_gpu else _CPU
     levels = ",".join(str(level) for level in sleep.levels)
@@ -234,9 +235,9 @@ def _sleeping(launch: Launch, sleep: Sleep, hooks: Hooks) -> Directives:
     return (
         # Reading the weights again may take as long as a start.
         Command("ExecStart", (*hooks.wake, *about, sleep.wake_check.value, str(launch.ready_seconds), device)),
-        # Not ExecStop=: that is left out after a start that was interrupted, with the engine half awake.
+        # systemd does not run ExecStop= after an interrupted start, which leaves the engine half awake.
         Command("ExecStopPost", (*hooks.release, *about, str(hooks.sleep_seconds), levels, *memory, device)),
-        # The hooks give up first: they leave no engine on the GPU.
+        # The hooks time out first: they leave no engine on the GPU.
         Seconds("TimeoutStartSec", launch.ready_seconds + 120),
         Seconds("TimeoutStopSec", hooks.sleep_seconds + 60),
     )

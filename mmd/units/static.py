@@ -1,4 +1,4 @@
-"""mmd's own units in a user's manager: how they get in, and out again."""
+"""Install mmd's static units for a user, and remove them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from mmd.units.bus import JobResult, Manager
 from mmd.units.names import TUNNELS
 from mmd.units.unit_files import BOOT, ENABLED, GATEWAY, MAIN_SOCKET, NEEDED, SOCKETS, UNITS
 
-_STOPPED = (*SOCKETS, GATEWAY, BOOT)  # not the slice: the models are in it
+_STOPPED = (*SOCKETS, GATEWAY, BOOT)  # not the slice: models run in it
 
 
 @dataclass(frozen=True, slots=True)
 class InstallReport:
-    files: tuple[Path, ...]  # that are the user's: drop-ins, and whole units where no package brings them
+    """What `install` did."""
+
+    files: tuple[Path, ...]  # in the user's folder: drop-ins, and whole units if no package has them
     listening: tuple[str, ...]  # the addresses
     refused: tuple[str, ...]  # sockets, other than the main one, that could not listen
-    masked: tuple[str, ...]  # units that somebody does not want to run, and that are left out
+    masked: tuple[str, ...]  # units that the user has masked, and that are left out
     removed: tuple[Path, ...]  # files of an older installation
-    set_aside: tuple[Path, ...]  # units that somebody else has written: they are called NAME.bak now
+    set_aside: tuple[Path, ...]  # units that mmd has not written, renamed to NAME.bak
 
 
 async def install(manager: Manager, addresses: Mapping[str, str]) -> InstallReport:
-    """Have the gateway's sockets listen now and after a login, and the models of a boot loaded then. `addresses` are
-    those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET. Where a package brings the units, only drop-ins are
-    written into the user's own unit folder, and whole units there, which would hide the package's, go: those of an
-    older installation for good, others to NAME.bak.
+    """Start the gateway's sockets, and enable them and the boot service.
 
-    Over an older installation a gateway that runs ends, and a new one is started. Raises MmdError where the main socket
-    cannot listen or is masked, and has everything as it was before.
+    `addresses` has that of MAIN_SOCKET and, if it is wanted, of EMBEDDING_SOCKET. If a package has the units, only
+    drop-ins are written into the user's unit folder. Whole units there would hide the package's: those of an older
+    installation are deleted, others are renamed to NAME.bak. A running gateway is restarted. Raises MmdError if the
+    main socket cannot listen or is masked; then everything is as before.
     """
-    await manager.reload()  # of a package that came or went only the files tell
+    await manager.reload()  # a package may have been installed or removed without a reload
     masked = await masked_by_others(manager)
     _refuse_if_masked(masked)
     files = user_files.wanted(addresses, masked, are_packaged=await packaged_in(manager) is not None)
@@ -56,8 +57,10 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> InstallRepo
 
 
 async def remove(manager: Manager) -> bool:
-    """Undo `install`; what a package brings or somebody else has written stays, disabled. Models go on running, and
-    stay registered. Returns whether there was anything to undo.
+    """Undo `install`, and return whether there was anything to undo.
+
+    Units of a package, and those that mmd has not written, stay but are disabled. Models keep running, and stay
+    registered.
     """
     await manager.reload()
     before = await _Installation.read(manager)
@@ -68,32 +71,32 @@ async def remove(manager: Manager) -> bool:
 
 
 async def packaged_in(manager: Manager) -> Path | None:
-    """The folder that a package has put the units into."""
+    """Return the folder in which a package has installed the units."""
     return user_files.packaged_in((await manager.itself())["UnitPath"])
 
 
 async def masked_by_others(manager: Manager) -> tuple[str, ...]:
-    """Units that are not to run, and not for what mmd.toml says."""
+    """Return the units that the user has masked; not those that mmd masks because of mmd.toml."""
     states = {name: await manager.unit_file_state(name) for name in UNITS}
     masked = (name for name, state in states.items() if state.startswith("masked"))
     return tuple(name for name in masked if not user_files.is_masked_by_us(name))
 
 
 async def enabled(manager: Manager) -> tuple[str, ...]:
-    """Units that are started at a login or a start of the machine."""
+    """Return the units that start at a login or a boot."""
     states = {name: await manager.unit_file_state(name) for name in ENABLED}
     return tuple(name for name, state in states.items() if state.startswith("enabled"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Installation:
-    """An installation as it is, or none."""
+    """The files and states of the static units at one moment."""
 
     contents: Mapping[Path, bytes]
     enabled: tuple[str, ...]
     listening: tuple[str, ...]
     gateway_runs: bool
-    tunnels: tuple[str, ...] = ()  # those that are open or are to be: they end with the main socket
+    tunnels: tuple[str, ...] = ()  # active or activating; they stop with the main socket
 
     @classmethod
     async def read(cls, manager: Manager) -> _Installation:
@@ -111,7 +114,7 @@ class _Installation:
         await self.go_on(manager)
 
     async def go_on(self, manager: Manager) -> None:
-        """Start again what has ended with the sockets, once they listen. Not waited for."""
+        """Start what has stopped with the sockets, without waiting for it."""
         for name in (*([GATEWAY] if self.gateway_runs else []), *self.tunnels):
             await manager.start(name)
 
@@ -119,12 +122,13 @@ class _Installation:
 async def _have(
     manager: Manager, files: Mapping[Path, bytes], enabled: Collection[str], masked: Collection[str] = ()
 ) -> tuple[Path, ...]:
-    """Have these files of the user's there, and these units enabled, and no others of either, but for masked units.
-    Returns files that are set aside.
+    """Make these the user's files, and the enabled units; `masked` units stay as they are.
+
+    Returns the files that were renamed to NAME.bak.
     """
     set_aside = user_files.put(files)
-    # Not by DisableUnitFiles: that refuses a unit without a file, and EnableUnitFiles leaves a link to a file that is
-    # gone as it is where another file has the name.
+    # DisableUnitFiles refuses a unit without a file, and EnableUnitFiles keeps a dangling link if another file has the
+    # name.
     user_files.unlink(link for link in user_files.links() if link.name not in masked)
     await manager.reload()
     await manager.enable(enabled)
@@ -145,11 +149,13 @@ async def _listens(manager: Manager, socket: str) -> bool:
 def _refuse_if_masked(masked: Iterable[str]) -> None:
     if needed := [name for name in masked if name in NEEDED]:
         units = " ".join(needed)
-        raise UnitsMasked(f"masked, and so not to run: {units}", hint=f"systemctl --user unmask {units} && mmd install")
+        raise UnitsMasked(
+            f"masked, so they cannot run: {units}", hint=f"systemctl --user unmask {units} && mmd install"
+        )
 
 
 def _cannot_listen(listen: str) -> CannotListen:
     return CannotListen(
-        f"the gateway cannot listen on {listen}: somebody else does, or it is not yours (below 1024 it is root's)",
-        hint=f"ss -ltnp 'sport = :{listen.rpartition(':')[2]}'   # who; or set [gateway] listen in mmd.toml",
+        f"the gateway cannot listen on {listen}: it is in use, or reserved for root (ports below 1024)",
+        hint=f"ss -ltnp 'sport = :{listen.rpartition(':')[2]}'   # which program; or set [gateway] listen in mmd.toml",
     )

@@ -1,8 +1,8 @@
-"""The units that are files: which there are, and what is in them.
+"""The static units: their names and their texts.
 
-A unit file is the same for everybody but for the command that starts mmd. What differs for one user, where the gateway
-listens and where engines are looked for, is in drop-ins. So a package may carry the files, and `mmd install` writes the
-same drop-ins whether it does or not.
+A unit file is the same for all users, except for the command that starts mmd. What differs between users, the addresses
+of the gateway and the PATH, is in drop-ins. So packages can contain the files, and `mmd install` writes the same
+drop-ins with and without a package.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ GATEWAY = "mmd.service"
 BOOT = "mmd-boot.service"
 TUNNEL = "mmd-tunnel@.service"
 
-# The main one last: a connection to another, which starts the gateway, pulls it in, and the gateway that runs already
-# would be a reason for systemd to refuse the others.
+# The main socket is last: systemd refuses to start a socket whose service runs already. A connection to another socket
+# starts the gateway, and the gateway starts the main socket.
 SOCKETS = (EMBEDDING_SOCKET, LOCAL_SOCKET, MAIN_SOCKET)
 UNITS = ("mmd.slice", GATEWAY, *SOCKETS, BOOT, TUNNEL)
 ENABLED = (*SOCKETS, BOOT)
-NEEDED = (MAIN_SOCKET, GATEWAY)  # without which there is no gateway
+NEEDED = (MAIN_SOCKET, GATEWAY)  # the gateway cannot run without them
 
 DROP_IN = "50-mmd.conf"
 PACKAGED_COMMAND = "/usr/bin/mmd"
@@ -37,50 +37,51 @@ _LOOK_FOR_PROGRAMS = (GATEWAY, BOOT, TUNNEL)
 
 
 def is_template(name: str) -> bool:
-    """Whether a unit exists for each model that it is started for, and not by itself."""
+    """True if the unit is a template, with an instance for each model."""
     return "@." in name
 
 
 def mmd_command() -> str:
-    """mmd by the interpreter that runs it now: right in a checkout and in a virtual environment alike."""
+    """Return the command that starts mmd by the running interpreter, in a checkout or a virtual environment."""
     return command_line((sys.executable, "-P", "-m", "mmd"))
 
 
 def unit_text(name: str, command: str) -> str:
-    """One of `UNITS` as a file; `command` starts mmd, and is written as unit files have it."""
+    """Return the text of one of `UNITS`; `command` starts mmd, quoted as in unit files."""
     return (_source_dir() / name).read_text("utf-8").replace(_COMMAND, command)
 
 
 def drop_in_text(name: str, addresses: Mapping[str, str]) -> str | None:
-    """What a unit is given for this user; None where that is nothing. A socket is to be at its address, HOST:PORT."""
+    """Return the drop-in of a unit for this user; None if it needs none. `addresses` maps sockets to HOST:PORT."""
     if name in _LOOK_FOR_PROGRAMS:
         path = quoted(f"PATH={os.environ.get('PATH', os.defpath)}")
         return (
-            "# Written by `mmd install`: PATH as it was in the shell, so that the same programs are found as there.\n"
+            "# Written by `mmd install`: the PATH of the shell, so that the same programs are found as there.\n"
             f"[Service]\nEnvironment={path}\n"
         )
     address = addresses.get(name)
     if address is None or f"ListenStream={address}\n" in unit_text(name, _COMMAND):
         return None
-    # The empty line takes away what the unit file says.
+    # The empty value resets what the unit file has.
     return f"# Written by `mmd install`, from [gateway] in mmd.toml.\n[Socket]\nListenStream=\nListenStream={address}\n"
 
 
 def without_path(drop_in: bytes) -> bytes:
-    """A drop-in but for the PATH of the shell that it was written in."""
+    """Return a drop-in without the PATH of the shell in which it was written."""
     return drop_in.partition(_PATH)[0]
 
 
 def write_for_package(folder: Path) -> None:
-    """Write the units as a package carries them, for a folder like /usr/lib/systemd/user."""
+    """Write the units for a package, as in /usr/lib/systemd/user."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in UNITS:
         (folder / name).write_text(unit_text(name, PACKAGED_COMMAND), "utf-8")
 
 
 def _source_dir() -> Path:
-    """`units/` of the checkout that runs, or what the wheel has put below the prefix it was installed to: that of a
-    virtual environment, ~/.local or /usr/local; sys.prefix is none of the last two.
+    """Return `units/` of a checkout, or the folder that the wheel installed below its prefix.
+
+    The prefix is that of a virtual environment, ~/.local or /usr/local; sys.prefix does not cover the last two.
     """
     packages = Path(__file__).resolve().parents[2]
     beside = packages / "units"

@@ -1,4 +1,4 @@
-"""What `mmd install` keeps in the user's own unit folder: drop-ins, and whole units where no package brings them."""
+"""The files of `mmd install` in the user's unit folder: drop-ins, and whole units if no package has them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from mmd.units.unit_files import (
     unit_text,
 )
 
-# systemd takes an empty unit file for one that is masked, as it does a link to /dev/null. The link is what
-# `systemctl mask` makes, and the user's; the empty file is ours.
+# systemd treats an empty unit file as masked, like a link to /dev/null. The user's `systemctl mask` makes the link; mmd
+# writes the empty file.
 _MASK = b""
-_OUR_COMMAND = b" -P -m mmd "  # of whatever Python, and whichever version of mmd
+_OUR_COMMAND = b" -P -m mmd "  # with any Python, and any version of mmd
 
 
 def wanted(addresses: Mapping[str, str], masked: Iterable[str], *, are_packaged: bool) -> dict[Path, bytes]:
-    """The files there should be. `addresses` are those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET. What
-    masked units have stays, for when they are unmasked.
+    """Return the files that should exist. `addresses` has those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET.
+
+    The files of masked units are kept for the time when they are unmasked.
     """
     there = present()
     files: dict[Path, bytes] = {}
@@ -41,7 +42,7 @@ def wanted(addresses: Mapping[str, str], masked: Iterable[str], *, are_packaged:
             if (drop_in := drop_in_text(name, addresses)) is not None:
                 files[_drop_in(name)] = drop_in.encode()
         elif are_packaged:
-            files[unit_file(name)] = _MASK  # it is there, and mmd.service would start it
+            files[unit_file(name)] = _MASK  # the package has it, and mmd.service would start it
     return files
 
 
@@ -50,21 +51,22 @@ def is_wanted(name: str, addresses: Mapping[str, str]) -> bool:
 
 
 def present() -> dict[Path, bytes]:
-    """The files that are there, whichever version of mmd wrote them."""
+    """Return the files that exist, written by any version of mmd."""
     places = (place(name) for name in UNITS for place in (unit_file, _drop_in))
     return {file: file.read_bytes() for file in places if file.is_file()}
 
 
 def strangers(contents: Mapping[Path, bytes]) -> dict[Path, bytes]:
-    """Those that `mmd install` has not written, as `systemctl --user edit --full` leaves them beside a package."""
+    """Return the files that `mmd install` has not written, such as those of `systemctl --user edit --full`."""
     if _OUR_COMMAND in contents.get(unit_file(GATEWAY), b""):
-        return {}  # the others came with it
+        return {}  # `mmd install` wrote the others with it
     return {file: content for file, content in contents.items() if not _is_ours(file, content)}
 
 
 def put(contents: Mapping[Path, bytes]) -> tuple[Path, ...]:
-    """Have these files there, and none of the others that may have been; but a stranger is renamed to NAME.bak, which
-    systemd does not read. Returns those. Raises StorageFailed.
+    """Write these files and delete all others of `present`. Raises StorageFailed.
+
+    Returns the files that mmd has not written: they are renamed to NAME.bak, which systemd does not read.
     """
     there = present()
     aside = tuple(file for file, content in strangers(there).items() if contents.get(file) != content)
@@ -74,19 +76,19 @@ def put(contents: Mapping[Path, bytes]) -> tuple[Path, ...]:
     unlink(there.keys() - contents.keys() - {*aside})
     with _writing():
         for file, content in contents.items():
-            # What a loss of power leaves empty would be masked.
+            # A file that is empty after a loss of power would mask the unit.
             write_atomically(file, content, mode=0o644)
     return aside
 
 
 def links() -> tuple[Path, ...]:
-    """Those by which units are enabled; one may lead to a file that is gone."""
-    # Path.glob() finds no dangling link by its name.
+    """Return the links that enable units, also dangling ones."""
+    # Path.glob() with a full name does not find dangling links.
     return tuple(link for link in user_unit_dir().glob("*.wants/*") if link.name in UNITS)
 
 
 def unlink(files: Iterable[Path]) -> None:
-    """Raises StorageFailed."""
+    """Delete files, and drop-in folders that become empty. Raises StorageFailed."""
     with _writing():
         for file in files:
             file.unlink()
@@ -95,11 +97,12 @@ def unlink(files: Iterable[Path]) -> None:
 
 
 def is_masked_by_us(name: str) -> bool:
+    """True if `mmd install` has masked the unit, not the user."""
     return present().get(unit_file(name)) == _MASK
 
 
 def packaged_in(unit_path: Iterable[str]) -> Path | None:
-    """The folder that a package has put mmd's units into; `unit_path` are the folders where the manager looks."""
+    """Return the folder in which a package has installed mmd's units; `unit_path` has the manager's folders."""
     folders = (Path(folder) for folder in unit_path)
     return next((one for one in folders if one != user_unit_dir() and (one / GATEWAY).is_file()), None)
 

@@ -1,4 +1,4 @@
-"""What runs, read from the user manager: once, or kept up to date."""
+"""The states of engines and tokens, read from the user manager once, or kept up to date."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ Pairs = dict[str, Pair]
 
 
 async def read_pairs(manager: Manager) -> Pairs:
-    """The engine and token of every model that has a unit loaded, by model id."""
+    """Return the engine and token of every model with a loaded unit, by model id."""
     return pairs_of(await manager.units())
 
 
 def pairs_of(units: Iterable[Unit]) -> Pairs:
+    """Return the engines and tokens among these units, by model id."""
     states: dict[str, dict[str, UnitState]] = {}
     for unit in units:
         if (name := split(unit.name)) is not None:
             role, model_id = name
-            # A unit that others name and that does not exist is listed too, as "not-found".
+            # systemd also lists units that do not exist but that others refer to, as "not-found".
             state = UnitState(unit.active_state, unit.sub_state, unit.job, loaded=unit.load_state == "loaded")
             states.setdefault(model_id, {})[role] = state
     return {
@@ -32,7 +33,11 @@ def pairs_of(units: Iterable[Unit]) -> Pairs:
 
 
 class Watch:
-    """The pairs, kept up to date by the manager's signals. Reads are of memory: the gateway's hot path asks it."""
+    """The pairs, kept up to date by the manager's signals.
+
+    `pairs` is replaced by a new dict at every change and never mutated, so a reference to it is a snapshot. To read it
+    costs no I/O.
+    """
 
     def __init__(self, manager: Manager) -> None:
         self.pairs: Pairs = {}
@@ -41,11 +46,11 @@ class Watch:
         self._listeners: list[Callable[[], None]] = []
 
     def follow(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called whenever `pairs` was read anew."""
+        """Call `listener` after every replacement of `pairs`."""
         self._listeners.append(listener)
 
     async def until(self, condition: Callable[[Pairs], bool]) -> None:
-        """Returns as soon as the pairs are so."""
+        """Return as soon as `condition` is true for the pairs."""
         changed = asyncio.Event()
         self._listeners.append(changed.set)
         try:
@@ -56,7 +61,7 @@ class Watch:
             self._listeners.remove(changed.set)
 
     async def refresh(self) -> None:
-        """Have `pairs` true as of now."""
+        """Read the pairs now, and call the listeners."""
         self.pairs = await read_pairs(self._manager)
         self.notify()
 
@@ -66,7 +71,10 @@ class Watch:
             listener()
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Keep `pairs` up to date until cancelled: subscribe, then read once, and again after every signal.
+
+        Signals that come during a read cause one further read. Raises ManagerUnreachable.
+        """
         await self._manager.listen(lambda _unit: self._news.set())
         while True:
             await self.refresh()

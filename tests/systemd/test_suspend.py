@@ -219,9 +219,9 @@ async def test_models_leave_the_gpu_without_a_lock_too(
                 await at.becomes("a", Residency.ABSENT)
                 at.login1.awaken()
                 await at.becomes("a", Residency.RESIDENT)
-    told = [record.getMessage() for record in caplog.records if "no lock" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "refuses to delay" in record.getMessage()]
     assert told == [
-        "logind gives no lock that holds up a sleep: Access denied; answers are cut short when the machine suspends: "
+        "logind refuses to delay a suspend: Access denied; answers are cut short when the machine suspends: "
         "sudo apt install polkitd"
     ]
 
@@ -264,7 +264,7 @@ async def test_missing_logind_is_logged_once(caplog: pytest.LogCaptureFixture, m
         await asyncio.wait([watching])
     [record] = caplog.records
     assert record.getMessage() == (
-        "there is no system bus: No such file or directory; models stay on the GPU when the machine suspends"
+        "the system bus does not answer: No such file or directory; models stay on the GPU when the machine suspends"
     )
 
 

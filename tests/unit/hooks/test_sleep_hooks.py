@@ -466,7 +466,7 @@ def test_wait_for_the_planner_is_longer_than_a_demotion() -> None:
     wake = sum(float(seconds) for _, seconds in constants)
     end = 15 + 5  # vLLM's TimeoutStopSec=, and the driver's moment
     sleep = Hooks(ready=(), wake=(), release=(), wait_released=()).sleep_seconds + 60  # the token's TimeoutStopSec=
-    assert wake + end + sleep < lock._PLANNER_SECONDS
+    assert wake + end + sleep < lock._PLANNER_TIMEOUT_SECONDS
 
 
 # --- what goes wrong with the hook itself
