@@ -97,7 +97,7 @@ def _verbs(names: Iterable[str]) -> Iterator[str]:
 
 def _verb(path: str, command: click.Command) -> Iterator[str]:
     if isinstance(command, click.Group):
-        yield from (".TP", f"{bold(path)} {italic('VERB')}")
+        yield from (".TP", f"{bold(path)} {italic('COMMAND')}")
     else:
         yield from (".TP", *_continued(synopsis(path, command)))
     yield from _paragraphs(command.help or "")
