@@ -1,4 +1,4 @@
-"""mmd's own lines in the journal, with fields: `journalctl --user MMD_MODEL=qwen3` finds what was decided about it."""
+"""mmd's log lines in the journal, with fields: `journalctl --user MMD_MODEL=qwen3` finds those about a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ER
 
 
 def log_to_journal() -> None:
-    """Send mmd's log lines to the journal; warnings that are about no model to stderr as well, for who sits there."""
+    """Send mmd's log lines to the journal, and warnings that are not about a model to stderr as well."""
     log = logging.getLogger("mmd")
     log.setLevel(logging.INFO)
     if SOCKET.exists():
@@ -61,7 +61,7 @@ def datagram(message: str, record: logging.LogRecord) -> bytes:
 
 
 def packed(fields: Mapping[str, str]) -> bytes:
-    """Fields as the native protocol has them."""
+    """Encode fields for the native protocol."""
     return b"".join(_field(name.encode(), value.encode("utf-8", "replace")) for name, value in fields.items())
 
 
@@ -75,6 +75,6 @@ def _stderr_handler() -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("mmd: %(message)s"))
-    # What was decided about a model reaches the user as the result of what they asked for.
+    # Decisions about a model reach the user as the result of their command.
     handler.addFilter(lambda record: "MMD_MODEL" not in record.__dict__)
     return handler

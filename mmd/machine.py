@@ -1,4 +1,4 @@
-"""The hardware, as one frozen record that can also come from a file."""
+"""This machine's hardware as one frozen record, which can also come from a file."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
     pid: int
-    used_bytes: int | None  # None where the driver does not tell: in containers, and with some drivers
+    used_bytes: int | None  # None if the driver does not report it: in containers, with some drivers
     name: str
-    unit: str = ""  # the systemd unit it runs in: "mmd-model@qwen3.service"; "" where that is not to be seen
+    unit: str = ""  # its systemd unit, like "mmd-model@qwen3.service"; "" if it cannot be seen
 
     def __post_init__(self) -> None:
         require_counts(self, "pid", *(["used_bytes"] if self.used_bytes is not None else []))
@@ -36,7 +36,7 @@ class Gpu:
     uuid: str
     compute_capability: str  # "8.9"
     total_bytes: int
-    free_bytes: int  # what the driver keeps for itself counts as used
+    free_bytes: int  # memory that the driver reserves counts as used
     processes: tuple[GpuProcess, ...]
 
     def __post_init__(self) -> None:
@@ -45,8 +45,8 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    gpus: tuple[Gpu, ...]  # NVIDIA's; empty on a machine without one, and models run on the CPU
-    driver: str  # NVIDIA's version, "" where there is none
+    gpus: tuple[Gpu, ...]  # NVIDIA's; without one, models run on the CPU
+    driver: str  # NVIDIA's version, "" without one
     ram_total_bytes: int
     ram_available_bytes: int
     cpu: str
@@ -222,7 +222,7 @@ def _read_gpu(pynvml: Any, index: int, handle: Any) -> Gpu:
 
 
 def _read_processes(pynvml: Any, handle: Any) -> tuple[GpuProcess, ...]:
-    """Who uses the GPU, for computing or for graphics; a process that does both is in both lists, with one sum."""
+    """Return the processes on the GPU. One that computes and draws is in both of the driver's lists, with one sum."""
     found: dict[int, GpuProcess] = {}
     for ask in (
         pynvml.nvmlDeviceGetComputeRunningProcesses,
@@ -250,7 +250,7 @@ def _process_name(pid: int) -> str:
 
 
 def unit_of_process(pid: int) -> str:
-    """The innermost systemd unit that a process is in, "" where none is to be seen.
+    """Return the innermost systemd unit of a process, "" if none can be seen.
 
     An engine may make control groups of its own below its unit's.
     """
@@ -258,7 +258,7 @@ def unit_of_process(pid: int) -> str:
         groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    # The line of the one hierarchy that systemd keeps: "0::/user.slice/…", or "1:name=systemd:/…" on old machines.
+    # The line of the hierarchy that systemd manages: "0::/user.slice/…", or "1:name=systemd:/…" on old machines.
     paths = [line.split(":", 2)[2] for line in groups.splitlines() if line.startswith("0::") or "name=systemd" in line]
     parts = reversed("/".join(paths).split("/"))
     return next((part for part in parts if part.endswith((".service", ".scope"))), "")

@@ -110,7 +110,7 @@ async def test_model_leaves_the_gpu_and_comes_back(
     assert (back.outcome, back.model) == ("resident", "a")
     assert back.why.startswith("the machine is awake again: ")
     said = {record.getMessage(): record.__dict__.get("MMD_MODEL") for record in caplog.records}
-    assert [name for line, name in said.items() if "is put away after" in line] == ["a"]
+    assert [name for line, name in said.items() if "left the GPU in" in line] == ["a"]
     assert "the machine suspends" in run_mmd("events").stdout
     assert not world.events("overlap")
 

@@ -1,6 +1,6 @@
-"""The boot: what is to sleep is loaded and put to sleep, strictly one after another, then the default is activated.
+"""The boot: load the models that start asleep and put them to sleep, one after another, then activate the default.
 
-It takes the GPU from nobody. Whoever has it in between was asked for by a person or a request, who come first.
+It unloads no other model. One that has the GPU meanwhile was asked for by a user or a request, which go first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class BootReport:
-    """How a boot went; ids, and by id what was in the way of the others."""
+    """How a boot went: ids of models, and by id why the others are not loaded."""
 
     asleep: tuple[str, ...] = ()
     active: str | None = None
@@ -37,10 +37,10 @@ class BootReport:
 
 async def boot(controller: Controller) -> BootReport:
     """Carry out a boot. A second one waits for the first, and finds everything in place; one after a boot that was
-    killed goes on where that was.
+    killed continues it.
 
-    A model that fails is in the report, and the rest goes on. Raises what cannot be worked around: no user manager, a
-    damaged registry, two defaults.
+    A model that fails is in the report, and the rest goes on. Raises ManagerUnreachable, RegistryDamaged, and
+    WrongUsage if mmd.toml names two defaults.
     """
     async with boot_lock():
         registered = [model.id for model in controller.registry.all()]
@@ -81,7 +81,7 @@ class _Boot:
         return self._report
 
     async def _leave_out_what_cannot_sleep(self) -> None:
-        """Before the first load: who has the GPU and cannot sleep is no one that a boot has put there."""
+        """Done before the first load: a boot never puts a model on the GPU that cannot sleep."""
         can_sleep = []
         pairs = await self._pairs()
         for model_id in self._todo.sleepers:
@@ -96,7 +96,7 @@ class _Boot:
         self._todo = replace(self._todo, sleepers=tuple(can_sleep))
 
     async def _take_turn(self, model_id: str, step: Callable[[str], Awaitable[None]]) -> None:
-        """One model's part; its failure is the report's."""
+        """Carry out one model's step; a failure goes into the report."""
         self._tried.add(model_id)
         self._left_behind = None
         try:
@@ -104,7 +104,7 @@ class _Boot:
         except ManagerUnreachable:
             raise
         except SwapSuperseded as error:
-            # By another model or by `mmd stop`: somebody is at work here, and no more is loaded behind their back.
+            # By another model or by `mmd stop`: a user is at work, and the boot must not interfere.
             self._yield(error.message, model_id)
         except MmdError as error:
             self._fail(model_id, error)
@@ -114,7 +114,7 @@ class _Boot:
         await self._controller.activate(model_id, evicts=False)
         await self._controller.sleep(model_id)
         pairs = await self._pairs()
-        # Where somebody has asked for it in the meantime it has the GPU again, and the next look sees that.
+        # If a request came meanwhile it has the GPU again, and the next step sees that.
         if not _is(Residency.ASLEEP, model_id, pairs) and not pairs.get(model_id, Pair()).holds_gpu:
             self._skip(model_id, f"it did not fall asleep and was stopped; mmd logs {model_id} says why")
 
@@ -124,7 +124,7 @@ class _Boot:
     async def _pairs(self) -> Pairs:
         return await read_pairs(self._controller.manager)
 
-    # -- each is told when it happens: a boot takes minutes, and may be killed before its end
+    # -- each is logged when it happens: a boot takes minutes, and may be killed before its end
 
     def _skip(self, model_id: str, reason: str) -> None:
         self._report.skipped[model_id] = reason
@@ -140,8 +140,8 @@ class _Boot:
 
 
 def _mark() -> Path:
-    """Says whom a boot is about to put to sleep. If that boot is killed, the next one finds that model on the GPU, and
-    in units nobody has signed: without the mark it would yield to it, as to a person's.
+    """Name the file with the model that a boot is about to put to sleep. If that boot is killed, the next one finds the
+    model on the GPU: without the mark it would yield to it, as to a user's.
     """
     return runtime_dir() / ".boot.model"  # no model's id begins with a dot
 

@@ -1,4 +1,4 @@
-"""What was read from an engine's source is confirmed by the engine itself: once, and where nobody waits for it."""
+"""Have vLLM confirm what was read from its source: once per version, in the background."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _log = logging.getLogger(__name__)
 
 
 async def confirm_in_background(manager: Manager, host: Host, launch: Launch) -> None:
-    """Have a unit ask the engine of a model that has just been loaded, where nobody has asked this version yet.
+    """Start a unit that asks the engine of a model that has just been loaded, if its version was not asked yet.
 
-    It takes ten seconds of a core; the outcome is in the journal, and in what the next start is planned with.
+    It takes ten seconds of a core. The result is logged, and used to plan the next start.
     """
     program = launch.argv[0]
     try:
         if await host.call(engine(launch.engine).is_confirmed, Path(program)):
             return
-        with suppress(UnitExists):  # it is being asked
+        with suppress(UnitExists):  # the unit runs already
             await manager.start_transient(_unit(launch.engine, program))
     except MmdError as error:
         _log.info("%s is not asked what it takes: %s", program, error.message)

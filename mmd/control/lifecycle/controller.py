@@ -1,4 +1,4 @@
-"""The few things one can ask of mmd. The CLI and the gateway call these."""
+"""What mmd can do with models: activate, sleep, stop, suspend, status. The CLI and the gateway call these."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mmd.units.bus import Manager
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.watch import read_pairs
 
-# What plans and carries out a swap is imported by the first one: an idle gateway does without.
+# Modules that plan and carry out a swap are imported by the first one: an idle gateway saves their memory.
 if TYPE_CHECKING:
     from mmd.control.lifecycle.swap import Activation, Swapper
     from mmd.plan.launch import Launch
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def unit_hooks(folder: Path = Path(__file__).parents[2] / "hooks") -> Hooks:
-    """The programs beside the engine, run by the Python that runs mmd: isolated, and without site packages."""
+    """Return the commands of the hooks, run by this Python, isolated and without site packages."""
     import shutil
 
     from mmd.units.spec import Hooks
@@ -55,7 +55,7 @@ def unit_hooks(folder: Path = Path(__file__).parents[2] / "hooks") -> Hooks:
 
 
 def unit_texts(launch: Launch) -> dict[str, str]:
-    """The two units of a launch as unit files, by name; the token without the rivals that it will have."""
+    """Return the two units of a launch as unit files, by name; the token without the rivals that it will have."""
     from mmd.units.spec import engine_spec, token_spec
 
     hooks = unit_hooks()
@@ -63,7 +63,9 @@ def unit_texts(launch: Launch) -> dict[str, str]:
 
 
 class Controller:
-    """mmd over one connection to the user manager. Use it as an async context manager."""
+    """mmd over one connection to the user manager. Owns the connection, the host and the planner. Use it as an async
+    context manager.
+    """
 
     def __init__(self) -> None:
         self.registry = Registry()
@@ -94,14 +96,14 @@ class Controller:
         return await read_status(self.manager, self.host)
 
     async def residencies(self) -> Mapping[str, Residency]:
-        """Where each model is that has a unit; the others are absent."""
+        """Return the residency of each model that has a unit; the others are absent."""
         return {model_id: residency(pair) for model_id, pair in (await read_pairs(self.manager)).items()}
 
     async def activate(
         self, model_id: str, *, drain_seconds: float = 0.0, evicts: bool = True, occasion: str = ""
     ) -> Activation:
-        """Make a model resident; returns when it answers. Refuses before anybody is evicted; with `evicts` false also
-        where somebody would have to be. `occasion` is for the record, where nobody has asked for it.
+        """Make a model resident; return when it answers. Errors of planning are raised before any model is unloaded.
+        With `evicts` false, raise SwapSuperseded rather than unload one. `occasion` is for the record.
         """
         swap = await self.host.call(import_module, "mmd.control.lifecycle.swap")  # 40 ms: not on the event loop
         swapper: Swapper = swap.Swapper(self.manager, self._hooks, self.planner)
@@ -113,11 +115,11 @@ class Controller:
         return done
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:
-        """Take the GPU from a model, or from whoever has it: it sleeps if its engine can, else it is stopped.
-        Returns who had it, or who sleeps at another level now.
+        """Unload a model, by default the active one: it sleeps if its engine can, else it is stopped. Return the models
+        that had the GPU, or that sleep at another level now.
 
-        `level` is how deep; without it the model sleeps as lightly as the RAM allows. Raises WrongUsage where the
-        model cannot sleep at that level.
+        `level` is how deep; without it the model sleeps as lightly as RAM allows. Raises WrongUsage if the model
+        cannot sleep at that level.
         """
         from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 
@@ -160,16 +162,15 @@ class Controller:
         return (model_id,) if await self.demote(model_id) else ()
 
     async def demote(self, model_id: str) -> str | None:
-        """Have a model that sleeps give up the RAM that its weights take: it becomes "level 2" where its engine can
-        and nobody has the GPU, which that takes for a moment, else "stopped". Returns which; None where it did not
-        sleep.
+        """Free the RAM that a sleeping model's weights use. Return "level 2" if its engine can and if no model has the
+        GPU, which that needs for a moment; else "stopped"; None if it was not asleep.
         """
         from mmd.control.lifecycle.demote import demote
 
         return await demote(self.manager, model_id, self._hooks, self.planner)
 
     async def suspend(self, *, drain_seconds: float = 0.0) -> None:
-        """Take the GPU from all who are on it, and note who; `drain_seconds` is for the record."""
+        """Take all models off the GPU, and record which; `drain_seconds` is for the record."""
         from mmd.control.lifecycle.suspend import suspend_models
 
         await suspend_models(self.manager, self._hooks, drain_seconds=drain_seconds)
@@ -179,13 +180,13 @@ class Controller:
         return await self.activate(model_id, evicts=False, occasion="the machine is awake again")
 
     async def stop_asleep(self, model_id: str) -> bool:
-        """End the engine of a model that sleeps. Whether it did: one that was woken in between is left alone."""
+        """Stop a sleeping model. Return False if it was not asleep: one that was woken meanwhile is left alone."""
         from mmd.control.lifecycle.demote import stop_asleep
 
         return await stop_asleep(self.manager, model_id)
 
     async def stop(self, model_id: str | None = None) -> tuple[str, ...]:
-        """End a model's engine, or everybody's, and forget how they failed. Returns whose engine ran."""
+        """Stop a model, or all, and clear their failures. Return the models whose engine ran."""
         pairs = await read_pairs(self.manager)
         if model_id is not None and model_id not in pairs:
             self.registry.get(model_id)
@@ -195,13 +196,13 @@ class Controller:
         return tuple(ran)
 
     async def _end(self, model_id: str) -> None:
-        """The engine first: its token has nothing to put to sleep then."""
+        """Stop the engine first: its token has nothing to put to sleep then."""
         for unit in (engine_unit(model_id), token_unit(model_id)):
             await self.manager.run_job(unit, self.manager.stop(unit))
             await self.manager.reset_failed(unit)
 
     async def remove(self, model_id: str) -> Model:
-        """Forget a model, and end its tunnel and its engine first; its files stay."""
+        """Close a model's tunnel, stop it and remove it from the registry; its files stay."""
         from mmd.control.tunnel.tunnels import close_tunnels
 
         self.registry.get(model_id)

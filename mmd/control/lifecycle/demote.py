@@ -1,4 +1,4 @@
-"""A sleeping model gives up the RAM that its weights take."""
+"""Move a level-1 sleeper to level 2, or stop it, to free its RAM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEEP = 2  # vLLM's level that keeps no weights in RAM
 
 
 async def demote(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner) -> str | None:
-    """See `Controller.demote`."""
+    """As `Controller.demote`."""
     async with planner_lock():
         pairs = await read_pairs(manager)
         if residency(pairs.get(model_id, Pair())) is not Residency.ASLEEP:
@@ -39,7 +39,7 @@ async def demote(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchP
 
 
 async def stop_asleep(manager: Manager, model_id: str) -> bool:
-    """See `Controller.stop_asleep`."""
+    """As `Controller.stop_asleep`."""
     async with planner_lock():
         if residency((await read_pairs(manager)).get(model_id, Pair())) is not Residency.ASLEEP:
             return False
@@ -48,11 +48,11 @@ async def stop_asleep(manager: Manager, model_id: str) -> bool:
 
 
 async def _launch_it_runs_with(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner) -> Launch | None:
-    """None where it would be started otherwise today, or not at all: then it is not worth its RAM."""
+    """Return None if today it would be started in another way, or not at all: then it is not worth its RAM."""
     try:
         launch = await planner.launch(model_id)
     except MmdError as error:
-        _log.info("%s could not be started any more: %s", model_id, error.message, extra=about(model_id))
+        _log.info("%s can no longer be planned: %s", model_id, error.message, extra=about(model_id))
         return None
     environment = (await manager.service(engine_unit(model_id)))["Environment"]
     return launch if f"{FINGERPRINT}={fingerprint(launch, hooks)}" in environment else None
@@ -64,8 +64,8 @@ def _can_go_deeper(launch: Launch, pairs: Pairs) -> bool:
 
 
 async def _go_deeper(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:
-    """Wake it and put it to sleep again: vLLM changes the level of no engine that sleeps. Through the token, so that
-    nobody else has the GPU meanwhile, and whoever comes in between goes first.
+    """Wake it and put it to sleep again: vLLM cannot change the level of a sleeping engine. Through the token, so that
+    no other model has the GPU meanwhile, and an activation in between goes first.
     """
     name, token = launch.model_id, token_unit(launch.model_id)
     if pairs[name].token.loaded:

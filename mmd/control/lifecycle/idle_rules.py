@@ -1,4 +1,4 @@
-"""What mmd.toml says about models that nobody uses, and since when models are where they are."""
+"""The idle times and pins of mmd.toml, and since when models are resident or asleep."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class IdleRules:
 async def loaded_models(
     manager: Manager, pairs: Pairs, idleness: IdleRules, *, wishes: Collection[str]
 ) -> tuple[LoadedModel, ...]:
-    """Who is resident or asleep and need not be for ever, by the rules or because there are wishes about them; and
-    since when, on the monotonic clock: from systemd and the hooks alone, so that a gateway that starts knows it, too.
+    """Return the resident and sleeping models that have an idle time, or are in `wishes`, and since when they are so,
+    on the monotonic clock. All of it is from systemd and the hooks, so a gateway that has just started knows it, too.
     """
     found: list[LoadedModel] = []
     for model_id, pair in pairs.items():
@@ -70,7 +70,7 @@ async def loaded_models(
             continue
         rules, is_asleep = idleness.rules_of(model_id), here is Residency.ASLEEP
         if rules.seconds(is_asleep=is_asleep) == math.inf and model_id not in wishes:
-            continue  # systemd need not be asked, and swaps go on undisturbed
+            continue  # saves a call to systemd, which would delay swaps
         since = asleep_since(model_id) if is_asleep else await _resident_since(manager, model_id)
         if since is not None:
             found.append(LoadedModel(model_id, is_asleep, since, rules))
@@ -78,7 +78,7 @@ async def loaded_models(
 
 
 async def _resident_since(manager: Manager, model_id: str) -> float | None:
-    """Since its engine was ready or, after a wake, its token was there; None where it has just gone."""
+    """Return when its engine became ready or, after a wake, its token active; None if it has just ended."""
     try:
         units = [await manager.unit(unit) for unit in (engine_unit(model_id), token_unit(model_id))]
     except NoSuchUnit:

@@ -1,7 +1,7 @@
-"""Sleepers give RAM back while the machine is short of it.
+"""Demote sleeping models while the machine is short of RAM.
 
-The machine's pressure is watched, not that of the user's own control group: the RAM that sleepers pin is missing to
-everybody, and they themselves, asleep, never stall for it.
+It watches the pressure of the machine, not of the user's control group: all programs lack the RAM that sleepers use,
+while the sleepers themselves never stall for it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from mmd.plan.residency import Residency
 _log = logging.getLogger(__name__)
 
 PRESSURE = Path("/proc/pressure/memory")
-_READ_EVERY_SECONDS = 5.0
+_POLL_SECONDS = 5.0
 # Unprivileged processes get windows of whole multiples of 2 s, from Linux 6.5 on.
 _WINDOW_MICROSECONDS = 2_000_000
 
 
 class Demotable(Protocol):
-    """What is needed of the controller."""
+    """What `PressureRelief` needs of `Controller`."""
 
     def pinned(self) -> Collection[str]: ...
 
@@ -42,10 +42,10 @@ class Demotable(Protocol):
 
 
 class Source(Protocol):
-    """Where pressure is read."""
+    """Reads the pressure."""
 
     async def wait(self) -> None:
-        """Returns when there may be pressure."""
+        """Return when there may be pressure."""
         ...
 
     def stalls(self) -> Stalls | None: ...
@@ -54,23 +54,23 @@ class Source(Protocol):
 
 
 class PsiMonitor:
-    """A Source that wakes nobody up while all is well, where the kernel lets us ask for that; else it looks every few
-    seconds. Use it as a context manager.
+    """A Source over the kernel's PSI. It sleeps while there is no pressure, if the kernel grants a trigger; else it
+    polls every few seconds. It owns the trigger's descriptors: use it as a context manager.
     """
 
     def __init__(self, pressure: Path = PRESSURE) -> None:
         self._pressure = pressure
         self._trigger = _open_trigger(pressure)
-        # asyncio waits for readable descriptors only, and a trigger is never one; an epoll that has news of it is.
+        # asyncio waits for readable descriptors only. A trigger is never readable; an epoll that watches it is.
         self._epoll = select.epoll()
-        self._stirred = asyncio.Event()
+        self._triggered = asyncio.Event()
 
     def __enter__(self) -> Self:
         if self._trigger is not None:
             self._epoll.register(self._trigger, select.EPOLLPRI)
             asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._on_trigger)
         if self.stalls() is None:
-            _log.info("this kernel tells no memory pressure; sleepers are demoted by the RAM that is available")
+            _log.info("this kernel reports no memory pressure; sleepers are demoted by available RAM")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,19 +86,19 @@ class PsiMonitor:
 
     async def wait(self) -> None:
         if self._trigger is None:
-            await asyncio.sleep(_READ_EVERY_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             return
-        self._stirred.clear()
-        await self._stirred.wait()
+        self._triggered.clear()
+        await self._triggered.wait()
 
     def _on_trigger(self) -> None:
-        self._epoll.poll(0)  # taken note of, or it would be told again
-        self._stirred.set()
+        self._epoll.poll(0)  # consume the event, or epoll reports it again
+        self._triggered.set()
 
     def stalls(self) -> Stalls | None:
         try:
             return parse_stalls(self._pressure.read_text("ascii"))
-        except OSError:  # not built in, or switched off at boot
+        except OSError:  # not built in, or disabled at boot
             return None
 
     def ram(self) -> Ram:
@@ -106,15 +106,15 @@ class PsiMonitor:
 
 
 class PressureRelief:
-    """Demotes sleepers one at a time, and looks what that has brought before the next."""
+    """Demotes one sleeper at a time, and waits for its effect before the next."""
 
     def __init__(self, models: Demotable, source: Source) -> None:
         self._models = models
         self._source = source
-        self.settled_at = 0.0  # on the monotonic clock; before that readings still tell of what was
+        self.settled_at = 0.0  # on the monotonic clock: until then readings show the past
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             await self._source.wait()
             if monotonic() >= self.settled_at and (why := shortage(self._source.stalls(), self._source.ram())):
@@ -131,7 +131,7 @@ class PressureRelief:
             _log.warning("%s keeps its RAM although %s: %s", sleeper.id, why, error.message, extra=fields)
         else:
             if became is None:
-                return  # it has been woken or has ended in between: the next reading decides anew
+                return  # woken or ended meanwhile: the next reading decides
             _log.info("%s, asleep at level %d, is now %s: %s", sleeper.id, sleeper.level, became, why, extra=fields)
         self.settled_at = monotonic() + SETTLE_SECONDS
 
@@ -152,11 +152,11 @@ def parse_stalls(text: str) -> Stalls:
 
 
 def _open_trigger(pressure: Path) -> int | None:
-    """A descriptor that the kernel marks when stalls take as much of a window as matters."""
+    """Return a descriptor that the kernel marks when stalls exceed the limit; None if it grants no trigger."""
     try:
         descriptor = os.open(pressure, os.O_RDWR | os.O_NONBLOCK)
     except OSError:
-        return None  # no such file, or an older kernel that allows triggers to root only
+        return None  # no such file, or a kernel that grants triggers to root only
     stall_microseconds = int(_WINDOW_MICROSECONDS * SOME_PERCENT / 100)
     try:
         os.write(descriptor, f"some {stall_microseconds} {_WINDOW_MICROSECONDS}\0".encode())

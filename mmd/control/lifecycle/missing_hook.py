@@ -1,6 +1,6 @@
-"""Who has the GPU and can no longer give it back by itself: the hook of its token is gone, with the mmd that made it.
+"""A GPU holder whose release hook no longer exists: it was removed with the mmd that created the token.
 
-systemd would mark that token failed, and load the next model beside the engine.
+systemd would mark the token failed, and load the next model beside the engine.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from mmd.units.bus import Manager, NoSuchUnit
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.spec import Hooks, missing_programs
 
-_END_SECONDS = 40.0  # an engine that is killed is down at once; the driver may take a moment more
+_END_SECONDS = 40.0  # a killed engine ends at once; the driver may need a moment more
 
 _log = logging.getLogger(__name__)
 
 
 async def kill_if_hook_missing(manager: Manager, model_id: str, hooks: Hooks) -> None:
-    """Before a model's token is stopped: end its engine where the hook that would do so cannot run any more, and
-    return when the GPU is free of it. Costs one D-Bus call where all is well.
+    """End a model's engine if the hook that would do so is gone, and return when the GPU is free of it. Call it before
+    stopping the token; usually it costs one D-Bus call.
 
-    Raises MmdError where the engine does not end.
+    Raises EngineStuck if the engine does not end.
     """
     try:
         commands = await manager.commands(token_unit(model_id), "ExecStopPost")
@@ -35,12 +35,12 @@ async def kill_if_hook_missing(manager: Manager, model_id: str, hooks: Hooks) ->
     if not missing:
         return
     fields = about(model_id, unit=engine_unit(model_id))
-    _log.warning("%s is ended: its unit's %s is gone, and nothing else would do so", model_id, missing[0], extra=fields)
+    _log.warning("ending %s: its unit's %s is gone, so its token cannot", model_id, missing[0], extra=fields)
     await _end(manager, model_id, hooks)
 
 
 async def _end(manager: Manager, model_id: str, hooks: Hooks) -> None:
-    """By the hook of this mmd, which sees from within the user session what the engine's processes were."""
+    """Run the hook of this mmd, which sees the engine's processes from within the user session."""
     unit = engine_unit(model_id)
     command = (*hooks.wait_released, unit, str(engine_socket(model_id)), "end")
     process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
@@ -52,8 +52,9 @@ async def _end(manager: Manager, model_id: str, hooks: Hooks) -> None:
         await process.wait()
         said = b"it took too long"
     if process.returncode or await _runs(manager, unit):
+        reason = said.decode("utf-8", "replace").strip() or "it runs on"
         raise EngineStuck(
-            f"{model_id} has the GPU and does not end: {said.decode('utf-8', 'replace').strip() or 'it runs on'}",
+            f"{model_id} has the GPU, and its engine does not end: {reason}",
             hint=f"systemctl --user kill -s KILL {unit}",
         )
 

@@ -1,4 +1,4 @@
-"""How long the parts of a swap took, from systemd's own timestamps and what the hooks have measured inside them."""
+"""Phases of a swap in seconds, from systemd's timestamps and the records of the hooks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _MICROSECONDS = 1_000_000
 
 
 def monotonic() -> float:
-    """Seconds on the clock of systemd's timestamps and of the hooks."""
+    """Return seconds on the clock of systemd's timestamps and of the hooks."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 async def read_phases(
     manager: Manager, model_id: str, *, evicted: str | None, submitted: float, woke: bool
 ) -> dict[str, float]:
-    """Seconds by phase of a swap that has just come to its end; `submitted` on the clock of `monotonic`."""
+    """Return the seconds of each phase of a swap that has just ended; `submitted` is on the clock of `monotonic`."""
     token = await manager.unit(token_unit(model_id))
     phases: dict[str, float] = {}
     if evicted is not None:
-        # The new token waits in the queue until the old one is down.
+        # The new token's job waits until the old token is down.
         phases["release"] = max(0.0, _seconds(token, "InactiveExit") - submitted)
         phases |= measured(evicted, "release", since=submitted, names={"vram_seconds": "vram_free"})
     if woke:
@@ -42,7 +42,7 @@ def _seconds(unit: dict[str, Any], name: str) -> float:
 
 
 def measured(model_id: str, hook: str, *, since: float, names: dict[str, str]) -> dict[str, float]:
-    """What a hook of this swap has left, under our names; nothing where it left none, or an older one did."""
+    """Return what a hook of this swap recorded, by the names of phases; {} if the record is missing or older."""
     try:
         record = json.loads((runtime_dir() / f"{model_id}~{hook}").read_bytes())
     except FileNotFoundError:

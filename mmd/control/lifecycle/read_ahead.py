@@ -1,4 +1,4 @@
-"""Weights into the page cache while whoever has the GPU is on its way out, so that releasing and reading overlap."""
+"""Read weights into the page cache while the previous model is unloaded, so that both overlap."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mmd.quantities import MIB
 
 _log = logging.getLogger(__name__)
 
-# So that an end that comes early is heeded within a moment, on a slow disk too.
+# Small, so that an early end takes effect within a moment on a slow disk, too.
 _STEP_BYTES = 8 * MIB
 
 
 class ReadAhead:
-    """Reads files ahead in a thread for as long as the block lasts."""
+    """Reads files ahead in a thread, until its block ends."""
 
     def __init__(self, files: Iterable[str]) -> None:
         self._files = tuple(files)
@@ -46,7 +46,7 @@ class ReadAhead:
         for file in self._files:
             try:
                 self._read_file(file)
-            except OSError as error:  # the engine will meet the same, and say so to the user
+            except OSError as error:  # the engine will fail in the same way, and report it
                 _log.info("%s could not be read ahead: %s", file, error.strerror)
 
     def _read_file(self, file: str) -> None:
@@ -61,5 +61,5 @@ class ReadAhead:
 
 
 def worthwhile(weights_bytes: int, ram_available_bytes: int, ram_total_bytes: int) -> bool:
-    """Whether they stay in the cache until they are used: they fit into what is available, and a tenth is left."""
+    """Return whether weights stay cached until they are used: they fit into available RAM with a tenth left."""
     return weights_bytes <= ram_available_bytes - ram_total_bytes // 10

@@ -1,5 +1,6 @@
-"""Before the machine suspends the GPU is taken from all who are on it, and given back after: what is in VRAM does not
-come through it, unless the driver was told to save it, and an engine that was at work comes back broken.
+"""Take all models off the GPU before the machine suspends, and restore them after.
+
+VRAM is lost in a suspend unless the driver is told to save it, and a working engine comes back broken.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from mmd.units.spec import Hooks, is_on_gpu
 from mmd.units.watch import Pairs, read_pairs
 
 SUSPENDS = "the machine suspends"
-# A swap that another process had planned already may put somebody onto the GPU once it has been cleared.
+# A swap that another process has planned already may put a model onto the GPU after it was cleared.
 _ROUNDS = 3
 
 _log = logging.getLogger(__name__)
 
 
 async def on_gpu(manager: Manager) -> tuple[str, ...]:
-    """Who has memory of a GPU, is about to have it, or is giving it back."""
+    """Return the models that use GPU memory, are about to, or are releasing it."""
     return tuple(await _on_gpu(manager, await read_pairs(manager)))
 
 
 async def suspend_models(manager: Manager, hooks: Hooks, *, drain_seconds: float) -> None:
-    """See `Controller.put_away`. What fails is logged: the machine suspends all the same."""
+    """As `Controller.suspend`. Failures are logged: the machine suspends anyway."""
     for _ in range(_ROUNDS):
         pairs = await read_pairs(manager)
         if not (found := await _on_gpu(manager, pairs)):
@@ -55,9 +56,9 @@ async def restore_models(activate: Callable[[str], Awaitable[object]], model_ids
         try:
             await activate(model_id)
         except MmdError as error:
-            _log.warning("%s does not come back: %s", model_id, error.message, extra=about(model_id))
-        except Exception:  # noqa: BLE001 - whatever it is, the others are to come back; logged with its traceback
-            _log.exception("%s does not come back", model_id, extra=about(model_id))
+            _log.warning("cannot restore %s: %s", model_id, error.message, extra=about(model_id))
+        except Exception:  # noqa: BLE001 - of any kind: the others must be restored
+            _log.exception("cannot restore %s", model_id, extra=about(model_id))
     clear_suspended()
 
 
@@ -77,7 +78,7 @@ async def _is(manager: Manager, model_id: str) -> bool:
 
 
 async def _take_token(manager: Manager, hooks: Hooks, model_id: str) -> JobResult:
-    """Returns when the GPU is free of it, as far as that could be done."""
+    """Return when the GPU is free of it, or when that has failed."""
     await kill_if_hook_missing(manager, model_id, hooks)
     return await manager.run_job(token_unit(model_id), manager.stop(token_unit(model_id)))
 
@@ -91,10 +92,10 @@ async def _suspend(manager: Manager, hooks: Hooks, model_id: str, drain_seconds:
         _log.warning("%s stays on the GPU although %s: %s", model_id, SUSPENDS, error.message, extra=fields)
         return
     if result is not JobResult.DONE:
-        _log.warning("%s may stay on the GPU although %s: its end is %s", model_id, SUSPENDS, result, extra=fields)
+        _log.warning("%s may stay on the GPU although %s: its stop job is %s", model_id, SUSPENDS, result, extra=fields)
         return
     seconds = monotonic() - began
-    _log.info("%s is put away after %.3f s: %s", model_id, seconds, SUSPENDS, extra=fields)
+    _log.info("%s left the GPU in %.3f s: %s", model_id, seconds, SUSPENDS, extra=fields)
     released = {"drain": drain_seconds, "release": seconds} | measured(
         model_id, "release", since=began, names={"vram_seconds": "vram_free"}
     )

@@ -1,4 +1,4 @@
-"""A launch in the user manager: whether its two units are loaded, and how a step is carried out on them."""
+"""The two units of a launch in the user manager: compare them, and carry out a step."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mmd.units.watch import Pairs
 
 
 async def same_launch(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:
-    """Whether the model's loaded engine unit was made from an equal launch; for one that is down, what was measured for
-    its next start counts too.
+    """Return whether the loaded engine unit was made from an equal launch. If it is down, the command line counts as
+    well, with what was measured for the next start.
     """
     pair = pairs.get(launch.model_id)
     if pair is None or not pair.engine.loaded:
@@ -29,7 +29,7 @@ async def same_launch(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pai
 
 
 async def submit(manager: Manager, launch: Launch, hooks: Hooks, step: Start | AwaitStart) -> UnitJob:
-    """Carry out a step. Returns the job whose end is the activation's end."""
+    """Carry out a step. Return the job that ends with the activation."""
     token, engine = token_unit(launch.model_id), engine_unit(launch.model_id)
     awaited = token if step.wakes else engine
     if isinstance(step, AwaitStart):
@@ -38,12 +38,12 @@ async def submit(manager: Manager, launch: Launch, hooks: Hooks, step: Start | A
         await forget(manager, launch.model_id)
     await manager.reset_failed(engine)
     if not step.wakes:
-        # systemd removes the folder when the engine ends, but not if it was itself killed in between.
+        # systemd removes the folder when the engine ends, unless it was killed itself meanwhile.
         Path(launch.socket).unlink(missing_ok=True)  # noqa: ASYNC240 on a tmpfs
     made = token_spec(launch, hooks, step.rivals)
     pair = made, engine_spec(launch, hooks)
-    # Units come and go between our look and our call: by systemctl, because an engine dies, or because systemd collects
-    # a token that nobody refers to any more. A sleeping engine is forgotten last.
+    # Units appear and disappear between reading and calling: by systemctl, because an engine dies, or because systemd
+    # collects a token that no unit refers to. A sleeping engine is forgotten last.
     if step.has_token:
         with suppress(NoSuchUnit):
             return await manager.submit(awaited, manager.start(token))
@@ -58,7 +58,7 @@ async def submit(manager: Manager, launch: Launch, hooks: Hooks, step: Start | A
 
 
 async def forget(manager: Manager, model_id: str) -> None:
-    """Free the names of a model's units, which stay loaded while a rival's Conflicts= names the token."""
+    """Free the names of a model's units: they stay loaded while a rival's Conflicts= names the token."""
     for unit in (engine_unit(model_id), token_unit(model_id)):
         await manager.run_job(unit, manager.stop(unit))
         await manager.reset_failed(unit)
@@ -67,5 +67,5 @@ async def forget(manager: Manager, model_id: str) -> None:
 
 
 def _argv(service: dict[str, Any]) -> tuple[str, ...]:
-    """The command line that a loaded unit was given. systemd has `$` doubled in what it takes and in what it tells."""
+    """Return the command line of a loaded unit. systemd doubles `$` on the way in and out."""
     return tuple(word.replace("$$", "$") for command in service["ExecStart"] for word in command[1])

@@ -53,18 +53,18 @@ class Exposed:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    active: str | None  # whose token is held; the model that answers when a request names none
+    active: str | None  # the model that answers if a request names none
     resident: tuple[str, ...]
     sleeping: tuple[Sleeping, ...]
     starting: tuple[Starting, ...]
     failed: tuple[Failed, ...]
-    away: tuple[str, ...]  # put off the GPU while the machine sleeps; they come back after
+    away: tuple[str, ...]  # unloaded because the machine suspends, and not restored yet
     exposed: tuple[Exposed, ...]  # models reachable from the internet, and their URLs
     resources: Resources
 
 
 async def current_status() -> Status:
-    """As `read_status`, over a connection of its own. Raises ManagerUnreachable."""
+    """As `read_status`, over a new connection. Raises ManagerUnreachable."""
     from mmd.units.bus import Manager
 
     async with Host() as host, await Manager.connect() as manager:
@@ -72,7 +72,7 @@ async def current_status() -> Status:
 
 
 async def read_status(manager: Manager, host: Host) -> Status:
-    """What runs now, from the user manager; memory from NVML and the kernel."""
+    """Read what runs now from the user manager, and memory from NVML and the kernel."""
     pairs = await read_pairs(manager)
     where = {model_id: residency(pair) for model_id, pair in sorted(pairs.items())}
 
@@ -94,7 +94,7 @@ async def read_status(manager: Manager, host: Host) -> Status:
 
 
 def exposed_urls() -> dict[str, str]:
-    """Where models can be reached from the internet, by id. Of files that systemd removes with their units."""
+    """Return the URLs of exposed models by id, from files that systemd removes with the tunnels' units."""
     urls = {}
     for file in sorted(tunnels_dir().glob("*/url")):
         with suppress(FileNotFoundError):  # closed just now
@@ -105,16 +105,16 @@ def exposed_urls() -> dict[str, str]:
 async def read_sleeping(
     manager: Manager, host: Host, model_id: str, wakes: Mapping[str, float] = MappingProxyType({})
 ) -> Sleeping:
-    """Of a model that is asleep; `wakes` are the seconds that wakes of models take."""
+    """Read a model that is asleep; `wakes` are the seconds that wakes take, by model."""
     service = await manager.service(engine_unit(model_id))
-    # What the kernel counts for the unit; "not set", where it counts none, is the largest number.
+    # The unit's memory by the kernel; the largest number means that it does not count.
     current = int(service["MemoryCurrent"])
     ram_bytes = await host.call(resident_bytes, int(service["MainPID"])) if current == _NOT_SET else current
     return Sleeping(model_id, level=asleep_level(model_id), ram_bytes=ram_bytes, wake_seconds=wakes.get(model_id))
 
 
 def resident_bytes(pid: int) -> int:
-    """What a process and its descendants hold; memory that they share counts more than once."""
+    """Return the resident memory of a process and its descendants; memory that they share counts more than once."""
     import psutil
 
     try:
@@ -131,13 +131,13 @@ async def _starting(manager: Manager, model_id: str, loads: Mapping[str, float])
 
 
 async def read_failed(manager: Manager, model_id: str) -> Failed:
-    """Of a model that has failed."""
+    """Read a model that has failed."""
     service = await manager.service(engine_unit(model_id))
     return Failed(model_id, reason=how_it_ended(str(service["Result"]), int(service["ExecMainStatus"])))
 
 
 def how_it_ended(result: str, status: int) -> str:
-    """A service's `Result` and `ExecMainStatus` as people say it."""
+    """Put a service's `Result` and `ExecMainStatus` into words."""
     match result:
         case "success":
             return "the engine ended by itself, with status 0"
@@ -158,4 +158,4 @@ def how_it_ended(result: str, status: int) -> str:
 
 
 _NOT_SET = 2**64 - 1
-_ON_THEIR_WAY = (Residency.STARTING, Residency.RESIDENT)  # back from having been away
+_ON_THEIR_WAY = (Residency.STARTING, Residency.RESIDENT)  # restored already, or about to be

@@ -1,6 +1,6 @@
-"""Models that nobody uses are put to sleep, and those that have slept for long are stopped: `plan.idle`, carried out.
+"""Put idle models to sleep, and stop those that have slept for long: carries out `plan.idle`.
 
-Nothing is done for each request: who is used is asked of the scheduler when a time may be over.
+A request costs nothing here: usage is read from the scheduler when an idle time may have passed.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ _log = logging.getLogger(__name__)
 
 
 class IdleUnloader:
+    """Unloads idle models. It owns how long requests asked to keep a model, and failed attempts to unload one."""
+
     def __init__(self, models: Models, scheduler: Scheduler) -> None:
         self._models = models
         self._scheduler = scheduler
-        self._keep_seconds: dict[str, float] = {}  # as requests want it, of models that are resident
-        self._failed_at: dict[str, float] = {}  # when they could not be put to rest
+        self._keep_seconds: dict[str, float] = {}  # of resident models, as requests asked
+        self._failed_at: dict[str, float] = {}  # when they could not be unloaded
         self._look_when_unused: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
         models.follow(self._on_units)
         scheduler.follow(self._on_requests)
 
     def keep(self, model_id: str, seconds: float) -> None:
-        """From the end of its last answer on the model is to stay for so long, until another request says otherwise or
-        it leaves the GPU. It must be resident.
+        """Keep a resident model for so long after its last response, until another request says otherwise or the model
+        is unloaded.
         """
         if self._keep_seconds.get(model_id) != seconds:
             self._keep_seconds[model_id] = seconds
@@ -47,26 +49,26 @@ class IdleUnloader:
         return self._keep_seconds
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             self._changed.clear()
             try:
-                ahead = await self._look()
+                idle_plan = await self._look()
             except MmdError as error:
-                _log.warning("since when models are idle cannot be known: %s", error.message)
+                _log.warning("cannot read idle times: %s", error.message)
                 await self._changed.wait()
                 continue
-            for rest in ahead.due:
-                await self._carry_out(rest)
-            if not ahead.due:
-                await self._until(ahead.look_at)
+            for due in idle_plan.due:
+                await self._carry_out(due)
+            if not idle_plan.due:
+                await self._until(idle_plan.look_at)
 
     async def _look(self) -> IdlePlan:
         loaded_models = await self._models.loaded_models(wishes=self._keep_seconds)
         uses = {loaded.model_id: self._use(loaded.model_id) for loaded in loaded_models}
-        ahead = plan_idle(loaded_models, uses, monotonic())
-        self._look_when_unused = ahead.look_when_unused
-        return ahead
+        idle_plan = plan_idle(loaded_models, uses, monotonic())
+        self._look_when_unused = idle_plan.look_when_unused
+        return idle_plan
 
     def _use(self, model_id: str) -> Usage:
         ended = max(
@@ -75,27 +77,27 @@ class IdleUnloader:
         )
         return Usage(self._scheduler.is_in_use(model_id), ended, self._keep_seconds.get(model_id))
 
-    async def _carry_out(self, rest: Due) -> None:
+    async def _carry_out(self, due: Due) -> None:
         try:
-            await self._scheduler.idle_out(rest.model_id, partial(self._put_to_rest, rest))
+            await self._scheduler.idle_out(due.model_id, partial(self._unload, due))
         except MmdError as error:
-            # It is tried again after another idle time, as if somebody had used it.
-            self._failed_at[rest.model_id] = monotonic()
-            self._keep_seconds.pop(rest.model_id, None)
-            _log.warning("%s stays: %s", rest.model_id, error.message, extra=about(rest.model_id))
+            # Tried again after another idle time, as if the model had been used now.
+            self._failed_at[due.model_id] = monotonic()
+            self._keep_seconds.pop(due.model_id, None)
+            _log.warning("cannot unload %s: %s", due.model_id, error.message, extra=about(due.model_id))
 
-    async def _put_to_rest(self, rest: Due) -> None:
-        fields = about(rest.model_id)
-        match rest.action:
+    async def _unload(self, due: Due) -> None:
+        fields = about(due.model_id)
+        match due.action:
             case Action.SLEEP:
-                _log.info("%s is put to sleep: %s", rest.model_id, rest.why, extra=fields)
-                await self._models.sleep(rest.model_id)
+                _log.info("putting %s to sleep: %s", due.model_id, due.why, extra=fields)
+                await self._models.sleep(due.model_id)
             case Action.STOP:
-                _log.info("%s is stopped: %s", rest.model_id, rest.why, extra=fields)
-                await self._models.stop_asleep(rest.model_id)
+                _log.info("stopping %s: %s", due.model_id, due.why, extra=fields)
+                await self._models.stop_asleep(due.model_id)
 
     async def _until(self, look_at: float) -> None:
-        """Returns when something has changed, at that time at the latest."""
+        """Return when something has changed, or at `look_at`."""
         seconds = None if look_at == math.inf else max(0.0, look_at - monotonic())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -104,10 +106,10 @@ class IdleUnloader:
     def _on_units(self) -> None:
         for model_id in tuple(self._keep_seconds):
             if self._models.address(model_id) is None:
-                del self._keep_seconds[model_id]  # as with Ollama: the wish was about this stay
+                del self._keep_seconds[model_id]  # as in Ollama: it was asked for this stay on the GPU
         self._changed.set()
 
     def _on_requests(self) -> None:
-        """Called for every request that comes or goes."""
+        """Called for every request that comes, is admitted or ends."""
         if self._look_when_unused and not all(map(self._scheduler.is_in_use, self._look_when_unused)):
             self._changed.set()

@@ -1,4 +1,4 @@
-"""The registered models and what clients may call them, as the files say now."""
+"""The registered models and the names that clients may call them, by the files as they are now."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class ModelNames:
-    """models.json and mmd.toml, read again whenever one of them has changed: a request costs two stat()."""
+    """The registry and mmd.toml, read again when one of them changes: a request costs two stat()."""
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self._registry = registry
@@ -41,12 +41,12 @@ class ModelNames:
 
     @property
     def aliases(self) -> Mapping[str, tuple[str, ...]]:
-        """The other names of each model."""
+        """Return the other names of each model."""
         self._refresh()
         return self._names.aliases
 
     def find(self, name: str) -> str:
-        """The id of the model that is called so. Raises NoSuchModel."""
+        """Return the id of the model with this name. Raises NoSuchModel."""
         self._refresh()
         model_id = self._names.ids.get(name)
         if model_id is None:
@@ -66,7 +66,7 @@ class ModelNames:
 
 
 def embedding_model(models: Iterable[Model], pairs: Pairs) -> str:
-    """Which embedding model is meant where none is named: the resident one, else the first by its id. Raises
+    """Return the embedding model for a request without a name: the resident one, else the first by id. Raises
     NoSuchModel.
     """
     ids = sorted(model.id for model in models if model.facts.type is ModelType.EMBEDDING)

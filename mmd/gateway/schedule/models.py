@@ -1,4 +1,4 @@
-"""What the gateway needs of the rest of mmd."""
+"""What the gateway needs to know of models, and to do with them."""
 
 from __future__ import annotations
 
@@ -13,90 +13,86 @@ from mmd.plan.idle import LoadedModel
 
 
 class Models(Protocol):
-    """The registered models and who may be asked what; `mmd.control` has it over systemd, tests have it in memory."""
+    """The registered models and their engines: `SystemdModels` over systemd, `MemoryModels` in tests.
+
+    Synchronous methods answer from memory, from a watched view of the units or from files that are read again when they
+    change: they do no other I/O.
+    """
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
-        """The id for the name in a request; None and "" mean the active model, on the embedding entrance the embedding
-        model.
-
-        Raises NoSuchModel, or another MmdError where no name was given and there is no such model. No I/O, but a look
-        at who is `away` where no name was given and nobody is active.
+        """Return the id for the name in a request. None and "" mean the active model, else the one that was suspended
+        last; on the embedding listener the embedding model. Raises NoSuchModel.
         """
         ...
 
     def address(self, model_id: str) -> str | None:
-        """The Unix socket of the model's engine if it answers right now, else None.
-
-        A watched view, so no I/O; it must be up to date once `activate` has returned.
+        """Return the Unix socket of the model's engine if it answers now, else None. Up to date once `activate` has
+        returned.
         """
         ...
 
     def is_asleep(self, model_id: str) -> bool:
-        """Whether the model's engine runs and leaves requests unanswered until it is woken; the same view."""
+        """Return whether the model's engine runs, and does not answer requests until it is woken."""
         ...
 
     def expected_seconds(self, model_id: str) -> float | None:
-        """What making the model resident has lately taken, from where it is now; None where that is not known. No I/O
-        but a stat().
-        """
+        """Return the seconds that recent activations of the model took, from its present state; None if unknown."""
         ...
 
     def follow(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called after every change of what `address` and `is_asleep` say."""
+        """Call `listener` after each change of `address` or `is_asleep`."""
         ...
 
     def gpu_holder(self, *, other_than: str | None = None) -> str | None:
-        """The model, or another one, that has the GPU or is about to have it; the same view."""
+        """Return the model that has the GPU or is about to have it; only one `other_than` this, if given."""
         ...
 
     def pinned(self) -> Collection[str]:
-        """Models that stay. No I/O but a stat()."""
+        """Return the models that only a user's command may unload."""
         ...
 
     async def loaded_models(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
-        """Who is resident or asleep, and since when, on the monotonic clock; at least those of them who need not be so
-        for ever, by the user's rules or because requests have wishes about them.
+        """Return the resident and sleeping models, and since when they are so, on the monotonic clock. Models that have
+        no idle time and are not in `wishes`, those whose requests asked for one, may be missing.
         """
         ...
 
     async def was_evicted(self, model_id: str) -> bool:
-        """Whether an engine that has just ended had to make room for another; else it died or was stopped by hand."""
+        """Return whether a swap ended this engine, which has just ended; else it crashed or a user stopped it."""
         ...
 
     async def activate(self, model_id: str, *, drain_seconds: float) -> None:
-        """Returns when the model answers; raises EngineFailed, DoesNotFit, SwapSuperseded and other MmdErrors.
-        `drain_seconds` is how long running answers have held it up, for the record.
+        """Return when the model answers. Raises EngineFailed, DoesNotFit, SwapSuperseded and other MmdErrors.
+        `drain_seconds`, for which running responses delayed it, are for the record.
         """
         ...
 
     async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
-        """Returns who had the GPU, or sleeps at another level now."""
+        """Put a model, by default the active one, to sleep. Return the models that were unloaded or changed level."""
         ...
 
     async def stop(self, model_id: str | None) -> None: ...
 
     async def stop_asleep(self, model_id: str) -> None:
-        """Nothing happens to one that is not asleep any more."""
+        """Stop a model unless it is no longer asleep."""
         ...
 
     async def on_gpu(self) -> Collection[str]:
-        """Models whose memory is a GPU's, or is about to be."""
+        """Return the models that use GPU memory or are about to."""
         ...
 
     def suspended(self) -> Sequence[str]:
-        """Who had the GPU before the machine went to sleep, and has not been brought back, the last one first. A
-        request that names no model means that one where nobody is active.
-        """
+        """Return the models that `suspend` took off the GPU and that are not restored yet, the last one first."""
         ...
 
     async def suspend(self, *, drain_seconds: float) -> None:
-        """Take the GPU from all who are on it, those that are being loaded included, and note who. `drain_seconds` is
-        how long running answers have held it up, for the record. What fails is logged.
+        """Take all models off the GPU, those that are being loaded included, and record which. Failures are logged.
+        `drain_seconds` is as in `activate`.
         """
         ...
 
     async def restore(self, model_ids: Sequence[str]) -> None:
-        """Give these the GPU again as far as nobody has taken it; nobody is away then. What fails is logged."""
+        """Activate these models again unless that unloads another. None counts as suspended then. Logs failures."""
         ...
 
     async def status(self) -> Status: ...

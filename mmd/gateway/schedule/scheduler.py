@@ -1,8 +1,8 @@
-"""Who may be asked now, and who waits for a swap.
+"""Which requests are served now, and which wait for a swap. design.md has the states and the rules.
 
-A request whose model is resident goes straight on while nobody waits for another; else `plan.queue` decides whose turn
-it is. That is carried out here: requests are let in or wait, answers of the old model finish first, and one activation
-serves all who wait for a model.
+A request for the resident model goes on at once if no other model is waited for; else `plan.queue` decides whose turn
+it is. This module carries that out: it admits requests or lets them wait, lets running responses of the old model
+finish, and serves all requests that wait for a model with one activation.
 """
 
 from __future__ import annotations
@@ -32,22 +32,24 @@ T = TypeVar("T")
 
 
 class Scheduler:
+    """The requests in flight and in the queues, and the one task that swaps models for them. It owns that state."""
+
     def __init__(self, models: Models, limits: Limits) -> None:
         self._models = models
         self._limits = limits
         self._queue_limits = QueueLimits(limits.max_wait_seconds, limits.min_residency_seconds)
-        self._queues: dict[str, ModelQueue] = {}  # none of them is empty
+        self._queues: dict[str, ModelQueue] = {}  # without empty ones
         self._waiting = 0
         self._waiting_bytes = 0
         self._in_flight: dict[str, int] = {}
         self._idle_since: dict[str, float] = {}
-        self._resident: str | None = None  # who was let in last
+        self._resident: str | None = None  # the model that was admitted last
         self._resident_since = 0.0
-        self._activating: tuple[ModelQueue, float] | None = None  # who is being activated, since when
-        self._unloading: str | None = None  # who is being put to sleep, or stopped: nobody is let in to it
-        self._is_paused = False  # nobody is let in to anybody, and nobody is swapped in
+        self._activating: tuple[ModelQueue, float] | None = None  # being loaded or woken, since when
+        self._unloading: str | None = None  # being put to sleep or stopped: admits no request
+        self._is_paused = False  # admits no request, starts no swap
         self._backoffs = LoadBackoffs()
-        self._changed = asyncio.Event()  # somebody came or left
+        self._changed = asyncio.Event()  # a request came or ended
         self._listeners: list[Callable[[], None]] = []
         self._before_swaps: list[Callable[[], Awaitable[None]]] = []
         self._runner: asyncio.Task[None] | None = None
@@ -55,7 +57,7 @@ class Scheduler:
     # -- requests
 
     def acquire(self, model_id: str) -> str | None:
-        """The address of the model's engine where a request may go on at once; it must `leave` then."""
+        """Admit a request, if possible at once, and return its engine's address; the caller must `release` it."""
         if (self._queues and not self._may_go_ahead(model_id)) or model_id == self._unloading or self._is_paused:
             return None
         address = self._models.address(model_id)
@@ -87,7 +89,7 @@ class Scheduler:
             self._ensure_running()
             return await waiter
         except asyncio.CancelledError:
-            if not waiter.cancelled() and waiter.exception() is None:  # let in and gone in the same moment
+            if not waiter.cancelled() and waiter.exception() is None:  # admitted, and cancelled in the same moment
                 self.release(model_id)
             raise
         finally:
@@ -100,6 +102,7 @@ class Scheduler:
             self._notify()
 
     def release(self, model_id: str) -> None:
+        """End a request that `acquire` or `wait` admitted."""
         left = self._in_flight[model_id] - 1
         if left:
             self._in_flight[model_id] = left
@@ -109,18 +112,18 @@ class Scheduler:
         self._notify()
 
     async def activate(self, model_id: str) -> None:
-        """Takes its turn like a request, so that a swap asked for by hand cuts no answer short either."""
+        """Make a model resident for a user. It takes its turn like a request, so that it cuts no response short."""
         await self.wait(model_id, interactive=True)
         self.release(model_id)
 
     async def drain_for(self, model_id: str | None, work: Callable[[], Awaitable[T]]) -> T:
-        """Have the GPU taken from a model by hand: its answers finish first, for `drain_seconds` at most, and who asks
-        for it from now on waits until that is done, and is then served. Nothing is waited for where nobody is named.
+        """Run `work`, which takes the GPU from a model for a user, once the model's running responses have ended, or
+        after `drain_seconds`. New requests for the model wait until that is done. Without a model, run it at once.
         """
         while self._unloading is not None:
             await self._wait_for_change(math.inf)
         if model_id is None:
-            return await work()  # somebody else may come to rest meanwhile, and that is not to be ended here
+            return await work()  # another model may be unloaded meanwhile: not to be ended here
         self._unloading = model_id
         deadline = monotonic() + self._limits.drain_seconds
         try:
@@ -132,9 +135,10 @@ class Scheduler:
             self._notify()
 
     async def idle_out(self, model_id: str, work: Callable[[], Awaitable[object]]) -> bool:
-        """Have a model put to sleep, or stopped, that nobody uses: who asks for it meanwhile waits until that is done,
-        and is then served. False, and nothing done, where somebody does use it; and where something else is under way,
-        but not before its end: things may be different then.
+        """Run `work`, which puts an unused model to sleep or stops it; new requests for the model wait until then.
+
+        Return False without doing so if the model is in use; also if a swap or another unloading is running, but only
+        after its end, since the caller must decide again then.
         """
         if self._is_busy:
             while self._is_busy:
@@ -151,17 +155,17 @@ class Scheduler:
         return True
 
     async def pause(self) -> None:
-        """From now on let nobody in and swap nobody in: who asks waits for `resume`. A swap that is under way is not
-        followed any further, and those who wait for it go on waiting.
+        """Admit no request and start no swap until `resume`. A running activation goes on without a waiter;
+        its requests stay in the queue.
         """
         self._is_paused = True
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.wait([self._runner])
-            self._runner = None  # one that was cancelled before its first step does not say so itself
+            self._runner = None  # a task cancelled before its first step runs no `finally`
 
     async def drain(self, until: float) -> None:
-        """Returns when all answers have ended, at that time on the monotonic clock at the latest."""
+        """Return when all responses have ended, or at `until` on the monotonic clock."""
         while self._in_flight and monotonic() < until:
             await self._wait_for_change(until)
 
@@ -171,19 +175,19 @@ class Scheduler:
         self._notify()
 
     def close(self) -> None:
-        """Turns away who still waits: an activation that has begun goes on without us."""
+        """Refuse the requests that wait. A running activation goes on without the gateway."""
         if self._runner is not None:
             self._runner.cancel()
         self._refuse_all(TryLater("the gateway ends, and starts again", hint="systemctl --user status mmd.service"))
 
-    # -- what can be known of it
+    # -- state
 
     def follow(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called whenever requests come, are let in, or end."""
+        """Call `listener` whenever a request comes, is admitted, or ends."""
         self._listeners.append(listener)
 
     def before_swaps(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have this done before every swap, once who is resident has answered all that it will; the swap waits."""
+        """Await `work` before each swap, when the resident model's responses have ended."""
         self._before_swaps.append(work)
 
     @property
@@ -220,21 +224,19 @@ class Scheduler:
         return self._queues.keys()
 
     def in_flight(self, model_id: str) -> int:
-        """How many requests the model's engine is answering."""
+        """Return how many requests the model's engine is answering."""
         return self._in_flight.get(model_id, 0)
 
     def is_in_use(self, model_id: str) -> bool:
-        """Whether a request is being answered by its engine, or waits for it."""
+        """Return whether a request for the model is being answered or waits."""
         return model_id in self._in_flight or model_id in self._queues
 
     def idle_since(self, model_id: str) -> float | None:
-        """When the model's last answer ended, on the monotonic clock; None while one is under way or waited for, and
-        where there was none.
-        """
+        """Return when the model's last response ended, on the monotonic clock; None if it is in use or had none."""
         return None if self.is_in_use(model_id) else self._idle_since.get(model_id)
 
     def position(self, model_id: str) -> QueuePosition:
-        """Where a request for this model stands that waits now."""
+        """Return the position of a request that waits for this model now."""
         waiting = self._planned()
         order = [queue.model_id for queue in plan.in_order(waiting)]
         turn = order.index(model_id) + 1 if model_id in order else len(order) + 1
@@ -253,7 +255,7 @@ class Scheduler:
         )
         return QueueStatus(tuple(turns), tuple(InFlight(*one) for one in sorted(self._in_flight.items())))
 
-    # -- who comes in
+    # -- admission
 
     @property
     def _is_busy(self) -> bool:
@@ -265,7 +267,7 @@ class Scheduler:
             self._resident, self._resident_since = model_id, monotonic()
 
     def _may_go_ahead(self, model_id: str) -> bool:
-        """Whether a request may go ahead of those who wait: for the resident model, in its slice."""
+        """Return whether a request may overtake those that wait: for the resident model, until its slice ends."""
         if self._activating is not None or model_id != self._resident or model_id in self._queues:
             return False
         resident = self._planned_resident()
@@ -274,15 +276,15 @@ class Scheduler:
     def _refuse_if_pinned(self, model_id: str, *, interactive: bool) -> None:
         held_by = self._models.gpu_holder(other_than=model_id) if self._models.address(model_id) is None else None
         if held_by is not None and not may_evict(held_by, self._models.pinned(), interactive=interactive):
-            message = f"{model_id} would have to take the place of {held_by}, which is pinned"
-            raise GpuPinned(message, hint=f"mmd activate {model_id}   # all the same; or: mmd sleep {held_by}")
+            message = f"{model_id} would replace {held_by}, which is pinned"
+            raise GpuPinned(message, hint=f"mmd activate {model_id}   # anyway; or: mmd sleep {held_by}")
 
     def _refuse_if_full(self, model_id: str, body_bytes: int) -> None:
         has_room = not self._waiting or self._waiting_bytes + body_bytes <= self._limits.waiting_bytes
         if has_room and self._waiting < self._limits.max_waiting:
             return
         expected = self._expected_seconds(self._planned(), model_id)
-        message = f"{self._waiting} requests wait already, and no more may"
+        message = f"{self._waiting} requests wait already, the maximum"
         retry_after_seconds = plan.retry_after_seconds(expected)
         raise TryLater(message, hint="mmd status   # what they wait for", retry_after_seconds=retry_after_seconds)
 
@@ -305,7 +307,7 @@ class Scheduler:
                         await self._swap_to(self._queues[model_id])
                     case WaitUntil(until):
                         await self._wait_for_change(until)
-        except Exception:  # noqa: BLE001 - whatever it is, no request may wait for ever; logged with its traceback
+        except Exception:  # noqa: BLE001 - of any kind: no request may wait for ever
             _log.exception("the scheduler failed; requests that wait are refused, and the next one starts it again")
             hint = "journalctl --user -u mmd.service   # why"
             self._refuse_all(TryLater("the gateway's scheduler failed", hint=hint, retry_after_seconds=1))
@@ -322,9 +324,7 @@ class Scheduler:
         ]
 
     def _planned_resident(self) -> plan.Resident | None:
-        """Who answers, of those that matter: the one that was let in last, or, swapped in by others, one that is waited
-        for.
-        """
+        """Return the model that answers: the one admitted last, or one in the queues that another process activated."""
         for model_id in (self._resident, *self._queues):
             if model_id is None or self._models.address(model_id) is None:
                 continue
@@ -348,7 +348,7 @@ class Scheduler:
     async def _swap_to(self, queue: ModelQueue) -> None:
         began = monotonic()
         try:
-            # Who has the GPU may have got it since they began to wait.
+            # A pinned model may have taken the GPU since these requests came.
             self._refuse_if_pinned(queue.model_id, interactive=queue.interactive > 0)
         except GpuPinned as error:
             self._fail(queue, error)
@@ -356,7 +356,7 @@ class Scheduler:
         if not await self._drain_others(queue):
             return
         if all(waiter.done() for waiter in queue.enqueued_at):
-            await asyncio.sleep(0)  # they have all just gone, and take themselves out of the line now
+            await asyncio.sleep(0)  # all were cancelled just now, and leave the queue in this step
             return
         self._activating = queue, monotonic()
         try:
@@ -365,23 +365,23 @@ class Scheduler:
             await self._models.activate(queue.model_id, drain_seconds=monotonic() - began)
             self._backoffs.loaded(queue.model_id)
             if self._models.address(queue.model_id) is None:
-                message = f"{queue.model_id} became ready and was gone at once"
+                message = f"{queue.model_id} became ready and ended at once"
                 raise EngineFailed(message, hint=f"mmd logs {queue.model_id}   # see why")
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it; they log it
+        except Exception as error:  # noqa: BLE001 - of any kind: it is raised, and logged, in the requests that wait
             self._fail(queue, error)
         else:
-            self._resident = None  # its slice begins now, also where it had the GPU before
+            self._resident = None  # its slice begins now, even if it had the GPU before
             self._grant(queue)
         finally:
             self._activating = None
             self._notify()
 
     async def _drain_others(self, queue: ModelQueue) -> bool:
-        """Lets answers of other models finish. Whether it is this model's turn then: those who wait may have left."""
+        """Wait for responses of other models. Return whether it is still this model's turn."""
         deadline = monotonic() + self._limits.drain_seconds
         while others := [model_id for model_id in self._in_flight if model_id != queue.model_id]:
             if monotonic() >= deadline:
-                _log.warning("swapping to %s although answers of %s still run", queue.model_id, ", ".join(others))
+                _log.warning("swapping to %s although responses of %s still run", queue.model_id, ", ".join(others))
                 return True
             await self._wait_for_change(deadline)
             if not self._queues or self._decide() != StartSwap(queue.model_id):
@@ -408,7 +408,7 @@ class Scheduler:
             self._fail(self._activating[0], error)
 
     def _take_waiters(self, queue: ModelQueue) -> list[asyncio.Future[str]]:
-        """Those who still wait in a line, which ends with that."""
+        """Remove a queue, and return its requests that still wait."""
         if self._queues.get(queue.model_id) is queue:
             del self._queues[queue.model_id]
         return [waiter for waiter in queue.enqueued_at if not waiter.done()]
@@ -421,7 +421,7 @@ class Scheduler:
             listener()
 
     async def _wait_for_change(self, until: float) -> None:
-        """Returns when somebody comes or leaves, at that time at the latest."""
+        """Return when a request comes or ends, or at `until`."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, until - monotonic())):

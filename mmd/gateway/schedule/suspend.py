@@ -1,4 +1,4 @@
-"""The machine suspends: requests wait, answers end, and whoever is on the GPU is put away, and brought back after."""
+"""The machine suspends: requests wait, responses end, models leave the GPU, and are restored after."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mmd.gateway.schedule.scheduler import Scheduler
 from mmd.tasks import spawn
 from mmd.units.login1 import LockRefused, Login1
 
-# Of the time that logind waits: the rest is for engines, which take a moment to fall asleep or to end.
+# Of the time that logind waits. The rest is for engines, which take a moment to fall asleep or to end.
 _ANSWERS_SHARE = 0.5
-# logind waits no longer than it says; who is not done before that lets go all the same.
+# logind does not wait longer than it says, so its lock is released a little earlier, done or not.
 _ALL_SHARE = 0.9
 _WHY = "models leave the GPU first"
-# How long until logind is looked for again where there is none.
+# How long until the next look for logind, if there is none.
 _FIRST_RETRY_SECONDS = 1.0
 _MOST_RETRY_SECONDS = 300.0
 
@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 
 class SuspendCoordinator:
+    """Clears the GPU before a suspend, and restores its models after. It owns the two tasks that do so."""
+
     def __init__(
         self, models: Models, scheduler: Scheduler, limits: Limits, abort_requests: Callable[[], None]
     ) -> None:
@@ -41,14 +43,14 @@ class SuspendCoordinator:
         self._returning: asyncio.Task[None] | None = None
 
     async def prepare(self, within_seconds: float) -> None:
-        """Have nobody on the GPU, and nobody come onto it until `awaken`. Returns when that is so, or the time is over:
-        it is gone on with then, for as long as the machine is up.
+        """Take all models off the GPU, and keep it free until `awaken`. Return when that is done, or when the time is
+        over: the work goes on then, for as long as the machine is up.
         """
         if self._is_suspending:
             return
         self._is_suspending, began = True, monotonic()
         await _ended(self._returning, cancel=True)
-        # Before it is looked who is there: a request could load a model into the sleep.
+        # Before reading which models are there: a request could load one into the suspend.
         was_in_use = self._scheduler.is_swapping or self._scheduler.is_paused
         await self._scheduler.pause()
         if not (was_in_use or await self._models.on_gpu()):
@@ -62,7 +64,7 @@ class SuspendCoordinator:
             _log.warning("the machine suspends although the GPU is not clear: logind waits for %.1f s", within_seconds)
 
     def awaken(self) -> None:
-        """Begin to bring back who was put away; requests go on after that. Nothing happens where that is so."""
+        """Start to restore the suspended models, unless that is running; requests go on when it has ended."""
         self._is_suspending = False
         is_under_way = self._returning is not None and not self._returning.done()
         if not is_under_way and (self._scheduler.is_paused or self._models.suspended()):
@@ -73,37 +75,37 @@ class SuspendCoordinator:
             await _ended(task, cancel=True)
 
     async def _clear(self, after: asyncio.Task[None] | None, *, drain_seconds: float) -> None:
-        await _ended(after)  # the machine was awake for a moment only
+        await _ended(after)  # if the machine was awake for a moment only
         try:
             await self._models.suspend(drain_seconds=drain_seconds)
         except MmdError as error:
             _log.warning("the GPU cannot be cleared before the machine suspends: %s", error.message)
 
     async def _restore(self) -> None:
-        """Paused all the while: a request for another model would be served first, and take the place of this one."""
+        """Restore while requests are paused: one for another model would be served first, and unload this one."""
         await _ended(self._clearing)
         try:
             if self._models.suspended():
-                await self._models.restore(self._who_returns())
-        except Exception:  # noqa: BLE001 - whatever it is, requests must go on; logged with its traceback
-            _log.exception("who was put away does not come back")
+                await self._models.restore(self._to_restore())
+        except Exception:  # noqa: BLE001 - of any kind: requests must go on
+            _log.exception("cannot restore the suspended models")
         self._scheduler.resume()
 
-    def _who_returns(self) -> tuple[str, ...]:
-        """Not who would have to go at once, for requests that wait for another model."""
+    def _to_restore(self) -> tuple[str, ...]:
+        """Return the suspended models without those that waiting requests for another model would unload at once."""
         waiting_models, pinned = self._scheduler.waiting_models, self._models.pinned()
         return tuple(name for name in self._models.suspended() if name in pinned or set(waiting_models) <= {name})
 
 
 class SuspendWatch:
-    """Follows logind, and holds a lock on its sleep while it is followed."""
+    """Follows logind, and holds its delay lock meanwhile, so that a suspend waits for `SuspendCoordinator`."""
 
     def __init__(self, suspension: SuspendCoordinator) -> None:
         self._suspension = suspension
-        self._told = ""
+        self._logged = ""
 
     async def run(self) -> None:
-        """Until cancelled. Where there is no logind it is looked for again, more and more rarely."""
+        """Run until cancelled. Without logind, look for it again at growing intervals."""
         try:
             retry_seconds = _FIRST_RETRY_SECONDS
             while True:
@@ -112,17 +114,17 @@ class SuspendWatch:
                         retry_seconds = _FIRST_RETRY_SECONDS
                         await self._follow(login1)
                 except MmdError as error:
-                    self._tell_once(f"{error.message}; models stay on the GPU when the machine suspends")
-                except Exception:  # noqa: BLE001 - whatever it is, the next suspend is to be seen; logged with its traceback
-                    _log.exception("following logind failed; it is tried again")
-                self._suspension.awaken()  # nobody would say that the machine is awake again
+                    self._log_once(f"{error.message}; models stay on the GPU when the machine suspends")
+                except Exception:  # noqa: BLE001 - of any kind: the next suspend must be seen
+                    _log.exception("following logind failed; trying again")
+                self._suspension.awaken()  # no signal would say that the machine is awake
                 await asyncio.sleep(retry_seconds)
                 retry_seconds = min(2 * retry_seconds, _MOST_RETRY_SECONDS)
         finally:
             await self._suspension.close()
 
     async def _follow(self, login1: Login1) -> None:
-        """Until logind has gone."""
+        """Follow until logind has ended."""
         lock: FileIO | None = None
         try:
             async for is_going in login1.sleeps():
@@ -142,17 +144,17 @@ class SuspendWatch:
         try:
             return await login1.delay_sleep(_WHY)
         except LockRefused as error:
-            self._tell_once(f"{error.message}; answers are cut short when the machine suspends: {error.hint}")
+            self._log_once(f"{error.message}; answers are cut short when the machine suspends: {error.hint}")
             return None
 
-    def _tell_once(self, message: str) -> None:
-        if message != self._told:
-            self._told = message
+    def _log_once(self, message: str) -> None:
+        if message != self._logged:
+            self._logged = message
             _log.info("%s", message)
 
 
 async def _ended(task: asyncio.Task[None] | None, *, cancel: bool = False) -> None:
-    """Returns when a task has ended, however it did."""
+    """Return when a task has ended, in any way."""
     if task is None:
         return
     if cancel:

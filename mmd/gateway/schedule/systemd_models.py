@@ -1,4 +1,4 @@
-"""The models over systemd: what the gateway asks, answered from a watched view of the units and of the registry."""
+"""The models over systemd, from a watched view of the units, and the registry."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import gpu_holder
 from mmd.units.watch import Pairs, Watch
 
-# How often an activation may lose the GPU to others before it is given up.
-_MOST_SUPERSEDED = 3
+# How often an activation may lose the GPU to another process before it fails.
+_MAX_SUPERSEDED = 3
 
 
 class SystemdModels:
-    """A `Models` for the gateway."""
+    """The `Models` of a real gateway. Owns the names and the durations of swaps that it has read."""
 
     def __init__(self, controller: Controller, watch: Watch) -> None:
         self._controller = controller
@@ -41,7 +41,7 @@ class SystemdModels:
             return self._catalogue.find(name)
         if listener_kind is ListenerKind.EMBEDDING:
             return embedding_model(self._catalogue.models.values(), self._watch.pairs)
-        # Or about to be: the request waits for the swap that is under way, or until the machine is awake again.
+        # Also a model that is about to be active: the request waits for its swap, or until it is restored.
         held_by = gpu_holder(self._watch.pairs) or next(iter(suspended_models()), None)
         if held_by is None:
             raise NoSuchModel(
@@ -55,11 +55,11 @@ class SystemdModels:
             return None
         address = self._addresses.get(model_id)
         if address is None:
-            address = self._addresses[model_id] = str(engine_socket(model_id))  # a quarter of what a request costs
+            address = self._addresses[model_id] = str(engine_socket(model_id))  # a quarter of a request's cost
         return address
 
     def is_asleep(self, model_id: str) -> bool:
-        # Not before: an engine on its way to sleep finishes what it has begun.
+        # Not while it falls asleep: its engine still finishes running requests.
         return self._residency(model_id) is Residency.ASLEEP
 
     def expected_seconds(self, model_id: str) -> float | None:
@@ -83,15 +83,15 @@ class SystemdModels:
         return was_evicted(model_id, self._watch.pairs)
 
     async def activate(self, model_id: str, *, drain_seconds: float) -> None:
-        """A swap that somebody else has begun goes first: cut short by a request, it would be begun in vain."""
-        for left in reversed(range(_MOST_SUPERSEDED)):
+        """Let a swap of another process finish first: interrupting it would waste its work."""
+        for left in reversed(range(_MAX_SUPERSEDED)):
             await self._watch.refresh()
             await self._watch.until(lambda pairs: not another_starts(model_id, pairs))
             try:
                 await self._controller.activate(model_id, drain_seconds=drain_seconds)
             except SwapSuperseded:
                 await self._watch.refresh()
-                # By nobody, if it was stopped: then that is what the user wants.
+                # No model holds the GPU if this one was stopped: then the user wants that.
                 if not left or gpu_holder(self._watch.pairs, other_than=model_id) is None:
                     raise
             else:
@@ -147,7 +147,7 @@ class SystemdModels:
 
 
 def another_starts(model_id: str, pairs: Pairs) -> bool:
-    """Whether another model is being loaded or woken; one that crashed and waits to be started again is not."""
+    """Return whether another model is being loaded or woken; one that waits for an automatic restart is not."""
     return any(
         residency(pair) is Residency.STARTING and pair.holds_gpu and not pair.waits_to_restart
         for name, pair in pairs.items()
@@ -156,10 +156,10 @@ def another_starts(model_id: str, pairs: Pairs) -> bool:
 
 
 def was_evicted(model_id: str, pairs: Pairs) -> bool:
-    """Whether the model's engine, which has just ended, was ended by a swap. A crash leaves its token as it is, and
-    systemd waits before it starts the engine again.
+    """Return whether a swap ended the model's engine, which has just ended. A crash leaves its token as it is, and
+    systemd waits before it restarts the engine.
     """
     pair = pairs.get(model_id, Pair())
     if pair.token.active != "active" or pair.token.job == "stop":
         return gpu_holder(pairs, other_than=model_id) is not None
-    return residency(pair) is Residency.STARTING and not pair.waits_to_restart  # and has been swapped in again
+    return residency(pair) is Residency.STARTING and not pair.waits_to_restart  # swapped in again already

@@ -248,7 +248,7 @@ async def test_kernel_without_pressure_is_told_once_and_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mmd")
-    monkeypatch.setattr(memory_pressure, "_READ_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(memory_pressure, "_POLL_SECONDS", 0.0)
     with PsiMonitor(tmp_path / "memory") as kernel:
         assert kernel.stalls() is None
         await kernel.wait()

@@ -63,7 +63,7 @@ async def test_journal_says_who_and_why(caplog: pytest.LogCaptureFixture) -> Non
             assert (await (await running.client()).ask(wish("a", 0))).status == 200
             await until(lambda: bool(caplog.records))
     [record] = caplog.records
-    assert record.getMessage() == "a is put to sleep: unused for 0 s (keep_alive)"
+    assert record.getMessage() == "putting a to sleep: unused for 0 s (keep_alive)"
     assert record.__dict__["MMD_MODEL"] == "a"
 
 
@@ -225,8 +225,8 @@ async def test_pinned_model_yields_to_a_command_but_to_no_request() -> None:
         refused = await client.ask(wish("b", None))
         error = refused.json()["error"]
         assert (refused.status, error["code"], error["source"]) == (409, "gpu_pinned", "mmd")
-        assert error["message"] == "b would have to take the place of a, which is pinned"
-        assert error["hint"] == "mmd activate b   # all the same; or: mmd sleep a"
+        assert error["message"] == "b would replace a, which is pinned"
+        assert error["hint"] == "mmd activate b   # anyway; or: mmd sleep a"
         assert (await client.ask(wish("a", 0))).status == 200
         await running.models.sleep_is_looked_at()
         assert running.models.log == []
