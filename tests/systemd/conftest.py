@@ -21,7 +21,7 @@ def world(systemd: UserManager, fake_llama_server: Path, tmp_path: Path) -> Worl
 
 @pytest.fixture
 def address(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where the gateway will listen; the manager looks for units, and starts programs, as this process would."""
+    """The future address of the gateway. The manager finds units and starts programs with this process's paths."""
     manager = world.manager
     # The manager reads units from its own home, and the gateway is its child.
     monkeypatch.setenv("XDG_CONFIG_HOME", manager.environment["XDG_CONFIG_HOME"])
@@ -43,7 +43,7 @@ def address(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def installed(address: str) -> str:
-    """`mmd install` was run, and nothing else; the gateway's address."""
+    """The gateway's address after `mmd install`, and nothing else."""
     done = run_mmd("install")
     assert done.returncode == 0, done.stderr
     return address
@@ -51,7 +51,7 @@ def installed(address: str) -> str:
 
 @pytest.fixture
 def package(address: str, systemd: UserManager) -> Iterator[Path]:
-    """A package has brought units, into a folder where the manager looks; what they start is the mmd of this test."""
+    """Units of a package, in a folder where the manager looks; they start the mmd of this test."""
     folder = Path(systemd.environment["XDG_DATA_HOME"]) / "systemd/user"
     folder.mkdir(parents=True)
     for name in UNITS:

@@ -18,7 +18,7 @@ _DRAIN_TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A gateway that listens. Its view of the units stands still until `watch` runs."""
+    """A gateway that listens. Its view of the units does not change until `watch` runs."""
 
     gateway: Gateway
     watch: Watch

@@ -1,4 +1,4 @@
-"""What goes wrong in real life: each ends in an error that names the cause, with nothing lost."""
+"""Failures of real life: each ends in an error that names the cause, with nothing lost."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_engine_that_exits_at_once_without_a_previous_model(world: World) 
             await mmd.activate("b")
         assert await mmd.residencies() == {"b": Residency.FAILED}
         world.behave("b")
-        await mmd.activate("b")  # a failure in the past does not stand in the way
+        await mmd.activate("b")  # a past failure does not prevent a start
         assert (await mmd.status()).active == "b"
 
 
@@ -146,12 +146,12 @@ async def test_engine_that_dies_while_serving_is_restarted(world: World) -> None
 
 
 async def test_engine_that_quits_when_its_core_dies_is_restarted(world: World) -> None:
-    """vLLM then ends with status 0, and systemd took that for the end that was wanted."""
+    """vLLM then exits with status 0, and systemd took that for a regular end."""
     world.add("a")
     world.change_launch("a", exits_zero_on_crash=True)
     async with world.controller() as mmd:
         await mmd.activate("a")
-        world.kill("a", signal.SIGTERM)  # at which the fake ends with status 0
+        world.kill("a", signal.SIGTERM)  # the fake then exits with status 0
         wait_for(lambda: world.events("ready") == [("ready", "a")] * 2, what="a second start")
         await mmd.activate("a")
         assert (await mmd.status()).active == "a"
@@ -172,7 +172,7 @@ async def test_engine_with_a_named_core_failure_is_not_restarted(world: World, s
 
 
 async def test_engine_that_died_does_not_come_back_beside_the_next(world: World) -> None:
-    """Its token went down with it, so the next one met no conflict, and systemd restarted it on a GPU in use."""
+    """Its token stopped with it, so the next model met no conflict, and systemd restarted it on a GPU in use."""
     world.add("a", "b")
     async with world.controller() as mmd:
         await mmd.activate("a")
@@ -185,7 +185,7 @@ async def test_engine_that_died_does_not_come_back_beside_the_next(world: World)
 
 
 async def test_engine_that_crashes_during_load_is_not_restarted_later(world: World) -> None:
-    """systemd's own restart of it loaded it beside the model that had been brought back."""
+    """systemd's own restart loaded it beside the restored model."""
     world.add("a")
     world.add("b", load_seconds=5)
     async with world.controller() as mmd:
@@ -219,7 +219,7 @@ async def test_engine_started_by_hand_without_its_token_is_skipped(world: World)
         await mmd.activate("b")
         await asyncio.to_thread(world.manager.systemctl, "start", "mmd-model@a.service")
         assert (await mmd.status()).resident == ("b",)
-        await mmd.activate("a")  # nor does it stand in the way
+        await mmd.activate("a")  # nor does it prevent a start
     assert not world.events("overlap")
 
 
@@ -237,7 +237,7 @@ async def test_crashes_up_to_the_start_limit_fail_and_can_be_retried(world: Worl
 
 
 async def test_engine_that_dies_asleep_does_not_load(world: World) -> None:
-    """systemd restarts it; the GPU is somebody else's by then, and the condition on its token skips the start."""
+    """systemd restarts it while another model has the GPU, and the condition on its token skips the start."""
     world.add("a", can_sleep=True)
     world.add("b")
     async with world.controller() as mmd:
@@ -265,7 +265,9 @@ async def test_engine_that_hangs_in_sleep_is_ended(world: World) -> None:
 
 
 async def test_stale_socket_does_not_prevent_a_start(world: World) -> None:
-    """Both engines refuse to start on one; systemd removes its folder, but not if the manager itself was killed."""
+    """Both engines refuse to start on a stale socket; systemd removes its folder, but not if the manager itself was
+    killed.
+    """
     world.add("a")
     stale = engine_socket("a")
     stale.parent.mkdir(parents=True, exist_ok=True)
@@ -312,7 +314,9 @@ def _active_state(world: World, name: str) -> str:
 async def test_who_cannot_let_go_of_the_gpu_any_more_is_ended_first(
     world: World, nvml_folder: Path, by_hand: bool
 ) -> None:
-    """mmd was moved under a resident model: its token's hook could not run, failed, and the next one loaded beside."""
+    """mmd was moved under a resident model: its token's hook could not run, failed, and the next model loaded beside
+    it.
+    """
     world.add_gpu(nvml_folder)
     world.add("a", can_sleep=True)
     world.add("b")
@@ -329,8 +333,8 @@ async def test_who_cannot_let_go_of_the_gpu_any_more_is_ended_first(
         await new.activate("b")
         assert (await new.status()).resident == ("b",)
         assert (await new.status()).sleeping == ()
-        await new.activate("a")  # and its units are made anew
+        await new.activate("a")  # with new units
         assert (await new.status()).resident == ("a",)
     assert not world.events("overlap")
-    world.manager.systemctl("stop", "mmd-*")  # with the driver still there for the hooks
+    world.manager.systemctl("stop", "mmd-*")  # while the hooks can still load the driver
     world.manager.systemctl("unset-environment", "MMD_FAKE_NVML", "LD_LIBRARY_PATH")

@@ -1,4 +1,4 @@
-"""The boot on a real user manager: strictly one after another, past what is broken, and never in anybody's way."""
+"""The boot on a real user manager: one model after another, past broken ones, and without delaying requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def home(world: World) -> World:
-    """Two models that are to sleep, a and b, and the default, c."""
+    """Two models set to sleep, a and b, and the default, c."""
     world.add("a", "b", "c", "other", can_sleep=True)
     _startup(sleep="ab", active="c")
     return world
@@ -77,7 +77,7 @@ async def test_default_alone_is_woken_where_it_sleeps(home: World) -> None:
     assert home.events("load-begin", "wake")[-1] == ("wake", "c")
 
 
-# --- what is broken
+# --- broken models
 
 
 async def test_broken_model_does_not_stop_the_rest(home: World) -> None:
@@ -133,7 +133,7 @@ async def test_two_defaults_are_refused_before_anything_is_loaded(home: World) -
     assert not home.events()
 
 
-# --- who comes first
+# --- requests and the boot
 
 
 async def test_loaded_model_keeps_the_gpu(home: World) -> None:
@@ -154,7 +154,7 @@ async def test_default_that_was_asked_for_already_is_not_disturbed(home: World) 
 
 
 async def test_model_that_is_to_sleep_and_was_asked_for_stays_awake(home: World) -> None:
-    """The boot put to sleep who somebody was working with: it took that model for what a killed boot had left."""
+    """The boot put a model to sleep that was in use: it took that model for one left by a killed boot."""
     async with home.controller() as mmd:
         await mmd.activate("a")
         report = await _boot(home)
@@ -177,7 +177,7 @@ async def test_request_in_between_ends_the_boot(home: World) -> None:
 
 
 async def test_request_waits_for_the_boot_load_and_ends_the_boot(home: World) -> None:
-    """It does not cut a load short that others have begun, and is not made to wait for the end of the boot."""
+    """The boot cuts no load of others short, and a request does not wait for the end of the boot."""
     home.behave("a", load_seconds=0.5)
     booting = asyncio.create_task(_boot(home))
     await _until_loading(home, "a")
@@ -208,7 +208,7 @@ async def test_stop_in_between_ends_the_boot(home: World) -> None:
 
 
 async def test_request_between_boot_check_and_activation_keeps_the_gpu(home: World) -> None:
-    """The boot saw nobody, and a moment later evicted who had come."""
+    """The boot saw no loaded model, and a moment later evicted one that had been loaded meanwhile."""
     async with home.controller() as mmd, _Forestalled(mmd, "other") as forestalled:
         report = await boot(forestalled)
         assert (await mmd.status()).active == "other"
@@ -227,7 +227,7 @@ async def test_two_boots_at_once_are_one(home: World) -> None:
 
 
 async def test_second_boot_does_not_undo_what_ended_the_first(home: World) -> None:
-    """b is to sleep and has the GPU, as if a boot had been killed with it; it was asked for."""
+    """b is set to sleep and has the GPU, as after a killed boot; but a client asked for it."""
     home.behave("a", load_seconds=30)
     first, second = asyncio.create_task(_boot(home)), asyncio.create_task(_boot(home))
     await _until_loading(home, "a")
@@ -265,7 +265,7 @@ async def test_boot_after_one_that_was_killed_yields_to_who_came_since(home: Wor
 
 @pytest.mark.parametrize("at", ["load-begin", "ready"])
 async def test_boot_after_one_that_was_killed_goes_on_where_that_was(home: World, at: str) -> None:
-    """It took the model that the killed one had left on the GPU for somebody's, and gave up."""
+    """It took the model that the killed boot had left on the GPU for one in use, and gave up."""
     home.behave("b", load_seconds=0.5)
     killed = await asyncio.create_subprocess_exec(sys.executable, "-c", _BOOT_PROCESS, "a", "b", "c", cwd=REPOSITORY)
     await asyncio.to_thread(wait_for, lambda: (at, "b") in home.events(), what=f"b's {at}")
@@ -351,7 +351,7 @@ def test_remove_after_a_unit_was_deleted_manually(world: World, installed: str) 
 
 
 class _Forestalled(Controller):
-    """Somebody activates another model just before its own first activation."""
+    """A controller before whose first activation another one activates a model."""
 
     def __init__(self, theirs: Controller, wanted: str) -> None:
         super().__init__()

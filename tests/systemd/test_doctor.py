@@ -112,7 +112,7 @@ def test_gateway_without_its_unix_socket(world: World, installed: str) -> None:
 
 
 def test_gateway_that_does_not_start(world: World, installed: str) -> None:
-    """systemd restarts it for ever, so it is never `failed`."""
+    """systemd restarts it forever, so it is never `failed`."""
     drop_in = unit_file("mmd.service").with_name("mmd.service.d") / "90-broken.conf"
     drop_in.write_text("[Service]\nExecStartPre=\nExecStart=\nExecStart=/bin/false\n")
     world.manager.systemctl("daemon-reload")

@@ -1,4 +1,4 @@
-"""The gateway's three entrances as units: who starts it where, and what becomes of an address that is taken."""
+"""The gateway's three listeners as units: what starts it where, and what happens if an address is taken."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def _ask(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
 async def test_embedding_address_means_the_embedding_model(world: World, installed: str) -> None:
     world.add("a")
     async with httpx.AsyncClient(base_url=_embedding_url(), timeout=30) as client:
-        answer = await _ask(client)  # the first connection of all, and it is not to mmd.socket
+        answer = await _ask(client)  # the first connection of all, and not to mmd.socket
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
         assert "mmd add" in answer.json()["error"]["hint"]
         _add_embedding_model(world, "e")
@@ -153,11 +153,11 @@ def test_foreground_gateway_says_how_to_find_the_owner_of_a_port(world: World) -
     assert f"port {port} of 127.0.0.1 is taken\n  → ss -ltnp" in refused.stderr
 
 
-# --- the gateway beside models that nobody has asked it for
+# --- a gateway that starts beside loaded models
 
 
 async def test_gateway_runs_beside_a_model_that_was_activated_by_hand(world: World, installed: str) -> None:
-    """It was there from the first request on: until then nobody watched the memory, or a suspend."""
+    """It used to start with the first request: until then memory and suspend were not watched."""
     world.add("a")
     assert running_version() is None
     assert (await asyncio.to_thread(run_mmd, "activate", "a")).returncode == 0
@@ -192,7 +192,7 @@ async def test_gateway_in_the_foreground_says_where_it_listens(world: World) -> 
 
 @contextmanager
 def _foreground(world: World, port: int) -> Iterator[Path]:
-    """`mmd gateway` while it listens on a port; what it says."""
+    """Run `mmd gateway` while it listens on a port; yield its output."""
     said = world.folder / f"said-{port}"
     command = [sys.executable, "-m", "mmd", "gateway", "--listen", f"127.0.0.1:{port}"]
     with said.open("wb") as stderr:

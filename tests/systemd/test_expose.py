@@ -1,4 +1,4 @@
-"""Models on the internet: tunnels as units over the real user manager, and what comes through them."""
+"""Models on the internet: tunnels as units over the real user manager, and the requests that come through them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
 
 @pytest.fixture
 def edge(world: World, fake_llama_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the fake internet has its names; cloudflared is on PATH."""
+    """The folder of the fake internet's names; cloudflared is on PATH."""
     install_fake_cloudflared(fake_llama_server.parent)
     folder = Path(str(tmp_path_factory.mktemp("edge")))
     world.manager.systemctl("set-environment", f"MMD_FAKE_EDGE={folder}")
@@ -100,7 +100,7 @@ async def test_exposed_model_answers_the_world_and_nothing_else_does(
 
 
 async def test_answer_is_streamed_through_the_tunnel(world: World, installed: str, edge: Path, key: str) -> None:
-    world.add("a", load_seconds=2.5)  # longer than the gateway keeps silent
+    world.add("a", load_seconds=2.5)  # longer than the gateway's first comment
     name = _expose("a").stdout.strip().removeprefix("https://")
     question = {"model": "a", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
     async with (
@@ -108,7 +108,7 @@ async def test_answer_is_streamed_through_the_tunnel(world: World, installed: st
         world_wide.stream("POST", "/v1/chat/completions", json=question) as answer,
     ):
         lines = [line async for line in answer.aiter_lines() if line]
-    assert lines[0].startswith(": waiting for a")  # Cloudflare gives up on an answer that says nothing for 100 s
+    assert lines[0].startswith(": waiting for a")  # Cloudflare drops a response that is silent for 100 s
     assert lines[-1] == "data: [DONE]"
 
 
@@ -134,10 +134,10 @@ def test_quick_tunnel_is_not_reopened_after_a_reboot(world: World, installed: st
     url = _expose("a").stdout.strip()
     assert (_state(world, "a"), _enabled(world, "a")) == ("active", "disabled")
     words = _command_line(world, "a")
-    assert words[words.index("--url") + 1] == installed  # which is not the default
+    assert words[words.index("--url") + 1] == installed  # not the default
     assert words[words.index("--http-host-header") + 1] == "a.exposed.mmd.internal"
     assert words[words.index("--config") + 1] == "/dev/null"
-    assert _expose("a").stdout.strip() == url  # it is open
+    assert _expose("a").stdout.strip() == url  # the tunnel is open
     assert _listed() == [{"id": "a", "state": "open", "url": url, "lasting": False}]
     assert _expose("--off", "a").returncode == 0
     assert (_state(world, "a"), _listed()) == ("inactive", [])
@@ -183,7 +183,7 @@ def test_name_or_token_that_is_none(
 
 
 def test_tunnel_ends_with_the_gateways_socket(world: World, installed: str, edge: Path, key: str) -> None:
-    """Somebody else may listen there next."""
+    """Another program may listen there next."""
     world.add("a")
     assert _expose("a").returncode == 0
     world.manager.systemctl("stop", "mmd.socket")
@@ -199,7 +199,7 @@ def test_tunnel_goes_where_the_gateway_does(world: World, installed: str, edge: 
     settings.write_text(settings.read_text().replace(f":{port}", f":{another}", 1))
     world.manager.systemctl("restart", "mmd-tunnel@a.service")
     words = _command_line(world, "a")
-    assert words[words.index("--url") + 1] == installed  # mmd.toml counts from mmd install on
+    assert words[words.index("--url") + 1] == installed  # mmd.toml takes effect at mmd install
     assert run_mmd("install").returncode == 0
     wait_for(lambda: _state(world, "a") == "active", what="the tunnel")
     words = _command_line(world, "a")
@@ -284,7 +284,7 @@ def test_removed_model_is_not_exposed_any_more(world: World, installed: str, edg
 def test_unit_of_a_model_that_has_vanished_is_not_tried_again(
     world: World, installed: str, edge: Path, key: str
 ) -> None:
-    """The registry was put back from an older copy, say."""
+    """For example, the registry was restored from an older copy."""
     world.manager.systemctl("start", "mmd-tunnel@gone.service")
     assert _state(world, "gone") == "failed"
 

@@ -32,7 +32,7 @@ async def test_request_swaps_its_model_in(world: World, installed: str) -> None:
             assert name in (await _ask(client, model=name)).text
             status = (await client.get("/status")).json()
             assert (status["active"], status["resident"]) == (name, [name])
-        assert "a" in (await _ask(client)).text  # no model named: the active one
+        assert "a" in (await _ask(client)).text  # without a name: the active model
     assert not world.events("overlap")
 
 
@@ -61,7 +61,7 @@ async def test_model_that_fails_is_an_error_with_its_cause(world: World, install
         error = answer.json()["error"]
         assert "gronk" in error["message"]
         assert error["engine_lines"][-1] == "error: unknown model architecture: 'gronk'"
-        refused = await _ask(client, model="b")  # at once: it is left alone for a while
+        refused = await _ask(client, model="b")  # at once: the failed model backs off
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "try_later")
         assert int(refused.headers["retry-after"]) <= 10
         assert (await client.get("/status")).json()["active"] == "a"

@@ -1,4 +1,4 @@
-"""What is lost when something dies, ends or leaves under a gateway at work: only what could not be kept."""
+"""Losses when a process dies, stops or disconnects under a gateway at work: only what could not be kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.systemd.world import World, run_mmd, wait_for
 
-_LONG = {"chunks": 2000, "chunk_seconds": 0.02}  # an answer that outlasts what is done to it
+_LONG = {"chunks": 2000, "chunk_seconds": 0.02}  # a response that outlasts the test's action
 _CHAT = "/v1/chat/completions"
 
 
@@ -26,7 +26,7 @@ async def test_gateway_killed_in_mid_stream_leaves_engine_to_the_next(world: Wor
             await _first(lines)
             pid = world.main_pid("a")
             world.manager.systemctl("kill", "--signal=SIGKILL", "mmd.service")
-            with pytest.raises(httpx.TransportError):  # the answer does not look as if it had ended
+            with pytest.raises(httpx.TransportError):  # the response does not look complete
                 await _rest(lines)
         async with _stream(client, "a") as lines:
             await _first(lines)
@@ -36,7 +36,7 @@ async def test_gateway_killed_in_mid_stream_leaves_engine_to_the_next(world: Wor
 
 
 async def test_killed_while_requests_wait_for_their_turn(world: World, installed: str) -> None:
-    """Nothing of the line outlives it but the requests that its clients send again."""
+    """The queue is lost with it; clients send their requests again."""
     world.add("a", **_LONG)
     world.add("b")
     async with _client(installed) as client:
@@ -54,15 +54,13 @@ async def test_killed_while_requests_wait_for_their_turn(world: World, installed
 
 
 async def test_restart_under_load_loses_no_request(world: World, installed: str) -> None:
-    """Those that wait for a swap included: they are answered before the gateway ends, and who comes meanwhile by the
-    next one.
-    """
+    """Requests that wait for a swap are answered before the gateway ends, and later ones by the next gateway."""
     world.add("a", chunks=5, chunk_seconds=0.01)
     world.add("b", chunks=5, chunk_seconds=0.01, load_seconds=0.5)
     stop, answers = asyncio.Event(), []
 
     async def load(name: str) -> None:
-        async with _client(installed) as client:  # whose connections are kept, and found closed
+        async with _client(installed) as client:  # their connections are kept, and found closed
             while not stop.is_set():
                 answers.append((name, await _ask(client, name)))
 
@@ -115,7 +113,7 @@ async def test_engine_killed_in_mid_stream_sends_error_and_restarts(world: World
 
 
 async def test_two_hundred_clients_leave_at_once(world: World, installed: str) -> None:
-    """Half of them read a stream, half wait for another model: engine, line and gateway are rid of all of them."""
+    """Half of the clients read a stream, half wait for another model: engine, queue and gateway drop them all."""
     world.add("a", **_LONG)
     world.add("b")
     async with _client(installed) as client:
@@ -134,7 +132,7 @@ async def test_two_hundred_clients_leave_at_once(world: World, installed: str) -
             leaver.leave()
         await _until(
             lambda: _descriptors(gateway) <= descriptors + 202
-        )  # before those of the streams: or it is b's turn
+        )  # before those of the streams: otherwise it is b's turn
         for leaver in crowd[:100]:
             leaver.leave()
         # Idle connections to the engine may stay, each with its thread; those of streams that were cut may not.
@@ -142,7 +140,7 @@ async def test_two_hundred_clients_leave_at_once(world: World, installed: str) -
         async with _stream(client, "a") as lines:
             await _first(lines)
         assert (await client.get("/status")).json()["resident"] == ["a"]
-    assert world.events("load-begin") == [("load-begin", "a")]  # nobody was left who wanted b
+    assert world.events("load-begin") == [("load-begin", "a")]  # no client was left that wanted b
 
 
 async def test_install_over_a_gateway_at_work_cuts_nothing(world: World, installed: str) -> None:
@@ -158,7 +156,7 @@ async def test_install_over_a_gateway_at_work_cuts_nothing(world: World, install
 
 
 class _Leaver:
-    """A client that closes its connection without a word."""
+    """A client that disconnects in the middle of a response."""
 
     def __init__(self, url: str, name: str) -> None:
         self._host, _, self._port = url.removeprefix("http://").partition(":")
@@ -203,7 +201,7 @@ async def _stream(client: httpx.AsyncClient, name: str) -> AsyncIterator[AsyncIt
 
 
 async def _first(lines: AsyncIterator[str]) -> None:
-    """The first word of the model has come."""
+    """Wait for the first word of the model."""
     async for line in lines:
         if '"content": "' in line:
             return
@@ -211,7 +209,7 @@ async def _first(lines: AsyncIterator[str]) -> None:
 
 
 async def _rest(lines: AsyncIterator[str], said: list[str] | None = None) -> list[str]:
-    """What comes until the end, without empty lines; also in `said`, for where there is no end."""
+    """Return the lines up to the end, without empty ones; also in `said`, if the stream breaks."""
     said = [] if said is None else said
     async for line in lines:
         if line:
@@ -224,7 +222,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 
 async def _until_taken(url: str, count: int) -> None:
-    """Until so many connections have been accepted by the gateway."""
+    """Wait until the gateway has accepted this many connections."""
     port = f"{int(url.rpartition(':')[2]):04X}"
 
     def taken() -> bool:

@@ -89,7 +89,7 @@ async def test_gateway_that_starts_counts_from_what_systemd_says(world: World) -
 
 @pytest.mark.parametrize("can_sleep", [True, False])
 async def test_requests_in_the_moment_of_the_sleep_are_all_answered(world: World, can_sleep: bool) -> None:
-    """Half of them come while the model falls asleep or is stopped: at once, they would be lost in its engine."""
+    """Half of the requests arrive during a sleep or a stop: the engine would lose them if they were sent at once."""
     world.add("a", can_sleep=can_sleep)
     async with gateway(world) as (client, watch):
         async with asyncio.timeout(180):
@@ -128,7 +128,7 @@ async def test_sleeper_that_was_woken_in_between_is_not_stopped(world: World) ->
 
 
 async def test_installed_gateway_counts_on_after_it_was_killed(world: World, installed: str) -> None:
-    """Nothing of it is kept: since when a model is unused is what systemd says."""
+    """The gateway keeps no state of it: systemd tells since when a model is idle."""
     world.add("a")
     async with httpx.AsyncClient(base_url=installed, timeout=PATIENCE_SECONDS) as client:
         await ask(client)

@@ -1,4 +1,4 @@
-"""The names that clients use, while mmd.toml changes under a gateway that runs."""
+"""The names that clients use, while mmd.toml changes under a running gateway."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.tiny_models import tiny_gguf
 
 @pytest.fixture
 def laid_down(installed: str) -> Iterator[Callable[[str], None]]:
-    """What mmd.toml says beside the address of the gateway."""
+    """Write the contents of mmd.toml beside the address of the gateway."""
     file = config_dir() / "mmd.toml"
     address = file.read_text()
 

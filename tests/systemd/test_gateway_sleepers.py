@@ -1,4 +1,4 @@
-"""The gateway while somebody else swaps: no request hangs in an engine that has been put to sleep or ended."""
+"""The gateway during swaps by others: no request hangs in an engine that was put to sleep or stopped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.systemd.serving import running, serving
 from tests.systemd.world import World
 
 SWAPS = 10
-PATIENCE_SECONDS = 20.0  # for one answer, which may have to wait for two swaps
+PATIENCE_SECONDS = 20.0  # for one response, which may wait for two swaps
 
 
 def question(*, stream: bool) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def question(*, stream: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_request_that_reaches_a_sleeping_engine_is_answered(world: World, stream: bool) -> None:
-    """The signals of a swap come late: the engine took the request, and would have kept it until somebody woke it."""
+    """The signals of a swap arrive late: the engine took the request, and would have kept it until its next wake."""
     world.add("a", "b", can_sleep=True)
     async with world.controller() as outside:
         await outside.activate("a")
@@ -40,13 +40,13 @@ async def test_request_that_reaches_a_sleeping_engine_is_answered(world: World, 
                 answer = await asking
     assert (answer.status_code, "a-0" in answer.text) == (200, True)
     log = [event for event, model in world.events("sleep", "wake", "request") if model == "a"]
-    # The wake's canary, and ours once: the engine dropped what was taken back.
+    # The request of the wake check, and ours once: the engine dropped the one that was taken back.
     assert log[log.index("sleep") :] == ["sleep", "wake", "request", "request"]
 
 
 @dataclass
 class Clients:
-    """Each asks for `a` again and again."""
+    """Clients that ask for `a` again and again."""
 
     address: str
     answered: list[int]
@@ -67,7 +67,7 @@ class Clients:
                     self.changed.notify_all()
 
     async def all_had_an_answer(self) -> None:
-        """To a request made since this was called: the first answer may have been on its way."""
+        """Wait for a response to a request made after this call: the first response may have been sent before."""
         before = list(self.answered)
         async with self.changed:
             await self.changed.wait_for(
@@ -78,7 +78,7 @@ class Clients:
 @pytest.mark.parametrize("a_sleeps", [True, False])
 @pytest.mark.parametrize("b_sleeps", [True, False])
 async def test_swaps_from_outside_lose_no_request(world: World, a_sleeps: bool, b_sleeps: bool) -> None:
-    """Those that came too late for an engine that cannot sleep used to end in a 502."""
+    """Requests that arrived too late at an engine that cannot sleep used to end in a 502."""
     world.add("a", can_sleep=a_sleeps, chunk_seconds=0.002)
     world.add("b", can_sleep=b_sleeps)
     async with serving(world) as at, running(at.watch.run()), world.controller() as outside:
@@ -89,7 +89,7 @@ async def test_swaps_from_outside_lose_no_request(world: World, a_sleeps: bool, 
                 asking.create_task(clients.ask(number))
             for _ in range(SWAPS):
                 await clients.all_had_an_answer()
-                with suppress(SwapSuperseded):  # b was up, and those who wait for a came in before that could be read
+                with suppress(SwapSuperseded):  # requests for a took the GPU before it was seen
                     await outside.activate("b")
             await clients.all_had_an_answer()
             clients.stop = True

@@ -1,4 +1,4 @@
-"""`mmd activate` while a gateway runs: it is the gateway's to carry out, and it lets its answers finish."""
+"""`mmd activate` while a gateway runs: the gateway carries it out, and lets its responses finish."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_swap_by_hand_lets_an_answer_finish(world: World, installed: str) 
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert (made["model_id"], made["evicted"], made["why"]) == ("b", "a", "not loaded")
-    assert made["phases"]["drain"] > 0.001  # which only the gateway knows of
+    assert made["phases"]["drain"] > 0.001  # only the gateway knows of it
     again = await _mmd("activate", "b", "--json")
     assert json.loads(again.stdout)["why"] == "it is resident"
 

@@ -1,4 +1,4 @@
-"""A GPU driver that hangs under a gateway at work: what needs no reading of the machine goes on."""
+"""A GPU driver that hangs under a gateway at work: everything that needs no reading of the machine continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.systemd.world import World, run_mmd, wait_for
 
 
 class Driver:
-    """The fake NVML of the gateway and of those it starts."""
+    """The state of the fake NVML for the gateway and its children."""
 
     def __init__(self, world: World, nvml_folder: Path) -> None:
         world.add_gpu(nvml_folder)
@@ -27,7 +27,7 @@ class Driver:
         self._state.write_text(f"waits {self._fifo}\n0\n")
 
     def lets_one_go(self) -> bool:
-        """Whether a call hung at this moment; it returns then, and the next one hangs."""
+        """Return whether a call hung at this moment; it returns then, and the next one hangs."""
         with suppress(OSError):
             os.close(os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK))
             return True

@@ -1,4 +1,4 @@
-"""One invariant over random histories: never two models awake at once, and every activation ends in *ready* or in an
+"""An invariant over random histories: two models are never awake at once, and every activation ends in *ready* or in an
 error that names the cause.
 """
 
@@ -21,9 +21,9 @@ from mmd.registry.store import Registry
 from tests.systemd.world import World
 from tests.user_manager import UserManager
 
-# b loads slowly enough to be interrupted, c sleeps instead of ending and is interrupted in that, too, d is broken.
+# b loads slowly enough to be interrupted, c sleeps instead of stopping and is interrupted in that, too, d is broken.
 MODELS = "abcd"
-# A little more than this ring's engines wait before they are restarted.
+# A little longer than the engines of these tests wait before they are restarted.
 RESTART_SECONDS = 0.4
 
 
@@ -49,17 +49,17 @@ class Crash:
 
 @dataclass(frozen=True)
 class Abandon:
-    """The client of the newest activation goes away in the middle."""
+    """The client of the newest activation disconnects in the middle."""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """For everything that is under way."""
+    """Wait for all running activations."""
 
 
 @dataclass(frozen=True)
 class Rest:
-    """Until systemd has restarted what crashed."""
+    """Wait until systemd has restarted what crashed."""
 
 
 Action = Activate | Stop | Sleep | Crash | Abandon | Wait | Rest
@@ -121,7 +121,7 @@ async def live(world: World, history: Sequence[Action]) -> None:
                     under_way.clear()
                 case Rest():
                     await asyncio.sleep(RESTART_SECONDS)
-            await asyncio.sleep(0.02)  # not to wait for anything: so that actions meet each other half done
+            await asyncio.sleep(0.02)  # no wait: actions must meet each other half done
         async with asyncio.timeout(40):
             check(await asyncio.gather(*under_way, return_exceptions=True))
             await asyncio.gather(*others)

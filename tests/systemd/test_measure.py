@@ -1,4 +1,4 @@
-"""What a start took is measured from the running unit: its processes on the GPU, its log, and systemd's own record."""
+"""Measurements of a start, from the running unit: its processes on the GPU, its log, and systemd's own record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 1024**2
 
 @pytest.fixture
 def gpu(world: World, nvml_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The state of a GPU that this process and the engines see."""
+    """The state of a GPU, for this process and the engines."""
     world.add_gpu(nvml_folder)
     world.change_launch("a", uses_gpu=True)
     monkeypatch.setenv("MMD_FAKE_NVML", str(world.folder / "nvml"))

@@ -1,4 +1,4 @@
-"""/metrics of a gateway over real units: tokens over swaps, and all that the dashboard asks for."""
+"""/metrics of a gateway over real units: tokens over swaps, and every metric of the dashboard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.systemd.world import World
 
 @pytest.fixture
 async def http(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    """A gateway over `llama`, which ends when it goes, and `vllm`, which sleeps."""
+    """A client of a gateway over `llama`, which is stopped in a swap, and `vllm`, which sleeps."""
     world.add("llama")
     world.add("vllm", can_sleep=True)
     async with serving(world) as at, running(at.watch.run()):
@@ -38,7 +38,7 @@ async def ask(http: httpx.AsyncClient, model: str) -> None:
 
 
 async def test_tokens_are_counted_over_swaps(http: httpx.AsyncClient) -> None:
-    """One engine ends with its counters and the other sleeps with them; an answer has three tokens."""
+    """One engine ends with its counters and the other sleeps with them; a response has three tokens."""
     for model in ("llama", "vllm", "llama", "vllm"):
         await ask(http, model)
     page = await scrape(http)
@@ -46,7 +46,7 @@ async def test_tokens_are_counted_over_swaps(http: httpx.AsyncClient) -> None:
     assert page.value("mmd_tokens_total", model="llama", direction="in") == 2
     slept = page.value("mmd_tokens_total", model="vllm", direction="out")
     assert slept is not None
-    assert slept >= 6  # and those of its canaries
+    assert slept >= 6  # and those of its wake checks
     assert page.value("mmd_requests_total", model="vllm", path="/v1/chat/completions", status="2xx") == 2
 
 

@@ -1,4 +1,4 @@
-"""An engine that mmd installed, while models run on it."""
+"""An engine that mmd installed, changed while models run on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.systemd.world import World
 async def test_engine_stays_while_a_model_runs_on_it(world: World) -> None:
     folder = engines_dir() / "llama-server-1"
     folder.mkdir(parents=True)
-    # Itself the process, as the real one is; the fake on PATH hands over to Python at once.
+    # A single process, like the real engine; the fake on PATH starts Python at once.
     code = f"import runpy; runpy.run_path({fake_engine.__file__!r}, run_name='__main__')"
     (folder / "llama-server").write_text(f"#!{sys.executable} -IS\n{code}\n")
     (folder / "llama-server").chmod(0o755)

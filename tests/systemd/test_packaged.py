@@ -1,6 +1,4 @@
-"""Units that a package has brought, with and without copies of an older installation: who starts what, and what is
-written.
-"""
+"""Units of a package, with and without copies of an older installation: what starts them, and what is written."""
 
 from __future__ import annotations
 
@@ -70,7 +68,7 @@ async def test_socket_leaves_the_address_of_the_package(world: World, packaged: 
 
 
 async def test_unwanted_embedding_socket_stays_stopped(world: World, packaged: str) -> None:
-    """mmd.service pulls in all its sockets, and a package brings this one for everybody."""
+    """mmd.service pulls in all its sockets, and a package brings this one for every user."""
     old = read_settings().gateway.embedding_listen
     listen = packaged.removeprefix("http://")
     world.settings(f'[gateway]\nlisten = "{listen}"\nembedding_listen = ""\n')
@@ -101,7 +99,7 @@ async def test_copies_of_an_older_installation_make_way(world: World, installed:
 
 
 async def test_unit_that_the_user_has_edited_is_not_lost(world: World, packaged: str, package: Path) -> None:
-    """As `systemctl --user edit --full mmd.service` leaves it."""
+    """The result of `systemctl --user edit --full mmd.service`."""
     own = user_unit_dir() / "mmd.service"
     own.write_text(unit_text("mmd.service", PACKAGED_COMMAND) + "# mine\n", "utf-8")
     done = run_mmd("install")
@@ -167,7 +165,7 @@ async def test_refused_address_leaves_the_package_as_it_was(world: World, packag
 
 
 async def test_folder_that_cannot_be_written_leaves_all_as_it_was(world: World, installed: str, package: Path) -> None:
-    """The copies were gone, and nothing was in their place."""
+    """The copies were deleted, and nothing was in their place."""
     before = _files()
     shutil.rmtree(user_unit_dir() / "mmd-boot.service.d")
     (user_unit_dir() / "mmd-boot.service.d").write_text("in the way")
@@ -230,11 +228,11 @@ async def test_model_is_resident_without_a_gateway_that_may_not_run(world: World
     assert running_version() is None
 
 
-# --- what is said
+# --- messages
 
 
 def test_default_says_that_it_takes_units(world: World, address: str, package: Path) -> None:
-    """A package that nobody has enabled starts nothing."""
+    """A package that is not enabled starts nothing."""
     world.add("a")
     assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
     assert run_mmd("install").returncode == 0
@@ -275,7 +273,7 @@ def _main_pid(world: World) -> str:
 
 
 async def test_gateway_that_ran_runs_after_an_installation(world: World, packaged: str) -> None:
-    """Until the next request nobody would have watched over a model that is there."""
+    """A model that was loaded already was not watched until the next request."""
     assert await _answers(packaged)
     first = _main_pid(world)
     world.manager.systemctl("stop", "mmd-local.socket")
@@ -321,7 +319,7 @@ async def test_install_reports_units_the_manager_has_not_read(world: World, pack
 async def test_shell_with_another_path_makes_nothing_outdated(
     world: World, packaged: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a virtual environment, say: whether other engines are found there is for who asks to find out."""
+    """For example in a virtual environment: the caller finds out whether that changes an engine."""
     monkeypatch.setenv("PATH", f"/opt/50% of tools/bin:{os.environ['PATH']}")
     now = await read_install_state()
     assert (now.outdated, {file.parent.name for file in now.other_path}) == (

@@ -1,4 +1,4 @@
-"""From a search to an answer: the hub is a local one, everything else is what a user runs."""
+"""From a search to a response: the hub is a local one, everything else is what a user runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def repositories(hub: FakeHub, tmp_path: Path) -> None:
 
 
 def pull_killed_in_the_middle(hub: FakeHub, reference: str, content: bytes) -> None:
-    """`mmd pull`, ended by SIGKILL when half of the file has come."""
+    """Kill `mmd pull` with SIGKILL after half of the file."""
     digest = sha256(content).hexdigest()
     owner, name = reference.split("/")
     blobs = Path.home() / f".cache/huggingface/hub/models--{owner}--{name}/blobs"
@@ -49,7 +49,7 @@ def pull_killed_in_the_middle(hub: FakeHub, reference: str, content: bytes) -> N
 
 
 def search_pull_activate_chat(hub: FakeHub, gateway: str) -> str:
-    """What a new user does, with a power cut in it; the answer of the model."""
+    """Do what a new user does, with a power cut in it; return the response of the model."""
     searched = run_mmd("search", "tiny", "--json")
     assert searched.returncode == 0, searched.stderr
     found = json.loads(searched.stdout)[0]

@@ -1,4 +1,4 @@
-"""The records of a gateway over real units, in every state a model can be in, are as the API's document says."""
+"""The records of a gateway over real units, in every state of a model, match the API's document."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATHS = ("/health", "/status", "/models", "/resources", "/resources/history", "/
 
 
 async def test_records_are_as_described(world: World) -> None:
-    """One model is resident, one sleeps, one has failed and one is being started."""
+    """One model is resident, one sleeps, one has failed and one is starting."""
     world.add("resident", "broken")
     world.add("sleeper", can_sleep=True)
     world.add("slow", load_seconds=30)

@@ -1,4 +1,4 @@
-"""An engine that will not have a setting is started once more without it, and never again with it."""
+"""An engine that refuses a flag is started once more without it, and never again with it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_engine_that_aborts_is_started_with_no_repack(world: World) -> Non
 
 
 async def test_what_was_refused_is_tried_again_where_a_person_says_so(world: World) -> None:
-    """Nothing told how, and nothing but `mmd remove` did."""
+    """No message told how, and only `mmd remove` helped."""
     world.add("a", **REFUSES_METRICS)
     async with world.controller() as mmd:
         await mmd.activate("a")
@@ -97,7 +97,7 @@ async def test_running_engine_is_that_of_the_launch_without_it(world: World) -> 
 
 @pytest.mark.parametrize(("flag", "starts"), [("--threads", 1), ("--metrics", 2)])
 async def test_flag_from_settings_is_not_dropped(world: World, flag: str, starts: int) -> None:
-    """`--metrics` is mmd's as well, which the second attempt does without."""
+    """mmd uses `--metrics` itself, and the second attempt does without it."""
     world.add("a", refuses=[flag])
     world.add("b")
     words = [flag, "2"] if flag == "--threads" else [flag]

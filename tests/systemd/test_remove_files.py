@@ -1,4 +1,4 @@
-"""`mmd remove --files`: the engine ends first, then the record goes, then the files."""
+"""`mmd remove --files`: the engine stops first, then the record is removed, then the files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_terminal_is_asked(systemd: UserManager, tmp_path: Path, answer: str, st
 
 
 def refused_after_data(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
-    """What would go is told before the refusal."""
+    """The list of files comes before the refusal."""
     done.stdout = ""
     return refused(done, 2)
 

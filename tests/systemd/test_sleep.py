@@ -1,4 +1,4 @@
-"""Sleep on a real user manager: how deep, how it goes wrong, and that nobody loads beside who does not sleep."""
+"""Sleep on a real user manager: its levels, its failures, and that no model loads beside one that does not sleep."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def gpu(world: World, nvml_folder: Path) -> Iterator[World]:
     world.add_gpu(nvml_folder)
     world.change_launch("a", "b", uses_gpu=True)
     yield world
-    world.manager.systemctl("stop", "mmd-*")  # with the driver still there for the hooks
+    world.manager.systemctl("stop", "mmd-*")  # while the hooks can still load the driver
     world.manager.systemctl("unset-environment", "MMD_FAKE_NVML", "LD_LIBRARY_PATH")
 
 
@@ -43,12 +43,12 @@ def phases(name: str, hook: str) -> dict[str, Any]:
 
 
 def say(name: str) -> str:
-    """The first words of a model's answer."""
+    """Return the first words of a model's response."""
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine_socket(name))), timeout=20) as client:
         return str(client.post("http://engine/v1/completions", json={}).json()["choices"][0]["text"])
 
 
-# --- how deep
+# --- levels
 
 
 @pytest.mark.parametrize(("sleep", "level"), [(SLEEP, 1), (DEEP, 2)], ids=["level_1", "level_2"])
@@ -153,7 +153,7 @@ async def test_demote_stops_a_sleeper_that_does_not_wake(world: World) -> None:
     assert not world.events("overlap")
 
 
-# --- it does not fall asleep
+# --- engines that do not fall asleep
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ async def test_sleeper_killed_awake_is_restarted(world: World) -> None:
 
 
 async def test_engine_killed_awake_whose_worker_outlives_it(world: World) -> None:
-    """systemd ends the worker with the control group, before it starts anything else there."""
+    """systemd kills the worker with the control group, before it starts anything else there."""
     world.add("a", "b", spawn_worker=True)
     async with world.controller() as mmd:
         await mmd.activate("a")
@@ -251,7 +251,7 @@ async def test_engine_that_cannot_sleep_is_waited_for_on_a_gpu(gpu: World) -> No
     assert not gpu.events("overlap")
 
 
-# --- it does not wake
+# --- engines that do not wake
 
 
 async def test_engine_that_lies_about_waking_is_started_cold(world: World) -> None:
@@ -268,7 +268,7 @@ async def test_engine_that_lies_about_waking_is_started_cold(world: World) -> No
 
 
 async def test_engine_that_wakes_with_garbage_is_started_cold(world: World) -> None:
-    """As when its weights were not read again; vLLM answers 200 to all."""
+    """As if its weights were not read again; vLLM answers 200 to every request."""
     world.add("a", can_sleep=True)
     world.add("b")
     world.change_launch("a", sleep=DEEP)
@@ -284,7 +284,7 @@ async def test_engine_that_wakes_with_garbage_is_started_cold(world: World) -> N
 
 
 async def test_engine_that_does_not_wake_is_started_cold_without_mmd(world: World) -> None:
-    """By `systemctl --user start`, which is all that a swap is."""
+    """By `systemctl --user start`, the only command of a swap."""
     world.add("a", can_sleep=True, wake_lies=True)
     world.add("b")
     async with world.controller() as mmd:
@@ -298,7 +298,7 @@ async def test_engine_that_does_not_wake_is_started_cold_without_mmd(world: Worl
 
 
 async def test_wake_that_is_interrupted_leaves_no_engine_half_awake(world: World) -> None:
-    """ExecStop= is not run for a token that was not up yet: two models were awake."""
+    """systemd does not run ExecStop= for a token that was not up yet: two models were awake."""
     world.add("a", can_sleep=True, wake_seconds=0.5)
     world.add("b")
     async with world.controller() as mmd:
@@ -314,7 +314,7 @@ async def test_wake_that_is_interrupted_leaves_no_engine_half_awake(world: World
 
 
 async def test_swap_away_from_a_long_wake_waits_for_its_end(world: World) -> None:
-    """vLLM's core does one thing at a time: a sleep that comes in the middle of a wake follows it."""
+    """vLLM's core does one thing at a time: a sleep in the middle of a wake waits for it."""
     world.add("a", "b", can_sleep=True)
     async with world.controller() as mmd:
         await mmd.activate("b")
@@ -350,11 +350,11 @@ async def test_restarted_sleeper_is_measured_without_itself(world: World, monkey
     assert not world.events("overlap")
 
 
-# --- stopped while it loads
+# --- stop during a load
 
 
 async def test_sleeper_whose_load_is_interrupted_has_not_failed(world: World) -> None:
-    """Its release ends the engine before systemd does, which looks like a death of its own."""
+    """Its release ends the engine before systemd does, which looks like a crash."""
     world.add("a", can_sleep=True, load_seconds=300)
     world.add("b")
     async with world.controller() as mmd:
@@ -371,7 +371,7 @@ async def test_sleeper_whose_load_is_interrupted_has_not_failed(world: World) ->
 
 
 async def test_stop_during_load_does_not_wait_for_a_lost_sigterm(world: World) -> None:
-    """vLLM swallows the SIGTERM that it gets while it loads, and was waited for until systemd killed it."""
+    """vLLM loses a SIGTERM during its load, and was waited for until systemd killed it."""
     world.add("a", load_seconds=300, lose_sigterm_while_loading=True)
     world.change_launch("a", stop_seconds=300)
     async with world.controller() as mmd:

@@ -21,7 +21,7 @@ _PATIENCE_SECONDS = 30.0
 
 
 class Bar:
-    """The lines that a waybar would be told."""
+    """Yield the lines that a waybar would receive."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -51,7 +51,7 @@ def _waybar() -> Iterator[Bar]:
     try:
         yield Bar(process)
     finally:
-        os.killpg(process.pid, 9)  # as waybar does, or its curl would go on
+        os.killpg(process.pid, 9)  # like waybar, or its curl would continue
         process.wait(10)
         assert process.stdout is not None
         process.stdout.close()
@@ -59,7 +59,7 @@ def _waybar() -> Iterator[Bar]:
 
 @pytest.fixture
 def url(world: World, installed: str) -> str:
-    """Of a gateway that runs."""
+    """With a running gateway."""
     assert httpx.get(f"{installed}/health").status_code == 200
     return installed
 
@@ -126,7 +126,7 @@ def test_what_it_cannot_do_it_says(words: tuple[str, ...]) -> None:
 
 
 def test_tmux_reads_its_lines(tmp_path: Path) -> None:
-    """In a server of its own, which it ends itself."""
+    """Run tmux in a server of its own, and kill that at the end."""
     read = ["source-file", str(_SCRIPT.parent / "tmux.conf"), ";", "show-options", "-gv", "status-right"]
     done = subprocess.run(
         ["tmux", "-S", str(tmp_path / "s"), "-f", "/dev/null", "new-session", "-d", ";", *read, ";", "kill-server"],

@@ -1,4 +1,4 @@
-"""The machine suspends: the real gateway and real units under a logind that does as told."""
+"""Suspend of the machine: the real gateway and real units under a fake logind."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tests.systemd.serving import running, serving
 from tests.systemd.world import World, run_mmd, wait_for
 
 PATIENCE_SECONDS = 30.0
-LONG = {"chunks": 3000, "chunk_seconds": 0.02}  # an answer that outlasts what is waited for it
+LONG = {"chunks": 3000, "chunk_seconds": 0.02}  # a response that outlasts the wait
 
 
 @pytest.fixture
 def system_bus(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a bus that this process, and what the manager starts, take for the system's."""
+    """The address of a bus that this process, and programs of the manager, take for the system's."""
     socket = world.manager.root / "system-bus"
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={socket}")
     world.manager.systemctl("set-environment", f"DBUS_SYSTEM_BUS_ADDRESS=unix:path={socket}")
@@ -126,7 +126,7 @@ async def test_stream_that_outlasts_what_logind_waits_is_cut_in_time(world: Worl
                     break
             preparing = asyncio.create_task(at.login1.prepare())
             said: list[str] = []
-            with pytest.raises(httpx.RemoteProtocolError):  # it has no end of its own
+            with pytest.raises(httpx.RemoteProtocolError):  # the stream breaks
                 async for line in lines:
                     said += [line] if line else []
         error = json.loads(said[-1].removeprefix("data: "))["error"]
@@ -228,7 +228,7 @@ async def test_models_leave_the_gpu_without_a_lock_too(
 
 @pytest.mark.usefixtures("gpu")
 async def test_logind_that_goes_and_comes_is_followed_again(world: World, system_bus: str) -> None:
-    """One that is restarted while models are away says nothing of the end of that sleep."""
+    """A logind that is restarted while models are suspended does not announce the end of that sleep."""
     world.add("a")
     async with scene(world, system_bus) as at:
         await at.ask("a")
@@ -327,7 +327,7 @@ async def test_restarted_gateway_restores_the_suspended_models(world: World, ins
         await login1.prepare()
         assert suspended_models() == ("a",)
         assert (await client.get("/status")).json()["away"] == ["a"]
-        login1.is_preparing = False  # and nobody is there to hear of it
+        login1.is_preparing = False  # and no log line
         world.manager.systemctl("kill", "--signal=SIGKILL", "mmd.service")
         await asyncio.to_thread(wait_for, lambda: world.events("ready") == [("ready", "a")] * 2, what="its return")
         await login1.has_locks(1)

@@ -1,4 +1,4 @@
-"""Activation on a real user manager: who is resident when, and in which order that comes about."""
+"""Activation on a real user manager: which models are resident when, and in which order."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ async def test_activate_three_at_once_the_last_one_wins(world: World) -> None:
 
 @pytest.mark.parametrize("can_sleep", [False, True], ids=["stops", "sleeps"])
 async def test_activate_away_from_a_model_that_still_loads(world: World, can_sleep: bool) -> None:
-    """Its socket refuses, which a naive release takes for "not running": two models loaded side by side. And where a
-    release ended it, it was told to have failed.
+    """Its socket refuses, which a naive release takes for "not running": two models loaded side by side. And if a
+    release stopped it, the message was that it had failed.
     """
     world.add("slow", load_seconds=30, can_sleep=can_sleep)
     world.add("b")
@@ -153,7 +153,7 @@ async def test_errors_are_all_ours(world: World) -> None:
 
 
 def test_status_of_nothing_says_what_to_do_next(world: World) -> None:
-    """It said `mmd activate ID` where there was no model to activate."""
+    """The hint was `mmd activate ID` even without any model."""
     said = run_mmd("status").stderr
     assert "mmd add PATH" in said and "mmd search" in said and "activate" not in said
     world.add("a")

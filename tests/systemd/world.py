@@ -1,4 +1,4 @@
-"""A world for the second ring: a real user manager, real units, and fake engines that write down what they do."""
+"""A world for tests with a user manager: real units, and fake engines that log their events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.user_manager import UserManager
 
 REPOSITORY = Path(__file__).parents[2]
 
-# The fake engine sleeps without moving anything.
+# The fake engine sleeps without moving any memory.
 SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, wake_check=WakeCheck.GENERATE)
 
 
@@ -40,7 +40,7 @@ class ChangedLaunches(LaunchPlanner):
 
 
 class Sleepy(Controller):
-    """The controller, with models whose launches differ in this: no engine of the fake's can sleep, nor use a GPU."""
+    """The controller, with changed launches: the fake's own engines can neither sleep nor use a GPU."""
 
     def __init__(self, changes: Mapping[str, Mapping[str, Any]], hooks_folder: Path | None = None) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class World:
         manager.systemctl("set-environment", f"MMD_FAKE_EVENTS={self.event_log}", f"MMD_FAKE_GPU={folder / 'gpu'}")
 
     def add(self, *names: str, **behaviour: Any) -> None:
-        """Register models under these names, served by fake engines that behave so."""
+        """Register models under these names, served by fake engines with this behaviour."""
         for name in names:
             path = self.folder / f"{name}.gguf"
             tiny_gguf(path, name=name)
@@ -67,7 +67,7 @@ class World:
             self.behave(name, **behaviour)
 
     def behave(self, name: str, **behaviour: Any) -> None:
-        """From its next start on, the engine of a model does this."""
+        """Set the behaviour of a model's engine, from its next start on."""
         if behaviour.get("can_sleep"):
             self.changes.setdefault(name, {}).setdefault("sleep", SLEEP)
         elif "sleep" in self.changes.get(name, {}):
@@ -75,12 +75,12 @@ class World:
         (self.folder / f"{name}.gguf.fake.json").write_text(json.dumps(behaviour))
 
     def change_launch(self, *names: str, **changes: Any) -> None:
-        """Have controllers from now on start these models so."""
+        """Change the launches of these models in controllers made from now on."""
         for name in names:
             self.changes.setdefault(name, {}).update(changes)
 
     def add_gpu(self, nvml_folder: Path) -> None:
-        """A GPU with nothing on it, for engines and hooks; `change_launch` says who uses it."""
+        """Add a GPU with nothing on it, for engines and hooks; `change_launch` selects the models that use it."""
         state = self.folder / "nvml"
         state.write_text("0\n")
         self.manager.systemctl("set-environment", f"MMD_FAKE_NVML={state}", f"LD_LIBRARY_PATH={nvml_folder}")
@@ -90,11 +90,13 @@ class World:
         config_file().write_text(text)
 
     def controller(self, *, hooks_folder: Path | None = None) -> Controller:
-        """With `hooks_folder` its units run their hooks from there, as those of another installation."""
+        """Return a controller; with `hooks_folder` its units run their hooks from there, as those of another
+        installation.
+        """
         return Sleepy(self.changes, hooks_folder)
 
     def events(self, *words: str) -> list[tuple[str, str]]:
-        """`(event, model)` in order; all, or those of these kinds."""
+        """Return `(event, model)` in order; all, or those of these kinds."""
         lines = self.event_log.read_text().splitlines() if self.event_log.exists() else []
         rows = [json.loads(line) for line in lines]
         return [(row["event"], row["model"]) for row in rows if not words or row["event"] in words]
@@ -114,7 +116,7 @@ class World:
 
 
 def wait_for(condition: Callable[[], bool], *, what: str, seconds: float = 50.0) -> None:
-    """Wait until something is so that nobody announces; fails the test if it does not become so."""
+    """Poll until the condition is true; fail the test if it does not become true in time."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"never: {what}"
