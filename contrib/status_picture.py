@@ -50,7 +50,7 @@ _SHOWN = (
     ("mmd status",),
     ("systemctl --user list-units 'mmd-*@*'", "--no-pager", "--legend=no", "--plain"),
 )
-_WORDS = {"active": "on", "running": "on", "answers": "on", "sleeping": "asleep"}
+_WORDS = {"active": "on", "running": "on", "ready": "on", "sleeping": "asleep"}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The command line: verbs and words for people. What is data goes to stdout, what is talk to stderr."""
+"""The command line. Data goes to stdout, messages go to stderr."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from mmd.errors import MmdError, outcome
 
 
 def main() -> NoReturn:
-    """The edge: whatever goes wrong becomes two lines and an exit status."""
+    """Run the command line; each error becomes two lines and an exit status."""
     from mmd.cli.verbs import mmd
 
     status = 0
     try:
-        # Click gives back the status of --help and the like; a verb gives back None.
+        # Click returns the status of --help and the like; a verb returns None.
         status = mmd.main(prog_name="mmd", standalone_mode=False) or 0
     except MmdError as error:
-        _complain(error.message, error.hint)
+        _print_error(error.message, error.hint)
         status = outcome(error).exit_status
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         status = 2
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "mmd"
-        _complain(error.format_message(), f"{command} --help")
+        _print_error(error.format_message(), f"{command} --help")
         status = 2
     except click.ClickException as error:
-        _complain(error.format_message(), "mmd --help")
+        _print_error(error.format_message(), "mmd --help")
         status = 1
     except BrokenPipeError:
-        # `mmd list | head`: whoever read has seen enough. Python must not complain about it at exit, either.
+        # `mmd list | head`: the reader has ended. Python must not report it at exit, either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except (KeyboardInterrupt, click.exceptions.Abort):
@@ -41,7 +41,7 @@ def main() -> NoReturn:
     sys.exit(status)
 
 
-def _complain(message: str, hint: str) -> None:
-    """What is, then what to do."""
+def _print_error(message: str, hint: str) -> None:
+    """Print what is wrong, then what to do."""
     click.echo(click.style("mmd: ", bold=True) + message, err=True)
     click.echo(click.style("  → ", dim=True) + hint, err=True)

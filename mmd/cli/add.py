@@ -1,4 +1,4 @@
-"""The verb that registers what is on this machine: add."""
+"""The verb add: register models that are on this machine."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from mmd.registry.scan import Scan, Skipped
     from mmd.registry.store import AddResult
 
-_SHOWN_PER_REASON = 3
+_MAX_SHOWN_PER_REASON = 3
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path, readable=False), required=False)
-@click.option("--id", "model_id", metavar="ID", help="The name to give it; else one is made from its own.")
+@click.option("--id", "model_id", metavar="ID", help="Use this id instead of one made from the name.")
 @parameters.as_json
 def add(path: Path | None, model_id: str | None, as_json: bool) -> None:
-    """Register a model, or every one below a folder.
+    """Register a model, or every model below a folder.
 
-    Without a PATH, every one in the Hugging Face cache. Folders of LM Studio and of Ollama (~/.ollama/models) are
-    understood as well. Nothing is copied or moved.
+    Without PATH, register every model in the Hugging Face cache. The folders of LM Studio and Ollama (~/.ollama/models)
+    work as well. No file is copied or moved.
     """
     if path is not None and not path.is_dir():
         _add_one(path, model_id, as_json)
@@ -44,7 +44,7 @@ def _add_one(path: Path, model_id: str | None, as_json: bool) -> None:
         print_json(model_info(model))
         return
     click.echo(model.id)
-    say(f"{summary(model)}; start it with: mmd activate {model.id}")
+    say(f"{summary(model)}; start it: mmd activate {model.id}")
 
 
 def _add_below(root: Path, model_id: str | None, as_json: bool) -> None:
@@ -60,25 +60,26 @@ def _add_below(root: Path, model_id: str | None, as_json: bool) -> None:
         return
     if not result.news:
         _print_skipped(result.skipped)
-        _add_one(root, model_id, as_json)  # which says what is wrong with it
+        _add_one(root, model_id, as_json)  # raises the reason
         return
     if model_id is not None:
         raise WrongUsage(
-            f"{root} holds {len(result.news)} models, and --id is for one", hint=f"mmd add {result.news[0].found.path}"
+            f"{root} contains {len(result.news)} models, but --id names only one",
+            hint=f"mmd add {result.news[0].found.path}",
         )
     added = registry.add_many(result.news)
     if as_json:
         _print_json(added, result.skipped)
         return
     print_named_table(
-        ("ID", "", "IS"),
-        [(one.model.id, "added" if one.is_new else "known already", summary(one.model)) for one in added],
+        ("ID", "", "MODEL"),
+        [(one.model.id, "added" if one.is_new else "already registered", summary(one.model)) for one in added],
     )
     _print_skipped(result.skipped)
 
 
 def _is_one_model(root: Path, result: Scan) -> bool:
-    """Whether the folder itself is what is meant, with nothing else below it."""
+    """Return whether the folder is one model, without others below it."""
     paths = [Path(new.found.path) for new in result.news]
     return len(paths) == 1 and root.absolute() in (paths[0], paths[0].parent)
 
@@ -89,7 +90,7 @@ def _cache() -> Path:
 
     cache = cache_folder()
     if not cache.is_dir():
-        raise WrongUsage(f"there is no Hugging Face cache at {cache}", hint="mmd add PATH   # of a file or a folder")
+        raise WrongUsage(f"there is no Hugging Face cache at {cache}", hint="mmd add PATH   # a file or folder")
     return cache
 
 
@@ -103,14 +104,14 @@ def _print_json(added: Sequence[AddResult], skipped: Sequence[Skipped]) -> None:
 
 
 def _print_skipped(skipped: Sequence[Skipped]) -> None:
-    """By reason, the most frequent first."""
+    """Print the skipped files by reason, the most frequent first."""
     groups: dict[str, list[Skipped]] = {}
     for one in skipped:
         groups.setdefault(one.reason.partition(":")[0], []).append(one)
     for group in sorted(groups.values(), key=len, reverse=True):
-        count = f" ({len(group)} of this kind)" if len(group) > 1 else ""
-        say(f"left out{count}: {group[0].reason}")
-        for one in group[:_SHOWN_PER_REASON]:
+        count = f" ({len(group)} files)" if len(group) > 1 else ""
+        say(f"skipped{count}: {group[0].reason}")
+        for one in group[:_MAX_SHOWN_PER_REASON]:
             say(f"  {one.path}")
-        if len(group) > _SHOWN_PER_REASON:
-            say(f"  and {len(group) - _SHOWN_PER_REASON} more; all of them: mmd add --json")
+        if len(group) > _MAX_SHOWN_PER_REASON:
+            say(f"  and {len(group) - _MAX_SHOWN_PER_REASON} more; list all: mmd add --json")

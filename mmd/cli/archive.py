@@ -1,4 +1,4 @@
-"""Verbs that put a model away on another disk and bring it back: archive, restore."""
+"""The verbs archive and restore: move models to another disk and back."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 @click.command()
 @parameters.model_id
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
-@click.option("--move", is_flag=True, help="Then forget the model here and delete its files, as mmd remove --files.")
+@click.option("--move", is_flag=True, help="Then unregister the model and delete its files, as `mmd remove --files`.")
 def archive(model_id: str, destination: Path, move: bool) -> None:
     """Copy a model into a folder below DEST.
 
-    The folder gets the model's name, once the copy has been read back and compared; an interrupted one is taken up by
-    the same command. It holds plain files, which other tools can use, too. Bring it back with: mmd restore DEST/ID
+    The folder is named after the model once the copy has been read back and compared. If it is interrupted, the same
+    command continues. It contains plain files, which other tools can use. Restore it with: mmd restore DEST/ID
     """
     from mmd.registry.archive import Archiving
     from mmd.registry.disposal import disposal_of
@@ -36,20 +36,20 @@ def archive(model_id: str, destination: Path, move: bool) -> None:
     archiving = Archiving(model, destination.absolute())
     _carry_out(archiving)
     folder = archiving.finish()
-    say(f"{model_id} is archived: {size_text(archiving.total_bytes)}")
+    say(f"{model_id} archived: {size_text(archiving.total_bytes)}")
     click.echo(folder)
     if move:
         disposal = disposal_of(model, [other for other in registry.all() if other.id != model_id])
         print_disposal(disposal)
         delete_files(model, disposal)
     else:
-        say(f"It is still here as well. To free its space: mmd remove {model_id} --files")
+        say(f"The original is kept. Free its space: mmd remove {model_id} --files")
 
 
 @click.command()
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 def restore(source: Path) -> None:
-    """Bring a model back from an archive, under its old name."""
+    """Restore a model from an archive, under its former id."""
     from mmd.registry.archive import Restoring
     from mmd.registry.store import Registry
 
@@ -57,7 +57,7 @@ def restore(source: Path) -> None:
     _carry_out(restoring)
     model = restoring.finish()
     click.echo(model.id)
-    say(f"{summary(model)}; start it with: mmd activate {model.id}")
+    say(f"{summary(model)}; start it: mmd activate {model.id}")
 
 
 def _carry_out(work: Archiving | Restoring) -> None:
@@ -69,5 +69,5 @@ def _carry_out(work: Archiving | Restoring) -> None:
         with Transfer("read back", work.total_bytes) as transfer:
             work.verify(transfer)
     except KeyboardInterrupt:
-        say(f"\nThe same command goes on from here. To give it up: rm -r {quote(str(work.partial))}")
+        say(f"\nThe same command continues. Give up: rm -r {quote(str(work.partial))}")
         raise

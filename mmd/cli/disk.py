@@ -1,4 +1,4 @@
-"""The verb about space: disk."""
+"""The verb disk: what uses the space."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MIN_SHOWN_BYTES = MIB
 @click.command()
 @parameters.as_json
 def disk(as_json: bool) -> None:
-    """What takes the space, and how to free it."""
+    """Show what uses disk space, and how to free it."""
     from mmd.control.storage.disk import disk_use
     from mmd.registry.store import Registry
 
@@ -41,12 +41,12 @@ def _print(use: DiskUse) -> None:
             ("ALSO", "SIZE", "WHERE"), [(one.what, size_text(one.size_bytes), one.path) for one in others]
         )
         click.echo()
-    click.echo(f"{size_text(use.total_bytes)} in all")
+    click.echo(f"{size_text(use.total_bytes)} in total")
     for one in use.file_systems:
         click.echo(f"{one.path}: {size_text(one.free_bytes)} of {size_text(one.total_bytes)} free")
     if use.models:
-        say(f"\nTo free a model's space: mmd remove {use.models[0].id} --files")
-        say(f"To keep it on another disk: mmd archive {use.models[0].id} DEST --move")
+        say(f"\nFree the space of a model: mmd remove {use.models[0].id} --files")
+        say(f"Move it to another disk: mmd archive {use.models[0].id} DEST --move")
     for other in others:
         say(f"{other.what}: {other.free_with}")
 

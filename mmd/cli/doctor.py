@@ -1,4 +1,4 @@
-"""The verb that looks for what is wrong, and tells how to mend it."""
+"""The verb doctor: check this machine, and say how to repair what is wrong."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from mmd.control.doctor.diagnosis import CheckResult
     from mmd.control.memory.starts_log import StartRecord
 
-_HEADING = ("MODEL", "ENGINE", "CONTEXT", "PART", "FORETOLD", "MEASURED", "OFF BY")
-# Each stands out without colour, too.
+_HEADING = ("MODEL", "ENGINE", "CONTEXT", "PART", "PREDICTED", "MEASURED", "ERROR")
+# Readable without colours, too.
 _MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "red"), "skipped": ("-", "")}
 _MARK_WIDTH = 6
 
 
-@click.command(short_help="What is wrong here, and how to mend it.")
-@click.option("--offline", is_flag=True, help="Do not ask the hub.")
-@click.option("--estimates", is_flag=True, help="What the starts here took of the memory, beside what was foretold.")
+@click.command(short_help="Find out what is wrong and how to repair it.")
+@click.option("--offline", is_flag=True, help="Skip the checks that need the hub.")
+@click.option("--estimates", is_flag=True, help="Show predicted and measured memory of the starts on this machine.")
 @click.option("--measure", is_flag=True, hidden=True)  # run by mmd-measure.service
 @parameters.as_json
 def doctor(offline: bool, estimates: bool, measure: bool, as_json: bool) -> None:
-    """What is wrong here, and how to mend it: a line for each check, and below it a command to paste.
+    """Find out what is wrong and how to repair it: one line for each check, with a command to paste below.
 
-    The first line that failed is the cause of those after it. Nothing is changed. The exit status is 1 where something
-    failed; a warning is none.
+    The first failed line is usually the cause of those after it. Nothing is changed. The exit status is 1 if a check
+    failed, and 0 with warnings only.
     """
     if estimates or measure:
         wait_for(_measure())
@@ -68,7 +68,7 @@ def _print(results: Sequence[CheckResult]) -> None:
 
 
 def _print_result(result: CheckResult, name_width: int, *, is_named: bool) -> None:
-    """What is, within the width of a terminal; what to do in one piece, so that it can be pasted."""
+    """Wrap the message to the width of a terminal, but not the hint, so that it can be pasted."""
     mark, colour = _MARKS[result.state]
     name = result.check if is_named else ""
     indent = " " * (_MARK_WIDTH + name_width)
@@ -90,8 +90,8 @@ def _summary(results: Sequence[CheckResult]) -> str:
     warnings = f"{warned} warning{'s' if warned != 1 else ''}"
     if failed:
         more = f", {warnings}" if warned else ""
-        return f"\n{failed} failed{more}. Begin with the first that failed."
-    return f"\nNothing is broken; {warnings}." if warned else "\nAll is well."
+        return f"\n{failed} failed{more}. Start with the first failed line."
+    return f"\nNothing is broken; {warnings}." if warned else "\nAll checks passed."
 
 
 def _show_estimates(as_json: bool) -> None:
@@ -107,14 +107,14 @@ def _show_estimates(as_json: bool) -> None:
 
 
 async def _measure() -> None:
-    """Whoever is resident and was not measured yet."""
+    """Measure resident models that have not been measured yet."""
     from mmd.control.memory.measure import measure_now
     from mmd.errors import ManagerUnreachable
 
     try:
         await measure_now()
     except ManagerUnreachable as error:
-        say(f"mmd: {error.message}; only what was measured before is shown")
+        say(f"mmd: {error.message}; showing earlier measurements only")
 
 
 def _rows(start: StartRecord) -> list[tuple[str, ...]]:

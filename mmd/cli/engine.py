@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmd.cli import parameters
+from mmd.cli.live_line import LiveLine
 from mmd.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ _engine_name = click.argument("name", metavar="vllm|llama.cpp", type=parameters.
 
 @click.group()
 def engine() -> None:
-    """The programs that serve models."""
+    """Manage the programs that serve models."""
 
 
 @engine.command("list")
 @parameters.as_json
 def list_engines(as_json: bool) -> None:
-    """Engines in the order in which mmd prefers them."""
+    """List the engines, in the order in which mmd prefers them."""
     from mmd.control.install.engines import engine_statuses
     from mmd.settings import read_settings
 
@@ -53,13 +53,13 @@ def list_engines(as_json: bool) -> None:
 
 @engine.command()
 @_engine_name
-@click.option("--version", metavar="V", help="This version instead of the newest.")
-@click.option("--cpu", "for_cpu", is_flag=True, help="A build for the CPU, though there is a GPU.")
+@click.option("--version", metavar="V", help="Install this version instead of the newest.")
+@click.option("--cpu", "for_cpu", is_flag=True, help="Install a build for the CPU although there is a GPU.")
 def install(name: str, version: str | None, for_cpu: bool) -> None:
     """Install an engine into a folder of mmd's own.
 
-    It takes minutes. When it is interrupted, the same command goes on with what it has. A newer version goes beside the
-    one there is: models that run keep theirs until they are started again.
+    This takes minutes. If it is interrupted, the same command continues. A newer version is installed beside the
+    present one: running models keep theirs until they are started again.
     """
     from mmd.control.install.engines import install_engine
 
@@ -69,19 +69,19 @@ def install(name: str, version: str | None, for_cpu: bool) -> None:
         done, kept = install_engine(name, version=version, for_cpu=for_cpu, progress=shown)
     except KeyboardInterrupt:
         shown.clear()
-        say(f"Interrupted. What is there is kept; go on with: mmd engine install {name}")
+        say(f"Interrupted; what is installed is kept. Continue: mmd engine install {name}")
         raise
     finally:
         shown.clear()
     made = f"{name} {done.engine.version} ({done.engine.package})"
     if done.is_new:
-        say(f"{made} is installed, after {time.monotonic() - began:.0f} s")
+        say(f"{made} installed in {time.monotonic() - began:.0f} s")
     else:
-        say(f"{made} is installed already" + ("" if version else ", and is the newest"))
+        say(f"{made} is already installed" + ("" if version else " and is the newest"))
     if done.without:
-        say(f"Without {', '.join(done.without)} (no builds for CPUs found): it takes no sound or video")
+        say(f"Installed without {', '.join(done.without)} (no builds for CPUs): audio and video input do not work")
     for older in kept:
-        say(f"{', '.join(older.users)} runs from {older.folder}, which goes with a later: mmd engine install {name}")
+        say(f"{older.folder} is kept for {', '.join(older.users)}. Remove it later: mmd engine install {name}")
 
 
 @engine.command()
@@ -92,7 +92,7 @@ def remove(name: str) -> None:
     from mmd.settings import read_settings
 
     remove_engine(name, read_settings())
-    say(f"{name} is removed.")
+    say(f"{name} removed.")
 
 
 @engine.command(hidden=True)
@@ -106,7 +106,7 @@ def confirm(name: str, program: Path) -> None:
 
 
 def _where(status: EngineStatus) -> str:
-    """Its place, as a shell takes it too; or what is in the way of there being one."""
+    """Return the program's path in a form to paste; for a missing engine the problem or a hint."""
     if status.place is None or status.version is None:
         return status.problem or status.hint
     home = f"{Path.home()}/"
@@ -115,15 +115,15 @@ def _where(status: EngineStatus) -> str:
 
 
 class _Progress:
-    """What an installation is doing: one line that is redrawn on a terminal, a line for each step elsewhere."""
+    """The progress of an installation: a live line on a terminal, a line for each step elsewhere."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._redraws = sys.stderr.isatty()
+        self._line = LiveLine()
         self._text = ""
 
     def step(self, text: str) -> None:
-        if self._redraws:
+        if self._line.is_on_terminal:
             self.detail(text)
         else:
             say(text)
@@ -133,13 +133,7 @@ class _Progress:
         self.still()
 
     def still(self) -> None:
-        if self._redraws:
-            import shutil
-
-            width = shutil.get_terminal_size().columns
-            text = f"{time.monotonic() - self._began:5.0f} s · {self._text}"
-            click.echo(f"\r\x1b[K{text[: width - 1]}", err=True, nl=False)
+        self._line.draw(f"{time.monotonic() - self._began:5.0f} s · {self._text}")
 
     def clear(self) -> None:
-        if self._redraws:
-            click.echo("\r\x1b[K", err=True, nl=False)
+        self._line.clear()

@@ -1,4 +1,4 @@
-"""The verb about memory: what a model needs here, and what would fit instead."""
+"""The verb estimate: the memory that a model needs here, and what fits instead."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from mmd.control.memory.estimate import Answer
 
 
-@click.command(short_help="What a model needs of the memory, beforehand.")
-@click.argument("asked", metavar="ID|PATH|REPO[:FILE]", type=parameters.Subject())
-@click.option("--context", type=click.IntRange(min=1), metavar="N", help="For so many tokens; else for what fits.")
-@click.option("--file", metavar="NAME", help="Which file of the repository, where it holds several models.")
+@click.command(short_help="Estimate the memory that a model needs.")
+@click.argument("asked", metavar="ID|PATH|REPO[:FILE]", type=parameters.EstimateTarget())
+@click.option("--context", type=click.IntRange(min=1), metavar="N", help="Estimate for N tokens, not for what fits.")
+@click.option("--file", metavar="NAME", help="The file of the repository, if it has several models.")
 @parameters.machine_file
-@click.option("--no-engine", is_flag=True, help="By formulas alone; asking llama-server takes half a second.")
+@click.option("--no-engine", is_flag=True, help="Use formulas only; asking llama-server takes half a second.")
 @parameters.as_json
 @click.pass_context
 def estimate(
@@ -33,7 +33,10 @@ def estimate(
     no_engine: bool,
     as_json: bool,
 ) -> None:
-    """What a model needs of the memory, before it is downloaded or started. Status 4: it does not fit."""
+    """Estimate the memory that a model needs, before it is downloaded or started.
+
+    Exit status 4: it does not fit.
+    """
     from mmd.control.memory.estimate import Estimator
     from mmd.control.memory.target import estimate_target
     from mmd.machine import load_machine, read_machine
@@ -65,7 +68,7 @@ def estimate(
 
 
 def _measure(model_id: str) -> None:
-    """A start that nobody has measured yet tells more than any formula."""
+    """Measure the model if it is running and its start has not been measured: that is better than any formula."""
     from mmd.control.memory.starts_log import is_unmeasured
 
     if not is_unmeasured(model_id):
@@ -73,7 +76,7 @@ def _measure(model_id: str) -> None:
     from mmd.control.memory.measure import measure_now
     from mmd.errors import ManagerUnreachable
 
-    with suppress(ManagerUnreachable):  # then nothing runs, and the socket is a stale one
+    with suppress(ManagerUnreachable):  # then nothing is running, and the socket is a stale one
         wait_for(measure_now())
 
 
@@ -85,6 +88,6 @@ def _print(answer: Answer) -> None:
         ("needs", needs_text(answer.estimate)),
         ("", parts_text(answer.estimate)),
         *((("better with" if not number else ""), text) for number, text in enumerate(would_do)),
-        ("engine", answer.engine or "none that could serve it is installed; see: mmd engine list"),
+        ("engine", answer.engine or "none installed that can serve it; see: mmd engine list"),
     ):
         click.echo(f"  {name:<13} {value}")

@@ -1,4 +1,4 @@
-"""Verbs about models that are reached from the internet: expose, and what its units run."""
+"""The verb expose, and the hidden verb tunnel, which its units run."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ if TYPE_CHECKING:
 
 @click.command()
 @parameters.some_model_id
-@click.option("--off", is_flag=True, help="End it; without ID: for all models.")
-@click.option("--at", "hostname", metavar="HOST", help="By this name of yours, for good; the token comes on stdin.")
+@click.option("--off", is_flag=True, help="Close the tunnel; without ID, all tunnels.")
+@click.option(
+    "--at", "hostname", metavar="HOST", help="Use your own hostname, permanently; reads the token from stdin."
+)
 @parameters.as_json
 def expose(model_id: str | None, off: bool, hostname: str | None, as_json: bool) -> None:
-    """Let a model be reached from the internet.
+    """Make a model reachable from the internet.
 
-    Through a Cloudflare tunnel that reaches this model's /v1 and nothing else, with an API key. Without ID: what is
-    exposed.
+    A Cloudflare tunnel gives access to this model's /v1 and nothing else, with an API key. Without ID, list the exposed
+    models.
 
     \b
-      mmd expose ID          by a name that Cloudflare thinks of, until it ends
+      mmd expose ID          under a random hostname of Cloudflare, until the tunnel ends
       cloudflared tunnel token NAME | mmd expose ID --at llm.example.org
-                             by a name of yours, also after a reboot
+                             under your own hostname, also after a reboot
     """
     if off:
         if hostname is not None:
-            raise click.UsageError("--off goes without --at")
+            raise click.UsageError("--off cannot be combined with --at")
         _end(model_id)
     elif model_id is None:
         if hostname is not None:
-            raise click.UsageError("--at goes with an ID")
+            raise click.UsageError("--at needs an ID")
         _list(as_json)
     else:
         from mmd.control.tunnel.tunnels import expose as open_tunnel
@@ -50,14 +52,14 @@ def expose(model_id: str | None, off: bool, hostname: str | None, as_json: bool)
             print_json(done)
         else:
             click.echo(done.url)
-            say(f"{model_id} can be reached by whoever has a key of yours: {done.url}/v1 (mmd expose --off {model_id})")
+            say(f"{model_id} is reachable with any of your API keys: {done.url}/v1. Stop: mmd expose --off {model_id}")
 
 
 @click.command(hidden=True)
 @click.argument("model_id", metavar="ID")
-@click.option("--opened", is_flag=True, help="Note where the tunnel, which is open now, can be reached.")
+@click.option("--opened", is_flag=True, help="Record the URL of the open tunnel.")
 def tunnel(model_id: str, opened: bool) -> None:
-    """What mmd-tunnel@ID.service runs: cloudflared, in place of this process."""
+    """Run cloudflared in place of this process, for mmd-tunnel@ID.service."""
     from mmd.control.tunnel import cloudflared
     from mmd.control.tunnel.named_tunnel import NamedTunnel
     from mmd.paths import tunnels_dir
@@ -82,8 +84,8 @@ def _require_keys() -> None:
     from mmd.gateway.http.api_keys import KeyFile
 
     if not KeyFile().all():
-        message = "what is exposed can be asked by everybody in the world, and the gateway has no API keys"
-        raise WrongUsage(message, hint="mmd key add NAME   # prints a key for whoever is to ask it")
+        message = "an exposed model is reachable by everyone, and the gateway has no API keys"
+        raise WrongUsage(message, hint="mmd key add NAME   # prints a key for your clients")
 
 
 def _named(model_id: str, hostname: str | None) -> NamedTunnel | None:
@@ -93,7 +95,7 @@ def _named(model_id: str, hostname: str | None) -> NamedTunnel | None:
     if hostname is None:
         return None
     if sys.stdin.isatty():
-        message = f"the token of the tunnel that {hostname} leads to comes on standard input"
+        message = f"the token of the tunnel for {hostname} must come on standard input"
         raise WrongUsage(message, hint=f"cloudflared tunnel token NAME | mmd expose {model_id} --at {hostname}")
     return NamedTunnel.parse(hostname, sys.stdin.read().strip())
 
@@ -103,7 +105,7 @@ def _end(model_id: str | None) -> None:
 
     ended = wait_for(unexpose(model_id))
     for name in ended:
-        say(f"{name} can be reached from here only.")
+        say(f"{name} is no longer exposed.")
     if not ended:
         say(f"{model_id} is not exposed." if model_id else "No model is exposed.")
 

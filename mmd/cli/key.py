@@ -1,4 +1,4 @@
-"""Verbs about API keys: key add, key list, key remove."""
+"""The verbs key add, key list and key remove."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mmd.cli.output import print_json, print_table, say
 
 @click.group()
 def key() -> None:
-    """API keys for the gateway.
+    """Manage API keys for the gateway.
 
-    Without any, everybody on this machine may use it, and nobody else. As soon as there is one, every request over TCP
-    needs one; mmd itself, and your own programs on the Unix socket, do not.
+    Without keys, every user of this machine may use the gateway, and no other machine. With keys, each request over TCP
+    needs one; mmd itself and your own programs on the Unix socket do not.
     """
 
 
-@key.command("add", short_help="Make a key and print it, this once.")
+@key.command("add", short_help="Make a key and print it once.")
 @click.argument("name", metavar="NAME")
 @click.option(
     "--for",
@@ -25,23 +25,23 @@ def key() -> None:
     type=click.Choice(["inference", "management"]),
     default="inference",
     show_default=True,
-    help="For /v1 alone, or for everything: activating, stopping, reading the state.",
+    help="inference: /v1 only; management: everything, such as activating and stopping models.",
 )
 def add_key(name: str, purpose: str) -> None:
-    """Make a key and print it, this once: only its hash is kept.
+    """Make a key and print it once: only its hash is stored.
 
-    A running gateway knows it within a second.
+    A running gateway accepts it within a second.
     """
     from mmd.gateway.http.api_keys import KeyFile, Purpose
 
     click.echo(KeyFile().add(name, Purpose(purpose)))
-    say(f"{name} is for {purpose}. The key is shown only now; clients send: Authorization: Bearer KEY")
+    say(f"Key {name} is for {purpose}. It is shown only now; clients send: Authorization: Bearer KEY")
 
 
 @key.command("list")
 @parameters.as_json
 def list_keys(as_json: bool) -> None:
-    """Whose keys are accepted, and for what."""
+    """List the accepted keys and their purposes."""
     from mmd.gateway.http.api_keys import KeyFile
 
     keys = KeyFile().all()
@@ -50,15 +50,15 @@ def list_keys(as_json: bool) -> None:
     elif keys:
         print_table(("NAME", "FOR", "MADE (UTC)"), [(one.name, one.purpose, one.made) for one in keys])
     else:
-        say("There are no keys, and none is needed. Make one: mmd key add NAME")
+        say("There are no keys, so none is required. Make one: mmd key add NAME")
 
 
 @key.command("remove")
 @click.argument("name", metavar="NAME", type=parameters.KeyName())
 def remove_key(name: str) -> None:
-    """Have a key accepted no more.
+    """Revoke a key.
 
-    The last one stays while the gateway is to listen where other machines reach it.
+    The last key cannot be removed while the gateway is set to listen where other machines reach it.
     """
     from mmd.control.install.addresses import gateway_addresses
     from mmd.gateway.http.api_keys import KeyFile
@@ -67,6 +67,6 @@ def remove_key(name: str) -> None:
 
     keys = KeyFile()
     keys.remove(name, last_too=first_exposed(gateway_addresses(read_settings()).all) is None)
-    say(f"{name}'s key is not accepted any more.")
+    say(f"Key {name} removed.")
     if not keys.all():
-        say("It was the last: everybody on this machine may use the gateway now.")
+        say("It was the last key: every user of this machine may use the gateway now.")

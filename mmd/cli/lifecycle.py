@@ -1,4 +1,4 @@
-"""Verbs about what runs: activate, sleep, stop, status, logs."""
+"""The verbs activate, sleep, stop, status, events and logs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @parameters.model_id
-@click.option("--now", is_flag=True, help="Do not let running answers of the gateway finish first.")
-@click.option("--ask-again", is_flag=True, help="Try again what its engine has refused before; mmd show tells.")
+@click.option("--now", is_flag=True, help="Do not wait for requests in flight.")
+@click.option("--ask-again", is_flag=True, help="Retry flags that the engine rejected earlier (see mmd show).")
 @parameters.as_json
 def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
-    """Make a model resident; who has the GPU goes.
+    """Load a model onto the GPU, unloading the current one.
 
-    Returns when it answers. If it fails, whoever had the GPU comes back.
+    Returns when the model answers requests. If it fails, the former model is restored.
     """
     from mmd.cli.progress import shown_while_loading
     from mmd.cli.via_gateway import activated_by_gateway
@@ -42,14 +42,14 @@ def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
     try:
         done = wait_for(work())
     except KeyboardInterrupt:
-        say(f"\nWhat has begun goes on without this command. See: mmd status; end it: mmd stop {model_id}")
+        say(f"\nThe model keeps loading in the background. Check: mmd status. Cancel: mmd stop {model_id}")
         raise
     if as_json:
         print_json(done)
     elif done.evicted:
-        say(f"{model_id} is resident after {done.seconds:.1f} s; {done.evicted} went")
+        say(f"{model_id} loaded in {done.seconds:.1f} s ({done.evicted} unloaded)")
     else:
-        say(f"{model_id} is resident" + ("" if done.was_resident else f" after {done.seconds:.1f} s"))
+        say(f"{model_id} is already loaded" if done.was_resident else f"{model_id} loaded in {done.seconds:.1f} s")
 
 
 async def _activated(model_id: str) -> Activation:
@@ -69,13 +69,13 @@ async def _activated(model_id: str) -> Activation:
     "--level",
     type=int,
     metavar="N",
-    help="1 keeps the weights in RAM, 2 reads them again; by default by what RAM allows.",
+    help="1: keep the weights in RAM; 2: read them again. Default: 1 if they fit into RAM.",
 )
-@click.option("--now", is_flag=True, help="Do not let running answers of the gateway finish first.")
+@click.option("--now", is_flag=True, help="Do not wait for requests in flight.")
 def sleep(model_id: str | None, level: int | None, now: bool) -> None:
-    """Take the GPU from a model, or from who has it.
+    """Free the GPU: put a model to sleep, without ID the one on the GPU.
 
-    It sleeps in RAM, or is stopped if its engine cannot sleep: llama.cpp cannot.
+    A model whose engine cannot sleep, llama.cpp for example, is stopped.
     """
     from mmd.cli.via_gateway import put_to_sleep_by_gateway
 
@@ -91,16 +91,16 @@ def sleep(model_id: str | None, level: int | None, now: bool) -> None:
 
     gone, levels = wait_for(work())
     for name in gone:
-        say(f"{name} sleeps at level {levels[name]}" if name in levels else f"{name} is stopped")
+        say(f"{name} sleeps at level {levels[name]}" if name in levels else f"{name} stopped")
     if not gone:
-        state = f"sleeps already, at level {levels[model_id]}" if model_id in levels else "does not have the GPU"
-        say(f"{model_id} {state}." if model_id else "Nobody has the GPU.")
+        state = f"already sleeps, at level {levels[model_id]}" if model_id in levels else "is not on the GPU"
+        say(f"{model_id} {state}." if model_id else "No model is on the GPU.")
 
 
 @click.command()
 @parameters.some_model_id
 def stop(model_id: str | None) -> None:
-    """End a model's engine, or all of them."""
+    """Stop a model's engine; without ID, all of them."""
     from mmd.control.lifecycle.controller import Controller
 
     async def work() -> tuple[str, ...]:
@@ -109,15 +109,15 @@ def stop(model_id: str | None) -> None:
 
     ended = wait_for(work())
     for name in ended:
-        say(f"{name} is stopped")
+        say(f"{name} stopped")
     if not ended:
-        say(f"{model_id} does not run." if model_id else "Nothing runs.")
+        say(f"{model_id} is not running." if model_id else "No model is running.")
 
 
 @click.command()
 @parameters.as_json
 def status(as_json: bool) -> None:
-    """What runs, and what memory is left."""
+    """Show what is running, and the memory in use."""
     from mmd.control.state.status import current_status
 
     now = wait_for(current_status())
@@ -128,10 +128,10 @@ def status(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("-n", "--lines", default=20, show_default=True, metavar="N", help="How many of the newest swaps.")
+@click.option("-n", "--lines", default=20, show_default=True, metavar="N", help="Show the N newest swaps.")
 @parameters.as_json
 def events(lines: int, as_json: bool) -> None:
-    """Recent swaps, and where their time went."""
+    """Show recent swaps and how long each part of them took."""
     from mmd.control.state import swap_events as swaps
 
     kept = swaps.recent(lines)
@@ -141,15 +141,15 @@ def events(lines: int, as_json: bool) -> None:
         rows = [(event.at[:19], event.model, event.outcome, f"{event.seconds:.2f} s", _parts(event)) for event in kept]
         print_table(("WHEN (UTC)", "MODEL", "OUTCOME", "TOOK", ""), rows)
     else:
-        say("No swap is on record yet. Make one: mmd activate ID")
+        say("No swap has been recorded yet. Make one: mmd activate ID")
 
 
 @click.command()
 @parameters.model_id
-@click.option("-f", "--follow", is_flag=True, help="Go on as new lines come.")
-@click.option("-n", "--lines", default=100, show_default=True, metavar="N", help="How many of the newest lines.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines.")
+@click.option("-n", "--lines", default=100, show_default=True, metavar="N", help="Show the N newest lines.")
 def logs(model_id: str, follow: bool, lines: int) -> None:
-    """What a model's engine said, from the journal."""
+    """Show the log of a model's engine, from the journal."""
     import shutil
 
     from mmd.errors import ProgramMissing
@@ -161,7 +161,7 @@ def logs(model_id: str, follow: bool, lines: int) -> None:
         raise ProgramMissing(
             "journalctl is not on PATH, so the journal cannot be read", hint="sudo apt install systemd"
         )
-    # By identifier and of the whole journal: root's lines are not in a user's file.
+    # By identifier, and from the whole journal: a user's journal file does not contain root's lines.
     words = [journalctl, "--quiet", f"--identifier={model_id}", f"_UID={os.getuid()}", f"--lines={lines}"]
     os.execv(journalctl, words + (["--follow"] if follow else []))
 
@@ -171,18 +171,18 @@ def _usually(seconds: float | None, does: str) -> str:
 
 
 def _parts(event: SwapEvent) -> str:
-    """What a swap was made of, or what it failed of."""
+    """Return the parts of a swap, or the cause of its failure."""
     if event.cause:
         return event.cause
     away = f"{event.why}; " if event.outcome == "away" else ""
     parts = away + ", ".join(
         f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in event.phases.items() if seconds >= 0.005
     )
-    return parts + (f"; {event.evicted} went" if event.evicted else "")
+    return parts + (f"; {event.evicted} unloaded" if event.evicted else "")
 
 
 def _print_status(now: Status) -> None:
-    rows = [(model_id, "active" if model_id == now.active else "resident", "answers") for model_id in now.resident]
+    rows = [(model_id, "active" if model_id == now.active else "resident", "ready") for model_id in now.resident]
     rows += [
         (one.id, "starting", f"for {one.seconds:.1f} s{_usually(one.expected_seconds, 'takes')}")
         for one in now.starting
@@ -197,13 +197,13 @@ def _print_status(now: Status) -> None:
     ]
     rows += [(one.id, "failed", f"{one.reason}; mmd logs {one.id}") for one in now.failed]
     asleep = {one.id for one in now.sleeping}
-    rows += [(name, "away", "until the machine is awake again") for name in now.away if name not in asleep]
+    rows += [(name, "away", "restored when the machine resumes") for name in now.away if name not in asleep]
     if rows:
         print_table(("MODEL", "STATUS", ""), rows)
     else:
         from mmd.registry.store import Registry
 
-        say("No model runs. Start one: mmd activate ID" if Registry().all() else NO_MODEL)
+        say("No model is running. Start one: mmd activate ID" if Registry().all() else NO_MODEL)
     for tunnel in now.exposed:
         click.echo(f"{tunnel.id} is exposed: {tunnel.url}")
     memory = now.resources
@@ -211,5 +211,5 @@ def _print_status(now: Status) -> None:
     for gpu in memory.gpus:
         click.echo(f"{gpu.name}: {size_text(gpu.used_bytes)} of {size_text(gpu.total_bytes)} used")
     if not memory.gpus:
-        click.echo("No GPU: models run on the CPU")
+        click.echo("GPU: none found")
     click.echo(f"RAM: {size_text(memory.ram.used_bytes)} of {size_text(memory.ram.total_bytes)} used")

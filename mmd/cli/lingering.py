@@ -1,4 +1,4 @@
-"""What is said where a start of the machine is not enough: somebody would have to log in."""
+"""Advice for models and gateways that should start with the machine and not at login."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from mmd.cli.output import say
 
 
 def say_how_it_lingers() -> None:
-    """The one command that makes the user manager linger; nothing where it does."""
+    """Print the command that makes the user manager linger, unless it does."""
     from mmd.control.install.lingering import linger_command, lingers
 
     if lingers():
         return
     if command := linger_command():
-        say(f"To have it without logging in: {command}")
+        say(f"To start it without a login: {command}")
     else:
-        say("systemd-logind does not start this user manager: whoever does is to start it with the machine.")
+        say("systemd-logind does not start this user manager: enable it at boot with your service manager.")

@@ -1,4 +1,4 @@
-"""Verbs about what there is: list, show."""
+"""The verbs list and show."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FLAG_WIDTH = 20  # columns
 @click.command("list")
 @parameters.as_json
 def list_models(as_json: bool) -> None:
-    """Registered models, and where each is."""
+    """List registered models and the state of each."""
     from mmd.control.models.aliases import names_of
     from mmd.control.models.startup import startups
     from mmd.control.state.model_info import model_infos
@@ -55,10 +55,10 @@ def list_models(as_json: bool) -> None:
 @click.command()
 @parameters.model_id
 @parameters.machine_file
-@click.option("--units", is_flag=True, help="Print the two units as unit files instead.")
+@click.option("--units", is_flag=True, help="Print the model's two units as unit files instead.")
 @parameters.as_json
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
-    """Facts, fit, the exact command and its reasons."""
+    """Show a model's facts, its memory estimate, and its command with the reasons."""
     from mmd.control.lifecycle.controller import unit_texts
     from mmd.control.lifecycle.idle_rules import rules_of
     from mmd.control.lifecycle.planner import plan_launch
@@ -97,14 +97,14 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
 
 
 async def _residencies() -> tuple[dict[str, Residency], str | None]:
-    """Where each model is, and who is active; nobody where there is no user manager to run anything."""
+    """Return the state of each model, and the active one; none without a user manager, which would run them."""
     from mmd.control.state.residencies import current_residencies
     from mmd.errors import ManagerUnreachable
 
     try:
         return await current_residencies()
     except ManagerUnreachable as error:
-        say(f"mmd: {error.message}; what runs is not known")
+        say(f"mmd: {error.message}; what is running is unknown")
         return {}, None
 
 
@@ -145,10 +145,10 @@ def _print_model(model: Model, aliases: tuple[str, ...]) -> None:
     facts = model.facts
     click.secho(model.id, bold=True)
     for name, value in (
-        ("is", summary(model)),
+        ("model", summary(model)),
         ("architecture", facts.architecture),
         ("licence", licence_text(model.licence)),
-        ("trained for", f"{facts.context_length} tokens" if facts.context_length else "not said in the file"),
+        ("trained for", f"{facts.context_length} tokens" if facts.context_length else "unknown: the file does not say"),
         ("file", model.path if len(model.files) == 1 else f"{model.path} and {len(model.files) - 1} more"),
     ):
         click.echo(f"  {name:<13} {value}")
@@ -166,7 +166,7 @@ def _print_launch(launch: Launch, estimate: Estimate, rules: Rules) -> None:
         *((("better with" if not number else ""), text) for number, text in enumerate(would_do)),
         ("engine", launch.title),
         ("unit", f"mmd-model@{launch.model_id}.service"),
-        ("unused", _when_unused(launch, rules)),
+        ("idle", _when_idle(launch, rules)),
     ):
         click.echo(f"  {name:<13} {value}")
     click.echo(f"\n{shlex.join(launch.argv)}\n")
@@ -174,20 +174,20 @@ def _print_launch(launch: Launch, estimate: Estimate, rules: Rules) -> None:
         click.echo(f"  {_flag_name(flag):<{_FLAG_WIDTH}}  {flag.reason}")
 
 
-def _when_unused(launch: Launch, rules: Rules) -> str:
-    """What becomes of it when nobody uses it."""
+def _when_idle(launch: Launch, rules: Rules) -> str:
+    """Return what happens to the model when it is idle."""
     if rules.pinned:
-        return "it stays: it is pinned"
+        return "stays loaded: it is pinned"
     if rules.sleep_seconds == math.inf:
-        stays = "it stays until another model is asked for"
+        stays = "stays loaded until another model is requested"
     else:
-        stays = f"{'sleeps' if launch.sleep else 'is stopped'} after {rules.sleep_seconds:.0f} s"
+        stays = f"{'sleeps' if launch.sleep else 'stops'} after {rules.sleep_seconds:.0f} s"
     if launch.sleep is None or rules.stop_seconds == math.inf:
         return stays
-    return f"{stays}; is stopped after {rules.stop_seconds:.0f} s asleep"
+    return f"{stays}; stops after {rules.stop_seconds:.0f} s asleep"
 
 
 def _flag_name(flag: Flag) -> str:
-    """A flag as it stands in the command; without its value where that is long, a path for instance."""
+    """Return a flag as it is in the command; if its value is long, such as a path, without it."""
     words = " ".join(flag.words)
     return words if words and len(words) <= _FLAG_WIDTH else flag.subject

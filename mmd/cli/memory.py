@@ -1,4 +1,4 @@
-"""How an estimate reads on a terminal."""
+"""Estimates as text for a terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mmd.quantities import size_text
 if TYPE_CHECKING:
     from mmd.plan.estimate import Estimate
 
-_KNOWN_FROM = {
-    "listed": "from its size alone",
+_SOURCES = {
+    "listed": "from its size only",
     "header": "from its headers",
-    "engine": "as its engine says",
-    "measured": "as measured here",
+    "engine": "from its engine",
+    "measured": "measured here",
 }
 
 
@@ -24,23 +24,23 @@ def for_json(estimate: Estimate) -> Estimate:
 
 
 def needs_text(estimate: Estimate) -> str:
-    """What it needs of what there is, and whether that fits."""
-    known = _KNOWN_FROM[estimate.tier]
+    """Return the memory that a model needs of what there is, and whether it fits."""
+    source = _SOURCES[estimate.tier]
     needs = f"{size_text(estimate.needs_bytes)} ± {size_text(estimate.error_bytes)}"
-    return f"{needs} of {size_text(estimate.has_bytes)}, {known}: {_verdict(estimate)}"
+    return f"{needs} of {size_text(estimate.has_bytes)}, {source}: {_verdict(estimate)}"
 
 
 def _verdict(estimate: Estimate) -> str:
     left_bytes = estimate.has_bytes - estimate.needs_bytes
     if left_bytes >= 0 and estimate.fits:
-        return f"fits, {size_text(left_bytes)} to spare"
+        return f"fits, {size_text(left_bytes)} left"
     if estimate.fits:
         return f"runs slowly, {estimate.on_gpu:.0%} on the GPU and {size_text(estimate.ram_bytes)} in RAM"
     return "does not fit"
 
 
 def parts_text(estimate: Estimate) -> str:
-    """Its components, without those that are nothing."""
+    """Return the components of the memory, without those that are 0."""
     parts = estimate.components
     sizes = (
         ("weights", parts.weights_bytes, ""),
@@ -55,7 +55,7 @@ def parts_text(estimate: Estimate) -> str:
 
 
 def _limit(estimate: Estimate) -> str:
-    return f"max context {estimate.max_context}" if estimate.max_context else "no context is small enough"
+    return f"max context {estimate.max_context}" if estimate.max_context else "no context fits"
 
 
 def suggestion_texts(estimate: Estimate) -> list[str]:

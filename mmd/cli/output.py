@@ -1,4 +1,4 @@
-"""How values read on a terminal."""
+"""Output: tables, records and messages."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 _GAP = "  "
 
 NO_MODEL = """\
-No model is registered yet. Register what is on this machine: mmd add PATH
-Or look for one on the hub: mmd search WORDS"""
+No model is registered yet. Register local files: mmd add PATH
+Or find a model on the hub: mmd search WORDS"""
 
 
 def summary(model: Model) -> str:
-    """What a model is, in a line."""
+    """Describe a model in one line."""
     facts = model.facts
     size = f"{count_text(facts.parameters)} · {size_text(facts.weights_bytes)}"
     return f"{facts.type} · {facts.format} {facts.quant} · {size}"
 
 
 def licence_text(licence: str) -> str:
-    """Its name, and what it allows where that is not everything."""
+    """Return the name of a licence, and what it restricts."""
     from mmd.registry.licence import Terms, terms
 
     match terms(licence):
@@ -39,7 +39,7 @@ def licence_text(licence: str) -> str:
         case Terms.NON_COMMERCIAL:
             return f"{licence}: not for commercial use"
         case Terms.UNKNOWN:
-            return f"{licence}: mmd does not know what it allows" if licence else "unknown"
+            return f"{licence}: its terms are unknown to mmd" if licence else "unknown"
 
 
 def print_json(record: object) -> None:
@@ -49,7 +49,7 @@ def print_json(record: object) -> None:
 
 
 def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their widest cell; the last is not padded."""
+    """Print columns as wide as their widest cell; the last one is not padded."""
     widths = _widths(heading, rows)
     click.secho(_row(heading, widths), dim=True)
     for row in rows:
@@ -57,9 +57,7 @@ def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_named_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The same; on a terminal that is too narrow for it, the first cell of each row has a line of its own,
-    unless it is empty.
-    """
+    """Print a table. On a terminal that is too narrow, the first cell of each row gets its own line."""
     if not sys.stdout.isatty() or _width(_widths(heading, rows)) <= _terminal_columns():
         print_table(heading, rows)
         return
@@ -84,11 +82,11 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _terminal_columns() -> int:
-    import shutil  # 3 ms, with every compression there is
+    import shutil  # 3 ms: it imports all compression modules
 
     return shutil.get_terminal_size().columns
 
 
 def say(text: str) -> None:
-    """Talk: to stderr."""
+    """Print a message to stderr."""
     click.echo(text, err=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
-    """The id of a registered model, or another name of it; completes to the ids there are."""
+    """The id or another name of a registered model; completes to the ids."""
 
     name = "id"
 
@@ -30,7 +30,7 @@ class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
         try:
             models = Registry().all()
         except MmdError:
-            return []  # a completion has nowhere to say what is wrong; the verb itself will
+            return []  # a completion cannot show errors; the verb will
         return [
             CompletionItem(model.id, help=f"{model.facts.type} {model.facts.quant}")
             for model in models
@@ -38,8 +38,8 @@ class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
         ]
 
 
-class Subject(ModelId):
-    """A model, registered or not: also a path, or a repository on the hub."""
+class EstimateTarget(ModelId):
+    """A model id, a path, or a repository on the hub."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return value
@@ -51,7 +51,7 @@ class Subject(ModelId):
 
 
 class EngineName(click.ParamType):  # type: ignore[type-arg]  # as above
-    """The name of an engine that mmd installs; completes to those there are."""
+    """The name of an engine that mmd can install; completes to these names."""
 
     name = "engine"
 
@@ -64,7 +64,7 @@ class EngineName(click.ParamType):  # type: ignore[type-arg]  # as above
 
 
 class KeyName(click.ParamType):  # type: ignore[type-arg]  # as above
-    """The name of an API key; completes to those there are."""
+    """The name of an API key; completes to the existing names."""
 
     name = "name"
 
@@ -89,6 +89,6 @@ machine_file = click.option(
     "machine_file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Plan for the machine in this JSON snapshot.",
+    help="Plan for the machine in FILE, as `mmd machine --json` prints it.",
 )
 model_ids = click.argument("model_ids", metavar="[ID]...", type=ModelId(), nargs=-1)

@@ -1,28 +1,26 @@
-"""The line that is shown while a model loads: how long it has been, and what its engine says it is doing."""
+"""The line shown while a model loads: the time it has taken, and the engine's last log line."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 import time
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TypeVar
 
-import click
-
+from mmd.cli.live_line import LiveLine
 from mmd.control.state.engine_log import last_lines
 from mmd.tasks import spawn
 
 Result = TypeVar("Result")
 
-_PATIENCE_SECONDS = 0.3  # a load that is quicker needs no line
-_STEP_SECONDS = 0.5
+_DELAY_SECONDS = 0.3  # a quicker load needs no line
+_REDRAW_SECONDS = 0.5
 
 
 async def shown_while_loading(model_id: str, work: Awaitable[Result]) -> Result:
-    """Await `work`; on a terminal, with a line that is redrawn and gone at the end."""
+    """Await `work`; on a terminal, show a line meanwhile."""
     if not sys.stderr.isatty():
         return await work
     line = spawn("progress line", _draw(model_id), logs=False)
@@ -35,15 +33,14 @@ async def shown_while_loading(model_id: str, work: Awaitable[Result]) -> Result:
 
 
 async def _draw(model_id: str) -> None:
+    line = LiveLine()
     began, since_us = time.monotonic(), time.time_ns() // 1000
-    await asyncio.sleep(_PATIENCE_SECONDS)
+    await asyncio.sleep(_DELAY_SECONDS)
     try:
         while True:
-            said = await last_lines(model_id, since_us=since_us, count=1)
+            output = await last_lines(model_id, since_us=since_us, count=1)
             elapsed = f"{time.monotonic() - began:5.1f} s"
-            width = shutil.get_terminal_size().columns
-            text = f"{model_id} loads · {elapsed}" + (f" · {said[-1].strip()}" if said else "")
-            click.echo(f"\r\x1b[K{text[: width - 1]}", err=True, nl=False)
-            await asyncio.sleep(_STEP_SECONDS)
+            line.draw(f"{model_id} is loading · {elapsed}" + (f" · {output[-1].strip()}" if output else ""))
+            await asyncio.sleep(_REDRAW_SECONDS)
     finally:
-        click.echo("\r\x1b[K", err=True, nl=False)
+        line.clear()

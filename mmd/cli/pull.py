@@ -1,4 +1,4 @@
-"""The verb that gets a model from the hub: pull."""
+"""The verb pull: download a model from the hub."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", metavar="REPO[:FILE]")
-@click.option("--revision", metavar="NAME", help="A branch, tag or commit; else main.")
-@click.option("--id", "model_id", metavar="ID", help="The name to give it; else one is made from its own.")
+@click.option("--revision", metavar="NAME", help="Download this branch, tag or commit instead of main.")
+@click.option("--id", "model_id", metavar="ID", help="Use this id instead of one made from the name.")
 @parameters.as_json
 def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) -> None:
     """Download a model from the Hugging Face hub and register it.
 
-    REPO is OWNER/NAME or the address of a page; FILE a file in it, or a word of its name: Q4_K_M. Without a FILE it is
-    the one that suits this machine. What has come before Ctrl-C or a kill is kept, and the same command goes on
-    from there. HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE hold as for all tools, and other tools find what was
-    downloaded.
+    REPO is OWNER/NAME or the URL of its page. FILE is a file in it, or a word of its name such as Q4_K_M; without FILE,
+    mmd chooses the model that suits this machine. After Ctrl-C or a kill, the same command continues the download.
+    HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE apply, and other tools can use the downloaded files.
     """
     from huggingface_hub import constants
 
@@ -44,27 +43,27 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
 
     reference = parse(model, constants.ENDPOINT)
     try:
-        known = resolve(reference.repository, revision or reference.revision)
-        choice = choose_to_run(known, reference.file, read_machine(), read_settings())
+        snapshot = resolve(reference.repository, revision or reference.revision)
+        choice = choose_to_run(snapshot, reference.file, read_machine(), read_settings())
         selection = choice.selection
-        _say_what_comes(known, choice)
-        begun = Progress(0, selection.total_bytes, 0, len(selection.files))
-        with Download(begun) as line:
-            pulled = download_and_register(known, selection, line.show, id=model_id)
+        _print_choice(snapshot, choice)
+        initial = Progress(0, selection.total_bytes, 0, len(selection.files))
+        with Download(initial) as line:
+            pulled = download_and_register(snapshot, selection, line.show, id=model_id)
     except KeyboardInterrupt:
-        say(f"mmd: what has come is kept; go on with: mmd pull {quote(model)}{_options(revision, model_id)}")
+        say(f"mmd: what was fetched is kept. Continue: mmd pull {quote(model)}{_options(revision, model_id)}")
         _die_of_interrupt()
     if as_json:
         print_json(model_info(pulled))
         return
     click.echo(pulled.id)
-    say(f"{summary(pulled)}; start it with: mmd activate {pulled.id}")
+    say(f"{summary(pulled)}; start it: mmd activate {pulled.id}")
 
 
-def _say_what_comes(known: RepoSnapshot, choice: Choice) -> None:
-    repository, selection = known.repository, choice.selection
-    if known.offline_error is not None:
-        say(f"mmd: {known.offline_error.message}; what the cache has is registered")
+def _print_choice(snapshot: RepoSnapshot, choice: Choice) -> None:
+    repository, selection = snapshot.repository, choice.selection
+    if snapshot.offline_error is not None:
+        say(f"mmd: {snapshot.offline_error.message}; using the cache")
     files = f" in {len(selection.files)} files" if len(selection.files) > 1 else ""
     why = f": {choice.why}" if choice.why else ""
     say(f"{repository.id}: {selection.file}, {size_text(selection.total_bytes)}{files}{why}")
@@ -79,6 +78,6 @@ def _options(revision: str | None, model_id: str | None) -> str:
 
 
 def _die_of_interrupt() -> None:
-    """At once, without waiting for those who read from the network; and a script that called us ends as well."""
+    """Die of SIGINT, so that a calling script ends, too; at once, without waiting for threads that use the network."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The verb that forgets a model, and deletes its files where asked to: remove."""
+"""The verb remove: unregister a model, and optionally delete its files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @parameters.model_id
-@click.option("--files", is_flag=True, help="Delete its files, too, except those that others share.")
-@click.option("--yes", is_flag=True, help="Delete them without asking.")
+@click.option("--files", is_flag=True, help="Delete its files, too, except those that other models use.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
 def remove(model_id: str, files: bool, yes: bool) -> None:
-    """Forget a model; its engine is stopped.
+    """Unregister a model and stop its engine.
 
-    Its files stay, without --files.
+    Its files are kept unless --files is given.
     """
     if not files:
         model = wait_for(_removed(model_id))
-        say(f"{model.id} is forgotten; its files stay: {model.path}")
+        say(f"{model.id} unregistered; its files are kept: {model.path}")
         return
     from mmd.registry.disposal import disposal_of
     from mmd.registry.store import Registry
@@ -42,20 +42,20 @@ def remove(model_id: str, files: bool, yes: bool) -> None:
     delete_files(model, disposal)
 
 
-def delete_files(model: Model, told: Disposal) -> None:
-    """End its engine, forget it, and then delete: an engine does not lose its files, nor the registry.
+def delete_files(model: Model, shown: Disposal) -> None:
+    """Stop the engine, unregister the model, then delete its files, so that neither refers to missing files.
 
-    Raises StorageFailed, also where more would go than `told` has.
+    Raises StorageFailed, also if more would be deleted than `shown` says.
     """
     from mmd.registry.disposal import disposal_of
     from mmd.registry.store import Registry
 
     wait_for(_removed(model.id))
-    # A question may stand for hours: by now another model may share them.
+    # The question may have been open for hours: another model may use the files by now.
     disposal = disposal_of(model, Registry().all())
-    disposal.require_within(told)
+    disposal.require_within(shown)
     disposal.carry_out()
-    say(f"{model.id} is forgotten; {size_text(disposal.frees_bytes)} are free again")
+    say(f"{model.id} unregistered; {size_text(disposal.frees_bytes)} freed")
 
 
 async def _removed(model_id: str) -> Model:
@@ -67,9 +67,9 @@ async def _removed(model_id: str) -> Model:
 
 def print_disposal(disposal: Disposal) -> None:
     for going in disposal.going:
-        click.echo(f"goes   {going.path}  {going.note or size_text(going.frees_bytes)}")
+        click.echo(f"delete {going.path}  {going.note or size_text(going.frees_bytes)}")
     for staying in disposal.staying:
-        click.echo(f"stays  {staying.path}  {staying.reason}")
+        click.echo(f"keep   {staying.path}  {staying.reason}")
 
 
 def _ask(model_id: str, disposal: Disposal) -> None:
@@ -77,12 +77,12 @@ def _ask(model_id: str, disposal: Disposal) -> None:
 
     if not sys.stdin.isatty():
         raise WrongUsage(
-            "deleting files takes a yes, and there is no terminal to ask on",
+            "deleting files must be confirmed, and there is no terminal to ask on",
             hint=f"mmd remove {model_id} --files --yes",
         )
     count = len(disposal.going)
     click.confirm(
-        f"Forget {model_id} and delete {count} file{'s' if count != 1 else ''}, {size_text(disposal.frees_bytes)}?",
+        f"Unregister {model_id} and delete {count} file{'s' if count != 1 else ''}, {size_text(disposal.frees_bytes)}?",
         abort=True,
         err=True,
     )

@@ -1,4 +1,4 @@
-"""The verb that looks for models on the hub: search."""
+"""The verb search: find models on the hub."""
 
 from __future__ import annotations
 
@@ -21,15 +21,21 @@ _TYPES = ("chat", "vision", "completion", "embedding", "reranker", "classifier")
 _RUNS = {"gpu": "on GPU", "cpu": "on CPU", "partly": "partly", "no": "no"}
 
 
-@click.command(short_help="Look for models on the hub that run here.")
+@click.command(short_help="Find models on the hub that run here.")
 @click.argument("text", nargs=-1, required=True)
-@click.option("--type", "type_", type=click.Choice(_TYPES), help="Only models of this kind.")
-@click.option("--size", metavar="FROM..TO", help="Only of so many parameters: 7b..14b, ..4b, 30b..")
-@click.option("--licence", "--license", metavar="NAME", default="", help="Only under it; open: any that allows all.")
-@click.option("--gated/--no-gated", default=None, help="Only those that want their licence accepted, or none of them.")
-@click.option("--all", "everything", is_flag=True, help="Show what does not run here, too.")
+@click.option("--type", "type_", type=click.Choice(_TYPES), help="Show only models of this type.")
+@click.option("--size", metavar="FROM..TO", help="Show only models of this many parameters: 7b..14b, ..4b, 30b..")
 @click.option(
-    "--limit", type=click.IntRange(1, 100), metavar="N", default=20, show_default=True, help="So many at most."
+    "--licence",
+    "--license",
+    metavar="NAME",
+    default="",
+    help="Show only this licence; open: any that allows all use.",
+)
+@click.option("--gated/--no-gated", default=None, help="Show only gated models, or none of them.")
+@click.option("--all", "everything", is_flag=True, help="Also show models that do not run here.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100), metavar="N", default=20, show_default=True, help="Show at most N results."
 )
 @parameters.machine_file
 @parameters.as_json
@@ -44,9 +50,9 @@ def search(
     machine_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Look for models on the Hugging Face hub that run on this machine, the one to take first.
+    """Find models on the Hugging Face hub that run on this machine, best match first.
 
-    Memory is reckoned from sizes alone: mmd estimate REPO knows it better.
+    Memory is estimated from file sizes only; mmd estimate REPO is more precise.
     """
     from mmd.control.models.search import hub_hit, hub_search, served_formats
     from mmd.errors import WrongUsage
@@ -57,8 +63,8 @@ def search(
     from mmd.settings import read_settings
 
     if not " ".join(text).strip():
-        raise WrongUsage("there are no words to look for", hint="mmd search qwen 8b")
-    least, most = parse_size(size)
+        raise WrongUsage("no search words given", hint="mmd search qwen 8b")
+    minimum, maximum = parse_size(size)
     query = Query(
         text=" ".join(text),
         limit=limit,
@@ -66,17 +72,17 @@ def search(
         type=ModelType(type_) if type_ else None,
         licence=licence.lower(),
         gated=gated,
-        min_parameters=least,
-        max_parameters=most,
+        min_parameters=minimum,
+        max_parameters=maximum,
     )
-    finding = hub_search(query, load_machine(machine_file) if machine_file else read_machine())
-    shown = [hit for hit in finding.hits if everything or hit.runs]
+    found = hub_search(query, load_machine(machine_file) if machine_file else read_machine())
+    shown = [hit for hit in found.hits if everything or hit.runs]
     if as_json:
         print_json([hub_hit(hit) for hit in shown])
         return
     _print(shown)
     filters = _filters(gated, type=type_, size=size, licence=licence)
-    _say_what_is_left(query.text, filters, shown, len(finding.hits) - len(shown), finding.unsupported)
+    _print_rest(query.text, filters, shown, len(found.hits) - len(shown), found.unsupported)
 
 
 def _print(hits: Sequence[SearchHit]) -> None:
@@ -100,7 +106,7 @@ def _cells(hit: SearchHit) -> tuple[str, ...]:
 
 
 def _short(file: str) -> str:
-    """What tells a file from others of its repository, and `mmd pull` understands: "Q4_K_M"."""
+    """Return a short name for a file that `mmd pull` accepts, such as "Q4_K_M"."""
     from mmd.registry.formats.quant import named_quant
 
     if file.endswith(".safetensors"):
@@ -112,29 +118,29 @@ def _licence(hit: SearchHit) -> str:
     from mmd.registry.licence import Terms, terms
 
     licence = hit.result.licence or "unknown"
-    # Not its name as well: there is no room for both, and `mmd pull` tells it.
-    said = "non-commercial" if terms(licence) is Terms.NON_COMMERCIAL else licence
-    return said + (", gated" if hit.result.gated else "")
+    # The column is too narrow for its name as well, which `mmd pull` prints.
+    shown = "non-commercial" if terms(licence) is Terms.NON_COMMERCIAL else licence
+    return shown + (", gated" if hit.result.gated else "")
 
 
-def _say_what_is_left(
+def _print_rest(
     text: str, filters: Sequence[str], shown: Sequence[SearchHit], hidden: int, unsupported: Mapping[str, int]
 ) -> None:
     if hidden:
         more = "more " if shown else ""
-        does_not = "does not" if hidden == 1 else "do not"
-        say(f"{hidden} {more}{does_not} fit on this machine; see them: {_again('--all', *filters, *text.split())}")
+        do_not = "does not" if hidden == 1 else "do not"
+        say(f"{hidden} {more}{do_not} fit on this machine. Show all: {_again('--all', *filters, *text.split())}")
     if unsupported:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(unsupported.items(), key=lambda pair: -pair[1]))
-        say(f"Not shown, as no engine here serves them: {kinds}")
+        say(f"Not shown, because no engine here serves them: {kinds}")
     if shown:
-        say(f"Get the first: mmd pull {shlex.quote(shown[0].result.id)}")
+        say(f"Download the first: mmd pull {shlex.quote(shown[0].result.id)}")
     elif filters and not hidden:
-        say(f"The hub has nothing of this kind that is called {text!r}.")
-        say(f"Try it without options: {_again(*text.split())}")
+        say(f"The hub has no models for {text!r} with these options.")
+        say(f"Search without options: {_again(*text.split())}")
     elif not hidden:
-        say(f"The hub has nothing that is called {text!r} and that an engine here serves.")
-        say(f"Try fewer words: {_again(text.split(maxsplit=1)[0])}")
+        say(f"The hub has no models for {text!r} that an engine here serves.")
+        say(f"Search for fewer words: {_again(text.split(maxsplit=1)[0])}")
 
 
 def _again(*words: str) -> str:
@@ -142,6 +148,6 @@ def _again(*words: str) -> str:
 
 
 def _filters(gated: bool | None, **given: str | None) -> tuple[str, ...]:
-    """The options that narrow a search, as they are written."""
+    """Return the options that narrow a search, as words of the command line."""
     words = [word for name, value in given.items() if value for word in (f"--{name}", value)]
     return (*words, *(() if gated is None else ("--gated" if gated else "--no-gated",)))

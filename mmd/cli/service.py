@@ -1,4 +1,4 @@
-"""Verbs about mmd and its machine: install, gateway, machine."""
+"""The verbs install, gateway and machine."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ if TYPE_CHECKING:
     from mmd.control.install.addresses import Addresses
     from mmd.control.install.inspection import InstallState
 
-_OWN_SHA256 = ("_sha256", "_sha2")  # until Python 3.11, and from 3.12 on; some distributions leave it out
+_OWN_SHA256 = ("_sha256", "_sha2")  # up to Python 3.11, and from 3.12 on; some distributions leave them out
 
 
 @click.command()
-@click.option("--remove", is_flag=True, help="Take the units out again; models and settings stay.")
+@click.option("--remove", is_flag=True, help="Remove the units; models and settings are kept.")
 def install(remove: bool) -> None:
-    """Have the gateway listen now and at each login.
+    """Install and start the gateway's units, for now and each login.
 
-    Models are loaded then too: those of mmd default and mmd startup.
-    Puts mmd's units into your user manager: those of a package, else copies in your own unit folder. Run it again after
-    a change of [gateway] in mmd.toml.
+    At login, the models of mmd default and mmd startup are loaded, too. If a package provides the units, those are
+    enabled; otherwise copies go into your own unit folder. Run this again after changing [gateway] in mmd.toml.
     """
     from mmd.control.install import service
     from mmd.control.install.addresses import gateway_addresses
@@ -41,7 +40,7 @@ def install(remove: bool) -> None:
 
     if remove:
         was_there = wait_for(service.remove())
-        say("mmd's units are removed; models and settings stay." if was_there else "There were no units of mmd.")
+        say("mmd's units removed; models and settings are kept." if was_there else "mmd's units are not installed.")
         return
     addresses = gateway_addresses(read_settings())
     has_keys = bool(KeyFile().all())
@@ -49,8 +48,8 @@ def install(remove: bool) -> None:
         raise keys_required(address)
     here = wait_for(read_install_state())
     if here.is_current:
-        _say_nothing_is_to_do(wait_for(service.restart_gateway()))
-        _say_what_is_left_out(here.masked, ())
+        _print_up_to_date(wait_for(service.restart_gateway()))
+        _print_skipped(here.masked, ())
         listening = tuple(
             address for unit, address in addresses_by_socket(addresses).items() if unit not in here.masked
         )
@@ -58,50 +57,50 @@ def install(remove: bool) -> None:
         done = wait_for(service.install())
         for file in done.files:
             click.echo(file)
-        _say_what_went(done.removed, done.set_aside)
-        _say_what_is_left_out(done.masked, done.refused)
+        _print_removed(done.removed, done.set_aside)
+        _print_skipped(done.masked, done.refused)
         listening = done.listening
-    _say_where(addresses, listening, has_keys)
-    _say_whose(wait_for(read_install_state()))
+    _print_addresses(addresses, listening, has_keys)
+    _print_owner(wait_for(read_install_state()))
     say_how_it_lingers()
 
 
-def _say_nothing_is_to_do(ran: bool) -> None:
-    say("Nothing to do: the units are as they should be." + (" The gateway has read mmd.toml anew." if ran else ""))
+def _print_up_to_date(ran: bool) -> None:
+    say("Nothing to do: the units are up to date." + (" The gateway was restarted." if ran else ""))
 
 
-def _say_what_went(removed: Collection[Path], set_aside: Collection[Path]) -> None:
+def _print_removed(removed: Collection[Path], set_aside: Collection[Path]) -> None:
     for file in removed:
-        say(f"{file} is removed")
+        say(f"{file} removed")
     for file in set_aside:
-        say(f"{file} was not mmd's, and is {file.name}.bak now; to change a unit: systemctl --user edit {file.name}")
+        say(f"{file} was not mmd's; it is {file.name}.bak now. Edit units with: systemctl --user edit {file.name}")
 
 
-def _say_what_is_left_out(masked: Collection[str], refused: Collection[str]) -> None:
+def _print_skipped(masked: Collection[str], refused: Collection[str]) -> None:
     for unit in masked:
-        say(f"{unit} is masked, and left out: systemctl --user unmask {unit} && mmd install")
+        say(f"{unit} is masked and was skipped: systemctl --user unmask {unit} && mmd install")
     for socket in refused:
-        say(f"{socket} cannot listen, and the gateway goes without: systemctl --user status {socket}")
+        say(f"{socket} could not bind; continuing without it: systemctl --user status {socket}")
 
 
-def _say_where(addresses: Addresses, listening: Collection[str], has_keys: bool) -> None:
+def _print_addresses(addresses: Addresses, listening: Collection[str], has_keys: bool) -> None:
     from mmd.gateway.http.sockets import local_address
 
     with_key = " -H 'Authorization: Bearer KEY'" if has_keys else ""
-    say(f"The gateway listens: curl http://{local_address(addresses.main)}/v1/models{with_key}")
+    say(f"The gateway is listening: curl http://{local_address(addresses.main)}/v1/models{with_key}")
     if has_keys:
-        say("It needs a key there: mmd key list says whose there are, mmd key add NAME makes one")
+        say("It requires an API key. List keys: mmd key list. Make one: mmd key add NAME")
     if addresses.embedding is not None and addresses.embedding in listening:
-        say(f"For embeddings no model need be named: http://{local_address(addresses.embedding)}/v1/embeddings")
+        say(f"Embeddings endpoint (model optional): http://{local_address(addresses.embedding)}/v1/embeddings")
 
 
-def _say_whose(now: InstallState) -> None:
+def _print_owner(now: InstallState) -> None:
     if not now.is_this:
-        say(f"The units are a package's, and start {now.program}: another mmd than this one, which is of {sys.prefix}")
+        say(f"The units come from a package and start {now.program}, not this mmd in {sys.prefix}")
 
 
 @click.command()
-@click.option("--listen", metavar="HOST:PORT", help="Where to listen; else as mmd.toml says, or on systemd's socket.")
+@click.option("--listen", metavar="HOST:PORT", help="Listen here, not at the address in mmd.toml or systemd's socket.")
 def gateway(listen: str | None) -> None:
     """Run the gateway in the foreground; mmd.service does the same."""
     _import_without_openssl()
@@ -111,16 +110,17 @@ def gateway(listen: str | None) -> None:
 
 
 def _import_without_openssl() -> None:
-    """asyncio, hashlib and hmac take OpenSSL along where they find it: a seventh of the idle gateway's memory. But it
-    speaks plain HTTP, asks the hub from another process, and hashes API keys and units, for which Python's own SHA-256
-    does. Who imports ssl later has it.
+    """Import asyncio, hashlib and hmac as on a Python without OpenSSL, which is optional for them.
+
+    OpenSSL takes 4.7 of the idle gateway's 32 MB. The gateway speaks plain HTTP, talks to the hub from another process,
+    and Python's own SHA-256 is enough for API keys and units. A later `import ssl` works.
     """
     from importlib.util import find_spec
 
     has_own_sha256 = any(map(find_spec, _OWN_SHA256))
     if has_own_sha256 and sys.modules.keys().isdisjoint(("asyncio", "hashlib")):
         openssl = ("ssl", "_hashlib")
-        sys.modules.update(dict.fromkeys(openssl))  # type: ignore[arg-type]  # None: not to be had, as without OpenSSL
+        sys.modules.update(dict.fromkeys(openssl))  # type: ignore[arg-type]  # None: the import raises ImportError
         import asyncio  # noqa: F401
         import hashlib  # noqa: F401
         import hmac  # noqa: F401
@@ -132,7 +132,7 @@ def _import_without_openssl() -> None:
 @click.command()
 @parameters.as_json
 def machine(as_json: bool) -> None:
-    """This machine as mmd sees it; the JSON is what --machine takes."""
+    """Show this machine as mmd sees it; --machine accepts the JSON."""
     from mmd.machine import read_machine, to_json
 
     here = read_machine()
@@ -145,6 +145,6 @@ def machine(as_json: bool) -> None:
             f"{size_text(gpu.free_bytes)} of {size_text(gpu.total_bytes)} free, driver {here.driver}"
         )
     if not here.gpus:
-        click.echo("GPU: none that NVIDIA's driver knows")
+        click.echo("GPU: none found")
     click.echo(f"CPU: {here.cpu}, {here.cpu_cores} cores, {here.cpu_threads} threads")
     click.echo(f"RAM: {size_text(here.ram_available_bytes)} of {size_text(here.ram_total_bytes)} available")

@@ -1,4 +1,4 @@
-"""Verbs about what is loaded when the machine comes up: default, startup, boot."""
+"""The verbs default, startup and boot: what is loaded when the machine starts."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ if TYPE_CHECKING:
 
 @click.command()
 @parameters.some_model_id
-@click.option("--none", "no_default", is_flag=True, help="Have no default model.")
+@click.option("--none", "no_default", is_flag=True, help="Set no default model.")
 def default(model_id: str | None, no_default: bool) -> None:
     """Print or set the default model.
 
-    It is active when the machine has come up, before anybody asks for one.
+    The default model is loaded when the machine starts, before the first request.
     """
     from mmd.control.models.startup import default_of, set_no_default
     from mmd.settings import read_settings
 
     if model_id is not None and no_default:
-        raise click.UsageError("--none goes without an ID")
+        raise click.UsageError("--none cannot be combined with an ID")
     if model_id is not None:
         _set(model_id, "active")
     elif no_default:
         former = set_no_default()
-        say("No model is the default.")
+        say("There is no default model now.")
         _say_former(former)
     elif (now := default_of(read_settings())) is not None:
         click.echo(now)
     else:
-        say("No model is the default. Set one: mmd default ID")
+        say("There is no default model. Set one: mmd default ID")
 
 
 @click.command()
 @parameters.model_id
 @click.argument("mode", type=click.Choice(["disabled", "sleep", "active"]), required=False)
 def startup(model_id: str, mode: str | None) -> None:
-    """Print or set what a start of the machine does.
+    """Print or set what happens to a model when the machine starts.
 
     \b
-      disabled   nothing: it is loaded when it is asked for
-      sleep      it is loaded and put to sleep, so that it wakes in no time
-      active     it is the default model; the same as: mmd default ID
+      disabled   nothing; it is loaded at its first request
+      sleep      it is loaded and put to sleep, so that it wakes quickly
+      active     it is loaded as the default model, as by: mmd default ID
     """
     from mmd.control.models.startup import startup_of
 
@@ -63,11 +63,11 @@ def startup(model_id: str, mode: str | None) -> None:
 
 @click.command()
 def boot() -> None:
-    """Load what is to be loaded at startup.
+    """Load the models that are set to be loaded at startup.
 
-    What is to sleep, one after another, then the default model.
+    First those that are set to sleep, one after another, then the default model.
 
-    mmd-boot.service does it when the machine comes up. It takes the GPU from nobody.
+    mmd-boot.service runs this when the machine starts. It does not unload any model.
     """
     from mmd.control.lifecycle.boot import boot as carry_out
     from mmd.control.lifecycle.controller import Controller
@@ -78,22 +78,22 @@ def boot() -> None:
 
     report = wait_for(work())
     for model_id, reason in report.skipped.items():
-        say(f"{model_id} is not loaded: {reason}")
+        say(f"{model_id} not loaded: {reason}")
     for error in report.failed.values():
         say(f"{error.message}\n  → {error.hint}")
     parts = [f"{name} sleeps" for name in report.asleep] + ([f"{report.active} is active"] if report.active else [])
     if report.yielded:
         parts.append(report.yielded)
     if parts or not (report.skipped or report.failed):
-        say("; ".join(parts) or "Nothing is loaded at startup. To have a model then: mmd default ID")
+        say("; ".join(parts) or "No model is set to be loaded at startup. Set one: mmd default ID")
     if report.failed:
         sys.exit(1)
 
 
 _MEANINGS = {
-    "disabled": "is not loaded when the machine comes up",
-    "sleep": "is loaded and put to sleep when the machine comes up",
-    "active": "is active when the machine has come up",
+    "disabled": "is not loaded when the machine starts",
+    "sleep": "is loaded and put to sleep when the machine starts",
+    "active": "is loaded when the machine starts",
 }
 
 
@@ -106,16 +106,16 @@ def _set(model_id: str, mode: str) -> None:
     say(f"{model_id} {_MEANINGS[mode]}.")
     _say_former(former)
     if mode == "sleep":
-        _say_what_stands_in_the_way(model_id)
+        _warn_if_it_cannot_sleep(model_id)
     if mode != "disabled":
         if loads_at_startup():
             say_how_it_lingers()
         else:
-            say("That takes mmd's units: mmd install")
+            say("This needs mmd's units: mmd install")
 
 
-def _say_what_stands_in_the_way(model_id: str) -> None:
-    """That the engine cannot sleep, say, which at the next start would be told to the journal alone."""
+def _warn_if_it_cannot_sleep(model_id: str) -> None:
+    """Say now what the next boot would only log: that the engine cannot sleep, for example."""
     from mmd.control.lifecycle.planner import plan_launch
     from mmd.errors import MmdError
     from mmd.machine import read_machine
@@ -125,13 +125,13 @@ def _say_what_stands_in_the_way(model_id: str) -> None:
     try:
         launch = plan_launch(Registry().get(model_id), read_machine(), read_settings())
     except MmdError as error:
-        say(f"As things are, it would fail: {error.message}")
+        say(f"It cannot be loaded now: {error.message}")
     else:
         if launch.sleep is None:
-            say(f"But {launch.title} cannot sleep: it is left out. To have it awake: mmd default {model_id}")
+            say(f"But {launch.title} cannot sleep, so the model is skipped. Load it awake: mmd default {model_id}")
 
 
 def _say_former(former: Iterable[str]) -> None:
     for model_id in former:
-        say(f"{model_id} was the default, and is not loaded then any more.")
-        say(f"To have it asleep: mmd startup {model_id} sleep")
+        say(f"{model_id} was the default, and is no longer loaded.")
+        say(f"Load it asleep: mmd startup {model_id} sleep")

@@ -1,36 +1,32 @@
-"""How far a long read or copy is: one line that is redrawn on a terminal, a few lines anywhere else."""
+"""The progress of a long read, copy or download: a live line on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import click
-
+from mmd.cli.live_line import LiveLine
 from mmd.cli.output import say
 from mmd.quantities import clock_text, rate_text, size_text
 
 if TYPE_CHECKING:
     from mmd.registry.hub.progress import Progress
 
-_PATIENCE_SECONDS = 0.3  # what is done sooner needs no line
-_BETWEEN_DRAWINGS_SECONDS = 0.1
-_BETWEEN_LINES_SECONDS = 30.0
+_DELAY_SECONDS = 0.3  # quicker work needs no line
+_REDRAW_SECONDS = 0.1
+_LINE_SECONDS = 30.0  # not on a terminal
 
 
 class Transfer:
-    """Call it with the bytes that are done. Use it as a context manager: the line is gone at the end."""
+    """Call it with the bytes done so far. It is a context manager, which removes the line at the end."""
 
     def __init__(self, verb: str, total_bytes: int) -> None:
         self._verb = verb  # "verified", "copied"
         self._total_bytes = total_bytes
-        self._on_terminal = sys.stderr.isatty()
+        self._live = LiveLine()
         self._began = monotonic()
-        self._next = self._began + (_PATIENCE_SECONDS if self._on_terminal else _BETWEEN_LINES_SECONDS)
-        self._drawn = False
+        self._next = self._began + (_DELAY_SECONDS if self._live.is_on_terminal else _LINE_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -38,22 +34,17 @@ class Transfer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._drawn:
-            click.echo("\r\x1b[K", err=True, nl=False)
+        self._live.clear()
 
     def __call__(self, done_bytes: int) -> None:
         now = monotonic()
         if now < self._next:
             return
-        self._next = now + (_BETWEEN_DRAWINGS_SECONDS if self._on_terminal else _BETWEEN_LINES_SECONDS)
-        if self._on_terminal:
-            self._draw(self._line(done_bytes, now))
+        self._next = now + (_REDRAW_SECONDS if self._live.is_on_terminal else _LINE_SECONDS)
+        if self._live.is_on_terminal:
+            self._live.draw(self._line(done_bytes, now))
         else:
             say(self._line(done_bytes, now))
-
-    def _draw(self, line: str) -> None:
-        self._drawn = True
-        click.echo(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", err=True, nl=False)
 
     def _line(self, done_bytes: int, now: float) -> str:
         rate = done_bytes / (now - self._began)
@@ -65,7 +56,7 @@ class Transfer:
 
 
 class Download(Transfer):
-    """Show it how far a download is, as the hub's library tells it."""
+    """The progress of a download, with the rate and the remaining time that it reports."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__("fetched", progress.total_bytes)
@@ -74,7 +65,7 @@ class Download(Transfer):
     def show(self, progress: Progress) -> None:
         is_news = progress.note != self._progress.note
         self._progress = progress
-        if is_news and progress.note and not sys.stderr.isatty():
+        if is_news and progress.note and not self._live.is_on_terminal:
             say(progress.note)
         self(progress.done_bytes)
 

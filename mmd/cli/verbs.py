@@ -75,7 +75,7 @@ class _Verbs(MutableMapping[str, click.Command]):
         raise TypeError("the verbs are in _VERBS")
 
 
-_WHOLE = 200  # characters, more than any verb's first line has
+_UNLIMITED = 200  # characters, more than the first line of any verb
 
 
 class _InOrder(click.Group):
@@ -86,25 +86,25 @@ class _InOrder(click.Group):
         items = super().shell_complete(ctx, incomplete)
         for item in items:
             if item.value in self.commands:
-                # Click cuts them short; a shell that shows them knows better how wide it is.
-                item.help = self.commands[item.value].get_short_help_str(limit=_WHOLE)
+                # Click truncates these; the shell knows how wide its terminal is.
+                item.help = self.commands[item.value].get_short_help_str(limit=_UNLIMITED)
         return items
 
 
 @click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mmd", message="%(prog)s %(version)s")
 def mmd() -> None:
-    """Local language models as systemd user units, one resident on the GPU at a time.
+    """Run local language models as systemd user units, one on the GPU at a time.
 
     \b
-      mmd search qwen         what runs here, the one to take first
-      mmd pull OWNER/NAME     download and register it; what is here: mmd add PATH
-      mmd activate model      load it; whoever has the GPU goes first
-      curl http://127.0.0.1:8000/v1/models      after: mmd install
+      mmd search qwen         find models that run here, best match first
+      mmd pull OWNER/NAME     download and register one; for local files: mmd add PATH
+      mmd activate ID         load it onto the GPU, unloading the current model
+      mmd install             start the gateway: curl http://127.0.0.1:8000/v1/models
 
-    Look inside with: systemctl --user status 'mmd-*'
+    Inspect with: systemctl --user status 'mmd-*'
     """
-    # Not for a help page or a completion, of which it would be a tenth.
+    # Imported here: it is a tenth of the time of a help page or a completion.
     from mmd.journal import log_to_journal
 
     log_to_journal()

@@ -1,4 +1,4 @@
-"""The verb about whether files are still what they are to be: verify."""
+"""The verb verify: compare files with their hashes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from mmd.registry.verification import Finding
 
 
-@click.command(short_help="Whether models' files are what they should be.")
+@click.command(short_help="Check that models' files are intact.")
 @parameters.model_ids
-@click.option("--trust", is_flag=True, help="Take what is there now for what it is to be, whatever was known.")
+@click.option("--trust", is_flag=True, help="Record the present files as correct, replacing the known hashes.")
 @parameters.as_json
 def verify(model_ids: tuple[str, ...], trust: bool, as_json: bool) -> None:
-    """Compare models' files with their hashes; all of them without an ID.
+    """Compare the files of models with their hashes; without ID, of all models.
 
-    The hashes are those that the hub told at the download. Where none is known, what is there now is hashed, and that
-    is compared from then on. Needs no network and changes no file of a model.
+    The hashes are the hub's, recorded at the download. For a file without one, the present hash is recorded, and
+    compared from then on. This needs no network and changes no model file.
     """
     from mmd.cli.transfer import Transfer
     from mmd.errors import WrongUsage
@@ -33,7 +33,7 @@ def verify(model_ids: tuple[str, ...], trust: bool, as_json: bool) -> None:
     from mmd.registry.verification import FAILURES, Verdict, Verification
 
     if trust and not model_ids:
-        raise WrongUsage("--trust wants to be told whom", hint="mmd verify ID --trust")
+        raise WrongUsage("--trust needs a model ID", hint="mmd verify ID --trust")
     registry = Registry()
     models = [registry.get(model_id) for model_id in dict.fromkeys(model_ids)] or registry.all()
     verification = Verification(models, trust=trust)
@@ -47,8 +47,8 @@ def verify(model_ids: tuple[str, ...], trust: bool, as_json: bool) -> None:
         for model in models:
             _print_model(model.id, [finding for finding in findings if finding.model == model.id])
         if new := sum(finding.verdict is Verdict.RECORDED for finding in findings):
-            say(f"Nothing was known of {new} file{'s' if new != 1 else ''}: what is there now is trusted,")
-            say("and compared with from here on. Whether it was intact before, nobody here can tell.")
+            say(f"{new} file{'s' if new != 1 else ''} had no known hash: the present one is recorded as the reference.")
+            say("Earlier corruption cannot be detected.")
     if any(finding.verdict in FAILURES for finding in findings):
         sys.exit(1)
 
@@ -62,7 +62,7 @@ def _print_model(model_id: str, findings: Sequence[Finding]) -> None:
         f"{len(findings)} file{'s' if len(findings) != 1 else ''}, {size_text(sum(one.size_bytes for one in findings))}"
     )
     if failures:
-        click.echo(f"{model_id}: not what it should be: {len(failures)} of {size}")
+        click.echo(f"{model_id}: damaged or missing: {len(failures)} of {size}")
         for finding in failures:
             _print_failure(finding)
     elif len(recorded) == len(findings):
@@ -74,7 +74,7 @@ def _print_model(model_id: str, findings: Sequence[Finding]) -> None:
 def _print_failure(finding: Finding) -> None:
     click.echo(f"  {finding.path}: {finding.verdict}{f' ({finding.reason})' if finding.reason else ''}")
     if finding.expected:
-        said_by = {"hub": "as the hub told", "here": "as it was hashed here", None: "as it was"}[finding.origin]
-        click.echo(f"    expected  {finding.expected}  {said_by}")
+        source = {"hub": "from the hub", "here": "recorded here", None: "recorded"}[finding.origin]
+        click.echo(f"    expected  {finding.expected}  {source}")
         click.echo(f"    found     {finding.found}")
     click.echo(f"    → {finding.mend}")

@@ -37,7 +37,7 @@ async def put_to_sleep_by_gateway(
 
 
 def _activation(model_id: str, since: str, seconds: float) -> Activation:
-    """Return the activation that the gateway recorded; there is no record if the model was resident."""
+    """Return the activation that the gateway recorded. It records none if the model was resident."""
     from mmd.control.lifecycle.swap import Activation
     from mmd.control.state.swap_events import recent
 

@@ -346,7 +346,7 @@ async def test_remove_ends_a_boot_under_way(world: World, installed: str) -> Non
 def test_remove_after_a_unit_was_deleted_manually(world: World, installed: str) -> None:
     (user_unit_dir() / "mmd-boot.service").unlink()
     removed = run_mmd("install", "--remove")
-    assert (removed.returncode, removed.stderr) == (0, "mmd's units are removed; models and settings stay.\n")
+    assert (removed.returncode, removed.stderr) == (0, "mmd's units removed; models and settings are kept.\n")
     assert not list(user_unit_dir().rglob("mmd*"))
 
 

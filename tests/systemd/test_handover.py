@@ -52,10 +52,10 @@ async def test_sleep_by_hand_lets_an_answer_finish_and_stop_does_not(world: Worl
     ):
         world.behave("a", chunks=15 if finishes else 200, chunk_seconds=0.1)
         answer, done = await _while_it_streams(installed, *words)
-        assert (done.returncode, done.stderr) == (0, "a is stopped\n")
+        assert (done.returncode, done.stderr) == (0, "a stopped\n")
         assert answer.endswith(b"data: [DONE]\n\n") is finishes, words
     nobody = [await _mmd("sleep"), await _mmd("sleep", "--now")]
-    assert [done.stderr for done in nobody] == ["Nobody has the GPU.\n"] * 2
+    assert [done.stderr for done in nobody] == ["No model is on the GPU.\n"] * 2
     wrong = [await _mmd("sleep", "a", "--level", "7"), await _mmd("sleep", "a", "--level", "7", "--now")]
     assert [done.returncode for done in wrong] == [2, 2]
     assert wrong[0].stderr == wrong[1].stderr
@@ -125,6 +125,6 @@ def test_interrupted_command_leaves_the_swap_to_go_on(world: World, installed: s
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "goes on without this command" in said
+    assert "keeps loading in the background" in said
     assert ("ready", "a") not in world.events()  # it did not wait
     wait_for(lambda: httpx.get(f"{installed}/status").json()["active"] == "a", what="a is resident")

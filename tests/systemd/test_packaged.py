@@ -103,14 +103,14 @@ async def test_unit_that_the_user_has_edited_is_not_lost(world: World, packaged:
     own = user_unit_dir() / "mmd.service"
     own.write_text(unit_text("mmd.service", PACKAGED_COMMAND) + "# mine\n", "utf-8")
     done = run_mmd("install")
-    assert f"{own} was not mmd's, and is mmd.service.bak now" in done.stderr
+    assert f"{own} was not mmd's; it is mmd.service.bak now" in done.stderr
     assert own.with_name("mmd.service.bak").read_text("utf-8").endswith("# mine\n")
     assert _fragment(world, "mmd.service") == str(package / "mmd.service")
 
     own.with_name("mmd.service.bak").rename(own)
     world.manager.systemctl("daemon-reload")
-    assert "are removed" in run_mmd("install", "--remove").stderr
-    assert "There were no units" in run_mmd("install", "--remove").stderr
+    assert "units removed" in run_mmd("install", "--remove").stderr
+    assert "units are not installed" in run_mmd("install", "--remove").stderr
     assert _files() == {"mmd.service"}
     own.unlink()
 
@@ -133,9 +133,9 @@ async def test_package_that_goes_leaves_links_that_are_told_and_mended(
 async def test_what_a_package_that_went_has_left_can_be_removed(world: World, packaged: str, package: Path) -> None:
     shutil.rmtree(package)
     removed = run_mmd("install", "--remove")
-    assert (removed.returncode, removed.stderr) == (0, "mmd's units are removed; models and settings stay.\n")
+    assert (removed.returncode, removed.stderr) == (0, "mmd's units removed; models and settings are kept.\n")
     assert not _files()
-    assert run_mmd("install", "--remove").stderr == "There were no units of mmd.\n"
+    assert run_mmd("install", "--remove").stderr == "mmd's units are not installed.\n"
 
 
 async def test_remove_leaves_the_package_disabled_and_models_running(
@@ -193,13 +193,13 @@ async def test_units_that_are_masked_are_left_alone_and_told(world: World, packa
     before = _files()
     world.manager.systemctl("mask", "mmd-boot.service", "mmd-embedding.socket")
     world.manager.systemctl("stop", "mmd-local.socket")
-    for says in ("The gateway listens", "Nothing to do", "Nothing to do"):
+    for says in ("The gateway is listening", "Nothing to do", "Nothing to do"):
         done = run_mmd("install")
         assert (done.returncode, says in done.stderr) == (0, True), done.stderr
         for masked in ("mmd-boot.service", "mmd-embedding.socket"):
-            assert f"{masked} is masked, and left out" in done.stderr
+            assert f"{masked} is masked and was skipped" in done.stderr
             assert (user_unit_dir() / masked).readlink() == Path("/dev/null")
-        assert "For embeddings" not in done.stderr
+        assert "Embeddings endpoint" not in done.stderr
     assert _files() == before | {"mmd-boot.service", "mmd-embedding.socket"}
 
     world.manager.systemctl("unmask", "mmd-boot.service", "mmd-embedding.socket")
@@ -224,7 +224,7 @@ async def test_model_is_resident_without_a_gateway_that_may_not_run(world: World
     world.manager.systemctl("mask", "mmd.service")
     done = await asyncio.to_thread(run_mmd, "activate", "a")
     world.manager.systemctl("unmask", "mmd.service")
-    assert (done.returncode, done.stderr.splitlines()[-1][:13]) == (0, "a is resident"), done.stderr
+    assert (done.returncode, done.stderr.splitlines()[-1][:12]) == (0, "a loaded in "), done.stderr
     assert running_version() is None
 
 
@@ -234,14 +234,14 @@ async def test_model_is_resident_without_a_gateway_that_may_not_run(world: World
 def test_default_says_that_it_takes_units(world: World, address: str, package: Path) -> None:
     """A package that is not enabled starts nothing."""
     world.add("a")
-    assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
+    assert "This needs mmd's units: mmd install" in run_mmd("default", "a").stderr
     assert run_mmd("install").returncode == 0
     assert "mmd install" not in run_mmd("default", "a").stderr
     world.manager.systemctl("mask", "mmd-boot.service")
-    assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
+    assert "This needs mmd's units: mmd install" in run_mmd("default", "a").stderr
     world.manager.systemctl("unmask", "mmd-boot.service")
     world.manager.systemctl("disable", "mmd-boot.service")
-    assert "That takes mmd's units: mmd install" in run_mmd("default", "a").stderr
+    assert "This needs mmd's units: mmd install" in run_mmd("default", "a").stderr
 
 
 def test_install_says_that_the_gateway_needs_a_key(world: World, packaged: str) -> None:
@@ -256,13 +256,13 @@ def test_install_says_that_the_gateway_needs_a_key(world: World, packaged: str) 
 
 
 async def test_second_install_changes_nothing_and_reloads_settings(world: World, packaged: str) -> None:
-    assert "Nothing to do: the units are as they should be.\n" in run_mmd("install").stderr
+    assert "Nothing to do: the units are up to date.\n" in run_mmd("install").stderr
     assert await _answers(packaged)
     first = _main_pid(world)
     modified = {name: (user_unit_dir() / name).lstat().st_mtime_ns for name in _files()}
     done = run_mmd("install")
     assert (done.returncode, done.stdout) == (0, "")
-    assert "Nothing to do: the units are as they should be. The gateway has read mmd.toml anew." in done.stderr
+    assert "Nothing to do: the units are up to date. The gateway was restarted." in done.stderr
     assert _main_pid(world) not in ("0", first)
     assert {name: (user_unit_dir() / name).lstat().st_mtime_ns for name in _files()} == modified
     assert await _answers(packaged)

@@ -37,7 +37,7 @@ def test_running_model_is_stopped_forgotten_and_deleted(
 
     done = mmd("remove", "tiny", "--files", "--yes")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"goes   {file}")
+    assert done.stdout.startswith(f"delete {file}")
     assert json.loads(mmd("status", "--json").stdout)["resident"] == []
     assert Registry().all() == ()
     assert (file.exists(), manifest.file_for("tiny").exists()) == (False, False)
@@ -57,7 +57,7 @@ def test_terminal_is_asked(systemd: UserManager, tmp_path: Path, answer: str, st
         os.close(ours)
         os.close(theirs)
     assert done.returncode == status, done.stderr
-    assert "Forget tiny and delete 1 file" in done.stderr
+    assert "Unregister tiny and delete 1 file" in done.stderr
     assert file.exists() is (answer == "n")
 
 

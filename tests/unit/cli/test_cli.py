@@ -138,7 +138,7 @@ def test_unknown_model_is_told_by_verbs_about_what_runs(verb: str, systemd: User
 
 
 @pytest.mark.manager
-@pytest.mark.parametrize(("verb", "said"), [("sleep", "tiny does not have the GPU"), ("stop", "tiny does not run")])
+@pytest.mark.parametrize(("verb", "said"), [("sleep", "tiny is not on the GPU"), ("stop", "tiny is not running")])
 def test_model_that_never_ran_has_nothing_to_end(verb: str, said: str, systemd: UserManager, a_model: Path) -> None:
     """`mmd sleep` of a model without a unit ended in a KeyError."""
     done = mmd(verb, "tiny")
@@ -304,11 +304,11 @@ def test_show_prints_the_command_and_a_reason_for_each_flag(a_model: Path, engin
 
 def test_show_tells_what_happens_to_an_idle_model(a_model: Path, engine_on_path: Path) -> None:
     machine = ROOT / "tests/machines/cpu-only.json"
-    assert "it stays until another model is asked for" in mmd("show", "tiny", "--machine", str(machine)).stdout
+    assert "stays loaded until another model is requested" in mmd("show", "tiny", "--machine", str(machine)).stdout
     config_file().parent.mkdir(parents=True, exist_ok=True)
     config_file().write_text("[gateway]\nidle_sleep_seconds = 600\nidle_stop_seconds = 60\n")
     shown = mmd("show", "tiny", "--machine", str(machine)).stdout
-    assert "is stopped after 600 s\n" in shown, "llama.cpp cannot sleep"
+    assert "stops after 600 s\n" in shown, "llama.cpp cannot sleep"
     config_file().write_text("[models.tiny]\npinned = true\n")
     assert "it is pinned" in mmd("show", "tiny", "--machine", str(machine)).stdout
 

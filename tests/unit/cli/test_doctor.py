@@ -130,7 +130,7 @@ def finding(check: str, state: Level, message: str = "it is so", hint: str = "")
 @pytest.mark.parametrize(
     ("found", "out", "says"),
     [
-        ([finding("disk", Level.OK)], "ok    disk  it is so\n", "All is well."),
+        ([finding("disk", Level.OK)], "ok    disk  it is so\n", "All checks passed."),
         (
             [finding("disk", Level.WARNING, hint="mmd disk")],
             "warn  disk  it is so\n      → mmd disk\n",
@@ -143,7 +143,7 @@ def finding(check: str, state: Level, message: str = "it is so", hint: str = "")
                 finding("b", Level.WARNING, hint="z"),
             ],
             "FAIL  a  it is so\n      → x\nFAIL     it is so\n      → y\nwarn  b  it is so\n      → z\n",
-            "2 failed, 1 warning. Begin with the first that failed.",
+            "2 failed, 1 warning. Start with the first failed line.",
         ),
         (
             [
@@ -151,7 +151,7 @@ def finding(check: str, state: Level, message: str = "it is so", hint: str = "")
                 *(finding(name, Level.SKIPPED, "skipped, see: x") for name in "bc"),
             ],
             "ok    a  it is so\n-     b, c: skipped, see: x\n",
-            "All is well.",
+            "All checks passed.",
         ),
     ],
 )

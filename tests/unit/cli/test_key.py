@@ -32,9 +32,9 @@ def test_last_key_goes_unless_other_machines_could_connect(own_home: Path) -> No
     file.write_text("")
     done = mmd("key", "remove", "a")
     assert (done.returncode, done.stdout) == (0, "")
-    assert "everybody on this machine" in done.stderr
+    assert "every user of this machine" in done.stderr
     refused(mmd("key", "remove", "a"), 2)
-    assert "none is needed" in mmd("key", "list").stderr
+    assert "none is required" in mmd("key", "list").stderr
 
 
 def test_exposed_gateway_is_installed_with_a_key_only(own_home: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_model(hub: FakeHub) -> None:
     assert (done.returncode, done.stdout) == (0, "tiny\n"), done.stderr
     first, last = done.stderr.splitlines()
     assert first.startswith("me/tiny-GGUF: tiny-Q4_K_M.gguf, ")
-    assert last.endswith("start it with: mmd activate tiny")
+    assert last.endswith("start it: mmd activate tiny")
     assert Registry().get("tiny").source == f"hf:me/tiny-GGUF@{COMMIT}"
 
 
@@ -117,7 +117,7 @@ def test_interrupted_on_a_terminal(hub: FakeHub) -> None:
             program.kill()  # else a failure would wait for it, and it for the hub
     os.close(ours)
     assert program.returncode == -signal.SIGINT
-    assert "go on with: mmd pull me/tiny-GGUF:Q8_0 --id mine" in shown
+    assert "Continue: mmd pull me/tiny-GGUF:Q8_0 --id mine" in shown
     hub.hold.set()
     assert pull("me/tiny-GGUF:Q8_0", "--id", "mine").stdout == "mine\n"
     size = len(hub.repositories["me/tiny-GGUF"].files["tiny-Q8_0.gguf"])  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ def test_no_default_is_talk_and_no_failure() -> None:
 
 
 def test_default_is_set_and_printed() -> None:
-    assert "big is active" in said(mmd("default", "big"))
+    assert "big is loaded" in said(mmd("default", "big"))
     assert mmd("default").stdout == "big\n"
     assert mmd("startup", "big").stdout == "active\n"
 
@@ -49,7 +49,7 @@ def test_new_default_takes_the_place_of_the_old_one_and_says_so() -> None:
 
 def test_default_can_be_none() -> None:
     mmd("default", "big")
-    assert "No model is the default" in said(mmd("default", "--none"))
+    assert "no default model" in said(mmd("default", "--none"))
     assert mmd("default").stdout == ""
 
 

@@ -22,7 +22,7 @@ def test_verify_records_then_compares_then_tells(tmp_path: Path) -> None:
     Registry().add(file)
     first = mmd("verify")
     assert (first.returncode, first.stdout.split("(")[0]) == (0, "a: recorded ")
-    assert "what is there now is trusted" in first.stderr
+    assert "the present one is recorded as the reference" in first.stderr
     second = mmd("verify", "a")
     assert (second.returncode, second.stderr) == (0, "")
     assert second.stdout.startswith("a: intact (1 file, ")
@@ -62,7 +62,7 @@ def test_command_that_verify_gives_mends_the_file(
     blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     told = mmd("verify", "a")
     assert told.returncode == 1
-    assert "as the hub told" in told.stdout
+    assert "from the hub" in told.stdout
     command = shlex.split(told.stdout.rpartition("→ ")[2])
     subprocess.run(command, check=True, capture_output=True, timeout=50)
     assert blob.read_bytes() == content

@@ -210,20 +210,20 @@ def test_add_of_a_tree_prints_a_table_and_what_is_left_out(folder: Path) -> None
     Registry().add(folder / "a.gguf")
     done = mmd("add", str(folder))
     assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["a", "known"], ["b", "added"]]
-    assert "left out (5 of this kind): its download is not complete" in done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["a", "already"], ["b", "added"]]
+    assert "skipped (5 files): its download is not complete" in done.stderr
     assert "and 2 more" in done.stderr
     record = json.loads(mmd("add", str(folder), "--json").stdout)
     assert (len(record["known"]), record["added"], len(record["skipped"])) == (2, [], 5)
     said, _ = refused(mmd("add", str(folder), "--id", "x"), 2)
-    assert "holds 2 models" in said
+    assert "contains 2 models" in said
 
 
 def test_add_of_a_folder_with_one_model_is_as_it_was(folder: Path) -> None:
     gguf(folder / "a.gguf")
     done = mmd("add", str(folder), "--id", "mine")
     assert (done.returncode, done.stdout) == (0, "mine\n")
-    assert "start it with: mmd activate mine" in done.stderr
+    assert "start it: mmd activate mine" in done.stderr
 
 
 def test_add_of_an_empty_folder_says_so(folder: Path) -> None:

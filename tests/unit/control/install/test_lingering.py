@@ -59,7 +59,7 @@ def test_no_command_for_a_user_without_name(machine: Path, monkeypatch: pytest.M
 
 def test_no_advice_once_enabled(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     say_how_it_lingers()
-    assert capsys.readouterr().err == "To have it without logging in: loginctl enable-linger ada\n"
+    assert capsys.readouterr().err == "To start it without a login: loginctl enable-linger ada\n"
     (machine / "linger/ada").touch()
     say_how_it_lingers()
     assert capsys.readouterr().err == ""

@@ -84,10 +84,10 @@ def test_models_that_do_not_run_are_counted_only(hub: FakeHub, large: Any) -> No
     result = run("small")
     assert "a/small-GGUF" in result.stdout
     assert "huge" not in result.stdout
-    assert "1 more does not fit on this machine; see them: mmd search --all small" in result.stderr
+    assert "1 more does not fit on this machine. Show all: mmd search --all small" in result.stderr
     assert "1 MLX" in result.stderr
     assert "1 adapter" in result.stderr
-    assert result.stderr.rstrip().endswith("Get the first: mmd pull a/small-GGUF")
+    assert result.stderr.rstrip().endswith("Download the first: mmd pull a/small-GGUF")
 
 
 def test_empty_search(hub: FakeHub) -> None:
@@ -100,14 +100,14 @@ def test_no_result(hub: FakeHub) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     said, advice = result.stderr.splitlines()
     assert "'nothing at all'" in said
-    assert advice == "Try fewer words: mmd search nothing"
+    assert advice == "Search for fewer words: mmd search nothing"
     assert records("nothing") == []
 
 
 def test_no_result_of_the_type(hub: FakeHub, large: Any) -> None:
     hub.repositories["a/small-GGUF"] = FakeRepository(large(Q4_K_M=5.03), gguf=_8B)
     result = run("small", "gguf", "--size", "1b..3b", "--no-gated")
-    assert result.stderr.splitlines()[1] == "Try it without options: mmd search small gguf"
+    assert result.stderr.splitlines()[1] == "Search without options: mmd search small gguf"
 
 
 def test_no_result_runs(hub: FakeHub, large: Any) -> None:
@@ -115,7 +115,7 @@ def test_no_result_runs(hub: FakeHub, large: Any) -> None:
     result = run("huge", "--licence", "open", "--size", "600b..")
     assert "mmd search --all" not in result.stderr  # no licence is known
     result = run("huge", "--size", "600b..")
-    assert result.stderr == "1 does not fit on this machine; see them: mmd search --all --size 600b.. huge\n"
+    assert result.stderr == "1 does not fit on this machine. Show all: mmd search --all --size 600b.. huge\n"
     assert "a/huge-GGUF" in run("--all", "--size", "600b..", "huge").stdout
 
 

@@ -116,7 +116,7 @@ def test_the_verb_tells_all_of_it_and_what_to_do(tmp_path: Path) -> None:
     done = mmd("disk")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].split()[0] == "a"
-    assert " in all" in done.stdout
+    assert " in total" in done.stdout
     assert "mmd remove a --files" in done.stderr
     record = json.loads(mmd("disk", "--json").stdout)
     assert set(record) == {"models", "others", "total_bytes", "file_systems"}
