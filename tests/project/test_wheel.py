@@ -73,7 +73,15 @@ def test_sdist_holds_the_tree_and_builds_the_same_wheel(wheel: Path, sdist: Path
         assert {path.relative_to(unpacked).as_posix() for path in (unpacked / folder).rglob("*") if path.is_file()} == (
             files_below(ROOT / folder)
         )
-    for name in ("LICENSE", "Makefile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt"):
+    for name in (
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "constraints.txt",
+    ):
         assert (unpacked / name).read_bytes() == (ROOT / name).read_bytes()
     assert build("wheel", tmp_path / "again", unpacked).read_bytes() == wheel.read_bytes()
 

@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Check:
+    """A row of the table. To add a check: write a function from readings to diagnoses, and a row below its inputs."""
+
     name: str
     run: Callable[[Readings], Iterable[Diagnosis]]  # may raise ReadFailed
 
@@ -53,6 +55,7 @@ def run_checks(*, offline: bool = False) -> tuple[CheckResult, ...]:
 
 
 def run_all(readings: Readings, checks: Iterable[Check]) -> tuple[CheckResult, ...]:
+    """Run checks in order. A cause is reported by the first check that meets it; the others are skipped."""
     blamed: dict[object, str] = {}  # what could not be read -> name of the check that reports it
     return tuple(diagnosis.of(check.name) for check in checks for diagnosis in _diagnoses(check, readings, blamed))
 

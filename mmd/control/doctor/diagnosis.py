@@ -17,6 +17,8 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
+    """A diagnosis with the name of its check: one line of `mmd doctor`."""
+
     check: str
     state: Level
     message: str

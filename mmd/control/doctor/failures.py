@@ -39,6 +39,8 @@ class UnitFailure:
 
 @dataclass(frozen=True, slots=True)
 class RecentFailures:
+    """The units that failed within a day or are failed now."""
+
     found: tuple[UnitFailure, ...]
     is_journal_read: bool  # if False, `found` has only units that are failed now
 

@@ -20,6 +20,8 @@ _OTHERS = 0o077
 
 @dataclass(frozen=True, slots=True)
 class FolderState:
+    """Owner and permissions of one folder, and what they should be."""
+
     path: str
     owner: str  # user name; the number if it has no name
     mode: int

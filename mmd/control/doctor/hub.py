@@ -20,6 +20,8 @@ _PROXY_AUTHENTICATION = "407"
 
 @dataclass(frozen=True, slots=True)
 class HubAccess:
+    """The hub that answered."""
+
     endpoint: str
     has_token: bool
 

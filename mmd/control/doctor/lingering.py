@@ -11,6 +11,8 @@ from mmd.control.install.lingering import linger_command, lingers
 
 @dataclass(frozen=True, slots=True)
 class Lingering:
+    """Whether lingering is on, and how to turn it on."""
+
     is_on: bool
     command: str | None  # enables lingering; None if logind does not run
 

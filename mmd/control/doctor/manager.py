@@ -146,6 +146,7 @@ def _is_there(path: Path) -> bool:
 
 
 def borrowed_runtime_error(login: LoginEnvironment) -> ManagerUnreachable:
+    """Return the error for a shell that uses another user's runtime folder, as after `su`."""
     return ManagerUnreachable(
         f"XDG_RUNTIME_DIR is {login.runtime}, a folder of {login.runtime_owner}: this shell became {login.user} by su",
         hint=f"sudo machinectl shell {login.user}@   # starts a real login; or: ssh {login.user}@localhost",

@@ -15,6 +15,8 @@ _SETTLED = ("active", "inactive", "failed")
 
 @dataclass(frozen=True, slots=True)
 class RestartLoop:
+    """A unit that systemd keeps restarting."""
+
     unit: str
     result: str  # the service's `Result` of the last run
     times: int  # automatic restarts

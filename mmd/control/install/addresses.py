@@ -29,6 +29,7 @@ def gateway_addresses(settings: Settings) -> Addresses:
 
 
 def host_port(address: str, port: int) -> str:
+    """Return HOST:PORT, with brackets around an IPv6 address."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 

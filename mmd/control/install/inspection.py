@@ -28,6 +28,8 @@ from mmd.units.unit_files import (
 
 
 class InstallKind(StrEnum):
+    """Where the unit files come from."""
+
     NONE = "none"
     PACKAGED = "packaged"  # the unit files come from a package; the user has drop-ins
     COPIED = "copied"  # `mmd install` wrote them into the user's own unit folder
@@ -71,6 +73,7 @@ async def read_install_state() -> InstallState:
 
 
 def addresses_by_socket(addresses: Addresses) -> Mapping[str, str]:
+    """Map each socket unit to its TCP address; without a unit that mmd.toml turns off."""
     embedding = {EMBEDDING_SOCKET: addresses.embedding} if addresses.embedding else {}
     return {MAIN_SOCKET: addresses.main} | embedding
 

@@ -47,6 +47,8 @@ class SearchHit:
 
 @dataclass(frozen=True, slots=True)
 class HubSearchResult:
+    """The hits of one search of the hub."""
+
     hits: tuple[SearchHit, ...]  # best first
     unsupported: Mapping[str, int]  # format -> number of further repositories that no engine serves
 

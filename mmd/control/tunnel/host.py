@@ -11,6 +11,7 @@ _SUFFIX_BYTES = _SUFFIX.encode()
 
 
 def exposed_host(model_id: str) -> str:
+    """Return the host name of an exposed model."""
     return model_id + _SUFFIX
 
 

@@ -16,6 +16,8 @@ _HOSTNAME = re.compile(r"(?=.{4,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)
 
 @dataclass(frozen=True, slots=True)
 class NamedTunnel:
+    """A tunnel with a fixed host name; the token authorises cloudflared to serve it."""
+
     hostname: str
     token: str
 
@@ -62,9 +64,11 @@ class NamedTunnel:
 
 
 def delete(model_id: str) -> None:
+    """Delete a model's named tunnel, if it has one."""
     tunnel_file(model_id).unlink(missing_ok=True)
 
 
 def model_ids() -> frozenset[str]:
+    """Return the ids of the models with a named tunnel."""
     folder = tunnel_file("x").parent
     return frozenset(file.stem for file in folder.glob("*.toml")) if folder.exists() else frozenset()

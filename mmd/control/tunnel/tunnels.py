@@ -29,6 +29,8 @@ class TunnelState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TunnelStatus:
+    """The tunnel of one model, as `mmd expose --json` prints it."""
+
     id: str
     state: TunnelState
     url: str | None
