@@ -31,7 +31,7 @@ def nothing_leaks() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing that a test does reaches the home of whoever runs it."""
+    """A home of the test's own: no test touches the home of its user."""
     home = tmp_path / "home"
     home.mkdir()
     for name in ("DATA_HOME", "CONFIG_HOME", "CACHE_HOME", "STATE_HOME", "RUNTIME_DIR"):

@@ -35,7 +35,7 @@ def product() -> dict[str, Any]:
 
 @pytest.fixture
 def found() -> Iterator[Callable[[], list[str]]]:
-    """What the plugin has found; it is no failure of these tests."""
+    """The plugin's findings, cleared so that they do not fail these tests."""
     yield lambda: event_loop._found
     event_loop._found.clear()
 

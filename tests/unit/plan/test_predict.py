@@ -314,7 +314,7 @@ def test_model_that_runs_from_ram_gets_no_suggestions() -> None:
     assert (found.fits, found.suggestions) == (True, ())
 
 
-# --- a launch is refused before anybody is evicted
+# --- a launch is refused before another model is unloaded
 
 
 def test_launch_that_cannot_run_says_what_could() -> None:
