@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 15.0  # timeout of a test, generous because machines are busy
 
 
 @dataclass
-class Asked:
+class EngineRequest:
     """One request as an engine received it."""
 
     first_line: str
@@ -77,7 +77,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-Handler = Callable[[Asked], Awaitable[None]]
+Handler = Callable[[EngineRequest], Awaitable[None]]
 
 
 def chunk(piece: bytes) -> bytes:
@@ -89,7 +89,7 @@ class Peer:
         self.name = name
         self.address = str(folder / f"{name}.sock")
         self.on: dict[str, Handler] = {}
-        self.asked: list[Asked] = []
+        self.requests: list[EngineRequest] = []
         self.arrived = asyncio.Condition()
         self.connections = 0
         self._open: set[asyncio.StreamWriter] = set()
@@ -111,9 +111,9 @@ class Peer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def has_been_asked(self, times: int) -> None:
+    async def has_received(self, times: int) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS), self.arrived:
-            await self.arrived.wait_for(lambda: len(self.asked) >= times)
+            await self.arrived.wait_for(lambda: len(self.requests) >= times)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -125,32 +125,32 @@ class Peer:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while not writer.is_closing():
-                asked = await self._read(reader, writer)
+                received = await self._read(reader, writer)
                 async with self.arrived:
-                    self.asked.append(asked)
+                    self.requests.append(received)
                     self.arrived.notify_all()
-                await self.on.get(asked.target, self._tell)(asked)
+                await self.on.get(received.target, self._tell)(received)
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
             self._open.discard(writer)
             writer.close()
 
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked:
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> EngineRequest:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-        asked = Asked(first, headers, b"", reader, writer)
-        if length := asked.values("content-length"):
-            asked.body = await reader.readexactly(int(length[0]))
-        return asked
+        received = EngineRequest(first, headers, b"", reader, writer)
+        if length := received.values("content-length"):
+            received.body = await reader.readexactly(int(length[0]))
+        return received
 
-    async def _tell(self, asked: Asked) -> None:
+    async def _tell(self, received: EngineRequest) -> None:
         told = {
             "peer": self.name,
-            "first_line": asked.first_line,
-            "body": asked.body.decode("latin-1")[:2000],
+            "first_line": received.first_line,
+            "body": received.body.decode("latin-1")[:2000],
         }
-        await asked.answer(json.dumps(told).encode())
+        await received.answer(json.dumps(told).encode())
 
 
 _MODEL = ModelInfo(
@@ -334,7 +334,7 @@ class MemoryModels:
 
 
 @dataclass
-class Answered:
+class ReceivedResponse:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -354,7 +354,7 @@ class RawClient:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def ask(self, data: bytes) -> Answered:
+    async def ask(self, data: bytes) -> ReceivedResponse:
         await self.send(data)
         return await self.answer()
 
@@ -364,15 +364,15 @@ class RawClient:
         pairs = (line.split(": ", 1) for line in lines)
         return int(first.split(" ")[1]), {name.lower(): value for name, value in pairs}
 
-    async def answer(self) -> Answered:
+    async def answer(self) -> ReceivedResponse:
         status, headers = await self.head()
         async with asyncio.timeout(PATIENCE_SECONDS):
             if "content-length" in headers:
-                return Answered(status, headers, await self.reader.readexactly(int(headers["content-length"])))
+                return ReceivedResponse(status, headers, await self.reader.readexactly(int(headers["content-length"])))
             body = b""
             while piece := await self._chunk():
                 body += piece
-        return Answered(status, headers, body)
+        return ReceivedResponse(status, headers, body)
 
     async def chunk(self) -> bytes:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -387,7 +387,7 @@ class RawClient:
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.reader.read()
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         self.writer.transport.abort()
 
 
@@ -452,5 +452,5 @@ async def harness(
                 await unloading
             server.close()
             for client in running.clients:
-                client.leave()
+                client.disconnect()
             await gateway.drain(PATIENCE_SECONDS)

@@ -68,7 +68,7 @@ class ClientConnection(asyncio.Protocol):
     | ended | `_ended` | is dropped | when the transport closes |
 
     It leaves this class for good in two ways: `join_engine` gives the transport to a WebSocketTunnel, and `_hand_over`
-    to the ASGI server. Health checks, preflights and errors are answered here.
+    to the ASGI server. Health checks, preflights and errors are handled here.
     """
 
     def __init__(self, gateway: GatewayServices, listener_kind: ListenerKind) -> None:

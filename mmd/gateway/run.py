@@ -28,16 +28,16 @@ from mmd.units.watch import Watch
 _log = logging.getLogger(__name__)
 
 
-def run(listen: str | None, tell: Callable[[str], None]) -> None:
+def run(listen: str | None, report: Callable[[str], None]) -> None:
     """Serve until a signal. Uses systemd's sockets if it passed any; otherwise binds `listen` (HOST:PORT, default: from
-    mmd.toml), the embedding address and the Unix socket, and reports them with `tell`.
+    mmd.toml), the embedding address and the Unix socket, and reports them with `report`.
     """
     if listen is not None and not is_listen(listen):
         raise WrongUsage(f"{listen!r} is not HOST:PORT", hint="mmd gateway --listen 127.0.0.1:8000")
-    asyncio.run(_serve(listen, tell))
+    asyncio.run(_serve(listen, report))
 
 
-async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
+async def _serve(listen: str | None, report: Callable[[str], None]) -> None:
     async with AsyncExitStack() as stack:
         controller = await stack.enter_async_context(Controller())
         settings = controller.settings
@@ -52,7 +52,7 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
         relief = PressureRelief(controller, stack.enter_context(PsiMonitor()))
         keyring = Keyring()
         try:
-            listeners = stack.enter_context(_listeners(settings, listen, tell, keyring))
+            listeners = stack.enter_context(_listeners(settings, listen, report, keyring))
         except AddressTaken as error:
             raise await _name_owner(error, controller.manager) from error
         policy = _policy(settings, limits, listeners, keyring)
@@ -81,7 +81,7 @@ async def _serve(listen: str | None, tell: Callable[[str], None]) -> None:
 
 @contextmanager
 def _listeners(
-    settings: Settings, listen: str | None, tell: Callable[[str], None], keyring: Keyring
+    settings: Settings, listen: str | None, report: Callable[[str], None], keyring: Keyring
 ) -> Iterator[Sequence[Listener]]:
     """Yield systemd's sockets, or bind new ones and close them at the end. Raises CannotListen if the main address
     cannot be bound, and what `_require_keys` raises.
@@ -98,10 +98,10 @@ def _listeners(
         try:
             own.append(bind())
         except MmdError as error:
-            tell(f"{error.message}; the gateway continues without it: {error.hint}")
+            report(f"{error.message}; the gateway continues without it: {error.hint}")
     try:
         _require_keys(own, keyring)
-        tell("The gateway listens on " + ", ".join(map(str, own)))
+        report("The gateway listens on " + ", ".join(map(str, own)))
         yield own
     finally:
         for listener in own:

@@ -16,7 +16,7 @@ class Limits:
     head_seconds: float = 20.0  # from the first byte of a request's head to its last
     body_seconds: float = 60.0  # between two pieces of a request's body
     connections: int = 4096  # one more replaces an idle one; the Unix socket's are always accepted
-    ahead_bytes: int = 64 << 10  # pipelined data from a client whose current request is being answered
+    ahead_bytes: int = 64 << 10  # pipelined data from a client whose current request is being served
     idle_engine_connections: int = 64  # kept for each engine; each occupies a thread of llama-server
     connect_seconds: float = 30.0  # an engine whose backlog stays full for longer counts as failed
     drain_seconds: float = _DEFAULTS.drain_seconds

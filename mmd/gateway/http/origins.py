@@ -1,4 +1,4 @@
-"""Which Host names the gateway answers for, and which origins' pages may call it.
+"""Which Host names the gateway serves, and which origins' pages may call it.
 
 A web page reaches every address that its browser reaches, including loopback. So a request must name the gateway by an
 address that only the gateway has, or by a name that is known to be its own. Any other name could belong to an attacker

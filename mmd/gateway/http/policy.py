@@ -181,9 +181,9 @@ def _not_a_host(host: bytes, *, is_from_cloudflare: bool) -> ErrorResponse:
         # Do not suggest [gateway] hosts: a tunnel set up on Cloudflare's pages sends its public name, and allowing that
         # name would expose all models and the management API.
         hint = "set the tunnel's HTTP Host Header to ID.exposed.mmd.internal   # or use: mmd expose ID"
-        return _forbidden(f"the gateway does not answer for {shown}", hint)
+        return _forbidden(f"the gateway does not serve the host {shown}", hint)
     hint = f'if it is this machine, add it to mmd.toml: [gateway] hosts = ["{shown}"], then: mmd install'
-    return _forbidden(f"the gateway does not answer for {shown}", hint)
+    return _forbidden(f"the gateway does not serve the host {shown}", hint)
 
 
 def _not_an_origin(origin: bytes) -> ErrorResponse:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mmd.control.tunnel.host import exposed_model
 
-# RFC 9110, 7.6.1: headers about one connection are not forwarded to the next. The gateway answers Expect itself, and
+# RFC 9110, 7.6.1: headers about one connection are not forwarded to the next. The gateway handles Expect itself, and
 # writes Content-Length again because it has read the whole body. API keys are consumed here: engines need none, and
 # must not see a key that a client sent by mistake.
 _NOT_FORWARDED = frozenset(

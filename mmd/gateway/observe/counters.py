@@ -80,7 +80,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.requests = Counts()  # model, path, status
-        self.answer_seconds = Durations()  # model
+        self.response_seconds = Durations()  # model
         self.first_byte_seconds = Durations()  # model
         self.wait_seconds = Durations()  # model, outcome
         self.swaps = Counts()  # model, outcome
@@ -91,7 +91,7 @@ class Counters:
     def responses(self) -> dict[str, int]:
         """Return how many responses each model's engine has completed."""
         self.flush()
-        return {model_id: sum(found.counts) for (model_id,), found in self.answer_seconds.items()}
+        return {model_id: sum(found.counts) for (model_id,), found in self.response_seconds.items()}
 
     def count_completed(self, model_id: str, target: bytes, status: int, received: float, first_byte: float) -> None:
         """Count a response that an engine completed. `received` and `first_byte` are on the monotonic clock: when the
@@ -109,7 +109,7 @@ class Counters:
         for model_id, target, status, received, first_byte, end in pending:
             self.count(model_id, target.partition(b"?")[0], status)
             self.first_byte_seconds[(model_id,)].observe(first_byte - received)
-            self.answer_seconds[(model_id,)].observe(end - received)
+            self.response_seconds[(model_id,)].observe(end - received)
 
     def count(self, model_id: str, path: bytes, status: int) -> None:
         """Count a response of the gateway's own, or a WebSocket that begins. `model_id` is "" if no model was found."""

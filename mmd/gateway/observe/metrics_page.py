@@ -59,7 +59,7 @@ class MetricsPage:
             "mmd_request_duration_seconds",
             "From the complete request to the end of the engine's response.",
             ("model",),
-            counters.answer_seconds,
+            counters.response_seconds,
         )
         yield from histogram(
             "mmd_time_to_first_byte_seconds",

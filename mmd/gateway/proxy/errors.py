@@ -24,7 +24,7 @@ def machine_suspends(model_id: str) -> ErrorResponse:
 
 
 def swap_contested(model_id: str, swap_count: int) -> ErrorResponse:
-    message = f"{model_id} was unloaded {swap_count} times before it answered"
+    message = f"{model_id} was unloaded {swap_count} times before it responded"
     hint = "mmd events   # shows what else swaps models; send requests for all of them through the gateway"
     retry_after = (("retry-after", str(_RETRY_CONTESTED_SECONDS)),)
     return ErrorResponse(503, message, hint, "swap_contested", "server_error", more_headers=retry_after)

@@ -30,7 +30,7 @@ def wants_stream(request: Request) -> bool:
 
 
 class EarlySseStream:
-    """Encodes the rest of a response whose head has been sent before an engine answered; owned by `ClientResponse`."""
+    """Encodes the rest of a response whose head has been sent before an engine responded; owned by `ClientResponse`."""
 
     def __init__(self, error_format: ErrorFormat) -> None:
         self._error_format = error_format

@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from mmd.gateway.http.limits import Limits
-from tests.gateway_peer import PATIENCE_SECONDS, Asked, chunk, harness, post, until
+from tests.gateway_peer import PATIENCE_SECONDS, EngineRequest, chunk, harness, post, until
 
 _CHAT = {"model": "a"}
 _TURNS = 10  # of the event loop, enough to notice a closed connection
@@ -54,10 +54,10 @@ async def test_started_stream_is_not_edited() -> None:
     async with harness(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
         go_on = asyncio.Event()
 
-        async def stream(asked: Asked) -> None:
-            await asked.begin_stream(b"data: 1\n\n")
+        async def stream(received: EngineRequest) -> None:
+            await received.begin_stream(b"data: 1\n\n")
             await go_on.wait()
-            await asked.send(chunk(b"HTTP/1.1 is spoken\n\n") + b"0\r\n\r\n")
+            await received.send(chunk(b"HTTP/1.1 is spoken\n\n") + b"0\r\n\r\n")
 
         running.peer("a").on["/v1/x"] = stream
         client = await running.client()
@@ -81,10 +81,10 @@ async def test_grace_for_the_next_request_starts_at_the_responses_end(monkeypatc
     async with harness(limits=Limits(grace_seconds=PATIENCE_SECONDS)) as running:
         go_on = asyncio.Event()
 
-        async def stream(asked: Asked) -> None:
-            await asked.begin_stream(b"data: 1\n\n")
+        async def stream(received: EngineRequest) -> None:
+            await received.begin_stream(b"data: 1\n\n")
             await go_on.wait()
-            await asked.send(b"0\r\n\r\n")
+            await received.send(b"0\r\n\r\n")
 
         running.peer("a").on["/v1/x"] = stream
         client = await running.client()

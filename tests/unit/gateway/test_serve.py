@@ -21,7 +21,7 @@ from mmd.errors import MmdError, WrongUsage
 from mmd.gateway.http.sockets import bind_tcp, bind_unix, first_exposed, is_listened_on, local_address
 from mmd.gateway.serve import serve
 from mmd.settings import read_settings
-from tests.gateway_peer import PATIENCE_SECONDS, Answered, Asked, MemoryModels, Peer, RawClient, post
+from tests.gateway_peer import PATIENCE_SECONDS, EngineRequest, MemoryModels, Peer, RawClient, ReceivedResponse, post
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_idle_gateway_ends_at_once(messages: socket.socket, port: int) -> 
     assert await _message(messages) == b"STOPPING=1"
     await asyncio.wait_for(serving, PATIENCE_SECONDS)
     assert await client.rest() == b""
-    client.leave()
+    client.disconnect()
 
 
 async def test_running_response_finishes_before_the_end(messages: socket.socket, port: int) -> None:
@@ -69,16 +69,16 @@ async def test_running_response_finishes_before_the_end(messages: socket.socket,
         await peer.start()
         release = asyncio.Event()
 
-        async def slow(asked: Asked) -> None:
+        async def slow(received: EngineRequest) -> None:
             await release.wait()
-            await asked.answer(b"{}")
+            await received.answer(b"{}")
 
         peer.on["/v1/x"] = slow
         serving = asyncio.create_task(serve(MemoryModels({"a": peer}, "a"), [bind_tcp("127.0.0.1", port)]))
         await _message(messages)
         client = await _connect(port)
-        asking: asyncio.Task[Answered] = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/x")))
-        await peer.has_been_asked(1)
+        asking: asyncio.Task[ReceivedResponse] = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/x")))
+        await peer.has_received(1)
         os.kill(os.getpid(), signal.SIGINT)
         assert await _message(messages) == b"STOPPING=1"
         with pytest.raises(ConnectionRefusedError):
@@ -87,7 +87,7 @@ async def test_running_response_finishes_before_the_end(messages: socket.socket,
         assert (await asking).status == 200
         await asyncio.wait_for(serving, PATIENCE_SECONDS)
         assert await client.rest() == b""
-        client.leave()
+        client.disconnect()
         await peer.stop()
 
 

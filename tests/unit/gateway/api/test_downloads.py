@@ -67,8 +67,8 @@ async def until_held(hub: FakeHub) -> None:
     assert await asyncio.to_thread(hub.held.wait, PATIENCE_SECONDS)
 
 
-async def start(http: httpx.AsyncClient, **asked: str) -> dict[str, Any]:
-    response = await http.post("/hf/download", json=asked)
+async def start(http: httpx.AsyncClient, **received: str) -> dict[str, Any]:
+    response = await http.post("/hf/download", json=received)
     assert response.status_code == 202, response.text
     job: dict[str, Any] = response.json()
     return job

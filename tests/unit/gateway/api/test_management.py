@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from mmd.errors import EngineFailed
-from tests.gateway_peer import Asked, Harness, post, until
+from tests.gateway_peer import EngineRequest, Harness, post, until
 
 
 async def test_reading(http: httpx.AsyncClient) -> None:
@@ -23,9 +23,9 @@ async def test_reading(http: httpx.AsyncClient) -> None:
 async def test_idle_time_of_a_model(http: httpx.AsyncClient, running: Harness) -> None:
     release = asyncio.Event()
 
-    async def slow(asked: Asked) -> None:
+    async def slow(received: EngineRequest) -> None:
         await release.wait()
-        await asked.answer(b"{}")
+        await received.answer(b"{}")
 
     async def idle_seconds() -> list[float | None]:
         return [model["idle_seconds"] for model in (await http.get("/models")).json()]
@@ -34,7 +34,7 @@ async def test_idle_time_of_a_model(http: httpx.AsyncClient, running: Harness) -
     assert await idle_seconds() == [None, None]
     client = await running.client()
     asking = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/slow")))
-    await running.peer("a").has_been_asked(1)
+    await running.peer("a").has_received(1)
     assert await idle_seconds() == [0.0, None]
     release.set()
     assert (await asking).status == 200
@@ -76,14 +76,14 @@ async def test_activate_sleep_stop(http: httpx.AsyncClient, running: Harness) ->
 async def test_sleep_lets_answers_finish_and_says_who_went(http: httpx.AsyncClient, running: Harness) -> None:
     release = asyncio.Event()
 
-    async def slow(asked: Asked) -> None:
+    async def slow(received: EngineRequest) -> None:
         await release.wait()
-        await asked.answer(b"{}")
+        await received.answer(b"{}")
 
     running.peer("a").on["/v1/slow"] = slow
     client = await running.client()
     asking = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/slow")))
-    await running.peer("a").has_been_asked(1)
+    await running.peer("a").has_received(1)
     other = await http.post("/models/sleep", json={"model": "b"})  # which has nothing to answer
     assert other.json()["gone"] == ["a"]
     sleeping = [asyncio.create_task(http.post("/models/sleep", json={"model": name})) for name in ("a", None)]
@@ -101,14 +101,14 @@ async def test_sleep_by_hand_is_not_held_up_by_those_who_come_after_it(
     """Let in, a steady stream of requests would keep the model awake until the drain is given up."""
     release = asyncio.Event()
 
-    async def slow(asked: Asked) -> None:
+    async def slow(received: EngineRequest) -> None:
         await release.wait()
-        await asked.answer(b"{}")
+        await received.answer(b"{}")
 
     running.peer("a").on["/v1/slow"] = slow
     first, late = await running.client(), await running.client()
     answering = asyncio.create_task(first.ask(post({"model": "a"}, "/v1/slow")))
-    await running.peer("a").has_been_asked(1)
+    await running.peer("a").has_received(1)
     sleeping = asyncio.create_task(http.post("/models/sleep", json={"model": "a"}))
     await until(lambda: running.gateway.scheduler.unloading == "a")
     waiting = asyncio.create_task(late.ask(post({"model": "a"})))
@@ -145,14 +145,14 @@ async def test_level_of_a_sleep(http: httpx.AsyncClient, running: Harness) -> No
 async def test_activation_lets_answers_finish(http: httpx.AsyncClient, running: Harness) -> None:
     release = asyncio.Event()
 
-    async def slow(asked: Asked) -> None:
+    async def slow(received: EngineRequest) -> None:
         await release.wait()
-        await asked.answer(b"{}")
+        await received.answer(b"{}")
 
     running.peer("a").on["/v1/slow"] = slow
     client = await running.client()
     asking = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/slow")))
-    await running.peer("a").has_been_asked(1)
+    await running.peer("a").has_received(1)
     switching = asyncio.create_task(http.post("/switch", json={"model_id": "b"}))
     assert (await http.get("/health")).status_code == 200
     assert running.models.log == []

@@ -112,7 +112,7 @@ async def test_key_is_required_while_one_exists() -> None:
 
 
 async def _refused(running: Harness, request: bytes, status: int = 401) -> None:
-    asked = len(running.peer("a").asked)
+    received = len(running.peer("a").requests)
     client = await running.client()
     answer = await client.ask(request)
     assert answer.status == status
@@ -120,7 +120,7 @@ async def _refused(running: Harness, request: bytes, status: int = 401) -> None:
         assert answer.json()["error"]["code"] == "invalid_api_key"
         assert answer.headers["www-authenticate"].startswith("Bearer")
     assert await client.rest() == b""
-    assert len(running.peer("a").asked) == asked
+    assert len(running.peer("a").requests) == received
 
 
 def _basic(key: str) -> str:
@@ -161,8 +161,8 @@ async def test_no_key_reaches_an_engine() -> None:
         await client.ask(post({"model": "a"}, "/v1/x", "Authorization: Bearer sk-of-openai", "x-api-key: sk-ant"))
         key = KeyFile().add("laptop", Purpose.INFERENCE)
         await client.ask(post({"model": "a"}, "/v1/x", f"Authorization: Bearer {key}", f"X-API-KEY: {key}"))
-        for asked in running.peer("a").asked:
-            assert not asked.values("authorization") and not asked.values("x-api-key")
+        for received in running.peer("a").requests:
+            assert not received.values("authorization") and not received.values("x-api-key")
 
 
 async def test_management_needs_its_key_and_health_none() -> None:
@@ -175,8 +175,8 @@ async def test_management_needs_its_key_and_health_none() -> None:
         assert running.models.log == []
         for path, key in (("/status", management), ("/v1/models", inference), ("/v1/models", management)):
             client = await running.client()
-            asked = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n"
-            assert (await client.ask(asked.encode())).status == 200
+            received = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n"
+            assert (await client.ask(received.encode())).status == 200
         client = await running.client()
         assert (await client.ask(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")).status == 200
 
@@ -185,8 +185,8 @@ async def test_navigating_browser_gets_a_basic_challenge() -> None:
     KeyFile().add("m", Purpose.MANAGEMENT)
     async with harness(policy=_policy()) as running:
         client = await running.client()
-        asked = b"GET /status HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Mode: navigate\r\n\r\n"
-        assert (await client.ask(asked)).headers["www-authenticate"].startswith("Basic")
+        received = b"GET /status HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Mode: navigate\r\n\r\n"
+        assert (await client.ask(received)).headers["www-authenticate"].startswith("Basic")
 
 
 async def test_unix_socket_needs_no_key(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ async def test_unix_socket_needs_no_key(tmp_path: Path) -> None:
         server = await loop.create_unix_server(lambda: running.gateway.new_connection(ListenerKind.LOCAL), path)
         client = RawClient(*await asyncio.open_unix_connection(path))
         assert (await client.ask(post({"model": "a"}))).status == 200
-        client.leave()
+        client.disconnect()
         server.close()
 
 

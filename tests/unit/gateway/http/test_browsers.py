@@ -11,7 +11,7 @@ from mmd.gateway.http.origins import AllowedHosts, own_hostnames
 from mmd.gateway.http.policy import ListenerInfo, RequestPolicy
 from mmd.gateway.http.request import RequestHead
 from mmd.gateway.http.response_head import with_cors_headers
-from tests.gateway_peer import Answered, Asked, Harness, harness, post
+from tests.gateway_peer import EngineRequest, Harness, ReceivedResponse, harness, post
 
 _PAGE = "http://localhost:3000"
 _ALLOWED = AllowedHosts(
@@ -102,15 +102,15 @@ async def test_cross_site_requests(method: str, headers: list[str], status: int)
         client = await running.client()
         request = post({"model": "a"}, "/v1/x", *headers).replace(b"POST", method.encode(), 1)
         assert (await client.ask(request)).status == status
-        assert len(running.peer("a").asked) == (status == 200)
+        assert len(running.peer("a").requests) == (status == 200)
 
 
-async def _preflight(running: Harness, *headers: str, path: str = "/v1/chat/completions") -> Answered:
+async def _preflight(running: Harness, *headers: str, path: str = "/v1/chat/completions") -> ReceivedResponse:
     client = await running.client()
     lines = [f"OPTIONS {path} HTTP/1.1", "Host: localhost", *headers, "", ""]
     await client.send("\r\n".join(lines).encode())
     status, answered = await client.head()
-    answer = Answered(status, answered, b"")
+    answer = ReceivedResponse(status, answered, b"")
     if status != 204:
         return answer
     await client.send(post({"model": "a"}))  # the connection goes on
@@ -122,14 +122,14 @@ async def _preflight(running: Harness, *headers: str, path: str = "/v1/chat/comp
 async def test_gateway_responds_to_preflights(path: str) -> None:
     async with harness(active=None) as running:
         running.models.active = "a"
-        asked = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization,content-type")
-        answer = await _preflight(running, f"Origin: {_PAGE}", *asked, path=path)
+        headers = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization,content-type")
+        answer = await _preflight(running, f"Origin: {_PAGE}", *headers, path=path)
         assert answer.status == 204
         assert answer.headers["access-control-allow-origin"] == _PAGE
         assert answer.headers["access-control-allow-headers"] == "authorization,content-type"
         assert "POST" in answer.headers["access-control-allow-methods"]
-        assert [one.first_line.split()[0] for one in running.peer("a").asked] == ["POST"]
-        assert (await _preflight(running, "Origin: https://evil.example", *asked, path=path)).status == 403
+        assert [one.first_line.split()[0] for one in running.peer("a").requests] == ["POST"]
+        assert (await _preflight(running, "Origin: https://evil.example", *headers, path=path)).status == 403
 
 
 async def test_preflight_needs_no_key_and_errors_have_cors_headers() -> None:
@@ -144,8 +144,8 @@ async def test_preflight_needs_no_key_and_errors_have_cors_headers() -> None:
 
 
 async def test_engines_cors_headers_are_replaced() -> None:
-    async def answer(asked: Asked) -> None:
-        await asked.answer(
+    async def answer(received: EngineRequest) -> None:
+        await received.answer(
             b"{}", extra="Access-Control-Allow-Origin: *\r\naccess-control-expose-headers: x\r\nX: y\r\n"
         )
 
@@ -163,9 +163,9 @@ async def test_engines_cors_headers_are_replaced() -> None:
 
 
 async def test_stream_has_cors_headers() -> None:
-    async def stream(asked: Asked) -> None:
-        await asked.begin_stream(b"data: 1\n\n")
-        await asked.send(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
+    async def stream(received: EngineRequest) -> None:
+        await received.begin_stream(b"data: 1\n\n")
+        await received.send(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
 
     async with harness() as running:
         running.peer("a").on["/v1/x"] = stream

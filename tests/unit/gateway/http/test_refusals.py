@@ -21,7 +21,7 @@ async def _refused(running: Harness, request: bytes, status: int) -> None:
     assert error["source"] == "mmd" and error["message"] and error["hint"] and error["code"] and error["type"]
     assert answer.headers["connection"] == "close"
     assert await client.rest() == b""
-    assert running.peer("a").asked == []
+    assert running.peer("a").requests == []
 
 
 _POST = b"POST /v1/x HTTP/1.1\r\n" + _HOST
@@ -136,7 +136,7 @@ async def test_endless_framing_is_refused(framing: bytes) -> None:
         await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway.connections))
         assert (await client.ask(framing)).status == 400
         assert await client.rest() == b""
-        assert running.peer("a").asked == []
+        assert running.peer("a").requests == []
 
 
 async def test_chunks_of_one_byte_are_accepted() -> None:
@@ -148,7 +148,7 @@ async def test_chunks_of_one_byte_are_accepted() -> None:
         padded = body + b" " * 2000
         await client.send(b"".join(b"1;a=b\r\n%c\r\n" % byte for byte in padded) + _END)
         assert (await client.answer()).status == 200
-        assert running.peer("a").asked[0].body == padded
+        assert running.peer("a").requests[0].body == padded
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ async def test_only_v1_reaches_an_engine(path: str) -> None:
             answer = await client.ask(request.encode())
             assert answer.status in (404, 405)
             assert answer.json()["error"]["source"] == "mmd"
-        assert running.peer("a").asked == []
+        assert running.peer("a").requests == []
 
 
 @pytest.mark.parametrize(

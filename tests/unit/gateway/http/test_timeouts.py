@@ -40,7 +40,7 @@ async def test_incomplete_request_times_out(begun: bytes) -> None:
         answers = (await client.rest()).split(b"HTTP/1.1 ")[1:]
         assert answers[-1].startswith(b"408 ")
         assert b'"request_timeout"' in answers[-1] and b"connection: close" in answers[-1]
-        assert len(running.peer("a").asked) == begun.count(b"model")
+        assert len(running.peer("a").requests) == begun.count(b"model")
 
 
 class _Sender:
@@ -126,7 +126,7 @@ async def test_unix_socket_is_exempt_from_the_limit(tmp_path: Path) -> None:
         await until(lambda: any(not new_connection.is_idle for new_connection in running.gateway.connections))
         client, server = await _locally(running.gateway, tmp_path)
         assert (await client.ask(post({"model": "a"}))).status == 200
-        client.leave()
+        client.disconnect()
         server.close()
 
 
@@ -144,9 +144,9 @@ async def test_other_user_on_the_unix_socket_is_closed_at_once(tmp_path: Path, m
         client, server = await _locally(running.gateway, tmp_path)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await client.ask(post({"model": "a"}))
-        client.leave()
+        client.disconnect()
         server.close()
-        assert running.peer("a").asked == []
+        assert running.peer("a").requests == []
 
 
 class _Connected:

@@ -15,7 +15,7 @@ from mmd.errors import EngineFailed
 from mmd.gateway.observe.scrape import EngineMetrics, EngineProcess, Family, Sample, with_model_label
 from mmd.gateway.observe.text_format import gauge
 from mmd.gateway.observe.tokens import TokenTotals
-from tests.gateway_peer import Asked, Harness, harness, post, until
+from tests.gateway_peer import EngineRequest, Harness, harness, post, until
 from tests.prometheus import Scrape
 
 GATEWAY = EngineProcess(pid=1, started_ticks=1000)
@@ -30,8 +30,8 @@ async def running() -> AsyncIterator[Harness]:
         yield running
 
 
-async def no_metrics(asked: Asked) -> None:
-    await asked.answer(b"", status="404 Not Found")
+async def no_metrics(received: EngineRequest) -> None:
+    await received.answer(b"", status="404 Not Found")
 
 
 async def scrape(running: Harness) -> Scrape:
@@ -43,8 +43,8 @@ async def scrape(running: Harness) -> Scrape:
 
 
 async def test_requests_are_counted_by_model_path_and_status(running: Harness) -> None:
-    async def teapot(asked: Asked) -> None:
-        await asked.answer(b"{}", status="418 I'm a teapot")
+    async def teapot(received: EngineRequest) -> None:
+        await received.answer(b"{}", status="418 I'm a teapot")
 
     running.peer("a").on["/v1/brew/4711"] = teapot
     client = await running.client()
@@ -63,11 +63,11 @@ async def test_requests_are_counted_by_model_path_and_status(running: Harness) -
 async def test_times_run_from_request_to_first_byte_and_to_end(running: Harness) -> None:
     first, last = asyncio.Event(), asyncio.Event()
 
-    async def slow(asked: Asked) -> None:
+    async def slow(received: EngineRequest) -> None:
         await first.wait()
-        await asked.begin_stream(b"data: 1\n\n")
+        await received.begin_stream(b"data: 1\n\n")
         await last.wait()
-        await asked.send(b"0\r\n\r\n")
+        await received.send(b"0\r\n\r\n")
 
     running.peer("a").on["/v1/chat/completions"] = slow
     client = await running.client()
@@ -89,12 +89,12 @@ async def test_times_run_from_request_to_first_byte_and_to_end(running: Harness)
 
 
 async def test_incomplete_responses_are_counted_by_reason(running: Harness) -> None:
-    async def dies(asked: Asked) -> None:
-        await asked.begin_stream(b"data: 1\n\n")
-        asked.die()
+    async def dies(received: EngineRequest) -> None:
+        await received.begin_stream(b"data: 1\n\n")
+        received.die()
 
-    async def hangs(asked: Asked) -> None:
-        await asked.gone()
+    async def hangs(received: EngineRequest) -> None:
+        await received.gone()
 
     running.peer("a").on |= {"/v1/completions": dies, "/v1/chat/completions": hangs}
     client = await running.client()
@@ -102,9 +102,9 @@ async def test_incomplete_responses_are_counted_by_reason(running: Harness) -> N
     await client.rest()
     client = await running.client()
     await client.send(post({"model": "a"}))
-    await running.peer("a").has_been_asked(2)
+    await running.peer("a").has_received(2)
     assert (await scrape(running)).value("mmd_requests_in_flight", model="a") == 1
-    client.leave()
+    client.disconnect()
     await until(lambda: running.gateway.requests_at_engines == 0)
     page = await scrape(running)
     assert page.value("mmd_requests_total", model="a", path="/v1/completions", status="engine_died") == 1
@@ -119,7 +119,7 @@ async def test_waiting_requests_are_counted(running: Harness) -> None:
         await client.send(post({"model": "b"}))
     await until(lambda: "activate b" in running.models.log)
     assert (await scrape(running)).value("mmd_queue_depth", model="b") == 2
-    clients[1].leave()
+    clients[1].disconnect()
     await until(lambda: running.gateway.scheduler.queue().turns[0].waiting == 1)
     running.models.held["b"].set()
     await clients[0].answer()
@@ -174,8 +174,8 @@ async def test_metrics_of_models_memory_and_process(running: Harness) -> None:
 
 
 async def test_engine_metrics_get_a_model_label(running: Harness) -> None:
-    async def tells(asked: Asked) -> None:
-        await asked.answer(
+    async def tells(received: EngineRequest) -> None:
+        await received.answer(
             b"# HELP python_gc_objects_collected_total Objects\n"
             b"python_gc_objects_collected_total 1.0\n"
             b"# HELP vllm:kv_cache_usage_perc 1 means 100 percent\n"
@@ -202,13 +202,13 @@ async def test_sleeping_engine_is_not_read(running: Harness) -> None:
     """A sleeping engine may not respond."""
     running.models.swapped_away("a")
     await scrape(running)
-    assert not running.peer("a").asked
-    assert not running.peer("b").asked
+    assert not running.peer("a").requests
+    assert not running.peer("b").requests
 
 
 async def test_slow_engine_metrics_time_out_and_are_counted(running: Harness) -> None:
-    async def hangs(asked: Asked) -> None:
-        await asked.gone()
+    async def hangs(received: EngineRequest) -> None:
+        await received.gone()
 
     running.peer("a").on["/metrics"] = hangs
     assert (await scrape(running)).value("mmd_engine_scrape_errors_total", model="a") == 1
@@ -216,8 +216,8 @@ async def test_slow_engine_metrics_time_out_and_are_counted(running: Harness) ->
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"nonsense\r\n\r\n"])
 async def test_engine_without_metrics_is_counted(running: Harness, answer: bytes) -> None:
-    async def answers(asked: Asked) -> None:
-        await asked.send(answer)
+    async def answers(received: EngineRequest) -> None:
+        await received.send(answer)
 
     running.peer("a").on["/metrics"] = answers
     assert (await scrape(running)).value("mmd_engine_scrape_errors_total", model="a") == 1
@@ -227,8 +227,8 @@ async def test_engine_metrics_are_read_before_a_swap(running: Harness) -> None:
     """Its counts since the last read end with it."""
     total = 7
 
-    async def tells(asked: Asked) -> None:
-        await asked.answer(f"llamacpp:prompt_tokens_total {total}\n".encode())
+    async def tells(received: EngineRequest) -> None:
+        await received.answer(f"llamacpp:prompt_tokens_total {total}\n".encode())
 
     running.peer("a").on["/metrics"] = tells
     await scrape(running)
@@ -237,7 +237,7 @@ async def test_engine_metrics_are_read_before_a_swap(running: Harness) -> None:
     total = 12
     running.models.held["b"] = asyncio.Event()
     await client.send(post({"model": "b"}))
-    await running.peer("a").has_been_asked(3)
+    await running.peer("a").has_received(3)
     running.models.held["b"].set()
     await client.answer()
     assert (await scrape(running)).value("mmd_tokens_total", model="a", direction="in") == 5

@@ -18,7 +18,7 @@ from mmd.control.state.swap_events import SwapEvent
 from mmd.errors import ManagerUnreachable
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.observe.feed import EventKind
-from tests.gateway_peer import PATIENCE_SECONDS, Asked, Harness, RawClient, harness, post, until
+from tests.gateway_peer import PATIENCE_SECONDS, EngineRequest, Harness, RawClient, harness, post, until
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ async def test_disconnected_client_is_forgotten(
     listener = await listen(running)
     await present(listener)
     assert running.gateway.feed.has_listeners
-    listener.client.leave()
+    listener.client.disconnect()
     await until(lambda: not running.gateway.feed.has_listeners)
 
 
@@ -258,8 +258,8 @@ async def test_upgrade_offers_on_other_paths_are_ignored(running: Harness) -> No
 
 
 async def test_inference_continues_beside_a_websocket(running: Harness) -> None:
-    async def answer(asked: Asked) -> None:
-        await asked.answer(b"{}")
+    async def answer(received: EngineRequest) -> None:
+        await received.answer(b"{}")
 
     running.peer("a").on["/v1/x"] = answer
     socket = await Socket.open(running)

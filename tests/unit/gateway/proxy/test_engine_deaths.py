@@ -11,7 +11,7 @@ import pytest
 
 from mmd.errors import EngineFailed
 from mmd.gateway.http.limits import Limits
-from tests.gateway_peer import PATIENCE_SECONDS, Asked, Harness, harness, post, until
+from tests.gateway_peer import PATIENCE_SECONDS, EngineRequest, Harness, harness, post, until
 
 _CHAT = {"model": "a"}
 
@@ -26,15 +26,15 @@ async def test_client_that_disconnects_cancels_its_request() -> None:
     async with harness() as running:
         noticed = asyncio.Event()
 
-        async def think(asked: Asked) -> None:
-            await asked.gone()
+        async def think(received: EngineRequest) -> None:
+            await received.gone()
             noticed.set()
 
         running.peer("a").on["/v1/x"] = think
         client = await running.client()
         await client.send(post(_CHAT, "/v1/x"))
-        await running.peer("a").has_been_asked(1)
-        client.leave()
+        await running.peer("a").has_received(1)
+        client.disconnect()
         await asyncio.wait_for(noticed.wait(), PATIENCE_SECONDS)
         await _idle(running)
 
@@ -43,16 +43,16 @@ async def test_client_that_disconnects_cancels_its_stream() -> None:
     async with harness() as running:
         noticed = asyncio.Event()
 
-        async def stream(asked: Asked) -> None:
-            await asked.begin_stream(b"data: 1\n\n")
-            await asked.gone()
+        async def stream(received: EngineRequest) -> None:
+            await received.begin_stream(b"data: 1\n\n")
+            await received.gone()
             noticed.set()
 
         running.peer("a").on["/v1/x"] = stream
         client = await running.client()
         await client.send(post(_CHAT, "/v1/x"))
         await client.head()
-        client.leave()
+        client.disconnect()
         await asyncio.wait_for(noticed.wait(), PATIENCE_SECONDS)
         await _idle(running)
 
@@ -60,16 +60,16 @@ async def test_client_that_disconnects_cancels_its_stream() -> None:
 async def test_two_hundred_clients_disconnect_at_once() -> None:
     async with harness() as running:
 
-        async def think(asked: Asked) -> None:
-            await asked.gone()
+        async def think(received: EngineRequest) -> None:
+            await received.gone()
 
         running.peer("a").on["/v1/x"] = think
         clients = [await running.client() for _ in range(200)]
         for client in clients:
             await client.send(post(_CHAT, "/v1/x"))
-        await running.peer("a").has_been_asked(200)
+        await running.peer("a").has_received(200)
         for client in clients:
-            client.leave()
+            client.disconnect()
         await _idle(running)
         assert (await (await running.client()).ask(post(_CHAT))).status == 200
 
@@ -77,8 +77,8 @@ async def test_two_hundred_clients_disconnect_at_once() -> None:
 async def test_engine_death_before_the_response_is_an_error() -> None:
     async with harness() as running:
 
-        async def die(asked: Asked) -> None:
-            asked.die()
+        async def die(received: EngineRequest) -> None:
+            received.die()
 
         running.peer("a").on["/v1/x"] = die
         client = await running.client()
@@ -90,7 +90,7 @@ async def test_engine_death_before_the_response_is_an_error() -> None:
             "mmd",
             "mmd logs a   # shows why",
         )
-        assert len(running.peer("a").asked) == 1  # not retried: the engine may have started to work on it
+        assert len(running.peer("a").requests) == 1  # not retried: the engine may have started to work on it
         assert (await client.ask(post(_CHAT))).status == 200
 
 
@@ -98,13 +98,13 @@ async def test_timed_out_idle_connection_is_replaced() -> None:
     async with harness() as running:
         drop = True
 
-        async def drop_reused(asked: Asked) -> None:
+        async def drop_reused(received: EngineRequest) -> None:
             nonlocal drop
             if drop:
                 drop = False
-                asked.die()
+                received.die()
             else:
-                await asked.answer(b"{}")
+                await received.answer(b"{}")
 
         running.peer("a").on["/v1/x"] = drop_reused
         client = await running.client()
@@ -116,22 +116,22 @@ async def test_timed_out_idle_connection_is_replaced() -> None:
 async def test_request_is_retried_only_once() -> None:
     async with harness() as running:
 
-        async def die(asked: Asked) -> None:
-            asked.die()
+        async def die(received: EngineRequest) -> None:
+            received.die()
 
         running.peer("a").on["/v1/x"] = die
         client = await running.client()
         await client.ask(post(_CHAT))
         assert (await client.ask(post(_CHAT, "/v1/x"))).status == 502
-        assert len(running.peer("a").asked) == 3
+        assert len(running.peer("a").requests) == 3
 
 
 async def test_broken_stream_ends_with_an_error_event() -> None:
     async with harness() as running:
 
-        async def break_off(asked: Asked) -> None:
-            await asked.begin_stream(b"data: 1\n\n", b"data: unfin")
-            asked.writer.close()
+        async def break_off(received: EngineRequest) -> None:
+            await received.begin_stream(b"data: 1\n\n", b"data: unfin")
+            received.writer.close()
 
         running.peer("a").on["/v1/x"] = break_off
         client = await running.client()
@@ -148,9 +148,9 @@ async def test_broken_stream_ends_with_an_error_event() -> None:
 async def test_format_of_error_events_depends_on_the_path() -> None:
     async with harness() as running:
 
-        async def break_off(asked: Asked) -> None:
-            await asked.begin_stream(b"event: x\ndata: 1\n\n")
-            asked.writer.close()
+        async def break_off(received: EngineRequest) -> None:
+            await received.begin_stream(b"event: x\ndata: 1\n\n")
+            received.writer.close()
 
         events = {}
         for path in ("/v1/messages", "/v1/responses"):
@@ -183,9 +183,9 @@ async def test_format_of_error_events_depends_on_the_path() -> None:
 async def test_incomplete_response_that_takes_no_event_is_cut(begun: bytes) -> None:
     async with harness() as running:
 
-        async def break_off(asked: Asked) -> None:
-            await asked.send(begun)
-            asked.writer.close()
+        async def break_off(received: EngineRequest) -> None:
+            await received.send(begun)
+            received.writer.close()
 
         running.peer("a").on["/v1/x"] = break_off
         client = await running.client()
@@ -198,9 +198,9 @@ async def test_engine_death_before_the_body_is_an_error(head: bytes) -> None:
     """Nothing has been forwarded by then, so the client can get an error response."""
     async with harness() as running:
 
-        async def break_off(asked: Asked) -> None:
-            await asked.send(head)
-            asked.writer.close()
+        async def break_off(received: EngineRequest) -> None:
+            await received.send(head)
+            received.writer.close()
 
         running.peer("a").on["/v1/x"] = break_off
         client = await running.client()
@@ -211,9 +211,9 @@ async def test_engine_death_before_the_body_is_an_error(head: bytes) -> None:
 async def test_response_without_body_or_length_is_forwarded() -> None:
     async with harness() as running:
 
-        async def nothing(asked: Asked) -> None:
-            await asked.send(b"HTTP/1.1 200 OK\r\nX-Y: z\r\n\r\n")
-            asked.writer.close()
+        async def nothing(received: EngineRequest) -> None:
+            await received.send(b"HTTP/1.1 200 OK\r\nX-Y: z\r\n\r\n")
+            received.writer.close()
 
         running.peer("a").on["/v1/x"] = nothing
         client = await running.client()
@@ -225,13 +225,13 @@ async def test_incomplete_response_to_http10_is_visible() -> None:
     """The end of the connection is the end of the body, so only a reset or an event shows that it is incomplete."""
     async with harness() as running:
 
-        async def plain(asked: Asked) -> None:
-            await asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-            asked.writer.close()
+        async def plain(received: EngineRequest) -> None:
+            await received.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+            received.writer.close()
 
-        async def stream(asked: Asked) -> None:
-            await asked.begin_stream(b"data: 1\n\n")
-            asked.writer.close()
+        async def stream(received: EngineRequest) -> None:
+            await received.begin_stream(b"data: 1\n\n")
+            received.writer.close()
 
         running.peer("a").on |= {"/v1/plain": plain, "/v1/stream": stream}
         client = await running.client()
@@ -249,9 +249,9 @@ async def test_incomplete_response_to_http10_is_visible() -> None:
 async def test_malformed_response_is_an_error(nonsense: bytes) -> None:
     async with harness() as running:
 
-        async def babble(asked: Asked) -> None:
-            await asked.send(nonsense)
-            await asked.gone()
+        async def babble(received: EngineRequest) -> None:
+            await received.send(nonsense)
+            await received.gone()
 
         running.peer("a").on["/v1/x"] = babble
         client = await running.client()
@@ -263,10 +263,10 @@ async def test_unrequested_data_closes_the_engine_connection() -> None:
     async with harness() as running:
         closed = asyncio.Event()
 
-        async def push(asked: Asked) -> None:
-            await asked.answer(b"{}")
-            await asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
-            await asked.gone()
+        async def push(received: EngineRequest) -> None:
+            await received.answer(b"{}")
+            await received.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+            await received.gone()
             closed.set()
 
         running.peer("a").on["/v1/x"] = push

@@ -12,7 +12,7 @@ from mmd.gateway.http.api_keys import KeyFile, Keyring, Purpose
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.plan.idle import Rules
-from tests.gateway_peer import Answered, Asked, Harness, harness, post
+from tests.gateway_peer import EngineRequest, Harness, ReceivedResponse, harness, post
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def _get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
-async def _ask(running: Harness, request: bytes) -> Answered:
+async def _ask(running: Harness, request: bytes) -> ReceivedResponse:
     return await (await running.client()).ask(request)
 
 
@@ -57,7 +57,7 @@ async def test_exposed_model_is_the_default_even_if_another_is_active(running: H
         answer = await _ask(running, _brought(post(body), key))
         assert (answer.status, answer.json()["peer"]) == (200, "b")
     assert running.models.active == "b"
-    assert running.peer("a").asked == []
+    assert running.peer("a").requests == []
 
 
 @pytest.mark.parametrize("name", ["a", "nobody"])
@@ -116,7 +116,7 @@ async def test_tunnel_always_requires_a_key(running: Harness, key: str) -> None:
     assert (await _ask(running, post({"model": "a"}))).status == 200
     for request in (post({}), _get("/v1/models"), _get("/health")):
         assert (await _ask(running, _brought(request, key))).status == 401
-    assert running.peer("b").asked == []
+    assert running.peer("b").requests == []
 
 
 async def test_second_host_header_is_refused(running: Harness, key: str) -> None:
@@ -156,9 +156,9 @@ async def test_allowing_a_tunnels_own_host_is_not_suggested(running: Harness, mo
 
 
 async def test_response_through_a_tunnel_is_streamed(running: Harness, key: str) -> None:
-    async def stream(asked: Asked) -> None:
-        await asked.begin_stream(b"data: 1\n\n")
-        assert await asked.reader.read(1) == b""  # the client has seen the piece and disconnects
+    async def stream(received: EngineRequest) -> None:
+        await received.begin_stream(b"data: 1\n\n")
+        assert await received.reader.read(1) == b""  # the client has seen the piece and disconnects
 
     running.peer("b").on["/v1/chat/completions"] = stream
     client = await running.client()

@@ -8,7 +8,7 @@ import json
 import httpx
 
 from mmd.gateway.http.limits import Limits
-from tests.gateway_peer import Asked, chunk, harness, post
+from tests.gateway_peer import EngineRequest, chunk, harness, post
 
 _CHAT = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -17,11 +17,11 @@ async def test_request_and_response_pass_unchanged() -> None:
     async with harness() as running, httpx.AsyncClient(base_url=running.url) as http:
         response = await http.post("/v1/chat/completions?x=1", json=_CHAT, headers={"x-mine": "yes"})
         assert response.status_code == 200
-        asked = running.peer("a").asked[0]
-        assert asked.first_line == "POST /v1/chat/completions?x=1 HTTP/1.1"
-        assert json.loads(asked.body) == _CHAT
-        assert asked.values("x-mine") == ["yes"]
-        assert asked.values("content-length") == [str(len(asked.body))]
+        received = running.peer("a").requests[0]
+        assert received.first_line == "POST /v1/chat/completions?x=1 HTTP/1.1"
+        assert json.loads(received.body) == _CHAT
+        assert received.values("x-mine") == ["yes"]
+        assert received.values("content-length") == [str(len(received.body))]
 
 
 async def test_request_without_a_model_goes_to_the_active_one() -> None:
@@ -43,7 +43,7 @@ async def test_hop_by_hop_headers_are_not_forwarded() -> None:
             "Y: 2",
         )
         await client.ask(post(_CHAT, "/v1/x", *headers))
-        names = {name.lower() for name, _ in running.peer("a").asked[0].headers}
+        names = {name.lower() for name, _ in running.peer("a").requests[0].headers}
         assert names == {"host", "y", "content-length"}
 
 
@@ -55,20 +55,20 @@ async def test_chunked_request_is_forwarded_with_a_length() -> None:
         await client.send(head + chunk(body[:10]))
         await client.send(chunk(body[10:]) + b"0\r\nX-Trailer: 1\r\n\r\n")
         assert (await client.answer()).status == 200
-        asked = running.peer("a").asked[0]
-        assert asked.body == body
-        assert {name.lower() for name, _ in asked.headers} == {"host", "content-length"}
+        received = running.peer("a").requests[0]
+        assert received.body == body
+        assert {name.lower() for name, _ in received.headers} == {"host", "content-length"}
 
 
 async def test_stream_arrives_chunk_by_chunk() -> None:
     async with harness() as running:
         steps: asyncio.Queue[bytes] = asyncio.Queue()
 
-        async def stream(asked: Asked) -> None:
-            await asked.begin_stream()
+        async def stream(received: EngineRequest) -> None:
+            await received.begin_stream()
             while piece := await steps.get():
-                await asked.send(chunk(piece))
-            await asked.send(b"0\r\n\r\n")
+                await received.send(chunk(piece))
+            await received.send(b"0\r\n\r\n")
 
         running.peer("a").on["/v1/stream"] = stream
         client = await running.client()
@@ -88,11 +88,11 @@ async def test_fifty_clients_at_once() -> None:
     async with harness() as running:
         everybody_here = asyncio.Event()
 
-        async def wait_for_all(asked: Asked) -> None:
-            if len(running.peer("a").asked) == 50:
+        async def wait_for_all(received: EngineRequest) -> None:
+            if len(running.peer("a").requests) == 50:
                 everybody_here.set()
             await everybody_here.wait()
-            await asked.answer(asked.body)
+            await received.answer(received.body)
 
         running.peer("a").on["/v1/x"] = wait_for_all
         async with httpx.AsyncClient(base_url=running.url, limits=httpx.Limits(max_connections=50)) as http:
@@ -112,8 +112,8 @@ async def test_engine_connection_is_reused() -> None:
 async def test_pipelined_requests_are_served_in_order() -> None:
     async with harness() as running:
 
-        async def echo(asked: Asked) -> None:
-            await asked.answer(asked.body)
+        async def echo(received: EngineRequest) -> None:
+            await received.answer(received.body)
 
         running.peer("a").on["/v1/x"] = echo
         client = await running.client()
@@ -141,8 +141,8 @@ async def test_big_bodies_pass_both_ways() -> None:
     async with harness() as running:
         big = json.dumps({"messages": ["x" * 20_000_000], "model": "a"}).encode()
 
-        async def echo(asked: Asked) -> None:
-            await asked.answer(asked.body)
+        async def echo(received: EngineRequest) -> None:
+            await received.answer(received.body)
 
         running.peer("a").on["/v1/x"] = echo
         client = await running.client()
@@ -155,13 +155,13 @@ async def test_slow_client_pauses_the_engine() -> None:
     async with harness() as running:
         written = 0
 
-        async def flood(asked: Asked) -> None:
+        async def flood(received: EngineRequest) -> None:
             nonlocal written
-            await asked.begin_stream()
+            await received.begin_stream()
             for _ in range(1000):
-                await asked.send(chunk(b"x" * 100_000))
+                await received.send(chunk(b"x" * 100_000))
                 written += 100_000
-            await asked.send(b"0\r\n\r\n")
+            await received.send(b"0\r\n\r\n")
 
         running.peer("a").on["/v1/x"] = flood
         slow, other = await running.client(), await running.client()
@@ -182,9 +182,9 @@ async def test_slow_client_pauses_the_engine() -> None:
 async def test_http10_client_gets_a_bare_body() -> None:
     async with harness() as running:
 
-        async def stream(asked: Asked) -> None:
-            await asked.begin_stream(b"data: 1\n\n", b"data: 2\n\n")
-            await asked.send(b"0\r\n\r\n")
+        async def stream(received: EngineRequest) -> None:
+            await received.begin_stream(b"data: 1\n\n", b"data: 2\n\n")
+            await received.send(b"0\r\n\r\n")
 
         running.peer("a").on["/v1/x"] = stream
         client = await running.client()
@@ -208,13 +208,13 @@ async def test_connection_close_is_honoured() -> None:
 async def test_response_without_length_ends_with_its_connection() -> None:
     async with harness() as running:
 
-        async def close(asked: Asked) -> None:
-            await asked.answer(b"{}", extra="Connection: close\r\n")
-            asked.writer.close()
+        async def close(received: EngineRequest) -> None:
+            await received.answer(b"{}", extra="Connection: close\r\n")
+            received.writer.close()
 
-        async def until_closed(asked: Asked) -> None:
-            await asked.send(b"HTTP/1.1 200 OK\r\n\r\nall there is")
-            asked.writer.close()
+        async def until_closed(received: EngineRequest) -> None:
+            await received.send(b"HTTP/1.1 200 OK\r\n\r\nall there is")
+            received.writer.close()
 
         running.peer("a").on |= {"/v1/close": close, "/v1/until-closed": until_closed}
         client = await running.client()
@@ -228,8 +228,8 @@ async def test_response_without_length_ends_with_its_connection() -> None:
 async def test_head_response_has_no_body() -> None:
     async with harness() as running:
 
-        async def head(asked: Asked) -> None:
-            await asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        async def head(received: EngineRequest) -> None:
+            await received.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
 
         running.peer("a").on["/v1/x"] = head
         client = await running.client()
@@ -250,9 +250,9 @@ async def test_error_response_to_head_has_no_body() -> None:
 async def test_interim_responses_are_forwarded() -> None:
     async with harness() as running:
 
-        async def hints(asked: Asked) -> None:
-            await asked.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
-            await asked.answer(b"{}")
+        async def hints(received: EngineRequest) -> None:
+            await received.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+            await received.answer(b"{}")
 
         running.peer("a").on["/v1/x"] = hints
         client = await running.client()
@@ -272,7 +272,7 @@ async def test_gateway_responds_to_expect_continue() -> None:
             assert (await client.head())[0] == 100
             assert (await client.ask(body)).status == 200
         assert (await client.ask(head.encode() + body)).status == 200  # a body sent at once needs no permission
-        assert running.peer("a").asked[0].values("expect") == []
+        assert running.peer("a").requests[0].values("expect") == []
 
 
 async def test_upgrade_offer_is_ignored() -> None:
@@ -281,7 +281,7 @@ async def test_upgrade_offer_is_ignored() -> None:
         for _ in range(2):
             offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
             assert (await client.ask(post(_CHAT, "/v1/x", *offer))).status == 200
-        names = {name.lower() for name, _ in running.peer("a").asked[1].headers}
+        names = {name.lower() for name, _ in running.peer("a").requests[1].headers}
         assert names == {"host", "content-length"}
 
 
@@ -300,8 +300,8 @@ async def test_model_in_an_upload() -> None:
 async def test_error_of_an_engine_passes_unchanged() -> None:
     async with harness() as running:
 
-        async def refuse(asked: Asked) -> None:
-            await asked.answer(b'{"error": "mine"}', status="422 Unprocessable Entity")
+        async def refuse(received: EngineRequest) -> None:
+            await received.answer(b'{"error": "mine"}', status="422 Unprocessable Entity")
 
         running.peer("a").on["/v1/x"] = refuse
         client = await running.client()

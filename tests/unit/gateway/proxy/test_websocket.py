@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from mmd.gateway.http.limits import Limits
-from tests.gateway_peer import PATIENCE_SECONDS, Asked, Harness, RawClient, harness, post, until
+from tests.gateway_peer import PATIENCE_SECONDS, EngineRequest, Harness, RawClient, harness, post, until
 
 _AGREED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 _FRAME = b"\x81\x85\x01\x02\x03\x04abcde"
@@ -30,11 +30,11 @@ def _offer(target: str = "/v1/realtime", *more: str) -> bytes:
     return "\r\n".join(lines).encode()
 
 
-async def _agree(asked: Asked) -> None:
+async def _agree(received: EngineRequest) -> None:
     """Switch, then echo everything until the client closes."""
-    await asked.send(_AGREED)
-    while data := await asked.reader.read(65536):
-        await asked.send(data)
+    await received.send(_AGREED)
+    while data := await received.reader.read(65536):
+        await received.send(data)
 
 
 async def _joined(running: Harness, target: str = "/v1/realtime", then: bytes = b"") -> RawClient:
@@ -55,9 +55,9 @@ async def test_bytes_pass_both_ways() -> None:
     async with harness() as running:
         running.peer("a").on["/v1/realtime"] = _agree
         client = await _joined(running)
-        (asked,) = running.peer("a").asked
-        assert (asked.values("connection"), asked.values("upgrade")) == (["Upgrade"], ["websocket"])
-        assert asked.values("sec-websocket-key") == ["dGhlIHNhbXBsZSBub25jZQ=="]
+        (received,) = running.peer("a").requests
+        assert (received.values("connection"), received.values("upgrade")) == (["Upgrade"], ["websocket"])
+        assert received.values("sec-websocket-key") == ["dGhlIHNhbXBsZSBub25jZQ=="]
         for frame in (_FRAME, b"\x82\xfe\x10\x00" + b"x" * 4100, b"GET /sleep HTTP/1.1\r\n\r\n"):
             assert await _says_back(client, frame)
 
@@ -68,7 +68,7 @@ async def test_query_names_the_model() -> None:
         client = await _joined(running, "/v1/realtime?model=b")
         assert await _says_back(client, _FRAME)
         assert running.models.log == ["activate b", "ready b"]
-        assert running.peer("a").asked == []
+        assert running.peer("a").requests == []
 
 
 async def test_frames_sent_with_the_request_are_forwarded() -> None:
@@ -83,15 +83,15 @@ async def test_data_after_a_refused_switch_is_dropped() -> None:
     """If the refusal were ignored, the client's next bytes would reach the engine unchecked: /sleep, for instance."""
     async with harness() as running:
 
-        async def refuse(asked: Asked) -> None:
-            await asked.answer(b"{}", status="403 Forbidden")
+        async def refuse(received: EngineRequest) -> None:
+            await received.answer(b"{}", status="403 Forbidden")
 
         running.peer("a").on["/v1/realtime"] = refuse
         client = await running.client()
         await client.send(_offer() + b"POST /sleep HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await client.answer()).status == 403
         assert await client.rest() == b""
-        assert [asked.target for asked in running.peer("a").asked] == ["/v1/realtime"]
+        assert [received.target for received in running.peer("a").requests] == ["/v1/realtime"]
 
 
 async def test_unrequested_switch_is_an_error() -> None:
@@ -117,7 +117,7 @@ async def test_websocket_outside_v1_is_refused(offer: bytes) -> None:
         client = await running.client()
         answer = await client.ask(offer)
         assert answer.status in (200, 400, 403, 404)
-        assert running.peer("a").asked == []
+        assert running.peer("a").requests == []
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ async def test_other_upgrade_offers_are_ignored(offer: bytes) -> None:
     async with harness() as running:
         client = await running.client()
         assert (await client.ask(offer)).status == 200
-        (asked,) = running.peer("a").asked
-        assert asked.values("upgrade") == []
+        (received,) = running.peer("a").requests
+        assert received.values("upgrade") == []
         assert (await client.ask(post({"model": "a"}))).status == 200  # HTTP continues
 
 
@@ -148,20 +148,20 @@ async def test_closing_one_side_closes_the_other() -> None:
     async with harness() as running:
         gone = asyncio.Event()
 
-        async def last_word(asked: Asked) -> None:
-            await asked.send(_AGREED + b"\x88\x02\x03\xe8")
-            asked.writer.close()
+        async def last_word(received: EngineRequest) -> None:
+            await received.send(_AGREED + b"\x88\x02\x03\xe8")
+            received.writer.close()
 
-        async def wait(asked: Asked) -> None:
-            await asked.send(_AGREED)
-            await asked.gone()
+        async def wait(received: EngineRequest) -> None:
+            await received.send(_AGREED)
+            await received.gone()
             gone.set()
 
         running.peer("a").on |= {"/v1/last": last_word, "/v1/wait": wait}
         client = await _joined(running, "/v1/last")
         assert await client.rest() == b"\x88\x02\x03\xe8"
         client = await _joined(running, "/v1/wait")
-        client.leave()
+        client.disconnect()
         async with asyncio.timeout(PATIENCE_SECONDS):
             await gone.wait()
 
@@ -184,7 +184,7 @@ async def test_closed_websocket_does_not_delay_a_swap() -> None:
         other = await running.client()
         await other.send(post({"model": "b"}))
         assert await _says_back(client, _FRAME)
-        client.leave()
+        client.disconnect()
         assert (await other.answer()).status == 200
 
 
@@ -194,11 +194,11 @@ async def test_slow_websocket_client_pauses_the_engine() -> None:
         sent = 0
         piece = b"x" * 65536
 
-        async def flood(asked: Asked) -> None:
+        async def flood(received: EngineRequest) -> None:
             nonlocal sent
-            await asked.send(_AGREED)
+            await received.send(_AGREED)
             while True:
-                await asked.send(piece)
+                await received.send(piece)
                 sent += len(piece)
 
         running.peer("a").on["/v1/realtime"] = flood

@@ -11,7 +11,7 @@ import pytest
 from mmd.errors import EngineFailed
 from mmd.gateway.http.limits import Limits
 from mmd.plan.idle import Rules
-from tests.gateway_peer import Asked, Harness, RawClient, harness, post, until
+from tests.gateway_peer import EngineRequest, Harness, RawClient, harness, post, until
 
 SOON = Rules(sleep_seconds=0.02, stop_seconds=0.02)
 ROUNDS = 100
@@ -30,9 +30,9 @@ async def busy(running: Harness, request: bytes) -> tuple[RawClient, asyncio.Eve
     """A client that is being answered until the event."""
     release = asyncio.Event()
 
-    async def slow(asked: Asked) -> None:
+    async def slow(received: EngineRequest) -> None:
         await release.wait()
-        await asked.answer(b"{}")
+        await received.answer(b"{}")
 
     running.peer("a").on["/v1/slow"] = slow
     client = await running.client()
@@ -44,7 +44,7 @@ async def busy(running: Harness, request: bytes) -> tuple[RawClient, asyncio.Eve
 
 def _asked(running: Harness, name: str) -> int:
     """How many requests have reached an engine; the gateway itself reads its metrics beside them."""
-    return sum(asked.target.startswith("/v1/") for asked in running.peer(name).asked)
+    return sum(received.target.startswith("/v1/") for received in running.peer(name).requests)
 
 
 async def test_idle_model_is_put_to_sleep_and_stopped_later() -> None:
@@ -110,14 +110,14 @@ async def test_ttl_is_the_same() -> None:
 async def test_the_engine_gets_the_request_as_it_came() -> None:
     async with harness("a") as running:
         assert (await (await running.client()).ask(wish("a", "5m"))).status == 200
-        assert b'"keep_alive": "5m"}' in running.peer("a").asked[0].body
+        assert b'"keep_alive": "5m"}' in running.peer("a").requests[0].body
 
 
 async def test_invalid_time_is_refused() -> None:
     async with harness("a") as running:
         answer = await (await running.client()).ask(wish("a", "soon"))
         assert (answer.status, answer.json()["error"]["message"]) == (400, "the request's keep_alive is not a duration")
-        assert not running.peer("a").asked
+        assert not running.peer("a").requests
 
 
 async def test_model_loaded_for_a_request_is_put_to_sleep_after_it() -> None:
@@ -173,8 +173,8 @@ async def test_requests_in_the_moment_of_the_sleep_are_all_answered(sleepy: bool
                 await asyncio.sleep(0)
             falls_asleep = False
 
-        async def answer(asked: Asked) -> None:
-            await asked.answer(b"{}", status="500 Too Late" if falls_asleep else "200 OK")
+        async def answer(received: EngineRequest) -> None:
+            await received.answer(b"{}", status="500 Too Late" if falls_asleep else "200 OK")
 
         running.models.unloading["a"] = take_a_while
         running.peer("a").on["/v1/x"] = answer

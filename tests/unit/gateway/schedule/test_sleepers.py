@@ -9,7 +9,7 @@ import pytest
 
 from mmd.gateway.schedule.systemd_models import another_starts, was_evicted
 from mmd.plan.residency import Pair, UnitState
-from tests.gateway_peer import Answered, Asked, Harness, RawClient, chunk, harness, post, until
+from tests.gateway_peer import EngineRequest, Harness, RawClient, ReceivedResponse, chunk, harness, post, until
 
 UP = UnitState("active", "running", loaded=True)
 HELD = UnitState("active", "exited", loaded=True)
@@ -24,21 +24,21 @@ class Sleeper:
         self._says = says
         running.peer("a").on["/v1/x"] = self._answer
 
-    async def _answer(self, asked: Asked) -> None:
+    async def _answer(self, received: EngineRequest) -> None:
         if self._hangs:
             self._hangs -= 1
-            await asked.send(self._says)
+            await received.send(self._says)
             with suppress(ConnectionResetError):  # where it left without having read what was said
-                await asked.gone()
+                await received.gone()
             self.dropped += 1
         else:
-            await asked.answer(b'{"peer": "a"}')
+            await received.answer(b'{"peer": "a"}')
 
 
-async def _ask(running: Harness, count: int = 1) -> list[tuple[RawClient, asyncio.Task[Answered]]]:
+async def _ask(running: Harness, count: int = 1) -> list[tuple[RawClient, asyncio.Task[ReceivedResponse]]]:
     clients = [await running.client() for _ in range(count)]
     asking = [(client, asyncio.create_task(client.ask(post({"model": "a"}, "/v1/x")))) for client in clients]
-    await running.peer("a").has_been_asked(count)
+    await running.peer("a").has_received(count)
     return asking
 
 
@@ -53,7 +53,7 @@ async def test_request_to_an_engine_that_falls_asleep_is_queued_again(says: byte
         assert (answer.status, answer.json()["peer"]) == (200, "a")
         assert running.models.log == ["activate a", "ready a"]
         await until(lambda: sleeper.dropped == 1)
-        assert [asked.body for asked in running.peer("a").asked] == [b'{"model": "a"}'] * 2
+        assert [received.body for received in running.peer("a").requests] == [b'{"model": "a"}'] * 2
         assert (await client.ask(post({"model": "a"}, "/v1/x"))).status == 200  # on the same connection
 
 
@@ -75,10 +75,10 @@ async def test_answer_that_has_begun_is_left_to_finish() -> None:
     async with harness("a", "b") as running:
         finish = asyncio.Event()
 
-        async def stream(asked: Asked) -> None:
-            await asked.begin_stream(b"data: 1\n\n")
+        async def stream(received: EngineRequest) -> None:
+            await received.begin_stream(b"data: 1\n\n")
             await finish.wait()
-            await asked.send(chunk(b"data: 2\n\n") + b"0\r\n\r\n")
+            await received.send(chunk(b"data: 2\n\n") + b"0\r\n\r\n")
 
         running.peer("a").on["/v1/x"] = stream
         client = await running.client()
@@ -88,7 +88,7 @@ async def test_answer_that_has_begun_is_left_to_finish() -> None:
         running.models.swapped_away("a")
         finish.set()
         assert [await client.chunk(), await client.chunk()] == [b"data: 2\n\n", b""]
-        assert len(running.peer("a").asked) == 1
+        assert len(running.peer("a").requests) == 1
         assert running.models.log == []
 
 
@@ -97,9 +97,9 @@ async def test_engine_on_its_way_to_sleep_may_finish_what_it_has_begun() -> None
     async with harness("a", "b") as running:
         finish = asyncio.Event()
 
-        async def generate(asked: Asked) -> None:
+        async def generate(received: EngineRequest) -> None:
             await finish.wait()
-            await asked.answer(b'{"peer": "a"}')
+            await received.answer(b'{"peer": "a"}')
 
         running.peer("a").on["/v1/x"] = generate
         [(_, asking)] = await _ask(running)
@@ -108,7 +108,7 @@ async def test_engine_on_its_way_to_sleep_may_finish_what_it_has_begun() -> None
             listener()
         finish.set()
         assert (await asking).status == 200
-        assert len(running.peer("a").asked) == 1
+        assert len(running.peer("a").requests) == 1
 
 
 async def test_model_unloaded_during_connect_gets_no_request() -> None:
@@ -126,7 +126,7 @@ async def test_model_unloaded_during_connect_gets_no_request() -> None:
         pool.connect = connect_late  # type: ignore[method-assign,assignment]
         assert (await client.ask(post({"model": "a"}))).json()["peer"] == "a"
         assert running.models.log == ["activate a", "ready a"]
-        assert len(running.peer("a").asked) == 1
+        assert len(running.peer("a").requests) == 1
 
 
 async def test_fight_over_the_gpu_ends_in_an_error_that_says_so() -> None:
@@ -134,14 +134,14 @@ async def test_fight_over_the_gpu_ends_in_an_error_that_says_so() -> None:
         Sleeper(running, hangs=100)
         [(client, asking)] = await _ask(running)
         for times in range(1, 5):
-            await running.peer("a").has_been_asked(times)
+            await running.peer("a").has_received(times)
             running.models.swapped_away("a")
         answer = await asking
         error = answer.json()["error"]
         assert (answer.status, error["code"]) == (503, "swap_contested")
         assert answer.headers["retry-after"] == "10"
-        assert error["message"] == "a was unloaded 4 times before it answered"
-        assert len(running.peer("a").asked) == 4
+        assert error["message"] == "a was unloaded 4 times before it responded"
+        assert len(running.peer("a").requests) == 4
         assert (await client.ask(post({"model": "b"}))).status == 200
 
 
@@ -149,7 +149,7 @@ async def test_client_that_left_is_not_asked_for_again() -> None:
     async with harness("a", "b") as running:
         sleeper = Sleeper(running)
         [(client, asking)] = await _ask(running)
-        client.leave()
+        client.disconnect()
         await asyncio.gather(asking, return_exceptions=True)
         await until(lambda: sleeper.dropped == 1)
         running.models.swapped_away("a")
@@ -162,9 +162,9 @@ async def test_engine_ended_by_a_swap_is_asked_again() -> None:
     async with harness("a", "b") as running:
         running.models.making_room.add("a")
 
-        async def end(asked: Asked) -> None:
+        async def end(received: EngineRequest) -> None:
             running.models.active = None
-            asked.die()
+            received.die()
             del running.peer("a").on["/v1/x"]
 
         running.peer("a").on["/v1/x"] = end

@@ -12,7 +12,7 @@ from mmd.errors import EngineFailed
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.proxy.pool import EngineConnection
 from mmd.plan.idle import Rules
-from tests.gateway_peer import PATIENCE_SECONDS, Asked, Harness, RawClient, harness, post, until
+from tests.gateway_peer import PATIENCE_SECONDS, EngineRequest, Harness, RawClient, harness, post, until
 
 STREAM = "/v1/chat/completions"
 SLOW = "/v1/slow"
@@ -22,11 +22,11 @@ async def answering(running: Harness, name: str = "a", *, begins: bool = False) 
     """A client whose answer ends with the event, and whose stream has begun where it `begins`."""
     release = asyncio.Event()
 
-    async def slowly(asked: Asked) -> None:
+    async def slowly(received: EngineRequest) -> None:
         if begins:
-            await asked.begin_stream(b"data: 1\n\n")
+            await received.begin_stream(b"data: 1\n\n")
         await release.wait()
-        await asked.send(b"0\r\n\r\n") if begins else await asked.answer(b"{}")
+        await received.send(b"0\r\n\r\n") if begins else await received.answer(b"{}")
 
     path = STREAM if begins else SLOW
     running.peer(name).on[path] = slowly
@@ -35,7 +35,7 @@ async def answering(running: Harness, name: str = "a", *, begins: bool = False) 
     if begins:
         assert (await client.head())[0] == 200
         assert await client.chunk() == b"data: 1\n\n"
-    await until(lambda: path in [asked.target for asked in running.peer(name).asked])
+    await until(lambda: path in [received.target for received in running.peer(name).requests])
     return client, release
 
 
@@ -119,7 +119,7 @@ async def test_request_that_is_just_connecting_is_not_sent(monkeypatch: pytest.M
         await prepared(running, 0.0)
         goes_on.set()
         await until(lambda: "a" in running.gateway.scheduler.waiting_models)
-        assert running.peer("a").asked == []
+        assert running.peer("a").requests == []
         running.models.held.pop(None).set()
         await awake(running)
         assert (await asking).status == 200
@@ -152,9 +152,11 @@ async def test_request_whose_engine_is_lost_in_suspend_is_retried() -> None:
 async def test_websocket_ends() -> None:
     async with harness() as running:
 
-        async def agree(asked: Asked) -> None:
-            await asked.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
-            await asked.reader.read()
+        async def agree(received: EngineRequest) -> None:
+            await received.send(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+            )
+            await received.reader.read()
 
         running.peer("a").on["/v1/realtime"] = agree
         client = await running.client()

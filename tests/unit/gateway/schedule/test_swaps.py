@@ -6,10 +6,10 @@ import asyncio
 
 from mmd.errors import DoesNotFit, EngineFailed, SwapSuperseded
 from mmd.gateway.http.limits import Limits
-from tests.gateway_peer import Answered, Asked, Harness, RawClient, harness, post, until
+from tests.gateway_peer import EngineRequest, Harness, RawClient, ReceivedResponse, harness, post, until
 
 
-async def _ask(running: Harness, model: str, path: str = "/v1/x") -> tuple[RawClient, asyncio.Task[Answered]]:
+async def _ask(running: Harness, model: str, path: str = "/v1/x") -> tuple[RawClient, asyncio.Task[ReceivedResponse]]:
     client = await running.client()
     return client, asyncio.create_task(client.ask(post({"model": model}, path)))
 
@@ -27,9 +27,9 @@ def _hold(running: Harness, name: str) -> asyncio.Event:
     """Answers of this engine on /v1/slow wait for the event."""
     release = asyncio.Event()
 
-    async def slow(asked: Asked) -> None:
+    async def slow(received: EngineRequest) -> None:
         await release.wait()
-        await asked.answer(b"{}")
+        await received.answer(b"{}")
 
     running.peer(name).on["/v1/slow"] = slow
     return release
@@ -49,7 +49,7 @@ async def test_waiters_share_one_activation_and_go_in_order() -> None:
         for number in range(20):
             tasks.append((await _ask(running, "b", f"/v1/{number}"))[1])
             await _waiting(running, number + 1)
-        assert running.peer("b").asked == []
+        assert running.peer("b").requests == []
         running.models.held["b"].set()
         assert all(answer.status == 200 for answer in await asyncio.gather(*tasks))
         assert running.models.log == ["activate b", "ready b"]
@@ -59,7 +59,7 @@ async def test_running_answers_finish_before_the_swap() -> None:
     async with harness("a", "b") as running:
         release = _hold(running, "a")
         _, slow = await _ask(running, "a", "/v1/slow")
-        await running.peer("a").has_been_asked(1)
+        await running.peer("a").has_received(1)
         _, other = await _ask(running, "b")
         await _waiting(running, 1)
         assert running.models.log == []
@@ -72,11 +72,11 @@ async def test_swap_does_not_wait_longer_than_the_deadline() -> None:
     async with harness("a", "b", limits=Limits(drain_seconds=0.05, min_residency_seconds=0)) as running:
         _hold(running, "a")
         client, slow = await _ask(running, "a", "/v1/slow")
-        await running.peer("a").has_been_asked(1)
+        await running.peer("a").has_received(1)
         _, other = await _ask(running, "b")
         assert (await other).json()["peer"] == "b"
         assert running.models.drain_seconds >= 0.05
-        client.leave()
+        client.disconnect()
         await asyncio.gather(slow, return_exceptions=True)
 
 
@@ -85,12 +85,12 @@ async def test_later_requests_for_the_loaded_model_wait_behind_a_swap() -> None:
     async with harness("a", "b") as running:
         release = _hold(running, "a")
         _, slow = await _ask(running, "a", "/v1/slow")
-        await running.peer("a").has_been_asked(1)
+        await running.peer("a").has_received(1)
         _, other = await _ask(running, "b")
         await _waiting(running, 1)
         late = [(await _ask(running, "a"))[1] for _ in range(5)]
         await _waiting(running, 6)
-        assert len(running.peer("a").asked) == 1
+        assert len(running.peer("a").requests) == 1
         release.set()
         await slow
         assert (await other).json()["peer"] == "b"
@@ -103,7 +103,7 @@ async def test_requests_of_one_model_are_served_together() -> None:
     async with harness("a", "b", "c") as running:
         release = _hold(running, "a")
         _, slow = await _ask(running, "a", "/v1/slow")
-        await running.peer("a").has_been_asked(1)
+        await running.peer("a").has_received(1)
         tasks = []
         for number, name in enumerate("bcbc"):
             tasks.append((await _ask(running, name))[1])
@@ -156,13 +156,13 @@ async def test_swap_without_waiting_requests_is_dropped() -> None:
     async with harness("a", "b") as running:
         release = _hold(running, "a")
         _, slow = await _ask(running, "a", "/v1/slow")
-        await running.peer("a").has_been_asked(1)
+        await running.peer("a").has_received(1)
         leaving = [await _ask(running, "b") for _ in range(3)]
         await _waiting(running, 3)
         _, late = await _ask(running, "a")
         await _waiting(running, 4)
         for client, _ in leaving:
-            client.leave()
+            client.disconnect()
         assert (await late).json()["peer"] == "a"  # although the first answer still runs
         assert running.models.log == []
         release.set()
@@ -176,12 +176,12 @@ async def test_disconnect_of_one_client_affects_no_other() -> None:
         leaver, left = await _ask(running, "b")
         _, stays = await _ask(running, "b")
         await _waiting(running, 2)
-        leaver.leave()
+        leaver.disconnect()
         await _waiting(running, 1)
         running.models.held["b"].set()
         assert (await stays).json()["peer"] == "b"
         await asyncio.gather(left, return_exceptions=True)
-        assert len(running.peer("b").asked) == 1
+        assert len(running.peer("b").requests) == 1
 
 
 async def test_all_leave_in_the_moment_they_are_let_in() -> None:

@@ -12,7 +12,7 @@ import pytest
 from mmd.errors import EngineFailed
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.observe.feed import EventKind
-from tests.gateway_peer import Asked, Harness, RawClient, harness, post, until
+from tests.gateway_peer import EngineRequest, Harness, RawClient, harness, post, until
 
 # Long enough that a test never sees it end.
 LONG_SLICE = Limits(min_residency_seconds=300, max_wait_seconds=600)
@@ -31,14 +31,14 @@ async def busy(running: Harness, model: str) -> tuple[RawClient, asyncio.Event]:
     """A client that is being answered until the event."""
     release = asyncio.Event()
 
-    async def slow(asked: Asked) -> None:
+    async def slow(received: EngineRequest) -> None:
         await release.wait()
-        await asked.answer(b"{}")
+        await received.answer(b"{}")
 
     running.peer(model).on["/v1/slow"] = slow
     client = await running.client()
     await client.send(post({"model": model}, "/v1/slow"))
-    await running.peer(model).has_been_asked(1)
+    await running.peer(model).has_received(1)
     return client, release
 
 
@@ -138,9 +138,9 @@ async def test_waiting_stream_gets_its_position_then_the_response() -> None:
         running.models.expected = {"b": 30.0, "c": 12.0}
         running.models.held["b"] = asyncio.Event()
 
-        async def talk(asked: Asked) -> None:
-            await asked.begin_stream(b'data: {"n": 1}\n\n', b"data: [DONE]\n\n")
-            await asked.send(b"0\r\n\r\n")
+        async def talk(received: EngineRequest) -> None:
+            await received.begin_stream(b'data: {"n": 1}\n\n', b"data: [DONE]\n\n")
+            await received.send(b"0\r\n\r\n")
 
         running.peer("c").on["/v1/chat/completions"] = talk
         first = await running.client()
@@ -179,8 +179,8 @@ async def test_waiting_stream_gets_the_engines_refusal_as_an_event(path: str, st
     async with harness("a", "b", limits=TALKATIVE) as running:
         running.models.held["b"] = asyncio.Event()
 
-        async def refuse(asked: Asked) -> None:
-            await asked.answer(b'{\n "error": {"message": "too long"}\n}', status="400 Bad Request")
+        async def refuse(received: EngineRequest) -> None:
+            await received.answer(b'{\n "error": {"message": "too long"}\n}', status="400 Bad Request")
 
         running.peer("b").on[path] = refuse
         client = await running.client()
@@ -196,9 +196,9 @@ async def test_waiting_stream_whose_engine_dies_is_told_and_cut() -> None:
     async with harness("a", "b", limits=TALKATIVE) as running:
         running.models.held["b"] = asyncio.Event()
 
-        async def die(asked: Asked) -> None:
-            await asked.begin_stream(b"data: half\n\n")
-            asked.die()
+        async def die(received: EngineRequest) -> None:
+            await received.begin_stream(b"data: half\n\n")
+            received.die()
 
         running.peer("b").on["/v1/chat/completions"] = die
         client = await running.client()
