@@ -15,23 +15,30 @@ MAX_CHARACTERS = 60
 
 # `git revert` and `git commit --fixup` write these.
 _BY_GIT = ("Revert ", "fixup! ", "squash! ", "amend! ")
-_AREAS = re.compile(r"[a-z0-9._/*-]+(?:, [a-z0-9._/*-]+)*")
+_AREAS = re.compile(r"[\w./*-]+(?:, [\w./*-]+)*")
 _VERBS = """
-accept add admit allow answer ask assert avoid await block bound break bring build bump bundle cache call cancel cap
-catch change check choose clarify clean clear close collect combine compare compute convert copy correct count cover
-create cut date deal decide declare decode decrease default define delay delete deny depend deprecate describe
-detect disable do document draw drop enable encode end ensure estimate exclude exempt expect explain export expose
-extend extract fail fall find fit fix fold follow forbid format forget free generate get give group guard handle
-have hide hold ignore implement import improve include increase inline install introduce isolate join judge keep
-kill label launch lay leave let limit link list listen load lock log look lower make map mark match measure mend
-merge mirror move name note notice offer omit open order pack parse pass pin place plan point prefer prepare present
-preserve prevent print probe protect prove provide publish pull push put quote raise read record recover reduce
-refer refuse register reject release reload remember remove rename reopen reorder repair replace report request
-require reserve reset resolve restart restore restrict retry return reuse revert rewrite round route run save say
-schedule search send separate serve set shape share ship shorten show simplify size skip sleep sort speak speed
-split start state stay step stop store stream strip supervise support suspend swap switch take teach tell test
-throttle tidy tighten time translate treat trim try turn type unify unload update upgrade use validate verify wait
-wake walk warn watch widen word wrap write yield
+accept adapt add admit adopt allow answer apply arrange ask assert assign attach avoid await begin block bound break
+bring build bump bundle cache call cancel cap catch change check choose clarify clean clear clone close collect
+combine commit compare compute connect consolidate construct continue control convert copy correct count cover create
+cut date deal debug decide declare decode decrease deduplicate default define delay delete demote deny depend
+deprecate derive describe detach detect disable discard dispatch distinguish divide do document drain draw drop edit
+emit enable encode end enforce ensure estimate exclude exempt exit expect explain export expose extend extract factor
+fail fall filter find finish fit fix flatten flush fold follow forbid forget format forward free gather generate get
+give grant group guard handle hash have hide hint hold ignore implement import improve include increase inject inline
+inspect install introduce invoke isolate join judge keep kill label launch lay learn leave let lift limit link list
+listen load lock log look loosen lower maintain make map mark match measure mend merge mirror mock monitor move name
+narrow nest normalize note notice observe offer omit open optimize order outline own pack parse pass patch pause
+persist pick pin place plan point poll port postpone prefer prefix prepare present preserve prevent print probe
+promote propagate protect prove provide prune publish pull push put quote raise rank read rebuild receive recommend
+reconnect record recover redirect reduce refer reference reflect refresh refuse regenerate register reject relax
+release reload rely remember remove rename render reopen reorder repair repeat replace reply report reproduce request
+require reserve reset resolve restart restore restrict retire retry return reuse revert reword rework rewrite round
+route run sanitize save say scan schedule score seal search select send separate serve set settle shape share sharpen
+shift ship shorten show signal silence simplify size skip sleep slow snapshot sort speak speed spell split stabilize
+stage standardize start state stay step stop store stream strip stub substitute suggest summarize supervise support
+suspend swap switch sync take target teach tell test throttle tidy tighten time trace track transfer translate treat
+trim trust try turn type unblock undo unify unload unpin unwrap update upgrade use validate vary vendor verify wait
+wake walk warn watch widen word wrap write yield zero
 """
 
 
