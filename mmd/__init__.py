@@ -1,3 +1,3 @@
-"""mmd: local language models as systemd user units, one resident on the GPU at a time."""
+"""mmd runs local language models as systemd user units, one on the GPU at a time."""
 
 __version__ = "0.1.0"

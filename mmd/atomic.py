@@ -9,12 +9,12 @@ from mmd.paths import make_private
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = 0o600) -> os.stat_result:
-    """Write, sync and rename; the folder is made (0700) where it is missing, the file has `mode`, whatever the umask.
+    """Write, sync and rename. The folder is made (0700) if it is missing; the file has `mode`, whatever the umask.
 
-    Raises OSError, and then leaves the old file as it was and no temporary one. Returns the new file's status.
+    Return the new file's status. Raises OSError, and then leaves the old file and no temporary one.
     """
     make_private(path.parent)
-    # tempfile would do the same, and costs every `mmd list` 4 ms to import.
+    # Importing tempfile would cost each `mmd list` 4 ms.
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: 
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself is only on the disk once the folder is.
+    # A rename is on the disk only once the folder is.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -27,7 +27,7 @@
     ├── GatewayFailed         the gateway did not start
     ├── TunnelFailed          a tunnel could not be opened
     ├── UnitsMasked           units that mmd needs are masked
-    └── ManagerUnreachable    there is no systemd user manager to talk to
+    └── ManagerUnreachable    the systemd user manager does not answer
 
 Errors that have a meaning for one module only are defined in it: BusError, UnitExists, NoSuchUnit, NoSuchUnitFile and
 ManagerAway in units/bus.py, LogindAway and LockRefused in units/login1.py, AddressTaken in gateway/http/sockets.py,

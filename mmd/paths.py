@@ -1,4 +1,4 @@
-"""Where things are: the XDG base directories, read from the environment at every call."""
+"""The paths of mmd's files and folders, below the XDG base directories; each call reads the environment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def _base(variable: str, fallback: str) -> Path:
-    # The XDG specification: a relative path in one of these variables is to be ignored.
+    # The XDG specification: a relative path in one of these variables is ignored.
     value = os.environ.get(variable, "")
     return Path(value) if value.startswith("/") else Path.home() / fallback
 
@@ -25,13 +25,14 @@ def cache_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """What may be lost, and is worth keeping over a reboot: what happened, and what was learned."""
+    """State that survives reboots but can be recreated: events, and measurements of starts."""
     return _base("XDG_STATE_HOME", ".local/state") / "mmd"
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that nobody else may look into, and what is missing above it; Python's mkdir() makes the parents
-    for all to see. Where the folder or one above it is mmd's own and wider, it is tightened. Raises OSError.
+    """Make a folder that only its owner can read, with its missing parents, which Python's mkdir() makes public.
+
+    Existing folders of mmd's own lose the permissions of other users. Raises OSError.
     """
     missing = [one for one in folder.parents if not one.exists()]
     for one in (*reversed(missing), folder):
@@ -39,23 +40,23 @@ def make_private(folder: Path) -> None:
     own = {data_dir(), config_dir(), cache_dir(), state_dir(), runtime_dir()}
     for one in (folder, *folder.parents):
         if own & {one, *one.parents}:
-            _tighten(one)
+            _restrict(one)
 
 
-def _tighten(folder: Path) -> None:
+def _restrict(folder: Path) -> None:
     status = folder.stat()
-    # One that belongs to somebody else, a configuration laid down by root for instance, is theirs to change.
+    # A folder of another user, such as a configuration made by root, is theirs to change.
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
         folder.chmod(status.st_mode & 0o700)
 
 
 def user_unit_dir() -> Path:
-    """Where units that a user installs for themselves go."""
+    """The folder for units that a user installs."""
     return _base("XDG_CONFIG_HOME", ".config") / "systemd" / "user"
 
 
 def user_runtime_dir() -> Path:
-    """`$XDG_RUNTIME_DIR`, or the place logind would have made it."""
+    """`$XDG_RUNTIME_DIR`, or the path that logind uses for it."""
     value = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(value) if value.startswith("/") else Path(f"/run/user/{os.getuid()}")
 
@@ -66,17 +67,17 @@ def runtime_dir() -> Path:
 
 
 def engines_dir() -> Path:
-    """The engines that mmd installed itself, a folder for each."""
+    """The engines that mmd has installed, a folder for each."""
     return data_dir() / "engines"
 
 
 def manifests_dir() -> Path:
-    """What the files of each model are to be: a file for each."""
+    """The expected sizes and hashes of the models' files, a file for each model."""
     return data_dir() / "manifests"
 
 
 def models_dir() -> Path:
-    """Models that mmd put on this machine itself, out of an archive: a folder for each."""
+    """Models restored from an archive, a folder for each."""
     return data_dir() / "models"
 
 
@@ -94,20 +95,20 @@ def keys_file() -> Path:
 
 
 def tunnel_file(model_id: str) -> Path:
-    """The name and the token of the tunnel that a model keeps."""
+    """The hostname and token of a model's named tunnel."""
     return config_dir() / "tunnels" / f"{model_id}.toml"
 
 
 def tunnels_dir() -> Path:
-    """A folder for each tunnel that is open, made by its unit, with the file `url`."""
+    """A folder for each open tunnel, made by its unit, with the file `url`."""
     return user_runtime_dir() / "mmd-tunnels"
 
 
 def gateway_socket() -> Path:
-    """Where the gateway listens for its own user. Beside mmd's folder and not in it: a model may have any id."""
+    """The gateway's Unix socket. It is beside mmd's folder, not in it, because a model may have any id."""
     return user_runtime_dir() / "mmd-gateway.sock"
 
 
 def engine_socket(model_id: str) -> Path:
-    """The Unix socket an engine listens on; a socket's path may have 107 bytes, so ids are short."""
+    """The Unix socket of an engine. A socket's path may have 107 bytes, so ids are short."""
     return runtime_dir() / model_id / "api.sock"

@@ -73,9 +73,9 @@ async def _activated(model_id: str) -> Activation:
 )
 @click.option("--now", is_flag=True, help="Do not wait for requests in flight.")
 def sleep(model_id: str | None, level: int | None, now: bool) -> None:
-    """Free the GPU: put a model to sleep, without ID the one on the GPU.
+    """Put a model to sleep, which frees the GPU.
 
-    A model whose engine cannot sleep, llama.cpp for example, is stopped.
+    Without ID, the model on the GPU. A model whose engine cannot sleep, llama.cpp for example, is stopped.
     """
     from mmd.cli.via_gateway import put_to_sleep_by_gateway
 

@@ -58,7 +58,10 @@ def list_models(as_json: bool) -> None:
 @click.option("--units", is_flag=True, help="Print the model's two units as unit files instead.")
 @parameters.as_json
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
-    """Show a model's facts, its memory estimate, and its command with the reasons."""
+    """Show a model's facts, memory estimate and command.
+
+    Each flag of the command comes with its reason.
+    """
     from mmd.control.lifecycle.controller import unit_texts
     from mmd.control.lifecycle.idle_rules import rules_of
     from mmd.control.lifecycle.planner import plan_launch

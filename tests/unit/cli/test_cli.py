@@ -1,4 +1,4 @@
-"""The command line from outside: exit statuses, two lines on stderr, data alone on stdout."""
+"""The command line as a process: exit statuses, two lines on stderr, only data on stdout."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ VERBS = (
     *("add", "list", "show", "verify", "remove", "archive", "restore", "disk"),
     *("activate", "sleep", "stop", "status", "logs", "install", "gateway"),
 )
-# A help page needs no such module, and each costs milliseconds.
+# Modules that help must not import; each costs milliseconds.
 HEAVY = {"dbus_fast", "httpx", "psutil", "pynvml", "tomlkit", "starlette", "uvicorn", "huggingface_hub", "asyncio"}
 
 
 def mmd(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`mmd` in the test's own home, with no user manager to be found."""
+    """Run `mmd` in the test's own home, without a user manager."""
     return subprocess.run(
         [sys.executable, "-m", "mmd", *words],
         cwd=ROOT,
@@ -41,7 +41,7 @@ def mmd(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def refused(done: subprocess.CompletedProcess[str], status: int) -> tuple[str, str]:
-    """What is, and what to do: the two lines on stderr, with nothing else anywhere."""
+    """Return message and hint, the two lines on stderr; nothing else may be printed."""
     assert done.returncode == status, done.stderr
     assert done.stdout == ""
     lines = done.stderr.splitlines()
@@ -54,7 +54,7 @@ def refused(done: subprocess.CompletedProcess[str], status: int) -> tuple[str, s
 
 @pytest.fixture
 def a_model(tmp_path: Path) -> Path:
-    """Registered in this process, which takes a fiftieth of the time that `mmd add` does."""
+    """Register a model in this process: 50 times faster than `mmd add`."""
     path = sparse_gguf(tmp_path / "tiny.gguf")
     Registry().add(path)
     return path
@@ -67,7 +67,7 @@ def engine_on_path(fake_llama_server: Path) -> Path:
 
 @pytest.fixture
 def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No llama-server on PATH, and no xllamacpp to be found."""
+    """Hide llama-server and xllamacpp."""
     folder = tmp_path / "blocker"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text("import sys\nsys.modules['xllamacpp'] = None\n")
@@ -171,7 +171,7 @@ def test_model_that_does_not_fit(a_model: Path, engine_on_path: Path, tmp_path: 
     said, hint = done.stderr.splitlines()
     assert "tiny needs at least" in said
     assert hint.startswith("  → ")
-    assert "llama" in done.stdout, "what it is, is told all the same"
+    assert "llama" in done.stdout, "the facts are printed anyway"
 
 
 # --- no engine: 5
@@ -195,7 +195,7 @@ def test_engine_in_the_settings_that_is_not_there(own_home: Path, a_model: Path)
     assert "/nonexistent/llama-server" in done.stderr
 
 
-# --- what else may fail: 1
+# --- other failures: 1
 
 
 def test_no_user_manager(a_model: Path) -> None:
@@ -255,7 +255,7 @@ def test_closed_pipe_of_a_reader_is_not_an_error(a_model: Path) -> None:
     assert b"BrokenPipe" not in done.stderr
 
 
-# --- data and talk
+# --- data and messages
 
 
 def test_add_prints_the_id_alone(tmp_path: Path) -> None:

@@ -35,14 +35,14 @@ def doctor(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def findings(done: subprocess.CompletedProcess[str]) -> dict[str, CheckResult]:
-    """The first of each check."""
+    """Return the first result of each check."""
     records = [CheckResult(**record | {"state": Level(record["state"])}) for record in json.loads(done.stdout)]
     return {finding.check: finding for finding in reversed(records)}
 
 
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """Where there is no user manager."""
+    """Run without a user manager."""
     home = tmp_path_factory.mktemp("home")
     nowhere = {f"XDG_{name}": "" for name in ("DATA_HOME", "CONFIG_HOME", "CACHE_HOME", "STATE_HOME")}
     runtime = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "none"), "DBUS_SESSION_BUS_ADDRESS": ""}
@@ -53,7 +53,7 @@ def test_without_a_manager_that_is_the_first_failure(offline: subprocess.Complet
     assert offline.returncode == 1
     assert offline.stderr == ""
     found = findings(offline)
-    assert list(found)  # in the order of the table, read from the end
+    assert list(found)  # in the order of the table
     first = next(finding for finding in map(found.get, (check.name for check in CHECKS)) if finding)
     assert (first.check, first.state) == ("user manager", Level.FAILED)
     assert first.hint
@@ -106,7 +106,7 @@ def test_the_hub_answers() -> None:
 
 
 def test_a_hub_that_hangs_holds_up_nothing() -> None:
-    """The kernel accepts connections to it, and no program answers."""
+    """The kernel accepts connections, but no program answers."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -120,7 +120,7 @@ def test_a_hub_that_is_switched_off() -> None:
     assert (found.state, found.message) == (Level.WARNING, "HF_HUB_OFFLINE is set, so the hub is not used")
 
 
-# -- what a person sees
+# -- output
 
 
 def finding(check: str, state: Level, message: str = "it is so", hint: str = "") -> CheckResult:

@@ -24,7 +24,7 @@ GIB = 1024**3
 
 
 def mmd(*words: str, hub: FakeHub | None = None) -> subprocess.CompletedProcess[str]:
-    """In the test's own home, with no user manager and no engine on PATH."""
+    """Run `mmd` in the test's own home, without a user manager and engines."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     endpoint = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"} if hub else {"HF_HUB_OFFLINE": "1"}
     return subprocess.run(
@@ -170,6 +170,6 @@ def test_a_start_is_measured_once() -> None:
     engine_socket("it").touch()
     assert starts_log.is_unmeasured("it")
     starts_log.append(a_start())
-    assert starts_log.is_unmeasured("it")  # that was an older one
+    assert starts_log.is_unmeasured("it")  # an older start was measured
     os.utime(engine_socket("it"), (0, 0))
     assert not starts_log.is_unmeasured("it")

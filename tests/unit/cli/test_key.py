@@ -1,4 +1,4 @@
-"""`mmd key`: what it prints where, and what it refuses."""
+"""`mmd key`: its output and its errors."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ def test_exposed_gateway_is_installed_with_a_key_only(own_home: Path) -> None:
     said, hint = refused(mmd("install"), 2)
     assert "can be reached from other machines" in said and "mmd key add" in hint
     KeyFile().add("a", Purpose.INFERENCE)
-    refused(mmd("install"), 1)  # there is no user manager here
+    refused(mmd("install"), 1)  # the user manager is missing here

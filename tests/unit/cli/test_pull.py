@@ -1,4 +1,4 @@
-"""`mmd pull` as a whole program, against the local hub."""
+"""`mmd pull` as a process, with a hub on this machine."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_as_json_by_a_link(hub: FakeHub) -> None:
 
 
 def test_the_file_that_suits_the_machine(hub: FakeHub) -> None:
-    """And why, and under which licence it is had."""
+    """It says why, and under which licence."""
     hub.repositories["me/tiny-GGUF"].card = {"license": "cc-by-nc-4.0"}
     done = pull("me/tiny-GGUF")
     assert (done.returncode, done.stdout) == (0, "tiny\n"), done.stderr
@@ -93,7 +93,7 @@ def test_offline_from_the_cache(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """What a shell starts in the background ignores Ctrl-C, and so does all that is started by it."""
+    """Background jobs of a shell ignore Ctrl-C, and so do their children."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -101,7 +101,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("interruptible")
 def test_interrupted_on_a_terminal(hub: FakeHub) -> None:
-    """The line on a terminal says how far it is; Ctrl-C says how to go on, and that goes on."""
+    """A terminal shows the progress; Ctrl-C prints the command that continues, and it does."""
     hub.hold.clear()
     ours, theirs = pty.openpty()
     with subprocess.Popen((*COMMAND, "me/tiny-GGUF:Q8_0", "--id", "mine"), stderr=theirs, stdout=theirs) as program:
@@ -114,7 +114,7 @@ def test_interrupted_on_a_terminal(hub: FakeHub) -> None:
             shown += _rest(ours)
             program.wait()
         finally:
-            program.kill()  # else a failure would wait for it, and it for the hub
+            program.kill()  # otherwise a failure would wait for it, and it for the hub
     os.close(ours)
     assert program.returncode == -signal.SIGINT
     assert "Continue: mmd pull me/tiny-GGUF:Q8_0 --id mine" in shown

@@ -1,4 +1,4 @@
-"""`mmd default` and `mmd startup`: what stands in mmd.toml, said and changed."""
+"""`mmd default` and `mmd startup`: reading and editing mmd.toml."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def models(own_home: Path, tmp_path: Path, fake_llama_server: Path) -> None:
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
-    """What was talked about by a verb that had no data to print."""
+    """Return the messages of a verb that prints no data."""
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     return done.stderr
 
@@ -68,7 +68,7 @@ def test_units_that_are_missing_are_told() -> None:
 
 
 def test_sleep_of_an_engine_that_cannot_is_told_when_it_is_set() -> None:
-    """It was told to the journal alone, at the next start of the machine."""
+    """It was only logged, at the next boot."""
     talk = said(mmd("startup", "big", "sleep"))
     assert "cannot sleep" in talk
     assert "mmd default big" in talk
@@ -88,7 +88,7 @@ def test_unknown_model(words: tuple[str, ...]) -> None:
 
 
 def test_model_that_is_no_longer_registered_can_be_taken_out() -> None:
-    """Each start of the machine told that it was skipped, and nothing but an editor made that stop."""
+    """Each boot reported it as skipped, and only an editor could end that."""
     mmd("startup", "big", "sleep")
     Registry().remove("big")
     assert "big is not loaded" in said(mmd("startup", "big", "disabled"))

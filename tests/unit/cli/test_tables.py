@@ -1,4 +1,4 @@
-"""Tables for people: in one line each where there is room, and never broken in the middle of a cell."""
+"""Tables: one line per row if the terminal is wide enough, and no cell is broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a long read is: one line that is redrawn on a terminal, a line now and then elsewhere."""
+"""The progress of a long read: a live line on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_line_on_a_terminal_is_redrawn_and_gone_at_the_end(
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 24)))
     with Transfer("verified", 30 * GB) as progress:
         progress(1)
-        assert capsys.readouterr().err == "", "what is quick needs no line"
+        assert capsys.readouterr().err == "", "quick work needs no line"
         clock(10)
         progress(10 * GB)
         progress(11 * GB)  # not again at once

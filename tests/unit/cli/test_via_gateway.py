@@ -1,4 +1,4 @@
-"""What the command line makes of a gateway's answer to an activation."""
+"""Activations through the gateway: its responses and errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_error_of_the_request_is_not_one_of_the_activation(error: object) -> Non
 
 @asynccontextmanager
 async def _gateway(answer: bytes, monkeypatch: pytest.MonkeyPatch, folder: str) -> AsyncIterator[list[bytes]]:
-    """One that runs, and answers so."""
+    """Run a gateway with this response."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
     asked: list[bytes] = []
 

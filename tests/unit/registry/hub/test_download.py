@@ -1,4 +1,4 @@
-"""Downloads against the local hub with its faults: what comes is whole and right, or is told, and nothing is lost."""
+"""Downloads from a faulty hub: files are complete and correct or an error is raised, and no fetched byte is lost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from tests.fakes.hub import (
 )
 from tests.tiny_models import tiny_folder, tiny_gguf
 
-SEGMENT_BYTES = 1 << 18  # so that a small file has several
+SEGMENT_BYTES = 1 << 18  # so small files have several
 PATIENCE_SECONDS = 20.0
 
 
@@ -113,7 +113,7 @@ def break_off(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, *, cuts: int, after
 
 
 def asked_bytes(hub: FakeHub, since: int = 0) -> int:
-    """How much content was asked for."""
+    """Return the bytes that were requested."""
     ranges = [headers["range"] for method, path, headers in hub.asked[since:] if "/cdn/" in path]
     bounds = (words.removeprefix("bytes=").split("-") for words in ranges)
     return sum(int(last) + 1 - int(first) for first, last in bounds)
@@ -151,7 +151,7 @@ def test_what_was_begun_is_taken_up(
 
 
 def test_killed_in_the_middle(hub: FakeHub, content: bytes, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two segments are under way; nothing that has come of either is asked for again."""
+    """Two segments are being fetched; no fetched byte of either is requested again."""
     monkeypatch.setattr(partial, "SEGMENT_BYTES", 32 << 20)  # the program's
     content += bytes(33 << 20)
     hub.repositories["me/tiny"] = FakeRepository({"tiny.gguf": content})
@@ -191,7 +191,7 @@ def test_killed_in_the_middle(hub: FakeHub, content: bytes, own_home: Path, monk
     ],
 )
 def test_killed_when_all_has_come(hub: FakeHub, tiny: FakeRepository, content: bytes, moment: str) -> None:
-    """Right after each of the last steps: nothing of what has come is fetched again, and the rest is made up for."""
+    """Killed after each of the last steps: fetched bytes are not fetched again, and the rest is done."""
     place, _, name = moment.rpartition(".")
     killed = (
         "import os, pkgutil, signal\n"
@@ -218,7 +218,7 @@ def test_killed_when_all_has_come(hub: FakeHub, tiny: FakeRepository, content: b
 def test_a_cache_in_the_current_folder(
     hub: FakeHub, tiny: FakeRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """HF_HOME=here: hashes used to be kept by a path that is never looked up, and were lost."""
+    """HF_HOME=here: hashes were stored under a relative path that is never looked up."""
     from huggingface_hub import constants
 
     monkeypatch.chdir(tmp_path)
@@ -229,7 +229,7 @@ def test_a_cache_in_the_current_folder(
 
 
 def test_whom_it_was_for_has_gone(hub: FakeHub, tiny: FakeRepository) -> None:
-    """The gateway was killed before its child had asked to be killed with it: it ends, and not with a traceback."""
+    """The gateway was killed before its child set its parent-death signal: the child ends without a traceback."""
     command = (
         sys.executable,
         "-m",
@@ -290,7 +290,7 @@ def test_a_file_that_changes_between_two_ranges(hub: FakeHub, tiny: FakeReposito
 def test_ranges_that_lie(
     hub: FakeHub, tiny: FakeRepository, own_home: Path, content: bytes, lie: Fault, says: str
 ) -> None:
-    """A mirror or a proxy that answers a range with something else: nothing of it is written down."""
+    """A mirror or proxy responds with something else: no byte of it is written."""
     hub.faults = [lie]
     with pytest.raises(HubUnavailable, match=says) as caught:
         pull()
@@ -312,7 +312,7 @@ def test_a_lie_told_once(hub: FakeHub, tiny: FakeRepository, content: bytes) -> 
 def test_an_address_that_expires(
     hub: FakeHub, tiny: FakeRepository, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is signed for an hour, and a large file takes longer: the hub is asked for another."""
+    """An address is signed for an hour; a large file takes longer, so the hub is asked for a new one."""
     monkeypatch.setattr(fetch, "_NEW_ADDRESS_SECONDS", -1.0)
     hub.faults = [Refusal(403, spare=1, times=1)]
     assert Path(pull().path).read_bytes() == content
@@ -391,7 +391,7 @@ def test_no_model_after_all(hub: FakeHub) -> None:
 def test_another_file_at_the_last_question(
     hub: FakeHub, tiny: FakeRepository, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For the link, huggingface_hub asks once more, and used to fetch whatever it was told of then, unverified."""
+    """For the link huggingface_hub asks the hub again, and fetched that file without verification."""
     import huggingface_hub
 
     link = huggingface_hub.hf_hub_download
@@ -407,7 +407,7 @@ def test_another_file_at_the_last_question(
 
 
 def test_a_branch_that_moves_on(hub: FakeHub, tiny: FakeRepository, content: bytes, own_home: Path) -> None:
-    """With the same files it is the same model; with others another one, and an id is not taken from the first."""
+    """With the same files it is the same model; with others it is another one, which does not take the id."""
     model = pull(id="mine")
     tiny.commit = "ab" * 20
     tiny.files = {**tiny.files, "README.md": b"# a better card"}
@@ -426,7 +426,7 @@ def test_a_branch_that_moves_on(hub: FakeHub, tiny: FakeRepository, content: byt
 
 
 def test_a_configuration_that_was_mended(hub: FakeHub, tmp_path: Path) -> None:
-    """The weights are the same, and the model is not."""
+    """The weights are the same, but the model differs."""
     files = {path.name: path.read_bytes() for path in tiny_folder(tmp_path / "tiny").iterdir()}
     repository = hub.repositories["me/tiny"] = FakeRepository(files, tags=("safetensors",))
     first = pull()
@@ -455,7 +455,7 @@ def test_revisions_that_lead_outside(hub: FakeHub, tiny: FakeRepository, revisio
 
 
 def test_notes_of_those_who_wait_side_by_side() -> None:
-    """One that had waited long enough used to wipe out what the others had to say."""
+    """A thread that stopped waiting erased the notes of the others."""
     throttle = fetch.Throttle(PATIENCE_SECONDS)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(throttle.wait, PATIENCE_SECONDS, "too many requests:")
@@ -520,7 +520,7 @@ def test_a_disk_that_fills_in_the_middle(
 
 @pytest.fixture
 def small_disk(own_home: Path) -> Iterator[Path]:
-    """A file system of its own below the cache of downloads."""
+    """Mount a separate file system below the cache of downloads."""
     folder = own_home / ".cache/huggingface"
     folder.mkdir(parents=True)
     if subprocess.run(("mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder), check=False).returncode:
@@ -588,7 +588,7 @@ def test_files_that_may_not_be_so_large(hub: FakeHub, content: bytes, own_home: 
 
 
 def test_two_at_once_share_it(hub: FakeHub, tiny: FakeRepository, content: bytes) -> None:
-    """The second shows how far the first is, and has the file when the first has it."""
+    """The second download shows the progress of the first, and gets its file."""
     hub.hold.clear()
     told: list[Progress] = []
     with ThreadPoolExecutor(2) as pool:
@@ -611,7 +611,7 @@ def test_the_second_takes_over_where_the_first_fails(hub: FakeHub, tiny: FakeRep
         first = pool.submit(pull)
         assert hub.held.wait(PATIENCE_SECONDS)
         second = pool.submit(lambda: pull(told=told))
-        # The first may fail before the second has come to wait for it.
+        # The first may fail before the second waits for it.
         wait_until(lambda: first.done() or any(one.note for one in told))
         hub.hold.set()
         with pytest.raises(HubUnavailable):

@@ -1,4 +1,4 @@
-"""Which files of a repository make a model."""
+"""The files of a repository that make a model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_nothing_to_run(names: tuple[str, ...]) -> None:
 
 
 def test_incomplete_split_gguf_is_not_a_model() -> None:
-    """It used to be downloaded, and refused after it."""
+    """It was downloaded, and refused afterwards."""
     with pytest.raises(NotRunnable):
         chosen("it-00001-of-00003.gguf", "it-00003-of-00003.gguf")
     whole = {"it-00001-of-00002.gguf", "it-00002-of-00002.gguf"}
@@ -63,7 +63,7 @@ def test_incomplete_split_gguf_is_not_a_model() -> None:
     "name",
     [
         *("../evil.gguf", "/etc/evil.gguf", "a/../../evil.gguf", "..", "a\\..\\..\\evil.gguf"),
-        *("./a.gguf", "a//b.gguf", "a/./b.gguf"),  # other names of what huggingface_hub puts elsewhere
+        *("./a.gguf", "a//b.gguf", "a/./b.gguf"),  # huggingface_hub stores these elsewhere
         *("a\0b.gguf", "a\nb.gguf", "\x1b[31mred.gguf", "\ud800.gguf", "\u202efugg.gguf"),
         f"{'ü' * 128}.gguf",
     ],

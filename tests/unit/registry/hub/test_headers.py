@@ -1,4 +1,4 @@
-"""Ghosts: a model on the hub is read by its headers as if it were here, and what cannot be right leaves nothing."""
+"""Header stubs: reading models on the hub by their headers; wrong responses leave no stub."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_of_30_gb_no_more_than_the_header_is_read(hub: FakeHub, large: Path) -> 
 def test_what_was_fetched_once_is_not_fetched_again(hub: FakeHub, large: Path) -> None:
     offer(hub, large_gguf=on_disk(large))
     _, first = looked_up()
-    hub.repositories["me/it"].commit = "d" * 40  # a new model card, say
+    hub.repositories["me/it"].commit = "d" * 40  # for example a new model card
     hub.sent.clear()
     _, again = looked_up()
     assert (again, hub.sent) == (first, [])
@@ -87,7 +87,7 @@ def test_a_folder_of_safetensors(hub: FakeHub, tmp_path: Path) -> None:
     found = examine(path)
     assert found.facts == examine(folder).facts
     assert path.name == "it"
-    # The tokenizer says nothing of what a model needs.
+    # The tokenizer does not affect the estimate.
     assert not (path / "tokenizer.json").read_bytes().strip(b"\0")
     assert not hub.asked_for("GET", "tokenizer.json")
 
@@ -154,7 +154,7 @@ def test_the_whole_file_for_a_part_is_not_read(hub: FakeHub, tmp_path: Path) -> 
     hub.faults.append(RangeIgnored())
     with pytest.raises(HubUnavailable, match="the whole file"):
         looked_up()
-    assert sum(hub.sent) < 100 * MB  # no more than the sockets between hold
+    assert sum(hub.sent) < 100 * MB  # what the socket buffers hold
 
 
 def test_a_file_that_changes_between_two_ranges(hub: FakeHub, large: Path, tmp_path: Path) -> None:

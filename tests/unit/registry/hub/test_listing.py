@@ -29,7 +29,7 @@ def quantised(method: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("record", "kind"),
     [
-        # Names say nothing, or the wrong thing.
+        # Names say nothing, or are wrong.
         (info("BAAI/bge-m3", "safetensors", task="sentence-similarity"), ModelType.EMBEDDING),
         (info("intfloat/e5-mistral-7b-instruct", "safetensors", task="feature-extraction"), ModelType.EMBEDDING),
         (
@@ -77,7 +77,7 @@ def test_type(record: dict[str, Any], kind: ModelType) -> None:
         (info("hustvl/yolos-tiny", "safetensors", task="object-detection"), "image recognition"),
         (info("me/old", "pytorch", task="text-generation"), "neither GGUF nor safetensors"),
         (info("me/nothing"), "neither GGUF nor safetensors"),
-        # These are models for mmd, whatever lies beside them or was made from them.
+        # These are models for mmd, whatever else the repository contains.
         (info("me/both", "gguf", "onnx", "safetensors"), None),
         (info("sentence-transformers/all-MiniLM-L6-v2", "safetensors", "onnx", "openvino"), None),
         (info("unsloth/Qwen3-8B-GGUF", "gguf", "base_model:quantized:Qwen/Qwen3-8B"), None),
@@ -91,7 +91,7 @@ def test_what_no_engine_serves(record: dict[str, Any], kind: str | None) -> None
 @pytest.mark.parametrize(
     ("record", "quant"),
     [
-        # What the hub has read of the configuration goes before tags, and these before the name.
+        # The configuration takes precedence over tags, and tags over the name.
         (info("cyankiwi/Qwen3-8B-AWQ-4bit", "awq", config=quantised("compressed-tensors")), "compressed-tensors"),
         (info("Qwen/Qwen3-8B-AWQ", "safetensors", "4-bit", "awq"), "awq"),
         (info("Intel/model-int4-AutoRound", config=quantised("auto-round")), "auto-round"),

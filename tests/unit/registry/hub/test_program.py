@@ -1,4 +1,4 @@
-"""Which `hf` a hint names: one that can be pasted."""
+"""Hints name an `hf` that can be pasted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmd.registry.hub.program import hf
 
 @pytest.fixture
 def own_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the Python that runs mmd, which is not on PATH."""
+    """Return the folder of the Python that runs mmd, which is not on PATH."""
     folder = tmp_path / "bin of mmd"
     folder.mkdir()
     monkeypatch.setattr(sys, "executable", str(folder / "python3"))

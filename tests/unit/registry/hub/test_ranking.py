@@ -1,4 +1,4 @@
-"""The order in which what was found is shown. The numbers are of the kind that the hub shows of these repositories."""
+"""The order of search results, with numbers similar to the hub's for these repositories."""
 
 from __future__ import annotations
 

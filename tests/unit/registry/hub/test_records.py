@@ -1,4 +1,4 @@
-"""Records that the hub, or what answers instead of it, gets wrong: told in two lines, or taken for unsaid."""
+"""Invalid records of the hub, or of what answers in its place: an error, or an absent key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the hub refuses, told apart: each refusal has its own way out."""
+"""Errors of the hub, each with its own hint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def gated(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused() -> MmdError:
-    """What is raised where the file of a gated repository is asked for."""
+    """Return the error for a file of a gated repository."""
     with pytest.raises(MmdError) as caught, hub_errors("me/model"):
         ask(_FILE, {})
     assert "\n" not in caught.value.message
@@ -110,7 +110,7 @@ def test_what_is_not_there(hub: FakeHub) -> None:
 
 
 def test_html_page_instead_of_a_record(hub: FakeHub) -> None:
-    """The login page of a hotel's network comes with status 200; it used to end in a traceback."""
+    """A login page of a hotel's network has status 200; it ended in a traceback."""
     hub.faults = [Refusal(200, on="/api/")]
     with pytest.raises(HubUnavailable, match="is not valid: it is not JSON"):
         read_repository("me/model")

@@ -1,4 +1,4 @@
-"""Looking for models, asked of a hub on this machine."""
+"""Searches on a hub on this machine."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_each_result_tells_its_models_and_their_sizes(hub: FakeHub, huge: OnDisk
 
 
 def test_best_match_comes_first_and_the_list_is_cut_after_it(hub: FakeHub) -> None:
-    """By downloads alone, the limit would have taken the coder."""
+    """By downloads only, the limit would have kept the coder."""
     hub.repositories = {
         "a/Qwen2.5-Coder-7B-GGUF": repository(downloads=50_000),
         "a/Qwen2.5-7B-GGUF": repository(downloads=20_000),
@@ -174,7 +174,7 @@ def test_a_hub_that_refuses(hub: FakeHub, status: int, kind: type[Exception], on
 
 
 def test_few_requests(hub: FakeHub) -> None:
-    """A list for each format and one of all, and one for each repository that is shown."""
+    """One list per format and one of all, and one request per shown repository."""
     hub.repositories = {f"me/model-{number}": repository() for number in range(30)}
     assert len(search(Query("model", 5)).results) == 5
     assert len(hub.asked) == 3 + 5
