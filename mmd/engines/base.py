@@ -40,6 +40,9 @@ class Engine(ABC):
     stop_seconds: ClassVar[int] = 10
     exits_zero_on_crash: ClassVar[bool] = False
     is_program: ClassVar[bool] = True  # False for a package that runs in mmd's own Python
+    # Counters on its metrics page, of tokens in prompts (cached ones too) and in responses.
+    input_token_counters: ClassVar[tuple[str, ...]] = ()
+    output_token_counters: ClassVar[tuple[str, ...]] = ()
     install_names: ClassVar[tuple[str, ...]] = ()  # for `mmd engine install`; () if mmd does not install it
 
     # -- finding it

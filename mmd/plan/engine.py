@@ -130,16 +130,13 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """An engine found on this machine, and what its probe learned."""
+    """An engine found on this machine, as its probe describes it. An engine may subclass this record."""
 
     engine: Planner
     command: tuple[str, ...]  # what starts it, before any flag: ("/usr/bin/llama-server",)
     version: str
     flags: frozenset[str]  # every option it accepts, as written: "--metrics"
     can_sleep: bool = False  # this version can give up the GPU and keep its process
-    platform: str = ""  # what it was built for, if there are several builds: "cpu", "cuda"
-    tool_parsers: frozenset[str] = frozenset()  # vLLM: names that --tool-call-parser takes
-    reasoning_parsers: frozenset[str] = frozenset()  # vLLM: names that --reasoning-parser takes
 
     @property
     def name(self) -> str:

@@ -41,6 +41,11 @@ class Facts:
     attention_heads: int = 0  # 0 if the file does not say
     layout: Layout | None = None  # None in a registry of an older version, until `mmd add` reads the file again
 
+    @property
+    def is_current(self) -> bool:
+        """False if an older version of mmd read less from the files."""
+        return self.layout is not None and bool(self.layout.embeddings_type or self.format is not Format.GGUF)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

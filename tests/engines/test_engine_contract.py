@@ -18,7 +18,6 @@ import pytest
 
 from mmd.engines.llama import find as llama_server
 from mmd.engines.llama.engine import EMBEDDED, LLAMA_SERVER
-from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT
 from mmd.plan.engine import Installed
 from tests import dashboard
 from tests.engines.running import Running, running, stream_events
@@ -108,7 +107,8 @@ def test_every_flag_that_mmd_emits_is_accepted(engine: Installed, chat_model: Pa
     )
     with running(engine.command, chat_model, *flags, "--metrics") as server:
         told = server.wait_ready().get("/metrics").text
-        needed = dashboard.names("llamacpp:") | {name for name in (*TOKENS_IN, *TOKENS_OUT) if name.startswith("llama")}
+        counters = {*LLAMA_SERVER.input_token_counters, *LLAMA_SERVER.output_token_counters}
+        needed = dashboard.names("llamacpp:") | counters
         assert {name for name in needed if name not in told} == set()
 
 

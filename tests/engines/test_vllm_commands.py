@@ -13,9 +13,9 @@ import pytest
 
 from mmd.engines.vllm.engine import VLLM as VLLM_ENGINE
 from mmd.engines.vllm.help import ask_for_help
+from mmd.engines.vllm.installed import InstalledVllm
 from mmd.machine import Machine, load_machine
 from mmd.plan.choose import ModelSettings
-from mmd.plan.engine import Installed
 from mmd.plan.launch import Launch
 from mmd.registry.record import Model
 from tests.unit.plan.planned import GIB, MACHINES, SAFETENSORS_MODELS, VLLM, VLLM_CPU, machine, vllm_launch
@@ -44,13 +44,13 @@ def program() -> Path:
 
 
 @pytest.fixture
-def real(program: Path) -> Installed:
+def real(program: Path) -> InstalledVllm:
     found = VLLM_ENGINE.find(str(program))
     assert found is not None
     return found
 
 
-def commands(real: Installed) -> Iterator[Launch]:
+def commands(real: InstalledVllm) -> Iterator[Launch]:
     """Yield every model on every machine, and every decision that these do not need."""
     for wanted, on in ((wanted, load_machine(path)) for wanted in SAFETENSORS_MODELS for path in MACHINES):
         yield vllm_launch(wanted, on, _build_for(on, real))
@@ -63,7 +63,7 @@ def commands(real: Installed) -> Iterator[Launch]:
         yield vllm_launch(_CHAT, machine(), _build_for(machine(), real), overrides)
 
 
-def _build_for(on: Machine, real: Installed) -> Installed:
+def _build_for(on: Machine, real: InstalledVllm) -> InstalledVllm:
     """Return the real one as if it were built for that machine: the options of the builds are the same."""
     return replace(real, platform=(VLLM if on.gpus else VLLM_CPU).platform)
 
@@ -84,7 +84,7 @@ def _of(wanted: Model, **its: object) -> Model:
     return replace(wanted, facts=replace(wanted.facts, **its))  # type: ignore[arg-type]
 
 
-def test_vllm_takes_every_command_and_knows_every_parser(program: Path, real: Installed, tmp_path: Path) -> None:
+def test_vllm_takes_every_command_and_knows_every_parser(program: Path, real: InstalledVllm, tmp_path: Path) -> None:
     launches = list(commands(real))
     argvs = [launch.argv[len(real.command) :] for launch in launches]
     wrong = ("model", "--no-such-option-of-any-version")
@@ -103,12 +103,12 @@ def test_vllm_takes_every_command_and_knows_every_parser(program: Path, real: In
     assert real.reasoning_parsers == set(told["reasoning_parsers"])
 
 
-def test_no_option_is_abbreviated(real: Installed) -> None:
+def test_no_option_is_abbreviated(real: InstalledVllm) -> None:
     """vLLM's parser accepts abbreviations, until a version has a second option that begins the same."""
     for launch in commands(real):
         chosen = [flag for flag in launch.flags if not flag.reason.startswith("laid down")]
         assert {word for flag in chosen for word in flag.words if word.startswith("-")} <= real.flags
 
 
-def test_source_and_help_tell_the_same(program: Path, real: Installed) -> None:
+def test_source_and_help_tell_the_same(program: Path, real: InstalledVllm) -> None:
     assert real.flags == ask_for_help(program)

@@ -21,7 +21,7 @@ import httpx
 import psutil
 import pytest
 
-from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT
+from mmd.engines.vllm.engine import VLLM
 from mmd.registry.record import ModelType
 from mmd.registry.store import Registry
 from tests import dashboard
@@ -148,7 +148,7 @@ def test_sleeps_wakes_and_is_healthy_throughout(engine: Running) -> None:
         assert engine.get("/health").status_code == 200
     told = engine.get("/metrics").text
     assert re.search(r'sleep_state="weights_offloaded"\} 1', told)
-    needed = dashboard.names("vllm:") | {name for name in (*TOKENS_IN, *TOKENS_OUT) if name.startswith("vllm:")}
+    needed = dashboard.names("vllm:") | {*VLLM.input_token_counters, *VLLM.output_token_counters}
     assert {name for name in needed if name not in told} == set()
     for _ in range(2):
         assert engine.post("/wake_up").json()["status"] == "awake"

@@ -1,4 +1,4 @@
-"""The engines of this machine: which there are, and those that mmd installs and removes itself."""
+"""The engines of this machine: their status, and the ones that mmd installs and removes."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ OWN_PYTHON = "mmd's own Python"
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """An engine of the table, as it is here."""
+    """An engine of the table on this machine."""
 
     name: str
-    version: str | None  # None where it is not installed, or broken
+    version: str | None  # None if it is not installed, or broken
     place: str | None
-    origin: str  # "mmd.toml", "installed by mmd", "PATH", "mmd's own Python"; "" where it is not installed
+    origin: str  # "mmd.toml", "installed by mmd", "PATH", "mmd's own Python"; "" if it is not installed
     sleeps: bool
     formats: tuple[str, ...]
-    models: int  # how many of the registered ones it would serve
-    problem: str  # "" where all is well
-    hint: str  # what would mend that, or install it
+    models: int  # number of registered models that it would serve
+    problem: str  # "" if it works
+    hint: str  # the command that repairs or installs it
 
 
 @dataclass(frozen=True, slots=True)
 class SupersededInstall:
-    """An older installation that something still runs from."""
+    """An older installation that processes still run from."""
 
     folder: Path
     users: tuple[str, ...]
@@ -55,7 +55,7 @@ def install_names() -> tuple[str, ...]:
 
 
 def engine_statuses(settings: Settings) -> list[EngineStatus]:
-    """Every engine of the table, best first."""
+    """Return every engine of the table, best first."""
     formats = [(model.facts.format, settings.model(model.id).engine) for model in Registry().all()]
     served: set[str] = set()  # formats that an engine before this one serves
     statuses = []
@@ -71,7 +71,7 @@ def engine_statuses(settings: Settings) -> list[EngineStatus]:
 
 
 def engine_status(engine: Engine, settings: Settings) -> EngineStatus:
-    """One of the table, with `models` left at 0."""
+    """Return one engine of the table, with `models` left at 0."""
     configured = settings.engines.place(engine.name)
     try:
         found = engine.find(configured)
@@ -96,17 +96,16 @@ def _origin(engine: Engine, place: str, configured: str | None) -> str:
 
 
 def _how_to_install(engine: Engine) -> str:
-    begun = "   # goes on with one that was cut short" if own.folders(engine.name) else ""
+    begun = "   # continues an interrupted installation" if own.folders(engine.name) else ""
     return engine.how_to_install() + begun
 
 
 def install_engine(
     engine: str, *, version: str | None, for_cpu: bool, progress: Progress
 ) -> tuple[Installation, tuple[SupersededInstall, ...]]:
-    """Install an engine into mmd's own folder, and take away older ones that nothing runs from; the others are kept
-    until the next time.
+    """Install an engine into mmd's own folder, and delete older installations that no process runs from.
 
-    Raises WrongUsage, EngineMissing, StorageFailed.
+    Return those that are still used too. Raises WrongUsage, EngineMissing, StorageFailed.
     """
     wanted = installable(engine)
     with _one_at_a_time():
@@ -139,7 +138,7 @@ def remove_engine(engine: str, settings: Settings) -> None:
             if users := _users(folder):
                 pid = users[0].removeprefix("process ")
                 hint = (
-                    f"mmd stop {users[0]}" if pid == users[0] else f"ps -p {pid} -f   # and if it may end: kill {pid}"
+                    f"mmd stop {users[0]}" if pid == users[0] else f"ps -p {pid} -f   # if it is not needed: kill {pid}"
                 )
                 raise WrongUsage(f"{users[0]} runs on {engine}, so it is not removed", hint=hint)
         for folder in there:
@@ -152,7 +151,7 @@ def _not_ours(asked: str, engine: Engine, settings: Settings) -> WrongUsage:
         return WrongUsage(f"{asked} is not installed by mmd, and not found elsewhere", hint="mmd engine list")
     return WrongUsage(
         f"{status.place} was not installed by mmd (it comes from {status.origin}), so mmd does not remove it",
-        hint="mmd engine list   # where each engine is; remove this one with what installed it",
+        hint="mmd engine list   # shows where each engine is; remove this one with the program that installed it",
     )
 
 
@@ -164,11 +163,11 @@ def _delete(engine: Engine, folder: Path) -> None:
 
 
 def _users(folder: Path) -> tuple[str, ...]:
-    """Who runs from a folder, asleep or awake: ids of models, and "process PID" for what is none of mmd's units."""
+    """Return what runs from a folder: ids of models, awake or asleep, and "process PID" for other processes."""
     names = [folder.resolve()]
     link = folder.with_name(folder.name.rpartition("-")[0])
     if link.resolve() == names[0]:
-        names.append(link)  # an engine was started as the link says; after an upgrade that may be an older one
+        names.append(link)  # engines are started by the link, which an upgrade moves
     paths = tuple(os.fsencode(f"{name}/") for name in names)
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
@@ -179,11 +178,11 @@ def _users(folder: Path) -> tuple[str, ...]:
 
 
 def _runs_from(process: Path, paths: tuple[bytes, ...]) -> bool:
-    """By what it was started as, or by what it has mapped: an engine may have rewritten its command line."""
+    """Check its command line and its mapped files: an engine may have rewritten its command line."""
     try:
         known = (process / "cmdline").read_bytes() + (process / "maps").read_bytes()
     except OSError:
-        return False  # it has just ended, or is somebody else's
+        return False  # it has just ended, or belongs to another user
     return any(path in known for path in paths)
 
 

@@ -32,7 +32,7 @@ class StartRecord:
     weights: str  # which: see registry.identity
     engine: str  # with its version, as in a launch's title
     command: str  # a hash of its arguments: see `command_hash`
-    gpu: str  # its UUID and the driver, "" where it runs on the CPU
+    gpu: str  # its UUID and the driver, "" if it runs on the CPU
     context: int  # tokens
     predicted: Mapping[str, int]
     measured: Mapping[str, int]

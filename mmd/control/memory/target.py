@@ -15,7 +15,7 @@ from mmd.errors import NoSuchModel, WrongUsage
 from mmd.machine import Machine
 from mmd.plan.suggestions import Candidate
 from mmd.registry.detect import Found, examine
-from mmd.registry.record import Format, Model
+from mmd.registry.record import Model
 from mmd.registry.store import Registry, require_files
 from mmd.settings import Settings
 
@@ -69,8 +69,7 @@ def _registered(asked: str) -> Model | None:
     except NoSuchModel:
         return None
     require_files(model)
-    layout = model.facts.layout
-    if layout is None or (model.facts.format is Format.GGUF and not layout.embeddings_type):
+    if not model.facts.is_current:
         return replace(model, facts=examine(Path(model.path)).facts)
     return model
 

@@ -32,6 +32,12 @@ class _Llama(Engine):
     family: ClassVar[str] = "llama.cpp"
     formats: ClassVar[tuple[Format, ...]] = (Format.GGUF,)
     stop_seconds: ClassVar[int] = 5  # with a request in flight it may wait for a client that never goes away
+    # It counts cached prompt tokens separately.
+    input_token_counters: ClassVar[tuple[str, ...]] = (
+        "llamacpp:prompt_tokens_total",
+        "llamacpp:prompt_tokens_cached_total",
+    )
+    output_token_counters: ClassVar[tuple[str, ...]] = ("llamacpp:tokens_predicted_total",)
     is_amx_build: ClassVar[bool] = True  # it uses AMX if the CPU has it
 
     def flags(self, model: Model, machine: Machine, engine: Installed, options: ServeOptions) -> tuple[Flag, ...]:

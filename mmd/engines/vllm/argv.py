@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from mmd.engines.vllm.arguments import translated
+from mmd.engines.vllm.installed import as_vllm
 from mmd.engines.vllm.memory import GENERATES, MAX_UTILIZATION, memory_flags, ram_reserve_bytes, usable_gpus
 from mmd.engines.vllm.parsers import reasoning_parser, tool_parser
 from mmd.errors import EngineMissing
@@ -123,7 +124,7 @@ def budget_bytes(model: Model, machine: Machine, engine: Installed) -> int:
 
 
 def on_gpu(machine: Machine, engine: Installed) -> bool:
-    return bool(machine.gpus) and engine.platform != "cpu"
+    return bool(machine.gpus) and as_vllm(engine).platform != "cpu"
 
 
 def ready_seconds(model: Model) -> int:
@@ -170,7 +171,7 @@ def _require_able(model: Model, machine: Machine, engine: Installed) -> None:
                 f"vLLM {engine.version} does not accept {option}, which mmd needs",
                 hint="mmd engine install vllm   # a newer version accepts it",
             )
-    if not machine.gpus and engine.platform == "cuda":
+    if not machine.gpus and as_vllm(engine).platform == "cuda":
         raise EngineMissing(
             f"{engine.command[0]} is a build for NVIDIA GPUs, and NVIDIA's driver reports no GPU",
             hint="mmd engine install vllm   # the build for this machine's CPU; or see: nvidia-smi",
@@ -238,7 +239,7 @@ def _vision(facts: Facts) -> tuple[Flag, ...]:
 def _parsers(facts: Facts, engine: Installed) -> tuple[Flag, ...]:
     if facts.type not in (ModelType.CHAT, ModelType.VISION):
         return ()
-    tool, reasoning = tool_parser(facts, engine), reasoning_parser(facts, engine)
+    tool, reasoning = tool_parser(facts, as_vllm(engine)), reasoning_parser(facts, as_vllm(engine))
     uncertain = "left out: its chat template does not identify one for certain"
     return (
         Flag(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmd.engines.build import Build
     from mmd.engines.installer.recipe import Recipe
     from mmd.engines.vllm.constants import VllmConstants
+    from mmd.engines.vllm.installed import InstalledVllm
     from mmd.machine import Machine
     from mmd.plan.constants import Constants
     from mmd.plan.engine import Installed, ServeOptions
@@ -31,9 +32,11 @@ class _Vllm(Engine):
     formats: ClassVar[tuple[Format, ...]] = (Format.SAFETENSORS,)
     stop_seconds: ClassVar[int] = 15
     exits_zero_on_crash: ClassVar[bool] = True  # when its engine core has died
+    input_token_counters: ClassVar[tuple[str, ...]] = ("vllm:prompt_tokens_total",)
+    output_token_counters: ClassVar[tuple[str, ...]] = ("vllm:generation_tokens_total",)
     install_names: ClassVar[tuple[str, ...]] = ("vllm",)
 
-    def find(self, configured: str | None) -> Installed | None:
+    def find(self, configured: str | None) -> InstalledVllm | None:
         from mmd.engines.vllm.find import find
 
         return find(self, configured)

@@ -12,9 +12,10 @@ from pathlib import Path
 from mmd.engines.installer.own import own_program
 from mmd.engines.vllm import cache
 from mmd.engines.vllm.help import ask_for_help
+from mmd.engines.vllm.installed import InstalledVllm
 from mmd.engines.vllm.source import Accepted, scan
 from mmd.errors import EngineMissing
-from mmd.plan.engine import Installed, Planner
+from mmd.plan.engine import Planner
 
 NAME = "vllm"
 
@@ -58,7 +59,7 @@ class _Location:
         return self.distribution.name.removesuffix(".dist-info").partition("-")[2]
 
 
-def find(engine: Planner, configured: str | None) -> Installed | None:
+def find(engine: Planner, configured: str | None) -> InstalledVllm | None:
     program = _program(configured)
     if program is None:
         return None
@@ -67,7 +68,7 @@ def find(engine: Planner, configured: str | None) -> Installed | None:
     if accepted is None:
         accepted = _learn(place)
         cache.remember(place.key, accepted)
-    return Installed(
+    return InstalledVllm(
         engine=engine,
         command=(str(program), "serve"),
         version=place.release,

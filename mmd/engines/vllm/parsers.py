@@ -6,7 +6,7 @@ Sources: vLLM's recipes for 154 models, and its parsers' own code (0.32).
 
 from __future__ import annotations
 
-from mmd.plan.engine import Installed
+from mmd.engines.vllm.installed import InstalledVllm
 from mmd.registry.record import Facts
 
 # The first mark in a template decides, except for the families below.
@@ -58,7 +58,7 @@ _REASONING_BY_FAMILY = (
 )
 
 
-def tool_parser(facts: Facts, engine: Installed) -> str | None:
+def tool_parser(facts: Facts, engine: InstalledVllm) -> str | None:
     """Return a name that `--tool-call-parser` of this engine accepts; None if the template does not identify one."""
     marks = facts.template_marks
     for family, mark, parser in _TOOLS_BY_FAMILY:
@@ -71,7 +71,7 @@ def tool_parser(facts: Facts, engine: Installed) -> str | None:
     return None
 
 
-def reasoning_parser(facts: Facts, engine: Installed) -> str | None:
+def reasoning_parser(facts: Facts, engine: InstalledVllm) -> str | None:
     """Return a name that `--reasoning-parser` of this engine accepts; None if the model may not write reasoning."""
     parser = _reasoning_parser(facts)
     return parser if parser in engine.reasoning_parsers else None

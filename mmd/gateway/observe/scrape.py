@@ -19,10 +19,6 @@ _ABOUT = re.compile(r"# (?:HELP|TYPE) ([a-z]+:\w+) .*")
 _LABEL = re.compile(r'(\w+)(="(?:[^"\\]|\\.)*")')
 _SAMPLE = re.compile(r'([a-z]+:\w+)(?:\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\})? ([-+.\w]+)')
 
-# Cached prompt tokens count as prompt tokens, as in a response's "usage". llama.cpp counts them separately.
-TOKENS_IN = ("vllm:prompt_tokens_total", "llamacpp:prompt_tokens_total", "llamacpp:prompt_tokens_cached_total")
-TOKENS_OUT = ("vllm:generation_tokens_total", "llamacpp:tokens_predicted_total")
-
 
 @dataclass(frozen=True, slots=True)
 class EngineProcess:

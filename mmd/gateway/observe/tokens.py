@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 
 from mmd.gateway.observe.counters import Counters, Counts
-from mmd.gateway.observe.scrape import TOKENS_IN, TOKENS_OUT, EngineMetrics, EngineProcess, read_metrics
+from mmd.gateway.observe.scrape import EngineMetrics, EngineProcess, read_metrics
 from mmd.gateway.schedule.models import Models
 from mmd.tasks import spawn
 
@@ -21,7 +21,6 @@ _log = logging.getLogger(__name__)
 _READ_SECONDS = 5.0
 _TIMEOUT_SECONDS = 1.0
 _SWAP_TIMEOUT_SECONDS = 0.25  # llama-server answers in 2 ms, vLLM in 20
-_DIRECTIONS = {"in": TOKENS_IN, "out": TOKENS_OUT}
 
 
 class TokenTotals:
@@ -35,7 +34,9 @@ class TokenTotals:
 
     def note(self, model_id: str, page: EngineMetrics) -> None:
         """Add what an engine counted since its last page. An older page, which may arrive late, adds nothing."""
-        totals = {direction: page.total(names) for direction, names in _DIRECTIONS.items()}
+        from mmd.control.models.installed_engines import token_counters  # an idle gateway does without the engines
+
+        totals = {direction: page.total(names) for direction, names in token_counters().items()}
         process, before = self._seen.get(model_id, (None, {}))
         if process != page.process:
             before = dict.fromkeys(totals, 0.0) if page.process.started_ticks > self._since_ticks else totals

@@ -32,7 +32,7 @@ def engine(
 
 
 def gone(pid: int) -> bool:
-    """A killed child of a killed parent goes as soon as whoever has inherited it has looked."""
+    """A killed child of a killed parent disappears when the process that inherited it has reaped it."""
     end = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text("ascii").split(")")[1][:3]:
         assert time.monotonic() < end

@@ -90,7 +90,7 @@ def test_tool_parser_of_each_family(architecture: str, marks: list[str], parser:
         ("LlamaForCausalLM", [RESPONSE_TEMPLATE], "hf"),
         # Not certain.
         ("Qwen3ForCausalLM", [], None),
-        ("Qwen3ForCausalLM", [THINK], None),  # it keeps the thoughts of earlier turns, and has none of its own
+        ("Qwen3ForCausalLM", [THINK], None),  # it keeps the reasoning of earlier turns, and writes none itself
         ("Qwen3ForCausalLM", [MAY], None),
         ("LlamaForCausalLM", [THINK, MAY], None),
         ("LlamaForCausalLM", [CHANNEL], None),

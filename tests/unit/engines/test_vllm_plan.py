@@ -1,6 +1,6 @@
-"""vLLM's launches: the whole command on every machine as goldens, and what holds for any of them.
+"""vLLM's launches: the whole command on every machine as goldens, and properties of all of them.
 
-`MMD_UPDATE_GOLDEN=1 pytest tests/unit/engines/test_vllm_plan.py` writes the goldens anew.
+`MMD_UPDATE_GOLDEN=1 pytest tests/unit/engines/test_vllm_plan.py` writes the goldens again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def options(launch: Launch) -> set[str]:
 
 
 def with_gpus(on: Machine, *, count: int = 1, total_bytes: int = 0, free_bytes: int = 0, desktop: str = "") -> Machine:
-    """The machine's first GPU so many times, with these sizes."""
+    """Return the machine's first GPU once for each of these sizes."""
     first = on.gpus[0]
     total_bytes = total_bytes or first.total_bytes
     users = (GpuProcess(1, GIB // 8, desktop),) if desktop else ()
@@ -119,7 +119,7 @@ def test_flags_that_the_engine_does_not_know_are_left_out(wanted: Model, on: Mac
 
 @pytest.mark.parametrize("missing", sorted(ESSENTIAL))
 def test_engine_that_cannot_be_reached_privately_is_refused(missing: str) -> None:
-    """Before anybody is evicted for it: it would end at once."""
+    """Refuse it before another model is unloaded: it would end at once."""
     with pytest.raises(EngineMissing, match=missing):
         vllm_launch(CHAT, engine=replace(VLLM, flags=VLLM.flags - {missing}))
 
@@ -333,7 +333,7 @@ def test_model_is_spread_over_gpus_only_where_one_cannot_hold_it(
     on = with_gpus(RTX_4090, count=gpus, total_bytes=24 * GIB)
     wanted = changed(CHAT, weights_bytes=weights_gib * GIB, attention_heads=heads)
     if count is None and weights_gib > 24:
-        with pytest.raises(DoesNotFit):  # before anybody is evicted for it
+        with pytest.raises(DoesNotFit):  # before another model is unloaded for it
             vllm_launch(wanted, on)
         return
     assert value(vllm_launch(wanted, on), "--tensor-parallel-size") == count
@@ -423,7 +423,7 @@ def test_images_are_limited() -> None:
 # --- what the user lays down
 
 
-def laid_down(*arguments: str, engine: Installed = VLLM) -> Launch:
+def with_arguments(*arguments: str, engine: Installed = VLLM) -> Launch:
     return vllm_launch(CHAT, engine=engine, settings=ModelSettings(arguments=arguments))
 
 
@@ -449,7 +449,7 @@ def test_context_from_settings_is_passed_on() -> None:
     ids=" ".join,
 )
 def test_arguments_from_settings_come_last_and_unchanged(arguments: tuple[str, ...]) -> None:
-    assert laid_down(*arguments).argv[-len(arguments) :] == arguments
+    assert with_arguments(*arguments).argv[-len(arguments) :] == arguments
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_arguments_from_settings_come_last_and_unchanged(arguments: tuple[str, .
 def test_arguments_that_were_dropped_are_translated(
     arguments: tuple[str, ...], instead: tuple[str, ...], why: str
 ) -> None:
-    flags = laid_down("--seed", "1", *arguments, "-O3").flags
+    flags = with_arguments("--seed", "1", *arguments, "-O3").flags
     its = [flag for flag in flags if "set in mmd.toml" in flag.reason]
     assert [word for flag in its for word in flag.words] in (
         ["--seed", "1", "-O3", *instead],
@@ -493,7 +493,7 @@ def test_arguments_that_were_dropped_are_translated(
 
 def test_arguments_that_this_version_still_has_are_kept() -> None:
     old = replace(VLLM, version="0.10.1", flags=VLLM.flags | {"--swap-space", "--task"})
-    assert laid_down("--swap-space", "4", "--task", "embed", engine=old).argv[-4:] == (
+    assert with_arguments("--swap-space", "4", "--task", "embed", engine=old).argv[-4:] == (
         *("--swap-space", "4", "--task", "embed"),
     )
 
@@ -539,7 +539,7 @@ def test_facts_of_older_registries_suffice() -> None:
 
 
 def test_aliases_are_left_out_if_the_engine_accepts_any_name() -> None:
-    """An alias that is laid down while the model runs must not mean that it is started anew."""
+    """An alias that is added while the model runs must not restart the model."""
     aliases = ModelSettings(aliases=("gpt-4o", "org/name"))
     with_them, without = vllm_launch(CHAT, CPU_ONLY, settings=aliases), vllm_launch(CHAT, CPU_ONLY)
     assert with_them == without

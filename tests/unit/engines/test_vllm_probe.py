@@ -14,10 +14,10 @@ from mmd.engines.vllm import find as vllm
 from mmd.engines.vllm import source
 from mmd.engines.vllm.engine import VLLM
 from mmd.engines.vllm.help import parse_help
+from mmd.engines.vllm.installed import InstalledVllm
 from mmd.engines.vllm.source import Accepted
 from mmd.errors import EngineMissing
 from mmd.paths import cache_dir, engines_dir
-from mmd.plan.engine import Installed
 from tests.fakes.vllm import install_fake_vllm
 from tests.unit.plan.planned import VLLM as INSTALLED_VLLM
 from tests.vllm_options import sections
@@ -63,7 +63,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def found(configured: Path | None) -> Installed:
+def found(configured: Path | None) -> InstalledVllm:
     here = VLLM.find(str(configured) if configured else None)
     assert here is not None
     return here
@@ -195,7 +195,7 @@ def test_package_is_gone(tmp_path: Path) -> None:
 
 
 def test_package_elsewhere_is_asked_of_the_interpreter(environment: Path, tmp_path: Path) -> None:
-    """An editable installation: the package is a checkout, known to nobody but that Python."""
+    """An editable installation: the package is a checkout that only that Python knows."""
     python = tmp_path / "other/bin/python3"
     python.parent.mkdir(parents=True)
     python.write_text(f"#!/bin/sh\necho {environment}/{SITE_PACKAGES}/vllm/__init__.py\n")

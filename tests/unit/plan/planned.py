@@ -10,6 +10,7 @@ from mmd.engines.llama.engine import EMBEDDED as EMBEDDED_ENGINE
 from mmd.engines.llama.engine import LLAMA_SERVER as LLAMA_SERVER_ENGINE
 from mmd.engines.llama.find import parse_flags
 from mmd.engines.vllm.engine import VLLM as VLLM_ENGINE
+from mmd.engines.vllm.installed import InstalledVllm
 from mmd.machine import Machine, load_machine
 from mmd.plan.choose import ModelSettings, choose
 from mmd.plan.engine import Installed
@@ -38,7 +39,7 @@ EMBEDDED = Installed(
 
 _VLLM_LISTS = sections()
 _VLLM_OPTIONS = {name for name in spellings(_VLLM_LISTS["engine"] + _VLLM_LISTS["server"]) if name.startswith("--")}
-VLLM = Installed(
+VLLM = InstalledVllm(
     engine=VLLM_ENGINE,
     command=("/venv/bin/vllm", "serve"),
     version="0.32.0",
