@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 # msgspec says: Expected `int`, got `str` - at `$.gpus[0].index`
-_WITH_KEY = re.compile(r"(?P<problem>.*) - at `(?:key in )?\$\.?(?P<key>.*)`", re.DOTALL)
-_AT_BYTE = re.compile(r"\(byte (\d+)\)")
-_MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
+_WITH_KEY = r"(?s:(?P<problem>.*) - at `(?:key in )?\$\.?(?P<key>.*)`)"
+_AT_BYTE = r"\(byte (\d+)\)"
+_MISSING = "Object missing required field `(?P<field>.*)`"
 
 
 class BadRecord(ValueError):
@@ -83,12 +83,12 @@ def require_counts(record: object, *names: str) -> None:
 def _bad_record(error: Exception, content: bytes = b"") -> BadRecord:
     if isinstance(error, RecursionError):
         return BadRecord("it is nested too deeply")
-    found = _WITH_KEY.fullmatch(str(error))
+    found = re.fullmatch(_WITH_KEY, str(error))
     problem, key = (found["problem"], found["key"]) if found else (str(error), "")
-    if missing := _MISSING.fullmatch(problem):
+    if missing := re.fullmatch(_MISSING, problem):
         return BadRecord(f"{key}{'.' if key else ''}{missing['field']} is missing")
     problem = problem.replace("`", "").replace("Expected", "expected").replace("Invalid", "invalid")
-    problem = _AT_BYTE.sub(lambda at: f"(line {_line_of(content, int(at[1]))})", problem)
+    problem = re.sub(_AT_BYTE, lambda at: f"(line {_line_of(content, int(at[1]))})", problem)
     return BadRecord(f"{key}: {problem}" if key else problem)
 
 

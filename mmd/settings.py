@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
 _Table = TypeVar("_Table", bound="DataclassInstance")
 
-_HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+")
-_ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?")
+_HOST = r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+"
+_ORIGIN = r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,11 @@ def _is_listen_or_off(value: Any) -> bool:
 
 def _is_hosts(value: Any) -> bool:
     """Return True for a list of names and addresses as in a URL, without the port."""
-    return isinstance(value, list) and all(isinstance(name, str) and _HOST.fullmatch(name) for name in value)
+    return isinstance(value, list) and all(isinstance(name, str) and re.fullmatch(_HOST, name) for name in value)
 
 
 def _is_origins(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) and _ORIGIN.fullmatch(one) for one in value)
+    return isinstance(value, list) and all(isinstance(one, str) and re.fullmatch(_ORIGIN, one) for one in value)
 
 
 def _is_number(value: Any) -> bool:
@@ -252,6 +251,10 @@ def _attributes(table: type[DataclassInstance]) -> Mapping[str, str]:
 def read_settings(path: Path | None = None) -> Settings:
     """Read mmd.toml, which may be missing. Raise WrongUsage, which names the line or the key, and StorageFailed."""
     file = path or config_file()
+    if not file.exists():
+        return Settings()
+    import tomllib
+
     try:
         document = tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:

@@ -15,7 +15,6 @@ from mmd.cli.output import NO_MODEL, licence_text, print_json, print_named_table
 from mmd.quantities import size_text
 
 if TYPE_CHECKING:
-    from mmd.control.state.model_info import ModelInfo
     from mmd.plan.estimate import Estimate
     from mmd.plan.idle import Rules
     from mmd.plan.launch import Flag, Launch
@@ -31,7 +30,9 @@ def list_models(as_json: bool) -> None:
     """List registered models and the state of each."""
     from mmd.control.models.aliases import names_of
     from mmd.control.models.startup import startups
-    from mmd.control.state.model_info import model_infos
+    from mmd.control.state.residencies import status_word
+    from mmd.plan.boot import Startup
+    from mmd.plan.residency import Residency
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
 
@@ -40,13 +41,28 @@ def list_models(as_json: bool) -> None:
     for warning in names.warnings():
         say(f"mmd: {warning}")
     residencies, active = wait_for(_residencies())
-    rows = model_infos(models.values(), residencies, active, startups(settings), names.aliases)
+    modes = startups(settings)
     if as_json:
-        print_json(rows)
-    elif rows:
-        heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "ALSO CALLED")
-        table = [_cells(row) for row in rows]
-        shown = len(heading) if any(row.aliases for row in rows) else len(heading) - 1
+        from mmd.control.state.model_info import model_infos
+
+        print_json(model_infos(models.values(), residencies, active, modes, names.aliases))
+        return
+    heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "ALSO CALLED")
+    table = [
+        (
+            model.id,
+            model.facts.type,
+            model.facts.quant,
+            size_text(model.facts.weights_bytes),
+            _tokens(model.facts.context_length),
+            status_word(model.id, residencies.get(model.id, Residency.ABSENT), active)
+            + _AT_STARTUP[modes.get(model.id, Startup.DISABLED)],
+            ", ".join(names.aliases[model.id]),
+        )
+        for model in models.values()
+    ]
+    if table:
+        shown = len(heading) if any(cells[-1] for cells in table) else len(heading) - 1
         print_named_table(heading[:shown], [cells[:shown] for cells in table])
     else:
         say(NO_MODEL)
@@ -109,18 +125,6 @@ async def _residencies() -> tuple[dict[str, Residency], str | None]:
     except ManagerUnreachable as error:
         say(f"mmd: {error.message}; what is running is unknown")
         return {}, None
-
-
-def _cells(row: ModelInfo) -> tuple[str, ...]:
-    return (
-        row.id,
-        row.type,
-        row.quant,
-        size_text(row.vram_bytes),
-        _tokens(row.context),
-        f"{row.status}{_AT_STARTUP[row.startup]}",
-        ", ".join(row.aliases),
-    )
 
 
 _AT_STARTUP = {"active": ", the default", "sleep": ", sleeps at startup", "disabled": ""}

@@ -52,8 +52,8 @@ def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns as wide as their widest cell; the last one is not padded."""
     widths = _widths(heading, rows)
     click.secho(_row(heading, widths), dim=True)
-    for row in rows:
-        click.echo(_row(row, widths))
+    if rows:
+        click.echo("\n".join(_row(row, widths) for row in rows))  # each echo flushes
 
 
 def print_named_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from mmd.errors import MmdError, NoSuchModel
 from mmd.paths import config_file
@@ -86,7 +85,7 @@ def repository_of(model: Model) -> str | None:
     """Return ORG/NAME on the Hugging Face hub, from the model's source or its cache folder; None for other models."""
     if model.source.startswith(_HUB):
         return model.source.removeprefix(_HUB).partition("@")[0]
-    for part in PurePath(model.path).parts:
+    for part in model.path.split("/"):
         if part.startswith(_CACHE_PREFIX):
             return part.removeprefix(_CACHE_PREFIX).replace("--", "/", 1)
     return None

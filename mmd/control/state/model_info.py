@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from mmd.control.state.residencies import StatusWord, status_word
 from mmd.plan.boot import Startup
 from mmd.plan.residency import Residency
 from mmd.quantities import GIB
 from mmd.registry.licence import Terms, terms
 from mmd.registry.record import Format, Model, ModelType
-
-StatusWord = Literal["active", "resident", "sleeping", "starting", "failed", "absent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +84,3 @@ def _engine_family(format: Format) -> str:
     from mmd.engines import for_format  # an idle gateway does without the engines
 
     return for_format(format).family
-
-
-_STATUS_WORDS: Mapping[Residency, StatusWord] = {
-    Residency.RESIDENT: "resident",
-    Residency.ASLEEP: "sleeping",
-    Residency.STARTING: "starting",
-    Residency.FAILED: "failed",
-    Residency.ABSENT: "absent",
-    Residency.STOPPING: "absent",
-}
-
-
-def status_word(model_id: str, here: Residency, active: str | None) -> StatusWord:
-    """Return the residency in the words of the API; "active" is the resident model that answers by default."""
-    return "active" if here is Residency.RESIDENT and model_id == active else _STATUS_WORDS[here]

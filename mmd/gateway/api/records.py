@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from mmd.control.state.model_info import ModelInfo, StatusWord
+from mmd.control.state.model_info import ModelInfo
+from mmd.control.state.residencies import StatusWord
 from mmd.gateway.api.download_jobs import JobState
 from mmd.registry.hub.progress import FileProgress
 

@@ -10,7 +10,8 @@ import pytest
 from mmd.cli.list_show import launch_record
 from mmd.codec import encode, to_builtins
 from mmd.control.state.memory_use import Resources, summed
-from mmd.control.state.model_info import model_info, model_infos, status_word
+from mmd.control.state.model_info import model_info, model_infos
+from mmd.control.state.residencies import status_word
 from mmd.control.state.status import Exposed, Failed, Sleeping, Starting, Status, how_it_ended
 from mmd.machine import GpuUse, Machine
 from mmd.plan.boot import Startup
