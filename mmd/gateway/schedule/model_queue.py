@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from time import monotonic
 
 
 @dataclass(slots=True)
@@ -14,6 +15,15 @@ class ModelQueue:
     enqueued_at: dict[asyncio.Future[str], float] = field(default_factory=dict)
     interactive: int = 0  # how many of them a person waits for
     force_reload: bool = False  # load it although it counts as resident: its engine refuses connections
+
+    def add(self, waiter: asyncio.Future[str], *, interactive: bool, force_reload: bool) -> None:
+        self.enqueued_at[waiter] = monotonic()
+        self.interactive += interactive
+        self.force_reload |= force_reload
+
+    def discard(self, waiter: asyncio.Future[str], *, interactive: bool) -> None:
+        self.enqueued_at.pop(waiter, None)
+        self.interactive -= interactive
 
     @property
     def since(self) -> float:

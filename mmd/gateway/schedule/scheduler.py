@@ -8,7 +8,6 @@ finish, and serves all requests that wait for a model with one activation.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Collection
@@ -17,10 +16,12 @@ from typing import TypeVar
 
 from mmd.errors import EngineFailed, GpuPinned, MmdError, TryLater
 from mmd.gateway.http.limits import Limits
+from mmd.gateway.schedule.admitted import Admitted
+from mmd.gateway.schedule.changes import Changes
 from mmd.gateway.schedule.cooldowns import LoadBackoffs
 from mmd.gateway.schedule.model_queue import ModelQueue, QueuePosition
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.queue_status import InFlight, QueueStatus, QueueTurn
+from mmd.gateway.schedule.queue_status import QueueStatus, QueueTurn
 from mmd.plan import queue as plan
 from mmd.plan.idle import may_evict
 from mmd.plan.queue import Grant, QueueLimits, StartSwap, WaitUntil
@@ -41,16 +42,12 @@ class Scheduler:
         self._queues: dict[str, ModelQueue] = {}  # without empty ones
         self._waiting = 0
         self._waiting_bytes = 0
-        self._in_flight: dict[str, int] = {}
-        self._idle_since: dict[str, float] = {}
-        self._resident: str | None = None  # the model that was admitted last
-        self._resident_since = 0.0
+        self._admitted = Admitted()
         self._activating: tuple[ModelQueue, float] | None = None  # being loaded or woken, since when
         self._unloading: str | None = None  # being put to sleep or stopped: admits no request
         self._is_paused = False  # admits no request, starts no swap
         self._backoffs = LoadBackoffs()
-        self._changed = asyncio.Event()  # a request came or ended
-        self._listeners: list[Callable[[], None]] = []
+        self._changes = Changes()
         self._before_swaps: list[Callable[[], Awaitable[None]]] = []
         self._runner: asyncio.Task[None] | None = None
 
@@ -62,7 +59,7 @@ class Scheduler:
             return None
         address = self._models.address(model_id)
         if address is not None:
-            self._count_in(model_id)
+            self._admitted.begin(model_id)
         return address
 
     async def wait(
@@ -79,13 +76,11 @@ class Scheduler:
         self._refuse_if_full(model_id, body_bytes)
         queue = self._queues.setdefault(model_id, ModelQueue(model_id))
         waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        queue.enqueued_at[waiter] = monotonic()
-        queue.interactive += interactive
-        queue.force_reload |= force_reload
+        queue.add(waiter, interactive=interactive, force_reload=force_reload)
         self._waiting += 1
         self._waiting_bytes += body_bytes
         try:
-            self._notify()
+            self._changes.notify()
             self._ensure_running()
             return await waiter
         except asyncio.CancelledError:
@@ -95,21 +90,15 @@ class Scheduler:
         finally:
             self._waiting -= 1
             self._waiting_bytes -= body_bytes
-            queue.interactive -= interactive
-            queue.enqueued_at.pop(waiter, None)
+            queue.discard(waiter, interactive=interactive)
             if not queue.enqueued_at and self._queues.get(model_id) is queue:
                 del self._queues[model_id]
-            self._notify()
+            self._changes.notify()
 
     def release(self, model_id: str) -> None:
         """End a request that `acquire` or `wait` admitted."""
-        left = self._in_flight[model_id] - 1
-        if left:
-            self._in_flight[model_id] = left
-        else:
-            del self._in_flight[model_id]
-            self._idle_since[model_id] = monotonic()
-        self._notify()
+        self._admitted.end(model_id)
+        self._changes.notify()
 
     async def activate(self, model_id: str) -> None:
         """Make a model resident for a user. It takes its turn like a request, so that it cuts no response short."""
@@ -121,18 +110,18 @@ class Scheduler:
         after `drain_seconds`. New requests for the model wait until that is done. Without a model, run it at once.
         """
         while self._unloading is not None:
-            await self._wait_for_change(math.inf)
+            await self._changes.wait(math.inf)
         if model_id is None:
             return await work()  # another model may be unloaded meanwhile: not to be ended here
         self._unloading = model_id
         deadline = monotonic() + self._limits.drain_seconds
         try:
-            while model_id in self._in_flight and monotonic() < deadline:
-                await self._wait_for_change(deadline)
+            while model_id in self._admitted and monotonic() < deadline:
+                await self._changes.wait(deadline)
             return await work()
         finally:
             self._unloading = None
-            self._notify()
+            self._changes.notify()
 
     async def idle_out(self, model_id: str, work: Callable[[], Awaitable[object]]) -> bool:
         """Run `work`, which puts an unused model to sleep or stops it; new requests for the model wait until then.
@@ -142,7 +131,7 @@ class Scheduler:
         """
         if self._is_busy:
             while self._is_busy:
-                await self._wait_for_change(math.inf)
+                await self._changes.wait(math.inf)
             return False
         if self.is_in_use(model_id):
             return False
@@ -151,7 +140,7 @@ class Scheduler:
             await work()
         finally:
             self._unloading = None
-            self._notify()
+            self._changes.notify()
         return True
 
     async def pause(self) -> None:
@@ -166,13 +155,13 @@ class Scheduler:
 
     async def drain(self, until: float) -> None:
         """Return when all responses have ended, or at `until` on the monotonic clock."""
-        while self._in_flight and monotonic() < until:
-            await self._wait_for_change(until)
+        while self._admitted.total and monotonic() < until:
+            await self._changes.wait(until)
 
     def resume(self) -> None:
         self._is_paused = False
         self._ensure_running()
-        self._notify()
+        self._changes.notify()
 
     def close(self) -> None:
         """Refuse the requests that wait. A running activation goes on without the gateway."""
@@ -184,7 +173,7 @@ class Scheduler:
 
     def follow(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever a request comes, is admitted, or ends."""
-        self._listeners.append(listener)
+        self._changes.follow(listener)
 
     def before_swaps(self, work: Callable[[], Awaitable[None]]) -> None:
         """Await `work` before each swap, when the resident model's responses have ended."""
@@ -206,7 +195,7 @@ class Scheduler:
     @property
     def in_flight_count(self) -> int:
         """How many requests are admitted and not yet released, for all models."""
-        return sum(self._in_flight.values())
+        return self._admitted.total
 
     @property
     def unloading(self) -> str | None:
@@ -225,15 +214,15 @@ class Scheduler:
 
     def in_flight(self, model_id: str) -> int:
         """Return how many requests the model's engine is answering."""
-        return self._in_flight.get(model_id, 0)
+        return self._admitted.count(model_id)
 
     def is_in_use(self, model_id: str) -> bool:
         """Return whether a request for the model is being answered or waits."""
-        return model_id in self._in_flight or model_id in self._queues
+        return model_id in self._admitted or model_id in self._queues
 
     def idle_since(self, model_id: str) -> float | None:
         """Return when the model's last response ended, on the monotonic clock; None if it is in use or had none."""
-        return None if self.is_in_use(model_id) else self._idle_since.get(model_id)
+        return None if self.is_in_use(model_id) else self._admitted.idle_since(model_id)
 
     def position(self, model_id: str) -> QueuePosition:
         """Return the position of a request that waits for this model now."""
@@ -253,7 +242,7 @@ class Scheduler:
             )
             for queue in plan.in_order(waiting)
         )
-        return QueueStatus(tuple(turns), tuple(InFlight(*one) for one in sorted(self._in_flight.items())))
+        return QueueStatus(tuple(turns), self._admitted.status())
 
     # -- admission
 
@@ -261,14 +250,9 @@ class Scheduler:
     def _is_busy(self) -> bool:
         return self._activating is not None or self._unloading is not None or self._is_paused
 
-    def _count_in(self, model_id: str) -> None:
-        self._in_flight[model_id] = self._in_flight.get(model_id, 0) + 1
-        if model_id != self._resident:
-            self._resident, self._resident_since = model_id, monotonic()
-
     def _may_go_ahead(self, model_id: str) -> bool:
         """Return whether a request may overtake those that wait: for the resident model, until its slice ends."""
-        if self._activating is not None or model_id != self._resident or model_id in self._queues:
+        if self._activating is not None or model_id != self._admitted.resident or model_id in self._queues:
             return False
         resident = self._planned_resident()
         return resident is not None and monotonic() < plan.slice_ends_at(resident, self._planned(), self._queue_limits)
@@ -298,7 +282,7 @@ class Scheduler:
         try:
             while self._queues:
                 if self._unloading is not None:
-                    await self._wait_for_change(math.inf)
+                    await self._changes.wait(math.inf)
                     continue
                 match self._decide():
                     case Grant(model_id):
@@ -306,7 +290,7 @@ class Scheduler:
                     case StartSwap(model_id):
                         await self._swap_to(self._queues[model_id])
                     case WaitUntil(until):
-                        await self._wait_for_change(until)
+                        await self._changes.wait(until)
         except Exception:  # noqa: BLE001 - of any kind: no request may wait for ever
             _log.exception("the scheduler failed; requests that wait are refused, and the next one starts it again")
             hint = "journalctl --user -u mmd.service   # why"
@@ -325,14 +309,14 @@ class Scheduler:
 
     def _planned_resident(self) -> plan.Resident | None:
         """Return the model that answers: the one admitted last, or one in the queues that another process activated."""
-        for model_id in (self._resident, *self._queues):
+        for model_id in (self._admitted.resident, *self._queues):
             if model_id is None or self._models.address(model_id) is None:
                 continue
             if (queue := self._queues.get(model_id)) is not None and queue.force_reload:
                 continue
-            is_known = model_id == self._resident
-            since = self._resident_since if is_known else monotonic()
-            idle_since = None if model_id in self._in_flight else max(since, self._idle_since.get(model_id, 0.0))
+            since = self._admitted.resident_since if model_id == self._admitted.resident else monotonic()
+            is_idle = model_id not in self._admitted
+            idle_since = max(since, self._admitted.idle_since(model_id) or 0.0) if is_idle else None
             return plan.Resident(model_id, since, idle_since, self._swap_seconds(model_id))
         return None
 
@@ -370,20 +354,20 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - of any kind: it is raised, and logged, in the requests that wait
             self._fail(queue, error)
         else:
-            self._resident = None  # its slice begins now, even if it had the GPU before
+            self._admitted.end_slice()  # its slice begins now, even if it had the GPU before
             self._grant(queue)
         finally:
             self._activating = None
-            self._notify()
+            self._changes.notify()
 
     async def _drain_others(self, queue: ModelQueue) -> bool:
         """Wait for responses of other models. Return whether it is still this model's turn."""
         deadline = monotonic() + self._limits.drain_seconds
-        while others := [model_id for model_id in self._in_flight if model_id != queue.model_id]:
+        while others := self._admitted.others(queue.model_id):
             if monotonic() >= deadline:
                 _log.warning("swapping to %s although responses of %s still run", queue.model_id, ", ".join(others))
                 return True
-            await self._wait_for_change(deadline)
+            await self._changes.wait(deadline)
             if not self._queues or self._decide() != StartSwap(queue.model_id):
                 return False
         return True
@@ -392,7 +376,7 @@ class Scheduler:
         address = self._models.address(queue.model_id)
         assert address is not None
         for waiter in self._take_waiters(queue):
-            self._count_in(queue.model_id)
+            self._admitted.begin(queue.model_id)
             waiter.set_result(address)
 
     def _fail(self, queue: ModelQueue, error: Exception) -> None:
@@ -412,17 +396,3 @@ class Scheduler:
         if self._queues.get(queue.model_id) is queue:
             del self._queues[queue.model_id]
         return [waiter for waiter in queue.enqueued_at if not waiter.done()]
-
-    # -- changes
-
-    def _notify(self) -> None:
-        self._changed.set()
-        for listener in self._listeners:
-            listener()
-
-    async def _wait_for_change(self, until: float) -> None:
-        """Return when a request comes or ends, or at `until`."""
-        self._changed.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, until - monotonic())):
-                await self._changed.wait()
