@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -44,11 +43,11 @@ def page_routes() -> list[Route]:
 
 
 async def _index(request: Request) -> Response:
-    return _answer(request, assets()["index.html"])
+    return _answer(request, ASSETS["index.html"])
 
 
 async def _asset(request: Request) -> Response:
-    asset = assets().get(request.path_params["name"])
+    asset = ASSETS.get(request.path_params["name"])
     if asset is None:
         raise HTTPException(404)
     return _answer(request, asset)
@@ -62,12 +61,10 @@ def _answer(request: Request, asset: _Asset) -> Response:
     return Response(asset.body, headers=headers, media_type=asset.media_type)
 
 
-@cache
-def assets() -> Mapping[str, _Asset]:
-    """Return the files by name. They are a few dozen kilobytes, and read once."""
-    return {path.name: _read(path) for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
-
-
 def _read(path: Path) -> _Asset:
     body = path.read_bytes()
     return _Asset(body, _MEDIA_TYPES[path.suffix], f'"{sha256(body).hexdigest()[:20]}"')
+
+
+# The files by name, a few dozen kilobytes. Read with the module, which the gateway imports in a thread.
+ASSETS: Mapping[str, _Asset] = {path.name: _read(path) for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}

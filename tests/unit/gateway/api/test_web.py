@@ -14,7 +14,7 @@ from tests.gateway_peer import harness
 
 
 def test_verbs_that_the_page_names_are_there() -> None:
-    files = web.assets().values()
+    files = web.ASSETS.values()
     named = {verb for file in files for verb in re.findall(rb"[>`]mmd (\w+)", file.body)}
     assert b"logs" in named
     assert {verb.decode() for verb in named} <= mmd.commands.keys()
