@@ -1,4 +1,4 @@
-"""The hook of a start as systemd runs it: a real process, and an engine on a socket."""
+"""The ready hook as systemd runs it: a real process, and an engine on a socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from mmd import hooks
 
 HOOKS = Path(hooks.__file__).parent
-_SECONDS = 30  # that nothing here should need
+_SECONDS = 30  # more than any step here needs
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 LOADING = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}"
@@ -28,7 +28,7 @@ NOTHING = b""
 
 @pytest.fixture
 def socket_path() -> Iterator[Path]:
-    """Short: a Unix socket's path may have 107 bytes."""
+    """A short path: that of a Unix socket may have 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="mm") as folder:
         yield Path(folder, "api.sock")
 
@@ -37,7 +37,7 @@ def socket_path() -> Iterator[Path]:
 
 
 class Scripted:
-    """A server that gives these answers, one a connection, and counts them; the last one again and again."""
+    """A server that gives one of these answers to each connection, repeats the last one, and counts them."""
 
     def __init__(self, path: Path, *answers: bytes, is_silent: bool = False) -> None:
         self.asked: list[bytes] = []
@@ -63,7 +63,7 @@ class Scripted:
             with connection:
                 self.asked.append(connection.recv(4096))
                 if self._is_silent:
-                    connection.recv(1)  # until the hook hangs up
+                    connection.recv(1)  # until the hook closes the connection
                     continue
                 connection.sendall(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
 
@@ -93,7 +93,7 @@ def ready(path: Path, seconds: float, *, engine_pid: int | None = None) -> subpr
 
 
 def ended_pid() -> int:
-    """The number of a process that is no more."""
+    """Return the number of a process that has ended."""
     process = subprocess.Popen(["/bin/true"])
     process.wait(_SECONDS)
     return process.pid
@@ -150,28 +150,28 @@ def test_ready_gives_up_on_an_engine_that_is_silent(socket_path: Path) -> None:
 
 
 def test_ready_leaves_it_to_systemd_when_the_engine_is_gone(socket_path: Path) -> None:
-    """How the engine ended decides. A hook that failed would make a failure of an engine that was told to stop."""
+    """The engine's exit decides. If the hook failed, a stopped engine would count as a failed one."""
     assert ready(socket_path, 20, engine_pid=ended_pid()).returncode == 0
 
 
 def test_stopped_ready_hook_ends_an_engine_that_lost_its_sigterm(socket_path: Path) -> None:
-    """vLLM does, while it loads; systemd counts the end by SIGHUP as a clean one."""
+    """vLLM loses it while it loads; systemd counts an end by SIGHUP as clean."""
     deaf = subprocess.Popen(["/bin/sh", "-c", "trap '' TERM; while :; do /bin/sleep 60; done"], start_new_session=True)
     with scripted(socket_path, LOADING) as server:
         hook = subprocess.Popen(ready_command(socket_path, 60), env={"MAINPID": str(deaf.pid)})
-        while not server.asked and hook.poll() is None:  # until it has asked, it may not listen to signals yet
+        while not server.asked and hook.poll() is None:  # before its first request, its signal handler may not be set
             time.sleep(0.002)
         hook.terminate()
         assert hook.wait(_SECONDS) == 0
     assert deaf.wait(_SECONDS) == -signal.SIGHUP
-    os.killpg(deaf.pid, signal.SIGKILL)  # its own child
+    os.killpg(deaf.pid, signal.SIGKILL)  # the sleep that it started
 
 
-# --- what a start costs
+# --- the time that a start takes
 
 
 def test_ready_imports_next_to_nothing() -> None:
-    """It starts while the model loads, and a model that loads in 30 ms must not wait for it."""
+    """A model that loads in 30 ms must not wait for the hook."""
     words = [sys.executable, "-I", "-S", "-X", "importtime", str(HOOKS / "ready.py"), "/none", "0"]
     done = subprocess.run(words, env={"MAINPID": "1"}, capture_output=True, text=True, check=False, timeout=_SECONDS)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}

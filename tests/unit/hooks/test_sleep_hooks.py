@@ -1,4 +1,4 @@
-"""The hooks of sleep as systemd runs them: real processes, a fake engine, and a systemctl that writes down."""
+"""The sleep hooks as systemd runs them: real processes, a fake engine, and a systemctl that logs its arguments."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.fakes.engine import install_fake_llama_server
 HOOKS = Path(hooks.__file__).parent
 GIB = 1024**3
 UNIT = "mmd-model@a.service"
-_SECONDS = 30  # that nothing here should need
-_LOOK_SECONDS = 0.002  # between two looks for a process that has ended
+_SECONDS = 30  # more than any step here needs
+_LOOK_SECONDS = 0.002  # between two checks for a process that has ended
 
 
 class Bed:
-    """A model's runtime folder, with an engine in it or not, and a `systemctl` that knows of nothing else."""
+    """A model's runtime folder, with or without an engine in it, and a `systemctl` for its unit only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "a"
@@ -100,7 +100,7 @@ class Bed:
 
     @property
     def ended(self) -> bool:
-        """The unit was killed, and then waited for."""
+        """True if the unit was killed, and then waited for."""
         return "kill,stop" in ",".join(self.verbs())
 
     def verbs(self) -> list[str]:
@@ -186,7 +186,7 @@ def test_release_at_the_level_that_was_asked_for_by_hand(bed: Bed) -> None:
 
 
 def test_release_after_half_a_wake_keeps_no_missing_weights(bed: Bed) -> None:
-    """Level 1 would have kept garbage, and woken it."""
+    """Level 1 would have kept incomplete weights, and restored them."""
     with bed.engine() as server:
         bed.release(levels="2")
         server.post("/wake_up?tags=weights")
@@ -201,7 +201,7 @@ def test_release_waits_for_answers_that_are_under_way(bed: Bed) -> None:
         answer: list[Any] = []
         asks = threading.Thread(target=lambda: answer.append(server.post("/v1/completions").json()))
         asks.start()
-        while server.process.poll() is None and _running(bed) < 2:  # the canary's is the first
+        while server.process.poll() is None and _running(bed) < 2:  # the first request is the wake check's
             time.sleep(0.002)
         bed.release()
         asks.join(_SECONDS)
@@ -237,7 +237,7 @@ def test_release_ends_an_engine_that_does_not_sleep(bed: Bed, behaviour: dict[st
 
 @pytest.mark.parametrize("state", ["activating", "deactivating", "reloading"])
 def test_release_ends_an_engine_that_still_loads(bed: Bed, state: str) -> None:
-    """Its socket refuses, and a release that took that for "not running" let two models load side by side."""
+    """Its socket refuses. A release that took that for "not running" let two models load at once."""
     bed.state = state
     assert bed.release().returncode == 0
     assert bed.ended
@@ -245,7 +245,7 @@ def test_release_ends_an_engine_that_still_loads(bed: Bed, state: str) -> None:
 
 @pytest.mark.parametrize(("sub_state", "is_ended"), [("auto-restart", True), ("auto-restart-queued", False)])
 def test_release_leaves_a_restart_that_has_begun(bed: Bed, sub_state: str, is_ended: bool) -> None:
-    """systemd 254 and newer restart the token along with its engine, and an engine that crashed stayed down."""
+    """systemd 254 and newer restart the token with its engine, and a crashed engine stayed down."""
     bed.state, bed.sub_state = "activating", sub_state
     bed.release()
     assert bed.ended is is_ended
@@ -265,7 +265,7 @@ def test_release_whose_engine_has_just_lost_its_folder_ends_it(bed: Bed) -> None
 
 
 def test_release_that_is_called_as_another_version_did_ends_it(bed: Bed) -> None:
-    """A token that was made before an upgrade of mmd: the next model loads when this hook is gone."""
+    """The token of an older mmd: the next model loads when this hook has exited."""
     with pytest.raises(AssertionError, match="Traceback"):
         bed.run("release", UNIT, str(bed.socket), "30")
     assert bed.ended
@@ -282,7 +282,7 @@ def test_wake_leaves_a_stopped_engine_to_its_own_start(bed: Bed, state: str) -> 
 
 
 def test_wake_does_not_ask_systemd_about_an_engine_that_sleeps(bed: Bed) -> None:
-    """It costs 5 ms of a swap that may take 50."""
+    """A call of systemctl takes 5 ms of a swap that may take 50."""
     with bed.engine():
         bed.release()
         bed.calls.write_text("")
@@ -330,7 +330,7 @@ def test_canary_tells_a_model_from_garbage(bed: Bed, kind: str) -> None:
         assert bed.wake(kind).stderr == ""
         bed.release(levels="2")
         (bed.folder / "asleep").write_text('{"level": 1, "since": 0, "freed_bytes": null}')
-        done = bed.wake(kind)  # as from level 1, and so without reading the weights
+        done = bed.wake(kind)  # from level 1, so without reading the weights
         assert bed.verbs()[-4:] == ["kill", "stop", "reset-failed", "start"]
         assert f"instead of {recorded[:4]}" in done.stderr
 
@@ -356,7 +356,7 @@ def test_ready_forgets_what_an_earlier_life_left(bed: Bed) -> None:
 
 @pytest.fixture
 def gpu(bed: Bed, nvml_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The state of a GPU that somebody else holds a GiB of."""
+    """The state of a GPU on which another program uses 1 GiB."""
     state = tmp_path / "nvml-state"
     state.write_text(f"{GIB} 1:{GIB}\n")
     monkeypatch.setenv("MMD_FAKE_NVML", str(state))
@@ -427,7 +427,7 @@ def test_gone_ends_an_engine_where_mmd_says_so(bed: Bed, gpu: Path) -> None:
 
 
 def test_wake_with_too_little_free_vram_is_a_cold_start(bed: Bed, gpu: Path) -> None:
-    """Woken beside a game, it ran out of memory and died."""
+    """An engine that was woken beside a game ran out of memory and died."""
     with bed.engine(weights_bytes=4 * GIB, kv_bytes=GIB):
         bed.release(weights_bytes=4 * GIB, device="gpu")
         gpu.write_text(f"{8 * GIB} 1:{8 * GIB}\n")  # of 12
@@ -452,24 +452,24 @@ def test_wake_that_fails_waits_for_the_gpu_before_the_cold_start(bed: Bed, gpu: 
 
 
 def _ended_pid() -> int:
-    """The number of a process that is no more."""
+    """Return the number of a process that has ended."""
     process = subprocess.Popen(["/bin/true"])
     process.wait(_SECONDS)
     return process.pid
 
 
-# --- bounds
+# --- timeouts
 
 
 def test_wait_for_the_planner_is_longer_than_a_demotion() -> None:
     constants = re.findall(r"^(_\w+_SECONDS) = ([\d.]+)", (HOOKS / "wake.py").read_text(), re.MULTILINE)
     wake = sum(float(seconds) for _, seconds in constants)
-    end = 15 + 5  # vLLM's TimeoutStopSec=, and the driver's moment
+    end = 15 + 5  # vLLM's TimeoutStopSec=, and the time that the driver may take
     sleep = Hooks(ready=(), wake=(), release=(), wait_released=()).sleep_seconds + 60  # the token's TimeoutStopSec=
     assert wake + end + sleep < lock._PLANNER_TIMEOUT_SECONDS
 
 
-# --- what goes wrong with the hook itself
+# --- failures of the hook itself
 
 
 def test_release_that_breaks_leaves_no_engine_behind(bed: Bed) -> None:

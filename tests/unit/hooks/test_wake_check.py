@@ -1,4 +1,4 @@
-"""What a canary says, out of answers as vLLM gives them: compact JSON, whatever the token."""
+"""The fingerprint in responses as vLLM gives them: compact JSON with any token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.unit.hooks.test_sleep_hooks import HOOKS
 
 @pytest.fixture
 def wake_check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """As hooks import each other: by path."""
+    """Import it by path, as hooks do."""
     monkeypatch.syspath_prepend(HOOKS)
     import wake_check
 

@@ -1,4 +1,4 @@
-"""A launch as units: what goes over the bus, what stands in the text, and what systemd makes of either."""
+"""A launch as units: the D-Bus properties, the text, and how systemd reads both."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ADDRESSES = {"mmd.socket": "127.0.0.1:9000", "mmd-embedding.socket": "[::1]:9085
 SLEEP = Sleep(levels=(1, 2), weights_bytes=5 * 1024**3, reserve_bytes=2 * 1024**3, wake_check=WakeCheck.GENERATE)
 SLEEPER = replace(LAUNCH, sleep=SLEEP)
 
-# What a path or an argument may hold: no NUL anywhere, and no lone surrogates on a command line.
+# The characters of paths and arguments: no NUL anywhere, and no lone surrogates on a command line.
 words = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=20)
 awkward = st.lists(
     st.sampled_from(["a b", "", '"', "'", "$", "${HOME}", "$HOME", "%h", "%", "\\", "\\n", "\n", "\t", ";", "ü"])
@@ -67,7 +67,7 @@ def keys(spec: UnitSpec) -> set[str]:
     return {directive.name for directive in spec.directives}
 
 
-# --- what the units say
+# --- the directives
 
 
 def test_token_names_its_engine_and_its_rivals() -> None:
@@ -95,7 +95,7 @@ def test_engine_that_sleeps_refers_to_no_other_unit() -> None:
 
 
 def test_engine_that_cannot_sleep_goes_with_its_token() -> None:
-    """From systemd 255 on PropagatesStopTo= did nothing in a swap: the engine went on, and two models were loaded."""
+    """Since systemd 255 PropagatesStopTo= has no effect in a swap: the engine kept running beside the next."""
     spec = engine_spec(LAUNCH, HOOKS)
     assert directive(spec, "PartOf") == (token_unit("qwen3-8b"),)
     assert not {"BindsTo", "Requires", "After", "Before", "Conflicts"} & keys(spec)
@@ -128,7 +128,7 @@ def test_engine_starts_only_with_its_token() -> None:
     for launch in (LAUNCH, SLEEPER):
         (folder,) = directive(token_spec(launch, HOOKS, []), "RuntimeDirectory")
         assert directive(engine_spec(launch, HOOKS), "ConditionPathExists").endswith(f"/{folder}")
-    # Conditions are not looked at when systemd 254 or newer restarts it: one that died asleep would come back.
+    # systemd 254 and newer check no conditions at a restart: an engine that died asleep would be loaded again.
     held = directive(engine_spec(SLEEPER, HOOKS), "ConditionPathExists")
     assert directive(engine_spec(SLEEPER, HOOKS), "ExecCondition") == ("/usr/bin/test", "-d", held)
     assert "ExecCondition" not in keys(engine_spec(LAUNCH, HOOKS)), (
@@ -149,7 +149,7 @@ def test_socket_is_in_systemds_runtime_directory() -> None:
     assert directive(spec, "RuntimeDirectoryMode") == 0o700
 
 
-# --- the bus and the text say the same
+# --- properties and text agree
 
 _BUS_NAMES = {key: f"{key.removesuffix('Sec')}USec" for key in ("TimeoutStartSec", "TimeoutStopSec", "RestartSec")}
 _BUS_NAMES |= {"StartLimitIntervalSec": "StartLimitIntervalUSec", "ConditionPathExists": "Conditions"}
@@ -181,7 +181,7 @@ def test_bus_values_fit_their_signatures(spec: UnitSpec) -> None:
 
 
 def parsed(text: str) -> dict[str, list[str]]:
-    """Directives of a unit file, with every value they are given."""
+    """Return the directives of a unit file with all their values."""
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         if line and not line.startswith("["):
@@ -217,7 +217,7 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "s": " ", "\\": "\\", '"': '"', "'"
 
 
 def unquoted(line: str) -> list[str]:
-    """Words as systemd.syntax(7) says they are read: quotes around whole words, C escapes, %% for a per cent sign."""
+    """Split a value as systemd.syntax(7) describes: quotes around whole words, C escapes, %% for a per cent sign."""
     found: list[str] = []
     at = 0
     while at < len(line):
@@ -247,7 +247,7 @@ def unquoted(line: str) -> list[str]:
 
 @given(st.lists(words) | awkward)
 def test_arguments_survive_the_text(arguments: list[str]) -> None:
-    """`$` is doubled, and systemd takes it back when it starts the process; but not in the program's own path."""
+    """systemd undoes a doubled `$` when it starts the process, but not in the program's path."""
     spec = engine_spec(replace(LAUNCH, argv=("/opt/a$b c/true", *arguments)), HOOKS)
     (written,) = parsed_raw(spec.text(), "ExecStart")
     assert unquoted(written) == ["/opt/a$b c/true", *(word.replace("$", "$$") for word in arguments)]
@@ -262,7 +262,7 @@ def test_environment_survives_the_text(values: list[str]) -> None:
 
 
 def parsed_raw(text: str, key: str) -> list[str]:
-    # By \n alone: str.splitlines also splits at \x85 and others, where systemd does not.
+    # str.splitlines would also split at \x85 and others; systemd splits at \n only.
     return [line.removeprefix(f"{key}=") for line in text.split("\n") if line.startswith(f"{key}=")]
 
 
@@ -389,11 +389,11 @@ def test_foreign_units_are_not_ours(unit: str) -> None:
     assert split(unit) is None
 
 
-# --- what systemd makes of it
+# --- how systemd reads it
 
 
 def verify(folder: Path, *units: str) -> None:
-    """systemd-analyze has nothing to say about these units."""
+    """Assert that systemd-analyze reports nothing about these units."""
     runtime = folder / "runtime"
     runtime.mkdir(mode=0o700)
     done = subprocess.run(
@@ -469,9 +469,11 @@ async def test_systemd_passes_arguments_on_as_they_are(systemd: UserManager, tmp
 
 @pytest.mark.manager
 async def test_systemd_passes_arguments_on_after_a_reload(systemd: UserManager, tmp_path: Path) -> None:
-    r"""Then it has read the unit from the file that it wrote itself. systemd 252 writes `$` and `;` as `\$\$` and `\;`
-    there, and reads that back as it stands: a model with one of them in its path does not come back. Nothing that
-    can be put on the bus avoids it: ExecStartEx with no-env-expand makes a file that it cannot read at all.
+    r"""It then reads the unit from the file that it has written itself.
+
+    systemd 252 writes `$` and `;` as `\$\$` and `\;` there, and does not undo that: a model with one of them in its
+    path does not start again. No D-Bus value avoids it: ExecStartEx with no-env-expand makes a file that systemd cannot
+    read at all.
     """
     from mmd.units.bus import JobResult, Manager
 
@@ -495,7 +497,7 @@ def test_systemd_reads_the_text_as_it_reads_the_bus(systemd: UserManager, tmp_pa
 
 
 def test_gateway_looks_for_engines_where_the_shell_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user manager's PATH has no ~/.local/bin: the gateway ran another engine than the command line."""
+    """The user manager's PATH has no ~/.local/bin, so the gateway ran another engine than the command line."""
     monkeypatch.setenv("PATH", "/home/ann/my tools/50%:/usr/bin")
     (line,) = parsed_raw(drop_in_text("mmd.service", ADDRESSES) or "", "Environment")
     assert unquoted(line) == ["PATH=/home/ann/my tools/50%:/usr/bin"]

@@ -1,4 +1,4 @@
-"""The user's own unit folder: what is written there, and what of others' is not lost."""
+"""The user's unit folder: what mmd writes there, and files of others that it must keep."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmd.units.unit_files import PACKAGED_COMMAND, unit_text
 
 
 def test_unit_that_the_user_has_edited_is_set_aside() -> None:
-    """`systemctl --user edit --full` makes a copy of the package's, and that was deleted."""
+    """`systemctl --user edit --full` copies the package's unit, and the copy was deleted."""
     edited = user_files.unit_file("mmd.service")
     whole = unit_text("mmd.service", PACKAGED_COMMAND).encode()
     same, drop_in = user_files.unit_file("mmd.socket"), edited.with_name("mmd.service.d") / "50-mmd.conf"
@@ -39,7 +39,7 @@ def _full_disk(_descriptor: int) -> None:
 
 
 def test_full_disk_leaves_the_unit_that_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty one would be masked."""
+    """An empty unit file would be masked."""
     file = user_files.unit_file("mmd.socket.d") / "50-mmd.conf"
     user_files.put({file: b"[Socket]\n"})
     monkeypatch.setattr(os, "fsync", _full_disk)
