@@ -180,8 +180,8 @@ def test_fish_shows_descriptions_whole(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=50)
     described = dict(line.split("\t") for line in done.stdout.splitlines())
     assert described["tiny"] == "completion Q8_0"
-    assert described["status"] == "What runs, and what memory is left."
-    assert described["show"] == "Facts, fit, the exact command and its reasons."
+    for verb in ("status", "show"):
+        assert described[verb] == mmd.commands[verb].get_short_help_str(200)
     assert not [text for text in described.values() if text.endswith("...")]
 
 
