@@ -31,7 +31,7 @@ _LAID_DOWN = (
     ("--disable-mm-preprocessor-cache", "--no-enable-prefix-caching"),
     ("--limit-mm-per-prompt", "image=2", "--override-pooler-config", '{"task":"embed"}'),
     ("--guided-decoding-backend", "xgrammar", "--rope-theta", "1e6"),
-    ("--seed=1", '--hf-settings={"rope_theta":1}', "--hf-overrides.rope_scaling.factor", "2"),
+    ("--seed=1", '--hf-overrides={"rope_theta":1}', "--hf-overrides.rope_scaling.factor", "2"),
 )
 
 
