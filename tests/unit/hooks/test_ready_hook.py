@@ -128,7 +128,7 @@ def test_ready_waits_while_the_model_loads(socket_path: Path) -> None:
     assert len(server.asked) == 4
 
 
-def test_ready_gives_up_and_says_what_the_engine_answered(socket_path: Path) -> None:
+def test_ready_times_out_and_logs_the_last_status(socket_path: Path) -> None:
     with scripted(socket_path, LOADING):
         done = ready(socket_path, 0.2)
     assert done.returncode == 1
@@ -136,7 +136,7 @@ def test_ready_gives_up_and_says_what_the_engine_answered(socket_path: Path) -> 
     assert "the last response to /health: 503" in done.stderr
 
 
-def test_ready_gives_up_on_an_engine_that_is_silent(socket_path: Path) -> None:
+def test_ready_times_out_if_the_engine_is_silent(socket_path: Path) -> None:
     patient = ready_command(socket_path, 0.3)
     short = f"import sys; sys.path.insert(0, {str(HOOKS)!r}); import ready; ready._RESPONSE_TIMEOUT_SECONDS = 0.05; "
     words = [*patient[:3], "-c", f"{short} sys.exit(ready.main())", *patient[4:]]
@@ -149,7 +149,7 @@ def test_ready_gives_up_on_an_engine_that_is_silent(socket_path: Path) -> None:
     assert len(server.asked) > 1, "a lost answer must not last for ever"
 
 
-def test_ready_leaves_it_to_systemd_when_the_engine_is_gone(socket_path: Path) -> None:
+def test_ready_succeeds_if_the_engine_has_ended(socket_path: Path) -> None:
     """The engine's exit decides. If the hook failed, a stopped engine would count as a failed one."""
     assert ready(socket_path, 20, engine_pid=ended_pid()).returncode == 0
 
@@ -170,7 +170,7 @@ def test_stopped_ready_hook_ends_an_engine_that_lost_its_sigterm(socket_path: Pa
 # --- the time that a start takes
 
 
-def test_ready_imports_next_to_nothing() -> None:
+def test_ready_imports_few_modules() -> None:
     """A model that loads in 30 ms must not wait for the hook."""
     words = [sys.executable, "-I", "-S", "-X", "importtime", str(HOOKS / "ready.py"), "/none", "0"]
     done = subprocess.run(words, env={"MAINPID": "1"}, capture_output=True, text=True, check=False, timeout=_SECONDS)

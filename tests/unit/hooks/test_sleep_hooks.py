@@ -162,7 +162,7 @@ def test_release_at_level_2_and_wake_reads_the_weights_again(bed: Bed) -> None:
     assert bed.events() == ["sleep", "reload", "wake"]
 
 
-def test_release_goes_deeper_where_ram_is_short(bed: Bed) -> None:
+def test_release_uses_level_2_if_ram_is_short(bed: Bed) -> None:
     with bed.engine():
         assert bed.release(reserve_bytes=10**18).returncode == 0
         assert (bed.asleep() or {})["level"] == 2
@@ -264,7 +264,7 @@ def test_release_whose_engine_has_just_lost_its_folder_ends_it(bed: Bed) -> None
     assert bed.ended
 
 
-def test_release_that_is_called_as_another_version_did_ends_it(bed: Bed) -> None:
+def test_release_with_arguments_of_an_older_mmd_ends_it(bed: Bed) -> None:
     """The token of an older mmd: the next model loads when this hook has exited."""
     with pytest.raises(AssertionError, match="Traceback"):
         bed.run("release", UNIT, str(bed.socket), "30")
@@ -322,7 +322,7 @@ def test_wake_leaves_an_engine_that_died_asleep_to_its_own_start(bed: Bed) -> No
 
 
 @pytest.mark.parametrize("kind", ["generate", "embed", "score"])
-def test_canary_tells_a_model_from_garbage(bed: Bed, kind: str) -> None:
+def test_wake_check_tells_a_model_from_garbage(bed: Bed, kind: str) -> None:
     with bed.engine() as server:
         bed.run("ready", str(server.socket_path), "20", kind)
         recorded = (bed.folder / "canary").read_text()
@@ -335,14 +335,14 @@ def test_canary_tells_a_model_from_garbage(bed: Bed, kind: str) -> None:
         assert f"instead of {recorded[:4]}" in done.stderr
 
 
-def test_canary_without_a_record_is_any_good_answer(bed: Bed) -> None:
+def test_wake_check_without_a_record_takes_any_token(bed: Bed) -> None:
     with bed.engine():
         bed.release()
         (bed.folder / "canary").unlink()
         assert (bed.wake().stderr, bed.ended) == ("", False)
 
 
-def test_ready_forgets_what_an_earlier_life_left(bed: Bed) -> None:
+def test_ready_removes_records_of_an_earlier_process(bed: Bed) -> None:
     for name in ("asleep", "level", "canary"):
         (bed.folder / name).write_text("{}")
     with bed.engine():
@@ -365,7 +365,7 @@ def gpu(bed: Bed, nvml_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("untold", ["", "untold\n"], ids=["per_process", "device_only"])
-def test_release_sees_the_memory_go(bed: Bed, gpu: Path, untold: str) -> None:
+def test_release_waits_for_freed_memory(bed: Bed, gpu: Path, untold: str) -> None:
     gpu.write_text(f"{untold}{GIB} 1:{GIB}\n")
     with bed.engine(weights_bytes=4 * GIB, kv_bytes=GIB):
         done = bed.release(weights_bytes=4 * GIB, device="gpu", levels="2")
@@ -391,7 +391,7 @@ def test_release_after_an_interrupted_wake_has_nothing_to_free(bed: Bed, gpu: Pa
     assert not bed.ended
 
 
-def test_release_trusts_where_nothing_can_be_known(bed: Bed, gpu: Path) -> None:
+def test_release_trusts_the_engine_without_a_driver(bed: Bed, gpu: Path) -> None:
     gpu.write_text("init 18\n0\n")
     with bed.engine(weights_bytes=4 * GIB, sleep_frees_nothing=True):
         done = bed.release(weights_bytes=4 * GIB, device="gpu", levels="2")
@@ -399,7 +399,7 @@ def test_release_trusts_where_nothing_can_be_known(bed: Bed, gpu: Path) -> None:
         assert (bed.ended, (bed.asleep() or {})["freed_bytes"]) == (False, None)
 
 
-def test_release_waits_until_the_driver_knows_that_it_is_gone(bed: Bed, gpu: Path) -> None:
+def test_release_waits_for_the_driver_to_free_memory(bed: Bed, gpu: Path) -> None:
     bed.state = "failed"
     bed.pid = _ended_pid()
     gpu.write_text(f"0 !{bed.pid}:5\n")
@@ -408,7 +408,7 @@ def test_release_waits_until_the_driver_knows_that_it_is_gone(bed: Bed, gpu: Pat
     assert bed.phases("release")["vram_seconds"] >= _LOOK_SECONDS
 
 
-def test_gone_waits_until_the_driver_knows_that_it_is_gone(bed: Bed, gpu: Path) -> None:
+def test_wait_released_waits_for_the_driver(bed: Bed, gpu: Path) -> None:
     bed.state = "inactive"
     bed.pid = _ended_pid()
     gpu.write_text(f"0 !{bed.pid}:5\n")
@@ -419,7 +419,7 @@ def test_gone_waits_until_the_driver_knows_that_it_is_gone(bed: Bed, gpu: Path) 
     assert phases["vram_seconds"] >= _LOOK_SECONDS
 
 
-def test_gone_ends_an_engine_where_mmd_says_so(bed: Bed, gpu: Path) -> None:
+def test_wait_released_ends_the_engine_with_end(bed: Bed, gpu: Path) -> None:
     with bed.engine(weights_bytes=GIB):
         gpu.write_text(f"0 @{bed.pid}:5\n")
         assert "GPU free after" in bed.run("wait_released", UNIT, str(bed.socket), "end").stdout
@@ -472,7 +472,7 @@ def test_wait_for_the_planner_is_longer_than_a_demotion() -> None:
 # --- failures of the hook itself
 
 
-def test_release_that_breaks_leaves_no_engine_behind(bed: Bed) -> None:
+def test_release_that_fails_ends_the_engine(bed: Bed) -> None:
     with bed.engine():
         with pytest.raises(AssertionError, match="Traceback"):
             bed.release(levels="nonsense", weights_bytes=0)
@@ -482,7 +482,7 @@ def test_release_that_breaks_leaves_no_engine_behind(bed: Bed) -> None:
         assert bed.ended
 
 
-def test_wake_imports_next_to_nothing(bed: Bed) -> None:
+def test_wake_imports_few_modules(bed: Bed) -> None:
     words = [sys.executable, "-I", "-S", "-X", "importtime", str(HOOKS / "wake.py"), UNIT, "/none", "embed", "1", "cpu"]
     bed.state = "inactive"
     bed.run("wake", UNIT, "/none/a.sock", "embed", "1", "cpu")  # so that systemctl has something to show

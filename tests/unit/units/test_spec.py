@@ -120,7 +120,7 @@ def test_token_of_an_engine_that_sleeps_wakes_and_releases_it() -> None:
     assert directive(spec, "TimeoutStartSec") > LAUNCH.ready_seconds, "so does the hook that reads the weights again"
 
 
-def test_ready_hook_of_an_engine_that_sleeps_records_a_canary() -> None:
+def test_ready_hook_of_a_sleeper_records_a_fingerprint() -> None:
     assert directive(engine_spec(SLEEPER, HOOKS), "ExecStartPost")[-2:] == ("600", "generate")
 
 
@@ -356,13 +356,13 @@ def test_fingerprint_does_not_depend_on_rivals() -> None:
 
 
 @given(ids)
-def test_names_are_taken_apart_again(model_id: str) -> None:
+def test_unit_names_are_split_again(model_id: str) -> None:
     assert split(engine_unit(model_id)) == ("model", model_id)
     assert split(token_unit(model_id)) == ("resident", model_id)
 
 
 @given(ids)
-def test_object_paths_are_taken_back(model_id: str) -> None:
+def test_object_paths_are_reversible(model_id: str) -> None:
     path = object_path(token_unit(model_id))
     assert unit_of(path) == token_unit(model_id)
     assert path.rpartition("/")[2].replace("_", "").isalnum(), "as D-Bus wants it"
@@ -409,7 +409,7 @@ def verify(folder: Path, *units: str) -> None:
 
 @pytest.mark.tools
 @pytest.mark.parametrize("sleep", [None, SLEEP], ids=["stops", "sleeps"])
-def test_systemd_has_nothing_to_say_about_the_pair(tmp_path: Path, sleep: Sleep | None) -> None:
+def test_systemd_analyze_accepts_the_pair(tmp_path: Path, sleep: Sleep | None) -> None:
     launch = replace(LAUNCH, sleep=sleep, argv=("/bin/true", "a b", "100%", "$x", 'q"', "back\\slash", ";"))
     specs = engine_spec(launch, HOOKS), token_spec(launch, HOOKS, ["rival"])
     for spec in specs:
@@ -422,7 +422,7 @@ def test_systemd_has_nothing_to_say_about_the_pair(tmp_path: Path, sleep: Sleep 
 
 
 @pytest.mark.tools
-def test_systemd_has_nothing_to_say_about_the_static_units(tmp_path: Path) -> None:
+def test_systemd_analyze_accepts_the_static_units(tmp_path: Path) -> None:
     for name in UNITS:
         (tmp_path / name).write_text(unit_text(name, mmd_command()), "utf-8")
         if drop_in := drop_in_text(name, ADDRESSES):

@@ -27,7 +27,7 @@ def test_unit_that_the_user_has_edited_is_set_aside() -> None:
     assert list(edited.parent.iterdir()) == [edited.with_name("mmd.service.bak")]
 
 
-def test_whole_units_of_an_older_version_are_no_strangers() -> None:
+def test_whole_units_of_an_older_version_are_mmds_own() -> None:
     gateway, main = user_files.unit_file("mmd.service"), user_files.unit_file("mmd.socket")
     user_files.put({gateway: b"[Service]\nExecStart=/old/python3 -P -m mmd gateway\n", main: b"[Socket]\n# older\n"})
     assert user_files.put({}) == ()
@@ -38,7 +38,7 @@ def _full_disk(_descriptor: int) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_full_disk_leaves_the_unit_that_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_the_existing_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty unit file would be masked."""
     file = user_files.unit_file("mmd.socket.d") / "50-mmd.conf"
     user_files.put({file: b"[Socket]\n"})
