@@ -97,7 +97,7 @@ async def test_model_leaves_the_gpu_and_comes_back(
             assert _is(Residency.ASLEEP if can_sleep else Residency.ABSENT, "a", at.watch.pairs)
             assert suspended_models() == ("a",)
             status = run_mmd("status").stdout.split("\n")[1]
-            assert ("sleeping" if can_sleep else "until the machine is awake again") in status
+            assert ("sleeping" if can_sleep else "restored when the machine resumes") in status
             asking = asyncio.create_task(at.ask("a"))
             at.login1.awaken()
             await at.becomes("a", Residency.RESIDENT)
