@@ -1,4 +1,4 @@
-"""Exceptions in the gateway's own tasks: no request waits for ever, and the loops go on."""
+"""Exceptions in the gateway's own tasks: no request waits forever, and the loops continue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.gateway.schedule.test_suspend import awake, prepared
 async def test_scheduler_failure_reaches_its_waiters(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They waited for ever, and the exception was logged when the task was collected, if at all."""
+    """They waited forever, and the exception was logged when the task was collected, if at all."""
     async with harness("a", "b", "c") as running:
         scheduler = running.gateway.scheduler
         running.models.held["b"] = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The gateway puts models to sleep that nobody uses, and leaves those alone that somebody does."""
+"""The gateway puts idle models to sleep, and leaves busy ones alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.gateway_peer import EngineRequest, Harness, RawClient, harness, post,
 
 SOON = Rules(sleep_seconds=0.02, stop_seconds=0.02)
 ROUNDS = 100
-TURNS = 30  # of the event loop, in which a request that is sent on reaches its engine
+TURNS = 30  # steps of the event loop, in which a forwarded request reaches its engine
 
 
 def wish(model: str, keep_alive: object, path: str = "/v1/x") -> bytes:
@@ -27,7 +27,7 @@ async def slept(running: Harness, *log: str) -> None:
 
 
 async def busy(running: Harness, request: bytes) -> tuple[RawClient, asyncio.Event]:
-    """A client that is being answered until the event."""
+    """A client whose response lasts until the event."""
     release = asyncio.Event()
 
     async def slow(received: EngineRequest) -> None:
@@ -43,7 +43,7 @@ async def busy(running: Harness, request: bytes) -> tuple[RawClient, asyncio.Eve
 
 
 def _asked(running: Harness, name: str) -> int:
-    """How many requests have reached an engine; the gateway itself reads its metrics beside them."""
+    """Return how many requests have reached an engine; the gateway itself reads its metrics beside them."""
     return sum(received.target.startswith("/v1/") for received in running.peer(name).requests)
 
 
@@ -68,7 +68,7 @@ async def test_journal_says_who_and_why(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_keep_alive_of_zero_is_sleep_at_once_and_once() -> None:
-    """As with Ollama: the next request, which says nothing, is not about that."""
+    """As with Ollama, keep_alive 0 does not apply to the next request."""
     async with harness("a") as running:
         client = await running.client()
         assert (await client.ask(wish("a", 0))).status == 200
@@ -138,7 +138,7 @@ async def test_failed_sleep_is_not_retried_at_once(caplog: pytest.LogCaptureFixt
 
 
 async def test_request_while_its_model_is_put_to_sleep_wakes_it() -> None:
-    """Sent on at once it would hang in the engine; with an engine that cannot sleep it would be lost."""
+    """Forwarded at once it would hang in the engine; an engine that cannot sleep would lose it."""
     async with harness("a") as running:
         asking: list[asyncio.Task[object]] = []
         client, late = await running.client(), await running.client()
@@ -184,13 +184,13 @@ async def test_requests_in_the_moment_of_the_sleep_are_all_answered(sleepy: bool
                 await client.send(wish("a" if number % 7 else "b", None if number % 3 else 0))
             for client in clients:
                 assert (await client.answer()).status == 200
-            for _ in range(number % 13):  # so that the next round meets every step of the sleep
+            for _ in range(number % 13):  # the next round meets another step of the sleep
                 await asyncio.sleep(0)
         assert "sleep a" in running.models.log
 
 
 async def test_model_that_was_asked_for_in_between_is_left_alone() -> None:
-    """Others that were due went to rest first, and that takes a while."""
+    """Other models that were due were put to sleep first, and that takes a while."""
     async with harness("a") as running:
         client, release = await busy(running, wish("a", None, "/v1/slow"))
         assert not await running.gateway.scheduler.idle_out("a", lambda: running.models.sleep("a"))
@@ -234,7 +234,7 @@ async def test_pinned_model_yields_to_a_command_but_to_no_request() -> None:
         interactive = await running.client()
         assert (await interactive.ask(post({"model": "b"}, "/models/activate"))).status == 200
         assert (await client.ask(wish("b", None))).status == 200
-        assert (await client.ask(wish("a", None))).status == 200  # it comes back for a request, as others do
+        assert (await client.ask(wish("a", None))).status == 200  # it is loaded for a request, like others
 
 
 async def test_model_pinned_while_others_wait_is_not_evicted() -> None:

@@ -1,4 +1,4 @@
-"""Requests whose model falls asleep, or is swapped away, before its engine has answered."""
+"""Requests whose model is put to sleep, or swapped away, before its engine has responded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ HELD = UnitState("active", "exited", loaded=True)
 
 
 class Sleeper:
-    """An engine that leaves the first requests on /v1/x unanswered, as vLLM does asleep, and sees who gives up."""
+    """An engine that leaves the first requests on /v1/x without a response, as a sleeping vLLM does, and notices
+    disconnects.
+    """
 
     def __init__(self, running: Harness, *, hangs: int = 1, says: bytes = b"") -> None:
         self.dropped = 0
@@ -28,7 +30,7 @@ class Sleeper:
         if self._hangs:
             self._hangs -= 1
             await received.send(self._says)
-            with suppress(ConnectionResetError):  # where it left without having read what was said
+            with suppress(ConnectionResetError):  # it disconnected without having read the response
                 await received.gone()
             self.dropped += 1
         else:
@@ -42,7 +44,7 @@ async def _ask(running: Harness, count: int = 1) -> list[tuple[RawClient, asynci
     return asking
 
 
-# What vLLM has said by then: nothing, or the head of a stream, which it sends before it schedules the request.
+# What vLLM has sent by then: nothing, or the head of a stream, which it sends before it schedules the request.
 @pytest.mark.parametrize("says", [b"", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
 async def test_request_to_an_engine_that_falls_asleep_is_queued_again(says: bytes) -> None:
     async with harness("a", "b") as running:
@@ -93,7 +95,7 @@ async def test_answer_that_has_begun_is_left_to_finish() -> None:
 
 
 async def test_engine_on_its_way_to_sleep_may_finish_what_it_has_begun() -> None:
-    """With mode=wait vLLM ends its generations first: nothing is taken back before it really sleeps."""
+    """With mode=wait vLLM ends its generations first: no request is taken back before it really sleeps."""
     async with harness("a", "b") as running:
         finish = asyncio.Event()
 
@@ -158,7 +160,7 @@ async def test_client_that_left_is_not_asked_for_again() -> None:
 
 
 async def test_engine_ended_by_a_swap_is_asked_again() -> None:
-    """An engine that cannot sleep is stopped, with requests that came too late still unanswered."""
+    """An engine that cannot sleep is stopped, and requests that arrived too late have no response yet."""
     async with harness("a", "b") as running:
         running.models.making_room.add("a")
 
@@ -184,15 +186,15 @@ async def test_nothing_is_kept_of_requests_that_are_done() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
-        # A swap to b: a's token goes, and with it an engine that cannot sleep.
+        # A swap to b: a's token stops, and with it an engine that cannot sleep.
         (Pair(UP, UnitState("active", "exited", job="stop")), Pair(token=UnitState(job="start")), True),
         (Pair(), Pair(UnitState("activating"), HELD), True),
-        # Swapped in again meanwhile.
+        # Loaded again meanwhile.
         (Pair(UnitState("activating", "start-post"), HELD), Pair(), True),
-        # Stopped by hand: nobody else wants the GPU.
+        # Stopped by the user: no other model wants the GPU.
         (Pair(), Pair(), False),
         (Pair(UnitState("deactivating", job="stop"), UnitState("active", job="stop")), Pair(), False),
-        # It died: systemd has not noticed yet, cleans up, waits to start it again, or has given up.
+        # It crashed: systemd has not noticed yet, cleans up, waits to start it again, or has given up.
         (Pair(UP, HELD), Pair(), False),
         (Pair(UnitState("deactivating", "stop-sigterm"), HELD), Pair(), False),
         (Pair(UnitState("activating", "auto-restart"), HELD), Pair(), False),

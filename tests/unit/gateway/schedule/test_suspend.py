@@ -1,4 +1,4 @@
-"""The machine suspends under a gateway at work: answers end, requests wait, and models leave the GPU and come back."""
+"""Suspend under a gateway at work: responses end, requests wait, and models leave the GPU and are restored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SLOW = "/v1/slow"
 
 
 async def answering(running: Harness, name: str = "a", *, begins: bool = False) -> tuple[RawClient, asyncio.Event]:
-    """A client whose answer ends with the event, and whose stream has begun where it `begins`."""
+    """A client whose response ends with the event, and whose stream has started if it `begins`."""
     release = asyncio.Event()
 
     async def slowly(received: EngineRequest) -> None:
@@ -136,7 +136,7 @@ async def test_response_not_yet_started_is_retried_after_suspend() -> None:
 
 
 async def test_request_whose_engine_is_lost_in_suspend_is_retried() -> None:
-    """It came to the engine in the moment after the others had been taken back."""
+    """It reached the engine just after the others had been taken back."""
     async with harness() as running:
         running.models.restarts = True
         client, _ = await answering(running)
@@ -169,7 +169,7 @@ async def test_websocket_ends() -> None:
 
 @pytest.mark.parametrize("named", [{"model": "a"}, {}])
 async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None:
-    """One that names no model means who comes back, as it would have meant who was active."""
+    """A request without a model means the model that will be restored, as it meant the active one before."""
     async with harness() as running:
         await prepared(running)
         client = await running.client()
@@ -182,7 +182,7 @@ async def test_request_that_comes_meanwhile_waits(named: dict[str, str]) -> None
 
 
 async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
-    """Who would serve it has been called, and has not begun."""
+    """The scheduler's task was woken for it, and has not run yet."""
     async with harness("a", "b") as running:
         scheduler = running.gateway.scheduler
         waiting = asyncio.create_task(scheduler.wait("b"))
@@ -195,7 +195,7 @@ async def test_request_that_came_in_the_very_moment_is_served_after() -> None:
 
 
 async def test_loading_model_is_suspended_and_loaded_again_after() -> None:
-    """Who waits for it hears nothing of that."""
+    """Requests that wait for it do not notice."""
     async with harness("a", "b") as running:
         running.models.held["b"] = asyncio.Event()
         asking = await waits(running, "b")
@@ -232,7 +232,7 @@ async def test_pinned_model_comes_back_though_another_is_waited_for() -> None:
 
 
 async def test_model_on_the_cpu_is_left_alone() -> None:
-    """And its answers go on after the sleep as if there had been none."""
+    """Its streams continue after the sleep as if there had been none."""
     async with harness() as running:
         running.models.on_cpu.add("a")
         client, release = await answering(running)
@@ -293,7 +293,7 @@ async def test_sleep_is_held_up_no_longer_than_it_may_be(caplog: pytest.LogCaptu
         assert "the GPU is not clear" in caplog.text
         assert running.models.active == "a"
         running.gateway.suspension.awaken()
-        released.set()  # only then it can be brought back
+        released.set()  # only now it can be restored
         await until(lambda: not running.gateway.scheduler.is_paused)
         assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
 

@@ -15,7 +15,7 @@ async def _ask(running: Harness, model: str, path: str = "/v1/x") -> tuple[RawCl
 
 
 async def _waiting(running: Harness, count: int) -> None:
-    """Returns when so many requests wait for their turn."""
+    """Wait until this many requests wait for their turn."""
     await until(lambda: running.gateway.scheduler.waiting_count == count)
 
 
@@ -24,7 +24,7 @@ async def _logged(running: Harness, line: str) -> None:
 
 
 def _hold(running: Harness, name: str) -> asyncio.Event:
-    """Answers of this engine on /v1/slow wait for the event."""
+    """Let responses of this engine on /v1/slow wait for the event."""
     release = asyncio.Event()
 
     async def slow(received: EngineRequest) -> None:
@@ -81,7 +81,7 @@ async def test_swap_does_not_wait_longer_than_the_deadline() -> None:
 
 
 async def test_later_requests_for_the_loaded_model_wait_behind_a_swap() -> None:
-    """Let through, a steady stream of them would keep the other model waiting for ever."""
+    """If admitted, a steady stream of them would keep the other model waiting forever."""
     async with harness("a", "b") as running:
         release = _hold(running, "a")
         _, slow = await _ask(running, "a", "/v1/slow")

@@ -1,4 +1,4 @@
-"""The waiting room at work: slices, cool-downs, a full house, and streams that are told where they stand."""
+"""Waiting requests: slices, backoffs, a full queue, and streams that are told their position."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def waiting(running: Harness, count: int) -> None:
 
 
 async def busy(running: Harness, model: str) -> tuple[RawClient, asyncio.Event]:
-    """A client that is being answered until the event."""
+    """A client whose response lasts until the event."""
     release = asyncio.Event()
 
     async def slow(received: EngineRequest) -> None:
@@ -54,7 +54,7 @@ async def test_model_in_use_keeps_the_gpu_for_its_slice() -> None:
         assert running.models.log == []
         release.set()
         await first.answer()
-        assert (await other.answer()).json()["peer"] == "b"  # nothing is asked of a any more
+        assert (await other.answer()).json()["peer"] == "b"  # no request goes to a any more
 
 
 async def test_activation_by_hand_does_not_wait_for_the_slice() -> None:
@@ -85,7 +85,7 @@ async def test_model_that_failed_to_load_is_left_alone_for_a_while() -> None:
         assert running.models.log == ["activate b"]
         assert (await client.ask(post({"model": "a"}))).status == 200
 
-        del running.models.failing["b"]  # by hand it is tried again at once, and then it is well
+        del running.models.failing["b"]  # an interactive activation is tried again at once, and then it succeeds
         interactive = await running.client()
         assert (await interactive.ask(post({"model": "b"}, "/models/activate"))).status == 200
         assert (await client.ask(post({"model": "b"}))).status == 200
