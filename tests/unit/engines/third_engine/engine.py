@@ -39,7 +39,7 @@ class _Third(Engine):
             Flag(("-m", model.path), "-m", "the model", required=True),
             Flag(("--host", options.socket), "--host", "a Unix socket", required=True, is_address=True),
             Flag(("--alias", model.id), "--alias", "its name", required=True, is_address=True),
-            Flag(("--metrics",), "--metrics", "so that the load can be watched"),
+            Flag(("--metrics",), "--metrics", "serves counters"),
             Flag((), "--turbo", "left to the engine: on"),
         )
 
