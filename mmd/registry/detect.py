@@ -35,7 +35,7 @@ _FOREIGN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DetectedModel:
     """One model, as read from its files; paths are absolute."""
 
     path: str
@@ -44,7 +44,7 @@ class Found:
     facts: Facts
 
 
-def examine(path: Path) -> Found:
+def examine(path: Path) -> DetectedModel:
     """Examine a file or folder. Raise NotRunnable or BadModelFile with the reason."""
     path = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would lose the names of a Hugging Face snapshot
     try:
@@ -60,7 +60,7 @@ def examine(path: Path) -> Found:
         ) from error
 
 
-def _examine(path: Path) -> Found:
+def _examine(path: Path) -> DetectedModel:
     if path.is_dir():
         return _examine_folder(path)
     with open_regular(path) as file:
@@ -72,7 +72,7 @@ def _examine(path: Path) -> Found:
     raise _foreign(path, start)
 
 
-def _examine_folder(folder: Path) -> Found:
+def _examine_folder(folder: Path) -> DetectedModel:
     refuse_other_formats(folder)
     if any(folder.glob("*.safetensors")) or (folder / safetensors.INDEX).exists():
         return _examine_safetensors(folder)
@@ -91,7 +91,7 @@ def _examine_folder(folder: Path) -> Found:
     )
 
 
-def _examine_gguf(path: Path) -> Found:
+def _examine_gguf(path: Path) -> DetectedModel:
     header = gguf.read_header(path)
     refuse_non_models(header.metadata, str(path))
     files = gguf_family.parts(header)
@@ -109,7 +109,9 @@ def _examine_gguf(path: Path) -> Found:
     facts = _gguf_facts(headers)
     if projector and facts.type is ModelType.CHAT:
         facts = replace(facts, type=ModelType.VISION)
-    return Found(str(files[0]), tuple(str(file) for file in files), str(projector) if projector else None, facts)
+    return DetectedModel(
+        str(files[0]), tuple(str(file) for file in files), str(projector) if projector else None, facts
+    )
 
 
 def _gguf_facts(headers: list[GgufHeader]) -> Facts:
@@ -130,7 +132,7 @@ def _gguf_facts(headers: list[GgufHeader]) -> Facts:
     )
 
 
-def _examine_weights_file(path: Path) -> Found:
+def _examine_weights_file(path: Path) -> DetectedModel:
     """A safetensors file is a model only together with its folder."""
     safetensors.read_file(path)
     if not (path.parent / "config.json").exists():
@@ -141,7 +143,7 @@ def _examine_weights_file(path: Path) -> Found:
     return _examine_folder(path.parent)
 
 
-def _examine_safetensors(folder: Path) -> Found:
+def _examine_safetensors(folder: Path) -> DetectedModel:
     config = read_config(folder)
     if not config.data:
         raise NotRunnable(
@@ -149,7 +151,7 @@ def _examine_safetensors(folder: Path) -> Found:
             hint=f"mmd add {quote(str(folder))}   # once the whole repository is in one folder",
         )
     weights = safetensors.read_folder(folder)
-    return Found(
+    return DetectedModel(
         path=str(folder),
         files=tuple(str(file) for file in weights.files),
         projector=None,

@@ -14,7 +14,7 @@ from mmd.errors import MmdError
 from mmd.registry import ollama
 from mmd.registry.cache_link import cache_link
 from mmd.registry.copying import UNFINISHED
-from mmd.registry.detect import Found, examine
+from mmd.registry.detect import DetectedModel, examine
 from mmd.registry.formats import gguf_family
 from mmd.registry.formats.gguf import read_general
 from mmd.registry.formats.gguf_type import is_projector
@@ -72,7 +72,7 @@ class Scan:
         if (identity := _identity(model.files[0])) is not None:
             self._paths[identity] = model.path
 
-    def _first_path(self, found: Found) -> str:
+    def _first_path(self, found: DetectedModel) -> str:
         """Return the first path seen of a file that has several, through links or older snapshots of the cache."""
         identity = _identity(found.files[0])
         return self._paths.setdefault(identity, found.path) if identity else found.path
@@ -185,6 +185,6 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _source(found: Found) -> str:
+def _source(found: DetectedModel) -> str:
     link = cache_link(found.files[0])
     return f"hf:{link.repository}@{link.commit}" if link else "file"

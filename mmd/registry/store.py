@@ -21,7 +21,7 @@ from mmd.registry import models_json
 from mmd.registry.record import Model
 
 if TYPE_CHECKING:
-    from mmd.registry.detect import Found
+    from mmd.registry.detect import DetectedModel
 
 _LOCK_TIMEOUT_SECONDS = 10.0
 
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 class NewModel:
     """A model to register. Without `id` it gets one from `name` or, without that, from its file."""
 
-    found: Found
+    found: DetectedModel
     source: str = "file"
     id: str | None = None
     name: str = ""

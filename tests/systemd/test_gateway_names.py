@@ -67,7 +67,7 @@ async def test_repository_names_its_model_until_there_are_two(world: World, inst
         _register(cache / "large.gguf", "large")
         error = (await _ask(client, "org/name"))["error"]
         assert error["code"] == "model_not_found"
-        assert "large and small" in error["message"]
+        assert "large, small" in error["message"]
 
 
 def _register(path: Path, model_id: str) -> None:

@@ -14,7 +14,7 @@ from mmd.control.models.aliases import id_for
 from mmd.errors import NoSuchModel, WrongUsage
 from mmd.machine import Machine
 from mmd.plan.suggestions import Candidate
-from mmd.registry.detect import Found, examine
+from mmd.registry.detect import DetectedModel, examine
 from mmd.registry.record import Model
 from mmd.registry.store import Registry, require_files
 from mmd.settings import Settings
@@ -74,7 +74,7 @@ def _registered(asked: str) -> Model | None:
     return model
 
 
-def unregistered(name: str, found: Found, *, source: str, licence: str = "") -> Model:
+def unregistered(name: str, found: DetectedModel, *, source: str, licence: str = "") -> Model:
     return Model(
         id=name,
         path=found.path,

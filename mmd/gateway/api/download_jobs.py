@@ -35,7 +35,7 @@ _ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class DownloadJob:
     id: str
     selected: Selected
     state: JobState = JobState.QUEUED
@@ -48,7 +48,7 @@ class Job:
         return self.state in _ENDED
 
     def json(self) -> dict[str, Any]:
-        """Return the record of the API, `records.Job`, without `error` and `model` while they are unknown."""
+        """Return the record of the API, without `error` and `model` while they are unknown."""
         progress = self.progress or Progress(0, self.selected.total_bytes, 0, self.selected.files_total)
         record: dict[str, Any] = {
             "id": self.id,
@@ -69,17 +69,17 @@ class Downloads:
     def __init__(self, hub: Hub, feed: Feed) -> None:
         self._hub = hub
         self._feed = feed
-        self._jobs: dict[str, Job] = {}  # the oldest first
+        self._jobs: dict[str, DownloadJob] = {}  # the oldest first
         self._runner: asyncio.Task[None] | None = None
         self._running: tuple[str, asyncio.Task[None]] | None = None
 
-    def all(self) -> tuple[Job, ...]:
+    def all(self) -> tuple[DownloadJob, ...]:
         return tuple(self._jobs.values())
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str) -> DownloadJob | None:
         return self._jobs.get(job_id)
 
-    async def request(self, repository: str, file: str | None, revision: str | None) -> Job:
+    async def request(self, repository: str, file: str | None, revision: str | None) -> DownloadJob:
         """Return a job for the model: the unfinished one if there is one. Raise what choosing the files raises."""
         selected = await self._hub.select(repository, file, revision)
         waiting = [job for job in self._jobs.values() if not job.is_ended]
@@ -91,13 +91,13 @@ class Downloads:
                 f"{len(waiting)} downloads are waiting already",
                 hint="curl http://127.0.0.1:8000/hf/downloads   # shows them",
             )
-        job = Job(uuid4().hex[:12], selected)
+        job = DownloadJob(uuid4().hex[:12], selected)
         self._keep(job)
         if self._runner is None:
             self._runner = spawn("downloads", self._run())
         return job
 
-    def cancel(self, job_id: str) -> Job | None:
+    def cancel(self, job_id: str) -> DownloadJob | None:
         """Cancel a job. The downloaded bytes stay in the cache, and the next request continues from there."""
         job = self._jobs.get(job_id)
         if job is None or job.is_ended:
@@ -128,7 +128,7 @@ class Downloads:
         finally:
             self._runner = None
 
-    async def _download(self, job: Job) -> None:
+    async def _download(self, job: DownloadJob) -> None:
         try:
             await self._follow(job)
         except MmdError as error:
@@ -137,7 +137,7 @@ class Downloads:
             _log.exception("the download of %s failed", job.selected.repository)
             self._fail(job.id, INTERNAL)
 
-    async def _follow(self, job: Job) -> None:
+    async def _follow(self, job: DownloadJob) -> None:
         job = replace(job, state=JobState.RUNNING)
         self._keep(job)
         async with aclosing(self._hub.download(job.selected)) as news:
@@ -156,7 +156,7 @@ class Downloads:
         job = self._jobs[job_id]
         self._keep(replace(job, state=JobState.FAILED, failure=failure, progress=_final(job.progress)))
 
-    def _keep(self, job: Job) -> None:
+    def _keep(self, job: DownloadJob) -> None:
         self._jobs[job.id] = job
         ended = [job.id for job in self._jobs.values() if job.is_ended]
         for old in ended[:-_MAX_ENDED]:

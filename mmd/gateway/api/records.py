@@ -45,7 +45,7 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class DownloadRecord:
     """A download. `error` and `model`, the id that it is registered under, are there once they are known."""
 
     id: str

@@ -10,7 +10,7 @@ from mmd.control.models.hub_hit import HubHit
 from mmd.control.state.memory_use import Resources
 from mmd.control.state.status import Status
 from mmd.control.state.swap_events import SwapEvent
-from mmd.gateway.api.records import Error, Health, Job, ListedModel, OpenAIModel, OpenAIModels
+from mmd.gateway.api.records import DownloadRecord, Error, Health, ListedModel, OpenAIModel, OpenAIModels
 from mmd.gateway.observe.memory_history import MemoryUseHistory
 from mmd.gateway.schedule.queue_status import QueueStatus
 
@@ -25,7 +25,7 @@ _RECORDS: dict[str, type] = {
     "Queue": QueueStatus,
     "Swap": SwapEvent,
     "HubModel": HubHit,
-    "Job": Job,
+    "Job": DownloadRecord,
     "Error": Error,
     "OpenAIModel": OpenAIModel,
     "OpenAIModels": OpenAIModels,

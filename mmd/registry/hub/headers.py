@@ -15,7 +15,7 @@ from typing import Any
 
 from mmd.errors import BadModelFile, HubUnavailable, NotRunnable
 from mmd.quantities import MIB
-from mmd.registry.detect import Found, examine
+from mmd.registry.detect import DetectedModel, examine
 from mmd.registry.formats import gguf, safetensors
 from mmd.registry.hub import stub_cache
 from mmd.registry.hub.api import Repository, hub_errors
@@ -46,7 +46,7 @@ _FORMATS = {
 }
 
 
-def examine_remote(repository: Repository, selection: Selection) -> Found:
+def examine_remote(repository: Repository, selection: Selection) -> DetectedModel:
     """Detect what a model on the hub is, from its headers, or from its files if they are in the cache.
 
     Raises what `header_stub` and `detect.examine` raise, with messages that name the repository.
