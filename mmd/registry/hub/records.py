@@ -80,8 +80,8 @@ def _list(answer: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _file(answer: Any) -> HubFile:
-    said = answer if isinstance(answer, dict) else {}
-    name, size_bytes, lfs = said.get("rfilename"), said.get("size") or 0, said.get("lfs") or {}
+    entry = answer if isinstance(answer, dict) else {}
+    name, size_bytes, lfs = entry.get("rfilename"), entry.get("size") or 0, entry.get("lfs") or {}
     sha256 = lfs.get("sha256") if isinstance(lfs, dict) else lfs
     if not isinstance(name, str) or not isinstance(size_bytes, int) or not 0 <= size_bytes <= _MAX_BYTES:
         raise malformed(f"it lists a file as {str(answer)[:_MAX_QUOTE_LENGTH]!r}")

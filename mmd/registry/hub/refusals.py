@@ -65,7 +65,7 @@ def _absent(message: str) -> NoSuchRepository:
 
 def _by_status(subject: str, page: str, error: HfHubHTTPError) -> MmdError:
     status = error.response.status_code
-    said = _quote(error.response.headers.get("x-error-message") or "")
+    reason = _quote(error.response.headers.get("x-error-message") or "")
     if status == 429:
         return HubUnavailable(
             "rate limited by the hub: too many requests from this address",
@@ -75,7 +75,7 @@ def _by_status(subject: str, page: str, error: HfHubHTTPError) -> MmdError:
         return RepositoryGated(
             "the hub rejects this token: it has expired, was revoked, or is damaged", hint=_with_a_new_token()
         )
-    if status == 403 and "fine-grained" in said:
+    if status == 403 and "fine-grained" in reason:
         # https://github.com/huggingface/huggingface_hub/issues/2844
         return RepositoryGated(
             f"the hub denies {subject} to this token: a fine-grained token needs access to gated repositories",
@@ -83,7 +83,7 @@ def _by_status(subject: str, page: str, error: HfHubHTTPError) -> MmdError:
         )
     if status == 403:
         return RepositoryGated(
-            f"the hub denies {subject} to this token: {said or 'status 403'}", hint=_with_a_new_token()
+            f"the hub denies {subject} to this token: {reason or 'status 403'}", hint=_with_a_new_token()
         )
     return HubUnavailable(f"the hub failed on {subject}: status {status}", hint=f"curl -I {page}   # try again later")
 
@@ -101,5 +101,5 @@ def _tokens() -> str:
     return f"{constants.ENDPOINT}/settings/tokens"
 
 
-def _quote(said: str) -> str:
-    return "".join(letter for letter in said if letter.isprintable())[:_MAX_QUOTE_LENGTH].rstrip(".")
+def _quote(reason: str) -> str:
+    return "".join(letter for letter in reason if letter.isprintable())[:_MAX_QUOTE_LENGTH].rstrip(".")
