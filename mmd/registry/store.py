@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -66,42 +67,58 @@ class Registry:
         return self._models.current()
 
     def _read(self) -> Mapping[str, Model]:
-        try:
-            if not self.file.exists():
-                return self._read_old()
-            return self._parsed(self.file, models_json.parse)
-        except OSError as error:
-            raise self._storage_failed("read", error) from error
-
-    def _read_old(self) -> Mapping[str, Model]:
-        """Replace the file of mmd 0.1 on the first read."""
         if self._old_file.exists() and not self._is_read_only:
             with suppress(StorageFailed), self._locked():  # if the disk is full or read-only, the old file still holds
                 pass
+        return self._read_both()
+
+    def _read_both(self) -> dict[str, Model]:
+        """Return the models of models.json, and those of models.toml whose id and path are not in it.
+
+        The old file is read first: another process renames it only when its models are in models.json.
+        """
+        old, new = self._content(self._old_file), self._content(self.file)
+        models = {} if new is None else self._parsed(self.file, new, models_json.parse)
+        if old is None:
+            return models
         from mmd.registry import models_toml
 
-        # Twice models.json: another process may replace the old file between two looks.
-        new = (self.file, models_json.parse)
-        for file, parse in (new, (self._old_file, models_toml.parse), new):
-            with suppress(FileNotFoundError):
-                return self._parsed(file, parse)
-        return {}
+        if new is None:
+            return self._parsed(self._old_file, old, models_toml.parse)
+        try:
+            added = models_toml.parse(old)
+        except BadRecord as error:
+            _log.warning("%s is ignored: %s", self._old_file, error)
+            return models
+        known_paths = {model.path for model in models.values()}
+        return {**{id: model for id, model in added.items() if model.path not in known_paths}, **models}
 
     def _replace_old(self) -> None:
-        """Write the models of mmd 0.1 as models.json, then rename models.toml. The lock is held.
+        """Move the models of mmd 0.1 to models.json, then rename models.toml. The lock is held.
 
-        If mmd is killed in between, both files are there, and models.json counts.
+        Both files are there if mmd was killed in between, and if an mmd 0.1 that still runs has added a model.
         """
-        if self.file.exists() or not self._old_file.exists():
+        if not self._old_file.exists():
             return
-        from mmd.registry import models_toml
-
-        self._write(self._parsed(self._old_file, models_toml.parse))
+        self._write(self._read_both())
         try:
-            self._old_file.replace(self._old_file.with_suffix(".toml.old"))
+            self._old_file.replace(_unused(self._old_file.with_suffix(".toml.old")))
+        except OSError as error:  # its models would come back after `mmd remove`
+            raise StorageFailed(
+                f"{self._old_file} cannot be renamed: {error.strerror}",
+                hint=f"rm {quote(str(self._old_file))}   # {self.file.name} has its models",
+            ) from error
+        with suppress(OSError):
             (paths.cache_dir() / "models.json").unlink(missing_ok=True)  # the copy that mmd 0.1 made of models.toml
+
+    def _content(self, file: Path) -> bytes | None:
+        """Return the content of a file, None if there is no such file. Raise StorageFailed."""
+        try:
+            return file.read_bytes()
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            _log.warning("%s has been replaced by %s; it can be removed: %s", self._old_file, self.file, error.strerror)
+            raise self._storage_failed("read", error, file) from error
 
     def all(self) -> tuple[Model, ...]:
         return tuple(self.load().values())
@@ -188,8 +205,7 @@ class Registry:
             self._replace_old()
             yield
 
-    def _parsed(self, file: Path, parse: Callable[[bytes], dict[str, Model]]) -> dict[str, Model]:
-        content = file.read_bytes()
+    def _parsed(self, file: Path, content: bytes, parse: Callable[[bytes], dict[str, Model]]) -> dict[str, Model]:
         try:
             return parse(content)
         except BadRecord as error:
@@ -199,12 +215,18 @@ class Registry:
                 hint=f"${{EDITOR:-nano}} {path}   # repair it; or start without models: mv {path} {path}.old",
             ) from error
 
-    def _storage_failed(self, done: str, error: OSError) -> StorageFailed:
+    def _storage_failed(self, done: str, error: OSError, file: Path | None = None) -> StorageFailed:
         folder = quote(str(self.file.parent))
         return StorageFailed(
-            f"{self.file} cannot be {done}: {error.strerror}",
+            f"{file or self.file} cannot be {done}: {error.strerror}",
             hint=f"ls -ld {folder}; df -h {folder}   # shows the folder and the free space",
         )
+
+
+def _unused(path: Path) -> Path:
+    """Return the path, or the first of PATH.2, PATH.3 and so on that does not exist."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in count(2))
+    return path if not path.exists() else next(one for one in numbered if not one.exists())
 
 
 def _copied_aside(file: Path, content: bytes) -> str:

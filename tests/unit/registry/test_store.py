@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import subprocess
 import sys
@@ -342,13 +343,74 @@ def test_kill_while_the_old_file_is_replaced_loses_nothing(old_file: Path, step:
     assert list(Registry().load()) == ["a", "b", "qwen2.5-7b"]
 
 
-def test_models_json_counts_if_both_are_there(home: Path, old_file: Path) -> None:
-    text = old_file.read_bytes()
+def test_model_that_mmd_0_1_added_meanwhile_is_kept(old_file: Path) -> None:
+    """An mmd 0.1 that still runs finds no models.toml, and writes one with the models that it adds."""
+    text = old_file.read_text()
+    model = Registry().get("b")
+    changed = replace(model, licence="changed")
+    Registry().remove("b")
+    Registry().put(changed)
+    Registry().put(replace(model, id="c", path="/m/c.gguf"))
+    new = text.replace("models.a", "models.e").replace("/m/a.gguf", "/m/e.gguf")
+    old_file.write_text(new.replace('models."qwen2.5-7b"', "models.d").replace("/m/qwen", "/m/c.gguf"))
+
+    for registry in (Registry(is_read_only=True), Registry()):
+        models = registry.load()
+        assert sorted(models) == ["a", "b", "c", "e", "qwen2.5-7b"]  # not d, whose path is that of c
+        assert models["b"] == changed
+    assert names(old_file.parent) == ["models.json", "models.lock", "models.toml.old", "models.toml.old.2"]
+    Registry().remove("e")
+    assert list(Registry().load()) == ["a", "b", "c", "qwen2.5-7b"]
+
+
+def test_models_json_counts_if_the_old_file_is_damaged_meanwhile(old_file: Path) -> None:
+    before = Registry().load()
+    old_file.write_text("[[[")
+    assert Registry().load() == before
+    assert names(old_file.parent) == ["models.json", "models.lock", "models.toml.old", "models.toml.old.2"]
+
+
+def test_file_that_the_user_kept_is_not_overwritten(old_file: Path) -> None:
+    """mmd 0.1 advised: mv models.toml models.toml.old   # start without models."""
+    kept = old_file.with_suffix(".toml.old")
+    kept.write_text("precious")
+    Registry().load()
+    assert kept.read_text() == "precious"
+    assert names(old_file.parent) == ["models.json", "models.lock", "models.toml.old", "models.toml.old.2"]
+
+
+def test_old_file_that_cannot_be_read_is_reported(home: Path, old_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == old_file:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    path = tiny_gguf(home / "new.gguf")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for use in (Registry().load, Registry(is_read_only=True).load, lambda: Registry().add(path)):
+        with pytest.raises(StorageFailed, match=r"models\.toml cannot be read: Permission denied"):
+            use()
+    assert "models.json" not in names(old_file.parent)
+
+
+def test_old_file_that_cannot_be_renamed_restores_no_model(old_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_file = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path == old_file:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return replace_file(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert list(Registry().load()) == ["a", "b", "qwen2.5-7b"]
+    with pytest.raises(StorageFailed, match=r"models\.toml cannot be renamed") as caught:
+        Registry().remove("a")
+    assert "rm " in caught.value.hint
+    old_file.unlink()
     Registry().remove("a")
-    old_file.write_bytes(text)
     assert list(Registry().load()) == ["b", "qwen2.5-7b"]
-    Registry().add(tiny_gguf(home / "new.gguf"))
-    assert list(Registry().load()) == ["b", "new", "qwen2.5-7b"]
 
 
 def test_damaged_old_file_is_reported_and_left(old_file: Path) -> None:
