@@ -265,9 +265,11 @@ def read_settings(path: Path | None = None) -> Settings:
         raise StorageFailed(f"{file} cannot be read: {error.strerror}", hint=f"ls -l {file}") from error
     models = _read_models(document.pop("models", {}), file)
     known = {f"{name}.{one.key}": one for name, table in _TABLES.items() for one in settings_of(table)}
-    _check({key: value for name in document for key, value in _flat(name, document[name])}, known, "", file)
-    gateway, engines = (document.get(name, {}) for name in ("gateway", "engines"))
-    return Settings(_record(GatewayTable, gateway), _record(EnginesTable, engines), models)
+    given = {key: value for name in document for key, value in _flat(name, document[name])}
+    _check(given, known, "", file)
+    return Settings(
+        _record(GatewayTable, _below("gateway", given)), _record(EnginesTable, _below("engines", given)), models
+    )
 
 
 def _read_models(tables: Any, file: Path) -> Mapping[str, ModelTable]:
@@ -289,6 +291,11 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{name}.{key}", inner) for key, inner in value.items())
     else:
         yield name, value
+
+
+def _below(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of one table; a quoted key like "gateway.listen" without a table counts as well."""
+    return {key.removeprefix(f"{name}."): value for key, value in given.items() if key.startswith(f"{name}.")}
 
 
 def _check(given: Mapping[str, Any], known: Mapping[str, Setting], prefix: str, file: Path) -> None:

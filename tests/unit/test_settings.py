@@ -55,6 +55,12 @@ def test_what_the_file_says_holds(file: Path) -> None:
     assert settings.model("b.c").engine == "embedded"
 
 
+def test_quoted_key_without_a_table_counts(file: Path) -> None:
+    file.write_text('"gateway.listen" = "0.0.0.0:9000"\n[gateway]\ndrain_seconds = 7\n')
+    gateway = read_settings().gateway
+    assert (gateway.listen, gateway.drain_seconds) == ("0.0.0.0:9000", 7)
+
+
 def test_model_without_a_table_has_the_defaults() -> None:
     assert Settings().model("a") == ModelTable()
 
