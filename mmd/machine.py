@@ -147,6 +147,7 @@ class Nvml:
             return None
         import pynvml
 
+        was_open = self._pynvml is not None
         try:
             self._open()
             found = read()
@@ -156,6 +157,8 @@ class Nvml:
             # The driver fails, for example after an upgrade without a reboot. Models can still run on the CPU.
             with suppress(pynvml.NVMLError):
                 self.close()  # the next reading opens it again
+            if was_open:  # handles from before a reset or a suspend may be stale, and no plan may miss the GPU for that
+                return self._read(read)
             _warn_once(f"NVIDIA's driver does not answer, so no GPU is used: {error}; nvidia-smi may say more")
             return None
         _warn_once.cache_clear()

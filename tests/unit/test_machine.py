@@ -94,6 +94,26 @@ def test_used_memory_is_read_each_time(read_with_nvml: Nvml) -> None:
     assert read_with_nvml("0\n", code).stdout == "4096\n"
 
 
+def test_stale_handles_are_opened_again_at_once(read_with_nvml: Nvml) -> None:
+    code = """if True:
+        import pynvml
+        from mmd.machine import Nvml
+        nvml = Nvml()
+        assert len(nvml.gpus()[1]) == len(nvml.memory()) == 1
+        name, init, inits = pynvml.nvmlDeviceGetName, pynvml.nvmlInit, []
+        def name_unless_stale(handle):
+            if not inits:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+            return name(handle)
+        pynvml.nvmlDeviceGetName = name_unless_stale
+        pynvml.nvmlInit = lambda: (inits.append(1), init())
+        print(len(nvml.gpus()[1]), len(nvml.memory()), len(inits))
+    """
+    read = read_with_nvml("0\n", code)
+    assert read.stdout == "1 1 1\n"
+    assert read.stderr == ""
+
+
 def test_driver_without_gpus_is_kept(read_with_nvml: Nvml) -> None:
     machine = from_json(read_with_nvml("").stdout)
     assert (machine.driver, machine.gpus) == ("580.95.05", ())
