@@ -87,7 +87,7 @@ async def test_taken_embedding_port_is_said_and_gone_without(world: World, insta
         world.settings(f'[gateway]\nlisten = "{listen}"\nembedding_listen = "127.0.0.1:{port}"\n')
         done = run_mmd("install")
         assert done.returncode == 0
-        assert "mmd-embedding.socket cannot listen" in done.stderr
+        assert "mmd-embedding.socket could not bind" in done.stderr
         async with httpx.AsyncClient(base_url=installed) as client:
             assert (await client.get("/health")).status_code == 200
     # The next start of the gateway tries again.
