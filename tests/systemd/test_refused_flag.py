@@ -6,11 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from mmd.control.state.refused_flags import RefusedFlags
-from mmd.errors import EngineFailed
+from mmd.control.state.swap_events import recent
+from mmd.errors import EngineFailed, TryLater
+from mmd.plan.launch import Launch
 from mmd.plan.residency import Residency
 from tests.systemd.world import World, run_mmd
 
@@ -119,3 +122,23 @@ async def test_second_refusal_fails_activation_and_the_next_continues(world: Wor
         assert world.events("start") == [("start", "a")] * 2
         await mmd.activate("a")
         assert world.events("start", "ready") == [*[("start", "a")] * 4, ("ready", "a")]
+
+
+async def test_previous_model_is_restored_if_the_retry_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver hung between the two attempts: the GPU stayed without a model, and the swap had no event."""
+    world.add("a", **REFUSES_METRICS)
+    world.add("b")
+    async with world.controller() as mmd:
+        plan = mmd.planner.launch
+
+        async def plan_once(model_id: str, **leaving: Any) -> Launch:
+            if RefusedFlags().refused(model_id):
+                raise TryLater("the driver hangs", hint="nvidia-smi")
+            return await plan(model_id, **leaving)
+
+        monkeypatch.setattr(mmd.planner, "launch", plan_once)
+        await mmd.activate("b")
+        with pytest.raises(EngineFailed, match="invalid argument: --metrics; b is resident again"):
+            await mmd.activate("a")
+        assert (await mmd.status()).resident == ("b",)
+    assert [(event.model, event.outcome) for event in recent()] == [("b", "resident"), ("a", "failed")]

@@ -19,7 +19,7 @@ from mmd.control.state import swap_events
 from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
 from mmd.engines import engine
-from mmd.errors import EngineFailed, MmdError, StorageFailed, SwapSuperseded
+from mmd.errors import EngineFailed, MmdError, SwapSuperseded
 from mmd.journal import about
 from mmd.plan.last_words import Refusal, cause_line, refused
 from mmd.plan.launch import Launch
@@ -233,12 +233,16 @@ class Swapper:
         if refusal.subjects:
             try:
                 await self._planner.remember(launch, refusal)
-            except StorageFailed as error:  # a full disk must not prevent that the previous model is restored
+            except MmdError as error:  # a full disk, or a driver that hangs: the previous model must be restored
                 _log.warning("%s: %s", wanted, error.message, extra=_about(wanted))
                 return first
         change = _change(launch, refusal) or "with what is free now"
         _log.warning("%s: %s; trying again %s", wanted, refusal.output, change, extra=_about(wanted))
-        return await self._attempt(target, after=first)
+        try:
+            return await self._attempt(target, after=first)
+        except MmdError as error:
+            _log.warning("%s cannot be tried again: %s", wanted, error.message, extra=_about(wanted))
+            return first
 
     async def _failed(self, wanted: str, attempt: _Attempt, failure: _Failure) -> EngineFailed:
         restored = await self._restore(wanted, attempt.previous)
