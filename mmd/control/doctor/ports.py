@@ -136,7 +136,8 @@ def read_health(main: str, listening: Collection[str]) -> str:
     transport = httpx.HTTPTransport(uds=local if local in listening else None, verify=False)  # no certificates to load
     with httpx.Client(transport=transport, timeout=None, trust_env=False) as client:
         try:
-            response = client.get(f"http://{'localhost' if local in listening else main}/health")
+            url = f"http://{'localhost' if local in listening else main}/health"
+            response = client.get(url, headers={"Host": "localhost"})  # the gateway refuses the name 0.0.0.0
         except httpx.HTTPError as error:
             raise OSError(str(error)) from error
     return f"{response.http_version} {response.status_code} {response.reason_phrase}"

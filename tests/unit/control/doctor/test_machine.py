@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,14 @@ from mmd.control.doctor.folders import (
 )
 from mmd.control.doctor.hub import explain_hub_error
 from mmd.control.doctor.memory import RamState, check_ram, read_ram
-from mmd.control.doctor.ports import GatewayAddress, PortOwner, check_addresses, check_health, read_port_owners
+from mmd.control.doctor.ports import (
+    GatewayAddress,
+    PortOwner,
+    check_addresses,
+    check_health,
+    read_health,
+    read_port_owners,
+)
 from mmd.control.doctor.suspend import SleepLock, check_suspend
 from mmd.control.state.status import Sleeping
 from mmd.registry.record import Model
@@ -346,3 +354,15 @@ def test_hub_error_is_explained(message: str, proxies: dict[str, str], says: str
     assert diagnosis.state is Level.WARNING
     assert says in diagnosis.message
     assert diagnosis.hint.startswith(hint)
+
+
+def test_health_is_asked_under_a_name_that_is_served() -> None:
+    """A gateway on 0.0.0.0 refuses requests to the host 0.0.0.0, which no client is connected to."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(read_health, f"0.0.0.0:{server.getsockname()[1]}", ())
+        connection, _ = server.accept()
+        with connection:
+            head = connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert b"\r\nhost: localhost\r\n" in head.lower()
+    assert asked.result() == "HTTP/1.1 200 OK"
