@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Estimate the memory that a model needs.")
-@click.argument("asked", metavar="ID|PATH|REPO[:FILE]", type=parameters.EstimateTarget())
+@click.argument("asked", metavar="ID|PATH|REPO[:FILE]", type=parameters.EstimateArgument())
 @click.option("--context", type=click.IntRange(min=1), metavar="N", help="Estimate for N tokens, not for what fits.")
 @click.option("--file", metavar="NAME", help="The file of the repository, if it has several models.")
 @parameters.machine_file

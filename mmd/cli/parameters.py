@@ -38,7 +38,7 @@ class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
         ]
 
 
-class EstimateTarget(ModelId):
+class EstimateArgument(ModelId):
     """A model id, a path, or a repository on the hub."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from mmd.engines import Engine, all_engines, engine
 from mmd.engines.installer import own
 from mmd.engines.installer.own import OwnEngine
-from mmd.engines.installer.process import Progress, Worker
+from mmd.engines.installer.process import InstallProgress, Worker
 from mmd.engines.installer.recipe import InstallResult, Recipe
 from mmd.engines.installer.venv import IndexUnreachable, PipFailed, Release, Venv, WrongPython, suitable_pythons
 from mmd.errors import EngineMissing, StorageFailed, WrongUsage
@@ -42,7 +42,7 @@ def installable(name: str) -> Engine:
 
 
 def install(
-    engine_name: str, *, version: str | None, has_gpu: bool, for_cpu: bool = False, progress: Progress
+    engine_name: str, *, version: str | None, has_gpu: bool, for_cpu: bool = False, progress: InstallProgress
 ) -> Installation:
     """Install an engine, or another version beside the present one; it reuses what an interrupted run downloaded.
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, contextmanager
 
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.memory_pressure import PressureRelief, PsiMonitor
-from mmd.control.memory.measurer import MeasurementScheduler
+from mmd.control.memory.measurement_scheduler import MeasurementScheduler
 from mmd.errors import CannotListen, ManagerUnreachable, MmdError, WrongUsage
 from mmd.gateway.http.api_keys import Keyring
 from mmd.gateway.http.limits import Limits

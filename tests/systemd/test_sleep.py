@@ -18,8 +18,8 @@ import pytest
 from mmd.errors import SwapSuperseded, WrongUsage
 from mmd.paths import engine_socket, runtime_dir
 from mmd.plan.launch import Launch
+from mmd.plan.release import ReleaseEffect
 from mmd.plan.residency import Residency
-from mmd.plan.room import ReleaseEffect
 from tests.systemd.world import SLEEP, World, wait_for
 
 GIB = 1024**3

@@ -14,10 +14,10 @@ from typing import Any
 
 from mmd.control.lifecycle.controller import Controller, unit_hooks
 from mmd.control.lifecycle.planner import LaunchPlanner
-from mmd.control.state.host import Host
+from mmd.control.state.machine_reader import MachineReader
 from mmd.paths import config_file
 from mmd.plan.launch import Launch, Sleep, WakeCheck
-from mmd.plan.room import ReleaseEffect
+from mmd.plan.release import ReleaseEffect
 from mmd.registry.store import Registry
 from tests.tiny_models import tiny_gguf
 from tests.user_manager import UserManager
@@ -31,8 +31,8 @@ SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, wake_check=WakeChec
 class ChangedLaunches(LaunchPlanner):
     """The planner, with these changes to the launches of models."""
 
-    def __init__(self, host: Host, registry: Registry, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        super().__init__(host, registry)
+    def __init__(self, reader: MachineReader, registry: Registry, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(reader, registry)
         self._changes = changes
 
     async def launch(self, model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
@@ -44,7 +44,7 @@ class Sleepy(Controller):
 
     def __init__(self, changes: Mapping[str, Mapping[str, Any]], hooks_folder: Path | None = None) -> None:
         super().__init__()
-        self.planner = ChangedLaunches(self.host, self.registry, changes)
+        self.planner = ChangedLaunches(self.reader, self.registry, changes)
         if hooks_folder is not None:
             self._hooks = unit_hooks(hooks_folder)
         self._hooks = replace(self._hooks, sleep_seconds=2, restart_seconds=0.3)

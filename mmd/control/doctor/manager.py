@@ -12,7 +12,7 @@ from pathlib import Path
 from mmd.control.doctor.diagnosis import Diagnosis, ok, warning
 from mmd.control.doctor.restart_loops import RestartLoop, read_restart_loops
 from mmd.control.install.users import user_name
-from mmd.control.state.host import Host
+from mmd.control.state.machine_reader import MachineReader
 from mmd.control.state.status import Failed, Sleeping, read_failed, read_sleeping
 from mmd.errors import ManagerUnreachable
 from mmd.paths import user_runtime_dir
@@ -86,7 +86,7 @@ def read_manager() -> ManagerState:
 
 
 async def _read(login: LoginEnvironment) -> ManagerState:
-    async with Host() as host, await Manager.connect() as manager:
+    async with MachineReader() as reader, await Manager.connect() as manager:
         itself = await manager.itself()
         units = await manager.units(_OURS)
         sockets = [unit.name for unit in units if unit.name.endswith(".socket") and unit.active_state == "active"]
@@ -98,7 +98,7 @@ async def _read(login: LoginEnvironment) -> ManagerState:
             listening=tuple([address for name in sockets for address in await manager.addresses(name)]),
             sleeping=tuple(
                 [
-                    await read_sleeping(manager, host, name)
+                    await read_sleeping(manager, reader, name)
                     for name, now in residencies.items()
                     if now is Residency.ASLEEP
                 ]

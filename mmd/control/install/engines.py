@@ -13,7 +13,7 @@ from mmd.engines import Engine, all_engines
 from mmd.engines import engine as engine_named
 from mmd.engines.install import Installation, install, installable
 from mmd.engines.installer import own
-from mmd.engines.installer.process import Progress
+from mmd.engines.installer.process import InstallProgress
 from mmd.errors import Busy, EngineMissing, StorageFailed, WrongUsage
 from mmd.files import locked
 from mmd.machine import read_machine, unit_of_process
@@ -101,7 +101,7 @@ def _how_to_install(engine: Engine) -> str:
 
 
 def install_engine(
-    engine: str, *, version: str | None, for_cpu: bool, progress: Progress
+    engine: str, *, version: str | None, for_cpu: bool, progress: InstallProgress
 ) -> tuple[Installation, tuple[SupersededInstall, ...]]:
     """Install an engine into mmd's own folder, and delete older installations that no process runs from.
 

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from mmd.control.state.host import Host
+from mmd.control.state.machine_reader import MachineReader
 from mmd.engines import engine
 from mmd.errors import MmdError
 from mmd.plan.launch import Launch
@@ -20,14 +20,14 @@ _UNIT = "mmd-confirm.service"
 _log = logging.getLogger(__name__)
 
 
-async def confirm_in_background(manager: Manager, host: Host, launch: Launch) -> None:
+async def confirm_in_background(manager: Manager, reader: MachineReader, launch: Launch) -> None:
     """Start a unit that asks the engine of a model that has just been loaded, if its version was not asked yet.
 
     It takes ten seconds of a core. The result is logged, and used to plan the next start.
     """
     program = launch.argv[0]
     try:
-        if await host.call(engine(launch.engine).is_confirmed, Path(program)):
+        if await reader.call(engine(launch.engine).is_confirmed, Path(program)):
             return
         with suppress(UnitExists):  # the unit runs already
             await manager.start_transient(_unit(launch.engine, program))

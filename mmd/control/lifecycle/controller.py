@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from mmd.control.lifecycle.idle_rules import IdleRules
 from mmd.control.lifecycle.planner import LaunchPlanner
-from mmd.control.state.host import Host
+from mmd.control.state.machine_reader import MachineReader
 from mmd.control.state.refused_flags import RefusedFlags
 from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.control.state.status import Status, read_status
@@ -63,7 +63,7 @@ def unit_texts(launch: Launch) -> dict[str, str]:
 
 
 class Controller:
-    """mmd over one connection to the user manager. Owns the connection, the host and the planner. Use it as an async
+    """mmd over one connection to the user manager. Owns the connection, the reader and the planner. Use it as an async
     context manager.
     """
 
@@ -71,12 +71,12 @@ class Controller:
         self.registry = Registry()
         self.settings = read_settings()
         self.idleness = IdleRules(self.settings)
-        self.host = Host()
-        self.planner = LaunchPlanner(self.host, self.registry)
+        self.reader = MachineReader()
+        self.planner = LaunchPlanner(self.reader, self.registry)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._stack.push_async_callback(self.host.close)
+        self._stack.push_async_callback(self.reader.close)
         self.manager = await self._stack.enter_async_context(await Manager.connect())
         return self
 
@@ -93,7 +93,7 @@ class Controller:
         return self.idleness.pinned()
 
     async def status(self) -> Status:
-        return await read_status(self.manager, self.host)
+        return await read_status(self.manager, self.reader)
 
     async def residencies(self) -> Mapping[str, Residency]:
         """Return the residency of each model that has a unit; the others are absent."""
@@ -105,13 +105,13 @@ class Controller:
         """Make a model resident; return when it answers. Errors of planning are raised before any model is unloaded.
         With `evicts` false, raise SwapSuperseded rather than unload one. `occasion` is for the record.
         """
-        swap = await self.host.call(import_module, "mmd.control.lifecycle.swap")  # 40 ms: not on the event loop
+        swap = await self.reader.call(import_module, "mmd.control.lifecycle.swap")  # 40 ms: not on the event loop
         swapper: Swapper = swap.Swapper(self.manager, self._hooks, self.planner)
         done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts, occasion=occasion)
         if "load" in done.phases:
             from mmd.control.lifecycle.confirmation import confirm_in_background
 
-            await confirm_in_background(self.manager, self.host, await self.planner.launch(model_id))
+            await confirm_in_background(self.manager, self.reader, await self.planner.launch(model_id))
         return done
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:

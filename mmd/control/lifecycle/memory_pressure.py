@@ -41,7 +41,7 @@ class Demotable(Protocol):
     async def demote(self, model_id: str) -> str | None: ...
 
 
-class Source(Protocol):
+class PressureSource(Protocol):
     """Reads the pressure."""
 
     async def wait(self) -> None:
@@ -54,8 +54,8 @@ class Source(Protocol):
 
 
 class PsiMonitor:
-    """A Source over the kernel's PSI. It sleeps while there is no pressure, if the kernel grants a trigger; else it
-    polls every few seconds. It owns the trigger's descriptors: use it as a context manager.
+    """A PressureSource that reads the kernel's PSI. It sleeps while there is no pressure if the kernel grants a
+    trigger; otherwise it polls every few seconds. It owns the trigger's descriptors: use it as a context manager.
     """
 
     def __init__(self, pressure: Path = PRESSURE) -> None:
@@ -108,7 +108,7 @@ class PsiMonitor:
 class PressureRelief:
     """Demotes one sleeper at a time, and waits for its effect before the next."""
 
-    def __init__(self, models: Demotable, source: Source) -> None:
+    def __init__(self, models: Demotable, source: PressureSource) -> None:
         self._models = models
         self._source = source
         self.settled_at = 0.0  # on the monotonic clock: until then readings show the past

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from mmd.control.state.refused_flags import RefusedFlags
 
 if TYPE_CHECKING:
-    from mmd.control.state.host import Host
+    from mmd.control.state.machine_reader import MachineReader
     from mmd.machine import Machine
     from mmd.plan.last_words import Refusal
     from mmd.plan.launch import Launch
-    from mmd.plan.room import ReleaseEffect
+    from mmd.plan.release import ReleaseEffect
     from mmd.registry.record import Model
     from mmd.registry.store import Registry
     from mmd.settings import Settings
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 class LaunchPlanner:
     """Plans launches from the registry, mmd.toml, the installed engines and the machine, as they are at each call.
 
-    Its work, imports included, is done in the host's thread.
+    Its work, imports included, is done in the reader's thread.
     """
 
-    def __init__(self, host: Host, registry: Registry) -> None:
-        self._host = host
+    def __init__(self, reader: MachineReader, registry: Registry) -> None:
+        self._reader = reader
         self._registry = registry
         self._machine: Machine | None = None
         self._refused = RefusedFlags()
@@ -38,23 +38,23 @@ class LaunchPlanner:
         Raises NoSuchModel and what `plan_launch` raises.
         """
         if leaving is not None or self._machine is None:
-            self._machine = await self._host.machine()
-        return await self._host.call(self._plan, model_id, self._machine, leaving)
+            self._machine = await self._reader.machine()
+        return await self._reader.call(self._plan, model_id, self._machine, leaving)
 
     async def files_to_read_ahead(self, model_id: str) -> tuple[str, ...]:
         """Return a model's files; none if RAM is too short to keep them in the page cache until they are used."""
-        machine = self._machine or await self._host.machine()
-        return await self._host.call(self._read_ahead, model_id, machine)
+        machine = self._machine or await self._reader.machine()
+        return await self._reader.call(self._read_ahead, model_id, machine)
 
     async def remember(self, launch: Launch, refusal: Refusal) -> None:
         """Have later launches leave out what the engine refused. Raises StorageFailed."""
-        await self._host.call(self._refused.remember, launch.model_id, launch.title, refusal.subjects, refusal.output)
+        await self._reader.call(self._refused.remember, launch.model_id, launch.title, refusal.subjects, refusal.output)
 
     def _plan(self, model_id: str, machine: Machine, leaving: Mapping[str, ReleaseEffect] | None) -> Launch:
-        from mmd.plan import room
+        from mmd.plan.release import machine_after_release
         from mmd.settings import read_settings
 
-        here = machine if leaving is None else room.machine_after_release(machine, leaving)
+        here = machine if leaving is None else machine_after_release(machine, leaving)
         # Read again each time: a gateway lives long, and must plan as the command line does.
         return plan_launch(self._registry.get(model_id), here, read_settings())
 

@@ -23,8 +23,8 @@ from mmd.errors import EngineFailed, MmdError, SwapSuperseded
 from mmd.journal import about
 from mmd.plan.last_words import Refusal, cause_line, refused
 from mmd.plan.launch import Launch
+from mmd.plan.release import ReleaseEffect, release_effect
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.room import ReleaseEffect, release_effect
 from mmd.plan.swap import NoOp, Start, Step, decide, gpu_holder, gpu_taken_since, should_restore
 from mmd.units.bus import JobResult, Manager, NoSuchUnit
 from mmd.units.lock import planner_lock

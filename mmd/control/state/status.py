@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from mmd.control.state.host import Host
+from mmd.control.state.machine_reader import MachineReader
 from mmd.control.state.memory_use import Resources
 from mmd.control.state.residencies import active_of
 from mmd.control.state.sleep_record import asleep_level
@@ -67,11 +67,11 @@ async def current_status() -> Status:
     """As `read_status`, over a new connection. Raises ManagerUnreachable."""
     from mmd.units.bus import Manager
 
-    async with Host() as host, await Manager.connect() as manager:
-        return await read_status(manager, host)
+    async with MachineReader() as reader, await Manager.connect() as manager:
+        return await read_status(manager, reader)
 
 
-async def read_status(manager: Manager, host: Host) -> Status:
+async def read_status(manager: Manager, reader: MachineReader) -> Status:
     """Read what runs now from the user manager, and memory from NVML and the kernel."""
     pairs = await read_pairs(manager)
     where = {model_id: residency(pair) for model_id, pair in sorted(pairs.items())}
@@ -79,17 +79,17 @@ async def read_status(manager: Manager, host: Host) -> Status:
     def those(wanted: Residency) -> list[str]:
         return [model_id for model_id, here in where.items() if here is wanted]
 
-    wakes = await host.call(expected_seconds, "wake") if those(Residency.ASLEEP) else {}
-    loads = await host.call(expected_seconds, "load") if those(Residency.STARTING) else {}
+    wakes = await reader.call(expected_seconds, "wake") if those(Residency.ASLEEP) else {}
+    loads = await reader.call(expected_seconds, "load") if those(Residency.STARTING) else {}
     return Status(
         active=active_of(pairs),
         resident=tuple(those(Residency.RESIDENT)),
-        sleeping=tuple([await read_sleeping(manager, host, model_id, wakes) for model_id in those(Residency.ASLEEP)]),
+        sleeping=tuple([await read_sleeping(manager, reader, model_id, wakes) for model_id in those(Residency.ASLEEP)]),
         starting=tuple([await _starting(manager, model_id, loads) for model_id in those(Residency.STARTING)]),
         failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
         away=tuple(model_id for model_id in suspended_models() if where.get(model_id) not in _ON_THEIR_WAY),
         exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
-        resources=await host.resources(),
+        resources=await reader.resources(),
     )
 
 
@@ -103,13 +103,13 @@ def exposed_urls() -> dict[str, str]:
 
 
 async def read_sleeping(
-    manager: Manager, host: Host, model_id: str, wakes: Mapping[str, float] = MappingProxyType({})
+    manager: Manager, reader: MachineReader, model_id: str, wakes: Mapping[str, float] = MappingProxyType({})
 ) -> Sleeping:
     """Read a model that is asleep; `wakes` are the seconds that wakes take, by model."""
     service = await manager.service(engine_unit(model_id))
     # The unit's memory by the kernel; the largest number means that it does not count.
     current = int(service["MemoryCurrent"])
-    ram_bytes = await host.call(resident_bytes, int(service["MainPID"])) if current == _NOT_SET else current
+    ram_bytes = await reader.call(resident_bytes, int(service["MainPID"])) if current == _NOT_SET else current
     return Sleeping(model_id, level=asleep_level(model_id), ram_bytes=ram_bytes, wake_seconds=wakes.get(model_id))
 
 

@@ -16,7 +16,7 @@ from mmd.parent_death import end_with_parent
 _REDRAW_SECONDS = 0.5
 
 
-class Progress(Protocol):
+class InstallProgress(Protocol):
     """Receives messages about the progress."""
 
     def step(self, text: str) -> None:
@@ -42,7 +42,7 @@ class Finished:
 @dataclass(frozen=True, slots=True)
 class Worker:
     log: Path
-    progress: Progress
+    progress: InstallProgress
 
     def run(
         self,

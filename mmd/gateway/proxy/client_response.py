@@ -10,10 +10,10 @@ from mmd.gateway.http.error_format import ErrorFormat
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.request import RequestHead
 from mmd.gateway.http.response_head import ResponseWriter
+from mmd.gateway.proxy.early_sse import EarlySseStream
 from mmd.gateway.proxy.exposed import redact_error
 from mmd.gateway.proxy.http10 import Http10Rewriter
 from mmd.gateway.proxy.response import EngineResponse
-from mmd.gateway.proxy.sse import EarlySseStream
 from mmd.gateway.proxy.websocket import WebSocketTunnel
 from mmd.gateway.schedule.model_queue import QueuePosition
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.request import Request
 from mmd.gateway.proxy.client_response import ClientResponse
-from mmd.gateway.proxy.sse import wants_stream
+from mmd.gateway.proxy.early_sse import wants_stream
 from mmd.gateway.schedule.scheduler import Scheduler
 
 

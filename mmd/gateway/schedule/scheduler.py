@@ -17,8 +17,8 @@ from typing import TypeVar
 from mmd.errors import EngineFailed, GpuPinned, MmdError, TryLater
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.schedule.admitted import Admitted
+from mmd.gateway.schedule.backoffs import LoadBackoffs
 from mmd.gateway.schedule.changes import Changes
-from mmd.gateway.schedule.cooldowns import LoadBackoffs
 from mmd.gateway.schedule.model_queue import ModelQueue, QueuePosition
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.queue_status import QueueStatus, QueueTurn

@@ -140,7 +140,7 @@ class SystemdModels:
         return model_infos(named.models.values(), where, active_of(pairs), modes, named.aliases)
 
     async def resources(self) -> Resources:
-        return await self._controller.host.resources()
+        return await self._controller.reader.resources()
 
     def _residency(self, model_id: str) -> Residency:
         return residency(self._watch.pairs.get(model_id, Pair()))

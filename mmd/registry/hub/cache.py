@@ -1,4 +1,4 @@
-"""The cache of downloads shared with other tools: where huggingface_hub keeps what, and what is in it."""
+"""The download cache that huggingface_hub and mmd share: its layout, and the files that it contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the name of a model on the hub to its record in the registry; offline if the cache has all of it."""
+"""Register a model from the hub: find its files, download them and add its record. Works offline if all are cached."""
 
 from __future__ import annotations
 

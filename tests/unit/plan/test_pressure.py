@@ -98,7 +98,7 @@ def test_the_one_that_goes_is_the_oldest_of_its_level(sleepers: list[Sleeper]) -
 
 @dataclass
 class Readings:
-    """A Source that a test turns: each step is one look at the machine."""
+    """A PressureSource that a test turns: each step is one look at the machine."""
 
     now: Stalls | None = field(default_factory=lambda: STALLED)
     memory: Ram = SHORT

@@ -1,4 +1,4 @@
-"""Readings of this machine for asynchronous callers: all that may block happens in one thread of its own."""
+"""Read the machine (memory, GPUs, files) from asynchronous code: calls that may block run in one worker thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmd.machine import Machine, Nvml, read_machine
 
 # NVML takes seconds to initialise a GPU that no program has open. A driver that hangs never answers.
 _READING_TIMEOUT_SECONDS = 60.0
-# An engine's own --help may take a minute, after a probe of another engine that takes 20 s.
+# An engine's --help may take a minute, and wait for the probe of another engine, which takes 20 s.
 _CALL_TIMEOUT_SECONDS = 300.0
 _CLOSE_TIMEOUT_SECONDS = 1.0
 
@@ -26,16 +26,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Host:
-    """This machine: its memory, GPUs and files, read in one thread.
+class MachineReader:
+    """Reads this machine in one worker thread, which it owns. Close it when done.
 
-    The thread starts with the first call, runs one call at a time in order, and keeps NVML open between readings. It
-    is a daemon: a driver that hangs does not keep the process from ending.
+    The thread starts with the first call, runs the calls in order, one at a time, and keeps NVML open between readings.
+    It is a daemon thread: a driver that hangs does not keep the process from ending.
     """
 
     def __init__(self) -> None:
         self._nvml = Nvml()
-        self._thread = _WorkerThread("mmd-host")
+        self._thread = _WorkerThread("mmd-machine")
 
     async def machine(self) -> Machine:
         """Read the whole machine, processes on the GPUs included. Raises TryLater if the driver hangs."""
@@ -46,8 +46,9 @@ class Host:
         return await self._read(partial(read_resources, self._nvml))
 
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work` in the thread: for files, programs and imports that may take a while. Raises what it raises, and
-        TryLater if the thread hangs.
+        """Run `work` in the thread and return its result: for files, programs and imports that may take a while.
+
+        Raises what `work` raises, and TryLater if the thread hangs.
         """
         return await self._within(_CALL_TIMEOUT_SECONDS, partial(work, *args, **kwargs))
 
@@ -96,7 +97,7 @@ class _WorkerThread:
         return self._thread is not None
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns. It is skipped if its caller has gone before its turn."""
+        """Return what `work` returns. A call whose caller was cancelled before it began is skipped."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._calls.put(partial(_run, work, loop, future))
@@ -106,7 +107,7 @@ class _WorkerThread:
         return await future
 
     def end(self) -> None:
-        """End after the calls that are queued."""
+        """End the thread after the queued calls."""
         self._calls.put(None)
         self._thread = None
 

@@ -7,7 +7,7 @@ import pytest
 from mmd.machine import GpuProcess
 from mmd.plan.choose import choose
 from mmd.plan.launch import Sleep, WakeCheck
-from mmd.plan.room import ReleaseEffect, machine_after_release, release_effect
+from mmd.plan.release import ReleaseEffect, machine_after_release, release_effect
 from tests.unit.plan.planned import CHAT, GIB, LLAMA_SERVER, machine
 
 ENGINE = "mmd-model@a.service"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
-from mmd.control.memory.measurer import MeasurementScheduler
+from mmd.control.memory.measurement_scheduler import MeasurementScheduler
 from mmd.errors import ManagerUnreachable
 from mmd.plan.residency import Pair, UnitState
 from mmd.units.bus import UnitExists

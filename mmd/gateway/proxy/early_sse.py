@@ -1,4 +1,4 @@
-"""Server-sent events that begin while their request still waits, and that the engine's response continues."""
+"""Start an event stream (SSE) while its request waits for the model; the engine's response continues the stream."""
 
 from __future__ import annotations
 

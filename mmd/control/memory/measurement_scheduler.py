@@ -1,6 +1,7 @@
-"""Have starts measured shortly after they succeed, in a process of its own.
+"""Start the unit mmd-measure.service shortly after a model has loaded; it measures the memory of the loaded models.
 
-It takes a third of a second of a core, and memory that the gateway should not need.
+The measurement runs in its own process: it takes a third of a second of a core, and memory that the gateway should not
+hold.
 """
 
 from __future__ import annotations
@@ -25,39 +26,39 @@ _CALM_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
-class Starting(Protocol):
-    """The method of `Manager` that is used here."""
+class UnitStarter(Protocol):
+    """The part of `Manager` that this module uses."""
 
     async def start_transient(self, unit: UnitSpec, *beside: UnitSpec) -> None: ...
 
 
 class MeasurementScheduler:
-    """Starts a measurement after a model becomes resident; after a wake it finds the start measured already."""
+    """Starts a measurement after a model becomes resident. After a wake it measures nothing new."""
 
-    def __init__(self, manager: Starting, watch: Watch, *, calm_seconds: float = _CALM_SECONDS) -> None:
+    def __init__(self, manager: UnitStarter, watch: Watch, *, calm_seconds: float = _CALM_SECONDS) -> None:
         self._manager = manager
         self._watch = watch
         self._calm_seconds = calm_seconds
         self._resident = _resident(watch.pairs)
-        self._came = asyncio.Event()
-        watch.follow(self._look)
+        self._loaded = asyncio.Event()
+        watch.follow(self._on_pairs)
 
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
-            await self._came.wait()
+            await self._loaded.wait()
             await asyncio.sleep(self._calm_seconds)
-            self._came.clear()
+            self._loaded.clear()
             try:
-                with suppress(UnitExists):  # it runs already, and reads which models are resident then
+                with suppress(UnitExists):  # one is running: it reads which models are resident when it begins
                     await self._manager.start_transient(_unit())
             except MmdError as error:
                 _log.info("cannot measure starts: %s", error.message)
 
-    def _look(self) -> None:
+    def _on_pairs(self) -> None:
         resident = _resident(self._watch.pairs)
         if resident - self._resident:
-            self._came.set()
+            self._loaded.set()
         self._resident = resident
 
 

@@ -1,4 +1,4 @@
-"""The memory that a model will find after other models have released the GPU."""
+"""Predict the free memory of the machine after some models have released the GPU (stopped or asleep)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ASLEEP_BYTES = 5 * GIB // 4
 
 @dataclass(frozen=True, slots=True)
 class ReleaseEffect:
-    """What a unit keeps of the VRAM and takes of the RAM when it releases the GPU."""
+    """How much VRAM a unit keeps, and how much RAM it takes, when it releases the GPU."""
 
     keeps_vram_bytes: int = 0  # on each GPU that it uses
     takes_ram_bytes: int = 0
@@ -30,7 +30,7 @@ def release_effect(launch: Launch) -> ReleaseEffect:
 
 
 def machine_after_release(machine: Machine, leaving: Mapping[str, ReleaseEffect]) -> Machine:
-    """Return `machine` as it is after these units have released the GPU."""
+    """Return `machine` as it will be after these units have released the GPU."""
     taken_bytes = sum(one.takes_ram_bytes for one in leaving.values())
     return replace(
         machine,

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from mmd.control.state.host import Host
+from mmd.control.state.machine_reader import MachineReader
 from tests.gateway_peer import PATIENCE_SECONDS
 
 Run = Callable[[str], str]
 
 BEGIN = """
 import asyncio, os, pathlib
-from mmd.control.state import host as module
-from mmd.control.state.host import Host
+from mmd.control.state import machine_reader as module
+from mmd.control.state.machine_reader import MachineReader
 from mmd.errors import TryLater
 fifo = os.environ["FIFO"]
 state = pathlib.Path(os.environ["MMD_FAKE_NVML"])
@@ -57,8 +57,8 @@ def test_event_loop_goes_on_while_the_driver_blocks(run: Run) -> None:
     """Each reading was made on the event loop, and all streams of the gateway stood still for it."""
     shown = run(
         "async def main():\n"
-        "    async with Host() as host:\n"
-        "        readings = [asyncio.create_task(each()) for each in (host.resources, host.machine)]\n"
+        "    async with MachineReader() as reader:\n"
+        "        readings = [asyncio.create_task(each()) for each in (reader.resources, reader.machine)]\n"
         "        opened = None\n"
         "        while opened is None:\n"
         "            await asyncio.sleep(0)\n"
@@ -78,8 +78,8 @@ def test_driver_that_hangs_fails_readings_and_the_process_ends(run: Run) -> None
     shown = run(
         "async def main():\n"
         "    module._READING_TIMEOUT_SECONDS = module._CLOSE_TIMEOUT_SECONDS = 0.05\n"
-        "    async with Host() as host:\n"
-        "        for reading in (host.resources, host.machine):\n"
+        "    async with MachineReader() as reader:\n"
+        "        for reading in (reader.resources, reader.machine):\n"
         "            try: await reading()\n"
         "            except TryLater as error: print(error.message)\n"
         "asyncio.run(main())"
@@ -89,8 +89,8 @@ def test_driver_that_hangs_fails_readings_and_the_process_ends(run: Run) -> None
 
 async def test_calls_run_in_order_and_one_at_a_time() -> None:
     done: list[int] = []
-    async with Host() as host, asyncio.timeout(PATIENCE_SECONDS):
-        threads = await asyncio.gather(*(host.call(_noted, done, number) for number in range(20)))
+    async with MachineReader() as reader, asyncio.timeout(PATIENCE_SECONDS):
+        threads = await asyncio.gather(*(reader.call(_noted, done, number) for number in range(20)))
     assert done == [*range(20)]
     assert len(set(threads)) == 1
     assert threads[0] != threading.current_thread().name
@@ -102,27 +102,27 @@ def _noted(done: list[int], number: int) -> str:
 
 
 async def test_exception_reaches_the_caller() -> None:
-    async with Host() as host:
+    async with MachineReader() as reader:
         with pytest.raises(ZeroDivisionError):
-            await host.call(lambda: 1 // 0)
-        assert await host.call(lambda: 7) == 7
+            await reader.call(lambda: 1 // 0)
+        assert await reader.call(lambda: 7) == 7
 
 
 async def test_call_whose_caller_has_gone_is_skipped() -> None:
     release, done = threading.Event(), list[int]()
-    async with Host() as host:
-        first = asyncio.create_task(host.call(release.wait, PATIENCE_SECONDS))
-        second = asyncio.create_task(host.call(done.append, 2))
+    async with MachineReader() as reader:
+        first = asyncio.create_task(reader.call(release.wait, PATIENCE_SECONDS))
+        second = asyncio.create_task(reader.call(done.append, 2))
         await asyncio.sleep(0)
         second.cancel()
         await asyncio.wait([second])
         release.set()
         assert await first
-        await host.call(done.append, 3)
+        await reader.call(done.append, 3)
     assert done == [3]
 
 
 async def test_host_that_is_not_used_starts_no_thread() -> None:
     before = threading.active_count()
-    async with Host():
+    async with MachineReader():
         assert threading.active_count() == before
