@@ -158,3 +158,16 @@ def test_status_of_nothing_says_what_to_do_next(world: World) -> None:
     assert "mmd add PATH" in said and "mmd search" in said and "activate" not in said
     world.add("a")
     assert "mmd activate ID" in run_mmd("status").stderr
+
+
+async def test_stop_of_models_whose_units_were_replaced_in_turn(world: World) -> None:
+    """Each token names the other in After=: systemd said "Transaction order is cyclic", and one model stayed."""
+    world.add("a", "b")
+    async with world.controller() as mmd:
+        await mmd.activate("a")
+        await mmd.activate("b")
+        world.settings("[models.a]\ncontext = 1024\n[models.b]\ncontext = 1024\n")
+        await mmd.activate("b")
+        await mmd.activate("a")
+        assert await mmd.stop() == ("a",)
+        assert set((await mmd.residencies()).values()) <= {Residency.ABSENT}

@@ -191,15 +191,17 @@ class Controller:
         if model_id is not None and model_id not in pairs:
             self.registry.get(model_id)
         asked = [name for name in sorted(pairs) if model_id in (None, name)]
-        await asyncio.gather(*(self._end(name) for name in asked))
+        # Engines first: their tokens have nothing to put to sleep then. Tokens one by one: if units were replaced, two
+        # tokens may name each other in After=, and systemd refuses to stop both at once.
+        await asyncio.gather(*(self._end(engine_unit(name)) for name in asked))
+        for name in asked:
+            await self._end(token_unit(name))
         ran = (name for name in asked if residency(pairs[name]) not in (Residency.ABSENT, Residency.FAILED))
         return tuple(ran)
 
-    async def _end(self, model_id: str) -> None:
-        """Stop the engine first: its token has nothing to put to sleep then."""
-        for unit in (engine_unit(model_id), token_unit(model_id)):
-            await self.manager.run_job(unit, self.manager.stop(unit))
-            await self.manager.reset_failed(unit)
+    async def _end(self, unit: str) -> None:
+        await self.manager.run_job(unit, self.manager.stop(unit))
+        await self.manager.reset_failed(unit)
 
     async def remove(self, model_id: str) -> Model:
         """Close a model's tunnel, stop it and remove it from the registry; its files stay."""
