@@ -226,7 +226,7 @@ class MemoryModels:
     def pinned(self) -> Collection[str]:
         return {name for name, rules in self.rules.items() if rules.pinned}
 
-    async def loaded_models(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
+    async def loaded_models(self, *, keep_alive: Collection[str]) -> Sequence[LoadedModel]:
         self.looked += 1
         names = [*self.asleep, *([self.active] if self.active else [])]
         return [LoadedModel(name, name in self.asleep, self.since, self.rules.get(name, Rules())) for name in names]

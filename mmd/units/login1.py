@@ -79,12 +79,12 @@ class Login1:
     async def is_going_to_sleep(self) -> bool:
         return bool(await self._property("PreparingForSleep"))
 
-    async def longest_delay_seconds(self) -> float:
+    async def max_delay_seconds(self) -> float:
         """Return how long locks delay a suspend: `InhibitDelayMaxSec=` of logind.conf, 5 s by default."""
         return int(await self._property("InhibitDelayMaxUSec")) / _MICROSECONDS
 
     async def delay_sleep(self, why: str) -> FileIO:
-        """Take an inhibitor lock, released by closing it. logind waits for it, at most `longest_delay_seconds`.
+        """Take an inhibitor lock, released by closing it. logind waits for it, at most `max_delay_seconds`.
 
         Raises LockRefused.
         """
@@ -105,8 +105,8 @@ class Login1:
         A value may be repeated. Ends when logind leaves the bus.
         """
         yield await self.is_going_to_sleep()
-        while (is_going := await self._news.get()) is not None:
-            yield is_going
+        while (is_suspending := await self._news.get()) is not None:
+            yield is_suspending
 
     # -- plumbing
 

@@ -71,16 +71,16 @@ async def test_gateway_that_starts_counts_from_what_systemd_says(world: World) -
     async with world.controller() as mmd:
         before = monotonic()
         await mmd.activate("a")
-        assert await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes=()) == ()
-        [resident] = await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
+        assert await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, keep_alive=()) == ()
+        [resident] = await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, keep_alive={"a"})
         assert (resident.model_id, resident.is_asleep) == ("a", False)
         assert before < resident.since < monotonic()
         await mmd.sleep("a")
-        [asleep] = await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
+        [asleep] = await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, keep_alive={"a"})
         assert asleep.is_asleep
         assert resident.since < asleep.since < monotonic()
         await mmd.activate("a")
-        [woken] = await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, wishes={"a"})
+        [woken] = await loaded_models(mmd.manager, await read_pairs(mmd.manager), mmd.idleness, keep_alive={"a"})
         assert woken.since > resident.since
     world.settings("[models.a]\nidle_sleep_seconds = 1\n")
     async with gateway(world) as (_, watch):

@@ -221,7 +221,7 @@ async def test_models_leave_the_gpu_without_a_lock_too(
                 await at.becomes("a", Residency.RESIDENT)
     told = [record.getMessage() for record in caplog.records if "refuses to delay" in record.getMessage()]
     assert told == [
-        "logind refuses to delay a suspend: Access denied; answers are cut short when the machine suspends: "
+        "logind refuses to delay a suspend: Access denied; responses are cut short when the machine suspends: "
         "sudo apt install polkitd"
     ]
 
@@ -272,7 +272,7 @@ async def test_lock_is_held_until_it_is_closed_and_no_child_has_it(system_bus: s
     with pytest.raises(LogindAway, match="logind does not answer"):
         await Login1.connect()
     async with fake_login1(system_bus, limit_seconds=7.5) as fake, await Login1.connect() as login1:
-        assert await login1.longest_delay_seconds() == 7.5
+        assert await login1.max_delay_seconds() == 7.5
         with await login1.delay_sleep("a test") as lock:
             assert not os.get_inheritable(lock.fileno())
             await fake.has_locks(1)

@@ -29,7 +29,7 @@ def read_sleep_lock() -> SleepLock | None:
 async def _read() -> SleepLock | None:
     try:
         async with await Login1.connect() as login1:
-            seconds = await login1.longest_delay_seconds()
+            seconds = await login1.max_delay_seconds()
             try:
                 (await login1.delay_sleep(_WHY)).close()
             except LockRefused as error:

@@ -1,4 +1,4 @@
-"""The idle times and pins of mmd.toml, and since when models are resident or asleep."""
+"""Read the idle times and pins of mmd.toml, and since when models have been resident or asleep."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pinned_models(settings: Settings) -> frozenset[str]:
 
 
 class IdleRules:
-    """The rules in mmd.toml, which is read again when it changes. While it is damaged, the former rules hold."""
+    """The rules in mmd.toml, read again when it changes. While it is damaged, the previous rules stay in force."""
 
     def __init__(self, settings: Settings) -> None:
         keeps = "idle times and pinned models"
@@ -44,24 +44,26 @@ class IdleRules:
         self._pinned = pinned_models(settings)
 
     def rules_of(self, model_id: str) -> Rules:
-        self._follow()
+        self._refresh()
         return rules_of(model_id, self._settings)
 
     def pinned(self) -> frozenset[str]:
-        self._follow()
+        self._refresh()
         return self._pinned
 
-    def _follow(self) -> None:
+    def _refresh(self) -> None:
         settings = self._file.current()
         if settings is not self._settings:
             self._settings, self._pinned = settings, pinned_models(settings)
 
 
 async def loaded_models(
-    manager: Manager, pairs: Pairs, idleness: IdleRules, *, wishes: Collection[str]
+    manager: Manager, pairs: Pairs, idleness: IdleRules, *, keep_alive: Collection[str]
 ) -> tuple[LoadedModel, ...]:
-    """Return the resident and sleeping models that have an idle time, or are in `wishes`, and since when they are so,
-    on the monotonic clock. All of it is from systemd and the hooks, so a gateway that has just started knows it, too.
+    """Return the resident and sleeping models that have an idle time or are in `keep_alive`.
+
+    Each comes with the time of its last state change on the monotonic clock. systemd and the hooks record these times,
+    so a gateway that has just started has them, too.
     """
     found: list[LoadedModel] = []
     for model_id, pair in pairs.items():
@@ -69,7 +71,7 @@ async def loaded_models(
         if here not in (Residency.RESIDENT, Residency.ASLEEP):
             continue
         rules, is_asleep = idleness.rules_of(model_id), here is Residency.ASLEEP
-        if rules.seconds(is_asleep=is_asleep) == math.inf and model_id not in wishes:
+        if rules.seconds(is_asleep=is_asleep) == math.inf and model_id not in keep_alive:
             continue  # saves a call to systemd, which would delay swaps
         since = asleep_since(model_id) if is_asleep else await _resident_since(manager, model_id)
         if since is not None:

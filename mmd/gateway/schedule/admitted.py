@@ -8,7 +8,7 @@ from mmd.gateway.schedule.queue_status import InFlight
 
 
 class Admitted:
-    """Admitted requests by model, and the slice of the model that was admitted last. The scheduler owns it."""
+    """Counts the admitted requests of each model, and records whose slice it is. The scheduler owns it."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}  # without zeros
@@ -27,11 +27,11 @@ class Admitted:
         return self._counts.get(model_id, 0)
 
     def others(self, model_id: str) -> list[str]:
-        """Return the other models that are answering."""
+        """Return the other models that are answering requests."""
         return [other for other in self._counts if other != model_id]
 
     def idle_since(self, model_id: str) -> float | None:
-        """Return when the model's last response ended, on the monotonic clock; None if one is running or none has."""
+        """Return when the model's last response ended, on the monotonic clock; None while one runs or if none has."""
         return None if model_id in self._counts else self._idle_since.get(model_id)
 
     def begin(self, model_id: str) -> None:
@@ -48,7 +48,7 @@ class Admitted:
             self._idle_since[model_id] = monotonic()
 
     def end_slice(self) -> None:
-        """Have the next admission begin a slice, even of the same model."""
+        """Let the next admission begin a new slice, even for the same model."""
         self.resident = None
 
     def status(self) -> tuple[InFlight, ...]:

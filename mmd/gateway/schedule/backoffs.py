@@ -9,12 +9,11 @@ from mmd.plan.queue import Backoff, retry_after_seconds
 
 
 class LoadBackoffs:
-    """The models that failed to load recently. The scheduler owns it."""
+    """The models that failed to load recently, with the end of their backoff. The scheduler owns it."""
 
     def __init__(self) -> None:
-        self._failed: dict[
-            str, tuple[Backoff, str]
-        ] = {}  # with the message; the error itself would keep its traceback alive
+        # With the error's message only: the error would keep its traceback alive.
+        self._failed: dict[str, tuple[Backoff, str]] = {}
 
     def failed(self, model_id: str, error: EngineFailed) -> None:
         before = self._failed.get(model_id)

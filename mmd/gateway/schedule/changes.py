@@ -1,4 +1,4 @@
-"""The news that a request came, was admitted or ended."""
+"""Report to listeners and waiting tasks that a request arrived, was admitted or ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from time import monotonic
 
 
 class Changes:
-    """Calls listeners, and wakes what waits. The scheduler owns it."""
+    """Calls listeners and wakes waiting tasks at each change. The scheduler owns it."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()

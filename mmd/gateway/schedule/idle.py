@@ -1,6 +1,6 @@
-"""Put idle models to sleep, and stop those that have slept for long: carries out `plan.idle`.
+"""Put idle models to sleep, and stop those that have slept for their idle time, as `plan.idle` decides.
 
-A request costs nothing here: usage is read from the scheduler when an idle time may have passed.
+Nothing is done for each request: usage is read from the scheduler when an idle time may have passed.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ _log = logging.getLogger(__name__)
 
 
 class IdleUnloader:
-    """Unloads idle models. It owns how long requests asked to keep a model, and failed attempts to unload one."""
+    """Unloads idle models. Owns the keep-alive times that requests set, and the times of failed attempts to unload."""
 
     def __init__(self, models: Models, scheduler: Scheduler) -> None:
         self._models = models
         self._scheduler = scheduler
-        self._keep_seconds: dict[str, float] = {}  # of resident models, as requests asked
-        self._failed_at: dict[str, float] = {}  # when they could not be unloaded
+        self._keep_seconds: dict[str, float] = {}  # of resident models, set by requests
+        self._failed_at: dict[str, float] = {}  # when an attempt to unload the model failed
         self._look_when_unused: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
         models.follow(self._on_units)
         scheduler.follow(self._on_requests)
 
     def keep(self, model_id: str, seconds: float) -> None:
-        """Keep a resident model for so long after its last response, until another request says otherwise or the model
-        is unloaded.
+        """Keep a resident model for `seconds` after its last response.
+
+        This holds until another request sets another time or the model is unloaded.
         """
         if self._keep_seconds.get(model_id) != seconds:
             self._keep_seconds[model_id] = seconds
@@ -45,7 +46,7 @@ class IdleUnloader:
 
     @property
     def keep_seconds(self) -> Mapping[str, float]:
-        """How long requests want resident models to stay after their last response."""
+        """For how many seconds after its last response each resident model is kept, as requests asked."""
         return self._keep_seconds
 
     async def run(self) -> None:
@@ -64,7 +65,7 @@ class IdleUnloader:
                 await self._until(idle_plan.look_at)
 
     async def _look(self) -> IdlePlan:
-        loaded_models = await self._models.loaded_models(wishes=self._keep_seconds)
+        loaded_models = await self._models.loaded_models(keep_alive=self._keep_seconds)
         uses = {loaded.model_id: self._use(loaded.model_id) for loaded in loaded_models}
         idle_plan = plan_idle(loaded_models, uses, monotonic())
         self._look_when_unused = idle_plan.look_when_unused
@@ -81,7 +82,7 @@ class IdleUnloader:
         try:
             await self._scheduler.idle_out(due.model_id, partial(self._unload, due))
         except MmdError as error:
-            # Tried again after another idle time, as if the model had been used now.
+            # Try again after another idle time, as if the model had been used now.
             self._failed_at[due.model_id] = monotonic()
             self._keep_seconds.pop(due.model_id, None)
             _log.warning("cannot unload %s: %s", due.model_id, error.message, extra=about(due.model_id))
@@ -106,10 +107,10 @@ class IdleUnloader:
     def _on_units(self) -> None:
         for model_id in tuple(self._keep_seconds):
             if self._models.address(model_id) is None:
-                del self._keep_seconds[model_id]  # as in Ollama: it was asked for this stay on the GPU
+                del self._keep_seconds[model_id]  # as in Ollama: an unload ends the keep-alive
         self._changed.set()
 
     def _on_requests(self) -> None:
-        """Called for every request that comes, is admitted or ends."""
+        """Called whenever a request arrives, is admitted or ends."""
         if self._look_when_unused and not all(map(self._scheduler.is_in_use, self._look_when_unused)):
             self._changed.set()

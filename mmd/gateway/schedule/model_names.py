@@ -1,4 +1,4 @@
-"""The registered models and the names that clients may call them, by the files as they are now."""
+"""The registered models and the names that clients may use for them, read again when the files change."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class ModelNames:
         model_id = self._names.ids.get(name)
         if model_id is None:
             self._names.require_clear(name)
-            model_id = self._registry.get(name).id  # it knows what to say
+            model_id = self._registry.get(name).id  # raises NoSuchModel and names the nearest id
         return model_id
 
     def _refresh(self) -> None:
-        # Each gives the same object until its file changes.
+        # Both return the same object until their file changes.
         models, settings = self._registry.load(), self._settings_file.current()
         if models is self._models and settings is self._settings:
             return
@@ -72,6 +72,6 @@ def embedding_model(models: Iterable[Model], pairs: Pairs) -> str:
     ids = sorted(model.id for model in models if model.facts.type is ModelType.EMBEDDING)
     if not ids:
         message = "the request names no model, and no embedding model is registered"
-        raise NoSuchModel(message, hint="mmd add PATH   # of one; or name one of: mmd list")
+        raise NoSuchModel(message, hint="mmd add PATH   # an embedding model; or name a model: mmd list")
     resident = (name for name in ids if residency(pairs.get(name, Pair())) is Residency.RESIDENT)
     return next(resident, ids[0])

@@ -13,7 +13,7 @@ class ModelQueue:
 
     model_id: str
     enqueued_at: dict[asyncio.Future[str], float] = field(default_factory=dict)
-    interactive: int = 0  # how many of them a person waits for
+    interactive: int = 0  # how many of them are interactive
     force_reload: bool = False  # load it although it counts as resident: its engine refuses connections
 
     def add(self, waiter: asyncio.Future[str], *, interactive: bool, force_reload: bool) -> None:

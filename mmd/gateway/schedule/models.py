@@ -1,4 +1,4 @@
-"""What the gateway needs to know of models, and to do with them."""
+"""The protocol by which the gateway reads the state of models, and loads and unloads them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ class Models(Protocol):
     """
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
-        """Return the id for the name in a request. None and "" mean the active model, else the one that was suspended
-        last; on the embedding listener the embedding model. Raises NoSuchModel.
+        """Return the id for the name in a request. Raises NoSuchModel.
+
+        None and "" select the active model, or else the model suspended last; on the embedding listener, the embedding
+        model.
         """
         ...
 
@@ -32,11 +34,11 @@ class Models(Protocol):
         ...
 
     def is_asleep(self, model_id: str) -> bool:
-        """Return whether the model's engine runs, and does not answer requests until it is woken."""
+        """Return whether the model is asleep: its engine runs, but answers no request until it is woken."""
         ...
 
     def expected_seconds(self, model_id: str) -> float | None:
-        """Return the seconds that recent activations of the model took, from its present state; None if unknown."""
+        """Return the seconds that activating the model from its present state took recently; None if unknown."""
         ...
 
     def follow(self, listener: Callable[[], None]) -> None:
@@ -44,37 +46,41 @@ class Models(Protocol):
         ...
 
     def gpu_holder(self, *, other_than: str | None = None) -> str | None:
-        """Return the model that has the GPU or is about to have it; only one `other_than` this, if given."""
+        """Return the model, other than `other_than`, that holds the GPU or is about to."""
         ...
 
     def pinned(self) -> Collection[str]:
         """Return the models that only a user's command may unload."""
         ...
 
-    async def loaded_models(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
-        """Return the resident and sleeping models, and since when they are so, on the monotonic clock. Models that have
-        no idle time and are not in `wishes`, those whose requests asked for one, may be missing.
+    async def loaded_models(self, *, keep_alive: Collection[str]) -> Sequence[LoadedModel]:
+        """Return the resident and sleeping models, with the time of their last state change on the monotonic clock.
+
+        Models without an idle time may be missing, unless they are in `keep_alive`: requests gave those a time.
         """
         ...
 
     async def was_evicted(self, model_id: str) -> bool:
-        """Return whether a swap ended this engine, which has just ended; else it crashed or a user stopped it."""
+        """Return whether a swap ended the model's engine; if not, it crashed or a user stopped it.
+
+        Call it when the engine has just ended.
+        """
         ...
 
     async def activate(self, model_id: str, *, drain_seconds: float) -> None:
-        """Return when the model answers. Raises EngineFailed, DoesNotFit, SwapSuperseded and other MmdErrors.
-        `drain_seconds`, for which running responses delayed it, are for the record.
+        """Make a model resident; return when it answers. Raises EngineFailed, DoesNotFit, SwapSuperseded and other
+        MmdErrors. `drain_seconds`, the time spent waiting for running responses, is only recorded.
         """
         ...
 
     async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
-        """Put a model, by default the active one, to sleep. Return the models that were unloaded or changed level."""
+        """Put a model (by default the active one) to sleep. Return the models that were unloaded or changed level."""
         ...
 
     async def stop(self, model_id: str | None) -> None: ...
 
     async def stop_asleep(self, model_id: str) -> None:
-        """Stop a model unless it is no longer asleep."""
+        """Stop a model if it is still asleep."""
         ...
 
     async def on_gpu(self) -> Collection[str]:
@@ -82,17 +88,19 @@ class Models(Protocol):
         ...
 
     def suspended(self) -> Sequence[str]:
-        """Return the models that `suspend` took off the GPU and that are not restored yet, the last one first."""
+        """Return the models that `suspend` took off the GPU and that are not restored yet, latest first."""
         ...
 
     async def suspend(self, *, drain_seconds: float) -> None:
-        """Take all models off the GPU, those that are being loaded included, and record which. Failures are logged.
+        """Take all models off the GPU, including those that are loading, and record which. Failures are logged.
         `drain_seconds` is as in `activate`.
         """
         ...
 
     async def restore(self, model_ids: Sequence[str]) -> None:
-        """Activate these models again unless that unloads another. None counts as suspended then. Logs failures."""
+        """Activate these models again, except where that would unload another one, and clear the record of suspended
+        models. Failures are logged.
+        """
         ...
 
     async def status(self) -> Status: ...

@@ -1,8 +1,8 @@
-"""Which requests are served now, and which wait for a swap. design.md has the states and the rules.
+"""Decide which requests are served now, and which wait for a swap. design.md has the states and the rules.
 
-A request for the resident model goes on at once if no other model is waited for; else `plan.queue` decides whose turn
-it is. This module carries that out: it admits requests or lets them wait, lets running responses of the old model
-finish, and serves all requests that wait for a model with one activation.
+A request for the resident model is admitted at once if no request waits for another model; otherwise `plan.queue`
+decides whose turn it is. This module applies that decision: it admits requests or keeps them waiting, lets the old
+model finish its responses, and serves all requests that wait for a model with one activation.
 """
 
 from __future__ import annotations
@@ -65,10 +65,11 @@ class Scheduler:
     async def wait(
         self, model_id: str, *, body_bytes: int = 0, force_reload: bool = False, interactive: bool = False
     ) -> str:
-        """Wait until the request is admitted, and return the address. `body_bytes` are held in memory meanwhile.
+        """Wait until the request is admitted, and return its engine's address; the caller must `release` it.
 
-        Raises what the model's activation raises, and TryLater if too many requests wait or if the model failed to load
-        recently. An interactive request retries at once, goes first, and waits only for running responses.
+        The request holds `body_bytes` of memory meanwhile. Raises what the model's activation raises, and TryLater if
+        too many requests wait or if the model failed to load recently. An interactive request ignores backoffs and
+        pins, precedes other models, and waits only for running responses.
         """
         if not interactive and self._models.address(model_id) is None:
             self._backoffs.refuse(model_id)
@@ -101,18 +102,18 @@ class Scheduler:
         self._changes.notify()
 
     async def activate(self, model_id: str) -> None:
-        """Make a model resident for a user. It takes its turn like a request, so that it cuts no response short."""
+        """Make a model resident for a user. This waits like a request, so it cuts no response short."""
         await self.wait(model_id, interactive=True)
         self.release(model_id)
 
     async def drain_for(self, model_id: str | None, work: Callable[[], Awaitable[T]]) -> T:
-        """Run `work`, which takes the GPU from a model for a user, once the model's running responses have ended, or
-        after `drain_seconds`. New requests for the model wait until that is done. Without a model, run it at once.
+        """Run `work`, which unloads a model for a user, when the model's running responses have ended, or after
+        `drain_seconds`. New requests for the model wait until `work` has ended. Without a model, run it at once.
         """
         while self._unloading is not None:
             await self._changes.wait(math.inf)
         if model_id is None:
-            return await work()  # another model may be unloaded meanwhile: not to be ended here
+            return await work()  # `_unloading` is left to an unload that begins meanwhile
         self._unloading = model_id
         deadline = monotonic() + self._limits.drain_seconds
         try:
@@ -124,10 +125,10 @@ class Scheduler:
             self._changes.notify()
 
     async def idle_out(self, model_id: str, work: Callable[[], Awaitable[object]]) -> bool:
-        """Run `work`, which puts an unused model to sleep or stops it; new requests for the model wait until then.
+        """Run `work`, which puts an unused model to sleep or stops it; new requests for the model wait until its end.
 
-        Return False without doing so if the model is in use; also if a swap or another unloading is running, but only
-        after its end, since the caller must decide again then.
+        Return False without running it if the model is in use. If a swap or another unload is running, wait for its end
+        and return False, too: the caller must then decide again.
         """
         if self._is_busy:
             while self._is_busy:
@@ -144,8 +145,8 @@ class Scheduler:
         return True
 
     async def pause(self) -> None:
-        """Admit no request and start no swap until `resume`. A running activation goes on without a waiter;
-        its requests stay in the queue.
+        """Admit no request and start no swap until `resume`. A running activation continues in systemd; its requests
+        stay in the queue.
         """
         self._is_paused = True
         if self._runner is not None:
@@ -164,19 +165,19 @@ class Scheduler:
         self._changes.notify()
 
     def close(self) -> None:
-        """Refuse the requests that wait. A running activation goes on without the gateway."""
+        """Refuse the requests that wait. A running activation continues in systemd."""
         if self._runner is not None:
             self._runner.cancel()
-        self._refuse_all(TryLater("the gateway ends, and starts again", hint="systemctl --user status mmd.service"))
+        self._refuse_all(TryLater("the gateway is restarting", hint="systemctl --user status mmd.service"))
 
     # -- state
 
     def follow(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever a request comes, is admitted, or ends."""
+        """Call `listener` whenever a request arrives, is admitted or ends."""
         self._changes.follow(listener)
 
     def before_swaps(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Await `work` before each swap, when the resident model's responses have ended."""
+        """Await `work` before each swap, after the other models' responses have ended."""
         self._before_swaps.append(work)
 
     @property
@@ -204,7 +205,7 @@ class Scheduler:
 
     @property
     def is_serving(self) -> bool:
-        """True while a task decides whose turn it is; none runs while no request waits."""
+        """True while the runner task exists; it ends when no request waits."""
         return self._runner is not None
 
     @property
@@ -251,7 +252,7 @@ class Scheduler:
         return self._activating is not None or self._unloading is not None or self._is_paused
 
     def _may_go_ahead(self, model_id: str) -> bool:
-        """Return whether a request may overtake those that wait: for the resident model, until its slice ends."""
+        """Return whether a request may overtake those that wait: if it is for the resident model, and in its slice."""
         if self._activating is not None or model_id != self._admitted.resident or model_id in self._queues:
             return False
         resident = self._planned_resident()
@@ -268,7 +269,7 @@ class Scheduler:
         if has_room and self._waiting < self._limits.max_waiting:
             return
         expected = self._expected_seconds(self._planned(), model_id)
-        message = f"{self._waiting} requests wait already, the maximum"
+        message = f"the queue is full: {self._waiting} requests are waiting"
         retry_after_seconds = plan.retry_after_seconds(expected)
         raise TryLater(message, hint="mmd status   # what they wait for", retry_after_seconds=retry_after_seconds)
 
@@ -332,7 +333,7 @@ class Scheduler:
     async def _swap_to(self, queue: ModelQueue) -> None:
         began = monotonic()
         try:
-            # A pinned model may have taken the GPU since these requests came.
+            # A pinned model may have taken the GPU since these requests arrived.
             self._refuse_if_pinned(queue.model_id, interactive=queue.interactive > 0)
         except GpuPinned as error:
             self._fail(queue, error)
@@ -351,7 +352,7 @@ class Scheduler:
             if self._models.address(queue.model_id) is None:
                 message = f"{queue.model_id} became ready and ended at once"
                 raise EngineFailed(message, hint=f"mmd logs {queue.model_id}   # see why")
-        except Exception as error:  # noqa: BLE001 - of any kind: it is raised, and logged, in the requests that wait
+        except Exception as error:  # noqa: BLE001 - of any kind: raised, and logged, in the waiting requests
             self._fail(queue, error)
         else:
             self._admitted.end_slice()  # its slice begins now, even if it had the GPU before

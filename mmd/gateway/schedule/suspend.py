@@ -1,4 +1,4 @@
-"""The machine suspends: requests wait, responses end, models leave the GPU, and are restored after."""
+"""Take all models off the GPU before the machine suspends, and restore them afterwards; requests wait meanwhile."""
 
 from __future__ import annotations
 
@@ -15,79 +15,79 @@ from mmd.gateway.schedule.scheduler import Scheduler
 from mmd.tasks import spawn
 from mmd.units.login1 import LockRefused, Login1
 
-# Of the time that logind waits. The rest is for engines, which take a moment to fall asleep or to end.
-_ANSWERS_SHARE = 0.5
-# logind does not wait longer than it says, so its lock is released a little earlier, done or not.
+# The share of logind's delay for running responses. Engines need the rest to fall asleep or to end.
+_RESPONSES_SHARE = 0.5
+# The share of the delay after which the lock is released, done or not: logind then stops waiting.
 _ALL_SHARE = 0.9
-_WHY = "models leave the GPU first"
-# How long until the next look for logind, if there is none.
+_WHY = "unload models from the GPU"
+# Time until the next attempt to reach logind.
 _FIRST_RETRY_SECONDS = 1.0
-_MOST_RETRY_SECONDS = 300.0
+_MAX_RETRY_SECONDS = 300.0
 
 _log = logging.getLogger(__name__)
 
 
 class SuspendCoordinator:
-    """Clears the GPU before a suspend, and restores its models after. It owns the two tasks that do so."""
+    """Clears the GPU before a suspend, and restores its models afterwards. Owns the two tasks that do so."""
 
     def __init__(
         self, models: Models, scheduler: Scheduler, limits: Limits, abort_requests: Callable[[], None]
     ) -> None:
-        """`abort_requests` ends what engines are working on."""
+        """`abort_requests` ends all running responses."""
         self._models = models
         self._scheduler = scheduler
         self._limits = limits
         self._abort_requests = abort_requests
         self._is_suspending = False
         self._clearing: asyncio.Task[None] | None = None
-        self._returning: asyncio.Task[None] | None = None
+        self._restoring: asyncio.Task[None] | None = None
 
     async def prepare(self, within_seconds: float) -> None:
-        """Take all models off the GPU, and keep it free until `awaken`. Return when that is done, or when the time is
-        over: the work goes on then, for as long as the machine is up.
+        """Take all models off the GPU, and keep it free until `restore`. Return when that is done, or when
+        `within_seconds` are over; then the work continues while the machine is still up.
         """
         if self._is_suspending:
             return
         self._is_suspending, began = True, monotonic()
-        await _ended(self._returning, cancel=True)
-        # Before reading which models are there: a request could load one into the suspend.
+        await _ended(self._restoring, cancel=True)
+        # Pause before reading which models are on the GPU: a request could load another one.
         was_in_use = self._scheduler.is_swapping or self._scheduler.is_paused
         await self._scheduler.pause()
         if not (was_in_use or await self._models.on_gpu()):
             return
-        await self._scheduler.drain(began + min(within_seconds * _ANSWERS_SHARE, self._limits.drain_seconds))
+        await self._scheduler.drain(began + min(within_seconds * _RESPONSES_SHARE, self._limits.drain_seconds))
         self._abort_requests()
         self._clearing = spawn("suspend: clear", self._clear(self._clearing, drain_seconds=monotonic() - began))
         left_seconds = began + within_seconds * _ALL_SHARE - monotonic()
         done, _ = await asyncio.wait([self._clearing], timeout=max(0.0, left_seconds))
         if not done and within_seconds:
-            _log.warning("the machine suspends although the GPU is not clear: logind waits for %.1f s", within_seconds)
+            _log.warning("the GPU is not clear, but logind delays the suspend by %.1f s only", within_seconds)
 
-    def awaken(self) -> None:
-        """Start to restore the suspended models, unless that is running; requests go on when it has ended."""
+    def restore(self) -> None:
+        """Start restoring the suspended models, unless that is running. Requests are admitted again at its end."""
         self._is_suspending = False
-        is_under_way = self._returning is not None and not self._returning.done()
+        is_under_way = self._restoring is not None and not self._restoring.done()
         if not is_under_way and (self._scheduler.is_paused or self._models.suspended()):
-            self._returning = spawn("suspend: restore", self._restore())
+            self._restoring = spawn("suspend: restore", self._restore())
 
     async def close(self) -> None:
-        for task in (self._clearing, self._returning):
+        for task in (self._clearing, self._restoring):
             await _ended(task, cancel=True)
 
     async def _clear(self, after: asyncio.Task[None] | None, *, drain_seconds: float) -> None:
-        await _ended(after)  # if the machine was awake for a moment only
+        await _ended(after)  # it may still run if the machine was awake only for a moment
         try:
             await self._models.suspend(drain_seconds=drain_seconds)
         except MmdError as error:
             _log.warning("the GPU cannot be cleared before the machine suspends: %s", error.message)
 
     async def _restore(self) -> None:
-        """Restore while requests are paused: one for another model would be served first, and unload this one."""
+        """Restore while requests are paused: a request for another model would be served first, and unload these."""
         await _ended(self._clearing)
         try:
             if self._models.suspended():
                 await self._models.restore(self._to_restore())
-        except Exception:  # noqa: BLE001 - of any kind: requests must go on
+        except Exception:  # noqa: BLE001 - of any kind: requests must be admitted again
             _log.exception("cannot restore the suspended models")
         self._scheduler.resume()
 
@@ -98,10 +98,10 @@ class SuspendCoordinator:
 
 
 class SuspendWatch:
-    """Follows logind, and holds its delay lock meanwhile, so that a suspend waits for `SuspendCoordinator`."""
+    """Follows logind's signals and holds its delay lock, so that a suspend waits for `SuspendCoordinator`."""
 
-    def __init__(self, suspension: SuspendCoordinator) -> None:
-        self._suspension = suspension
+    def __init__(self, coordinator: SuspendCoordinator) -> None:
+        self._coordinator = coordinator
         self._logged = ""
 
     async def run(self) -> None:
@@ -117,25 +117,25 @@ class SuspendWatch:
                     self._log_once(f"{error.message}; models stay on the GPU when the machine suspends")
                 except Exception:  # noqa: BLE001 - of any kind: the next suspend must be seen
                     _log.exception("following logind failed; trying again")
-                self._suspension.awaken()  # no signal would say that the machine is awake
+                self._coordinator.restore()  # without logind no signal reports that the machine is awake
                 await asyncio.sleep(retry_seconds)
-                retry_seconds = min(2 * retry_seconds, _MOST_RETRY_SECONDS)
+                retry_seconds = min(2 * retry_seconds, _MAX_RETRY_SECONDS)
         finally:
-            await self._suspension.close()
+            await self._coordinator.close()
 
     async def _follow(self, login1: Login1) -> None:
         """Follow until logind has ended."""
         lock: FileIO | None = None
         try:
-            async for is_going in login1.sleeps():
-                if is_going:
-                    await self._suspension.prepare(await login1.longest_delay_seconds() if lock else 0.0)
+            async for is_suspending in login1.sleeps():
+                if is_suspending:
+                    await self._coordinator.prepare(await login1.max_delay_seconds() if lock else 0.0)
                     if lock is not None:
                         lock.close()
                         lock = None
                 else:
                     lock = lock or await self._locked(login1)
-                    self._suspension.awaken()
+                    self._coordinator.restore()
         finally:
             if lock is not None:
                 lock.close()
@@ -144,7 +144,7 @@ class SuspendWatch:
         try:
             return await login1.delay_sleep(_WHY)
         except LockRefused as error:
-            self._log_once(f"{error.message}; answers are cut short when the machine suspends: {error.hint}")
+            self._log_once(f"{error.message}; responses are cut short when the machine suspends: {error.hint}")
             return None
 
     def _log_once(self, message: str) -> None:

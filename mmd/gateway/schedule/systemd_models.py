@@ -1,4 +1,4 @@
-"""The models over systemd, from a watched view of the units, and the registry."""
+"""Implement `Models` with systemd: states from watched units, names from the registry, changes by `Controller`."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class SystemdModels:
     def __init__(self, controller: Controller, watch: Watch) -> None:
         self._controller = controller
         self._watch = watch
-        self._catalogue = ModelNames(controller.registry, controller.settings)
-        self._took = SwapDurations()
+        self._names = ModelNames(controller.registry, controller.settings)
+        self._durations = SwapDurations()
         self._addresses: dict[str, str] = {}
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
         if name:
-            return self._catalogue.find(name)
+            return self._names.find(name)
         if listener_kind is ListenerKind.EMBEDDING:
-            return embedding_model(self._catalogue.models.values(), self._watch.pairs)
-        # Also a model that is about to be active: the request waits for its swap, or until it is restored.
+            return embedding_model(self._names.models.values(), self._watch.pairs)
+        # This may be a model that is loading or suspended: the request then waits until it is resident.
         held_by = gpu_holder(self._watch.pairs) or next(iter(suspended_models()), None)
         if held_by is None:
             raise NoSuchModel(
@@ -55,15 +55,16 @@ class SystemdModels:
             return None
         address = self._addresses.get(model_id)
         if address is None:
-            address = self._addresses[model_id] = str(engine_socket(model_id))  # a quarter of a request's cost
+            # Cached: building it is a quarter of a request's cost.
+            address = self._addresses[model_id] = str(engine_socket(model_id))
         return address
 
     def is_asleep(self, model_id: str) -> bool:
-        # Not while it falls asleep: its engine still finishes running requests.
+        # False while it falls asleep: its engine still finishes running requests.
         return self._residency(model_id) is Residency.ASLEEP
 
     def expected_seconds(self, model_id: str) -> float | None:
-        return self._took.seconds("wake" if self.is_asleep(model_id) else "load", model_id)
+        return self._durations.seconds("wake" if self.is_asleep(model_id) else "load", model_id)
 
     def follow(self, listener: Callable[[], None]) -> None:
         self._watch.follow(listener)
@@ -74,9 +75,9 @@ class SystemdModels:
     def pinned(self) -> Collection[str]:
         return self._controller.pinned()
 
-    async def loaded_models(self, *, wishes: Collection[str]) -> Sequence[LoadedModel]:
+    async def loaded_models(self, *, keep_alive: Collection[str]) -> Sequence[LoadedModel]:
         controller = self._controller
-        return await loaded_models(controller.manager, self._watch.pairs, controller.idleness, wishes=wishes)
+        return await loaded_models(controller.manager, self._watch.pairs, controller.idleness, keep_alive=keep_alive)
 
     async def was_evicted(self, model_id: str) -> bool:
         await self._watch.refresh()
@@ -91,7 +92,7 @@ class SystemdModels:
                 await self._controller.activate(model_id, drain_seconds=drain_seconds)
             except SwapSuperseded:
                 await self._watch.refresh()
-                # No model holds the GPU if this one was stopped: then the user wants that.
+                # If no other model holds the GPU, a user stopped this one: do not start it again.
                 if not left or gpu_holder(self._watch.pairs, other_than=model_id) is None:
                     raise
             else:
@@ -99,9 +100,9 @@ class SystemdModels:
                 return
 
     async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
-        gone = await self._controller.sleep(model_id, level)
+        unloaded = await self._controller.sleep(model_id, level)
         await self._watch.refresh()
-        return gone
+        return unloaded
 
     async def stop(self, model_id: str | None) -> None:
         await self._controller.stop(model_id)
@@ -135,9 +136,8 @@ class SystemdModels:
     async def models(self) -> list[ModelInfo]:
         pairs = self._watch.pairs
         where = {model_id: residency(pair) for model_id, pair in pairs.items()}
-        named = self._catalogue
-        modes = startups(named.settings)
-        return model_infos(named.models.values(), where, active_of(pairs), modes, named.aliases)
+        modes = startups(self._names.settings)
+        return model_infos(self._names.models.values(), where, active_of(pairs), modes, self._names.aliases)
 
     async def resources(self) -> Resources:
         return await self._controller.reader.resources()
@@ -147,7 +147,7 @@ class SystemdModels:
 
 
 def another_starts(model_id: str, pairs: Pairs) -> bool:
-    """Return whether another model is being loaded or woken; one that waits for an automatic restart is not."""
+    """Return whether another model is being loaded or woken. A restart that is only scheduled does not count."""
     return any(
         residency(pair) is Residency.STARTING and pair.holds_gpu and not pair.waits_to_restart
         for name, pair in pairs.items()
@@ -156,10 +156,11 @@ def another_starts(model_id: str, pairs: Pairs) -> bool:
 
 
 def was_evicted(model_id: str, pairs: Pairs) -> bool:
-    """Return whether a swap ended the model's engine, which has just ended. A crash leaves its token as it is, and
-    systemd waits before it restarts the engine.
+    """Return whether a swap ended the model's engine. Call it when the engine has just ended.
+
+    A crash does not change the model's token, and systemd waits before it restarts the engine.
     """
     pair = pairs.get(model_id, Pair())
     if pair.token.active != "active" or pair.token.job == "stop":
         return gpu_holder(pairs, other_than=model_id) is not None
-    return residency(pair) is Residency.STARTING and not pair.waits_to_restart  # swapped in again already
+    return residency(pair) is Residency.STARTING and not pair.waits_to_restart  # already being loaded again

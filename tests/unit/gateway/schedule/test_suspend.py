@@ -52,7 +52,7 @@ async def prepared(running: Harness, within_seconds: float = PATIENCE_SECONDS) -
 
 
 async def awake(running: Harness) -> None:
-    running.gateway.suspension.awaken()
+    running.gateway.suspension.restore()
     await until(lambda: not running.gateway.scheduler.is_paused)
 
 
@@ -257,7 +257,7 @@ async def test_two_sleeps_in_quick_succession() -> None:
     async with harness("a", "b") as running:
         await prepared(running)
         running.models.held["a"] = asyncio.Event()
-        running.gateway.suspension.awaken()
+        running.gateway.suspension.restore()
         await until(lambda: "a" in running.models.loading)
         await prepared(running)
         assert running.models.gone == ["a"]
@@ -272,7 +272,7 @@ async def test_two_sleeps_in_quick_succession() -> None:
 async def test_waking_up_without_a_sleep_before_changes_nothing() -> None:
     async with harness() as running:
         await awake(running)
-        running.gateway.suspension.awaken()
+        running.gateway.suspension.restore()
         await (await running.client()).ask(post({"model": "a"}))
         assert running.models.log == []
 
@@ -281,7 +281,7 @@ async def test_the_same_said_twice_is_done_once() -> None:
     async with harness() as running:
         await prepared(running)
         await prepared(running)
-        running.gateway.suspension.awaken()
+        running.gateway.suspension.restore()
         await awake(running)
         assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
 
@@ -292,7 +292,7 @@ async def test_sleep_is_held_up_no_longer_than_it_may_be(caplog: pytest.LogCaptu
         await prepared(running, 0.01)
         assert "the GPU is not clear" in caplog.text
         assert running.models.active == "a"
-        running.gateway.suspension.awaken()
+        running.gateway.suspension.restore()
         released.set()  # only now it can be restored
         await until(lambda: not running.gateway.scheduler.is_paused)
         assert running.models.log == ["put away", "bring back a", "activate a", "ready a"]
@@ -321,5 +321,5 @@ async def test_gateway_after_a_killed_one_restores_suspended_models(caplog: pyte
     with caplog.at_level(logging.INFO):
         async with harness(active=None) as running:
             running.models.gone = ["a"]
-            running.gateway.suspension.awaken()
+            running.gateway.suspension.restore()
             await until(lambda: running.models.active == "a")
