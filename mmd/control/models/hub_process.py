@@ -80,7 +80,9 @@ def _download(name: str, file: str, commit: str, revision: str) -> None:
 
 
 def _say(key: str, value: Any) -> None:
-    print(encode({key: value}).decode(), flush=True)
+    # Not print(): the parent expects UTF-8, and the locale may have another encoding.
+    sys.stdout.buffer.write(encode({key: value}) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +224,12 @@ def test_sizes(text: str | None, wanted: tuple[int, int]) -> None:
 def test_invalid_size(text: str) -> None:
     with pytest.raises(WrongUsage):
         parse_size(text)
+
+
+def test_hub_process_writes_utf8_in_any_locale() -> None:
+    """A repository, a licence or an error with a letter that the locale lacks ended it with a traceback."""
+    command = (sys.executable, "-P", "-m", "mmd.control.models.hub_process", "select", "o/→")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert done.stdout, done.stderr.decode()
+    assert "'o/→'" in json.loads(done.stdout)["error"]["message"]
