@@ -63,8 +63,8 @@ _MAY_BLOCK: dict[str, tuple[frozenset[str], str]] = {
         frozenset({"remove", "unit_hooks"}),
         "the first is of the command line alone, the second looks once for two programs on PATH",
     ),
-    "control/lifecycle/boot.py": (frozenset({"_read_mark", "_have_asleep", "boot"}), _RUNTIME),
-    "control/lifecycle/phases.py": (frozenset({"measured"}), _RUNTIME),
+    "control/lifecycle/boot.py": (frozenset({"_read_mark", "_load_and_sleep", "boot"}), _RUNTIME),
+    "control/lifecycle/phases.py": (frozenset({"hook_phases"}), _RUNTIME),
     "control/lifecycle/units.py": (frozenset({"submit", "forget"}), _RUNTIME),
     "control/memory/measure.py": (
         frozenset({"measure_starts"}),

@@ -142,14 +142,14 @@ async def test_loaded_model_keeps_the_gpu(home: World) -> None:
         report = await _boot(home)
         assert (await mmd.status()).active == "other"
     assert (report.asleep, report.active, report.failed) == ((), None, {})
-    assert report.yielded == "other has the GPU, and keeps it"
+    assert report.yielded == "other holds the GPU"
 
 
 async def test_default_that_was_asked_for_already_is_not_disturbed(home: World) -> None:
     async with home.controller() as mmd:
         await mmd.activate("c")
     report = await _boot(home)
-    assert (report.active, report.yielded) == ("c", "c has the GPU, and keeps it")
+    assert (report.active, report.yielded) == ("c", "c holds the GPU")
     assert home.events("load-begin") == [("load-begin", "c")]
 
 
@@ -159,7 +159,7 @@ async def test_model_that_is_to_sleep_and_was_asked_for_stays_awake(home: World)
         await mmd.activate("a")
         report = await _boot(home)
         assert (await mmd.status()).active == "a"
-    assert (report.asleep, report.yielded) == ((), "a has the GPU, and keeps it")
+    assert (report.asleep, report.yielded) == ((), "a holds the GPU")
 
 
 async def test_request_in_between_ends_the_boot(home: World) -> None:
@@ -172,7 +172,7 @@ async def test_request_in_between_ends_the_boot(home: World) -> None:
         assert (await mmd.status()).active == "other"
     assert (report.asleep, report.active, report.failed) == (("a",), None, {})
     assert report.yielded is not None
-    assert "other was asked for" in report.yielded
+    assert "other was activated" in report.yielded
     assert not home.events("overlap")
 
 
@@ -260,7 +260,7 @@ async def test_boot_after_one_that_was_killed_yields_to_who_came_since(home: Wor
         await mmd.activate("b")
         report = await _boot(home)
         assert (await mmd.status()).active == "b"
-    assert report.yielded == "b has the GPU, and keeps it"
+    assert report.yielded == "b holds the GPU"
 
 
 @pytest.mark.parametrize("at", ["load-begin", "ready"])

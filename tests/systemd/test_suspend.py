@@ -110,7 +110,7 @@ async def test_model_leaves_the_gpu_and_comes_back(
     assert (back.outcome, back.model) == ("resident", "a")
     assert back.why.startswith("the machine is awake again: ")
     said = {record.getMessage(): record.__dict__.get("MMD_MODEL") for record in caplog.records}
-    assert [name for line, name in said.items() if "left the GPU in" in line] == ["a"]
+    assert [name for line, name in said.items() if "released the GPU in" in line] == ["a"]
     assert "the machine suspends" in run_mmd("events").stdout
     assert not world.events("overlap")
 
@@ -253,7 +253,7 @@ async def test_missing_logind_is_logged_once(caplog: pytest.LogCaptureFixture, m
         return await connect()
 
     class Nothing:
-        def awaken(self) -> None: ...
+        def restore(self) -> None: ...
         async def close(self) -> None: ...
 
     monkeypatch.setattr(Login1, "connect", counted)

@@ -96,7 +96,7 @@ async def test_activate_away_from_a_model_that_still_loads(world: World, can_sle
         first = asyncio.create_task(mmd.activate("slow"))
         await asyncio.to_thread(wait_for, lambda: ("load-begin", "slow") in world.events(), what="the load")
         await mmd.activate("b")
-        with pytest.raises(SwapSuperseded, match="b was asked for"):
+        with pytest.raises(SwapSuperseded, match="b was activated"):
             await first
         where = await mmd.residencies()
         assert where["slow"] is Residency.ABSENT

@@ -1,6 +1,7 @@
-"""The boot: load the models that start asleep and put them to sleep, one after another, then activate the default.
+"""Load models when the machine starts: those that start asleep, one after another, then the default model.
 
-It unloads no other model. One that has the GPU meanwhile was asked for by a user or a request, which go first.
+The boot unloads no other model. If another one takes the GPU meanwhile, a user or a request asked for it and has
+priority.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class BootReport:
-    """How a boot went: ids of models, and by id why the others are not loaded."""
+    """The result of a boot: the loaded models, and why others are not loaded, all by id."""
 
     asleep: tuple[str, ...] = ()
     active: str | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, MmdError] = field(default_factory=dict)
-    yielded: str | None = None  # why it went no further
+    yielded: str | None = None  # why it ended early
 
 
 async def boot(controller: Controller) -> BootReport:
-    """Carry out a boot. A second one waits for the first, and finds everything in place; one after a boot that was
-    killed continues it.
+    """Load the models of a boot. A second boot waits for the first and then has nothing to do; a boot after one that
+    was killed continues it.
 
-    A model that fails is in the report, and the rest goes on. Raises ManagerUnreachable, RegistryDamaged, and
+    A model that fails is reported, and the others are still loaded. Raises ManagerUnreachable, RegistryDamaged, and
     WrongUsage if mmd.toml names two defaults.
     """
     async with boot_lock():
@@ -62,16 +63,18 @@ class _Boot:
 
     async def carry_out(self) -> BootReport:
         for model_id in self._todo.unknown:
-            self._skip(model_id, f"mmd.toml names it, and it is not registered; mmd startup {model_id} disabled")
-        await self._leave_out_what_cannot_sleep()
+            self._skip(
+                model_id, f"mmd.toml names it, but it is not registered; remove it: mmd startup {model_id} disabled"
+            )
+        await self._skip_models_that_cannot_sleep()
         while self._report.yielded is None:
             match next_step(self._todo, await self._pairs(), tried=self._tried, left_behind=self._left_behind):
                 case Load(model_id):
-                    await self._take_turn(model_id, self._have_asleep)
+                    await self._take_turn(model_id, self._load_and_sleep)
                 case Activate(model_id):
-                    await self._take_turn(model_id, self._have_active)
+                    await self._take_turn(model_id, self._activate)
                 case Yield(to):
-                    self._yield(f"{to} has the GPU, and keeps it", to)
+                    self._yield(f"{to} holds the GPU", to)
                 case End():
                     break
         pairs = await self._pairs()
@@ -80,8 +83,8 @@ class _Boot:
             self._report.active = self._todo.default
         return self._report
 
-    async def _leave_out_what_cannot_sleep(self) -> None:
-        """Done before the first load: a boot never puts a model on the GPU that cannot sleep."""
+    async def _skip_models_that_cannot_sleep(self) -> None:
+        """Run before the first load, so that no model is loaded only to be stopped."""
         can_sleep = []
         pairs = await self._pairs()
         for model_id in self._todo.sleepers:
@@ -90,13 +93,13 @@ class _Boot:
                 if is_asleep or (await self._controller.planner.launch(model_id)).sleep is not None:
                     can_sleep.append(model_id)
                 else:
-                    self._skip(model_id, "its engine cannot sleep, and it would be stopped again")
+                    self._skip(model_id, "its engine cannot sleep, so it would only be loaded and stopped")
             except MmdError as error:
                 self._fail(model_id, error)
         self._todo = replace(self._todo, sleepers=tuple(can_sleep))
 
     async def _take_turn(self, model_id: str, step: Callable[[str], Awaitable[None]]) -> None:
-        """Carry out one model's step; a failure goes into the report."""
+        """Carry out one model's step; report a failure instead of raising it."""
         self._tried.add(model_id)
         self._left_behind = None
         try:
@@ -104,21 +107,21 @@ class _Boot:
         except ManagerUnreachable:
             raise
         except SwapSuperseded as error:
-            # By another model or by `mmd stop`: a user is at work, and the boot must not interfere.
+            # Another model or `mmd stop` superseded it: the boot must not interfere with a user.
             self._yield(error.message, model_id)
         except MmdError as error:
             self._fail(model_id, error)
 
-    async def _have_asleep(self, model_id: str) -> None:
+    async def _load_and_sleep(self, model_id: str) -> None:
         _mark().write_text(model_id, "utf-8")
         await self._controller.activate(model_id, evicts=False)
         await self._controller.sleep(model_id)
         pairs = await self._pairs()
-        # If a request came meanwhile it has the GPU again, and the next step sees that.
+        # If a request woke it meanwhile, it holds the GPU, and the next step decides.
         if not _is(Residency.ASLEEP, model_id, pairs) and not pairs.get(model_id, Pair()).holds_gpu:
             self._skip(model_id, f"it did not fall asleep and was stopped; mmd logs {model_id} says why")
 
-    async def _have_active(self, model_id: str) -> None:
+    async def _activate(self, model_id: str) -> None:
         await self._controller.activate(model_id, evicts=False)
 
     async def _pairs(self) -> Pairs:
@@ -136,12 +139,14 @@ class _Boot:
 
     def _yield(self, reason: str, model_id: str) -> None:
         self._report.yielded = reason
-        _log.info("the boot goes no further: %s", reason, extra=about(model_id))
+        _log.info("the boot ends early: %s", reason, extra=about(model_id))
 
 
 def _mark() -> Path:
-    """Name the file with the model that a boot is about to put to sleep. If that boot is killed, the next one finds the
-    model on the GPU: without the mark it would yield to it, as to a user's.
+    """Return the path of the file that names the model which a boot is about to put to sleep.
+
+    If that boot is killed, the next boot finds the model on the GPU. Without this file it would yield to the model, as
+    to one that a user activated.
     """
     return runtime_dir() / ".boot.model"  # no model's id begins with a dot
 

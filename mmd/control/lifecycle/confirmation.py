@@ -1,4 +1,4 @@
-"""Have vLLM confirm what was read from its source: once per version, in the background."""
+"""Check what was read from vLLM's source against its own --help: once per version, in the background."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 async def confirm_in_background(manager: Manager, reader: MachineReader, launch: Launch) -> None:
-    """Start a unit that asks the engine of a model that has just been loaded, if its version was not asked yet.
+    """Start a unit that runs --help of the launch's engine, unless this was done for its version before.
 
     It takes ten seconds of a core. The result is logged, and used to plan the next start.
     """
@@ -32,14 +32,14 @@ async def confirm_in_background(manager: Manager, reader: MachineReader, launch:
         with suppress(UnitExists):  # the unit runs already
             await manager.start_transient(_unit(launch.engine, program))
     except MmdError as error:
-        _log.info("%s is not asked what it takes: %s", program, error.message)
+        _log.info("cannot check the options of %s: %s", program, error.message)
 
 
 def _unit(engine_name: str, program: str) -> UnitSpec:
     return UnitSpec(
         _UNIT,
         (
-            Text("Description", f"What {program} takes, by its own --help"),
+            Text("Description", f"Check the options of {program}"),
             Text("CollectMode", "inactive-or-failed"),
             Text("Type", "oneshot"),
             Command("ExecStart", (sys.executable, "-P", "-m", "mmd", "engine", "confirm", engine_name, program)),

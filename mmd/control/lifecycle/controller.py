@@ -1,4 +1,4 @@
-"""What mmd can do with models: activate, sleep, stop, suspend, status. The CLI and the gateway call these."""
+"""Operate on models: activate, sleep, stop, suspend, status. The CLI and the gateway use this module."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def unit_hooks(folder: Path = Path(__file__).parents[2] / "hooks") -> Hooks:
 
 
 def unit_texts(launch: Launch) -> dict[str, str]:
-    """Return the two units of a launch as unit files, by name; the token without the rivals that it will have."""
+    """Return the two units of a launch as unit files, by name. The token lacks Conflicts=, which a swap adds."""
     from mmd.units.spec import engine_spec, token_spec
 
     hooks = unit_hooks()
@@ -63,8 +63,9 @@ def unit_texts(launch: Launch) -> dict[str, str]:
 
 
 class Controller:
-    """mmd over one connection to the user manager. Owns the connection, the reader and the planner. Use it as an async
-    context manager.
+    """Operates on models over one connection to the user manager. Use it as an async context manager.
+
+    Owns the connection, the machine reader and the planner.
     """
 
     def __init__(self) -> None:
@@ -102,8 +103,10 @@ class Controller:
     async def activate(
         self, model_id: str, *, drain_seconds: float = 0.0, evicts: bool = True, occasion: str = ""
     ) -> Activation:
-        """Make a model resident; return when it answers. Errors of planning are raised before any model is unloaded.
-        With `evicts` false, raise SwapSuperseded rather than unload one. `occasion` is for the record.
+        """Make a model resident; return when it answers. Planning errors are raised before any model is unloaded.
+
+        If `evicts` is false, raise SwapSuperseded instead of unloading a model. `drain_seconds` and `occasion` are only
+        recorded.
         """
         swap = await self.reader.call(import_module, "mmd.control.lifecycle.swap")  # 40 ms: not on the event loop
         swapper: Swapper = swap.Swapper(self.manager, self._hooks, self.planner)
@@ -115,11 +118,10 @@ class Controller:
         return done
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:
-        """Unload a model, by default the active one: it sleeps if its engine can, else it is stopped. Return the models
-        that had the GPU, or that sleep at another level now.
+        """Put a model (by default the active one) to sleep, or stop it if its engine cannot sleep.
 
-        `level` is how deep; without it the model sleeps as lightly as RAM allows. Raises WrongUsage if the model
-        cannot sleep at that level.
+        `level` is the sleep level; the default is the lightest that RAM allows. Return the models that released the GPU
+        or changed their level. Raises WrongUsage if the model cannot sleep at that level.
         """
         from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 
@@ -147,7 +149,7 @@ class Controller:
     async def _require_level(self, model_id: str, level: int) -> None:
         sleep = (await self.planner.launch(model_id)).sleep
         if sleep is None or level not in sleep.levels:
-            can = f"only at {', '.join(str(one) for one in sleep.levels)}" if sleep else "not at all, with its engine"
+            can = f"only at {', '.join(str(one) for one in sleep.levels)}" if sleep else "its engine cannot sleep"
             raise WrongUsage(f"{model_id} cannot sleep at level {level}: {can}", hint=f"mmd sleep {model_id}")
 
     async def _deepen(self, model_id: str, level: int) -> tuple[str, ...]:
@@ -162,15 +164,17 @@ class Controller:
         return (model_id,) if await self.demote(model_id) else ()
 
     async def demote(self, model_id: str) -> str | None:
-        """Free the RAM that a sleeping model's weights use. Return "level 2" if its engine can and if no model has the
-        GPU, which that needs for a moment; else "stopped"; None if it was not asleep.
+        """Free the RAM of a sleeping model's weights. Return its new state, or None if it was not asleep.
+
+        The state is "level 2" if the engine has that level and no model holds the GPU, which the change needs for a
+        moment; otherwise "stopped".
         """
         from mmd.control.lifecycle.demote import demote
 
         return await demote(self.manager, model_id, self._hooks, self.planner)
 
     async def suspend(self, *, drain_seconds: float = 0.0) -> None:
-        """Take all models off the GPU, and record which; `drain_seconds` is for the record."""
+        """Take all models off the GPU and record which. `drain_seconds` is only recorded."""
         from mmd.control.lifecycle.suspend import suspend_models
 
         await suspend_models(self.manager, self._hooks, drain_seconds=drain_seconds)
@@ -180,7 +184,7 @@ class Controller:
         return await self.activate(model_id, evicts=False, occasion="the machine is awake again")
 
     async def stop_asleep(self, model_id: str) -> bool:
-        """Stop a sleeping model. Return False if it was not asleep: one that was woken meanwhile is left alone."""
+        """Stop a model if it is asleep. Return False if it is not, for example because it was woken meanwhile."""
         from mmd.control.lifecycle.demote import stop_asleep
 
         return await stop_asleep(self.manager, model_id)

@@ -23,23 +23,23 @@ _DEEP = 2  # vLLM's level that keeps no weights in RAM
 
 
 async def demote(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner) -> str | None:
-    """As `Controller.demote`."""
+    """See `Controller.demote`."""
     async with planner_lock():
         pairs = await read_pairs(manager)
         if residency(pairs.get(model_id, Pair())) is not Residency.ASLEEP:
             return None
-        launch = await _launch_it_runs_with(manager, model_id, hooks, planner)
+        launch = await _running_launch(manager, model_id, hooks, planner)
         became = "stopped"
         if launch and _can_go_deeper(launch, pairs) and await _go_deeper(manager, launch, hooks, pairs):
             became = f"level {_DEEP}"
         else:
             await manager.run_job(engine_unit(model_id), manager.stop(engine_unit(model_id)))
-    _log.info("%s gave up the RAM of its weights: %s", model_id, became, extra=about(model_id))
+    _log.info("%s freed the RAM of its weights: it is now %s", model_id, became, extra=about(model_id))
     return became
 
 
 async def stop_asleep(manager: Manager, model_id: str) -> bool:
-    """As `Controller.stop_asleep`."""
+    """See `Controller.stop_asleep`."""
     async with planner_lock():
         if residency((await read_pairs(manager)).get(model_id, Pair())) is not Residency.ASLEEP:
             return False
@@ -47,8 +47,8 @@ async def stop_asleep(manager: Manager, model_id: str) -> bool:
     return True
 
 
-async def _launch_it_runs_with(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner) -> Launch | None:
-    """Return None if today it would be started in another way, or not at all: then it is not worth its RAM."""
+async def _running_launch(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner) -> Launch | None:
+    """Return the launch of the running engine; None if it would be started differently now, or not at all."""
     try:
         launch = await planner.launch(model_id)
     except MmdError as error:
@@ -64,8 +64,10 @@ def _can_go_deeper(launch: Launch, pairs: Pairs) -> bool:
 
 
 async def _go_deeper(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:
-    """Wake it and put it to sleep again: vLLM cannot change the level of a sleeping engine. Through the token, so that
-    no other model has the GPU meanwhile, and an activation in between goes first.
+    """Wake the model and put it to sleep at the deeper level; return whether it sleeps at that level.
+
+    vLLM cannot change the level of a sleeping engine. The token is started for it, so no other model has the GPU
+    meanwhile, and an activation in between takes precedence.
     """
     name, token = launch.model_id, token_unit(launch.model_id)
     if pairs[name].token.loaded:

@@ -1,6 +1,6 @@
 """Demote sleeping models while the machine is short of RAM.
 
-It watches the pressure of the machine, not of the user's control group: all programs lack the RAM that sleepers use,
+This watches the pressure of the machine, not of the user's control group: all programs lack the RAM that sleepers use,
 while the sleepers themselves never stall for it.
 """
 
@@ -42,7 +42,7 @@ class Demotable(Protocol):
 
 
 class PressureSource(Protocol):
-    """Reads the pressure."""
+    """Reads the memory pressure and the RAM of the machine."""
 
     async def wait(self) -> None:
         """Return when there may be pressure."""
@@ -70,7 +70,7 @@ class PsiMonitor:
             self._epoll.register(self._trigger, select.EPOLLPRI)
             asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._on_trigger)
         if self.stalls() is None:
-            _log.info("this kernel reports no memory pressure; sleepers are demoted by available RAM")
+            _log.info("this kernel reports no memory pressure; sleeping models are demoted by available RAM only")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,7 +111,7 @@ class PressureRelief:
     def __init__(self, models: Demotable, source: PressureSource) -> None:
         self._models = models
         self._source = source
-        self.settled_at = 0.0  # on the monotonic clock: until then readings show the past
+        self.settled_at = 0.0  # monotonic; before this time readings do not show the last demotion yet
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -146,7 +146,7 @@ class PressureRelief:
 
 
 def parse_stalls(text: str) -> Stalls:
-    """`some avg10=0.12 avg60=…` and `full avg10=…`, as in /proc/pressure/memory."""
+    """Parse /proc/pressure/memory: `some avg10=0.12 avg60=…` and `full avg10=…`."""
     found = dict(re.findall(r"^(some|full) avg10=([\d.]+)", text, re.MULTILINE))
     return Stalls(float(found["some"]), float(found["full"]))
 

@@ -1,6 +1,6 @@
-"""A GPU holder whose release hook no longer exists: it was removed with the mmd that created the token.
+"""Kill an engine whose token's release hook no longer exists: it was removed with the mmd that created the token.
 
-systemd would mark the token failed, and load the next model beside the engine.
+Otherwise systemd would mark the token failed, and load the next model while the engine still holds the GPU.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from mmd.units.bus import Manager, NoSuchUnit
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.spec import Hooks, missing_programs
 
-_END_SECONDS = 40.0  # a killed engine ends at once; the driver may need a moment more
+_END_TIMEOUT_SECONDS = 40.0  # a killed engine ends at once; the driver may need a moment more
 
 _log = logging.getLogger(__name__)
 
 
 async def kill_if_hook_missing(manager: Manager, model_id: str, hooks: Hooks) -> None:
-    """End a model's engine if the hook that would do so is gone, and return when the GPU is free of it. Call it before
-    stopping the token; usually it costs one D-Bus call.
+    """Kill a model's engine if its token's release hook is missing; return when the engine has released the GPU.
 
-    Raises EngineStuck if the engine does not end.
+    Call it before stopping the token; usually it costs one D-Bus call. Raises EngineStuck if the engine does not end.
     """
     try:
         commands = await manager.commands(token_unit(model_id), "ExecStopPost")
@@ -35,26 +34,31 @@ async def kill_if_hook_missing(manager: Manager, model_id: str, hooks: Hooks) ->
     if not missing:
         return
     fields = about(model_id, unit=engine_unit(model_id))
-    _log.warning("ending %s: its unit's %s is gone, so its token cannot", model_id, missing[0], extra=fields)
+    _log.warning(
+        "killing %s: the hook %s of its token is missing",
+        model_id,
+        missing[0],
+        extra=fields,
+    )
     await _end(manager, model_id, hooks)
 
 
 async def _end(manager: Manager, model_id: str, hooks: Hooks) -> None:
-    """Run the hook of this mmd, which sees the engine's processes from within the user session."""
+    """Run this mmd's wait_released hook, which finds the engine's processes and kills them."""
     unit = engine_unit(model_id)
     command = (*hooks.wait_released, unit, str(engine_socket(model_id)), "end")
     process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
     try:
-        async with asyncio.timeout(_END_SECONDS):
-            _, said = await process.communicate()
+        async with asyncio.timeout(_END_TIMEOUT_SECONDS):
+            _, output = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
-        said = b"it took too long"
+        output = b"timed out"
     if process.returncode or await _runs(manager, unit):
-        reason = said.decode("utf-8", "replace").strip() or "it runs on"
+        reason = output.decode("utf-8", "replace").strip() or "it still runs"
         raise EngineStuck(
-            f"{model_id} has the GPU, and its engine does not end: {reason}",
+            f"{model_id} holds the GPU, and its engine does not end: {reason}",
             hint=f"systemctl --user kill -s KILL {unit}",
         )
 

@@ -25,12 +25,12 @@ async def read_phases(
     token = await manager.unit(token_unit(model_id))
     phases: dict[str, float] = {}
     if evicted is not None:
-        # The new token's job waits until the old token is down.
+        # The new token starts when the old token has stopped.
         phases["release"] = max(0.0, _seconds(token, "InactiveExit") - submitted)
-        phases |= measured(evicted, "release", since=submitted, names={"vram_seconds": "vram_free"})
+        phases |= hook_phases(evicted, "release", since=submitted, names={"vram_seconds": "vram_free"})
     if woke:
         phases["wake"] = _seconds(token, "ActiveEnter") - _seconds(token, "InactiveExit")
-        phases |= measured(model_id, "wake", since=submitted, names={"canary_seconds": "canary"})
+        phases |= hook_phases(model_id, "wake", since=submitted, names={"canary_seconds": "canary"})
     else:
         engine = await manager.unit(engine_unit(model_id))
         phases["load"] = _seconds(engine, "ActiveEnter") - _seconds(engine, "InactiveExit")
@@ -41,8 +41,11 @@ def _seconds(unit: dict[str, Any], name: str) -> float:
     return int(unit[f"{name}TimestampMonotonic"]) / _MICROSECONDS
 
 
-def measured(model_id: str, hook: str, *, since: float, names: dict[str, str]) -> dict[str, float]:
-    """Return what a hook of this swap recorded, by the names of phases; {} if the record is missing or older."""
+def hook_phases(model_id: str, hook: str, *, since: float, names: dict[str, str]) -> dict[str, float]:
+    """Return the seconds that a hook recorded in this swap, by phase; {} if the record is missing or older.
+
+    `names` maps the keys of the record to phases.
+    """
     try:
         record = json.loads((runtime_dir() / f"{model_id}~{hook}").read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How registered models would be started on this machine."""
+"""Plan how registered models are started on this machine."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class LaunchPlanner:
         self._refused = RefusedFlags()
 
     async def launch(self, model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
-        """Plan how a model would be started. With `leaving`, measure the machine now and plan for the moment at which
-        these units have released the GPU; without it the last measurement will do.
+        """Plan how a model is started.
 
-        Raises NoSuchModel and what `plan_launch` raises.
+        With `leaving`, read the machine now and plan for the moment at which these units have released the GPU; without
+        it, use the last reading. Raises NoSuchModel and what `plan_launch` raises.
         """
         if leaving is not None or self._machine is None:
             self._machine = await self._reader.machine()
@@ -47,7 +47,7 @@ class LaunchPlanner:
         return await self._reader.call(self._read_ahead, model_id, machine)
 
     async def remember(self, launch: Launch, refusal: Refusal) -> None:
-        """Have later launches leave out what the engine refused. Raises StorageFailed."""
+        """Record what the engine refused, so that later launches leave it out. Raises StorageFailed."""
         await self._reader.call(self._refused.remember, launch.model_id, launch.title, refusal.subjects, refusal.output)
 
     def _plan(self, model_id: str, machine: Machine, leaving: Mapping[str, ReleaseEffect] | None) -> Launch:
@@ -55,20 +55,20 @@ class LaunchPlanner:
         from mmd.settings import read_settings
 
         here = machine if leaving is None else machine_after_release(machine, leaving)
-        # Read again each time: a gateway lives long, and must plan as the command line does.
+        # Read at each call: a gateway that runs for weeks must plan as the command line does.
         return plan_launch(self._registry.get(model_id), here, read_settings())
 
     def _read_ahead(self, model_id: str, machine: Machine) -> tuple[str, ...]:
         from mmd.control.lifecycle.read_ahead import worthwhile
 
         model = self._registry.get(model_id)
-        roomy = worthwhile(model.facts.weights_bytes, machine.ram_available_bytes, machine.ram_total_bytes)
-        return model.files if roomy else ()
+        fits = worthwhile(model.facts.weights_bytes, machine.ram_available_bytes, machine.ram_total_bytes)
+        return model.files if fits else ()
 
 
 def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
-    """Plan how a registered model would run on a machine with the engines that are installed here. Blocks: it may run
-    programs. Writes nothing.
+    """Plan how a registered model runs on a machine with the engines that are installed here. It blocks, since it may
+    run programs, and writes nothing.
 
     Raises EngineMissing, DoesNotFit, and BadModelFile if its files are gone.
     """

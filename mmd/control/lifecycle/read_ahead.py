@@ -13,12 +13,12 @@ from mmd.quantities import MIB
 
 _log = logging.getLogger(__name__)
 
-# Small, so that an early end takes effect within a moment on a slow disk, too.
+# Small, so that `stop` takes effect soon even on a slow disk.
 _STEP_BYTES = 8 * MIB
 
 
 class ReadAhead:
-    """Reads files ahead in a thread, until its block ends."""
+    """A context manager that reads files ahead in a thread, until its block ends."""
 
     def __init__(self, files: Iterable[str]) -> None:
         self._files = tuple(files)
@@ -32,7 +32,7 @@ class ReadAhead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()  # not joined: a step takes as long as the disk does, and the event loop would wait for it
+        self.stop()  # not joined: a step on a slow disk would block the event loop
 
     def stop(self) -> None:
         """End after the current step."""

@@ -1,6 +1,6 @@
-"""Take all models off the GPU before the machine suspends, and restore them after.
+"""Take all models off the GPU before the machine suspends, and restore them afterwards.
 
-VRAM is lost in a suspend unless the driver is told to save it, and a working engine comes back broken.
+A suspend loses VRAM unless the driver is configured to save it; an engine that used it is then broken.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
-from mmd.control.lifecycle.phases import measured, monotonic
+from mmd.control.lifecycle.phases import hook_phases, monotonic
 from mmd.control.state.suspended_models import clear_suspended, note_suspended
 from mmd.errors import MmdError
 from mmd.journal import about
@@ -22,7 +22,7 @@ from mmd.units.spec import Hooks, is_on_gpu
 from mmd.units.watch import Pairs, read_pairs
 
 SUSPENDS = "the machine suspends"
-# A swap that another process has planned already may put a model onto the GPU after it was cleared.
+# Another process may have planned a swap before, and load a model after the GPU was cleared.
 _ROUNDS = 3
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ async def on_gpu(manager: Manager) -> tuple[str, ...]:
 
 
 async def suspend_models(manager: Manager, hooks: Hooks, *, drain_seconds: float) -> None:
-    """As `Controller.suspend`. Failures are logged: the machine suspends anyway."""
+    """See `Controller.suspend`. Failures are logged: the machine suspends anyway."""
     for _ in range(_ROUNDS):
         pairs = await read_pairs(manager)
         if not (found := await _on_gpu(manager, pairs)):
@@ -43,7 +43,7 @@ async def suspend_models(manager: Manager, hooks: Hooks, *, drain_seconds: float
         note_suspended(held_by)
         await asyncio.gather(
             *(_suspend(manager, hooks, model_id, drain_seconds) for model_id in held_by),
-            *(_take_token(manager, hooks, model_id) for model_id in found if model_id not in held_by),
+            *(_stop_token(manager, hooks, model_id) for model_id in found if model_id not in held_by),
         )
 
 
@@ -63,22 +63,26 @@ async def restore_models(activate: Callable[[str], Awaitable[object]], model_ids
 
 
 async def _on_gpu(manager: Manager, pairs: Pairs) -> list[str]:
-    return [model_id for model_id, pair in sorted(pairs.items()) if _may_be(pair) and await _is(manager, model_id)]
+    return [
+        model_id
+        for model_id, pair in sorted(pairs.items())
+        if _may_be_on_gpu(pair) and await _uses_gpu(manager, model_id)
+    ]
 
 
-def _may_be(pair: Pair) -> bool:
+def _may_be_on_gpu(pair: Pair) -> bool:
     return pair.token.loaded and (pair.token.active not in ("inactive", "failed") or pair.holds_gpu)
 
 
-async def _is(manager: Manager, model_id: str) -> bool:
+async def _uses_gpu(manager: Manager, model_id: str) -> bool:
     try:
         return is_on_gpu(await manager.commands(token_unit(model_id), "ExecStopPost"))
     except NoSuchUnit:
         return False
 
 
-async def _take_token(manager: Manager, hooks: Hooks, model_id: str) -> JobResult:
-    """Return when the GPU is free of it, or when that has failed."""
+async def _stop_token(manager: Manager, hooks: Hooks, model_id: str) -> JobResult:
+    """Stop the model's token; return when the model has released the GPU, or has failed to."""
     await kill_if_hook_missing(manager, model_id, hooks)
     return await manager.run_job(token_unit(model_id), manager.stop(token_unit(model_id)))
 
@@ -87,7 +91,7 @@ async def _suspend(manager: Manager, hooks: Hooks, model_id: str, drain_seconds:
     fields = about(model_id, event="suspend")
     began = monotonic()
     try:
-        result = await _take_token(manager, hooks, model_id)
+        result = await _stop_token(manager, hooks, model_id)
     except MmdError as error:
         _log.warning("%s stays on the GPU although %s: %s", model_id, SUSPENDS, error.message, extra=fields)
         return
@@ -95,14 +99,14 @@ async def _suspend(manager: Manager, hooks: Hooks, model_id: str, drain_seconds:
         _log.warning("%s may stay on the GPU although %s: its stop job is %s", model_id, SUSPENDS, result, extra=fields)
         return
     seconds = monotonic() - began
-    _log.info("%s left the GPU in %.3f s: %s", model_id, seconds, SUSPENDS, extra=fields)
-    released = {"drain": drain_seconds, "release": seconds} | measured(
+    _log.info("%s released the GPU in %.3f s: %s", model_id, seconds, SUSPENDS, extra=fields)
+    released = {"drain": drain_seconds, "release": seconds} | hook_phases(
         model_id, "release", since=began, names={"vram_seconds": "vram_free"}
     )
-    await _keep(model_id, seconds, released)
+    await _record(model_id, seconds, released)
 
 
-async def _keep(model_id: str, seconds: float, phases: dict[str, float]) -> None:
+async def _record(model_id: str, seconds: float, phases: dict[str, float]) -> None:
     from mmd.control.state import swap_events
 
     event = swap_events.SwapEvent(

@@ -1,4 +1,4 @@
-"""Make a model resident: one decision, one D-Bus call, and the previous model restored if it fails."""
+"""Make a model resident: decide once, make one D-Bus call, and restore the previous model if that fails."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _log = logging.getLogger(__name__)
 
 # vLLM's traceback of a failed start is 150 lines, and its cause is in the first third.
 _MAX_LINES = 400
-_MAX_ERROR_LINES = 20  # in the error for those that waited
+_MAX_ERROR_LINES = 20  # in the error for the requests that waited
 _MAX_LINE_CHARACTERS = 300  # of each of them in the swap event: a line may hold a whole traceback
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """How an activation went: where the model came from, the model that was unloaded for it, and the seconds it took in
-    all and by phase.
+    """The result of an activation: why it was necessary, the model that was unloaded for it, and the seconds it took,
+    in total and by phase.
     """
 
     model_id: str
@@ -54,17 +54,17 @@ class Activation:
 
     @property
     def was_resident(self) -> bool:
-        """Nothing had to be done."""
+        """True if the model was resident before."""
         return not self.phases
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What an activation is to bring about."""
+    """The goal of one activation, through all its attempts."""
 
     model_id: str
     evicts: bool  # it may unload another model
-    occasion: str  # why mmd does it by itself; "" if it was asked for
+    occasion: str  # why mmd activates it by itself; "" if a user or a request asked for it
     began: float = field(default_factory=monotonic)
 
 
@@ -93,7 +93,7 @@ class _Attempt:
 
 
 class Swapper:
-    """Activations over one connection to the user manager. design.md has the states and the rules."""
+    """Activates models over one connection to the user manager. design.md has the states and the rules."""
 
     def __init__(self, manager: Manager, hooks: Hooks, planner: LaunchPlanner) -> None:
         self._manager = manager
@@ -103,8 +103,8 @@ class Swapper:
     async def activate(
         self, wanted: str, *, drain_seconds: float = 0.0, evicts: bool = True, occasion: str = ""
     ) -> Activation:
-        """Make a model resident; return when it answers. `drain_seconds`, which the caller waited before, and
-        `occasion` are for the record.
+        """Make a model resident; return when it answers. `drain_seconds`, the time that the caller waited before, and
+        `occasion` are only recorded.
 
         Raises what planning raises, before any model is unloaded; EngineFailed, with the cause and the model that was
         restored; and SwapSuperseded if another activation took the GPU, or holds it and `evicts` is false.
@@ -167,21 +167,21 @@ class Swapper:
         """Return why the model is not resident after its job; None if it is."""
         wanted = launch.model_id
         if result is JobResult.DONE and woke and not await self._is_resident(wanted):
-            # It died asleep, or could not be woken and was ended: systemd starts it. After a wake, another start would
-            # leave a job on the token, and the model would seem to be starting for as long.
-            result = await self._started_cold(wanted)
+            # The engine died asleep, or was killed because it did not wake. Only then: after a successful wake, another
+            # start would leave a job on the token, and the model would be shown as starting until that job ends.
+            result = await self._start_cold(wanted)
         pair = await self._pair(wanted)
-        # A job that is done means that the engine was up. It may have ended since, or been stopped.
+        # The job is done when the engine is up. Since then the engine may have ended or been stopped.
         if result is JobResult.DONE and residency(pair) is Residency.RESIDENT:
             return None
-        # The job also fails if the token was taken away during the load: its release ends the engine.
+        # The job also fails if the token was stopped during the load, which ends the engine.
         is_about_the_engine = result is JobResult.DONE or (result is JobResult.FAILED and not woke)
         if result is JobResult.CANCELED or (is_about_the_engine and not _has_token(pair)):
             return await self._superseded(wanted)
         return await self._failure(launch, since_us)
 
-    async def _started_cold(self, wanted: str) -> JobResult:
-        """Return how the start of a model ended that has the token, and whose engine did not wake."""
+    async def _start_cold(self, wanted: str) -> JobResult:
+        """Start the engine of a model that holds the token but did not wake. Return the job's result."""
         async with planner_lock():
             if not _has_token(await self._pair(wanted)):
                 return JobResult.CANCELED  # another activation or a stop took the token: it must not be taken back
@@ -213,16 +213,16 @@ class Swapper:
 
     async def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, ReleaseEffect]:
         """Return the engine unit that releases the GPU for this model, and what it keeps."""
-        going = gpu_holder(pairs, other_than=wanted)
-        if going is None:
+        holder = gpu_holder(pairs, other_than=wanted)
+        if holder is None:
             return {}
         try:
-            return {engine_unit(going): release_effect(await self._planner.launch(going))}
+            return {engine_unit(holder): release_effect(await self._planner.launch(holder))}
         except MmdError as error:
-            _log.info("%s can no longer be planned: %s", going, error.message, extra=_about(going))
-            return {engine_unit(going): ReleaseEffect()}
+            _log.info("%s can no longer be planned: %s", holder, error.message, extra=_about(holder))
+            return {engine_unit(holder): ReleaseEffect()}
 
-    # -- if it fails
+    # -- failures
 
     async def _retry(self, target: _Target, first: _Attempt, failure: _Failure) -> _Attempt:
         """Try once more if the engine named a setting that it refuses. Return the last attempt."""
@@ -237,7 +237,7 @@ class Swapper:
                 _log.warning("%s: %s", wanted, error.message, extra=_about(wanted))
                 return first
         change = _change(launch, refusal) or "with what is free now"
-        _log.warning("%s: %s; trying again %s", wanted, refusal.output, change, extra=_about(wanted))
+        _log.warning("%s: %s; retrying %s", wanted, refusal.output, change, extra=_about(wanted))
         try:
             return await self._attempt(target, after=first)
         except MmdError as error:
@@ -248,20 +248,20 @@ class Swapper:
         restored = await self._restore(wanted, attempt.previous)
         message = f"{wanted} did not start: {failure.cause}{restored}"
         _log.warning("%s", message, extra=_about(wanted))
-        hint = f"mmd logs {wanted}   # the engine's own words"
+        hint = f"mmd logs {wanted}   # the engine's output"
         return EngineFailed(message, hint=hint, engine_lines=failure.lines[-_MAX_ERROR_LINES:])
 
     async def _superseded(self, wanted: str) -> _Superseded:
         winner = gpu_holder(await read_pairs(self._manager), other_than=wanted)
-        return _Superseded(f"{winner} was asked for in between" if winner else "it was stopped in between")
+        return _Superseded(f"{winner} was activated meanwhile" if winner else "it was stopped meanwhile")
 
     async def _restore(self, failed: str, previous: str | None) -> str:
-        """Activate the previous model again. Return how that went, as the end of a sentence."""
+        """Activate the previous model again. Return the result as the end of a sentence."""
         async with planner_lock():
             pairs = await read_pairs(self._manager)
             if previous is None or not should_restore(previous, failed, pairs):
                 if not gpu_taken_since(failed, pairs):
-                    await self._manager.stop(token_unit(failed))  # or systemd would go on trying to restart it
+                    await self._manager.stop(token_unit(failed))  # otherwise systemd would keep restarting it
                 return ""
             try:
                 launch, step = await self._decide(previous, pairs)
@@ -274,15 +274,15 @@ class Swapper:
         return f"; {previous} is resident again" if is_back else f"; {previous} did not start again either"
 
     async def _failure(self, launch: Launch, since_us: int) -> _Failure:
-        """Read what ended the engine: in its own words, if it left any."""
+        """Return why the engine ended: systemd's result, and the cause that its output names, if any."""
         lines = await last_words(launch.model_id, since_us=since_us, count=_MAX_LINES)
-        said = cause_line(lines, engine(launch.engine).log_style)
+        cause = cause_line(lines, engine(launch.engine).log_style)
         try:
             service = await self._manager.service(engine_unit(launch.model_id))
             how = how_it_ended(str(service["Result"]), int(service["ExecMainStatus"]))
         except NoSuchUnit:
             how = how_it_ended("success", 0)  # systemd keeps the unit of an engine that failed
-        return _Failure(launch, tuple(lines), f"{how}: {said}" if said else how)
+        return _Failure(launch, tuple(lines), f"{how}: {cause}" if cause else how)
 
 
 async def _record(

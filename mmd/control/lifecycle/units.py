@@ -1,4 +1,4 @@
-"""The two units of a launch in the user manager: compare them, and carry out a step."""
+"""Compare and start the two units of a launch: its engine and its token."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from mmd.units.watch import Pairs
 
 
 async def same_launch(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:
-    """Return whether the loaded engine unit was made from an equal launch. If it is down, the command line counts as
-    well, with what was measured for the next start.
+    """Return whether the loaded engine unit was made from an equal launch.
+
+    If the engine is down, its whole command line must be equal, including flags that depend on the memory free now.
     """
     pair = pairs.get(launch.model_id)
     if pair is None or not pair.engine.loaded:
@@ -38,7 +39,7 @@ async def submit(manager: Manager, launch: Launch, hooks: Hooks, step: Start | A
         await forget(manager, launch.model_id)
     await manager.reset_failed(engine)
     if not step.wakes:
-        # systemd removes the folder when the engine ends, unless it was killed itself meanwhile.
+        # systemd removes the folder when the engine ends, unless systemd itself was killed meanwhile.
         Path(launch.socket).unlink(missing_ok=True)  # noqa: ASYNC240 on a tmpfs
     made = token_spec(launch, hooks, step.rivals)
     pair = made, engine_spec(launch, hooks)
