@@ -67,7 +67,7 @@ class Registry:
         return self._models.current()
 
     def _read(self) -> Mapping[str, Model]:
-        if self._old_file.exists() and not self._is_read_only:
+        if not self._is_read_only and _is_own(self._old_file):
             with suppress(StorageFailed), self._locked():  # if the disk is full or read-only, the old file still holds
                 pass
         return self._read_both()
@@ -221,6 +221,14 @@ class Registry:
             f"{file or self.file} cannot be {done}: {error.strerror}",
             hint=f"ls -ld {folder}; df -h {folder}   # shows the folder and the free space",
         )
+
+
+def _is_own(file: Path) -> bool:
+    """True if the file exists and belongs to this user: `sudo -E mmd list` must not leave a models.json of root's."""
+    try:
+        return file.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _unused(path: Path) -> Path:

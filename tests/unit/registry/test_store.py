@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import subprocess
 import sys
 import textwrap
@@ -312,6 +313,13 @@ def test_add_is_the_first_to_read_the_old_file(home: Path, old_file: Path) -> No
 
 def test_read_only_registry_leaves_the_old_file(old_file: Path) -> None:
     assert list(Registry(is_read_only=True).load()) == ["a", "b", "qwen2.5-7b"]
+    assert names(old_file.parent) == ["models.toml"]
+
+
+def test_another_user_reads_the_old_file_only(old_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo -E mmd list` would leave a models.json that only root can read."""
+    monkeypatch.setattr(os, "geteuid", lambda: old_file.stat().st_uid + 1)
+    assert list(Registry().load()) == ["a", "b", "qwen2.5-7b"]
     assert names(old_file.parent) == ["models.toml"]
 
 
