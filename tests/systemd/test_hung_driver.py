@@ -83,3 +83,19 @@ async def test_gateway_ends_although_the_driver_hangs(driver: Driver, world: Wor
         await asyncio.wait([reading])
         await asyncio.to_thread(world.manager.systemctl, "stop", "mmd.service")
     assert world.manager.systemctl("show", "--property=Result", "--value", "mmd.service").strip() == "success"
+
+
+async def test_loaded_model_serves_although_the_driver_hangs(driver: Driver, world: World, installed: str) -> None:
+    """It hangs during the load: the request waited for a plan of the model that was loaded already."""
+    world.add("a", load_seconds=2)
+    async with _client(installed) as client:
+        body = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
+        asked = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+        await asyncio.to_thread(wait_for, lambda: bool(world.events("start")), what="the start")
+        driver.hang()
+        readings = [asyncio.create_task(client.get("/resources")) for _ in range(3)]
+        await asyncio.to_thread(wait_for, driver.lets_one_go, what="a reading")
+        async with asyncio.timeout(20):
+            assert (await asked).status_code == 200
+        assert not all(reading.done() for reading in readings)
+        await asyncio.to_thread(driver.recover, lambda: all(reading.done() for reading in readings))

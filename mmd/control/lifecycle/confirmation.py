@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-from mmd.control.state.machine_reader import MachineReader
 from mmd.engines import engine
 from mmd.errors import MmdError
 from mmd.plan.launch import Launch
@@ -20,14 +20,15 @@ _UNIT = "mmd-confirm.service"
 _log = logging.getLogger(__name__)
 
 
-async def confirm_in_background(manager: Manager, reader: MachineReader, launch: Launch) -> None:
+async def confirm_in_background(manager: Manager, launch: Launch) -> None:
     """Start a unit that runs --help of the launch's engine, unless this was done for its version before.
 
     It takes ten seconds of a core. The result is logged, and used to plan the next start.
     """
     program = launch.argv[0]
     try:
-        if await reader.call(engine(launch.engine).is_confirmed, Path(program)):
+        # Not by the machine reader, in whose thread a driver may hang: requests for the loaded model wait for this.
+        if await asyncio.to_thread(engine(launch.engine).is_confirmed, Path(program)):
             return
         with suppress(UnitExists):  # the unit runs already
             await manager.start_transient(_unit(launch.engine, program))

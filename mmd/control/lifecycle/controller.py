@@ -111,10 +111,10 @@ class Controller:
         swap = await self.reader.call(import_module, "mmd.control.lifecycle.swap")  # 40 ms: not on the event loop
         swapper: Swapper = swap.Swapper(self.manager, self._hooks, self.planner)
         done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts, occasion=occasion)
-        if "load" in done.phases:
+        if "load" in done.phases and done.launch is not None:
             from mmd.control.lifecycle.confirmation import confirm_in_background
 
-            await confirm_in_background(self.manager, self.reader, await self.planner.launch(model_id))
+            await confirm_in_background(self.manager, done.launch)
         return done
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:

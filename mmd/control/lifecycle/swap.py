@@ -51,6 +51,7 @@ class Activation:
     evicted: str | None
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
+    launch: Launch | None = None  # what it runs with; None if nothing had to be done
 
     @property
     def was_resident(self) -> bool:
@@ -89,6 +90,7 @@ class _Attempt:
     woke: bool = False
     previous: str | None = None  # the model on the GPU before the first try: restored if the last one fails
     was_resident: bool = False
+    launch: Launch | None = None
     problem: _Failure | _Superseded | None = None  # None: the model is resident
 
 
@@ -131,7 +133,7 @@ class Swapper:
             self._manager, wanted, evicted=attempt.previous, submitted=attempt.submitted, woke=attempt.woke
         )
         seconds = await _record(target, attempt, "resident", "", phases)
-        return Activation(wanted, attempt.why, attempt.previous, seconds, phases)
+        return Activation(wanted, attempt.why, attempt.previous, seconds, phases, attempt.launch)
 
     async def _attempt(self, target: _Target, *, after: _Attempt | None = None) -> _Attempt:
         """Decide, submit and wait, once. `after` is the attempt that failed before this one."""
@@ -143,7 +145,8 @@ class Swapper:
                 if after is not None and gpu_taken_since(wanted, pairs):
                     return replace(attempt, problem=await self._superseded(wanted))
                 launch, step = await self._decide(wanted, pairs)
-                attempt = replace(attempt, why=f"{target.occasion}: {step.why}" if target.occasion else step.why)
+                why = f"{target.occasion}: {step.why}" if target.occasion else step.why
+                attempt = replace(attempt, why=why, launch=launch)
                 if isinstance(step, NoOp):
                     return replace(attempt, was_resident=True)
                 attempt = replace(attempt, submitted=monotonic(), woke=step.wakes)
