@@ -44,7 +44,7 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Yield:
-    """Stop here: another model was asked for meanwhile."""
+    """End the boot: another model holds the GPU."""
 
     to: str
 
@@ -71,7 +71,7 @@ def default_model(startups: Mapping[str, Startup]) -> str | None:
     active = sorted(model_id for model_id, startup in startups.items() if startup is Startup.ACTIVE)
     if len(active) > 1:
         raise WrongUsage(
-            f'mmd.toml has two defaults: {" and ".join(active)} both say startup = "active"',
+            f'mmd.toml has two defaults: {" and ".join(active)} both have startup = "active"',
             hint=f"mmd default {active[0]}   # then the other is not loaded at boot",
         )
     return active[0] if active else None
@@ -80,7 +80,7 @@ def default_model(startups: Mapping[str, Startup]) -> str | None:
 def next_step(
     todo: Order, pairs: Mapping[str, Pair], *, tried: Collection[str], left_behind: str | None = None
 ) -> Step:
-    """Return the next step of a boot, given what runs.
+    """Return the next step of a boot, given the states of the units.
 
     `tried`: the models that this boot has handled, whatever the result. A boot unloads no model, except
     `left_behind`: the one that a killed boot loaded and did not put to sleep.

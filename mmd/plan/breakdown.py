@@ -1,4 +1,4 @@
-"""What an engine itself reports that it would allocate for a model, and how far the formulas are off."""
+"""The memory that an engine reports it would allocate for a model, and its difference from the formulas."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
+    """An engine's report of the memory that it would allocate for one model."""
+
     rows: tuple[Row, ...]
 
     @property
@@ -59,11 +61,11 @@ class Correction:
 
 def correction(reported: Row, formula: Components, rows: int) -> Correction:
     """Compare a report with the formulas; `reported` is the sum of `rows` rows."""
-    kept_bytes = formula.kv_bytes + formula.state_bytes
+    context_bytes = formula.kv_bytes + formula.state_bytes
     compute_bytes = _difference(reported.compute_bytes, formula.compute_bytes, rows)
     return Correction(
         weights_bytes=_difference(reported.model_bytes, formula.weights_bytes, rows),
-        kv_bytes=_difference(reported.context_bytes, kept_bytes, rows),
+        kv_bytes=_difference(reported.context_bytes, context_bytes, rows),
         compute_factor=1 + compute_bytes / formula.compute_bytes if formula.compute_bytes else 1.0,
     )
 

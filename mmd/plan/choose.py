@@ -1,4 +1,4 @@
-"""Model × machine × installed engines → launch."""
+"""Plan a launch from a model, its settings, the machine and the installed engines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmd.registry.record import Facts, Format, Model
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What mmd.toml says about one model (None: left to mmd), and the flags that its engine refused."""
+    """The settings of one model in mmd.toml (None: mmd decides), and the flags that its engine refused."""
 
     engine: str | None = None
     context: int | None = None
@@ -57,7 +57,7 @@ def choose(
     on_gpu = planner.on_gpu(machine, engine)
     memory = memory_of(planner, model.facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu)
     tokens = context or fit.min_context(model.facts.context_length)
-    needs_bytes = _least_bytes(model.facts, memory, tokens, projector_bytes)
+    needs_bytes = _min_bytes(model.facts, memory, tokens, projector_bytes)
     _require_fit(model, memory, tokens, needs_bytes, planner.budget_bytes(model, machine, engine))
     argv = (*engine.command, *words)
     ready_seconds = settings.ready_seconds or planner.ready_seconds(model)
@@ -84,7 +84,7 @@ def choose(
 def without_refused(flags: tuple[Flag, ...], model_id: str, refused: Mapping[str, str]) -> tuple[Flag, ...]:
     """Return the flags without those that the engine refused, or with the words that replace them.
 
-    `refused` maps the flag's subject to what the engine said.
+    `refused` maps the subject of a flag to the line in which the engine refused it.
     """
     return tuple(_unless_refused(flag, model_id, refused) for flag in flags)
 
@@ -92,13 +92,13 @@ def without_refused(flags: tuple[Flag, ...], model_id: str, refused: Mapping[str
 def _unless_refused(flag: Flag, model_id: str, refused: Mapping[str, str]) -> Flag:
     if flag.required or not (flag.words or flag.instead) or flag.subject not in refused:
         return flag
-    reason = "the engine died without it" if flag.instead else "left out: the engine refused it"
-    reason = f"{reason} here before: {refused[flag.subject]}; try it again: mmd activate {model_id} --ask-again"
+    reason = "the engine failed without it before" if flag.instead else "left out: the engine refused it before"
+    reason = f"{reason}: {refused[flag.subject]}; try again: mmd activate {model_id} --ask-again"
     return Flag(flag.instead, flag.subject, reason)
 
 
-def _least_bytes(facts: Facts, memory: MemoryModel, tokens: int, projector_bytes: int) -> int:
-    """Return the memory without which it does not run; facts of an older version allow a rougher rule only."""
+def _min_bytes(facts: Facts, memory: MemoryModel, tokens: int, projector_bytes: int) -> int:
+    """Return the minimum memory that the model needs; facts recorded by an older mmd allow only a rough estimate."""
     return memory.min_bytes(tokens) if facts.layout else fit.min_bytes(facts, projector_bytes)
 
 
@@ -119,11 +119,11 @@ def _require_fit(model: Model, memory: MemoryModel, tokens: int, needs_bytes: in
 
 
 def _require_survives_reload(model_id: str, argv: tuple[str, ...]) -> None:
-    """Refuse `$` and `;`: systemd 252 writes those of a transient unit so that a reload reads something else."""
+    """Raise WrongUsage for `$` and `;`: systemd 252 writes a transient unit so that a reload reads them differently."""
     for word in argv:
         if "$" in word or ";" in word:
             raise WrongUsage(
-                f"{word!r} contains a $ or a ;, which systemd loses from a command when it reloads",
+                f"{word!r} contains $ or ;, which systemd loses from a transient unit when it reloads",
                 hint=f"mmd remove {model_id}   # then rename it, and: mmd add PATH",
             )
 

@@ -1,4 +1,4 @@
-"""What planning asks of an engine: the pure half of `mmd.engines.base.Engine`."""
+"""The protocol by which planning uses an engine: the pure part of `mmd.engines.base.Engine`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mmd.registry.record import Facts, Format, Model
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What the user and mmd want of one engine process."""
+    """Options of one engine process, set by the user and by mmd."""
 
     socket: str  # the path of the Unix socket that it listens on
     context: int | None = None  # tokens; None for as many as fit
     aliases: tuple[str, ...] = ()  # further names of the model
-    arguments: tuple[str, ...] = ()  # words of the user's, from mmd.toml
+    arguments: tuple[str, ...] = ()  # the user's own, from mmd.toml
 
 
 class Planner(Protocol):
@@ -80,7 +80,7 @@ class Planner(Protocol):
         ...
 
     def budget_bytes(self, model: Model, machine: Machine, engine: Installed) -> int:
-        """Return the memory that the model may take on this machine when no other model of mmd runs."""
+        """Return the memory that the model may use on this machine when no other model of mmd runs."""
         ...
 
     def ready_seconds(self, model: Model) -> int:
@@ -88,11 +88,11 @@ class Planner(Protocol):
         ...
 
     def sleep(self, model: Model, machine: Machine, engine: Installed) -> Sleep | None:
-        """Return how the model gives up the GPU and keeps its process; None if it is stopped instead."""
+        """Return how the engine releases the GPU without ending; None if it must be stopped instead."""
         ...
 
     def on_gpu(self, machine: Machine, engine: Installed) -> bool:
-        """True if the model's memory would be the GPU's."""
+        """True if the engine would put the model into GPU memory."""
         ...
 
     def memory(
@@ -116,15 +116,15 @@ class Planner(Protocol):
         ...
 
     def breakdown_words(self, flags: Sequence[Flag], context: int) -> tuple[str, ...] | None:
-        """Return the command line for which it can report its memory without loading; None if it cannot."""
+        """Return the arguments with which the engine reports its memory without loading; None if it cannot."""
         ...
 
     def read_load_log(self, lines: Sequence[str]) -> LoadLog:
-        """Return what its log says of the memory that a load took."""
+        """Return the memory that a load took, as the engine's log reports it."""
         ...
 
-    def measure(self, seen: Observation) -> Sizes:
-        """Lay out what a running engine takes in the components of an estimate."""
+    def measure(self, observation: Observation) -> Sizes:
+        """Return the measured memory of a running engine, by component of an estimate."""
         ...
 
 
@@ -136,7 +136,7 @@ class Installed:
     command: tuple[str, ...]  # what starts it, before any flag: ("/usr/bin/llama-server",)
     version: str
     flags: frozenset[str]  # every option it accepts, as written: "--metrics"
-    can_sleep: bool = False  # this version can give up the GPU and keep its process
+    can_sleep: bool = False  # this version can release the GPU without ending
 
     @property
     def name(self) -> str:

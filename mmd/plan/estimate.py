@@ -11,7 +11,7 @@ class Tier(StrEnum):
 
     T0 = "listed"  # sizes in a list of the hub
     T1 = "header"  # the headers of the files, by formulas
-    T2 = "engine"  # the engine itself, asked without weights
+    T2 = "engine"  # the engine's own report, made without weights
     T3 = "measured"  # a start on this machine
 
 
@@ -23,7 +23,7 @@ class Components:
     kv_bytes: int  # keys and values of the whole context
     state_bytes: int  # of recurrent layers
     compute_bytes: int
-    projector_bytes: int  # with what it computes in
+    projector_bytes: int  # with its compute buffer
     overhead_bytes: int  # the driver's context, libraries, graphs
 
     @property
@@ -42,14 +42,16 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
+    """The memory that a model needs on a machine, and whether it fits."""
+
     needs_bytes: int  # the sum of the components
-    has_bytes: int  # of this machine, for the components
-    error_bytes: int  # of `needs_bytes`, either way
+    has_bytes: int  # available on this machine for the components
+    error_bytes: int  # `needs_bytes` may be this much more or less
     tier: Tier
-    fits: bool  # it runs here, but slowly if `on_gpu` is small
+    fits: bool  # it runs on this machine, but slowly if `on_gpu` is small
     components: Components
     context: int  # tokens that the components are counted for
     max_context: int  # the largest with which it fits; 0 if none does
     suggestions: tuple[Suggestion, ...]  # least loss first; none if all of it is on the GPU
     on_gpu: float  # share of the layers' weights that the GPU holds: 1.0 is fast, 0.0 runs on the CPU
-    ram_bytes: int  # that it takes beside the GPU's memory
+    ram_bytes: int  # RAM needed in addition to GPU memory

@@ -1,4 +1,4 @@
-"""The memory that a machine has for models, and the least that a model needs: checked before a swap begins."""
+"""The memory that a machine has for models, and the minimum that a model needs; compared before a swap begins."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _CONTEXT_STEP_TOKENS = 256  # llama.cpp rounds up to it
 _OUR_UNITS = "mmd-model@"
 _BYTES_OF_KEY_AND_VALUE = 4  # 16 bits for each
 
-# Compute buffers and the engine's own code at a small context; llama.cpp b11434 was seen between 90 and 480 MiB.
+# Compute buffers and the engine's own code at a small context; measured for llama.cpp b11434: 90 to 480 MiB.
 _COMPUTE_BYTES = GIB // 4
 
 
 def min_bytes(facts: Facts, projector_bytes: int = 0) -> int:
-    """Return the memory without which it does not run: weights, projector, a small context, and computing."""
+    """Return the minimum memory of a model: weights, projector, a small context and compute buffers."""
     context = min_context(facts.context_length)
     return facts.weights_bytes + projector_bytes + context * facts.kv_bytes_per_token + _COMPUTE_BYTES
 
@@ -64,9 +64,9 @@ def layout_of(facts: Facts) -> Layout:
 
 
 def budget_bytes(machine: Machine) -> int:
-    """Return the memory that models may take of GPUs and RAM together, for an engine that uses both.
+    """Return the memory that models may use, GPUs and RAM together, for an engine that uses both.
 
-    It counts totals, not what is free now: the resident model will be unloaded.
+    It counts total, not free memory: the resident model will be unloaded.
     """
     return sum(gpu.total_bytes for gpu in machine.gpus) + ram_budget_bytes(machine)
 

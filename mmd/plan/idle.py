@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-# The end of a use is waited for only if the idle time is shorter than this; otherwise a timer is precise enough.
+# For a shorter idle time, the end of a use must trigger a new plan; otherwise a timer is precise enough.
 _SHORT_SECONDS = 1.0
 
 
@@ -39,7 +39,7 @@ class LoadedModel:
 
     model_id: str
     is_asleep: bool
-    since: float  # when it became so
+    since: float  # when it entered this state
     rules: Rules = Rules()
 
 
@@ -47,9 +47,9 @@ class LoadedModel:
 class Usage:
     """How requests use a model."""
 
-    is_going_on: bool = False  # a request is running or waiting
+    is_active: bool = False  # a request is running or waiting
     ended: float = -math.inf  # when the last response ended
-    keep_seconds: float | None = None  # idle time that the last request with a keep_alive asked for
+    keep_seconds: float | None = None  # idle time set by the last request with a keep_alive
 
 
 class Action(StrEnum):
@@ -71,7 +71,7 @@ class IdlePlan:
     """What to do now, and when to plan again."""
 
     due: tuple[Due, ...]
-    look_at: float  # no other model can be due before
+    look_at: float  # no other model is due before this time
     look_when_unused: frozenset[str]  # plan again when the use of one of these ends
 
 
@@ -82,11 +82,11 @@ def plan_idle(loaded: Iterable[LoadedModel], uses: Mapping[str, Usage], now: flo
     look_when_unused: set[str] = set()
     for model in loaded:
         use = uses.get(model.model_id, Usage())
-        seconds = _stays_seconds(model, use)
-        if use.is_going_on and seconds < _SHORT_SECONDS:
+        seconds = _limit_seconds(model, use)
+        if use.is_active and seconds < _SHORT_SECONDS:
             look_when_unused.add(model.model_id)
             continue
-        unused_since = now if use.is_going_on else max(model.since, use.ended)  # at the earliest
+        unused_since = now if use.is_active else max(model.since, use.ended)  # at the earliest
         if now >= unused_since + seconds:
             due.append(_due(model, use, now - unused_since))
         else:
@@ -95,11 +95,11 @@ def plan_idle(loaded: Iterable[LoadedModel], uses: Mapping[str, Usage], now: flo
 
 
 def may_evict(model_id: str, pinned: Collection[str], *, interactive: bool) -> bool:
-    """True if the model may be unloaded for another: a pinned one only if a person asks for it."""
+    """True if the model may be unloaded for another one; for a pinned model, only a user's command may."""
     return interactive or model_id not in pinned
 
 
-def _stays_seconds(model: LoadedModel, use: Usage) -> float:
+def _limit_seconds(model: LoadedModel, use: Usage) -> float:
     if use.keep_seconds is None or model.is_asleep or model.rules.pinned:
         return model.rules.seconds(is_asleep=model.is_asleep)
     return use.keep_seconds

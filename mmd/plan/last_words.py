@@ -1,4 +1,4 @@
-"""The last lines of an engine that died: the cause in one line, and the flags that it refused."""
+"""Find the cause of an engine's failure in its last lines, and the flags that it refused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from itertools import zip_longest
 
 from mmd.plan.launch import Flag
 
-_MAX_CHARACTERS = 300  # an engine may list all the values it knows when it is given one that it does not know
+_MAX_CHARACTERS = 300  # an engine that rejects a value may list all valid ones
 _NOT_THE_CAUSE = ("DEBUG", "INFO", "WARNING")
-# The last line of a Python traceback; an engine's other processes then raise one that only says that one has failed.
+# The last line of a Python traceback. Other processes of the engine then raise one that only reports the failure.
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): (?P<text>.*)")
 _CONSEQUENCE = re.compile(r"root cause|EngineDeadError")
 # pydantic puts the cause into the next line: "  Value error, Sleep mode is not supported [type=value_error, …]".
@@ -28,7 +28,7 @@ _ADVICE = re.compile(r"\b(?:Please|Try|Consider|Decrease|Increase|Reduce)\b.*")
 class LogStyle:
     """How one engine writes the lines of its log."""
 
-    prefix: re.Pattern[str]  # what stands before a message; a group named "level" is the message's level
+    prefix: re.Pattern[str]  # the text before a message; a group named "level" is the message's level
     value_names: Mapping[str, str] = field(default_factory=dict)  # flag -> its value in "invalid …": "tool call parser"
     measured_too_early: tuple[str, ...] = ()  # phrases that mean: less memory is free than the flags were planned for
 
@@ -51,7 +51,7 @@ def cause_line(lines: Sequence[str], *styles: LogStyle) -> str:
 
 
 def error_line(lines: Sequence[str], *styles: LogStyle) -> str:
-    """Return the same, or "" if no line mentions an error, as of an engine that was killed."""
+    """Return the line that most likely names the cause; "" if no line mentions an error, for example after a kill."""
     texts = _candidates(lines, styles)
     return _first((*_exceptions(texts), *(text for text in texts if _mentions_an_error(text))))
 
@@ -66,7 +66,7 @@ def _first(texts: Iterable[str]) -> str:
 
 
 def refused(lines: Sequence[str], flags: Iterable[Flag], style: LogStyle) -> Refusal | None:
-    """Return which of these `flags` the engine refused, or None if it died of another cause.
+    """Return which of these `flags` the engine refused, or None if it failed for another reason.
 
     Flags that the user wrote or that the model cannot be served without are never among them.
     """

@@ -10,13 +10,12 @@ from enum import StrEnum
 class Flag:
     """One decision about the engine's command line and its reason."""
 
-    words: tuple[str, ...]  # as they stand in argv; empty if the default is kept
+    words: tuple[str, ...]  # as in argv; empty if the engine's default is used
     subject: str  # what it is about: "--flash-attn", or "context" if no single flag is
     reason: str
-    measured: bool = (
-        False  # It depends on the memory that is free now: a running model is not started again for another value
-    )
-    is_address: bool = False  # where it listens or what it is called: its memory does not depend on it
+    # It depends on the memory that is free now. A running engine is not restarted because of another value.
+    measured: bool = False
+    is_address: bool = False  # the engine's address or the model's names, which do not change its memory
     required: bool = False  # set by the user, or the model cannot be served without it: never dropped on a refusal
     refused_by: str = ""  # a text in the engine's output that refuses this decision without naming the flag
     instead: tuple[str, ...] = ()  # the words after a refusal; () leaves the flag out
@@ -33,7 +32,7 @@ class WakeCheck(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """How a model gives up the GPU and keeps its process."""
+    """How an engine releases the GPU without ending."""
 
     levels: tuple[int, ...]  # fastest to wake first; level 1 keeps the weights in RAM, level 2 does not
     weights_bytes: int  # RAM that level 1 takes, and VRAM that every level frees; 0 if sleeping moves nothing (CPU)
@@ -45,7 +44,7 @@ class Sleep:
 class Launch:
     """How one model runs on this machine, and why.
 
-    Equal launches make equal units, so a running unit that was made from an equal launch is left alone.
+    Equal launches make equal units, so a running unit that was made from an equal launch is kept.
     """
 
     model_id: str
@@ -54,11 +53,11 @@ class Launch:
     type: str
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
-    context: int  # tokens; 0 if the engine takes what fits
-    needs_bytes: int  # without these it does not run: weights and a small context
+    context: int  # tokens; 0 if the engine chooses what fits
+    needs_bytes: int  # the minimum: weights and a small context
     socket: str
-    uses_gpu: bool  # its memory is the GPU's: the next model waits until it is free
-    sleep: Sleep | None  # None if it is stopped instead
+    uses_gpu: bool  # it holds GPU memory, which the next model must wait for
+    sleep: Sleep | None  # None if its engine must be stopped instead
     ready_seconds: int  # how long it may load before it counts as failed
     stop_seconds: int  # how long it may take to exit before it is killed
     exits_zero_on_crash: bool  # an exit with status 0 that mmd did not request is a crash
@@ -68,5 +67,5 @@ class Launch:
     def stable_argv(self) -> tuple[str, ...]:
         """Return `argv` without the measured flags."""
         decided = sum(len(flag.words) for flag in self.flags)
-        lasting = (word for flag in self.flags if not flag.measured for word in flag.words)
-        return (*self.argv[: len(self.argv) - decided], *lasting)
+        stable = (word for flag in self.flags if not flag.measured for word in flag.words)
+        return (*self.argv[: len(self.argv) - decided], *stable)

@@ -1,4 +1,4 @@
-"""What a start shows of the memory that a model takes."""
+"""Records of the memory that a running model uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Sizes = dict[str, int | None]  # bytes by the names in `Components` and in `Cons
 
 @dataclass(frozen=True, slots=True)
 class LoadLog:
-    """Bytes of the memory that the model runs in, as its engine logs them; None if the log does not say."""
+    """Bytes of the memory that the model runs in, as its engine logs them; None if the log does not contain them."""
 
     context: int | None = None  # tokens
     weights_bytes: int | None = None
@@ -23,10 +23,10 @@ class LoadLog:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is known of the memory of one running engine."""
+    """The measured and the predicted memory of one running engine."""
 
-    gpus: int  # that it uses; 0 on the CPU
-    total_bytes: int | None  # of its processes, on the GPUs or in RAM; None if the driver does not say
+    gpus: int  # how many it uses; 0 on the CPU
+    total_bytes: int | None  # of its processes, on the GPUs or in RAM; None if the driver does not report it
     log: LoadLog
     breakdown: Breakdown | None  # as the engine itself reports it, for the same model and context
     predicted: Components  # for the context that it has

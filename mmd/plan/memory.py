@@ -19,12 +19,12 @@ class CacheBytes:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How a model is laid out on a machine."""
+    """How the memory of a model is divided between GPUs and RAM."""
 
     components: Components  # if all of it is on the GPU, or in RAM without one
     fits: bool  # it runs, possibly with layers in RAM
-    on_gpu: float  # share of the layers' weights
-    ram_bytes: int  # beside the GPU's memory
+    on_gpu: float  # share of the layers' weights that is on the GPU
+    ram_bytes: int  # in addition to GPU memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Variant:
 
 
 class MemoryModel(Protocol):
-    """One model under one command line on one machine; every size grows with the context."""
+    """The memory of one model with one command line on one machine. Every size grows with the context."""
 
     @property
     def wanted_context(self) -> int:
@@ -49,11 +49,11 @@ class MemoryModel(Protocol):
     def error_bytes(self, components: Components) -> int: ...
 
     def has_bytes(self) -> int:
-        """Return the memory that the components may take together."""
+        """Return the memory that all components together may use."""
         ...
 
     def min_bytes(self, context: int) -> int:
-        """Return the memory without which it does not run, of the kinds that its engine counts together."""
+        """Return the minimum memory with which it runs, of the kinds of memory that its engine adds up."""
         ...
 
     def placement(self, context: int) -> Placement: ...
@@ -66,16 +66,16 @@ class MemoryModel(Protocol):
         """Return the largest context with which it fits, 0 if none does."""
         ...
 
-    def with_smaller_numbers(self) -> Variant | None:
+    def with_8_bit_cache(self) -> Variant | None:
         """Return the model with keys and values in 8 bits; None if the engine cannot."""
         ...
 
     def with_experts_in_ram(self, context: int) -> Variant | None:
-        """Return the model with as few routed experts in RAM as let everything else fit; None if that does not help."""
+        """Return the model with the fewest routed experts in RAM that let the rest fit; None if that does not help."""
         ...
 
     def with_weights(self, share: float) -> MemoryModel:
-        """Return the model with weights of `share` times the size, as of another quantisation."""
+        """Return the model with weights of `share` times the size, which stands for another quantisation."""
         ...
 
 

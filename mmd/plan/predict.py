@@ -26,8 +26,8 @@ def memory_of(
 ) -> MemoryModel:
     """Return an engine's formulas for a model under the `words` of its command line.
 
-    Memory of models of mmd counts as free: the resident model is unloaded before another is loaded. `on_gpu` is false
-    if the engine is a build for the CPU.
+    Memory used by mmd's own models counts as free: the resident model is unloaded before another is loaded. `on_gpu`
+    is false if the engine is a build for the CPU.
     """
     known, here = constants or engine.constants, fit.without_our_models(machine)
     return engine.memory(facts, here, words, projector_bytes=projector_bytes, on_gpu=on_gpu, constants=known)
@@ -46,7 +46,7 @@ def predict(
     constants: Constants | None = None,
     candidates: Sequence[Candidate] = (),
 ) -> Estimate:
-    """Estimate for `context` tokens; without it for the context that the engine would choose, which is what fits.
+    """Estimate the memory for `context` tokens; by default for the command line's context, or the largest that fits.
 
     Suggestions name `model_id`, and may name `candidates`, which are other quantisations.
     """

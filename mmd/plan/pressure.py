@@ -1,4 +1,4 @@
-"""Which sleeping model gives RAM back under memory pressure: one after another, never a resident model."""
+"""Choose the sleeping model to demote under memory pressure: one at a time, never a resident model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mmd.quantities import GIB, size_text
 # The kernel averages over 10 s. After three times that, 5 % of a total stall remain, which is below both limits: a
 # reading then shows the effect of the last demotion and not what came before it.
 SETTLE_SECONDS = 30.0
-# systemd, too, asks services to free memory at a tenth of the time (MemoryPressureWatch=); a desktop stutters
-# noticeably then. If no process at all can run meanwhile, half of that is as bad.
+# systemd asks services to free memory when they wait a tenth of the time (MemoryPressureWatch=); a desktop then
+# stutters noticeably. If no process at all can run, half of that time is as bad.
 SOME_PERCENT = 10.0
 FULL_PERCENT = 5.0
 
@@ -48,7 +48,7 @@ class Sleeper:
 
 
 def shortage(stalls: Stalls | None, ram: Ram) -> str:
-    """Return why sleeping models must give up RAM, or "".
+    """Return why sleeping models must release RAM; "" if they need not.
 
     `stalls` is None if the kernel does not report them; then only the available RAM counts. Stalls with much available
     RAM come from the limit of a control group, which sleeping models do not affect.
@@ -64,7 +64,7 @@ def shortage(stalls: Stalls | None, ram: Ram) -> str:
 
 
 def next_to_demote(sleepers: Iterable[Sleeper]) -> Sleeper | None:
-    """Return the model that has slept longest; all give up their weights in RAM before the first one is stopped.
+    """Return the model that has slept longest, of those with weights in RAM; if there are none, of the others.
 
     Pinned models are demoted last, but are demoted: otherwise the kernel kills the process with the most RAM.
     """

@@ -2,7 +2,7 @@
 
 The resident model keeps the GPU for a slice of time while other models are waiting, so that requests which arrive for
 it meanwhile do not cost two more swaps: A B A B becomes A A B B. The slice ends early if a request has waited long
-enough, if the resident model has no more requests, or if a person asks for another model. After the slice no request
+enough, if the resident model has no more requests, or if a user activates another model. After the slice no request
 is admitted to the resident model, running responses finish, and the model whose request has waited longest is loaded;
 all requests that wait for it share that swap. So each request is served after at most one turn of each other model.
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-# The next request of a client mostly arrives right after its last response.
+# Most clients send their next request right after a response.
 _MAX_LINGER_SECONDS = 2.0
 _FIRST_BACKOFF_SECONDS = 10.0
 _MAX_BACKOFF_SECONDS = 300.0
@@ -26,10 +26,10 @@ _RETRY_SECONDS = (1, 300)
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """The bounds of reordering."""
+    """How long requests for the resident model may overtake others."""
 
     # Requests for the resident model are admitted first only while every waiting request can still be served within
-    # this time, provided that running responses end at once and swaps take as long as recent ones: both unknown here.
+    # this time. This assumes that running responses end at once, and that swaps take as long as recent ones.
     max_wait_seconds: float
     min_residency_seconds: float  # minimum time that a busy model keeps the GPU
 
@@ -41,7 +41,7 @@ class WaitingModel:
     model_id: str
     since: float  # when the oldest of them arrived
     swap_seconds: float = 0.0  # how long loading it took recently; 0 if unknown
-    interactive: bool = False  # a person activates this model, without a request to it
+    interactive: bool = False  # a user activates this model, without a request to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ def decide(waiting: Sequence[WaitingModel], resident: Resident | None, now: floa
     others = [one for one in waiting if one.model_id != resident.model_id]
     if first.model_id == resident.model_id:
         return Grant(first.model_id)
-    closes_at = slice_ends_at(resident, others, limits)
-    if now >= closes_at:
+    ends_at = slice_ends_at(resident, others, limits)
+    if now >= ends_at:
         return StartSwap(first.model_id)
-    return Grant(resident.model_id) if len(others) < len(waiting) else WaitUntil(closes_at)
+    return Grant(resident.model_id) if len(others) < len(waiting) else WaitUntil(ends_at)
 
 
 def in_order(waiting: Sequence[WaitingModel]) -> list[WaitingModel]:
@@ -108,14 +108,14 @@ def slice_ends_at(resident: Resident, others: Sequence[WaitingModel], limits: Qu
     # Swapping away and back costs both times: with a slice as long, the GPU works at least half of the time.
     slice_seconds = max(limits.min_residency_seconds, swap_seconds + resident.swap_seconds)
     swaps_end_after = accumulate(one.swap_seconds for one in turns)
-    closes_at = min(
+    ends_at = min(
         resident.since + slice_seconds,
         *(one.since + limits.max_wait_seconds - after for one, after in zip(turns, swaps_end_after, strict=True)),
     )
     if resident.idle_since is not None:
         # Waiting half a swap for nothing costs less than an unnecessary swap.
-        closes_at = min(closes_at, resident.idle_since + min(_MAX_LINGER_SECONDS, swap_seconds / 2))
-    return closes_at
+        ends_at = min(ends_at, resident.idle_since + min(_MAX_LINGER_SECONDS, swap_seconds / 2))
+    return ends_at
 
 
 def expected_seconds(waiting: Sequence[WaitingModel], model_id: str, *, under_way_seconds: float = 0.0) -> float | None:

@@ -20,7 +20,7 @@ from mmd.registry.record import Facts, Format, ModelType
 # Enough for a conversation with a document in it.
 USEFUL_CONTEXT_TOKENS = 8192
 
-# Q8_0 has 8.5 bits for a weight and cannot be told from 16 in any measure that llama.cpp's authors published.
+# Q8_0 has 8.5 bits per weight. No measurement that llama.cpp's authors published tells it apart from 16 bits.
 _MAX_BITS = 8.75
 # Q4_K_M has 4.85, and is what Ollama and LM Studio take: below it quality falls faster than size, and where the CPU
 # computes, every byte is read again for each token.
@@ -29,7 +29,7 @@ _MIN_BITS = 3.4  # Q3_K_S has 3.5; with fewer bits, layers in RAM or a smaller m
 _FAST_ON_CPU_BYTES = GIB
 # Q4_0 and similar types lose more than K-quants of the same size.
 _LEGACY = re.compile(r"(?<![A-Z])Q[45]_[01](?![A-Z0-9])", re.IGNORECASE)
-_LEGACY_WORTH = 0.9
+_LEGACY_FACTOR = 0.9
 _BITS = re.compile(r"(?:(?<=[^A-Z])I?Q(\d)(?=[_.-])|(BF16|F16|F32)|MXFP(4)|NVFP(4))", re.IGNORECASE)
 
 # Keys and values of a token if only the number of parameters is known: Llama-3-8B has 128 KiB in 16 bits, and they
@@ -42,7 +42,7 @@ class RunsOn(StrEnum):
 
     GPU = "gpu"
     CPU = "cpu"  # the machine has no GPU
-    PARTLY = "partly"  # layers in RAM: some times slower
+    PARTLY = "partly"  # layers in RAM: several times slower
     NOWHERE = "no"
 
     @property
@@ -61,15 +61,15 @@ class Assessed:
     bits: float  # for each weight
 
     @cached_property
-    def worth(self) -> tuple[float, ...]:
-        """Return the sort key: the largest is taken."""
-        of_use = self.bits >= _MIN_BITS
+    def score(self) -> tuple[float, ...]:
+        """Return the sort key; the model with the largest is chosen."""
+        is_useful = self.bits >= _MIN_BITS
         match self.runs_on:
             case RunsOn.GPU:
-                return (4 if of_use else 2, *self._most_bits_up_to(_MAX_BITS))
+                return (4 if is_useful else 2, *self._most_bits_up_to(_MAX_BITS))
             case RunsOn.CPU | RunsOn.PARTLY:
                 small = self.offer.weights_bytes <= _FAST_ON_CPU_BYTES
-                return (3 if of_use else 1, *self._most_bits_up_to(_MAX_BITS if small else _BITS_FOR_CPU))
+                return (3 if is_useful else 1, *self._most_bits_up_to(_MAX_BITS if small else _BITS_FOR_CPU))
             case RunsOn.NOWHERE:
                 return (0, 0, -self.needs_bytes)
 
@@ -77,7 +77,7 @@ class Assessed:
         size_bytes = self.offer.weights_bytes
         if self.bits > most:
             return 0, -size_bytes
-        return 1, size_bytes * (_LEGACY_WORTH if _LEGACY.search(self.offer.file) else 1)
+        return 1, size_bytes * (_LEGACY_FACTOR if _LEGACY.search(self.offer.file) else 1)
 
 
 def assess(
@@ -87,14 +87,14 @@ def assess(
     gpus = tuple(replace(gpu, free_bytes=fit.available_bytes(gpu)) for gpu in machine.gpus)
     here = replace(machine, gpus=gpus)
     found = (_assess(offer, base, here, engines[offer.format]) for offer in offers if offer.format in engines)
-    return tuple(sorted(found, key=lambda one: one.worth, reverse=True))
+    return tuple(sorted(found, key=lambda one: one.score, reverse=True))
 
 
 def reason(taken: Assessed, assessed: Iterable[Assessed]) -> str:
-    """Say why this one was taken, as the end of a sentence that begins with its name."""
+    """Say why this model was chosen, as the end of a sentence that begins with its name."""
     others = [one for one in assessed if one is not taken]
     if not others:
-        return "the only one there is"
+        return "the only model"
     match taken.runs_on:
         case RunsOn.GPU if taken.bits < _MIN_BITS:
             return "the largest that fits; a smaller model in more bits would answer better"
@@ -105,9 +105,9 @@ def reason(taken: Assessed, assessed: Iterable[Assessed]) -> str:
         case RunsOn.GPU:
             return "the largest that fits on the GPU"
         case RunsOn.PARTLY:
-            return "none fits on the GPU; of this one the least is in RAM that answers well"
+            return "none fits on the GPU; of the good ones, this has the least in RAM"
         case RunsOn.CPU:
-            return "there is no GPU, and this one is quick enough on a CPU"
+            return "there is no GPU, and this one is fast enough on a CPU"
         case RunsOn.NOWHERE:
             return "the smallest, and still too large"
 

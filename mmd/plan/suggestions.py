@@ -11,7 +11,7 @@ from mmd.plan.memory import MemoryModel
 from mmd.quantities import GIB
 
 _ROUND_TOKENS = 1024
-_MAX_CANDIDATES = 2  # in the same repository, and elsewhere: the largest that fit
+_MAX_CANDIDATES = 2  # of the same repository, and as many of others: the largest that fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _changes(
     shorter = _largest(memory, model, holds)
     if shorter:
         yield _suggestion(model, memory, shorter, (), "")
-    yield from _smaller_numbers(memory, model, holds, shorter)
+    yield from _8_bit_cache(memory, model, holds, shorter)
     yield from _candidates(memory, model, [one for one in candidates if one.same_repository], holds)
     in_ram = memory.with_experts_in_ram(model.context)
     if in_ram and holds(in_ram.memory, model.context):
@@ -71,9 +71,9 @@ def _changes(
     yield from _candidates(memory, model, [one for one in candidates if not one.same_repository], holds)
 
 
-def _smaller_numbers(memory: MemoryModel, model: UnfitModel, holds: _Holds, shorter: int) -> Iterator[Suggestion]:
-    """With the whole context, or with more of it than 16 bits would allow."""
-    smaller = memory.with_smaller_numbers()
+def _8_bit_cache(memory: MemoryModel, model: UnfitModel, holds: _Holds, shorter: int) -> Iterator[Suggestion]:
+    """Suggest keys and values in 8 bits if the whole context then fits, or a longer one than with 16 bits."""
+    smaller = memory.with_8_bit_cache()
     if smaller is None:
         return
     if holds(smaller.memory, model.context):

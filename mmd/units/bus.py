@@ -1,7 +1,7 @@
 """The systemd user manager over D-Bus: units and jobs, without policy.
 
 Units are started and stopped by jobs only, and only the result of a job counts: the state of a unit that is read
-meanwhile does not tell how the job will end.
+meanwhile does not show how the job will end.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MANAGER = "org.freedesktop.systemd1.Manager"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 _REPLY_SECONDS = 30.0
 _JOB_CHECK_SECONDS = 2.0
-_AWAY_SECONDS = 0.02
+_RETRY_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class JobResult(StrEnum):
     FAILED = "failed"
     DEPENDENCY = "dependency"
     SKIPPED = "skipped"
-    UNKNOWN = "unknown"  # a word that a newer systemd added
+    UNKNOWN = "unknown"  # a result that a newer systemd added
 
     @classmethod
     def _missing_(cls, value: object) -> JobResult:
@@ -77,7 +77,7 @@ class UnitExists(BusError):
 
 
 class NoSuchUnit(BusError):
-    """The unit is not loaded, or not any more."""
+    """The unit is not loaded."""
 
 
 class NoSuchUnitFile(BusError):
@@ -85,7 +85,7 @@ class NoSuchUnitFile(BusError):
 
 
 class ManagerAway(BusError):
-    """The user manager left the bus before it replied: it re-executes itself, or it ends."""
+    """The user manager left the bus before it replied, because it re-executes or ends."""
 
 
 _ERRORS: dict[str, type[BusError]] = {
@@ -134,16 +134,16 @@ class Manager:
     ) -> None:
         self._bus.disconnect()
 
-    # -- what runs
+    # -- reading state
 
     async def units(self, patterns: Sequence[str] = PATTERNS) -> tuple[Unit, ...]:
-        """Return the loaded units whose names match, also inactive ones."""
+        """Return the loaded units whose names match, including inactive ones."""
         (rows,) = await self._read(
             _MANAGER, "ListUnitsByPatterns", "asas", [[], list(patterns)], "/org/freedesktop/systemd1"
         )
         return tuple(Unit(row[0], row[2], row[3], row[4], row[8]) for row in rows)
 
-    async def itself(self) -> dict[str, Any]:
+    async def manager_properties(self) -> dict[str, Any]:
         """Return the properties of the manager: `Version`, `ControlGroup`, …"""
         (values,) = await self._read(_PROPERTIES, "GetAll", "s", [_MANAGER], "/org/freedesktop/systemd1")
         return {key: variant.value for key, variant in values.items()}
@@ -157,13 +157,13 @@ class Manager:
         return await self._properties(name, "org.freedesktop.systemd1.Service")
 
     async def commands(self, name: str, directive: str) -> tuple[tuple[str, ...], ...]:
-        """Return the command lines of a service, of `ExecStopPost` for example, in a tenth of the time of `service`.
+        """Return the command lines of a service, for example of `ExecStopPost`. Ten times faster than `service`.
 
         Raises NoSuchUnit.
         """
         body = ["org.freedesktop.systemd1.Service", directive]
         (rows,) = await self._read(_PROPERTIES, "Get", "ss", body, object_path(name))
-        # systemd doubles each `$`, in what it is given and in what it returns
+        # in commands on D-Bus, each `$` is doubled
         return tuple(tuple(word.replace("$$", "$") for word in row[1]) for row in rows.value)
 
     async def addresses(self, name: str) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ class Manager:
         return tuple(address for _, address in rows.value)
 
     async def unit_file_state(self, name: str) -> str:
-        """Return `enabled`, `disabled`, `masked`, … by the files as they are now; "" without a unit file."""
+        """Return `enabled`, `disabled`, `masked`, … as the files on disk say now; "" without a unit file."""
         try:
             (state,) = await self._read(_MANAGER, "GetUnitFileState", "s", [name], "/org/freedesktop/systemd1")
         except NoSuchUnitFile:
@@ -191,10 +191,11 @@ class Manager:
         number, path = variant.value
         return str(path) if number else ""
 
-    # -- what changes
+    # -- changing state
 
     async def start_transient(self, unit: UnitSpec, *beside: UnitSpec) -> None:
-        """Create and start a unit; create the units `beside` it in the same transaction, to start if it needs them.
+        """Create and start a unit. The units `beside` it are created in the same transaction, and start if it needs
+        them.
 
         Raises UnitExists if a unit with one of the names is still loaded.
         """
@@ -206,12 +207,12 @@ class Manager:
         await self._call("StartUnit", "ss", [name, "replace"])
 
     async def stop(self, name: str) -> None:
-        """Stop a unit, if it is loaded."""
+        """Stop a unit if it is loaded."""
         with suppress(NoSuchUnit):
             await self._call("StopUnit", "ss", [name, "replace"])
 
     async def try_restart(self, name: str) -> None:
-        """Restart a unit, if it runs."""
+        """Restart a unit if it is running."""
         await self._call("TryRestartUnit", "ss", [name, "replace"])
 
     async def reset_failed(self, name: str) -> None:
@@ -230,7 +231,7 @@ class Manager:
     async def submit(self, unit: str, dispatch: Awaitable[None]) -> UnitJob:
         """Await `dispatch`, and return the job that it queued on `unit`.
 
-        The call may name another unit: to start a token starts its engine, too.
+        The call may name another unit: starting a token also starts its engine.
         """
         job = UnitJob(self, unit)
         self._jobs.add(job)
@@ -243,14 +244,14 @@ class Manager:
         return job
 
     def forget(self, job: UnitJob) -> None:
-        """Tell a job no more results: its end is known, or it was not queued."""
+        """Stop passing results to a job: it has ended, or it was not queued."""
         self._jobs.discard(job)
 
     async def run_job(self, unit: str, dispatch: Awaitable[None]) -> JobResult:
         """Await `dispatch`, and wait for the result of the job that it queued on `unit`."""
         return await (await self.submit(unit, dispatch)).result()
 
-    # -- what happens
+    # -- signals
 
     async def listen(self, listener: Callable[[str], None]) -> None:
         """Call `listener` with the unit's name whenever a property or job of an engine or a token changes."""
@@ -258,7 +259,7 @@ class Manager:
         self._listeners.append(listener)
 
     async def closed(self) -> None:
-        """Return when the connection has ended, for whatever reason."""
+        """Return when the connection has ended for any reason."""
         await disconnected(self._bus)
 
     def _on_message(self, message: Message) -> None:
@@ -266,16 +267,16 @@ class Manager:
             _, path, unit, result = message.body
             for job in self._jobs:
                 job.ended(unit, path, JobResult(result))
-            self._tell(unit)
+            self._notify(unit)
         elif message.member == "PropertiesChanged" and message.path:
-            self._tell(unit_of(message.path))
+            self._notify(unit_of(message.path))
 
-    def _tell(self, unit: str) -> None:
+    def _notify(self, unit: str) -> None:
         if split(unit):
             for listener in self._listeners:
                 listener(unit)
 
-    # -- plumbing
+    # -- D-Bus calls
 
     async def _properties(self, name: str, interface: str) -> dict[str, Any]:
         (values,) = await self._read(_PROPERTIES, "GetAll", "s", [interface], object_path(name))
@@ -297,7 +298,7 @@ class Manager:
             except ManagerAway as error:
                 if time.monotonic() > end:
                     raise _unreachable(bus_address(), error) from error
-            await asyncio.sleep(_AWAY_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _send(
         self,
@@ -335,23 +336,23 @@ class UnitJob:
         self._manager = manager
         self._unit = unit
         self._results: dict[str, JobResult] = {}
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def ended(self, unit: str, path: str, result: JobResult) -> None:
         if unit == self._unit:
             self._results[path] = result
-            self._news.set()
+            self._changed.set()
 
     async def result(self) -> JobResult:
-        """Wait for the job's result. A job that ended before its path was read is the unit's last one that ended."""
+        """Wait for the job's result. If the job ended before its path was read, it is the unit's latest job."""
         try:
             if not self.path:
                 return next(reversed(self._results.values()), JobResult.DONE)
             while self.path not in self._results:
-                self._news.clear()
+                self._changed.clear()
                 try:
                     async with asyncio.timeout(_JOB_CHECK_SECONDS):
-                        await self._news.wait()
+                        await self._changed.wait()
                 except TimeoutError:
                     # A manager that re-executes itself loses signals, so ask whether the job still exists.
                     if self.path not in self._results and not await self._still_queued():
@@ -369,7 +370,7 @@ class UnitJob:
 
 
 async def disconnected(bus: MessageBus) -> None:
-    """Return when a connection has ended, for whatever reason."""
+    """Return when a connection has ended for any reason."""
     try:
         await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
     except Exception as error:  # noqa: BLE001 dbus-fast raises errors of many kinds if it cannot read a message
@@ -377,7 +378,7 @@ async def disconnected(bus: MessageBus) -> None:
 
 
 def bus_address() -> str:
-    """Return the address of the session bus; without one in the environment, the user manager's default."""
+    """Return the address of the session bus: from the environment, or else the user manager's default."""
     return os.environ.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path={user_runtime_dir()}/bus"
 
 

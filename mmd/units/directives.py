@@ -1,4 +1,4 @@
-"""The lines of a transient unit: each as D-Bus takes it, and as a unit file spells it."""
+"""The directives of a transient unit, each as a D-Bus property and as a line of a unit file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from signal import Signals
 from typing import Any, ClassVar, Literal
 
 _MICROSECONDS = 1_000_000
-# systemd's D-Bus types of numbers, if it is not "u".
+# The D-Bus types of numbers that are not "u".
 _NUMBER_SIGNATURES = {"LimitNOFILE": "t", "Nice": "i"}
 
 
 @dataclass(frozen=True, slots=True)
 class Directive(ABC):
-    """A directive with its value. A subclass takes only the names that systemd reads in its way."""
+    """A directive with its value. Each subclass lists the names whose values have its type."""
 
     name: str
     value: Any
@@ -49,7 +49,7 @@ class Text(Directive):
 
 @dataclass(frozen=True, slots=True)
 class Words(Directive):
-    """Names of units or folders, none with a blank in it."""
+    """Names of units or folders, without blanks."""
 
     name: Literal["Requires", "Before", "After", "Conflicts", "PartOf", "RuntimeDirectory"]
     value: tuple[str, ...]

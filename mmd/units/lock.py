@@ -1,4 +1,4 @@
-"""Locks between processes of mmd. They are on files, so the kernel releases them when a process ends."""
+"""File locks between processes of mmd. The kernel releases them when a process ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmd.errors import Busy, StorageFailed
 from mmd.files import open_lock, retry_delays, try_lock
 from mmd.paths import runtime_dir
 
-# Longer than the longest holder, the demotion of a sleeper: 60 s to wake it from RAM, 20 for its wake check, 20 to stop
+# Longer than the longest holder, a demotion: 60 s to wake it from RAM, 20 for its wake check, 20 to stop
 # it if that fails, and 90 until systemd's timeout of the hook that puts it to sleep again.
 _PLANNER_TIMEOUT_SECONDS = 200.0
 _BOOT_TIMEOUT_SECONDS = 3600.0  # a boot loads several models, and a second boot can only wait for its end
@@ -25,8 +25,8 @@ async def planner_lock() -> AsyncIterator[None]:
     """Hold the lock under which the units are read, a decision is made, and its jobs are submitted.
 
     It is held for milliseconds; longer while an engine stops whose units have to be replaced, or while a sleeper is
-    woken to sleep more deeply. Raises StorageFailed if the runtime folder cannot be created, and Busy if another
-    process holds the lock for longer than the longest holder may.
+    moved to a deeper level. Raises StorageFailed if the runtime folder cannot be created, and Busy if another
+    process holds the lock for too long.
     """
     with _opened(".lock") as (descriptor, path):
         await _acquire(descriptor, path, _PLANNER_TIMEOUT_SECONDS)

@@ -27,7 +27,7 @@ _MICROSECONDS = 1_000_000
 
 
 class LogindAway(MmdError):
-    """logind is not on the system bus, or not any more."""
+    """logind is not on the system bus."""
 
 
 class LockRefused(MmdError):
@@ -40,9 +40,8 @@ class Login1:
     def __init__(self, bus: MessageBus) -> None:
         self.bus = bus
         self._owner = ""  # logind's connection; any other one can send signals that look like its own
-        self._news: asyncio.Queue[bool | None] = (
-            asyncio.Queue()
-        )  # True before a suspend, False after it, None if the connection ended
+        # True before a suspend, False after it, None when the connection has ended.
+        self._signals: asyncio.Queue[bool | None] = asyncio.Queue()
         self._closing = spawn("connection to logind", self._until_closed())
 
     @classmethod
@@ -55,13 +54,13 @@ class Login1:
             async with asyncio.timeout(_REPLY_SECONDS):
                 bus = await MessageBus(bus_type=BusType.SYSTEM, negotiate_unix_fd=True).connect()
         except (OSError, EOFError, ValueError) as error:
-            raise _away(f"the system bus does not answer: {_words(error)}") from error
+            raise _away(f"the system bus does not answer: {_reason(error)}") from error
         login1 = cls(bus)
         bus.add_message_handler(login1._on_message)
         try:
             await login1._match(f"sender='{_LOGIND}',interface='{_MANAGER}',member='PrepareForSleep'")
             await login1._match(f"sender='{_BUS}',interface='{_BUS}',member='NameOwnerChanged',arg0='{_LOGIND}'")
-            await login1.is_going_to_sleep()
+            await login1.is_preparing_for_sleep()
             login1._owner = await login1._name_owner()
         except MmdError:
             await login1._close()
@@ -76,7 +75,7 @@ class Login1:
     ) -> None:
         await self._close()
 
-    async def is_going_to_sleep(self) -> bool:
+    async def is_preparing_for_sleep(self) -> bool:
         return bool(await self._property("PreparingForSleep"))
 
     async def max_delay_seconds(self) -> float:
@@ -104,21 +103,21 @@ class Login1:
 
         A value may be repeated. Ends when logind leaves the bus.
         """
-        yield await self.is_going_to_sleep()
-        while (is_suspending := await self._news.get()) is not None:
+        yield await self.is_preparing_for_sleep()
+        while (is_suspending := await self._signals.get()) is not None:
             yield is_suspending
 
-    # -- plumbing
+    # -- D-Bus calls
 
     def _on_message(self, message: Message) -> None:
         if message.member == "PrepareForSleep" and message.interface == _MANAGER and message.sender == self._owner:
-            self._news.put_nowait(bool(message.body[0]))
+            self._signals.put_nowait(bool(message.body[0]))
         elif message.member == "NameOwnerChanged" and message.sender == _BUS and message.body[0] == _LOGIND:
-            self._news.put_nowait(None)
+            self._signals.put_nowait(None)
 
     async def _until_closed(self) -> None:
         await disconnected(self.bus)
-        self._news.put_nowait(None)
+        self._signals.put_nowait(None)
 
     async def _close(self) -> None:
         self.bus.disconnect()
@@ -132,12 +131,12 @@ class Login1:
         return reply.body[0].value
 
     async def _match(self, rule: str) -> None:
-        await self._of_the_bus("AddMatch", f"type='signal',{rule}")
+        await self._call_bus("AddMatch", f"type='signal',{rule}")
 
     async def _name_owner(self) -> str:
-        return str((await self._of_the_bus("GetNameOwner", _LOGIND)).body[0])
+        return str((await self._call_bus("GetNameOwner", _LOGIND)).body[0])
 
-    async def _of_the_bus(self, member: str, word: str) -> Message:
+    async def _call_bus(self, member: str, word: str) -> Message:
         try:
             return await self._call(_BUS, member, "s", [word], destination=_BUS, path="/org/freedesktop/DBus")
         except _ErrorReply as refusal:
@@ -155,14 +154,14 @@ class Login1:
     ) -> Message:
         from dbus_fast import Message, MessageFlag, MessageType
 
-        # D-Bus must not start logind for this: if it does not run, no suspend goes through it.
+        # D-Bus must not start logind for this: while it does not run, it suspends nothing.
         flags = MessageFlag.NO_AUTOSTART
         message = Message(destination, path, interface, member, flags=flags, signature=signature, body=list(body))
         try:
             async with asyncio.timeout(_REPLY_SECONDS):
                 reply = await self.bus.call(message)
         except (EOFError, OSError, TimeoutError) as error:
-            raise _away(f"the connection to logind ended: {_words(error)}") from error
+            raise _away(f"the connection to logind ended: {_reason(error)}") from error
         if reply is None:
             raise _away("the connection to logind ended")
         if reply.message_type is MessageType.ERROR:
@@ -178,5 +177,5 @@ def _away(message: str) -> LogindAway:
     return LogindAway(message, hint="systemctl status systemd-logind dbus")
 
 
-def _words(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -110,7 +110,7 @@ def token_spec(launch: Launch, hooks: Hooks, others: Iterable[str]) -> UnitSpec:
 def fingerprint(launch: Launch, hooks: Hooks) -> str:
     """Return a hash of both units, without the rivals and the flags that were measured at the start.
 
-    Both units have it, so a unit with the same fingerprint is left as it is.
+    Both units have it, so a unit with the same fingerprint is kept.
     """
     launch = replace(launch, argv=launch.stable_argv)
     made = tuple(
@@ -121,7 +121,7 @@ def fingerprint(launch: Launch, hooks: Hooks) -> str:
 
 
 def missing_programs(commands: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the files of these hook commands, the Python and the script, that are not on disk any more."""
+    """Return the files of these hook commands, the Python and the script, that are no longer on disk."""
     files = (word for command in commands for word in (command[0], *_scripts(command)))
     return tuple(file for file in files if not Path(file).exists())
 
@@ -141,16 +141,16 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         Text("Description", f"{launch.model_id} · {launch.engine} · {launch.type}"),
         # `systemctl start` of an engine without its token does nothing.
         Condition("ConditionPathExists", _held(launch)),
-        *_taken_along(launch),
+        *_stopped_with_token(launch),
         Seconds("StartLimitIntervalSec", 300),
         Number("StartLimitBurst", 3),
         # A failed engine stays loaded until the next activation, so that status and systemctl can show it.
         Text("CollectMode", "inactive"),
         Text("Type", "exec"),
-        *_not_restarted_asleep(launch, hooks),
+        *_no_restart_asleep(launch, hooks),
         Command("ExecStart", launch.argv),
         Command("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds), *_wake_check(launch))),
-        # Engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends, for whatever
+        # Engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends, for any
         # reason, and without a process such as `ExecStartPre=rm`.
         Words("RuntimeDirectory", (f"mmd/{launch.model_id}",)),
         Mode("RuntimeDirectoryMode", 0o700),
@@ -179,7 +179,7 @@ def _held(launch: Launch) -> str:
     return str(Path(launch.socket).parent) + _HELD
 
 
-def _not_restarted_asleep(launch: Launch, hooks: Hooks) -> Directives:
+def _no_restart_asleep(launch: Launch, hooks: Hooks) -> Directives:
     """Keep systemd from restarting an engine that died asleep: without its token it must not load onto the GPU.
 
     systemd 254 and newer check the unit's conditions at the first start only, not at a restart.
@@ -187,11 +187,11 @@ def _not_restarted_asleep(launch: Launch, hooks: Hooks) -> Directives:
     return (Command("ExecCondition", (hooks.test, "-d", _held(launch))),) if launch.sleep else ()
 
 
-def _taken_along(launch: Launch) -> Directives:
+def _stopped_with_token(launch: Launch) -> Directives:
     """Stop an engine that cannot sleep with its token, the engine first.
 
-    PropagatesStopTo= in the token would not keep a dead token loaded beside a failed engine, but in systemd 257 it has
-    no effect if a rival's Conflicts= stops the token, as in every swap.
+    PropagatesStopTo= in the token would be better, since PartOf= keeps a dead token loaded with a failed engine. But in
+    systemd 257 it has no effect if a rival's Conflicts= stops the token, as in every swap.
     """
     return () if launch.sleep else (Words("PartOf", (token_unit(launch.model_id),)),)
 
@@ -200,7 +200,7 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     engine = engine_unit(launch.model_id)
     work: Directives
     if launch.sleep is not None:
-        work = _sleeping(launch, launch.sleep, hooks)
+        work = _sleep_hooks(launch, launch.sleep, hooks)
     else:
         work = (Command("ExecStart", (hooks.nothing,)),)
         if launch.uses_gpu:
@@ -226,7 +226,7 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     )
 
 
-def _sleeping(launch: Launch, sleep: Sleep, hooks: Hooks) -> Directives:
+def _sleep_hooks(launch: Launch, sleep: Sleep, hooks: Hooks) -> Directives:
     """Return the hooks and timeouts of the token of an engine that can sleep."""
     about = (engine_unit(launch.model_id), launch.socket)
     device = "gpu" if launch.uses_gpu else _CPU

@@ -22,18 +22,18 @@ class InstallReport:
     files: tuple[Path, ...]  # in the user's folder: drop-ins, and whole units if no package has them
     listening: tuple[str, ...]  # the addresses
     refused: tuple[str, ...]  # sockets, other than the main one, that could not listen
-    masked: tuple[str, ...]  # units that the user has masked, and that are left out
+    masked: tuple[str, ...]  # units that the user has masked; they are skipped
     removed: tuple[Path, ...]  # files of an older installation
-    set_aside: tuple[Path, ...]  # units that mmd has not written, renamed to NAME.bak
+    set_aside: tuple[Path, ...]  # units not written by mmd, renamed to NAME.bak
 
 
 async def install(manager: Manager, addresses: Mapping[str, str]) -> InstallReport:
     """Start the gateway's sockets, and enable them and the boot service.
 
-    `addresses` has that of MAIN_SOCKET and, if it is wanted, of EMBEDDING_SOCKET. If a package has the units, only
+    `addresses` maps MAIN_SOCKET and, if wanted, EMBEDDING_SOCKET to HOST:PORT. If a package has the units, only
     drop-ins are written into the user's unit folder. Whole units there would hide the package's: those of an older
     installation are deleted, others are renamed to NAME.bak. A running gateway is restarted. Raises MmdError if the
-    main socket cannot listen or is masked; then everything is as before.
+    main socket cannot listen or is masked; the former installation is restored then.
     """
     await manager.reload()  # a package may have been installed or removed without a reload
     masked = await masked_by_others(manager)
@@ -42,12 +42,12 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> InstallRepo
     units = [name for name in UNITS if name not in masked and user_files.is_wanted(name, addresses)]
     before = await _Installation.read(manager)
     try:
-        set_aside = await _have(manager, files, [name for name in ENABLED if name in units], masked)
+        set_aside = await _apply(manager, files, [name for name in ENABLED if name in units], masked)
         await _stop(manager, (*SOCKETS, GATEWAY))
         refused = [name for name in SOCKETS if name in units and not await _listens(manager, name)]
         if MAIN_SOCKET in refused:
             raise _cannot_listen(addresses[MAIN_SOCKET])
-        await before.go_on(manager)
+        await before.restart_dependents(manager)
     except MmdError:
         await before.put_back(manager, masked)
         raise
@@ -59,20 +59,20 @@ async def install(manager: Manager, addresses: Mapping[str, str]) -> InstallRepo
 async def remove(manager: Manager) -> bool:
     """Undo `install`, and return whether there was anything to undo.
 
-    Units of a package, and those that mmd has not written, stay but are disabled. Models keep running, and stay
+    Units of a package, and those not written by mmd, are kept but disabled. Models keep running, and stay
     registered.
     """
     await manager.reload()
     before = await _Installation.read(manager)
     await _stop(manager, _STOPPED)
-    kept = user_files.strangers(before.contents)
-    await _have(manager, kept, ())
+    kept = user_files.foreign_files(before.contents)
+    await _apply(manager, kept, ())
     return before != _Installation(kept, (), (), gateway_runs=False)
 
 
 async def packaged_in(manager: Manager) -> Path | None:
     """Return the folder in which a package has installed the units."""
-    return user_files.packaged_in((await manager.itself())["UnitPath"])
+    return user_files.packaged_in((await manager.manager_properties())["UnitPath"])
 
 
 async def masked_by_others(manager: Manager) -> tuple[str, ...]:
@@ -103,26 +103,26 @@ class _Installation:
         active = {unit.name for unit in await manager.units((*SOCKETS, GATEWAY)) if unit.active_state == "active"}
         listening = tuple(name for name in SOCKETS if name in active)
         tunnels = await manager.units([TUNNELS])
-        to_be = tuple(unit.name for unit in tunnels if unit.active_state in ("active", "activating"))
-        return cls(user_files.present(), await enabled(manager), listening, GATEWAY in active, to_be)
+        restarted = tuple(unit.name for unit in tunnels if unit.active_state in ("active", "activating"))
+        return cls(user_files.present(), await enabled(manager), listening, GATEWAY in active, restarted)
 
     async def put_back(self, manager: Manager, masked: Collection[str]) -> None:
-        await _have(manager, self.contents, self.enabled, masked)
+        await _apply(manager, self.contents, self.enabled, masked)
         await _stop(manager, (*SOCKETS, GATEWAY))
         for name in self.listening:
             await _listens(manager, name)
-        await self.go_on(manager)
+        await self.restart_dependents(manager)
 
-    async def go_on(self, manager: Manager) -> None:
-        """Start what has stopped with the sockets, without waiting for it."""
+    async def restart_dependents(self, manager: Manager) -> None:
+        """Start the units that stopped with the sockets. Do not wait until they run."""
         for name in (*([GATEWAY] if self.gateway_runs else []), *self.tunnels):
             await manager.start(name)
 
 
-async def _have(
+async def _apply(
     manager: Manager, files: Mapping[Path, bytes], enabled: Collection[str], masked: Collection[str] = ()
 ) -> tuple[Path, ...]:
-    """Make these the user's files, and the enabled units; `masked` units stay as they are.
+    """Make these the user's unit files, and enable these units. `masked` units stay as they are.
 
     Returns the files that were renamed to NAME.bak.
     """

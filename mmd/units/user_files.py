@@ -27,7 +27,7 @@ _OUR_COMMAND = b" -P -m mmd "  # with any Python, and any version of mmd
 
 
 def wanted(addresses: Mapping[str, str], masked: Iterable[str], *, are_packaged: bool) -> dict[Path, bytes]:
-    """Return the files that should exist. `addresses` has those of MAIN_SOCKET and, if it is wanted, EMBEDDING_SOCKET.
+    """Return the files that should exist. `addresses` maps MAIN_SOCKET and, if wanted, EMBEDDING_SOCKET to HOST:PORT.
 
     The files of masked units are kept for the time when they are unmasked.
     """
@@ -56,7 +56,7 @@ def present() -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in places if file.is_file()}
 
 
-def strangers(contents: Mapping[Path, bytes]) -> dict[Path, bytes]:
+def foreign_files(contents: Mapping[Path, bytes]) -> dict[Path, bytes]:
     """Return the files that `mmd install` has not written, such as those of `systemctl --user edit --full`."""
     if _OUR_COMMAND in contents.get(unit_file(GATEWAY), b""):
         return {}  # `mmd install` wrote the others with it
@@ -66,10 +66,10 @@ def strangers(contents: Mapping[Path, bytes]) -> dict[Path, bytes]:
 def put(contents: Mapping[Path, bytes]) -> tuple[Path, ...]:
     """Write these files and delete all others of `present`. Raises StorageFailed.
 
-    Returns the files that mmd has not written: they are renamed to NAME.bak, which systemd does not read.
+    Return the files that were not written by mmd. They are renamed to NAME.bak, which systemd does not read.
     """
     there = present()
-    aside = tuple(file for file, content in strangers(there).items() if contents.get(file) != content)
+    aside = tuple(file for file, content in foreign_files(there).items() if contents.get(file) != content)
     with _writing():
         for file in aside:
             file.replace(file.with_name(f"{file.name}.bak"))
@@ -82,7 +82,7 @@ def put(contents: Mapping[Path, bytes]) -> tuple[Path, ...]:
 
 
 def links() -> tuple[Path, ...]:
-    """Return the links that enable units, also dangling ones."""
+    """Return the links that enable units, including dangling ones."""
     # Path.glob() with a full name does not find dangling links.
     return tuple(link for link in user_unit_dir().glob("*.wants/*") if link.name in UNITS)
 

@@ -1,4 +1,4 @@
-"""The states of engines and tokens, read from the user manager once, or kept up to date."""
+"""Read the states of engines and tokens from the user manager, once or continuously."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def pairs_of(units: Iterable[Unit]) -> Pairs:
 class Watch:
     """The pairs, kept up to date by the manager's signals.
 
-    `pairs` is replaced by a new dict at every change and never mutated, so a reference to it is a snapshot. To read it
-    costs no I/O.
+    `pairs` is replaced by a new dict at every change and never mutated, so a reference to it is a snapshot. Reading it
+    does no I/O.
     """
 
     def __init__(self, manager: Manager) -> None:
         self.pairs: Pairs = {}
         self._manager = manager
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
 
     def follow(self, listener: Callable[[], None]) -> None:
@@ -73,10 +73,10 @@ class Watch:
     async def run(self) -> None:
         """Keep `pairs` up to date until cancelled: subscribe, then read once, and again after every signal.
 
-        Signals that come during a read cause one further read. Raises ManagerUnreachable.
+        Signals that arrive during a read cause one more read. Raises ManagerUnreachable.
         """
-        await self._manager.listen(lambda _unit: self._news.set())
+        await self._manager.listen(lambda _unit: self._changed.set())
         while True:
             await self.refresh()
-            await self._news.wait()
-            self._news.clear()
+            await self._changed.wait()
+            self._changed.clear()

@@ -50,7 +50,7 @@ async def test_refusal_is_remembered_and_said(world: World) -> None:
         await mmd.activate("a")
         its_title = (await mmd.planner.launch("a")).title
     assert json.loads(RefusedFlags().file.read_text()) == {"a": {its_title: {"--metrics": SAID}}}
-    assert f"left out: the engine refused it here before: {SAID}" in show("a")
+    assert f"left out: the engine refused it before: {SAID}" in show("a")
     assert "refused" not in show("b"), "another model may have it"
     async with world.controller() as mmd:
         await mmd.activate("b")
@@ -68,8 +68,8 @@ async def test_engine_that_aborts_is_started_with_no_repack(world: World) -> Non
         assert (await mmd.planner.launch("a")).argv[-1] == "--no-repack"
     assert world.events("start", "ready") == [("start", "a"), ("start", "a"), ("ready", "a")]
     assert "--no-repack" in world.manager.systemctl("show", "--property=ExecStart", "mmd-model@a.service")
-    assert "the engine died without it here before: " in show("a")
-    assert "GGML_ASSERT(*cur_backend_id != -1) failed; try it again: mmd activate a --ask-again" in show("a")
+    assert "the engine failed without it before: " in show("a")
+    assert "GGML_ASSERT(*cur_backend_id != -1) failed; try again: mmd activate a --ask-again" in show("a")
     world.behave("a")
     assert run_mmd("activate", "a", "--ask-again").returncode == 0
     assert "--no-repack" not in world.manager.systemctl("show", "--property=ExecStart", "mmd-model@a.service")
@@ -82,7 +82,7 @@ async def test_what_was_refused_is_tried_again_where_a_person_says_so(world: Wor
     async with world.controller() as mmd:
         await mmd.activate("a")
         world.behave("a")
-        command = re.search(r"try it again: mmd (activate a \S+)", show("a"))
+        command = re.search(r"try again: mmd (activate a \S+)", show("a"))
         assert command is not None
         done = run_mmd(*command[1].split())
         assert done.returncode == 0, done.stderr

@@ -87,13 +87,13 @@ def read_manager() -> ManagerState:
 
 async def _read(login: LoginEnvironment) -> ManagerState:
     async with MachineReader() as reader, await Manager.connect() as manager:
-        itself = await manager.itself()
+        properties = await manager.manager_properties()
         units = await manager.units(_OURS)
         sockets = [unit.name for unit in units if unit.name.endswith(".socket") and unit.active_state == "active"]
         residencies = {model_id: residency(pair) for model_id, pair in sorted(pairs_of(units).items())}
         return ManagerState(
-            version=str(itself["Version"]),
-            control_group=str(itself["ControlGroup"]),
+            version=str(properties["Version"]),
+            control_group=str(properties["ControlGroup"]),
             units=units,
             listening=tuple([address for name in sockets for address in await manager.addresses(name)]),
             sleeping=tuple(

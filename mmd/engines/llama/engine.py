@@ -106,10 +106,10 @@ class _Llama(Engine):
 
         return read_load_log(lines)
 
-    def measure(self, seen: Observation) -> Sizes:
+    def measure(self, observation: Observation) -> Sizes:
         from mmd.engines.llama.log import measure
 
-        return measure(seen)
+        return measure(observation)
 
     def missing(self) -> EngineMissing:
         return EngineMissing(

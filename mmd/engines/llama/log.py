@@ -53,13 +53,13 @@ def read_load_log(lines: Iterable[str]) -> LoadLog:
     )
 
 
-def measure(seen: Observation) -> Sizes:
+def measure(observation: Observation) -> Sizes:
     """Lay out what a start took in the components of an estimate: what something says, and no more."""
-    sizes = _reported(seen)
+    sizes = _reported(observation)
     for name in ("weights_bytes", "kv_bytes", "state_bytes", "compute_bytes"):
-        if (logged := getattr(seen.log, name)) is not None:
+        if (logged := getattr(observation.log, name)) is not None:
             sizes[name] = logged
-    predicted = seen.predicted
+    predicted = observation.predicted
     model_bytes = sum(
         size_bytes
         for size_bytes in (
@@ -70,16 +70,18 @@ def measure(seen: Observation) -> Sizes:
             predicted.projector_bytes,
         )
     )
-    if seen.total_bytes is None or seen.total_bytes < model_bytes:
+    if observation.total_bytes is None or observation.total_bytes < model_bytes:
         return sizes  # layers that are in RAM, or pages that have not been read yet
-    overhead_bytes = seen.total_bytes - model_bytes
-    each = {"context_bytes": overhead_bytes // seen.gpus} if seen.gpus else {"process_bytes": overhead_bytes}
-    return {**sizes, "overhead_bytes": overhead_bytes, "total_bytes": seen.total_bytes, **each}
+    overhead_bytes = observation.total_bytes - model_bytes
+    each = (
+        {"context_bytes": overhead_bytes // observation.gpus} if observation.gpus else {"process_bytes": overhead_bytes}
+    )
+    return {**sizes, "overhead_bytes": overhead_bytes, "total_bytes": observation.total_bytes, **each}
 
 
-def _reported(seen: Observation) -> Sizes:
-    predicted, breakdown = seen.predicted, seen.breakdown
-    if breakdown is None or breakdown.has_devices != bool(seen.gpus):
+def _reported(observation: Observation) -> Sizes:
+    predicted, breakdown = observation.predicted, observation.breakdown
+    if breakdown is None or breakdown.has_devices != bool(observation.gpus):
         return {}
     found = correction(breakdown.decisive, predicted, len(breakdown.rows))
     return {

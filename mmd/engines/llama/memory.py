@@ -105,7 +105,7 @@ class LlamaMemory:
     def is_whole(self, context: int) -> bool:
         return self._fits_aside and self.components(context).total_bytes <= self.has_bytes()
 
-    def with_smaller_numbers(self) -> Variant | None:
+    def with_8_bit_cache(self) -> Variant | None:
         if self.options.cache.key_type not in _PLAIN_TYPES or not self.layout.caches:
             return None
         if _head_width(self.layout) % CACHE_TYPES[_SMALL_TYPE][0]:  # the engine refuses such a width: Phi-2 has 80

@@ -124,10 +124,10 @@ class _Vllm(Engine):
 
         return read_load_log(lines)
 
-    def measure(self, seen: Observation) -> Sizes:
+    def measure(self, observation: Observation) -> Sizes:
         from mmd.engines.vllm.log import measure
 
-        return measure(seen)
+        return measure(observation)
 
     def missing(self) -> EngineMissing:
         return EngineMissing(

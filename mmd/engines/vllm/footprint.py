@@ -98,7 +98,7 @@ class VllmMemory:
         left_bytes = self.has_bytes() - self.components(0).total_bytes
         return min(most, int(max(0, left_bytes) / per_token)) if per_token else most
 
-    def with_smaller_numbers(self) -> Variant | None:
+    def with_8_bit_cache(self) -> Variant | None:
         if self.small_numbers or not self.takes_small_numbers or not self.layout.caches:
             return None
         smaller = replace(self, small_numbers=True)

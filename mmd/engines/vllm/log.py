@@ -64,14 +64,14 @@ def read_load_log(lines: Iterable[str]) -> VllmLoadLog:
     )
 
 
-def measure(seen: Observation) -> Sizes:
+def measure(observation: Observation) -> Sizes:
     """Lay out what a start took in the components of an estimate: what something says, and no more."""
-    return _on_gpus(seen) if seen.gpus else _on_cpu(seen)
+    return _on_gpus(observation) if observation.gpus else _on_cpu(observation)
 
 
-def _on_gpus(seen: Observation) -> Sizes:
+def _on_gpus(observation: Observation) -> Sizes:
     """The log says the same of each GPU. What the pool holds beyond one context is for others, and not counted."""
-    log, gpus = seen.log, seen.gpus
+    log, gpus = observation.log, observation.gpus
     assert isinstance(log, VllmLoadLog)
     weights, activation, beside, graphs = log.weights_bytes, log.compute_bytes, log.non_torch_bytes, log.graphs_bytes
     sizes: Sizes = {
@@ -80,23 +80,23 @@ def _on_gpus(seen: Observation) -> Sizes:
         "non_torch_bytes": beside,
         "graphs_bytes": graphs,
     }
-    if None in (weights, activation, beside, graphs, log.pool_bytes, seen.total_bytes):
+    if None in (weights, activation, beside, graphs, log.pool_bytes, observation.total_bytes):
         return sizes
     assert weights is not None and activation is not None and beside is not None and graphs is not None
-    assert log.pool_bytes is not None and seen.total_bytes is not None
-    context_bytes = max(0, seen.total_bytes // gpus - weights - beside - graphs - log.pool_bytes)
+    assert log.pool_bytes is not None and observation.total_bytes is not None
+    context_bytes = max(0, observation.total_bytes // gpus - weights - beside - graphs - log.pool_bytes)
     overhead_bytes = (context_bytes + beside + graphs) * gpus
-    cache_bytes = seen.predicted.kv_bytes + seen.predicted.state_bytes
+    cache_bytes = observation.predicted.kv_bytes + observation.predicted.state_bytes
     total_bytes = (weights + activation) * gpus + overhead_bytes + cache_bytes
     return {**sizes, "overhead_bytes": overhead_bytes, "total_bytes": total_bytes, "context_bytes": context_bytes}
 
 
-def _on_cpu(seen: Observation) -> Sizes:
+def _on_cpu(observation: Observation) -> Sizes:
     """Its weights are copied, and its pool takes memory only as it fills."""
-    if seen.total_bytes is None:
+    if observation.total_bytes is None:
         return {}
-    predicted = seen.predicted
-    process_bytes = max(0, seen.total_bytes - predicted.weights_bytes)
+    predicted = observation.predicted
+    process_bytes = max(0, observation.total_bytes - predicted.weights_bytes)
     untouched_bytes = predicted.kv_bytes + predicted.state_bytes + predicted.compute_bytes
     return {
         "overhead_bytes": process_bytes,

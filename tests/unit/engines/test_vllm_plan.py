@@ -506,7 +506,7 @@ def test_flag_refused_before_is_left_out_with_the_engines_words() -> None:
     launch = vllm_launch(CHAT, settings=ModelSettings(arguments=("--seed", "1"), refused=refused))
     assert not {"--tool-call-parser", "--enable-auto-tool-choice"} & set(launch.argv)
     left_out = reason(launch, "--tool-call-parser")
-    assert left_out.endswith("no such token; try it again: mmd activate qwen3-8b --ask-again")
+    assert left_out.endswith("no such token; try again: mmd activate qwen3-8b --ask-again")
     assert value(launch, "--uds") == SOCKET
     assert launch.argv[-2:] == ("--seed", "1")
 

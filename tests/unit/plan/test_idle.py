@@ -59,13 +59,13 @@ def test_who_stays_for_ever(occupant: LoadedModel, use: Usage) -> None:
 
 
 def test_busy_model_is_checked_at_its_earliest_due_time() -> None:
-    ahead = plan_idle([LoadedModel("a", False, 0, TEN)], {"a": Usage(is_going_on=True, ended=5)}, 1000)
+    ahead = plan_idle([LoadedModel("a", False, 0, TEN)], {"a": Usage(is_active=True, ended=5)}, 1000)
     assert (ahead.due, ahead.look_at) == ((), 1010)
 
 
 def test_immediate_unload_is_checked_when_the_use_ends() -> None:
     """To look every 0 seconds until then would keep a core busy."""
-    ahead = plan_idle([LoadedModel("a", False, 0, TEN)], {"a": Usage(is_going_on=True, keep_seconds=0)}, 1000)
+    ahead = plan_idle([LoadedModel("a", False, 0, TEN)], {"a": Usage(is_active=True, keep_seconds=0)}, 1000)
     assert (ahead.due, ahead.look_at, ahead.look_when_unused) == ((), math.inf, {"a"})
 
 
@@ -104,7 +104,7 @@ class Clock:
     def change(self, use: Usage) -> None:
         """A request arrives or ends. That alone triggers no new plan, except as the plan says."""
         ahead = plan_idle([self.occupant], self._uses(), self.now)
-        ends = self.use.is_going_on and not use.is_going_on
+        ends = self.use.is_active and not use.is_active
         says_otherwise = use.keep_seconds != self.use.keep_seconds
         self.use = use
         if says_otherwise or (ends and self.occupant.model_id in ahead.look_when_unused):
@@ -146,7 +146,7 @@ def test_no_request_is_cut_and_no_model_stays_longer(
             return
         assert not clock.rested
         keep = keep if wish is None else wish
-        clock.change(Usage(is_going_on=True, ended=idle_since, keep_seconds=keep))
+        clock.change(Usage(is_active=True, ended=idle_since, keep_seconds=keep))
         clock.pass_to(clock.now + answer)
         assert not clock.rested, "it was in use"
         idle_since = clock.now

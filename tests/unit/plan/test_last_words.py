@@ -179,7 +179,7 @@ def test_failed_assertion_refuses_repacking() -> None:
     assert later.argv == (*first.argv, "--no-repack")
     assert refused(lines, later.flags, LLAMA_STYLE) is None, "it died of something else"
     reason = next(flag.reason for flag in later.flags if flag.subject == "--repack")
-    assert reason.startswith(f"the engine died without it here before: {ASSERTION}")
+    assert reason.startswith(f"the engine failed without it before: {ASSERTION}")
     assert reason.endswith(f"mmd activate {CHAT.id} --ask-again")
 
 

@@ -77,8 +77,8 @@ class _Third(Engine):
         sizes = [int(found[1]) for line in lines if (found := _LOADED.search(line))]
         return LoadLog(weights_bytes=sizes[-1] if sizes else None)
 
-    def measure(self, seen: Observation) -> Sizes:
-        return {"weights_bytes": seen.log.weights_bytes}
+    def measure(self, observation: Observation) -> Sizes:
+        return {"weights_bytes": observation.log.weights_bytes}
 
 
 THIRD = _Third()

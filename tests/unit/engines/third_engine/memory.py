@@ -40,7 +40,7 @@ class ThirdMemory:
     def max_context(self, trained: int) -> int:
         return fit.largest_context(trained, self.is_whole)
 
-    def with_smaller_numbers(self) -> Variant | None:
+    def with_8_bit_cache(self) -> Variant | None:
         return None
 
     def with_experts_in_ram(self, context: int) -> Variant | None:
