@@ -203,7 +203,7 @@ def _print_status(now: Status) -> None:
     else:
         from mmd.registry.store import Registry
 
-        say("No model is running. Start one: mmd activate ID" if Registry().all() else NO_MODEL)
+        say("No model is running. Start one: mmd activate ID" if Registry().has_models() else NO_MODEL)
     for tunnel in now.exposed:
         click.echo(f"{tunnel.id} is exposed: {tunnel.url}")
     memory = now.resources

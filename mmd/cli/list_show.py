@@ -29,9 +29,7 @@ _FLAG_WIDTH = 20  # columns
 def list_models(as_json: bool) -> None:
     """List registered models and the state of each."""
     from mmd.control.models.aliases import names_of
-    from mmd.control.models.startup import startups
     from mmd.control.state.residencies import status_word
-    from mmd.plan.boot import Startup
     from mmd.plan.residency import Residency
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
@@ -41,11 +39,11 @@ def list_models(as_json: bool) -> None:
     for warning in names.warnings():
         say(f"mmd: {warning}")
     residencies, active = wait_for(_residencies())
-    modes = startups(settings)
     if as_json:
+        from mmd.control.models.startup import startups
         from mmd.control.state.model_info import model_infos
 
-        print_json(model_infos(models.values(), residencies, active, modes, names.aliases))
+        print_json(model_infos(models.values(), residencies, active, startups(settings), names.aliases))
         return
     heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "ALSO CALLED")
     table = [
@@ -56,7 +54,7 @@ def list_models(as_json: bool) -> None:
             size_text(model.facts.weights_bytes),
             _tokens(model.facts.context_length),
             status_word(model.id, residencies.get(model.id, Residency.ABSENT), active)
-            + _AT_STARTUP[modes.get(model.id, Startup.DISABLED)],
+            + _AT_STARTUP[settings.model(model.id).startup],
             ", ".join(names.aliases[model.id]),
         )
         for model in models.values()

@@ -6,6 +6,7 @@ Help and completion import all verbs, and must take less than 100 ms.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -79,6 +80,7 @@ class _Verbs(MutableMapping[str, click.Command]):
         raise TypeError("the verbs are in _VERBS")
 
 
+_SHORT = frozenset({"list", "status"})  # they end before garbage collection is of use
 _UNLIMITED = 200  # characters, more than the first line of any verb
 
 
@@ -97,7 +99,8 @@ class _InOrder(click.Group):
 
 @click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mmd", message="%(prog)s %(version)s")
-def mmd() -> None:
+@click.pass_context
+def mmd(ctx: click.Context) -> None:
     """Run local language models as systemd user units, one on the GPU at a time.
 
     \b
@@ -108,6 +111,8 @@ def mmd() -> None:
 
     Inspect with: systemctl --user status 'mmd-*'
     """
+    if ctx.invoked_subcommand not in _SHORT:
+        gc.enable()
     # Imported here: it is a tenth of the time of a help page or a completion.
     from mmd.journal import log_to_journal
 

@@ -23,6 +23,11 @@ def render(models: Iterable[Model]) -> bytes:
     return head + b',"models":[\n' + b",\n".join(map(encode, models)) + b"\n]}\n"
 
 
+def is_empty(content: bytes) -> bool:
+    """Return whether a file that `render` made has no models."""
+    return content.endswith(b'"models":[\n\n]}\n')
+
+
 def parse(content: bytes) -> dict[str, Model]:
     """Return the models by id. Raise BadRecord, which names the line of a syntax error or the key."""
     file = decode(content, _RegistryFile)

@@ -120,6 +120,11 @@ class Registry:
         except OSError as error:
             raise self._storage_failed("read", error, file) from error
 
+    def has_models(self) -> bool:
+        """Return whether any model is registered, without decoding the file: `mmd status` needs no more."""
+        content = self._content(self.file)
+        return self._old_file.exists() or (content is not None and not models_json.is_empty(content))
+
     def all(self) -> tuple[Model, ...]:
         return tuple(self.load().values())
 

@@ -367,3 +367,14 @@ def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
 
 def test_completion_imports_nothing_heavy(a_model: Path) -> None:
     assert not imported(_MMD_COMPLETE="bash_complete", COMP_WORDS="mmd show ", COMP_CWORD="2") & HEAVY
+
+
+@pytest.mark.parametrize(("verb", "collects"), [("machine", True), ("list", False)])
+def test_garbage_collection_is_off_only_in_short_verbs(verb: str, collects: bool) -> None:
+    code = (
+        "import gc, sys; from mmd.cli import main\n"
+        f"sys.argv = ['mmd', '{verb}']\n"
+        "try: main()\nexcept SystemExit: print(gc.isenabled())"
+    )
+    shown = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, timeout=30, check=True)
+    assert shown.stdout.splitlines()[-1] == str(collects)

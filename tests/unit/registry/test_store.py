@@ -587,3 +587,13 @@ def test_added_again_a_model_of_an_old_registry_has_its_layout(home: Path) -> No
     paths.registry_file().write_bytes(models_json.render([old]))
     assert Registry().get("a") == old
     assert Registry().add(path) == model
+
+
+def test_registry_without_models_has_none(home: Path) -> None:
+    registry = Registry()
+    assert not registry.has_models()
+    model = registry.add(tiny_gguf(home / "a.gguf"))
+    assert registry.has_models()
+    registry.remove(model.id)
+    assert registry.file.exists()
+    assert not registry.has_models()
