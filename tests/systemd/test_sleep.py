@@ -107,7 +107,7 @@ async def test_sleep_at_a_level_that_there_is_not(world: World) -> None:
         await mmd.activate("a")
         with pytest.raises(WrongUsage, match="cannot sleep at level 2: only at 1"):
             await mmd.sleep("a", 2)
-        with pytest.raises(WrongUsage, match="cannot sleep at level 1: not at all"):
+        with pytest.raises(WrongUsage, match="cannot sleep at level 1: its engine cannot sleep"):
             await mmd.sleep("b", 1)
         assert (await mmd.status()).active == "a"
 

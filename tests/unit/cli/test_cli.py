@@ -151,7 +151,7 @@ def test_sleep_at_a_level_that_the_engine_does_not_have(
     systemd: UserManager, a_model: Path, engine_on_path: Path
 ) -> None:
     said, hint = refused(mmd("sleep", "tiny", "--level", "2"), 2)
-    assert "tiny cannot sleep at level 2: not at all" in said
+    assert "tiny cannot sleep at level 2: its engine cannot sleep" in said
     assert "mmd sleep tiny" in hint
 
 
