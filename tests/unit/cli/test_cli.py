@@ -321,7 +321,7 @@ def test_show_prints_the_units(a_model: Path, engine_on_path: Path) -> None:
 
 
 def test_version() -> None:
-    assert mmd("--version").stdout == "mmd 0.1.0\n"
+    assert mmd("--version").stdout == "mmd 0.2.0\n"
 
 
 # --- completion and help
