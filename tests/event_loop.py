@@ -39,7 +39,7 @@ _MAY_BLOCK: dict[str, tuple[frozenset[str], str]] = {
         frozenset({"_stamp", "_reload"}),
         "a stat of a small file of the user's home, which is read again when it has changed; requests need the result",
     ),
-    "cli/via_gateway.py": (frozenset({"_asked"}), "imports httpx, on the loop of a command, which serves nothing else"),
+    "cli/via_gateway.py": (frozenset({"_post"}), "imports httpx, on the loop of a command, which serves nothing else"),
     "control/install/inspection.py": (
         frozenset({"read_install_state", "_read"}),
         "on the loop of a command or of a thread of the doctor, which serves nothing else",

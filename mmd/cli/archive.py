@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 @click.command()
 @parameters.model_id
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
-@click.option("--move", is_flag=True, help="Then unregister the model and delete its files, as `mmd remove --files`.")
+@click.option("--move", is_flag=True, help="Then unregister the model and delete its files, like `mmd remove --files`.")
 def archive(model_id: str, destination: Path, move: bool) -> None:
     """Copy a model into a folder below DEST.
 
-    The folder is named after the model once the copy has been read back and compared. If it is interrupted, the same
-    command continues. It contains plain files, which other tools can use. Restore it with: mmd restore DEST/ID
+    The copy is read back and compared before the folder gets its final name, DEST/ID. If this is interrupted, run the
+    same command again to continue. The folder contains plain files that other tools can use.
+
+    Restore it with: mmd restore DEST/ID
     """
     from mmd.registry.archive import Archiving
     from mmd.registry.disposal import disposal_of
@@ -49,7 +51,7 @@ def archive(model_id: str, destination: Path, move: bool) -> None:
 @click.command()
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 def restore(source: Path) -> None:
-    """Restore a model from an archive, under its former id."""
+    """Restore a model from an archive, under its original id."""
     from mmd.registry.archive import Restoring
     from mmd.registry.store import Registry
 
@@ -69,5 +71,5 @@ def _carry_out(work: Archiving | Restoring) -> None:
         with Transfer("read back", work.total_bytes) as transfer:
             work.verify(transfer)
     except KeyboardInterrupt:
-        say(f"\nThe same command continues. Give up: rm -r {quote(str(work.partial))}")
+        say(f"\nRun the same command again to continue. Discard the copy: rm -r {quote(str(work.partial))}")
         raise

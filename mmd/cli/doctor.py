@@ -1,4 +1,4 @@
-"""The verb doctor: check this machine, and say how to repair what is wrong."""
+"""The verb doctor: check this machine, and print commands that repair what is wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmd.control.memory.starts_log import StartRecord
 
 _HEADING = ("MODEL", "ENGINE", "CONTEXT", "PART", "PREDICTED", "MEASURED", "ERROR")
-# Readable without colours, too.
+# Words, so that they are readable without colours.
 _MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "red"), "skipped": ("-", "")}
 _MARK_WIDTH = 6
 

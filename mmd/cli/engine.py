@@ -26,7 +26,7 @@ def engine() -> None:
 @engine.command("list")
 @parameters.as_json
 def list_engines(as_json: bool) -> None:
-    """List the engines, in the order in which mmd prefers them."""
+    """List the engines in mmd's order of preference."""
     from mmd.control.install.engines import engine_statuses
     from mmd.settings import read_settings
 
@@ -54,12 +54,12 @@ def list_engines(as_json: bool) -> None:
 @engine.command()
 @_engine_name
 @click.option("--version", metavar="V", help="Install this version instead of the newest.")
-@click.option("--cpu", "for_cpu", is_flag=True, help="Install a build for the CPU although there is a GPU.")
+@click.option("--cpu", "for_cpu", is_flag=True, help="Install a build for the CPU even if there is a GPU.")
 def install(name: str, version: str | None, for_cpu: bool) -> None:
-    """Install an engine into a folder of mmd's own.
+    """Install an engine into mmd's own folder.
 
-    This takes minutes. If it is interrupted, the same command continues. A newer version is installed beside the
-    present one: running models keep theirs until they are started again.
+    This takes minutes. If it is interrupted, run the same command again to continue. A newer version is installed next
+    to the current one: running models keep the old version until they are restarted.
     """
     from mmd.control.install.engines import install_engine
 
@@ -69,7 +69,7 @@ def install(name: str, version: str | None, for_cpu: bool) -> None:
         done, kept = install_engine(name, version=version, for_cpu=for_cpu, progress=shown)
     except KeyboardInterrupt:
         shown.clear()
-        say(f"Interrupted; what is installed is kept. Continue: mmd engine install {name}")
+        say(f"Interrupted; the installed part is kept. Continue: mmd engine install {name}")
         raise
     finally:
         shown.clear()
@@ -99,7 +99,7 @@ def remove(name: str) -> None:
 @click.argument("name")
 @click.argument("program", type=click.Path(path_type=Path))
 def confirm(name: str, program: Path) -> None:
-    """Check what was read from an engine's files against its --help; run by mmd-confirm.service."""
+    """Compare what was read from an engine's files with its --help; run by mmd-confirm.service."""
     from mmd.control.install.engines import confirm_engine
 
     confirm_engine(name, program)

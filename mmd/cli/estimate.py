@@ -1,4 +1,4 @@
-"""The verb estimate: the memory that a model needs here, and what fits instead."""
+"""The verb estimate: the memory that a model needs on this machine, and changes that let it fit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Estimate the memory that a model needs.")
 @click.argument("asked", metavar="ID|PATH|REPO[:FILE]", type=parameters.EstimateArgument())
-@click.option("--context", type=click.IntRange(min=1), metavar="N", help="Estimate for N tokens, not for what fits.")
-@click.option("--file", metavar="NAME", help="The file of the repository, if it has several models.")
+@click.option(
+    "--context",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Estimate for a context of N tokens. Default: the largest that fits.",
+)
+@click.option("--file", metavar="NAME", help="Estimate this file of a repository that has several models.")
 @parameters.machine_file
-@click.option("--no-engine", is_flag=True, help="Use formulas only; asking llama-server takes half a second.")
+@click.option("--no-engine", is_flag=True, help="Use formulas only; otherwise llama-server runs for half a second.")
 @parameters.as_json
 @click.pass_context
 def estimate(
@@ -35,7 +40,7 @@ def estimate(
 ) -> None:
     """Estimate the memory that a model needs, before it is downloaded or started.
 
-    Exit status 4: it does not fit.
+    The exit status is 4 if the model does not fit.
     """
     from mmd.control.memory.estimate import Estimator
     from mmd.control.memory.target import estimate_target
@@ -68,7 +73,7 @@ def estimate(
 
 
 def _measure(model_id: str) -> None:
-    """Measure the model if it is running and its start has not been measured: that is better than any formula."""
+    """Measure the model if it is running and was not measured since its start: that is better than any formula."""
     from mmd.control.memory.starts_log import is_unmeasured
 
     if not is_unmeasured(model_id):
@@ -76,7 +81,7 @@ def _measure(model_id: str) -> None:
     from mmd.control.memory.measure import measure_now
     from mmd.errors import ManagerUnreachable
 
-    with suppress(ManagerUnreachable):  # then nothing is running, and the socket is a stale one
+    with suppress(ManagerUnreachable):  # then no model is running, and the socket is stale
         wait_for(measure_now())
 
 

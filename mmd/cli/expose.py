@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @parameters.some_model_id
 @click.option("--off", is_flag=True, help="Close the tunnel; without ID, all tunnels.")
 @click.option(
-    "--at", "hostname", metavar="HOST", help="Use your own hostname, permanently; reads the token from stdin."
+    "--at", "hostname", metavar="HOST", help="Use your own hostname permanently; read the tunnel's token from stdin."
 )
 @parameters.as_json
 def expose(model_id: str | None, off: bool, hostname: str | None, as_json: bool) -> None:
@@ -118,6 +118,6 @@ def _list(as_json: bool) -> None:
         print_json(tunnels)
     elif tunnels:
         rows = [(one.id, one.state, "yes" if one.lasting else "no", one.url or "") for one in tunnels]
-        print_table(("MODEL", "TUNNEL", "LASTING", "URL"), rows)
+        print_table(("MODEL", "TUNNEL", "PERMANENT", "URL"), rows)
     else:
         say("No model is exposed. Expose one: mmd expose ID")

@@ -12,8 +12,8 @@ from mmd.cli.output import print_json, print_table, say
 def key() -> None:
     """Manage API keys for the gateway.
 
-    Without keys, every user of this machine may use the gateway, and no other machine. With keys, each request over TCP
-    needs one; mmd itself and your own programs on the Unix socket do not.
+    Without keys, every user of this machine can use the gateway, and other machines cannot. With keys, each request
+    over TCP needs one. Requests over the Unix socket, from mmd and your own programs, need none.
     """
 
 
@@ -58,7 +58,7 @@ def list_keys(as_json: bool) -> None:
 def remove_key(name: str) -> None:
     """Revoke a key.
 
-    The last key cannot be removed while the gateway is set to listen where other machines reach it.
+    The last key cannot be removed while the gateway listens on an address that other machines can reach.
     """
     from mmd.control.install.addresses import gateway_addresses
     from mmd.gateway.http.api_keys import KeyFile

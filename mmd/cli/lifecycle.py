@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 @click.command()
 @parameters.model_id
 @click.option("--now", is_flag=True, help="Do not wait for requests in flight.")
-@click.option("--ask-again", is_flag=True, help="Retry flags that the engine rejected earlier (see mmd show).")
+@click.option("--ask-again", is_flag=True, help="Retry flags that the engine refused before (see mmd show).")
 @parameters.as_json
 def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
     """Load a model onto the GPU, unloading the current one.
 
-    Returns when the model answers requests. If it fails, the former model is restored.
+    The command returns when the model answers requests. If loading fails, the previous model is restored.
     """
     from mmd.cli.progress import shown_while_loading
-    from mmd.cli.via_gateway import activated_by_gateway
+    from mmd.cli.via_gateway import activate_by_gateway
 
     async def work() -> Activation:
-        done = None if now else await shown_while_loading(model_id, activated_by_gateway(model_id))
+        done = None if now else await shown_while_loading(model_id, activate_by_gateway(model_id))
         return done or await _activated(model_id)
 
     if ask_again:
@@ -69,30 +69,30 @@ async def _activated(model_id: str) -> Activation:
     "--level",
     type=int,
     metavar="N",
-    help="1: keep the weights in RAM; 2: read them again. Default: 1 if they fit into RAM.",
+    help="1: keep the weights in RAM; 2: read them from disk at the next wake. Default: 1 if they fit into RAM.",
 )
 @click.option("--now", is_flag=True, help="Do not wait for requests in flight.")
 def sleep(model_id: str | None, level: int | None, now: bool) -> None:
     """Put a model to sleep, which frees the GPU.
 
-    Without ID, the model on the GPU. A model whose engine cannot sleep, llama.cpp for example, is stopped.
+    Without ID, put the model on the GPU to sleep. If the engine cannot sleep (llama.cpp), the model is stopped.
     """
-    from mmd.cli.via_gateway import put_to_sleep_by_gateway
+    from mmd.cli.via_gateway import sleep_by_gateway
 
     async def work() -> tuple[tuple[str, ...], dict[str, int]]:
-        done = None if now else await put_to_sleep_by_gateway(model_id, level)
+        done = None if now else await sleep_by_gateway(model_id, level)
         if done is not None:
             return done
         from mmd.control.lifecycle.controller import Controller
 
         async with Controller() as controller:
-            gone = await controller.sleep(model_id, level)
-            return gone, {one.id: one.level for one in (await controller.status()).sleeping}
+            unloaded = await controller.sleep(model_id, level)
+            return unloaded, {one.id: one.level for one in (await controller.status()).sleeping}
 
-    gone, levels = wait_for(work())
-    for name in gone:
+    unloaded, levels = wait_for(work())
+    for name in unloaded:
         say(f"{name} sleeps at level {levels[name]}" if name in levels else f"{name} stopped")
-    if not gone:
+    if not unloaded:
         state = f"already sleeps, at level {levels[model_id]}" if model_id in levels else "is not on the GPU"
         say(f"{model_id} {state}." if model_id else "No model is on the GPU.")
 
@@ -100,7 +100,7 @@ def sleep(model_id: str | None, level: int | None, now: bool) -> None:
 @click.command()
 @parameters.some_model_id
 def stop(model_id: str | None) -> None:
-    """Stop a model's engine; without ID, all of them."""
+    """Stop a model's engine; without ID, stop all engines."""
     from mmd.control.lifecycle.controller import Controller
 
     async def work() -> tuple[str, ...]:
@@ -117,7 +117,7 @@ def stop(model_id: str | None) -> None:
 @click.command()
 @parameters.as_json
 def status(as_json: bool) -> None:
-    """Show what is running, and the memory in use."""
+    """Show the running models and the memory in use."""
     from mmd.control.state.status import current_status
 
     now = wait_for(current_status())
@@ -131,14 +131,14 @@ def status(as_json: bool) -> None:
 @click.option("-n", "--lines", default=20, show_default=True, metavar="N", help="Show the N newest swaps.")
 @parameters.as_json
 def events(lines: int, as_json: bool) -> None:
-    """Show recent swaps and how long each part of them took."""
+    """Show recent swaps and how long each phase took."""
     from mmd.control.state import swap_events as swaps
 
     kept = swaps.recent(lines)
     if as_json:
         print_json(kept)
     elif kept:
-        rows = [(event.at[:19], event.model, event.outcome, f"{event.seconds:.2f} s", _parts(event)) for event in kept]
+        rows = [(event.at[:19], event.model, event.outcome, f"{event.seconds:.2f} s", _phases(event)) for event in kept]
         print_table(("WHEN (UTC)", "MODEL", "OUTCOME", "TOOK", ""), rows)
     else:
         say("No swap has been recorded yet. Make one: mmd activate ID")
@@ -166,12 +166,12 @@ def logs(model_id: str, follow: bool, lines: int) -> None:
     os.execv(journalctl, words + (["--follow"] if follow else []))
 
 
-def _usually(seconds: float | None, does: str) -> str:
-    return "" if seconds is None else f", {does} {seconds:.1f} s"
+def _expected(seconds: float | None, verb: str) -> str:
+    return "" if seconds is None else f", {verb} {seconds:.1f} s"
 
 
-def _parts(event: SwapEvent) -> str:
-    """Return the parts of a swap, or the cause of its failure."""
+def _phases(event: SwapEvent) -> str:
+    """Return the phases of a swap, or the cause of its failure."""
     if event.cause:
         return event.cause
     away = f"{event.why}; " if event.outcome == "away" else ""
@@ -184,20 +184,20 @@ def _parts(event: SwapEvent) -> str:
 def _print_status(now: Status) -> None:
     rows = [(model_id, "active" if model_id == now.active else "resident", "ready") for model_id in now.resident]
     rows += [
-        (one.id, "starting", f"for {one.seconds:.1f} s{_usually(one.expected_seconds, 'takes')}")
+        (one.id, "starting", f"for {one.seconds:.1f} s{_expected(one.expected_seconds, 'takes')}")
         for one in now.starting
     ]
     rows += [
         (
             one.id,
             "sleeping",
-            f"level {one.level}, {size_text(one.ram_bytes)} of RAM{_usually(one.wake_seconds, 'wakes in')}",
+            f"level {one.level}, {size_text(one.ram_bytes)} of RAM{_expected(one.wake_seconds, 'wakes in')}",
         )
         for one in now.sleeping
     ]
     rows += [(one.id, "failed", f"{one.reason}; mmd logs {one.id}") for one in now.failed]
     asleep = {one.id for one in now.sleeping}
-    rows += [(name, "away", "restored when the machine resumes") for name in now.away if name not in asleep]
+    rows += [(name, "suspended", "restored when the machine resumes") for name in now.away if name not in asleep]
     if rows:
         print_table(("MODEL", "STATUS", ""), rows)
     else:

@@ -1,12 +1,12 @@
-"""Advice for models and gateways that should start with the machine and not at login."""
+"""Tell the user how to start the gateway at boot instead of at login."""
 
 from __future__ import annotations
 
 from mmd.cli.output import say
 
 
-def say_how_it_lingers() -> None:
-    """Print the command that makes the user manager linger, unless it does."""
+def say_how_to_linger() -> None:
+    """Print the command that enables lingering, unless it is enabled."""
     from mmd.control.install.lingering import linger_command, lingers
 
     if lingers():

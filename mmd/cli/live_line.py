@@ -8,7 +8,7 @@ import click
 
 
 class LiveLine:
-    """The state of one such line. Elsewhere than on a terminal, `draw` and `clear` do nothing."""
+    """The state of one such line. If stderr is not a terminal, `draw` and `clear` do nothing."""
 
     def __init__(self) -> None:
         self.is_on_terminal = sys.stderr.isatty()

@@ -15,7 +15,7 @@ from mmd.tasks import spawn
 
 Result = TypeVar("Result")
 
-_DELAY_SECONDS = 0.3  # a quicker load needs no line
+_DELAY_SECONDS = 0.3  # a load that ends sooner shows no line
 _REDRAW_SECONDS = 0.5
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", metavar="REPO[:FILE]")
 @click.option("--revision", metavar="NAME", help="Download this branch, tag or commit instead of main.")
-@click.option("--id", "model_id", metavar="ID", help="Use this id instead of one made from the name.")
+@click.option("--id", "model_id", metavar="ID", help="Use this id instead of one derived from the name.")
 @parameters.as_json
 def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) -> None:
     """Download a model from the Hugging Face hub and register it.
@@ -51,8 +51,8 @@ def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) 
         with Download(initial) as line:
             pulled = download_and_register(snapshot, selection, line.show, id=model_id)
     except KeyboardInterrupt:
-        say(f"mmd: what was fetched is kept. Continue: mmd pull {quote(model)}{_options(revision, model_id)}")
-        _die_of_interrupt()
+        say(f"mmd: the downloaded part is kept. Continue: mmd pull {quote(model)}{_options(revision, model_id)}")
+        _end_by_sigint()
     if as_json:
         print_json(model_info(pulled))
         return
@@ -77,7 +77,7 @@ def _options(revision: str | None, model_id: str | None) -> str:
     )
 
 
-def _die_of_interrupt() -> None:
-    """Die of SIGINT, so that a calling script ends, too; at once, without waiting for threads that use the network."""
+def _end_by_sigint() -> None:
+    """End by SIGINT, so that a calling script ends, too. Do it at once, without waiting for network threads."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @parameters.model_id
-@click.option("--files", is_flag=True, help="Delete its files, too, except those that other models use.")
+@click.option("--files", is_flag=True, help="Also delete its files, except those that other models use.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 def remove(model_id: str, files: bool, yes: bool) -> None:
     """Unregister a model and stop its engine.

@@ -118,7 +118,7 @@ def _licence(hit: SearchHit) -> str:
     from mmd.registry.licence import Terms, terms
 
     licence = hit.result.licence or "unknown"
-    # The column is too narrow for its name as well, which `mmd pull` prints.
+    # The column is too narrow for the licence's name, which `mmd pull` prints.
     shown = "non-commercial" if terms(licence) is Terms.NON_COMMERCIAL else licence
     return shown + (", gated" if hit.result.gated else "")
 

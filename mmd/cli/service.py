@@ -10,7 +10,7 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.aio import wait_for
-from mmd.cli.lingering import say_how_it_lingers
+from mmd.cli.lingering import say_how_to_linger
 from mmd.cli.output import say
 from mmd.quantities import size_text
 
@@ -26,10 +26,11 @@ _OWN_SHA256 = ("_sha256", "_sha2")  # up to Python 3.11, and from 3.12 on; some 
 @click.command()
 @click.option("--remove", is_flag=True, help="Remove the units; models and settings are kept.")
 def install(remove: bool) -> None:
-    """Install and start the gateway's units, for now and each login.
+    """Install, enable and start the gateway's units.
 
-    At login, the models of mmd default and mmd startup are loaded, too. If a package provides the units, those are
-    enabled; otherwise copies go into your own unit folder. Run this again after changing [gateway] in mmd.toml.
+    They start at each login, and load the models set with mmd default and mmd startup. If a package provides the units,
+    those are enabled; otherwise copies are written into your unit folder. Run this again after changing [gateway] in
+    mmd.toml.
     """
     from mmd.control.install import service
     from mmd.control.install.addresses import gateway_addresses
@@ -62,7 +63,7 @@ def install(remove: bool) -> None:
         listening = done.listening
     _print_addresses(addresses, listening, has_keys)
     _print_owner(wait_for(read_install_state()))
-    say_how_it_lingers()
+    say_how_to_linger()
 
 
 def _print_up_to_date(ran: bool) -> None:
@@ -73,7 +74,7 @@ def _print_removed(removed: Collection[Path], set_aside: Collection[Path]) -> No
     for file in removed:
         say(f"{file} removed")
     for file in set_aside:
-        say(f"{file} was not mmd's; it is {file.name}.bak now. Edit units with: systemctl --user edit {file.name}")
+        say(f"{file} was not written by mmd; it is {file.name}.bak now. Edit units: systemctl --user edit {file.name}")
 
 
 def _print_skipped(masked: Collection[str], refused: Collection[str]) -> None:
@@ -100,7 +101,9 @@ def _print_owner(now: InstallState) -> None:
 
 
 @click.command()
-@click.option("--listen", metavar="HOST:PORT", help="Listen here, not at the address in mmd.toml or systemd's socket.")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Listen on this address, not on that in mmd.toml or systemd's socket."
+)
 def gateway(listen: str | None) -> None:
     """Run the gateway in the foreground; mmd.service does the same."""
     _import_without_openssl()
@@ -132,7 +135,10 @@ def _import_without_openssl() -> None:
 @click.command()
 @parameters.as_json
 def machine(as_json: bool) -> None:
-    """Show this machine as mmd sees it; --machine accepts the JSON."""
+    """Show the memory, GPUs and CPU of this machine.
+
+    The option --machine of other commands accepts a file with the output of --json.
+    """
     from mmd.machine import read_machine, to_json
 
     here = read_machine()

@@ -10,7 +10,7 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.aio import wait_for
-from mmd.cli.lingering import say_how_it_lingers
+from mmd.cli.lingering import say_how_to_linger
 from mmd.cli.output import say
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def startup(model_id: str, mode: str | None) -> None:
     \b
       disabled   nothing; it is loaded at its first request
       sleep      it is loaded and put to sleep, so that it wakes quickly
-      active     it is loaded as the default model, as by: mmd default ID
+      active     it is loaded as the default model, like: mmd default ID
     """
     from mmd.control.models.startup import startup_of
 
@@ -63,9 +63,9 @@ def startup(model_id: str, mode: str | None) -> None:
 
 @click.command()
 def boot() -> None:
-    """Load the models that are set to be loaded at startup.
+    """Load the models that are configured for startup.
 
-    First those that are set to sleep, one after another, then the default model.
+    Models with startup mode sleep are loaded and put to sleep, one after another; then the default model is loaded.
 
     mmd-boot.service runs this when the machine starts. It does not unload any model.
     """
@@ -85,7 +85,7 @@ def boot() -> None:
     if report.yielded:
         parts.append(report.yielded)
     if parts or not (report.skipped or report.failed):
-        say("; ".join(parts) or "No model is set to be loaded at startup. Set one: mmd default ID")
+        say("; ".join(parts) or "No model is configured for startup. Set one: mmd default ID")
     if report.failed:
         sys.exit(1)
 
@@ -109,13 +109,13 @@ def _set(model_id: str, mode: str) -> None:
         _warn_if_it_cannot_sleep(model_id)
     if mode != "disabled":
         if loads_at_startup():
-            say_how_it_lingers()
+            say_how_to_linger()
         else:
             say("This needs mmd's units: mmd install")
 
 
 def _warn_if_it_cannot_sleep(model_id: str) -> None:
-    """Say now what the next boot would only log: that the engine cannot sleep, for example."""
+    """Warn about a problem that the next boot would only log, for example that the engine cannot sleep."""
     from mmd.control.lifecycle.planner import plan_launch
     from mmd.errors import MmdError
     from mmd.machine import read_machine

@@ -1,4 +1,4 @@
-"""The progress of a long read, copy or download: a live line on a terminal, a line now and then elsewhere."""
+"""The progress of a long read, copy or download: a live line on a terminal, else a line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mmd.quantities import clock_text, rate_text, size_text
 if TYPE_CHECKING:
     from mmd.registry.hub.progress import Progress
 
-_DELAY_SECONDS = 0.3  # quicker work needs no line
+_DELAY_SECONDS = 0.3  # work that ends sooner shows no line
 _REDRAW_SECONDS = 0.1
 _LINE_SECONDS = 30.0  # not on a terminal
 
 
 class Transfer:
-    """Call it with the bytes done so far. It is a context manager, which removes the line at the end."""
+    """Shows progress when called with the bytes done so far. A context manager: it removes the line at the end."""
 
     def __init__(self, verb: str, total_bytes: int) -> None:
         self._verb = verb  # "verified", "copied"
@@ -63,9 +63,9 @@ class Download(Transfer):
         self._progress = progress
 
     def show(self, progress: Progress) -> None:
-        is_news = progress.note != self._progress.note
+        is_new_note = progress.note != self._progress.note
         self._progress = progress
-        if is_news and progress.note and not self._live.is_on_terminal:
+        if is_new_note and progress.note and not self._live.is_on_terminal:
             say(progress.note)
         self(progress.done_bytes)
 

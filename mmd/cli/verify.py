@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Check that models' files are intact.")
 @parameters.model_ids
-@click.option("--trust", is_flag=True, help="Record the present files as correct, replacing the known hashes.")
+@click.option("--trust", is_flag=True, help="Accept the current files as correct and replace the recorded hashes.")
 @parameters.as_json
 def verify(model_ids: tuple[str, ...], trust: bool, as_json: bool) -> None:
     """Compare the files of models with their hashes; without ID, of all models.
 
-    The hashes are the hub's, recorded at the download. For a file without one, the present hash is recorded, and
-    compared from then on. This needs no network and changes no model file.
+    The hashes are the hub's, recorded at the download. For a file without a recorded hash, the current hash is recorded
+    and used from then on. This needs no network and changes no model file.
     """
     from mmd.cli.transfer import Transfer
     from mmd.errors import WrongUsage
@@ -47,7 +47,7 @@ def verify(model_ids: tuple[str, ...], trust: bool, as_json: bool) -> None:
         for model in models:
             _print_model(model.id, [finding for finding in findings if finding.model == model.id])
         if new := sum(finding.verdict is Verdict.RECORDED for finding in findings):
-            say(f"{new} file{'s' if new != 1 else ''} had no known hash: the present one is recorded as the reference.")
+            say(f"{new} file{'s' if new != 1 else ''} had no recorded hash: the current one is now the reference.")
             say("Earlier corruption cannot be detected.")
     if any(finding.verdict in FAILURES for finding in findings):
         sys.exit(1)

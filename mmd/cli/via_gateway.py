@@ -1,6 +1,6 @@
-"""Work that a running gateway does in place of the command, because only it can let responses in flight finish first.
+"""Let a running gateway do the work of a command: only the gateway can let responses in flight finish first.
 
-Each function returns None if no gateway of this version runs or if it does not answer: then the caller does the work.
+Each function returns None if no gateway of this version runs or if it does not answer; the caller then does the work.
 Each raises the gateway's error.
 """
 
@@ -19,25 +19,23 @@ if TYPE_CHECKING:
     from mmd.control.lifecycle.swap import Activation
 
 
-async def activated_by_gateway(model_id: str) -> Activation | None:
+async def activate_by_gateway(model_id: str) -> Activation | None:
     since, began = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
-    if await _asked("/models/activate", {"model": model_id}) is None:
+    if await _post("/models/activate", {"model": model_id}) is None:
         return None
     return _activation(model_id, since, time.monotonic() - began)
 
 
-async def put_to_sleep_by_gateway(
-    model_id: str | None, level: int | None
-) -> tuple[tuple[str, ...], dict[str, int]] | None:
+async def sleep_by_gateway(model_id: str | None, level: int | None) -> tuple[tuple[str, ...], dict[str, int]] | None:
     """Return the models that were unloaded, and the level of each sleeping model."""
-    status = await _asked("/models/sleep", {"model": model_id, "level": level})
+    status = await _post("/models/sleep", {"model": model_id, "level": level})
     if status is None:
         return None
     return tuple(status["gone"]), {one["id"]: one["level"] for one in status["sleeping"]}
 
 
 def _activation(model_id: str, since: str, seconds: float) -> Activation:
-    """Return the activation that the gateway recorded. It records none if the model was resident."""
+    """Return the activation that the gateway recorded. It records nothing if the model was resident."""
     from mmd.control.lifecycle.swap import Activation
     from mmd.control.state.swap_events import recent
 
@@ -47,25 +45,25 @@ def _activation(model_id: str, since: str, seconds: float) -> Activation:
     return Activation(model_id, "it is resident", None, seconds)
 
 
-async def _asked(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+async def _post(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
     if running_version() != __version__:
         return None
-    import httpx  # 45 ms, which only a command that finds a gateway pays
+    import httpx  # 45 ms, spent only if a gateway runs
 
     transport = httpx.AsyncHTTPTransport(uds=str(gateway_socket()))
     try:
         # No timeout: the gateway answers when the model is loaded.
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=None) as gateway:
             response = await gateway.post(path, json=body)
-        answer: dict[str, Any] = response.json()
+        record: dict[str, Any] = response.json()
     except (httpx.HTTPError, ValueError):
-        return None  # the gateway ended: its activation continues, and the caller waits for that one
+        return None  # the gateway ended: its activation continues, and the caller joins it
     if response.status_code == httpx.codes.OK:
-        return answer
+        return record
     from mmd.errors import TryLater, from_record
 
-    error = from_record(answer.get("error"))
-    # The gateway's queue and cool-downs are about its clients' requests: the command tries by itself.
+    error = from_record(record.get("error"))
+    # A full queue and backoffs limit clients' requests only: the command then acts itself.
     if error is None or isinstance(error, TryLater):
         return None
     raise error

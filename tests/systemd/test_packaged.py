@@ -103,7 +103,7 @@ async def test_unit_that_the_user_has_edited_is_not_lost(world: World, packaged:
     own = user_unit_dir() / "mmd.service"
     own.write_text(unit_text("mmd.service", PACKAGED_COMMAND) + "# mine\n", "utf-8")
     done = run_mmd("install")
-    assert f"{own} was not mmd's; it is mmd.service.bak now" in done.stderr
+    assert f"{own} was not written by mmd; it is mmd.service.bak now" in done.stderr
     assert own.with_name("mmd.service.bak").read_text("utf-8").endswith("# mine\n")
     assert _fragment(world, "mmd.service") == str(package / "mmd.service")
 

@@ -22,7 +22,7 @@ def test_verify_records_then_compares_then_tells(tmp_path: Path) -> None:
     Registry().add(file)
     first = mmd("verify")
     assert (first.returncode, first.stdout.split("(")[0]) == (0, "a: recorded ")
-    assert "the present one is recorded as the reference" in first.stderr
+    assert "the current one is now the reference" in first.stderr
     second = mmd("verify", "a")
     assert (second.returncode, second.stderr) == (0, "")
     assert second.stdout.startswith("a: intact (1 file, ")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmd.cli.lingering import say_how_it_lingers
+from mmd.cli.lingering import say_how_to_linger
 from mmd.control.install import lingering
 from mmd.control.install.lingering import linger_command, lingers
 
@@ -46,7 +46,7 @@ def test_root_needs_no_sudo(machine: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_command_without_logind(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (machine / "seats").rmdir()
     assert linger_command() is None
-    say_how_it_lingers()
+    say_how_to_linger()
     assert "systemd-logind does not start" in capsys.readouterr().err
 
 
@@ -58,8 +58,8 @@ def test_no_command_for_a_user_without_name(machine: Path, monkeypatch: pytest.M
 
 
 def test_no_advice_once_enabled(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    say_how_it_lingers()
+    say_how_to_linger()
     assert capsys.readouterr().err == "To start it without a login: loginctl enable-linger ada\n"
     (machine / "linger/ada").touch()
-    say_how_it_lingers()
+    say_how_to_linger()
     assert capsys.readouterr().err == ""
