@@ -66,10 +66,10 @@ async def _removed(model_id: str) -> Model:
 
 
 def print_disposal(disposal: Disposal) -> None:
-    for going in disposal.going:
-        click.echo(f"delete {going.path}  {going.note or size_text(going.frees_bytes)}")
-    for staying in disposal.staying:
-        click.echo(f"keep   {staying.path}  {staying.reason}")
+    for deleted in disposal.deleted:
+        click.echo(f"delete {deleted.path}  {deleted.note or size_text(deleted.frees_bytes)}")
+    for retained in disposal.retained:
+        click.echo(f"keep   {retained.path}  {retained.reason}")
 
 
 def _ask(model_id: str, disposal: Disposal) -> None:
@@ -80,7 +80,7 @@ def _ask(model_id: str, disposal: Disposal) -> None:
             "deleting files must be confirmed, and there is no terminal to ask on",
             hint=f"mmd remove {model_id} --files --yes",
         )
-    count = len(disposal.going)
+    count = len(disposal.deleted)
     click.confirm(
         f"Unregister {model_id} and delete {count} file{'s' if count != 1 else ''}, {size_text(disposal.frees_bytes)}?",
         abort=True,

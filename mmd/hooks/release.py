@@ -84,12 +84,12 @@ class TokenRelease:
 
     def choose_level(self) -> int | None:
         """Return the level to sleep at; None if there is too little RAM and no other level."""
-        by_hand = record.read(f"{self.folder}/level")
+        requested = record.read(f"{self.folder}/level")
         record.remove(f"{self.folder}/level")
         room_bytes = _available_bytes() - self.reserve_bytes
         # Level 1 keeps the weights in RAM. Those of other sleepers are not in MemAvailable, so they are counted.
         able = (level for level in self.levels if level > 1 or self.weights_bytes <= room_bytes)
-        level = int(by_hand) if by_hand else next(able, None)
+        level = int(requested) if requested else next(able, None)
         # An engine with this record was not woken completely, so it has no more weights than at that level.
         asleep = record.asleep_level(self.folder)
         return level if level is None or asleep is None else max(level, asleep)

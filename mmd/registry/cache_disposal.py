@@ -82,8 +82,8 @@ def _chosen(info: HFCacheInfo, links: Mapping[str, CacheLink]) -> dict[str, Cach
 
 
 def _freed(info: HFCacheInfo, file: CachedFileInfo, chosen: Iterable[CachedFileInfo]) -> tuple[int, str]:
-    going = set(chosen)
-    others = (one for repo in info.repos for revision in repo.revisions for one in revision.files if one not in going)
+    deleted = set(chosen)
+    others = (one for repo in info.repos for revision in repo.revisions for one in revision.files if one not in deleted)
     if any(one.blob_path == file.blob_path for one in others):
         return 0, "another snapshot in the cache uses it, so its space is not freed"
     if file.blob_path.is_symlink():

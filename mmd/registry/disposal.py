@@ -38,18 +38,18 @@ class Retained:
 class Disposal:
     """A plan for deleting the files of one model; `carry_out` does it."""
 
-    going: tuple[Deleted, ...]
-    staying: tuple[Retained, ...]
+    deleted: tuple[Deleted, ...]
+    retained: tuple[Retained, ...]
     folders: tuple[Path, ...]  # of the model itself, innermost first; deleted if empty
     cache: CacheDisposal | None
 
     @property
     def frees_bytes(self) -> int:
-        return sum(one.frees_bytes for one in self.going)
+        return sum(one.frees_bytes for one in self.deleted)
 
     def require_within(self, shown: Disposal) -> None:
         """Raise StorageFailed if this plan deletes a file that the plan shown to the user did not name."""
-        more = {one.path for one in self.going} - {one.path for one in shown.going}
+        more = {one.path for one in self.deleted} - {one.path for one in shown.deleted}
         if more:
             path = min(more)
             raise StorageFailed(f"nothing was deleted: {path} was added meanwhile", hint=f"ls -l {quote(path)}")
@@ -60,7 +60,7 @@ class Disposal:
             if self.cache is not None:
                 self.cache.carry_out()
             in_cache = self.cache.paths if self.cache is not None else frozenset()
-            for one in self.going:
+            for one in self.deleted:
                 if one.path not in in_cache:
                     Path(one.path).unlink(missing_ok=True)
             for folder in self.folders:
@@ -69,7 +69,7 @@ class Disposal:
         except OSError as error:
             raise _failed(str(error.filename), error.strerror or str(error)) from error
         # huggingface_hub logs files that it may not delete, and raises nothing.
-        for one in self.going:
+        for one in self.deleted:
             if os.path.lexists(one.path):
                 raise _failed(one.path, "it still exists")
 
@@ -77,21 +77,21 @@ class Disposal:
 def disposal_of(model: Model, others: Iterable[Model]) -> Disposal:
     """Plan the deletion of a model's files; `others` are the models that stay registered. Raises StorageFailed."""
     shared = {os.path.realpath(path): other.id for other in others for path in files_of(other)}
-    going: list[Deleted] = []
-    staying: list[Retained] = []
+    deleted: list[Deleted] = []
+    retained: list[Retained] = []
     in_cache: list[str] = []
     for path in filter(_is_there, files_of(model)):
         if (reason := _why_it_stays(model, path, shared)) is not None:
-            staying.append(Retained(path, reason))
+            retained.append(Retained(path, reason))
         elif cache_link(path) is not None:
             in_cache.append(path)
         else:
-            going.append(_going(path))
+            deleted.append(_deleted(path))
     cache = CacheDisposal.of(in_cache) if in_cache else None
     if cache is not None:
-        going += [Deleted(path, *cache.freed(path)) for path in cache.found]
-        staying += [Retained(path, "huggingface_hub reports its cache as damaged here") for path in cache.strange]
-    return Disposal(tuple(going), tuple(staying), _own_folders(model), cache)
+        deleted += [Deleted(path, *cache.freed(path)) for path in cache.found]
+        retained += [Retained(path, "huggingface_hub reports its cache as damaged here") for path in cache.strange]
+    return Disposal(tuple(deleted), tuple(retained), _own_folders(model), cache)
 
 
 def _is_there(path: str) -> bool:
@@ -148,7 +148,7 @@ def _whose_it_may_be(model: Model, path: str) -> str | None:
     return "it may be your own file: not every model has one" if may_be_users_own(model, path) else None
 
 
-def _going(path: str) -> Deleted:
+def _deleted(path: str) -> Deleted:
     status = os.stat(path)  # noqa: PTH116  a string, as the record has it
     if status.st_nlink > 1:
         return Deleted(path, 0, "a hard link to it remains, so its space is not freed")

@@ -31,14 +31,14 @@ def sha256_of(files: Iterable[str], report: Report) -> Mapping[str, str | OSErro
         return {}
     count = _Counter()
     with ThreadPoolExecutor(_at_once(wanted), thread_name_prefix="sha256") as pool:
-        begun = {pool.submit(_digest, path, count): path for path in wanted}
+        futures = {pool.submit(_digest, path, count): path for path in wanted}
         try:
-            _await(begun, count, report)
+            _await(futures, count, report)
         except BaseException:
             count.end()  # Ctrl-C: without this the threads read their files to the end
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return {path: future.result() for future, path in begun.items()}
+    return {path: future.result() for future, path in futures.items()}
 
 
 class _Counter:
@@ -91,8 +91,8 @@ def _digest(path: str, count: _Counter) -> str | OSError:
         return error
 
 
-def _await(begun: Mapping[Future[str | OSError], str], count: _Counter, report: Report) -> None:
-    left = set(begun)
+def _await(futures: Mapping[Future[str | OSError], str], count: _Counter, report: Report) -> None:
+    left = set(futures)
     while left:
         _, left = wait(left, timeout=_BETWEEN_REPORTS_SECONDS, return_when=FIRST_COMPLETED)
         report(count.total_bytes)

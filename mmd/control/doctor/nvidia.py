@@ -25,10 +25,10 @@ _MODPROBE = Path("/usr/bin/nvidia-modprobe")
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """State of the driver. `error` is the NVML error number, 0 if NVML answers; `said` is its message."""
+    """State of the driver. `error` is the NVML error number, 0 if NVML answers; `message` is its message."""
 
     error: int
-    said: str
+    message: str
     version: str  # of the library; "" if NVML does not answer
     cuda: str  # the newest CUDA version it supports: "13.0"
     has_card: bool
@@ -41,7 +41,7 @@ class Driver:
 
 
 def read_driver() -> Driver:
-    error, said, version, cuda = _ask_nvml()
+    error, message, version, cuda = _ask_nvml()
     gpus: tuple[Gpu, ...] = ()
     if not error:
         from mmd.machine import read_machine
@@ -49,7 +49,7 @@ def read_driver() -> Driver:
         gpus = read_machine().gpus
     return Driver(
         error=error,
-        said=said,
+        message=message,
         version=version,
         cuda=cuda,
         has_card=_has_card(),
@@ -152,7 +152,7 @@ def _driver_failure(driver: Driver) -> Diagnosis:
         )
     loaded = " (the module is not loaded)" if driver.error == _DRIVER_NOT_LOADED else ""
     which = f"driver {driver.module}" if driver.module else "the driver"  # WSL has no kernel module
-    return failed(f"{which} does not answer: {driver.said}{loaded}", "nvidia-smi")
+    return failed(f"{which} does not answer: {driver.message}{loaded}", "nvidia-smi")
 
 
 def _how_to_open(group: str) -> str:

@@ -96,8 +96,8 @@ def _origin(engine: Engine, place: str, configured: str | None) -> str:
 
 
 def _how_to_install(engine: Engine) -> str:
-    begun = "   # continues an interrupted installation" if own.folders(engine.name) else ""
-    return engine.how_to_install() + begun
+    note = "   # continues an interrupted installation" if own.folders(engine.name) else ""
+    return engine.how_to_install() + note
 
 
 def install_engine(

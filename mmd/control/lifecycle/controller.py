@@ -194,13 +194,13 @@ class Controller:
         pairs = await read_pairs(self.manager)
         if model_id is not None and model_id not in pairs:
             self.registry.get(model_id)
-        asked = [name for name in sorted(pairs) if model_id in (None, name)]
+        selected = [name for name in sorted(pairs) if model_id in (None, name)]
         # Engines first: their tokens have nothing to put to sleep then. Tokens one by one: if units were replaced, two
         # tokens may name each other in After=, and systemd refuses to stop both at once.
-        await asyncio.gather(*(self._end(engine_unit(name)) for name in asked))
-        for name in asked:
+        await asyncio.gather(*(self._end(engine_unit(name)) for name in selected))
+        for name in selected:
             await self._end(token_unit(name))
-        ran = (name for name in asked if residency(pairs[name]) not in (Residency.ABSENT, Residency.FAILED))
+        ran = (name for name in selected if residency(pairs[name]) not in (Residency.ABSENT, Residency.FAILED))
         return tuple(ran)
 
     async def _end(self, unit: str) -> None:

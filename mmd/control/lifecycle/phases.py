@@ -52,4 +52,4 @@ def hook_phases(model_id: str, hook: str, *, since: float, names: dict[str, str]
         return {}
     if record["began"] < since:
         return {}
-    return {ours: record[theirs] for theirs, ours in names.items() if record.get(theirs) is not None}
+    return {phase: record[key] for key, phase in names.items() if record.get(key) is not None}

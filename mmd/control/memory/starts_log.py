@@ -1,4 +1,4 @@
-"""A log of the memory that starts took and of the prediction: for estimates, and to judge them."""
+"""A log of the predicted and the measured memory of starts, used to calibrate and to judge estimates."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class StartRecord:
     """One start that succeeded, in bytes. Both mappings have the components of `plan.estimate.Components` by name, and
-    their sum as `total_bytes`; `measured` only what something told, and beside them, for each GPU, what `lessons` uses:
-    `context_bytes`, `non_torch_bytes` and `graphs_bytes`, or without a GPU `process_bytes`.
+    their sum as `total_bytes`. `measured` has only the components that were reported, and what `calibration` uses:
+    `context_bytes`, `non_torch_bytes` and `graphs_bytes` for each GPU, or without a GPU `process_bytes`.
     """
 
     at: str  # when it was measured: ISO 8601, UTC

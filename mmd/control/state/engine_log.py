@@ -84,7 +84,7 @@ def ended_units(entries: Iterable[Mapping[str, str]]) -> list[Ended]:
 async def last_words(model_id: str, *, since_us: int, count: int) -> list[str]:
     """Return the same as `last_lines` for an engine that has just died: wait until journald has caught up."""
     mark = os.urandom(8).hex()
-    said = {
+    fields = {
         "MESSAGE": f"reading the last lines of {model_id}",
         "PRIORITY": "7",
         "SYSLOG_IDENTIFIER": "mmd",
@@ -95,7 +95,7 @@ async def last_words(model_id: str, *, since_us: int, count: int) -> list[str]:
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal,
         suppress(OSError),
     ):  # without a journal there is nothing to wait for
-        journal.sendto(packed(said), str(SOCKET))
+        journal.sendto(packed(fields), str(SOCKET))
         await _until_there(f"MMD_MARK={mark}")
     return await last_lines(model_id, since_us=since_us, count=count)
 

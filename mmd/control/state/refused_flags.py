@@ -12,7 +12,7 @@ from mmd.errors import StorageFailed
 from mmd.files import keep_aside
 from mmd.paths import data_dir
 
-# Model id -> engine and version, as in a launch's title -> flag -> what the engine said of it.
+# Model id -> engine and version, as in a launch's title -> flag -> the line in which the engine refused it.
 _Refused = dict[str, dict[str, dict[str, str]]]
 
 _log = logging.getLogger(__name__)
@@ -28,14 +28,14 @@ class RefusedFlags:
         """Return flag -> message of the engine, by engine and version as in a launch's title. Raise StorageFailed."""
         return self._read().get(model_id, {})
 
-    def remember(self, model_id: str, title: str, subjects: Iterable[str], said: str) -> None:
-        """Raises StorageFailed."""
+    def remember(self, model_id: str, title: str, subjects: Iterable[str], output: str) -> None:
+        """Record the output with which the engine refused these flags. Raises StorageFailed."""
         everything = self._read()
-        everything.setdefault(model_id, {}).setdefault(title, {}).update(dict.fromkeys(subjects, said))
+        everything.setdefault(model_id, {}).setdefault(title, {}).update(dict.fromkeys(subjects, output))
         self._write(everything)
 
     def forget(self, model_id: str) -> None:
-        """Raises StorageFailed."""
+        """Delete the refused flags of a model. Raises StorageFailed."""
         everything = self._read()
         if everything.pop(model_id, None) is not None:
             self._write(everything)

@@ -80,12 +80,12 @@ def _lines(argv: Sequence[str], stderr: IO[bytes], *, sees_gpus: bool) -> Genera
 
 
 def _lines_until(descriptor: int, end: float) -> Iterator[str]:
-    begun = b""
+    partial = b""
     with DefaultSelector() as selector:
         selector.register(descriptor, EVENT_READ)
         while (left := end - monotonic()) > 0 and selector.select(left):
             chunk = os.read(descriptor, 1 << 16)
             if not chunk:
                 return
-            *lines, begun = (begun + chunk).split(b"\n")
+            *lines, partial = (partial + chunk).split(b"\n")
             yield from (line.decode(errors="replace") for line in lines)

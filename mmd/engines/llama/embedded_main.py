@@ -118,15 +118,15 @@ def serve(argv: list[str]) -> NoReturn:
     # llama-server's own choice where -np is not given; the bare parameters say one slot.
     params.n_parallel, params.kv_unified = 4, True
     apply(params, argv)
-    # Until the model is loaded no handler stands in the way, and a SIGTERM kills at once.
+    # No signal handler is installed until the model is loaded, so a SIGTERM kills at once.
     try:
-        # It serves from threads of its own, for as long as something refers to it.
+        # The server runs in its own threads while a reference to it exists.
         server = xllamacpp.Server(params)
     except RuntimeError as error:
-        # llama.cpp has said on stderr what it was; the exception only says that it was something.
+        # llama.cpp has logged the cause to stderr; the exception only reports that loading failed.
         _fail(str(error))
     _wait_for_sigterm(server)
-    # An orderly end would wait for the clients; the kernel frees the memory just as well.
+    # An orderly exit would wait for the clients; the kernel frees the memory anyway.
     os._exit(0)
 
 

@@ -56,8 +56,8 @@ class HubChild:
         return convert((await self._one("search", json.dumps(query)))["hits"], list[HubHit])
 
     async def select(self, repository: str, file: str | None, revision: str | None) -> Selected:
-        said = await self._one("select", repository, file or "", revision or "")
-        return convert(said["selection"], Selected)
+        reply = await self._one("select", repository, file or "", revision or "")
+        return convert(reply["selection"], Selected)
 
     async def download(self, selected: Selected) -> AsyncGenerator[Progress | Registered]:
         words = (selected.repository, selected.file, selected.commit, selected.revision)
@@ -84,10 +84,10 @@ async def _output(*words: str) -> AsyncGenerator[dict[str, Any]]:
     assert process.stdout is not None
     try:
         async for line in process.stdout:
-            said = json.loads(line)
-            if "error" in said:
-                raise from_record(said["error"]) or AssertionError(said)
-            yield said
+            reply = json.loads(line)
+            if "error" in reply:
+                raise from_record(reply["error"]) or AssertionError(reply)
+            yield reply
         if await process.wait():
             raise HubUnavailable(
                 f"the program that asks the hub ended with status {process.returncode}",

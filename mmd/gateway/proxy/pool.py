@@ -22,7 +22,7 @@ class ResponseHandler(Protocol):
         ...
 
     def on_complete(self, *, keep_alive: bool) -> None:
-        """The response is complete; `keep_alive` is what the engine said about its own connection."""
+        """The response is complete; `keep_alive` is what the engine reports about its connection."""
         ...
 
     def on_upgrade(self, engine: asyncio.Transport, received: bytes) -> None:

@@ -38,11 +38,11 @@ def names(paths: list[str]) -> list[str]:
 
 
 def goes(one: Disposal) -> list[str]:
-    return names([going.path for going in one.going])
+    return names([deleted.path for deleted in one.deleted])
 
 
 def stays(one: Disposal) -> dict[str, str]:
-    return {Path(staying.path).name: staying.reason for staying in one.staying}
+    return {Path(retained.path).name: retained.reason for retained in one.retained}
 
 
 def test_own_file_goes_and_its_neighbours_stay(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_hard_link_goes_and_frees_nothing(tmp_path: Path) -> None:
     (tmp_path / "other-tool.gguf").hardlink_to(model.path)
     planned = disposal(model)
     assert planned.frees_bytes == 0
-    assert "hard link" in planned.going[0].note
+    assert "hard link" in planned.deleted[0].note
     planned.carry_out()
     assert names([str(path) for path in tmp_path.glob("*.gguf")]) == ["other-tool.gguf"]
 
@@ -95,7 +95,7 @@ def test_link_and_what_it_leads_to_stay(tmp_path: Path) -> None:
     target = gguf(tmp_path / "nas/a.gguf")
     (tmp_path / "a.gguf").symlink_to(target)
     planned = disposal(Registry().add(tmp_path / "a.gguf"))
-    assert planned.going == ()
+    assert planned.deleted == ()
     assert str(target) in stays(planned)["a.gguf"]
 
 
@@ -159,7 +159,7 @@ def test_folder_behind_a_link_stays_with_the_link(tmp_path: Path) -> None:
     tiny_safetensors(tmp_path / "theirs")
     (tmp_path / "mine").symlink_to(tmp_path / "theirs")
     planned = disposal(Registry().add(tmp_path / "mine"))
-    assert planned.going == ()
+    assert planned.deleted == ()
     planned.carry_out()
     assert (tmp_path / "mine/config.json").exists()
 
@@ -187,7 +187,7 @@ def test_file_that_only_the_registry_takes_for_the_models_stays(tmp_path: Path, 
     lie.touch()
     planned = disposal_of(replace(model, files=(*model.files, str(lie))), [])
     assert goes(planned) == ["a.gguf"]
-    assert [staying.path for staying in planned.staying] == [str(lie)]
+    assert [retained.path for retained in planned.retained] == [str(lie)]
 
 
 def test_link_in_mmds_place_for_models_is_followed(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_link_in_mmds_place_for_models_is_followed(tmp_path: Path) -> None:
 def test_added_archive_and_its_manifest_are_kept(tmp_path: Path) -> None:
     folder = tiny_safetensors(tmp_path / "a", files={"mmd-model.toml": "", "mmd-manifest.json": "{}"})
     planned = disposal(Registry().add(folder))
-    assert planned.going == ()
+    assert planned.deleted == ()
     assert "mmd-manifest.json" not in stays(planned)
 
 
@@ -249,7 +249,7 @@ def test_blob_that_another_snapshot_has_stays(cache: Path, tmp_path: Path) -> No
     new = cached_repository(cache, "Org/A", files, commit="f" * 40)
     planned = disposal(Registry().add(old / "a.gguf"))
     assert planned.frees_bytes == 0
-    assert "another snapshot" in planned.going[0].note
+    assert "another snapshot" in planned.deleted[0].note
     planned.carry_out()
     assert not old.exists()
     assert (new / "a.gguf").stat().st_size > 65536
@@ -266,7 +266,7 @@ def test_repository_the_library_calls_damaged_is_kept(cache: Path, tmp_path: Pat
     snapshot = cached_repository(cache, "Org/A", contents(tmp_path, a=MODEL, b=MODEL))
     (snapshot / "b.gguf").resolve().unlink()
     planned = disposal(Registry().add(snapshot / "a.gguf"))
-    assert planned.going == ()
+    assert planned.deleted == ()
     assert "reports its cache as damaged" in stays(planned)["a.gguf"]
 
 

@@ -26,7 +26,7 @@ READ = "from mmd.control.doctor.nvidia import read_driver as r; d = r(); print(d
 
 GPUS = machine("rtx4070-12g").gpus
 WORKS = Driver(0, "", "580.95.05", "13.0", True, "580.95.05", True, True, True, GPUS)
-FAILS = replace(WORKS, error=999, said="Unknown Error", version="", cuda="", gpus=())
+FAILS = replace(WORKS, error=999, message="Unknown Error", version="", cuda="", gpus=())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ FAILS = replace(WORKS, error=999, said="Unknown Error", version="", cuda="", gpu
             "sudo chmod 0666 /dev",
         ),
         (
-            replace(FAILS, error=15, said="GPU is lost", module="", has_nodes=False, may_use_nodes=False),
+            replace(FAILS, error=15, message="GPU is lost", module="", has_nodes=False, may_use_nodes=False),
             Level.FAILED,
             "the driver does not answer: GPU is lost",
             "nvidia-smi",
