@@ -42,7 +42,7 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
         began = monotonic()
         try:
             await work()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on; logged with its traceback
+        except Exception as error:  # noqa: BLE001 - of any kind: it is logged, and the work is started again
             if monotonic() - began > _MAX_BACKOFF_SECONDS:
                 backoff_seconds = _MIN_BACKOFF_SECONDS
             _log.error(

@@ -1,4 +1,4 @@
-"""One HTTP request over a Unix socket. To import http.client takes longer than all the work of a hook."""
+"""One HTTP request over a Unix socket. Importing http.client takes longer than all the work of a hook."""
 
 from _socket import AF_UNIX, SOCK_STREAM, socket
 from time import monotonic

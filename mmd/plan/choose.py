@@ -142,7 +142,7 @@ def _require_engine(
     if wanted is None:
         raise missing(model.facts.format)
     raise EngineMissing(
-        f"mmd.toml wants {wanted} for {model.id}; it is not installed here or does not serve "
+        f"mmd.toml selects {wanted} for {model.id}; it is not installed here or does not serve "
         f"{model.facts.format} files",
         hint=f'${{EDITOR:-nano}} ~/.config/mmd/mmd.toml   # [models."{model.id}"] engine',
     )

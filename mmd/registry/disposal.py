@@ -128,7 +128,7 @@ def _has_neighbours(model: Model) -> bool:
 
 
 def _is_of_its_kind(model: Model, path: str) -> bool:
-    """True if the file lies where the model does and has a name of weights, or is the path the model is registered by.
+    """True if the file is in the model's folder and named like weights, or is the path that the model is registered by.
 
     The registry is a text file that anyone may edit: a name in it is not proof enough to delete a file.
     """

@@ -1,4 +1,4 @@
-"""A value that is read once, in a thread of its own, however many checks ask for it."""
+"""Read a value once, in a background thread, and share it between checks."""
 
 from __future__ import annotations
 

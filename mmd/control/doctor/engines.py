@@ -1,4 +1,4 @@
-"""The engines that are here: which work, and whether they use what the machine has."""
+"""Check the installed engines: whether they work, and whether they use what the machine has."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _check_build(build: Build, driver: Driver) -> Diagnosis:
         if build.cuda < wanted:
             return failed(
                 f"{build.name} is built for {built_for}, which does not know the {gpu.name}: "
-                f"it wants {wanted[0]}.{wanted[1]}",
+                f"it needs {wanted[0]}.{wanted[1]}",
                 f"{build.gpu_hint}   # a newer one",
             )
         if capability < build.min_capability:

@@ -1,4 +1,4 @@
-"""Tell whether a gateway serves the Unix socket, and its version.
+"""Detect whether a gateway serves the Unix socket, and its version.
 
 A connection cannot tell: systemd listens there and would start a gateway. The gateway holds a file lock while it
 serves; the kernel releases it however the gateway ends. The file contains the version.

@@ -1,4 +1,4 @@
-"""The memory tables that llama-server has reported, cached so that it is asked once."""
+"""A cache of the memory tables that llama-server reports, so that it need not run again for the same model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Breakdowns:
             return None
 
     def put(self, key: str, breakdown: Breakdown) -> None:
-        """Add a table, and drop the oldest ones over the limit. If it cannot be written, the engine is asked again."""
+        """Add a table, and drop the oldest ones over the limit. If it cannot be written, the engine runs again."""
         known = {name: rows for name, rows in self._read().items() if name != key}
         known[key] = breakdown.rows
         try:

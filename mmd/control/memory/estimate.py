@@ -111,28 +111,28 @@ class Estimator:
         return ",".join((*(gpu.uuid for gpu in self._machine.gpus), self._machine.driver)) if plan.on_gpu else ""
 
     def breakdown(self, model: Model, plan: EnginePlan, context: int) -> Breakdown | None:
-        """Return what the engine itself reports that it would allocate; it is asked once. None if it cannot report it.
+        """Return what the engine reports that it would allocate, from the cache if it did before; None if it cannot.
 
         A flag that it refuses is remembered, as in a start. Raises EngineMissing and EngineFailed.
         """
-        asked = plan.engine.engine.breakdown_words(plan.flags, context) if plan.engine else None
-        if plan.engine is None or asked is None:
+        words = plan.engine.engine.breakdown_words(plan.flags, context) if plan.engine else None
+        if plan.engine is None or words is None:
             return None
-        known = self._breakdowns.get(self._key(model, plan, asked))
+        known = self._breakdowns.get(self._key(model, plan, words))
         if known is not None:
             return known
         engine, sees_gpus = engines.engine(plan.engine.name), self._sees_gpus
         try:
-            known = engine.report_breakdown(plan.engine, asked, sees_gpus=sees_gpus)
+            known = engine.report_breakdown(plan.engine, words, sees_gpus=sees_gpus)
         except EngineFailed as error:
             refusal = refused(error.engine_lines, plan.flags, engine.log_style)
             flags = self._without(model, plan, refusal) if refusal else plan.flags
             other = engine.breakdown_words(flags, context)
-            if other is None or other == asked:
+            if other is None or other == words:
                 raise
             known = engine.report_breakdown(plan.engine, other, sees_gpus=sees_gpus)
             self._breakdowns.put(self._key(model, plan, other), known)
-        self._breakdowns.put(self._key(model, plan, asked), known)
+        self._breakdowns.put(self._key(model, plan, words), known)
         return known
 
     def _without(self, model: Model, plan: EnginePlan, refusal: Refusal) -> tuple[Flag, ...]:

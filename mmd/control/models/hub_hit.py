@@ -1,4 +1,4 @@
-"""What the API and `--json` show of a search hit. Apart from the search, so that the gateway needs no hub library."""
+"""The record of a search hit for the API and `--json`. It is separate so that the gateway imports no hub library."""
 
 from __future__ import annotations
 

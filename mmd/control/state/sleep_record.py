@@ -1,4 +1,4 @@
-"""How deep models sleep, as their release hooks record it, and the level for the next sleep."""
+"""The level at which each model sleeps, as its release hook records it, and the level for its next sleep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The swaps that end from now on, whichever process makes them."""
+"""Follow the swap events of all processes: the swaps that end from now on."""
 
 from __future__ import annotations
 

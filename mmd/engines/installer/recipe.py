@@ -1,4 +1,4 @@
-"""How an engine gets into its virtual environment."""
+"""The recipe by which an engine is installed into its virtual environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ask llama-server what a model would take of the memory: it prints a table before it reads any weights, and is killed.
+"""Run llama-server for its memory table of a model, which it prints before it reads any weights; then kill it.
 
 The model file may be a stub that has headers only.
 """

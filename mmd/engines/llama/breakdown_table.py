@@ -1,4 +1,4 @@
-"""The table of its memory that llama-server prints with --log-jsonl before it has read any of the weights."""
+"""Parse the memory table that llama-server prints with --log-jsonl before it reads any weights."""
 
 from __future__ import annotations
 

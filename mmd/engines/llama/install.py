@@ -1,4 +1,4 @@
-"""How llama-server gets into its virtual environment, and what has to be there before that is tried."""
+"""The recipe that installs llama-server into its virtual environment, and the check of its prerequisites."""
 
 from __future__ import annotations
 

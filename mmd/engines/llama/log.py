@@ -1,4 +1,4 @@
-"""What llama.cpp's log says of the memory that a load took, in its old words and its new ones."""
+"""Parse the memory that a load took from llama.cpp's log, in its old and its new wording."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONTEXT = re.compile(r"\bn_ctx\s*=\s*(\d+)$")
 
 
 def read_load_log(lines: Iterable[str]) -> LoadLog:
-    """Return what the last load in the log took."""
+    """Return the memory that the last load in the log took."""
     context: int | None = None
     buffers: dict[str, dict[bool, int]] = {}
     for line in lines:
@@ -35,7 +35,7 @@ def read_load_log(lines: Iterable[str]) -> LoadLog:
             context = tokens if found[3] == "true" else tokens * slots
         elif (found := _CONTEXT.search(line)) and context is None:
             context = int(found[1])
-    # Of the GPUs if any of it lies there; else of the RAM.
+    # Count the GPUs' buffers if there are any; else those in RAM.
     on_host = not any(False in sizes for sizes in buffers.values())
 
     def size_of(*kinds: str) -> int | None:
@@ -54,7 +54,7 @@ def read_load_log(lines: Iterable[str]) -> LoadLog:
 
 
 def measure(observation: Observation) -> Sizes:
-    """Lay out what a start took in the components of an estimate: what something says, and no more."""
+    """Return the measured memory of a start, by component of an estimate: only what was reported."""
     sizes = _reported(observation)
     for name in ("weights_bytes", "kv_bytes", "state_bytes", "compute_bytes"):
         if (logged := getattr(observation.log, name)) is not None:

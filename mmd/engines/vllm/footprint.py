@@ -1,4 +1,4 @@
-"""The memory of vLLM: what it takes beside its pool for keys and values, and what a context takes of the pool.
+"""The memory of vLLM: what it uses besides its pool for keys and values, and what a context uses of the pool.
 
 Facts: vLLM 0.32 (`gpu_worker.py`, `kv_cache_interface.py`) and published starts; the shares are in
 `VllmConstants`.
@@ -66,7 +66,7 @@ class VllmMemory:
         return round(sqrt(sum(part * part for part in parts)))
 
     def has_bytes(self) -> int:
-        """Return the share with CUDA's context, which lies outside of it."""
+        """Return the share plus CUDA's context, which is not part of it."""
         return self.share_bytes + self.outside_bytes()
 
     def min_bytes(self, context: int) -> int:

@@ -1,4 +1,4 @@
-"""How vLLM gets into its virtual environment."""
+"""The recipe that installs vLLM into its virtual environment."""
 
 from __future__ import annotations
 

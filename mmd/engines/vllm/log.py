@@ -1,4 +1,4 @@
-"""What vLLM's log says of the memory that a load took."""
+"""Parse the memory that a load took from vLLM's log."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class VllmLoadLog(LoadLog):
 
 
 def read_load_log(lines: Iterable[str]) -> VllmLoadLog:
-    """Return what the last load in the log took."""
+    """Return the memory that the last load in the log took."""
     context: int | None = None
     weights_bytes = pool_bytes = compute_bytes = non_torch_bytes = graphs_bytes = None
     reserved_graphs_bytes = 0  # held back for graphs, and counted as activation
@@ -65,7 +65,7 @@ def read_load_log(lines: Iterable[str]) -> VllmLoadLog:
 
 
 def measure(observation: Observation) -> Sizes:
-    """Lay out what a start took in the components of an estimate: what something says, and no more."""
+    """Return the measured memory of a start, by component of an estimate: only what was reported."""
     return _on_gpus(observation) if observation.gpus else _on_cpu(observation)
 
 

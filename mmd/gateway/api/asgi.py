@@ -1,4 +1,4 @@
-"""Everything that is not for an engine: an ordinary ASGI application on the same port."""
+"""Serve the requests that are not for an engine with an ordinary ASGI application on the same port."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Limits:
     waiting_bytes: int = 512 << 20  # sum of the bodies of waiting requests
     first_comment_seconds: float = 2.0  # before this, a waiting stream can still fail with a status of its own
     comment_seconds: float = 10.0  # proxies and clients give up on streams that are silent for 30 s
-    grace_seconds: float = 0.2  # for a request that is on its way when the gateway is told to end
+    grace_seconds: float = 0.2  # for a request that is on its way when the gateway shuts down
     linger_seconds: float = 2.0  # a refused upload is read for this long, so that the refusal arrives
     resources_seconds: float = 2.0  # between two resources events
     history_seconds: float = 5.0  # between two samples of memory use, kept for an hour

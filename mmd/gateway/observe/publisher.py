@@ -69,7 +69,7 @@ class Publisher:
         self._units_changed.set()
 
     def _on_queue_change(self) -> None:
-        """Called for each request that comes or goes: publish the queue soon."""
+        """Called when a request arrives, is admitted or ends: publish the queue soon."""
         if self._feed.has_listeners and self._queue_timer is None:
             self._queue_timer = asyncio.get_running_loop().call_later(_QUEUE_SECONDS, self._publish_queue)
 

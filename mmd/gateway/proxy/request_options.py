@@ -1,4 +1,4 @@
-"""What a request tells the gateway itself: the model it is for, and how long that model stays loaded afterwards."""
+"""The options of a request that the gateway reads: its model, and how long that model stays loaded afterwards."""
 
 from __future__ import annotations
 

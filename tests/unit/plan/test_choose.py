@@ -188,7 +188,7 @@ def test_no_engine_for_safetensors() -> None:
 
 
 def test_missing_engine_from_settings() -> None:
-    with pytest.raises(EngineMissing, match=r"mmd\.toml wants embedded for qwen3-8b") as caught:
+    with pytest.raises(EngineMissing, match=r"mmd\.toml selects embedded for qwen3-8b") as caught:
         launch_of(settings=ModelSettings(engine="embedded"))
     assert '[models."qwen3-8b"]' in caught.value.hint
 

@@ -192,7 +192,7 @@ def driver(cuda: str, capability: str) -> Driver:
             (12, 6),
             driver("12.8", "12.0"),
             Level.FAILED,
-            "does not know the NVIDIA GeForce RTX 4070: it wants 12.8",
+            "does not know the NVIDIA GeForce RTX 4070: it needs 12.8",
         ),
         ((13, 0), driver("13.0", "7.0"), Level.FAILED, "has left behind"),
         ((12, 8), driver("12.8", "7.0"), Level.OK, "CUDA 12.8"),
