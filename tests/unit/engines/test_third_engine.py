@@ -73,7 +73,7 @@ def test_third_engine_gives_way_to_the_one_in_settings(model: Model) -> None:
 
     config_file().parent.mkdir(parents=True, exist_ok=True)
     config_file().write_text('[models.a]\nengine = "vllm"\n')
-    with pytest.raises(EngineMissing, match=r"mmd\.toml wants vllm"):
+    with pytest.raises(EngineMissing, match=r"mmd\.toml selects vllm"):
         launch_of(model)
     config_file().write_text('[models.a]\nengine = "third"\n')
     assert launch_of(model).engine == "third"
