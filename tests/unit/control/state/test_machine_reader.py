@@ -24,6 +24,10 @@ from mmd.control.state.machine_reader import MachineReader
 from mmd.errors import TryLater
 fifo = os.environ["FIFO"]
 state = pathlib.Path(os.environ["MMD_FAKE_NVML"])
+def set_state(text):  # atomically: the driver reads it at any moment
+    new = state.with_suffix(".new")
+    new.write_text(text)
+    new.replace(state)
 """
 
 
@@ -65,7 +69,7 @@ def test_event_loop_goes_on_while_the_driver_blocks(run: Run) -> None:
         "            try: opened = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)\n"  # it hangs in a call of the driver
         "            except OSError: pass\n"
         "        print([reading.done() for reading in readings])\n"
-        "        state.write_text('1000')\n"
+        "        set_state('1000')\n"
         "        os.close(opened)\n"
         "        resources, machine = await asyncio.gather(*readings)\n"
         "        print(resources.vram.used_bytes, len(machine.gpus))\n"
