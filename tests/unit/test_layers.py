@@ -14,7 +14,7 @@ import mmd
 ROOT = Path(mmd.__file__).parent
 
 # Every layer with I/O may use these.
-SHARED = {"atomic", "codec", "errors", "files", "parent_death", "paths", "quantities", "tasks", "unix_http"}
+SHARED = {"atomic", "codec", "errors", "files", "parent_death", "paths", "quantities", "tasks"}
 
 # Data flows one way: models on the disk -> decisions -> systemd and the engines -> programs and people.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -26,7 +26,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors", "paths"},
     "parent_death": set(),
     "quantities": set(),
-    "unix_http": set(),
     "tasks": {"errors"},
     "settings": {"errors", "paths"},
     "settings_edit": {"errors", "paths", "atomic", "settings", "registry"},

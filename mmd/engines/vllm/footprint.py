@@ -1,4 +1,4 @@
-"""The memory of vLLM: what it uses besides its pool for keys and values, and what a context uses of the pool.
+"""The memory of vLLM: what it uses outside its pool for keys and values, and what a context uses of the pool.
 
 Facts: vLLM 0.32 (`gpu_worker.py`, `kv_cache_interface.py`) and published starts; the shares are in
 `VllmConstants`.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmd.unix_http import request
+from mmd.gateway.observe.unix_http import request
 
 # vLLM's page takes 100 KiB.
 _MAX_BYTES = 4 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmd.unix_http import request
+from mmd.gateway.observe.unix_http import request
 
 
 @asynccontextmanager
