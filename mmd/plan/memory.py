@@ -18,7 +18,7 @@ class CacheBytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class MemorySplit:
     """How the memory of a model is divided between GPUs and RAM."""
 
     components: Components  # if all of it is on the GPU, or in RAM without one
@@ -56,7 +56,7 @@ class MemoryModel(Protocol):
         """Return the minimum memory with which it runs, of the kinds of memory that its engine adds up."""
         ...
 
-    def placement(self, context: int) -> Placement: ...
+    def placement(self, context: int) -> MemorySplit: ...
 
     def is_whole(self, context: int) -> bool:
         """True if all of it fits on the GPU, or in RAM without one."""

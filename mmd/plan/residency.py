@@ -18,6 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mmd.plan.share import Holding
+
 
 class Residency(StrEnum):
     """Where a model's weights are."""
@@ -46,6 +48,7 @@ class Pair:
 
     engine: UnitState = UnitState()
     token: UnitState = UnitState()
+    holding: Holding | None = None  # what its units say that it holds; None if no unit is loaded, or of mmd 0.1
 
     @property
     def waits_to_restart(self) -> bool:

@@ -62,6 +62,7 @@ class Unit:
     active_state: str
     sub_state: str
     job: str  # "start", "stop", "restart", …; "" if none is queued
+    description: str = ""
 
 
 class BusError(MmdError):
@@ -141,7 +142,7 @@ class Manager:
         (rows,) = await self._read(
             _MANAGER, "ListUnitsByPatterns", "asas", [[], list(patterns)], "/org/freedesktop/systemd1"
         )
-        return tuple(Unit(row[0], row[2], row[3], row[4], row[8]) for row in rows)
+        return tuple(Unit(row[0], row[2], row[3], row[4], row[8], row[1]) for row in rows)
 
     async def manager_properties(self) -> dict[str, Any]:
         """Return the properties of the manager: `Version`, `ControlGroup`, …"""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from mmd.plan.residency import Pair, UnitState
+from mmd.plan.share import Holding, read_holding
 from mmd.units.bus import Manager, Unit
 from mmd.units.names import split
 
@@ -20,14 +21,18 @@ async def read_pairs(manager: Manager) -> Pairs:
 def pairs_of(units: Iterable[Unit]) -> Pairs:
     """Return the engines and tokens among these units, by model id."""
     states: dict[str, dict[str, UnitState]] = {}
+    holdings: dict[str, Holding] = {}
     for unit in units:
         if (name := split(unit.name)) is not None:
             role, model_id = name
             # systemd also lists units that do not exist but that others refer to, as "not-found".
             state = UnitState(unit.active_state, unit.sub_state, unit.job, loaded=unit.load_state == "loaded")
             states.setdefault(model_id, {})[role] = state
+            # Both units of a model say what it holds; a sleeping engine has no token.
+            if state.loaded and (holding := read_holding(unit.description)) is not None:
+                holdings[model_id] = holding
     return {
-        model_id: Pair(found.get("model", UnitState()), found.get("resident", UnitState()))
+        model_id: Pair(found.get("model", UnitState()), found.get("resident", UnitState()), holdings.get(model_id))
         for model_id, found in states.items()
     }
 

@@ -18,7 +18,7 @@ from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
-from mmd.plan.memory import MemoryModel, Placement, Variant, scaled
+from mmd.plan.memory import MemoryModel, MemorySplit, Variant, scaled
 from mmd.quantities import GIB
 from mmd.registry.layout import Layers, Layout
 from mmd.registry.record import Facts
@@ -84,13 +84,13 @@ class LlamaMemory:
         """Return the memory without which it does not run, of GPUs and RAM together."""
         return self.components(context).total_bytes + self._aside_bytes()
 
-    def placement(self, context: int) -> Placement:
+    def placement(self, context: int) -> MemorySplit:
         components = self.components(context)
         fits = self.min_bytes(context) <= fit.budget_bytes(self.machine) and self._fits_aside
         if not self.machine.gpus:
-            return Placement(components, fits, on_gpu=0.0, ram_bytes=0)
+            return MemorySplit(components, fits, on_gpu=0.0, ram_bytes=0)
         spilled_bytes = max(0, components.total_bytes - self.has_bytes())
-        return Placement(
+        return MemorySplit(
             components, fits, on_gpu=self._share(components), ram_bytes=self._aside_bytes() + spilled_bytes
         )
 

@@ -13,7 +13,7 @@ from mmd.engines.vllm.constants import VllmConstants
 from mmd.engines.vllm.kv_cache import vllm_cache_bytes
 from mmd.plan import fit
 from mmd.plan.estimate import Components
-from mmd.plan.memory import CacheBytes, MemoryModel, Placement, Variant, scaled
+from mmd.plan.memory import CacheBytes, MemoryModel, MemorySplit, Variant, scaled
 from mmd.quantities import GIB
 from mmd.registry.layout import Layout
 
@@ -73,8 +73,8 @@ class VllmMemory:
         """Return the memory without which it does not run, of the share."""
         return self.components(context).total_bytes - self.outside_bytes()
 
-    def placement(self, context: int) -> Placement:
-        return Placement(
+    def placement(self, context: int) -> MemorySplit:
+        return MemorySplit(
             self.components(context),
             fits=self.is_whole(context),
             on_gpu=1.0 if self.gpus else 0.0,

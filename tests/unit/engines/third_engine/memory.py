@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
-from mmd.plan.memory import MemoryModel, Placement, Variant
+from mmd.plan.memory import MemoryModel, MemorySplit, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class ThirdMemory:
     def min_bytes(self, context: int) -> int:
         return self.components(context).total_bytes
 
-    def placement(self, context: int) -> Placement:
-        return Placement(self.components(context), self.is_whole(context), on_gpu=0.0, ram_bytes=0)
+    def placement(self, context: int) -> MemorySplit:
+        return MemorySplit(self.components(context), self.is_whole(context), on_gpu=0.0, ram_bytes=0)
 
     def is_whole(self, context: int) -> bool:
         return self.min_bytes(context) <= self.ram_bytes

@@ -1,0 +1,56 @@
+"""How much memory a model holds on each device, as numbers and as the text in a unit's Description=.
+
+A device is a GPU, named by the start of its UUID ("GPU-8a3b1c2d"), or the machine's RAM. Sizes are whole MiB.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mmd.machine import Gpu
+
+RAM = "ram"  # the device of models that run on the CPU
+
+Share = Mapping[str, int]  # device -> MiB
+
+_SHORT_UUID_CHARACTERS = len("GPU-") + 8
+_PART = re.compile(r"(\d+) MiB of ([A-Za-z0-9-]+)")
+_HOLDS = re.compile(r"has (.*?)(?:, asleep (.*))?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a model holds: `uses` while it is resident, `keeps` while it is asleep (None if it cannot sleep)."""
+
+    uses: Share
+    keeps: Share | None = None
+
+    @property
+    def text(self) -> str:
+        """The end of a unit's Description=: "has 10240 MiB of GPU-8a3b1c2d, asleep 1280 MiB of GPU-8a3b1c2d"."""
+        return f"has {share_text(self.uses)}" + (f", asleep {share_text(self.keeps)}" if self.keeps is not None else "")
+
+
+def device_ids(gpus: Iterable[Gpu]) -> dict[str, Gpu]:
+    """Return the GPUs by device: by the start of their UUIDs, or by the whole UUIDs if that is ambiguous."""
+    all_gpus = tuple(gpus)
+    short = {gpu.uuid[:_SHORT_UUID_CHARACTERS]: gpu for gpu in all_gpus}
+    return short if len(short) == len(all_gpus) else {gpu.uuid: gpu for gpu in all_gpus}
+
+
+def share_text(share: Share) -> str:
+    return " and ".join(f"{size_mib} MiB of {device}" for device, size_mib in sorted(share.items())) or "no memory"
+
+
+def read_holding(description: str) -> Holding | None:
+    """Read a unit's Description=; None if it has no share, as in units of mmd 0.1."""
+    found = _HOLDS.search(description)
+    if found is None:
+        return None
+    return Holding(_read_share(found[1]), _read_share(found[2]) if found[2] is not None else None)
+
+
+def _read_share(text: str) -> dict[str, int]:
+    return {device: int(size_mib) for size_mib, device in _PART.findall(text)}
