@@ -12,8 +12,10 @@ from mmd.plan.engine import Installed, ServeOptions
 from mmd.plan.launch import Flag, Launch
 from mmd.plan.memory import MemoryModel
 from mmd.plan.predict import memory_of
+from mmd.plan.release import ASLEEP_BYTES
+from mmd.plan.share import RAM, Share, device_ids
 from mmd.plan.suggestions import UnfitModel, suggestions
-from mmd.quantities import size_text
+from mmd.quantities import MIB, size_text
 from mmd.registry.record import Facts, Format, Model
 
 
@@ -62,6 +64,8 @@ def choose(
     argv = (*engine.command, *words)
     ready_seconds = settings.ready_seconds or planner.ready_seconds(model)
     _require_survives_reload(model.id, argv)
+    sleep = planner.sleep(model, machine, engine)
+    share = _whole_machine(machine, on_gpu=on_gpu)
     return Launch(
         model_id=model.id,
         engine=engine.name,
@@ -72,13 +76,25 @@ def choose(
         context=context or 0,
         needs_bytes=needs_bytes,
         socket=socket,
-        uses_gpu=on_gpu,
-        sleep=planner.sleep(model, machine, engine),
+        share=share,
+        sleep=sleep,
         ready_seconds=ready_seconds,
         stop_seconds=planner.stop_seconds,
         exits_zero_on_crash=planner.exits_zero_on_crash,
         flags=flags,
+        keeps=_kept_asleep(share) if sleep is not None else None,
     )
+
+
+def _whole_machine(machine: Machine, *, on_gpu: bool) -> Share:
+    if not on_gpu:
+        return {RAM: fit.ram_budget_bytes(machine) // MIB}
+    return {device: gpu.total_bytes // MIB for device, gpu in device_ids(machine.gpus).items()}
+
+
+def _kept_asleep(share: Share) -> Share:
+    """Return what an engine keeps asleep; on the CPU its memory stays where it is, and counts as nothing."""
+    return {device: 0 if device == RAM else ASLEEP_BYTES // MIB for device in share}
 
 
 def without_refused(flags: tuple[Flag, ...], model_id: str, refused: Mapping[str, str]) -> tuple[Flag, ...]:

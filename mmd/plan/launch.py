@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mmd.plan.share import RAM, Holding, Share
+
 
 @dataclass(frozen=True, slots=True)
 class Flag:
@@ -56,12 +58,22 @@ class Launch:
     context: int  # tokens; 0 if the engine chooses what fits
     needs_bytes: int  # the minimum: weights and a small context
     socket: str
-    uses_gpu: bool  # it holds GPU memory, which the next model must wait for
+    share: Share  # the most that it takes of each device
     sleep: Sleep | None  # None if its engine must be stopped instead
     ready_seconds: int  # how long it may load before it counts as failed
     stop_seconds: int  # how long it may take to exit before it is killed
     exits_zero_on_crash: bool  # an exit with status 0 that mmd did not request is a crash
     flags: tuple[Flag, ...]
+    keeps: Share | None = None  # what it keeps of each device while it is asleep; None if it cannot sleep
+
+    @property
+    def uses_gpu(self) -> bool:
+        """True if it holds GPU memory, which the driver may free a moment after its engine has ended."""
+        return any(device != RAM for device in self.share)
+
+    @property
+    def holding(self) -> Holding:
+        return Holding(self.share, self.keeps)
 
     @property
     def stable_argv(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from mmd.quantities import GIB
 
 # VRAM that an engine keeps while it sleeps: CUDA's context, graphs and libraries. Reports give 1.1 to
 # 1.2 GiB for one GPU (vLLM issues 28714 and 32714).
-_ASLEEP_BYTES = 5 * GIB // 4
+ASLEEP_BYTES = 5 * GIB // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ def release_effect(launch: Launch) -> ReleaseEffect:
     """Return the effect of a release: a sleeping model keeps its context in VRAM and moves its weights to RAM."""
     if launch.sleep is None or not launch.uses_gpu:
         return ReleaseEffect()
-    return ReleaseEffect(_ASLEEP_BYTES, launch.sleep.weights_bytes)
+    return ReleaseEffect(ASLEEP_BYTES, launch.sleep.weights_bytes)
 
 
 def machine_after_release(machine: Machine, leaving: Mapping[str, ReleaseEffect]) -> Machine:

@@ -320,7 +320,7 @@ async def test_who_cannot_let_go_of_the_gpu_any_more_is_ended_first(
     world.add_gpu(nvml_folder)
     world.add("a", can_sleep=True)
     world.add("b")
-    world.change_launch("a", "b", uses_gpu=True)
+    world.change_launch("a", "b", share={"GPU-fake0000": 1024})
     moved = world.folder / "old-mmd"
     shutil.copytree(Path(mmd.hooks.__file__).parent, moved)
     async with world.controller(hooks_folder=moved) as old:

@@ -21,7 +21,7 @@ MIB = 1024**2
 def gpu(world: World, nvml_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The state of a GPU, for this process and the engines."""
     world.add_gpu(nvml_folder)
-    world.change_launch("a", uses_gpu=True)
+    world.change_launch("a", share={"GPU-fake0000": 1024})
     monkeypatch.setenv("MMD_FAKE_NVML", str(world.folder / "nvml"))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(nvml_folder))
     yield world.folder / "nvml"

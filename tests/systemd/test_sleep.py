@@ -31,7 +31,7 @@ BOTH = replace(SLEEP, levels=(1, 2))
 def gpu(world: World, nvml_folder: Path) -> Iterator[World]:
     """The world, with a GPU that a and b use."""
     world.add_gpu(nvml_folder)
-    world.change_launch("a", "b", uses_gpu=True)
+    world.change_launch("a", "b", share={"GPU-fake0000": 1024})
     yield world
     world.manager.systemctl("stop", "mmd-*")  # while the hooks can still load the driver
     world.manager.systemctl("unset-environment", "MMD_FAKE_NVML", "LD_LIBRARY_PATH")

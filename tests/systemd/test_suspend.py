@@ -45,7 +45,7 @@ def system_bus(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def gpu(world: World, nvml_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     world.add_gpu(nvml_folder)
-    world.change_launch("a", "b", uses_gpu=True)
+    world.change_launch("a", "b", share={"GPU-fake0000": 1024})
     monkeypatch.setenv("MMD_FAKE_NVML", str(world.folder / "nvml"))
     yield
     world.manager.systemctl("stop", "mmd-*")

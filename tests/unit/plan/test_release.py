@@ -50,4 +50,4 @@ def test_sleeper_keeps_context_on_the_gpu_and_weights_in_ram() -> None:
     going = release_effect(sleeper)
     assert going.keeps_vram_bytes > GIB
     assert machine_after_release(ROOMY, {ENGINE: going}).ram_available_bytes == ROOMY.ram_available_bytes - 5 * GIB
-    assert release_effect(replace(sleeper, uses_gpu=False)) == ReleaseEffect()  # nothing moves
+    assert release_effect(replace(sleeper, share={"ram": 10240})) == ReleaseEffect()  # nothing moves

@@ -39,7 +39,7 @@ LAUNCH = Launch(
     context=0,
     needs_bytes=1,
     socket="/run/user/1000/mmd/qwen3-8b/api.sock",
-    uses_gpu=True,
+    share={"GPU-8a3b1c2d": 10240},
     sleep=None,
     ready_seconds=600,
     stop_seconds=5,
@@ -105,7 +105,7 @@ def test_token_of_an_engine_that_cannot_sleep_waits_for_the_gpu() -> None:
     spec = token_spec(LAUNCH, HOOKS, [])
     assert directive(spec, "ExecStart") == (HOOKS.nothing,), "no process that the swap would have to wait for"
     assert directive(spec, "ExecStopPost") == (*HOOKS.wait_released, engine_unit("qwen3-8b"), LAUNCH.socket)
-    on_a_cpu = token_spec(replace(LAUNCH, uses_gpu=False), HOOKS, [])
+    on_a_cpu = token_spec(replace(LAUNCH, share={"ram": 10240}), HOOKS, [])
     assert not {"ExecStop", "ExecStopPost"} & keys(on_a_cpu), "nor is there here"
 
 
@@ -284,12 +284,13 @@ _CHANGES: dict[str, Any] = {
     "context": 1,
     "needs_bytes": 2,
     "socket": "/other.sock",
-    "uses_gpu": False,
+    "share": {"ram": 10240},
     "sleep": SLEEP,
     "ready_seconds": 601,
     "stop_seconds": 6,
     "exits_zero_on_crash": True,
     "flags": (),
+    "keeps": {"ram": 0},
 }
 
 
