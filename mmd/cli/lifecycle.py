@@ -178,7 +178,7 @@ def _phases(event: SwapEvent) -> str:
     parts = away + ", ".join(
         f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in event.phases.items() if seconds >= 0.005
     )
-    return parts + (f"; {event.evicted} unloaded" if event.evicted else "")
+    return parts + (f"; {', '.join(event.evicted)} unloaded" if event.evicted else "")
 
 
 def _print_status(now: Status) -> None:

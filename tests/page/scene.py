@@ -121,20 +121,21 @@ def swap(model: str, minutes_ago: float, **changes: Any) -> dict[str, Any]:
     event = {
         "at": (datetime.now(UTC) - timedelta(minutes=minutes_ago)).isoformat(timespec="milliseconds"),
         "model": model,
-        "evicted": "gemma-3-12b-it-qat-q4_0",
+        "evicted": ["gemma-3-12b-it-qat-q4_0"],
         "outcome": "resident",
         "why": "not loaded",
         "cause": "",
         "seconds": 6.3,
         "phases": {"drain": 1.4, "release": 0.8, "vram_free": 0.2, "load": 5.1},
         "engine_lines": [],
+        "why_evicted": {},
     }
     return event | changes
 
 
 def swaps() -> list[dict[str, Any]]:
     """Oldest first, as the gateway lists them."""
-    asleep = {"why": "asleep in RAM", "evicted": "qwen3-8b-q4_k_m"}
+    asleep = {"why": "asleep in RAM", "evicted": ["qwen3-8b-q4_k_m"]}
     return [
         swap("mistral-small-3.2-24b-instruct-2506-iq3_xs", 55, seconds=18.4, phases={"release": 1.1, "load": 16.9}),
         swap(

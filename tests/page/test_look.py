@@ -54,7 +54,7 @@ async def test_names_that_cannot_be_broken_fit_too(page: Page, gateway: StubGate
     gateway.records["/status"] |= {"active": name, "resident": [name], "failed": [{"id": name, "reason": name}]}
     gateway.records["/queue"]["turns"][0]["model"] = name
     gateway.records["/queue"]["in_flight"][0]["model"] = name
-    gateway.records["/swaps"][0] |= {"model": name, "evicted": name, "cause": name, "engine_lines": [name]}
+    gateway.records["/swaps"][0] |= {"model": name, "evicted": [name], "cause": name, "engine_lines": [name]}
     gateway.records["/hf/downloads"][0] |= {"repo": name, "model": name}
     await page.set_viewport_size({"width": 360, "height": 900})
     await page.goto(gateway.url)

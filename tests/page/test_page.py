@@ -272,7 +272,7 @@ async def test_hostile_names_are_text(page: Page, gateway: StubGateway) -> None:
         "in_flight": [{"model": HOSTILE, "requests": 1}],
     }
     gateway.records["/swaps"] = [
-        scene.swap(HOSTILE, 1, evicted=HOSTILE, cause=HOSTILE, outcome=HOSTILE, engine_lines=[HOSTILE])
+        scene.swap(HOSTILE, 1, evicted=[HOSTILE], cause=HOSTILE, outcome=HOSTILE, engine_lines=[HOSTILE])
     ]
     error = {"message": HOSTILE, "hint": "<b>hint</b>"}
     gateway.records["/hf/downloads"] = [

@@ -66,5 +66,5 @@ def test_reading_changes_no_mode(tmp_path: Path) -> None:
 def test_note_of_a_swap_tightens_the_state(tmp_path: Path) -> None:
     paths.state_dir().mkdir(parents=True)
     paths.state_dir().chmod(0o755)
-    swap_events.keep(SwapEvent("2026-01-01T00:00:00Z", "a", None, "resident", "not loaded", "", 1.0, {}))
+    swap_events.keep(SwapEvent("2026-01-01T00:00:00Z", "a", (), "resident", "not loaded", "", 1.0, {}))
     assert mode(paths.state_dir()) == 0o700

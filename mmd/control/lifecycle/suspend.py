@@ -112,7 +112,7 @@ async def _record(model_id: str, seconds: float, phases: dict[str, float]) -> No
     event = swap_events.SwapEvent(
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         model=model_id,
-        evicted=None,
+        evicted=(),
         outcome="away",
         why=SUSPENDS,
         cause="",

@@ -301,7 +301,7 @@ async def _record(
     event = swap_events.SwapEvent(
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         model=wanted,
-        evicted=attempt.previous,
+        evicted=() if attempt.previous is None else (attempt.previous,),
         outcome=outcome,
         why=attempt.why,
         cause=cause,

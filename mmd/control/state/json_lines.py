@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from mmd.codec import BadRecord, decode, encode
+from mmd.codec import BadRecord, convert, decode, encode
 from mmd.files import locked
 from mmd.paths import make_private
 
@@ -18,9 +19,18 @@ _log = logging.getLogger(__name__)
 class JsonLines(Generic[T]):
     """Two files of at most `max_bytes`: a full file becomes the older one, and replaces the one that was that."""
 
-    def __init__(self, file: Path, kind: type[T], max_bytes: int) -> None:
+    def __init__(
+        self,
+        file: Path,
+        kind: type[T],
+        max_bytes: int,
+        *,
+        upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        """`upgrade` makes the record of an older mmd one of this version; it is called for lines that are not one."""
         self.file = file
         self._kind = kind
+        self._upgrade = upgrade
         self._older = file.with_suffix(".1.jsonl")
         self._max_bytes = max_bytes
 
@@ -41,10 +51,18 @@ class JsonLines(Generic[T]):
         found = []
         for line in lines if newest is None else lines[max(0, len(lines) - newest) :]:
             try:
-                found.append(decode(line, self._kind))
+                found.append(self._decode(line))
             except BadRecord as error:
                 _log.warning("%s has a damaged line (%s): %r", self.file, error, line[:80])
         return found
+
+    def _decode(self, line: bytes) -> T:
+        try:
+            return decode(line, self._kind)
+        except BadRecord:
+            if self._upgrade is None:
+                raise
+            return convert(self._upgrade(decode(line, dict[str, Any])), self._kind)
 
     def _lines(self) -> list[bytes]:
         """Return the lines of both files, oldest first."""

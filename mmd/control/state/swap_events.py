@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mmd.control.state.json_lines import JsonLines
 from mmd.files import ReloadOnChange
@@ -27,18 +27,19 @@ Outcome = Literal["resident", "failed", "superseded", "away"]  # "away": the mac
 @dataclass(frozen=True, slots=True)
 class SwapEvent:
     """A swap that has ended. `phases` are seconds by name: drain, release, vram_free (a part of release), load or wake,
-    and canary (a part of wake).
+    and canary (a part of wake). `evicted` are the models that were unloaded for it, `why_evicted` the reasons by model.
     """
 
     at: str  # when it ended: ISO 8601, UTC
     model: str
-    evicted: str | None
+    evicted: tuple[str, ...]
     outcome: Outcome
     why: str  # the state that the model was in: "asleep in RAM", "not loaded", …
     cause: str  # why it failed, "" if it did not
     seconds: float
     phases: Mapping[str, float]
     engine_lines: tuple[str, ...] = ()  # the last output of an engine that failed, oldest first
+    why_evicted: Mapping[str, str] = field(default_factory=dict)
 
 
 def events_file() -> Path:
@@ -85,4 +86,10 @@ class SwapDurations:
 
 
 def _lines() -> JsonLines[SwapEvent]:
-    return JsonLines(events_file(), SwapEvent, _MAX_FILE_BYTES)
+    return JsonLines(events_file(), SwapEvent, _MAX_FILE_BYTES, upgrade=_upgrade)
+
+
+def _upgrade(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of mmd 0.1, where `evicted` was one model or null, as one of this version."""
+    evicted = record.get("evicted")
+    return record | {"evicted": [evicted] if isinstance(evicted, str) else evicted or []}

@@ -66,7 +66,7 @@ function swapEntry() {
       setText(took, seconds(total(swap)));
       setText(outcome, swap.outcome);
       setAttribute(outcome, "class", `state ${swap.outcome}`);
-      setText(why, (swap.cause || swap.why) + (swap.evicted ? `, replacing ${swap.evicted}` : ""));
+      setText(why, (swap.cause || swap.why) + (swap.evicted?.length ? `, replacing ${[swap.evicted].flat().join(", ")}` : ""));
       lastLines.update(swap.engine_lines);
       const parts = segments(swap);
       setText(phases, parts.map(([phase, taken]) => `${NAMES[phase]} ${seconds(taken)}`).join(" · "));

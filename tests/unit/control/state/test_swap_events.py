@@ -14,7 +14,7 @@ def event(model: str = "a", outcome: Outcome = "resident", *, why: str = "not lo
     return SwapEvent(
         at="2026-11-21T05:00:00.000+00:00",
         model=model,
-        evicted=None,
+        evicted=(),
         outcome=outcome,
         why=why,
         cause="" if outcome == "resident" else "it died",
@@ -40,6 +40,18 @@ def test_what_an_engine_said_is_on_record_too() -> None:
     noted, older = recent()
     assert noted.engine_lines == ("loading", "gronk ?" * 3000)
     assert older == event("b")
+
+
+@pytest.mark.parametrize(("evicted", "expected"), [(None, ()), ("b", ("b",))])
+def test_event_of_an_older_mmd_has_one_evicted_model(evicted: str | None, expected: tuple[str, ...]) -> None:
+    """`evicted` was one model or null in mmd 0.1."""
+    keep(event("c"))
+    old = {k: v for k, v in asdict(event("a")).items() if k != "why_evicted"} | {"evicted": evicted}
+    with events_file().open("a") as file:
+        file.write(json.dumps(old) + "\n")
+    newer, older = recent()
+    assert newer == event("c")
+    assert older == replace(event("a"), evicted=expected)
 
 
 def test_nothing_is_on_record_before_the_first() -> None:

@@ -99,7 +99,7 @@ def test_last_use_and_missing_files_are_told(tmp_path: Path) -> None:
     assert of_model("a").last_used is None
     swaps: tuple[tuple[str, Outcome], ...] = (("01", "resident"), ("02", "resident"), ("03", "failed"))
     for day, outcome in swaps:
-        swap_events.keep(SwapEvent(f"2026-01-{day}T00:00:00Z", "a", None, outcome, "not loaded", "", 1.0, {}))
+        swap_events.keep(SwapEvent(f"2026-01-{day}T00:00:00Z", "a", (), outcome, "not loaded", "", 1.0, {}))
     assert of_model("a").last_used == "2026-01-02T00:00:00Z"
     (tmp_path / "a.gguf").unlink()
     assert of_model("a").missing_files == 1

@@ -85,7 +85,7 @@ def swap(model: str) -> SwapEvent:
     return SwapEvent(
         at="2026-11-21T10:00:00.000+00:00",
         model=model,
-        evicted=None,
+        evicted=(),
         outcome="resident",
         why="not loaded",
         cause="",

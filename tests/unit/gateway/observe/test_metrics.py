@@ -140,7 +140,7 @@ async def test_waits_are_counted_by_result(running: Harness) -> None:
 
 
 async def test_swaps_and_their_phases(running: Harness) -> None:
-    about: dict[str, Any] = {"at": "2026-11-21T10:00:00.000+00:00", "evicted": "a", "why": "not loaded", "cause": ""}
+    about: dict[str, Any] = {"at": "2026-11-21T10:00:00.000+00:00", "evicted": ("a",), "why": "not loaded", "cause": ""}
     with running.gateway.feed.subscribe() as told:
         swap_events.keep(
             SwapEvent(model="b", outcome="resident", seconds=3.0, phases={"load": 2.5, "drain": 0.1}, **about)

@@ -272,7 +272,7 @@ def swap(model: str) -> SwapEvent:
     return SwapEvent(
         at="2026-11-21T10:00:00.000+00:00",
         model=model,
-        evicted="a",
+        evicted=("a",),
         outcome="resident",
         why="not loaded",
         cause="",
