@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.engine import install_fake_llama_server
+from tests.fakes.nvml import library_folder
 from tests.user_manager import UserManager, user_manager
 
 pytest_plugins = ("tests.event_loop", "tests.fakes.hub.fixture")
@@ -70,15 +69,9 @@ def fake_llama_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nvml_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nvml_folder() -> Path:
     """A folder with a `libnvidia-ml.so.1` that says what the file named by MMD_FAKE_NVML says."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    assert compiler, "these tests need a C compiler: apt-get install gcc libc6-dev"
-    folder = tmp_path_factory.mktemp("nvml")
-    library = folder / "libnvidia-ml.so.1"
-    source = Path(__file__).parent / "fakes/nvml.c"
-    subprocess.run((compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source), check=True)
-    return folder
+    return library_folder()
 
 
 def _descriptors() -> set[int]:

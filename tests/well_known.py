@@ -13,6 +13,8 @@ from tests.tiny_models import sparse_gguf
 
 F32, F16, Q8_0, Q4_K, Q6_K, MXFP4 = 0, 1, 8, 12, 14, 39
 
+_LLAMA_LAYER_GIB = 0.2158  # of Llama 3.1 8B, with 8 bits for each weight
+
 _Tensors = dict[str, tuple[tuple[int, ...], int]]
 
 
@@ -97,6 +99,13 @@ class Shape:
 
     def write(self, path: Path) -> Path:
         return sparse_gguf(path, metadata=self.metadata(), tensors=self.tensors())
+
+
+def llama_of(size_gib: float, *, context: int = 8192, embedding: bool = False) -> Shape:
+    """Return a Llama with weights of about this size; each token of its context costs 4 KiB for every 0.22 GiB."""
+    layers = max(1, round(size_gib / _LLAMA_LAYER_GIB))
+    more = {"context_length": context, **({"pooling_type": 1} if embedding else {})}
+    return Shape("llama", layers, 4096, 32, 8, 128, 14336, 1024, Q8_0, more=more)
 
 
 @dataclass(frozen=True)

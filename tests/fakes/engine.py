@@ -5,10 +5,11 @@
 It loads at once and takes no memory. `MODEL.gguf.fake.json` makes it misbehave (see `Behaviour`). Every step is a line
 of JSON in `$MMD_FAKE_EVENTS`, or in `MODEL.gguf.events`:
 `{"t": monotonic ns, "wall": seconds, "event": WORD, "model": alias, "pid": PID}`, with the WORD start, load-begin,
-ready, request, sleep, wake-begin, wake, reload, exit or overlap. If `$MMD_FAKE_GPU` names a file, loading locks it, and
-`overlap` reports that another engine still held it: two models were awake at once. The kernel drops the lock of a
-killed engine, which cannot write its own `exit`. If `$MMD_FAKE_NVML` names the state of a fake NVML, the engine takes
-VRAM there, as its behaviour says.
+ready, request, sleep, wake-begin, wake, reload, exit, overlap, over-commit or wrong-gpu. If `$MMD_FAKE_GPU` names a
+file, loading locks it, and `overlap` reports that another engine still held it: two models were awake at once. The
+kernel drops the lock of a killed engine, which cannot write its own `exit`. If `$MMD_FAKE_NVML` names the state of a
+fake NVML, the engine takes VRAM there: as its behaviour says, else what `$MMD_SHARE` gives it, in four steps while it
+loads. `over-commit` reports that it took more than its GPU had left, `wrong-gpu` that it cannot see a GPU of its share.
 
 It imports few modules of the standard library: tests measure how soon it listens, and pathlib and typing would take 8
 ms, as long as everything else.
@@ -30,12 +31,13 @@ import time
 # -I leaves this file's folders out of the module path.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from tests.fakes import vram
 from tests.fakes.http import Api
-from tests.fakes.sleep import Sleeper, hold_vram
+from tests.fakes.sleep import Sleeper
 
 TYPE_CHECKING = False  # known to type checkers; importing typing would take too long
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import FrameType
     from typing import NoReturn
@@ -81,6 +83,7 @@ HELP = """\
 --slots, --no-slots                     expose slots monitoring endpoint (default: enabled)
 --jinja, --no-jinja                     whether to use jinja template engine for chat (default: enabled)
 """
+_UUID_CHARACTERS = len("GPU-8a3b1c2d-0000-4000-8000-000000000000")
 VERSION = "version: 9611 (02182fc5b)\nbuilt with GNU 12.2.0 for Linux x86_64"
 
 
@@ -105,6 +108,7 @@ class Behaviour:
     can_sleep: bool = False  # adds vLLM's /sleep, /wake_up, /is_sleeping, /collective_rpc and /score
     weights_bytes: int = 0  # of VRAM, freed by sleep
     kv_bytes: int = 0
+    keeps_mib: int = 0  # asleep, of each GPU of its share
     sleep_seconds: float = 0.0  # between the last response and sleep
     wake_seconds: float = 0.0
     sleep_status: int = 200  # any other status: it does not sleep
@@ -123,6 +127,12 @@ class Behaviour:
             if key not in Behaviour.__annotations__:
                 fail(f"{model}.fake.json: no such behaviour: {key}")
             setattr(self, key, value)
+
+
+def _share() -> dict[str, int]:
+    """Return the bytes of each GPU that the launch gives this engine; {} if it was not planned for one."""
+    words = (word.partition("=") for word in os.environ.get("MMD_SHARE", "").split())
+    return {device: int(mib) * vram.MIB for device, _, mib in words if device != "ram"}
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
@@ -185,6 +195,8 @@ class Engine:
         self.terminating = threading.Event()
         self.asked = threading.Event()  # set by any request during the load
         self.gpu = -1
+        self.share = _share()
+        self.first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
         self.sleeper = Sleeper(self)
         self.api = Api(self)
 
@@ -235,7 +247,7 @@ class Engine:
 
     def load(self) -> None:
         self.take_gpu()
-        self.sleeper.hold_memory()
+        self.sleeper.hold_memory(quarters=1)
         if self.behaviour.spawn_worker:
             self.spawn_worker()
         if self.behaviour.exit_while_loading_seconds is not None:
@@ -243,7 +255,11 @@ class Engine:
             self.fail_load("unable to allocate CUDA0 buffer")
         if self.behaviour.never_ready:
             pause(float("inf"))
-        pause(self.behaviour.load_seconds)
+        for quarters in (2, 3, 4):
+            pause(self.behaviour.load_seconds / 4)
+            if self.share:
+                self.sleeper.hold_memory(quarters)
+        pause(self.behaviour.load_seconds / 4)
         self.read_model()
 
     def read_model(self) -> None:
@@ -299,18 +315,30 @@ class Engine:
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
             pause(float("inf"))
-        hold_vram(pid, 1)
+        self.hold_vram(pid, {self.first_gpu: 1})
 
     # -- what tests observe
 
-    def log(self, event: str) -> None:
+    def log(self, event: str, **details: str) -> None:
         now = {"t": time.monotonic_ns(), "wall": time.time()}
-        line = json.dumps(now | {"event": event, "model": self.alias, "pid": os.getpid()})
+        line = json.dumps(now | {"event": event, "model": self.alias, "pid": os.getpid()} | details)
         where = os.environ.get("MMD_FAKE_EVENTS", f"{self.model}.events")
         # One write to an O_APPEND file: lines of engines that share the log never mix.
         descriptor = os.open(where, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(descriptor, f"{line}\n".encode())
         os.close(descriptor)
+
+    def hold_vram(self, pid: int, held_bytes: Mapping[str, int]) -> None:
+        """Let this process, or a child, hold so much of each GPU from now on; log what must not happen."""
+        if hidden := [device for device in self.share if not self.sees(device)]:
+            self.log("wrong-gpu", detail=f"{' '.join(hidden)} is not in {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+        if over := vram.hold(pid, held_bytes):
+            self.log("over-commit", detail=over)
+
+    def sees(self, device: str) -> bool:
+        """Whether CUDA shows it this GPU, by its whole UUID."""
+        uuids = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        return any(uuid.startswith(device) and len(uuid) == _UUID_CHARACTERS for uuid in uuids)
 
     def take_gpu(self) -> None:
         if self.gpu >= 0 or not (path := os.environ.get("MMD_FAKE_GPU")):

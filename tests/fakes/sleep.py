@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
+
+from tests.fakes.vram import MIB
 
 TYPE_CHECKING = False  # see engine.py
 if TYPE_CHECKING:
@@ -149,26 +150,15 @@ class Sleeper:
         if not self.asleep:
             self.engine.log("wake")
 
-    def hold_memory(self) -> None:
+    def hold_memory(self, quarters: int = 4) -> None:
+        """Hold what the state of its sleep needs; of that, so many quarters while it loads."""
         behaviour = self.engine.behaviour
         sizes = {"weights": behaviour.weights_bytes, "kv_cache": behaviour.kv_bytes}
-        hold_vram(os.getpid(), sum(size for tag, size in sizes.items() if tag not in self.asleep))
-
-
-def hold_vram(pid: int, held_bytes: int) -> None:
-    """Let the fake NVML report this use for a process, for as long as the process lives."""
-    if not (path := os.environ.get("MMD_FAKE_NVML")):
-        return
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with open(path, encoding="ascii") as file:  # noqa: PTH123 see engine.py
-            lines = file.read().splitlines()
-        first = next(number for number, line in enumerate(lines) if line[:1].isdigit())
-        others = [word for word in lines[first].split() if not word.startswith(f"@{pid}:")]
-        lines[first] = " ".join([*others, f"@{pid}:{held_bytes}"])
-        with open(f"{path}.new", "w", encoding="ascii") as file:  # noqa: PTH123
-            file.write("\n".join(lines) + "\n")
-        os.replace(f"{path}.new", path)  # noqa: PTH105
-    finally:
-        os.close(lock)
+        if any(sizes.values()) or not self.engine.share:
+            held_bytes = sum(size for tag, size in sizes.items() if tag not in self.asleep)
+            self.engine.hold_vram(os.getpid(), {self.engine.first_gpu: held_bytes})
+        elif "weights" in self.asleep:
+            self.engine.hold_vram(os.getpid(), dict.fromkeys(self.engine.share, behaviour.keeps_mib * MIB))
+        else:
+            shares = {device: share_bytes * quarters // 4 for device, share_bytes in self.engine.share.items()}
+            self.engine.hold_vram(os.getpid(), shares)

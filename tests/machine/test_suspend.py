@@ -75,7 +75,7 @@ def test_with_polkit_the_machine_waits_for_them(machine: Machine) -> None:
 
 
 def _put_engine(machine: Machine) -> None:
-    for name in ("engine.py", "http.py", "sleep.py"):
+    for name in ("engine.py", "http.py", "sleep.py", "vram.py"):
         file = machine.home / "tests/fakes" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes((FAKES / name).read_bytes())

@@ -15,8 +15,10 @@ from tests.user_manager import UserManager
 
 
 @pytest.fixture
-def world(systemd: UserManager, fake_llama_server: Path, tmp_path: Path) -> World:
-    return World(systemd, tmp_path)
+def world(systemd: UserManager, fake_llama_server: Path, tmp_path: Path) -> Iterator[World]:
+    world = World(systemd, tmp_path)
+    yield world
+    world.close()
 
 
 @pytest.fixture

@@ -19,10 +19,13 @@ from mmd.paths import config_file
 from mmd.plan.launch import Launch, Sleep, WakeCheck
 from mmd.plan.release import ReleaseEffect
 from mmd.registry.store import Registry
+from tests.fakes.nvml import FakeGpus, use_in_this_process
 from tests.tiny_models import tiny_gguf
 from tests.user_manager import UserManager
+from tests.well_known import llama_of
 
 REPOSITORY = Path(__file__).parents[2]
+_FAULTS = ("over-commit", "wrong-gpu")
 
 # The fake engine sleeps without moving any memory.
 SLEEP = Sleep(levels=(1,), weights_bytes=0, reserve_bytes=0, wake_check=WakeCheck.GENERATE)
@@ -56,6 +59,8 @@ class World:
         self.folder = folder
         self.event_log = folder / "events"
         self.changes: dict[str, dict[str, Any]] = {}  # to the launches of models
+        self._gpus: FakeGpus | None = None
+        self._environment_before: dict[str, str | None] = {}
         manager.systemctl("set-environment", f"MMD_FAKE_EVENTS={self.event_log}", f"MMD_FAKE_GPU={folder / 'gpu'}")
 
     def add(self, *names: str, **behaviour: Any) -> None:
@@ -65,6 +70,14 @@ class World:
             tiny_gguf(path, name=name)
             Registry().add(path, id=name)
             self.behave(name, **behaviour)
+
+    def add_sized(
+        self, name: str, size_gib: float, *, context: int = 8192, embedding: bool = False, **behaviour: Any
+    ) -> None:
+        """Register a model with a real header and weights of this size, which are a hole: nothing is written."""
+        path = llama_of(size_gib, context=context, embedding=embedding).write(self.folder / f"{name}.gguf")
+        Registry().add(path, id=name)
+        self.behave(name, **behaviour)
 
     def behave(self, name: str, **behaviour: Any) -> None:
         """Set the behaviour of a model's engine, from its next start on."""
@@ -85,6 +98,37 @@ class World:
         state.write_text("0\n")
         self.manager.systemctl("set-environment", f"MMD_FAKE_NVML={state}", f"LD_LIBRARY_PATH={nvml_folder}")
 
+    def add_gpus(self, *sizes_gib: float) -> FakeGpus:
+        """Add GPUs of these sizes, for this process too. `close` then fails the test if memory was over-committed.
+
+        The engines take what their launches give them: MMD_SHARE, checked at every allocation.
+        """
+        use_in_this_process()
+        self._gpus = FakeGpus(self.folder / "nvml", sizes_gib)
+        variables = self._gpus.environment
+        self._environment_before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        self.manager.systemctl("set-environment", *(f"{name}={value}" for name, value in variables.items()))
+        self.manager.systemctl("unset-environment", "MMD_FAKE_GPU")  # several models are awake at once
+        return self._gpus
+
+    def close(self) -> None:
+        """Stop what uses the GPUs of `add_gpus`, while the hooks can still load the driver, and take them away."""
+        if self._gpus is None:
+            return
+        self.manager.systemctl("stop", "mmd-*")
+        self.manager.systemctl("unset-environment", *self._environment_before)
+        for name, value in self._environment_before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        self._gpus.close()
+        self._gpus = None
+        assert not self.faults()
+
+    def faults(self) -> list[str]:
+        """Return each time an engine took memory that its GPU did not have, or was sent to a GPU that it cannot see."""
+        rows = [json.loads(line) for line in self._event_lines()]
+        return [f"{row['event']} by {row['model']}: {row['detail']}" for row in rows if row["event"] in _FAULTS]
+
     def settings(self, text: str) -> None:
         config_file().parent.mkdir(parents=True, exist_ok=True)
         config_file().write_text(text)
@@ -97,9 +141,11 @@ class World:
 
     def events(self, *words: str) -> list[tuple[str, str]]:
         """Return `(event, model)` in order; all, or those of these kinds."""
-        lines = self.event_log.read_text().splitlines() if self.event_log.exists() else []
-        rows = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in self._event_lines()]
         return [(row["event"], row["model"]) for row in rows if not words or row["event"] in words]
+
+    def _event_lines(self) -> list[str]:
+        return self.event_log.read_text().splitlines() if self.event_log.exists() else []
 
     def has_more(self, word: str, *, than: int) -> bool:
         """True if more events of this kind were written than that."""
