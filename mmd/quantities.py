@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 MIB = 1024**2
 GIB = 1024**3
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([MGT])(?:i?B)?", re.IGNORECASE)
+_UNITS = {"M": MIB, "G": GIB, "T": 1024 * GIB}
+
 
 def size_text(size_bytes: float) -> str:
     """Return a size as "4.2 GiB"; sizes below 0.1 GiB in MiB."""
     return f"{size_bytes / MIB:.1f} MiB" if size_bytes < GIB // 10 else f"{size_bytes / GIB:.1f} GiB"
+
+
+def read_size(text: str) -> int | None:
+    """Return the bytes of "10G", "15.5 GiB" or "512M"; None if it is no size. All units are binary, "GB" too."""
+    found = _SIZE.fullmatch(text.strip())
+    return int(float(found[1]) * _UNITS[found[2].upper()]) if found else None
 
 
 def rate_text(bytes_per_second: float) -> str:

@@ -38,7 +38,17 @@ class Directive(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Text(Directive):
-    name: Literal["Description", "CollectMode", "Type", "Restart", "OOMPolicy", "KillMode", "Slice", "SyslogIdentifier"]
+    name: Literal[
+        "Description",
+        "CollectMode",
+        "Type",
+        "Restart",
+        "OOMPolicy",
+        "KillMode",
+        "Slice",
+        "StandardOutput",
+        "SyslogIdentifier",
+    ]
     value: str
     signature: ClassVar[str] = "s"
 
@@ -51,7 +61,18 @@ class Text(Directive):
 class Words(Directive):
     """Names of units or folders, without blanks."""
 
-    name: Literal["Requires", "Before", "After", "Conflicts", "PartOf", "RuntimeDirectory"]
+    name: Literal[
+        "Requires",
+        "Wants",
+        "BindsTo",
+        "PartOf",
+        "Conflicts",
+        "Before",
+        "After",
+        "OnSuccess",
+        "OnFailure",
+        "RuntimeDirectory",
+    ]
     value: tuple[str, ...]
     signature: ClassVar[str] = "as"
 
@@ -144,7 +165,7 @@ class Mode(Directive):
 
 @dataclass(frozen=True, slots=True)
 class Switch(Directive):
-    name: Literal["RemainAfterExit"]
+    name: Literal["RemainAfterExit", "RefuseManualStart", "StopWhenUnneeded"]
     value: bool
     signature: ClassVar[str] = "b"
 
@@ -185,6 +206,23 @@ class Condition(Directive):
     @property
     def text(self) -> str:
         return self.value.replace("%", "%%")
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor(Directive):
+    """A file descriptor that goes with the D-Bus call: its index among those of the call."""
+
+    name: Literal["StandardInputFileDescriptor"]
+    value: int
+    signature: ClassVar[str] = "h"
+
+    @property
+    def text(self) -> str:
+        return "a descriptor of the process that made this unit"
+
+    @property
+    def line(self) -> str:
+        return f"# {self.name}: {self.text}"  # no unit file can say this
 
 
 def command_line(words: Iterable[str]) -> str:

@@ -1,4 +1,7 @@
-"""Unit names: a template for engines and one for tokens, with the model's id as the instance."""
+"""Unit names: templates for engines and tokens with the model's id as the instance, and for leases with their name.
+
+A lease's token is `token_unit(lease_id(name))` of plan/lease.py.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import re
 
 SLICE = "mmd.slice"
 TUNNELS = "mmd-tunnel@*.service"
-PATTERNS = ("mmd-model@*.service", "mmd-resident@*.service")
+PATTERNS = ("mmd-model@*.service", "mmd-resident@*.service", "mmd-lease@*.service")
 
-_UNIT = re.compile(r"mmd-(model|resident)@(.+)\.service")
+_UNIT = re.compile(r"mmd-(model|resident)@([^@]+)\.service")
+_LEASE = re.compile(r"mmd-(lease|resident@lease)@([^@]+)\.service")
 
 
 def engine_unit(model_id: str) -> str:
@@ -19,6 +23,16 @@ def engine_unit(model_id: str) -> str:
 def token_unit(model_id: str) -> str:
     """Return the service that allows the model to use the GPU while it is active."""
     return f"mmd-resident@{model_id}.service"
+
+
+def holder_unit(name: str) -> str:
+    """Return the service that runs for as long as a lease is held."""
+    return f"mmd-lease@{name}.service"
+
+
+def back_unit(name: str) -> str:
+    """Return the service that restores the models that were unloaded for a lease."""
+    return f"mmd-back@{name}.service"
 
 
 def tunnel_unit(model_id: str) -> str:
@@ -35,6 +49,12 @@ def split(unit: str) -> tuple[str, str] | None:
     """Return `("model" | "resident", id)`; None if the unit is neither an engine nor a token."""
     found = _UNIT.fullmatch(unit)
     return (found[1], found[2]) if found else None
+
+
+def split_lease(unit: str) -> tuple[str, str] | None:
+    """Return `("holder" | "token", name)`; None if the unit belongs to no lease."""
+    found = _LEASE.fullmatch(unit)
+    return ("holder" if found[1] == "lease" else "token", found[2]) if found else None
 
 
 def object_path(unit: str) -> str:

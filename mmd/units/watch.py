@@ -1,16 +1,18 @@
-"""Read the states of engines and tokens from the user manager, once or continuously."""
+"""Read the states of engines, tokens and leases from the user manager, once or continuously."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
 
+from mmd.plan.lease import LeasePair
 from mmd.plan.residency import Pair, UnitState
 from mmd.plan.share import Holding, read_holding
 from mmd.units.bus import Manager, Unit
-from mmd.units.names import split
+from mmd.units.names import split, split_lease
 
 Pairs = dict[str, Pair]
+Leases = dict[str, LeasePair]
 
 
 async def read_pairs(manager: Manager) -> Pairs:
@@ -25,8 +27,7 @@ def pairs_of(units: Iterable[Unit]) -> Pairs:
     for unit in units:
         if (name := split(unit.name)) is not None:
             role, model_id = name
-            # systemd also lists units that do not exist but that others refer to, as "not-found".
-            state = UnitState(unit.active_state, unit.sub_state, unit.job, loaded=unit.load_state == "loaded")
+            state = _state(unit)
             states.setdefault(model_id, {})[role] = state
             # Both units of a model say what it holds; a sleeping engine has no token.
             if state.loaded and (holding := read_holding(unit.description)) is not None:
@@ -37,15 +38,40 @@ def pairs_of(units: Iterable[Unit]) -> Pairs:
     }
 
 
-class Watch:
-    """The pairs, kept up to date by the manager's signals.
+def leases_of(units: Iterable[Unit]) -> Leases:
+    """Return the units of leases among these, by the lease's name."""
+    found: dict[str, dict[str, Unit]] = {}
+    for unit in units:
+        if (name := split_lease(unit.name)) is not None:
+            found.setdefault(name[1], {})[name[0]] = unit
+    return {name: _lease(pair.get("holder"), pair.get("token")) for name, pair in found.items()}
 
-    `pairs` is replaced by a new dict at every change and never mutated, so a reference to it is a snapshot. Reading it
-    does no I/O.
+
+def _lease(holder: Unit | None, token: Unit | None) -> LeasePair:
+    holding = read_holding(token.description) if token is not None else None
+    return LeasePair(
+        holder=_state(holder) if holder is not None else UnitState(),
+        token=_state(token) if token is not None else UnitState(),
+        uses=holding.uses if holding is not None else None,
+        description=holder.description if holder is not None else "",
+    )
+
+
+def _state(unit: Unit) -> UnitState:
+    # systemd also lists units that do not exist but that others refer to, as "not-found".
+    return UnitState(unit.active_state, unit.sub_state, unit.job, loaded=unit.load_state == "loaded")
+
+
+class Watch:
+    """The pairs and the leases, kept up to date by the manager's signals.
+
+    `pairs` and `leases` are replaced by new dicts at every change and never mutated, so a reference to one is a
+    snapshot. Reading them does no I/O.
     """
 
     def __init__(self, manager: Manager) -> None:
         self.pairs: Pairs = {}
+        self.leases: Leases = {}
         self._manager = manager
         self._changed = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
@@ -66,8 +92,9 @@ class Watch:
             self._listeners.remove(changed.set)
 
     async def refresh(self) -> None:
-        """Read the pairs now, and call the listeners."""
-        self.pairs = await read_pairs(self._manager)
+        """Read the units now, and call the listeners."""
+        units = await self._manager.units()
+        self.pairs, self.leases = pairs_of(units), leases_of(units)
         self.notify()
 
     def notify(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.quantities import GIB, MIB, clock_text, count_text, median, rate_text, size_text
+from mmd.quantities import GIB, MIB, clock_text, count_text, median, rate_text, read_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,21 @@ def test_text(text: str, expected: str) -> None:
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1))
 def test_median(values: list[float]) -> None:
     assert median(values) == statistics.median(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("10G", 10 * GIB),
+        ("15.5 GiB", int(15.5 * GIB)),
+        ("512M", 512 * MIB),
+        (" 1 TB ", 1024 * GIB),
+        ("10", None),
+        ("G", None),
+        ("-1G", None),
+        ("1 G 2", None),
+        ("", None),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, size_bytes: int | None) -> None:
+    assert read_size(text) == size_bytes
