@@ -52,7 +52,7 @@ def in_root(root: Path, command: str, *options: str, seconds: float) -> None:
 
 
 def nspawn(root: Path) -> list[str]:
-    name = root.parent.name.replace("_", "-")  # a valid host name
+    name = root.parent.name.replace("_", "0")  # a host name does not end with "-" either
     words = ["systemd-nspawn", "--quiet", "--register=no", f"--directory={root}", f"--machine={name}"]
     # Without it systemd makes a scope, if it runs.
     return words if cgroups.booted_with_systemd() else [*words, "--keep-unit"]
