@@ -31,12 +31,13 @@ test-unit: .venv/installed # The tests that need nothing but Python
 	@$(PYTHON) -m pytest tests/unit -m "not manager and not engine and not tools"
 
 .PHONY: test-boot
-test-boot: .venv/installed | packages # As root: the package's life on whole Debian machines, of three releases
+test-boot: .venv/installed | packages # As root, on whole Debian machines of three releases: the package, and swaps
 	@contrib/debian-packages.sh machine
 	@[ "$$EUID" = 0 ] || { echo "mmd: systemd-nspawn boots a machine for root only." >&2; \
 		echo "  → sudo make test-boot" >&2; exit 1; }
 	@for suite in $(MMD_TEST_SUITES); do packaging/build-deb.sh $$suite; done
 	@$(PYTHON) -m tests.machine.debian $(MMD_TEST_SUITES)
+	@$(PYTHON) -m tests.machine.checkout $(MMD_TEST_SUITES)
 	@MMD_TEST_SUITES="$(MMD_TEST_SUITES)" $(PYTHON) -m pytest -v --durations=10 tests/machine
 
 .PHONY: deb

@@ -12,7 +12,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,15 +31,20 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmd
 
 
 def base(suite: str) -> Path:
-    """Return the folder of a fresh Debian; make it if the cache has none of the present recipe."""
+    """Return the folder of a fresh Debian."""
     recipe = repr((PACKAGES, _apt_files(suite)))
-    folder = _CACHE / f"debian-{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
-    with _only_one(_CACHE / f"debian-{suite}.lock"):
+    return kept(f"debian-{suite}", recipe, lambda target: _debootstrap(suite, target))
+
+
+def kept(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
+    """Return this folder of the cache; make it if the cache has none of the present recipe."""
+    folder = _CACHE / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    with _only_one(_CACHE / f"{name}.lock"):
         if not folder.exists():
-            for other in _CACHE.glob(f"debian-{suite}-*"):
+            for other in _CACHE.glob(f"{name}-*"):
                 remove(other)
             partial = folder.with_suffix(".partial")
-            _debootstrap(suite, partial)
+            make(partial)
             partial.rename(folder)
     return folder
 
@@ -71,6 +76,10 @@ def apt_cache(suite: str, bind: str = "--bind-ro") -> list[str]:
     """Return options of systemd-nspawn with which apt finds lists and packages in the cache."""
     folder = _apt_folder(suite)
     return [f"{bind}={folder}/archives:/var/cache/apt/archives", f"{bind}={folder}/lists:/var/lib/apt/lists"]
+
+
+def copy(root: Path, target: Path) -> None:
+    subprocess.run(["cp", "--archive", str(root), str(target)], check=True, timeout=300)
 
 
 def remove(folder: Path) -> None:

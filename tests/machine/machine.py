@@ -34,12 +34,12 @@ _UP = ("running", "degraded")
 
 
 @contextmanager
-def new_machine(suite: str) -> Iterator[Machine]:
-    """A machine that has a user, and is not booted yet."""
+def new_machine(suite: str, base: Path | None = None) -> Iterator[Machine]:
+    """A machine that has a user, and is not booted yet; a copy of `base`, or of a fresh Debian."""
     with TemporaryDirectory(prefix="mmd-machine-", dir=_place()) as folder:
         made = Machine(suite, Path(folder, "root"))
         try:
-            subprocess.run(["cp", "--archive", str(debian.base(suite)), str(made.root)], check=True, timeout=300)
+            debian.copy(base or debian.base(suite), made.root)
             made.prepare(f"useradd --create-home --shell=/bin/bash {USER}")
             yield made
         finally:

@@ -5,20 +5,17 @@ On the first of the releases that MMD_TEST_SUITES names.
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.machine.chat import ask_until_answered
+from tests.machine.checkout import copy_checkout, way_to_pypi
 from tests.machine.machine import SUITES, USER, Machine, new_machine
 from tests.machine.package import PLACE, put_package
 from tests.tiny_models import tiny_gguf
 
-CHECKOUT = Path(__file__).parents[2]
 # Installed by such a user: our own package would bring it.
 PACKAGES = ("python3-venv", "dbus-user-session", "libgomp1")
 MMD = "~/venv/bin/mmd"
@@ -31,12 +28,12 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A booted machine with mmd from this checkout, a model, and the package file."""
     with new_machine(request.param) as made:
         tiny_gguf(made.home / "a.gguf", name="a")
-        _copy_checkout(made.home / "mmd")
+        copy_checkout(made.home / "mmd")
         put_package(made)
         made.fetch(PLACE)
         made.install(*PACKAGES)
         install = "python3 -m venv venv && venv/bin/pip install -q -c mmd/constraints.txt './mmd[embedded]'"
-        made.prepare(f"chown -R {USER}:{USER} /home/{USER}/mmd; su - {USER} -c {shlex.quote(install)}", *_way_to_pypi())
+        made.prepare(f"chown -R {USER}:{USER} /home/{USER}/mmd; su - {USER} -c {shlex.quote(install)}", *way_to_pypi())
         made.boot()
         yield made
 
@@ -57,26 +54,3 @@ def test_package_takes_over(machine: Machine) -> None:
     machine.run("rm -r venv mmd")
     machine.reboot()
     assert ask_until_answered(machine)["model"] == "a"
-
-
-def _copy_checkout(target: Path) -> None:
-    target.mkdir(parents=True)
-    names = subprocess.run(
-        ["git", "-C", str(CHECKOUT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True, check=True,
-    ).stdout  # fmt: skip
-    pack = subprocess.run(
-        ["tar", "-C", str(CHECKOUT), "--null", "--files-from=-", "--ignore-failed-read", "-c"],
-        input=names, capture_output=True, check=True,
-    ).stdout  # fmt: skip
-    subprocess.run(["tar", "-C", str(target), "-x"], input=pack, check=True)
-
-
-def _way_to_pypi() -> Iterator[str]:
-    """Return options that pass on the host's pip settings and certificate authorities."""
-    for file in ("/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"):
-        if Path(file).exists():
-            yield f"--bind-ro={file}"
-    for name, value in os.environ.items():
-        if name.startswith("PIP_"):
-            yield f"--setenv={name}={value}"
