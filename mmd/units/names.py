@@ -9,6 +9,7 @@ import re
 
 SLICE = "mmd.slice"
 TUNNELS = "mmd-tunnel@*.service"
+BACKS = "mmd-back@*.service"
 PATTERNS = ("mmd-model@*.service", "mmd-resident@*.service", "mmd-lease@*.service")
 
 _UNIT = re.compile(r"mmd-(model|resident)@([^@]+)\.service")

@@ -1,0 +1,114 @@
+"""A lease as transient units: a token as models have one, a holder, and a service that restores what was unloaded.
+
+The token enters the lease into the ledger. The holder runs for as long as the lease is held. The token is bound to it:
+when the holder ends for any reason, the token stops, and then the restore starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmd.plan.lease import lease_id
+from mmd.plan.share import Holding, Share
+from mmd.units.directives import Command, Descriptor, Directive, Environment, Seconds, Switch, Text, Words
+from mmd.units.names import SLICE, back_unit, holder_unit, token_unit
+from mmd.units.spec import UnitSpec
+
+# The gate gives up before: it waits for models that fall asleep or end.
+_START_TIMEOUT_SECONDS = 300.0
+_STOP_TIMEOUT_SECONDS = 30.0
+_MAX_DESCRIPTION_CHARACTERS = 120
+_PIPE = 0  # its index among the descriptors of the call
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseUnits:
+    """What the units of one lease are made from. The commands are whole command lines."""
+
+    name: str
+    share: Share
+    description: str  # the program that the lease is for, for people
+    gate: tuple[str, ...]
+    gone: tuple[str, ...]
+    hold: tuple[str, ...]
+    back: tuple[str, ...]  # loads the models to restore
+    restores: tuple[str, ...] = ()  # these models
+    path: str = ""  # $PATH of the restore: it must find the engines that were found here
+    has_pipe: bool = False  # the holder's standard input is a pipe, the first descriptor of the call
+
+
+def lease_specs(lease: LeaseUnits) -> tuple[UnitSpec, ...]:
+    """Return the units, the token first, for the one call that also names the models that leave."""
+    back = (_back_spec(lease),) if lease.restores else ()
+    return (_token_spec(lease), _holder_spec(lease), *back)
+
+
+def restores_text(model_ids: tuple[str, ...], name: str) -> str:
+    """Return the Description= of the service that restores these models."""
+    return f"restores {' '.join(model_ids)} after the lease {name}"
+
+
+def read_restores(description: str) -> tuple[str, ...]:
+    """Return the models that a service restores: the inverse of `restores_text`."""
+    return tuple(description.removeprefix("restores ").partition(" after the lease ")[0].split())
+
+
+def _token_spec(lease: LeaseUnits) -> UnitSpec:
+    holder, back = holder_unit(lease.name), (back_unit(lease.name),)
+    restore: tuple[Directive, ...] = (Words("OnSuccess", back), Words("OnFailure", back)) if lease.restores else ()
+    return UnitSpec(
+        token_unit(lease_id(lease.name)),
+        (
+            Text("Description", f"{lease_id(lease.name)} {Holding(lease.share).text}"),
+            Words("BindsTo", (holder,)),
+            Words("Before", (holder,)),
+            *restore,
+            # By hand, only `systemctl stop` makes sense: a start would be a lease that nobody asked for.
+            Switch("RefuseManualStart", True),
+            Text("CollectMode", "inactive-or-failed"),
+            Seconds("StartLimitIntervalSec", 0),
+            Text("Type", "oneshot"),
+            Switch("RemainAfterExit", True),
+            Words("RuntimeDirectory", (f"mmd/{lease_id(lease.name)}~gpu",)),
+            Command("ExecStart", lease.gate),
+            Command("ExecStopPost", lease.gone),
+            Seconds("TimeoutStartSec", _START_TIMEOUT_SECONDS),
+            Seconds("TimeoutStopSec", _STOP_TIMEOUT_SECONDS),
+            Text("Slice", SLICE),
+        ),
+    )
+
+
+def _holder_spec(lease: LeaseUnits) -> UnitSpec:
+    about = "".join(char if char.isprintable() else " " for char in lease.description)
+    pipe: tuple[Directive, ...] = (Descriptor("StandardInputFileDescriptor", _PIPE),) if lease.has_pipe else ()
+    return UnitSpec(
+        holder_unit(lease.name),
+        (
+            Text("Description", about[:_MAX_DESCRIPTION_CHARACTERS]),
+            # Not started if the gate refuses, and stopped if a user stops the token.
+            Words("Requires", (token_unit(lease_id(lease.name)),)),
+            Text("CollectMode", "inactive-or-failed"),
+            Text("Type", "exec"),
+            Command("ExecStart", lease.hold),
+            *pipe,
+            # With a descriptor as standard input, systemd would connect the output to it, too.
+            Text("StandardOutput", "journal"),
+            Text("Slice", SLICE),
+        ),
+    )
+
+
+def _back_spec(lease: LeaseUnits) -> UnitSpec:
+    environment = (Environment("Environment", (f"PATH={lease.path}",)),) if lease.path else ()
+    return UnitSpec(
+        back_unit(lease.name),
+        (
+            Text("Description", restores_text(lease.restores, lease.name)),
+            Text("CollectMode", "inactive-or-failed"),
+            Text("Type", "oneshot"),
+            Command("ExecStart", (*lease.back, *lease.restores)),
+            *environment,
+            Text("Slice", "app.slice"),
+        ),
+    )
