@@ -54,6 +54,7 @@ _MAY_BLOCK: dict[str, tuple[frozenset[str], str]] = {
         frozenset({"note_suspended", "clear_suspended", "suspended_models"}),
         _RUNTIME,
     ),
+    "control/state/last_asked.py": (frozenset({"asked_models", "note_asked"}), _RUNTIME),
     "control/state/status.py": (frozenset({"exposed_urls"}), _RUNTIME),
     "control/state/swap_events.py": (
         frozenset({"seconds"}),

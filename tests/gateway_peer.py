@@ -18,7 +18,7 @@ from typing import Any
 
 from mmd.control.state.memory_use import Memory, Resources
 from mmd.control.state.model_info import ModelInfo
-from mmd.control.state.status import Status
+from mmd.control.state.status import Resident, Status
 from mmd.errors import MmdError, NoSuchModel
 from mmd.gateway.api.hub_process import Hub
 from mmd.gateway.gateway import Gateway
@@ -195,6 +195,7 @@ class MemoryModels:
     on_cpu: set[str] = field(default_factory=set)
     gone: list[str] = field(default_factory=list)  # the suspended models
     looked: int = 0  # calls of `occupants`
+    asked_last: str | None = None
     since: float = field(default_factory=monotonic)  # when a model last became resident or fell asleep
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
@@ -207,6 +208,9 @@ class MemoryModels:
         if name not in self.peers:
             raise NoSuchModel(f"no model named {name}", hint="see the names: mmd list")
         return name
+
+    def asked(self, model_id: str) -> None:
+        self.asked_last = model_id
 
     def address(self, model_id: str) -> str | None:
         return self.peers[model_id].address if model_id == self.active else None
@@ -317,12 +321,15 @@ class MemoryModels:
     async def status(self) -> Status:
         return Status(
             active=self.active,
-            resident=(self.active,) if self.active else (),
+            resident=(Resident(self.active, "chat", "llama-server", {}, {}, None),) if self.active else (),
             sleeping=(),
             starting=(),
+            stranded=(),
             failed=(),
             away=tuple(self.gone),
             exposed=(),
+            unloaded=(),
+            devices=(),
             resources=await self.resources(),
         )
 

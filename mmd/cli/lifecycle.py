@@ -182,7 +182,7 @@ def _phases(event: SwapEvent) -> str:
 
 
 def _print_status(now: Status) -> None:
-    rows = [(model_id, "active" if model_id == now.active else "resident", "ready") for model_id in now.resident]
+    rows = [(one.id, "active" if one.id == now.active else "resident", "ready") for one in now.resident]
     rows += [
         (one.id, "starting", f"for {one.seconds:.1f} s{_expected(one.expected_seconds, 'takes')}")
         for one in now.starting

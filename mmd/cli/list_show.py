@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mmd.plan.estimate import Estimate
     from mmd.plan.idle import Rules
     from mmd.plan.launch import Flag, Launch
-    from mmd.plan.residency import Residency
+    from mmd.plan.residency import Pair
     from mmd.registry.record import Model
 
 _FLAG_WIDTH = 20  # columns
@@ -29,8 +30,8 @@ _FLAG_WIDTH = 20  # columns
 def list_models(as_json: bool) -> None:
     """List registered models and the state of each."""
     from mmd.control.models.aliases import names_of
-    from mmd.control.state.residencies import status_word
-    from mmd.plan.residency import Residency
+    from mmd.control.state.residencies import active_of, status_word
+    from mmd.plan.residency import Pair, residency
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
 
@@ -38,11 +39,13 @@ def list_models(as_json: bool) -> None:
     names = names_of(models, settings)
     for warning in names.warnings():
         say(f"mmd: {warning}")
-    residencies, active = wait_for(_residencies())
+    pairs = wait_for(_pairs())
+    active = active_of(pairs)
     if as_json:
         from mmd.control.models.startup import startups
         from mmd.control.state.model_info import model_infos
 
+        residencies = {model_id: residency(pair) for model_id, pair in pairs.items()}
         print_json(model_infos(models.values(), residencies, active, startups(settings), names.aliases))
         return
     heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "ALSO CALLED")
@@ -53,7 +56,7 @@ def list_models(as_json: bool) -> None:
             model.facts.quant,
             size_text(model.facts.weights_bytes),
             _tokens(model.facts.context_length),
-            status_word(model.id, residencies.get(model.id, Residency.ABSENT), active)
+            status_word(model.id, residency(pairs.get(model.id, Pair())), active)
             + _AT_STARTUP[settings.model(model.id).startup],
             ", ".join(names.aliases[model.id]),
         )
@@ -83,7 +86,6 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     from mmd.control.models.aliases import names_of
     from mmd.control.state.model_info import model_info
     from mmd.machine import load_machine, read_machine
-    from mmd.plan.residency import Residency
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
 
@@ -103,26 +105,28 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         from mmd.cli.memory import for_json
         from mmd.codec import to_builtins
         from mmd.control.models.startup import startup_of
+        from mmd.control.state.residencies import active_of
+        from mmd.plan.residency import Pair, residency
 
-        residencies, active = wait_for(_residencies())
-        here = residencies.get(model_id, Residency.ABSENT)
-        shown = to_builtins(model_info(model, here, active, startup_of(model_id), aliases))
+        pairs = wait_for(_pairs())
+        here = residency(pairs.get(model_id, Pair()))
+        shown = to_builtins(model_info(model, here, active_of(pairs), startup_of(model_id), aliases))
         planned = {"launch": launch_record(launch), "estimate": for_json(estimate)}
         print_json(shown | {"files": model.files, "idle": rules} | planned)
     else:
         _print_launch(launch, estimate, rules)
 
 
-async def _residencies() -> tuple[dict[str, Residency], str | None]:
-    """Return the state of each model, and the active one; none without a user manager, which would run them."""
-    from mmd.control.state.residencies import current_residencies
+async def _pairs() -> Mapping[str, Pair]:
+    """Return the units of each model; none without a user manager, which would run them."""
+    from mmd.control.state.residencies import current_pairs
     from mmd.errors import ManagerUnreachable
 
     try:
-        return await current_residencies()
+        return await current_pairs()
     except ManagerUnreachable as error:
         say(f"mmd: {error.message}; what is running is unknown")
-        return {}, None
+        return {}
 
 
 _AT_STARTUP = {"active": ", the default", "sleep": ", sleeps at startup", "disabled": ""}

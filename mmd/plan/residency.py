@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mmd.plan.share import Holding
+from mmd.plan.share import Holding, Share
 
 
 class Residency(StrEnum):
@@ -30,6 +30,7 @@ class Residency(StrEnum):
     ASLEEP = "asleep"
     STOPPING = "stopping"
     FAILED = "failed"
+    STRANDED = "stranded"  # its engine is awake without a token: the release hook was killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Pair:
     engine: UnitState = UnitState()
     token: UnitState = UnitState()
     holding: Holding | None = None  # what its units say that it holds; None if no unit is loaded, or of mmd 0.1
+    engine_name: str = ""  # as its engine's unit says, like "vllm"; "" if no engine is loaded
+    type: str = ""  # likewise: "chat", "embedding", …
 
     @property
     def waits_to_restart(self) -> bool:
@@ -72,6 +75,17 @@ class Pair:
 
 
 _STARTS = ("start", "restart")
+
+
+def held_now(pair: Pair) -> Share:
+    """Return what a model holds of each device now: less while it is asleep, nothing while its engine is down.
+
+    It is empty for units of mmd 0.1, which do not say what they hold.
+    """
+    here, holding = residency(pair), pair.holding or Holding({})
+    if here is Residency.ASLEEP:
+        return holding.keeps or {}
+    return {} if here in (Residency.ABSENT, Residency.FAILED) else holding.uses
 
 
 def residency(pair: Pair) -> Residency:

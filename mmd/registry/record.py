@@ -21,6 +21,11 @@ class ModelType(StrEnum):
     RERANKER = "reranker"
     CLASSIFIER = "classifier"
 
+    @property
+    def generates(self) -> bool:
+        """True if its models write text: one of these answers a request that names no model."""
+        return self in (ModelType.CHAT, ModelType.VISION, ModelType.COMPLETION)
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

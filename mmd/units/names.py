@@ -12,6 +12,7 @@ TUNNELS = "mmd-tunnel@*.service"
 BACKS = "mmd-back@*.service"
 PATTERNS = ("mmd-model@*.service", "mmd-resident@*.service", "mmd-lease@*.service")
 
+_SEPARATOR = " · "
 _UNIT = re.compile(r"mmd-(model|resident)@([^@]+)\.service")
 _LEASE = re.compile(r"mmd-(lease|resident@lease)@([^@]+)\.service")
 
@@ -56,6 +57,17 @@ def split_lease(unit: str) -> tuple[str, str] | None:
     """Return `("holder" | "token", name)`; None if the unit belongs to no lease."""
     found = _LEASE.fullmatch(unit)
     return ("holder" if found[1] == "lease" else "token", found[2]) if found else None
+
+
+def engine_description(model_id: str, engine: str, type: str) -> str:
+    """Return the start of an engine unit's Description=: "qwen3 · vllm · chat"."""
+    return _SEPARATOR.join((model_id, engine, type))
+
+
+def engine_and_type(description: str) -> tuple[str, str]:
+    """Return the engine's name and the model's type in an engine unit's Description=; ("", "") if it has none."""
+    _, engine, type, *_ = (*description.split(_SEPARATOR), "", "")
+    return engine, type.partition(" ")[0]
 
 
 def object_path(unit: str) -> str:

@@ -27,7 +27,7 @@ from mmd.units.directives import (
     Text,
     Words,
 )
-from mmd.units.names import SLICE, engine_unit, token_unit
+from mmd.units.names import SLICE, engine_description, engine_unit, token_unit
 
 # The environment variable of a unit that holds the fingerprint of its launch.
 FINGERPRINT = "MMD_LAUNCH"
@@ -144,7 +144,7 @@ def _scripts(command: tuple[str, ...]) -> tuple[str, ...]:
 def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     environment = (*launch.environment, (FINGERPRINT, mark))
     return (
-        Text("Description", f"{launch.model_id} · {launch.engine} · {launch.type}"),
+        Text("Description", engine_description(launch.model_id, launch.engine, launch.type)),
         # `systemctl start` of an engine without its token does nothing.
         Condition("ConditionPathExists", _held(launch)),
         *_stopped_with_token(launch),

@@ -9,7 +9,7 @@ from mmd.plan.lease import LeasePair
 from mmd.plan.residency import Pair, UnitState
 from mmd.plan.share import Holding, read_holding
 from mmd.units.bus import Manager, Unit
-from mmd.units.names import split, split_lease
+from mmd.units.names import engine_and_type, split, split_lease
 
 Pairs = dict[str, Pair]
 Leases = dict[str, LeasePair]
@@ -24,6 +24,7 @@ def pairs_of(units: Iterable[Unit]) -> Pairs:
     """Return the engines and tokens among these units, by model id."""
     states: dict[str, dict[str, UnitState]] = {}
     holdings: dict[str, Holding] = {}
+    engines: dict[str, tuple[str, str]] = {}
     for unit in units:
         if (name := split(unit.name)) is not None:
             role, model_id = name
@@ -32,8 +33,15 @@ def pairs_of(units: Iterable[Unit]) -> Pairs:
             # Both units of a model say what it holds; a sleeping engine has no token.
             if state.loaded and (holding := read_holding(unit.description)) is not None:
                 holdings[model_id] = holding
+            if state.loaded and role == "model":
+                engines[model_id] = engine_and_type(unit.description)
     return {
-        model_id: Pair(found.get("model", UnitState()), found.get("resident", UnitState()), holdings.get(model_id))
+        model_id: Pair(
+            found.get("model", UnitState()),
+            found.get("resident", UnitState()),
+            holdings.get(model_id),
+            *engines.get(model_id, ("", "")),
+        )
         for model_id, found in states.items()
     }
 

@@ -57,7 +57,7 @@ async def test_two_models_in_turn_and_their_answers(engine: str, tmp_path: Path)
     async with Controller() as mmd:
         for name in ("a", "b", "a", "b"):
             await mmd.activate(name)
-            assert (await mmd.status()).resident == (name,)
+            assert (await mmd.status()).resident_ids == (name,)
             answer = await _post(name, "/v1/chat/completions", messages=[{"role": "user", "content": "hello"}])
             assert answer["choices"][0]["finish_reason"] in ("length", "stop")
             assert answer["model"] == name

@@ -75,7 +75,7 @@ async def test_every_order_leaves_exactly_one_awake(events: Path) -> None:
             started.add(name)
             assert (await _ask(name))["model"] == name
             status = await asyncio.to_thread(_status)
-            assert (status["active"], status["resident"], status["failed"]) == (name, [name], [])
+            assert (status["active"], [one["id"] for one in status["resident"]], status["failed"]) == (name, [name], [])
             assert _sleeping(status) == dict.fromkeys((started & SLEEPERS) - {name}, 1), status
             for other in started - {name}:
                 await _assert_not_awake(other)

@@ -63,20 +63,69 @@ def resources() -> dict[str, Any]:
     }
 
 
+def resident(name: str, **changes: Any) -> dict[str, Any]:
+    record = {
+        "id": name,
+        "type": "chat",
+        "engine": "llama-server",
+        "devices": {"GPU-1": 8 * GIB},
+        "used": {"GPU-1": 7 * GIB},
+        "since": (datetime.now(UTC) - timedelta(minutes=4)).isoformat(timespec="milliseconds"),
+    }
+    return record | changes
+
+
+def devices() -> list[dict[str, Any]]:
+    def device(name: str, title: str, index: int | None, **sizes: float) -> dict[str, Any]:
+        return {"id": name, "name": title, "index": index} | {
+            f"{what}_bytes": int(size * GIB) for what, size in sizes.items()
+        }
+
+    return [
+        device("GPU-1", "NVIDIA GeForce RTX 4070", 0, total=12, held=10.25, mmd=8.9, others=0.9, free=2.2),
+        device("GPU-2", "NVIDIA GeForce RTX 4060 Ti", 1, total=16, held=11, mmd=6.5, others=0.1, free=9.4),
+        device("ram", "RAM", None, total=31.2, held=0, mmd=10, others=11.4, free=9.8),
+    ]
+
+
 def status() -> dict[str, Any]:
     return {
         "active": "qwen3-8b-q4_k_m",
-        "resident": ["nomic-embed-text-v1.5-f16", "qwen3-8b-q4_k_m"],
+        "resident": [
+            resident("nomic-embed-text-v1.5-f16", type="embedding", devices={"GPU-1": GIB}, used={}),
+            resident("qwen3-8b-q4_k_m"),
+        ],
         "sleeping": [
-            {"id": "gemma-3-12b-it-qat-q4_0", "level": 1, "ram_bytes": 8 * GIB, "wake_seconds": 1.9},
-            {"id": "qwen3-4b-awq", "level": 2, "ram_bytes": 2 * GIB, "wake_seconds": None},
+            {"id": "gemma-3-12b-it-qat-q4_0", "level": 1, "ram_bytes": 8 * GIB, "wake_seconds": 1.9, "devices": {}},
+            {
+                "id": "qwen3-4b-awq",
+                "level": 2,
+                "ram_bytes": 2 * GIB,
+                "wake_seconds": None,
+                "devices": {"GPU-1": 5 * GIB // 4},
+            },
         ],
         "starting": [
-            {"id": "mistral-small-3.2-24b-instruct-2506-iq3_xs", "seconds": 7.2, "expected_seconds": 19.0},
+            {
+                "id": "mistral-small-3.2-24b-instruct-2506-iq3_xs",
+                "seconds": 7.2,
+                "expected_seconds": 19.0,
+                "devices": {"GPU-2": 11 * GIB},
+            },
         ],
+        "stranded": [],
         "failed": [{"id": "starcoder2-3b-q5_k_m", "reason": "the engine was killed for want of memory"}],
         "away": [],
         "exposed": [],
+        "unloaded": [
+            {
+                "id": "gemma-3-12b-it-qat-q4_0",
+                "unloaded_for": "qwen3-8b-q4_k_m",
+                "why": "the least recently used whose memory is enough",
+                "at": (datetime.now(UTC) - timedelta(minutes=4)).isoformat(timespec="milliseconds"),
+            }
+        ],
+        "devices": devices(),
         "resources": resources(),
     }
 

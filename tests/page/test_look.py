@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
+from tests.page import scene
 from tests.page.stub_gateway import StubGateway
 
 Scheme = Literal["light", "dark"]
@@ -51,7 +52,11 @@ async def test_everybody_can_use_it(browser: Browser, gateway: StubGateway, sche
 async def test_names_that_cannot_be_broken_fit_too(page: Page, gateway: StubGateway) -> None:
     name = "x" * 96
     gateway.records["/models"][0]["id"] = name
-    gateway.records["/status"] |= {"active": name, "resident": [name], "failed": [{"id": name, "reason": name}]}
+    gateway.records["/status"] |= {
+        "active": name,
+        "resident": [scene.resident(name)],
+        "failed": [{"id": name, "reason": name}],
+    }
     gateway.records["/queue"]["turns"][0]["model"] = name
     gateway.records["/queue"]["in_flight"][0]["model"] = name
     gateway.records["/swaps"][0] |= {"model": name, "evicted": [name], "cause": name, "engine_lines": [name]}

@@ -264,7 +264,7 @@ async def test_hostile_names_are_text(page: Page, gateway: StubGateway) -> None:
     gateway.records["/models"][0]["id"] = HOSTILE
     gateway.records["/status"] = scene.status() | {
         "active": HOSTILE,
-        "resident": [HOSTILE],
+        "resident": [scene.resident(HOSTILE)],
         "failed": [{"id": HOSTILE, "reason": HOSTILE}],
     }
     gateway.records["/queue"] = {

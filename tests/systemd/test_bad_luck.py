@@ -29,7 +29,7 @@ async def test_missing_file_is_refused_before_an_unload(world: World) -> None:
         await mmd.activate("a")
         with pytest.raises(BadModelFile, match=r"b\.gguf"):
             await mmd.activate("b")
-        assert (await mmd.status()).resident == ("a",)
+        assert (await mmd.status()).resident_ids == ("a",)
 
 
 async def test_missing_engine_is_refused_before_an_unload(world: World, fake_llama_server: object) -> None:
@@ -40,7 +40,7 @@ async def test_missing_engine_is_refused_before_an_unload(world: World, fake_lla
     async with world.controller() as mmd:
         with pytest.raises(EngineMissing, match="/nowhere/llama-server"):
             await mmd.activate("b")
-        assert (await mmd.status()).resident == ("a",)
+        assert (await mmd.status()).resident_ids == ("a",)
 
 
 async def test_engine_exits_at_once_brings_the_previous_back(world: World) -> None:
@@ -99,7 +99,7 @@ async def test_previous_that_cannot_come_back_is_said(world: World) -> None:
             world.behave(name, exit_at_once={"status": 1, "stderr": "error: no"})
         with pytest.raises(EngineFailed, match="a did not start again either"):
             await mmd.activate("b")
-        assert (await mmd.status()).resident == ()
+        assert (await mmd.status()).resident_ids == ()
 
 
 async def test_previous_whose_file_is_gone_does_not_hide_the_cause(world: World) -> None:
@@ -131,7 +131,7 @@ async def test_engine_that_ignores_sigterm_is_killed(world: World) -> None:
     async with world.controller() as mmd:
         await mmd.activate("a")
         await mmd.activate("b")
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
     assert not world.events("overlap")
 
 
@@ -156,7 +156,7 @@ async def test_engine_that_quits_when_its_core_dies_is_restarted(world: World) -
         await mmd.activate("a")
         assert (await mmd.status()).active == "a"
         await mmd.stop("a")
-        assert (await mmd.status()).resident == ()
+        assert (await mmd.status()).resident_ids == ()
     assert len(world.events("start")) == 2
 
 
@@ -180,7 +180,7 @@ async def test_engine_that_died_does_not_come_back_beside_the_next(world: World)
         await mmd.activate("b")
         with pytest.raises(AssertionError, match="never"):
             await asyncio.to_thread(wait_for, lambda: world.events("load-begin")[2:] != [], what="a's", seconds=1)
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
     assert not world.events("overlap")
 
 
@@ -197,7 +197,7 @@ async def test_engine_that_crashes_during_load_is_not_restarted_later(world: Wor
             await swap
         with pytest.raises(AssertionError, match="never"):
             await asyncio.to_thread(wait_for, lambda: world.events("load-begin")[3:] != [], what="b's", seconds=1)
-        assert (await mmd.status()).resident == ("a",)
+        assert (await mmd.status()).resident_ids == ("a",)
     assert not world.events("overlap")
 
 
@@ -208,7 +208,7 @@ async def test_many_swaps_in_a_row_are_no_start_limit(world: World) -> None:
         for _ in range(8):
             for name in ("a", "b"):
                 await mmd.activate(name)
-                assert (await mmd.status()).resident == (name,)
+                assert (await mmd.status()).resident_ids == (name,)
     assert not world.events("overlap")
 
 
@@ -218,7 +218,7 @@ async def test_engine_started_by_hand_without_its_token_is_skipped(world: World)
         await mmd.activate("a")
         await mmd.activate("b")
         await asyncio.to_thread(world.manager.systemctl, "start", "mmd-model@a.service")
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
         await mmd.activate("a")  # nor does it prevent a start
     assert not world.events("overlap")
 
@@ -245,9 +245,9 @@ async def test_engine_that_dies_asleep_does_not_load(world: World) -> None:
         await mmd.activate("b")
         world.kill("a", signal.SIGKILL)
         wait_for(lambda: _active_state(world, "a") in ("inactive", "failed", ""), what="the end of a's restart")
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
         await mmd.activate("a")
-        assert (await mmd.status()).resident == ("a",)
+        assert (await mmd.status()).resident_ids == ("a",)
     assert world.events("load-begin") == [("load-begin", "a"), ("load-begin", "b"), ("load-begin", "a")]
     assert not world.events("overlap")
 
@@ -260,7 +260,7 @@ async def test_engine_that_hangs_in_sleep_is_ended(world: World) -> None:
         done = await mmd.activate("b")
         assert done.seconds < 60
         status = await mmd.status()
-        assert (status.resident, status.sleeping) == (("b",), ())
+        assert (status.resident_ids, status.sleeping) == (("b",), ())
     assert not world.events("overlap")
 
 
@@ -288,7 +288,7 @@ async def test_cli_killed_in_mid_swap_the_swap_goes_on(world: World) -> None:
         cli.kill()
         await cli.wait()
         await mmd.activate("b")  # joins
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
     assert world.events("load-begin") == [("load-begin", "a"), ("load-begin", "b")]
 
 
@@ -301,9 +301,9 @@ async def test_manager_reexecuted_in_mid_swap(world: World) -> None:
         await asyncio.to_thread(wait_for, lambda: ("load-begin", "b") in world.events(), what="b's load")
         await asyncio.to_thread(world.manager.systemctl, "daemon-reexec")
         await swap
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
         await mmd.activate("a")
-        assert (await mmd.status()).resident == ("a",)
+        assert (await mmd.status()).resident_ids == ("a",)
 
 
 def _active_state(world: World, name: str) -> str:
@@ -331,10 +331,10 @@ async def test_who_cannot_let_go_of_the_gpu_any_more_is_ended_first(
             assert await new.sleep() == ("a",)
             assert (await new.status()).sleeping == ()
         await new.activate("b")
-        assert (await new.status()).resident == ("b",)
+        assert (await new.status()).resident_ids == ("b",)
         assert (await new.status()).sleeping == ()
         await new.activate("a")  # with new units
-        assert (await new.status()).resident == ("a",)
+        assert (await new.status()).resident_ids == ("a",)
     assert not world.events("overlap")
     world.manager.systemctl("stop", "mmd-*")  # while the hooks can still load the driver
     world.manager.systemctl("unset-environment", "MMD_FAKE_NVML", "LD_LIBRARY_PATH")

@@ -31,7 +31,7 @@ async def test_request_swaps_its_model_in(world: World, installed: str) -> None:
         for name in ("a", "b", "a"):
             assert name in (await _ask(client, model=name)).text
             status = (await client.get("/status")).json()
-            assert (status["active"], status["resident"]) == (name, [name])
+            assert (status["active"], [one["id"] for one in status["resident"]]) == (name, [name])
         assert "a" in (await _ask(client)).text  # without a name: the active model
     assert not world.events("overlap")
 

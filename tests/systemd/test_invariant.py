@@ -144,9 +144,9 @@ async def the_world_still_works(mmd: Controller) -> None:
     """Whatever happened before: nothing is stuck."""
     await mmd.activate("a")
     status = await mmd.status()
-    assert (status.active, status.resident) == ("a", ("a",))
+    assert (status.active, status.resident_ids) == ("a", ("a",))
     try:
         await mmd.stop()
     except MmdError as error:
         raise AssertionError(f"stop after all failed: {error}") from error
-    assert (await mmd.status()).resident == ()
+    assert (await mmd.status()).resident_ids == ()

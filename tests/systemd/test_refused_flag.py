@@ -109,7 +109,7 @@ async def test_flag_from_settings_is_not_dropped(world: World, flag: str, starts
         await mmd.activate("b")
         with pytest.raises(EngineFailed, match=f"invalid argument: {flag}; b is resident again"):
             await mmd.activate("a")
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
     assert world.events("start").count(("start", "a")) == starts
 
 
@@ -140,5 +140,5 @@ async def test_previous_model_is_restored_if_the_retry_fails(world: World, monke
         await mmd.activate("b")
         with pytest.raises(EngineFailed, match="invalid argument: --metrics; b is resident again"):
             await mmd.activate("a")
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
     assert [(event.model, event.outcome) for event in recent()] == [("b", "resident"), ("a", "failed")]

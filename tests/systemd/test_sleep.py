@@ -168,7 +168,7 @@ async def test_engine_that_does_not_sleep_is_stopped_before_next_load(world: Wor
         await mmd.activate("a")
         await mmd.activate("b")
         status = await mmd.status()
-        assert (status.resident, status.sleeping) == (("b",), ())
+        assert (status.resident_ids, status.sleeping) == (("b",), ())
         assert phases("a", "release")["outcome"] == "stopped"
         await mmd.activate("a")
         assert (await mmd.status()).active == "a"
@@ -200,9 +200,9 @@ async def test_engine_killed_in_the_middle_of_falling_asleep(world: World) -> No
         await asyncio.to_thread(wait_for, lambda: _record(world, "a").exists(), what="the sleep")
         world.kill("a", signal.SIGKILL)
         await swap
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
         await mmd.activate("a")
-        assert (await mmd.status()).resident == ("a",)
+        assert (await mmd.status()).resident_ids == ("a",)
     assert not world.events("overlap")
 
 
@@ -225,7 +225,7 @@ async def test_engine_killed_awake_whose_worker_outlives_it(world: World) -> Non
         world.kill("a", signal.SIGKILL)
         await mmd.activate("b")
         await mmd.activate("a")
-        assert (await mmd.status()).resident == ("a",)
+        assert (await mmd.status()).resident_ids == ("a",)
     assert not world.events("overlap")
 
 
@@ -235,7 +235,7 @@ async def test_sleeper_whose_worker_outlives_it(world: World) -> None:
     async with world.controller() as mmd:
         await mmd.activate("a")
         await mmd.activate("b")
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
     assert not world.events("overlap")
 
 
@@ -261,7 +261,7 @@ async def test_engine_that_lies_about_waking_is_started_cold(world: World) -> No
         await mmd.activate("a")
         await mmd.activate("b")
         await mmd.activate("a")
-        assert (await mmd.status()).resident == ("a",)
+        assert (await mmd.status()).resident_ids == ("a",)
         assert phases("a", "wake")["outcome"] == "cold"
     assert world.events("load-begin") == [("load-begin", "a"), ("load-begin", "b"), ("load-begin", "a")]
     assert not world.events("overlap")
@@ -293,7 +293,7 @@ async def test_engine_that_does_not_wake_is_started_cold_without_mmd(world: Worl
         await asyncio.to_thread(world.manager.systemctl, "start", "mmd-resident@a.service")
         await asyncio.to_thread(wait_for, lambda: world.events("ready")[2:] == [("ready", "a")], what="a's cold start")
         await mmd.activate("a")
-        assert (await mmd.status()).resident == ("a",)
+        assert (await mmd.status()).resident_ids == ("a",)
     assert not world.events("overlap")
 
 
@@ -307,9 +307,9 @@ async def test_wake_that_is_interrupted_leaves_no_engine_half_awake(world: World
         first = asyncio.create_task(mmd.activate("a"))
         await asyncio.to_thread(wait_for, lambda: ("exit", "b") in world.events(), what="a's wake")
         await asyncio.gather(mmd.activate("b"), first, return_exceptions=True)
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
         await mmd.activate("a")
-        assert (await mmd.status()).resident == ("a",)
+        assert (await mmd.status()).resident_ids == ("a",)
     assert not world.events("overlap")
 
 

@@ -26,7 +26,7 @@ async def test_activate_another_lets_the_first_go_before_it_loads(world: World) 
     async with world.controller() as mmd:
         await mmd.activate("a")
         assert (await mmd.activate("b")).evicted == "a"
-        assert (await mmd.status()).resident == ("b",)
+        assert (await mmd.status()).resident_ids == ("b",)
     assert world.events("exit", "load-begin") == [("load-begin", "a"), ("exit", "a"), ("load-begin", "b")]
 
 
@@ -45,7 +45,7 @@ async def test_activate_back_and_forth_reuses_the_units(world: World) -> None:
     async with world.controller() as mmd:
         for name in "abcabcacb":
             await mmd.activate(name)
-            assert (await mmd.status()).resident == (name,)
+            assert (await mmd.status()).resident_ids == (name,)
     assert not world.events("overlap")
 
 
@@ -78,7 +78,7 @@ async def test_activate_three_at_once_the_last_one_wins(world: World) -> None:
     world.add("a", "b", "c", load_seconds=0.2)
     async with world.controller() as mmd:
         ends = await asyncio.gather(*(mmd.activate(name) for name in "abc"), return_exceptions=True)
-        resident = (await mmd.status()).resident
+        resident = (await mmd.status()).resident_ids
         assert len(resident) == 1
         for name, end in zip("abc", ends, strict=True):
             assert isinstance(end, SwapSuperseded) == (name != resident[0]), end
@@ -110,7 +110,7 @@ async def test_sleep_and_stop_give_the_gpu_back(world: World) -> None:
         assert await mmd.sleep() == ()
         await mmd.activate("a")
         assert await mmd.sleep() == ("a",)  # llama-server cannot sleep: it is stopped
-        assert (await mmd.status()).resident == ()
+        assert (await mmd.status()).resident_ids == ()
         await mmd.activate("b")
         assert await mmd.stop("b") == ("b",)
         assert await mmd.stop() == ()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from mmd.control.lifecycle.idle_rules import IdleRules
 from mmd.control.lifecycle.planner import LaunchPlanner
+from mmd.control.state.last_asked import note_asked
 from mmd.control.state.machine_reader import MachineReader
 from mmd.control.state.refused_flags import RefusedFlags
 from mmd.control.state.sleep_record import asleep_level, write_level
@@ -108,6 +109,8 @@ class Controller:
         If `evicts` is false, raise SwapSuperseded instead of unloading a model. `drain_seconds` and `occasion` are only
         recorded.
         """
+        if evicts:  # mmd restores and boots without evicting: nobody asked for these models now
+            note_asked(model_id)
         swap = await self.reader.call(import_module, "mmd.control.lifecycle.swap")  # 40 ms: not on the event loop
         swapper: Swapper = swap.Swapper(self.manager, self._hooks, self.planner)
         done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts, occasion=occasion)

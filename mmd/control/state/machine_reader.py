@@ -12,7 +12,7 @@ from typing import ParamSpec, Self, TypeVar
 
 from mmd.control.state.memory_use import Resources, read_resources
 from mmd.errors import TryLater
-from mmd.machine import Machine, Nvml, read_machine
+from mmd.machine import Gpu, Machine, Nvml, read_machine
 
 # NVML takes seconds to initialise a GPU that no program has open. A driver that hangs never answers.
 _READING_TIMEOUT_SECONDS = 60.0
@@ -40,6 +40,11 @@ class MachineReader:
     async def machine(self) -> Machine:
         """Read the whole machine, processes on the GPUs included. Raises TryLater if the driver hangs."""
         return await self._read(partial(read_machine, self._nvml))
+
+    async def gpus(self) -> tuple[Gpu, ...]:
+        """Read the GPUs and the processes on them. Raises TryLater if the driver hangs."""
+        _, gpus = await self._read(self._nvml.gpus)
+        return gpus
 
     async def resources(self) -> Resources:
         """Read how much memory is in use. Raises TryLater if the driver hangs."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mmd.control.state.proc_memory import MEMORY, parse_ram
-from mmd.machine import GpuUse, Nvml
+from mmd.machine import Gpu, GpuUse, Nvml
 from mmd.plan.pressure import Ram
 from mmd.quantities import GIB
 
@@ -35,7 +36,15 @@ class Resources:
 
 def read_resources(nvml: Nvml) -> Resources:
     """Read how much memory is in use. Blocks for as long as NVIDIA's driver does."""
-    return summed(nvml.memory(), parse_ram(MEMORY.read_text("ascii")))
+    return summed(nvml.memory(), read_ram())
+
+
+def read_ram() -> Ram:
+    return parse_ram(MEMORY.read_text("ascii"))
+
+
+def gpu_uses(gpus: Iterable[Gpu]) -> tuple[GpuUse, ...]:
+    return tuple(GpuUse(gpu.name, gpu.uuid, gpu.total_bytes - gpu.free_bytes, gpu.total_bytes) for gpu in gpus)
 
 
 def summed(gpus: tuple[GpuUse, ...], ram: Ram) -> Resources:

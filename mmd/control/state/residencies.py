@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from mmd.plan.residency import Residency, residency
-from mmd.plan.swap import gpu_holder
+from mmd.control.state.last_asked import asked_models
+from mmd.plan.residency import Pair, Residency, residency
+from mmd.registry.record import ModelType
 from mmd.units.watch import Pairs, read_pairs
 
-StatusWord = Literal["active", "resident", "sleeping", "starting", "failed", "absent"]
+StatusWord = Literal["active", "resident", "sleeping", "starting", "failed", "stranded", "absent"]
 
 
-async def current_residencies() -> tuple[dict[str, Residency], str | None]:
-    """Return the residency of each model that has a unit, and the active model. Raise ManagerUnreachable."""
+async def current_pairs() -> Pairs:
+    """Return the units of each model that has one. Raise ManagerUnreachable."""
     from mmd.units.bus import Manager
 
     async with await Manager.connect() as manager:
-        pairs = await read_pairs(manager)
-    return {model_id: residency(pair) for model_id, pair in pairs.items()}, active_of(pairs)
+        return await read_pairs(manager)
 
 
-def active_of(pairs: Pairs) -> str | None:
-    """Return the model that answers if a request names none: the holder of the token, once it is resident."""
-    held_by = gpu_holder(pairs)
-    return held_by if held_by is not None and residency(pairs[held_by]) is Residency.RESIDENT else None
+def active_of(pairs: Mapping[str, Pair], asked: Sequence[str] | None = None) -> str | None:
+    """Return the model that answers if a request names none: of the resident models that generate text, the one asked
+    for last. If none of these is resident, it is another resident model.
+
+    `asked`: the models that were asked for, the newest first; by default they are read.
+    """
+    return _asked_last(pairs, asked, lambda pair: residency(pair) is Residency.RESIDENT)
+
+
+def next_active(pairs: Mapping[str, Pair], asked: Sequence[str] | None = None) -> str | None:
+    """Return the model that will be active: as `active_of`, of the models that hold a device or are about to."""
+    return _asked_last(pairs, asked, lambda pair: pair.holds_gpu)
+
+
+def _asked_last(pairs: Mapping[str, Pair], asked: Sequence[str] | None, is_meant: Callable[[Pair], bool]) -> str | None:
+    found = {model_id: pair for model_id, pair in sorted(pairs.items()) if is_meant(pair)}
+    among = [model_id for model_id, pair in found.items() if generates(pair)] or list(found)
+    if len(among) < 2:
+        return next(iter(among), None)
+    order = asked_models() if asked is None else asked
+    return min(among, key=lambda model_id: order.index(model_id) if model_id in order else len(order))
+
+
+def generates(pair: Pair) -> bool:
+    """True if a model writes text. A unit that does not say what its model is, is taken for one that does."""
+    try:
+        return ModelType(pair.type).generates
+    except ValueError:
+        return True
 
 
 _STATUS_WORDS: Mapping[Residency, StatusWord] = {
@@ -32,6 +57,7 @@ _STATUS_WORDS: Mapping[Residency, StatusWord] = {
     Residency.ASLEEP: "sleeping",
     Residency.STARTING: "starting",
     Residency.FAILED: "failed",
+    Residency.STRANDED: "stranded",
     Residency.ABSENT: "absent",
     Residency.STOPPING: "absent",
 }

@@ -3,25 +3,64 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from mmd.control.state.devices import Bytes, DeviceUse, device_uses, held_bytes, measured_bytes
 from mmd.control.state.machine_reader import MachineReader
-from mmd.control.state.memory_use import Resources
+from mmd.control.state.memory_use import Resources, gpu_uses, read_ram, summed
 from mmd.control.state.residencies import active_of
 from mmd.control.state.sleep_record import asleep_level
 from mmd.control.state.suspended_models import suspended_models
-from mmd.control.state.swap_events import expected_seconds
+from mmd.control.state.swap_events import SwapEvent, expected_seconds, recent
 from mmd.paths import tunnels_dir
-from mmd.plan.residency import Residency, residency
-from mmd.units.names import engine_unit
-from mmd.units.watch import read_pairs
+from mmd.plan.residency import Pair, Residency, held_now, residency
+from mmd.units.bus import NoSuchUnit
+from mmd.units.names import engine_unit, token_unit
+from mmd.units.watch import Pairs, read_pairs
 
 if TYPE_CHECKING:
     from mmd.units.bus import Manager
+
+
+_RECENT_SWAPS = 20  # of which `unloaded` is read
+_MAX_UNLOADED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A model that answers requests. `devices`: the bytes that it holds of each device, whether it uses them or not.
+    `used`: the bytes that the driver reports; empty if it reports none.
+    """
+
+    id: str
+    type: str
+    engine: str
+    devices: Bytes
+    used: Bytes
+    since: str | None  # when it became resident: ISO 8601, UTC
+
+
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """A model whose engine is awake without its token: its release hook was killed. The next activation ends it."""
+
+    id: str
+    devices: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """A model that was unloaded for another one, and has not been loaded since."""
+
+    id: str
+    unloaded_for: str
+    why: str  # why it was this model; "" if that is not known
+    at: str  # ISO 8601, UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +69,7 @@ class Sleeping:
     level: int
     ram_bytes: int
     wake_seconds: float | None  # expected duration of its wake; None if it is not known
+    devices: Bytes = field(default_factory=dict)  # what it keeps of each device
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +77,7 @@ class Starting:
     id: str
     seconds: float
     expected_seconds: float | None  # expected duration of its load; None if it is not known
+    devices: Bytes = field(default_factory=dict)  # what it holds of each device
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +94,21 @@ class Exposed:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    active: str | None  # the model that answers if a request names none
-    resident: tuple[str, ...]
+    active: str | None  # the model that answers if a request names none: the generating one asked for last
+    resident: tuple[Resident, ...]
     sleeping: tuple[Sleeping, ...]
     starting: tuple[Starting, ...]
+    stranded: tuple[Stranded, ...]
     failed: tuple[Failed, ...]
     away: tuple[str, ...]  # unloaded because the machine suspends, and not restored yet
     exposed: tuple[Exposed, ...]  # models reachable from the internet, and their URLs
+    unloaded: tuple[Unloaded, ...]  # the latest first
+    devices: tuple[DeviceUse, ...]
     resources: Resources
+
+    @property
+    def resident_ids(self) -> tuple[str, ...]:
+        return tuple(one.id for one in self.resident)
 
 
 async def current_status() -> Status:
@@ -81,16 +129,63 @@ async def read_status(manager: Manager, reader: MachineReader) -> Status:
 
     wakes = await reader.call(expected_seconds, "wake") if those(Residency.ASLEEP) else {}
     loads = await reader.call(expected_seconds, "load") if those(Residency.STARTING) else {}
+    swaps = await reader.call(recent, _RECENT_SWAPS)
+    gpus, ram = await reader.gpus(), await reader.call(read_ram)
+    used = measured_bytes(gpus)
+    holds = {model_id: held_bytes(held_now(pair)) for model_id, pair in pairs.items()}
+    sleeping = [await read_sleeping(manager, reader, model_id, wakes) for model_id in those(Residency.ASLEEP)]
+    starting = [await _starting(manager, model_id, loads) for model_id in those(Residency.STARTING)]
     return Status(
         active=active_of(pairs),
-        resident=tuple(those(Residency.RESIDENT)),
-        sleeping=tuple([await read_sleeping(manager, reader, model_id, wakes) for model_id in those(Residency.ASLEEP)]),
-        starting=tuple([await _starting(manager, model_id, loads) for model_id in those(Residency.STARTING)]),
+        resident=tuple(
+            [
+                await _resident(manager, model_id, pairs[model_id], used.get(model_id, {}))
+                for model_id in those(Residency.RESIDENT)
+            ]
+        ),
+        sleeping=tuple(replace(one, devices=holds[one.id]) for one in sleeping),
+        starting=tuple(replace(one, devices=holds[one.id]) for one in starting),
+        stranded=tuple(Stranded(model_id, holds[model_id]) for model_id in those(Residency.STRANDED)),
         failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
         away=tuple(model_id for model_id in suspended_models() if where.get(model_id) not in _ON_THEIR_WAY),
         exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
-        resources=await reader.resources(),
+        unloaded=unloaded_models(swaps, pairs),
+        devices=device_uses(gpus, ram, pairs, asleep_ram_bytes=sum(one.ram_bytes for one in sleeping)),
+        resources=summed(gpu_uses(gpus), ram),
     )
+
+
+def unloaded_models(swaps: Iterable[SwapEvent], pairs: Pairs) -> tuple[Unloaded, ...]:
+    """Return the models that the newest swaps unloaded and that are not loaded again, the latest first.
+
+    `swaps` are the newest swap events, oldest first.
+    """
+    found: dict[str, Unloaded] = {}
+    for event in swaps:
+        found.pop(event.model, None)
+        for model_id in event.evicted:
+            found.pop(model_id, None)
+            found[model_id] = Unloaded(model_id, event.model, event.why_evicted.get(model_id, ""), event.at)
+    gone = [one for one in reversed(found.values()) if residency(pairs.get(one.id, Pair())) not in _ON_THEIR_WAY]
+    return tuple(gone[:_MAX_UNLOADED])
+
+
+async def _resident(manager: Manager, model_id: str, pair: Pair, used: Bytes) -> Resident:
+    # The units of mmd 0.1 do not say what they hold: what the driver reports is what is known then.
+    devices = held_bytes(held_now(pair)) or used
+    return Resident(
+        model_id, pair.type, pair.engine_name, devices, used, since=await _resident_since(manager, model_id)
+    )
+
+
+async def _resident_since(manager: Manager, model_id: str) -> str | None:
+    """Return when its engine became ready or, after a wake, its token active; None if it has just ended."""
+    try:
+        units = [await manager.unit(unit) for unit in (engine_unit(model_id), token_unit(model_id))]
+    except NoSuchUnit:
+        return None
+    entered_us = max(int(unit["ActiveEnterTimestamp"]) for unit in units)
+    return datetime.fromtimestamp(entered_us / 1_000_000, UTC).isoformat(timespec="milliseconds")
 
 
 def exposed_urls() -> dict[str, str]:

@@ -28,6 +28,9 @@ class Operation:
     content_type: str = JSON
 
 
+_DONE = {"allOf": [ref("Status"), record(success={"const": True})]}
+
+
 def _body(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": list(required)}
 
@@ -64,24 +67,24 @@ OPERATIONS = (
         "POST",
         "/models/activate",
         "Make a model resident",
-        ref("Status"),
+        _DONE,
         _body(("model",), model=_NAME),
     ),
     Operation(
         "POST",
         "/switch",
         "The same, as {model_id}",
-        ref("Status"),
+        _DONE,
         _body(("model_id",), model_id=_NAME),
     ),
     Operation(
         "POST",
         "/models/sleep",
         "Take the GPU from a model: it sleeps in RAM if its engine can",
-        {"allOf": [ref("Status"), record(gone=array(TEXT))]},
+        {"allOf": [_DONE, record(gone=array(TEXT))]},
         _body(model=_OPTIONAL_NAME, level=_LEVEL),
     ),
-    Operation("POST", "/models/stop", "End a model's engine", ref("Status"), _body(model=_OPTIONAL_NAME)),
+    Operation("POST", "/models/stop", "End a model's engine", _DONE, _body(model=_OPTIONAL_NAME)),
     Operation("GET", "/hf/search", "Look for models on the Hugging Face hub", array(ref("HubModel")), query=_SEARCH),
     Operation(
         "POST",

@@ -82,11 +82,11 @@ class Routes:
         model_id, level = self._optional(body), _level(body)
         sleeper = model_id or self._models.gpu_holder()
         gone = await self._scheduler.drain_for(sleeper, partial(self._models.sleep, model_id, level))
-        return encoded(to_builtins(await self._models.status()) | {"gone": gone})
+        return await self._done(gone=gone)
 
     async def stop(self, request: Request) -> Response:
         await self._models.stop(self._optional(await json_object(request, _EXAMPLE)))
-        return await self.status(request)
+        return await self._done()
 
     async def queue(self, request: Request) -> Response:
         return encoded(self._scheduler.queue())
@@ -99,8 +99,14 @@ class Routes:
         return None if since is None else round(monotonic() - since, 3)
 
     async def _activate(self, name: str) -> Response:
-        await self._scheduler.activate(self._models.find(name))
-        return encoded(await self._models.status())
+        model_id = self._models.find(name)
+        await self._scheduler.activate(model_id)
+        self._models.asked(model_id)
+        return await self._done()
+
+    async def _done(self, **more: object) -> Response:
+        """Answer with the status, and that the change is done: a failure is answered with an error."""
+        return encoded(to_builtins(await self._models.status()) | {"success": True} | more)
 
     def _optional(self, body: dict[str, Any]) -> str | None:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None

@@ -81,6 +81,7 @@ class Exchange:
             options = request_options(self._request)
             self._model_id = self._find(options.model)
             self._keep_seconds = options.keep_seconds
+            self._context.models.asked(self._model_id)
         except MmdError as error:
             self._fail(ErrorResponse.of(error))
             return

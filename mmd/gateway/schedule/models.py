@@ -27,6 +27,10 @@ class Models(Protocol):
         """
         ...
 
+    def asked(self, model_id: str) -> None:
+        """Record that a request or a user asks for the model: of several resident models, it is the active one then."""
+        ...
+
     def address(self, model_id: str) -> str | None:
         """Return the Unix socket of the model's engine if it answers now, else None. Up to date once `activate` has
         returned.

@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.idle_rules import loaded_models
 from mmd.control.models.startup import startups
+from mmd.control.state.last_asked import AskedModels
 from mmd.control.state.memory_use import Resources
 from mmd.control.state.model_info import ModelInfo, model_infos
-from mmd.control.state.residencies import active_of
+from mmd.control.state.residencies import active_of, generates, next_active
 from mmd.control.state.status import Status
 from mmd.control.state.suspended_models import suspended_models
 from mmd.control.state.swap_events import SwapDurations
@@ -35,20 +36,28 @@ class SystemdModels:
         self._names = ModelNames(controller.registry, controller.settings)
         self._durations = SwapDurations()
         self._addresses: dict[str, str] = {}
+        self._asked = AskedModels(watch.notify)
+        self._rivals: frozenset[str] = frozenset()  # resident models of which one is active, if there are several
+        watch.follow(self._on_units)
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
         if name:
             return self._names.find(name)
         if listener_kind is ListenerKind.EMBEDDING:
             return embedding_model(self._names.models.values(), self._watch.pairs)
+        pairs, order = self._watch.pairs, self._asked.order()
         # This may be a model that is loading or suspended: the request then waits until it is resident.
-        held_by = gpu_holder(self._watch.pairs) or next(iter(suspended_models()), None)
-        if held_by is None:
+        found = active_of(pairs, order) or next_active(pairs, order) or self._suspended_last()
+        if found is None:
             raise NoSuchModel(
                 "the request names no model, and none is active",
                 hint="mmd activate ID   # or name one of: mmd list",
             )
-        return held_by
+        return found
+
+    def asked(self, model_id: str) -> None:
+        if model_id in self._rivals:
+            self._asked.note(model_id)
 
     def address(self, model_id: str) -> str | None:
         if self._residency(model_id) is not Residency.RESIDENT:
@@ -137,10 +146,25 @@ class SystemdModels:
         pairs = self._watch.pairs
         where = {model_id: residency(pair) for model_id, pair in pairs.items()}
         modes = startups(self._names.settings)
-        return model_infos(self._names.models.values(), where, active_of(pairs), modes, self._names.aliases)
+        return model_infos(
+            self._names.models.values(), where, active_of(pairs, self._asked.order()), modes, self._names.aliases
+        )
 
     async def resources(self) -> Resources:
         return await self._controller.reader.resources()
+
+    def _on_units(self) -> None:
+        """Requests note which model they ask for only while that decides which one is active."""
+        found = [
+            model_id
+            for model_id, pair in self._watch.pairs.items()
+            if residency(pair) is Residency.RESIDENT and generates(pair)
+        ]
+        self._rivals = frozenset(found if len(found) > 1 else ())
+
+    def _suspended_last(self) -> str | None:
+        order, suspended = self._asked.order(), suspended_models()
+        return next((name for name in order if name in suspended), next(iter(suspended), None))
 
     def _residency(self, model_id: str) -> Residency:
         return residency(self._watch.pairs.get(model_id, Pair()))

@@ -9,8 +9,8 @@ import { since } from "./state.js";
 export function drawNow({ status, models, swaps }) {
   if (!status) return;
   const facts = new Map((models ?? []).map((model) => [model.id, model]));
-  const activeFirst = [...(status.resident ?? [])].sort((a, b) => (b === status.active) - (a === status.active));
-  const residents = activeFirst.map((id) => ({ id, facts: facts.get(id), isActive: id === status.active }));
+  const activeFirst = [...(status.resident ?? [])].sort((a, b) => (b.id === status.active) - (a.id === status.active));
+  const residents = activeFirst.map((one) => ({ ...one, facts: facts.get(one.id), isActive: one.id === status.active }));
   const starting = status.starting ?? [];
   const sleeping = (status.sleeping ?? []).map((sleeper) => ({ ...sleeper, facts: facts.get(sleeper.id) }));
   syncViews(find("resident"), residents, idOf, residentCard);

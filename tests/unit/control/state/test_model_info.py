@@ -9,10 +9,21 @@ import pytest
 
 from mmd.cli.list_show import launch_record
 from mmd.codec import encode, to_builtins
+from mmd.control.state.devices import DeviceUse
 from mmd.control.state.memory_use import Resources, summed
 from mmd.control.state.model_info import model_info, model_infos
 from mmd.control.state.residencies import status_word
-from mmd.control.state.status import Exposed, Failed, Sleeping, Starting, Status, how_it_ended
+from mmd.control.state.status import (
+    Exposed,
+    Failed,
+    Resident,
+    Sleeping,
+    Starting,
+    Status,
+    Stranded,
+    Unloaded,
+    how_it_ended,
+)
 from mmd.machine import GpuUse, Machine
 from mmd.plan.boot import Startup
 from mmd.plan.choose import choose
@@ -29,12 +40,18 @@ def _resources(here: Machine) -> Resources:
 
 STATUS = Status(
     active="a",
-    resident=("a", "e"),
-    sleeping=(Sleeping("b", level=1, ram_bytes=5, wake_seconds=None),),
+    resident=(
+        Resident("a", "chat", "llama-server", {"GPU-1": 7}, {"GPU-1": 6}, "2026-11-21T10:00:00.000+00:00"),
+        Resident("e", "embedding", "vllm", {"GPU-1": 1}, {}, None),
+    ),
+    sleeping=(Sleeping("b", level=1, ram_bytes=5, wake_seconds=None, devices={"GPU-1": 2}),),
     starting=(Starting("c", seconds=1.5, expected_seconds=None),),
+    stranded=(Stranded("s", {"GPU-1": 3}),),
     failed=(Failed("d", reason="the engine ended with status 1"),),
     away=("f",),
     exposed=(Exposed("a", url="https://llm.example.org"),),
+    unloaded=(Unloaded("g", "a", "in use", "2026-11-21T10:00:00.000+00:00"),),
+    devices=(DeviceUse("GPU-1", "RTX 4070", 0, 12, 11, 6, 1, 5),),
     resources=_resources(machine()),
 )
 
@@ -44,12 +61,36 @@ def test_status_has_the_promised_names() -> None:
     assert shown.pop("resources")["vram"]["total_bytes"] == machine().gpus[0].total_bytes
     assert shown == {
         "active": "a",
-        "resident": ["a", "e"],
-        "sleeping": [{"id": "b", "level": 1, "ram_bytes": 5, "wake_seconds": None}],
-        "starting": [{"id": "c", "seconds": 1.5, "expected_seconds": None}],
+        "resident": [
+            {
+                "id": "a",
+                "type": "chat",
+                "engine": "llama-server",
+                "devices": {"GPU-1": 7},
+                "used": {"GPU-1": 6},
+                "since": "2026-11-21T10:00:00.000+00:00",
+            },
+            {"id": "e", "type": "embedding", "engine": "vllm", "devices": {"GPU-1": 1}, "used": {}, "since": None},
+        ],
+        "sleeping": [{"id": "b", "level": 1, "ram_bytes": 5, "wake_seconds": None, "devices": {"GPU-1": 2}}],
+        "starting": [{"id": "c", "seconds": 1.5, "expected_seconds": None, "devices": {}}],
+        "stranded": [{"id": "s", "devices": {"GPU-1": 3}}],
         "failed": [{"id": "d", "reason": "the engine ended with status 1"}],
         "away": ["f"],
         "exposed": [{"id": "a", "url": "https://llm.example.org"}],
+        "unloaded": [{"id": "g", "unloaded_for": "a", "why": "in use", "at": "2026-11-21T10:00:00.000+00:00"}],
+        "devices": [
+            {
+                "id": "GPU-1",
+                "name": "RTX 4070",
+                "index": 0,
+                "total_bytes": 12,
+                "held_bytes": 11,
+                "mmd_bytes": 6,
+                "others_bytes": 1,
+                "free_bytes": 5,
+            }
+        ],
     }
 
 
@@ -116,6 +157,7 @@ def test_engine_family_of_safetensors() -> None:
         (Residency.FAILED, "failed"),
         (Residency.ABSENT, "absent"),
         (Residency.STOPPING, "absent"),
+        (Residency.STRANDED, "stranded"),
     ],
 )
 def test_status_word_of_every_residency(here: Residency, word: str) -> None:
@@ -123,7 +165,7 @@ def test_status_word_of_every_residency(here: Residency, word: str) -> None:
 
 
 def test_status_words_are_all_tried() -> None:
-    promised = {"active", "resident", "sleeping", "starting", "failed", "absent"}
+    promised = {"active", "resident", "sleeping", "starting", "failed", "stranded", "absent"}
     assert {status_word("a", here, active) for here in Residency for active in ("a", None)} == promised
 
 

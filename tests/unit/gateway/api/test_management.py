@@ -14,7 +14,7 @@ from tests.gateway_peer import EngineRequest, Harness, post, until
 async def test_reading(http: httpx.AsyncClient) -> None:
     assert (await http.get("/health")).json() == {"status": "ok"}
     status = (await http.get("/status")).json()
-    assert (status["active"], status["resident"]) == ("a", ["a"])
+    assert (status["active"], [one["id"] for one in status["resident"]]) == ("a", ["a"])
     assert (await http.get("/resources")).json()["ram"]["used_bytes"] == 1
     listed = (await http.get("/models")).json()
     assert [(model["id"], model["status"]) for model in listed] == [("a", "active"), ("b", "absent")]

@@ -1,0 +1,77 @@
+"""How much memory of each device is in use, and by whom: models, leases, or other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mmd.machine import Gpu
+from mmd.plan.pressure import Ram
+from mmd.plan.residency import held_now
+from mmd.plan.share import RAM, Share, device_ids
+from mmd.quantities import MIB
+from mmd.units.names import split
+from mmd.units.watch import Pairs
+
+Bytes = Mapping[str, int]  # by device
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """A GPU, or the RAM, which holds the models that run on the CPU. `held_bytes` is what mmd's models and leases may
+    take, `mmd_bytes` what they take now, `others_bytes` what other programs take.
+    """
+
+    id: str  # as in the records of models: the start of the GPU's UUID, or "ram"
+    name: str
+    index: int | None  # of the GPU, as in nvidia-smi; null for RAM
+    total_bytes: int
+    held_bytes: int
+    mmd_bytes: int
+    others_bytes: int
+    free_bytes: int
+
+
+def held_bytes(share: Share) -> Bytes:
+    return {device: size_mib * MIB for device, size_mib in share.items()}
+
+
+def measured_bytes(gpus: Iterable[Gpu]) -> dict[str, dict[str, int]]:
+    """Return what the driver reports for each model with a process on a GPU, by model and device.
+
+    A model is left out if the driver does not report the memory of one of its processes.
+    """
+    found: dict[str, dict[str, int]] = {}
+    unknown: set[str] = set()
+    for device, gpu in device_ids(gpus).items():
+        for process in gpu.processes:
+            if (name := split(process.unit)) is None:
+                continue
+            if process.used_bytes is None:
+                unknown.add(name[1])
+            else:
+                by_device = found.setdefault(name[1], {})
+                by_device[device] = by_device.get(device, 0) + process.used_bytes
+    return {model_id: by_device for model_id, by_device in found.items() if model_id not in unknown}
+
+
+def device_uses(gpus: Iterable[Gpu], ram: Ram, pairs: Pairs, *, asleep_ram_bytes: int = 0) -> tuple[DeviceUse, ...]:
+    """Return the GPUs in the driver's order, then the RAM. `asleep_ram_bytes`: the RAM of sleeping models."""
+    held: dict[str, int] = {}
+    for pair in pairs.values():
+        for device, size_bytes in held_bytes(held_now(pair)).items():
+            held[device] = held.get(device, 0) + size_bytes
+    uses = [_gpu_use(device, gpu, held.get(device, 0)) for device, gpu in device_ids(gpus).items()]
+    in_ram, used = held.get(RAM, 0), ram.total_bytes - ram.available_bytes
+    mmd_bytes = min(in_ram + asleep_ram_bytes, used)  # pages of a mapped file count as available until they are needed
+    others = used - mmd_bytes
+    return (*uses, DeviceUse(RAM, "RAM", None, ram.total_bytes, in_ram, mmd_bytes, others, ram.available_bytes))
+
+
+def _gpu_use(device: str, gpu: Gpu, held: int) -> DeviceUse:
+    used = gpu.total_bytes - gpu.free_bytes
+    ours = [process.used_bytes for process in gpu.processes if split(process.unit) is not None]
+    # A driver that does not report every process: what the models hold is the best figure.
+    measured = min(held, used) if None in ours else sum(size_bytes or 0 for size_bytes in ours)
+    mmd_bytes = min(measured, used)
+    return DeviceUse(device, gpu.name, gpu.index, gpu.total_bytes, held, mmd_bytes, used - mmd_bytes, gpu.free_bytes)
