@@ -327,6 +327,7 @@ class MemoryModels:
             stranded=(),
             failed=(),
             away=tuple(self.gone),
+            leases=(),
             exposed=(),
             unloaded=(),
             devices=(),

@@ -116,6 +116,14 @@ def status() -> dict[str, Any]:
         "stranded": [],
         "failed": [{"id": "starcoder2-3b-q5_k_m", "reason": "the engine was killed for want of memory"}],
         "away": [],
+        "leases": [
+            {
+                "name": "blender",
+                "state": "held",
+                "program": "blender -b scene.blend -a",
+                "devices": {"GPU-2": 4 * GIB},
+            }
+        ],
         "exposed": [],
         "unloaded": [
             {

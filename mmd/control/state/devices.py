@@ -11,7 +11,7 @@ from mmd.plan.residency import held_now
 from mmd.plan.share import RAM, Share, device_ids
 from mmd.quantities import MIB
 from mmd.units.names import split
-from mmd.units.watch import Pairs
+from mmd.units.watch import Leases, Pairs
 
 Bytes = Mapping[str, int]  # by device
 
@@ -55,23 +55,37 @@ def measured_bytes(gpus: Iterable[Gpu]) -> dict[str, dict[str, int]]:
     return {model_id: by_device for model_id, by_device in found.items() if model_id not in unknown}
 
 
-def device_uses(gpus: Iterable[Gpu], ram: Ram, pairs: Pairs, *, asleep_ram_bytes: int = 0) -> tuple[DeviceUse, ...]:
+def device_uses(
+    gpus: Iterable[Gpu], ram: Ram, pairs: Pairs, leases: Leases, *, asleep_ram_bytes: int = 0
+) -> tuple[DeviceUse, ...]:
     """Return the GPUs in the driver's order, then the RAM. `asleep_ram_bytes`: the RAM of sleeping models."""
-    held: dict[str, int] = {}
-    for pair in pairs.values():
-        for device, size_bytes in held_bytes(held_now(pair)).items():
-            held[device] = held.get(device, 0) + size_bytes
-    uses = [_gpu_use(device, gpu, held.get(device, 0)) for device, gpu in device_ids(gpus).items()]
-    in_ram, used = held.get(RAM, 0), ram.total_bytes - ram.available_bytes
+    held = _sums(held_now(pair) for pair in pairs.values())
+    leased = _sums(pair.uses or {} for pair in leases.values())
+    uses = [
+        _gpu_use(device, gpu, held.get(device, 0), leased.get(device, 0)) for device, gpu in device_ids(gpus).items()
+    ]
+    in_ram, used = held.get(RAM, 0) + leased.get(RAM, 0), ram.total_bytes - ram.available_bytes
     mmd_bytes = min(in_ram + asleep_ram_bytes, used)  # pages of a mapped file count as available until they are needed
     others = used - mmd_bytes
     return (*uses, DeviceUse(RAM, "RAM", None, ram.total_bytes, in_ram, mmd_bytes, others, ram.available_bytes))
 
 
-def _gpu_use(device: str, gpu: Gpu, held: int) -> DeviceUse:
+def _sums(shares: Iterable[Share]) -> dict[str, int]:
+    """Return the bytes of each device in these shares."""
+    sums: dict[str, int] = {}
+    for share in shares:
+        for device, size_bytes in held_bytes(share).items():
+            sums[device] = sums.get(device, 0) + size_bytes
+    return sums
+
+
+def _gpu_use(device: str, gpu: Gpu, held: int, leased: int) -> DeviceUse:
     used = gpu.total_bytes - gpu.free_bytes
     ours = [process.used_bytes for process in gpu.processes if split(process.unit) is not None]
     # A driver that does not report every process: what the models hold is the best figure.
     measured = min(held, used) if None in ours else sum(size_bytes or 0 for size_bytes in ours)
-    mmd_bytes = min(measured, used)
-    return DeviceUse(device, gpu.name, gpu.index, gpu.total_bytes, held, mmd_bytes, used - mmd_bytes, gpu.free_bytes)
+    # The program of a lease runs in no unit of mmd: of what other programs use, its share is taken for its own.
+    mmd_bytes = min(measured + leased, used)
+    return DeviceUse(
+        device, gpu.name, gpu.index, gpu.total_bytes, held + leased, mmd_bytes, used - mmd_bytes, gpu.free_bytes
+    )

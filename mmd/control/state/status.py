@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mmd.control.state.devices import Bytes, DeviceUse, device_uses, held_bytes, measured_bytes
+from mmd.control.state.leases import LeaseStatus, lease_statuses
 from mmd.control.state.machine_reader import MachineReader
 from mmd.control.state.memory_use import Resources, gpu_uses, read_ram, summed
 from mmd.control.state.residencies import active_of
@@ -21,7 +22,7 @@ from mmd.paths import tunnels_dir
 from mmd.plan.residency import Pair, Residency, held_now, residency
 from mmd.units.bus import NoSuchUnit
 from mmd.units.names import engine_unit, token_unit
-from mmd.units.watch import Pairs, read_pairs
+from mmd.units.watch import Pairs, leases_of, pairs_of
 
 if TYPE_CHECKING:
     from mmd.units.bus import Manager
@@ -101,6 +102,7 @@ class Status:
     stranded: tuple[Stranded, ...]
     failed: tuple[Failed, ...]
     away: tuple[str, ...]  # unloaded because the machine suspends, and not restored yet
+    leases: tuple[LeaseStatus, ...]
     exposed: tuple[Exposed, ...]  # models reachable from the internet, and their URLs
     unloaded: tuple[Unloaded, ...]  # the latest first
     devices: tuple[DeviceUse, ...]
@@ -121,7 +123,8 @@ async def current_status() -> Status:
 
 async def read_status(manager: Manager, reader: MachineReader) -> Status:
     """Read what runs now from the user manager, and memory from NVML and the kernel."""
-    pairs = await read_pairs(manager)
+    units = await manager.units()
+    pairs, leases = pairs_of(units), leases_of(units)
     where = {model_id: residency(pair) for model_id, pair in sorted(pairs.items())}
 
     def those(wanted: Residency) -> list[str]:
@@ -148,9 +151,10 @@ async def read_status(manager: Manager, reader: MachineReader) -> Status:
         stranded=tuple(Stranded(model_id, holds[model_id]) for model_id in those(Residency.STRANDED)),
         failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
         away=tuple(model_id for model_id in suspended_models() if where.get(model_id) not in _ON_THEIR_WAY),
+        leases=lease_statuses(leases),
         exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
         unloaded=unloaded_models(swaps, pairs),
-        devices=device_uses(gpus, ram, pairs, asleep_ram_bytes=sum(one.ram_bytes for one in sleeping)),
+        devices=device_uses(gpus, ram, pairs, leases, asleep_ram_bytes=sum(one.ram_bytes for one in sleeping)),
         resources=summed(gpu_uses(gpus), ram),
     )
 

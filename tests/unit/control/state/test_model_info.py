@@ -10,6 +10,7 @@ import pytest
 from mmd.cli.list_show import launch_record
 from mmd.codec import encode, to_builtins
 from mmd.control.state.devices import DeviceUse
+from mmd.control.state.leases import LeaseStatus
 from mmd.control.state.memory_use import Resources, summed
 from mmd.control.state.model_info import model_info, model_infos
 from mmd.control.state.residencies import status_word
@@ -27,6 +28,7 @@ from mmd.control.state.status import (
 from mmd.machine import GpuUse, Machine
 from mmd.plan.boot import Startup
 from mmd.plan.choose import choose
+from mmd.plan.lease import LeaseState
 from mmd.plan.pressure import Ram
 from mmd.plan.residency import Residency
 from mmd.registry.record import Format
@@ -49,6 +51,7 @@ STATUS = Status(
     stranded=(Stranded("s", {"GPU-1": 3}),),
     failed=(Failed("d", reason="the engine ended with status 1"),),
     away=("f",),
+    leases=(LeaseStatus("blender", LeaseState.HELD, "blender -b scene.blend", {"GPU-1": 4}),),
     exposed=(Exposed("a", url="https://llm.example.org"),),
     unloaded=(Unloaded("g", "a", "in use", "2026-11-21T10:00:00.000+00:00"),),
     devices=(DeviceUse("GPU-1", "RTX 4070", 0, 12, 11, 6, 1, 5),),
@@ -77,6 +80,7 @@ def test_status_has_the_promised_names() -> None:
         "stranded": [{"id": "s", "devices": {"GPU-1": 3}}],
         "failed": [{"id": "d", "reason": "the engine ended with status 1"}],
         "away": ["f"],
+        "leases": [{"name": "blender", "state": "held", "program": "blender -b scene.blend", "devices": {"GPU-1": 4}}],
         "exposed": [{"id": "a", "url": "https://llm.example.org"}],
         "unloaded": [{"id": "g", "unloaded_for": "a", "why": "in use", "at": "2026-11-21T10:00:00.000+00:00"}],
         "devices": [
