@@ -39,6 +39,7 @@ class Engine(ABC):
     formats: ClassVar[tuple[Format, ...]]
     stop_seconds: ClassVar[int] = 10
     exits_zero_on_crash: ClassVar[bool] = False
+    conversations: ClassVar[int] = 1  # whole contexts for which memory is useful to it
     is_program: ClassVar[bool] = True  # False for a package that runs in mmd's own Python
     # Counters on its metrics page, of tokens in prompts (cached ones too) and in responses.
     input_token_counters: ClassVar[tuple[str, ...]] = ()
@@ -78,6 +79,12 @@ class Engine(ABC):
 
     @abstractmethod
     def budget_bytes(self, model: Model, machine: Machine, engine: Installed) -> int: ...
+
+    def device_counts(
+        self, model: Model, machine: Machine, engine: Installed, arguments: Sequence[str]
+    ) -> tuple[int, ...]:
+        """Return the counts for an engine that uses one GPU at most."""
+        return (1,) if self.on_gpu(machine, engine) else ()
 
     @abstractmethod
     def ready_seconds(self, model: Model) -> int: ...

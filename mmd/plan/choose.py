@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine
 from mmd.plan import fit
+from mmd.plan.allocation import Allocation
+from mmd.plan.demand import kept_asleep
 from mmd.plan.engine import Installed, ServeOptions
 from mmd.plan.launch import Flag, Launch
 from mmd.plan.memory import MemoryModel
@@ -41,38 +43,40 @@ def choose(
     cache: str,
     settings: ModelSettings | None = None,
     projector_bytes: int = 0,
-    missing: Callable[[Format], EngineMissing] = lambda form: _missing(form),  # noqa: PLW0108 defined below
+    allocation: Allocation | None = None,
+    missing: Callable[[Format], EngineMissing] = lambda form: missing_engine(form),  # noqa: PLW0108 defined below
 ) -> Launch:
-    """Plan how `model` runs on `machine`.
+    """Plan how `model` runs on `machine`, with an allocation in exactly its share, else as if it were alone.
 
     `installed` is in order of preference, `socket` the path that the engine listens on, `cache` the folder that it may
     keep files in, `missing` the error if no engine serves the format. Raises EngineMissing, DoesNotFit and WrongUsage.
     """
     settings = settings or ModelSettings()
-    engine = _require_engine(model, installed, settings.engine, missing)
+    engine = require_engine(model, installed, settings.engine, missing)
     planner = engine.engine
+    here = machine if allocation is None else allocation.machine(machine)
     context = settings.context
-    options = ServeOptions(socket, context, settings.aliases, settings.arguments)
-    flags = planner.flags(model, machine, engine, options)
+    options = ServeOptions(socket, context, settings.aliases, settings.arguments, allocation)
+    flags = planner.flags(model, here, engine, options)
     flags = without_refused(flags, model.id, settings.refused.get(engine.title, {}))
     words = tuple(word for flag in flags for word in flag.words)
     on_gpu = planner.on_gpu(machine, engine)
-    memory = memory_of(planner, model.facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu)
-    tokens = context or fit.min_context(model.facts.context_length)
-    needs_bytes = _min_bytes(model.facts, memory, tokens, projector_bytes)
-    _require_fit(model, memory, tokens, needs_bytes, planner.budget_bytes(model, machine, engine))
+    needs_bytes = require_fit(model, machine, engine, words, settings, projector_bytes)
     argv = (*engine.command, *words)
     ready_seconds = settings.ready_seconds or planner.ready_seconds(model)
     _require_survives_reload(model.id, argv)
     sleep = planner.sleep(model, machine, engine)
-    share = _whole_machine(machine, on_gpu=on_gpu)
+    share = _whole_machine(machine, on_gpu=on_gpu) if allocation is None else allocation.share
     return Launch(
         model_id=model.id,
         engine=engine.name,
         title=engine.title,
         type=model.facts.type,
         argv=argv,
-        environment=planner.environment(machine, engine, cache=cache, ready_seconds=ready_seconds),
+        environment=(
+            *planner.environment(machine, engine, cache=cache, ready_seconds=ready_seconds),
+            *_visible_devices(machine, allocation),
+        ),
         context=context or 0,
         needs_bytes=needs_bytes,
         socket=socket,
@@ -82,8 +86,16 @@ def choose(
         stop_seconds=planner.stop_seconds,
         exits_zero_on_crash=planner.exits_zero_on_crash,
         flags=flags,
-        keeps=_kept_asleep(share) if sleep is not None else None,
+        keeps=None if sleep is None else _kept_asleep(share) if allocation is None else kept_asleep(share),
     )
+
+
+def _visible_devices(machine: Machine, allocation: Allocation | None) -> tuple[tuple[str, str], ...]:
+    """Return the variable that hides GPUs from the engine, by UUID; it has none to hide on a machine with one."""
+    if allocation is None or len(machine.gpus) < 2:
+        return ()
+    uuids = [gpu.uuid for gpu in machine.gpus if allocation.device_of(gpu) is not None]
+    return (("CUDA_VISIBLE_DEVICES", ",".join(uuids)),) if uuids else ()
 
 
 def _whole_machine(machine: Machine, *, on_gpu: bool) -> Share:
@@ -118,10 +130,23 @@ def _min_bytes(facts: Facts, memory: MemoryModel, tokens: int, projector_bytes: 
     return memory.min_bytes(tokens) if facts.layout else fit.min_bytes(facts, projector_bytes)
 
 
-def _require_fit(model: Model, memory: MemoryModel, tokens: int, needs_bytes: int, has_bytes: int) -> None:
+def require_fit(
+    model: Model,
+    machine: Machine,
+    engine: Installed,
+    words: Sequence[str],
+    settings: ModelSettings,
+    projector_bytes: int,
+) -> int:
+    """Return the minimum memory that the model needs. Raise DoesNotFit if the machine never has as much."""
+    facts, planner = model.facts, engine.engine
+    on_gpu = planner.on_gpu(machine, engine)
+    memory = memory_of(planner, facts, machine, words, projector_bytes=projector_bytes, on_gpu=on_gpu)
+    tokens = settings.context or fit.min_context(facts.context_length)
+    needs_bytes = _min_bytes(facts, memory, tokens, projector_bytes)
+    has_bytes = planner.budget_bytes(model, machine, engine)
     if needs_bytes <= has_bytes:
-        return
-    facts = model.facts
+        return needs_bytes
     subject = UnfitModel(model.id, facts.weights_bytes, facts.context_length, tokens)
     suggested = next(iter(suggestions(memory, subject, ())), None)
     instead = f"; it would fit with {suggested.change}" if suggested else ""
@@ -150,7 +175,7 @@ def engine_for(model: Model, installed: Sequence[Installed], wanted: str | None)
     return next((one for one in able if wanted in (None, one.name)), None)
 
 
-def _require_engine(
+def require_engine(
     model: Model, installed: Sequence[Installed], wanted: str | None, missing: Callable[[Format], EngineMissing]
 ) -> Installed:
     if found := engine_for(model, installed, wanted):
@@ -164,5 +189,5 @@ def _require_engine(
     )
 
 
-def _missing(form: Format) -> EngineMissing:
+def missing_engine(form: Format) -> EngineMissing:
     return EngineMissing(f"no engine for {form} files is installed", hint="mmd engine list")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mmd.machine import Machine
+from mmd.plan.allocation import Allocation
 from mmd.plan.constants import Constants
 from mmd.plan.last_words import LogStyle
 from mmd.plan.launch import Flag, Sleep
@@ -23,6 +24,7 @@ class ServeOptions:
     context: int | None = None  # tokens; None for as many as fit
     aliases: tuple[str, ...] = ()  # further names of the model
     arguments: tuple[str, ...] = ()  # the user's own, from mmd.toml
+    allocation: Allocation | None = None  # its share; None if it may use the whole machine
 
 
 class Planner(Protocol):
@@ -56,6 +58,11 @@ class Planner(Protocol):
         ...
 
     @property
+    def conversations(self) -> int:
+        """The number of whole contexts for which memory is useful to it: 2 if requests share its cache."""
+        ...
+
+    @property
     def exits_zero_on_crash(self) -> bool:
         """True if it exits with status 0 when a part of it has died."""
         ...
@@ -69,7 +76,8 @@ class Planner(Protocol):
     ) -> tuple[Flag, ...]:
         """Return every decision in the order of the command line; those left to the engine have no words.
 
-        Raises EngineMissing if this version cannot serve the model.
+        With an allocation, `machine` has the GPUs of its share only, and the model uses all of them. Raises
+        EngineMissing if this version cannot serve the model.
         """
         ...
 
@@ -81,6 +89,15 @@ class Planner(Protocol):
 
     def budget_bytes(self, model: Model, machine: Machine, engine: Installed) -> int:
         """Return the memory that the model may use on this machine when no other model of mmd runs."""
+        ...
+
+    def device_counts(
+        self, model: Model, machine: Machine, engine: Installed, arguments: Sequence[str]
+    ) -> tuple[int, ...]:
+        """Return over how many GPUs of the machine the model can be spread, fewest first; () if it runs in RAM.
+
+        `arguments` are the user's own.
+        """
         ...
 
     def ready_seconds(self, model: Model) -> int:

@@ -28,6 +28,20 @@ class MemorySplit:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceBytes:
+    """What each device of a model holds if all of the model is on its devices, with the error of the estimate.
+
+    Devices hold equal parts, `divided_bytes` apart, which may be divided among them in any ratio.
+    """
+
+    each_bytes: int
+    cache_bytes: int = 0  # of `each_bytes`: keys, values and states
+    is_pool_fixed: bool = False  # `cache_bytes` do not depend on the context
+    divided_bytes: int = 0  # on all devices together
+    movable_bytes: int = 0  # on all devices together: the engine may put these into RAM instead
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """The same model served with other arguments."""
 
@@ -54,6 +68,10 @@ class MemoryModel(Protocol):
 
     def min_bytes(self, context: int) -> int:
         """Return the minimum memory with which it runs, of the kinds of memory that its engine adds up."""
+        ...
+
+    def on_devices(self, context: int, error_bytes: int) -> DeviceBytes:
+        """Return the memory on each GPU of the machine, or in RAM without one; the error is divided among them."""
         ...
 
     def placement(self, context: int) -> MemorySplit: ...

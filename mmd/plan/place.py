@@ -46,6 +46,7 @@ class Wanted:
     model_id: str
     shapes: tuple[Shape, ...]  # preferred first
     at: Share | None = None  # where it sleeps: it wakes there, with this size; elsewhere its engine starts anew
+    devices: frozenset[str] | None = None  # it can use these only; None: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,8 @@ def _candidates(wanted: Wanted, room: Mapping[str, int]) -> Iterator[tuple[Share
         yield wanted.at, None  # a wake is faster than a start
     for shape in wanted.shapes:
         # The fullest devices that hold it, so that the largest hole is left for a large model.
-        fullest = sorted(room, key=lambda device: (room[device], device))
+        usable = room if wanted.devices is None else wanted.devices & room.keys()
+        fullest = sorted(usable, key=lambda device: (room[device], device))
         among = sorted(combinations(fullest, shape.count), key=lambda ids: (sum(room[one] for one in ids), ids))
         for devices in among:
             yield dict.fromkeys(devices, shape.each_mib), shape if shape.total_mib else None

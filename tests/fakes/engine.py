@@ -57,6 +57,7 @@ HELP = """\
 -ctk,  --cache-type-k TYPE              KV cache data type for K
 -ctv,  --cache-type-v TYPE              KV cache data type for V
 -ngl,  --gpu-layers, --n-gpu-layers N   max. number of layers to store in VRAM
+-ts,   --tensor-split N0,N1,N2,...      fraction of the model to offload to each GPU
 -fit,  --fit [on|off]                   whether to adjust unset arguments to fit in device memory
 -fitt, --fit-target MiB0,MiB1,MiB2,...
                                         target margin per device for --fit

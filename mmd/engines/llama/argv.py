@@ -6,7 +6,7 @@ memory that is free when it loads, and a fixed `-ngl` or `-c` switches that off.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
@@ -49,7 +49,8 @@ def flags(
                 hint=f"{engine.command[0]} --version   # a newer version accepts it",
             )
     context, arguments = options.context, options.arguments
-    decided = (*_context_flag(context), *_service_flags(model, machine))
+    share_flags = _share_flags(machine, options)
+    decided = (*_context_flag(context), *share_flags, *_service_flags(model, machine))
     return (
         Flag(("-m", model.path), "-m", "the model", required=True),
         Flag(
@@ -63,7 +64,7 @@ def flags(
         *_type_flags(model),
         *(flag if flag.subject in engine.flags else _unknown_to(engine, flag) for flag in decided),
         *((Flag(arguments, arguments[0], "set in mmd.toml", required=True),) if arguments else ()),
-        *_left_to_the_engine(model, machine, context),
+        *_left_to_the_engine(model, machine, context, {flag.subject for flag in share_flags}),
         *_repack_flag(engine, arguments),
     )
 
@@ -87,6 +88,11 @@ def breakdown_words(flags: Sequence[Flag], context: int) -> tuple[str, ...]:
     """
     asked = (flag for flag in flags if not flag.is_address and flag.subject != "--mmproj")
     return (*(word for flag in asked for word in flag.words), "-c", str(context))
+
+
+def device_counts(machine: Machine) -> tuple[int, ...]:
+    """Return any number of GPUs: layers can be divided among them in any ratio."""
+    return tuple(range(1, len(machine.gpus) + 1))
 
 
 def on_gpu(machine: Machine, engine: Installed) -> bool:
@@ -119,6 +125,27 @@ def _context_flag(context: int | None) -> tuple[Flag, ...]:
     return () if context is None else (Flag(("-c", str(context)), "-c", "set in mmd.toml", required=True),)
 
 
+def _share_flags(machine: Machine, options: ServeOptions) -> tuple[Flag, ...]:
+    """Return the flags that keep the engine to its share; none if it may take all that is free."""
+    given = options.allocation
+    if given is None or given.is_alone:
+        return ()
+    found = []
+    if options.context is None and given.tokens is not None:
+        reason = "the context for which it has memory beside other models"
+        found.append(Flag(("-c", str(given.tokens)), "-c", reason, measured=True))
+    devices = [device for gpu in machine.gpus if (device := given.device_of(gpu)) is not None]
+    if devices:
+        left_mib = (max(0, given.free_mib.get(one, given.share[one]) - given.share[one]) for one in devices)
+        words = ("--fit-target", ",".join(str(size_mib) for size_mib in left_mib))
+        found.append(Flag(words, "--fit-target", "MiB that it leaves free: all but its share", measured=True))
+    if len(devices) > 1 and given.divided_mib:
+        parts = ",".join(str(given.divided_mib.get(one, 0)) for one in devices)
+        reason = "one GPU cannot hold it: its layers in proportion to the room on each"
+        found.append(Flag(("--tensor-split", parts), "--tensor-split", reason, measured=True))
+    return tuple(found)
+
+
 def _service_flags(model: Model, machine: Machine) -> tuple[Flag, ...]:
     cache_mib = min(_MAX_PROMPT_CACHE_MIB, machine.ram_total_bytes // 16 // MIB)
     prompt_cache = Flag(
@@ -134,7 +161,7 @@ def _service_flags(model: Model, machine: Machine) -> tuple[Flag, ...]:
     )
 
 
-def _left_to_the_engine(model: Model, machine: Machine, context: int | None) -> tuple[Flag, ...]:
+def _left_to_the_engine(model: Model, machine: Machine, context: int | None, limited: Set[str]) -> tuple[Flag, ...]:
     layers = "as many as fit on the GPU; a number would switch that off" if machine.gpus else "no GPU was found"
     left = [
         Flag((), "--gpu-layers", f"left to the engine: {layers}"),
@@ -143,7 +170,7 @@ def _left_to_the_engine(model: Model, machine: Machine, context: int | None) -> 
         Flag((), "--parallel", "left to the engine: four slots share one cache, and each may use all of it"),
         Flag((), "--load-mode", "left to the engine: mmap, so that a model is loaded again from the page cache"),
     ]
-    if context is None:
+    if context is None and "-c" not in limited:
         trained = model.facts.context_length
         upto = f"the model's {trained} tokens" if trained else "what the model was trained for"
         left.append(Flag((), "--ctx-size", f"left to the engine: {upto}, less if memory is short"))

@@ -57,6 +57,13 @@ class _Llama(Engine):
 
         return argv.budget_bytes(model, machine, engine)
 
+    def device_counts(
+        self, model: Model, machine: Machine, engine: Installed, arguments: Sequence[str]
+    ) -> tuple[int, ...]:
+        from mmd.engines.llama import argv
+
+        return argv.device_counts(machine) if self.on_gpu(machine, engine) else ()
+
     def ready_seconds(self, model: Model) -> int:
         from mmd.engines.llama import argv
 

@@ -18,7 +18,7 @@ from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
-from mmd.plan.memory import MemoryModel, MemorySplit, Variant, scaled
+from mmd.plan.memory import DeviceBytes, MemoryModel, MemorySplit, Variant, scaled
 from mmd.quantities import GIB
 from mmd.registry.layout import Layers, Layout
 from mmd.registry.record import Facts
@@ -83,6 +83,22 @@ class LlamaMemory:
     def min_bytes(self, context: int) -> int:
         """Return the memory without which it does not run, of GPUs and RAM together."""
         return self.components(context).total_bytes + self._aside_bytes()
+
+    def on_devices(self, context: int, error_bytes: int) -> DeviceBytes:
+        """Layers are divided whole, and the output layer like one of them: each device has room for one more."""
+        components, count = self.components(context), max(1, len(self.machine.gpus))
+        kept_bytes = components.kv_bytes + components.state_bytes
+        divided_bytes = components.weights_bytes + kept_bytes
+        movable_bytes = divided_bytes if self.machine.gpus else 0
+        if count == 1:
+            return DeviceBytes(components.total_bytes + error_bytes, kept_bytes, movable_bytes=movable_bytes)
+        layer_bytes = divided_bytes // max(1, self.layout.layer_count)
+        beside_bytes = components.compute_bytes + components.overhead_bytes + error_bytes
+        each_bytes = -(-beside_bytes // count) + max(layer_bytes, self.layout.output_bytes + self.layout.copied_bytes)
+        # The projector is on the first device, whichever that is.
+        return DeviceBytes(
+            each_bytes + components.projector_bytes, divided_bytes=divided_bytes, movable_bytes=movable_bytes
+        )
 
     def placement(self, context: int) -> MemorySplit:
         components = self.components(context)

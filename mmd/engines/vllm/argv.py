@@ -6,10 +6,12 @@ Facts: vLLM 0.32, and what 0.10 to 0.33 accept (tried, or read in their source).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from mmd.engines.vllm.arguments import translated
 from mmd.engines.vllm.installed import as_vllm
 from mmd.engines.vllm.memory import GENERATES, MAX_UTILIZATION, memory_flags, ram_reserve_bytes, usable_gpus
+from mmd.engines.vllm.options import vllm_options
 from mmd.engines.vllm.parsers import reasoning_parser, tool_parser
 from mmd.errors import EngineMissing
 from mmd.machine import Machine
@@ -66,7 +68,7 @@ def flags(
     _require_able(model, machine, engine)
     decided = (
         *_runner(model.facts),
-        *memory_flags(model.facts, machine, _release(engine), context=options.context, on_gpu=on_gpu(machine, engine)),
+        *memory_flags(model.facts, machine, _release(engine), options, on_gpu=on_gpu(machine, engine)),
         *_sleep_flags(machine, engine),
         *_vision(model.facts),
         *_parsers(model.facts, engine),
@@ -121,6 +123,16 @@ def budget_bytes(model: Model, machine: Machine, engine: Installed) -> int:
     if on_gpu(machine, engine):
         return int(sum(gpu.total_bytes for gpu in usable_gpus(model.facts, machine)) * MAX_UTILIZATION)
     return machine.ram_total_bytes - ram_reserve_bytes(machine)
+
+
+def device_counts(model: Model, machine: Machine, engine: Installed, arguments: Sequence[str]) -> tuple[int, ...]:
+    """Return the powers of two by which the attention heads can be divided, or the user's --tensor-parallel-size."""
+    if not on_gpu(machine, engine):
+        return ()
+    if wanted := vllm_options(arguments).gpus:
+        return (wanted,)
+    most = len(usable_gpus(model.facts, machine))
+    return tuple(1 << power for power in range(most.bit_length()))
 
 
 def on_gpu(machine: Machine, engine: Installed) -> bool:

@@ -32,6 +32,7 @@ class _Vllm(Engine):
     formats: ClassVar[tuple[Format, ...]] = (Format.SAFETENSORS,)
     stop_seconds: ClassVar[int] = 15
     exits_zero_on_crash: ClassVar[bool] = True  # when its engine core has died
+    conversations: ClassVar[int] = 2  # its requests share one pool
     input_token_counters: ClassVar[tuple[str, ...]] = ("vllm:prompt_tokens_total",)
     output_token_counters: ClassVar[tuple[str, ...]] = ("vllm:generation_tokens_total",)
     install_names: ClassVar[tuple[str, ...]] = ("vllm",)
@@ -72,6 +73,13 @@ class _Vllm(Engine):
         from mmd.engines.vllm import argv
 
         return argv.budget_bytes(model, machine, engine)
+
+    def device_counts(
+        self, model: Model, machine: Machine, engine: Installed, arguments: Sequence[str]
+    ) -> tuple[int, ...]:
+        from mmd.engines.vllm import argv
+
+        return argv.device_counts(model, machine, engine, arguments)
 
     def ready_seconds(self, model: Model) -> int:
         from mmd.engines.vllm import argv

@@ -13,7 +13,7 @@ from mmd.engines.vllm.constants import VllmConstants
 from mmd.engines.vllm.kv_cache import vllm_cache_bytes
 from mmd.plan import fit
 from mmd.plan.estimate import Components
-from mmd.plan.memory import CacheBytes, MemoryModel, MemorySplit, Variant, scaled
+from mmd.plan.memory import CacheBytes, DeviceBytes, MemoryModel, MemorySplit, Variant, scaled
 from mmd.quantities import GIB
 from mmd.registry.layout import Layout
 
@@ -40,6 +40,7 @@ class VllmMemory:
     takes_small_numbers: bool  # it can store keys and values in 8 bits
     constants: VllmConstants
     small_numbers: bool = False
+    fills_share: bool = False  # the user has set its share, and its pool fills it
     wanted_context: int = 0  # that the command line asks for; 0 if the engine decides
 
     def components(self, context: int) -> Components:
@@ -80,6 +81,17 @@ class VllmMemory:
             on_gpu=1.0 if self.gpus else 0.0,
             ram_bytes=0,
         )
+
+    def on_devices(self, context: int, error_bytes: int) -> DeviceBytes:
+        components, count = self.components(context), max(1, self.gpus)
+        kept_bytes = components.kv_bytes + components.state_bytes
+        cache_bytes = kept_bytes if self.pool_bytes is None else self.pool_bytes
+        needs_bytes = components.total_bytes - kept_bytes + cache_bytes + error_bytes
+        if self.fills_share:
+            cache_bytes += max(0, self.has_bytes() - needs_bytes)
+            needs_bytes = max(self.has_bytes(), needs_bytes)
+        is_fixed = self.fills_share or self.pool_bytes is not None
+        return DeviceBytes(-(-needs_bytes // count), cache_bytes // count, is_pool_fixed=is_fixed)
 
     def is_whole(self, context: int) -> bool:
         """True if it fits: vLLM does not put into RAM what a GPU cannot hold."""

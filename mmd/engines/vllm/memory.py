@@ -10,7 +10,10 @@ from mmd.engines.vllm.footprint import VllmMemory
 from mmd.engines.vllm.options import vllm_options
 from mmd.machine import Gpu, Machine
 from mmd.plan import fit
+from mmd.plan.allocation import Allocation
 from mmd.plan.constants import Constants
+from mmd.plan.devices import has_desktop
+from mmd.plan.engine import ServeOptions
 from mmd.plan.launch import Flag
 from mmd.quantities import GIB, MIB
 from mmd.registry.record import Facts, ModelType
@@ -19,17 +22,17 @@ from mmd.registry.record import Facts, ModelType
 # A desktop may take more at any moment.
 _HEADROOM_BYTES = 3 * GIB // 4
 _DESKTOP_HEADROOM_BYTES = GIB
-_DESKTOPS = ("Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "Hyprland", "weston", "plasmashell")
 MAX_UTILIZATION = 0.92  # the engine's own default since 0.20
 # Its start-up plan is used again only with the same share, so a few MiB more or less must not change it.
 _UTILIZATION_STEPS = 50
+_SHARE_STEPS = 1000  # beside other models; the size of the pool is given then, and there is no start-up plan
 
 # Enough for one person. The default of 256 costs about 1.2 GiB of VRAM with a large vocabulary, and more graphs.
 _SEQUENCES = 16
 _MANY_SEQUENCES = 32
 _LARGE_GPU_BYTES = 24 * GIB
 _MAX_CPU_CACHE_BYTES = 4 * GIB
-_MIN_CPU_CACHE_BYTES = 64 * MIB
+_MIN_CACHE_BYTES = 64 * MIB
 # A shorter context ends conversations early; half as many bits per key and value lose less.
 _SHORT_CONTEXT_TOKENS = 8192
 _FP8_CAPABILITY = (8, 9)  # Ada, Hopper and newer; vLLM's Triton backend refuses it before
@@ -49,32 +52,71 @@ def ram_reserve_bytes(machine: Machine) -> int:
 
 
 def memory_flags(
-    facts: Facts, machine: Machine, release: tuple[int, ...], *, context: int | None, on_gpu: bool
+    facts: Facts, machine: Machine, release: tuple[int, ...], options: ServeOptions, *, on_gpu: bool
 ) -> tuple[Flag, ...]:
     """Return the flags for a vLLM of this release; `machine` is as it will be when the resident model is unloaded.
 
     They are required: when memory runs out, vLLM names context and sequences, but without these flags it takes more.
     """
-    length = _length(facts, release, context)
+    allocation = options.allocation
+    length = _length(facts, release, options.context)
     sequences = _sequences_flag(facts, _sequences(machine.gpus if on_gpu else ()))
     if not on_gpu:
         return (_cpu_cache_flag(facts, machine), length, *sequences)
-    gpus = _gpus_for(facts, machine)
-    utilization = Flag(
-        ("--gpu-memory-utilization", f"{_utilization(gpus):.2f}"),
-        "--gpu-memory-utilization",
-        "the share that is free now; vLLM does not start if less is free",
-        measured=True,
-        required=True,
-    )
+    gpus = machine.gpus if allocation else _gpus_for(facts, machine)
+    if allocation is None or allocation.is_alone:
+        share, small_cache = _free_share_flags(gpus), _small_cache(facts, gpus)
+    else:
+        pool_bytes = _pool_bytes(facts, gpus, allocation)
+        share, small_cache = _share_flags(gpus, pool_bytes), _small_cache(facts, gpus, pool_bytes, allocation.tokens)
+    return (*share, length, *sequences, *small_cache, *_several_gpus(gpus), *_offload(facts, machine, release))
+
+
+def _free_share_flags(gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
     return (
-        utilization,
-        length,
-        *sequences,
-        *_small_cache(facts, gpus),
-        *_several_gpus(gpus),
-        *_offload(facts, machine, release),
+        Flag(
+            ("--gpu-memory-utilization", f"{_utilization(gpus):.2f}"),
+            "--gpu-memory-utilization",
+            "the share that is free now; vLLM does not start if less is free",
+            measured=True,
+            required=True,
+        ),
     )
+
+
+def _share_flags(gpus: tuple[Gpu, ...], pool_bytes: int) -> tuple[Flag, ...]:
+    """Return both flags that vLLM needs beside other models: `gpus` have its share free.
+
+    The first alone does not stop it from refusing a start where less than its default utilisation is free. With the
+    second alone, it measures what its neighbours take or release meanwhile as its own.
+    """
+    context_bytes = VllmConstants().context_bytes + VllmConstants().context_error_bytes
+    share = min((gpu.free_bytes - context_bytes) * _SHARE_STEPS // gpu.total_bytes for gpu in gpus)
+    return (
+        Flag(
+            ("--kv-cache-memory-bytes", f"{pool_bytes // MIB}M"),
+            "--kv-cache-memory-bytes",
+            "for keys and values: what weights and computing leave of its share",
+            measured=True,
+            required=True,
+        ),
+        Flag(
+            ("--gpu-memory-utilization", f"{max(1, share) / _SHARE_STEPS:.3f}"),
+            "--gpu-memory-utilization",
+            "its share, beside other models; vLLM does not start if less is free",
+            measured=True,
+            required=True,
+        ),
+    )
+
+
+def _pool_bytes(facts: Facts, gpus: tuple[Gpu, ...], allocation: Allocation) -> int:
+    """Return the size of the pool on each GPU, at least what a cache in RAM has."""
+    if allocation.cache_mib is not None:
+        return max(_MIN_CACHE_BYTES, allocation.cache_mib * MIB)
+    memory = _on_gpus(facts, gpus, VllmConstants())
+    parts = memory.on_devices(0, memory.error_bytes(memory.components(0)))
+    return max(_MIN_CACHE_BYTES, min(gpu.free_bytes for gpu in gpus) - parts.each_bytes + parts.cache_bytes)
 
 
 def vllm_memory(
@@ -96,10 +138,11 @@ def vllm_memory(
         gpus = machine.gpus[: laid_down.gpus]
         memory = _on_gpus(facts, gpus, constants)
     if gpus and laid_down.utilization:
-        memory = replace(memory, share_bytes=int(sum(gpu.total_bytes for gpu in gpus) * laid_down.utilization))
+        share_bytes = int(sum(gpu.total_bytes for gpu in gpus) * laid_down.utilization)
+        memory = replace(memory, share_bytes=share_bytes, fills_share=laid_down.pool_bytes is None)
     return replace(
         memory,
-        pool_bytes=memory.pool_bytes if laid_down.pool_bytes is None else laid_down.pool_bytes,
+        pool_bytes=memory.pool_bytes if laid_down.pool_bytes is None else laid_down.pool_bytes * max(1, len(gpus)),
         sequences=laid_down.sequences if laid_down.sequences and memory.sequences else memory.sequences,
         wanted_context=laid_down.context or 0,
         small_numbers=bool(_words(_small_cache(facts, gpus))) if small is None and gpus else bool(small),
@@ -163,8 +206,7 @@ def _utilization(gpus: tuple[Gpu, ...]) -> float:
 
 def _steps(gpu: Gpu) -> int:
     """Return at least 1: vLLM reports a share of 0 as a typing error, and one that is not free with the free amount."""
-    has_desktop = any(process.name in _DESKTOPS for process in gpu.processes)
-    headroom_bytes = _DESKTOP_HEADROOM_BYTES if has_desktop else _HEADROOM_BYTES
+    headroom_bytes = _DESKTOP_HEADROOM_BYTES if has_desktop(gpu) else _HEADROOM_BYTES
     return max(1, (gpu.free_bytes - headroom_bytes) * _UTILIZATION_STEPS // gpu.total_bytes)
 
 
@@ -198,14 +240,24 @@ def _cpu_cache_flag(facts: Facts, machine: Machine) -> Flag:
 def _cpu_cache_bytes(facts: Facts, machine: Machine) -> int:
     most = _SEQUENCES * facts.context_length * facts.kv_bytes_per_token
     room = min(_MAX_CPU_CACHE_BYTES, machine.ram_total_bytes // 8)
-    return max(_MIN_CPU_CACHE_BYTES, min(most or room, room))
+    return max(_MIN_CACHE_BYTES, min(most or room, room))
 
 
-def _small_cache(facts: Facts, gpus: tuple[Gpu, ...]) -> tuple[Flag, ...]:
+def _small_cache(
+    facts: Facts, gpus: tuple[Gpu, ...], pool_bytes: int | None = None, tokens: int | None = None
+) -> tuple[Flag, ...]:
+    """Decide on 8 bits for keys and values: if a context that is not short, or these `tokens`, would not fit.
+
+    `pool_bytes` is the pool on each GPU; None if it is what the free memory leaves.
+    """
     if not facts.kv_bytes_per_token:
         return ()
     memory = _on_gpus(facts, gpus, VllmConstants())
-    wanted = min(facts.context_length or _SHORT_CONTEXT_TOKENS, _SHORT_CONTEXT_TOKENS)
+    if pool_bytes is not None:
+        share_bytes = memory.components(0).total_bytes + pool_bytes * len(gpus) - memory.outside_bytes()
+        memory = replace(memory, pool_bytes=pool_bytes * len(gpus), share_bytes=share_bytes)
+    trained = facts.context_length or _SHORT_CONTEXT_TOKENS
+    wanted = min(trained, max(_SHORT_CONTEXT_TOKENS, tokens or 0))
     if memory.is_whole(wanted):
         return ()
     tokens = memory.room_tokens(wanted)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mmd.plan import fit
 from mmd.plan.constants import Constants
 from mmd.plan.estimate import Components
-from mmd.plan.memory import MemoryModel, MemorySplit, Variant
+from mmd.plan.memory import DeviceBytes, MemoryModel, MemorySplit, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class ThirdMemory:
 
     def min_bytes(self, context: int) -> int:
         return self.components(context).total_bytes
+
+    def on_devices(self, context: int, error_bytes: int) -> DeviceBytes:
+        components = self.components(context)
+        return DeviceBytes(components.total_bytes + error_bytes, components.kv_bytes)
 
     def placement(self, context: int) -> MemorySplit:
         return MemorySplit(self.components(context), self.is_whole(context), on_gpu=0.0, ram_bytes=0)

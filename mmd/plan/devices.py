@@ -1,0 +1,73 @@
+"""The devices of a machine on which models are placed, and how much of each mmd may use."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from mmd.machine import Gpu, Machine
+from mmd.plan import fit
+from mmd.plan.place import Device
+from mmd.plan.share import RAM, device_ids
+from mmd.quantities import MIB
+
+# Programs that draw a desktop. They take and release memory at any moment.
+DESKTOPS = ("Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "Hyprland", "weston", "plasmashell")
+
+MARGIN_MIB = 256  # of each GPU: what the driver's count is off by
+DESKTOP_MARGIN_MIB = 1024
+
+_OUR_UNITS = "mmd-model@"
+
+
+def devices_of(
+    machine: Machine,
+    held_mib: Mapping[str, int],
+    *,
+    safe_maximum_mib: Mapping[str, int] | None = None,
+    lease_pids: Collection[int] = (),
+) -> tuple[Device, ...]:
+    """Return every GPU and the RAM, with the capacity for models and leases: without other programs' memory.
+
+    `held_mib` is what models and leases hold of each device. It is subtracted from the memory in use on a GPU whose
+    driver does not report each process. `lease_pids` are processes of leases, whose memory is not another program's.
+    """
+    limits = safe_maximum_mib or {}
+    found = [
+        Device(device, _at_most(_gpu_capacity_mib(gpu, held_mib.get(device, 0), lease_pids), limits.get(device)))
+        for device, gpu in device_ids(machine.gpus).items()
+    ]
+    ram_mib = fit.ram_budget_bytes(machine) // MIB
+    return (*found, Device(RAM, _at_most(ram_mib, limits.get(RAM))))
+
+
+def empty_devices(machine: Machine) -> tuple[Device, ...]:
+    """Return the devices as if no other program used them."""
+    gpus = [Device(device, gpu.total_bytes // MIB - MARGIN_MIB) for device, gpu in device_ids(machine.gpus).items()]
+    return (*gpus, Device(RAM, fit.ram_budget_bytes(machine) // MIB))
+
+
+def has_desktop(gpu: Gpu) -> bool:
+    return any(process.name in DESKTOPS for process in gpu.processes)
+
+
+def foreign_mib(gpu: Gpu, held_mib: int, lease_pids: Collection[int] = ()) -> int:
+    """Return what programs other than models and leases use of a GPU, and what the driver reserves."""
+    used_bytes = gpu.total_bytes - gpu.free_bytes
+    return -(-max(0, used_bytes - _ours_bytes(gpu, held_mib, lease_pids)) // MIB)
+
+
+def _ours_bytes(gpu: Gpu, held_mib: int, lease_pids: Collection[int]) -> int:
+    """Return what models and leases use; what they hold if the driver does not report it for each process."""
+    ours = [one for one in gpu.processes if one.unit.startswith(_OUR_UNITS) or one.pid in lease_pids]
+    if not gpu.processes or any(one.used_bytes is None for one in ours):
+        return held_mib * MIB
+    return sum(one.used_bytes or 0 for one in ours)
+
+
+def _gpu_capacity_mib(gpu: Gpu, held_mib: int, lease_pids: Collection[int]) -> int:
+    margin_mib = DESKTOP_MARGIN_MIB if has_desktop(gpu) else MARGIN_MIB
+    return max(0, gpu.total_bytes // MIB - foreign_mib(gpu, held_mib, lease_pids) - margin_mib)
+
+
+def _at_most(size_mib: int, limit_mib: int | None) -> int:
+    return size_mib if limit_mib is None else min(size_mib, limit_mib)

@@ -1,0 +1,74 @@
+"""How much of each device mmd may use, beside other programs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mmd.machine import GpuProcess, Machine
+from mmd.plan.devices import devices_of
+from tests.unit.plan.planned import GIB, machine
+
+MIB = 1024**2
+RTX_4090 = machine("rtx4090-24g")
+GPU = "GPU-b7a9d3f2"
+OURS = GpuProcess(7, 10 * GIB, "vllm", "mmd-model@a.service")
+
+
+def capacity_mib(
+    *processes: GpuProcess, used_gib: float, held_mib: int = 0, lease_pids: tuple[int, ...] = (), total_gib: int = 24
+) -> int:
+    total_bytes = total_gib * GIB
+    free_bytes = total_bytes - int(used_gib * GIB)
+    gpu = replace(RTX_4090.gpus[0], total_bytes=total_bytes, free_bytes=free_bytes, processes=processes)
+    on = replace(RTX_4090, gpus=(gpu,))
+    found = {device.id: device.capacity_mib for device in devices_of(on, {GPU: held_mib}, lease_pids=lease_pids)}
+    return found[GPU]
+
+
+def test_margin_is_left_of_an_empty_gpu() -> None:
+    assert capacity_mib(used_gib=0) == 24 * 1024 - 256
+
+
+def test_desktop_gets_more() -> None:
+    assert capacity_mib(GpuProcess(1, GIB // 2, "gnome-shell"), used_gib=0.5) == 24 * 1024 - 512 - 1024
+
+
+def test_foreign_memory_is_not_ours() -> None:
+    assert capacity_mib(OURS, GpuProcess(2, 6 * GIB, "game"), used_gib=16, held_mib=10240) == 18 * 1024 - 256
+
+
+def test_models_that_do_not_take_their_share_yet_hide_no_foreign_memory() -> None:
+    assert capacity_mib(GpuProcess(2, 6 * GIB, "game"), used_gib=6, held_mib=10240) == 18 * 1024 - 256
+
+
+def test_ledger_counts_if_the_driver_does_not_report_processes() -> None:
+    assert capacity_mib(used_gib=16, held_mib=10240) == 18 * 1024 - 256
+    unknown = replace(OURS, used_bytes=None)
+    assert capacity_mib(unknown, used_gib=16, held_mib=10240) == 18 * 1024 - 256
+
+
+def test_holder_of_a_lease_is_not_foreign() -> None:
+    job = GpuProcess(9, 6 * GIB, "python")
+    assert capacity_mib(job, used_gib=6, held_mib=8192, lease_pids=(9,)) == 24 * 1024 - 256
+    assert capacity_mib(job, used_gib=6, held_mib=8192) == 18 * 1024 - 256
+
+
+def test_safe_maximum_limits_a_device() -> None:
+    found = devices_of(RTX_4090, {}, safe_maximum_mib={GPU: 15872, "ram": 4096})
+    assert {device.id: device.capacity_mib for device in found} == {GPU: 15872, "ram": 4096}
+
+
+def test_capacity_is_never_negative() -> None:
+    assert capacity_mib(GpuProcess(2, 24 * GIB, "game"), used_gib=24) == 0
+
+
+def test_ram_is_a_device_of_every_machine() -> None:
+    (ram,) = devices_of(machine("cpu-only"), {})
+    assert (ram.id, ram.capacity_mib) == ("ram", 14269)
+    ids = [device.id for device in devices_of(_twice(RTX_4090), {})]
+    assert ids == [gpu.uuid for gpu in _twice(RTX_4090).gpus] + ["ram"], "in full, as the starts of the UUIDs are equal"
+
+
+def _twice(on: Machine) -> Machine:
+    other = replace(on.gpus[0], index=1, uuid=f"{GPU}-1111-2222-3333-444455556666")
+    return replace(on, gpus=(on.gpus[0], other))
