@@ -16,6 +16,7 @@ from mmd.control.lifecycle.controller import Controller, unit_hooks
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.state.machine_reader import MachineReader
 from mmd.paths import config_file
+from mmd.plan.allocation import Allocation
 from mmd.plan.launch import Launch, Sleep, WakeCheck
 from mmd.plan.release import ReleaseEffect
 from mmd.registry.store import Registry
@@ -38,8 +39,15 @@ class ChangedLaunches(LaunchPlanner):
         super().__init__(reader, registry)
         self._changes = changes
 
-    async def launch(self, model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
-        return replace(await super().launch(model_id, leaving=leaving), **self._changes.get(model_id, {}))
+    async def launch(
+        self,
+        model_id: str,
+        *,
+        leaving: Mapping[str, ReleaseEffect] | None = None,
+        allocation: Allocation | None = None,
+    ) -> Launch:
+        launch = await super().launch(model_id, leaving=leaving, allocation=allocation)
+        return replace(launch, **self._changes.get(model_id, {}))
 
 
 class Sleepy(Controller):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmd.control.state.refused_flags import RefusedFlags
+from mmd.errors import MmdError
 
 if TYPE_CHECKING:
     from mmd.control.state.machine_reader import MachineReader
     from mmd.machine import Machine
+    from mmd.plan.allocation import Allocation
+    from mmd.plan.choose import ModelSettings
+    from mmd.plan.demand import Demand
     from mmd.plan.last_words import Refusal
     from mmd.plan.launch import Launch
+    from mmd.plan.place import Device
     from mmd.plan.release import ReleaseEffect
     from mmd.registry.record import Model
     from mmd.registry.store import Registry
@@ -31,15 +37,42 @@ class LaunchPlanner:
         self._machine: Machine | None = None
         self._refused = RefusedFlags()
 
-    async def launch(self, model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
-        """Plan how a model is started.
+    async def launch(
+        self,
+        model_id: str,
+        *,
+        leaving: Mapping[str, ReleaseEffect] | None = None,
+        allocation: Allocation | None = None,
+    ) -> Launch:
+        """Plan how a model is started: in exactly the share of an allocation, else as if it were alone.
 
         With `leaving`, read the machine now and plan for the moment at which these units have released the GPU; without
         it, use the last reading. Raises NoSuchModel and what `plan_launch` raises.
         """
         if leaving is not None or self._machine is None:
             self._machine = await self._reader.machine()
-        return await self._reader.call(self._plan, model_id, self._machine, leaving)
+        return await self._reader.call(self._plan, model_id, self._machine, leaving, allocation)
+
+    async def devices(self, held_mib: Mapping[str, int], lease_pids: Collection[int] = ()) -> tuple[Device, ...]:
+        """Read the machine now. Return its devices, with what models and leases may use of each.
+
+        `held_mib` is what they hold of each device now, `lease_pids` are processes of leases. Raises TryLater.
+        """
+        self._machine = await self._reader.machine()
+        return await self._reader.call(_devices, self._machine, held_mib, lease_pids)
+
+    async def demand(self, model_id: str, devices: Sequence[Device]) -> Demand:
+        """Return what a model needs, by the last reading of the machine.
+
+        Raises NoSuchModel and what `plan_demand` raises.
+        """
+        machine = self._machine or await self._reader.machine()
+        return await self._reader.call(self._demand, model_id, machine, devices)
+
+    async def light_demands(self, devices: Sequence[Device]) -> tuple[Demand, ...]:
+        """Return what each registered embedding, reranking or classification model needs, if it can run here."""
+        machine = self._machine or await self._reader.machine()
+        return await self._reader.call(self._light_demands, machine, devices)
 
     async def files_to_read_ahead(self, model_id: str) -> tuple[str, ...]:
         """Return a model's files; none if RAM is too short to keep them in the page cache until they are used."""
@@ -50,13 +83,35 @@ class LaunchPlanner:
         """Record what the engine refused, so that later launches leave it out. Raises StorageFailed."""
         await self._reader.call(self._refused.remember, launch.model_id, launch.title, refusal.subjects, refusal.output)
 
-    def _plan(self, model_id: str, machine: Machine, leaving: Mapping[str, ReleaseEffect] | None) -> Launch:
+    def _plan(
+        self,
+        model_id: str,
+        machine: Machine,
+        leaving: Mapping[str, ReleaseEffect] | None,
+        allocation: Allocation | None,
+    ) -> Launch:
         from mmd.plan.release import machine_after_release
         from mmd.settings import read_settings
 
         here = machine if leaving is None else machine_after_release(machine, leaving)
         # Read at each call: a gateway that runs for weeks must plan as the command line does.
-        return plan_launch(self._registry.get(model_id), here, read_settings())
+        return plan_launch(self._registry.get(model_id), here, read_settings(), allocation)
+
+    def _demand(self, model_id: str, machine: Machine, devices: Sequence[Device]) -> Demand:
+        from mmd.settings import read_settings
+
+        return plan_demand(self._registry.get(model_id), machine, read_settings(), devices)
+
+    def _light_demands(self, machine: Machine, devices: Sequence[Device]) -> tuple[Demand, ...]:
+        from mmd.plan.needs import LIGHT
+        from mmd.settings import read_settings
+
+        settings, found = read_settings(), []
+        for model in self._registry.all():
+            if model.facts.type in LIGHT:
+                with suppress(MmdError):  # it cannot run here, so no room is left for it
+                    found.append(plan_demand(model, machine, settings, devices))
+        return tuple(found)
 
     def _read_ahead(self, model_id: str, machine: Machine) -> tuple[str, ...]:
         from mmd.control.lifecycle.read_ahead import worthwhile
@@ -66,22 +121,61 @@ class LaunchPlanner:
         return model.files if fits else ()
 
 
-def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
+def plan_launch(model: Model, machine: Machine, settings: Settings, allocation: Allocation | None = None) -> Launch:
     """Plan how a registered model runs on a machine with the engines that are installed here. It blocks, since it may
     run programs, and writes nothing.
 
     Raises EngineMissing, DoesNotFit, and BadModelFile if its files are gone.
     """
-    from mmd.control.models.aliases import candidate_aliases
     from mmd.control.models.installed_engines import installed_engines
     from mmd.engines import missing
     from mmd.paths import cache_dir, engine_socket
-    from mmd.plan.choose import ModelSettings, choose
+    from mmd.plan.choose import choose
     from mmd.registry.store import require_files
 
     require_files(model)
+    return choose(
+        model,
+        machine,
+        installed_engines(settings),
+        socket=str(engine_socket(model.id)),
+        cache=str(cache_dir()),
+        settings=_model_settings(model, settings),
+        projector_bytes=_projector_bytes(model),
+        allocation=allocation,
+        missing=missing,
+    )
+
+
+def plan_demand(model: Model, machine: Machine, settings: Settings, devices: Sequence[Device]) -> Demand:
+    """Return what a registered model needs of these devices. It blocks as `plan_launch` does, and raises the same."""
+    from mmd.control.memory.estimate import Estimator
+    from mmd.control.models.installed_engines import installed_engines
+    from mmd.engines import missing
+    from mmd.plan.needs import demand_of
+    from mmd.registry.store import require_files
+
+    require_files(model)
+    constants, is_measured = Estimator(machine, settings).best_constants(model)
+    return demand_of(
+        model,
+        machine,
+        installed_engines(settings),
+        devices,
+        settings=_model_settings(model, settings),
+        projector_bytes=_projector_bytes(model),
+        constants=constants,
+        is_measured=is_measured,
+        missing=missing,
+    )
+
+
+def _model_settings(model: Model, settings: Settings) -> ModelSettings:
+    from mmd.control.models.aliases import candidate_aliases
+    from mmd.plan.choose import ModelSettings
+
     table = settings.model(model.id)
-    model_settings = ModelSettings(
+    return ModelSettings(
         engine=table.engine,
         context=table.context,
         ready_seconds=table.ready_seconds,
@@ -89,13 +183,13 @@ def plan_launch(model: Model, machine: Machine, settings: Settings) -> Launch:
         aliases=candidate_aliases(model, settings),
         refused=RefusedFlags().refused(model.id),
     )
-    return choose(
-        model,
-        machine,
-        installed_engines(settings),
-        socket=str(engine_socket(model.id)),
-        cache=str(cache_dir()),
-        settings=model_settings,
-        projector_bytes=Path(model.projector).stat().st_size if model.projector else 0,
-        missing=missing,
-    )
+
+
+def _projector_bytes(model: Model) -> int:
+    return Path(model.projector).stat().st_size if model.projector else 0
+
+
+def _devices(machine: Machine, held_mib: Mapping[str, int], lease_pids: Collection[int]) -> tuple[Device, ...]:
+    from mmd.plan.devices import devices_of
+
+    return devices_of(machine, held_mib, lease_pids=lease_pids)

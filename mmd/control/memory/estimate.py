@@ -106,6 +106,12 @@ class Estimator:
         starts = self._starts if known is None else known
         return constants_from(starts, gpu=self.gpu(plan), engine=plan.title, defaults=_planner(model, plan).constants)
 
+    def best_constants(self, model: Model) -> tuple[Constants, bool]:
+        """Return the constants for a model, and True if they are from a start of this very model and command."""
+        plan = served(model, self._machine, self._settings)
+        own = self._start_of(model, plan)
+        return (self.constants(model, plan, None if own is None else (own,))), own is not None
+
     def gpu(self, plan: EnginePlan) -> str:
         """Return what memory beside the model depends on: GPUs and driver; "" on the CPU."""
         return ",".join((*(gpu.uuid for gpu in self._machine.gpus), self._machine.driver)) if plan.on_gpu else ""
