@@ -20,7 +20,10 @@
     ├── EngineStuck           the engine does not end
     ├── SwapSuperseded        another activation replaced this one
     ├── GpuPinned             the model on the GPU is pinned, and is unloaded for no request
+    ├── LeaseRefused          there is no room for a lease, or its name is taken
+    ├── NoSuchLease           no lease has this name
     ├── TryLater              the gateway refuses for now: its queue is full, or a start has just failed
+    │   └── GpuLeased         a lease holds the memory that the model needs
     ├── Busy                  another process of mmd is doing this, or holds the lock for it
     ├── TimedOut              a reading of this machine took too long
     ├── CannotListen          an address of the gateway cannot be listened on
@@ -30,8 +33,9 @@
     └── ManagerUnreachable    the systemd user manager does not answer
 
 Errors that have a meaning for one module only are defined in it: BusError, UnitExists, NoSuchUnit, NoSuchUnitFile and
-ManagerAway in units/bus.py, LogindAway and LockRefused in units/login1.py, AddressTaken in gateway/http/sockets.py,
-NoSuchDownload in gateway/api/downloads.py. They share the outcome of the class that they are derived from.
+ManagerAway in units/bus.py, LogindAway and LockRefused in units/login1.py, GameModeAway in units/gamemode.py,
+AddressTaken in gateway/http/sockets.py, NoSuchDownload in gateway/api/downloads.py. They share the outcome of the class
+that they are derived from.
 
 `message` is one line that says what is; `hint` says what to do, with a command to paste.
 """
@@ -115,12 +119,21 @@ class SwapSuperseded(MmdError): ...
 class GpuPinned(MmdError): ...
 
 
+class LeaseRefused(MmdError): ...
+
+
+class NoSuchLease(MmdError): ...
+
+
 class TryLater(MmdError):
     """`retry_after_seconds`: when it makes sense to ask again."""
 
     def __init__(self, message: str, *, hint: str, retry_after_seconds: int = 10) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
+
+
+class GpuLeased(TryLater): ...
 
 
 class Busy(MmdError): ...
@@ -179,7 +192,10 @@ _OUTCOMES: dict[type[MmdError], Outcome] = {
     EngineStuck: Outcome(1, 503, "server_error"),
     SwapSuperseded: Outcome(1, 409, "conflict_error"),
     GpuPinned: Outcome(1, 409, "conflict_error"),
+    LeaseRefused: Outcome(4, 409, "conflict_error"),
+    NoSuchLease: Outcome(3, 404, "invalid_request_error"),
     TryLater: Outcome(1, 503, "server_error"),
+    GpuLeased: Outcome(1, 503, "server_error"),
     Busy: Outcome(1, 503, "server_error"),
     TimedOut: Outcome(1, 504, "server_error"),
     CannotListen: Outcome(1, 503, "server_error"),

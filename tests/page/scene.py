@@ -121,6 +121,8 @@ def status() -> dict[str, Any]:
                 "name": "blender",
                 "state": "held",
                 "program": "blender -b scene.blend -a",
+                "since": "2026-11-30T21:00:00.000+00:00",
+                "pid": 4711,
                 "devices": {"GPU-2": 4 * GIB},
             }
         ],

@@ -302,7 +302,7 @@ async def test_sleep_signal_of_another_sender_is_ignored(system_bus: str) -> Non
         forged = Message.new_signal(
             "/org/freedesktop/login1", "org.freedesktop.login1.Manager", "PrepareForSleep", "b", [True]
         )
-        forged.destination = login1.bus.unique_name
+        forged.destination = login1.peer.bus.unique_name
         await other.send(forged)
         await other.call(Message("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId"))
         fake.awaken()
@@ -314,7 +314,7 @@ async def test_unreadable_bus_message_ends_the_connection(system_bus: str) -> No
     async with fake_login1(system_bus), await Login1.connect() as login1:
         sleeps = login1.sleeps()
         assert await anext(sleeps) is False
-        login1.bus._finalize(ValueError("what dbus-fast says of a message that it cannot read"))
+        login1.peer.bus._finalize(ValueError("what dbus-fast says of a message that it cannot read"))
         assert [one async for one in sleeps] == []
 
 

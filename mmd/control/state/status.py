@@ -151,7 +151,7 @@ async def read_status(manager: Manager, reader: MachineReader) -> Status:
         stranded=tuple(Stranded(model_id, holds[model_id]) for model_id in those(Residency.STRANDED)),
         failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
         away=tuple(model_id for model_id in suspended_models() if where.get(model_id) not in _ON_THEIR_WAY),
-        leases=lease_statuses(leases),
+        leases=await lease_statuses(manager, leases),
         exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
         unloaded=unloaded_models(swaps, pairs),
         devices=device_uses(gpus, ram, pairs, leases, asleep_ram_bytes=sum(one.ram_bytes for one in sleeping)),

@@ -51,7 +51,7 @@ STATUS = Status(
     stranded=(Stranded("s", {"GPU-1": 3}),),
     failed=(Failed("d", reason="the engine ended with status 1"),),
     away=("f",),
-    leases=(LeaseStatus("blender", LeaseState.HELD, "blender -b scene.blend", {"GPU-1": 4}),),
+    leases=(LeaseStatus("blender", LeaseState.HELD, "blender -b scene.blend", {"GPU-1": 4}, "2026-11-30T21:00:00", 7),),
     exposed=(Exposed("a", url="https://llm.example.org"),),
     unloaded=(Unloaded("g", "a", "in use", "2026-11-21T10:00:00.000+00:00"),),
     devices=(DeviceUse("GPU-1", "RTX 4070", 0, 12, 11, 6, 1, 5),),
@@ -80,7 +80,16 @@ def test_status_has_the_promised_names() -> None:
         "stranded": [{"id": "s", "devices": {"GPU-1": 3}}],
         "failed": [{"id": "d", "reason": "the engine ended with status 1"}],
         "away": ["f"],
-        "leases": [{"name": "blender", "state": "held", "program": "blender -b scene.blend", "devices": {"GPU-1": 4}}],
+        "leases": [
+            {
+                "name": "blender",
+                "state": "held",
+                "program": "blender -b scene.blend",
+                "devices": {"GPU-1": 4},
+                "since": "2026-11-30T21:00:00",
+                "pid": 7,
+            }
+        ],
         "exposed": [{"id": "a", "url": "https://llm.example.org"}],
         "unloaded": [{"id": "g", "unloaded_for": "a", "why": "in use", "at": "2026-11-21T10:00:00.000+00:00"}],
         "devices": [
