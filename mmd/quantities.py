@@ -37,6 +37,14 @@ def count_text(number: int) -> str:
     return str(number)
 
 
+def age_text(seconds: float) -> str:
+    """Return a duration in its largest unit: "12 s", "4 min", "3 h", "2 days"."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size * (2 if unit == "days" else 1):
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def clock_text(seconds: float) -> str:
     """Return a duration as "4:05" or "1:04:05"."""
     minutes, seconds = divmod(max(int(seconds), 0), 60)

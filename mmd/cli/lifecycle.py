@@ -1,4 +1,4 @@
-"""The verbs activate, sleep, stop, status, events and logs."""
+"""The verbs activate, sleep, stop, events and logs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import click
 
 from mmd.cli import parameters
 from mmd.cli.aio import wait_for
-from mmd.cli.output import NO_MODEL, print_json, print_table, say
-from mmd.quantities import size_text
+from mmd.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from mmd.control.lifecycle.swap import Activation
-    from mmd.control.state.status import Status
     from mmd.control.state.swap_events import SwapEvent
 
 
@@ -115,19 +113,6 @@ def stop(model_id: str | None) -> None:
 
 
 @click.command()
-@parameters.as_json
-def status(as_json: bool) -> None:
-    """Show the running models and the memory in use."""
-    from mmd.control.state.status import current_status
-
-    now = wait_for(current_status())
-    if as_json:
-        print_json(now)
-    else:
-        _print_status(now)
-
-
-@click.command()
 @click.option("-n", "--lines", default=20, show_default=True, metavar="N", help="Show the N newest swaps.")
 @parameters.as_json
 def events(lines: int, as_json: bool) -> None:
@@ -166,10 +151,6 @@ def logs(model_id: str, follow: bool, lines: int) -> None:
     os.execv(journalctl, words + (["--follow"] if follow else []))
 
 
-def _expected(seconds: float | None, verb: str) -> str:
-    return "" if seconds is None else f", {verb} {seconds:.1f} s"
-
-
 def _phases(event: SwapEvent) -> str:
     """Return the phases of a swap, or the cause of its failure."""
     if event.cause:
@@ -179,37 +160,3 @@ def _phases(event: SwapEvent) -> str:
         f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in event.phases.items() if seconds >= 0.005
     )
     return parts + (f"; {', '.join(event.evicted)} unloaded" if event.evicted else "")
-
-
-def _print_status(now: Status) -> None:
-    rows = [(one.id, "active" if one.id == now.active else "resident", "ready") for one in now.resident]
-    rows += [
-        (one.id, "starting", f"for {one.seconds:.1f} s{_expected(one.expected_seconds, 'takes')}")
-        for one in now.starting
-    ]
-    rows += [
-        (
-            one.id,
-            "sleeping",
-            f"level {one.level}, {size_text(one.ram_bytes)} of RAM{_expected(one.wake_seconds, 'wakes in')}",
-        )
-        for one in now.sleeping
-    ]
-    rows += [(one.id, "failed", f"{one.reason}; mmd logs {one.id}") for one in now.failed]
-    asleep = {one.id for one in now.sleeping}
-    rows += [(name, "suspended", "restored when the machine resumes") for name in now.away if name not in asleep]
-    if rows:
-        print_table(("MODEL", "STATUS", ""), rows)
-    else:
-        from mmd.registry.store import Registry
-
-        say("No model is running. Start one: mmd activate ID" if Registry().has_models() else NO_MODEL)
-    for tunnel in now.exposed:
-        click.echo(f"{tunnel.id} is exposed: {tunnel.url}")
-    memory = now.resources
-    click.echo()
-    for gpu in memory.gpus:
-        click.echo(f"{gpu.name}: {size_text(gpu.used_bytes)} of {size_text(gpu.total_bytes)} used")
-    if not memory.gpus:
-        click.echo("GPU: none found")
-    click.echo(f"RAM: {size_text(memory.ram.used_bytes)} of {size_text(memory.ram.total_bytes)} used")

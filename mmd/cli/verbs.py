@@ -35,7 +35,7 @@ _VERBS = {
     "activate": "lifecycle.activate",
     "sleep": "lifecycle.sleep",
     "stop": "lifecycle.stop",
-    "status": "lifecycle.status",
+    "status": "status.status",
     "events": "lifecycle.events",
     "logs": "lifecycle.logs",
     "default": "startup.default",

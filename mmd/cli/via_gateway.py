@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,37 @@ from mmd.paths import gateway_socket
 
 if TYPE_CHECKING:
     from mmd.control.lifecycle.swap import Activation
+
+
+# A gateway answers this from memory.
+_COUNTS_TIMEOUT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCounts:
+    """How many requests each model is answering, and how many wait for it. Only a gateway knows."""
+
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+
+
+async def requests_of_gateway() -> RequestCounts:
+    """Return the requests of a running gateway; none if it does not answer soon."""
+    if running_version() != __version__:
+        return RequestCounts()
+    import asyncio
+
+    from mmd.codec import BadRecord, decode
+    from mmd.gateway.observe.unix_http import request
+    from mmd.gateway.schedule.queue_status import QueueStatus
+
+    with suppress(OSError, ValueError, BadRecord):  # it ends just now, or hangs
+        async with asyncio.timeout(_COUNTS_TIMEOUT_SECONDS):
+            response = await request(gateway_socket(), "GET", "/queue")
+        queue = decode(bytes(response.body), QueueStatus)
+        in_flight = {one.model: one.requests for one in queue.in_flight}
+        return RequestCounts(in_flight, {turn.model: turn.waiting for turn in queue.turns})
+    return RequestCounts()
 
 
 async def activate_by_gateway(model_id: str) -> Activation | None:
