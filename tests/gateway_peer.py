@@ -169,6 +169,7 @@ _MODEL = ModelInfo(
     licence="",
     terms=Terms.UNKNOWN,
     path="/models/tiny.gguf",
+    devices={},
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from mmd.cli.output import NO_MODEL, licence_text, print_json, print_named_table
 from mmd.quantities import size_text
 
 if TYPE_CHECKING:
+    from mmd.machine import Machine
     from mmd.plan.estimate import Estimate
     from mmd.plan.idle import Rules
     from mmd.plan.launch import Flag, Launch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mmd.registry.record import Model
 
 _FLAG_WIDTH = 20  # columns
+_ALWAYS_SHOWN = 6  # columns of `mmd list`
 
 
 @click.command("list")
@@ -45,10 +47,9 @@ def list_models(as_json: bool) -> None:
         from mmd.control.models.startup import startups
         from mmd.control.state.model_info import model_infos
 
-        residencies = {model_id: residency(pair) for model_id, pair in pairs.items()}
-        print_json(model_infos(models.values(), residencies, active, startups(settings), names.aliases))
+        print_json(model_infos(models.values(), pairs, active, startups(settings), names.aliases))
         return
-    heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "ALSO CALLED")
+    heading = ("ID", "TYPE", "QUANT", "SIZE", "CONTEXT", "STATUS", "HOLDS", "ALSO CALLED")
     table = [
         (
             model.id,
@@ -58,15 +59,21 @@ def list_models(as_json: bool) -> None:
             _tokens(model.facts.context_length),
             status_word(model.id, residency(pairs.get(model.id, Pair())), active)
             + _AT_STARTUP[settings.model(model.id).startup],
+            _holds_text(pairs.get(model.id, Pair())),
             ", ".join(names.aliases[model.id]),
         )
         for model in models.values()
     ]
     if table:
-        shown = len(heading) if any(cells[-1] for cells in table) else len(heading) - 1
-        print_named_table(heading[:shown], [cells[:shown] for cells in table])
+        _print_models(heading, table)
     else:
         say(NO_MODEL)
+
+
+def _print_models(heading: Sequence[str], table: Sequence[Sequence[str]]) -> None:
+    """Print the table without the last columns that are empty in every row, as they are for most users."""
+    shown = [at for at in range(len(heading)) if at < _ALWAYS_SHOWN or any(cells[at] for cells in table)]
+    print_named_table([heading[at] for at in shown], [[cells[at] for at in shown] for cells in table])
 
 
 @click.command()
@@ -94,6 +101,8 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     machine = load_machine(machine_file) if machine_file else read_machine()
     if not units and not as_json:
         _print_model(model, aliases)
+        if machine_file is None:
+            _print_now(model_id, machine)
     launch = plan_launch(model, machine, settings)
     estimating = Estimator(machine, settings, is_here=machine_file is None)
     estimate = estimating.answer(model, asks_engine=False).estimate
@@ -106,11 +115,12 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         from mmd.codec import to_builtins
         from mmd.control.models.startup import startup_of
         from mmd.control.state.residencies import active_of
-        from mmd.plan.residency import Pair, residency
+        from mmd.plan.residency import Pair
 
         pairs = wait_for(_pairs())
-        here = residency(pairs.get(model_id, Pair()))
-        shown = to_builtins(model_info(model, here, active_of(pairs), startup_of(model_id), aliases))
+        shown = to_builtins(
+            model_info(model, pairs.get(model_id, Pair()), active_of(pairs), startup_of(model_id), aliases)
+        )
         planned = {"launch": launch_record(launch), "estimate": for_json(estimate)}
         print_json(shown | {"files": model.files, "idle": rules} | planned)
     else:
@@ -146,6 +156,17 @@ def launch_record(launch: Launch) -> dict[str, Any]:
     }
 
 
+def _holds_text(pair: Pair, names: Mapping[str, str] | None = None) -> str:
+    """Return what a model holds now: "8.0 GiB of GPU-8a3b1c2d". `names` are the devices' names for people."""
+    from mmd.plan.residency import held_now
+    from mmd.quantities import MIB
+
+    held = sorted(held_now(pair).items())
+    return " and ".join(
+        f"{size_text(size * MIB)} of {(names or {}).get(device, device)}" for device, size in held if size
+    )
+
+
 def _tokens(context: int) -> str:
     return str(context) if context else "-"
 
@@ -163,6 +184,23 @@ def _print_model(model: Model, aliases: tuple[str, ...]) -> None:
         click.echo(f"  {name:<13} {value}")
     if aliases:
         click.echo(f"  {'also called':<13} {', '.join(aliases)}")
+
+
+def _print_now(model_id: str, machine: Machine) -> None:
+    """Print the model's state, and where it lies; nothing without a user manager, which would run it."""
+    from mmd.control.state.residencies import active_of, current_pairs, status_word
+    from mmd.errors import ManagerUnreachable
+    from mmd.plan.residency import Pair, residency
+    from mmd.plan.share import device_ids
+
+    try:
+        pairs = wait_for(current_pairs())
+    except ManagerUnreachable:
+        return
+    pair = pairs.get(model_id, Pair())
+    names = {device: f"GPU {gpu.index}" for device, gpu in device_ids(machine.gpus).items()} | {"ram": "RAM"}
+    words = (status_word(model_id, residency(pair), active_of(pairs)), _holds_text(pair, names))
+    click.echo(f"  {'now':<13} {', with '.join(filter(None, words))}")
 
 
 def _print_launch(launch: Launch, estimate: Estimate, rules: Rules) -> None:

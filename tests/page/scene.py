@@ -46,6 +46,7 @@ def models() -> list[dict[str, Any]]:
             "licence": "apache-2.0",
             "terms": "open",
             "path": f"/models/{name}",
+            "devices": {},
         }
         for name, (kind, quant, size, context) in _FACTS.items()
     ]

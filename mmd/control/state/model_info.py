@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mmd.control.state.devices import Bytes, held_bytes
 from mmd.control.state.residencies import StatusWord, status_word
 from mmd.plan.boot import Startup
-from mmd.plan.residency import Residency
+from mmd.plan.residency import Pair, held_now, residency
 from mmd.quantities import GIB
 from mmd.registry.licence import Terms, terms
 from mmd.registry.record import Format, Model, ModelType
 
+_NOT_LOADED = Pair()
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A registered model. `vram` is the size of its weights in GiB, `context` what it was trained for, in tokens."""
+    """A registered model. `vram` is the size of its weights in GiB, `context` what it was trained for, in tokens,
+    `devices` the bytes that it holds of each device now.
+    """
 
     id: str
     aliases: tuple[str, ...]
@@ -32,11 +37,12 @@ class ModelInfo:
     licence: str
     terms: Terms
     path: str
+    devices: Bytes
 
 
 def model_infos(
     models: Iterable[Model],
-    residencies: Mapping[str, Residency],
+    pairs: Mapping[str, Pair],
     active: str | None,
     startups: Mapping[str, Startup],
     aliases: Mapping[str, tuple[str, ...]],
@@ -44,7 +50,7 @@ def model_infos(
     return [
         model_info(
             model,
-            residencies.get(model.id, Residency.ABSENT),
+            pairs.get(model.id, Pair()),
             active,
             startups.get(model.id, Startup.DISABLED),
             aliases.get(model.id, ()),
@@ -55,7 +61,7 @@ def model_infos(
 
 def model_info(
     model: Model,
-    here: Residency = Residency.ABSENT,
+    pair: Pair = _NOT_LOADED,
     active: str | None = None,
     startup: Startup = Startup.DISABLED,
     aliases: tuple[str, ...] = (),
@@ -71,12 +77,13 @@ def model_info(
         vram=round(facts.weights_bytes / GIB, 2),
         vram_bytes=facts.weights_bytes,
         context=facts.context_length,
-        status=status_word(model.id, here, active),
+        status=status_word(model.id, residency(pair), active),
         startup=startup,
         source=model.source,
         licence=model.licence,
         terms=terms(model.licence),
         path=model.path,
+        devices=held_bytes(held_now(pair)),
     )
 
 

@@ -144,10 +144,9 @@ class SystemdModels:
 
     async def models(self) -> list[ModelInfo]:
         pairs = self._watch.pairs
-        where = {model_id: residency(pair) for model_id, pair in pairs.items()}
         modes = startups(self._names.settings)
         return model_infos(
-            self._names.models.values(), where, active_of(pairs, self._asked.order()), modes, self._names.aliases
+            self._names.models.values(), pairs, active_of(pairs, self._asked.order()), modes, self._names.aliases
         )
 
     async def resources(self) -> Resources:

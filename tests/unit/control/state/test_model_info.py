@@ -30,7 +30,9 @@ from mmd.plan.boot import Startup
 from mmd.plan.choose import choose
 from mmd.plan.lease import LeaseState
 from mmd.plan.pressure import Ram
-from mmd.plan.residency import Residency
+from mmd.plan.residency import Pair, Residency, UnitState
+from mmd.plan.share import Holding
+from mmd.quantities import MIB
 from mmd.registry.record import Format
 from tests.unit.plan.planned import CHAT, EMBEDDING, GIB, LLAMA_SERVER, facts, machine, model
 
@@ -143,11 +145,13 @@ def test_model_has_the_promised_names() -> None:
         "licence": "",
         "terms": "unknown",
         "path": "/models/qwen3-8b.gguf",
+        "devices": {},
     }
 
 
 def test_models_are_shown_where_they_are() -> None:
-    here = {"qwen3-8b": Residency.RESIDENT}
+    up = UnitState("active", "running", loaded=True)
+    here = {"qwen3-8b": Pair(up, up, Holding({"GPU-1": 3}))}
     modes, aliases = {"qwen3-8b": Startup.ACTIVE}, {"qwen3-8b": ("gpt-4o",)}
     rows = model_infos([CHAT, EMBEDDING], here, "qwen3-8b", modes, aliases)
     assert [row.aliases for row in rows] == [("gpt-4o",), ()]
@@ -155,6 +159,7 @@ def test_models_are_shown_where_they_are() -> None:
         ("qwen3-8b", "active", "active"),
         ("nomic-embed", "absent", "disabled"),
     ]
+    assert [row.devices for row in rows] == [{"GPU-1": 3 * MIB}, {}]
 
 
 def test_engine_family_of_safetensors() -> None:
