@@ -56,6 +56,7 @@ async def test_names_that_cannot_be_broken_fit_too(page: Page, gateway: StubGate
         "active": name,
         "resident": [scene.resident(name)],
         "failed": [{"id": name, "reason": name}],
+        "leases": [{"name": name, "state": "held", "program": name, "devices": {"GPU-1": scene.GIB}}],
     }
     gateway.records["/queue"]["turns"][0]["model"] = name
     gateway.records["/queue"]["in_flight"][0]["model"] = name

@@ -51,6 +51,44 @@ async def test_shows_queue_memory_and_swaps(page: Page, gateway: StubGateway) ->
     assert await page.locator("figure path.line").first.get_attribute("d")
 
 
+async def test_shows_who_lies_where(page: Page, gateway: StubGateway) -> None:
+    await page.goto(gateway.url)
+    first = page.locator("#device-list > li").first
+    await expect(first).to_contain_text("GPU 0: NVIDIA GeForce RTX 4070")
+    await expect(first).to_contain_text("2.2 GiB of 12.0 GiB free")
+    await expect(first.locator(".holders > li")).to_have_text(
+        [
+            "nomic-embed-text-v1.5-f161.0 GiB",
+            f"{QWEN}7.0 GiB used8.0 GiB",
+            "qwen3-4b-awqasleep1.5 GiB",
+            "other programs0.9 GiB",
+        ]
+    )
+    await expect(first.locator("rect.awake")).to_have_count(2 + 2)  # in the bar and beside the names
+    await expect(page.locator("#resident > li").first).to_contain_text("8.0 GiB of GPU 0")
+    await expect(page.locator("#sleeping")).to_contain_text("keeps 1.5 GiB of GPU 0")
+    await expect(page.locator("#leases")).to_contain_text("4.0 GiB of GPU 1 · blender -b scene.blend -a")
+    await expect(page.locator("#unloaded")).to_contain_text(f"{GEMMA} was unloaded for {QWEN}")
+    await expect(page.locator("#unloaded")).to_contain_text(": the least recently used whose memory is enough")
+
+
+async def test_stranded_engine_is_shown_and_can_be_stopped(page: Page, gateway: StubGateway) -> None:
+    gateway.records["/status"]["stranded"] = [{"id": "s", "devices": {"GPU-1": 3 * scene.GIB}}]
+    await page.goto(gateway.url)
+    await expect(page.locator("#stranded")).to_contain_text("awake without its token")
+    await expect(page.locator("#stranded")).to_contain_text("3.0 GiB of GPU 0")
+    await expect(page.locator("#announcement")).to_contain_text("s is stranded.")
+    await page.locator("#stranded").get_by_role("button", name="Stop s").click()
+    await expect(page.locator("#device-list > li").first).to_contain_text("stranded")
+    assert gateway.pressed == [("stop", "s")]
+
+
+async def test_swap_shows_why_each_model_left(page: Page, gateway: StubGateway) -> None:
+    await page.goto(gateway.url)
+    gateway.tell(EventKind.SWAP, scene.swap("new", 0, evicted=["a", "b"], why_evicted={"a": "in use"}))
+    await expect(page.locator("#swap-list > li").first).to_contain_text("replacing a (in use), b")
+
+
 async def test_follows_what_happens(page: Page, gateway: StubGateway) -> None:
     await page.goto(gateway.url)
     await expect(page).to_have_title(f"{QWEN} · mmd")
@@ -266,6 +304,11 @@ async def test_hostile_names_are_text(page: Page, gateway: StubGateway) -> None:
         "active": HOSTILE,
         "resident": [scene.resident(HOSTILE)],
         "failed": [{"id": HOSTILE, "reason": HOSTILE}],
+        "leases": [{"name": HOSTILE, "state": "held", "program": HOSTILE, "devices": {HOSTILE: 1}}],
+        "unloaded": [
+            {"id": HOSTILE, "unloaded_for": HOSTILE, "why": HOSTILE, "at": scene.status()["unloaded"][0]["at"]}
+        ],
+        "devices": [scene.status()["devices"][0] | {"name": HOSTILE}],
     }
     gateway.records["/queue"] = {
         "turns": [{"model": HOSTILE, "waiting": 1, "waited_seconds": 1, "expected_seconds": 1}],

@@ -47,7 +47,7 @@ def test_device_shows_models_leases_and_other_programs(now: Status) -> None:
         "GPU 0: NVIDIA GeForce RTX 4070, 2.2 GiB of 12.0 GiB free",
         "   1.0 GiB  nomic-embed-text-v1.5-f16",
         "   8.0 GiB  qwen3-8b-q4_k_m, 7.0 GiB used",
-        "   1.2 GiB  qwen3-4b-awq, asleep",
+        "   1.5 GiB  qwen3-4b-awq, asleep",
         "   0.9 GiB  other programs",
     ]
     assert "   4.0 GiB  lease blender, blender -b scene.blend -a" in second

@@ -16,6 +16,7 @@ const VERBS_BY_STATUS = {
   active: ["sleep", "stop"],
   resident: ["activate", "sleep", "stop"],
   starting: ["stop"],
+  stranded: ["activate", "stop"],
   sleeping: ["activate", "stop"],
   failed: ["activate"],
   absent: ["activate"],

@@ -1,8 +1,9 @@
-// The panel "Now": resident, starting, failed and sleeping models.
+// The panel "Now": resident, starting, failed and sleeping models, leases, and who was unloaded for whom.
 
 import { Actions } from "./actions.js";
+import { held } from "./devices.js";
 import { element, find, setAttribute, setText, syncViews } from "./dom.js";
-import { gib, quoted, seconds, tokens } from "./format.js";
+import { clock, gib, quoted, seconds, tokens } from "./format.js";
 import { LastLines } from "./last_lines.js";
 import { since } from "./state.js";
 
@@ -10,11 +11,17 @@ export function drawNow({ status, models, swaps }) {
   if (!status) return;
   const facts = new Map((models ?? []).map((model) => [model.id, model]));
   const activeFirst = [...(status.resident ?? [])].sort((a, b) => (b.id === status.active) - (a.id === status.active));
-  const residents = activeFirst.map((one) => ({ ...one, facts: facts.get(one.id), isActive: one.id === status.active }));
-  const starting = status.starting ?? [];
-  const sleeping = (status.sleeping ?? []).map((sleeper) => ({ ...sleeper, facts: facts.get(sleeper.id) }));
+  const withFacts = (one) => ({ ...one, facts: facts.get(one.id), held: held(one.devices, status) });
+  const residents = activeFirst.map((one) => ({ ...withFacts(one), isActive: one.id === status.active }));
+  const starting = (status.starting ?? []).map(withFacts);
+  const stranded = (status.stranded ?? []).map(withFacts);
+  const sleeping = (status.sleeping ?? []).map(withFacts);
+  const leases = (status.leases ?? []).map((lease) => ({ ...lease, held: held(lease.devices, status) }));
   syncViews(find("resident"), residents, idOf, residentCard);
   syncViews(find("starting"), starting, idOf, startingCard);
+  syncViews(find("stranded"), stranded, idOf, strandedCard);
+  syncViews(find("leases"), leases, ({ name }) => name, leaseCard);
+  syncViews(find("unloaded"), status.unloaded ?? [], idOf, unloadedEntry);
   const failures = (status.failed ?? []).map((failure) => ({ ...failure, lines: lastLines(swaps, failure.id) }));
   syncViews(find("failed"), failures, idOf, failedCard);
   syncViews(find("sleeping"), sleeping, idOf, sleepingCard);
@@ -28,10 +35,11 @@ const idOf = ({ id }) => id;
 // The engine's last log lines, if the last swap to this model failed.
 const lastLines = (swaps, id) => (swaps ?? []).findLast(({ model }) => model === id)?.engine_lines;
 
-function announce({ active, starting, failed: failures }) {
+function announce({ active, starting, stranded, failed: failures }) {
   const sentences = [
     active ? `${active} is active.` : "No model is active.",
     ...(starting ?? []).map(({ id }) => `${id} is starting.`),
+    ...(stranded ?? []).map(({ id }) => `${id} is stranded.`),
     ...(failures ?? []).map(({ id }) => `${id} failed.`),
   ];
   setText(find("announcement"), sentences.join(" "));
@@ -58,12 +66,12 @@ function residentCard(id) {
   const { node, actions, state } = card(id, "active", line);
   return {
     node,
-    update({ facts: model, isActive }) {
+    update({ facts: model, isActive, held: memory }) {
       const kind = isActive ? "active" : "resident";
       setAttribute(node, "class", `card ${kind}`);
       setAttribute(state, "class", `state ${kind}`);
       setText(state, kind);
-      setText(line, model ? join(facts(model)) : "");
+      setText(line, join([memory, ...(model ? facts(model) : [])]));
       actions.update(kind);
     },
   };
@@ -75,7 +83,7 @@ function startingCard(id) {
   const { node, actions } = card(id, "starting", bar, line);
   return {
     node,
-    update({ seconds: taken, expected_seconds: expected }) {
+    update({ seconds: taken, expected_seconds: expected, held: memory }) {
       const now = taken + since("status");
       if (expected) {
         bar.max = expected;
@@ -83,8 +91,43 @@ function startingCard(id) {
       } else {
         bar.removeAttribute("value");
       }
-      setText(line, expected ? `${seconds(Math.floor(now))} of about ${seconds(expected)}` : `for ${seconds(Math.floor(now))}`);
+      const took = seconds(Math.floor(now));
+      setText(line, join([expected ? `${took} of about ${seconds(expected)}` : `for ${took}`, memory]));
       actions.update("starting");
+    },
+  };
+}
+
+function strandedCard(id) {
+  const line = element("p", { class: "facts" });
+  const { node, actions } = card(id, "stranded", line);
+  return {
+    node,
+    update({ held: memory }) {
+      setText(line, join(["awake without its token: the next swap ends its engine", memory]));
+      actions.update("stranded");
+    },
+  };
+}
+
+function leaseCard(name) {
+  const state = element("span", { class: "state" });
+  const line = element("p", { class: "facts" });
+  return {
+    node: element("li", { class: "card" }, element("div", { class: "card-head" }, element("h3", {}, `lease ${name}`), state), line),
+    update({ state: kind, program, held: memory }) {
+      setText(state, kind);
+      setText(line, join([memory, program]));
+    },
+  };
+}
+
+function unloadedEntry(id) {
+  const node = element("li");
+  return {
+    node,
+    update({ unloaded_for: other, why, at }) {
+      setText(node, `${id} was unloaded for ${other}, ${clock(new Date(at))}${why ? `: ${why}` : ""}`);
     },
   };
 }
@@ -123,9 +166,9 @@ function sleepingCard(id) {
   const { node, actions } = card(id, "sleeping", line);
   return {
     node,
-    update({ level, ram_bytes: ram, wake_seconds: wake, facts: model }) {
+    update({ level, ram_bytes: ram, wake_seconds: wake, facts: model, held: memory }) {
       const wakes = wake === null ? "" : `wakes in about ${seconds(wake)}`;
-      setText(line, join([wakes, `${gib(ram)} RAM`, `level ${level}`, model?.type]));
+      setText(line, join([wakes, `${gib(ram)} RAM`, `level ${level}`, memory && `keeps ${memory}`, model?.type]));
       actions.update("sleeping");
     },
   };

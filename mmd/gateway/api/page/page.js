@@ -1,6 +1,7 @@
 // The page at /: stays connected to the gateway, and draws the state when it changes.
 
 import { stayConnected } from "./connection.js";
+import { drawDevices } from "./devices.js";
 import { drawDownloads } from "./downloads.js";
 import { drawMemory } from "./memory.js";
 import { drawModels } from "./models.js";
@@ -15,7 +16,7 @@ function reveal({ status }) {
   for (const column of document.querySelectorAll(".column")) column.hidden = !status;
 }
 
-addViews(reveal, drawNow, drawQueue, drawModels, drawDownloads, drawMemory, drawSwaps);
+addViews(reveal, drawNow, drawQueue, drawModels, drawDownloads, drawDevices, drawMemory, drawSwaps);
 setInterval(() => {
   if (state.status?.starting?.length || state.queue?.turns.length) redraw(); // their seconds count on
 }, TICK_MS);

@@ -32,6 +32,13 @@ export function drawSwaps({ swaps }) {
 // The swap's own time plus the drain, which comes before it.
 const total = ({ seconds: taken, phases }) => taken + (phases.drain ?? 0);
 
+// Older gateways name one model, or null.
+function replaced({ evicted, why_evicted: reasons }) {
+  const names = [evicted ?? []].flat();
+  const words = names.map((name) => (reasons?.[name] ? `${name} (${reasons[name]})` : name));
+  return words.length ? `, replacing ${words.join(", ")}` : "";
+}
+
 // The phases in order. A phase that is part of another is subtracted from it.
 function segments(swap) {
   const { drain = 0, release = 0, vram_free: free = 0, load = 0, wake = 0, canary = 0 } = swap.phases;
@@ -66,7 +73,7 @@ function swapEntry() {
       setText(took, seconds(total(swap)));
       setText(outcome, swap.outcome);
       setAttribute(outcome, "class", `state ${swap.outcome}`);
-      setText(why, (swap.cause || swap.why) + (swap.evicted?.length ? `, replacing ${[swap.evicted].flat().join(", ")}` : ""));
+      setText(why, (swap.cause || swap.why) + replaced(swap));
       lastLines.update(swap.engine_lines);
       const parts = segments(swap);
       setText(phases, parts.map(([phase, taken]) => `${NAMES[phase]} ${seconds(taken)}`).join(" · "));
