@@ -155,6 +155,51 @@ def safetensors_bytes(
     return struct.pack("<Q", len(text)) + text + bytes(offset)
 
 
+def sparse_safetensors(folder: Path, size_gib: float, *, context: int = 8192, heads: int = 32) -> Path:
+    """Write a folder that vLLM would take for a Llama with weights of about this size, which are a hole."""
+    width, inner, vocabulary = 4096, 14336, 1024
+    keys = width // 4
+    layer = {
+        "self_attn.q_proj": (width, width),
+        "self_attn.k_proj": (keys, width),
+        "self_attn.v_proj": (keys, width),
+        "self_attn.o_proj": (width, width),
+        "mlp.gate_proj": (inner, width),
+        "mlp.up_proj": (inner, width),
+        "mlp.down_proj": (width, inner),
+    }
+    layer_bytes = sum(2 * rows * columns for rows, columns in layer.values())
+    layers = max(1, round(size_gib * 1024**3 / layer_bytes))
+    shapes = {
+        f"model.layers.{number}.{name}.weight": shape for number in range(layers) for name, shape in layer.items()
+    }
+    shapes |= {"model.embed_tokens.weight": (vocabulary, width), "lm_head.weight": (vocabulary, width)}
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (rows, columns) in shapes.items():
+        start, end = end, end + 2 * rows * columns
+        header[name] = {"dtype": "BF16", "shape": [rows, columns], "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(struct.pack("<Q", len(text)) + text)
+    os.truncate(weights, 8 + len(text) + end)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "torch_dtype": "bfloat16",
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads // 4,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": context,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def tiny_safetensors(
     folder: Path,
     config: Mapping[str, object] | None = None,

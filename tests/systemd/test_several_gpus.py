@@ -23,3 +23,21 @@ async def test_machine_of_two_gpus_is_read_by_every_process(world: World) -> Non
         assert (await mmd.status()).active == "chat"
     shown = await asyncio.to_thread(run_mmd, "machine", "--json")
     assert all(uuid in shown.stdout for uuid in gpus.uuids)
+
+
+async def test_models_of_a_given_size_start_asleep_and_awake(world: World) -> None:
+    """The world of these tests: a vLLM that sleeps, with as much memory as its header says."""
+    world.add_gpus(24, 24)
+    world.settings(f'[engines]\nvllm = "{world.add_vllm()}"\n')
+    world.add_sized_vllm("sleeper", 14)
+    world.add_sized("light", 1, embedding=True)
+    async with world.controller() as mmd:
+        launch = await mmd.planner.launch("sleeper")
+        assert launch.sleep is not None
+        assert 13 * 1024 * MIB < launch.sleep.weights_bytes < 15 * 1024 * MIB
+        assert (await mmd.planner.launch("light")).type == "embedding"
+        await mmd.activate("sleeper")
+        await mmd.sleep("sleeper")
+        await mmd.activate("light")
+        status = await mmd.status()
+        assert ([one.id for one in status.sleeping], status.active) == (["sleeper"], "light")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ from mmd.plan.launch import Launch, Sleep, WakeCheck
 from mmd.plan.release import ReleaseEffect
 from mmd.registry.store import Registry
 from tests.fakes.nvml import FakeGpus, use_in_this_process
-from tests.tiny_models import tiny_gguf
+from tests.fakes.vllm import install_fake_vllm
+from tests.tiny_models import sparse_safetensors, tiny_gguf
 from tests.user_manager import UserManager
 from tests.well_known import llama_of
 
@@ -82,10 +86,24 @@ class World:
     def add_sized(
         self, name: str, size_gib: float, *, context: int = 8192, embedding: bool = False, **behaviour: Any
     ) -> None:
-        """Register a model with a real header and weights of this size, which are a hole: nothing is written."""
-        path = llama_of(size_gib, context=context, embedding=embedding).write(self.folder / f"{name}.gguf")
+        """Register a GGUF with a real header and weights of this size, which are a hole: nothing is written."""
+        path = llama_of(size_gib, context=context, embedding=embedding).write(self.weights_folder / f"{name}.gguf")
         Registry().add(path, id=name)
         self.behave(name, **behaviour)
+
+    def add_sized_vllm(self, name: str, size_gib: float, *, context: int = 8192, **behaviour: Any) -> None:
+        """Register a folder of safetensors in the same way, for the fake vLLM of `add_vllm`: an engine that sleeps."""
+        Registry().add(sparse_safetensors(self.weights_folder / name, size_gib, context=context), id=name)
+        self.behave(name, **behaviour)
+
+    def add_vllm(self) -> Path:
+        """Install the fake vLLM, and return its program for mmd.toml."""
+        return install_fake_vllm(self.folder / "vllm", "0.32.0")
+
+    @cached_property
+    def weights_folder(self) -> Path:
+        """A folder in memory, in which reading a hole ahead costs nothing; `close` removes it."""
+        return Path(tempfile.mkdtemp(prefix="weights", dir=self.manager.root))
 
     def behave(self, name: str, **behaviour: Any) -> None:
         """Set the behaviour of a model's engine, from its next start on."""
@@ -93,7 +111,8 @@ class World:
             self.changes.setdefault(name, {}).setdefault("sleep", SLEEP)
         elif "sleep" in self.changes.get(name, {}):
             behaviour["can_sleep"] = True
-        (self.folder / f"{name}.gguf.fake.json").write_text(json.dumps(behaviour))
+        path = Path(Registry().get(name).path)
+        path.with_name(f"{path.name}.fake.json").write_text(json.dumps(behaviour))
 
     def change_launch(self, *names: str, **changes: Any) -> None:
         """Change the launches of these models in controllers made from now on."""
@@ -122,6 +141,8 @@ class World:
 
     def close(self) -> None:
         """Stop what uses the GPUs of `add_gpus`, while the hooks can still load the driver, and take them away."""
+        if "weights_folder" in self.__dict__:
+            shutil.rmtree(self.weights_folder)
         if self._gpus is None:
             return
         self.manager.systemctl("stop", "mmd-*")
