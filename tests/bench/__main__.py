@@ -15,7 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmd.machine import read_machine
-from tests.bench import busy_swap, cli, crowd, data_path, estimate, gateway, pull, read_ahead, swap, trace, vllm, wake
+from tests.bench import (
+    busy_swap,
+    cli,
+    crowd,
+    data_path,
+    estimate,
+    gateway,
+    ledger,
+    pull,
+    read_ahead,
+    swap,
+    trace,
+    vllm,
+    wake,
+)
 from tests.bench.measure import Row, print_rows
 from tests.bench.stack import write_settings
 from tests.user_manager import user_manager
@@ -79,6 +93,7 @@ def _pull(_folder: Path) -> list[Row]:
 
 _SECTIONS: dict[str, Callable[[Path], list[Row]]] = {
     "swap": _swap,
+    "ledger": ledger.measure,
     "wake": _wake,
     "cli": cli.measure,
     "estimate": _estimate,

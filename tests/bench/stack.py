@@ -75,22 +75,26 @@ def compiled(name: str, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Upstream:
-    """Install upstream.c in place of llama-server: models that respond at once, after a load of this many seconds."""
+    """Install upstream.c in place of llama-server: models that respond at once, and take `exit_ms` to end.
+
+    A load takes as many seconds as the file MODEL.load says, or else `load_seconds`.
+    """
 
     program: Path
     starts_file: Path
 
     @classmethod
-    def install(cls, folder: Path, *, load_seconds: float = 0.0) -> Upstream:
+    def install(cls, folder: Path, *, load_seconds: float = 0.0, exit_ms: int = 0) -> Upstream:
         upstream = cls(compiled("upstream", folder), folder / "starts")
         for name, text in (("help", HELP), ("version", VERSION)):
             (folder / name).write_text(f"{text}\n")
         wrapper = folder / "llama-server"
+        load = f'if [ -e "$2.load" ]; then sleep "$(cat "$2.load")"; else sleep {load_seconds}; fi'
         wrapper.write_text(
             f"""#!/bin/sh
             case "$1" in
             --help | --version) cat "{folder}/${{1#--}}" ;;
-            *) echo >>"{upstream.starts_file}"; sleep {load_seconds}; exec "{upstream.program}" "$@" ;;
+            *) echo >>"{upstream.starts_file}"; {load}; exec "{upstream.program}" --exit-ms {exit_ms} "$@" ;;
             esac
             """
         )

@@ -2,6 +2,7 @@
  *
  *     upstream --host PATH.sock | --port NUMBER      (127.0.0.1; every other argument is left to the real llama-server)
  *
+ * With --exit-ms N it takes as long to end on SIGTERM, as an engine that frees its memory does.
  * A body asks for what it wants within its first bytes: "stream":true, "x_chunks":N (of a stream), "x_interval_us":N
  * (between them; 0 is as fast as can be), "x_delay_ms":N (before the answer). GET is answered as /health would be.
  */
@@ -261,6 +262,14 @@ static void serve(int listener) {
     }
 }
 
+static int exit_ms;
+
+static void end_after_a_moment(int number) {
+    (void)number;
+    usleep((useconds_t)exit_ms * 1000);
+    _exit(0);
+}
+
 int main(int argc, char **argv) {
     const char *path = NULL;
     int port = 0;
@@ -269,7 +278,11 @@ int main(int argc, char **argv) {
             path = argv[index + 1];
         else if (strcmp(argv[index], "--port") == 0)
             port = atoi(argv[index + 1]);
+        else if (strcmp(argv[index], "--exit-ms") == 0)
+            exit_ms = atoi(argv[index + 1]);
     }
+    if (exit_ms)
+        signal(SIGTERM, end_after_a_moment);
     signal(SIGPIPE, SIG_IGN);
     answer_bytes = (size_t)snprintf(
         answer, sizeof answer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
