@@ -48,7 +48,7 @@ class FakeGpus:
             f"card {uuid} {int(size * _GIB)} 8.9 NVIDIA Fake {size:g} GB"
             for uuid, size in zip(self.uuids, sizes_gib, strict=True)
         ]
-        self.state.write_text("\n".join(["lags", *cards, *("0" for _ in sizes_gib)]) + "\n")
+        self.state.write_text("\n".join(["lags 0", *cards, *("0" for _ in sizes_gib)]) + "\n")
         self._driver = subprocess.Popen([sys.executable, "-I", "-S", str(_HERE / "driver.py"), str(state)])
 
     @property
@@ -62,6 +62,10 @@ class FakeGpus:
             (int(used) + sum(int(word.partition(":")[2]) for word in words if word[0] in "@+")) // MIB
             for used, *words in lines
         )
+
+    def allocations(self) -> int:
+        """Return how often a process changed what it holds; each was checked."""
+        return next(int(line.split()[1]) for line in self.state.read_text().splitlines() if line.startswith("lags "))
 
     def close(self) -> None:
         self._driver.send_signal(signal.SIGTERM)

@@ -1,8 +1,8 @@
 """The VRAM that processes hold in the state of the fake NVML, which tests/fakes/nvml.c documents.
 
-Every change is made under one lock. Where the state says "lags", each increase is checked at once: more memory than a
-GPU has is an over-commit, which a sampler could miss. There the driver keeps the memory of a dead process until
-tests/fakes/driver.py removes it.
+Every change is made under one lock. Where the state says "lags", with the number of changes so far, each increase is
+checked at once: more memory than a GPU has is an over-commit, which a sampler could miss. There the driver keeps the
+memory of a dead process until tests/fakes/driver.py removes it.
 """
 
 # ruff: noqa: PTH105, PTH123
@@ -71,7 +71,10 @@ def held_by(lines: list[str]) -> list[dict[int, int]]:
 
 def _hold(lines: list[str], pid: int, held_bytes: Mapping[str, int]) -> list[str]:
     cards = [line.split(None, 4) for line in lines if line.startswith("card ")]
-    mark = "+" if "lags" in lines else "@"
+    lag = next((number for number, line in enumerate(lines) if line.startswith("lags ")), None)
+    mark = "@" if lag is None else "+"
+    if lag is not None:
+        lines[lag] = f"lags {int(lines[lag].split()[1]) + 1}"
     over = []
     for index, number in enumerate(gpu_lines(lines)):
         uuid = cards[index][1] if cards else ""
