@@ -42,6 +42,11 @@ class Demand:
         return all(device.id != RAM for device in self.devices)
 
     @property
+    def spills(self) -> bool:
+        """True if its engine puts into RAM what its GPUs cannot hold."""
+        return any(self.parts(self.least_tokens, count).movable_bytes for count in self.memories)
+
+    @property
     def shapes(self) -> tuple[Shape, ...]:
         """Return the preferred ways to run it: on as few devices as hold a comfortable context.
 
@@ -59,13 +64,18 @@ class Demand:
         return self._whole(self.least_tokens) or self._spilled() or self._all_devices()
 
     @property
+    def takes_all(self) -> bool:
+        """True if its devices cannot hold it, even without other models."""
+        return not self._whole(self.least_tokens)
+
+    @property
     def least_mib(self) -> int:
         return min(shape.size_mib for shape in self.least_shapes)
 
     def wanted(self, shapes: tuple[Shape, ...] | None = None, *, at: Share | None = None) -> Wanted:
         """Return it as `place` takes it; `at` is where its engine sleeps."""
         usable = frozenset(device.id for device in self.devices)
-        return Wanted(self.model_id, shapes or self.shapes, at, usable)
+        return Wanted(self.model_id, shapes or self.shapes, at, usable, grows=not self.is_light)
 
     def shape(self, tokens: int, count: int) -> Shape:
         parts = self.parts(tokens, count)

@@ -7,12 +7,13 @@ sparing the most important model first, as long as the rest still fits, gives th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import combinations
 
 from mmd.plan.share import Share
+from mmd.quantities import MIB, size_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Wanted:
     shapes: tuple[Shape, ...]  # preferred first
     at: Share | None = None  # where it sleeps: it wakes there, with this size; elsewhere its engine starts anew
     devices: frozenset[str] | None = None  # it can use these only; None: any
+    grows: bool = False  # it will use what its device has left: it avoids devices of other models that do
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,14 @@ class Occupant:
     is_dead: bool = False  # its engine has failed, and its token is still held: it leaves first
     is_lease: bool = False  # nothing unloads it
 
+    @property
+    def holds(self) -> Share:
+        """Return what it holds now."""
+        return (self.keeps or {}) if self.is_asleep else self.uses
+
+    def may_leave(self, *, evicts: bool = True, by_user: bool = False) -> bool:
+        return self.is_dead or (evicts and not self.is_lease and (by_user or not self.pinned))
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -76,10 +86,10 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class CannotPlace:
-    """Why the wanted models do not fit, whoever of the others leaves."""
+    """Why the wanted models do not fit, even if all others leave that may."""
 
-    why: str
-    short_mib: int
+    why: str  # what they need, what there is, and what stays: sizes by part
+    short_mib: int  # at least so much more is needed
 
 
 class _State(StrEnum):
@@ -98,12 +108,17 @@ def place(
     *,
     evicts: bool = True,
     by_user: bool = False,
+    one_each: bool = False,
 ) -> Placement | CannotPlace:
-    """Place the wanted models. If `evicts` is false, no model leaves; `by_user` unloads pinned models, too."""
+    """Place the wanted models. If `evicts` is false, no model leaves; `by_user` unloads pinned models, too.
+
+    With `one_each` a device has one resident model, beside leases and models that sleep.
+    """
     names = {one.model_id for one in wanted}
     others = sorted((one for one in occupants if one.model_id not in names), key=_importance)
-    search = _Search(sorted(wanted, key=_largest_first), others, sorted(devices, key=lambda device: device.id))
-    fixed = {one.model_id for one in others if not one.is_dead and not _may_leave(one, evicts=evicts, by_user=by_user)}
+    ordered = sorted(devices, key=lambda device: device.id)
+    search = _Search(sorted(wanted, key=_largest_first), others, ordered, one_each)
+    fixed = {one.model_id for one in others if not one.may_leave(evicts=evicts, by_user=by_user)}
     movable = [one for one in others if one.model_id not in fixed]
     states = {one.model_id: _State.STAYS if one.model_id in fixed else _State.ENDS for one in others}
     where = search.fits(states)
@@ -123,10 +138,6 @@ def place(
     end = tuple(sorted(one.model_id for one in movable if states[one.model_id] is _State.ENDS))
     why = {one.model_id: _reason(one, states[one.model_id]) for one in others if one.model_id in (*sleep, *end)}
     return Placement(where, sleep, end, why)
-
-
-def _may_leave(one: Occupant, *, evicts: bool, by_user: bool) -> bool:
-    return evicts and not one.is_lease and (by_user or not one.pinned)
 
 
 def _importance(one: Occupant) -> tuple[bool, bool, bool, bool, float, str]:
@@ -151,23 +162,24 @@ class _Search:
     wanted: Sequence[Wanted]
     others: Sequence[Occupant]
     devices: Sequence[Device]
+    one_each: bool
 
     def fits(self, states: _States) -> dict[str, Share] | None:
         """Return where the wanted models fit if the others are in these states; None if they do not."""
         room = self._room(states)
-        return None if min(room.values(), default=0) < 0 else _put(self.wanted, room, {}, ())
+        if min(room.values(), default=0) < 0:
+            return None
+        if self.one_each:
+            staying = (one for one in self.others if _is_resident(one, states[one.model_id]))
+            has_resident = {device for one in staying for device in one.uses}
+            room = {device: size_mib for device, size_mib in room.items() if device not in has_resident}
+        return _put(self.wanted, room, {}, (), one_each=self.one_each)
 
     def refusal(self, states: _States) -> CannotPlace:
-        needs_mib = sum(min(shape.size_mib for shape in one.shapes) for one in self.wanted)
-        has_mib = sum(max(0, left_mib) for left_mib in self._room(states).values())
-        staying = sorted(
-            one.model_id for one in self.others if states[one.model_id] is _State.STAYS and not one.is_asleep
-        )
-        beside = f" beside {', '.join(staying)}" if staying else ""
-        names = ", ".join(sorted(one.model_id for one in self.wanted))
-        return CannotPlace(
-            f"{names}: {needs_mib} MiB are needed, {has_mib} MiB can be had{beside}", max(0, needs_mib - has_mib)
-        )
+        usable = {device.id for device in self.devices if any(_can_use(one, device.id) for one in self.wanted)}
+        room = {device: max(0, size_mib) for device, size_mib in self._room(states).items() if device in usable}
+        staying = [one for one in self.others if states[one.model_id] is _State.STAYS]
+        return _refusal(self.wanted, room, staying)
 
     def _room(self, states: _States) -> dict[str, int]:
         room = {device.id: device.capacity_mib for device in self.devices}
@@ -184,47 +196,108 @@ def _taken(one: Occupant, state: _State) -> Share:
     return (one.keeps or {}) if state is _State.SLEEPS or one.is_asleep else one.uses
 
 
-_Split = tuple[str, Shape, tuple[str, ...]]  # a model whose total is divided among these devices
+def _refusal(wanted: Sequence[Wanted], room: Mapping[str, int], staying: Iterable[Occupant]) -> CannotPlace:
+    """Say what the models need, what `room` the devices that they can use have, and what stays there."""
+    needs = sorted((one.model_id, min(shape.size_mib for shape in one.shapes)) for one in wanted)
+    needs_mib, has_mib = sum(size_mib for _, size_mib in needs), sum(room.values())
+    if len(needs) == 1:
+        need = f"{needs[0][0]} needs {_size(needs_mib)}"
+    else:
+        parts = " + ".join(f"{_size(size_mib)} for {model_id}" for model_id, size_mib in needs)
+        need = f"{' and '.join(model_id for model_id, _ in needs)} need {_size(needs_mib)} ({parts})"
+    has = " and ".join(f"{_size(size_mib)} of {device}" for device, size_mib in sorted(room.items())) or "no device"
+    held = [(sum(size_mib for device, size_mib in one.holds.items() if device in room), one) for one in staying]
+    stay = "".join(
+        f"; {_stays(one)} holds {_size(size_mib)}"
+        for size_mib, one in sorted(held, key=lambda pair: (-pair[0], pair[1].model_id))
+        if size_mib
+    )
+    short_mib = max(needs_mib - has_mib, *(_short_mib(one, room) for one in wanted), 1)
+    return CannotPlace(f"{need}, and models can have {has}{stay}", short_mib)
+
+
+def _short_mib(wanted: Wanted, room: Mapping[str, int]) -> int:
+    """Return what one model alone lacks, in the shape that lacks least."""
+    largest = sorted((size_mib for device, size_mib in room.items() if _can_use(wanted, device)), reverse=True)
+    short = []
+    for shape in wanted.shapes:
+        has = [*largest, *([0] * shape.count)][: shape.count]
+        each_short_mib = sum(max(0, shape.each_mib - size_mib) for size_mib in has)
+        short.append(max(each_short_mib, shape.size_mib - sum(has)))
+    return min(short)
+
+
+def _stays(one: Occupant) -> str:
+    return f"{one.model_id}, which is pinned," if one.pinned and not one.is_lease else one.model_id
+
+
+def _size(size_mib: int) -> str:
+    return size_text(size_mib * MIB)
+
+
+def _can_use(wanted: Wanted, device: str) -> bool:
+    return wanted.devices is None or device in wanted.devices
+
+
+def _is_resident(one: Occupant, state: _State) -> bool:
+    return state is _State.STAYS and not one.is_asleep and not one.is_lease
+
+
+Split = tuple[str, Shape, tuple[str, ...]]  # a model whose total is divided among these devices
 
 
 def _put(
-    wanted: Sequence[Wanted], room: Mapping[str, int], where: Mapping[str, Share], splits: tuple[_Split, ...]
+    wanted: Sequence[Wanted],
+    room: Mapping[str, int],
+    where: Mapping[str, Share],
+    splits: tuple[Split, ...],
+    *,
+    one_each: bool = False,
+    grown_on: frozenset[str] = frozenset(),
 ) -> dict[str, Share] | None:
     """Place the models depth-first. Candidates are in order of preference, so the first result is the preferred one;
     what can be divided in any ratio is divided last.
     """
     if not wanted:
-        return _divide_all(splits, room, where)
+        return divide_splits(splits, room, where)
     first, *rest = wanted
-    for use, shape in _candidates(first, room):
+    used = {device for use in where.values() for device in use} if one_each else set()
+    for use, shape in _candidates(first, room, grown_on if first.grows else frozenset()):
         left = {device: size_mib - use.get(device, 0) for device, size_mib in room.items()}
-        if min(left.values()) < 0 or not use.keys() <= room.keys():
+        if min(left.values(), default=0) < 0 or not use.keys() <= room.keys() - used:
             continue
         more = (*splits, (first.model_id, shape, tuple(use))) if shape else splits
         if any(sum(max(0, left[device]) for device in among) < one.total_mib for _, one, among in more):
             continue
-        found = _put(rest, left, {**where, first.model_id: dict(use)}, more)
+        grown = grown_on | use.keys() if first.grows else grown_on
+        found = _put(rest, left, {**where, first.model_id: dict(use)}, more, one_each=one_each, grown_on=grown)
         if found is not None:
             return found
     return None
 
 
-def _candidates(wanted: Wanted, room: Mapping[str, int]) -> Iterator[tuple[Share, Shape | None]]:
+def _candidates(
+    wanted: Wanted, room: Mapping[str, int], avoided: frozenset[str]
+) -> Iterator[tuple[Share, Shape | None]]:
     """Yield the shares that a model may get; with a shape if its total is still to be divided."""
     if wanted.at is not None:
         yield wanted.at, None  # a wake is faster than a start
-    for shape in wanted.shapes:
+    usable = room.keys() if wanted.devices is None else wanted.devices & room.keys()
+
+    def preference(ids: tuple[str, ...]) -> tuple[int, int, tuple[str, ...]]:
         # The fullest devices that hold it, so that the largest hole is left for a large model.
-        usable = room if wanted.devices is None else wanted.devices & room.keys()
-        fullest = sorted(usable, key=lambda device: (room[device], device))
-        among = sorted(combinations(fullest, shape.count), key=lambda ids: (sum(room[one] for one in ids), ids))
-        for devices in among:
+        return len(avoided.intersection(ids)), sum(room[one] for one in ids), ids
+
+    fullest = sorted(usable, key=lambda device: (room[device], device))
+    for shape in wanted.shapes:
+        for devices in sorted(combinations(fullest, shape.count), key=preference):
             yield dict.fromkeys(devices, shape.each_mib), shape if shape.total_mib else None
 
 
-def _divide_all(
-    splits: tuple[_Split, ...], room: Mapping[str, int], where: Mapping[str, Share]
+def divide_splits(
+    splits: tuple[Split, ...], room: Mapping[str, int], where: Mapping[str, Share]
 ) -> dict[str, Share] | None:
+    """Return `where` with the shares of split models, which already have their `each_mib`; None without room."""
     placed, left = dict(where), dict(room)
     for model_id, shape, devices in sorted(splits, key=lambda split: (len(split[2]), split[0])):
         free = {device: left[device] for device in devices}

@@ -1,0 +1,196 @@
+"""Divide the room of devices among the models that are placed on them: how much context each of them gets.
+
+Models that come together get the same number of tokens, up to what each can use. What their devices have left then
+goes to those that can use more, except for the room of light models, which are to fit beside a model that has grown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mmd.plan.allocation import Allocation
+from mmd.plan.demand import COMFORTABLE_TOKENS, Demand
+from mmd.plan.place import Device, Occupant, Placement, divide_splits
+from mmd.plan.share import Share
+
+_STEP_TOKENS = 256  # llama.cpp rounds up to it
+_MAX_LIGHT_ROOM = 0.15  # of a device
+
+_Room = Mapping[str, int]  # device -> MiB
+_Demands = Mapping[str, Demand]
+
+
+def allocations(
+    placement: Placement,
+    demands: _Demands,
+    occupants: Collection[Occupant],
+    devices: Sequence[Device],
+    *,
+    light: Iterable[Demand] = (),
+    waking: Collection[str] = (),
+    one_each: bool = False,
+) -> dict[str, Allocation]:
+    """Return what each placed model is given, in the order in which those that share a device are to load.
+
+    `light` are the registered light models; those that are not resident get room. `waking` models have what their
+    engines have. With `one_each` a device has one resident model, which gets all that the device has left.
+    """
+    where, room = placement.where, room_after(placement, occupants, devices)
+    starting = {model_id: demands[model_id] for model_id in sorted(where) if model_id not in waking}
+    growing = {model_id: one for model_id, one in starting.items() if _holds_least(one, where[model_id])}
+    kept = _less(room, *(share for model_id, share in where.items() if model_id not in growing))
+    if not one_each:
+        left = _less(kept, *(where[model_id] for model_id in growing))
+        grown_on = {device for model_id in starting for device in where[model_id]}
+        absent = _absent(light, placement, occupants)
+        kept = _less(kept, light_room(absent, left, devices, grown_on))
+    # Memory is better spent on a model whose layers are partly in RAM than on a long context of another.
+    most_tokens = COMFORTABLE_TOKENS if len(growing) < len(starting) else None
+    levels, shares = _Filling(growing, where, kept, most_tokens).fill()
+    left = _less(kept, *(shares[model_id] for model_id in growing))
+    for model_id, one in starting.items():
+        if one_each or model_id not in growing or levels[model_id] < one.most_tokens:
+            share = shares.get(model_id, where[model_id])
+            shares[model_id] = {device: size_mib + left[device] for device, size_mib in share.items()}
+            left = {device: 0 if device in share else size_mib for device, size_mib in left.items()}
+    return _given({**where, **shares}, levels, demands, room, devices)
+
+
+def room_after(placement: Placement, occupants: Iterable[Occupant], devices: Iterable[Device]) -> dict[str, int]:
+    """Return what each device has for the placed models when those that leave have left."""
+    taken: list[Share] = []
+    for one in occupants:
+        if one.model_id in placement.where or one.model_id in placement.end:
+            continue
+        taken.append((one.keeps or {}) if one.is_asleep or one.model_id in placement.sleep else one.uses)
+    return _less({device.id: device.capacity_mib for device in devices}, *taken)
+
+
+def light_room(
+    absent: Iterable[Demand], left: _Room, devices: Iterable[Device], grown_on: Collection[str]
+) -> dict[str, int]:
+    """Return the room that models leave for these light models on the devices on which they grow.
+
+    It is on one device, and at most 15 % of it, for as many models as it holds. Models that fit on other devices need
+    none, and there is none where the growing models leave nothing.
+    """
+    elsewhere = {device: size_mib for device, size_mib in left.items() if device not in grown_on}
+    sizes: dict[str, int] = {}
+    for one in sorted(absent, key=lambda one: (-one.least_mib, one.model_id)):
+        usable = {device.id for device in one.devices}
+        fitting = [device for device in elsewhere if device in usable and elsewhere[device] >= one.least_mib]
+        if fitting:
+            elsewhere[max(fitting, key=lambda device: (elsewhere[device], device))] -= one.least_mib
+        elif usable & set(grown_on):
+            sizes[one.model_id] = one.least_mib
+    capacities = {device.id: device.capacity_mib for device in devices if device.id in grown_on}
+    target = max(capacities, key=lambda device: (left[device], device), default=None)
+    if target is None:
+        return {}
+    most_mib, taken_mib = min(int(capacities[target] * _MAX_LIGHT_ROOM), left[target]), 0
+    for size_mib in sorted(sizes.values()):
+        if taken_mib + size_mib <= most_mib:
+            taken_mib += size_mib
+    return {target: taken_mib}
+
+
+def _absent(light: Iterable[Demand], placement: Placement, occupants: Iterable[Occupant]) -> list[Demand]:
+    leaving = {*placement.sleep, *placement.end}
+    resident = {one.model_id for one in occupants if not one.is_asleep and one.model_id not in leaving}
+    return [one for one in light if one.model_id not in resident and one.model_id not in placement.where]
+
+
+def _holds_least(demand: Demand, share: Share) -> bool:
+    shape = demand.shape(demand.least_tokens, len(share))
+    return min(share.values()) >= shape.each_mib and sum(share.values()) >= shape.size_mib
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """Models that grow on the devices where they are placed, within the room of these devices."""
+
+    models: _Demands
+    where: Mapping[str, Share]
+    room: _Room
+    most_tokens: int | None = None  # of each model
+
+    def fill(self) -> tuple[dict[str, int], dict[str, Share]]:
+        """Return tokens and share of each model: raise all together, then those on devices that have room left."""
+        levels = {model_id: one.least_tokens for model_id, one in self.models.items()}
+        if self._shares(levels) is None:  # layers that would be divided otherwise: stay with the placement
+            return levels, {model_id: self.where[model_id] for model_id in levels}
+        rising = tuple(sorted(levels))
+        while rising:
+            levels = self._highest(levels, rising)
+            can_rise = tuple(one for one in rising if self._highest(levels, (one,)) != levels)
+            if can_rise == rising:  # each of them can have one step more, but not all
+                for one in rising:
+                    levels = self._highest(levels, (one,))
+                break
+            rising = can_rise
+        return levels, self._shares(levels) or {}
+
+    def _highest(self, levels: dict[str, int], rising: Collection[str]) -> dict[str, int]:
+        """Return the levels with those of `rising` models as high as they fit, all at the same number of tokens."""
+        low = min((levels[one] for one in rising), default=0) // _STEP_TOKENS
+        high = -(-max(self._limit(one) for one in rising) // _STEP_TOKENS) + 1
+        found = levels
+        while high - low > 1:
+            middle = (low + high) // 2
+            raised = self._raised(levels, rising, middle * _STEP_TOKENS)
+            if self._shares(raised) is None:
+                high = middle
+            else:
+                low, found = middle, raised
+        return found
+
+    def _raised(self, levels: dict[str, int], rising: Collection[str], tokens: int) -> dict[str, int]:
+        return {**levels, **{one: max(levels[one], min(tokens, self._limit(one))) for one in rising}}
+
+    def _limit(self, model_id: str) -> int:
+        most_tokens = self.models[model_id].most_tokens
+        return most_tokens if self.most_tokens is None else min(most_tokens, self.most_tokens)
+
+    def _shares(self, levels: Mapping[str, int]) -> dict[str, Share] | None:
+        """Return the shares for these tokens; None if they do not fit."""
+        left, shares, splits = dict(self.room), {}, []
+        for model_id, tokens in levels.items():
+            devices = tuple(self.where[model_id])
+            shape = self.models[model_id].shape(tokens, len(devices))
+            shares[model_id] = dict.fromkeys(devices, shape.each_mib)
+            if shape.total_mib:
+                splits.append((model_id, shape, devices))
+            left = _less(left, shares[model_id])
+        if any(left[device] < 0 for share in shares.values() for device in share):
+            return None
+        found = divide_splits(tuple(splits), left, shares)
+        return None if found is None else {model_id: dict(share) for model_id, share in found.items()}
+
+
+def _given(
+    shares: Mapping[str, Share], levels: Mapping[str, int], demands: _Demands, room: _Room, devices: Sequence[Device]
+) -> dict[str, Allocation]:
+    """Return the allocations in the order of loading: engines that put into RAM what does not fit load last."""
+    given, free = {}, dict(room)
+    capacities = {device.id: device.capacity_mib for device in devices}
+    for model_id in sorted(shares, key=lambda one: (demands[one].spills, one)):
+        share = shares[model_id]
+        given[model_id] = demands[model_id].allocation(
+            share,
+            levels.get(model_id, demands[model_id].least_tokens),
+            is_alone=all(size_mib >= capacities[device] for device, size_mib in share.items()),
+            free_mib={device: free[device] for device in share},
+        )
+        free = _less(free, share)
+    return given
+
+
+def _less(room: _Room, *taken: Share) -> dict[str, int]:
+    """Return the room without these shares; devices that the room does not have are left out."""
+    left = dict(room)
+    for share in taken:
+        for device, size_mib in share.items():
+            if device in left:
+                left[device] -= size_mib
+    return left
