@@ -53,9 +53,9 @@ def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
 async def _activated(model_id: str) -> Activation:
     from mmd.cli.progress import shown_while_loading
     from mmd.control.install.service import start_gateway
-    from mmd.control.lifecycle.controller import Controller
+    from mmd.control.lifecycle.command import command_controller
 
-    async with Controller() as controller:
+    async with command_controller() as controller:
         done = await shown_while_loading(model_id, controller.activate(model_id))
         await start_gateway(controller.manager)
         return done
@@ -81,9 +81,9 @@ def sleep(model_id: str | None, level: int | None, now: bool) -> None:
         done = None if now else await sleep_by_gateway(model_id, level)
         if done is not None:
             return done
-        from mmd.control.lifecycle.controller import Controller
+        from mmd.control.lifecycle.command import command_controller
 
-        async with Controller() as controller:
+        async with command_controller() as controller:
             unloaded = await controller.sleep(model_id, level)
             return unloaded, {one.id: one.level for one in (await controller.status()).sleeping}
 
@@ -99,10 +99,10 @@ def sleep(model_id: str | None, level: int | None, now: bool) -> None:
 @parameters.some_model_id
 def stop(model_id: str | None) -> None:
     """Stop a model's engine; without ID, stop all engines."""
-    from mmd.control.lifecycle.controller import Controller
+    from mmd.control.lifecycle.command import command_controller
 
     async def work() -> tuple[str, ...]:
-        async with Controller() as controller:
+        async with command_controller() as controller:
             return await controller.stop(model_id)
 
     ended = wait_for(work())

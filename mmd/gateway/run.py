@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, contextmanager
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.memory_pressure import PressureRelief, PsiMonitor
 from mmd.control.memory.measurement_scheduler import MeasurementScheduler
+from mmd.control.state.last_resident import ResidentRecorder
 from mmd.errors import CannotListen, ManagerUnreachable, MmdError, WrongUsage
 from mmd.gateway.http.api_keys import Keyring
 from mmd.gateway.http.limits import Limits
@@ -65,6 +66,7 @@ async def _serve(listen: str | None, report: Callable[[str], None]) -> None:
                 "gateway": serve(models, listeners, limits=limits, policy=policy, follows_sleep=follows_sleep),
                 "unit watch": watch.run(),
                 "memory pressure": keep_running("memory pressure", relief.run),
+                "resident record": keep_running("resident record", ResidentRecorder(controller.manager, watch).run),
                 "measurements": keep_running("measurements", MeasurementScheduler(controller.manager, watch).run),
                 "bus": _until_closed(controller),
             }.items()

@@ -15,6 +15,7 @@ from mmd.paths import runtime_dir
 # Longer than the longest holder, a demotion: 60 s to wake it from RAM, 20 for its wake check, 20 to stop
 # it if that fails, and 90 until systemd's timeout of the hook that puts it to sleep again.
 _PLANNER_TIMEOUT_SECONDS = 200.0
+_RECORD_TIMEOUT_SECONDS = 10.0  # two reads over D-Bus, and one small file
 _BOOT_TIMEOUT_SECONDS = 3600.0  # a boot loads several models, and a second boot can only wait for its end
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,14 @@ async def boot_lock() -> AsyncIterator[None]:
         if not try_lock(descriptor):
             _log.warning("another boot is running; this one waits until it ends")
             await _acquire(descriptor, path, _BOOT_TIMEOUT_SECONDS)
+        yield
+
+
+@asynccontextmanager
+async def record_lock() -> AsyncIterator[None]:
+    """Hold the lock under which the resident models are read and recorded. Raises the errors of `planner_lock`."""
+    with _opened(".resident.lock") as (descriptor, path):
+        await _acquire(descriptor, path, _RECORD_TIMEOUT_SECONDS)
         yield
 
 
