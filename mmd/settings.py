@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from mmd import setting_values as values
 from mmd.errors import StorageFailed, WrongUsage
 from mmd.paths import config_file
 
@@ -17,80 +17,16 @@ if TYPE_CHECKING:
 
 _Table = TypeVar("_Table", bound="DataclassInstance")
 
-_HOST = r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+"
-_ORIGIN = r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?"
-
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One key of a table in mmd.toml."""
 
     key: str
-    default: Any
+    default: Any  # MISSING if the key is required
     check: Callable[[Any], bool]  # of the value as TOML has it
     kind: str  # what `check` accepts, for the error message and the man page
     help: str
-
-
-def is_listen(value: Any) -> bool:
-    """Return True for HOST:PORT."""
-    if not isinstance(value, str):
-        return False
-    host, colon, port = value.rpartition(":")
-    return bool(host and colon and port.isdecimal() and int(port) < 65536)
-
-
-def _is_listen_or_off(value: Any) -> bool:
-    return value == "" or is_listen(value)
-
-
-def _is_hosts(value: Any) -> bool:
-    """Return True for a list of names and addresses as in a URL, without the port."""
-    return isinstance(value, list) and all(isinstance(name, str) and re.fullmatch(_HOST, name) for name in value)
-
-
-def _is_origins(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) and re.fullmatch(_ORIGIN, one) for one in value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_context(value: Any) -> bool:
-    return _is_number(value) and value > 0
-
-
-def _is_absolute(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("/")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
-
-
-def _is_aliases(value: Any) -> bool:
-    """Return True for a list of names. A name may end up on a command line, so it must not start with a hyphen."""
-    return isinstance(value, list) and all(
-        isinstance(name, str) and name.isprintable() and name == name.strip() and name[:1] not in ("", "-")
-        for name in value
-    )
-
-
-def _is_suspend(value: Any) -> bool:
-    return value in ("release", "leave")
-
-
-def _is_startup(value: Any) -> bool:
-    return value in ("disabled", "sleep", "active")
 
 
 def _setting(default: Any, check: Callable[[Any], bool], kind: str, help: str, *, key: str = "") -> Any:
@@ -107,50 +43,52 @@ _SECONDS_OR_NEVER = "a number of seconds, or 0 for never"
 class GatewayTable:
     """[gateway]"""
 
-    listen: str = _setting("127.0.0.1:8000", is_listen, _ADDRESS, "address that the gateway listens on")
+    listen: str = _setting("127.0.0.1:8000", values.is_listen, _ADDRESS, "address that the gateway listens on")
     embedding_listen: str = _setting(
         "127.0.0.1:8085",
-        _is_listen_or_off,
+        values.is_listen_or_off,
         f'{_ADDRESS}, or "" for none',
         "address where a request that names no model goes to the embedding model",
     )
     hosts: tuple[str, ...] = _setting(
         (),
-        _is_hosts,
+        values.is_hosts,
         'a list of host names, like ["llm.example.org"]',
         "further names that clients reach the gateway by, such as the name of a reverse proxy",
     )
     origins: tuple[str, ...] = _setting(
         (),
-        _is_origins,
+        values.is_origins,
         'a list of origins, like ["https://chat.example.org"]',
         "web sites whose pages may use the gateway, beside pages of this machine",
     )
     drain_seconds: int = _setting(
-        60, _is_number, _SECONDS, "maximum time that a swap waits for running responses of the old model"
+        60, values.is_number, _SECONDS, "maximum time that a swap waits for running responses of the old model"
     )
     max_wait_seconds: int = _setting(
         60,
-        _is_number,
+        values.is_number,
         _SECONDS,
         "requests for the resident model are admitted first only while every waiting request can still be served "
         "within this time; the time that running responses need to finish is not counted",
     )
     min_residency_seconds: int = _setting(
-        2, _is_number, _SECONDS, "minimum residency of a busy model while requests for other models wait"
+        2, values.is_number, _SECONDS, "minimum residency of a busy model while requests for other models wait"
     )
     # 0: on a GPU that no other program needs, a loaded model costs nothing and the next request does not wait.
     idle_sleep_seconds: int = _setting(
         0,
-        _is_number,
+        values.is_number,
         _SECONDS_OR_NEVER,
         "idle time after which a model is put to sleep, or stopped if its engine cannot sleep",
     )
     # 0: when RAM gets short, sleeping models give it back anyway; see control/lifecycle/memory_pressure.py.
-    idle_stop_seconds: int = _setting(0, _is_number, _SECONDS_OR_NEVER, "time asleep after which a model is stopped")
+    idle_stop_seconds: int = _setting(
+        0, values.is_number, _SECONDS_OR_NEVER, "time asleep after which a model is stopped"
+    )
     suspend: Literal["release", "leave"] = _setting(
         "release",
-        _is_suspend,
+        values.is_suspend,
         '"release" or "leave"',
         "what happens to the model on the GPU when the machine suspends: it is unloaded and restored after resume, or "
         "left there for a driver that saves GPU memory (NVreg_PreserveVideoMemoryAllocations=1)",
@@ -162,11 +100,15 @@ class EnginesTable:
     """[engines]: the place of an engine's program, by the name of the engine."""
 
     llama_server: str | None = _setting(
-        None, _is_absolute, "an absolute path", "the llama-server to use instead of the one on PATH", key="llama-server"
+        None,
+        values.is_absolute,
+        "an absolute path",
+        "the llama-server to use instead of the one on PATH",
+        key="llama-server",
     )
     vllm: str | None = _setting(
         None,
-        _is_absolute,
+        values.is_absolute,
         "an absolute path",
         "the vllm to use instead of the one on PATH, or the virtual environment that contains it",
     )
@@ -182,39 +124,83 @@ class EnginesTable:
 class ModelTable:
     """[models.ID]"""
 
-    engine: str | None = _setting(None, _is_text, "an engine's name", "the engine that runs it")
+    engine: str | None = _setting(None, values.is_text, "an engine's name", "the engine that runs it")
     context: int | None = _setting(
-        None, _is_context, "a number of tokens", "its context; if not set, the engine takes what fits"
+        None, values.is_context, "a number of tokens", "its context; if not set, the engine takes what fits"
     )
     ready_seconds: int | None = _setting(
-        None, _is_number, _SECONDS, "maximum time for loading, after which the start counts as failed"
+        None, values.is_number, _SECONDS, "maximum time for loading, after which the start counts as failed"
     )
     arguments: tuple[str, ...] = _setting(
-        (), _is_words, "a list of strings", "further arguments for its engine, at the end of the command line"
+        (), values.is_words, "a list of strings", "further arguments for its engine, at the end of the command line"
     )
-    aliases: tuple[str, ...] = _setting((), _is_aliases, "a list of names", "other names that clients may use for it")
+    aliases: tuple[str, ...] = _setting(
+        (), values.is_aliases, "a list of names", "other names that clients may use for it"
+    )
     idle_sleep_seconds: int | None = _setting(
-        None, _is_number, _SECONDS_OR_NEVER, "this model's own value of gateway.idle_sleep_seconds"
+        None, values.is_number, _SECONDS_OR_NEVER, "this model's own value of gateway.idle_sleep_seconds"
     )
     idle_stop_seconds: int | None = _setting(
-        None, _is_number, _SECONDS_OR_NEVER, "this model's own value of gateway.idle_stop_seconds"
+        None, values.is_number, _SECONDS_OR_NEVER, "this model's own value of gateway.idle_stop_seconds"
     )
     pinned: bool = _setting(
         False,
-        _is_flag,
+        values.is_flag,
         "true or false",
         "keep it loaded: idleness, memory pressure and requests for other models never unload it, only an explicit "
         "command does",
     )
     startup: Literal["disabled", "sleep", "active"] = _setting(
         "disabled",
-        _is_startup,
+        values.is_startup,
         '"disabled", "sleep" or "active"',
         "what happens to it when the machine boots: it is loaded and put to sleep, or it is the default model",
     )
 
 
-_TABLES: Mapping[str, type[DataclassInstance]] = {"gateway": GatewayTable, "engines": EnginesTable}
+@dataclass(frozen=True, slots=True)
+class SetupTable:
+    """[setups.NAME]"""
+
+    models: tuple[str, ...] = _setting(
+        MISSING,
+        values.is_members,
+        "a list of at least one model, each named once",
+        "the models that are resident together",
+    )
+    note: str = _setting("", values.is_text, "a text", "what it is for; lists show it")
+    expose: tuple[str, ...] = _setting(
+        (),
+        values.is_aliases,
+        "a list of models of this setup",
+        "the models that activating the setup makes reachable from the internet, as mmd expose does, until the setup "
+        "is put to sleep or stopped",
+    )
+    startup: Literal["disabled", "active"] = _setting(
+        "disabled",
+        values.is_setup_startup,
+        '"disabled" or "active"',
+        "what happens to it when the machine boots: nothing, or it is the default and is loaded",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BootTable:
+    """[boot]"""
+
+    restore_last: bool = _setting(
+        False,
+        values.is_flag,
+        "true or false",
+        "load at boot the models that were resident before it, as far as they fit; there is no other default then",
+    )
+
+
+_TABLES: Mapping[str, type[DataclassInstance]] = {
+    "gateway": GatewayTable,
+    "engines": EnginesTable,
+    "boot": BootTable,
+}
 _NO_TABLE = ModelTable()
 
 
@@ -225,6 +211,8 @@ class Settings:
     gateway: GatewayTable = GatewayTable()
     engines: EnginesTable = EnginesTable()
     models: Mapping[str, ModelTable] = field(default_factory=dict)
+    setups: Mapping[str, SetupTable] = field(default_factory=dict)
+    boot: BootTable = BootTable()
 
     def model(self, model_id: str) -> ModelTable:
         return self.models.get(model_id, _NO_TABLE)
@@ -238,8 +226,9 @@ def settings_of(table: type[DataclassInstance]) -> Iterator[Setting]:
 
 
 def all_settings() -> dict[str, tuple[Setting, ...]]:
-    """Return the keys of every table: "gateway", "engines", and "models" for a table [models.ID]."""
-    return {name: tuple(settings_of(table)) for name, table in {**_TABLES, "models": ModelTable}.items()}
+    """Return the keys of every table; "models" stands for a table [models.ID], "setups" for [setups.NAME]."""
+    tables = {**_TABLES, "models": ModelTable, "setups": SetupTable}
+    return {name: tuple(settings_of(table)) for name, table in tables.items()}
 
 
 @cache
@@ -264,26 +253,58 @@ def read_settings(path: Path | None = None) -> Settings:
     except OSError as error:
         raise StorageFailed(f"{file} cannot be read: {error.strerror}", hint=f"ls -l {file}") from error
     models = _read_models(document.pop("models", {}), file)
+    setups = _read_setups(document.pop("setups", {}), models, file)
     known = {f"{name}.{one.key}": one for name, table in _TABLES.items() for one in settings_of(table)}
     given = {key: value for name in document for key, value in _flat(name, document[name])}
     _check(given, known, "", file)
     return Settings(
-        _record(GatewayTable, _below("gateway", given)), _record(EnginesTable, _below("engines", given)), models
+        gateway=_record(GatewayTable, _below("gateway", given)),
+        engines=_record(EnginesTable, _below("engines", given)),
+        models=models,
+        setups=setups,
+        boot=_record(BootTable, _below("boot", given)),
     )
 
 
 def _read_models(tables: Any, file: Path) -> Mapping[str, ModelTable]:
-    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise WrongUsage(f"{file}: models must be tables, [models.ID]", hint=_edit(file))
-    known = {one.key: one for one in settings_of(ModelTable)}
-    for model_id, table in tables.items():
-        if nested := next((key for key, value in table.items() if isinstance(value, dict) and key not in known), None):
-            message = f'{file}: an id with a dot in it must be quoted: [models."{model_id}.{nested}"]'
-            raise WrongUsage(message, hint=_edit(file))
-        _check(table, known, f"models.{model_id}.", file)
-    models = {model_id: _record(ModelTable, table) for model_id, table in tables.items()}
+    models = _read_named(ModelTable, "models", "ID", tables, file)
     _refuse_shared_aliases(models, file)
     return models
+
+
+def _read_setups(tables: Any, models: Mapping[str, ModelTable], file: Path) -> Mapping[str, SetupTable]:
+    setups = _read_named(SetupTable, "setups", "NAME", tables, file)
+    has_alias = {alias: model_id for model_id, table in models.items() for alias in table.aliases}
+    for name, setup in setups.items():
+        if not values.is_setup_name(name):
+            message = f"{file}: {name!r} is not a setup's name: use lower-case letters, digits and . _ -, at most 64"
+            raise WrongUsage(message, hint=_edit(file))
+        if name in has_alias:
+            message = f"{file}: {name} is both a setup and an alias of {has_alias[name]}"
+            raise WrongUsage(message, hint=_edit(file))
+        if outside := [one for one in setup.expose if one not in setup.models]:
+            message = f"{file}: setups.{name}.expose names {outside[0]}, which is not among its models"
+            raise WrongUsage(message, hint=_edit(file))
+    return setups
+
+
+def _read_named(kind: type[_Table], name: str, instance: str, tables: Any, file: Path) -> dict[str, _Table]:
+    """Read the tables [NAME.INSTANCE], all of one kind."""
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise WrongUsage(f"{file}: {name} must be tables, [{name}.{instance}]", hint=_edit(file))
+    known = {one.key: one for one in settings_of(kind)}
+    for key, table in tables.items():
+        if nested := next(
+            (inner for inner, value in table.items() if isinstance(value, dict) and inner not in known), None
+        ):
+            what = "an id" if instance == "ID" else "a name"
+            message = f'{file}: {what} with a dot in it must be quoted: [{name}."{key}.{nested}"]'
+            raise WrongUsage(message, hint=_edit(file))
+        _check(table, known, f"{name}.{key}.", file)
+        if missing := next((one for one in known.values() if one.default is MISSING and one.key not in table), None):
+            message = f"{file}: {name}.{key} has no {missing.key}, which must be {missing.kind}"
+            raise WrongUsage(message, hint=_edit(file))
+    return {key: _record(kind, table) for key, table in tables.items()}
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:

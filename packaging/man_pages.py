@@ -17,6 +17,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,8 @@ def _settings(words: list[str]) -> Iterator[str]:
 
 
 def _default(value: Any) -> str:
+    if value is MISSING:
+        return "required"
     match value:
         case None:
             return "by default not set"

@@ -41,7 +41,7 @@ def list_models(as_json: bool) -> None:
     names = names_of(models, settings)
     for warning in names.warnings():
         say(f"mmd: {warning}")
-    pairs = wait_for(_pairs())
+    pairs = wait_for(pairs_or_none())
     active = active_of(pairs)
     if as_json:
         from mmd.control.models.startup import startups
@@ -117,7 +117,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         from mmd.control.state.residencies import active_of
         from mmd.plan.residency import Pair
 
-        pairs = wait_for(_pairs())
+        pairs = wait_for(pairs_or_none())
         shown = to_builtins(
             model_info(model, pairs.get(model_id, Pair()), active_of(pairs), startup_of(model_id), aliases)
         )
@@ -127,7 +127,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         _print_launch(launch, estimate, rules)
 
 
-async def _pairs() -> Mapping[str, Pair]:
+async def pairs_or_none() -> Mapping[str, Pair]:
     """Return the units of each model; none without a user manager, which would run them."""
     from mmd.control.state.residencies import current_pairs
     from mmd.errors import ManagerUnreachable

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+    from mmd.control.models.setups import Selection
 
 
 class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
@@ -16,7 +18,7 @@ class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
 
     name = "id"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from mmd.control.models.aliases import id_for
 
         return id_for(value)
@@ -36,6 +38,29 @@ class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
             for model in models
             if model.id.startswith(incomplete)
         ]
+
+
+class ModelOrSetup(ModelId):
+    """The id or another name of a registered model, or the name of a setup; completes to both."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Selection:
+        from mmd.control.models.setups import select
+
+        return select(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [*super().shell_complete(ctx, param, incomplete), *_setups(incomplete)]
+
+
+class SetupName(click.ParamType):  # type: ignore[type-arg]  # as above
+    """The name of a setup; completes to these names."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return _setups(incomplete)
 
 
 class EstimateArgument(ModelId):
@@ -81,8 +106,27 @@ class KeyName(click.ParamType):  # type: ignore[type-arg]  # as above
         return [CompletionItem(key.name, help=f"for {key.purpose}") for key in keys if key.name.startswith(incomplete)]
 
 
+def _setups(incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    from mmd.errors import MmdError
+    from mmd.settings import read_settings
+
+    try:
+        setups = read_settings().setups
+    except MmdError:
+        return []
+    return [
+        CompletionItem(name, help=f"setup of {', '.join(table.models)}")
+        for name, table in setups.items()
+        if name.startswith(incomplete)
+    ]
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 model_id = click.argument("model_id", metavar="ID", type=ModelId())
+model_or_setup = click.argument("selection", metavar="ID|SETUP", type=ModelOrSetup())
+some_model_or_setup = click.argument("selection", metavar="[ID|SETUP]", type=ModelOrSetup(), required=False)
 some_model_id = click.argument("model_id", metavar="[ID]", type=ModelId(), required=False)
 machine_file = click.option(
     "--machine",

@@ -38,6 +38,7 @@ _VERBS = {
     "status": "status.status",
     "events": "lifecycle.events",
     "logs": "lifecycle.logs",
+    "setup": "setup.setup",
     "default": "startup.default",
     "startup": "startup.startup",
     "boot": "startup.boot",

@@ -21,7 +21,8 @@ from mmd.gateway.http.sockets import AddressTaken, Listener, bind_tcp, bind_unix
 from mmd.gateway.schedule.systemd_models import SystemdModels
 from mmd.gateway.serve import serve
 from mmd.paths import gateway_socket
-from mmd.settings import Settings, is_listen
+from mmd.setting_values import is_listen
+from mmd.settings import Settings
 from mmd.tasks import keep_running, spawn
 from mmd.units.bus import Manager
 from mmd.units.watch import Watch

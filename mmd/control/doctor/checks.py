@@ -33,6 +33,7 @@ from mmd.control.install.inspection import InstallKind, addresses_by_socket
 from mmd.control.models.startup import default_of, startups
 from mmd.errors import WrongUsage
 from mmd.paths import config_file
+from mmd.plan.boot import Default, DefaultKind
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +98,13 @@ def _settings(readings: Readings) -> Iterator[Diagnosis]:
         yield failed(error.message, error.hint)
     else:
         what = str(config_file()) if readings.has_settings.value() else "no mmd.toml: all defaults"
-        yield ok(f"{what}; the default model is {default}" if default else what)
+        yield ok(f"{what}; {_what_boot_loads(default)}" if default else what)
+
+
+def _what_boot_loads(default: Default) -> str:
+    if default.kind is DefaultKind.LAST:
+        return "a boot restores what was resident before"
+    return f"the default {default.kind} is {default.name}"
 
 
 def _registry(readings: Readings) -> Iterator[Diagnosis]:

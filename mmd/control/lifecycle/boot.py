@@ -1,4 +1,4 @@
-"""Load models when the machine starts: those that start asleep, one after another, then the default model.
+"""Load models when the machine starts: those that start asleep, one after another, then the default.
 
 The boot unloads no other model. If another one takes the GPU meanwhile, a user or a request asked for it and has
 priority.
@@ -13,11 +13,13 @@ from pathlib import Path
 
 from mmd.control.install.service import start_gateway
 from mmd.control.lifecycle.controller import Controller
-from mmd.control.models.startup import startups
+from mmd.control.models.setups import setup_named
+from mmd.control.models.startup import default_of, startups
+from mmd.control.state.last_resident import clear_pending, pending_models
 from mmd.errors import ManagerUnreachable, MmdError, SwapSuperseded
 from mmd.journal import about
 from mmd.paths import runtime_dir
-from mmd.plan.boot import Activate, End, Load, Order, Yield, next_step, order
+from mmd.plan.boot import Activate, Default, DefaultKind, End, Load, Order, next_step, order
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.lock import boot_lock
 from mmd.units.watch import Pairs, read_pairs
@@ -27,10 +29,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class BootReport:
-    """The result of a boot: the loaded models, and why others are not loaded, all by id."""
+    """The result of a boot: the loaded models, and why others are not loaded, all by id or by the setup's name."""
 
     asleep: tuple[str, ...] = ()
-    active: str | None = None
+    active: tuple[str, ...] = ()
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, MmdError] = field(default_factory=dict)
     yielded: str | None = None  # why it ended early
@@ -44,24 +46,49 @@ async def boot(controller: Controller) -> BootReport:
     WrongUsage if mmd.toml names two defaults.
     """
     async with boot_lock():
+        default = default_of(controller.settings)
+        report = BootReport()
+        models = await _models_of(default, controller, report)
         registered = [model.id for model in controller.registry.all()]
-        todo = order(startups(controller.settings), registered)
-        if todo.sleepers or todo.default is not None:
+        todo = order(startups(controller.settings), registered, models)
+        if todo.sleepers or todo.default:
             await start_gateway(controller.manager)
-        report = await _Boot(controller, todo).carry_out()
+        await _Boot(controller, todo, report, _name_of(default)).carry_out()
         _mark().unlink(missing_ok=True)
+        await clear_pending(controller.manager)
         return report
 
 
+async def _models_of(default: Default | None, controller: Controller, report: BootReport) -> tuple[str, ...]:
+    """Return the models of the default; none, and a failure in the report, if it is a setup that cannot be resolved."""
+    if default is None:
+        return ()
+    if default.kind is DefaultKind.MODEL:
+        return (default.name,)
+    registered = controller.registry.load()
+    if default.kind is DefaultKind.LAST:
+        return tuple(one for one in await pending_models(controller.manager) if one in registered)
+    try:
+        setup = setup_named(default.name, registered, controller.settings)
+    except MmdError as error:
+        _fail(report, default.name, error)
+        return ()
+    assert setup is not None  # the default was read from the same settings
+    return setup.models
+
+
 class _Boot:
-    def __init__(self, controller: Controller, todo: Order) -> None:
+    """One boot. Owns the models that it has tried; the report says how each ended."""
+
+    def __init__(self, controller: Controller, todo: Order, report: BootReport, setup: str) -> None:
         self._controller = controller
         self._todo = todo
+        self._setup = setup  # the name of the default if that is a setup, else ""
         self._left_behind = _read_mark()
         self._tried: set[str] = set()
-        self._report = BootReport()
+        self._report = report
 
-    async def carry_out(self) -> BootReport:
+    async def carry_out(self) -> None:
         for model_id in self._todo.unknown:
             self._skip(
                 model_id, f"mmd.toml names it, but it is not registered; remove it: mmd startup {model_id} disabled"
@@ -70,18 +97,14 @@ class _Boot:
         while self._report.yielded is None:
             match next_step(self._todo, await self._pairs(), tried=self._tried, left_behind=self._left_behind):
                 case Load(model_id):
-                    await self._take_turn(model_id, self._load_and_sleep)
-                case Activate(model_id):
-                    await self._take_turn(model_id, self._activate)
-                case Yield(to):
-                    self._yield(f"{to} holds the GPU", to)
+                    await self._take_turn(model_id, (model_id,), self._load_and_sleep)
+                case Activate(models):
+                    await self._load_default(models)
                 case End():
                     break
         pairs = await self._pairs()
         self._report.asleep = tuple(name for name in self._todo.sleepers if _is(Residency.ASLEEP, name, pairs))
-        if self._todo.default is not None and _is(Residency.RESIDENT, self._todo.default, pairs):
-            self._report.active = self._todo.default
-        return self._report
+        self._report.active = tuple(name for name in self._todo.default if _is(Residency.RESIDENT, name, pairs))
 
     async def _skip_models_that_cannot_sleep(self) -> None:
         """Run before the first load, so that no model is loaded only to be stopped."""
@@ -95,22 +118,31 @@ class _Boot:
                 else:
                     self._skip(model_id, "its engine cannot sleep, so it would only be loaded and stopped")
             except MmdError as error:
-                self._fail(model_id, error)
+                _fail(self._report, model_id, error)
         self._todo = replace(self._todo, sleepers=tuple(can_sleep))
 
-    async def _take_turn(self, model_id: str, step: Callable[[str], Awaitable[None]]) -> None:
-        """Carry out one model's step; report a failure instead of raising it."""
-        self._tried.add(model_id)
+    async def _load_default(self, models: tuple[str, ...]) -> None:
+        """Load the models of a setup together. What was resident last may fit in part, if the machine has changed."""
+        if self._setup or len(models) == 1:
+            await self._take_turn(self._setup or models[0], models, self._activate)
+            return
+        for model_id in models:
+            if self._report.yielded is None:
+                await self._take_turn(model_id, (model_id,), self._activate)
+
+    async def _take_turn(self, name: str, models: tuple[str, ...], step: Callable[..., Awaitable[None]]) -> None:
+        """Carry out the step of one model or setup; report a failure instead of raising it."""
+        self._tried.update(models)
         self._left_behind = None
         try:
-            await step(model_id)
+            await step(*models)
         except ManagerUnreachable:
             raise
         except SwapSuperseded as error:
             # Another model or `mmd stop` superseded it: the boot must not interfere with a user.
-            self._yield(error.message, model_id)
+            self._yield(error.message, name)
         except MmdError as error:
-            self._fail(model_id, error)
+            _fail(self._report, name, error)
 
     async def _load_and_sleep(self, model_id: str) -> None:
         _mark().write_text(model_id, "utf-8")
@@ -121,8 +153,9 @@ class _Boot:
         if not _is(Residency.ASLEEP, model_id, pairs) and not pairs.get(model_id, Pair()).holds_gpu:
             self._skip(model_id, f"it did not fall asleep and was stopped; mmd logs {model_id} says why")
 
-    async def _activate(self, model_id: str) -> None:
-        await self._controller.activate(model_id, evicts=False)
+    async def _activate(self, *models: str) -> None:
+        for model_id in models:
+            await self._controller.activate(model_id, evicts=False)
 
     async def _pairs(self) -> Pairs:
         return await read_pairs(self._controller.manager)
@@ -133,13 +166,19 @@ class _Boot:
         self._report.skipped[model_id] = reason
         _log.info("%s is not loaded at startup: %s", model_id, reason, extra=about(model_id))
 
-    def _fail(self, model_id: str, error: MmdError) -> None:
-        self._report.failed[model_id] = error
-        _log.error("at startup: %s", error.message, extra=about(model_id))
-
     def _yield(self, reason: str, model_id: str) -> None:
         self._report.yielded = reason
         _log.info("the boot ends early: %s", reason, extra=about(model_id))
+
+
+def _fail(report: BootReport, name: str, error: MmdError) -> None:
+    report.failed[name] = error
+    _log.error("at startup: %s", error.message, extra=about(name))
+
+
+def _name_of(default: Default | None) -> str:
+    """Return the name of a setup, "" for every other default."""
+    return default.name if default is not None and default.kind is DefaultKind.SETUP else ""
 
 
 def _mark() -> Path:

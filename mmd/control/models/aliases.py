@@ -68,7 +68,8 @@ def candidate_aliases(model: Model, settings: Settings) -> tuple[str, ...]:
 def id_for(name: str) -> str:
     """Return the id of the named model; an unknown name is returned as it is, and the caller reports it.
 
-    Raises NoSuchModel if the name is ambiguous, and WrongUsage if it may be an alias and mmd.toml is damaged.
+    Raises NoSuchModel if the name is ambiguous or that of a setup, and WrongUsage if it may be an alias and mmd.toml is
+    damaged.
     """
     try:
         models = Registry().load()
@@ -76,8 +77,12 @@ def id_for(name: str) -> str:
         return name  # a unit can be stopped even if the registry is damaged
     if name in models:
         return name
-    names = names_of(models, read_settings())
+    settings = read_settings()
+    names = names_of(models, settings)
     names.require_clear(name)
+    if name in settings.setups:
+        members = ", ".join(settings.setups[name].models)
+        raise NoSuchModel(f"{name} is a setup, not a model; its models: {members}", hint=f"mmd setup show {name}")
     return names.ids.get(name, name)
 
 

@@ -49,7 +49,7 @@ def test_new_default_takes_the_place_of_the_old_one_and_says_so() -> None:
 
 def test_default_can_be_none() -> None:
     mmd("default", "big")
-    assert "no default model" in said(mmd("default", "--none"))
+    assert "no default now" in said(mmd("default", "--none"))
     assert mmd("default").stdout == ""
 
 

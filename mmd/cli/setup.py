@@ -1,0 +1,111 @@
+"""The verb setup: named sets of models that are resident together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mmd.cli import parameters
+from mmd.cli.aio import wait_for
+from mmd.cli.output import print_json, print_table, say
+from mmd.quantities import size_text
+
+if TYPE_CHECKING:
+    from mmd.control.models.setups import ListedSetup
+
+
+@click.group()
+def setup() -> None:
+    """Manage setups: named sets of models that are resident together.
+
+    \b
+      mmd setup add rag CHAT EMBEDDER   define one
+      mmd activate rag                  load its models together
+      mmd sleep rag; mmd stop rag       act on its models
+      mmd default rag                   load it when the machine starts
+    """
+
+
+@setup.command("list")
+@parameters.as_json
+def list_setups(as_json: bool) -> None:
+    """List the setups and their models."""
+    from mmd.control.models.setups import listed_setups
+    from mmd.registry.store import Registry
+    from mmd.settings import read_settings
+
+    setups = listed_setups(Registry().load(), read_settings())
+    if as_json:
+        print_json(setups)
+    elif setups:
+        print_table(("SETUP", "MODELS", "NOTE"), [_row(one) for one in setups])
+        for one in setups:
+            if one.problem:
+                say(f"mmd: {one.problem}")
+    else:
+        say("There is no setup. Define one: mmd setup add NAME ID ID")
+
+
+@setup.command()
+@click.argument("name", metavar="NAME", type=parameters.SetupName())
+@parameters.as_json
+def show(name: str, as_json: bool) -> None:
+    """Show the models of a setup and the state of each."""
+    from mmd.cli.list_show import pairs_or_none
+    from mmd.codec import to_builtins
+    from mmd.control.models.setups import require_setup
+    from mmd.control.state.model_info import model_info
+    from mmd.control.state.residencies import active_of
+    from mmd.plan.residency import Pair
+    from mmd.registry.store import Registry
+
+    found = require_setup(name)
+    registry = Registry()
+    pairs = wait_for(pairs_or_none())
+    active = active_of(pairs)
+    infos = [model_info(registry.get(one), pairs.get(one, Pair()), active) for one in found.models]
+    if as_json:
+        print_json({**to_builtins(found), "models": infos})
+        return
+    click.secho(found.name, bold=True)
+    for title, value in (
+        ("note", found.note),
+        ("exposed", ", ".join(found.expose)),
+        ("at startup", "loaded: it is the default" if found.startup == "active" else ""),
+    ):
+        if value:
+            click.echo(f"  {title:<13} {value}")
+    rows = [(info.id, info.type, size_text(info.vram_bytes), info.status) for info in infos]
+    click.echo()
+    print_table(("MODEL", "TYPE", "WEIGHTS", "STATUS"), rows)
+
+
+@setup.command()
+@click.argument("name", metavar="NAME", type=parameters.SetupName())
+@click.argument("model_ids", metavar="ID...", type=parameters.ModelId(), nargs=-1, required=True)
+@click.option("--note", metavar="TEXT", help="Say what the setup is for.")
+def add(name: str, model_ids: tuple[str, ...], note: str | None) -> None:
+    """Define a setup, or replace the models of one.
+
+    The setup is stored in mmd.toml.
+    """
+    from mmd.control.models.setups import define
+
+    is_new = define(name, model_ids, note)
+    say(f"{name} is {'a setup' if is_new else 'now a setup'} of {', '.join(model_ids)}. Load it: mmd activate {name}")
+
+
+@setup.command()
+@click.argument("name", metavar="NAME", type=parameters.SetupName())
+def remove(name: str) -> None:
+    """Remove a setup from mmd.toml. Its models stay, registered and loaded."""
+    from mmd.control.models.setups import forget
+
+    forget(name)
+    say(f"{name} is no longer a setup.")
+
+
+def _row(one: ListedSetup) -> tuple[str, str, str]:
+    default = ["the default"] if one.startup == "active" else []
+    return one.name, ", ".join(one.models), "; ".join([*([one.note] if one.note else []), *default])
