@@ -197,6 +197,7 @@ class MemoryModels:
     gone: list[str] = field(default_factory=list)  # the suspended models
     looked: int = 0  # calls of `occupants`
     asked_last: str | None = None
+    shown: Status | None = None  # a status that a test sets
     since: float = field(default_factory=monotonic)  # when a model last became resident or fell asleep
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
@@ -320,7 +321,7 @@ class MemoryModels:
             listener()
 
     async def status(self) -> Status:
-        return Status(
+        return self.shown or Status(
             active=self.active,
             resident=(Resident(self.active, "chat", "llama-server", {}, {}, None),) if self.active else (),
             sleeping=(),

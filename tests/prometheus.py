@@ -18,6 +18,6 @@ class Scrape:
                 self._values[key] = sample.value
                 self.labels.setdefault(sample.name, set()).update(sample.labels)
 
-    def value(self, name: str, **labels: str) -> float | None:
+    def value(self, name: str, /, **labels: str) -> float | None:
         """Return the value of a sample, or None."""
         return self._values.get((name, frozenset(labels.items())))

@@ -96,4 +96,4 @@ async def test_dashboard_and_alerts_ask_for_what_there_is(http: httpx.AsyncClien
         for name, used in dashboard.selected(query).items():
             assert name in labels or name.removesuffix("_total") in families, f"nobody tells {name}: {query}"
             assert used <= labels.get(name, used), f"{name} has {labels[name]}: {query}"
-    assert dashboard.legend_labels() <= set().union(*labels.values()) | {"uuid", "name"}
+    assert dashboard.legend_labels() <= set().union(*labels.values()) | {"uuid", "name", "lease"}

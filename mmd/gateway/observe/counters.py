@@ -84,6 +84,7 @@ class Counters:
         self.first_byte_seconds = Durations()  # model
         self.wait_seconds = Durations()  # model, outcome
         self.swaps = Counts()  # model, outcome
+        self.evictions = Counts()  # model, unloaded_for
         self.swap_seconds = Durations()  # model
         self.phase_seconds = Durations()  # model, phase
         self._pending: list[tuple[str, bytes, int, float, float, float]] = []
@@ -138,6 +139,8 @@ class Counters:
     def count_swap(self, event: SwapEvent) -> None:
         """Count a swap that has ended."""
         self.swaps[event.model, event.outcome] += 1
+        for unloaded in event.evicted:
+            self.evictions[unloaded, event.model] += 1
         self.swap_seconds[(event.model,)].observe(event.seconds)
         for phase, seconds in event.phases.items():
             self.phase_seconds[event.model, phase].observe(seconds)

@@ -6,10 +6,11 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mmd import __version__
+from mmd.control.state.devices import Bytes, DeviceUse
 from mmd.control.state.memory_use import Resources
 from mmd.control.state.model_info import ModelInfo
 from mmd.control.state.status import Status
@@ -42,7 +43,15 @@ class MetricsPage:
         resources = await self._models.resources()
         pages = await self._scraper.read(model.id for model in models)
         return "".join(
-            (*self._gateway(), *_models(status, models), *_memory(resources), *_process(), *with_model_label(pages))
+            (
+                *self._gateway(),
+                *_models(status, models),
+                *_holders(status),
+                *_devices(status),
+                *_memory(resources),
+                *_process(),
+                *with_model_label(pages),
+            )
         )
 
     def _gateway(self) -> Iterator[str]:
@@ -76,6 +85,8 @@ class MetricsPage:
         yield from self._queue()
         text = "Swaps, made by the gateway or by any other process."
         yield from counter("mmd_swaps_total", text, ("model", "outcome"), counters.swaps.items())
+        text = "Models that swaps unloaded, and the models that they were unloaded for."
+        yield from counter("mmd_evictions_total", text, ("model", "unloaded_for"), counters.evictions.items())
         text = "Whole swaps, without the time to drain running responses."
         yield from histogram("mmd_swap_duration_seconds", text, ("model",), counters.swap_seconds)
         yield from histogram(
@@ -113,7 +124,7 @@ def _models(status: Status, models: Sequence[ModelInfo]) -> Iterator[str]:
     asleep = {(sleeper.id,): sleeper.ram_bytes for sleeper in status.sleeping}
     yield from gauge(
         "mmd_model_state",
-        "1 for the state of each model that has a unit: active, resident, sleeping, starting or failed.",
+        "1 for the state of each model that has a unit: active, resident, sleeping, starting, stranded or failed.",
         ("model", "state"),
         running.items(),
     )
@@ -121,6 +132,43 @@ def _models(status: Status, models: Sequence[ModelInfo]) -> Iterator[str]:
         "mmd_models", "Registered models by state.", ("state",), [((state,), count) for state, count in counts.items()]
     )
     yield from gauge("mmd_model_asleep_ram_bytes", "RAM of a sleeping model's unit.", ("model",), asleep.items())
+
+
+def _holders(status: Status) -> Iterator[str]:
+    """Yield what models and leases hold of each device."""
+    yield from gauge("mmd_resident_models", "Models that answer requests.", (), [((), len(status.resident))])
+    loaded: list[tuple[str, Bytes]] = [(one.id, one.devices) for one in status.resident]
+    loaded += [(one.id, one.devices) for one in status.starting]
+    loaded += [(one.id, one.devices) for one in status.sleeping]
+    loaded += [(one.id, one.devices) for one in status.stranded]
+    held = {(model_id, device): size for model_id, devices in loaded for device, size in devices.items()}
+    used = {(one.id, device): size for one in status.resident for device, size in one.used.items()}
+    leased = {(one.name, device): size for one in status.leases for device, size in one.devices.items()}
+    labels = ("model", "device")
+    text = "Memory that a model holds of a device, whether it uses it or not."
+    yield from gauge("mmd_model_memory_held_bytes", text, labels, held.items())
+    text = "Memory of a GPU that a resident model uses, if the driver reports it."
+    yield from gauge("mmd_model_memory_used_bytes", text, labels, used.items())
+    text = "Memory of a device that a lease keeps for its program."
+    yield from gauge("mmd_lease_memory_held_bytes", text, ("lease", "device"), leased.items())
+
+
+def _devices(status: Status) -> Iterator[str]:
+    def by_device(size: Callable[[DeviceUse], int]) -> list[tuple[tuple[str, str], int]]:
+        return [((one.id, one.name), size(one)) for one in status.devices]
+
+    for what, text, size in _DEVICE_GAUGES:
+        name = f"mmd_device_memory_{what}_bytes"
+        yield from gauge(name, f"Memory of a GPU or of the machine (ram): {text}.", ("device", "name"), by_device(size))
+
+
+_DEVICE_GAUGES: tuple[tuple[str, str, Callable[[DeviceUse], int]], ...] = (
+    ("total", "all of it", lambda one: one.total_bytes),
+    ("held", "what models and leases hold", lambda one: one.held_bytes),
+    ("mmd", "what models and leases use", lambda one: one.mmd_bytes),
+    ("others", "what other programs use", lambda one: one.others_bytes),
+    ("free", "what is free", lambda one: one.free_bytes),
+)
 
 
 def _memory(resources: Resources) -> Iterator[str]:

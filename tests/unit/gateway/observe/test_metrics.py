@@ -9,13 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
+from mmd.codec import convert
 from mmd.control.state import swap_events
+from mmd.control.state.status import Status
 from mmd.control.state.swap_events import SwapEvent
 from mmd.errors import EngineFailed
 from mmd.gateway.observe.scrape import EngineMetrics, EngineProcess, Family, Sample, with_model_label
 from mmd.gateway.observe.text_format import gauge
 from mmd.gateway.observe.tokens import TokenTotals
 from tests.gateway_peer import EngineRequest, Harness, harness, post, until
+from tests.page import scene
+from tests.page.scene import GIB
 from tests.prometheus import Scrape
 
 GATEWAY = EngineProcess(pid=1, started_ticks=1000)
@@ -153,6 +157,7 @@ async def test_swaps_and_their_phases(running: Harness) -> None:
     page = await scrape(running)
     assert page.value("mmd_swaps_total", model="b", outcome="resident") == 1
     assert page.value("mmd_swaps_total", model="b", outcome="failed") == 1
+    assert page.value("mmd_evictions_total", model="a", unloaded_for="b") == 2
     assert page.value("mmd_swap_duration_seconds_sum", model="b") == 4.0
     assert page.value("mmd_swap_phase_seconds_sum", model="b", phase="load") == 2.5
     assert page.value("mmd_swap_phase_seconds_bucket", model="b", phase="drain", le="0.1") == 1
@@ -168,6 +173,22 @@ async def test_metrics_of_models_memory_and_process(running: Harness) -> None:
     assert memory is not None
     assert 1.7e9 < started < 4e9
     assert memory > 10 << 20
+
+
+async def test_memory_of_models_leases_and_devices(running: Harness) -> None:
+    running.models.shown = convert(scene.status(), Status)
+    page = await scrape(running)
+    qwen, awq = "qwen3-8b-q4_k_m", "qwen3-4b-awq"
+    assert page.value("mmd_resident_models") == 2
+    assert page.value("mmd_model_memory_held_bytes", model=qwen, device="GPU-1") == 8 * GIB
+    assert page.value("mmd_model_memory_held_bytes", model=awq, device="GPU-1") == 1.5 * GIB
+    assert page.value("mmd_model_memory_used_bytes", model=qwen, device="GPU-1") == 7 * GIB
+    assert page.value("mmd_model_memory_used_bytes", model="nomic-embed-text-v1.5-f16", device="GPU-1") is None
+    assert page.value("mmd_lease_memory_held_bytes", lease="blender", device="GPU-2") == 4 * GIB
+    device = {"device": "GPU-1", "name": "NVIDIA GeForce RTX 4070"}
+    sizes = {what: page.value(f"mmd_device_memory_{what}_bytes", **device) for what in ("total", "held", "free")}
+    assert sizes == {"total": 12 * GIB, "held": 10.5 * GIB, "free": int(2.2 * GIB)}
+    assert page.value("mmd_device_memory_others_bytes", device="ram", name="RAM") == int(11.4 * GIB)
 
 
 # -- metrics of engines
