@@ -25,15 +25,20 @@ from mmd.control.doctor.models import check_model_files, check_served, check_tab
 from mmd.control.doctor.nvidia import check_driver
 from mmd.control.doctor.ports import GatewayAddress, check_addresses, check_health
 from mmd.control.doctor.readings import Readings
+from mmd.control.doctor.residents import DeviceHolders, check_residents
 from mmd.control.doctor.restart_loops import check_restart_loop
 from mmd.control.doctor.suspend import check_suspend
 from mmd.control.doctor.units import check_units
 from mmd.control.doctor.vram import check_vram
 from mmd.control.install.inspection import InstallKind, addresses_by_socket
 from mmd.control.models.startup import default_of, startups
+from mmd.control.state.devices import held
 from mmd.errors import WrongUsage
+from mmd.machine import Machine
 from mmd.paths import config_file
 from mmd.plan.boot import Default, DefaultKind
+from mmd.plan.devices import devices_of
+from mmd.units.watch import leases_of, pairs_of
 
 _log = logging.getLogger(__name__)
 
@@ -135,6 +140,15 @@ def _ram(readings: Readings) -> Iterator[Diagnosis]:
     )
 
 
+def _residents(readings: Readings) -> Iterator[Diagnosis]:
+    manager, driver, ram = readings.manager.value(), readings.driver.value_or_none(), readings.ram.value()
+    gpus = driver.gpus if driver else ()
+    pairs, leases = pairs_of(manager.units), leases_of(manager.units)
+    machine = Machine(gpus, "", ram.total_bytes, ram.available_bytes, cpu="", cpu_cores=1, cpu_threads=1)
+    devices = devices_of(machine, held(pairs, leases))
+    yield from check_residents(DeviceHolders(pairs, leases, gpus, devices))
+
+
 def _suspend(readings: Readings) -> Iterator[Diagnosis]:
     if readings.settings.value().gateway.suspend == "leave":
         yield ok('models stay on the GPU: mmd.toml has suspend = "leave"')
@@ -175,6 +189,7 @@ CHECKS = (
     Check("sockets", lambda readings: check_sockets(readings.sockets.value())),
     Check("NVIDIA driver", lambda readings: check_driver(readings.driver.value())),
     Check("GPU memory", lambda readings: check_vram(readings.driver.value().gpus)),
+    Check("residents", _residents),
     Check("suspend", _suspend),
     Check("RAM", _ram),
     Check("disk", lambda readings: check_disks(readings.disks.value())),

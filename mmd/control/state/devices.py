@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mmd.machine import Gpu
+from mmd.plan.lease import LeasePair
 from mmd.plan.pressure import Ram
-from mmd.plan.residency import held_now
+from mmd.plan.residency import Pair, held_now
 from mmd.plan.share import RAM, Share, device_ids
 from mmd.quantities import MIB
 from mmd.units.names import split
@@ -36,6 +37,15 @@ def held_bytes(share: Share) -> Bytes:
     return {device: size_mib * MIB for device, size_mib in share.items()}
 
 
+def held(pairs: Mapping[str, Pair], leases: Mapping[str, LeasePair]) -> dict[str, int]:
+    """Return what models and leases hold of each device now, in MiB."""
+    total: dict[str, int] = {}
+    for share in (*map(held_now, pairs.values()), *(lease.uses or {} for lease in leases.values())):
+        for device, size_mib in share.items():
+            total[device] = total.get(device, 0) + size_mib
+    return total
+
+
 def measured_bytes(gpus: Iterable[Gpu]) -> dict[str, dict[str, int]]:
     """Return what the driver reports for each model with a process on a GPU, by model and device.
 
@@ -59,33 +69,32 @@ def device_uses(
     gpus: Iterable[Gpu], ram: Ram, pairs: Pairs, leases: Leases, *, asleep_ram_bytes: int = 0
 ) -> tuple[DeviceUse, ...]:
     """Return the GPUs in the driver's order, then the RAM. `asleep_ram_bytes`: the RAM of sleeping models."""
-    held = _sums(held_now(pair) for pair in pairs.values())
-    leased = _sums(pair.uses or {} for pair in leases.values())
+    models, leased = held(pairs, {}), held({}, leases)
     uses = [
-        _gpu_use(device, gpu, held.get(device, 0), leased.get(device, 0)) for device, gpu in device_ids(gpus).items()
+        _gpu_use(device, gpu, models.get(device, 0) * MIB, leased.get(device, 0) * MIB)
+        for device, gpu in device_ids(gpus).items()
     ]
-    in_ram, used = held.get(RAM, 0) + leased.get(RAM, 0), ram.total_bytes - ram.available_bytes
+    in_ram = (models.get(RAM, 0) + leased.get(RAM, 0)) * MIB
+    used = ram.total_bytes - ram.available_bytes
     mmd_bytes = min(in_ram + asleep_ram_bytes, used)  # pages of a mapped file count as available until they are needed
     others = used - mmd_bytes
     return (*uses, DeviceUse(RAM, "RAM", None, ram.total_bytes, in_ram, mmd_bytes, others, ram.available_bytes))
 
 
-def _sums(shares: Iterable[Share]) -> dict[str, int]:
-    """Return the bytes of each device in these shares."""
-    sums: dict[str, int] = {}
-    for share in shares:
-        for device, size_bytes in held_bytes(share).items():
-            sums[device] = sums.get(device, 0) + size_bytes
-    return sums
-
-
-def _gpu_use(device: str, gpu: Gpu, held: int, leased: int) -> DeviceUse:
+def _gpu_use(device: str, gpu: Gpu, in_models: int, leased: int) -> DeviceUse:
     used = gpu.total_bytes - gpu.free_bytes
     ours = [process.used_bytes for process in gpu.processes if split(process.unit) is not None]
     # A driver that does not report every process: what the models hold is the best figure.
-    measured = min(held, used) if None in ours else sum(size_bytes or 0 for size_bytes in ours)
+    measured = min(in_models, used) if None in ours else sum(size_bytes or 0 for size_bytes in ours)
     # The program of a lease runs in no unit of mmd: of what other programs use, its share is taken for its own.
     mmd_bytes = min(measured + leased, used)
     return DeviceUse(
-        device, gpu.name, gpu.index, gpu.total_bytes, held + leased, mmd_bytes, used - mmd_bytes, gpu.free_bytes
+        device,
+        gpu.name,
+        gpu.index,
+        gpu.total_bytes,
+        in_models + leased,
+        mmd_bytes,
+        used - mmd_bytes,
+        gpu.free_bytes,
     )

@@ -62,7 +62,7 @@ def test_without_a_manager_that_is_the_first_failure(offline: subprocess.Complet
 def test_what_depends_on_it_is_not_looked_at(offline: subprocess.CompletedProcess[str]) -> None:
     found = findings(offline)
     skipped = {finding.check for finding in found.values() if finding.state is Level.SKIPPED}
-    assert skipped == {"control groups", "units", "gateway", "sockets", "failures", "hub"}
+    assert skipped == {"control groups", "residents", "units", "gateway", "sockets", "failures", "hub"}
 
 
 def test_all_else_is(offline: subprocess.CompletedProcess[str]) -> None:
