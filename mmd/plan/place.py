@@ -136,7 +136,8 @@ def place(
         sorted(one.model_id for one in movable if states[one.model_id] is _State.SLEEPS and not one.is_asleep)
     )
     end = tuple(sorted(one.model_id for one in movable if states[one.model_id] is _State.ENDS))
-    why = {one.model_id: _reason(one, states[one.model_id]) for one in others if one.model_id in (*sleep, *end)}
+    leaving = (one for one in others if one.model_id in (*sleep, *end))
+    why = {one.model_id: _reason(one, states[one.model_id], one_each=one_each) for one in leaving}
     return Placement(where, sleep, end, why)
 
 
@@ -148,13 +149,21 @@ def _largest_first(wanted: Wanted) -> tuple[int, str]:
     return -max(shape.total_mib or shape.count * shape.each_mib for shape in wanted.shapes), wanted.model_id
 
 
-def _reason(one: Occupant, state: _State) -> str:
+def _reason(one: Occupant, state: _State, *, one_each: bool) -> str:
+    """Return why a model leaves, as the end of "X was unloaded for Y: "."""
     if one.is_dead:
         return "its engine has failed"
-    use = "in use" if one.in_use else "the least recently used whose memory is enough"
-    if state is _State.ENDS and one.keeps is not None:
-        return f"{use}; what it keeps asleep is needed, too"
-    return use
+    kept_mib = sum((one.keeps or {}).values())
+    if one.is_asleep:
+        return f"the {_size(kept_mib)} that it keeps asleep are needed"
+    if one_each:
+        return "a device has one model at a time"
+    frees_mib = sum(one.uses.values()) - (kept_mib if state is _State.SLEEPS else 0)
+    if one.pinned:
+        return f"its {_size(frees_mib)} are needed; it is pinned, but you asked for the other one"
+    if one.in_use:
+        return f"in use, but without its {_size(frees_mib)} the memory of idle models is not enough"
+    return f"the least recently used whose memory is enough: {_size(frees_mib)}"
 
 
 @dataclass(frozen=True, slots=True)
