@@ -16,6 +16,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from mmd.control.models.setup_info import SetupInfo, setup_info
+from mmd.control.models.setups import Setup
 from mmd.control.state.memory_use import Memory, Resources
 from mmd.control.state.model_info import ModelInfo
 from mmd.control.state.status import Resident, Status
@@ -198,6 +200,7 @@ class MemoryModels:
     looked: int = 0  # calls of `occupants`
     asked_last: str | None = None
     shown: Status | None = None  # a status that a test sets
+    named_setups: dict[str, Setup] = field(default_factory=dict)
     since: float = field(default_factory=monotonic)  # when a model last became resident or fell asleep
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
@@ -210,6 +213,9 @@ class MemoryModels:
         if name not in self.peers:
             raise NoSuchModel(f"no model named {name}", hint="see the names: mmd list")
         return name
+
+    def setup(self, name: str) -> Setup | None:
+        return self.named_setups.get(name)
 
     def asked(self, model_id: str) -> None:
         self.asked_last = model_id
@@ -338,6 +344,9 @@ class MemoryModels:
 
     async def models(self) -> list[ModelInfo]:
         return [replace(_MODEL, id=name, status="active" if name == self.active else "absent") for name in self.peers]
+
+    async def setups(self) -> list[SetupInfo]:
+        return [setup_info(setup, {}, {}) for setup in self.named_setups.values()]
 
     async def resources(self) -> Resources:
         return Resources(Memory.of(0, 0), Memory.of(1, 2), ())

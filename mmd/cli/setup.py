@@ -12,7 +12,7 @@ from mmd.cli.output import print_json, print_table, say
 from mmd.quantities import size_text
 
 if TYPE_CHECKING:
-    from mmd.control.models.setups import ListedSetup
+    from mmd.control.models.setup_info import SetupInfo
 
 
 @click.group()
@@ -31,15 +31,16 @@ def setup() -> None:
 @parameters.as_json
 def list_setups(as_json: bool) -> None:
     """List the setups and their models."""
-    from mmd.control.models.setups import listed_setups
+    from mmd.cli.list_show import pairs_or_none
+    from mmd.control.models.setup_info import setup_infos
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
 
-    setups = listed_setups(Registry().load(), read_settings())
+    setups = setup_infos(Registry().load(), read_settings(), wait_for(pairs_or_none()))
     if as_json:
         print_json(setups)
     elif setups:
-        print_table(("SETUP", "MODELS", "NOTE"), [_row(one) for one in setups])
+        print_table(("SETUP", "MODELS", "STATUS", "NOTE"), [_row(one) for one in setups])
         for one in setups:
             if one.problem:
                 say(f"mmd: {one.problem}")
@@ -54,6 +55,7 @@ def show(name: str, as_json: bool) -> None:
     """Show the models of a setup and the state of each."""
     from mmd.cli.list_show import pairs_or_none
     from mmd.codec import to_builtins
+    from mmd.control.models.setup_info import setup_info
     from mmd.control.models.setups import require_setup
     from mmd.control.state.model_info import model_info
     from mmd.control.state.residencies import active_of
@@ -61,12 +63,12 @@ def show(name: str, as_json: bool) -> None:
     from mmd.registry.store import Registry
 
     found = require_setup(name)
-    registry = Registry()
+    models = Registry().load()
     pairs = wait_for(pairs_or_none())
     active = active_of(pairs)
-    infos = [model_info(registry.get(one), pairs.get(one, Pair()), active) for one in found.models]
+    infos = [model_info(models[one], pairs.get(one, Pair()), active) for one in found.models]
     if as_json:
-        print_json({**to_builtins(found), "models": infos})
+        print_json({**to_builtins(setup_info(found, models, pairs)), "models": infos})
         return
     click.secho(found.name, bold=True)
     for title, value in (
@@ -106,6 +108,6 @@ def remove(name: str) -> None:
     say(f"{name} is no longer a setup.")
 
 
-def _row(one: ListedSetup) -> tuple[str, str, str]:
+def _row(one: SetupInfo) -> tuple[str, str, str, str]:
     default = ["the default"] if one.startup == "active" else []
-    return one.name, ", ".join(one.models), "; ".join([*([one.note] if one.note else []), *default])
+    return one.id, ", ".join(one.models), one.status, "; ".join([*([one.note] if one.note else []), *default])

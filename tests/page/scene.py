@@ -27,6 +27,37 @@ _WHERE = {
 }
 
 
+def setups() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": "rag",
+            "aliases": [],
+            "type": "setup",
+            "models": ["qwen3-8b-q4_k_m", "nomic-embed-text-v1.5-f16"],
+            "note": "chat over my documents",
+            "expose": ["qwen3-8b-q4_k_m"],
+            "vram": 5.0,
+            "vram_bytes": 5 * GIB,
+            "status": "resident",
+            "startup": "disabled",
+            "problem": "",
+        },
+        {
+            "id": "search",
+            "aliases": [],
+            "type": "setup",
+            "models": ["nomic-embed-text-v1.5-f16", "bge-reranker-v2-m3-q8_0"],
+            "note": "",
+            "expose": [],
+            "vram": 0.9,
+            "vram_bytes": int(0.9 * GIB),
+            "status": "absent",
+            "startup": "active",
+            "problem": "",
+        },
+    ]
+
+
 def models() -> list[dict[str, Any]]:
     return [
         {

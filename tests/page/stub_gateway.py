@@ -33,7 +33,7 @@ class StubGateway:
     records: dict[str, Any] = field(
         default_factory=lambda: {
             "/status": scene.status(),
-            "/models": scene.models(),
+            "/models": [*scene.models(), *scene.setups()],
             "/queue": scene.queue(),
             "/resources": scene.resources(),
             "/resources/history": scene.history(),

@@ -72,6 +72,40 @@ async def test_shows_who_lies_where(page: Page, gateway: StubGateway) -> None:
     await expect(page.locator("#unloaded")).to_contain_text(": the least recently used whose memory is enough")
 
 
+async def test_shows_setups_and_what_they_hold(page: Page, gateway: StubGateway) -> None:
+    await page.goto(gateway.url)
+    rag, search = page.locator("#setup-list > li").nth(0), page.locator("#setup-list > li").nth(1)
+    await expect(rag).to_contain_text("chat over my documents · weights 5.0 GiB · exposes qwen3-8b-q4_k_m")
+    await expect(rag.locator(".members > li")).to_have_text([f"{QWEN}active", "nomic-embed-text-v1.5-f16resident"])
+    await expect(rag.get_by_role("button", name="Activate rag")).to_be_hidden()
+    await expect(search.locator(".members > li")).to_have_text(
+        ["nomic-embed-text-v1.5-f16resident", "bge-reranker-v2-m3-q8_0absent"]
+    )
+    await expect(page.locator("#models tbody")).to_have_count(7)
+    await rag.get_by_role("button", name="Sleep rag").click()
+    await search.get_by_role("button", name="Activate search").click()
+    await expect(search.get_by_role("button", name="Activate search")).to_have_attribute("aria-disabled", "false")
+    assert gateway.pressed == [("sleep", "rag"), ("activate", "search")]
+
+
+async def test_setup_that_cannot_be_activated_says_why(page: Page, gateway: StubGateway) -> None:
+    broken = scene.setups()[1] | {"models": ["gone", HOSTILE], "problem": f"no model is called {HOSTILE}"}
+    gateway.records["/models"] = [*scene.models(), broken]
+    await page.goto(gateway.url)
+    card = page.locator("#setup-list > li")
+    await expect(card.locator(".failure").first).to_have_text(f"no model is called {HOSTILE}")
+    await expect(card.locator(".members > li").first).to_have_text("gonenot registered")
+    await expect(card.get_by_role("button")).to_have_count(0)
+    await expect(page).to_have_title(f"{QWEN} · mmd")
+
+
+async def test_gateway_without_setups_has_no_panel_for_them(page: Page, gateway: StubGateway) -> None:
+    gateway.records["/models"] = scene.models()
+    await page.goto(gateway.url)
+    await expect(page.locator("#models tbody")).to_have_count(7)
+    await expect(page.locator("#setups")).to_be_hidden()
+
+
 async def test_stranded_engine_is_shown_and_can_be_stopped(page: Page, gateway: StubGateway) -> None:
     gateway.records["/status"]["stranded"] = [{"id": "s", "devices": {"GPU-1": 3 * scene.GIB}}]
     await page.goto(gateway.url)

@@ -35,26 +35,21 @@ class Selection:
     setup: Setup | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListedSetup:
-    """A setup as `mmd setup list` shows it; `problem` says why it cannot be activated, "" if it can."""
-
-    name: str
-    models: tuple[str, ...]
-    note: str
-    expose: tuple[str, ...]
-    startup: Startup
-    problem: str
-
-
-def setup_named(name: str, models: Mapping[str, Model], settings: Settings) -> Setup | None:
-    """Return the setup of this name, or None.
+def setup_named(
+    name: str, models: Mapping[str, Model], settings: Settings, names: NameTable | None = None
+) -> Setup | None:
+    """Return the setup of this name, or None. `names` are those of the models, if they are known.
 
     Raises WrongUsage if a model has this id, or if two of its names are names of one model; NoSuchModel, with the
     nearest id, if one of its models is not registered.
     """
     table = settings.setups.get(name)
-    return None if table is None else _resolved(name, table, models, names_of(models, settings))
+    return None if table is None else _resolved(name, table, models, names or names_of(models, settings))
+
+
+def as_written(name: str, table: SetupTable) -> Setup:
+    """Return a setup with its models as mmd.toml names them, whether or not they exist."""
+    return Setup(name, table.models, table.note, table.expose, Startup(table.startup))
 
 
 def require_setup(name: str) -> Setup:
@@ -86,12 +81,6 @@ def select(name: str) -> Selection:
         return Selection(name, setup.models, setup)
     model_id = id_for(name)
     return Selection(model_id, (model_id,))
-
-
-def listed_setups(models: Mapping[str, Model], settings: Settings) -> tuple[ListedSetup, ...]:
-    """Return all setups in the order of mmd.toml."""
-    names = names_of(models, settings)
-    return tuple(_listed(name, table, models, names) for name, table in settings.setups.items())
 
 
 def no_such_setup(name: str, settings: Settings) -> NoSuchModel:
@@ -154,14 +143,6 @@ def answering_model(setup: Setup, models: Mapping[str, Model]) -> str:
         f"{setup.name} is a setup, {count} text; name one of its models: {', '.join(setup.models)}",
         hint=f"mmd setup show {setup.name}",
     )
-
-
-def _listed(name: str, table: SetupTable, models: Mapping[str, Model], names: NameTable) -> ListedSetup:
-    try:
-        setup = _resolved(name, table, models, names)
-    except MmdError as error:
-        return ListedSetup(name, table.models, table.note, table.expose, Startup(table.startup), error.message)
-    return ListedSetup(setup.name, setup.models, setup.note, setup.expose, setup.startup, "")
 
 
 def _resolved(name: str, table: SetupTable, models: Mapping[str, Model], names: NameTable) -> Setup:

@@ -56,7 +56,12 @@ _SWAPS = ({"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum
 OPERATIONS = (
     Operation("GET", "/health", "Whether the gateway answers", ref("Health")),
     Operation("GET", "/status", "What runs, sleeps, starts and has failed", ref("Status")),
-    Operation("GET", "/models", "Every registered model", array(ref("Model"))),
+    Operation(
+        "GET",
+        "/models",
+        "Every registered model, and every setup",
+        array({"anyOf": [ref("Model"), ref("Setup")]}),
+    ),
     Operation("GET", "/resources", "Memory of the GPUs and of the machine", ref("Resources")),
     Operation("GET", "/resources/history", "The same over the last hour", ref("History")),
     Operation("GET", "/queue", "Which requests wait for which model, and which are answered", ref("Queue")),

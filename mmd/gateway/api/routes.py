@@ -54,8 +54,10 @@ class Routes:
         return encoded(await self._models.resources())
 
     async def models(self, request: Request) -> Response:
+        """List the models, and after them the setups, whose type is "setup"."""
         models = await self._models.models()
-        return encoded([ListedModel.of(model, self._idle_seconds(model.id)) for model in models])
+        listed = [ListedModel.of(model, self._idle_seconds(model.id)) for model in models]
+        return encoded([*listed, *await self._models.setups()])
 
     async def openai_models(self, request: Request) -> Response:
         exposed = _exposed(request)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmd.codec import json_schemas
 from mmd.control.models.hub_hit import HubHit
+from mmd.control.models.setup_info import SetupInfo
 from mmd.control.state.memory_use import Resources
 from mmd.control.state.status import Status
 from mmd.control.state.swap_events import SwapEvent
@@ -20,6 +21,7 @@ _RECORDS: dict[str, type] = {
     "Health": Health,
     "Status": Status,
     "Model": ListedModel,
+    "Setup": SetupInfo,
     "Resources": Resources,
     "History": MemoryUseHistory,
     "Queue": QueueStatus,

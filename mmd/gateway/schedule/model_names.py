@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from mmd.control.models.aliases import names_of
-from mmd.errors import NoSuchModel
+from mmd.control.models.setups import Setup, answering_model, setup_named
+from mmd.errors import NoSuchModel, WrongUsage
 from mmd.files import ReloadOnChange
 from mmd.paths import config_file
 from mmd.plan.residency import Pair, Residency, residency
@@ -46,13 +47,28 @@ class ModelNames:
         return self._names.aliases
 
     def find(self, name: str) -> str:
-        """Return the id of the model with this name. Raises NoSuchModel."""
+        """Return the id of the model with this name, or of the model that answers for the setup with this name.
+
+        Raises NoSuchModel, also for a setup without one such model.
+        """
         self._refresh()
         model_id = self._names.ids.get(name)
+        if model_id is None and (setup := self._setup_to_ask(name)) is not None:
+            return answering_model(setup, self.models)
         if model_id is None:
             self._names.require_clear(name)
             model_id = self._registry.get(name).id  # raises NoSuchModel and names the nearest id
         return model_id
+
+    def setup(self, name: str) -> Setup | None:
+        """Return the setup with this name, None if there is none. Raises what `setup_named` raises."""
+        return setup_named(name, self.models, self.settings, self._names)
+
+    def _setup_to_ask(self, name: str) -> Setup | None:
+        try:
+            return self.setup(name)
+        except WrongUsage as error:  # clients know 404 for a name that cannot be asked
+            raise NoSuchModel(error.message, hint=error.hint) from error
 
     def _refresh(self) -> None:
         # Both return the same object until their file changes.

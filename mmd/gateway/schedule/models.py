@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from mmd.control.models.setup_info import SetupInfo
+from mmd.control.models.setups import Setup
 from mmd.control.state.memory_use import Resources
 from mmd.control.state.model_info import ModelInfo
 from mmd.control.state.status import Status
@@ -29,6 +31,10 @@ class Models(Protocol):
 
     def asked(self, model_id: str) -> None:
         """Record that a request or a user asks for the model: of several resident models, it is the active one then."""
+        ...
+
+    def setup(self, name: str) -> Setup | None:
+        """Return the setup with this name, None if there is none. Raises MmdError if it cannot be activated."""
         ...
 
     def address(self, model_id: str) -> str | None:
@@ -110,5 +116,7 @@ class Models(Protocol):
     async def status(self) -> Status: ...
 
     async def models(self) -> list[ModelInfo]: ...
+
+    async def setups(self) -> list[SetupInfo]: ...
 
     async def resources(self) -> Resources: ...

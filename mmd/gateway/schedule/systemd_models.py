@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.idle_rules import loaded_models
+from mmd.control.models.setup_info import SetupInfo, setup_infos
+from mmd.control.models.setups import Setup
 from mmd.control.models.startup import startups
 from mmd.control.state.last_asked import AskedModels
 from mmd.control.state.memory_use import Resources
@@ -58,6 +60,9 @@ class SystemdModels:
     def asked(self, model_id: str) -> None:
         if model_id in self._rivals:
             self._asked.note(model_id)
+
+    def setup(self, name: str) -> Setup | None:
+        return self._names.setup(name)
 
     def address(self, model_id: str) -> str | None:
         if self._residency(model_id) is not Residency.RESIDENT:
@@ -148,6 +153,9 @@ class SystemdModels:
         return model_infos(
             self._names.models.values(), pairs, active_of(pairs, self._asked.order()), modes, self._names.aliases
         )
+
+    async def setups(self) -> list[SetupInfo]:
+        return setup_infos(self._names.models, self._names.settings, self._watch.pairs)
 
     async def resources(self) -> Resources:
         return await self._controller.reader.resources()

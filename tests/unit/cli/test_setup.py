@@ -24,17 +24,10 @@ def models(own_home: Path, tmp_path: Path, fake_llama_server: Path) -> None:
 def test_setup_is_added_listed_and_removed() -> None:
     assert "Define one: mmd setup add" in said(mmd("setup", "list"))
     assert "mmd activate rag" in said(mmd("setup", "add", "rag", "chat", "qwen2.5-7b", "--note", "search"))
-    assert mmd("setup", "list").stdout.split("\n")[1].split() == ["rag", "chat,", "qwen2.5-7b", "search"]
-    assert json.loads(mmd("setup", "list", "--json").stdout) == [
-        {
-            "name": "rag",
-            "models": ["chat", "qwen2.5-7b"],
-            "note": "search",
-            "expose": [],
-            "startup": "disabled",
-            "problem": "",
-        }
-    ]
+    assert mmd("setup", "list").stdout.split("\n")[1].split() == ["rag", "chat,", "qwen2.5-7b", "absent", "search"]
+    (record,) = json.loads(mmd("setup", "list", "--json").stdout)
+    assert (record["id"], record["type"], record["models"]) == ("rag", "setup", ["chat", "qwen2.5-7b"])
+    assert (record["note"], record["startup"], record["problem"]) == ("search", "disabled", "")
     assert "no longer" in said(mmd("setup", "remove", "rag"))
     assert read_settings().setups == {}
 
@@ -45,7 +38,7 @@ def test_setup_is_shown_with_its_models() -> None:
     assert "search" in shown
     assert [line.split()[0] for line in shown.splitlines()[-2:]] == ["chat", "qwen2.5-7b"]
     record = json.loads(mmd("setup", "show", "rag", "--json").stdout)
-    assert (record["name"], [(one["id"], one["status"]) for one in record["models"]]) == (
+    assert (record["id"], [(one["id"], one["status"]) for one in record["models"]]) == (
         "rag",
         [("chat", "absent"), ("qwen2.5-7b", "absent")],
     )

@@ -27,12 +27,13 @@ export class Actions {
   #buttons = new Map();
   #errorBox = new ErrorBox();
 
-  constructor(model) {
+  // `model` is the id of a model or the name of a setup; `titles` replaces what the buttons say that they do.
+  constructor(model, titles = {}) {
     this.#model = model;
     this.node = element("div", { class: "actions", role: "group", "aria-label": model });
     this.errorNode = this.#errorBox.node;
     for (const [verb, { label, does }] of Object.entries(VERBS)) {
-      const button = element("button", { type: "button", "aria-label": `${label} ${model}`, title: does });
+      const button = element("button", { type: "button", "aria-label": `${label} ${model}`, title: titles[verb] ?? does });
       button.addEventListener("click", () => this.#press(verb));
       this.#buttons.set(verb, button);
       this.node.append(button);
@@ -40,10 +41,14 @@ export class Actions {
   }
 
   update(status) {
+    this.offer(VERBS_BY_STATUS[status] ?? []);
+  }
+
+  offer(verbs) {
     const running = state.running.get(this.#model);
     const focused = [...this.#buttons.values()].find((button) => button === document.activeElement);
     for (const [verb, button] of this.#buttons) {
-      button.hidden = verb !== running && !(VERBS_BY_STATUS[status] ?? []).includes(verb);
+      button.hidden = verb !== running && !verbs.includes(verb);
       // Not `disabled`, which would drop the focus. An activation in progress can be stopped.
       setAttribute(button, "aria-disabled", running !== undefined && !(verb === "stop" && running === "activate"));
       setText(button, verb === running ? VERBS[verb].doing : VERBS[verb].label);

@@ -76,9 +76,11 @@ export async function updateStatus(status) {
   await updateModels();
 }
 
-// Models have no event of their own: they change with the status and with downloads.
+// Models and setups have no event of their own: they change with the status and with downloads.
 async function updateModels() {
-  update("models", await getJson("/models"));
+  const listed = await getJson("/models");
+  update("setups", listed.filter(({ type }) => type === "setup"));
+  update("models", listed.filter(({ type }) => type !== "setup"));
 }
 
 async function loadHistory() {

@@ -7,6 +7,7 @@ import { drawMemory } from "./memory.js";
 import { drawModels } from "./models.js";
 import { drawNow } from "./now.js";
 import { drawQueue } from "./queue.js";
+import { drawSetups } from "./setups.js";
 import { addViews, redraw, state } from "./state.js";
 import { drawSwaps } from "./swaps.js";
 
@@ -16,7 +17,7 @@ function reveal({ status }) {
   for (const column of document.querySelectorAll(".column")) column.hidden = !status;
 }
 
-addViews(reveal, drawNow, drawQueue, drawModels, drawDownloads, drawDevices, drawMemory, drawSwaps);
+addViews(reveal, drawNow, drawQueue, drawSetups, drawModels, drawDownloads, drawDevices, drawMemory, drawSwaps);
 setInterval(() => {
   if (state.status?.starting?.length || state.queue?.turns.length) redraw(); // their seconds count on
 }, TICK_MS);

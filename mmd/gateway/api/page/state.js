@@ -3,6 +3,7 @@
 export const state = {
   status: null, // records of the API; null until they arrive
   models: null,
+  setups: null,
   queue: null,
   resources: null,
   history: null,

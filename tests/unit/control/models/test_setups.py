@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from mmd.control.models.aliases import id_for
+from mmd.control.models.setup_info import setup_infos
 from mmd.control.models.setups import (
     Setup,
     answering_model,
     define,
     forget,
-    listed_setups,
     require_setup,
     select,
     setup_named,
@@ -20,10 +20,12 @@ from mmd.control.models.setups import (
 from mmd.errors import MmdError, NoSuchModel, RegistryDamaged, WrongUsage
 from mmd.paths import config_file
 from mmd.plan.boot import Startup
+from mmd.plan.residency import Pair
 from mmd.registry.record import Model, ModelType
 from mmd.registry.store import Registry
 from mmd.settings import ModelTable, Settings, SetupTable, read_settings
 from tests.unit.plan.planned import CHAT
+from tests.unit.plan.test_boot import ASLEEP, FAILED, RESIDENT, STARTING
 
 RAG = SetupTable(models=("chat", "embed"), note="search", expose=("chat",), startup="active")
 
@@ -82,10 +84,27 @@ def test_setup_named_like_a_model_is_refused() -> None:
 
 
 def test_list_shows_a_broken_setup_and_its_problem() -> None:
-    good, bad = listed_setups(MODELS, Settings(setups={"rag": RAG, "old": SetupTable(models=("gone",))}))
-    assert (good.name, good.models, good.problem) == ("rag", ("chat", "embed"), "")
-    assert (bad.name, bad.models) == ("old", ("gone",))
+    settings = Settings(setups={"rag": RAG, "old": SetupTable(models=("gone",))})
+    good, bad = setup_infos(MODELS, settings, {})
+    assert (good.id, good.type, good.models, good.problem) == ("rag", "setup", ("chat", "embed"), "")
+    assert good.vram_bytes == 2 * CHAT.facts.weights_bytes
+    assert (bad.id, bad.models, bad.status) == ("old", ("gone",), "absent")
     assert "'gone'" in bad.problem
+
+
+@pytest.mark.parametrize(
+    ("chat", "embed", "status"),
+    [
+        (RESIDENT, RESIDENT, "resident"),
+        (RESIDENT, ASLEEP, "sleeping"),
+        (RESIDENT, None, "absent"),
+        (ASLEEP, STARTING, "starting"),
+        (FAILED, RESIDENT, "failed"),
+    ],
+)
+def test_status_of_a_setup_is_that_of_its_last_model(chat: Pair, embed: Pair | None, status: str) -> None:
+    pairs = {"chat": chat} | ({"embed": embed} if embed else {})
+    assert [one.status for one in setup_infos(MODELS, Settings(setups={"rag": RAG}), pairs)] == [status]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import asyncio
 import httpx
 import pytest
 
+from mmd.control.models.setups import Setup
 from mmd.errors import EngineFailed
 from tests.gateway_peer import EngineRequest, Harness, post, until
 
@@ -41,6 +42,14 @@ async def test_idle_time_of_a_model(http: httpx.AsyncClient, running: Harness) -
     while not (passed := (await idle_seconds())[0]):
         assert passed is not None
     assert passed < 60
+
+
+async def test_setups_are_listed_beside_models(http: httpx.AsyncClient, running: Harness) -> None:
+    running.models.named_setups["rag"] = Setup("rag", ("a", "b"), "search")
+    listed = (await http.get("/models")).json()
+    assert [(one["id"], one["type"]) for one in listed] == [("a", "chat"), ("b", "chat"), ("rag", "setup")]
+    assert listed[2]["models"] == ["a", "b"]
+    assert [one["id"] for one in (await http.get("/v1/models")).json()["data"]] == ["a", "b"], "clients pick a model"
 
 
 async def test_models_in_openais_form(http: httpx.AsyncClient) -> None:
