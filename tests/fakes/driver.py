@@ -26,7 +26,7 @@ class Driver:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.inode = 0
+        self.seen = (0, 0)
         self.poll = select.poll()
         self.watched: dict[int, int] = {}  # pid -> pidfd
         self.due: dict[int, float] = {}  # pid of a dead process -> when its memory is freed
@@ -49,13 +49,15 @@ class Driver:
     def watch(self) -> None:
         """Watch the processes that are new in the state; each change of it is a new file."""
         try:
-            inode = os.stat(self.path).st_ino
+            state = os.stat(self.path)
         except FileNotFoundError:
             sys.exit(0)  # the test has ended
-        if inode == self.inode:
+        # With its time: after two changes, the file may have the number of the file before again.
+        if (state.st_ino, state.st_mtime_ns) == self.seen:
             return
         with open(self.path, encoding="ascii") as file:
-            self.inode = os.fstat(file.fileno()).st_ino
+            state = os.fstat(file.fileno())
+            self.seen = state.st_ino, state.st_mtime_ns
             words = file.read().split()
         for pid in {int(word[1:].partition(":")[0]) for word in words if word[0] == "+"}:
             if pid in self.watched or pid in self.due:
