@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mmd.plan.allocation import Allocation
 from mmd.plan.memory import DeviceBytes, MemoryModel
@@ -36,6 +36,7 @@ class Demand:
     can_sleep: bool
     is_measured: bool = False  # the formulas have the constants of a start of this very model
     unknown_error_bytes: int = 0  # for facts of an older registry
+    _known: dict[tuple[int, int], DeviceBytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def on_gpu(self) -> bool:
@@ -50,8 +51,11 @@ class Demand:
     def shapes(self) -> tuple[Shape, ...]:
         """Return the preferred ways to run it: on as few devices as hold a comfortable context.
 
-        A model that no number of its devices holds takes them whole, and its engine puts the rest into RAM.
+        A model that no number of its devices holds takes them whole, and its engine puts the rest into RAM. A light
+        model unloads no other for more than the least context.
         """
+        if self.is_light:
+            return tuple(dict.fromkeys((*self._whole(self.comfortable_tokens), *self.least_shapes)))
         for first in self.memories:
             for tokens in sorted({self.comfortable_tokens, self._short_tokens}, reverse=True):
                 if self._fits_empty(self.shape(tokens, first)):
@@ -83,6 +87,11 @@ class Demand:
 
     def parts(self, tokens: int, count: int) -> DeviceBytes:
         """Return the bytes on each of `count` devices; `tokens` beyond one context are those of another."""
+        if (known := self._known.get((tokens, count))) is None:
+            known = self._known[tokens, count] = self._parts(tokens, count)
+        return known
+
+    def _parts(self, tokens: int, count: int) -> DeviceBytes:
         memory = self.memories[count]
         one, more = min(tokens, self.context_tokens), max(0, tokens - self.context_tokens)
         components = memory.components(one)

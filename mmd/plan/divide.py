@@ -7,7 +7,7 @@ goes to those that can use more, except for the room of light models, which are 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmd.plan.allocation import Allocation
 from mmd.plan.demand import COMFORTABLE_TOKENS, Demand
@@ -41,10 +41,8 @@ def allocations(
     growing = {model_id: one for model_id, one in starting.items() if _holds_least(one, where[model_id])}
     kept = _less(room, *(share for model_id, share in where.items() if model_id not in growing))
     if not one_each:
-        left = _less(kept, *(where[model_id] for model_id in growing))
-        grown_on = {device for model_id in starting for device in where[model_id]}
         absent = _absent(light, placement, occupants)
-        kept = _less(kept, light_room(absent, left, devices, grown_on))
+        kept = _less(kept, _light_room(absent, growing, where, kept, devices))
     # Memory is better spent on a model whose layers are partly in RAM than on a long context of another.
     most_tokens = COMFORTABLE_TOKENS if len(growing) < len(starting) else None
     levels, shares = _Filling(growing, where, kept, most_tokens).fill()
@@ -67,32 +65,51 @@ def room_after(placement: Placement, occupants: Iterable[Occupant], devices: Ite
     return _less({device.id: device.capacity_mib for device in devices}, *taken)
 
 
-def light_room(
-    absent: Iterable[Demand], left: _Room, devices: Iterable[Device], grown_on: Collection[str]
+def _light_room(
+    absent: Iterable[Demand], growing: _Demands, where: Mapping[str, Share], room: _Room, devices: Iterable[Device]
 ) -> dict[str, int]:
-    """Return the room that models leave for these light models on the devices on which they grow.
+    """Return the room that growing models leave for these light models.
 
-    It is on one device, and at most 15 % of it, for as many models as it holds. Models that fit on other devices need
-    none, and there is none where the growing models leave nothing.
+    It is on one device, and at most 15 % of it, for as many models as it holds beside the growing ones as they are
+    placed. Models that fit on other devices need none.
     """
-    elsewhere = {device: size_mib for device, size_mib in left.items() if device not in grown_on}
-    sizes: dict[str, int] = {}
-    for one in sorted(absent, key=lambda one: (-one.least_mib, one.model_id)):
-        usable = {device.id for device in one.devices}
-        fitting = [device for device in elsewhere if device in usable and elsewhere[device] >= one.least_mib]
-        if fitting:
-            elsewhere[max(fitting, key=lambda device: (elsewhere[device], device))] -= one.least_mib
-        elif usable & set(grown_on):
-            sizes[one.model_id] = one.least_mib
-    capacities = {device.id: device.capacity_mib for device in devices if device.id in grown_on}
-    target = max(capacities, key=lambda device: (left[device], device), default=None)
-    if target is None:
-        return {}
-    most_mib, taken_mib = min(int(capacities[target] * _MAX_LIGHT_ROOM), left[target]), 0
-    for size_mib in sorted(sizes.values()):
-        if taken_mib + size_mib <= most_mib:
-            taken_mib += size_mib
-    return {target: taken_mib}
+    grown_on = {device for model_id in growing for device in where[model_id]}
+    elsewhere = {device: size_mib for device, size_mib in room.items() if device not in grown_on}
+    needed: list[Demand] = []
+    for one in sorted(absent, key=lambda one: (one.least_mib, one.model_id)):
+        usable = sorted({device.id for device in one.devices} & elsewhere.keys())
+        if roomy := next((name for name in usable if elsewhere[name] >= one.least_mib), None):
+            elsewhere[roomy] -= one.least_mib
+        else:
+            needed.append(one)
+    best: dict[str, int] = {}
+    for device in sorted(devices, key=lambda device: device.id):
+        if device.id not in grown_on:
+            continue
+        most_mib, taken_mib = int(device.capacity_mib * _MAX_LIGHT_ROOM), 0
+        for one in needed:
+            more_mib = taken_mib + one.least_mib
+            can_lie = any(other.id == device.id for other in one.devices) and more_mib <= most_mib
+            if can_lie and _fit(growing, where, _less(room, {device.id: more_mib})):
+                taken_mib = more_mib
+        if taken_mib > sum(best.values()):
+            best = {device.id: taken_mib}
+    return best
+
+
+def _fit(models: _Demands, where: Mapping[str, Share], room: _Room) -> bool:
+    """True if models of the sizes that they are placed with fit into the room, layers divided otherwise if need be."""
+    left, shares, splits = dict(room), {}, []
+    for model_id, one in models.items():
+        share = where[model_id]
+        shape = one.shape(one.least_tokens, len(share))
+        if shape.total_mib:
+            divided_mib = sum(share.values()) - shape.count * shape.each_mib
+            splits.append((model_id, replace(shape, total_mib=divided_mib), tuple(share)))
+            share = dict.fromkeys(share, shape.each_mib)
+        shares[model_id] = share
+        left = _less(left, share)
+    return min(left.values(), default=0) >= 0 and divide_splits(tuple(splits), left, shares) is not None
 
 
 def _absent(light: Iterable[Demand], placement: Placement, occupants: Iterable[Occupant]) -> list[Demand]:

@@ -48,7 +48,7 @@ class Wanted:
     shapes: tuple[Shape, ...]  # preferred first
     at: Share | None = None  # where it sleeps: it wakes there, with this size; elsewhere its engine starts anew
     devices: frozenset[str] | None = None  # it can use these only; None: any
-    grows: bool = False  # it will use what its device has left: it avoids devices of other models that do
+    grows: bool = False  # it uses what its device has left: it avoids devices of other models that do
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class Occupant:
     in_use: bool = False  # it is answering requests
     is_dead: bool = False  # its engine has failed, and its token is still held: it leaves first
     is_lease: bool = False  # nothing unloads it
+    grows: bool = False  # as in `Wanted`
 
     @property
     def holds(self) -> Share:
@@ -179,16 +180,25 @@ class _Search:
         if min(room.values(), default=0) < 0:
             return None
         if self.one_each:
-            staying = (one for one in self.others if _is_resident(one, states[one.model_id]))
-            has_resident = {device for one in staying for device in one.uses}
-            room = {device: size_mib for device, size_mib in room.items() if device not in has_resident}
-        return _put(self.wanted, room, {}, (), one_each=self.one_each)
+            taken = self._resident_on(states)
+            room = {device: size_mib for device, size_mib in room.items() if device not in taken}
+        return _put(self.wanted, room, {}, (), one_each=self.one_each, grown_on=self._resident_on(states, grown=True))
 
     def refusal(self, states: _States) -> CannotPlace:
         usable = {device.id for device in self.devices if any(_can_use(one, device.id) for one in self.wanted)}
         room = {device: max(0, size_mib) for device, size_mib in self._room(states).items() if device in usable}
         staying = [one for one in self.others if states[one.model_id] is _State.STAYS]
+        if self.one_each:
+            taken = self._resident_on(states)
+            room = {device: size_mib for device, size_mib in room.items() if device not in taken}
+        if self.one_each and len(self.wanted) > len(room):
+            return _one_each_refusal(self.wanted, room)
         return _refusal(self.wanted, room, staying)
+
+    def _resident_on(self, states: _States, *, grown: bool = False) -> frozenset[str]:
+        """Return the devices of models that stay resident; with `grown` only of those that grow."""
+        staying = (one for one in self.others if _is_resident(one, states[one.model_id]))
+        return frozenset(device for one in staying if one.grows or not grown for device in one.uses)
 
     def _room(self, states: _States) -> dict[str, int]:
         room = {device.id: device.capacity_mib for device in self.devices}
@@ -223,6 +233,13 @@ def _refusal(wanted: Sequence[Wanted], room: Mapping[str, int], staying: Iterabl
     )
     short_mib = max(needs_mib - has_mib, *(_short_mib(one, room) for one in wanted), 1)
     return CannotPlace(f"{need}, and models can have {has}{stay}", short_mib)
+
+
+def _one_each_refusal(wanted: Sequence[Wanted], room: Mapping[str, int]) -> CannotPlace:
+    names = " and ".join(sorted(one.model_id for one in wanted))
+    devices = ", ".join(sorted(room)) or "no device"
+    why = f'{names}: with residency = "one" each model needs a device to itself, and there is {devices}'
+    return CannotPlace(why, max(1, sum(min(shape.size_mib for shape in one.shapes) for one in wanted)))
 
 
 def _short_mib(wanted: Wanted, room: Mapping[str, int]) -> int:

@@ -23,6 +23,7 @@ from tests.bench import (
     estimate,
     gateway,
     ledger,
+    placement,
     pull,
     read_ahead,
     swap,
@@ -94,6 +95,7 @@ def _pull(_folder: Path) -> list[Row]:
 _SECTIONS: dict[str, Callable[[Path], list[Row]]] = {
     "swap": _swap,
     "ledger": ledger.measure,
+    "placement": placement.measure,
     "wake": _wake,
     "cli": cli.measure,
     "estimate": _estimate,

@@ -86,6 +86,7 @@ def _occupants(draw: st.DrawFn, room: dict[str, int]) -> list[Occupant]:
             in_use=not is_asleep and draw(st.booleans()),
             is_dead=is_dead and not is_asleep and not is_lease,
             is_lease=is_lease,
+            grows=draw(st.booleans()),
         )
         if all(room[device] >= size for device, size in one.holds.items()):
             for device, size in one.holds.items():
@@ -356,6 +357,15 @@ def test_growing_models_of_a_set_avoid_each_other() -> None:
     assert found.where["a"].keys() != found.where["b"].keys()
 
 
+def test_growing_model_avoids_one_that_has_grown() -> None:
+    devices = [Device(A, 24000), Device(B, 24000)]
+    first = Occupant("first", {A: 10000}, grows=True)
+    for grows, device in ((True, B), (False, A)):
+        found = place([Wanted("new", (Shape(1, 10000),), grows=grows)], [first], devices)
+        assert isinstance(found, Placement)
+        assert found.where["new"] == {device: 10000}
+
+
 # --- messages
 
 
@@ -417,6 +427,18 @@ def test_refusal_does_not_count_devices_that_the_model_cannot_use() -> None:
     wanted = Wanted("new", (Shape(1, 10240),), devices=frozenset({A}))
     found = place([wanted], [], [Device(A, 8192), Device("ram", 65536)])
     assert found == CannotPlace("new needs 10.0 GiB, and models can have 8.0 GiB of GPU-a", 2048)
+
+
+def test_refusal_under_the_strict_rule_names_the_rule() -> None:
+    wanted = [Wanted("chat", (Shape(1, 20480),)), Wanted("embed", (Shape(1, 2048),))]
+    found = place(wanted, [], [Device(A, 24000)], one_each=True)
+    assert isinstance(found, CannotPlace)
+    assert found.why == (
+        'chat and embed: with residency = "one" each model needs a device to itself, and there is GPU-a'
+    )
+    pinned = place(wanted[1:], [Occupant("pin", {A: 1000}, pinned=True)], [Device(A, 24000)], one_each=True)
+    assert isinstance(pinned, CannotPlace)
+    assert "there is no device" in pinned.why
 
 
 def test_refusal_of_one_model_is_not_about_the_sum_of_devices() -> None:
