@@ -19,7 +19,7 @@
     ├── EngineFailed          the engine started and died, or never became ready
     ├── EngineStuck           the engine does not end
     ├── SwapSuperseded        another activation replaced this one
-    ├── GpuPinned             the model on the GPU is pinned, and is unloaded for no request
+    ├── GpuPinned             the model that would have to leave is pinned: no request unloads it
     ├── LeaseRefused          there is no room for a lease, or its name is taken
     ├── NoSuchLease           no lease has this name
     ├── TryLater              the gateway refuses for now: its queue is full, or a start has just failed

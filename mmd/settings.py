@@ -90,8 +90,8 @@ class GatewayTable:
         "release",
         values.is_suspend,
         '"release" or "leave"',
-        "what happens to the model on the GPU when the machine suspends: it is unloaded and restored after resume, or "
-        "left there for a driver that saves GPU memory (NVreg_PreserveVideoMemoryAllocations=1)",
+        "what happens to models in GPU memory when the machine suspends: they are unloaded and restored after resume, "
+        "or left there for a driver that saves GPU memory (NVreg_PreserveVideoMemoryAllocations=1)",
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--ask-again", is_flag=True, help="Retry flags that the engine refused before (see mmd show).")
 @parameters.as_json
 def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
-    """Load a model onto the GPU, unloading the current one.
+    """Load a model, unloading others only if it does not fit beside them.
 
     The command returns when the model answers requests. If loading fails, the previous model is restored.
     """
@@ -71,9 +71,9 @@ async def _activated(model_id: str) -> Activation:
 )
 @click.option("--now", is_flag=True, help="Do not wait for requests in flight.")
 def sleep(model_id: str | None, level: int | None, now: bool) -> None:
-    """Put a model to sleep, which frees the GPU.
+    """Put a model to sleep, which frees its memory on the GPU.
 
-    Without ID, put the model on the GPU to sleep. If the engine cannot sleep (llama.cpp), the model is stopped.
+    Without ID, put the active model to sleep. If the engine cannot sleep (llama.cpp), the model is stopped.
     """
     from mmd.cli.via_gateway import sleep_by_gateway
 
@@ -91,8 +91,8 @@ def sleep(model_id: str | None, level: int | None, now: bool) -> None:
     for name in unloaded:
         say(f"{name} sleeps at level {levels[name]}" if name in levels else f"{name} stopped")
     if not unloaded:
-        state = f"already sleeps, at level {levels[model_id]}" if model_id in levels else "is not on the GPU"
-        say(f"{model_id} {state}." if model_id else "No model is on the GPU.")
+        state = f"already sleeps, at level {levels[model_id]}" if model_id in levels else "is not loaded"
+        say(f"{model_id} {state}." if model_id else "No model is loaded.")
 
 
 @click.command()

@@ -35,7 +35,7 @@ def _verdict(estimate: Estimate) -> str:
     if left_bytes >= 0 and estimate.fits:
         return f"fits, {size_text(left_bytes)} left"
     if estimate.fits:
-        return f"runs slowly, {estimate.on_gpu:.0%} on the GPU and {size_text(estimate.ram_bytes)} in RAM"
+        return f"runs slowly, {estimate.on_gpu:.0%} in GPU memory and {size_text(estimate.ram_bytes)} in RAM"
     return "does not fit"
 
 

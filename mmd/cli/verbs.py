@@ -102,12 +102,12 @@ class _InOrder(click.Group):
 @click.version_option(__version__, prog_name="mmd", message="%(prog)s %(version)s")
 @click.pass_context
 def mmd(ctx: click.Context) -> None:
-    """Run local language models as systemd user units, one on the GPU at a time.
+    """Run local language models as systemd user units: what fits stays loaded.
 
     \b
       mmd search qwen         find models that run here, best match first
       mmd pull OWNER/NAME     download and register one; for local files: mmd add PATH
-      mmd activate ID         load it onto the GPU, unloading the current model
+      mmd activate ID         load it, unloading others only if there is no room
       mmd install             start the gateway: curl http://127.0.0.1:8000/v1/models
 
     Inspect with: systemctl --user status 'mmd-*'

@@ -99,13 +99,13 @@ def reason(taken: Assessed, assessed: Iterable[Assessed]) -> str:
         case RunsOn.GPU if taken.bits < _MIN_BITS:
             return "the largest that fits; a smaller model in more bits would answer better"
         case RunsOn.GPU if all(one.offer.weights_bytes < taken.offer.weights_bytes for one in others):
-            return "the largest, and it fits on the GPU"
+            return "the largest, and it fits into GPU memory"
         case RunsOn.GPU if any(one.runs_on is RunsOn.GPU and one.bits > taken.bits for one in others):
             return "as good as the larger ones, which fit too"
         case RunsOn.GPU:
-            return "the largest that fits on the GPU"
+            return "the largest that fits into GPU memory"
         case RunsOn.PARTLY:
-            return "none fits on the GPU; of the good ones, this has the least in RAM"
+            return "none fits into GPU memory; of the good ones, this has the least in RAM"
         case RunsOn.CPU:
             return "there is no GPU, and this one is fast enough on a CPU"
         case RunsOn.NOWHERE:

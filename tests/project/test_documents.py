@@ -15,6 +15,7 @@ import huggingface_hub.constants
 import pytest
 
 from mmd import errors, journal, paths
+from mmd.control.state.last_asked import asked_file
 from mmd.control.state.refused_flags import RefusedFlags
 from mmd.control.state.swap_events import events_file
 from mmd.settings import all_settings, read_settings
@@ -196,7 +197,7 @@ def test_every_path_is_one_of_mmds(document: Path, home: Path) -> None:
     exact = {
         *(paths.config_file(), paths.keys_file(), paths.registry_file(), paths.gateway_socket(), RefusedFlags().file),
         *(paths.config_dir(), paths.data_dir(), paths.state_dir(), paths.cache_dir(), paths.runtime_dir()),
-        *(paths.engines_dir(), paths.manifests_dir(), paths.models_dir(), events_file()),
+        *(paths.engines_dir(), paths.manifests_dir(), paths.models_dir(), events_file(), asked_file()),
         *(paths.engine_socket(model_id) for model_id in ("ID", "qwen3")),
     }
     below = (

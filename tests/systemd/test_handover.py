@@ -55,7 +55,7 @@ async def test_sleep_by_hand_lets_an_answer_finish_and_stop_does_not(world: Worl
         assert (done.returncode, done.stderr) == (0, "a stopped\n")
         assert answer.endswith(b"data: [DONE]\n\n") is finishes, words
     nobody = [await _mmd("sleep"), await _mmd("sleep", "--now")]
-    assert [done.stderr for done in nobody] == ["No model is on the GPU.\n"] * 2
+    assert [done.stderr for done in nobody] == ["No model is loaded.\n"] * 2
     wrong = [await _mmd("sleep", "a", "--level", "7"), await _mmd("sleep", "a", "--level", "7", "--now")]
     assert [done.returncode for done in wrong] == [2, 2]
     assert wrong[0].stderr == wrong[1].stderr

@@ -91,7 +91,7 @@ def check_builds(builds: Iterable[Build | None], driver: Driver) -> Iterator[Dia
 
 def _check_build(build: Build, driver: Driver) -> Diagnosis:
     if build.is_for_cpu:
-        return warning(f"{build.name} is a build for the CPU, and leaves the GPU unused", build.gpu_hint)
+        return warning(f"{build.name} is a build for the CPU, and uses no GPU", build.gpu_hint)
     if build.cuda is None:
         return ok(f"{build.name} uses {', '.join(build.devices or ())}")
     built_for = f"CUDA {build.cuda[0]}.{build.cuda[1]}"

@@ -25,7 +25,7 @@ _WRITE_SECONDS = 1.0
 def asked_models() -> tuple[str, ...]:
     """Return the ids, the model that was asked for last first."""
     try:
-        return tuple(_file().read_text("utf-8").splitlines())
+        return tuple(asked_file().read_text("utf-8").splitlines())
     except FileNotFoundError:
         return ()
 
@@ -37,9 +37,9 @@ def note_asked(model_id: str) -> None:
         return
     newest_first = list(dict.fromkeys((model_id, *order)))[:_MAX_MODELS]
     try:
-        write_atomically(_file(), "\n".join(newest_first).encode(), durable=False)
+        write_atomically(asked_file(), "\n".join(newest_first).encode(), durable=False)
     except OSError as error:
-        _log.warning("the model that was asked for last cannot be written to %s: %s", _file(), error.strerror)
+        _log.warning("the model that was asked for last cannot be written to %s: %s", asked_file(), error.strerror)
 
 
 class AskedModels:
@@ -47,7 +47,7 @@ class AskedModels:
 
     def __init__(self, on_write: Callable[[], None]) -> None:
         """`on_write` is called when the gateway has written another model."""
-        self._file = ReloadOnChange(_file(), asked_models)
+        self._file = ReloadOnChange(asked_file(), asked_models)
         self._on_write = on_write
         self._unwritten: str | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -83,5 +83,5 @@ class AskedModels:
         return model_id is not None
 
 
-def _file() -> Path:
+def asked_file() -> Path:
     return runtime_dir() / ".asked"  # a model's id never begins with a dot

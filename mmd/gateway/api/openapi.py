@@ -36,7 +36,7 @@ def _body(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
 
 
 _NAME = {"type": "string", "minLength": 1, "description": "a registered model"}
-_OPTIONAL_NAME = {**_NAME, "type": ["string", "null"], "description": "without it, the one that has the GPU"}
+_OPTIONAL_NAME = {**_NAME, "type": ["string", "null"], "description": "without it, the active one"}
 _WORD = {"type": "string", "minLength": 1, "maxLength": 256}
 _PARAMETERS = r"([0-9]{1,5}(\.[0-9]{1,3})?[bBmM])"
 _SIZE = rf"^({_PARAMETERS}|{_PARAMETERS}?\.\.{_PARAMETERS}?)?$"
@@ -85,7 +85,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/models/sleep",
-        "Take the GPU from a model: it sleeps in RAM if its engine can",
+        "Free a model's memory on its devices: it sleeps in RAM if its engine can",
         {"allOf": [_DONE, record(gone=array(TEXT))]},
         _body(model=_OPTIONAL_NAME, level=_LEVEL),
     ),

@@ -138,7 +138,7 @@ def test_unknown_model_is_told_by_verbs_about_what_runs(verb: str, systemd: User
 
 
 @pytest.mark.manager
-@pytest.mark.parametrize(("verb", "said"), [("sleep", "tiny is not on the GPU"), ("stop", "tiny is not running")])
+@pytest.mark.parametrize(("verb", "said"), [("sleep", "tiny is not loaded"), ("stop", "tiny is not running")])
 def test_model_that_never_ran_has_nothing_to_end(verb: str, said: str, systemd: UserManager, a_model: Path) -> None:
     """`mmd sleep` of a model without a unit ended in a KeyError."""
     done = mmd(verb, "tiny")
