@@ -217,6 +217,9 @@ class MemoryModels:
     def setup(self, name: str) -> Setup | None:
         return self.named_setups.get(name)
 
+    def active_model(self) -> str | None:
+        return self.active
+
     def asked(self, model_id: str) -> None:
         self.asked_last = model_id
 

@@ -17,11 +17,11 @@ from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.state.last_asked import note_asked
 from mmd.control.state.machine_reader import MachineReader
 from mmd.control.state.refused_flags import RefusedFlags
+from mmd.control.state.residencies import active_of, next_active
 from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.control.state.status import Status, read_status
 from mmd.errors import WrongUsage
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.swap import gpu_holder
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
 from mmd.settings import read_settings
@@ -130,7 +130,7 @@ class Controller:
 
         pairs = await read_pairs(self.manager)
         if model_id is None:
-            model_id = gpu_holder(pairs)
+            model_id = active_of(pairs) or next_active(pairs)
         else:
             self.registry.get(model_id)
         if model_id is None:

@@ -81,9 +81,8 @@ class Routes:
     async def sleep(self, request: Request) -> Response:
         """Put a model to sleep after the running responses, like a swap; `stop` does not wait for them."""
         body = await json_object(request, _EXAMPLE)
-        model_id, level = self._optional(body), _level(body)
-        sleeper = model_id or self._models.gpu_holder()
-        gone = await self._scheduler.drain_for(sleeper, partial(self._models.sleep, model_id, level))
+        sleeper, level = self._optional(body) or self._models.active_model(), _level(body)
+        gone = await self._scheduler.drain_for(sleeper, partial(self._models.sleep, sleeper, level))
         return await self._done(gone=gone)
 
     async def stop(self, request: Request) -> Response:

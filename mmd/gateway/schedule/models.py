@@ -29,6 +29,10 @@ class Models(Protocol):
         """
         ...
 
+    def active_model(self) -> str | None:
+        """Return the model that `find` selects for a request without a name: resident, or about to be."""
+        ...
+
     def asked(self, model_id: str) -> None:
         """Record that a request or a user asks for the model: of several resident models, it is the active one then."""
         ...

@@ -47,15 +47,18 @@ class SystemdModels:
             return self._names.find(name)
         if listener_kind is ListenerKind.EMBEDDING:
             return embedding_model(self._names.models.values(), self._watch.pairs)
-        pairs, order = self._watch.pairs, self._asked.order()
         # This may be a model that is loading or suspended: the request then waits until it is resident.
-        found = active_of(pairs, order) or next_active(pairs, order) or self._suspended_last()
+        found = self.active_model() or self._suspended_last()
         if found is None:
             raise NoSuchModel(
                 "the request names no model, and none is active",
                 hint="mmd activate ID   # or name one of: mmd list",
             )
         return found
+
+    def active_model(self) -> str | None:
+        pairs, order = self._watch.pairs, self._asked.order()
+        return active_of(pairs, order) or next_active(pairs, order)
 
     def asked(self, model_id: str) -> None:
         if model_id in self._rivals:
