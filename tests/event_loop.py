@@ -51,7 +51,7 @@ _MAY_BLOCK: dict[str, tuple[frozenset[str], str]] = {
     ),
     "control/state/sleep_record.py": (frozenset({"_record", "write_level"}), _RUNTIME),
     "control/state/suspended_models.py": (
-        frozenset({"note_suspended", "clear_suspended", "suspended_models"}),
+        frozenset({"note_suspended", "forget_suspended", "suspended_models"}),
         _RUNTIME,
     ),
     "control/state/last_asked.py": (frozenset({"asked_models", "note_asked"}), _RUNTIME),

@@ -317,11 +317,12 @@ class MemoryModels:
         self._tell()
 
     async def restore(self, model_ids: Sequence[str]) -> None:
-        self.log.append(" ".join(("bring back", *model_ids)))
-        for model_id in model_ids:
+        names = tuple(model_ids)
+        self.log.append(" ".join(("bring back", *names)))
+        for model_id in names:
             if self.active is None:
                 await self.activate(model_id, drain_seconds=0.0)
-        self.gone.clear()
+        self.gone = [model_id for model_id in self.gone if model_id not in names]
 
     def _tell(self) -> None:
         """Notify listeners, as the watch does after a change."""

@@ -189,7 +189,7 @@ async def test_model_that_does_not_stop_delays_suspend_to_its_limit(
     async with scene(world, system_bus, limit_seconds=5.0) as at:
         await at.ask("a")
         assert await at.login1.prepare() < at.login1.limit_seconds
-        assert "the GPU is not clear" in caplog.text
+        assert "models are still on a GPU" in caplog.text
         world.behave("a")
         at.login1.awaken()
         world.kill("a", signal.SIGKILL)
@@ -264,7 +264,7 @@ async def test_missing_logind_is_logged_once(caplog: pytest.LogCaptureFixture, m
         await asyncio.wait([watching])
     [record] = caplog.records
     assert record.getMessage() == (
-        "the system bus does not answer: No such file or directory; models stay on the GPU when the machine suspends"
+        "the system bus does not answer: No such file or directory; models stay on the GPUs when the machine suspends"
     )
 
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 
 from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import hook_phases, monotonic
-from mmd.control.state.suspended_models import clear_suspended, note_suspended
+from mmd.control.state.last_asked import asked_first
+from mmd.control.state.suspended_models import forget_suspended, note_suspended
 from mmd.errors import MmdError
 from mmd.journal import about
 from mmd.plan.residency import Pair
@@ -40,7 +41,7 @@ async def suspend_models(manager: Manager, hooks: Hooks, *, drain_seconds: float
         if not (found := await _on_gpu(manager, pairs)):
             return
         held_by = [model_id for model_id in found if pairs[model_id].holds_gpu]
-        note_suspended(held_by)
+        note_suspended(asked_first(held_by))
         await asyncio.gather(
             *(_suspend(manager, hooks, model_id, drain_seconds) for model_id in held_by),
             *(_stop_token(manager, hooks, model_id) for model_id in found if model_id not in held_by),
@@ -48,7 +49,7 @@ async def suspend_models(manager: Manager, hooks: Hooks, *, drain_seconds: float
 
 
 async def restore_models(activate: Callable[[str], Awaitable[object]], model_ids: Sequence[str]) -> None:
-    """Activate these models again and clear the record of suspended models. Failures are logged.
+    """Activate these models and take each off the record of suspended models. Failures are logged.
 
     `activate` must not unload another model.
     """
@@ -59,7 +60,7 @@ async def restore_models(activate: Callable[[str], Awaitable[object]], model_ids
             _log.warning("cannot restore %s: %s", model_id, error.message, extra=about(model_id))
         except Exception:  # noqa: BLE001 - of any kind: the others must be restored
             _log.exception("cannot restore %s", model_id, extra=about(model_id))
-    clear_suspended()
+        forget_suspended((model_id,))
 
 
 async def _on_gpu(manager: Manager, pairs: Pairs) -> list[str]:

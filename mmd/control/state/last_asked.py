@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mmd.atomic import write_atomically
@@ -28,6 +28,12 @@ def asked_models() -> tuple[str, ...]:
         return tuple(asked_file().read_text("utf-8").splitlines())
     except FileNotFoundError:
         return ()
+
+
+def asked_first(model_ids: Iterable[str]) -> list[str]:
+    """Return models in the order in which they were asked for, the last one first; those that were not at the end."""
+    order = asked_models()
+    return sorted(model_ids, key=lambda model_id: order.index(model_id) if model_id in order else len(order))
 
 
 def note_asked(model_id: str) -> None:

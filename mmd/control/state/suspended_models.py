@@ -25,14 +25,24 @@ def suspended_models() -> tuple[str, ...]:
 
 def note_suspended(model_ids: Iterable[str]) -> None:
     """Add models to those that are still suspended because the machine was awake for too short a time."""
+    _write((*model_ids, *suspended_models()))
+
+
+def forget_suspended(model_ids: Iterable[str]) -> None:
+    """Take models off the record: they are restored, or cannot be."""
+    gone = set(model_ids)
+    _write(model_id for model_id in suspended_models() if model_id not in gone)
+
+
+def _write(model_ids: Iterable[str]) -> None:
+    """Replace the record. If it cannot be written, the log says so: the models must be unloaded even so."""
+    if not (content := "\n".join(dict.fromkeys(model_ids)).encode()):
+        _file().unlink(missing_ok=True)
+        return
     try:
-        write_atomically(_file(), "\n".join(dict.fromkeys((*model_ids, *suspended_models()))).encode(), durable=False)
-    except OSError as error:  # the models must be unloaded even so
+        write_atomically(_file(), content, durable=False)
+    except OSError as error:
         _log.warning("the models to restore cannot be written to %s: %s", _file(), error.strerror)
-
-
-def clear_suspended() -> None:
-    _file().unlink(missing_ok=True)
 
 
 def _file() -> Path:

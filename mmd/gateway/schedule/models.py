@@ -112,7 +112,7 @@ class Models(Protocol):
         ...
 
     async def restore(self, model_ids: Sequence[str]) -> None:
-        """Activate these models again, except where that would unload another one, and clear the record of suspended
+        """Activate these models, except where that would unload another one, and take them off the record of suspended
         models. Failures are logged.
         """
         ...

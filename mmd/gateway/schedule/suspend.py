@@ -1,10 +1,10 @@
-"""Take all models off the GPU before the machine suspends, and restore them afterwards; requests wait meanwhile."""
+"""Take all models off the GPUs before the machine suspends, and restore them afterwards; requests wait meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import FileIO
 from time import monotonic
 
@@ -19,7 +19,7 @@ from mmd.units.login1 import LockRefused, Login1
 _RESPONSES_SHARE = 0.5
 # The share of the delay after which the lock is released, done or not: logind then stops waiting.
 _ALL_SHARE = 0.9
-_WHY = "unload models from the GPU"
+_WHY = "unload models from the GPUs"
 # Time until the next attempt to reach logind.
 _FIRST_RETRY_SECONDS = 1.0
 _MAX_RETRY_SECONDS = 300.0
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class SuspendCoordinator:
-    """Clears the GPU before a suspend, and restores its models afterwards. Owns the two tasks that do so."""
+    """Clears the GPUs before a suspend, and restores their models afterwards. Owns the two tasks that do so."""
 
     def __init__(
         self, models: Models, scheduler: Scheduler, limits: Limits, abort_requests: Callable[[], None]
@@ -43,14 +43,14 @@ class SuspendCoordinator:
         self._restoring: asyncio.Task[None] | None = None
 
     async def prepare(self, within_seconds: float) -> None:
-        """Take all models off the GPU, and keep it free until `restore`. Return when that is done, or when
+        """Take all models off the GPUs, and keep those free until `restore`. Return when that is done, or when
         `within_seconds` are over; then the work continues while the machine is still up.
         """
         if self._is_suspending:
             return
         self._is_suspending, began = True, monotonic()
         await _ended(self._restoring, cancel=True)
-        # Pause before reading which models are on the GPU: a request could load another one.
+        # Pause before reading which models are on a GPU: a request could load another one.
         was_in_use = self._scheduler.is_swapping or self._scheduler.is_paused
         await self._scheduler.pause()
         if not (was_in_use or await self._models.on_gpu()):
@@ -61,7 +61,7 @@ class SuspendCoordinator:
         left_seconds = began + within_seconds * _ALL_SHARE - monotonic()
         done, _ = await asyncio.wait([self._clearing], timeout=max(0.0, left_seconds))
         if not done and within_seconds:
-            _log.warning("the GPU is not clear, but logind delays the suspend by %.1f s only", within_seconds)
+            _log.warning("models are still on a GPU, but logind delays the suspend by %.1f s only", within_seconds)
 
     def restore(self) -> None:
         """Start restoring the suspended models, unless that is running. Requests are admitted again at its end."""
@@ -79,22 +79,33 @@ class SuspendCoordinator:
         try:
             await self._models.suspend(drain_seconds=drain_seconds)
         except MmdError as error:
-            _log.warning("the GPU cannot be cleared before the machine suspends: %s", error.message)
+            _log.warning("the GPUs cannot be cleared before the machine suspends: %s", error.message)
 
     async def _restore(self) -> None:
-        """Restore while requests are paused: a request for another model would be served first, and unload these."""
+        """Load what requests wait for and what is pinned, admit requests again, and then restore the other suspended
+        models that fit beside: none is loaded that a waiting request would unload at once.
+        """
         await _ended(self._clearing)
+        if self._models.suspended():
+            await self._load(self._first())
+        self._scheduler.resume()
+        await self._load(self._models.suspended())
+
+    def _first(self) -> tuple[str, ...]:
+        """Return the models to load before requests are admitted: pinned ones, then those that requests wait for."""
+        pinned, waiting = self._models.pinned(), self._scheduler.waiting_models
+        suspended = self._models.suspended()
+        first = [name for name in suspended if name in pinned]
+        wanted = [name for name in waiting if name not in pinned]
+        # Without waiting requests, the one that was asked for last: the next request probably names it.
+        return tuple(dict.fromkeys((*first, *wanted))) or tuple(suspended[:1])
+
+    async def _load(self, model_ids: Sequence[str]) -> None:
         try:
-            if self._models.suspended():
-                await self._models.restore(self._to_restore())
+            if model_ids:
+                await self._models.restore(model_ids)
         except Exception:  # noqa: BLE001 - of any kind: requests must be admitted again
             _log.exception("cannot restore the suspended models")
-        self._scheduler.resume()
-
-    def _to_restore(self) -> tuple[str, ...]:
-        """Return the suspended models without those that waiting requests for another model would unload at once."""
-        waiting_models, pinned = self._scheduler.waiting_models, self._models.pinned()
-        return tuple(name for name in self._models.suspended() if name in pinned or set(waiting_models) <= {name})
 
 
 class SuspendWatch:
@@ -114,7 +125,7 @@ class SuspendWatch:
                         retry_seconds = _FIRST_RETRY_SECONDS
                         await self._follow(login1)
                 except MmdError as error:
-                    self._log_once(f"{error.message}; models stay on the GPU when the machine suspends")
+                    self._log_once(f"{error.message}; models stay on the GPUs when the machine suspends")
                 except Exception:  # noqa: BLE001 - of any kind: the next suspend must be seen
                     _log.exception("following logind failed; trying again")
                 self._coordinator.restore()  # without logind no signal reports that the machine is awake

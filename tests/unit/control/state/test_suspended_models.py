@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmd.control.lifecycle.suspend import restore_models
-from mmd.control.state.suspended_models import clear_suspended, note_suspended, suspended_models
+from mmd.control.state.suspended_models import forget_suspended, note_suspended, suspended_models
 
 
 def test_suspended_model_stays_suspended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,8 +21,10 @@ def test_suspended_model_stays_suspended(tmp_path: Path, monkeypatch: pytest.Mon
     note_suspended(["a"])
     note_suspended([])
     assert suspended_models() == ("a", "b")
-    clear_suspended()
-    clear_suspended()
+    forget_suspended(["b", "x"])
+    assert suspended_models() == ("a",)
+    forget_suspended(["a"])
+    forget_suspended(["a"])
     assert suspended_models() == ()
 
 
@@ -36,7 +38,9 @@ async def test_whatever_keeps_one_away_the_others_come_back(
         asked.append(model_id)
         raise KeyError(model_id)
 
+    note_suspended(["a", "b", "c"])
     await restore_models(broken, ["a", "b"])
+    assert suspended_models() == ("c",)
     assert asked == ["a", "b"]
     assert "cannot restore a" in caplog.text and "KeyError" in caplog.text
 

@@ -212,12 +212,26 @@ async def test_loading_model_is_suspended_and_loaded_again_after() -> None:
 
 
 async def test_who_would_have_to_go_at_once_does_not_come_back() -> None:
+    """What requests wait for is loaded first; the suspended model is restored only if it fits beside."""
     async with harness("a", "b") as running:
         await prepared(running)
         asking = await waits(running, "b")
         await awake(running)
         await asking
-        assert running.models.log == ["put away", "bring back", "activate b", "ready b"]
+        await until(lambda: not running.models.gone)
+        assert running.models.log == ["put away", "bring back b", "activate b", "ready b", "bring back a"]
+
+
+async def test_requests_are_admitted_before_all_are_restored() -> None:
+    """With several residents, requests for the first do not wait until the last one is loaded."""
+    async with harness("a", "b") as running:
+        running.models.gone = ["a", "b"]
+        running.models.active = None
+        await running.gateway.scheduler.pause()
+        await awake(running)
+        assert running.models.log[:3] == ["bring back a", "activate a", "ready a"]
+        await until(lambda: not running.models.gone)
+        assert running.models.log[3:] == ["bring back b"]
 
 
 async def test_pinned_model_comes_back_though_another_is_waited_for() -> None:
@@ -290,7 +304,7 @@ async def test_sleep_is_held_up_no_longer_than_it_may_be(caplog: pytest.LogCaptu
     async with harness() as running:
         released = running.models.held[None] = asyncio.Event()
         await prepared(running, 0.01)
-        assert "the GPU is not clear" in caplog.text
+        assert "models are still on a GPU" in caplog.text
         assert running.models.active == "a"
         running.gateway.suspension.restore()
         released.set()  # only now it can be restored
