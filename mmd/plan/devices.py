@@ -57,11 +57,17 @@ def foreign_mib(gpu: Gpu, held_mib: int, lease_pids: Collection[int] = ()) -> in
 
 
 def _ours_bytes(gpu: Gpu, held_mib: int, lease_pids: Collection[int]) -> int:
-    """Return what models and leases use; what they hold if the driver does not report it for each process."""
+    """Return what models and leases use; what they hold if the driver does not report it for each process.
+
+    The driver lists a process for some milliseconds after its end, when neither its name nor its unit can be read any
+    more: such memory is theirs, as far as they hold more than is seen.
+    """
     ours = [one for one in gpu.processes if one.unit.startswith(_OUR_UNITS) or one.pid in lease_pids]
-    if not gpu.processes or any(one.used_bytes is None for one in ours):
+    ended = [one for one in gpu.processes if not one.name and not one.unit and one not in ours]
+    if not gpu.processes or any(one.used_bytes is None for one in (*ours, *ended)):
         return held_mib * MIB
-    return sum(one.used_bytes or 0 for one in ours)
+    seen_bytes, unseen_bytes = (sum(one.used_bytes or 0 for one in some) for some in (ours, ended))
+    return seen_bytes + min(unseen_bytes, max(0, held_mib * MIB - seen_bytes))
 
 
 def _gpu_capacity_mib(gpu: Gpu, held_mib: int, lease_pids: Collection[int]) -> int:

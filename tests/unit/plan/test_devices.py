@@ -53,6 +53,15 @@ def test_holder_of_a_lease_is_not_foreign() -> None:
     assert capacity_mib(job, used_gib=6, held_mib=8192) == 18 * 1024 - 256
 
 
+def test_process_that_has_just_ended_is_not_foreign() -> None:
+    """For a moment after a crash a GPU counted as twice as full: by the ledger, and as another program's memory."""
+    ended = GpuProcess(7, 10 * GIB, "")
+    game = GpuProcess(2, 6 * GIB, "game")
+    assert capacity_mib(ended, game, used_gib=16, held_mib=10240) == 18 * 1024 - 256
+    assert capacity_mib(ended, used_gib=10, held_mib=4096) == 18 * 1024 - 256, "more than models hold is foreign"
+    assert capacity_mib(OURS, ended, used_gib=20, held_mib=10240) == 14 * 1024 - 256, "models are seen in full"
+
+
 def test_safe_maximum_limits_a_device() -> None:
     found = devices_of(RTX_4090, {}, safe_maximum_mib={GPU: 15872, "ram": 4096})
     assert {device.id: device.capacity_mib for device in found} == {GPU: 15872, "ram": 4096}
