@@ -34,7 +34,7 @@ class Demand:
     context_tokens: int  # of one conversation; what exceeds it is for others
     is_fixed: bool  # the user has set the context
     can_sleep: bool
-    is_measured: bool = False  # the formulas have the constants of a start of this very model
+    measured_on: int | None = None  # devices of the start of this very model that the formulas' constants are from
     unknown_error_bytes: int = 0  # for facts of an older registry
     _known: dict[tuple[int, int], DeviceBytes] = field(default_factory=dict, compare=False, repr=False)
 
@@ -96,7 +96,7 @@ class Demand:
         one, more = min(tokens, self.context_tokens), max(0, tokens - self.context_tokens)
         components = memory.components(one)
         error_bytes = memory.error_bytes(components) + self.unknown_error_bytes
-        if self.is_measured:
+        if self.measured_on == count:
             error_bytes = round(components.total_bytes * _MEASURED_ERROR)
         parts = memory.on_devices(one, error_bytes)
         if not more or parts.is_pool_fixed:

@@ -32,13 +32,13 @@ def demand_of(
     settings: ModelSettings | None = None,
     projector_bytes: int = 0,
     constants: Constants | None = None,
-    is_measured: bool = False,
+    measured_on: int | None = None,
     missing: Callable[[Format], EngineMissing] = missing_engine,
 ) -> Demand:
     """Return what `model` needs on these `devices` of `machine`.
 
-    `constants` are those of the engine that were measured here, with `is_measured` in a start of this very model.
-    Raises EngineMissing and DoesNotFit, as `choose` does.
+    `constants` are those of the engine that were measured here: with `measured_on`, in a start of this very model on so
+    many devices. Raises EngineMissing and DoesNotFit, as `choose` does.
     """
     settings = settings or ModelSettings()
     engine = require_engine(model, installed, settings.engine, missing)
@@ -68,7 +68,7 @@ def demand_of(
         context_tokens=fixed or facts.context_length or fit.MAX_CONTEXT_TOKENS,
         is_fixed=bool(fixed),
         can_sleep=planner.sleep(model, machine, engine) is not None,
-        is_measured=is_measured,
+        measured_on=measured_on,
         unknown_error_bytes=0 if facts.layout else known.unknown_error_bytes,
     )
 

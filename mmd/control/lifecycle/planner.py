@@ -156,7 +156,7 @@ def plan_demand(model: Model, machine: Machine, settings: Settings, devices: Seq
     from mmd.registry.store import require_files
 
     require_files(model)
-    constants, is_measured = Estimator(machine, settings).best_constants(model)
+    constants, measured_on = Estimator(machine, settings).best_constants(model)
     return demand_of(
         model,
         machine,
@@ -165,7 +165,7 @@ def plan_demand(model: Model, machine: Machine, settings: Settings, devices: Seq
         settings=_model_settings(model, settings),
         projector_bytes=_projector_bytes(model),
         constants=constants,
-        is_measured=is_measured,
+        measured_on=measured_on,
         missing=missing,
     )
 

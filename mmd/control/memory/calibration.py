@@ -19,13 +19,13 @@ _LEFT_AFTER_ONE = 0.5  # share of the default error after one start; less with e
 
 
 def constants_from(starts: Sequence[StartRecord], *, gpu: str, engine: str, defaults: Constants) -> Constants:
-    """Return the `defaults` of an engine, replaced by the medians of the newest starts on this GPU and driver.
+    """Return the `defaults` of an engine, replaced by the medians of the newest starts on these GPUs and driver.
 
-    `engine` is its title. Memory beside the model is taken from starts of all its versions, `compute_factor` from this
-    one's.
+    `gpu` is as in a start's record; starts on some of its GPUs count. `engine` is its title. Memory beside the model is
+    taken from starts of all its versions, `compute_factor` from this one's.
     """
     name = engine.partition(" ")[0]
-    here = [start for start in starts if start.gpu == gpu and start.engine.partition(" ")[0] == name][-_NEWEST:]
+    here = [start for start in starts if is_among(start.gpu, gpu) and start.engine.partition(" ")[0] == name][-_NEWEST:]
     found = defaults
     for constant, error in defaults.MEASURED.items():
         known = [start.measured[constant] for start in here if constant in start.measured]
@@ -33,6 +33,13 @@ def constants_from(starts: Sequence[StartRecord], *, gpu: str, engine: str, defa
     factors = [start.compute_factor_measured for start in here if start.engine == engine]
     least, most = _COMPUTE_FACTORS
     return _with_factor(found, [one for one in factors if one and least <= one <= most])
+
+
+def is_among(gpu: str, others: str) -> bool:
+    """True if a start on `gpu`, GPUs and driver, was on some of these GPUs, with the same driver."""
+    *uuids, driver = gpu.split(",")
+    *all_uuids, same_driver = others.split(",")
+    return driver == same_driver and bool(uuids) == bool(all_uuids) and {*uuids} <= {*all_uuids}
 
 
 def is_believable(start: StartRecord) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmd import engines
 from mmd.control.memory import starts_log
 from mmd.control.memory.breakdowns import Breakdowns
-from mmd.control.memory.calibration import constants_from, is_believable
+from mmd.control.memory.calibration import constants_from, is_among, is_believable
 from mmd.control.memory.engine_plan import EnginePlan, served
 from mmd.control.memory.starts_log import StartRecord
 from mmd.control.state.refused_flags import RefusedFlags
@@ -106,11 +106,15 @@ class Estimator:
         starts = self._starts if known is None else known
         return constants_from(starts, gpu=self.gpu(plan), engine=plan.title, defaults=_planner(model, plan).constants)
 
-    def best_constants(self, model: Model) -> tuple[Constants, bool]:
-        """Return the constants for a model, and True if they are from a start of this very model and command."""
+    def best_constants(self, model: Model) -> tuple[Constants, int | None]:
+        """Return the constants for a model. If they are from a start of this very model and command, return on how many
+        devices it was; else None.
+        """
         plan = served(model, self._machine, self._settings)
         own = self._start_of(model, plan)
-        return (self.constants(model, plan, None if own is None else (own,))), own is not None
+        if own is None:
+            return self.constants(model, plan), None
+        return self.constants(model, plan, (own,)), max(1, own.gpu.count(","))
 
     def gpu(self, plan: EnginePlan) -> str:
         """Return what memory beside the model depends on: GPUs and driver; "" on the CPU."""
@@ -184,9 +188,11 @@ class Estimator:
         """Return the last completely measured start of the same model and command on this machine."""
         if not self._starts or not plan.title:
             return None
-        same = identity(model.files), plan.title, starts_log.command_hash(plan.command), self.gpu(plan)
+        same = identity(model.files), plan.title, starts_log.command_hash(plan.command)
+        here = self.gpu(plan)
         for start in reversed(self._starts):
-            if (start.weights, start.engine, start.command, start.gpu) == same and "total_bytes" in start.measured:
+            is_same = (start.weights, start.engine, start.command) == same and is_among(start.gpu, here)
+            if is_same and "total_bytes" in start.measured:
                 return start
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,8 @@ from mmd.errors import MmdError
 from mmd.machine import Machine, read_machine
 from mmd.plan.breakdown import Breakdown
 from mmd.plan.measurement import Observation
-from mmd.plan.residency import Residency, residency
+from mmd.plan.residency import Pair, Residency, residency
+from mmd.plan.share import device_ids
 from mmd.registry.identity import identity
 from mmd.registry.record import Model
 from mmd.registry.store import Registry
@@ -47,7 +48,7 @@ async def measure_starts(manager: Manager, settings: Settings) -> tuple[StartRec
         if residency(pair) is not Residency.RESIDENT:
             continue
         try:
-            start = await _measured(manager, Registry().get(model_id), settings, known)
+            start = await _measured(manager, Registry().get(model_id), settings, known, pair)
         except (MmdError, OSError) as error:
             _log.info("cannot measure %s: %s", model_id, error)
             continue
@@ -57,10 +58,13 @@ async def measure_starts(manager: Manager, settings: Settings) -> tuple[StartRec
     return tuple(recorded)
 
 
-async def _measured(manager: Manager, model: Model, settings: Settings, known: set[str]) -> StartRecord | None:
+async def _measured(
+    manager: Manager, model: Model, settings: Settings, known: set[str], pair: Pair
+) -> StartRecord | None:
     """Return None if it was measured already, or if the model would be started with another engine now."""
     unit = await manager.unit(engine_unit(model.id))
-    invocation, machine = bytes(unit["InvocationID"]).hex(), read_machine()
+    whole = read_machine()
+    invocation, machine = bytes(unit["InvocationID"]).hex(), machine_of(whole, engine_unit(model.id), pair)
     plan = served(model, machine, settings)
     (command,) = await manager.commands(engine_unit(model.id), "ExecStart")
     if invocation in known or plan.engine is None or command[: len(plan.engine.command)] != plan.engine.command:
@@ -72,7 +76,9 @@ async def _measured(manager: Manager, model: Model, settings: Settings, known: s
     estimating = Estimator(machine, settings)
     answer = estimating.answer(model, log.context, asks_engine=False)
     predicted = answer.estimate.components
-    breakdown = _breakdown(estimating, model, plan, answer.estimate.context)
+    # The engine's own report would be about all GPUs.
+    is_all = len(machine.gpus) == len(whole.gpus)
+    breakdown = _breakdown(estimating, model, plan, answer.estimate.context) if is_all else None
     sizes = engine.measure(Observation(gpus, total_bytes, log, breakdown, predicted))
     return StartRecord(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -93,6 +99,14 @@ async def _measured(manager: Manager, model: Model, settings: Settings, known: s
 async def _load_lines(model_id: str, unit: Mapping[str, Any]) -> list[str]:
     since_us, ready_us = int(unit["InactiveExitTimestamp"]), int(unit["ActiveEnterTimestamp"])
     return await lines_between(model_id, since_us=since_us, until_us=ready_us + _JOURNAL_DELAY_US)
+
+
+def machine_of(machine: Machine, unit: str, pair: Pair) -> Machine:
+    """Return the machine with the GPUs that a model uses, if they are known: its memory is predicted for those."""
+    used = [gpu for gpu in machine.gpus if any(process.unit == unit for process in gpu.processes)]
+    if not used and pair.holding is not None:
+        used = [gpu for device, gpu in device_ids(machine.gpus).items() if device in pair.holding.uses]
+    return replace(machine, gpus=tuple(used)) if used else machine
 
 
 def _taken(machine: Machine, unit: str, pid: int, *, on_gpu: bool) -> tuple[int | None, int]:

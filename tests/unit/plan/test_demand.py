@@ -137,10 +137,12 @@ def test_light_model_needs_one_input_and_no_more() -> None:
 
 
 def test_measured_start_replaces_the_error_by_two_percent() -> None:
-    measured, formula = demand(is_measured=True), demand()
+    measured, formula = demand(measured_on=1), demand()
     components = measured.memories[1].components(16384)
     assert measured.shape(16384, 1).size_mib == -(-round(components.total_bytes * 1.02) // MIB)
     assert measured.shape(16384, 1).size_mib < formula.shape(16384, 1).size_mib
+    on = with_gpus(24, 24)
+    assert demand(on=on, measured_on=1).shape(16384, 2) == demand(on=on).shape(16384, 2), "not measured on two"
 
 
 def test_share_of_the_gpu_that_the_user_sets_is_the_demand() -> None:

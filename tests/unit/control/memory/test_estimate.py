@@ -15,17 +15,20 @@ from mmd.control.memory import starts_log
 from mmd.control.memory.calibration import constants_from
 from mmd.control.memory.engine_plan import served
 from mmd.control.memory.estimate import Answer, Estimator
+from mmd.control.memory.measure import machine_of
 from mmd.control.memory.starts_log import StartRecord
 from mmd.control.state.refused_flags import RefusedFlags
 from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.engines.vllm.constants import VllmConstants
 from mmd.engines.vllm.engine import VLLM
 from mmd.engines.vllm.log import VllmLoadLog
-from mmd.machine import Machine, load_machine
+from mmd.machine import GpuProcess, Machine, load_machine
 from mmd.paths import config_file
 from mmd.plan.breakdown import Breakdown, Row
 from mmd.plan.estimate import Components, Tier
 from mmd.plan.measurement import LoadLog, Observation
+from mmd.plan.residency import Pair
+from mmd.plan.share import Holding
 from mmd.quantities import MIB
 from mmd.registry.detect import examine
 from mmd.registry.identity import identity
@@ -231,6 +234,37 @@ def test_medians_of_this_gpu_and_driver() -> None:
     assert found.context_bytes == 310 * MIB
     assert found.context_error_bytes == 590 * MIB
     assert constants_from(known, gpu="GPU-1,555", engine="vllm 0.32", defaults=VLLM.constants) == VLLM.constants
+
+
+@pytest.mark.parametrize(
+    ("measured_on", "here", "counts"),
+    [
+        ("GPU-1,555", "GPU-1,GPU-2,555", True),
+        ("GPU-2,GPU-1,555", "GPU-1,GPU-2,555", True),
+        ("GPU-1,GPU-2,555", "GPU-1,555", False),
+        ("GPU-1,555", "GPU-1,GPU-2,556", False),
+        ("", "GPU-1,555", False),
+        ("GPU-1,555", "", False),
+    ],
+)
+def test_starts_on_some_of_the_gpus_count(measured_on: str, here: str, *, counts: bool) -> None:
+    """Models are placed on some of the GPUs, and were never found again among those of the whole machine."""
+    known = [start(gpu=measured_on, measured={"context_bytes": 300 * MIB})]
+    found = constants_from(known, gpu=here, engine="llama-server 1", defaults=LLAMA)
+    assert (found.context_bytes == 300 * MIB) is counts
+
+
+def test_memory_is_predicted_for_the_gpus_that_a_model_uses() -> None:
+    """On two GPUs, the constants of a model on one of them were too small, as they were predicted for both."""
+    (gpu,) = GPU.gpus
+    mine = GpuProcess(1, 5 << 30, "llama-server", "mmd-model@a.service")
+    other = replace(gpu, index=1, uuid="GPU-5e60c1aa-3f27-4d91-9c02-6b7715a83060")
+    two = replace(GPU, gpus=(replace(gpu, processes=(mine,)), other))
+    assert [one.index for one in machine_of(two, "mmd-model@a.service", Pair()).gpus] == [0]
+    unseen = replace(two, gpus=(gpu, other))
+    held = Pair(holding=Holding({"GPU-5e60c1aa": 6000}))
+    assert [one.index for one in machine_of(unseen, "mmd-model@a.service", held).gpus] == [1]
+    assert machine_of(unseen, "mmd-model@a.service", Pair()) == unseen
 
 
 def test_how_an_engine_computes_is_learned_of_its_version_alone() -> None:
