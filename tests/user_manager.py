@@ -27,6 +27,9 @@ _SYSTEMD = "/lib/systemd/systemd"
 _JOURNALD = "/lib/systemd/systemd-journald"
 _JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 _UP_SECONDS = 20.0
+# Of the user's own session, read at import: each test has a home and a runtime folder of its own.
+_OWN_ENVIRONMENT = dict(os.environ)
+_OWN_RUNTIME = user_runtime_dir()
 
 
 class UserManager:
@@ -63,7 +66,8 @@ class UserManager:
                 "env",
             ]
             words += [f"{name}={value}" for name, value in self.environment.items()]
-            self._process = subprocess.Popen([*words, _SYSTEMD, "--user"], stdout=log, stderr=log)
+            command = [*words, _SYSTEMD, "--user"]
+            self._process = subprocess.Popen(command, env=_OWN_ENVIRONMENT, stdout=log, stderr=log)
         else:
             Path("/run/systemd/system").mkdir(parents=True, exist_ok=True)
             start_journal()
@@ -134,7 +138,7 @@ class UserManager:
 @contextmanager
 def user_manager() -> Iterator[UserManager]:
     # On a tmpfs, as logind's is: systemd removes a RuntimeDirectory= on no other file system.
-    base = user_runtime_dir() if cgroups.booted_with_systemd() else Path("/dev/shm")
+    base = _OWN_RUNTIME if cgroups.booted_with_systemd() else Path("/dev/shm")
     root = Path(tempfile.mkdtemp(prefix="mm", dir=base))
     manager = UserManager(root)
     try:
@@ -169,7 +173,8 @@ def start_journal() -> None:
 
 
 def _own_systemctl(*words: str) -> None:
-    subprocess.run(["systemctl", "--user", "--quiet", *words], stderr=subprocess.DEVNULL, check=False, timeout=60)
+    command = ["systemctl", "--user", "--quiet", *words]
+    subprocess.run(command, env=_OWN_ENVIRONMENT, stderr=subprocess.DEVNULL, check=False, timeout=60)
 
 
 def main() -> int:
