@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mmd.machine import Gpu
+if TYPE_CHECKING:  # `mmd list` does without its records
+    from mmd.machine import Gpu
 
 RAM = "ram"  # the device of models that run on the CPU
 
