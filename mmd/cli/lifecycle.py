@@ -123,7 +123,9 @@ def events(lines: int, as_json: bool) -> None:
     if as_json:
         print_json(kept)
     elif kept:
-        rows = [(event.at[:19], event.model, event.outcome, f"{event.seconds:.2f} s", _phases(event)) for event in kept]
+        rows = [
+            (event.at[:19], event.model, event.outcome, f"{event.seconds:.2f} s", event_text(event)) for event in kept
+        ]
         print_table(("WHEN (UTC)", "MODEL", "OUTCOME", "TOOK", ""), rows)
     else:
         say("No swap has been recorded yet. Make one: mmd activate ID")
@@ -151,7 +153,7 @@ def logs(model_id: str, follow: bool, lines: int) -> None:
     os.execv(journalctl, words + (["--follow"] if follow else []))
 
 
-def _phases(event: SwapEvent) -> str:
+def event_text(event: SwapEvent) -> str:
     """Return the phases of a swap, or the cause of its failure."""
     if event.cause:
         return event.cause
@@ -159,4 +161,9 @@ def _phases(event: SwapEvent) -> str:
     parts = away + ", ".join(
         f"{name.replace('_', ' ')} {seconds:.2f}" for name, seconds in event.phases.items() if seconds >= 0.005
     )
-    return parts + (f"; {', '.join(event.evicted)} unloaded" if event.evicted else "")
+    left = (f"{name} unloaded{_reason(event.why_evicted.get(name, ''))}" for name in event.evicted)
+    return "; ".join((parts, *left))
+
+
+def _reason(why: str) -> str:
+    return f" ({why})" if why else ""

@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mmd import __version__
+from mmd.cli.lifecycle import event_text
 from mmd.cli.status import device_lines, model_rows, unloaded_rows
 from mmd.cli.via_gateway import RequestCounts, requests_of_gateway
 from mmd.codec import convert
 from mmd.control.install.presence import Presence
 from mmd.control.state.status import Status, Stranded
+from mmd.control.state.swap_events import SwapEvent
 from mmd.quantities import GIB
 from tests.page import scene
 
@@ -75,3 +77,10 @@ async def test_gateway_that_does_not_answer_has_no_requests() -> None:
         assert await requests_of_gateway() == RequestCounts()
     finally:
         presence.withdraw()
+
+
+def test_event_names_each_model_that_left_with_the_reason() -> None:
+    event = convert(
+        scene.swap("new", 0, evicted=["a", "b"], why_evicted={"b": "in use"}, phases={"load": 2}), SwapEvent
+    )
+    assert event_text(event) == "load 2.00; a unloaded; b unloaded (in use)"
