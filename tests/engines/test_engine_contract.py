@@ -112,6 +112,15 @@ def test_every_flag_that_mmd_emits_is_accepted(engine: Installed, chat_model: Pa
         assert {name for name in needed if name not in told} == set()
 
 
+def test_flags_of_a_share_are_accepted(engine: Installed, chat_model: Path) -> None:
+    """Two values each, as for a model on two GPUs; the embedded engine runs on the CPU and has neither flag."""
+    words = ("--fit-target", "512,1024", "--tensor-split", "3000,1000")
+    flags = words if engine.engine is LLAMA_SERVER else ()
+    assert {word for word in flags if word.startswith("--")} <= engine.flags
+    with running(engine.command, chat_model, "-c", "512", *flags) as server:
+        server.wait_ready()
+
+
 def test_answers_503_or_200_and_nothing_else(engine: Installed, chat_model: Path) -> None:
     with running(engine.command, chat_model) as server:
         first = server.wait_listening()

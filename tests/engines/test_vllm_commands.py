@@ -15,10 +15,11 @@ from mmd.engines.vllm.engine import VLLM as VLLM_ENGINE
 from mmd.engines.vllm.help import ask_for_help
 from mmd.engines.vllm.installed import InstalledVllm
 from mmd.machine import Machine, load_machine
-from mmd.plan.choose import ModelSettings
+from mmd.plan.allocation import Allocation
+from mmd.plan.choose import ModelSettings, choose
 from mmd.plan.launch import Launch
 from mmd.registry.record import Model
-from tests.unit.plan.planned import GIB, MACHINES, SAFETENSORS_MODELS, VLLM, VLLM_CPU, machine, vllm_launch
+from tests.unit.plan.planned import GIB, MACHINES, SAFETENSORS_MODELS, SOCKET, VLLM, VLLM_CPU, machine, vllm_launch
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 _READS = Path(__file__).with_name("vllm_reads.py")
@@ -56,6 +57,10 @@ def commands(real: InstalledVllm) -> Iterator[Launch]:
         yield vllm_launch(wanted, on, _build_for(on, real))
     for wanted, on in _special_cases():
         yield vllm_launch(wanted, on, _build_for(on, real))
+    for given in _ALLOCATIONS:
+        on = _two_gpus()
+        build = _build_for(on, real)
+        yield choose(_CHAT, on, [build], socket=SOCKET, cache="/cache", allocation=given)
     for parser in real.tool_parsers & {"hermes", "mistral", "openai"}:
         yield vllm_launch(_CHAT, machine(), replace(_build_for(machine(), real), tool_parsers=frozenset({parser})))
     for arguments in _LAID_DOWN:
@@ -66,6 +71,20 @@ def commands(real: InstalledVllm) -> Iterator[Launch]:
 def _build_for(on: Machine, real: InstalledVllm) -> InstalledVllm:
     """Return the real one as if it were built for that machine: the options of the builds are the same."""
     return replace(real, platform=(VLLM if on.gpus else VLLM_CPU).platform)
+
+
+def _two_gpus() -> Machine:
+    on = machine("rtx4090-24g")
+    other = replace(on.gpus[0], index=1, uuid="GPU-5e60c1aa-3f27-4d91-9c02-6b7715a83060")
+    return replace(on, gpus=(on.gpus[0], other))
+
+
+# Alone, beside other models, and on two GPUs.
+_ALLOCATIONS = (
+    Allocation({"GPU-b7a9d3f2": 23856}),
+    Allocation({"GPU-5e60c1aa": 12000}, tokens=16384, is_alone=False, cache_mib=2500),
+    Allocation({"GPU-b7a9d3f2": 9000, "GPU-5e60c1aa": 9000}, tokens=4096, is_alone=False),
+)
 
 
 def _special_cases() -> Iterator[tuple[Model, Machine]]:
