@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -43,19 +44,19 @@ class _Llama(Engine):
     def flags(self, model: Model, machine: Machine, engine: Installed, options: ServeOptions) -> tuple[Flag, ...]:
         from mmd.engines.llama import argv
 
-        return argv.flags(model, machine, engine, options)
+        return argv.flags(model, self._seen_by(machine, engine), engine, options)
 
     def environment(
         self, machine: Machine, engine: Installed, *, cache: str, ready_seconds: int
     ) -> tuple[tuple[str, str], ...]:
         from mmd.engines.llama import argv
 
-        return argv.environment(machine)
+        return argv.environment(self._seen_by(machine, engine))
 
     def budget_bytes(self, model: Model, machine: Machine, engine: Installed) -> int:
         from mmd.engines.llama import argv
 
-        return argv.budget_bytes(model, machine, engine)
+        return argv.budget_bytes(model, self._seen_by(machine, engine), engine)
 
     def device_counts(
         self, model: Model, machine: Machine, engine: Installed, arguments: Sequence[str]
@@ -73,6 +74,9 @@ class _Llama(Engine):
         from mmd.engines.llama import argv
 
         return argv.on_gpu(machine, engine)
+
+    def _seen_by(self, machine: Machine, engine: Installed) -> Machine:
+        return machine if self.on_gpu(machine, engine) else replace(machine, gpus=())
 
     @property
     def constants(self) -> LlamaConstants:
@@ -100,7 +104,7 @@ class _Llama(Engine):
 
         return llama_memory(
             facts,
-            machine,
+            machine if on_gpu else replace(machine, gpus=()),
             words,
             projector_bytes=projector_bytes,
             on_gpu=on_gpu,
@@ -170,8 +174,10 @@ class _Embedded(_Llama):
 
         return find(self, configured)
 
+    def on_gpu(self, machine: Machine, engine: Installed) -> bool:
+        return False  # its wheels are built for CPUs
+
     def read_build(self, program: Path, *, has_gpu: bool) -> Build:
-        """Its wheels are built for CPUs."""
         from mmd.engines.build import Build
 
         return Build("the embedded llama.cpp", gpu_hint=f"{LLAMA_SERVER.how_to_install()}   # with CUDA")

@@ -21,6 +21,7 @@ from mmd.plan.needs import demand_of
 from mmd.plan.place import Placement, Shape, place
 from mmd.registry.record import Format, Model
 from tests.unit.plan.planned import (
+    EMBEDDED,
     EMBEDDING,
     GIB,
     LLAMA_SERVER,
@@ -174,6 +175,15 @@ def test_model_on_the_cpu_takes_ram() -> None:
 def test_engine_without_a_gpu_build_takes_ram() -> None:
     one = demand_of(VLLM_CHAT, RTX_4090, [VLLM_CPU], devices_of(RTX_4090, {}))
     assert {device.id for device in one.devices} == {"ram"}
+
+
+def test_embedded_llama_takes_ram_beside_a_gpu() -> None:
+    """Its wheels are built for CPUs: the GPU was reserved for it, and its weights were in RAM."""
+    one = demand_of(CHAT, RTX_4090, [EMBEDDED], devices_of(RTX_4090, {}))
+    assert one.wanted().devices == {"ram"}
+    launch = choose(CHAT, RTX_4090, [EMBEDDED], socket=SOCKET, cache="/c")
+    assert not launch.uses_gpu
+    assert launch.environment == ()
 
 
 def test_model_on_a_gpu_does_not_take_ram() -> None:
