@@ -29,6 +29,7 @@ from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.plan.boot import Startup
 from mmd.plan.idle import LoadedModel, Rules
+from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.registry.licence import Terms
 from mmd.registry.record import Format, ModelType
 
@@ -238,6 +239,17 @@ class MemoryModels:
     def gpu_holder(self, *, other_than: str | None = None) -> str | None:
         return self.active if self.active != other_than else None
 
+    def holders(self) -> Collection[str]:
+        return {*self.loading, *([self.active] if self.active is not None else [])}
+
+    def forecast(self, model_id: str, *, present: tuple[str, ...], claimed: Claims) -> Forecast | NoRoom:
+        if claimed.keys() - set(present):
+            return NoRoom(f"{model_id} does not fit beside others")
+        return Forecast(frozenset(present), {"all": 1})
+
+    async def prepare(self, model_id: str) -> None:
+        pass
+
     def pinned(self) -> Collection[str]:
         return {name for name, rules in self.rules.items() if rules.pinned}
 
@@ -263,7 +275,14 @@ class MemoryModels:
         self.active = None
         self._tell()
 
-    async def activate(self, model_id: str, *, drain_seconds: float) -> None:
+    async def activate(
+        self,
+        model_id: str,
+        *,
+        drain_seconds: float,
+        leavers: Collection[str] | None = None,
+        devices: Collection[str] | None = None,
+    ) -> None:
         self.drain_seconds = drain_seconds
         self.log.append(f"activate {model_id}")
         self.loading.add(model_id)

@@ -180,8 +180,15 @@ def queue() -> dict[str, Any]:
                 "waiting": 3,
                 "waited_seconds": 7.2,
                 "expected_seconds": 11.8,
+                "waits_for": [],
             },
-            {"model": "gemma-3-12b-it-qat-q4_0", "waiting": 1, "waited_seconds": 2.0, "expected_seconds": None},
+            {
+                "model": "gemma-3-12b-it-qat-q4_0",
+                "waiting": 1,
+                "waited_seconds": 2.0,
+                "expected_seconds": None,
+                "waits_for": [{"model": "qwen3-8b-q4_k_m", "requests": 2}],
+            },
         ],
         "in_flight": [{"model": "qwen3-8b-q4_k_m", "requests": 2}],
     }

@@ -345,7 +345,7 @@ async def test_hostile_names_are_text(page: Page, gateway: StubGateway) -> None:
         "devices": [scene.status()["devices"][0] | {"name": HOSTILE}],
     }
     gateway.records["/queue"] = {
-        "turns": [{"model": HOSTILE, "waiting": 1, "waited_seconds": 1, "expected_seconds": 1}],
+        "turns": [{"model": HOSTILE, "waiting": 1, "waited_seconds": 1, "expected_seconds": 1, "waits_for": []}],
         "in_flight": [{"model": HOSTILE, "requests": 1}],
     }
     gateway.records["/swaps"] = [

@@ -82,7 +82,8 @@ class Routes:
         """Put a model to sleep after the running responses, like a swap; `stop` does not wait for them."""
         body = await json_object(request, _EXAMPLE)
         sleeper, level = self._optional(body) or self._models.active_model(), _level(body)
-        gone = await self._scheduler.drain_for(sleeper, partial(self._models.sleep, sleeper, level))
+        sleepers = (sleeper,) if sleeper is not None else ()
+        gone = await self._scheduler.drain_for(sleepers, partial(self._models.sleep, sleeper, level))
         return await self._done(gone=gone)
 
     async def stop(self, request: Request) -> Response:

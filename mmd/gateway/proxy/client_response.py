@@ -15,7 +15,7 @@ from mmd.gateway.proxy.exposed import redact_error
 from mmd.gateway.proxy.http10 import Http10Rewriter
 from mmd.gateway.proxy.response import EngineResponse
 from mmd.gateway.proxy.websocket import WebSocketTunnel
-from mmd.gateway.schedule.model_queue import QueuePosition
+from mmd.gateway.schedule.queue_status import QueuePosition
 
 
 class ExchangeClient(Protocol):

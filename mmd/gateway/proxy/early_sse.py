@@ -8,7 +8,7 @@ from mmd.gateway.http.error import ErrorResponse
 from mmd.gateway.http.error_format import ErrorFormat
 from mmd.gateway.http.request import Request
 from mmd.gateway.proxy.json_keys import TopLevelKeys
-from mmd.gateway.schedule.model_queue import QueuePosition
+from mmd.gateway.schedule.queue_status import QueuePosition
 
 # The paths whose clients skip comments. On others "stream" has no meaning, or a different one.
 _STREAMING_PATHS = frozenset({b"/v1/chat/completions", b"/v1/completions", b"/v1/responses", b"/v1/messages"})

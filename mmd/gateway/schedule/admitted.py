@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-from time import monotonic
+import math
 
 from mmd.gateway.schedule.queue_status import InFlight
 
 
 class Admitted:
-    """Counts the admitted requests of each model, and records whose slice it is. The scheduler owns it."""
+    """Counts the admitted requests of each model, and records since when it is used. The scheduler's state owns it."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}  # without zeros
+        self.counts: dict[str, int] = {}  # without zeros
+        self.resident_since: dict[str, float] = {}  # when it was loaded, or first admitted after another loaded it
         self._idle_since: dict[str, float] = {}
-        self.resident: str | None = None  # the model that was admitted last
-        self.resident_since = 0.0
 
     @property
     def total(self) -> int:
-        return sum(self._counts.values())
+        return sum(self.counts.values())
 
     def __contains__(self, model_id: str) -> bool:
-        return model_id in self._counts
-
-    def count(self, model_id: str) -> int:
-        return self._counts.get(model_id, 0)
-
-    def others(self, model_id: str) -> list[str]:
-        """Return the other models that are answering requests."""
-        return [other for other in self._counts if other != model_id]
+        return model_id in self.counts
 
     def idle_since(self, model_id: str) -> float | None:
-        """Return when the model's last response ended, on the monotonic clock; None while one runs or if none has."""
-        return None if model_id in self._counts else self._idle_since.get(model_id)
+        """Return when the model's last response ended; None while one runs or if none has."""
+        return None if model_id in self.counts else self._idle_since.get(model_id)
+
+    def idle_in_slice_since(self, model_id: str) -> float | None:
+        """Return since when the model has been resident without a request; None while one runs."""
+        if model_id in self.counts:
+            return None
+        return max(self.resident_since.get(model_id, -math.inf), self._idle_since.get(model_id, -math.inf))
 
     def begin(self, model_id: str) -> None:
-        self._counts[model_id] = self._counts.get(model_id, 0) + 1
-        if model_id != self.resident:
-            self.resident, self.resident_since = model_id, monotonic()
+        self.counts[model_id] = self.counts.get(model_id, 0) + 1
 
-    def end(self, model_id: str) -> None:
-        left = self._counts[model_id] - 1
+    def end(self, model_id: str, now: float) -> None:
+        left = self.counts[model_id] - 1
         if left:
-            self._counts[model_id] = left
+            self.counts[model_id] = left
         else:
-            del self._counts[model_id]
-            self._idle_since[model_id] = monotonic()
-
-    def end_slice(self) -> None:
-        """Let the next admission begin a new slice, even for the same model."""
-        self.resident = None
+            del self.counts[model_id]
+            self._idle_since[model_id] = now
 
     def status(self) -> tuple[InFlight, ...]:
-        return tuple(InFlight(*one) for one in sorted(self._counts.items()))
+        return tuple(InFlight(*one) for one in sorted(self.counts.items()))

@@ -12,13 +12,40 @@ from mmd.control.state.model_info import ModelInfo
 from mmd.control.state.status import Status
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.plan.idle import LoadedModel
+from mmd.plan.queue import Claims, Forecast, NoRoom
 
 
-class Models(Protocol):
-    """The registered models and their engines: `SystemdModels` over systemd, `MemoryModels` in tests.
+class ModelsView(Protocol):
+    """What the scheduler decides on. Its methods answer from memory, from a watched view of the units or from files
+    that are read again when they change: they do no other I/O.
+    """
 
-    Synchronous methods answer from memory, from a watched view of the units or from files that are read again when they
-    change: they do no other I/O.
+    def address(self, model_id: str) -> str | None:
+        """Return the Unix socket of the model's engine if it answers now, else None. Up to date once `activate` has
+        returned.
+        """
+        ...
+
+    def expected_seconds(self, model_id: str) -> float | None:
+        """Return the seconds that activating the model from its present state took recently; None if unknown."""
+        ...
+
+    def holders(self) -> Collection[str]:
+        """Return the models that hold memory as residents, or are about to; leases are not among them."""
+        ...
+
+    def pinned(self) -> Collection[str]:
+        """Return the models that only a user's command may unload."""
+        ...
+
+    def forecast(self, model_id: str, *, present: tuple[str, ...], claimed: Claims) -> Forecast | NoRoom:
+        """Predict where a prepared model would be placed, and which models would leave for it; see `Forecaster`."""
+        ...
+
+
+class Models(ModelsView, Protocol):
+    """The registered models and their engines: `SystemdModels` over systemd, `MemoryModels` in tests. Synchronous
+    methods do no I/O, as those of `ModelsView`.
     """
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
@@ -41,18 +68,8 @@ class Models(Protocol):
         """Return the setup with this name, None if there is none. Raises MmdError if it cannot be activated."""
         ...
 
-    def address(self, model_id: str) -> str | None:
-        """Return the Unix socket of the model's engine if it answers now, else None. Up to date once `activate` has
-        returned.
-        """
-        ...
-
     def is_asleep(self, model_id: str) -> bool:
         """Return whether the model is asleep: its engine runs, but answers no request until it is woken."""
-        ...
-
-    def expected_seconds(self, model_id: str) -> float | None:
-        """Return the seconds that activating the model from its present state took recently; None if unknown."""
         ...
 
     def follow(self, listener: Callable[[], None]) -> None:
@@ -61,10 +78,6 @@ class Models(Protocol):
 
     def gpu_holder(self, *, other_than: str | None = None) -> str | None:
         """Return the model, other than `other_than`, that holds the GPU or is about to."""
-        ...
-
-    def pinned(self) -> Collection[str]:
-        """Return the models that only a user's command may unload."""
         ...
 
     async def loaded_models(self, *, keep_alive: Collection[str]) -> Sequence[LoadedModel]:
@@ -81,9 +94,23 @@ class Models(Protocol):
         """
         ...
 
-    async def activate(self, model_id: str, *, drain_seconds: float) -> None:
-        """Make a model resident; return when it answers. Raises EngineFailed, DoesNotFit, SwapSuperseded and other
-        MmdErrors. `drain_seconds`, the time spent waiting for running responses, is only recorded.
+    async def prepare(self, model_id: str) -> None:
+        """Find out what the model needs, so that a forecast can be made for it. Raises what planning raises."""
+        ...
+
+    async def activate(
+        self,
+        model_id: str,
+        *,
+        drain_seconds: float,
+        leavers: Collection[str] | None = None,
+        devices: Collection[str] | None = None,
+    ) -> None:
+        """Make a model resident; return when it answers. Only `leavers` may be unloaded for it, and only
+        `devices` be used (None: any).
+
+        Raises EngineFailed, DoesNotFit, PlacementChanged, SwapSuperseded and other MmdErrors. `drain_seconds`, the time
+        spent waiting for running responses, is only recorded.
         """
         ...
 

@@ -1,18 +1,8 @@
-"""What the API shows of the scheduler: GET /queue, and the event `queue`. Times in seconds."""
+"""What the API and the waiting clients see of the scheduler: GET /queue, and the event `queue`. Times in seconds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class QueueTurn:
-    """Requests that wait for one model. `expected_seconds` until it is loaded; null if that is not known."""
-
-    model: str
-    waiting: int
-    waited_seconds: float
-    expected_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +11,30 @@ class InFlight:
 
     model: str
     requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueTurn:
+    """Requests that wait for one model. `expected_seconds` until it is loaded; null if that is not known.
+
+    `waits_for`: the running responses that must end first. Without `gateway.drain_seconds` that may take any time.
+    """
+
+    model: str
+    waiting: int
+    waited_seconds: float
+    expected_seconds: float | None
+    waits_for: tuple[InFlight, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePosition:
+    """The turn of a request's model among `turns`; the other fields are as in `QueueTurn`."""
+
+    turn: int
+    turns: int
+    expected_seconds: float | None
+    waits_for: tuple[InFlight, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

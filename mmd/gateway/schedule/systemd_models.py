@@ -21,12 +21,14 @@ from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.schedule.model_names import ModelNames, embedding_model
 from mmd.paths import engine_socket
 from mmd.plan.idle import LoadedModel
+from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import gpu_holder
 from mmd.units.watch import Pairs, Watch
 
 # How often an activation may lose the GPU to another process before it fails.
 _MAX_SUPERSEDED = 3
+_ALL_DEVICES = {"all": 1}
 
 
 class SystemdModels:
@@ -41,6 +43,7 @@ class SystemdModels:
         self._asked = AskedModels(watch.notify)
         self._rivals: frozenset[str] = frozenset()  # resident models of which one is active, if there are several
         watch.follow(self._on_units)
+        self._holders: tuple[Pairs, frozenset[str]] = {}, frozenset()
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
         if name:
@@ -89,6 +92,18 @@ class SystemdModels:
     def gpu_holder(self, *, other_than: str | None = None) -> str | None:
         return gpu_holder(self._watch.pairs, other_than=other_than)
 
+    def holders(self) -> Collection[str]:
+        pairs = self._watch.pairs
+        if self._holders[0] is not pairs:
+            self._holders = pairs, frozenset(name for name, pair in pairs.items() if pair.holds_gpu)
+        return self._holders[1]
+
+    def forecast(self, model_id: str, *, present: tuple[str, ...], claimed: Claims) -> Forecast | NoRoom:
+        """One model at a time: all others leave."""
+        if claimed.keys() - set(present):
+            return NoRoom(f"{model_id} does not fit beside others")
+        return Forecast(frozenset(present), _ALL_DEVICES)
+
     def pinned(self) -> Collection[str]:
         return self._controller.pinned()
 
@@ -100,7 +115,17 @@ class SystemdModels:
         await self._watch.refresh()
         return was_evicted(model_id, self._watch.pairs)
 
-    async def activate(self, model_id: str, *, drain_seconds: float) -> None:
+    async def prepare(self, model_id: str) -> None:
+        pass
+
+    async def activate(
+        self,
+        model_id: str,
+        *,
+        drain_seconds: float,
+        leavers: Collection[str] | None = None,
+        devices: Collection[str] | None = None,
+    ) -> None:
         """Let a swap of another process finish first: interrupting it would waste its work."""
         for left in reversed(range(_MAX_SUPERSEDED)):
             await self._watch.refresh()

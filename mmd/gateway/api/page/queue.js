@@ -17,10 +17,13 @@ function turnCard(model) {
   const line = element("p", { class: "facts" });
   return {
     node: element("li", { class: "card" }, element("h3", {}, model), line),
-    update({ waiting, waited_seconds: waited, expected_seconds: expected }) {
+    update({ waiting, waited_seconds: waited, expected_seconds: expected, waits_for: waitsFor }) {
       const passed = since("queue");
       const words = [`${waiting} waiting`, `longest for ${seconds(Math.floor(waited + passed))}`];
       if (expected !== null) words.push(`expected in ${seconds(Math.max(0, Math.ceil(expected - passed)))}`);
+      for (const { model: other, requests } of waitsFor) {
+        words.push(`until ${other} has finished ${requests} response${requests === 1 ? "" : "s"}`);
+      }
       setText(line, words.join(" · "));
     },
   };

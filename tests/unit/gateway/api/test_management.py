@@ -119,7 +119,7 @@ async def test_sleep_by_hand_is_not_held_up_by_those_who_come_after_it(
     answering = asyncio.create_task(first.ask(post({"model": "a"}, "/v1/slow")))
     await running.peer("a").has_received(1)
     sleeping = asyncio.create_task(http.post("/models/sleep", json={"model": "a"}))
-    await until(lambda: running.gateway.scheduler.unloading == "a")
+    await until(lambda: "a" in running.gateway.scheduler.unloading)
     waiting = asyncio.create_task(late.ask(post({"model": "a"})))
     await until(lambda: running.gateway.scheduler.waiting_count == 1)
     release.set()
@@ -133,10 +133,10 @@ async def test_empty_sleep_does_not_end_the_unload_of_another(running: Harness) 
     """Requests were let in to a model that was about to sleep, and hung there."""
     scheduler = running.gateway.scheduler
     nobody, somebody = asyncio.Event(), asyncio.Event()
-    of_nobody = asyncio.create_task(scheduler.drain_for(None, nobody.wait))
+    of_nobody = asyncio.create_task(scheduler.drain_for((), nobody.wait))
     await asyncio.sleep(0)
-    of_somebody = asyncio.create_task(scheduler.drain_for("a", somebody.wait))
-    await until(lambda: scheduler.unloading == "a")
+    of_somebody = asyncio.create_task(scheduler.drain_for({"a"}, somebody.wait))
+    await until(lambda: "a" in scheduler.unloading)
     nobody.set()
     await of_nobody
     assert scheduler.acquire("a") is None

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from mmd import tasks
-from mmd.gateway.schedule.scheduler import Scheduler
+from mmd.gateway.schedule.state import SchedulerState
 from tests.gateway_peer import PATIENCE_SECONDS, harness, post, until
 from tests.unit.gateway.schedule.test_suspend import awake, prepared
 
@@ -26,11 +26,11 @@ async def test_scheduler_failure_reaches_its_waiters(
         ]
         await until(lambda: "activate b" in running.models.log and scheduler.waiting_count == 3)
 
-        def broken(self: Scheduler) -> None:
+        def broken(self: SchedulerState, now: float) -> None:
             monkeypatch.undo()
             raise FileNotFoundError("events.jsonl")
 
-        monkeypatch.setattr(Scheduler, "_decide", broken)
+        monkeypatch.setattr(SchedulerState, "_decide", broken)
         running.models.held["b"].set()
         answers = await asyncio.gather(*asking)
         assert [answer.status for answer in answers] == [200, 503, 503]
