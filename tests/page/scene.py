@@ -114,9 +114,13 @@ def devices() -> list[dict[str, Any]]:
         }
 
     return [
-        device("GPU-1", "NVIDIA GeForce RTX 4070", 0, total=12, held=10.5, mmd=8.9, others=0.9, free=2.2),
-        device("GPU-2", "NVIDIA GeForce RTX 4060 Ti", 1, total=16, held=11, mmd=6.5, others=0.1, free=9.4),
-        device("ram", "RAM", None, total=31.2, held=0, mmd=10, others=11.4, free=9.8),
+        device(
+            "GPU-1", "NVIDIA GeForce RTX 4070", 0, total=12, capacity=10.8, held=10.5, mmd=8.9, others=0.9, free=2.2
+        ),
+        device(
+            "GPU-2", "NVIDIA GeForce RTX 4060 Ti", 1, total=16, capacity=15.6, held=11, mmd=6.5, others=0.1, free=9.4
+        ),
+        device("ram", "RAM", None, total=31.2, capacity=28, held=0, mmd=10, others=11.4, free=9.8),
     ]
 
 

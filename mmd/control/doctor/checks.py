@@ -32,12 +32,11 @@ from mmd.control.doctor.units import check_units
 from mmd.control.doctor.vram import check_vram
 from mmd.control.install.inspection import InstallKind, addresses_by_socket
 from mmd.control.models.startup import default_of, startups
-from mmd.control.state.devices import held
+from mmd.control.state.devices import devices_now
 from mmd.errors import WrongUsage
-from mmd.machine import Machine
 from mmd.paths import config_file
 from mmd.plan.boot import Default, DefaultKind
-from mmd.plan.devices import devices_of
+from mmd.plan.pressure import Ram
 from mmd.units.watch import leases_of, pairs_of
 
 _log = logging.getLogger(__name__)
@@ -144,8 +143,7 @@ def _residents(readings: Readings) -> Iterator[Diagnosis]:
     manager, driver, ram = readings.manager.value(), readings.driver.value_or_none(), readings.ram.value()
     gpus = driver.gpus if driver else ()
     pairs, leases = pairs_of(manager.units), leases_of(manager.units)
-    machine = Machine(gpus, "", ram.total_bytes, ram.available_bytes, cpu="", cpu_cores=1, cpu_threads=1)
-    devices = devices_of(machine, held(pairs, leases))
+    devices = devices_now(gpus, Ram(ram.available_bytes, ram.total_bytes), pairs, leases)
     yield from check_residents(DeviceHolders(pairs, leases, gpus, devices))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mmd.machine import Gpu
+from mmd.machine import Gpu, Machine
+from mmd.plan.devices import devices_of
 from mmd.plan.lease import LeasePair
+from mmd.plan.place import Device
 from mmd.plan.pressure import Ram
 from mmd.plan.residency import Pair, held_now
 from mmd.plan.share import RAM, Share, device_ids
@@ -19,14 +21,15 @@ Bytes = Mapping[str, int]  # by device
 
 @dataclass(frozen=True, slots=True)
 class DeviceUse:
-    """A GPU, or the RAM, which holds the models that run on the CPU. `held_bytes` is what mmd's models and leases may
-    take, `mmd_bytes` what they take now, `others_bytes` what other programs take.
+    """A GPU, or the RAM, which holds the models that run on the CPU. Models and leases may hold `capacity_bytes`
+    together; they hold `held_bytes`, and use `mmd_bytes` of that. `others_bytes` is what other programs use.
     """
 
     id: str  # as in the records of models: the start of the GPU's UUID, or "ram"
     name: str
     index: int | None  # of the GPU, as in nvidia-smi; null for RAM
     total_bytes: int
+    capacity_bytes: int
     held_bytes: int
     mmd_bytes: int
     others_bytes: int
@@ -69,19 +72,30 @@ def device_uses(
     gpus: Iterable[Gpu], ram: Ram, pairs: Pairs, leases: Leases, *, asleep_ram_bytes: int = 0
 ) -> tuple[DeviceUse, ...]:
     """Return the GPUs in the driver's order, then the RAM. `asleep_ram_bytes`: the RAM of sleeping models."""
+    gpus = tuple(gpus)
     models, leased = held(pairs, {}), held({}, leases)
+    capacity = {one.id: one.capacity_mib * MIB for one in devices_now(gpus, ram, pairs, leases)}
     uses = [
-        _gpu_use(device, gpu, models.get(device, 0) * MIB, leased.get(device, 0) * MIB)
+        _gpu_use(device, gpu, capacity[device], models.get(device, 0) * MIB, leased.get(device, 0) * MIB)
         for device, gpu in device_ids(gpus).items()
     ]
     in_ram = (models.get(RAM, 0) + leased.get(RAM, 0)) * MIB
     used = ram.total_bytes - ram.available_bytes
     mmd_bytes = min(in_ram + asleep_ram_bytes, used)  # pages of a mapped file count as available until they are needed
     others = used - mmd_bytes
-    return (*uses, DeviceUse(RAM, "RAM", None, ram.total_bytes, in_ram, mmd_bytes, others, ram.available_bytes))
+    ram_use = DeviceUse(
+        RAM, "RAM", None, ram.total_bytes, capacity[RAM], in_ram, mmd_bytes, others, ram.available_bytes
+    )
+    return (*uses, ram_use)
 
 
-def _gpu_use(device: str, gpu: Gpu, in_models: int, leased: int) -> DeviceUse:
+def devices_now(gpus: Iterable[Gpu], ram: Ram, pairs: Pairs, leases: Leases) -> tuple[Device, ...]:
+    """Return the devices, with what models and leases may hold of each."""
+    machine = Machine(tuple(gpus), "", ram.total_bytes, ram.available_bytes, cpu="", cpu_cores=1, cpu_threads=1)
+    return devices_of(machine, held(pairs, leases))
+
+
+def _gpu_use(device: str, gpu: Gpu, capacity: int, in_models: int, leased: int) -> DeviceUse:
     used = gpu.total_bytes - gpu.free_bytes
     ours = [process.used_bytes for process in gpu.processes if split(process.unit) is not None]
     # A driver that does not report every process: what the models hold is the best figure.
@@ -93,6 +107,7 @@ def _gpu_use(device: str, gpu: Gpu, in_models: int, leased: int) -> DeviceUse:
         gpu.name,
         gpu.index,
         gpu.total_bytes,
+        capacity,
         in_models + leased,
         mmd_bytes,
         used - mmd_bytes,

@@ -164,6 +164,7 @@ def _devices(status: Status) -> Iterator[str]:
 
 _DEVICE_GAUGES: tuple[tuple[str, str, Callable[[DeviceUse], int]], ...] = (
     ("total", "all of it", lambda one: one.total_bytes),
+    ("capacity", "what models and leases may hold", lambda one: one.capacity_bytes),
     ("held", "what models and leases hold", lambda one: one.held_bytes),
     ("mmd", "what models and leases use", lambda one: one.mmd_bytes),
     ("others", "what other programs use", lambda one: one.others_bytes),

@@ -41,7 +41,17 @@ def test_memory_is_divided_between_models_and_others() -> None:
     )
     pairs = {"a": resident({GPU: 10240}), "e": resident({GPU: 2048})}
     use, ram = device_uses([gpu(*processes, used=14 * GIB)], RAM, pairs, {})
-    assert use == DeviceUse(GPU, "RTX 3090", 0, 24 * GIB, 12 * GIB, 10 * GIB, 4 * GIB, 10 * GIB)
+    assert use == DeviceUse(
+        GPU,
+        "RTX 3090",
+        0,
+        total_bytes=24 * GIB,
+        capacity_bytes=20 * GIB - 256 * MIB,  # without other programs and the margin
+        held_bytes=12 * GIB,
+        mmd_bytes=10 * GIB,
+        others_bytes=4 * GIB,
+        free_bytes=10 * GIB,
+    )
     assert (ram.id, ram.index, ram.total_bytes, ram.free_bytes) == ("ram", None, 32 * GIB, 10 * GIB)
     assert measured_bytes([gpu(*processes, used=14 * GIB)]) == {"a": {GPU: 9 * GIB}, "e": {GPU: GIB}}
 

@@ -56,7 +56,7 @@ STATUS = Status(
     leases=(LeaseStatus("blender", LeaseState.HELD, "blender -b scene.blend", {"GPU-1": 4}, "2026-11-30T21:00:00", 7),),
     exposed=(Exposed("a", url="https://llm.example.org"),),
     unloaded=(Unloaded("g", "a", "in use", "2026-11-21T10:00:00.000+00:00"),),
-    devices=(DeviceUse("GPU-1", "RTX 4070", 0, 12, 11, 6, 1, 5),),
+    devices=(DeviceUse("GPU-1", "RTX 4070", 0, 12, 10, 9, 6, 1, 5),),
     resources=_resources(machine()),
 )
 
@@ -100,7 +100,8 @@ def test_status_has_the_promised_names() -> None:
                 "name": "RTX 4070",
                 "index": 0,
                 "total_bytes": 12,
-                "held_bytes": 11,
+                "capacity_bytes": 10,
+                "held_bytes": 9,
                 "mmd_bytes": 6,
                 "others_bytes": 1,
                 "free_bytes": 5,
