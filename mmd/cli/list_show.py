@@ -226,7 +226,7 @@ def _when_idle(launch: Launch, rules: Rules) -> str:
     if rules.pinned:
         return "stays loaded: it is pinned"
     if rules.sleep_seconds == math.inf:
-        stays = "stays loaded until another model is requested"
+        stays = "stays loaded until its memory is needed for another model"
     else:
         stays = f"{'sleeps' if launch.sleep else 'stops'} after {rules.sleep_seconds:.0f} s"
     if launch.sleep is None or rules.stop_seconds == math.inf:

@@ -127,8 +127,10 @@ def _holders(device: DeviceUse, now: Status) -> Iterator[tuple[str, int, str]]:
 
 
 def _request_text(model_id: str, requests: RequestCounts) -> str:
-    """Return "2 requests running, 1 waiting"; "" if there are none."""
-    counts = [(requests.in_flight.get(model_id, 0), "running"), (requests.waiting.get(model_id, 0), "waiting")]
+    """Return "requests: 2 running, 1 waiting for the responses of qwen3"; "" if there are none."""
+    others = " and ".join(requests.waits_for.get(model_id, ()))
+    waiting = f"waiting for the responses of {others}" if others else "waiting"
+    counts = [(requests.in_flight.get(model_id, 0), "running"), (requests.waiting.get(model_id, 0), waiting)]
     texts = [f"{count} {what}" for count, what in counts if count]
     return f"requests: {', '.join(texts)}" if texts else ""
 

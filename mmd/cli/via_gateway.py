@@ -27,10 +27,14 @@ _COUNTS_TIMEOUT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RequestCounts:
-    """How many requests each model is answering, and how many wait for it. Only a gateway knows."""
+    """How many requests each model is answering, and how many wait for it. Only a gateway knows.
+
+    `waits_for`: the models, by the model that is waited for, whose running responses must end first.
+    """
 
     in_flight: Mapping[str, int] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)
+    waits_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 async def requests_of_gateway() -> RequestCounts:
@@ -48,7 +52,8 @@ async def requests_of_gateway() -> RequestCounts:
             response = await request(gateway_socket(), "GET", "/queue")
         queue = decode(bytes(response.body), QueueStatus)
         in_flight = {one.model: one.requests for one in queue.in_flight}
-        return RequestCounts(in_flight, {turn.model: turn.waiting for turn in queue.turns})
+        waits_for = {turn.model: tuple(other.model for other in turn.waits_for) for turn in queue.turns}
+        return RequestCounts(in_flight, {turn.model: turn.waiting for turn in queue.turns}, waits_for)
     return RequestCounts()
 
 

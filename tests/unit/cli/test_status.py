@@ -33,7 +33,9 @@ def test_active_model_is_first_with_its_requests(now: Status) -> None:
 
 
 def test_model_that_only_waits_has_a_row(now: Status) -> None:
-    assert list(model_rows(now, RequestCounts({}, {"bge": 1})))[-1] == ("bge", "waiting", "requests: 1 waiting")
+    requests = RequestCounts({}, {"bge": 1}, {"bge": (QWEN,)})
+    text = f"requests: 1 waiting for the responses of {QWEN}"
+    assert list(model_rows(now, requests))[-1] == ("bge", "waiting", text)
 
 
 def test_stranded_engine_is_shown_as_what_it_is(now: Status) -> None:
