@@ -304,7 +304,7 @@ def test_show_prints_the_command_and_a_reason_for_each_flag(a_model: Path, engin
 
 def test_show_tells_what_happens_to_an_idle_model(a_model: Path, engine_on_path: Path) -> None:
     machine = ROOT / "tests/machines/cpu-only.json"
-    assert "stays loaded until another model is requested" in mmd("show", "tiny", "--machine", str(machine)).stdout
+    assert "stays loaded until its memory is needed" in mmd("show", "tiny", "--machine", str(machine)).stdout
     config_file().parent.mkdir(parents=True, exist_ok=True)
     config_file().write_text("[gateway]\nidle_sleep_seconds = 600\nidle_stop_seconds = 60\n")
     shown = mmd("show", "tiny", "--machine", str(machine)).stdout
