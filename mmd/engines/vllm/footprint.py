@@ -20,6 +20,7 @@ from mmd.registry.layout import Layout
 _MXFP4_HIDDEN_PAD = 256  # its kernels pad experts to this width: those of gpt-oss grow by a fifteenth
 _WEIGHTS_ERROR = 0.005
 _NUMBER_BYTES = 2
+_SPARE_TOKENS = 256  # of the pool: a block that vLLM keeps for itself, in groups with large blocks
 # Tokens of a batch: the engine's own default, by the GPU's size.
 _BATCH_TOKENS = 2048
 _LARGE_BATCH_TOKENS = 8192
@@ -83,7 +84,7 @@ class VllmMemory:
         )
 
     def on_devices(self, context: int, error_bytes: int) -> DeviceBytes:
-        components, count = self.components(context), max(1, self.gpus)
+        components, count = self.components(context + _SPARE_TOKENS), max(1, self.gpus)
         kept_bytes = components.kv_bytes + components.state_bytes
         cache_bytes = kept_bytes if self.pool_bytes is None else self.pool_bytes
         needs_bytes = components.total_bytes - kept_bytes + cache_bytes + error_bytes
