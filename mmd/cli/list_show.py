@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from mmd.cli.output import NO_MODEL, licence_text, print_json, print_named_table
 from mmd.quantities import size_text
 
 if TYPE_CHECKING:
+    from mmd.control.lifecycle.preview import Preview
     from mmd.machine import Machine
     from mmd.plan.estimate import Estimate
     from mmd.plan.idle import Rules
@@ -82,13 +84,15 @@ def _print_models(heading: Sequence[str], table: Sequence[Sequence[str]]) -> Non
 @click.option("--units", is_flag=True, help="Print the model's two units as unit files instead.")
 @parameters.as_json
 def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -> None:
-    """Show a model's facts, memory estimate and command.
+    """Show a model's facts, memory estimate, place and command.
 
-    Each flag of the command comes with its reason.
+    The place is where it would lie now, and what would be unloaded for it. Each flag of the command comes with its
+    reason.
     """
     from mmd.control.lifecycle.controller import unit_texts
     from mmd.control.lifecycle.idle_rules import rules_of
     from mmd.control.lifecycle.planner import plan_launch
+    from mmd.control.lifecycle.preview import occupants_of, preview
     from mmd.control.memory.estimate import Estimator
     from mmd.control.models.aliases import names_of
     from mmd.control.state.model_info import model_info
@@ -96,17 +100,19 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     from mmd.registry.store import Registry
     from mmd.settings import read_settings
 
-    model, settings = Registry().get(model_id), read_settings()
-    aliases = names_of(Registry().load(), settings).aliases[model.id]
+    model, settings, registered = Registry().get(model_id), read_settings(), Registry().load()
+    aliases = names_of(registered, settings).aliases[model.id]
     machine = load_machine(machine_file) if machine_file else read_machine()
+    pairs = wait_for(pairs_or_none()) if as_json else None if machine_file or units else wait_for(_pairs_if_known())
     if not units and not as_json:
         _print_model(model, aliases)
-        if machine_file is None:
-            _print_now(model_id, machine)
+        _print_now(model_id, machine, pairs)
     launch = plan_launch(model, machine, settings)
     estimating = Estimator(machine, settings, is_here=machine_file is None)
     estimate = estimating.answer(model, asks_engine=False).estimate
     rules = rules_of(model.id, settings)
+    occupants = () if machine_file else occupants_of(pairs or {}, settings)
+    place = preview(model, machine, settings, occupants=occupants, registered=tuple(registered.values()))
     if units:
         for name, text in unit_texts(launch).items():
             click.echo(f"# {name}\n{text}")
@@ -117,14 +123,24 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         from mmd.control.state.residencies import active_of
         from mmd.plan.residency import Pair
 
-        pairs = wait_for(pairs_or_none())
+        here = pairs or {}
         shown = to_builtins(
-            model_info(model, pairs.get(model_id, Pair()), active_of(pairs), startup_of(model_id), aliases)
+            model_info(model, here.get(model_id, Pair()), active_of(here), startup_of(model_id), aliases)
         )
-        planned = {"launch": launch_record(launch), "estimate": for_json(estimate)}
+        planned = {"launch": launch_record(launch), "estimate": for_json(estimate), "place": to_builtins(place)}
         print_json(shown | {"files": model.files, "idle": rules} | planned)
     else:
-        _print_launch(launch, estimate, rules)
+        _print_launch(launch, estimate, rules, _place_texts(place, _device_names(machine)))
+
+
+async def _pairs_if_known() -> Mapping[str, Pair] | None:
+    """Return the units of each model; None without a user manager, which would run them."""
+    from mmd.control.state.residencies import current_pairs
+    from mmd.errors import ManagerUnreachable
+
+    with suppress(ManagerUnreachable):
+        return await current_pairs()
+    return None
 
 
 async def pairs_or_none() -> Mapping[str, Pair]:
@@ -186,24 +202,37 @@ def _print_model(model: Model, aliases: tuple[str, ...]) -> None:
         click.echo(f"  {'also called':<13} {', '.join(aliases)}")
 
 
-def _print_now(model_id: str, machine: Machine) -> None:
-    """Print the model's state, and where it lies; nothing without a user manager, which would run it."""
-    from mmd.control.state.residencies import active_of, current_pairs, status_word
-    from mmd.errors import ManagerUnreachable
+def _print_now(model_id: str, machine: Machine, pairs: Mapping[str, Pair] | None) -> None:
+    """Print the model's state, and where it lies, if that is known."""
+    from mmd.control.state.residencies import active_of, status_word
     from mmd.plan.residency import Pair, residency
-    from mmd.plan.share import device_ids
 
-    try:
-        pairs = wait_for(current_pairs())
-    except ManagerUnreachable:
+    if pairs is None:
         return
     pair = pairs.get(model_id, Pair())
-    names = {device: f"GPU {gpu.index}" for device, gpu in device_ids(machine.gpus).items()} | {"ram": "RAM"}
-    words = (status_word(model_id, residency(pair), active_of(pairs)), _holds_text(pair, names))
+    words = (status_word(model_id, residency(pair), active_of(pairs)), _holds_text(pair, _device_names(machine)))
     click.echo(f"  {'now':<13} {', with '.join(filter(None, words))}")
 
 
-def _print_launch(launch: Launch, estimate: Estimate, rules: Rules) -> None:
+def _device_names(machine: Machine) -> dict[str, str]:
+    from mmd.plan.share import device_ids
+
+    return {device: f"GPU {gpu.index}" for device, gpu in device_ids(machine.gpus).items()} | {"ram": "RAM"}
+
+
+def _place_texts(place: Preview, names: Mapping[str, str]) -> Iterator[str]:
+    """Yield where the model would lie, and a line for each model that would be unloaded."""
+    if place.refused:
+        yield f"none: {place.refused}"
+        return
+    sizes = (f"{size_text(size)} of {names.get(device, device)}" for device, size in sorted(place.devices.items()))
+    context = f", {place.context} tokens" if place.context else ""
+    yield " and ".join(sizes) + context
+    for other, why in sorted(place.unloads.items()):
+        yield f"unloads {other}: {why}"
+
+
+def _print_launch(launch: Launch, estimate: Estimate, rules: Rules, place: Iterable[str]) -> None:
     from mmd.cli.memory import needs_text, parts_text, suggestion_texts
 
     would_do = suggestion_texts(estimate)
@@ -211,6 +240,7 @@ def _print_launch(launch: Launch, estimate: Estimate, rules: Rules) -> None:
         ("needs", needs_text(estimate)),
         ("", parts_text(estimate)),
         *((("better with" if not number else ""), text) for number, text in enumerate(would_do)),
+        *((("place" if not number else ""), text) for number, text in enumerate(place)),
         ("engine", launch.title),
         ("unit", f"mmd-model@{launch.model_id}.service"),
         ("idle", _when_idle(launch, rules)),

@@ -16,10 +16,8 @@ from mmd.plan.engine import Installed, Planner, ServeOptions
 from mmd.plan.place import Device
 from mmd.plan.share import RAM, device_ids
 from mmd.quantities import MIB
-from mmd.registry.record import Facts, Format, Model, ModelType
+from mmd.registry.record import Facts, Format, Model
 
-# Models that do not generate. They lie beside others, and do not grow.
-LIGHT = (ModelType.EMBEDDING, ModelType.RERANKER, ModelType.CLASSIFIER)
 _MAX_INPUT_TOKENS = 8192  # of a light model: inputs are passages, not books
 
 
@@ -59,7 +57,7 @@ def demand_of(
     tokens = _tokens(facts, fixed, planner.conversations)
     return Demand(
         model.id,
-        is_light=facts.type in LIGHT,
+        is_light=not facts.type.generates,
         devices=tuple(usable),
         memories=memories,
         least_tokens=tokens[0],
@@ -78,7 +76,7 @@ def _tokens(facts: Facts, fixed: int, conversations: int) -> tuple[int, int, int
     if fixed:
         return fixed, fixed, fixed * conversations
     trained, least = facts.context_length, fit.min_context(facts.context_length)
-    if facts.type in LIGHT:
+    if not facts.type.generates:
         most = max(least, min(trained or _MAX_INPUT_TOKENS, _MAX_INPUT_TOKENS))
         return least, most, most
     return (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mmd.control.state.refused_flags import RefusedFlags
 from mmd.errors import MmdError
+from mmd.quantities import MIB
 
 if TYPE_CHECKING:
     from mmd.control.state.machine_reader import MachineReader
@@ -103,12 +104,11 @@ class LaunchPlanner:
         return plan_demand(self._registry.get(model_id), machine, read_settings(), devices)
 
     def _light_demands(self, machine: Machine, devices: Sequence[Device]) -> tuple[Demand, ...]:
-        from mmd.plan.needs import LIGHT
         from mmd.settings import read_settings
 
         settings, found = read_settings(), []
         for model in self._registry.all():
-            if model.facts.type in LIGHT:
+            if not model.facts.type.generates:
                 with suppress(MmdError):  # it cannot run here, so no room is left for it
                     found.append(plan_demand(model, machine, settings, devices))
         return tuple(found)
@@ -134,6 +134,8 @@ def plan_launch(model: Model, machine: Machine, settings: Settings, allocation: 
     from mmd.registry.store import require_files
 
     require_files(model)
+    if allocation is None and len(machine.gpus) > 1:
+        allocation = _alone(model, machine, settings)
     return choose(
         model,
         machine,
@@ -168,6 +170,22 @@ def plan_demand(model: Model, machine: Machine, settings: Settings, devices: Seq
         measured_on=measured_on,
         missing=missing,
     )
+
+
+def _alone(model: Model, machine: Machine, settings: Settings) -> Allocation | None:
+    """Return what a model is given if it lies alone on its GPUs; None if they cannot hold it."""
+    from dataclasses import replace
+
+    from mmd.plan.arrange import Arrangement, arrange
+    from mmd.plan.devices import empty_devices
+    from mmd.plan.share import device_ids
+
+    devices = empty_devices(machine)
+    found = arrange([plan_demand(model, machine, settings, devices)], (), devices)
+    if not isinstance(found, Arrangement):
+        return None
+    free_mib = {device: gpu.free_bytes // MIB for device, gpu in device_ids(machine.gpus).items()}
+    return replace(found.allocations[model.id], free_mib=free_mib)
 
 
 def _model_settings(model: Model, settings: Settings) -> ModelSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -300,6 +301,16 @@ def test_show_prints_the_command_and_a_reason_for_each_flag(a_model: Path, engin
     assert done.returncode == 0, done.stderr
     assert f"{engine_on_path} -m {a_model} --host" in done.stdout
     assert "left to the engine: as many as fit on the GPU" in done.stdout
+
+
+def test_show_says_where_the_model_would_lie(a_model: Path, engine_on_path: Path) -> None:
+    machine = str(ROOT / "tests/machines/several/rtx3090-2x24g.json")
+    assert re.search(r"^  place +\d\.\d GiB of GPU 0$", mmd("show", "tiny", "--machine", machine).stdout, re.MULTILINE)
+    shown = json.loads(mmd("show", "tiny", "--machine", machine, "--json").stdout)
+    assert shown["place"]["devices"].keys() == {"GPU-3a1c07d2"}
+    assert shown["launch"]["environment"]["CUDA_VISIBLE_DEVICES"] == "GPU-3a1c07d2-51f0-4d0e-8a8b-0d1f5f0c3090"
+    in_ram = mmd("show", "tiny", "--machine", str(ROOT / "tests/machines/cpu-only.json")).stdout
+    assert " MiB of RAM\n" in in_ram or " GiB of RAM\n" in in_ram
 
 
 def test_show_tells_what_happens_to_an_idle_model(a_model: Path, engine_on_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""Where a model would lie if it were activated: the placement of an activation, without one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mmd.control.lifecycle.planner import plan_demand
+from mmd.control.state.residencies import generates
+from mmd.errors import MmdError
+from mmd.machine import Machine
+from mmd.plan.arrange import Arrangement, arrange
+from mmd.plan.devices import devices_of
+from mmd.plan.place import Occupant
+from mmd.plan.residency import Pair, Residency, held_now, residency
+from mmd.plan.share import Share
+from mmd.quantities import MIB
+from mmd.registry.record import Model
+from mmd.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What an activation would do on this machine as it is now."""
+
+    devices: Mapping[str, int] = field(default_factory=dict)  # bytes that the model would have of each
+    context: int | None = None  # tokens; None if the engine takes what fits, up to the trained context
+    unloads: Mapping[str, str] = field(default_factory=dict)  # other models -> the reason
+    refused: str = ""  # why it cannot be placed
+
+
+def preview(
+    model: Model,
+    machine: Machine,
+    settings: Settings,
+    *,
+    occupants: Sequence[Occupant] = (),
+    registered: Sequence[Model] = (),
+) -> Preview:
+    """Place a model beside what holds memory now, or return where it is resident.
+
+    `registered` models that are light get room, as in an activation. Raises EngineMissing, DoesNotFit, and BadModelFile
+    if its files are gone.
+    """
+    devices = devices_of(machine, _held_mib(occupants))
+    demand = plan_demand(model, machine, settings, devices)
+    light = []
+    for other in registered:
+        if not other.facts.type.generates and other.id != model.id:
+            try:
+                light.append(plan_demand(other, machine, settings, devices))
+            except MmdError:  # it cannot run here, so no room is left for it
+                continue
+    own = next((one for one in occupants if one.model_id == model.id), None)
+    if own is not None and not own.is_asleep:
+        return _placed(own.uses)
+    at = {} if own is None else {model.id: own.uses}
+    found = arrange([demand], occupants, devices, light=light, at=at, by_user=True)
+    if not isinstance(found, Arrangement):
+        return Preview(refused=found.why)
+    allocation = found.allocations[model.id]
+    context = settings.model(model.id).context or allocation.tokens
+    return replace(_placed(allocation.share), context=context, unloads=found.placement.why)
+
+
+def _placed(share: Share) -> Preview:
+    return Preview({device: size_mib * MIB for device, size_mib in share.items()})
+
+
+def occupants_of(pairs: Mapping[str, Pair], settings: Settings) -> tuple[Occupant, ...]:
+    """Return the models that hold memory, or are about to, as their units say."""
+    found = []
+    for model_id, pair in sorted(pairs.items()):
+        if pair.holding is not None and held_now(pair):
+            one = Occupant(
+                model_id,
+                pair.holding.uses,
+                pair.holding.keeps,
+                is_asleep=residency(pair) is Residency.ASLEEP,
+                pinned=settings.model(model_id).pinned,
+                grows=generates(pair),
+            )
+            found.append(one)
+    return tuple(found)
+
+
+def _held_mib(occupants: Sequence[Occupant]) -> dict[str, int]:
+    held: dict[str, int] = {}
+    for one in occupants:
+        for device, size_mib in one.holds.items():
+            held[device] = held.get(device, 0) + size_mib
+    return held
