@@ -24,7 +24,8 @@
     ├── LeaseRefused          there is no room for a lease, or its name is taken
     ├── NoSuchLease           no lease has this name
     ├── TryLater              the gateway refuses for now: its queue is full, or a start has just failed
-    │   └── GpuLeased         a lease holds the memory that the model needs
+    │   ├── GpuLeased         a lease holds the memory that the model needs
+    │   └── SwappedOut        a response was cut because another model or a lease took the memory
     ├── Busy                  another process of mmd is doing this, or holds the lock for it
     ├── TimedOut              a reading of this machine took too long
     ├── CannotListen          an address of the gateway cannot be listened on
@@ -140,6 +141,9 @@ class TryLater(MmdError):
 class GpuLeased(TryLater): ...
 
 
+class SwappedOut(TryLater): ...
+
+
 class Busy(MmdError): ...
 
 
@@ -201,6 +205,7 @@ _OUTCOMES: dict[type[MmdError], Outcome] = {
     NoSuchLease: Outcome(3, 404, "invalid_request_error"),
     TryLater: Outcome(1, 503, "server_error"),
     GpuLeased: Outcome(1, 503, "server_error"),
+    SwappedOut: Outcome(1, 503, "server_error"),
     Busy: Outcome(1, 503, "server_error"),
     TimedOut: Outcome(1, 504, "server_error"),
     CannotListen: Outcome(1, 503, "server_error"),

@@ -37,6 +37,7 @@ def _setting(default: Any, check: Callable[[Any], bool], kind: str, help: str, *
 _ADDRESS = '"HOST:PORT"'
 _SECONDS = "a number of seconds"
 _SECONDS_OR_NEVER = "a number of seconds, or 0 for never"
+_SECONDS_OR_UNLIMITED = "a number of seconds, or 0 for no limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,13 @@ class GatewayTable:
         'a list of origins, like ["https://chat.example.org"]',
         "web sites whose pages may use the gateway, beside pages of this machine",
     )
+    # 0: a response is never cut by default; a client that waits for it decides itself how long.
     drain_seconds: int = _setting(
-        60, values.is_number, _SECONDS, "maximum time that a swap waits for running responses of the old model"
+        0,
+        values.is_number,
+        _SECONDS_OR_UNLIMITED,
+        "maximum time that a swap waits for running responses of the models that leave; then they are cut, with the "
+        "error swapped_out",
     )
     max_wait_seconds: int = _setting(
         60,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @parameters.model_id
-@click.option("--now", is_flag=True, help="Do not wait for requests in flight.")
+@click.option("--now", is_flag=True, help="Cut running responses of the models that must leave.")
 @click.option("--ask-again", is_flag=True, help="Retry flags that the engine refused before (see mmd show).")
 @parameters.as_json
 def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
@@ -30,7 +30,7 @@ def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
     from mmd.cli.via_gateway import activate_by_gateway
 
     async def work() -> Activation:
-        done = None if now else await shown_while_loading(model_id, activate_by_gateway(model_id))
+        done = await shown_while_loading(model_id, activate_by_gateway(model_id, now=now))
         return done or await _activated(model_id)
 
     if ask_again:
@@ -48,6 +48,9 @@ def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
         say(f"{model_id} loaded in {done.seconds:.1f} s ({done.evicted} unloaded)")
     else:
         say(f"{model_id} is already loaded" if done.was_resident else f"{model_id} loaded in {done.seconds:.1f} s")
+    if done.cut and not as_json:
+        count = sum(done.cut.values())
+        say(f"{count} running response{'s' if count > 1 else ''} of {', '.join(sorted(done.cut))} cut")
 
 
 async def _activated(model_id: str) -> Activation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +57,14 @@ async def requests_of_gateway() -> RequestCounts:
     return RequestCounts()
 
 
-async def activate_by_gateway(model_id: str) -> Activation | None:
+async def activate_by_gateway(model_id: str, *, now: bool = False) -> Activation | None:
+    """Activate a model; with `now`, cut running responses of the models that leave."""
     since, began = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
-    if await _post("/models/activate", {"model": model_id}) is None:
+    answer = await _post("/models/activate", {"model": model_id} | ({"now": True} if now else {}))
+    if answer is None:
         return None
-    return _activation(model_id, since, time.monotonic() - began)
+    cut = {one["model"]: one["requests"] for one in answer["cut"]}
+    return replace(_activation(model_id, since, time.monotonic() - began), cut=cut)
 
 
 async def sleep_by_gateway(model_id: str | None, level: int | None) -> tuple[tuple[str, ...], dict[str, int]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection
 
 from mmd.gateway.api.asgi import Management
@@ -20,6 +21,7 @@ from mmd.gateway.observe.feed import Feed
 from mmd.gateway.observe.observer import Observer
 from mmd.gateway.proxy.exchange import Exchange, ExchangeContext
 from mmd.gateway.proxy.pool import Pool
+from mmd.gateway.schedule.events import CutResponses
 from mmd.gateway.schedule.idle import IdleUnloader
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
@@ -59,6 +61,7 @@ class Gateway:
         self._context = ExchangeContext(models, self.scheduler, self.pool, self.limits, self.counters, self.idle)
         self.suspension = SuspendCoordinator(models, self.scheduler, self.limits, self._abort_for_suspend)
         models.follow(self._requeue_if_asleep)
+        self.scheduler.on_cut(self._cut)
 
     @property
     def connections(self) -> Collection[ClientConnection]:
@@ -137,6 +140,11 @@ class Gateway:
     def _abort_for_suspend(self) -> None:
         for exchange in tuple(self._context.with_engine):
             exchange.abort_for_suspend()
+
+    def _cut(self, cut: CutResponses) -> dict[str, int]:
+        """End the running responses of models that are unloaded; return how many were cut, by model."""
+        exchanges = [one for one in self._context.with_engine if one.model_id in cut.models]
+        return dict(Counter(one.model_id for one in exchanges if one.cut(cut.reason, cut.limit_seconds)))
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 
@@ -44,7 +45,7 @@ async def _serve(listen: str | None, report: Callable[[str], None]) -> None:
         controller = await stack.enter_async_context(Controller())
         settings = controller.settings
         limits = Limits(
-            drain_seconds=settings.gateway.drain_seconds,
+            drain_seconds=settings.gateway.drain_seconds or math.inf,
             max_wait_seconds=settings.gateway.max_wait_seconds,
             min_residency_seconds=settings.gateway.min_residency_seconds,
         )

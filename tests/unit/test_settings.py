@@ -50,7 +50,7 @@ def test_what_the_file_says_holds(file: Path) -> None:
     assert settings.gateway.listen == "0.0.0.0:9000"
     assert settings.engines.place("llama-server") == settings.engines.llama_server == "/opt/llama-server"
     assert settings.engines.place("embedded") is None
-    assert settings.gateway.drain_seconds == 60, "what is not said keeps its default"
+    assert settings.gateway.max_wait_seconds == 60, "what is not said keeps its default"
     assert settings.model("a").context == 8192
     assert settings.model("a").arguments == ("--seed", "1")
     assert settings.model("b.c").engine == "embedded"

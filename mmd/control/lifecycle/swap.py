@@ -52,6 +52,7 @@ class Activation:
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
     launch: Launch | None = None  # what it runs with; None if nothing had to be done
+    cut: Mapping[str, int] = field(default_factory=dict)  # running responses that were cut for it, by model
 
     @property
     def was_resident(self) -> bool:

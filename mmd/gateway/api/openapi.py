@@ -31,6 +31,11 @@ class Operation:
 _DONE = {"allOf": [ref("Status"), record(success={"const": True})]}
 
 
+# `cut`: how many running responses were cut for it, by model
+_ACTIVATED = {"allOf": [_DONE, record(cut=array(ref("InFlight")))]}
+_NOW = {"type": "boolean"}
+
+
 def _body(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": list(required)}
 
@@ -71,16 +76,16 @@ OPERATIONS = (
     Operation(
         "POST",
         "/models/activate",
-        "Make a model resident",
-        _DONE,
-        _body(("model",), model=_NAME),
+        "Make a model resident; with `now`, cut running responses of the models that leave",
+        _ACTIVATED,
+        _body(("model",), model=_NAME, now=_NOW),
     ),
     Operation(
         "POST",
         "/switch",
         "The same, as {model_id}",
-        _DONE,
-        _body(("model_id",), model_id=_NAME),
+        _ACTIVATED,
+        _body(("model_id",), model_id=_NAME, now=_NOW),
     ),
     Operation(
         "POST",

@@ -32,6 +32,7 @@ from mmd.gateway.observe.streams import EventsEndpoint, EventStream, WebSocketSt
 from mmd.gateway.observe.text_format import MEDIA_TYPE
 from mmd.gateway.proxy.exposed import resolve_exposed
 from mmd.gateway.schedule.models import Models
+from mmd.gateway.schedule.queue_status import InFlight
 from mmd.gateway.schedule.scheduler import Scheduler
 
 _DEFAULT_SWAPS = 20
@@ -73,10 +74,10 @@ class Routes:
         raise NoSuchModel(f"no model is called {name}", hint="mmd list   # shows the names")
 
     async def activate(self, request: Request) -> Response:
-        return await self._activate(_text(await json_object(request, _EXAMPLE), "model"))
+        return await self._activate(await json_object(request, _EXAMPLE), "model")
 
     async def switch(self, request: Request) -> Response:
-        return await self._activate(_text(await json_object(request, _EXAMPLE), "model_id"))
+        return await self._activate(await json_object(request, _EXAMPLE), "model_id")
 
     async def sleep(self, request: Request) -> Response:
         """Put a model to sleep after the running responses, like a swap; `stop` does not wait for them."""
@@ -100,11 +101,12 @@ class Routes:
         since = self._scheduler.idle_since(model_id)
         return None if since is None else round(monotonic() - since, 3)
 
-    async def _activate(self, name: str) -> Response:
-        model_id = self._models.find(name)
-        await self._scheduler.activate(model_id)
+    async def _activate(self, body: dict[str, Any], key: str) -> Response:
+        """Make a model resident. With "now", running responses of the models that leave are cut, and counted."""
+        model_id = self._models.find(_text(body, key))
+        cut = await self._scheduler.activate(model_id, now=_flag(body, "now"))
         self._models.asked(model_id)
-        return await self._done()
+        return await self._done(cut=to_builtins([InFlight(*one) for one in sorted(cut.items())]))
 
     async def _done(self, **more: object) -> Response:
         """Answer with the status, and that the change is done: a failure is answered with an error."""
@@ -184,6 +186,13 @@ def _level(body: dict[str, Any]) -> int | None:
     if level is not None and type(level) is not int:  # a bool is an int, too
         raise WrongUsage('"level" must be a number', hint="mmd sleep ID --level 1   # or 2")
     return level
+
+
+def _flag(body: dict[str, Any], key: str) -> bool:
+    value = body.get(key, False)
+    if not isinstance(value, bool):
+        raise WrongUsage(f'"{key}" must be true or false', hint=_EXAMPLE)
+    return value
 
 
 def _text(body: dict[str, Any], key: str) -> str:

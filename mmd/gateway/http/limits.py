@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mmd.settings import GatewayTable
@@ -19,7 +20,7 @@ class Limits:
     ahead_bytes: int = 64 << 10  # pipelined data from a client whose current request is being served
     idle_engine_connections: int = 64  # kept for each engine; each occupies a thread of llama-server
     connect_seconds: float = 30.0  # an engine whose backlog stays full for longer counts as failed
-    drain_seconds: float = _DEFAULTS.drain_seconds
+    drain_seconds: float = _DEFAULTS.drain_seconds or math.inf  # inf: responses are never cut
     max_wait_seconds: float = _DEFAULTS.max_wait_seconds
     min_residency_seconds: float = _DEFAULTS.min_residency_seconds
     max_waiting: int = 4096  # requests; each that waits costs 20 KiB and its body

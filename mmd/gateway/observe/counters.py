@@ -35,6 +35,7 @@ class AbortReason(StrEnum):
     CLIENT = "client_left"
     ENGINE = "engine_died"
     SUSPEND = "suspended"
+    SWAP = "swapped_out"
 
 
 class WaitOutcome(StrEnum):

@@ -60,7 +60,7 @@ class MetricsPage:
         yield from gauge("mmd_build_info", "Version of mmd.", ("version",), [((__version__,), 1)])
         yield from counter(
             "mmd_requests_total",
-            "Requests by result: a status class, client_left, engine_died or suspended.",
+            "Requests by result: a status class, client_left, engine_died, suspended or swapped_out.",
             ("model", "path", "status"),
             counters.requests.items(),
         )

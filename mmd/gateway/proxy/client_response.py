@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Protocol
 
 from mmd.gateway.http.error import ErrorResponse
@@ -62,12 +63,14 @@ class ClientResponse:
         """Pass on a piece of the engine's response; the first one holds its whole head."""
         self._writer.write(data if self._rewriter is None else self._rewriter.feed(data))
 
-    def write_comment(self, model_id: str, place: QueuePosition) -> None:
-        """Write a comment with the request's place in the queue. The first one begins the stream."""
+    def write_comment(self, model_id: str, position: QueuePosition) -> None:
+        """Write a comment with the request's position in the queue. The first one begins the stream."""
         if self.early_stream is None:
             self._rewriter = self.early_stream = EarlySseStream(ErrorFormat.for_path(self._head.path))
             self._writer.write(self.early_stream.begin())
-        self._writer.write(self.early_stream.comment(model_id, place))
+        if self._head.exposed_model is not None:
+            position = replace(position, waits_for=())  # a tunnel's clients must not learn of other models
+        self._writer.write(self.early_stream.comment(model_id, position))
 
     def complete(self, *, keep_alive: bool) -> None:
         """The engine's response has been written to its end."""
@@ -78,9 +81,7 @@ class ClientResponse:
     def write_error(self, error: ErrorResponse) -> None:
         """Respond with an error; no part of an engine's response has been written."""
         keep_alive = self._may_keep_alive
-        if (exposed := self._head.exposed_model) is not None:
-            error = redact_error(exposed, error)
-        error = error.for_path(self._head.path)
+        error = self._shown(error)
         if self.early_stream is not None:
             self._writer.write(self.early_stream.error(error))
         else:
@@ -88,11 +89,17 @@ class ClientResponse:
             self._writer.write(error.response(close=not keep_alive, has_body=has_body))
         self._client.finished(keep_alive=keep_alive)
 
+    def _shown(self, error: ErrorResponse) -> ErrorResponse:
+        """Return an error in the client's format; a tunnel's clients must not learn of other models."""
+        if (exposed := self._head.exposed_model) is not None:
+            error = redact_error(exposed, error)
+        return error.for_path(self._head.path)
+
     def break_off(self, response: EngineResponse, error: ErrorResponse) -> None:
         """End an incomplete response, so that the client can tell: by an error event in a stream, else by how the
         connection ends.
         """
-        error = error.for_path(self._head.path)
+        error = self._shown(error)
         if self.early_stream is not None:
             self._writer.write(self.early_stream.event(error.event()))
             self._client.terminate(reset=False)

@@ -44,10 +44,14 @@ class EarlySseStream:
         return _HEAD
 
     @staticmethod
-    def comment(model_id: str, place: QueuePosition) -> bytes:
+    def comment(model_id: str, position: QueuePosition) -> bytes:
         """Encode a comment for people; clients skip it. A model id has no line breaks, see registry.ids."""
-        about = "" if place.expected_seconds is None else f", about {place.expected_seconds:.0f} s"
-        return _chunk(f": waiting for {model_id}: turn {place.turn} of {place.turns}{about}\n\n".encode())
+        text = f": waiting for {model_id}: turn {position.turn} of {position.turns}"
+        for one in position.waits_for:
+            text += f", after {one.requests} running response{'s' if one.requests > 1 else ''} of {one.model}"
+        if position.expected_seconds is not None:
+            text += f", about {position.expected_seconds:.0f} s"
+        return _chunk(f"{text}\n\n".encode())
 
     @staticmethod
     def error(error: ErrorResponse) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from mmd.errors import EngineFailed
+from mmd.errors import EngineFailed, SwappedOut
 from mmd.gateway.http.error import ErrorResponse
 
 _RETRY_CONTESTED_SECONDS = 10
+_RETRY_SWAPPED_OUT_SECONDS = 1  # the request then waits for its turn
 
 
 def engine_unreachable(model_id: str, error: OSError) -> EngineFailed:
@@ -21,6 +22,18 @@ def machine_suspends(model_id: str) -> ErrorResponse:
     message = f"the machine was suspended in the middle of this response of {model_id}"
     hint = "send it again; to wait longer: systemd-analyze cat-config systemd/logind.conf   # InhibitDelayMaxSec="
     return ErrorResponse(503, message, hint, "machine_suspends", "server_error")
+
+
+def swapped_out(model_id: str, reason: str, limit_seconds: float | None) -> ErrorResponse:
+    """The response of this model was cut: because of `reason`, after the drain limit or, without one, by a user."""
+    took_over = f"{reason} took its memory" if reason else "a user had it unloaded"
+    if limit_seconds is None:
+        message = f"this response of {model_id} was cut by a user: {took_over}"
+        hint = "mmd events   # shows which models were unloaded for which"
+    else:
+        message = f"this response of {model_id} was cut after {limit_seconds:g} s: {took_over}"
+        hint = "man mmd.toml   # gateway.drain_seconds is the limit for running responses; 0: no limit"
+    return ErrorResponse.of(SwappedOut(message, hint=hint, retry_after_seconds=_RETRY_SWAPPED_OUT_SECONDS))
 
 
 def swap_contested(model_id: str, swap_count: int) -> ErrorResponse:

@@ -18,7 +18,7 @@ from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.request import Request
 from mmd.gateway.observe.counters import AbortReason, Counters
 from mmd.gateway.proxy.client_response import ClientResponse, ExchangeClient
-from mmd.gateway.proxy.errors import engine_died, engine_unreachable, machine_suspends, swap_contested
+from mmd.gateway.proxy.errors import engine_died, engine_unreachable, machine_suspends, swap_contested, swapped_out
 from mmd.gateway.proxy.exposed import resolve_exposed
 from mmd.gateway.proxy.pool import EngineConnection, Pool
 from mmd.gateway.proxy.request_options import request_options
@@ -130,18 +130,42 @@ class Exchange:
             return False
         return self._requeue()
 
+    @property
+    def model_id(self) -> str:
+        return self._model_id
+
     def abort_for_suspend(self) -> None:
-        """Stop the engine's work before the machine suspends: queue the request again, or end a response that has
-        started with an error.
+        """Stop the engine's work before the machine suspends."""
+        self._abort(machine_suspends(self._model_id), AbortReason.SUSPEND, requeues=True)
+
+    def cut(self, reason: str, limit_seconds: float | None) -> bool:
+        """Stop the engine's work because its model is unloaded; return whether a response was cut.
+
+        Without a limit, a user asked for it, and a request without a response so far waits again. A limit would end it
+        again and again, so it gets the error.
+        """
+        error = swapped_out(self._model_id, reason, limit_seconds)
+        return self._abort(error, AbortReason.SWAP, requeues=limit_seconds is None)
+
+    def _abort(self, error: ErrorResponse, why: AbortReason, *, requeues: bool) -> bool:
+        """Stop the engine's work. Queue a request again that has no response so far, if `requeues`; else end its
+        response with an error, and return True.
         """
         if self._tunnel is not None:
             self._tunnel.abort()
-            return
+            return True
         connection = self._connection
-        if connection is not None and not self._requeue():
-            self._detach()
-            connection.abort()
-            self._break_off(connection, machine_suspends(self._model_id), AbortReason.SUSPEND)
+        if connection is None or (requeues and self._requeue()):
+            return False
+        self._detach()
+        connection.abort()
+        if connection.response.started:
+            self._break_off(connection, error, why)
+        else:
+            self._context.counters.count_aborted(self._model_id, self._request.head.path, why)
+            self._release()
+            self._response.write_error(error)
+        return True
 
     def pause(self) -> None:
         """The client reads too slowly: stop reading from the engine."""

@@ -12,7 +12,7 @@ from mmd.gateway.http.api_keys import KeyFile, Keyring, Purpose
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.plan.idle import Rules
-from tests.gateway_peer import EngineRequest, Harness, ReceivedResponse, harness, post
+from tests.gateway_peer import EngineRequest, Harness, ReceivedResponse, harness, post, until
 
 
 @pytest.fixture
@@ -165,3 +165,41 @@ async def test_response_through_a_tunnel_is_streamed(running: Harness, key: str)
     await client.send(_brought(post({"stream": True}), key))
     assert (await client.head())[0] == 200
     assert await client.chunk() == b"data: 1\n\n"
+
+
+async def test_tunnel_does_not_learn_for_which_model_its_stream_was_cut(key: str) -> None:
+    limits = Limits(min_residency_seconds=0, drain_seconds=0.05)
+    policy = RequestPolicy(limits, keyring=Keyring(stat_seconds=0))
+    async with harness("a", "b", active="b", limits=limits, policy=policy) as running:
+
+        async def stream(received: EngineRequest) -> None:
+            await received.begin_stream(b"data: 1\n\n")
+            await received.gone()
+
+        running.peer("b").on["/v1/chat/completions"] = stream
+        client = await running.client()
+        await client.send(_brought(post({"stream": True}), key))
+        await client.head()
+        with_key = f"Authorization: Bearer {key}"
+        assert (await _ask(running, post({"model": "a"}, "/v1/x", with_key))).status == 200
+        rest = await client.rest()
+        assert b'"code":"unavailable"' in rest.replace(b": ", b":")
+        assert b" a " not in rest
+
+
+async def test_tunnel_does_not_learn_whose_responses_it_waits_for(key: str) -> None:
+    limits = Limits(min_residency_seconds=0, first_comment_seconds=0.01, comment_seconds=0.02)
+    policy = RequestPolicy(limits, keyring=Keyring(stat_seconds=0))
+    async with harness("a", "b", limits=limits, policy=policy) as running:
+
+        async def hang(received: EngineRequest) -> None:
+            await received.gone()
+
+        running.peer("a").on["/v1/x"] = hang
+        busy = await running.client()
+        await busy.send(post({"model": "a"}, "/v1/x", f"Authorization: Bearer {key}"))
+        await until(lambda: running.gateway.scheduler.in_flight("a") == 1)
+        client = await running.client()
+        await client.send(_brought(post({"stream": True}), key))
+        await client.head()
+        assert await client.chunk() == b": waiting for b: turn 1 of 1\n\n"
