@@ -89,6 +89,8 @@ def _other_rows(now: Status) -> Iterator[Row]:
     for name in now.away:
         if name not in asleep:
             yield name, "suspended", "restored when the machine resumes"
+    for lease in now.leases:
+        yield f"lease {lease.name}", lease.state, lease.program
 
 
 def unloaded_rows(now: Status, at: datetime) -> Iterator[tuple[str, str, str, str]]:

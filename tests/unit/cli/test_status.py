@@ -38,6 +38,10 @@ def test_model_that_only_waits_has_a_row(now: Status) -> None:
     assert list(model_rows(now, requests))[-1] == ("bge", "waiting", text)
 
 
+def test_lease_has_a_row_with_its_program(now: Status) -> None:
+    assert ("lease blender", "held", "blender -b scene.blend -a") in list(model_rows(now, RequestCounts()))
+
+
 def test_stranded_engine_is_shown_as_what_it_is(now: Status) -> None:
     stranded = replace(now, stranded=(Stranded("s", {"GPU-1": 3 * GIB}),))
     (row,) = (row for row in model_rows(stranded, RequestCounts()) if row[0] == "s")
