@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from mmd.machine import Gpu, Machine
@@ -69,12 +69,20 @@ def measured_bytes(gpus: Iterable[Gpu]) -> dict[str, dict[str, int]]:
 
 
 def device_uses(
-    gpus: Iterable[Gpu], ram: Ram, pairs: Pairs, leases: Leases, *, asleep_ram_bytes: int = 0
+    gpus: Iterable[Gpu],
+    ram: Ram,
+    pairs: Pairs,
+    leases: Leases,
+    *,
+    lease_pids: Collection[int] = (),
+    asleep_ram_bytes: int = 0,
 ) -> tuple[DeviceUse, ...]:
-    """Return the GPUs in the driver's order, then the RAM. `asleep_ram_bytes`: the RAM of sleeping models."""
+    """Return the GPUs in the driver's order, then the RAM. `lease_pids` are the programs of leases, as far as they are
+    known, `asleep_ram_bytes` the RAM of sleeping models.
+    """
     gpus = tuple(gpus)
     models, leased = held(pairs, {}), held({}, leases)
-    capacity = {one.id: one.capacity_mib * MIB for one in devices_now(gpus, ram, pairs, leases)}
+    capacity = {one.id: one.capacity_mib * MIB for one in devices_now(gpus, ram, pairs, leases, lease_pids)}
     uses = [
         _gpu_use(device, gpu, capacity[device], models.get(device, 0) * MIB, leased.get(device, 0) * MIB)
         for device, gpu in device_ids(gpus).items()
@@ -89,10 +97,12 @@ def device_uses(
     return (*uses, ram_use)
 
 
-def devices_now(gpus: Iterable[Gpu], ram: Ram, pairs: Pairs, leases: Leases) -> tuple[Device, ...]:
+def devices_now(
+    gpus: Iterable[Gpu], ram: Ram, pairs: Pairs, leases: Leases, lease_pids: Collection[int] = ()
+) -> tuple[Device, ...]:
     """Return the devices, with what models and leases may hold of each."""
     machine = Machine(tuple(gpus), "", ram.total_bytes, ram.available_bytes, cpu="", cpu_cores=1, cpu_threads=1)
-    return devices_of(machine, held(pairs, leases))
+    return devices_of(machine, held(pairs, leases), lease_pids=lease_pids)
 
 
 def _gpu_use(device: str, gpu: Gpu, capacity: int, in_models: int, leased: int) -> DeviceUse:

@@ -137,6 +137,7 @@ async def read_status(manager: Manager, reader: MachineReader) -> Status:
     used = measured_bytes(gpus)
     holds = {model_id: held_bytes(held_now(pair)) for model_id, pair in pairs.items()}
     sleeping = [await read_sleeping(manager, reader, model_id, wakes) for model_id in those(Residency.ASLEEP)]
+    held_leases = await lease_statuses(manager, leases)
     starting = [await _starting(manager, model_id, loads) for model_id in those(Residency.STARTING)]
     return Status(
         active=active_of(pairs),
@@ -151,10 +152,17 @@ async def read_status(manager: Manager, reader: MachineReader) -> Status:
         stranded=tuple(Stranded(model_id, holds[model_id]) for model_id in those(Residency.STRANDED)),
         failed=tuple([await read_failed(manager, model_id) for model_id in those(Residency.FAILED)]),
         away=tuple(model_id for model_id in suspended_models() if where.get(model_id) not in _ON_THEIR_WAY),
-        leases=await lease_statuses(manager, leases),
+        leases=held_leases,
         exposed=tuple(Exposed(model_id, url) for model_id, url in exposed_urls().items()),
         unloaded=unloaded_models(swaps, pairs),
-        devices=device_uses(gpus, ram, pairs, leases, asleep_ram_bytes=sum(one.ram_bytes for one in sleeping)),
+        devices=device_uses(
+            gpus,
+            ram,
+            pairs,
+            leases,
+            lease_pids=[one.pid for one in held_leases if one.pid is not None],
+            asleep_ram_bytes=sum(one.ram_bytes for one in sleeping),
+        ),
         resources=summed(gpu_uses(gpus), ram),
     )
 
