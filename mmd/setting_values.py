@@ -72,6 +72,10 @@ def is_suspend(value: Any) -> bool:
     return value in ("release", "leave")
 
 
+def is_residency(value: Any) -> bool:
+    return value in ("many", "one")
+
+
 def is_startup(value: Any) -> bool:
     return value in ("disabled", "sleep", "active")
 

@@ -127,6 +127,18 @@ class EnginesTable:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuTable:
+    """[gpu]: how models share the devices: the GPUs, and the RAM of models on the CPU."""
+
+    residency: Literal["many", "one"] = _setting(
+        "many",
+        values.is_residency,
+        '"many" or "one"',
+        "how many models a device holds at a time: all that fit beside each other, or strictly one",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ModelTable:
     """[models.ID]"""
 
@@ -206,6 +218,7 @@ _TABLES: Mapping[str, type[DataclassInstance]] = {
     "gateway": GatewayTable,
     "engines": EnginesTable,
     "boot": BootTable,
+    "gpu": GpuTable,
 }
 _NO_TABLE = ModelTable()
 
@@ -216,6 +229,7 @@ class Settings:
 
     gateway: GatewayTable = GatewayTable()
     engines: EnginesTable = EnginesTable()
+    gpu: GpuTable = GpuTable()
     models: Mapping[str, ModelTable] = field(default_factory=dict)
     setups: Mapping[str, SetupTable] = field(default_factory=dict)
     boot: BootTable = BootTable()
@@ -269,6 +283,7 @@ def read_settings(path: Path | None = None) -> Settings:
         models=models,
         setups=setups,
         boot=_record(BootTable, _below("boot", given)),
+        gpu=_record(GpuTable, _below("gpu", given)),
     )
 
 

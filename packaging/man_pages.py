@@ -28,8 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's 
 from mmd.cli.verbs import mmd
 from mmd.plan.launch import Launch, Sleep, WakeCheck
 from mmd.settings import all_settings
-from mmd.units.names import token_unit
-from mmd.units.spec import Hooks, UnitSpec, engine_spec, token_spec
+from mmd.units.spec import Admission, Hooks, UnitSpec, engine_spec, token_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(sorted((ROOT / "packaging/man").glob("mmd*.[157]")))
@@ -38,6 +37,8 @@ _PART = re.compile(r'^\.\\" begin (?P<kind>\S+)(?P<words>.*)\n(?:.*\n)*?\.\\" en
 _SENTENCE_END = re.compile(r"(?<=[.?!]) +(?=[A-Z])")
 _WIDTH = 72  # characters per line, without escapes
 _REST = "*"  # commands that no part of the page names
+
+ADMISSION = Admission({"GPU-8a3b1c2d": 23200}, waits_for=frozenset({"gemma3"}))
 
 # A model whose engine can sleep: its units have every directive.
 EXAMPLE = Launch(
@@ -213,12 +214,17 @@ def _example_units() -> dict[str, UnitSpec]:
     def hook(name: str) -> tuple[str, ...]:
         return ("/usr/bin/python3", "-I", "-S", f"HOOKS/{name}.py")
 
-    hooks = Hooks(ready=hook("ready"), wake=hook("wake"), release=hook("release"), wait_released=hook("wait_released"))
-    return {"engine": engine_spec(EXAMPLE, hooks), "token": token_spec(EXAMPLE, hooks, ("gemma3",))}
+    hooks = Hooks(
+        ready=hook("ready"),
+        gate=hook("gate"),
+        wake=hook("wake"),
+        release=hook("release"),
+        wait_released=hook("wait_released"),
+    )
+    return {"engine": engine_spec(EXAMPLE, hooks), "token": token_spec(EXAMPLE, hooks, ADMISSION)}
 
 
 EXAMPLE_UNITS = _example_units()
-assert token_unit("gemma3") in EXAMPLE_UNITS["token"].text()
 
 
 # -- roff

@@ -64,9 +64,10 @@ _MAY_BLOCK: dict[str, tuple[frozenset[str], str]] = {
         frozenset({"remove", "unit_hooks"}),
         "the first is of the command line alone, the second looks once for two programs on PATH",
     ),
+    "units/watch.py": (frozenset({"read_kept"}), _RUNTIME),
     "control/lifecycle/boot.py": (frozenset({"_read_mark", "_load_and_sleep", "boot"}), _RUNTIME),
-    "control/lifecycle/phases.py": (frozenset({"hook_phases"}), _RUNTIME),
-    "control/lifecycle/units.py": (frozenset({"submit", "forget"}), _RUNTIME),
+    "control/lifecycle/phases.py": (frozenset({"_hook_record"}), _RUNTIME),
+    "control/lifecycle/units.py": (frozenset({"submit", "_not_loaded"}), _RUNTIME),
     "control/memory/measure.py": (
         frozenset({"measure_starts"}),
         "mmd-measure.service runs it in a process of its own, which serves no requests",

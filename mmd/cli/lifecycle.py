@@ -45,7 +45,7 @@ def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
     if as_json:
         print_json(done)
     elif done.evicted:
-        say(f"{model_id} loaded in {done.seconds:.1f} s ({done.evicted} unloaded)")
+        say(f"{model_id} loaded in {done.seconds:.1f} s ({', '.join(done.evicted)} unloaded)")
     else:
         say(f"{model_id} is already loaded" if done.was_resident else f"{model_id} loaded in {done.seconds:.1f} s")
     if done.cut and not as_json:

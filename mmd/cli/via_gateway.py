@@ -82,8 +82,8 @@ def _activation(model_id: str, since: str, seconds: float) -> Activation:
 
     for event in reversed(recent(10)):
         if (event.model, event.outcome) == (model_id, "resident") and event.at >= since:
-            return Activation(model_id, event.why, next(iter(event.evicted), None), seconds, event.phases)
-    return Activation(model_id, "it is resident", None, seconds)
+            return Activation((model_id,), event.why, event.evicted, seconds, event.phases)
+    return Activation((model_id,), "it is resident", (), seconds)
 
 
 async def _post(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vram import Vram
 
 _CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # the second where cgroup v1 is mounted as well
-_RELEASE_TIMEOUT_SECONDS = 5.0  # the driver may take so long to notice that a process has ended
+_RELEASE_TIMEOUT_SECONDS = 4.0  # the driver may take so long to notice that a process has ended
 _POLL_SECONDS = 0.002
 
 
@@ -67,6 +67,13 @@ class EngineUnit:
         seconds = monotonic() - began
         print(f"GPU {'still in use' if is_listed else 'free'} after {seconds:.3f} s", flush=True)
         return seconds
+
+
+def own_processes() -> set[int]:
+    """Return the processes of this hook's own unit."""
+    with open("/proc/self/cgroup", encoding="ascii") as file:  # noqa: PTH123 pathlib is slow to import
+        path = next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), "")
+    return _members(path.removesuffix("/.control")) - {os.getpid()}
 
 
 def _members(cgroup: str) -> set[int]:

@@ -33,6 +33,7 @@ def main() -> int:
     while (elapsed := monotonic() - began) < seconds:
         status = _health(path, min(_RESPONSE_TIMEOUT_SECONDS, seconds - elapsed))
         if status == "200":
+            _record_processes(path)
             if kind:
                 _record_fingerprint(path, kind)
             return 0
@@ -59,8 +60,21 @@ def _forget(path: str) -> None:
     """Remove the records of an earlier process. systemd removes them with the folder, unless it was killed itself."""
     import record
 
-    for name in ("asleep", "level", "canary"):
+    for name in ("asleep", "keeps", "level", "canary"):
         record.remove(f"{record.folder_of(path)}/{name}")
+
+
+def _record_processes(path: str) -> None:
+    """Record the engine's processes if it has GPU memory: its end waits until the driver lists none of them.
+
+    vLLM's memory belongs to a child process, which nothing else knows any more when the engine has ended.
+    """
+    if "GPU-" not in environ.get("MMD_SHARE", ""):
+        return
+    from engine import own_processes
+    from record import folder_of, write
+
+    write(f"{folder_of(path)}/pids", " ".join(str(pid) for pid in own_processes()))
 
 
 def _record_fingerprint(path: str, kind: str) -> None:

@@ -1,18 +1,21 @@
 """ExecStopPost= of the token of an engine that can sleep: exits only when the engine has released the GPU.
 
-    release.py UNIT SOCKET SECONDS LEVELS WEIGHTS_BYTES RESERVE_BYTES gpu|cpu
+    release.py UNIT SOCKET SECONDS LEVELS WEIGHTS_BYTES RESERVE_BYTES gpu|cpu DEVICE=KEEPS…
 
 It puts the engine to sleep at the level in the record `level`, or else at the first of LEVELS (1,2) for which there is
 RAM. It kills the engine instead if the engine is still loading (its socket refuses connections), does not answer, only
-claims to sleep, or still has its memory on the GPU after SECONDS.
+claims to sleep, or still has its memory on the GPU after SECONDS. When the engine sleeps, it writes what the engine
+keeps of each device (MiB) into `keeps`, for the ledger. A token that was not admitted has nothing to release.
 
 systemd also runs it after an interrupted wake, when it would not run ExecStop=.
 """
 
+import os
 import sys
 from time import monotonic, sleep
 
 sys.path.insert(0, __file__.rpartition("/")[0])  # -I leaves out the script's own folder
+import ledger
 import record
 from engine import EngineUnit
 
@@ -21,18 +24,20 @@ if TYPE_CHECKING:
     from vram import Vram
 
 _POLL_SECONDS = 0.005
+_MIB = 1 << 20
 
 
 class TokenRelease:
     """One release: the engine goes to sleep or is killed, and `ID~release` records which and how long it took."""
 
     def __init__(self, words: list[str]) -> None:
-        unit, path, seconds, levels, weights_bytes, reserve_bytes, device = words
+        unit, path, seconds, levels, weights_bytes, reserve_bytes, device, *keeps = words
         self.engine = EngineUnit(unit=unit, path=path)
         self.folder = record.folder_of(path)
         self.levels = [int(level) for level in levels.split(",")]
         self.weights_bytes = int(weights_bytes)
         self.reserve_bytes = int(reserve_bytes)
+        self.keeps = ledger.parse(" ".join(keeps))
         self.began = monotonic()
         self.until = self.began + float(seconds)
         self.level: int | None = None
@@ -40,7 +45,15 @@ class TokenRelease:
         self.sleep_seconds = self.vram_seconds = 0.0
         self.vram = _read_vram() if device == "gpu" else None
 
+    @property
+    def was_admitted(self) -> bool:
+        """False if the gate refused the token: the engine is not its own. A token of mmd 0.1 passed no gate."""
+        has_passed_a_gate = os.path.exists(f"{self.folder}~size")  # noqa: PTH110 pathlib is slow to import
+        return not has_passed_a_gate or os.path.exists(f"{self.folder}~gpu/held")  # noqa: PTH110
+
     def run(self) -> None:
+        if not self.was_admitted:
+            return
         state = self.engine.state()
         why_not = self.put_to_sleep() if state == "active" else f"it is {state}"
         if why_not:
@@ -80,6 +93,17 @@ class TokenRelease:
             return why_not
         if self.freed_bytes is not None:
             record.write_asleep(self.folder, self.level, since, self.freed_bytes)
+        return self.write_keeps()
+
+    def write_keeps(self) -> str:
+        """Record that the engine sleeps, and what it keeps; return "" or the reason why that is not possible."""
+        used_bytes = EngineMemory(self.vram, self.engine.pids).used_bytes or 0
+        # It may keep more than planned: which device has it, NVML does not say for all of them together.
+        extra_mib = max(0, used_bytes // _MIB - sum(self.keeps.values()))
+        try:
+            ledger.write(f"{self.folder}/keeps", {device: size + extra_mib for device, size in self.keeps.items()})
+        except OSError as error:
+            return f"its runtime folder does not exist: {error}"
         return ""
 
     def choose_level(self) -> int | None:

@@ -1,9 +1,10 @@
-"""ExecStopPost= of the token of an engine that cannot sleep: exits only when the engine has released the GPU.
+"""ExecStopPost= of an engine with GPU memory: exits only when the driver has freed the memory of its processes.
 
     wait_released.py UNIT SOCKET [end]
 
-systemd has stopped the engine before; the driver may take a moment longer to free its memory. Tokens on a machine
-without a GPU do not have this hook. With `end`, which only mmd uses, the hook first kills the engine.
+The engine counts in the ledger until its unit is down, and this hook delays that: the next model does not load onto
+memory that the driver still counts, and neither does systemd's restart after a crash. With `end`, which only mmd uses,
+the hook first kills the engine.
 """
 
 import sys
@@ -18,7 +19,10 @@ from vram import read_vram
 def main() -> int:
     began = monotonic()
     engine = EngineUnit(unit=sys.argv[1], path=sys.argv[2])
-    engine.state()  # reads its processes, too
+    recorded = record.read(f"{record.folder_of(engine.path)}/pids")
+    # An engine that ended before it was ready has recorded none; systemd knows at least its main process.
+    engine.state()
+    engine.pids |= {int(pid) for pid in recorded.split()}
     if sys.argv[3:] == ["end"]:
         engine.end()
     vram = read_vram()

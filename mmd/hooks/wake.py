@@ -1,10 +1,11 @@
-"""ExecStart= of the token of an engine that can sleep: wakes it, and exits when it is awake and passes the wake check.
+"""ExecStart= of the token of an engine that can sleep: passes the gate, wakes the engine, and checks the wake.
 
-    wake.py UNIT SOCKET KIND SECONDS gpu|cpu
+    wake.py UNIT SOCKET KIND SECONDS gpu|cpu GATE…
 
-KIND is that of the wake check; SECONDS is the timeout for reading the weights again. If the engine does not run, the
-hook does nothing: systemd starts the engine next. An engine that cannot be woken, has too little free VRAM, or answers
-otherwise than before its sleep is killed and started cold.
+GATE are the arguments of gate.py, whose work this hook does first, so that one process does both. KIND is that of the
+wake check; SECONDS is the timeout for reading the weights again. If the engine does not run, the hook does nothing
+more: systemd starts the engine next. An engine that cannot be woken, has too little free VRAM, or answers otherwise
+than before its sleep is killed and started cold.
 """
 
 import sys
@@ -13,6 +14,7 @@ from time import monotonic
 sys.path.insert(0, __file__.rpartition("/")[0])  # -I leaves out the script's own folder
 import record
 from engine import EngineUnit
+from gate import pass_gate
 from wake_check import is_same, probe
 
 _WAKE_TIMEOUT_SECONDS = 60.0  # from RAM
@@ -27,7 +29,10 @@ _FROM_RAM = (("/wake_up", b""),)
 
 
 def main() -> int:
-    unit, path, kind, seconds, device = sys.argv[1:]
+    unit, path, kind, seconds, device, *gate_words = sys.argv[1:]
+    # The token of mmd 0.1 has no gate; its model counts as the whole machine.
+    if gate_words and (refused := pass_gate(gate_words)):
+        return refused
     began = monotonic()
     engine = EngineUnit(unit=unit, path=path)
     folder = record.folder_of(path)
@@ -35,6 +40,8 @@ def main() -> int:
     # The record ends with the process. Without a record, systemctl tells in 5 ms whether the engine runs.
     if level is None and engine.state() != "active":
         return 0
+    # From here on it counts in full, whatever becomes of this process.
+    record.remove(f"{folder}/keeps")
     why_not = (device == "gpu" and _lacks_room(folder)) or _wake(engine, level or 1, float(seconds))
     wake_seconds = monotonic() - began
     why_not = why_not or _check(engine, folder, kind)

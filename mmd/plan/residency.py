@@ -2,7 +2,7 @@
 
 engine                  token                      residency
 active                  active                     RESIDENT
-active                  inactive, failed           ASLEEP (an engine that cannot sleep stops with its token)
+active                  inactive, failed           ASLEEP with the proof of its release hook, else STRANDED
 active                  activating, job start      STARTING (it wakes)
 active                  deactivating, job stop     STOPPING (it falls asleep)
 job restart, or token job restart                  STARTING
@@ -52,6 +52,7 @@ class Pair:
     holding: Holding | None = None  # what its units say that it holds; None if no unit is loaded, or of mmd 0.1
     engine_name: str = ""  # as its engine's unit says, like "vllm"; "" if no engine is loaded
     type: str = ""  # likewise: "chat", "embedding", …
+    kept: Share | None = None  # what it keeps asleep, by its release hook; None without that proof
 
     @property
     def waits_to_restart(self) -> bool:
@@ -68,13 +69,13 @@ class Pair:
         """True if the token is held or about to be, and the engine uses it: a token outlives an engine that failed."""
         if self.token.job == "stop":
             return False
-        if self.token.job in _STARTS or self.token.active == "activating":
+        if self.token.job in STARTS or self.token.active == "activating":
             return True
-        is_down = self.engine.active in ("inactive", "failed") and self.engine.job not in _STARTS
+        is_down = self.engine.active in ("inactive", "failed") and self.engine.job not in STARTS
         return self.token.active == "active" and not is_down
 
 
-_STARTS = ("start", "restart")
+STARTS = ("start", "restart")
 
 
 def held_now(pair: Pair) -> Share:
@@ -84,7 +85,7 @@ def held_now(pair: Pair) -> Share:
     """
     here, holding = residency(pair), pair.holding or Holding({})
     if here is Residency.ASLEEP:
-        return holding.keeps or {}
+        return pair.kept or {}
     return {} if here in (Residency.ABSENT, Residency.FAILED) else holding.uses
 
 
@@ -101,10 +102,12 @@ def residency(pair: Pair) -> Residency:
                 return Residency.STARTING
             if token.active == "active":
                 return Residency.RESIDENT  # also with a queued start, which does nothing to an active unit
-            return Residency.STARTING if token.active == "activating" or token.job == "start" else Residency.ASLEEP
+            if token.active == "activating" or token.job == "start":
+                return Residency.STARTING
+            return Residency.ASLEEP if pair.kept is not None else Residency.STRANDED
         case "activating":
             return Residency.STARTING
-        case _ if engine.job in _STARTS or token.job in _STARTS:
+        case _ if engine.job in STARTS or token.job in STARTS:
             return Residency.STARTING
         case "failed":
             return Residency.FAILED

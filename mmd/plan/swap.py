@@ -1,96 +1,128 @@
-"""Plan one activation: which units to name in the one D-Bus call.
+"""Plan one activation: what happens to each wanted model, and which units the one D-Bus call names.
 
-systemd carries the call out and keeps the order of stops and starts.
+systemd carries the call out; the gates of the tokens keep newcomers waiting until there is room for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
-from mmd.plan.residency import Pair, Residency, residency
-
-
-@dataclass(frozen=True, slots=True)
-class NoOp:
-    """Nothing to do: the model is resident."""
-
-    why: str
+from mmd.plan.occupancy import Occupancy
+from mmd.plan.place import Placement
+from mmd.plan.residency import STARTS, Pair, Residency, residency
+from mmd.plan.share import Share
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitStart:
-    """The model's start is in progress: wait for that job."""
+class Action(StrEnum):
+    """What an activation does with one wanted model."""
 
-    wakes: bool  # the job is the token's, since the engine runs already
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Start the model's token, which starts or wakes its engine."""
-
-    rivals: tuple[str, ...]  # models whose tokens systemd has loaded: the new token conflicts with each
-    previous: str | None  # the model that holds the GPU now; restored if this activation fails
-    has_engine: bool  # its engine's unit is loaded and was made from an equal launch: it is reused
-    has_token: bool  # its token is loaded, too: StartUnit is enough
-    forget: bool  # units of its name are loaded that cannot be reused: they must be removed first
-    wakes: bool  # its engine runs: wait for the token's job, not for the engine's
-    why: str
+    NOTHING = "nothing"  # it is resident
+    AWAIT = "await"  # its start is in progress: wait for that job
+    WAKE = "wake"  # its engine sleeps, and was made from an equal launch
+    START = "start"
+    REPLACE = "replace"  # its units do not fit its launch, or its engine is down: end them, then start
+    LOOK_AGAIN = "look again"  # its token is on its way out, and its name not free yet
 
 
-Step = NoOp | AwaitStart | Start
-
-
-def decide(wanted: str, pairs: Mapping[str, Pair], *, same_launch: bool) -> Step:
-    """Return the step that makes `wanted` resident. `same_launch`: its loaded units were made from an equal launch."""
-    pair = pairs.get(wanted, Pair())
+def action(pair: Pair, *, same_launch: bool) -> Action:
+    """Return what to do with a model. `same_launch`: its engine was made from an equal launch."""
+    if _is_released(pair):
+        return Action.LOOK_AGAIN
+    if not pair.engine.loaded and not pair.token.loaded:
+        return Action.START
     here = residency(pair)
     if same_launch:
         match here:
             case Residency.RESIDENT:
-                return NoOp(why="it is resident")
+                return Action.NOTHING
             case Residency.STARTING if pair.holds_gpu and not pair.waits_to_restart:
-                return AwaitStart(pair.engine_stays, why="its start is in progress")
-    # A stopped engine unit without a token only records how it failed; systemd removes it by itself.
-    is_down = pair.engine.active in ("failed", "inactive") and not pair.engine.job
-    is_leftover = pair.engine.loaded and is_down and not pair.token.loaded
-    has_engine = same_launch and pair.engine.loaded and not is_leftover
-    has_token = has_engine and pair.token.loaded
-    return Start(
-        rivals=tuple(sorted(name for name, other in pairs.items() if name != wanted and other.token.loaded)),
-        previous=gpu_holder(pairs, other_than=wanted),
-        has_engine=has_engine,
-        has_token=has_token,
-        forget=not has_engine and not is_leftover and (pair.engine.loaded or pair.token.loaded),
-        # An engine that is just falling asleep is woken when it sleeps; its own start job would end at once.
-        wakes=has_engine and (here is Residency.ASLEEP or (here is Residency.STOPPING and pair.engine_stays)),
-        why={
-            Residency.ASLEEP: "asleep in RAM" if has_engine else "asleep with another command line",
-            Residency.FAILED: "failed before, starting again",
-            Residency.STOPPING: "stopping, starting again",
-            Residency.RESIDENT: "resident with another command line",
-            Residency.STARTING: "starting with another command line, or again after a crash",
-            Residency.ABSENT: "not loaded",
-        }[here],
+                return Action.AWAIT
+            case Residency.ASLEEP:
+                return Action.WAKE
+            case _:
+                pass
+    return Action.REPLACE
+
+
+def _is_released(pair: Pair) -> bool:
+    """True while systemd ends the token or the engine of a model: neither can be started or made anew meanwhile."""
+    token, engine = pair.token, pair.engine
+    if token.job in STARTS:
+        return False
+    return "stop" in (token.job, engine.job) or "deactivating" in (token.active, engine.active)
+
+
+_WHY = {
+    Residency.ASLEEP: "asleep with another command line or on another device",
+    Residency.FAILED: "failed before, starting again",
+    Residency.STOPPING: "stopping, starting again",
+    Residency.RESIDENT: "resident with another command line",
+    Residency.STARTING: "starting with another command line, or again after a crash",
+    Residency.STRANDED: "awake without permission, starting again",
+    Residency.ABSENT: "not loaded",
+}
+
+
+def why(pair: Pair, done: Action) -> str:
+    """Return why a model is not resident yet, for the journal and the swap events."""
+    match done:
+        case Action.NOTHING:
+            return "it is resident"
+        case Action.AWAIT:
+            return "its start is in progress"
+        case Action.WAKE:
+            return "asleep in RAM"
+        case _:
+            return _WHY[residency(pair)]
+
+
+@dataclass(frozen=True, slots=True)
+class Leavers:
+    """The models that are unloaded for an activation, and the units that its swap slice stops."""
+
+    evicted: tuple[str, ...]  # they were resident or starting: restored if the activation fails
+    tokens: tuple[str, ...]
+    engines: tuple[str, ...]  # of those that end although they could sleep
+    why: Mapping[str, str]
+
+
+def leavers(placement: Placement, occupied: Occupancy) -> Leavers:
+    """Return what leaves for a placement."""
+    by_id = {one.model_id: one for one in occupied.occupants}
+    gone = [by_id[model_id] for model_id in (*placement.sleep, *placement.end)]
+    ends = {by_id[model_id].model_id for model_id in placement.end if by_id[model_id].keeps is not None}
+    awake = [one for one in gone if not one.is_asleep]
+    return Leavers(
+        evicted=tuple(sorted(one.model_id for one in awake if not one.is_dead)),
+        tokens=tuple(sorted(one.model_id for one in awake)),
+        engines=tuple(sorted(ends)),
+        why=placement.why,
     )
 
 
-def should_restore(previous: str | None, failed: str, pairs: Mapping[str, Pair]) -> bool:
-    """True if the model that held the GPU before a failed activation is restored."""
-    return previous is not None and not gpu_taken_since(failed, pairs)
+def waits_for(share: Share, left: Leavers, occupied: Occupancy) -> frozenset[str]:
+    """Return the models that a newcomer's gate waits for: those that leave a device of its share."""
+    going = {one.model_id: one.uses for one in occupied.occupants if one.model_id in (*left.tokens, *left.engines)}
+    return frozenset(name for name, held in {**occupied.leaving, **going}.items() if held.keys() & share.keys())
 
 
-def gpu_taken_since(failed: str, pairs: Mapping[str, Pair]) -> bool:
-    """True if another activation (including a retry of this model) took the GPU after the failure.
-
-    systemd's own restart of the failed model does not count.
-    """
-    pair = pairs.get(failed, Pair())
-    is_up = residency(pair) in (Residency.STARTING, Residency.RESIDENT) and not pair.waits_to_restart
-    return (pair.holds_gpu and is_up) or gpu_holder(pairs, other_than=failed) is not None
+def gpu_holders(pairs: Mapping[str, Pair], *, other_than: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the models whose tokens are held or about to be."""
+    return tuple(name for name, pair in sorted(pairs.items()) if pair.holds_gpu and name not in other_than)
 
 
 def gpu_holder(pairs: Mapping[str, Pair], *, other_than: str | None = None) -> str | None:
-    """Return the model, other than `other_than`, whose token is held or about to be."""
-    return next((name for name, pair in sorted(pairs.items()) if name != other_than and pair.holds_gpu), None)
+    """Return the first model, other than `other_than`, whose token is held or about to be."""
+    return next(iter(gpu_holders(pairs, other_than=(other_than,) if other_than else ())), None)
+
+
+def taken_again(failed: str, pairs: Mapping[str, Pair]) -> bool:
+    """True if a retry by another process has started the failed model again.
+
+    systemd's own restart of it does not count.
+    """
+    pair = pairs.get(failed, Pair())
+    is_up = residency(pair) in (Residency.STARTING, Residency.RESIDENT) and not pair.waits_to_restart
+    return pair.holds_gpu and is_up

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -244,6 +244,23 @@ class Manager:
             self.forget(job)
             raise
         return job
+
+    async def submit_all(self, units: Mapping[str, str], dispatch: Awaitable[None]) -> dict[str, UnitJob]:
+        """As `submit`, for a call that queues a job on each of several units. Return the jobs by key."""
+        jobs = {key: UnitJob(self, unit) for key, unit in units.items()}
+        self._jobs.update(jobs.values())
+        try:
+            await dispatch
+            for key, unit in units.items():
+                jobs[key].path = await self.queued_job(unit)
+        except BaseException:
+            self._jobs.difference_update(jobs.values())
+            raise
+        return jobs
+
+    async def watch_job(self, unit: str) -> UnitJob:
+        """Return the job that is queued on a unit; one that has ended already counts as done."""
+        return await self.submit(unit, asyncio.sleep(0))
 
     def forget(self, job: UnitJob) -> None:
         """Stop passing results to a job: it has ended, or it was not queued."""

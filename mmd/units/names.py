@@ -37,6 +37,11 @@ def back_unit(name: str) -> str:
     return f"mmd-back@{name}.service"
 
 
+def swap_slice(planner: int, number: int) -> str:
+    """Return the slice that stands for one swap: its transaction stops the leavers and starts the newcomers."""
+    return f"mmd-swap-{planner}x{number}.slice"
+
+
 def tunnel_unit(model_id: str) -> str:
     """Return the service that makes the model reachable from the internet."""
     return f"mmd-tunnel@{model_id}.service"

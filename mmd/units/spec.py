@@ -1,8 +1,9 @@
 """A launch as two transient units, an engine and a token: D-Bus properties for systemd, and text for people.
 
-The engine is a service. The token is a oneshot service that is active while the model may use the GPU. `Conflicts=`
-between tokens is the lock, `Requires=` starts a token's engine with it, and one StartTransientUnit call on the token
-with the engine beside it is a whole swap.
+The engine is a service. The token is a oneshot service that is active while the model may use its share of the devices;
+its ExecStart= is the gate, which admits the model only if that share is free. A swap is a third unit, a slice without
+processes: its `Wants=` are the tokens that come, its `Conflicts=` those that leave, and one StartTransientUnit call on
+the slice with the tokens and engines beside it is a whole swap.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmd.plan.launch import Launch, Sleep
+from mmd.plan.share import Share
 from mmd.units.directives import (
     Command,
     Condition,
@@ -32,11 +34,16 @@ from mmd.units.names import SLICE, engine_description, engine_unit, token_unit
 # The environment variable of a unit that holds the fingerprint of its launch.
 FINGERPRINT = "MMD_LAUNCH"
 
+# The environment variable that tells an engine what it holds: "GPU-8a3b1c2d=10240".
+SHARE = "MMD_SHARE"
+
 # systemd keeps a folder for a token while it is active, named after its model with this suffix, which no id contains.
 _HELD = "~gpu"
 
 # The release hook's last argument if the model uses no GPU. The token of an engine that cannot sleep has no hook then.
 _CPU = "cpu"
+
+_GATE_MARGIN_SECONDS = 30
 
 Directives = tuple[Directive, ...]
 
@@ -69,13 +76,23 @@ class Hooks:
     """The command lines of the programs that units run beside the engine, and timeouts."""
 
     ready: tuple[str, ...]
+    gate: tuple[str, ...]
     wake: tuple[str, ...]
     release: tuple[str, ...]
     wait_released: tuple[str, ...]
     sleep_seconds: int = 30  # how long an engine may take to fall asleep before it is killed
+    gate_seconds: int = 150  # how long a token may wait for models that leave: longer than any may take
     restart_seconds: float = 2  # from the crash of an engine to its restart
-    nothing: str = "/bin/true"
     test: str = "/usr/bin/test"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the gate of a token needs to know beside the launch."""
+
+    capacity: Share  # of the devices of its share: total, less the memory of other programs and the margin
+    waits_for: frozenset[str] = frozenset()  # models that leave for it
+    conflicts: frozenset[str] = frozenset()  # models whose tokens must never be held beside it: residency = "one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,36 +110,68 @@ class UnitSpec:
         """Return the unit as a file: `mmd show --units` prints it, and tests have systemd-analyze verify it."""
         unit = [directive.line for directive in self.directives if directive.name in _UNIT_SECTION]
         service = [directive.line for directive in self.directives if directive.name not in _UNIT_SECTION]
-        return "\n".join(["[Unit]", *unit, "", "[Service]", *service, ""])
+        section = ["", "[Service]", *service] if service else []
+        return "\n".join(["[Unit]", *unit, *section, ""])
 
 
-def engine_spec(launch: Launch, hooks: Hooks) -> UnitSpec:
-    """Return the engine's service: `activating` while it loads, `active` when /health answers."""
-    return UnitSpec(engine_unit(launch.model_id), _engine_directives(launch, hooks, fingerprint(launch, hooks)))
+def engine_spec(launch: Launch, hooks: Hooks, *, loads_after: Iterable[str] = ()) -> UnitSpec:
+    """Return the engine's service: `activating` while it loads, `active` when /health answers.
 
-
-def token_spec(launch: Launch, hooks: Hooks, others: Iterable[str]) -> UnitSpec:
-    """Return the token; `others` are the models whose loaded tokens must not share the GPU with it.
-
-    It is enough that the later of two tokens names the earlier: systemd applies Conflicts= both ways, and an ordering
-    between a stop and a start always puts the stop first.
+    `loads_after` are models on the same device that load first: engines measure what is free when they load.
     """
-    rivals = tuple(token_unit(other) for other in sorted(others) if other != launch.model_id)
-    conflicts = (Words("Conflicts", rivals), Words("After", rivals)) if rivals else ()
-    directives = _token_directives(launch, hooks, fingerprint(launch, hooks))
-    return UnitSpec(token_unit(launch.model_id), (*conflicts, *directives))
+    after = tuple(engine_unit(other) for other in loads_after)
+    directives = _engine_directives(launch, hooks, fingerprint(launch, hooks))
+    return UnitSpec(engine_unit(launch.model_id), (*((Words("After", after),) if after else ()), *directives))
+
+
+def token_spec(launch: Launch, hooks: Hooks, admission: Admission) -> UnitSpec:
+    """Return the token."""
+    rivals = tuple(token_unit(other) for other in sorted(admission.conflicts))
+    # It is enough that the later of two tokens names the earlier: systemd applies Conflicts= both ways.
+    conflicts = (Words("Conflicts", rivals),) if rivals else ()
+    made = (*conflicts, *_token_directives(launch, hooks, admission))
+    # A token that is still loaded is used again only if all of it is equal, its gate's arguments included.
+    mark = Environment("Environment", (f"{FINGERPRINT}={_digest(made)}",))
+    return UnitSpec(token_unit(launch.model_id), (*made, mark))
+
+
+def swap_spec(name: str, comes: Iterable[str], leaves: Iterable[str]) -> UnitSpec:
+    """Return the slice of one swap: `comes` are models or leases, `leaves` are units.
+
+    It has no process and is gone when its transaction is done, so no unit that lives longer names another model.
+    """
+    tokens = tuple(token_unit(model_id) for model_id in comes)
+    leaving = tuple(leaves)
+    directives: Directives = (
+        Text("Description", f"swap: {', '.join(comes)}"),
+        # Requires= would cancel the whole swap if one of several newcomers were stopped.
+        Words("Wants", tokens),
+        Words("Before", tokens),
+        *((Words("Conflicts", leaving),) if leaving else ()),
+        Switch("StopWhenUnneeded", True),
+        Text("CollectMode", "inactive-or-failed"),
+    )
+    return UnitSpec(name, directives)
 
 
 def fingerprint(launch: Launch, hooks: Hooks) -> str:
-    """Return a hash of both units, without the rivals and the flags that were measured at the start.
+    """Return a hash of both units, without sizes and the flags that were measured at the start.
 
-    Both units have it, so a unit with the same fingerprint is kept.
+    An engine with the same fingerprint is kept.
     """
-    launch = replace(launch, argv=launch.stable_argv)
-    made = tuple(
-        tuple((directive.name, directive.value) for directive in directives)
-        for directives in (_engine_directives(launch, hooks, ""), _token_directives(launch, hooks, ""))
-    )
+    devices = dict.fromkeys(launch.share, 0)
+    launch = replace(launch, argv=launch.stable_argv, share=devices, keeps=None if launch.keeps is None else devices)
+    return _digest((*_engine_directives(launch, hooks, ""), *_token_directives(launch, hooks, Admission(devices))))
+
+
+def mark_of(spec: UnitSpec) -> str:
+    """Return the entry in a unit's Environment= that tells whether it was made from an equal launch."""
+    (entries,) = (one.value for one in spec.directives if isinstance(one, Environment))
+    return next(entry for entry in entries if entry.startswith(f"{FINGERPRINT}="))
+
+
+def _digest(directives: Iterable[Directive]) -> str:
+    made = tuple((directive.name, directive.value) for directive in directives)
     return hashlib.sha256(repr(made).encode()).hexdigest()[:16]
 
 
@@ -132,19 +181,16 @@ def missing_programs(commands: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(file for file in files if not Path(file).exists())
 
 
-def is_on_gpu(release: Iterable[tuple[str, ...]]) -> bool:
-    """True if the model of a token uses a GPU, by the token's ExecStopPost=."""
-    return any(command[-1] != _CPU for command in release)
-
-
 def _scripts(command: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for word in command[:4] if word.endswith(".py"))
 
 
 def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
-    environment = (*launch.environment, (FINGERPRINT, mark))
+    unit = engine_unit(launch.model_id)
+    about = engine_description(launch.model_id, launch.engine, launch.type)
+    environment = (*launch.environment, (SHARE, _words(launch.share)), (FINGERPRINT, mark))
     return (
-        Text("Description", engine_description(launch.model_id, launch.engine, launch.type)),
+        Text("Description", f"{about} · {launch.holding.text}"),
         # `systemctl start` of an engine without its token does nothing.
         Condition("ConditionPathExists", _held(launch)),
         *_stopped_with_token(launch),
@@ -156,6 +202,9 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         *_no_restart_asleep(launch, hooks),
         Command("ExecStart", launch.argv),
         Command("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds), *_wake_check(launch))),
+        # On the engine, not on the token: a sleeper that dies must have released its memory, too, and a crashed engine
+        # must not be restarted onto memory that the driver still counts.
+        *((Command("ExecStopPost", (*hooks.wait_released, unit, launch.socket)),) if launch.uses_gpu else ()),
         # Engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends, for any
         # reason, and without a process such as `ExecStartPre=rm`.
         Words("RuntimeDirectory", (f"mmd/{launch.model_id}",)),
@@ -180,9 +229,13 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     )
 
 
+def _runtime_folder(launch: Launch) -> Path:
+    return Path(launch.socket).parents[1]
+
+
 def _held(launch: Launch) -> str:
-    """Return the folder that exists while the token is active."""
-    return str(Path(launch.socket).parent) + _HELD
+    """Return the entry in the ledger that exists while the token is active and the gate has admitted the model."""
+    return f"{Path(launch.socket).parent}{_HELD}/held"
 
 
 def _no_restart_asleep(launch: Launch, hooks: Hooks) -> Directives:
@@ -190,7 +243,7 @@ def _no_restart_asleep(launch: Launch, hooks: Hooks) -> Directives:
 
     systemd 254 and newer check the unit's conditions at the first start only, not at a restart.
     """
-    return (Command("ExecCondition", (hooks.test, "-d", _held(launch))),) if launch.sleep else ()
+    return (Command("ExecCondition", (hooks.test, "-e", _held(launch))),) if launch.sleep else ()
 
 
 def _stopped_with_token(launch: Launch) -> Directives:
@@ -202,23 +255,24 @@ def _stopped_with_token(launch: Launch) -> Directives:
     return () if launch.sleep else (Words("PartOf", (token_unit(launch.model_id),)),)
 
 
-def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
+def _token_directives(launch: Launch, hooks: Hooks, admission: Admission) -> Directives:
     engine = engine_unit(launch.model_id)
+    gate = gate_words(launch.model_id, _runtime_folder(launch), launch.share, admission, hooks)
     work: Directives
     if launch.sleep is not None:
-        work = _sleep_hooks(launch, launch.sleep, hooks)
+        work = _sleep_hooks(launch, launch.sleep, hooks, gate)
     else:
-        work = (Command("ExecStart", (hooks.nothing,)),)
-        if launch.uses_gpu:
-            work += (
-                Command("ExecStopPost", (*hooks.wait_released, engine, launch.socket)),
-                Seconds("TimeoutStopSec", 60),
-            )
+        work = (
+            Command("ExecStart", (*hooks.gate, *gate)),
+            Seconds("TimeoutStartSec", hooks.gate_seconds + _GATE_MARGIN_SECONDS),
+        )
     return (
-        Text("Description", f"{launch.model_id} may use the GPU"),
+        Text("Description", f"{launch.model_id} {launch.holding.text}"),
         # With BindsTo= systemd would stop the token when the engine crashes, and restart the engine without it.
         Words("Requires", (engine,)),
         Words("Before", (engine,)),
+        # A start by hand could cancel the stop of a token that leaves, and so the swap that it leaves for.
+        Switch("RefuseManualStart", True),
         Text("CollectMode", "inactive-or-failed"),
         # If systemd refused to start the token, the engine would start without it.
         Seconds("StartLimitIntervalSec", 0),
@@ -226,27 +280,38 @@ def _token_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         Switch("RemainAfterExit", True),
         Words("RuntimeDirectory", (f"mmd/{launch.model_id}{_HELD}",)),
         *work,
-        Environment("Environment", (f"{FINGERPRINT}={mark}",)),
         Text("SyslogIdentifier", launch.model_id),
         Text("Slice", SLICE),
     )
 
 
-def _sleep_hooks(launch: Launch, sleep: Sleep, hooks: Hooks) -> Directives:
+def gate_words(holder_id: str, folder: Path, share: Share, admission: Admission, hooks: Hooks) -> tuple[str, ...]:
+    """Return the arguments of the gate of a model or a lease, see hooks/gate.py. `folder` is mmd's runtime folder."""
+    shares = (f"{device}={size_mib}/{admission.capacity[device]}" for device, size_mib in sorted(share.items()))
+    waits = (f"wait={','.join(sorted(admission.waits_for))}",) if admission.waits_for else ()
+    return holder_id, str(folder), str(hooks.gate_seconds), *shares, *waits
+
+
+def _sleep_hooks(launch: Launch, sleep: Sleep, hooks: Hooks, gate: tuple[str, ...]) -> Directives:
     """Return the hooks and timeouts of the token of an engine that can sleep."""
     about = (engine_unit(launch.model_id), launch.socket)
     device = "gpu" if launch.uses_gpu else _CPU
     levels = ",".join(str(level) for level in sleep.levels)
     memory = (str(sleep.weights_bytes), str(sleep.reserve_bytes))
+    keeps = tuple(_words(launch.keeps or {}).split())
     return (
         # Reading the weights again may take as long as a start.
-        Command("ExecStart", (*hooks.wake, *about, sleep.wake_check.value, str(launch.ready_seconds), device)),
+        Command("ExecStart", (*hooks.wake, *about, sleep.wake_check.value, str(launch.ready_seconds), device, *gate)),
         # systemd does not run ExecStop= after an interrupted start, which leaves the engine half awake.
-        Command("ExecStopPost", (*hooks.release, *about, str(hooks.sleep_seconds), levels, *memory, device)),
+        Command("ExecStopPost", (*hooks.release, *about, str(hooks.sleep_seconds), levels, *memory, device, *keeps)),
         # The hooks time out first: they leave no engine on the GPU.
-        Seconds("TimeoutStartSec", launch.ready_seconds + 120),
+        Seconds("TimeoutStartSec", hooks.gate_seconds + launch.ready_seconds + 120),
         Seconds("TimeoutStopSec", hooks.sleep_seconds + 60),
     )
+
+
+def _words(share: Share) -> str:
+    return " ".join(f"{device}={size_mib}" for device, size_mib in sorted(share.items()))
 
 
 def _wake_check(launch: Launch) -> tuple[str, ...]:

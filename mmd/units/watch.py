@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
+from mmd.paths import runtime_dir
 from mmd.plan.lease import LeasePair
 from mmd.plan.residency import Pair, UnitState
-from mmd.plan.share import Holding, read_holding
+from mmd.plan.share import Holding, Share, read_holding
 from mmd.units.bus import Manager, Unit
 from mmd.units.names import engine_and_type, split, split_lease
 
 Pairs = dict[str, Pair]
 Leases = dict[str, LeasePair]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitStates:
+    """The units of models and of leases, from one listing."""
+
+    pairs: Pairs
+    leases: Leases
+
+
+async def read_states(manager: Manager) -> UnitStates:
+    units = await manager.units()
+    return UnitStates(pairs_of(units), leases_of(units))
 
 
 async def read_pairs(manager: Manager) -> Pairs:
@@ -36,11 +51,12 @@ def pairs_of(units: Iterable[Unit]) -> Pairs:
             if state.loaded and role == "model":
                 engines[model_id] = engine_and_type(unit.description)
     return {
-        model_id: Pair(
+        model_id: _pair(
+            model_id,
             found.get("model", UnitState()),
             found.get("resident", UnitState()),
             holdings.get(model_id),
-            *engines.get(model_id, ("", "")),
+            engines.get(model_id, ("", "")),
         )
         for model_id, found in states.items()
     }
@@ -53,6 +69,22 @@ def leases_of(units: Iterable[Unit]) -> Leases:
         if (name := split_lease(unit.name)) is not None:
             found.setdefault(name[1], {})[name[0]] = unit
     return {name: _lease(pair.get("holder"), pair.get("token")) for name, pair in found.items()}
+
+
+def _pair(
+    model_id: str, engine: UnitState, token: UnitState, holding: Holding | None, engine_and_type: tuple[str, str]
+) -> Pair:
+    may_sleep = engine.active == "active" and token.active not in ("active", "activating")
+    return Pair(engine, token, holding, *engine_and_type, kept=read_kept(model_id) if may_sleep else None)
+
+
+def read_kept(model_id: str) -> Share | None:
+    """Return what a model keeps asleep, as its release hook has proved; None if it does not sleep."""
+    try:
+        words = (runtime_dir() / model_id / "keeps").read_text("ascii").split()
+        return {device: int(size_mib) for device, _, size_mib in (word.rpartition("=") for word in words)}
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _lease(holder: Unit | None, token: Unit | None) -> LeasePair:

@@ -337,8 +337,11 @@ class Engine:
             self.log("over-commit", detail=over)
 
     def sees(self, device: str) -> bool:
-        """Whether CUDA shows it this GPU, by its whole UUID."""
-        uuids = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        """Whether CUDA shows it this GPU: all without the variable, else those named by their whole UUIDs."""
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is None:
+            return True
+        uuids = visible.split(",")
         return any(uuid.startswith(device) and len(uuid) == _UUID_CHARACTERS for uuid in uuids)
 
     def take_gpu(self) -> None:

@@ -311,16 +311,13 @@ def _active_state(world: World, name: str) -> str:
 
 
 @pytest.mark.parametrize("by_hand", [True, False], ids=["sleep", "swap"])
-async def test_who_cannot_let_go_of_the_gpu_any_more_is_ended_first(
-    world: World, nvml_folder: Path, by_hand: bool
-) -> None:
+async def test_who_cannot_let_go_of_the_gpu_any_more_is_ended_first(world: World, by_hand: bool) -> None:
     """mmd was moved under a resident model: its token's hook could not run, failed, and the next model loaded beside
     it.
     """
-    world.add_gpu(nvml_folder)
+    world.add_gpus(24)
     world.add("a", can_sleep=True)
     world.add("b")
-    world.change_launch("a", "b", share={"GPU-fake0000": 1024})
     moved = world.folder / "old-mmd"
     shutil.copytree(Path(mmd.hooks.__file__).parent, moved)
     async with world.controller(hooks_folder=moved) as old:
@@ -336,5 +333,3 @@ async def test_who_cannot_let_go_of_the_gpu_any_more_is_ended_first(
         await new.activate("a")  # with new units
         assert (await new.status()).resident_ids == ("a",)
     assert not world.events("overlap")
-    world.manager.systemctl("stop", "mmd-*")  # while the hooks can still load the driver
-    world.manager.systemctl("unset-environment", "MMD_FAKE_NVML", "LD_LIBRARY_PATH")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -359,9 +360,9 @@ class _Forestalled(Controller):
         self._theirs = theirs
         self._wanted = wanted
 
-    async def activate(self, model_id: str, **how: object) -> Activation:
+    async def activate(self, models: str | Sequence[str], **how: Any) -> Activation:
         await self._theirs.activate(self._wanted)
-        return await super().activate(model_id, **how)  # type: ignore[arg-type]
+        return await super().activate(models, **how)
 
 
 async def _boot(world: World) -> BootReport:

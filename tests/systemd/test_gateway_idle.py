@@ -113,7 +113,7 @@ async def test_pinned_model_gives_way_to_a_person_only(world: World) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "gpu_pinned")
         await ask(client)
         async with world.controller() as mmd:
-            assert (await mmd.activate("b")).evicted == "a"
+            assert (await mmd.activate("b")).evicted == ("a",)
         await ask(client)
 
 

@@ -33,7 +33,7 @@ async def test_second_attempt_does_without_what_was_refused(world: World) -> Non
         assert "--metrics" in (await mmd.planner.launch("a")).argv
         await mmd.activate("b")
         done = await mmd.activate("a")
-        assert done.evicted == "b"
+        assert done.evicted == ("b",)
         assert await mmd.residencies() == {"a": Residency.RESIDENT, "b": Residency.ABSENT}
     assert world.events("start", "ready") == [
         *(("start", "b"), ("ready", "b")),

@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,6 @@ import pytest
 
 from mmd.errors import SwapSuperseded, WrongUsage
 from mmd.paths import engine_socket, runtime_dir
-from mmd.plan.launch import Launch
-from mmd.plan.release import ReleaseEffect
 from mmd.plan.residency import Residency
 from tests.systemd.world import SLEEP, World, wait_for
 
@@ -28,13 +25,10 @@ BOTH = replace(SLEEP, levels=(1, 2))
 
 
 @pytest.fixture
-def gpu(world: World, nvml_folder: Path) -> Iterator[World]:
+def gpu(world: World) -> World:
     """The world, with a GPU that a and b use."""
-    world.add_gpu(nvml_folder)
-    world.change_launch("a", "b", share={"GPU-fake0000": 1024})
-    yield world
-    world.manager.systemctl("stop", "mmd-*")  # while the hooks can still load the driver
-    world.manager.systemctl("unset-environment", "MMD_FAKE_NVML", "LD_LIBRARY_PATH")
+    world.add_gpus(24)
+    return world
 
 
 def phases(name: str, hook: str) -> dict[str, Any]:
@@ -283,20 +277,6 @@ async def test_engine_that_wakes_with_garbage_is_started_cold(world: World) -> N
     assert not world.events("overlap")
 
 
-async def test_engine_that_does_not_wake_is_started_cold_without_mmd(world: World) -> None:
-    """By `systemctl --user start`, the only command of a swap."""
-    world.add("a", can_sleep=True, wake_lies=True)
-    world.add("b")
-    async with world.controller() as mmd:
-        await mmd.activate("a")
-        await mmd.activate("b")
-        await asyncio.to_thread(world.manager.systemctl, "start", "mmd-resident@a.service")
-        await asyncio.to_thread(wait_for, lambda: world.events("ready")[2:] == [("ready", "a")], what="a's cold start")
-        await mmd.activate("a")
-        assert (await mmd.status()).resident_ids == ("a",)
-    assert not world.events("overlap")
-
-
 async def test_wake_that_is_interrupted_leaves_no_engine_half_awake(world: World) -> None:
     """systemd does not run ExecStop= for a token that was not up yet: two models were awake."""
     world.add("a", can_sleep=True, wake_seconds=0.5)
@@ -328,26 +308,16 @@ async def test_swap_away_from_a_long_wake_waits_for_its_end(world: World) -> Non
     assert not world.events("overlap")
 
 
-async def test_restarted_sleeper_is_measured_without_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_restarted_sleeper_is_placed_without_itself(gpu: World) -> None:
     """Its settings have changed. It got the share of the GPU that it and the other model left free."""
-    world.add("a", can_sleep=True)
-    world.add("b")
-    measured: list[Mapping[str, ReleaseEffect]] = []
-    async with world.controller() as mmd:
-        plan = mmd.planner.launch
-
-        async def launch(model_id: str, *, leaving: Mapping[str, ReleaseEffect] | None = None) -> Launch:
-            if leaving is not None:
-                measured.append(leaving)
-            return await plan(model_id, leaving=leaving)
-
-        await mmd.activate("a")
+    gpu.add("a", can_sleep=True)
+    gpu.add("b")
+    async with gpu.controller() as mmd:
+        first = (await mmd.activate("a")).launches["a"]
         await mmd.activate("b")
-        monkeypatch.setattr(mmd.planner, "launch", launch)
-        world.change_launch("a", environment=(("OTHER", "1"),))
-        await mmd.activate("a")
-    assert measured == [{"mmd-model@a.service": ReleaseEffect(), "mmd-model@b.service": ReleaseEffect()}]
-    assert not world.events("overlap")
+        gpu.change_launch("a", environment=(("OTHER", "1"),))
+        assert (await mmd.activate("a")).launches["a"].share == first.share
+    assert not gpu.events("overlap")
 
 
 # --- stop during a load

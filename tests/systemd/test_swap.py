@@ -15,7 +15,7 @@ async def test_activate_starts_the_engine_and_returns_when_it_answers(world: Wor
     world.add("a")
     async with world.controller() as mmd:
         done = await mmd.activate("a")
-        assert (done.model_id, done.evicted) == ("a", None)
+        assert (done.model_id, done.evicted) == ("a", ())
         assert await mmd.residencies() == {"a": Residency.RESIDENT}
         assert (await mmd.status()).active == "a"
     assert world.events() == [("start", "a"), ("load-begin", "a"), ("ready", "a")]
@@ -25,7 +25,7 @@ async def test_activate_another_lets_the_first_go_before_it_loads(world: World) 
     world.add("a", "b")
     async with world.controller() as mmd:
         await mmd.activate("a")
-        assert (await mmd.activate("b")).evicted == "a"
+        assert (await mmd.activate("b")).evicted == ("a",)
         assert (await mmd.status()).resident_ids == ("b",)
     assert world.events("exit", "load-begin") == [("load-begin", "a"), ("exit", "a"), ("load-begin", "b")]
 

@@ -27,7 +27,7 @@ async def test_third_engine_is_loaded_swapped_and_retried(world: World, program:
     world.add("b", refuses=["--metrics"])
     async with world.controller() as mmd:
         await mmd.activate("a")
-        assert (await mmd.activate("b")).evicted == "a"
+        assert (await mmd.activate("b")).evicted == ("a",)
         assert await mmd.residencies() == {"a": Residency.ABSENT, "b": Residency.RESIDENT}
         launch = await mmd.planner.launch("b")
         assert (launch.title, "--metrics" in launch.argv) == ("third 7", False)

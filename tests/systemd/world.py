@@ -22,6 +22,7 @@ from mmd.paths import config_file
 from mmd.plan.allocation import Allocation
 from mmd.plan.launch import Launch, Sleep, WakeCheck
 from mmd.plan.release import ReleaseEffect
+from mmd.plan.share import RAM
 from mmd.registry.store import Registry
 from tests.fakes.nvml import FakeGpus, use_in_this_process
 from tests.fakes.vllm import install_fake_vllm
@@ -51,7 +52,11 @@ class ChangedLaunches(LaunchPlanner):
         allocation: Allocation | None = None,
     ) -> Launch:
         launch = await super().launch(model_id, leaving=leaving, allocation=allocation)
-        return replace(launch, **self._changes.get(model_id, {}))
+        launch = replace(launch, **self._changes.get(model_id, {}))
+        if launch.sleep is not None and launch.keeps is None:
+            # Two tiny models that sleep must not fill the RAM.
+            launch = replace(launch, keeps={device: 0 if device == RAM else 1280 for device in launch.share})
+        return launch
 
 
 class Sleepy(Controller):
@@ -71,6 +76,7 @@ class World:
         self.folder = folder
         self.event_log = folder / "events"
         self.changes: dict[str, dict[str, Any]] = {}  # to the launches of models
+        self.settings("")
         self._gpus: FakeGpus | None = None
         self._environment_before: dict[str, str | None] = {}
         manager.systemctl("set-environment", f"MMD_FAKE_EVENTS={self.event_log}", f"MMD_FAKE_GPU={folder / 'gpu'}")
@@ -151,16 +157,18 @@ class World:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         self._gpus.close()
         self._gpus = None
-        assert not self.faults()
+        faults = self.faults()
+        assert not faults, faults
 
     def faults(self) -> list[str]:
         """Return each time an engine took memory that its GPU did not have, or was sent to a GPU that it cannot see."""
         rows = [json.loads(line) for line in self._event_lines()]
         return [f"{row['event']} by {row['model']}: {row['detail']}" for row in rows if row["event"] in _FAULTS]
 
-    def settings(self, text: str) -> None:
+    def settings(self, text: str, *, residency: str = "one") -> None:
+        """Write mmd.toml. The tiny models of these tests would all fit beside each other, so one is resident."""
         config_file().parent.mkdir(parents=True, exist_ok=True)
-        config_file().write_text(text)
+        config_file().write_text(f'{text}\n[gpu]\nresidency = "{residency}"\n')
 
     def controller(self, *, hooks_folder: Path | None = None) -> Controller:
         """Return a controller; with `hooks_folder` its units run their hooks from there, as those of another

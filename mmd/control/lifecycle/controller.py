@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import cached_property
 from importlib import import_module
@@ -47,20 +47,21 @@ def unit_hooks(folder: Path = Path(__file__).parents[2] / "hooks") -> Hooks:
 
     return Hooks(
         ready=hook("ready"),
+        gate=hook("gate"),
         wake=hook("wake"),
         release=hook("release"),
         wait_released=hook("wait_released"),
-        nothing=shutil.which("true") or "/bin/true",
         test=shutil.which("test") or "/usr/bin/test",
     )
 
 
 def unit_texts(launch: Launch) -> dict[str, str]:
-    """Return the two units of a launch as unit files, by name. The token lacks Conflicts=, which a swap adds."""
-    from mmd.units.spec import engine_spec, token_spec
+    """Return the two units of a launch as unit files, by name. A swap adds the models that the gate waits for."""
+    from mmd.units.spec import Admission, engine_spec, token_spec
 
     hooks = unit_hooks()
-    return {spec.name: spec.text() for spec in (token_spec(launch, hooks, ()), engine_spec(launch, hooks))}
+    token = token_spec(launch, hooks, Admission(launch.share))
+    return {spec.name: spec.text() for spec in (token, engine_spec(launch, hooks))}
 
 
 class Controller:
@@ -102,22 +103,34 @@ class Controller:
         return {model_id: residency(pair) for model_id, pair in (await read_pairs(self.manager)).items()}
 
     async def activate(
-        self, model_id: str, *, drain_seconds: float = 0.0, evicts: bool = True, occasion: str = ""
+        self,
+        models: str | Sequence[str],
+        *,
+        drain_seconds: float = 0.0,
+        evicts: bool = True,
+        by_user: bool = True,
+        staying: Collection[str] = (),
+        occasion: str = "",
     ) -> Activation:
-        """Make a model resident; return when it answers. Planning errors are raised before any model is unloaded.
+        """Make a model or a set of models resident; return when they answer. Planning errors are raised before any
+        model is unloaded.
 
-        If `evicts` is false, raise SwapSuperseded instead of unloading a model. `drain_seconds` and `occasion` are only
-        recorded.
+        If `evicts` is false, raise SwapSuperseded instead of unloading a model; `by_user` unloads pinned models, too,
+        and the models `staying` are never unloaded. `drain_seconds` and `occasion` are only recorded.
         """
-        if evicts:  # mmd restores and boots without evicting: nobody asked for these models now
-            note_asked(model_id)
         swap = await self.reader.call(import_module, "mmd.control.lifecycle.swap")  # 40 ms: not on the event loop
         swapper: Swapper = swap.Swapper(self.manager, self._hooks, self.planner)
-        done = await swapper.activate(model_id, drain_seconds=drain_seconds, evicts=evicts, occasion=occasion)
-        if "load" in done.phases and done.launch is not None:
+        ids = (models,) if isinstance(models, str) else tuple(models)
+        if evicts:  # mmd restores and boots without evicting: nobody asked for these models now
+            for model_id in ids:
+                note_asked(model_id)
+        request = swap.Request(ids, evicts=evicts, by_user=by_user, staying=frozenset(staying))
+        done = await swapper.activate(request, drain_seconds=drain_seconds, occasion=occasion)
+        if "load" in done.phases:
             from mmd.control.lifecycle.confirmation import confirm_in_background
 
-            await confirm_in_background(self.manager, done.launch)
+            for launch in done.launches.values():
+                await confirm_in_background(self.manager, launch)
         return done
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:

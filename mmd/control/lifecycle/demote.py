@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from mmd.control.lifecycle.planner import LaunchPlanner
+from mmd.control.lifecycle.units import new_swap_slice
 from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.errors import MmdError
 from mmd.journal import about
 from mmd.plan.launch import Launch
+from mmd.plan.occupancy import held
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import gpu_holder
 from mmd.units.bus import JobResult, Manager
 from mmd.units.lock import planner_lock
 from mmd.units.names import engine_unit, token_unit
-from mmd.units.spec import FINGERPRINT, Hooks, fingerprint, token_spec
-from mmd.units.watch import Pairs, read_pairs
+from mmd.units.spec import FINGERPRINT, Admission, Hooks, fingerprint, swap_spec, token_spec
+from mmd.units.watch import Pairs, UnitStates, read_pairs, read_states
 
 _log = logging.getLogger(__name__)
 
@@ -25,12 +28,13 @@ _DEEP = 2  # vLLM's level that keeps no weights in RAM
 async def demote(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner) -> str | None:
     """See `Controller.demote`."""
     async with planner_lock():
-        pairs = await read_pairs(manager)
+        states = await read_states(manager)
+        pairs = states.pairs
         if residency(pairs.get(model_id, Pair())) is not Residency.ASLEEP:
             return None
         launch = await _running_launch(manager, model_id, hooks, planner)
         became = "stopped"
-        if launch and _can_go_deeper(launch, pairs) and await _go_deeper(manager, launch, hooks, pairs):
+        if launch and _can_go_deeper(launch, pairs) and await _go_deeper(manager, launch, hooks, states, planner):
             became = f"level {_DEEP}"
         else:
             await manager.run_job(engine_unit(model_id), manager.stop(engine_unit(model_id)))
@@ -63,18 +67,22 @@ def _can_go_deeper(launch: Launch, pairs: Pairs) -> bool:
     return is_able and asleep_level(launch.model_id) < _DEEP and gpu_holder(pairs) is None
 
 
-async def _go_deeper(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:
+async def _go_deeper(
+    manager: Manager, launch: Launch, hooks: Hooks, states: UnitStates, planner: LaunchPlanner
+) -> bool:
     """Wake the model and put it to sleep at the deeper level; return whether it sleeps at that level.
 
     vLLM cannot change the level of a sleeping engine. The token is started for it, so no other model has the GPU
     meanwhile, and an activation in between takes precedence.
     """
-    name, token = launch.model_id, token_unit(launch.model_id)
-    if pairs[name].token.loaded:
-        woken = await manager.run_job(token, manager.start(token))
-    else:
-        rivals = [other for other, pair in pairs.items() if pair.token.loaded]
-        woken = await manager.run_job(token, manager.start_transient(token_spec(launch, hooks, rivals)))
+    name, token, holding = launch.model_id, token_unit(launch.model_id), states.pairs[launch.model_id].holding
+    if holding is None:
+        return False
+    launch = replace(launch, share=holding.uses, keeps=holding.keeps)
+    capacity = {device.id: device.capacity_mib for device in await planner.devices(held(states.pairs, states.leases))}
+    admission = Admission(capacity)
+    swap = swap_spec(new_swap_slice(), [name], ())
+    woken = await manager.run_job(token, manager.start_transient(swap, token_spec(launch, hooks, admission)))
     if woken is JobResult.DONE:
         write_level(name, _DEEP)
     await manager.run_job(token, manager.stop(token))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from mmd.paths import runtime_dir
@@ -19,17 +20,22 @@ def monotonic() -> float:
 
 
 async def read_phases(
-    manager: Manager, model_id: str, *, evicted: str | None, submitted: float, woke: bool
+    manager: Manager, model_id: str, *, evicted: Iterable[str], submitted: float, woke: bool
 ) -> dict[str, float]:
     """Return the seconds of each phase of a swap that has just ended; `submitted` is on the clock of `monotonic`."""
-    token = await manager.unit(token_unit(model_id))
     phases: dict[str, float] = {}
-    if evicted is not None:
-        # The new token starts when the old token has stopped.
-        phases["release"] = max(0.0, _seconds(token, "InactiveExit") - submitted)
-        phases |= hook_phases(evicted, "release", since=submitted, names={"vram_seconds": "vram_free"})
+    # The gate waits for the models that leave while its own process starts, so their release ends when it admits.
+    gate = _hook_record(model_id, "gate", since=submitted)
+    admitted = gate["began"] + gate["wait_seconds"] if gate else submitted
+    leavers = tuple(evicted)
+    if leavers:
+        phases["release"] = admitted - submitted
+        freed = [hook_phases(one, "release", since=submitted, names={"vram_seconds": "vram_free"}) for one in leavers]
+        if vram_free := [one["vram_free"] for one in freed if "vram_free" in one]:
+            phases["vram_free"] = max(vram_free)
     if woke:
-        phases["wake"] = _seconds(token, "ActiveEnter") - _seconds(token, "InactiveExit")
+        token = await manager.unit(token_unit(model_id))
+        phases["wake"] = max(0.0, _seconds(token, "ActiveEnter") - admitted)
         phases |= hook_phases(model_id, "wake", since=submitted, names={"canary_seconds": "canary"})
     else:
         engine = await manager.unit(engine_unit(model_id))
@@ -46,10 +52,14 @@ def hook_phases(model_id: str, hook: str, *, since: float, names: dict[str, str]
 
     `names` maps the keys of the record to phases.
     """
+    record = _hook_record(model_id, hook, since=since)
+    return {phase: record[key] for key, phase in names.items() if record.get(key) is not None}
+
+
+def _hook_record(model_id: str, hook: str, *, since: float) -> dict[str, Any]:
+    """Return what a hook recorded in this swap; {} if the record is missing or older."""
     try:
-        record = json.loads((runtime_dir() / f"{model_id}~{hook}").read_bytes())
+        record: dict[str, Any] = json.loads((runtime_dir() / f"{model_id}~{hook}").read_bytes())
     except FileNotFoundError:
         return {}
-    if record["began"] < since:
-        return {}
-    return {phase: record[key] for key, phase in names.items() if record.get(key) is not None}
+    return record if record["began"] >= since else {}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmd.plan.demand import Demand
     from mmd.plan.last_words import Refusal
     from mmd.plan.launch import Launch
+    from mmd.plan.occupancy import Use
     from mmd.plan.place import Device
     from mmd.plan.release import ReleaseEffect
     from mmd.registry.record import Model
@@ -37,6 +38,11 @@ class LaunchPlanner:
         self._registry = registry
         self._machine: Machine | None = None
         self._refused = RefusedFlags()
+        self.uses: Mapping[str, Use] = {}  # how requests use the models; the gateway sets it
+
+    async def one_each(self) -> bool:
+        """Return whether a device has at most one resident model. Raises WrongUsage and StorageFailed."""
+        return await self._reader.call(_one_each)
 
     async def launch(
         self,
@@ -205,6 +211,12 @@ def _model_settings(model: Model, settings: Settings) -> ModelSettings:
 
 def _projector_bytes(model: Model) -> int:
     return Path(model.projector).stat().st_size if model.projector else 0
+
+
+def _one_each() -> bool:
+    from mmd.settings import read_settings
+
+    return read_settings().gpu.residency == "one"
 
 
 def _devices(machine: Machine, held_mib: Mapping[str, int], lease_pids: Collection[int]) -> tuple[Device, ...]:

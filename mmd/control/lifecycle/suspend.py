@@ -17,9 +17,10 @@ from mmd.control.state.suspended_models import forget_suspended, note_suspended
 from mmd.errors import MmdError
 from mmd.journal import about
 from mmd.plan.residency import Pair
-from mmd.units.bus import JobResult, Manager, NoSuchUnit
+from mmd.plan.share import RAM
+from mmd.units.bus import JobResult, Manager
 from mmd.units.names import token_unit
-from mmd.units.spec import Hooks, is_on_gpu
+from mmd.units.spec import Hooks
 from mmd.units.watch import Pairs, read_pairs
 
 SUSPENDS = "the machine suspends"
@@ -31,14 +32,14 @@ _log = logging.getLogger(__name__)
 
 async def on_gpu(manager: Manager) -> tuple[str, ...]:
     """Return the models that use GPU memory, are about to, or are releasing it."""
-    return tuple(await _on_gpu(manager, await read_pairs(manager)))
+    return _on_gpu(await read_pairs(manager))
 
 
 async def suspend_models(manager: Manager, hooks: Hooks, *, drain_seconds: float) -> None:
     """See `Controller.suspend`. Failures are logged: the machine suspends anyway."""
     for _ in range(_ROUNDS):
         pairs = await read_pairs(manager)
-        if not (found := await _on_gpu(manager, pairs)):
+        if not (found := _on_gpu(pairs)):
             return
         held_by = [model_id for model_id in found if pairs[model_id].holds_gpu]
         note_suspended(asked_first(held_by))
@@ -63,23 +64,14 @@ async def restore_models(activate: Callable[[str], Awaitable[object]], model_ids
         forget_suspended((model_id,))
 
 
-async def _on_gpu(manager: Manager, pairs: Pairs) -> list[str]:
-    return [
-        model_id
-        for model_id, pair in sorted(pairs.items())
-        if _may_be_on_gpu(pair) and await _uses_gpu(manager, model_id)
-    ]
+def _on_gpu(pairs: Pairs) -> tuple[str, ...]:
+    return tuple(model_id for model_id, pair in sorted(pairs.items()) if _may_be_on_gpu(pair))
 
 
 def _may_be_on_gpu(pair: Pair) -> bool:
-    return pair.token.loaded and (pair.token.active not in ("inactive", "failed") or pair.holds_gpu)
-
-
-async def _uses_gpu(manager: Manager, model_id: str) -> bool:
-    try:
-        return is_on_gpu(await manager.commands(token_unit(model_id), "ExecStopPost"))
-    except NoSuchUnit:
-        return False
+    is_held = pair.token.loaded and (pair.token.active not in ("inactive", "failed") or pair.holds_gpu)
+    # The units of mmd 0.1 do not say what their model holds.
+    return is_held and (pair.holding is None or any(device != RAM for device in pair.holding.uses))
 
 
 async def _stop_token(manager: Manager, hooks: Hooks, model_id: str) -> JobResult:

@@ -1,21 +1,21 @@
-"""Make a model resident: decide once, make one D-Bus call, and restore the previous model if that fails."""
+"""Make models resident: decide once, make one D-Bus call, and restore what was unloaded if that fails."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import monotonic, read_phases
+from mmd.control.lifecycle.placing import EndFirst, LookAgain, NoRoom, Placer, Request, SwapPlan
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.lifecycle.read_ahead import ReadAhead
-from mmd.control.lifecycle.units import same_launch, submit
-from mmd.control.state import swap_events
+from mmd.control.lifecycle.swap_record import Swap, record_swap
+from mmd.control.lifecycle.units import end_units, jobs_in_progress, refusal_file, submit
 from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
 from mmd.engines import engine
@@ -23,51 +23,51 @@ from mmd.errors import EngineFailed, MmdError, SwapSuperseded
 from mmd.journal import about
 from mmd.plan.last_words import Refusal, cause_line, refused
 from mmd.plan.launch import Launch
-from mmd.plan.release import ReleaseEffect, release_effect
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.swap import NoOp, Start, Step, decide, gpu_holder, gpu_taken_since, should_restore
-from mmd.units.bus import JobResult, Manager, NoSuchUnit
+from mmd.plan.swap import Action, gpu_holders, taken_again
+from mmd.units.bus import JobResult, Manager, NoSuchUnit, UnitExists, UnitJob
 from mmd.units.lock import planner_lock
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.spec import Hooks
-from mmd.units.watch import Pairs, read_pairs
+from mmd.units.watch import Pairs, UnitStates, read_pairs, read_states
 
 _log = logging.getLogger(__name__)
 
 # vLLM's traceback of a failed start is 150 lines, and its cause is in the first third.
 _MAX_LINES = 400
 _MAX_ERROR_LINES = 20  # in the error for the requests that waited
-_MAX_LINE_CHARACTERS = 300  # of each of them in the swap event: a line may hold a whole traceback
+
+# A model that is just falling asleep can be woken only when it sleeps: that takes up to 90 s, see `Hooks`.
+_LOOK_AGAIN_SECONDS = 120.0
+_FIRST_LOOK_SECONDS, _MAX_LOOK_SECONDS = 0.006, 0.1
+
+# How often a swap is planned again because a gate refused it: units changed by hand, or another program took memory.
+_MAX_REFUSALS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """The result of an activation: why it was necessary, the model that was unloaded for it, and the seconds it took,
-    in total and by phase.
+    """The result of an activation: why it was necessary, the models that were unloaded for it, and the seconds it took,
+    in total and by phase, of the model that took longest.
     """
 
-    model_id: str
+    model_ids: tuple[str, ...]
     why: str
-    evicted: str | None
+    evicted: tuple[str, ...]
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
-    launch: Launch | None = None  # what it runs with; None if nothing had to be done
+    launches: Mapping[str, Launch] = field(default_factory=dict)  # of the models that were started or woken
     cut: Mapping[str, int] = field(default_factory=dict)  # running responses that were cut for it, by model
 
     @property
+    def model_id(self) -> str:
+        """The model, or the first of several."""
+        return self.model_ids[0]
+
+    @property
     def was_resident(self) -> bool:
-        """True if the model was resident before."""
+        """True if the models were resident before."""
         return not self.phases
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """The goal of one activation, through all its attempts."""
-
-    model_id: str
-    evicts: bool  # it may unload another model
-    occasion: str  # why mmd activates it by itself; "" if a user or a request asked for it
-    began: float = field(default_factory=monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +79,41 @@ class _Failure:
 
 @dataclass(frozen=True, slots=True)
 class _Superseded:
+    model_id: str
     cause: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One try to start or wake the model, and how it ended."""
+class _Refused:
+    """The gate of a token did not admit the model: the plan was out of date."""
 
-    why: str = ""
+    model_id: str
+    cause: str
+
+
+_Problem = _Failure | _Superseded | _Refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One try to make the models resident, and how it ended."""
+
+    plan: SwapPlan | None = None
     submitted: float = 0.0
-    woke: bool = False
-    previous: str | None = None  # the model on the GPU before the first try: restored if the last one fails
-    was_resident: bool = False
-    launch: Launch | None = None
-    problem: _Failure | _Superseded | None = None  # None: the model is resident
+    evicted: tuple[str, ...] = ()  # the models that were unloaded, also by earlier tries
+    why_evicted: Mapping[str, str] = field(default_factory=dict)
+    problem: _Problem | None = None  # None: the models are resident
+
+    @property
+    def woken(self) -> frozenset[str]:
+        actions = self.plan.actions if self.plan else {}
+        return frozenset(model_id for model_id, action in actions.items() if action is Action.WAKE)
+
+    def swap(self, model_id: str, began: float, occasion: str) -> Swap:
+        """Return what the record of one model's activation says."""
+        why = self.plan.why.get(model_id, "") if self.plan else ""
+        why = f"{occasion}: {why}" if occasion else why
+        return Swap(began, why, self.evicted, self.why_evicted)
 
 
 class Swapper:
@@ -102,74 +123,123 @@ class Swapper:
         self._manager = manager
         self._hooks = hooks
         self._planner = planner
+        self._placer = Placer(manager, hooks, planner)
 
-    async def activate(
-        self, wanted: str, *, drain_seconds: float = 0.0, evicts: bool = True, occasion: str = ""
-    ) -> Activation:
-        """Make a model resident; return when it answers. `drain_seconds`, the time that the caller waited before, and
-        `occasion` are only recorded.
+    async def activate(self, request: Request, *, drain_seconds: float = 0.0, occasion: str = "") -> Activation:
+        """Make models resident; return when they answer. `drain_seconds`, the time that the caller waited before, and
+        `occasion`, why mmd activates them by itself, are only recorded.
 
-        Raises what planning raises, before any model is unloaded; EngineFailed, with the cause and the model that was
-        restored; and SwapSuperseded if another activation took the GPU, or holds it and `evicts` is false.
+        Raises what planning raises, before any model is unloaded; EngineFailed, with the cause and the models that were
+        restored; and SwapSuperseded if another activation took the memory, or holds it and the request may not evict.
         """
-        target = _Target(wanted, evicts, occasion)
-        attempt = await self._attempt(target)
+        began = monotonic()
+        attempt = await self._attempt(request)
         if isinstance(attempt.problem, _Failure):
-            attempt = await self._retry(target, attempt, attempt.problem)
+            attempt = await self._retry(request, attempt, attempt.problem)
         phases = {"drain": round(drain_seconds, 4)}
         match attempt.problem:
             case _Failure() as failure:
-                error = await self._failed(wanted, attempt, failure)
-                await _record(target, attempt, "failed", failure.cause, phases, failure.lines[-_MAX_ERROR_LINES:])
+                error, model_id = await self._failed(request, attempt, failure), failure.launch.model_id
+                swap, lines = attempt.swap(model_id, began, occasion), failure.lines[-_MAX_ERROR_LINES:]
+                await record_swap(swap, model_id, "failed", failure.cause, phases, lines)
                 raise error
-            case _Superseded(cause):
-                await _record(target, attempt, "superseded", cause, phases)
-                message = f"{wanted} did not become resident: {cause}"
-                raise SwapSuperseded(message, hint=f"mmd activate {wanted}")
+            case _Superseded(model_id, cause) | _Refused(model_id, cause):
+                await record_swap(attempt.swap(model_id, began, occasion), model_id, "superseded", cause, phases)
+                message = f"{model_id} did not become resident: {cause}"
+                raise SwapSuperseded(message, hint=f"mmd activate {model_id}")
             case None:
                 pass
-        if attempt.was_resident:
-            return Activation(wanted, attempt.why, None, monotonic() - target.began)
-        phases |= await read_phases(
-            self._manager, wanted, evicted=attempt.previous, submitted=attempt.submitted, woke=attempt.woke
-        )
-        seconds = await _record(target, attempt, "resident", "", phases)
-        return Activation(wanted, attempt.why, attempt.previous, seconds, phases, attempt.launch)
+        assert attempt.plan is not None
+        why = "; ".join(dict.fromkeys(attempt.plan.why.values()))
+        if not attempt.plan.launches and not attempt.plan.awaited:
+            return Activation(request.model_ids, why, (), monotonic() - began)
+        slowest: Mapping[str, float] = {}
+        for model_id in (*attempt.plan.launches, *attempt.plan.awaited):
+            taken = phases | await read_phases(
+                self._manager,
+                model_id,
+                evicted=attempt.evicted,
+                submitted=attempt.submitted,
+                woke=model_id in attempt.woken,
+            )
+            await record_swap(attempt.swap(model_id, began, occasion), model_id, "resident", "", taken)
+            slowest = max(slowest, taken, key=lambda one: sum(one.values()))
+        seconds = monotonic() - began
+        return Activation(request.model_ids, why, attempt.evicted, seconds, slowest, attempt.plan.launches)
 
-    async def _attempt(self, target: _Target, *, after: _Attempt | None = None) -> _Attempt:
-        """Decide, submit and wait, once. `after` is the attempt that failed before this one."""
-        wanted, since_us = target.model_id, time.time_ns() // 1000
-        attempt = replace(after or _Attempt(), problem=None)
+    async def _attempt(self, request: Request, *, after: _Attempt | None = None) -> _Attempt:
+        """Decide, submit and wait; plan again while gates refuse. `after` is the attempt that failed before."""
+        attempt = after or _Attempt()
+        for _ in range(_MAX_REFUSALS):
+            attempt = await self._try_once(request, attempt, is_retry=after is not None)
+            if not isinstance(attempt.problem, _Refused):
+                break
+            _log.warning("%s: %s", attempt.problem.model_id, attempt.problem.cause, extra=_about(request.model_ids[0]))
+        return attempt
+
+    async def _try_once(self, request: Request, before: _Attempt, *, is_retry: bool) -> _Attempt:
+        since_us = time.time_ns() // 1000
         with ExitStack() as meanwhile:
-            async with planner_lock():
-                pairs = await self._settled_pairs(wanted)
-                if after is not None and gpu_taken_since(wanted, pairs):
-                    return replace(attempt, problem=await self._superseded(wanted))
-                launch, step = await self._decide(wanted, pairs)
-                why = f"{target.occasion}: {step.why}" if target.occasion else step.why
-                attempt = replace(attempt, why=why, launch=launch)
-                if isinstance(step, NoOp):
-                    return replace(attempt, was_resident=True)
-                attempt = replace(attempt, submitted=monotonic(), woke=step.wakes)
-                if isinstance(step, Start):
-                    if step.previous is not None and not target.evicts:
-                        return replace(attempt, problem=await self._superseded(wanted))
-                    attempt = replace(attempt, previous=attempt.previous or step.previous)
-                    if step.previous is not None:
-                        await kill_if_hook_missing(self._manager, step.previous, self._hooks)
-                    if not step.wakes:
-                        meanwhile.enter_context(ReadAhead(await self._planner.files_to_read_ahead(wanted)))
-                job = await submit(self._manager, launch, self._hooks, step)
-            unloads = f"; unloading {attempt.previous}" if attempt.previous else ""
-            _log.info("activating %s (%s)%s", wanted, attempt.why, unloads, extra=_about(wanted))
-            result = await job.result()
-        return replace(attempt, problem=await self._problem(launch, result, since_us, woke=attempt.woke))
+            delay, end = _FIRST_LOOK_SECONDS, monotonic() + _LOOK_AGAIN_SECONDS
+            while True:
+                async with planner_lock():
+                    states = await self._settled_states(request.model_ids)
+                    pairs = states.pairs
+                    if is_retry and (again := [one for one in request.model_ids if taken_again(one, pairs)]):
+                        return replace(before, problem=_Superseded(again[0], "another activation has started it"))
+                    step = await self._placer.step(request, states)
+                    match step:
+                        case NoRoom(why):
+                            return replace(before, problem=_Superseded(request.model_ids[0], why))
+                        case LookAgain():
+                            pass
+                        case EndFirst(units):
+                            await end_units(self._manager, units)
+                        case SwapPlan() as plan:
+                            try:
+                                attempt, jobs = await self._submit(plan, before, meanwhile)
+                            except (UnitExists, NoSuchUnit) as error:
+                                _log.info("units have changed; looking again: %s", error.message)
+                            else:
+                                break
+                if monotonic() > end:
+                    leaving = ", ".join(step.model_ids) if isinstance(step, LookAgain) else "units that changed"
+                    return replace(before, problem=_Superseded(request.model_ids[0], f"{leaving} did not end in time"))
+                await asyncio.sleep(delay)
+                delay = min(_MAX_LOOK_SECONDS, 1.5 * delay)
+            results = {model_id: await job.result() for model_id, job in jobs.items()}
+        problems = [await self._problem(attempt, one, result, since_us) for one, result in results.items()]
+        return replace(attempt, problem=next((problem for problem in problems if problem is not None), None))
 
-    async def _problem(
-        self, launch: Launch, result: JobResult, since_us: int, *, woke: bool
-    ) -> _Failure | _Superseded | None:
-        """Return why the model is not resident after its job; None if it is."""
-        wanted = launch.model_id
+    async def _submit(
+        self, plan: SwapPlan, before: _Attempt, meanwhile: ExitStack
+    ) -> tuple[_Attempt, Mapping[str, UnitJob]]:
+        """Submit a plan. Return the attempt so far, and the jobs to wait for by model."""
+        attempt = _Attempt(
+            plan=plan,
+            submitted=monotonic(),
+            evicted=tuple(sorted({*before.evicted, *plan.left.evicted})),
+            why_evicted={**before.why_evicted, **plan.left.why},
+        )
+        jobs = dict(await jobs_in_progress(self._manager, plan.awaited))
+        if not plan.launches:
+            return attempt, jobs
+        for model_id in plan.left.tokens:
+            await kill_if_hook_missing(self._manager, model_id, self._hooks)
+        cold = [model_id for model_id in plan.launches if plan.actions[model_id] is not Action.WAKE]
+        files = [file for model_id in cold for file in await self._planner.files_to_read_ahead(model_id)]
+        meanwhile.enter_context(ReadAhead(files))
+        jobs |= await submit(self._manager, self._hooks, plan)
+        for model_id in plan.launches:
+            reasons = (f"{one}: {plan.left.why.get(one, '')}" for one in plan.left.evicted)
+            unloads = f"; unloading {', '.join(reasons)}" if plan.left.evicted else ""
+            _log.info("activating %s (%s)%s", model_id, plan.why[model_id], unloads, extra=_about(model_id))
+        return attempt, jobs
+
+    async def _problem(self, attempt: _Attempt, wanted: str, result: JobResult, since_us: int) -> _Problem | None:
+        """Return why a model is not resident after its job; None if it is."""
+        assert attempt.plan is not None
+        woke = wanted in attempt.woken
         if result is JobResult.DONE and woke and not await self._is_resident(wanted):
             # The engine died asleep, or was killed because it did not wake. Only then: after a successful wake, another
             # start would leave a job on the token, and the model would be shown as starting until that job ends.
@@ -178,18 +248,33 @@ class Swapper:
         # The job is done when the engine is up. Since then the engine may have ended or been stopped.
         if result is JobResult.DONE and residency(pair) is Residency.RESIDENT:
             return None
+        if why_refused := await asyncio.to_thread(_read_refusal, wanted):
+            return _Refused(wanted, f"its token was not admitted: {why_refused}")
         # The job also fails if the token was stopped during the load, which ends the engine.
         is_about_the_engine = result is JobResult.DONE or (result is JobResult.FAILED and not woke)
         if result is JobResult.CANCELED or (is_about_the_engine and not _has_token(pair)):
-            return await self._superseded(wanted)
+            return _Superseded(wanted, await self._winner(wanted, attempt))
+        launch = attempt.plan.launches.get(wanted) or await self._planner.launch(wanted)
         return await self._failure(launch, since_us)
+
+    async def _winner(self, wanted: str, attempt: _Attempt) -> str:
+        """Return why a model that was to come has no token: for which model it had to leave, if for any."""
+        assert attempt.plan is not None
+        launch = attempt.plan.launches.get(wanted)
+        pairs = await read_pairs(self._manager)
+        newer = [
+            name
+            for name in gpu_holders(pairs, other_than=(wanted, *attempt.plan.holders))
+            if launch is None or (holding := pairs[name].holding) is None or holding.uses.keys() & launch.share.keys()
+        ]
+        return f"{newer[0]} was activated meanwhile" if newer else "it was stopped meanwhile"
 
     async def _start_cold(self, wanted: str) -> JobResult:
         """Start the engine of a model that holds the token but did not wake. Return the job's result."""
         async with planner_lock():
             if not _has_token(await self._pair(wanted)):
                 return JobResult.CANCELED  # another activation or a stop took the token: it must not be taken back
-            job = await self._manager.submit(engine_unit(wanted), self._manager.start(token_unit(wanted)))
+            job = await self._manager.submit(engine_unit(wanted), self._manager.start(engine_unit(wanted)))
         return await job.result()
 
     async def _pair(self, model_id: str) -> Pair:
@@ -198,84 +283,74 @@ class Swapper:
     async def _is_resident(self, model_id: str) -> bool:
         return residency(await self._pair(model_id)) is Residency.RESIDENT
 
-    async def _settled_pairs(self, wanted: str) -> Pairs:
-        """Return the units, after ending an automatic restart of the wanted model that systemd has scheduled."""
-        pairs = await read_pairs(self._manager)
-        if pairs.get(wanted, Pair()).waits_to_restart:
-            await self._manager.run_job(engine_unit(wanted), self._manager.stop(engine_unit(wanted)))
-            pairs = await read_pairs(self._manager)
-        return pairs
+    async def _settled_states(self, wanted: Sequence[str]) -> UnitStates:
+        """Return the units, after ending automatic restarts of the wanted models that systemd has scheduled."""
+        states = await read_states(self._manager)
+        if waiting := [model_id for model_id in wanted if states.pairs.get(model_id, Pair()).waits_to_restart]:
+            await asyncio.gather(*(self._stop(engine_unit(model_id)) for model_id in waiting))
+            states = await read_states(self._manager)
+        return states
 
-    async def _decide(self, wanted: str, pairs: Pairs) -> tuple[Launch, Step]:
-        is_up = pairs.get(wanted, Pair()).engine.active in ("active", "activating")
-        launch = await self._planner.launch(wanted, leaving=None if is_up else await self._leaving(wanted, pairs))
-        is_same = await same_launch(self._manager, launch, self._hooks, pairs)
-        if is_up and not is_same:  # its engine is replaced, and releases its own memory first
-            leaving = await self._leaving(wanted, pairs)
-            launch = await self._planner.launch(wanted, leaving={**leaving, engine_unit(wanted): ReleaseEffect()})
-        return launch, decide(wanted, pairs, same_launch=is_same)
-
-    async def _leaving(self, wanted: str, pairs: Pairs) -> dict[str, ReleaseEffect]:
-        """Return the engine unit that releases the GPU for this model, and what it keeps."""
-        holder = gpu_holder(pairs, other_than=wanted)
-        if holder is None:
-            return {}
-        try:
-            return {engine_unit(holder): release_effect(await self._planner.launch(holder))}
-        except MmdError as error:
-            _log.info("%s can no longer be planned: %s", holder, error.message, extra=_about(holder))
-            return {engine_unit(holder): ReleaseEffect()}
+    async def _stop(self, unit: str) -> None:
+        await self._manager.run_job(unit, self._manager.stop(unit))
 
     # -- failures
 
-    async def _retry(self, target: _Target, first: _Attempt, failure: _Failure) -> _Attempt:
+    async def _retry(self, request: Request, first: _Attempt, failure: _Failure) -> _Attempt:
         """Try once more if the engine named a setting that it refuses. Return the last attempt."""
-        wanted, launch = target.model_id, failure.launch
+        wanted, launch = failure.launch.model_id, failure.launch
         refusal = refused(failure.lines, launch.flags, engine(launch.engine).log_style)
         if refusal is None:
             return first
         if refusal.subjects:
             try:
                 await self._planner.remember(launch, refusal)
-            except MmdError as error:  # a full disk, or a driver that hangs: the previous model must be restored
+            except MmdError as error:  # a full disk, or a driver that hangs: the previous models must be restored
                 _log.warning("%s: %s", wanted, error.message, extra=_about(wanted))
                 return first
         change = _change(launch, refusal) or "with what is free now"
         _log.warning("%s: %s; retrying %s", wanted, refusal.output, change, extra=_about(wanted))
         try:
-            return await self._attempt(target, after=first)
+            return await self._attempt(request, after=first)
         except MmdError as error:
             _log.warning("%s cannot be tried again: %s", wanted, error.message, extra=_about(wanted))
             return first
 
-    async def _failed(self, wanted: str, attempt: _Attempt, failure: _Failure) -> EngineFailed:
-        restored = await self._restore(wanted, attempt.previous)
+    async def _failed(self, request: Request, attempt: _Attempt, failure: _Failure) -> EngineFailed:
+        restored = await self._restore(request.model_ids, attempt)
+        wanted = failure.launch.model_id
         message = f"{wanted} did not start: {failure.cause}{restored}"
         _log.warning("%s", message, extra=_about(wanted))
         hint = f"mmd logs {wanted}   # the engine's output"
         return EngineFailed(message, hint=hint, engine_lines=failure.lines[-_MAX_ERROR_LINES:])
 
-    async def _superseded(self, wanted: str) -> _Superseded:
-        winner = gpu_holder(await read_pairs(self._manager), other_than=wanted)
-        return _Superseded(f"{winner} was activated meanwhile" if winner else "it was stopped meanwhile")
+    async def _restore(self, failed: Sequence[str], attempt: _Attempt) -> str:
+        """Stop the models that came with a failed activation, and activate those again that were unloaded for it.
 
-    async def _restore(self, failed: str, previous: str | None) -> str:
-        """Activate the previous model again. Return the result as the end of a sentence."""
-        async with planner_lock():
-            pairs = await read_pairs(self._manager)
-            if previous is None or not should_restore(previous, failed, pairs):
-                if not gpu_taken_since(failed, pairs):
-                    await self._manager.stop(token_unit(failed))  # otherwise systemd would keep restarting it
-                return ""
-            try:
-                launch, step = await self._decide(previous, pairs)
-            except MmdError as error:
-                await self._manager.stop(token_unit(failed))
-                return f"; {previous} cannot be restored: {error.message}"
-            assert not isinstance(step, NoOp)  # it would hold the GPU, and `should_restore` would be false
-            job = await submit(self._manager, launch, self._hooks, step)
-        is_back = await job.result() is JobResult.DONE
-        return f"; {previous} is resident again" if is_back else f"; {previous} did not start again either"
+        Return the result as the end of a sentence.
+        """
+        assert attempt.plan is not None
+        pairs = await read_pairs(self._manager)
+        if any(taken_again(model_id, pairs) for model_id in failed if not _is_up(model_id, pairs)):
+            return ""
+        # Otherwise systemd would keep restarting the engine that failed; what came with it would lie in the way.
+        for model_id in attempt.plan.launches:
+            await self._stop(token_unit(model_id))
+        if not attempt.evicted:
+            return ""
+        names = " and ".join(attempt.evicted)
+        is_one = len(attempt.evicted) == 1
+        try:
+            back = await self._attempt(Request(attempt.evicted, evicts=False))
+        except MmdError as error:
+            return f"; {names} cannot be restored: {error.message}"
+        match back.problem:
+            case None:
+                return f"; {names} {'is' if is_one else 'are'} resident again"
+            case _Failure():
+                return f"; {names} did not start again either"
+            case _:
+                return ""  # another activation took the memory
 
     async def _failure(self, launch: Launch, since_us: int) -> _Failure:
         """Return why the engine ended: systemd's result, and the cause that its output names, if any."""
@@ -289,39 +364,23 @@ class Swapper:
         return _Failure(launch, tuple(lines), f"{how}: {cause}" if cause else how)
 
 
-async def _record(
-    target: _Target,
-    attempt: _Attempt,
-    outcome: swap_events.Outcome,
-    cause: str,
-    phases: Mapping[str, float],
-    lines: tuple[str, ...] = (),
-) -> float:
-    """Add the swap to the swap events and to the journal. Return the seconds it took."""
-    wanted, seconds = target.model_id, monotonic() - target.began
-    event = swap_events.SwapEvent(
-        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        model=wanted,
-        evicted=() if attempt.previous is None else (attempt.previous,),
-        outcome=outcome,
-        why=attempt.why,
-        cause=cause,
-        seconds=round(seconds, 4),
-        phases=phases,
-        engine_lines=tuple(line[:_MAX_LINE_CHARACTERS] for line in lines),
-    )
-    await asyncio.to_thread(swap_events.keep, event)
-    took = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in phases.items())
-    _log.info("%s is %s after %.3f s (%s)", wanted, outcome, seconds, took, extra=_about(wanted, event="swap"))
-    return seconds
-
-
 def _has_token(pair: Pair) -> bool:
     return pair.token.active == "active" and pair.token.job != "stop"
 
 
-def _about(model_id: str, *, event: str = "") -> dict[str, str]:
-    return about(model_id, unit=engine_unit(model_id), event=event)
+def _is_up(model_id: str, pairs: Pairs) -> bool:
+    return residency(pairs.get(model_id, Pair())) is Residency.RESIDENT
+
+
+def _read_refusal(model_id: str) -> str:
+    try:
+        return refusal_file(model_id).read_text("utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _about(model_id: str) -> dict[str, str]:
+    return about(model_id, unit=engine_unit(model_id))
 
 
 def _change(launch: Launch, refusal: Refusal) -> str:

@@ -1,72 +1,109 @@
-"""Compare and start the two units of a launch: its engine and its token."""
+"""Submit a planned swap as one D-Bus call, and end units that stand in its way."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import asyncio
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any
 
-from mmd.paths import user_runtime_dir
-from mmd.plan.launch import Launch
-from mmd.plan.swap import AwaitStart, Start
+from mmd.control.lifecycle.placing import SwapPlan
+from mmd.paths import runtime_dir, user_runtime_dir
+from mmd.plan.swap import Action
 from mmd.units.bus import Manager, NoSuchUnit, UnitExists, UnitJob
-from mmd.units.names import engine_unit, token_unit
-from mmd.units.spec import FINGERPRINT, Hooks, engine_spec, fingerprint, token_spec
-from mmd.units.watch import Pairs
+from mmd.units.directives import Command
+from mmd.units.names import engine_unit, swap_slice, token_unit
+from mmd.units.spec import Hooks, UnitSpec, engine_spec, mark_of, swap_spec, token_spec
+
+# systemd collects a unit that has ended in the next step of its event loop, unless a live unit names it.
+_NAME_TIMEOUT_SECONDS = 0.05
+_NAME_CHECK_SECONDS = 0.005
+
+_numbers = count(1)
 
 
-async def same_launch(manager: Manager, launch: Launch, hooks: Hooks, pairs: Pairs) -> bool:
-    """Return whether the loaded engine unit was made from an equal launch.
+async def submit(manager: Manager, hooks: Hooks, plan: SwapPlan) -> Mapping[str, UnitJob]:
+    """Start what the plan says. Return for each model the job that ends with its start.
 
-    If the engine is down, its whole command line must be equal, including flags that depend on the memory free now.
+    Raises UnitExists or NoSuchUnit, and starts nothing, if units have changed since they were read: by systemctl,
+    because an engine has died, or because systemd has collected a unit.
     """
-    pair = pairs.get(launch.model_id)
-    if pair is None or not pair.engine.loaded:
-        return False
-    service = await manager.service(engine_unit(launch.model_id))
-    if f"{FINGERPRINT}={fingerprint(launch, hooks)}" not in service["Environment"]:
-        return False
-    return pair.engine.active in ("active", "activating") or _argv(service) == launch.argv
+    replaced = [model_id for model_id in plan.launches if plan.actions[model_id] is Action.REPLACE]
+    await end_units(manager, [unit for model_id in replaced for unit in (engine_unit(model_id), token_unit(model_id))])
+    units: list[UnitSpec] = []
+    for model_id, launch in plan.launches.items():
+        refusal_file(model_id).unlink(missing_ok=True)
+        units.append(token_spec(launch, hooks, plan.admissions[model_id]))
+        if plan.actions[model_id] is not Action.WAKE:
+            # systemd removes the socket's folder when the engine ends, unless systemd itself was killed meanwhile.
+            Path(launch.socket).unlink(missing_ok=True)  # noqa: ASYNC240 on a tmpfs
+            units.append(engine_spec(launch, hooks, loads_after=plan.load_after.get(model_id, ())))
+    new_units = await _not_loaded(manager, units)
+    awaited = {
+        model_id: token_unit(model_id) if plan.actions[model_id] is Action.WAKE else engine_unit(model_id)
+        for model_id in plan.launches
+    }
+    leaving = (*map(token_unit, plan.left.tokens), *map(engine_unit, plan.left.engines))
+    swap = swap_spec(new_swap_slice(), plan.launches, leaving)
+    return await manager.submit_all(awaited, manager.start_transient(swap, *new_units))
 
 
-async def submit(manager: Manager, launch: Launch, hooks: Hooks, step: Start | AwaitStart) -> UnitJob:
-    """Carry out a step. Return the job that ends with the activation."""
-    token, engine = token_unit(launch.model_id), engine_unit(launch.model_id)
-    awaited = token if step.wakes else engine
-    if isinstance(step, AwaitStart):
-        return await manager.submit(awaited, manager.start(token))
-    if step.forget:
-        await forget(manager, launch.model_id)
-    await manager.reset_failed(engine)
-    if not step.wakes:
-        # systemd removes the folder when the engine ends, unless systemd itself was killed meanwhile.
-        Path(launch.socket).unlink(missing_ok=True)  # noqa: ASYNC240 on a tmpfs
-    made = token_spec(launch, hooks, step.rivals)
-    pair = made, engine_spec(launch, hooks)
-    # Units appear and disappear between reading and calling: by systemctl, because an engine dies, or because systemd
-    # collects a token that no unit refers to. A sleeping engine is forgotten last.
-    if step.has_token:
-        with suppress(NoSuchUnit):
-            return await manager.submit(awaited, manager.start(token))
-    if step.has_engine:
-        with suppress(UnitExists, NoSuchUnit):
-            return await manager.submit(awaited, manager.start_transient(made))
-    else:
-        with suppress(UnitExists, NoSuchUnit):
-            return await manager.submit(awaited, manager.start_transient(*pair))
-    await forget(manager, launch.model_id)
-    return await manager.submit(engine, manager.start_transient(*pair))
+def new_swap_slice() -> str:
+    """Return a name for the slice of a swap that no other planner uses."""
+    return swap_slice(os.getpid(), next(_numbers))
 
 
-async def forget(manager: Manager, model_id: str) -> None:
-    """Free the names of a model's units: they stay loaded while a rival's Conflicts= names the token."""
-    for unit in (engine_unit(model_id), token_unit(model_id)):
+async def jobs_in_progress(manager: Manager, model_ids: Iterable[str]) -> Mapping[str, UnitJob]:
+    """Return the jobs of starts that another activation has submitted: of the engine, or else of the token (a wake)."""
+    found = {}
+    for model_id in model_ids:
+        has_engine_job = await manager.queued_job(engine_unit(model_id))
+        unit = engine_unit(model_id) if has_engine_job else token_unit(model_id)
+        found[model_id] = await manager.watch_job(unit)
+    return found
+
+
+async def end_units(manager: Manager, units: Iterable[str]) -> None:
+    """Stop units, the engines before the tokens, and clear their failures."""
+    for unit in units:
         await manager.run_job(unit, manager.stop(unit))
         await manager.reset_failed(unit)
-        (user_runtime_dir() / "systemd/transient" / unit).unlink(missing_ok=True)
-    await manager.reload()
 
 
-def _argv(service: dict[str, Any]) -> tuple[str, ...]:
-    """Return the command line of a loaded unit. systemd doubles `$` on the way in and out."""
-    return tuple(word.replace("$$", "$") for command in service["ExecStart"] for word in command[1])
+def refusal_file(model_id: str) -> Path:
+    """Return the file in which the gate of a model's token says why it refused it."""
+    return runtime_dir() / f"{model_id}~refused"
+
+
+async def _not_loaded(manager: Manager, units: Sequence[UnitSpec]) -> Sequence[UnitSpec]:
+    """Return the units that are to be made, when their names are free.
+
+    A dead token stays loaded while the Conflicts= of a live one names it (residency = "one"), and its engine with it.
+    They are used again if all of them are equal, and removed if not.
+    """
+    names = [spec.name for spec in units]
+    end = asyncio.get_running_loop().time() + _NAME_TIMEOUT_SECONDS
+    while left := {unit.name: unit for unit in await manager.units(names) if unit.load_state == "loaded"}:
+        if busy := [unit for unit in left.values() if unit.job or unit.active_state not in ("inactive", "failed")]:
+            raise UnitExists("org.freedesktop.systemd1.UnitExists", f"{busy[0].name} is {busy[0].active_state}")
+        if all([await _is_equal(manager, spec) for spec in units if spec.name in left]):
+            return [spec for spec in units if spec.name not in left]
+        if asyncio.get_running_loop().time() > end:
+            for name in left:
+                (user_runtime_dir() / "systemd/transient" / name).unlink(missing_ok=True)
+            await manager.reload()
+            break
+        await asyncio.sleep(_NAME_CHECK_SECONDS)
+    return units
+
+
+async def _is_equal(manager: Manager, spec: UnitSpec) -> bool:
+    """Return whether the loaded unit equals this one, and is still loaded."""
+    try:
+        service = await manager.service(spec.name)
+    except NoSuchUnit:
+        return False
+    command = next(one.value for one in spec.directives if isinstance(one, Command) and one.name == "ExecStart")
+    loaded = tuple(word.replace("$$", "$") for row in service["ExecStart"] for word in row[1])
+    return mark_of(spec) in service["Environment"] and loaded == command

@@ -34,8 +34,13 @@ class Bed:
     """A model's runtime folder, with or without an engine in it, and a `systemctl` for its unit only."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "a"
-        self.folder.mkdir()
+        runtime = folder / "mmd"
+        self.folder = runtime / "a"
+        self.folder.mkdir(parents=True)
+        # As the gate of its token left them: it holds 1 MiB.
+        (runtime / "a~gpu").mkdir()
+        for entry in ("a~size", "a~gpu/held"):
+            (runtime / entry).write_text("ram=1")
         self.model = self.folder / "tiny.gguf"
         self.model.write_bytes(b"GGUF")
         self.bin = folder / "systemctl-bin"
@@ -89,10 +94,12 @@ class Bed:
         device: str = "cpu",
     ) -> subprocess.CompletedProcess[str]:
         numbers = str(seconds), levels, str(weights_bytes), str(reserve_bytes)
-        return self.run("release", UNIT, str(self.socket), *numbers, device)
+        return self.run("release", UNIT, str(self.socket), *numbers, device, "ram=1")
 
     def wake(self, kind: str = "generate", device: str = "cpu") -> subprocess.CompletedProcess[str]:
-        return self.run("wake", UNIT, str(self.socket), kind, "20", device)
+        return self.run(
+            "wake", UNIT, str(self.socket), kind, "20", device, "a", str(self.folder.parent), "0", "ram=1/2"
+        )
 
     @property
     def socket(self) -> Path:
@@ -465,7 +472,9 @@ def test_wait_for_the_planner_is_longer_than_a_demotion() -> None:
     constants = re.findall(r"^(_\w+_SECONDS) = ([\d.]+)", (HOOKS / "wake.py").read_text(), re.MULTILINE)
     wake = sum(float(seconds) for _, seconds in constants)
     end = 15 + 5  # vLLM's TimeoutStopSec=, and the time that the driver may take
-    sleep = Hooks(ready=(), wake=(), release=(), wait_released=()).sleep_seconds + 60  # the token's TimeoutStopSec=
+    sleep = (
+        Hooks(ready=(), gate=(), wake=(), release=(), wait_released=()).sleep_seconds + 60
+    )  # the token's TimeoutStopSec=
     assert wake + end + sleep < lock._PLANNER_TIMEOUT_SECONDS
 
 
@@ -484,6 +493,7 @@ def test_release_that_fails_ends_the_engine(bed: Bed) -> None:
 
 def test_wake_imports_few_modules(bed: Bed) -> None:
     words = [sys.executable, "-I", "-S", "-X", "importtime", str(HOOKS / "wake.py"), UNIT, "/none", "embed", "1", "cpu"]
+    words += ["a", str(bed.folder.parent), "0", "ram=1/2"]
     bed.state = "inactive"
     bed.run("wake", UNIT, "/none/a.sock", "embed", "1", "cpu")  # so that systemctl has something to show
     done = subprocess.run(words, env=bed.environment, capture_output=True, text=True, check=True, timeout=_SECONDS)

@@ -25,7 +25,7 @@ from mmd.plan.residency import Pair, UnitState
 ABSENT = Pair()
 _UP, _DOWN = UnitState("active", "running", loaded=True), UnitState("inactive", "dead", loaded=True)
 RESIDENT = Pair(_UP, UnitState("active", "exited", loaded=True))
-ASLEEP = Pair(_UP, _DOWN)
+ASLEEP = Pair(_UP, _DOWN, kept={"ram": 0})
 STARTING = Pair(UnitState("activating", "start-post", "start", loaded=True), UnitState("active", "exited", loaded=True))
 FAILED = Pair(UnitState("failed", "failed", loaded=True), UnitState("active", "exited", loaded=True))
 TODO = Order(sleepers=("a", "b"), default=("d",))

@@ -36,8 +36,8 @@ def queued(state: UnitState, job: str) -> UnitState:
         pytest.param(UnitState("reloading", "reload", loaded=True), HELD, Residency.RESIDENT, id="reloads"),
         pytest.param(queued(ACTIVE, "start"), queued(HELD, "start"), Residency.RESIDENT, id="is_asked_for_once_more"),
         pytest.param(ACTIVE, queued(HELD, "restart"), Residency.STARTING, id="its_token_restarts"),
-        pytest.param(ACTIVE, DEAD, Residency.ASLEEP, id="runs_without_its_token"),
-        pytest.param(ACTIVE, FAILED, Residency.ASLEEP, id="its_token_failed"),
+        pytest.param(ACTIVE, DEAD, Residency.STRANDED, id="runs_without_its_token"),
+        pytest.param(ACTIVE, FAILED, Residency.STRANDED, id="its_token_failed"),
         pytest.param(ACTIVE, TAKING, Residency.STARTING, id="wakes"),
         pytest.param(ACTIVE, queued(DEAD, "start"), Residency.STARTING, id="will_wake"),
         pytest.param(ACTIVE, queued(LEAVING, "start"), Residency.STOPPING, id="falls_asleep_to_be_woken_again"),
@@ -86,3 +86,9 @@ def test_token_that_outlived_its_engine_holds_nothing() -> None:
     for engine in (DEAD, FAILED):
         assert not Pair(engine, HELD).holds_gpu
         assert Pair(queued(engine, "start"), HELD).holds_gpu
+
+
+def test_engine_sleeps_only_with_the_proof_of_its_release_hook() -> None:
+    """A release hook that was killed left two models awake, and one of them was shown as asleep."""
+    assert residency(Pair(ACTIVE, DEAD, kept={"ram": 0})) is Residency.ASLEEP
+    assert residency(Pair(ACTIVE, HELD, kept={"ram": 0})) is Residency.RESIDENT

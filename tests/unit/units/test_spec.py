@@ -16,15 +16,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmd.plan.launch import Flag, Launch, Sleep, WakeCheck
+from mmd.plan.share import read_holding
 from mmd.registry.record import ModelType
 from mmd.units.directives import Command, Switch, Text
 from mmd.units.names import engine_unit, object_path, split, token_unit, unit_of
-from mmd.units.spec import FINGERPRINT, Hooks, UnitSpec, engine_spec, fingerprint, token_spec
+from mmd.units.spec import (
+    FINGERPRINT,
+    Admission,
+    Hooks,
+    UnitSpec,
+    engine_spec,
+    fingerprint,
+    mark_of,
+    swap_spec,
+    token_spec,
+)
 from mmd.units.unit_files import UNITS, drop_in_text, mmd_command, unit_text
 from tests.user_manager import UserManager
 
 HOOKS = Hooks(
     ready=("/bin/true", "ready"),
+    gate=("/bin/true", "gate"),
     wake=("/bin/true", "wake"),
     release=("/bin/true", "release"),
     wait_released=("/bin/true", "wait_released"),
@@ -46,6 +58,7 @@ LAUNCH = Launch(
     exits_zero_on_crash=False,
     flags=(Flag((), "context", "left to the engine"),),
 )
+ADMISSION = Admission({"GPU-8a3b1c2d": 23200, "ram": 20000})
 ADDRESSES = {"mmd.socket": "127.0.0.1:9000", "mmd-embedding.socket": "[::1]:9085"}
 SLEEP = Sleep(levels=(1, 2), weights_bytes=5 * 1024**3, reserve_bytes=2 * 1024**3, wake_check=WakeCheck.GENERATE)
 SLEEPER = replace(LAUNCH, sleep=SLEEP)
@@ -70,23 +83,46 @@ def keys(spec: UnitSpec) -> set[str]:
 # --- the directives
 
 
-def test_token_names_its_engine_and_its_rivals() -> None:
-    spec = token_spec(LAUNCH, HOOKS, ["b", "a"])
-    rivals = ("mmd-resident@a.service", "mmd-resident@b.service")
-    assert directive(spec, "Conflicts") == directive(spec, "After") == rivals
+def test_token_requires_its_engine_and_names_no_other_model() -> None:
+    """A token that names another keeps that one loaded when it is dead, and its name is not free."""
+    spec = token_spec(LAUNCH, HOOKS, replace(ADMISSION, waits_for=frozenset({"a", "b"})))
     assert directive(spec, "Requires") == directive(spec, "Before") == ("mmd-model@qwen3-8b.service",)
+    assert not {"Conflicts", "After"} & keys(spec)
 
 
-@given(st.lists(ids), ids)
-def test_token_never_conflicts_with_itself(others: list[str], me: str) -> None:
-    spec = token_spec(replace(LAUNCH, model_id=me), HOOKS, [*others, me])
-    named = directive(spec, "Conflicts") if "Conflicts" in keys(spec) else ()
-    assert token_unit(me) not in named
-    assert set(named) == {token_unit(other) for other in others if other != me}
+def test_token_with_one_resident_per_device_conflicts() -> None:
+    spec = token_spec(LAUNCH, HOOKS, replace(ADMISSION, conflicts=frozenset({"a", "b"})))
+    assert directive(spec, "Conflicts") == ("mmd-resident@a.service", "mmd-resident@b.service")
 
 
-def test_token_without_rivals_has_no_conflicts() -> None:
-    assert not {"Conflicts", "After"} & keys(token_spec(LAUNCH, HOOKS, ["qwen3-8b"]))
+def test_token_cannot_be_started_by_hand() -> None:
+    assert directive(token_spec(LAUNCH, HOOKS, ADMISSION), "RefuseManualStart") is True
+
+
+def test_units_say_what_their_model_holds() -> None:
+    launch = replace(SLEEPER, keeps={"GPU-8a3b1c2d": 1280})
+    for spec in (token_spec(launch, HOOKS, ADMISSION), engine_spec(launch, HOOKS)):
+        assert read_holding(directive(spec, "Description")) == launch.holding
+    assert "MMD_SHARE=GPU-8a3b1c2d=10240" in directive(engine_spec(launch, HOOKS), "Environment")
+
+
+def test_gate_gets_the_share_and_the_models_that_leave() -> None:
+    spec = token_spec(LAUNCH, HOOKS, replace(ADMISSION, waits_for=frozenset({"b", "a"})))
+    words = "qwen3-8b", "/run/user/1000/mmd", str(HOOKS.gate_seconds), "GPU-8a3b1c2d=10240/23200", "wait=a,b"
+    assert directive(spec, "ExecStart") == (*HOOKS.gate, *words)
+    assert directive(spec, "TimeoutStartSec") > HOOKS.gate_seconds, "the gate gives up first: it can say why"
+
+
+def test_swap_starts_tokens_and_stops_leavers() -> None:
+    spec = swap_spec("mmd-swap-1x2.slice", ["a", "b"], ["mmd-resident@c.service", "mmd-model@d.service"])
+    assert directive(spec, "Wants") == directive(spec, "Before") == ("mmd-resident@a.service", "mmd-resident@b.service")
+    assert directive(spec, "Conflicts") == ("mmd-resident@c.service", "mmd-model@d.service")
+    assert "[Service]" not in spec.text()
+
+
+def test_engine_loads_after_the_others_of_its_set() -> None:
+    spec = engine_spec(LAUNCH, HOOKS, loads_after=["a"])
+    assert directive(spec, "After") == ("mmd-model@a.service",)
 
 
 def test_engine_that_sleeps_refers_to_no_other_unit() -> None:
@@ -101,20 +137,20 @@ def test_engine_that_cannot_sleep_goes_with_its_token() -> None:
     assert not {"BindsTo", "Requires", "After", "Before", "Conflicts"} & keys(spec)
 
 
-def test_token_of_an_engine_that_cannot_sleep_waits_for_the_gpu() -> None:
-    spec = token_spec(LAUNCH, HOOKS, [])
-    assert directive(spec, "ExecStart") == (HOOKS.nothing,), "no process that the swap would have to wait for"
+def test_engine_waits_for_the_driver_when_it_has_ended() -> None:
+    """On the engine: a sleeper that dies, or a crashed engine before its restart, must be waited for, too."""
+    spec = engine_spec(LAUNCH, HOOKS)
     assert directive(spec, "ExecStopPost") == (*HOOKS.wait_released, engine_unit("qwen3-8b"), LAUNCH.socket)
-    on_a_cpu = token_spec(replace(LAUNCH, share={"ram": 10240}), HOOKS, [])
-    assert not {"ExecStop", "ExecStopPost"} & keys(on_a_cpu), "nor is there here"
+    assert "ExecStopPost" not in keys(token_spec(LAUNCH, HOOKS, ADMISSION))
+    assert "ExecStopPost" not in keys(engine_spec(replace(LAUNCH, share={"ram": 10240}), HOOKS))
 
 
 def test_token_of_an_engine_that_sleeps_wakes_and_releases_it() -> None:
-    spec = token_spec(SLEEPER, HOOKS, [])
+    spec = token_spec(replace(SLEEPER, keeps={"GPU-8a3b1c2d": 1280}), HOOKS, ADMISSION)
     about = engine_unit("qwen3-8b"), LAUNCH.socket
-    assert directive(spec, "ExecStart") == (*HOOKS.wake, *about, "generate", "600", "gpu")
+    assert directive(spec, "ExecStart")[:7] == (*HOOKS.wake, *about, "generate", "600", "gpu")
     memory = "1,2", str(SLEEP.weights_bytes), str(SLEEP.reserve_bytes)
-    assert directive(spec, "ExecStopPost") == (*HOOKS.release, *about, "30", *memory, "gpu")
+    assert directive(spec, "ExecStopPost") == (*HOOKS.release, *about, "30", *memory, "gpu", "GPU-8a3b1c2d=1280")
     assert "ExecStop" not in keys(spec), "ExecStop= is left out after an interrupted wake"
     assert directive(spec, "TimeoutStopSec") > HOOKS.sleep_seconds, "the hook gives up first, and ends the engine"
     assert directive(spec, "TimeoutStartSec") > LAUNCH.ready_seconds, "so does the hook that reads the weights again"
@@ -126,11 +162,11 @@ def test_ready_hook_of_a_sleeper_records_a_fingerprint() -> None:
 
 def test_engine_starts_only_with_its_token() -> None:
     for launch in (LAUNCH, SLEEPER):
-        (folder,) = directive(token_spec(launch, HOOKS, []), "RuntimeDirectory")
-        assert directive(engine_spec(launch, HOOKS), "ConditionPathExists").endswith(f"/{folder}")
+        (folder,) = directive(token_spec(launch, HOOKS, ADMISSION), "RuntimeDirectory")
+        assert directive(engine_spec(launch, HOOKS), "ConditionPathExists").endswith(f"/{folder}/held")
     # systemd 254 and newer check no conditions at a restart: an engine that died asleep would be loaded again.
     held = directive(engine_spec(SLEEPER, HOOKS), "ConditionPathExists")
-    assert directive(engine_spec(SLEEPER, HOOKS), "ExecCondition") == ("/usr/bin/test", "-d", held)
+    assert directive(engine_spec(SLEEPER, HOOKS), "ExecCondition") == ("/usr/bin/test", "-e", held)
     assert "ExecCondition" not in keys(engine_spec(LAUNCH, HOOKS)), (
         "its token takes it along, and a swap would wait for it"
     )
@@ -158,7 +194,8 @@ _BUS_NAMES |= {"StartLimitIntervalSec": "StartLimitIntervalUSec", "ConditionPath
 def specs() -> Iterator[UnitSpec]:
     for launch in (LAUNCH, SLEEPER):
         yield engine_spec(launch, HOOKS)
-        yield token_spec(launch, HOOKS, ["other"])
+        yield token_spec(launch, HOOKS, replace(ADMISSION, conflicts=frozenset({"other"})))
+    yield swap_spec("mmd-swap-1x2.slice", ["a"], ["mmd-resident@b.service"])
 
 
 @pytest.mark.parametrize("spec", [*specs()], ids=lambda spec: spec.name)
@@ -258,7 +295,7 @@ def test_environment_survives_the_text(values: list[str]) -> None:
     environment = tuple((f"V{number}", value) for number, value in enumerate(values))
     spec = engine_spec(replace(LAUNCH, environment=environment), HOOKS)
     read = [word for line in parsed_raw(spec.text(), "Environment") for word in unquoted(line)]
-    assert read[:-1] == [f"{name}={value}" for name, value in environment]
+    assert read[:-2] == [f"{name}={value}" for name, value in environment]
 
 
 def parsed_raw(text: str, key: str) -> list[str]:
@@ -283,7 +320,7 @@ _CHANGES: dict[str, Any] = {
     "environment": (),
     "context": 1,
     "needs_bytes": 2,
-    "socket": "/other.sock",
+    "socket": "/other/qwen3-8b/api.sock",
     "share": {"ram": 10240},
     "sleep": SLEEP,
     "ready_seconds": 601,
@@ -322,12 +359,13 @@ def test_fingerprint_changes_exactly_when_the_units_do(field: str) -> None:
 
 _HOOK_CHANGES: dict[str, Any] = {
     "ready": ("/elsewhere",),
+    "gate": ("/elsewhere",),
+    "gate_seconds": 9,
     "wake": ("/elsewhere",),
     "release": ("/elsewhere",),
     "wait_released": ("/elsewhere",),
     "sleep_seconds": 7,
     "restart_seconds": 0.5,
-    "nothing": "/elsewhere",
     "test": "/elsewhere",
 }
 
@@ -342,15 +380,20 @@ def test_fingerprint_changes_with_the_hooks_that_the_units_call(field: str, laun
 
 
 def without_mark(launch: Launch, hooks: Hooks = HOOKS) -> list[str]:
-    mark = fingerprint(launch, hooks)
-    pair = engine_spec(launch, hooks), token_spec(launch, hooks, [])
-    assert all(f"{FINGERPRINT}={mark}" in directive(spec, "Environment") for spec in pair)
-    return [spec.text().replace(mark, "") for spec in pair]
+    engine, token = engine_spec(launch, hooks), token_spec(launch, hooks, ADMISSION)
+    assert mark_of(engine) == f"{FINGERPRINT}={fingerprint(launch, hooks)}"
+    return [spec.text().replace(mark_of(spec), "") for spec in (engine, token)]
 
 
-def test_fingerprint_does_not_depend_on_rivals() -> None:
-    alone, among = (directive(token_spec(LAUNCH, HOOKS, others), "Environment") for others in ((), ("a", "b")))
-    assert alone == among
+def test_fingerprint_does_not_depend_on_sizes() -> None:
+    """A running engine is not restarted because another model has left it more room."""
+    larger = replace(SLEEPER, share={"GPU-8a3b1c2d": 20480}, keeps={"GPU-8a3b1c2d": 1300})
+    assert fingerprint(larger, HOOKS) == fingerprint(replace(SLEEPER, keeps={"GPU-8a3b1c2d": 1280}), HOOKS)
+
+
+def test_mark_of_a_token_tells_its_gate_arguments_apart() -> None:
+    alone, after_b = (token_spec(LAUNCH, HOOKS, replace(ADMISSION, waits_for=frozenset(one))) for one in ((), ("b",)))
+    assert mark_of(alone) != mark_of(after_b)
 
 
 # --- names
@@ -412,10 +455,10 @@ def verify(folder: Path, *units: str) -> None:
 @pytest.mark.parametrize("sleep", [None, SLEEP], ids=["stops", "sleeps"])
 def test_systemd_analyze_accepts_the_pair(tmp_path: Path, sleep: Sleep | None) -> None:
     launch = replace(LAUNCH, sleep=sleep, argv=("/bin/true", "a b", "100%", "$x", 'q"', "back\\slash", ";"))
-    specs = engine_spec(launch, HOOKS), token_spec(launch, HOOKS, ["rival"])
+    specs = engine_spec(launch, HOOKS), token_spec(launch, HOOKS, ADMISSION)
     for spec in specs:
         (tmp_path / spec.name).write_text(spec.text(), "utf-8")
-    rival = token_spec(replace(launch, model_id="rival"), HOOKS, [])
+    rival = token_spec(replace(launch, model_id="rival"), HOOKS, ADMISSION)
     (tmp_path / rival.name).write_text(rival.text(), "utf-8")
     (tmp_path / engine_unit("rival")).write_text(engine_spec(replace(launch, model_id="rival"), HOOKS).text(), "utf-8")
     (tmp_path / "mmd.slice").write_text(unit_text("mmd.slice", mmd_command()), "utf-8")

@@ -74,7 +74,7 @@ def test_model_on_two_gpus_is_measured_on_each() -> None:
 
 
 def test_sleeping_model_holds_what_it_keeps() -> None:
-    asleep = replace(resident({GPU: 10240}, {GPU: 1280}), token=UnitState())
+    asleep = replace(resident({GPU: 10240}, {GPU: 1280}), token=UnitState(), kept={GPU: 1280})
     use, _ = device_uses([gpu(used=0)], RAM, {"a": asleep}, {})
     assert use.held_bytes == 1280 * MIB
 

@@ -1,0 +1,216 @@
+"""Plan a swap: where the wanted models lie, which others leave for them, and how each is started."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mmd.errors import DoesNotFit, GpuPinned
+from mmd.journal import about
+from mmd.plan.allocation import Allocation
+from mmd.plan.arrange import Arrangement, arrange
+from mmd.plan.occupancy import Occupancy, Use, held, occupancy
+from mmd.plan.place import CannotPlace, Device, Occupant
+from mmd.plan.residency import Pair, Residency, residency
+from mmd.plan.swap import Action, Leavers, action, gpu_holders, leavers, waits_for, why
+from mmd.units.names import engine_unit, token_unit
+from mmd.units.spec import FINGERPRINT, Admission, Hooks, fingerprint
+
+if TYPE_CHECKING:
+    from mmd.control.lifecycle.planner import LaunchPlanner
+    from mmd.plan.launch import Launch
+    from mmd.plan.share import Share
+    from mmd.units.bus import Manager
+    from mmd.units.watch import Pairs, UnitStates
+
+_log = logging.getLogger(__name__)
+
+_MAY_BE_KEPT = (Residency.RESIDENT, Residency.STARTING, Residency.ASLEEP)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an activation asks for, through all its attempts."""
+
+    model_ids: tuple[str, ...]
+    evicts: bool = True  # it may unload other models
+    by_user: bool = True  # it may unload pinned models
+    staying: frozenset[str] = frozenset()  # models that must not be unloaded for it
+
+
+@dataclass(frozen=True, slots=True)
+class SwapPlan:
+    """One swap, ready to be submitted."""
+
+    launches: Mapping[str, Launch]  # of the models that come, in the order in which they load
+    actions: Mapping[str, Action]  # of all wanted models
+    why: Mapping[str, str]
+    admissions: Mapping[str, Admission]
+    left: Leavers
+    holders: tuple[str, ...] = ()  # the models that stay beside them
+    load_after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """The models whose start is in progress already."""
+        return tuple(model_id for model_id, done in self.actions.items() if done is Action.AWAIT)
+
+
+@dataclass(frozen=True, slots=True)
+class EndFirst:
+    """End these engines and tokens, and look again: nothing can be planned beside them."""
+
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Units of these models are on their way out; look again when they are gone."""
+
+    model_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """The models do not fit beside those that may not leave for this request."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a placement is planned with."""
+
+    devices: tuple[Device, ...]
+    occupied: Occupancy
+
+
+class Placer:
+    """Plans swaps from the units, the machine and the settings as they are at each call. It keeps no state."""
+
+    def __init__(self, manager: Manager, hooks: Hooks, planner: LaunchPlanner) -> None:
+        self._manager = manager
+        self._hooks = hooks
+        self._planner = planner
+
+    async def view(self, states: UnitStates) -> View:
+        """Return the devices, read from the machine now, and what holds them."""
+        devices = await self._planner.devices(held(states.pairs, states.leases))
+        uses = await self._uses(states.pairs)
+        return View(devices, occupancy(states.pairs, states.leases, devices, uses))
+
+    async def step(self, request: Request, states: UnitStates) -> SwapPlan | EndFirst | LookAgain | NoRoom:
+        """Plan a swap. Raises what planning a launch raises, GpuPinned, and DoesNotFit."""
+        pairs, view = states.pairs, await self.view(states)
+        if view.occupied.stranded:
+            for model_id in view.occupied.stranded:
+                _log.warning("%s is awake without its token; ending it", model_id, extra=about(model_id))
+            return EndFirst(tuple(map(engine_unit, view.occupied.stranded)))
+        actions = {model_id: await self._action(model_id, pairs) for model_id in request.model_ids}
+        if taken := tuple(model_id for model_id, done in actions.items() if done is Action.LOOK_AGAIN):
+            return LookAgain(taken)
+        reasons = {model_id: why(pairs.get(model_id, Pair()), done) for model_id, done in actions.items()}
+        come = [model_id for model_id, done in actions.items() if done not in (Action.NOTHING, Action.AWAIT)]
+        if not come:
+            return SwapPlan({}, actions, reasons, {}, Leavers((), (), (), {}))
+        at = {model_id: _at(pairs[model_id]) for model_id in come if actions[model_id] is Action.WAKE}
+        one_each = await self._planner.one_each()
+        found = await self._arrange(request, come, at, view, one_each=one_each)
+        if isinstance(found, NoRoom):
+            return found
+        placement = found.placement
+        moved = {model_id: Action.REPLACE for model_id in at if dict(placement.where[model_id]) != dict(at[model_id])}
+        left = leavers(placement, view.occupied)
+        launches = {
+            model_id: await self._planner.launch(model_id, allocation=allocation)
+            for model_id, allocation in found.allocations.items()
+        }
+        return SwapPlan(
+            launches=launches,
+            actions={**actions, **moved},
+            why=reasons,
+            admissions={
+                model_id: _admission(launch, left, view, one_each=one_each) for model_id, launch in launches.items()
+            },
+            left=left,
+            holders=tuple(one for one in gpu_holders(pairs) if one not in left.tokens),
+            load_after=_loads_after(launches),
+        )
+
+    async def _action(self, model_id: str, pairs: Pairs) -> Action:
+        pair = pairs.get(model_id, Pair())
+        is_same = False
+        if pair.engine.loaded and pair.holding is not None and residency(pair) in _MAY_BE_KEPT:
+            launch = await self._planner.launch(model_id, allocation=Allocation(pair.holding.uses))
+            is_same = await self._was_made_from(launch)
+        return action(pair, same_launch=is_same)
+
+    async def _was_made_from(self, launch: Launch) -> bool:
+        service = await self._manager.service(engine_unit(launch.model_id))
+        return f"{FINGERPRINT}={fingerprint(launch, self._hooks)}" in service["Environment"]
+
+    async def _arrange(
+        self, request: Request, come: Sequence[str], at: Mapping[str, Share], view: View, *, one_each: bool
+    ) -> Arrangement | NoRoom:
+        """Place the models that come. Raises DoesNotFit, and GpuPinned if what stays in any case holds the memory."""
+        devices, occupants = view.devices, view.occupied.occupants
+        demands = [await self._planner.demand(model_id, devices) for model_id in come]
+        light = await self._planner.light_demands(devices)
+
+        def attempt(beside: Sequence[Occupant], *, evicts: bool = True) -> Arrangement | CannotPlace:
+            return arrange(
+                demands, beside, devices, light=light, at=at, evicts=evicts, by_user=request.by_user, one_each=one_each
+            )
+
+        staying = request.staying | (set(request.model_ids) - set(come))
+        kept = [
+            replace(one, is_lease=True) if one.model_id in staying and not one.is_dead else one for one in occupants
+        ]
+        found = attempt(kept, evicts=request.evicts)
+        if isinstance(found, Arrangement):
+            return found
+        if isinstance(alone := attempt(()), CannotPlace):
+            raise DoesNotFit(alone.why, hint="mmd machine   # the memory of this machine")
+        if isinstance(blocked := attempt(occupants), CannotPlace):
+            raise GpuPinned(blocked.why, hint="mmd status   # what holds the memory")
+        return NoRoom(found.why)
+
+    async def _uses(self, pairs: Pairs) -> Mapping[str, Use]:
+        """Return when each resident model was used last; without a gateway, when it became resident."""
+        known = self._planner.uses
+        unknown = [model_id for model_id, pair in pairs.items() if pair.holds_gpu and model_id not in known]
+        since = {}
+        for model_id in unknown:
+            token = await self._manager.unit(token_unit(model_id))
+            since[model_id] = Use(int(token["ActiveEnterTimestampMonotonic"]) / 1_000_000)
+        return {**since, **known}
+
+
+def _at(pair: Pair) -> Share:
+    """Return where a sleeping model wakes."""
+    assert pair.holding is not None
+    return pair.holding.uses
+
+
+def _admission(launch: Launch, left: Leavers, view: View, *, one_each: bool) -> Admission:
+    going = waits_for(launch.share, left, view.occupied)
+    return Admission(
+        capacity={device.id: device.capacity_mib for device in view.devices},
+        waits_for=going,
+        conflicts=going & frozenset(left.tokens) if one_each else frozenset(),
+    )
+
+
+def _loads_after(launches: Mapping[str, Launch]) -> Mapping[str, tuple[str, ...]]:
+    """Return the models that each one loads after: engines measure a GPU when they load, so one loads at a time."""
+    order = tuple(launches)
+    return {
+        model_id: tuple(
+            before
+            for before in order[:index]
+            if launches[model_id].uses_gpu and launches[before].share.keys() & launches[model_id].share.keys()
+        )
+        for index, model_id in enumerate(order)
+    }
