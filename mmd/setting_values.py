@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from mmd.quantities import GIB, read_size
+
 _SETUP_NAME = r"[a-z0-9][a-z0-9._-]{0,63}"  # as a model's id: both are written in the same places
+_DEVICE = re.compile(r"\d{1,2}|GPU-[0-9A-Fa-f-]{8,36}|ram")
 _HOST = r"[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+"
 _ORIGIN = r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?"
 
@@ -74,6 +77,18 @@ def is_suspend(value: Any) -> bool:
 
 def is_residency(value: Any) -> bool:
     return value in ("many", "one")
+
+
+def is_safe_maximum(value: Any) -> bool:
+    """Return True for a size, or a table of sizes by the index of a GPU, the start of its UUID, or "ram"."""
+    if isinstance(value, dict):
+        return bool(value) and all(_DEVICE.fullmatch(key) and _is_large_size(size) for key, size in value.items())
+    return _is_large_size(value)
+
+
+def _is_large_size(value: Any) -> bool:
+    size_bytes = read_size(value) if isinstance(value, str) else None
+    return size_bytes is not None and size_bytes >= GIB
 
 
 def is_startup(value: Any) -> bool:

@@ -136,6 +136,12 @@ class GpuTable:
         '"many" or "one"',
         "how many models a device holds at a time: all that fit beside each other, or strictly one",
     )
+    safe_maximum: str | Mapping[str, str] | None = _setting(
+        None,
+        values.is_safe_maximum,
+        'a size of 1 GiB or more, like "15.5G", or a table of sizes by index or UUID of a GPU, and "ram"',
+        "the most that models and leases may hold of each GPU, or of the devices in the table",
+    )
 
 
 @dataclass(frozen=True, slots=True)

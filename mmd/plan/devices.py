@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from mmd.machine import Gpu, Machine
 from mmd.plan import fit
 from mmd.plan.place import Device
 from mmd.plan.share import RAM, device_ids
-from mmd.quantities import MIB
+from mmd.quantities import MIB, read_size
 
 # Programs that draw a desktop. They take and release memory at any moment.
 DESKTOPS = ("Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "Hyprland", "weston", "plasmashell")
 
 MARGIN_MIB = 256  # of each GPU: what the driver's count is off by
 DESKTOP_MARGIN_MIB = 1024
+
+# gpu.safe_maximum of mmd.toml: a size for every GPU, or sizes by index or UUID of a GPU, and "ram".
+SafeMaximum = str | Mapping[str, str] | None
 
 _OUR_UNITS = "mmd-model@"
 
@@ -23,7 +26,7 @@ def devices_of(
     machine: Machine,
     held_mib: Mapping[str, int],
     *,
-    safe_maximum_mib: Mapping[str, int] | None = None,
+    safe_maximum: SafeMaximum = None,
     lease_pids: Collection[int] = (),
 ) -> tuple[Device, ...]:
     """Return every GPU and the RAM, with the capacity for models and leases: without other programs' memory.
@@ -31,7 +34,7 @@ def devices_of(
     `held_mib` is what models and leases hold of each device. It is subtracted from the memory in use on a GPU whose
     driver does not report each process. `lease_pids` are processes of leases, whose memory is not another program's.
     """
-    limits = safe_maximum_mib or {}
+    limits = _limits_mib(safe_maximum, machine.gpus)
     found = [
         Device(device, _at_most(_gpu_capacity_mib(gpu, held_mib.get(device, 0), lease_pids), limits.get(device)))
         for device, gpu in device_ids(machine.gpus).items()
@@ -73,6 +76,24 @@ def _ours_bytes(gpu: Gpu, held_mib: int, lease_pids: Collection[int]) -> int:
 def _gpu_capacity_mib(gpu: Gpu, held_mib: int, lease_pids: Collection[int]) -> int:
     margin_mib = DESKTOP_MARGIN_MIB if has_desktop(gpu) else MARGIN_MIB
     return max(0, gpu.total_bytes // MIB - foreign_mib(gpu, held_mib, lease_pids) - margin_mib)
+
+
+def _limits_mib(setting: SafeMaximum, gpus: Iterable[Gpu]) -> dict[str, int]:
+    """Return the most that may be held of each device that the setting names; a single size is that of every GPU."""
+    if setting is None:
+        return {}
+    found: dict[str, int] = {}
+    for device, gpu in device_ids(gpus).items():
+        if isinstance(setting, str):
+            size: str | None = setting
+        else:
+            names = (name for name in setting if name == str(gpu.index) or gpu.uuid.lower().startswith(name.lower()))
+            size = next((setting[name] for name in names), None)
+        if size is not None:
+            found[device] = (read_size(size) or 0) // MIB
+    if not isinstance(setting, str) and RAM in setting:
+        found[RAM] = (read_size(setting[RAM]) or 0) // MIB
+    return found
 
 
 def _at_most(size_mib: int, limit_mib: int | None) -> int:

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parent_death": set(),
     "quantities": set(),
     "tasks": {"errors"},
-    "setting_values": set(),
+    "setting_values": {"quantities"},
     "settings": {"errors", "paths", "setting_values"},
     "settings_edit": {"errors", "paths", "atomic", "settings", "registry"},
     "machine": {"codec", "errors"},

@@ -62,6 +62,20 @@ def test_quoted_key_without_a_table_counts(file: Path) -> None:
     assert (gateway.listen, gateway.drain_seconds) == ("0.0.0.0:9000", 7)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('safe_maximum = "15.5G"', "15.5G"),
+        ('safe_maximum = { 0 = "15.5 GiB", ram = "32G" }', {"0": "15.5 GiB", "ram": "32G"}),
+        ('[gpu.safe_maximum]\nGPU-8a3b1c2d = "15.5G"', {"GPU-8a3b1c2d": "15.5G"}),
+    ],
+)
+def test_safe_maximum_is_a_size_or_a_table(file: Path, text: str, value: object) -> None:
+    file.write_text(f"[gpu]\n{text}\n")
+    assert read_settings().gpu.safe_maximum == value
+    assert read_settings().gpu.residency == "many"
+
+
 def test_model_without_a_table_has_the_defaults() -> None:
     assert Settings().model("a") == ModelTable()
 
@@ -96,6 +110,9 @@ def test_listen_is_accepted(file: Path, value: str) -> None:
         *(("setups.a", "expose", value) for value in ("true", '"m"', "[1]")),
         *(("setups.a", "note", value) for value in ("1", "[]")),
         *(("boot", "restore_last", value) for value in ("1", '"yes"')),
+        *(("gpu", "residency", value) for value in ('"two"', "1", "true", "[]")),
+        *(("gpu", "safe_maximum", value) for value in ('"15"', "15", '"0.5G"', '""', "[]", "true", '"-4G"')),
+        *(("gpu", "safe_maximum", value) for value in ("{}", '{ 0 = "1M" }', "{ 0 = 4 }", '{ first = "4G" }')),
         *(("models.a", "arguments", value) for value in ('"--seed 1"', "[1]", "[[]]", "{}")),
     ],
 )

@@ -143,7 +143,10 @@ def _residents(readings: Readings) -> Iterator[Diagnosis]:
     manager, driver, ram = readings.manager.value(), readings.driver.value_or_none(), readings.ram.value()
     gpus = driver.gpus if driver else ()
     pairs, leases = pairs_of(manager.units), leases_of(manager.units)
-    devices = devices_now(gpus, Ram(ram.available_bytes, ram.total_bytes), pairs, leases)
+    here = Ram(ram.available_bytes, ram.total_bytes)
+    settings = readings.settings.value_or_none()
+    safe_maximum = settings.gpu.safe_maximum if settings else None
+    devices = devices_now(gpus, here, pairs, leases, safe_maximum=safe_maximum)
     yield from check_residents(DeviceHolders(pairs, leases, gpus, devices))
 
 

@@ -63,7 +63,8 @@ class LaunchPlanner:
     async def devices(self, held_mib: Mapping[str, int], lease_pids: Collection[int] = ()) -> tuple[Device, ...]:
         """Read the machine now. Return its devices, with what models and leases may use of each.
 
-        `held_mib` is what they hold of each device now, `lease_pids` are processes of leases. Raises TryLater.
+        `held_mib` is what they hold of each device now, `lease_pids` are processes of leases. Raises TryLater, and what
+        reading mmd.toml raises.
         """
         self._machine = await self._reader.machine()
         return await self._reader.call(_devices, self._machine, held_mib, lease_pids)
@@ -221,5 +222,7 @@ def _one_each() -> bool:
 
 def _devices(machine: Machine, held_mib: Mapping[str, int], lease_pids: Collection[int]) -> tuple[Device, ...]:
     from mmd.plan.devices import devices_of
+    from mmd.settings import read_settings
 
-    return devices_of(machine, held_mib, lease_pids=lease_pids)
+    safe_maximum = read_settings().gpu.safe_maximum
+    return devices_of(machine, held_mib, safe_maximum=safe_maximum, lease_pids=lease_pids)

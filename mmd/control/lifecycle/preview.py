@@ -42,7 +42,7 @@ def preview(
     `registered` models that are light get room, as in an activation. Raises EngineMissing, DoesNotFit, and BadModelFile
     if its files are gone.
     """
-    devices = devices_of(machine, _held_mib(occupants))
+    devices = devices_of(machine, _held_mib(occupants), safe_maximum=settings.gpu.safe_maximum)
     demand = plan_demand(model, machine, settings, devices)
     light = []
     for other in registered:
@@ -55,7 +55,9 @@ def preview(
     if own is not None and not own.is_asleep:
         return _placed(own.uses)
     at = {} if own is None else {model.id: own.uses}
-    found = arrange([demand], occupants, devices, light=light, at=at, by_user=True)
+    found = arrange(
+        [demand], occupants, devices, light=light, at=at, by_user=True, one_each=settings.gpu.residency == "one"
+    )
     if not isinstance(found, Arrangement):
         return Preview(refused=found.why)
     allocation = found.allocations[model.id]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from mmd.errors import MmdError
 from mmd.machine import Gpu, Machine
-from mmd.plan.devices import devices_of
+from mmd.plan.devices import SafeMaximum, devices_of
 from mmd.plan.lease import LeasePair
 from mmd.plan.place import Device
 from mmd.plan.pressure import Ram
 from mmd.plan.residency import Pair, held_now
 from mmd.plan.share import RAM, Share, device_ids
 from mmd.quantities import MIB
+from mmd.settings import read_settings
 from mmd.units.names import split
 from mmd.units.watch import Leases, Pairs
 
@@ -76,13 +78,15 @@ def device_uses(
     *,
     lease_pids: Collection[int] = (),
     asleep_ram_bytes: int = 0,
+    safe_maximum: SafeMaximum = None,
 ) -> tuple[DeviceUse, ...]:
     """Return the GPUs in the driver's order, then the RAM. `lease_pids` are the programs of leases, as far as they are
     known, `asleep_ram_bytes` the RAM of sleeping models.
     """
     gpus = tuple(gpus)
     models, leased = held(pairs, {}), held({}, leases)
-    capacity = {one.id: one.capacity_mib * MIB for one in devices_now(gpus, ram, pairs, leases, lease_pids)}
+    now = devices_now(gpus, ram, pairs, leases, lease_pids, safe_maximum)
+    capacity = {one.id: one.capacity_mib * MIB for one in now}
     uses = [
         _gpu_use(device, gpu, capacity[device], models.get(device, 0) * MIB, leased.get(device, 0) * MIB)
         for device, gpu in device_ids(gpus).items()
@@ -98,11 +102,24 @@ def device_uses(
 
 
 def devices_now(
-    gpus: Iterable[Gpu], ram: Ram, pairs: Pairs, leases: Leases, lease_pids: Collection[int] = ()
+    gpus: Iterable[Gpu],
+    ram: Ram,
+    pairs: Pairs,
+    leases: Leases,
+    lease_pids: Collection[int] = (),
+    safe_maximum: SafeMaximum = None,
 ) -> tuple[Device, ...]:
     """Return the devices, with what models and leases may hold of each."""
     machine = Machine(tuple(gpus), "", ram.total_bytes, ram.available_bytes, cpu="", cpu_cores=1, cpu_threads=1)
-    return devices_of(machine, held(pairs, leases), lease_pids=lease_pids)
+    return devices_of(machine, held(pairs, leases), safe_maximum=safe_maximum, lease_pids=lease_pids)
+
+
+def configured_safe_maximum() -> SafeMaximum:
+    """Return gpu.safe_maximum of mmd.toml; None if that cannot be read, of which all other commands speak."""
+    try:
+        return read_settings().gpu.safe_maximum
+    except MmdError:
+        return None
 
 
 def _gpu_use(device: str, gpu: Gpu, capacity: int, in_models: int, leased: int) -> DeviceUse:

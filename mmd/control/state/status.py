@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from mmd.control.state.devices import Bytes, DeviceUse, device_uses, held_bytes, measured_bytes
+from mmd.control.state.devices import Bytes, DeviceUse, configured_safe_maximum, device_uses, held_bytes, measured_bytes
 from mmd.control.state.leases import LeaseStatus, lease_statuses
 from mmd.control.state.machine_reader import MachineReader
 from mmd.control.state.memory_use import Resources, gpu_uses, read_ram, summed
@@ -162,6 +162,7 @@ async def read_status(manager: Manager, reader: MachineReader) -> Status:
             leases,
             lease_pids=[one.pid for one in held_leases if one.pid is not None],
             asleep_ram_bytes=sum(one.ram_bytes for one in sleeping),
+            safe_maximum=await reader.call(configured_safe_maximum),
         ),
         resources=summed(gpu_uses(gpus), ram),
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from mmd.machine import GpuProcess, Machine
-from mmd.plan.devices import devices_of
+from mmd.plan.devices import SafeMaximum, devices_of
 from tests.unit.plan.planned import GIB, machine
 
 MIB = 1024**2
 RTX_4090 = machine("rtx4090-24g")
-GPU = "GPU-b7a9d3f2"
+GPU, OTHER = "GPU-b7a9d3f2", "GPU-5e60c1aa"
 OURS = GpuProcess(7, 10 * GIB, "vllm", "mmd-model@a.service")
 
 
@@ -62,9 +64,23 @@ def test_process_that_has_just_ended_is_not_foreign() -> None:
     assert capacity_mib(OURS, ended, used_gib=20, held_mib=10240) == 14 * 1024 - 256, "models are seen in full"
 
 
-def test_safe_maximum_limits_a_device() -> None:
-    found = devices_of(RTX_4090, {}, safe_maximum_mib={GPU: 15872, "ram": 4096})
-    assert {device.id: device.capacity_mib for device in found} == {GPU: 15872, "ram": 4096}
+@pytest.mark.parametrize(
+    ("setting", "capacities"),
+    [
+        (None, {GPU: 23856, OTHER: 24308, "ram": 57732}),
+        ("15.5G", {GPU: 15872, OTHER: 15872, "ram": 57732}),
+        ("500G", {GPU: 23856, OTHER: 24308, "ram": 57732}),
+        ({"1": "8G", "ram": "32 GiB"}, {GPU: 23856, OTHER: 8192, "ram": 32768}),
+        ({"GPU-B7A9D3F2": "8G"}, {GPU: 8192, OTHER: 24308, "ram": 57732}),
+        ({"7": "8G"}, {GPU: 23856, OTHER: 24308, "ram": 57732}),
+    ],
+    ids=["not set", "each GPU", "more than there is", "by index", "by UUID", "not there"],
+)
+def test_safe_maximum_limits_devices(setting: SafeMaximum, capacities: dict[str, int]) -> None:
+    (first,) = RTX_4090.gpus
+    other = replace(first, index=1, uuid=f"{OTHER}-1111-2222-3333-444455556666", free_bytes=first.total_bytes)
+    found = devices_of(replace(RTX_4090, gpus=(first, other)), {}, safe_maximum=setting)
+    assert {device.id: device.capacity_mib for device in found} == capacities
 
 
 def test_capacity_is_never_negative() -> None:
