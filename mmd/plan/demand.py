@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from mmd.plan.allocation import Allocation
@@ -37,6 +37,11 @@ class Demand:
     measured_on: int | None = None  # devices of the start of this very model that the formulas' constants are from
     unknown_error_bytes: int = 0  # for facts of an older registry
     _known: dict[tuple[int, int], DeviceBytes] = field(default_factory=dict, compare=False, repr=False)
+
+    def on(self, devices: Iterable[Device]) -> Demand:
+        """Return the demand with what its devices have now."""
+        names = {device.id for device in self.devices}
+        return replace(self, devices=tuple(device for device in devices if device.id in names))
 
     @property
     def on_gpu(self) -> bool:

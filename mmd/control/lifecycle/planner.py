@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmd.control.lifecycle.light_models import LightModels
 from mmd.control.state.refused_flags import RefusedFlags
-from mmd.errors import MmdError
 from mmd.quantities import MIB
 
 if TYPE_CHECKING:
+    from mmd.control.memory.estimate import Estimator
     from mmd.control.state.machine_reader import MachineReader
     from mmd.machine import Machine
     from mmd.plan.allocation import Allocation
@@ -38,6 +38,7 @@ class LaunchPlanner:
         self._registry = registry
         self._machine: Machine | None = None
         self._refused = RefusedFlags()
+        self._light = LightModels()
         self.uses: Mapping[str, Use] = {}  # how requests use the models; the gateway sets it
 
     async def one_each(self) -> bool:
@@ -111,14 +112,16 @@ class LaunchPlanner:
         return plan_demand(self._registry.get(model_id), machine, read_settings(), devices)
 
     def _light_demands(self, machine: Machine, devices: Sequence[Device]) -> tuple[Demand, ...]:
+        from mmd.control.memory.estimate import Estimator
         from mmd.settings import read_settings
 
-        settings, found = read_settings(), []
-        for model in self._registry.all():
-            if not model.facts.type.generates:
-                with suppress(MmdError):  # it cannot run here, so no room is left for it
-                    found.append(plan_demand(model, machine, settings, devices))
-        return tuple(found)
+        settings = read_settings()
+        estimator = Estimator(machine, settings)
+
+        def plan(model: Model) -> Demand:
+            return plan_demand(model, machine, settings, devices, estimator)
+
+        return self._light.demands(self._registry.all(), machine, settings, devices, plan)
 
     def _read_ahead(self, model_id: str, machine: Machine) -> tuple[str, ...]:
         from mmd.control.lifecycle.read_ahead import worthwhile
@@ -156,8 +159,17 @@ def plan_launch(model: Model, machine: Machine, settings: Settings, allocation: 
     )
 
 
-def plan_demand(model: Model, machine: Machine, settings: Settings, devices: Sequence[Device]) -> Demand:
-    """Return what a registered model needs of these devices. It blocks as `plan_launch` does, and raises the same."""
+def plan_demand(
+    model: Model,
+    machine: Machine,
+    settings: Settings,
+    devices: Sequence[Device],
+    estimator: Estimator | None = None,
+) -> Demand:
+    """Return what a registered model needs of these devices. It blocks as `plan_launch` does, and raises the same.
+
+    `estimator` is one for this machine and these settings, if there is one already.
+    """
     from mmd.control.memory.estimate import Estimator
     from mmd.control.models.installed_engines import installed_engines
     from mmd.engines import missing
@@ -165,11 +177,12 @@ def plan_demand(model: Model, machine: Machine, settings: Settings, devices: Seq
     from mmd.registry.store import require_files
 
     require_files(model)
-    constants, measured_on = Estimator(machine, settings).best_constants(model)
+    installed = installed_engines(settings)
+    constants, measured_on = (estimator or Estimator(machine, settings)).best_constants(model, installed)
     return demand_of(
         model,
         machine,
-        installed_engines(settings),
+        installed,
         devices,
         settings=_model_settings(model, settings),
         projector_bytes=_projector_bytes(model),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mmd.control.lifecycle.light_models import LightModels
 from mmd.control.lifecycle.planner import plan_demand
+from mmd.control.memory.estimate import Estimator
 from mmd.control.state.residencies import generates
-from mmd.errors import MmdError
 from mmd.machine import Machine
 from mmd.plan.arrange import Arrangement, arrange
+from mmd.plan.demand import Demand
 from mmd.plan.devices import devices_of
 from mmd.plan.place import Occupant
 from mmd.plan.residency import Pair, Residency, held_now, residency
@@ -43,14 +45,14 @@ def preview(
     if its files are gone.
     """
     devices = devices_of(machine, _held_mib(occupants), safe_maximum=settings.gpu.safe_maximum)
-    demand = plan_demand(model, machine, settings, devices)
-    light = []
-    for other in registered:
-        if not other.facts.type.generates and other.id != model.id:
-            try:
-                light.append(plan_demand(other, machine, settings, devices))
-            except MmdError:  # it cannot run here, so no room is left for it
-                continue
+    estimator = Estimator(machine, settings)
+
+    def plan(one: Model) -> Demand:
+        return plan_demand(one, machine, settings, devices, estimator)
+
+    demand = plan(model)
+    others = (one for one in registered if one.id != model.id)
+    light = LightModels().demands(others, machine, settings, devices, plan)
     own = next((one for one in occupants if one.model_id == model.id), None)
     if own is not None and not own.is_asleep:
         return _placed(own.uses)

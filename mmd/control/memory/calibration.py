@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, lru_cache
 
 from mmd.control.memory.starts_log import StartRecord
 from mmd.engines import all_engines
@@ -35,6 +36,7 @@ def constants_from(starts: Sequence[StartRecord], *, gpu: str, engine: str, defa
     return _with_factor(found, [one for one in factors if one and least <= one <= most])
 
 
+@lru_cache(maxsize=64)
 def is_among(gpu: str, others: str) -> bool:
     """True if a start on `gpu`, GPUs and driver, was on some of these GPUs, with the same driver."""
     *uuids, driver = gpu.split(",")
@@ -44,8 +46,12 @@ def is_among(gpu: str, others: str) -> bool:
 
 def is_believable(start: StartRecord) -> bool:
     """Return False if a constant that it measured is absurd: it would make every model too large."""
-    constants = {name for engine in all_engines() for name in engine.constants.MEASURED}
-    return all(start.measured.get(name, 0) <= _MAX_MEASURED_BYTES for name in constants)
+    return all(start.measured.get(name, 0) <= _MAX_MEASURED_BYTES for name in _measured_constants())
+
+
+@cache
+def _measured_constants() -> frozenset[str]:
+    return frozenset(name for engine in all_engines() for name in engine.constants.MEASURED)
 
 
 def _with_median(constants: Constants, field: str, error_field: str, known: Sequence[int]) -> Constants:

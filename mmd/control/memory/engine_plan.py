@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmd.control.models.installed_engines import installed_engines
@@ -40,11 +41,17 @@ class EnginePlan:
         return tuple(word for flag in lasting for word in flag.words)
 
 
-def served(model: Model, machine: Machine, settings: Settings) -> EnginePlan:
-    """Plan as mmd.toml says, or by mmd's own rules if it says nothing of the model. Raises StorageFailed."""
+def served(
+    model: Model, machine: Machine, settings: Settings, installed: Sequence[Installed] | None = None
+) -> EnginePlan:
+    """Plan as mmd.toml says, or by mmd's own rules if it says nothing of the model. Raises StorageFailed.
+
+    `installed` are the installed engines, if they were found already.
+    """
     table = settings.model(model.id)
     try:
-        engine = engine_for(model, installed_engines(settings), table.engine)
+        found = installed_engines(settings) if installed is None else installed
+        engine = engine_for(model, found, table.engine)
         if engine is None:
             return EnginePlan(None, (), on_gpu=bool(machine.gpus))
         options = ServeOptions(socket="", context=table.context, arguments=table.arguments)

@@ -20,7 +20,7 @@ from mmd.machine import Machine
 from mmd.plan.breakdown import Breakdown, correction
 from mmd.plan.choose import without_refused
 from mmd.plan.constants import Constants
-from mmd.plan.engine import Planner
+from mmd.plan.engine import Installed, Planner
 from mmd.plan.estimate import Estimate, Tier
 from mmd.plan.last_words import Refusal, refused
 from mmd.plan.launch import Flag
@@ -106,11 +106,11 @@ class Estimator:
         starts = self._starts if known is None else known
         return constants_from(starts, gpu=self.gpu(plan), engine=plan.title, defaults=_planner(model, plan).constants)
 
-    def best_constants(self, model: Model) -> tuple[Constants, int | None]:
+    def best_constants(self, model: Model, installed: Sequence[Installed]) -> tuple[Constants, int | None]:
         """Return the constants for a model. If they are from a start of this very model and command, return on how many
         devices it was; else None.
         """
-        plan = served(model, self._machine, self._settings)
+        plan = served(model, self._machine, self._settings, installed)
         own = self._start_of(model, plan)
         if own is None:
             return self.constants(model, plan), None

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -99,4 +100,10 @@ def is_unmeasured(model_id: str) -> bool:
 
 
 def _lines() -> JsonLines[StartRecord]:
-    return JsonLines(starts_file(), StartRecord, _MAX_FILE_BYTES)
+    return _kept(starts_file())
+
+
+@lru_cache(maxsize=1)
+def _kept(file: Path) -> JsonLines[StartRecord]:
+    """Every swap reads the log, to predict the memory of the models that come."""
+    return JsonLines(file, StartRecord, _MAX_FILE_BYTES)

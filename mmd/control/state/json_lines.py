@@ -17,7 +17,10 @@ _log = logging.getLogger(__name__)
 
 
 class JsonLines(Generic[T]):
-    """Two files of at most `max_bytes`: a full file becomes the older one, and replaces the one that was that."""
+    """Two files of at most `max_bytes`: a full file becomes the older one, and replaces the one that was that.
+
+    An instance that is kept decodes each line once.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class JsonLines(Generic[T]):
         self._upgrade = upgrade
         self._older = file.with_suffix(".1.jsonl")
         self._max_bytes = max_bytes
+        self._decoded: dict[bytes, T] = {}  # of the last reading
 
     def append(self, record: T) -> None:
         """Raise OSError if the record cannot be written."""
@@ -49,11 +53,15 @@ class JsonLines(Generic[T]):
         """
         lines = self._lines()
         found = []
+        known, decoded = self._decoded, dict[bytes, T]()
         for line in lines if newest is None else lines[max(0, len(lines) - newest) :]:
             try:
-                found.append(self._decode(line))
+                decoded[line] = known[line] if line in known else self._decode(line)
             except BadRecord as error:
                 _log.warning("%s has a damaged line (%s): %r", self.file, error, line[:80])
+            else:
+                found.append(decoded[line])
+        self._decoded = decoded
         return found
 
     def _decode(self, line: bytes) -> T:
