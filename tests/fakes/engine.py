@@ -98,6 +98,7 @@ class Behaviour:
     aborts_unless_no_repack: bool = False  # like llama-server with deepseek2 on a CPU with AMX
     exit_while_loading_seconds: float | None = None
     ignore_sigterm: bool = False
+    exit_seconds: float = 0.0  # between SIGTERM and the end, with its memory still held
     lose_sigterm_while_loading: bool = False  # like vLLM
     spawn_worker: bool = False  # it ignores signals, holds the GPU too and outlives its parent
     die_when_ready_seconds: float | None = None
@@ -226,6 +227,7 @@ class Engine:
         print("main: model loaded", file=sys.stderr, flush=True)
         if not self.terminating.wait(self.behaviour.die_when_ready_seconds):
             self.die()
+        pause(self.behaviour.exit_seconds)
         listener.shutdown(socket.SHUT_RDWR)  # close() would not wake the thread in accept()
         self.api.drain()
         self.exit(0)
@@ -340,7 +342,7 @@ class Engine:
         """Whether CUDA shows it this GPU: all without the variable, else those named by their whole UUIDs."""
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if visible is None:
-            return True
+            return vram.gpu_count() == 1  # otherwise it would take the others, too
         uuids = visible.split(",")
         return any(uuid.startswith(device) and len(uuid) == _UUID_CHARACTERS for uuid in uuids)
 

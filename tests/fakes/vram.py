@@ -57,6 +57,14 @@ def gpu_lines(lines: list[str]) -> list[int]:
     return [number for number, line in enumerate(lines) if line[:1].isdigit()]
 
 
+def gpu_count() -> int:
+    """Return how many GPUs the fake NVML has; 0 without it."""
+    if not (path := os.environ.get("MMD_FAKE_NVML", "")):
+        return 0
+    with open(path, encoding="ascii") as file:
+        return len(gpu_lines(file.read().splitlines()))
+
+
 def held_by(lines: list[str]) -> list[dict[int, int]]:
     """Return what each process holds of each GPU in bytes, by its pid, without what the driver does not tell."""
     return [

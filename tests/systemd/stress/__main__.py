@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.fakes.engine import install_fake_llama_server
-from tests.systemd.stress.hooks import MUTATIONS, hooks_folder
+from tests.systemd.stress.hooks import NO_GATE, hooks_folder
 from tests.systemd.stress.run import Stress
 from tests.systemd.stress.scene import GPUS_GIB, furnish
 from tests.systemd.world import World
@@ -32,8 +32,10 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--operations", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--mutation", choices=sorted(MUTATIONS))
+    parser.add_argument("--no-gate", action="store_true", help="admit every model at once")
     parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--killed", type=float, default=0.12, help="share of the hooks that are killed")
+    parser.add_argument("--calm", action="store_true", help="without commands and kills by hand")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ["HOME"]) as folder:
         bin_folder = Path(folder) / "bin"
@@ -41,8 +43,14 @@ def main() -> int:
         world = World(_ThisManager(), Path(folder))
         gpus = world.add_gpus(*GPUS_GIB)
         furnish(world, install_fake_llama_server(bin_folder))
-        stress = Stress(world, gpus, hooks_folder(Path(folder), options.mutation), options.seed)
-        report = stress.run(options.operations, stops_at_fault=bool(options.mutation), seconds=options.seconds)
+        hooks = hooks_folder(Path(folder), *([NO_GATE] if options.no_gate else []), killed_share=options.killed)
+        stress = Stress(world, gpus, hooks, options.seed)
+        report = stress.run(
+            options.operations,
+            stops_at_fault=options.no_gate,
+            seconds=options.seconds,
+            with_hand=not options.calm,
+        )
         print(report)
     return bool(report.problems)
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from mmd.errors import MmdError
 from mmd.units.bus import Manager
 from mmd.units.names import engine_unit, token_unit
-from tests.systemd.stress.scene import HOOKS, MODELS, Done, Log
+from tests.systemd.stress.scene import MODELS, Done, Log
 
 _SWAPS = "mmd-swap-*.slice"
-_HOOKS = ("gate", "wake", "release", "gone", "wait_released", "ready")
 
 
 class Hand:
@@ -50,7 +49,6 @@ class Hand:
             "kill engine": 16,
             "kill holder": 8,
             "stop swap": 8,
-            "kill hook": 10,
             "start token twice": 4,
         }
         return self.random.choices(list(shares), list(shares.values()))[0]
@@ -64,8 +62,6 @@ class Hand:
                 return self._kill(f"/engine.py -m {self.weights}", f"serve {self.weights}")
             case "kill", "holder":
                 return self._kill(f"tests.systemd.stress.borrower {self.weights}")
-            case "kill", "hook":
-                return self._kill(*(f"{os.environ[HOOKS]}/{name}.py" for name in _HOOKS))
             case "stop", "swap":
                 swaps = await self.manager.units((_SWAPS,))
                 if not swaps:

@@ -11,12 +11,14 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mmd.control.lifecycle.controller import Controller
 from mmd.errors import DoesNotFit, EngineFailed, EngineStuck, MmdError, SwapSuperseded
+from mmd.units.spec import UnitSpec
 from tests.systemd.stress.scene import HOOKS, LEASES_GB, MODELS, SETUPS, Done, Log
 from tests.systemd.world import Sleepy
 
@@ -32,10 +34,26 @@ _HONEST: dict[type[MmdError], str] = {
 Operation = tuple[str, Coroutine[object, object, str]]
 
 
-def controller() -> Sleepy:
-    """Return a controller whose units run the hooks of the stress."""
-    folder = os.environ.get(HOOKS)
-    return Sleepy({}, Path(folder) if folder else None)
+class StressController(Sleepy):
+    """A controller whose units run the hooks of the stress, and whose tokens may be started by hand."""
+
+    def __init__(self) -> None:
+        super().__init__({}, Path(os.environ[HOOKS]))
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        start_transient = self.manager.start_transient
+
+        async def start_open(unit: UnitSpec, *beside: UnitSpec, descriptors: Sequence[int] = ()) -> None:
+            await start_transient(_open(unit), *map(_open, beside), descriptors=descriptors)
+
+        self.manager.start_transient = start_open  # type: ignore[method-assign]
+        return self
+
+
+def _open(unit: UnitSpec) -> UnitSpec:
+    """Return the unit without the guard that refuses starts by hand: the gate has to hold without it."""
+    return replace(unit, directives=tuple(one for one in unit.directives if one.name != "RefuseManualStart"))
 
 
 class Planner:
@@ -112,7 +130,7 @@ async def _outcome(work: Coroutine[object, object, str]) -> tuple[str, str]:
 
 
 async def main(name: str, seed: str, weights: str) -> None:
-    async with controller() as mmd:
+    async with StressController() as mmd:
         await Planner(name, int(seed), weights, mmd).run(Log())
 
 

@@ -19,7 +19,8 @@ from mmd.errors import MmdError
 from mmd.paths import runtime_dir
 from mmd.units.bus import Manager, Unit
 from tests.fakes.nvml import FakeGpus
-from tests.systemd.stress.planner import controller
+from tests.systemd.stress.hooks import spare
+from tests.systemd.stress.planner import StressController
 from tests.systemd.stress.scene import HOOKS, LOG, MODELS, SETUPS, Done, Log
 from tests.systemd.world import REPOSITORY, World, wait_for
 
@@ -63,35 +64,28 @@ class Stress:
         self.world = world
         self.gpus = gpus
         self.seed = seed
+        self.hooks = hooks_folder
         self.random = random.Random(seed)
         self.variables = {LOG: str(world.folder / "stress.log"), HOOKS: str(hooks_folder)}
-        self.planners: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.generation = 0
         self.report = Report()
 
-    def run(self, operations: int, *, stops_at_fault: bool = False, seconds: float = 600.0) -> Report:
+    def run(
+        self, operations: int, *, stops_at_fault: bool = False, seconds: float = 600.0, with_hand: bool = True
+    ) -> Report:
         """Run until so many operations were done, the time is over, or, if wanted, memory was over-committed."""
         began = time.monotonic()
         with _variables(self.variables):
             log = Log()
-            for number in range(_PLANNERS):
-                self._start_planner(f"planner-{number}")
-            hand = self._start("hand", str(self.seed))
-            last = (0, began)
-            while (done := len(log.read())) < operations and time.monotonic() - began < seconds:
-                time.sleep(self.random.uniform(0.2, 0.6))
-                if done != last[0]:
-                    last = (done, time.monotonic())
-                elif time.monotonic() - last[1] > _STANDSTILL_SECONDS:
-                    self.report.errors.append(f"nothing moves any more, after {done} operations")
-                    break
-                if stops_at_fault and self.world.faults():
-                    break
-                self._kill_a_planner()
-            log.end()
-            self._end("hand", hand)
-            for name, process in self.planners.items():
-                self._end(name, process)
+            try:
+                if with_hand:
+                    self.processes["hand"] = self._start("hand", str(self.seed))
+                self._disturb(log, operations, began + seconds, stops_at_fault=stops_at_fault)
+            finally:
+                log.end()
+                spare(self.hooks)
+                self._end_all()
             self._read(log.read())
             self.report.seconds = time.monotonic() - began
             if not (stops_at_fault and self.world.faults()):
@@ -99,6 +93,21 @@ class Stress:
         self.report.faults = self.world.faults()
         self.report.allocations = self.gpus.allocations()
         return self.report
+
+    def _disturb(self, log: Log, operations: int, end: float, *, stops_at_fault: bool) -> None:
+        for number in range(_PLANNERS):
+            self._start_planner(f"planner-{number}")
+        last = (0, time.monotonic())
+        while (done := len(log.read())) < operations and time.monotonic() < end:
+            time.sleep(self.random.uniform(0.2, 0.6))
+            if done != last[0]:
+                last = (done, time.monotonic())
+            elif time.monotonic() - last[1] > _STANDSTILL_SECONDS:
+                self.report.errors.append(f"nothing moves any more, after {done} operations")
+                return
+            if stops_at_fault and self.world.faults():
+                return
+            self._kill_a_planner()
 
     # -- the processes
 
@@ -108,27 +117,29 @@ class Stress:
 
     def _start_planner(self, name: str) -> None:
         self.generation += 1
-        self.planners[name] = self._start("planner", name, str(self.seed * 1000 + self.generation))
+        self.processes[name] = self._start("planner", name, str(self.seed * 1000 + self.generation))
 
     def _kill_a_planner(self) -> None:
-        for name, process in list(self.planners.items()):
-            if process.poll() is not None:
-                self.report.errors.append(f"{name} ended by itself, with status {process.returncode}")
+        planners = [name for name in self.processes if name != "hand"]
+        for name in planners:
+            if (status := self.processes[name].poll()) is not None:
+                self.report.errors.append(f"{name} ended by itself, with status {status}")
                 self._start_planner(name)
         if self.random.random() < _KILLED_SHARE:
-            name = self.random.choice(list(self.planners))
-            self.planners[name].kill()
-            self.planners[name].wait()
+            name = self.random.choice(planners)
+            self.processes[name].kill()
+            self.processes[name].wait()
             self.report.planners_killed += 1
             self._start_planner(name)
 
-    def _end(self, name: str, process: subprocess.Popen[bytes]) -> None:
-        try:
-            process.wait(_END_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.report.errors.append(f"{name} hangs")
-            process.kill()
-            process.wait()
+    def _end_all(self) -> None:
+        for name, process in self.processes.items():
+            try:
+                process.wait(_END_TIMEOUT_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.report.errors.append(f"{name} hangs")
+                process.kill()
+                process.wait()
 
     def _read(self, rows: list[Done]) -> None:
         for row in rows:
@@ -140,7 +151,7 @@ class Stress:
     # -- afterwards
 
     async def _look(self) -> None:
-        async with controller() as mmd:
+        async with StressController() as mmd:
             await self._settle(mmd.manager)
             wanted: Any
             for wanted in (*MODELS, *SETUPS, "a", "f", ("b", "c")):

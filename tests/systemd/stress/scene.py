@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.systemd.world import World
 
@@ -20,6 +21,8 @@ LEASES_GB = (3, 8, 15, 22)
 
 _CONTEXT = 4096
 _LOAD_SECONDS = {"a": 0.06, "b": 0.04, "c": 0.04, "d": 0.02, "e": 0.02, "f": 0.06}
+# Time enough for a newcomer to load beside a model that leaves, if nothing but luck kept it from that.
+_SLOW: dict[str, Any] = {"exit_seconds": 0.15, "sleep_seconds": 0.15, "wake_seconds": 0.08}
 _KEEPS_MIB = 900
 
 # Environment variables of the stress's processes.
@@ -30,11 +33,13 @@ HOOKS = "MMD_STRESS_HOOKS"
 def furnish(world: World, llama_server: Path) -> None:
     """Register the models, with contexts that do not grow: several fit beside each other."""
     contexts = "".join(f"[models.{name}]\ncontext = {_CONTEXT}\n" for name in MODELS)
-    world.settings(f'[engines]\nvllm = "{world.add_vllm()}"\nllama-server = "{llama_server}"\n{contexts}')
+    world.settings(
+        f'[engines]\nvllm = "{world.add_vllm()}"\nllama-server = "{llama_server}"\n{contexts}', residency="many"
+    )
     for name, size_gib in SLEEPERS.items():
-        world.add_sized_vllm(name, size_gib, load_seconds=_LOAD_SECONDS[name], keeps_mib=_KEEPS_MIB)
+        world.add_sized_vllm(name, size_gib, load_seconds=_LOAD_SECONDS[name], keeps_mib=_KEEPS_MIB, **_SLOW)
     for name, size_gib in OTHERS.items():
-        world.add_sized(name, size_gib, embedding=name in "de", load_seconds=_LOAD_SECONDS[name])
+        world.add_sized(name, size_gib, embedding=name in "de", load_seconds=_LOAD_SECONDS[name], **_SLOW)
 
 
 @dataclass(frozen=True)
