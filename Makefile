@@ -58,7 +58,7 @@ bench: .venv/installed compiler # What a swap and a request cost, as tables
 	@$(WITH_LLAMA_SERVER) $(WITH_VLLM) $(PYTHON) -m tests.bench
 
 .PHONY: demo
-demo: .venv/installed # Two tiny models served in turn, as a terminal session
+demo: .venv/installed # Two tiny models served side by side, as a terminal session
 	@$(PYTHON) -m contrib.demo
 
 .PHONY: picture
