@@ -1,3 +1,3 @@
-"""mmd runs local language models as systemd user units, one on the GPU at a time."""
+"""mmd runs local language models as systemd user units: what fits stays loaded."""
 
 __version__ = "0.2.0"
