@@ -19,6 +19,14 @@ from mmd.control.state.swap_events import recent
 from mmd.errors import BadModelFile, EngineFailed, EngineMissing
 from mmd.paths import engine_socket
 from mmd.plan.residency import Residency
+from tests.systemd.stress.hooks import (
+    RELEASE_IS_KILLED,
+    RELEASE_IS_KILLED_ASLEEP,
+    Change,
+    endanger,
+    hooks_folder,
+    spare,
+)
 from tests.systemd.world import World, wait_for
 
 
@@ -304,6 +312,43 @@ async def test_manager_reexecuted_in_mid_swap(world: World) -> None:
         assert (await mmd.status()).resident_ids == ("b",)
         await mmd.activate("a")
         assert (await mmd.status()).resident_ids == ("a",)
+
+
+@pytest.mark.parametrize("killed", [RELEASE_IS_KILLED, RELEASE_IS_KILLED_ASLEEP], ids=["at_once", "when_it_sleeps"])
+async def test_killed_release_hook_leaves_no_model_awake(world: World, killed: Change) -> None:
+    """The OOM killer took it: both models were awake at once, and the status said that one slept."""
+    world.add("s", can_sleep=True, sleep_seconds=0.2)
+    world.add("a")
+    hooks = hooks_folder(world.folder, killed)
+    spare(hooks)
+    async with world.controller(hooks_folder=hooks) as mmd:
+        await mmd.activate("s")
+        endanger(hooks)
+        await mmd.activate("a")
+        status = await mmd.status()
+        assert (status.resident_ids, status.sleeping) == (("a",), ())
+        assert (await mmd.residencies()).get("s", Residency.ABSENT) in (Residency.ABSENT, Residency.FAILED)
+        spare(hooks)
+        await mmd.activate("s")
+        assert (await mmd.status()).resident_ids == ("s",)
+    assert not world.events("overlap")
+
+
+async def test_awake_engine_without_a_token_is_shown_and_ended(world: World) -> None:
+    """Its release hook was killed while it was put to sleep by a user: nothing was to follow, and it stayed awake."""
+    world.add("s", can_sleep=True)
+    world.add("a")
+    hooks = hooks_folder(world.folder, RELEASE_IS_KILLED)
+    async with world.controller(hooks_folder=hooks) as mmd:
+        await mmd.activate("s")
+        await mmd.sleep("s")
+        status = await mmd.status()
+        assert (await mmd.residencies())["s"] is Residency.STRANDED
+        assert (status.resident_ids, status.sleeping) == ((), ())
+        await mmd.activate("a")
+        assert (await mmd.status()).resident_ids == ("a",)
+        assert world.main_pid("s") == 0
+    assert not world.events("overlap")
 
 
 def _active_state(world: World, name: str) -> str:

@@ -41,3 +41,20 @@ async def test_models_of_a_given_size_start_asleep_and_awake(world: World) -> No
         await mmd.activate("light")
         status = await mmd.status()
         assert ([one.id for one in status.sleeping], status.active) == (["sleeper"], "light")
+
+
+async def test_member_of_a_set_starts_again_beside_the_others(world: World) -> None:
+    """Its units stayed loaded as long as an engine was up that had loaded after it, and no start was possible."""
+    world.add_gpus(24)
+    world.settings("", residency="many")
+    for name in "abc":
+        world.add_sized(name, 2, embedding=True)
+    async with world.controller() as mmd:
+        await mmd.activate(("a", "b", "c"))
+        await mmd.stop("a")
+        await mmd.stop("b")
+        assert (await mmd.status()).resident_ids == ("c",)
+        done = await mmd.activate("a")
+        assert done.seconds < 20
+        assert set((await mmd.activate(("a", "b"))).model_ids) == {"a", "b"}
+        assert (await mmd.status()).resident_ids == ("a", "b", "c")

@@ -66,6 +66,13 @@ RELEASE_IS_KILLED = Change(
         record.die_if_endangered()
         why_not =""",
 )
+# The engine sleeps, and nothing proves it.
+RELEASE_IS_KILLED_ASLEEP = Change(
+    "release.py",
+    """        says = self.engine.is_sleeping(until=self.until)""",
+    """        record.die_if_endangered()
+        says = self.engine.is_sleeping(until=self.until)""",
+)
 
 _DEADLY = "deadly"  # while this file is beside the hooks, some die
 # Every hook but `ready` imports record.py. A process that a timer ends is as dead as a killed one.
