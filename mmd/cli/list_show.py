@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +91,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     from mmd.control.lifecycle.controller import unit_texts
     from mmd.control.lifecycle.idle_rules import rules_of
     from mmd.control.lifecycle.planner import plan_launch
-    from mmd.control.lifecycle.preview import occupants_of, preview
+    from mmd.control.lifecycle.preview import occupants_of, preview, states_if_known
     from mmd.control.memory.estimate import Estimator
     from mmd.control.models.aliases import names_of
     from mmd.control.state.model_info import model_info
@@ -103,15 +102,15 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
     model, settings, registered = Registry().get(model_id), read_settings(), Registry().load()
     aliases = names_of(registered, settings).aliases[model.id]
     machine = load_machine(machine_file) if machine_file else read_machine()
-    pairs = wait_for(pairs_or_none()) if as_json else None if machine_file or units else wait_for(_pairs_if_known())
+    states = None if machine_file or units else wait_for(states_if_known())
     if not units and not as_json:
         _print_model(model, aliases)
-        _print_now(model_id, machine, pairs)
+        _print_now(model_id, machine, states.pairs if states else None)
     launch = plan_launch(model, machine, settings)
     estimating = Estimator(machine, settings, is_here=machine_file is None)
     estimate = estimating.answer(model, asks_engine=False).estimate
     rules = rules_of(model.id, settings)
-    occupants = () if machine_file else occupants_of(pairs or {}, settings)
+    occupants = occupants_of(states, machine, settings) if states else ()
     place = preview(model, machine, settings, occupants=occupants, registered=tuple(registered.values()))
     if units:
         for name, text in unit_texts(launch).items():
@@ -123,7 +122,7 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         from mmd.control.state.residencies import active_of
         from mmd.plan.residency import Pair
 
-        here = pairs or {}
+        here = wait_for(pairs_or_none())
         shown = to_builtins(
             model_info(model, here.get(model_id, Pair()), active_of(here), startup_of(model_id), aliases)
         )
@@ -131,16 +130,6 @@ def show(model_id: str, machine_file: Path | None, units: bool, as_json: bool) -
         print_json(shown | {"files": model.files, "idle": rules} | planned)
     else:
         _print_launch(launch, estimate, rules, _place_texts(place, _device_names(machine)))
-
-
-async def _pairs_if_known() -> Mapping[str, Pair] | None:
-    """Return the units of each model; None without a user manager, which would run them."""
-    from mmd.control.state.residencies import current_pairs
-    from mmd.errors import ManagerUnreachable
-
-    with suppress(ManagerUnreachable):
-        return await current_pairs()
-    return None
 
 
 async def pairs_or_none() -> Mapping[str, Pair]:

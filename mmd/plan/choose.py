@@ -14,7 +14,6 @@ from mmd.plan.engine import Installed, ServeOptions
 from mmd.plan.launch import Flag, Launch
 from mmd.plan.memory import MemoryModel
 from mmd.plan.predict import memory_of
-from mmd.plan.release import ASLEEP_BYTES
 from mmd.plan.share import RAM, Share, device_ids
 from mmd.plan.suggestions import UnfitModel, suggestions
 from mmd.quantities import MIB, size_text
@@ -86,7 +85,7 @@ def choose(
         stop_seconds=planner.stop_seconds,
         exits_zero_on_crash=planner.exits_zero_on_crash,
         flags=flags,
-        keeps=None if sleep is None else _kept_asleep(share) if allocation is None else kept_asleep(share),
+        keeps=None if sleep is None else kept_asleep(share),
     )
 
 
@@ -102,11 +101,6 @@ def _whole_machine(machine: Machine, *, on_gpu: bool) -> Share:
     if not on_gpu:
         return {RAM: fit.ram_budget_bytes(machine) // MIB}
     return {device: gpu.total_bytes // MIB for device, gpu in device_ids(machine.gpus).items()}
-
-
-def _kept_asleep(share: Share) -> Share:
-    """Return what an engine keeps asleep; on the CPU its memory stays where it is, and counts as nothing."""
-    return {device: 0 if device == RAM else ASLEEP_BYTES // MIB for device in share}
 
 
 def without_refused(flags: tuple[Flag, ...], model_id: str, refused: Mapping[str, str]) -> tuple[Flag, ...]:

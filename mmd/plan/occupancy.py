@@ -9,6 +9,7 @@ from mmd.plan.lease import LeasePair, LeaseState, lease_id, lease_occupants
 from mmd.plan.place import Device, Occupant
 from mmd.plan.residency import STARTS, Pair, held_now
 from mmd.plan.share import Holding, Share
+from mmd.registry.record import ModelType
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Occupancy:
 
 
 _NO_USE = Use()
+_LIGHT_TYPES = frozenset(kind.value for kind in ModelType if not kind.generates)
 
 
 def occupancy(
@@ -60,25 +62,28 @@ def occupancy(
         if not token.loaded and not engine.loaded:
             continue
         holding, use = pair.holding or everything, uses.get(model_id, _NO_USE)
+        grows = pair.type not in _LIGHT_TYPES
         is_up = engine.active not in ("inactive", "failed")
         releases = token.job not in STARTS and (token.job == "stop" or token.active == "deactivating")
         if not releases and (token.active in ("active", "activating") or token.job in STARTS):
             is_dead = token.active == "active" and not token.job and not is_up and engine.job not in STARTS
-            occupants.append(_occupant(model_id, holding, use, is_dead=is_dead))
+            occupants.append(_occupant(model_id, holding, use, grows=grows, is_dead=is_dead))
         elif releases:
             leaving[model_id] = holding.uses
             if holding.keeps is not None and pair.engine_stays:
-                occupants.append(_occupant(model_id, holding, use, is_asleep=True))
+                occupants.append(_occupant(model_id, holding, use, grows=grows, is_asleep=True))
         elif is_up and (engine.job == "stop" or engine.active == "deactivating"):
             leaving[model_id] = holding.uses if pair.kept is None else pair.kept
         elif is_up and pair.kept is not None:
-            occupants.append(_occupant(model_id, Holding(holding.uses, pair.kept), use, is_asleep=True))
+            occupants.append(_occupant(model_id, Holding(holding.uses, pair.kept), use, grows=grows, is_asleep=True))
         elif is_up:
             stranded.append(model_id)
     return Occupancy(tuple(occupants), leaving, tuple(stranded))
 
 
-def _occupant(model_id: str, holding: Holding, use: Use, *, is_dead: bool = False, is_asleep: bool = False) -> Occupant:
+def _occupant(
+    model_id: str, holding: Holding, use: Use, *, grows: bool, is_dead: bool = False, is_asleep: bool = False
+) -> Occupant:
     return Occupant(
         model_id=model_id,
         uses=holding.uses,
@@ -88,6 +93,7 @@ def _occupant(model_id: str, holding: Holding, use: Use, *, is_dead: bool = Fals
         pinned=use.pinned,
         in_use=use.in_use,
         is_dead=is_dead,
+        grows=grows,
     )
 
 

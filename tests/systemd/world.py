@@ -21,7 +21,6 @@ from mmd.control.state.machine_reader import MachineReader
 from mmd.paths import config_file
 from mmd.plan.allocation import Allocation
 from mmd.plan.launch import Launch, Sleep, WakeCheck
-from mmd.plan.release import ReleaseEffect
 from mmd.plan.share import RAM
 from mmd.registry.store import Registry
 from tests.fakes.nvml import FakeGpus, use_in_this_process
@@ -44,14 +43,8 @@ class ChangedLaunches(LaunchPlanner):
         super().__init__(reader, registry)
         self._changes = changes
 
-    async def launch(
-        self,
-        model_id: str,
-        *,
-        leaving: Mapping[str, ReleaseEffect] | None = None,
-        allocation: Allocation | None = None,
-    ) -> Launch:
-        launch = await super().launch(model_id, leaving=leaving, allocation=allocation)
+    async def launch(self, model_id: str, *, allocation: Allocation | None = None) -> Launch:
+        launch = await super().launch(model_id, allocation=allocation)
         launch = replace(launch, **self._changes.get(model_id, {}))
         if launch.sleep is not None and launch.keeps is None:
             # Two tiny models that sleep must not fill the RAM.

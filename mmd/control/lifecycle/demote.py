@@ -10,6 +10,7 @@ from mmd.control.lifecycle.units import new_swap_slice
 from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.errors import MmdError
 from mmd.journal import about
+from mmd.plan.allocation import Allocation
 from mmd.plan.launch import Launch
 from mmd.plan.occupancy import held
 from mmd.plan.residency import Pair, Residency, residency
@@ -32,7 +33,7 @@ async def demote(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchP
         pairs = states.pairs
         if residency(pairs.get(model_id, Pair())) is not Residency.ASLEEP:
             return None
-        launch = await _running_launch(manager, model_id, hooks, planner)
+        launch = await _running_launch(manager, model_id, hooks, planner, pairs[model_id])
         became = "stopped"
         if launch and _can_go_deeper(launch, pairs) and await _go_deeper(manager, launch, hooks, states, planner):
             became = f"level {_DEEP}"
@@ -51,10 +52,13 @@ async def stop_asleep(manager: Manager, model_id: str) -> bool:
     return True
 
 
-async def _running_launch(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner) -> Launch | None:
+async def _running_launch(
+    manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner, pair: Pair
+) -> Launch | None:
     """Return the launch of the running engine; None if it would be started differently now, or not at all."""
+    allocation = Allocation(pair.holding.uses) if pair.holding is not None else None
     try:
-        launch = await planner.launch(model_id)
+        launch = await planner.launch(model_id, allocation=allocation)
     except MmdError as error:
         _log.info("%s can no longer be planned: %s", model_id, error.message, extra=about(model_id))
         return None

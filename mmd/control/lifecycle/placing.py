@@ -179,13 +179,14 @@ class Placer:
 
     async def _uses(self, pairs: Pairs) -> Mapping[str, Use]:
         """Return when each resident model was used last; without a gateway, when it became resident."""
-        known = self._planner.uses
+        known, pinned = self._planner.uses, await self._planner.pinned()
         unknown = [model_id for model_id, pair in pairs.items() if pair.holds_gpu and model_id not in known]
         since = {}
         for model_id in unknown:
             token = await self._manager.unit(token_unit(model_id))
             since[model_id] = Use(int(token["ActiveEnterTimestampMonotonic"]) / 1_000_000)
-        return {**since, **known}
+        uses = {**dict.fromkeys(pinned, Use()), **since, **known}
+        return {model_id: replace(use, pinned=use.pinned or model_id in pinned) for model_id, use in uses.items()}
 
 
 def _at(pair: Pair) -> Share:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mmd.plan.launch import Launch
     from mmd.plan.occupancy import Use
     from mmd.plan.place import Device
-    from mmd.plan.release import ReleaseEffect
     from mmd.registry.record import Model
     from mmd.registry.store import Registry
     from mmd.settings import Settings
@@ -45,21 +44,18 @@ class LaunchPlanner:
         """Return whether a device has at most one resident model. Raises WrongUsage and StorageFailed."""
         return await self._reader.call(_one_each)
 
-    async def launch(
-        self,
-        model_id: str,
-        *,
-        leaving: Mapping[str, ReleaseEffect] | None = None,
-        allocation: Allocation | None = None,
-    ) -> Launch:
+    async def pinned(self) -> frozenset[str]:
+        """Return the models that only a user's command unloads. Raises WrongUsage and StorageFailed."""
+        return await self._reader.call(_pinned)
+
+    async def launch(self, model_id: str, *, allocation: Allocation | None = None) -> Launch:
         """Plan how a model is started: in exactly the share of an allocation, else as if it were alone.
 
-        With `leaving`, read the machine now and plan for the moment at which these units have released the GPU; without
-        it, use the last reading. Raises NoSuchModel and what `plan_launch` raises.
+        It uses the last reading of the machine. Raises NoSuchModel and what `plan_launch` raises.
         """
-        if leaving is not None or self._machine is None:
+        if self._machine is None:
             self._machine = await self._reader.machine()
-        return await self._reader.call(self._plan, model_id, self._machine, leaving, allocation)
+        return await self._reader.call(self._plan, model_id, self._machine, allocation)
 
     async def devices(self, held_mib: Mapping[str, int], lease_pids: Collection[int] = ()) -> tuple[Device, ...]:
         """Read the machine now. Return its devices, with what models and leases may use of each.
@@ -92,19 +88,11 @@ class LaunchPlanner:
         """Record what the engine refused, so that later launches leave it out. Raises StorageFailed."""
         await self._reader.call(self._refused.remember, launch.model_id, launch.title, refusal.subjects, refusal.output)
 
-    def _plan(
-        self,
-        model_id: str,
-        machine: Machine,
-        leaving: Mapping[str, ReleaseEffect] | None,
-        allocation: Allocation | None,
-    ) -> Launch:
-        from mmd.plan.release import machine_after_release
+    def _plan(self, model_id: str, machine: Machine, allocation: Allocation | None) -> Launch:
         from mmd.settings import read_settings
 
-        here = machine if leaving is None else machine_after_release(machine, leaving)
         # Read at each call: a gateway that runs for weeks must plan as the command line does.
-        return plan_launch(self._registry.get(model_id), here, read_settings(), allocation)
+        return plan_launch(self._registry.get(model_id), machine, read_settings(), allocation)
 
     def _demand(self, model_id: str, machine: Machine, devices: Sequence[Device]) -> Demand:
         from mmd.settings import read_settings
@@ -225,6 +213,13 @@ def _model_settings(model: Model, settings: Settings) -> ModelSettings:
 
 def _projector_bytes(model: Model) -> int:
     return Path(model.projector).stat().st_size if model.projector else 0
+
+
+def _pinned() -> frozenset[str]:
+    from mmd.control.lifecycle.idle_rules import pinned_models
+    from mmd.settings import read_settings
+
+    return pinned_models(read_settings())
 
 
 def _one_each() -> bool:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from mmd.control.lifecycle.idle_rules import pinned_models
 from mmd.control.lifecycle.light_models import LightModels
 from mmd.control.lifecycle.planner import plan_demand
 from mmd.control.memory.estimate import Estimator
-from mmd.control.state.residencies import generates
+from mmd.errors import ManagerUnreachable
 from mmd.machine import Machine
 from mmd.plan.arrange import Arrangement, arrange
 from mmd.plan.demand import Demand
 from mmd.plan.devices import devices_of
+from mmd.plan.occupancy import Use, held, occupancy
 from mmd.plan.place import Occupant
-from mmd.plan.residency import Pair, Residency, held_now, residency
 from mmd.plan.share import Share
 from mmd.quantities import MIB
 from mmd.registry.record import Model
 from mmd.settings import Settings
+from mmd.units.watch import UnitStates, read_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +74,21 @@ def _placed(share: Share) -> Preview:
     return Preview({device: size_mib * MIB for device, size_mib in share.items()})
 
 
-def occupants_of(pairs: Mapping[str, Pair], settings: Settings) -> tuple[Occupant, ...]:
-    """Return the models that hold memory, or are about to, as their units say."""
-    found = []
-    for model_id, pair in sorted(pairs.items()):
-        if pair.holding is not None and held_now(pair):
-            one = Occupant(
-                model_id,
-                pair.holding.uses,
-                pair.holding.keeps,
-                is_asleep=residency(pair) is Residency.ASLEEP,
-                pinned=settings.model(model_id).pinned,
-                grows=generates(pair),
-            )
-            found.append(one)
-    return tuple(found)
+async def states_if_known() -> UnitStates | None:
+    """Return the units of models and leases; None without a user manager, which would run them."""
+    from mmd.units.bus import Manager
+
+    with suppress(ManagerUnreachable):
+        async with await Manager.connect() as manager:
+            return await read_states(manager)
+    return None
+
+
+def occupants_of(states: UnitStates, machine: Machine, settings: Settings) -> tuple[Occupant, ...]:
+    """Return the models and leases that hold memory, or are about to, as their units say."""
+    uses = {model_id: Use(pinned=True) for model_id in pinned_models(settings)}
+    devices = devices_of(machine, held(states.pairs, states.leases), safe_maximum=settings.gpu.safe_maximum)
+    return occupancy(states.pairs, states.leases, devices, uses).occupants
 
 
 def _held_mib(occupants: Sequence[Occupant]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from mmd.quantities import MIB
 from mmd.registry.detect import examine
 from mmd.registry.record import Model
 from mmd.settings import ModelTable, Settings, read_settings
+from mmd.units.watch import UnitStates
 from tests.fakes.engine import install_fake_llama_server
 from tests.well_known import QWEN3_06B, QWEN3_8B, Shape
 
@@ -74,14 +75,13 @@ def test_registered_embedder_gets_room(chat: Model, tmp_path: Path) -> None:
 
 def test_occupants_are_read_from_the_units() -> None:
     up = UnitState(active="active", loaded=True)
-    down = UnitState()
     pairs = {
         "resident": Pair(up, up, Holding({FIRST: 9000}), type="chat"),
         "light": Pair(up, up, Holding({FIRST: 1000}), type="embedding"),
-        "absent": Pair(down, down, Holding({FIRST: 1000})),
+        "absent": Pair(),
     }
-    found = occupants_of(pairs, Settings(models={"light": ModelTable(pinned=True)}))
-    assert found == (
+    settings = Settings(models={"light": ModelTable(pinned=True)})
+    assert occupants_of(UnitStates(pairs, {}), TWO, settings) == (
         Occupant("light", {FIRST: 1000}, pinned=True),
         Occupant("resident", {FIRST: 9000}, grows=True),
     )
