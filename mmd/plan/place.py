@@ -192,7 +192,7 @@ class _Search:
             taken = self._resident_on(states)
             room = {device: size_mib for device, size_mib in room.items() if device not in taken}
         if self.one_each and len(self.wanted) > len(room):
-            return _one_each_refusal(self.wanted, room)
+            return _one_each_refusal(self.wanted, room, [one for one in staying if _is_resident(one, _State.STAYS)])
         return _refusal(self.wanted, room, staying)
 
     def _resident_on(self, states: _States, *, grown: bool = False) -> frozenset[str]:
@@ -235,10 +235,13 @@ def _refusal(wanted: Sequence[Wanted], room: Mapping[str, int], staying: Iterabl
     return CannotPlace(f"{need}, and models can have {has}{stay}", short_mib)
 
 
-def _one_each_refusal(wanted: Sequence[Wanted], room: Mapping[str, int]) -> CannotPlace:
+def _one_each_refusal(wanted: Sequence[Wanted], room: Mapping[str, int], staying: Sequence[Occupant]) -> CannotPlace:
+    """Say which devices the models can have, and what stays on the others."""
     names = " and ".join(sorted(one.model_id for one in wanted))
     devices = ", ".join(sorted(room)) or "no device"
     why = f'{names}: with residency = "one" each model needs a device to itself, and there is {devices}'
+    if staying:
+        why += f" beside {', '.join(sorted(one.model_id for one in staying))}"
     return CannotPlace(why, max(1, sum(min(shape.size_mib for shape in one.shapes) for one in wanted)))
 
 

@@ -27,7 +27,7 @@ from mmd.registry.store import Registry
 from mmd.settings import read_settings
 from mmd.units.bus import Manager
 from mmd.units.names import engine_unit, token_unit
-from mmd.units.watch import read_pairs
+from mmd.units.watch import read_pairs, read_states
 
 # Modules that plan and carry out a swap are imported by the first one: an idle gateway saves their memory.
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Controller:
         swapper: Swapper = swap.Swapper(self.manager, self._hooks, self.planner)
         ids = (models,) if isinstance(models, str) else tuple(models)
         if evicts:  # mmd restores and boots without evicting: nobody asked for these models now
-            for model_id in ids:
+            for model_id in reversed(ids):  # of a set, the first that generates text is the active one
                 note_asked(model_id)
         request = swap.Request(ids, evicts=evicts, by_user=by_user, staying=frozenset(staying))
         done = await swapper.activate(request, drain_seconds=drain_seconds, occasion=occasion)
@@ -132,6 +132,13 @@ class Controller:
             for launch in done.launches.values():
                 await confirm_in_background(self.manager, launch)
         return done
+
+    async def would_unload(self, models: Sequence[str]) -> tuple[str, ...]:
+        """Return the models that activating this set would unload now, or start again. Raises what planning raises."""
+        placing = await self.reader.call(import_module, "mmd.control.lifecycle.placing")
+        placer = placing.Placer(self.manager, self._hooks, self.planner)
+        step = await placer.step(placing.Request(tuple(models)), await read_states(self.manager))
+        return (*step.left.evicted, *step.restarted) if isinstance(step, placing.SwapPlan) else ()
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:
         """Put a model (by default the active one) to sleep, or stop it if its engine cannot sleep.

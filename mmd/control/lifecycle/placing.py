@@ -49,6 +49,7 @@ class SwapPlan:
     why: Mapping[str, str]
     admissions: Mapping[str, Admission]
     left: Leavers
+    restarted: tuple[str, ...] = ()  # of the wanted models: resident ones that start again with another share
     holders: tuple[str, ...] = ()  # the models that stay beside them
     load_after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -118,6 +119,13 @@ class Placer:
         at = {model_id: _at(pairs[model_id]) for model_id in come if actions[model_id] is Action.WAKE}
         one_each = await self._planner.one_each()
         found = await self._arrange(request, come, at, view, one_each=one_each)
+        restarted: Sequence[str] = ()
+        for restarted in await self._restartable(request, actions, view) if isinstance(found, NoRoom) else ():
+            again = [model_id for model_id in request.model_ids if model_id in (*come, *restarted)]
+            found = await self._arrange(request, again, at, view, one_each=one_each)
+            if not isinstance(found, NoRoom):
+                actions |= dict.fromkeys(restarted, Action.REPLACE)
+                break
         if isinstance(found, NoRoom):
             return found
         placement = found.placement
@@ -135,9 +143,24 @@ class Placer:
                 model_id: _admission(launch, left, view, one_each=one_each) for model_id, launch in launches.items()
             },
             left=left,
+            restarted=tuple(restarted),
             holders=tuple(one for one in gpu_holders(pairs) if one not in left.tokens),
             load_after=_loads_after(launches),
         )
+
+    async def _restartable(
+        self, request: Request, actions: Mapping[str, Action], view: View
+    ) -> Sequence[Sequence[str]]:
+        """Return which resident models of a set may be started again for the others, in the order in which to try.
+
+        A model that came alone has grown into what its device had left, so another of its set finds no room. Light
+        models do not grow.
+        """
+        if not request.evicts:
+            return ()
+        resident = [one for one, done in actions.items() if done is Action.NOTHING and one not in request.staying]
+        grown = [one for one in resident if not (await self._planner.demand(one, view.devices)).is_light]
+        return [some for some in (grown, resident) if some]
 
     async def _action(self, model_id: str, pairs: Pairs) -> Action:
         pair = pairs.get(model_id, Pair())

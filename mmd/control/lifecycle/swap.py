@@ -19,7 +19,7 @@ from mmd.control.lifecycle.units import end_units, jobs_in_progress, refusal_fil
 from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
 from mmd.engines import engine
-from mmd.errors import EngineFailed, MmdError, SwapSuperseded
+from mmd.errors import EngineFailed, MmdError, PlacementChanged, SwapSuperseded
 from mmd.journal import about
 from mmd.plan.last_words import Refusal, cause_line, refused
 from mmd.plan.launch import Launch
@@ -101,6 +101,7 @@ class _Attempt:
     plan: SwapPlan | None = None
     submitted: float = 0.0
     evicted: tuple[str, ...] = ()  # the models that were unloaded, also by earlier tries
+    restarted: tuple[str, ...] = ()  # the resident models of the set that started again, also in earlier tries
     why_evicted: Mapping[str, str] = field(default_factory=dict)
     problem: _Problem | None = None  # None: the models are resident
 
@@ -190,7 +191,7 @@ class Swapper:
                     step = await self._placer.step(request, states)
                     match step:
                         case NoRoom(why):
-                            return replace(before, problem=_Superseded(request.model_ids[0], why))
+                            raise PlacementChanged(why, hint="mmd status   # what holds the memory")
                         case LookAgain():
                             pass
                         case EndFirst(units):
@@ -219,6 +220,7 @@ class Swapper:
             plan=plan,
             submitted=monotonic(),
             evicted=tuple(sorted({*before.evicted, *plan.left.evicted})),
+            restarted=tuple(sorted({*before.restarted, *plan.restarted})),
             why_evicted={**before.why_evicted, **plan.left.why},
         )
         jobs = dict(await jobs_in_progress(self._manager, plan.awaited))
@@ -336,12 +338,13 @@ class Swapper:
         # Otherwise systemd would keep restarting the engine that failed; what came with it would lie in the way.
         for model_id in attempt.plan.launches:
             await self._stop(token_unit(model_id))
-        if not attempt.evicted:
+        previous = (*attempt.evicted, *attempt.restarted)
+        if not previous:
             return ""
-        names = " and ".join(attempt.evicted)
-        is_one = len(attempt.evicted) == 1
+        names = " and ".join(previous)
+        is_one = len(previous) == 1
         try:
-            back = await self._attempt(Request(attempt.evicted, evicts=False))
+            back = await self._attempt(Request(previous, evicts=False))
         except MmdError as error:
             return f"; {names} cannot be restored: {error.message}"
         match back.problem:
