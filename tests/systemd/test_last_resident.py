@@ -28,7 +28,9 @@ def session(folder: Path) -> Iterator[World]:
     with user_manager() as manager, pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"):
             patch.setenv(name, manager.environment[name])
-        yield World(manager, folder)
+        world = World(manager, folder)
+        set_restore_last()
+        yield world
 
 
 @pytest.fixture
@@ -91,7 +93,6 @@ async def test_shutdown_under_a_gateway_is_restored(folder: Path) -> None:
 async def test_power_cut_after_commands_without_a_gateway(folder: Path) -> None:
     with session(folder) as world:
         world.add("a", "b")
-        set_restore_last()
         assert run_mmd("activate", "a").returncode == 0
         assert run_mmd("activate", "b").returncode == 0
         cut_power(world.manager)
@@ -121,7 +122,6 @@ async def test_gateway_that_is_killed_leaves_the_record(folder: Path) -> None:
 async def test_model_that_fails_now_does_not_stop_the_others(folder: Path) -> None:
     with session(folder) as world:
         world.add("a")
-        set_restore_last()
         assert run_mmd("activate", "a").returncode == 0
         shut_down(world.manager)
         world.behave("a", exit_at_once={"status": 1, "stderr": "error: no"})

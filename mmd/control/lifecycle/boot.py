@@ -9,17 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from mmd.control.install.service import start_gateway
 from mmd.control.lifecycle.controller import Controller
-from mmd.control.models.setups import setup_named
+from mmd.control.lifecycle.setup_plan import activate_setup
+from mmd.control.models.setups import Setup, setup_named
 from mmd.control.models.startup import default_of, startups
 from mmd.control.state.last_resident import clear_pending, pending_models
-from mmd.errors import ManagerUnreachable, MmdError, SwapSuperseded
+from mmd.control.tunnel.setup_tunnels import start_tunnels
+from mmd.errors import ManagerUnreachable, MmdError, PlacementChanged, SwapSuperseded
 from mmd.journal import about
 from mmd.paths import runtime_dir
-from mmd.plan.boot import Activate, Default, DefaultKind, End, Load, Order, next_step, order
+from mmd.plan.boot import Activate, DefaultKind, End, Load, Order, next_step, order
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.lock import boot_lock
 from mmd.units.watch import Pairs, read_pairs
@@ -46,44 +49,46 @@ async def boot(controller: Controller) -> BootReport:
     WrongUsage if mmd.toml names two defaults.
     """
     async with boot_lock():
-        default = default_of(controller.settings)
         report = BootReport()
-        models = await _models_of(default, controller, report)
+        setup, models = await _default(controller, report)
         registered = [model.id for model in controller.registry.all()]
         todo = order(startups(controller.settings), registered, models)
         if todo.sleepers or todo.default:
             await start_gateway(controller.manager)
-        await _Boot(controller, todo, report, _name_of(default)).carry_out()
+        await _Boot(controller, todo, report, setup).carry_out()
         _mark().unlink(missing_ok=True)
         await clear_pending(controller.manager)
         return report
 
 
-async def _models_of(default: Default | None, controller: Controller, report: BootReport) -> tuple[str, ...]:
-    """Return the models of the default; none, and a failure in the report, if it is a setup that cannot be resolved."""
+async def _default(controller: Controller, report: BootReport) -> tuple[Setup | None, tuple[str, ...]]:
+    """Return the default if it is a setup, and the models of the default.
+
+    A setup that cannot be resolved is a failure in the report.
+    """
+    default = default_of(controller.settings)
     if default is None:
-        return ()
+        return None, ()
     if default.kind is DefaultKind.MODEL:
-        return (default.name,)
+        return None, (default.name,)
     registered = controller.registry.load()
     if default.kind is DefaultKind.LAST:
-        return tuple(one for one in await pending_models(controller.manager) if one in registered)
+        return None, tuple(one for one in await pending_models(controller.manager) if one in registered)
     try:
         setup = setup_named(default.name, registered, controller.settings)
     except MmdError as error:
         _fail(report, default.name, error)
-        return ()
-    assert setup is not None  # the default was read from the same settings
-    return setup.models
+        return None, ()
+    return setup, setup.models if setup is not None else ()
 
 
 class _Boot:
     """One boot. Owns the models that it has tried; the report says how each ended."""
 
-    def __init__(self, controller: Controller, todo: Order, report: BootReport, setup: str) -> None:
+    def __init__(self, controller: Controller, todo: Order, report: BootReport, setup: Setup | None) -> None:
         self._controller = controller
         self._todo = todo
-        self._setup = setup  # the name of the default if that is a setup, else ""
+        self._setup = setup  # the default, if that is a setup
         self._left_behind = _read_mark()
         self._tried: set[str] = set()
         self._report = report
@@ -97,7 +102,7 @@ class _Boot:
         while self._report.yielded is None:
             match next_step(self._todo, await self._pairs(), tried=self._tried, left_behind=self._left_behind):
                 case Load(model_id):
-                    await self._take_turn(model_id, (model_id,), self._load_and_sleep)
+                    await self._take_turn(model_id, (model_id,), partial(self._load_and_sleep, model_id))
                 case Activate(models):
                     await self._load_default(models)
                 case End():
@@ -122,22 +127,42 @@ class _Boot:
         self._todo = replace(self._todo, sleepers=tuple(can_sleep))
 
     async def _load_default(self, models: tuple[str, ...]) -> None:
-        """Load the models of a setup together. What was resident last may fit in part, if the machine has changed."""
-        if self._setup or len(models) == 1:
-            await self._take_turn(self._setup or models[0], models, self._activate)
-            return
-        for model_id in models:
-            if self._report.yielded is None:
-                await self._take_turn(model_id, (model_id,), self._activate)
+        """Load the models of the default together."""
+        if self._setup is not None:
+            await self._take_turn(self._setup.name, models, partial(self._activate_setup, self._setup))
+        elif len(models) == 1 or not await self._loaded_together(models):
+            for model_id in models:
+                if self._report.yielded is None:
+                    await self._take_turn(model_id, (model_id,), partial(self._activate, model_id))
 
-    async def _take_turn(self, name: str, models: tuple[str, ...], step: Callable[..., Awaitable[None]]) -> None:
+    async def _loaded_together(self, models: tuple[str, ...]) -> bool:
+        """Load what was resident last, as one: then each gets its part of the memory.
+
+        Return False if one of them fails or if they do not fit beside what has been loaded since; each is then tried
+        alone.
+        """
+        self._tried.update(models)
+        try:
+            await self._controller.activate(models, evicts=False)
+        except ManagerUnreachable:
+            raise
+        except MmdError as error:
+            _log.info("%s are not loaded together: %s", ", ".join(models), error.message)
+            if isinstance(error, SwapSuperseded) and not isinstance(error, PlacementChanged):
+                self._yield(error.message, models[0])
+            return False
+        return True
+
+    async def _take_turn(self, name: str, models: tuple[str, ...], step: Callable[[], Awaitable[object]]) -> None:
         """Carry out the step of one model or setup; report a failure instead of raising it."""
         self._tried.update(models)
         self._left_behind = None
         try:
-            await step(*models)
+            await step()
         except ManagerUnreachable:
             raise
+        except PlacementChanged as error:
+            self._skip(name, error.message)
         except SwapSuperseded as error:
             # Another model or `mmd stop` superseded it: the boot must not interfere with a user.
             self._yield(error.message, name)
@@ -153,9 +178,12 @@ class _Boot:
         if not _is(Residency.ASLEEP, model_id, pairs) and not pairs.get(model_id, Pair()).holds_gpu:
             self._skip(model_id, f"it did not fall asleep and was stopped; mmd logs {model_id} says why")
 
-    async def _activate(self, *models: str) -> None:
-        for model_id in models:
-            await self._controller.activate(model_id, evicts=False)
+    async def _activate(self, model_id: str) -> None:
+        await self._controller.activate(model_id, evicts=False)
+
+    async def _activate_setup(self, setup: Setup) -> None:
+        await activate_setup(self._controller, setup, evicts=False)
+        await start_tunnels(self._controller.manager, setup)
 
     async def _pairs(self) -> Pairs:
         return await read_pairs(self._controller.manager)
@@ -174,11 +202,6 @@ class _Boot:
 def _fail(report: BootReport, name: str, error: MmdError) -> None:
     report.failed[name] = error
     _log.error("at startup: %s", error.message, extra=about(name))
-
-
-def _name_of(default: Default | None) -> str:
-    """Return the name of a setup, "" for every other default."""
-    return default.name if default is not None and default.kind is DefaultKind.SETUP else ""
 
 
 def _mark() -> Path:
