@@ -298,6 +298,26 @@ class MemoryModels:
         self.log.append(f"ready {model_id}")
         self._tell()
 
+    async def would_unload(self, setup: Setup) -> Collection[str]:
+        return [self.active] if self.active is not None and self.active not in setup.models else []
+
+    async def activate_setup(self, setup: Setup, *, leavers: Collection[str]) -> None:
+        self.log.append(f"activate {' + '.join(setup.models)}, unloading {', '.join(leavers) or 'none'}")
+        if setup.name in self.failing:
+            raise self.failing.pop(setup.name)
+        self.active = setup.models[0]
+        self._tell()
+
+    def require_exposable(self, setup: Setup) -> None:
+        if setup.expose and setup.name in self.failing:
+            raise self.failing[setup.name]
+
+    async def open_tunnels(self, setup: Setup) -> None:
+        self.log.append(f"expose {', '.join(setup.expose) or 'none'}")
+
+    async def close_tunnels(self, setup: Setup) -> None:
+        self.log.append(f"hide {', '.join(setup.expose) or 'none'}")
+
     async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
         self.log.append(f"sleep {model_id}" + (f" at {level}" if level is not None else ""))
         if model_id in self.unloading:

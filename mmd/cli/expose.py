@@ -45,8 +45,9 @@ def expose(model_id: str | None, off: bool, hostname: str | None, as_json: bool)
         _list(as_json)
     else:
         from mmd.control.tunnel.tunnels import expose as open_tunnel
+        from mmd.gateway.http.api_keys import require_key_to_expose
 
-        _require_keys()
+        require_key_to_expose()
         done = wait_for(open_tunnel(model_id, _named(model_id, hostname)))
         if as_json:
             print_json(done)
@@ -77,15 +78,6 @@ def tunnel(model_id: str, opened: bool) -> None:
     gateway = local_address(wait_for(gateway_address(model_id, is_named=named is not None)))
     words = cloudflared.command(cloudflared.program(), model_id, gateway, is_named=named is not None)
     os.execve(words[0], words, cloudflared.environment(os.environ, named.token if named else None))
-
-
-def _require_keys() -> None:
-    from mmd.errors import WrongUsage
-    from mmd.gateway.http.api_keys import KeyFile
-
-    if not KeyFile().all():
-        message = "an exposed model is reachable by everyone, and the gateway has no API keys"
-        raise WrongUsage(message, hint="mmd key add NAME   # prints a key for your clients")
 
 
 def _named(model_id: str, hostname: str | None) -> NamedTunnel | None:

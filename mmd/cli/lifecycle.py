@@ -12,60 +12,79 @@ from mmd.cli.aio import wait_for
 from mmd.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
+    from mmd.control.lifecycle.controller import Controller
     from mmd.control.lifecycle.swap import Activation
+    from mmd.control.models.setups import Selection
     from mmd.control.state.swap_events import SwapEvent
 
 
 @click.command()
-@parameters.model_id
+@parameters.model_or_setup
 @click.option("--now", is_flag=True, help="Cut running responses of the models that must leave.")
 @click.option("--ask-again", is_flag=True, help="Retry flags that the engine refused before (see mmd show).")
 @parameters.as_json
-def activate(model_id: str, now: bool, ask_again: bool, as_json: bool) -> None:
-    """Load a model, unloading others only if it does not fit beside them.
+def activate(selection: Selection, now: bool, ask_again: bool, as_json: bool) -> None:
+    """Load a model, or the models of a setup together, unloading others only if they do not fit beside them.
 
-    The command returns when the model answers requests. If loading fails, the previous model is restored.
+    The command returns when they answer requests. If loading fails, what was unloaded is restored.
     """
     from mmd.cli.progress import shown_while_loading
     from mmd.cli.via_gateway import activate_by_gateway
 
-    async def work() -> Activation:
-        done = await shown_while_loading(model_id, activate_by_gateway(model_id, now=now))
-        return done or await _activated(model_id)
+    name, models = selection.name, selection.models
 
+    async def work() -> Activation:
+        done = await shown_while_loading(name, models, activate_by_gateway(name, models, now=now))
+        return done or await _activated(selection)
+
+    if selection.setup is not None and selection.setup.expose:
+        from mmd.gateway.http.api_keys import require_key_to_expose
+
+        require_key_to_expose()
     if ask_again:
         from mmd.control.state.refused_flags import RefusedFlags
 
-        RefusedFlags().forget(model_id)
+        for model_id in models:
+            RefusedFlags().forget(model_id)
     try:
         done = wait_for(work())
     except KeyboardInterrupt:
-        say(f"\nThe model keeps loading in the background. Check: mmd status. Cancel: mmd stop {model_id}")
+        say(f"\nIt keeps loading in the background. Check: mmd status. Cancel: mmd stop {name}")
         raise
     if as_json:
         print_json(done)
     elif done.evicted:
-        say(f"{model_id} loaded in {done.seconds:.1f} s ({', '.join(done.evicted)} unloaded)")
+        say(f"{name} loaded in {done.seconds:.1f} s ({', '.join(done.evicted)} unloaded)")
     else:
-        say(f"{model_id} is already loaded" if done.was_resident else f"{model_id} loaded in {done.seconds:.1f} s")
+        say(f"{name} is already loaded" if done.was_resident else f"{name} loaded in {done.seconds:.1f} s")
     if done.cut and not as_json:
         count = sum(done.cut.values())
         say(f"{count} running response{'s' if count > 1 else ''} of {', '.join(sorted(done.cut))} cut")
 
 
-async def _activated(model_id: str) -> Activation:
+async def _activated(selection: Selection) -> Activation:
     from mmd.cli.progress import shown_while_loading
     from mmd.control.install.service import start_gateway
     from mmd.control.lifecycle.command import command_controller
 
     async with command_controller() as controller:
-        done = await shown_while_loading(model_id, controller.activate(model_id))
+        if selection.setup is None:
+            work = controller.activate(selection.name)
+        else:
+            from mmd.control.lifecycle.setup_plan import activate_setup
+
+            work = activate_setup(controller, selection.setup)
+        done = await shown_while_loading(selection.name, selection.models, work)
         await start_gateway(controller.manager)
+        if selection.setup is not None:
+            from mmd.control.tunnel.setup_tunnels import open_setup
+
+            await open_setup(controller.manager, selection.setup)
         return done
 
 
 @click.command()
-@parameters.some_model_id
+@parameters.some_model_or_setup
 @click.option(
     "--level",
     type=int,
@@ -73,46 +92,64 @@ async def _activated(model_id: str) -> Activation:
     help="1: keep the weights in RAM; 2: read them from disk at the next wake. Default: 1 if they fit into RAM.",
 )
 @click.option("--now", is_flag=True, help="Do not wait for requests in flight.")
-def sleep(model_id: str | None, level: int | None, now: bool) -> None:
-    """Put a model to sleep, which frees its memory on the GPU.
+def sleep(selection: Selection | None, level: int | None, now: bool) -> None:
+    """Put a model, or the models of a setup, to sleep, which frees memory on the GPU.
 
-    Without ID, put the active model to sleep. If the engine cannot sleep (llama.cpp), the model is stopped.
+    Without a name, put the active model to sleep. If its engine cannot sleep (llama.cpp), a model is stopped.
     """
     from mmd.cli.via_gateway import sleep_by_gateway
 
+    name = selection.name if selection is not None else None
+
     async def work() -> tuple[tuple[str, ...], dict[str, int]]:
-        done = None if now else await sleep_by_gateway(model_id, level)
+        done = None if now else await sleep_by_gateway(name, level)
         if done is not None:
             return done
         from mmd.control.lifecycle.command import command_controller
 
         async with command_controller() as controller:
-            unloaded = await controller.sleep(model_id, level)
-            return unloaded, {one.id: one.level for one in (await controller.status()).sleeping}
+            unloaded = [one for model_id in _models_of(selection) for one in await controller.sleep(model_id, level)]
+            await _close_tunnels(controller, selection)
+            return tuple(unloaded), {one.id: one.level for one in (await controller.status()).sleeping}
 
     unloaded, levels = wait_for(work())
-    for name in unloaded:
-        say(f"{name} sleeps at level {levels[name]}" if name in levels else f"{name} stopped")
+    for one in unloaded:
+        say(f"{one} sleeps at level {levels[one]}" if one in levels else f"{one} stopped")
     if not unloaded:
-        state = f"already sleeps, at level {levels[model_id]}" if model_id in levels else "is not loaded"
-        say(f"{model_id} {state}." if model_id else "No model is loaded.")
+        state = f"already sleeps, at level {levels[name]}" if name in levels else "is not loaded"
+        say(f"{name} {state}." if name else "No model is loaded.")
 
 
 @click.command()
-@parameters.some_model_id
-def stop(model_id: str | None) -> None:
-    """Stop a model's engine; without ID, stop all engines."""
+@parameters.some_model_or_setup
+def stop(selection: Selection | None) -> None:
+    """Stop a model's engine, or those of a setup; without a name, stop all engines."""
     from mmd.control.lifecycle.command import command_controller
 
     async def work() -> tuple[str, ...]:
         async with command_controller() as controller:
-            return await controller.stop(model_id)
+            ended = [one for model_id in _models_of(selection) for one in await controller.stop(model_id)]
+            await _close_tunnels(controller, selection)
+            return tuple(ended)
 
     ended = wait_for(work())
-    for name in ended:
-        say(f"{name} stopped")
+    for one in ended:
+        say(f"{one} stopped")
     if not ended:
-        say(f"{model_id} is not running." if model_id else "No model is running.")
+        say(f"{selection.name} is not running." if selection else "No model is running.")
+
+
+def _models_of(selection: Selection | None) -> tuple[str | None, ...]:
+    return selection.models if selection is not None else (None,)
+
+
+async def _close_tunnels(controller: Controller, selection: Selection | None) -> None:
+    """Close the tunnels that the activation of a setup opened."""
+    if selection is not None and selection.setup is not None and selection.setup.expose:
+        from mmd.control.tunnel.setup_tunnels import close_setup
+
+        for model_id in await close_setup(controller.manager, selection.setup):
+            say(f"{model_id} is no longer exposed.")
 
 
 @click.command()

@@ -12,7 +12,11 @@ from mmd.cli.output import print_json, print_table, say
 from mmd.quantities import size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from mmd.control.lifecycle.setup_plan import PlannedMember, PlannedNow
     from mmd.control.models.setup_info import SetupInfo
+    from mmd.registry.record import Model
 
 
 @click.group()
@@ -52,23 +56,22 @@ def list_setups(as_json: bool) -> None:
 @click.argument("name", metavar="NAME", type=parameters.SetupName())
 @parameters.as_json
 def show(name: str, as_json: bool) -> None:
-    """Show the models of a setup and the state of each."""
-    from mmd.cli.list_show import pairs_or_none
+    """Show the models of a setup, and where each would lie.
+
+    It is planned for a machine without other models: these are unloaded if their memory is needed.
+    """
     from mmd.codec import to_builtins
+    from mmd.control.lifecycle.setup_plan import planned_now
     from mmd.control.models.setup_info import setup_info
     from mmd.control.models.setups import require_setup
-    from mmd.control.state.model_info import model_info
-    from mmd.control.state.residencies import active_of
-    from mmd.plan.residency import Pair
     from mmd.registry.store import Registry
 
-    found = require_setup(name)
-    models = Registry().load()
-    pairs = wait_for(pairs_or_none())
-    active = active_of(pairs)
-    infos = [model_info(models[one], pairs.get(one, Pair()), active) for one in found.models]
+    found, models = require_setup(name), Registry().load()
+    now = wait_for(planned_now(found))
+    if now.unknown:
+        say(f"mmd: {now.unknown}; what is running is unknown")
     if as_json:
-        print_json({**to_builtins(setup_info(found, models, pairs)), "models": infos})
+        print_json({**to_builtins(setup_info(found, models, now.pairs)), "plan": now.plan})
         return
     click.secho(found.name, bold=True)
     for title, value in (
@@ -78,9 +81,30 @@ def show(name: str, as_json: bool) -> None:
     ):
         if value:
             click.echo(f"  {title:<13} {value}")
-    rows = [(info.id, info.type, size_text(info.vram_bytes), info.status) for info in infos]
     click.echo()
-    print_table(("MODEL", "TYPE", "WEIGHTS", "STATUS"), rows)
+    print_table(("MODEL", "TYPE", "STATUS", "PLAN"), list(_member_rows(found.models, models, now)))
+    if now.plan.problem:
+        say(f"mmd: {now.plan.problem}\n  → {now.plan.hint}")
+
+
+def _member_rows(
+    members: Iterable[str], models: Mapping[str, Model], now: PlannedNow
+) -> Iterator[tuple[str, str, str, str]]:
+    from mmd.control.state.residencies import active_of, status_word
+    from mmd.plan.residency import Pair, residency
+
+    active, planned = active_of(now.pairs), {one.id: one for one in now.plan.members}
+    for model_id in members:
+        status = status_word(model_id, residency(now.pairs.get(model_id, Pair())), active)
+        text = _plan_text(planned[model_id], now.device_names) if model_id in planned else ""
+        yield model_id, models[model_id].facts.type, status, text
+
+
+def _plan_text(member: PlannedMember, names: Mapping[str, str]) -> str:
+    if not member.devices:
+        return f"needs at least {size_text(member.least_bytes)}"
+    where = " and ".join(f"{size_text(size)} of {names.get(one, one)}" for one, size in member.devices.items())
+    return f"{where}, context {member.context}" if member.context else where
 
 
 @setup.command()

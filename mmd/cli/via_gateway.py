@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # A gateway answers this from memory.
 _COUNTS_TIMEOUT_SECONDS = 1.0
 
+_RECENT = 20  # swaps, more than end while one setup is loaded
+
 
 @dataclass(frozen=True, slots=True)
 class RequestCounts:
@@ -57,33 +59,37 @@ async def requests_of_gateway() -> RequestCounts:
     return RequestCounts()
 
 
-async def activate_by_gateway(model_id: str, *, now: bool = False) -> Activation | None:
-    """Activate a model; with `now`, cut running responses of the models that leave."""
+async def activate_by_gateway(name: str, models: tuple[str, ...], *, now: bool = False) -> Activation | None:
+    """Activate a model or a setup, whose models are `models`; with `now`, cut running responses of those that leave."""
     since, began = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
-    answer = await _post("/models/activate", {"model": model_id} | ({"now": True} if now else {}))
+    answer = await _post("/models/activate", {"model": name} | ({"now": True} if now else {}))
     if answer is None:
         return None
     cut = {one["model"]: one["requests"] for one in answer["cut"]}
-    return replace(_activation(model_id, since, time.monotonic() - began), cut=cut)
+    return replace(_activation(models, since, time.monotonic() - began), cut=cut)
 
 
-async def sleep_by_gateway(model_id: str | None, level: int | None) -> tuple[tuple[str, ...], dict[str, int]] | None:
+async def sleep_by_gateway(name: str | None, level: int | None) -> tuple[tuple[str, ...], dict[str, int]] | None:
     """Return the models that were unloaded, and the level of each sleeping model."""
-    status = await _post("/models/sleep", {"model": model_id, "level": level})
+    status = await _post("/models/sleep", {"model": name, "level": level})
     if status is None:
         return None
     return tuple(status["gone"]), {one["id"]: one["level"] for one in status["sleeping"]}
 
 
-def _activation(model_id: str, since: str, seconds: float) -> Activation:
-    """Return the activation that the gateway recorded. It records nothing if the model was resident."""
+def _activation(models: tuple[str, ...], since: str, seconds: float) -> Activation:
+    """Return the activation that the gateway recorded. It records nothing for a model that was resident."""
     from mmd.control.lifecycle.swap import Activation
     from mmd.control.state.swap_events import recent
 
-    for event in reversed(recent(10)):
-        if (event.model, event.outcome) == (model_id, "resident") and event.at >= since:
-            return Activation((model_id,), event.why, event.evicted, seconds, event.phases)
-    return Activation((model_id,), "it is resident", (), seconds)
+    found = [event for event in recent(_RECENT) if event.model in models and event.at >= since]
+    loaded = [event for event in found if event.outcome == "resident"]
+    if not loaded:
+        return Activation(models, "it is resident", (), seconds)
+    why = "; ".join(dict.fromkeys(event.why for event in loaded))
+    evicted = tuple(dict.fromkeys(one for event in loaded for one in event.evicted))
+    slowest = max(loaded, key=lambda event: event.seconds)
+    return Activation(models, why, evicted, seconds, slowest.phases)
 
 
 async def _post(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
+from mmd.paths import config_file
 from tests.page.test_page import forgive
 from tests.systemd.conftest import address, installed, world
 from tests.systemd.world import World
@@ -40,3 +41,21 @@ async def test_swaps_and_says_what_became_of_them(
     await expect(page.locator("#none-resident")).to_be_visible()
     await page.goto("about:blank")
     forgive(complaints, "503")
+
+
+async def test_setup_is_activated_and_put_to_sleep(page: Page, world: World, installed: str) -> None:
+    settings = config_file().read_text().replace('residency = "one"', 'residency = "many"')
+    config_file().write_text(f'{settings}\n[setups.rag]\nmodels = ["a", "b"]\nnote = "chat and search"\n')
+    world.add("a", "b", "c")
+    await page.goto(installed)
+    card = page.locator("#setup-list > li")
+    await expect(card).to_contain_text("chat and search")
+    await expect(card.locator(".members .state")).to_have_text(["absent", "absent"])
+    await card.get_by_role("button", name="Activate rag").click()
+    await expect(card.locator(".members .state")).to_have_text(["active", "resident"])
+    await expect(page.locator("#resident > li")).to_have_count(2)
+    await card.get_by_role("button", name="Sleep rag").click()
+    await expect(card.locator(".members .state")).to_have_text(["absent", "absent"])
+    await expect(page.locator("#none-resident")).to_be_visible()
+    assert sorted(world.events("ready")) == [("ready", "a"), ("ready", "b")]
+    await page.goto("about:blank")  # before the gateway ends

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from mmd.gateway.http.api_keys import KeyFile, Purpose
-from mmd.paths import tunnel_file, tunnels_dir
+from mmd.paths import config_file, tunnel_file, tunnels_dir
 from tests.fakes.cloudflared import install_fake_cloudflared, token
 from tests.systemd.conftest import free_port
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
@@ -97,6 +97,56 @@ async def test_exposed_model_answers_the_world_and_nothing_else_does(
         status = (await here.get("/status")).json()
     assert (status["active"], status["exposed"]) == ("b.1", [{"id": "b.1", "url": url}])
     assert f"b.1 is exposed: {url}" in run_mmd("status").stdout
+
+
+def _define(world: World, *names: str, expose: str) -> None:
+    """Define the setup rag, whose models fit beside each other."""
+    settings = config_file().read_text().replace('residency = "one"', 'residency = "many"')
+    config_file().write_text(f'{settings}\n[setups.rag]\nmodels = {list(names)}\nexpose = ["{expose}"]\n')
+
+
+@pytest.mark.parametrize("by_gateway", [True, False], ids=["gateway", "command"])
+async def test_setup_exposes_its_models_while_it_is_up(
+    world: World, installed: str, edge: Path, key: str, *, by_gateway: bool
+) -> None:
+    world.add("a", "b")
+    _define(world, "a", "b", expose="a")
+    if by_gateway:  # it starts at its first connection
+        async with httpx.AsyncClient(base_url=installed) as here:
+            await here.get("/health")
+    done = run_mmd("activate", "rag")
+    assert done.returncode == 0, done.stderr
+    (open_tunnel,) = _listed()
+    assert (open_tunnel["id"], open_tunnel["state"], open_tunnel["lasting"]) == ("a", "open", False)
+    name = open_tunnel["url"].removeprefix("https://")
+    async with _from_outside(edge, name, key) as world_wide:
+        answer = await world_wide.post("/v1/chat/completions", json={"messages": []})
+        assert (answer.status_code, answer.json()["model"]) == (200, "a")
+        assert (await world_wide.post("/v1/chat/completions", json={"model": "b", "messages": []})).status_code == 404
+    assert run_mmd("activate", "rag").returncode == 0
+    assert _listed() == [open_tunnel], "the same tunnel"
+    slept = run_mmd("sleep", "rag", *([] if by_gateway else ["--now"]))
+    assert slept.returncode == 0, slept.stderr
+    assert _listed() == []
+
+
+async def test_setup_leaves_a_hostname_of_its_own_to_the_user(
+    world: World, installed: str, edge: Path, key: str
+) -> None:
+    world.add("a", "b")
+    _define(world, "a", "b", expose="a")
+    assert _expose("a", "--at", "llm.example.org", said=token("t1")).returncode == 0
+    assert run_mmd("activate", "rag").returncode == 0
+    assert run_mmd("stop", "rag").returncode == 0
+    assert [(one["id"], one["state"], one["lasting"]) for one in _listed()] == [("a", "open", True)]
+
+
+def test_setup_that_exposes_needs_a_key_before_anything_is_loaded(world: World, installed: str, edge: Path) -> None:
+    world.add("a", "b")
+    _define(world, "a", "b", expose="a")
+    refused = run_mmd("activate", "rag")
+    assert (refused.returncode, "no API keys" in refused.stderr) == (2, True)
+    assert not world.events("load-begin")
 
 
 async def test_answer_is_streamed_through_the_tunnel(world: World, installed: str, edge: Path, key: str) -> None:

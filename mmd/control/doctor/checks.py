@@ -21,7 +21,7 @@ from mmd.control.doctor.hub import check_hub
 from mmd.control.doctor.lingering import check_lingering
 from mmd.control.doctor.manager import check_manager
 from mmd.control.doctor.memory import check_ram
-from mmd.control.doctor.models import check_model_files, check_served, check_tables
+from mmd.control.doctor.models import check_model_files, check_served, check_setups, check_tables
 from mmd.control.doctor.nvidia import check_driver
 from mmd.control.doctor.ports import GatewayAddress, check_addresses, check_health
 from mmd.control.doctor.readings import Readings
@@ -168,6 +168,7 @@ def _models(readings: Readings) -> Iterator[Diagnosis]:
     yield from check_model_files(readings.model_files.value())
     settings = readings.settings.value()
     yield from check_tables(settings, [model.id for model in models], startups(settings))
+    yield from check_setups(settings, {model.id: model for model in models})
     yield from check_served(models, readings.engines.value(), settings)
 
 

@@ -10,7 +10,9 @@ from shlex import quote
 from mmd.codec import BadRecord
 from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.control.install.engines import EngineStatus
+from mmd.control.models.setups import setup_named
 from mmd.engines import for_format
+from mmd.errors import MmdError
 from mmd.paths import config_file
 from mmd.plan.boot import Startup
 from mmd.registry import manifest
@@ -161,3 +163,13 @@ def check_tables(settings: Settings, registered: Iterable[str], startups: Mappin
             yield warning(
                 f"mmd.toml has a table for {model_id}, which is not registered", f"${{EDITOR:-nano}} {config_file()}"
             )
+
+
+def check_setups(settings: Settings, models: Mapping[str, Model]) -> Iterator[Diagnosis]:
+    """Check that each setup can be activated, as far as its names go."""
+    for name, table in settings.setups.items():
+        try:
+            setup_named(name, models, settings)
+        except MmdError as error:
+            level = failed if table.startup == "active" else warning
+            yield level(error.message, error.hint)

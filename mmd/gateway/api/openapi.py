@@ -40,7 +40,7 @@ def _body(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": list(required)}
 
 
-_NAME = {"type": "string", "minLength": 1, "description": "a registered model"}
+_NAME = {"type": "string", "minLength": 1, "description": "a registered model, or a setup"}
 _OPTIONAL_NAME = {**_NAME, "type": ["string", "null"], "description": "without it, the active one"}
 _WORD = {"type": "string", "minLength": 1, "maxLength": 256}
 _PARAMETERS = r"([0-9]{1,5}(\.[0-9]{1,3})?[bBmM])"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from mmd.codec import to_builtins
+from mmd.control.models.setups import Setup
 from mmd.control.state.swap_events import recent
 from mmd.control.tunnel.host import exposed_model
 from mmd.errors import MmdError, NoSuchModel, WrongUsage
@@ -34,6 +36,7 @@ from mmd.gateway.proxy.exposed import resolve_exposed
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.queue_status import InFlight
 from mmd.gateway.schedule.scheduler import Scheduler
+from mmd.gateway.schedule.setups import SetupActions
 
 _DEFAULT_SWAPS = 20
 _MAX_SWAPS = 1000
@@ -43,6 +46,7 @@ class Routes:
     def __init__(self, models: Models, scheduler: Scheduler) -> None:
         self._models = models
         self._scheduler = scheduler
+        self._setups = SetupActions(models, scheduler)
 
     async def health(self, request: Request) -> Response:
         """Answer pages; `ClientConnection` answers monitors."""
@@ -82,13 +86,20 @@ class Routes:
     async def sleep(self, request: Request) -> Response:
         """Put a model to sleep after the running responses, like a swap; `stop` does not wait for them."""
         body = await json_object(request, _EXAMPLE)
-        sleeper, level = self._optional(body) or self._models.active_model(), _level(body)
+        level = _level(body)
+        if (setup := self._setup(body)) is not None:
+            return await self._done(gone=await self._setups.sleep(setup, level))
+        sleeper = self._optional(body) or self._models.active_model()
         sleepers = (sleeper,) if sleeper is not None else ()
         gone = await self._scheduler.drain_for(sleepers, partial(self._models.sleep, sleeper, level))
         return await self._done(gone=gone)
 
     async def stop(self, request: Request) -> Response:
-        await self._models.stop(self._optional(await json_object(request, _EXAMPLE)))
+        body = await json_object(request, _EXAMPLE)
+        if (setup := self._setup(body)) is not None:
+            await self._setups.stop(setup)
+        else:
+            await self._models.stop(self._optional(body))
         return await self._done()
 
     async def queue(self, request: Request) -> Response:
@@ -102,15 +113,24 @@ class Routes:
         return None if since is None else round(monotonic() - since, 3)
 
     async def _activate(self, body: dict[str, Any], key: str) -> Response:
-        """Make a model resident. With "now", running responses of the models that leave are cut, and counted."""
-        model_id = self._models.find(_text(body, key))
-        cut = await self._scheduler.activate(model_id, now=_flag(body, "now"))
+        """Make a model or a setup resident. With "now", responses of the models that leave are cut, and counted."""
+        name, now = _text(body, key), _flag(body, "now")
+        if (setup := self._models.setup(name)) is not None:
+            return await self._activated(await self._setups.activate(setup, now=now))
+        model_id = self._models.find(name)
+        cut = await self._scheduler.activate(model_id, now=now)
         self._models.asked(model_id)
+        return await self._activated(cut)
+
+    async def _activated(self, cut: Mapping[str, int]) -> Response:
         return await self._done(cut=to_builtins([InFlight(*one) for one in sorted(cut.items())]))
 
     async def _done(self, **more: object) -> Response:
         """Answer with the status, and that the change is done: a failure is answered with an error."""
         return encoded(to_builtins(await self._models.status()) | {"success": True} | more)
+
+    def _setup(self, body: dict[str, Any]) -> Setup | None:
+        return self._models.setup(_text(body, "model")) if body.get("model") is not None else None
 
     def _optional(self, body: dict[str, Any]) -> str | None:
         return self._models.find(_text(body, "model")) if body.get("model") is not None else None

@@ -137,6 +137,13 @@ class KeyFile:
         return WrongUsage(f"{self.file} is damaged: {reason}", hint=hint)
 
 
+def require_key_to_expose() -> None:
+    """Raise WrongUsage if there is no API key: an exposed model is reachable from the internet."""
+    if not KeyFile().all():
+        message = "an exposed model is reachable by everyone, and the gateway has no API keys"
+        raise WrongUsage(message, hint="mmd key add NAME   # prints a key for your clients")
+
+
 class Keyring:
     """The keys that a running gateway accepts: those of the file, read again when it changes.
 

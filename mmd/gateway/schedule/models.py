@@ -114,6 +114,29 @@ class Models(ModelsView, Protocol):
         """
         ...
 
+    async def would_unload(self, setup: Setup) -> Collection[str]:
+        """Return the models that activating the setup would unload now, or start again. Raises what planning raises."""
+        ...
+
+    async def activate_setup(self, setup: Setup, *, leavers: Collection[str]) -> None:
+        """Make the models of a setup resident; return when they answer. Only `leavers` may be unloaded for it.
+
+        Raises PlacementChanged if others would have to leave, and the errors of `activate`.
+        """
+        ...
+
+    def require_exposable(self, setup: Setup) -> None:
+        """Raise WrongUsage if the setup exposes models and there is no API key."""
+        ...
+
+    async def open_tunnels(self, setup: Setup) -> None:
+        """Expose the models that the setup exposes; return when they are reachable. Raises TunnelFailed and others."""
+        ...
+
+    async def close_tunnels(self, setup: Setup) -> None:
+        """Close the tunnels that `open_tunnels` opened."""
+        ...
+
     async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
         """Put a model (by default the active one) to sleep. Return the models that were unloaded or changed level."""
         ...

@@ -17,6 +17,7 @@ from mmd.control.state.status import Status
 from mmd.control.state.suspended_models import suspended_models
 from mmd.control.state.swap_events import SwapDurations
 from mmd.errors import NoSuchModel, SwapSuperseded
+from mmd.gateway.http.api_keys import require_key_to_expose
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.schedule.model_names import ModelNames, embedding_model
 from mmd.paths import engine_socket
@@ -140,6 +141,36 @@ class SystemdModels:
             else:
                 await self._watch.refresh()
                 return
+
+    async def would_unload(self, setup: Setup) -> Collection[str]:
+        from mmd.control.lifecycle.setup_plan import would_unload
+
+        return await would_unload(self._controller, setup)
+
+    async def activate_setup(self, setup: Setup, *, leavers: Collection[str]) -> None:
+        from mmd.control.lifecycle.setup_plan import activate_setup
+
+        staying = [name for name, pair in self._watch.pairs.items() if pair.holds_gpu and name not in leavers]
+        try:
+            await activate_setup(self._controller, setup, staying=staying)
+        finally:
+            await self._watch.refresh()
+
+    def require_exposable(self, setup: Setup) -> None:
+        if setup.expose:
+            require_key_to_expose()
+
+    async def open_tunnels(self, setup: Setup) -> None:
+        if setup.expose:
+            from mmd.control.tunnel.setup_tunnels import open_setup
+
+            await open_setup(self._controller.manager, setup)
+
+    async def close_tunnels(self, setup: Setup) -> None:
+        if setup.expose:
+            from mmd.control.tunnel.setup_tunnels import close_setup
+
+            await close_setup(self._controller.manager, setup)
 
     async def sleep(self, model_id: str | None, level: int | None = None) -> tuple[str, ...]:
         unloaded = await self._controller.sleep(model_id, level)

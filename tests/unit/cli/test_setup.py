@@ -36,12 +36,12 @@ def test_setup_is_shown_with_its_models() -> None:
     mmd("setup", "add", "rag", "chat", "qwen2.5-7b", "--note", "search")
     shown = mmd("setup", "show", "rag").stdout
     assert "search" in shown
-    assert [line.split()[0] for line in shown.splitlines()[-2:]] == ["chat", "qwen2.5-7b"]
+    rows = [line.split() for line in shown.splitlines()[-2:]]
+    assert [(row[0], row[2]) for row in rows] == [("chat", "absent"), ("qwen2.5-7b", "absent")]
+    assert "of RAM" in shown, "this machine has no GPU"
     record = json.loads(mmd("setup", "show", "rag", "--json").stdout)
-    assert (record["id"], [(one["id"], one["status"]) for one in record["models"]]) == (
-        "rag",
-        [("chat", "absent"), ("qwen2.5-7b", "absent")],
-    )
+    assert (record["id"], record["models"], record["plan"]["problem"]) == ("rag", ["chat", "qwen2.5-7b"], "")
+    assert [list(one["devices"]) for one in record["plan"]["members"]] == [["ram"], ["ram"]]
     what_is, what_to_do = refused(mmd("setup", "show", "rga"), 3)
     assert ("'rag'" in what_is, what_to_do.startswith("mmd setup show rag")) == (True, True)
 

@@ -67,7 +67,7 @@ async def test_activation_is_asked_for_and_its_error_raised(monkeypatch: pytest.
     refusal = ErrorResponse.of(NoSuchModel("no model", hint="mmd list")).response(close=True)
     async with _gateway(refusal, monkeypatch, folder) as asked:
         with pytest.raises(NoSuchModel, match="no model"):
-            await activate_by_gateway("ä")
+            await activate_by_gateway("ä", ("ä",))
     assert asked[0].startswith(b"POST /models/activate HTTP/1.1\r\n")
     assert json.loads(asked[0].partition(b"\r\n\r\n")[2]) == {"model": "ä"}
 
@@ -88,9 +88,9 @@ async def test_gateway_without_an_answer_leaves_it_to_the_command(
     answer: bytes, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     async with _gateway(answer, monkeypatch, folder) as asked:
-        assert await activate_by_gateway("a") is None
+        assert await activate_by_gateway("a", ("a",)) is None
     assert len(asked) == 1
 
 
 async def test_no_request_is_sent_without_a_gateway() -> None:
-    assert await activate_by_gateway("a") is None
+    assert await activate_by_gateway("a", ("a",)) is None

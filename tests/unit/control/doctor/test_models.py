@@ -9,14 +9,21 @@ import pytest
 
 from mmd.control.doctor.diagnosis import Level
 from mmd.control.doctor.engines import check_engines, read_engines
-from mmd.control.doctor.models import ModelFiles, check_model_files, check_served, check_tables, read_model_files
+from mmd.control.doctor.models import (
+    ModelFiles,
+    check_model_files,
+    check_served,
+    check_setups,
+    check_tables,
+    read_model_files,
+)
 from mmd.control.install.engines import EngineStatus
 from mmd.engines.llama.engine import LLAMA_SERVER
 from mmd.plan.boot import Startup
 from mmd.registry import manifest
 from mmd.registry.record import Format, Model
 from mmd.registry.store import Registry
-from mmd.settings import EnginesTable, ModelTable, Settings
+from mmd.settings import EnginesTable, ModelTable, Settings, SetupTable
 from tests.tiny_models import sparse_gguf
 from tests.unit.plan.planned import facts, model
 
@@ -135,6 +142,20 @@ def test_tables_of_unregistered_models() -> None:
     assert (first.state, first.message) == (Level.FAILED, "away has a startup mode, but is not registered")
     assert first.hint.startswith("mmd startup away disabled")
     assert (second.state, "gone" in second.message) == (Level.WARNING, True)
+
+
+def test_setups_that_cannot_be_activated() -> None:
+    models = {"a": model(facts(), id="a")}
+    tables = Settings(
+        setups={
+            "good": SetupTable(models=("a",)),
+            "old": SetupTable(models=("a", "gone")),
+            "a": SetupTable(models=("a",), startup="active"),
+        }
+    )
+    first, second = check_setups(tables, models)
+    assert (first.state, "'gone'" in first.message) == (Level.WARNING, True)
+    assert (second.state, second.message) == (Level.FAILED, "a is both a model and a setup in mmd.toml")
 
 
 # -- engines

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from mmd.control.models.setups import Setup
-from mmd.errors import EngineFailed
+from mmd.errors import EngineFailed, PlacementChanged, WrongUsage
 from tests.gateway_peer import EngineRequest, Harness, post, until
 
 
@@ -50,6 +50,57 @@ async def test_setups_are_listed_beside_models(http: httpx.AsyncClient, running:
     assert [(one["id"], one["type"]) for one in listed] == [("a", "chat"), ("b", "chat"), ("rag", "setup")]
     assert listed[2]["models"] == ["a", "b"]
     assert [one["id"] for one in (await http.get("/v1/models")).json()["data"]] == ["a", "b"], "clients pick a model"
+
+
+async def test_setup_is_activated_put_to_sleep_and_stopped(http: httpx.AsyncClient, running: Harness) -> None:
+    running.models.named_setups["rag"] = Setup("rag", ("b",), expose=("b",))
+    done = (await http.post("/models/activate", json={"model": "rag"})).json()
+    assert (done["success"], done["active"]) == (True, "b")
+    assert (await http.post("/switch", json={"model_id": "rag"})).json()["active"] == "b"
+    slept = (await http.post("/models/sleep", json={"model": "rag", "level": 1})).json()
+    assert (slept["success"], slept["gone"]) == (True, ["b"])
+    assert (await http.post("/models/stop", json={"model": "rag"})).json()["success"]
+    assert running.models.log == [
+        *("activate b, unloading a", "expose b", "activate b, unloading none", "expose b"),
+        *("sleep b at 1", "hide b", "stop b", "hide b"),
+    ]
+    assert running.models.asked_last == "b"
+
+
+async def test_setup_lets_answers_of_what_leaves_finish(http: httpx.AsyncClient, running: Harness) -> None:
+    release = asyncio.Event()
+
+    async def slow(received: EngineRequest) -> None:
+        await release.wait()
+        await received.answer(b"{}")
+
+    running.models.named_setups["rag"] = Setup("rag", ("b",))
+    running.peer("a").on["/v1/slow"] = slow
+    client = await running.client()
+    asking = asyncio.create_task(client.ask(post({"model": "a"}, "/v1/slow")))
+    await running.peer("a").has_received(1)
+    activating = asyncio.create_task(http.post("/models/activate", json={"model": "rag"}))
+    await until(lambda: bool(running.gateway.scheduler.unloading))
+    assert running.models.log == []
+    release.set()
+    assert (await asking).status == 200
+    assert (await activating).status_code == 200
+    assert running.models.log[0] == "activate b, unloading a"
+
+
+async def test_setup_is_planned_again_when_others_are_in_its_way(http: httpx.AsyncClient, running: Harness) -> None:
+    running.models.named_setups["rag"] = Setup("rag", ("b",))
+    running.models.failing["rag"] = PlacementChanged("c holds the memory", hint="mmd status")
+    assert (await http.post("/models/activate", json={"model": "rag"})).status_code == 200
+    assert running.models.log[:2] == ["activate b, unloading a"] * 2
+
+
+async def test_setup_that_cannot_be_exposed_unloads_nobody(http: httpx.AsyncClient, running: Harness) -> None:
+    running.models.named_setups["rag"] = Setup("rag", ("b",), expose=("b",))
+    running.models.failing["rag"] = WrongUsage("no API keys", hint="mmd key add NAME")
+    refused = await http.post("/models/activate", json={"model": "rag"})
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, "no API keys")
+    assert running.models.log == []
 
 
 async def test_models_in_openais_form(http: httpx.AsyncClient) -> None:

@@ -1,0 +1,62 @@
+"""Activate setups, put them to sleep and stop them, letting the responses of the models that leave finish first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from mmd.control.models.setups import Setup
+from mmd.errors import PlacementChanged
+from mmd.gateway.schedule.models import Models
+from mmd.gateway.schedule.scheduler import Scheduler
+
+_MAX_CHANGES = 3  # how often an activation may find other models in its way than those that were drained
+
+
+class SetupActions:
+    """What a user can ask of a setup. The scheduler drains the models that leave; systemd loads the set at once."""
+
+    def __init__(self, models: Models, scheduler: Scheduler) -> None:
+        self._models = models
+        self._scheduler = scheduler
+
+    async def activate(self, setup: Setup, *, now: bool = False) -> Mapping[str, int]:
+        """Make the models of a setup resident together, and open its tunnels; return when all of them answer.
+
+        With `now`, the responses of the models that leave are cut. Return how many, by model.
+
+        Raises WrongUsage before anything is unloaded if it exposes models and there is no API key, and what activating
+        a set raises.
+        """
+        self._models.require_exposable(setup)
+        cut: dict[str, int] = {}
+        for left in reversed(range(_MAX_CHANGES)):
+            leavers = await self._models.would_unload(setup)
+            work = partial(self._models.activate_setup, setup, leavers=leavers)
+            if now:
+                cut |= {one: count for one in leavers if (count := self._scheduler.in_flight(one))}
+            try:
+                await self._scheduler.drain_for(leavers, work, limit_seconds=0 if now else None, reason=setup.name)
+            except PlacementChanged:
+                if not left:
+                    raise
+            else:
+                break
+        for model_id in reversed(setup.models):  # of two that generate text, the first is the active one
+            self._models.asked(model_id)
+        await self._models.open_tunnels(setup)
+        return cut
+
+    async def sleep(self, setup: Setup, level: int | None) -> tuple[str, ...]:
+        """Put the models of a setup to sleep, one after another, and close its tunnels. Return those that left."""
+        gone: list[str] = []
+        for model_id in setup.models:
+            gone += await self._scheduler.drain_for((model_id,), partial(self._models.sleep, model_id, level))
+        await self._models.close_tunnels(setup)
+        return tuple(gone)
+
+    async def stop(self, setup: Setup) -> None:
+        """Stop the models of a setup and close its tunnels. This does not wait for responses, like any stop."""
+        for model_id in setup.models:
+            await self._models.stop(model_id)
+        await self._models.close_tunnels(setup)
