@@ -43,13 +43,8 @@ def system_bus(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def gpu(world: World, nvml_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    world.add_gpu(nvml_folder)
-    world.change_launch("a", "b", share={"GPU-fake0000": 1024})
-    monkeypatch.setenv("MMD_FAKE_NVML", str(world.folder / "nvml"))
-    yield
-    world.manager.systemctl("stop", "mmd-*")
-    world.manager.systemctl("unset-environment", "MMD_FAKE_NVML", "LD_LIBRARY_PATH")
+def gpu(world: World) -> None:
+    world.add_gpus(24)
 
 
 class Scene:
@@ -113,6 +108,31 @@ async def test_model_leaves_the_gpu_and_comes_back(
     assert [name for line, name in said.items() if "released the GPU in" in line] == ["a"]
     assert "the machine suspends" in run_mmd("events").stdout
     assert not world.events("overlap")
+
+
+async def test_all_residents_leave_and_come_back(world: World, system_bus: str) -> None:
+    """Two lie beside each other. Requests for the one that is back first do not wait for the other."""
+    world.add_gpus(24, 16)
+    world.settings("", residency="many")
+    world.add_sized("chat", 12)
+    world.add_sized("embed", 1, embedding=True)
+    async with scene(world, system_bus) as at:
+        await at.ask("chat")
+        await at.client.post("/v1/embeddings", json={"model": "embed", "input": "hi"})
+        assert all(_is(Residency.RESIDENT, name, at.watch.pairs) for name in ("chat", "embed"))
+        assert await at.login1.prepare() < at.login1.limit_seconds
+        assert all(_is(Residency.ABSENT, name, at.watch.pairs) for name in ("chat", "embed"))
+        assert set(suspended_models()) == {"chat", "embed"}
+        world.behave("embed", load_seconds=1.0)
+        asking = asyncio.create_task(at.ask("chat"))
+        at.login1.awaken()
+        assert "chat-0" in await asking
+        assert not _is(Residency.RESIDENT, "embed", at.watch.pairs)
+        await at.becomes("embed", Residency.RESIDENT)
+        assert _is(Residency.RESIDENT, "chat", at.watch.pairs)
+        await asyncio.to_thread(wait_for, lambda: suspended_models() == (), what="the end of the sleep")
+    outcomes = [(event.outcome, event.evicted) for event in recent(4)]
+    assert outcomes == [("away", ()), ("away", ()), ("resident", ()), ("resident", ())]
 
 
 @pytest.mark.usefixtures("gpu")
@@ -339,7 +359,7 @@ async def test_installed_gateway_leaves_models_where_it_is_told_to(
 ) -> None:
     world.add("a")
     settings = Path(os.environ["XDG_CONFIG_HOME"]) / "mmd/mmd.toml"
-    settings.write_text(settings.read_text() + 'suspend = "leave"\n')
+    settings.write_text(settings.read_text().replace("[gateway]\n", '[gateway]\nsuspend = "leave"\n'))
     async with fake_login1(system_bus) as login1, httpx.AsyncClient(base_url=installed, timeout=30) as client:
         assert (await client.post("/v1/chat/completions", json=_body("a"))).status_code == 200
         assert login1.locks == []
