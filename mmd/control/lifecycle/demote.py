@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mmd.control.lifecycle.planner import LaunchPlanner
@@ -12,14 +13,14 @@ from mmd.errors import MmdError
 from mmd.journal import about
 from mmd.plan.allocation import Allocation
 from mmd.plan.launch import Launch
-from mmd.plan.occupancy import held
+from mmd.plan.occupancy import held, occupancy
+from mmd.plan.place import Device, Placement, Shape, Wanted, place
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.swap import gpu_holder
 from mmd.units.bus import JobResult, Manager
 from mmd.units.lock import planner_lock
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.spec import FINGERPRINT, Admission, Hooks, fingerprint, swap_spec, token_spec
-from mmd.units.watch import Pairs, UnitStates, read_pairs, read_states
+from mmd.units.watch import UnitStates, read_pairs, read_states
 
 _log = logging.getLogger(__name__)
 
@@ -30,12 +31,12 @@ async def demote(manager: Manager, model_id: str, hooks: Hooks, planner: LaunchP
     """See `Controller.demote`."""
     async with planner_lock():
         states = await read_states(manager)
-        pairs = states.pairs
-        if residency(pairs.get(model_id, Pair())) is not Residency.ASLEEP:
+        pair = states.pairs.get(model_id, Pair())
+        if residency(pair) is not Residency.ASLEEP:
             return None
-        launch = await _running_launch(manager, model_id, hooks, planner, pairs[model_id])
+        launch = await _running_launch(manager, model_id, pair, hooks, planner)
         became = "stopped"
-        if launch and _can_go_deeper(launch, pairs) and await _go_deeper(manager, launch, hooks, states, planner):
+        if launch and _can_go_deeper(launch) and await _go_deeper(manager, launch, hooks, states, planner):
             became = f"level {_DEEP}"
         else:
             await manager.run_job(engine_unit(model_id), manager.stop(engine_unit(model_id)))
@@ -53,22 +54,24 @@ async def stop_asleep(manager: Manager, model_id: str) -> bool:
 
 
 async def _running_launch(
-    manager: Manager, model_id: str, hooks: Hooks, planner: LaunchPlanner, pair: Pair
+    manager: Manager, model_id: str, pair: Pair, hooks: Hooks, planner: LaunchPlanner
 ) -> Launch | None:
     """Return the launch of the running engine; None if it would be started differently now, or not at all."""
-    allocation = Allocation(pair.holding.uses) if pair.holding is not None else None
+    if pair.holding is None:  # units of mmd 0.1
+        return None
     try:
-        launch = await planner.launch(model_id, allocation=allocation)
+        launch = await planner.launch(model_id, allocation=Allocation(pair.holding.uses))
     except MmdError as error:
         _log.info("%s can no longer be planned: %s", model_id, error.message, extra=about(model_id))
         return None
     environment = (await manager.service(engine_unit(model_id)))["Environment"]
-    return launch if f"{FINGERPRINT}={fingerprint(launch, hooks)}" in environment else None
+    if f"{FINGERPRINT}={fingerprint(launch, hooks)}" not in environment:
+        return None
+    return replace(launch, share=pair.holding.uses, keeps=pair.holding.keeps)
 
 
-def _can_go_deeper(launch: Launch, pairs: Pairs) -> bool:
-    is_able = launch.sleep is not None and _DEEP in launch.sleep.levels
-    return is_able and asleep_level(launch.model_id) < _DEEP and gpu_holder(pairs) is None
+def _can_go_deeper(launch: Launch) -> bool:
+    return launch.sleep is not None and _DEEP in launch.sleep.levels and asleep_level(launch.model_id) < _DEEP
 
 
 async def _go_deeper(
@@ -76,15 +79,14 @@ async def _go_deeper(
 ) -> bool:
     """Wake the model and put it to sleep at the deeper level; return whether it sleeps at that level.
 
-    vLLM cannot change the level of a sleeping engine. The token is started for it, so no other model has the GPU
+    vLLM cannot change the level of a sleeping engine. The token is started for it, so no other model gets its memory
     meanwhile, and an activation in between takes precedence.
     """
-    name, token, holding = launch.model_id, token_unit(launch.model_id), states.pairs[launch.model_id].holding
-    if holding is None:
+    name, token = launch.model_id, token_unit(launch.model_id)
+    devices = await planner.devices(held(states.pairs, states.leases))
+    if not _has_room(launch, states, devices, one_each=await planner.one_each()):
         return False
-    launch = replace(launch, share=holding.uses, keeps=holding.keeps)
-    capacity = {device.id: device.capacity_mib for device in await planner.devices(held(states.pairs, states.leases))}
-    admission = Admission(capacity)
+    admission = Admission({device.id: device.capacity_mib for device in devices})
     swap = swap_spec(new_swap_slice(), [name], ())
     woken = await manager.run_job(token, manager.start_transient(swap, token_spec(launch, hooks, admission)))
     if woken is JobResult.DONE:
@@ -92,3 +94,11 @@ async def _go_deeper(
     await manager.run_job(token, manager.stop(token))
     is_asleep = residency((await read_pairs(manager)).get(name, Pair())) is Residency.ASLEEP
     return is_asleep and asleep_level(name) == _DEEP
+
+
+def _has_room(launch: Launch, states: UnitStates, devices: Sequence[Device], *, one_each: bool) -> bool:
+    """True if the model can be awake where it sleeps, and no other model has to leave."""
+    occupied = occupancy(states.pairs, states.leases, devices, {})
+    here = Wanted(launch.model_id, (Shape(len(launch.share), max(launch.share.values(), default=0)),), at=launch.share)
+    found = place([here], occupied.occupants, devices, evicts=False, one_each=one_each)
+    return isinstance(found, Placement) and dict(found.where[launch.model_id]) == dict(launch.share)
