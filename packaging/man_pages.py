@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's 
 from mmd.cli.verbs import mmd
 from mmd.plan.launch import Launch, Sleep, WakeCheck
 from mmd.settings import all_settings
-from mmd.units.spec import Admission, Hooks, UnitSpec, engine_spec, token_spec
+from mmd.units.names import swap_slice, token_unit
+from mmd.units.spec import Admission, Hooks, UnitSpec, engine_spec, swap_spec, token_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(sorted((ROOT / "packaging/man").glob("mmd*.[157]")))
@@ -221,7 +222,11 @@ def _example_units() -> dict[str, UnitSpec]:
         release=hook("release"),
         wait_released=hook("wait_released"),
     )
-    return {"engine": engine_spec(EXAMPLE, hooks), "token": token_spec(EXAMPLE, hooks, ADMISSION)}
+    return {
+        "engine": engine_spec(EXAMPLE, hooks),
+        "token": token_spec(EXAMPLE, hooks, ADMISSION),
+        "swap": swap_spec(swap_slice(4242, 1), (EXAMPLE.model_id,), (token_unit("gemma3"),)),
+    }
 
 
 EXAMPLE_UNITS = _example_units()

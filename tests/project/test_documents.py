@@ -201,7 +201,11 @@ def test_every_path_is_one_of_mmds(document: Path, home: Path) -> None:
         *(paths.engine_socket(model_id) for model_id in ("ID", "qwen3")),
     }
     below = (
-        *(str(paths.engine_socket("ID").parent), str(paths.user_unit_dir()), str(paths.runtime_dir() / ".lock")),
+        *(
+            str(paths.engine_socket("ID").parent),
+            str(paths.user_unit_dir()),
+            *(str(paths.runtime_dir() / name) for name in (".lock", ".ledger")),
+        ),
         *(str(paths.tunnel_file("ID").parent), str(paths.tunnels_dir() / "ID")),
     )
     for named in _PATH.findall(text_of(document)):
