@@ -185,6 +185,13 @@ class World:
         """True if more events of this kind were written than that."""
         return len(self.events(word)) > than
 
+    def journal(self, since: float) -> list[str]:
+        """Return what mmd has logged under this manager since then, a time of the clock."""
+        command = ("journalctl", "--no-pager", "--output=json", f"--since=@{since:.3f}", "SYSLOG_IDENTIFIER=mmd")
+        printed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        rows = [json.loads(line) for line in printed.splitlines()]
+        return [str(row["MESSAGE"]) for row in rows if self.manager.root.name in row.get("_SYSTEMD_CGROUP", "")]
+
     def main_pid(self, name: str) -> int:
         return int(self.manager.systemctl("show", "--property=MainPID", "--value", f"mmd-model@{name}.service"))
 
