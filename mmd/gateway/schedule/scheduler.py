@@ -82,10 +82,9 @@ class Scheduler:
             return None
         address = self._models.address(model_id)
         if address is not None:
-            admitted = state.admitted
-            admitted.begin(model_id)
-            if model_id not in admitted.resident_since:
-                admitted.resident_since[model_id] = monotonic()
+            state.admitted.begin(model_id)
+            if model_id not in state.admitted.resident_since:
+                state.admitted.resident_since[model_id] = monotonic()
         return address
 
     async def wait(
@@ -122,7 +121,7 @@ class Scheduler:
     def release(self, model_id: str) -> None:
         """End a request that `acquire` or `wait` admitted."""
         state = self._state
-        if state.queues or state.unloads:
+        if state.queues or state.unloads.pending:
             self._feed(Released(model_id))
         else:
             state.admitted.end(model_id, monotonic())
@@ -287,7 +286,7 @@ class Scheduler:
 
     def _on_units(self) -> None:
         state = self._state
-        if state.queues or state.unloads or state.swaps or state.admitted.resident_since:
+        if state.queues or state.unloads.pending or state.swaps or state.admitted.resident_since:
             self._feed(Changed())
 
     def _feed(self, event: Event) -> None:

@@ -100,7 +100,7 @@ class SchedulerState:
                 return self._left(ticket)
             case event_types.Released(model_id):
                 self.admitted.end(model_id, now)
-                return model_id not in self.admitted and bool(self.queues or self.unloads)
+                return model_id not in self.admitted and bool(self.queues or self.unloads.pending)
             case event_types.Prepared(model_id, error):
                 if (queue := self.queues.get(model_id)) is not None:
                     queue.is_prepared = True

@@ -38,32 +38,29 @@ class Unloads:
     """The unloads that were asked for and have not ended, oldest first."""
 
     def __init__(self) -> None:
-        self._unloads: dict[int, _Unload] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._unloads)
+        self.pending: dict[int, _Unload] = {}
 
     @property
     def models(self) -> frozenset[str]:
         """The models that admit no request because of an unload."""
         return frozenset(
-            name for one in self._unloads.values() if one.phase is not _Phase.QUEUED for name in one.asked.models
+            name for one in self.pending.values() if one.phase is not _Phase.QUEUED for name in one.asked.models
         )
 
     def add(self, asked: UnloadAsked) -> None:
-        self._unloads[asked.key] = _Unload(asked)
+        self.pending[asked.key] = _Unload(asked)
 
     def discard(self, key: int) -> None:
-        self._unloads.pop(key, None)
+        self.pending.pop(key, None)
 
     def act(self, effects: list[Effect], uses: Uses, now: float) -> float:
         """Append what must be done now; return when to look again."""
-        for key, one in tuple(self._unloads.items()):
+        for key, one in tuple(self.pending.items()):
             if one.phase is _Phase.QUEUED:
                 self._begin(key, one, effects, uses, now)
             if one.phase is _Phase.DRAINING:
                 self._drain(key, one, effects, uses, now)
-        return min((one.drained_by for one in self._unloads.values() if one.phase is _Phase.DRAINING), default=math.inf)
+        return min((one.drained_by for one in self.pending.values() if one.phase is _Phase.DRAINING), default=math.inf)
 
     def _begin(self, key: int, one: _Unload, effects: list[Effect], uses: Uses, now: float) -> None:
         models = one.asked.models
@@ -74,7 +71,7 @@ class Unloads:
             return
         in_use = not models.isdisjoint(uses.answering) or not models.isdisjoint(uses.waited_for)
         if one.asked.only_idle and (one.was_delayed or in_use):
-            del self._unloads[key]
+            del self.pending[key]
             effects.append(DeclineUnload(key))
             return
         one.phase = _Phase.DRAINING
