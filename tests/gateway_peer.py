@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +29,7 @@ from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.plan.boot import Startup
 from mmd.plan.idle import LoadedModel, Rules
+from mmd.plan.occupancy import Use
 from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.registry.licence import Terms
 from mmd.registry.record import Format, ModelType
@@ -198,6 +199,7 @@ class MemoryModels:
     rules: dict[str, Rules] = field(default_factory=dict)
     on_cpu: set[str] = field(default_factory=set)
     gone: list[str] = field(default_factory=list)  # the suspended models
+    read_uses: Callable[[], Mapping[str, Use]] = dict
     looked: int = 0  # calls of `occupants`
     asked_last: str | None = None
     shown: Status | None = None  # a status that a test sets
@@ -252,6 +254,9 @@ class MemoryModels:
 
     def pinned(self) -> Collection[str]:
         return {name for name, rules in self.rules.items() if rules.pinned}
+
+    def use_from(self, read: Callable[[], Mapping[str, Use]]) -> None:
+        self.read_uses = read
 
     async def loaded_models(self, *, keep_alive: Collection[str]) -> Sequence[LoadedModel]:
         self.looked += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from mmd.control.models.setup_info import SetupInfo
@@ -12,6 +12,7 @@ from mmd.control.state.model_info import ModelInfo
 from mmd.control.state.status import Status
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.plan.idle import LoadedModel
+from mmd.plan.occupancy import Use
 from mmd.plan.queue import Claims, Forecast, NoRoom
 
 
@@ -78,6 +79,10 @@ class Models(ModelsView, Protocol):
 
     def gpu_holder(self, *, other_than: str | None = None) -> str | None:
         """Return the model, other than `other_than`, that holds the GPU or is about to."""
+        ...
+
+    def use_from(self, read: Callable[[], Mapping[str, Use]]) -> None:
+        """Read with `read` how requests use the models, whenever a plan depends on it."""
         ...
 
     async def loaded_models(self, *, keep_alive: Collection[str]) -> Sequence[LoadedModel]:

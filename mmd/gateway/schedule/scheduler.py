@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from itertools import count
 from time import monotonic
 from typing import Any, TypeVar
@@ -46,6 +46,7 @@ from mmd.gateway.schedule.model_queue import Waiter
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.queue_status import QueuePosition, QueueStatus
 from mmd.gateway.schedule.state import SchedulerState
+from mmd.plan.occupancy import Use
 from mmd.tasks import spawn
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Scheduler:
         self._on_cut: Callable[[CutResponses], dict[str, int]] = lambda _: {}
         self._cuts: dict[str, dict[str, int]] = {}  # responses that were cut for a model, by model
         models.follow(self._on_units)
+        models.use_from(self.uses)
 
     # -- requests
 
@@ -274,6 +276,10 @@ class Scheduler:
     def idle_since(self, model_id: str) -> float | None:
         """Return when the model's last response ended, on the monotonic clock; None if it is in use or had none."""
         return None if self.is_in_use(model_id) else self._state.admitted.idle_since(model_id)
+
+    def uses(self) -> Mapping[str, Use]:
+        """Return how requests use the models that hold memory."""
+        return self._state.uses(monotonic())
 
     def position(self, model_id: str) -> QueuePosition:
         """Return the position of a request that waits for this model now."""

@@ -22,6 +22,7 @@ from mmd.gateway.schedule.queue_status import InFlight, QueuePosition, QueueStat
 from mmd.gateway.schedule.unloads import Unloads, Uses
 from mmd.plan import queue as plan
 from mmd.plan.expected_wait import ExpectedWait, Progress, expected_waits
+from mmd.plan.occupancy import Use
 from mmd.plan.queue import Forecast, QueueLimits, Step, Turn
 
 # How often a swap may find that its placement has changed before its requests fail.
@@ -333,6 +334,16 @@ class SchedulerState:
 
     def is_in_use(self, model_id: str) -> bool:
         return model_id in self.admitted or model_id in self.queues
+
+    def uses(self, now: float) -> dict[str, Use]:
+        """Return how requests use the models that hold memory; one of which none was seen is used since then."""
+        pinned, found = self._view.pinned(), {}
+        for name in self._view.holders():
+            in_use = name in self.admitted
+            idle_since = self.admitted.idle_since(name)
+            last_used = now if in_use else self._seen_since.get(name, now) if idle_since is None else idle_since
+            found[name] = Use(last_used, in_use=in_use, pinned=name in pinned)
+        return found
 
     def position(self, model_id: str, now: float) -> QueuePosition:
         """Return the position of a request that waits for this model now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.lifecycle.idle_rules import loaded_models
@@ -16,20 +16,19 @@ from mmd.control.state.residencies import active_of, generates, next_active
 from mmd.control.state.status import Status
 from mmd.control.state.suspended_models import suspended_models
 from mmd.control.state.swap_events import SwapDurations
-from mmd.errors import NoSuchModel, SwapSuperseded
+from mmd.errors import NoSuchModel, PlacementChanged, SwapSuperseded
 from mmd.gateway.http.api_keys import require_key_to_expose
 from mmd.gateway.http.listener_kind import ListenerKind
+from mmd.gateway.schedule.forecasts import Forecasts
 from mmd.gateway.schedule.model_names import ModelNames, embedding_model
 from mmd.paths import engine_socket
 from mmd.plan.idle import LoadedModel
+from mmd.plan.lease import LeaseState
+from mmd.plan.occupancy import Use
 from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import gpu_holder
-from mmd.units.watch import Pairs, Watch
-
-# How often an activation may lose the GPU to another process before it fails.
-_MAX_SUPERSEDED = 3
-_ALL_DEVICES = {"all": 1}
+from mmd.units.watch import Leases, Pairs, Watch
 
 
 class SystemdModels:
@@ -45,6 +44,9 @@ class SystemdModels:
         self._rivals: frozenset[str] = frozenset()  # resident models of which one is active, if there are several
         watch.follow(self._on_units)
         self._holders: tuple[Pairs, frozenset[str]] = {}, frozenset()
+        self._forecasts = Forecasts(controller.planner, watch)
+        self._starting: set[str] = set()  # models that this gateway activates now
+        self._read_uses: Callable[[], Mapping[str, Use]] = dict
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
         if name:
@@ -93,17 +95,17 @@ class SystemdModels:
     def gpu_holder(self, *, other_than: str | None = None) -> str | None:
         return gpu_holder(self._watch.pairs, other_than=other_than)
 
-    def holders(self) -> Collection[str]:
+    def use_from(self, read: Callable[[], Mapping[str, Use]]) -> None:
+        self._read_uses = read
+
+    def holders(self) -> frozenset[str]:
         pairs = self._watch.pairs
         if self._holders[0] is not pairs:
             self._holders = pairs, frozenset(name for name, pair in pairs.items() if pair.holds_gpu)
         return self._holders[1]
 
     def forecast(self, model_id: str, *, present: tuple[str, ...], claimed: Claims) -> Forecast | NoRoom:
-        """One model at a time: all others leave."""
-        if claimed.keys() - set(present):
-            return NoRoom(f"{model_id} does not fit beside others")
-        return Forecast(frozenset(present), _ALL_DEVICES)
+        return self._forecasts.forecast(model_id, present=present, claimed=claimed)
 
     def pinned(self) -> Collection[str]:
         return self._controller.pinned()
@@ -114,10 +116,10 @@ class SystemdModels:
 
     async def was_evicted(self, model_id: str) -> bool:
         await self._watch.refresh()
-        return was_evicted(model_id, self._watch.pairs)
+        return was_evicted(model_id, self._watch.pairs, self._watch.leases)
 
     async def prepare(self, model_id: str) -> None:
-        pass
+        await self._forecasts.prepare(model_id)
 
     async def activate(
         self,
@@ -128,19 +130,24 @@ class SystemdModels:
         devices: Collection[str] | None = None,
     ) -> None:
         """Let a swap of another process finish first: interrupting it would waste its work."""
-        for left in reversed(range(_MAX_SUPERSEDED)):
+        self._starting.add(model_id)
+        try:
             await self._watch.refresh()
-            await self._watch.until(lambda pairs: not another_starts(model_id, pairs))
+            await self._watch.until(lambda pairs: not another_starts(self._starting, pairs))
+            before = self.holders()
+            staying = before - {model_id, *leavers} if leavers is not None else ()
+            self._controller.planner.uses = self._read_uses()
             try:
-                await self._controller.activate(model_id, drain_seconds=drain_seconds)
-            except SwapSuperseded:
+                await self._controller.activate(model_id, drain_seconds=drain_seconds, staying=staying)
+            except SwapSuperseded as error:
                 await self._watch.refresh()
-                # If no other model holds the GPU, a user stopped this one: do not start it again.
-                if not left or gpu_holder(self._watch.pairs, other_than=model_id) is None:
-                    raise
-            else:
-                await self._watch.refresh()
-                return
+                # If no other model has come, a user stopped this one: do not start it again.
+                if self.holders() - before - self._starting:
+                    raise PlacementChanged(error.message, hint=error.hint) from error
+                raise
+            await self._watch.refresh()
+        finally:
+            self._starting.discard(model_id)
 
     async def would_unload(self, setup: Setup) -> Collection[str]:
         from mmd.control.lifecycle.setup_plan import would_unload
@@ -236,21 +243,24 @@ class SystemdModels:
         return residency(self._watch.pairs.get(model_id, Pair()))
 
 
-def another_starts(model_id: str, pairs: Pairs) -> bool:
-    """Return whether another model is being loaded or woken. A restart that is only scheduled does not count."""
+def another_starts(ours: Collection[str], pairs: Pairs) -> bool:
+    """Return whether a model that is not `ours` is being loaded or woken. A restart that is only scheduled does not
+    count.
+    """
     return any(
         residency(pair) is Residency.STARTING and pair.holds_gpu and not pair.waits_to_restart
         for name, pair in pairs.items()
-        if name != model_id
+        if name not in ours
     )
 
 
-def was_evicted(model_id: str, pairs: Pairs) -> bool:
-    """Return whether a swap ended the model's engine. Call it when the engine has just ended.
+def was_evicted(model_id: str, pairs: Pairs, leases: Leases) -> bool:
+    """Return whether a swap or a lease ended the model's engine. Call it when the engine has just ended.
 
     A crash does not change the model's token, and systemd waits before it restarts the engine.
     """
     pair = pairs.get(model_id, Pair())
     if pair.token.active != "active" or pair.token.job == "stop":
-        return gpu_holder(pairs, other_than=model_id) is not None
+        is_leasing = any(lease.state is LeaseState.STARTING for lease in leases.values())
+        return is_leasing or another_starts({model_id}, pairs)
     return residency(pair) is Residency.STARTING and not pair.waits_to_restart  # already being loaded again

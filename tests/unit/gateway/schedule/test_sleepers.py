@@ -202,7 +202,7 @@ async def test_nothing_is_kept_of_requests_that_are_done() -> None:
     ],
 )
 def test_an_engine_that_made_room_is_told_from_one_that_died(a: Pair, b: Pair, expected: bool) -> None:
-    assert was_evicted("a", {"a": a, "b": b}) is expected
+    assert was_evicted("a", {"a": a, "b": b}, {}) is expected
 
 
 @pytest.mark.parametrize(
@@ -218,5 +218,5 @@ def test_an_engine_that_made_room_is_told_from_one_that_died(a: Pair, b: Pair, e
     ],
 )
 def test_a_swap_under_way_is_seen(b: Pair, expected: bool) -> None:
-    assert another_starts("a", {"a": Pair(UP, HELD), "b": b}) is expected
-    assert not another_starts("b", {"b": b})
+    assert another_starts({"a"}, {"a": Pair(UP, HELD), "b": b}) is expected
+    assert not another_starts({"b"}, {"b": b})
