@@ -135,7 +135,7 @@ class SystemdModels:
             await self._watch.refresh()
             await self._watch.until(lambda pairs: not another_starts(self._starting, pairs))
             before = self.holders()
-            staying = before - {model_id, *leavers} if leavers is not None else ()
+            staying = (before | self._starting) - {model_id, *leavers} if leavers is not None else ()
             self._controller.planner.uses = self._read_uses()
             try:
                 await self._controller.activate(model_id, drain_seconds=drain_seconds, staying=staying)
