@@ -152,8 +152,8 @@ class Scheduler:
         """Run `work`, which unloads these models, when their running responses have ended. New requests for them wait
         until `work` has ended; no swap unloads them meanwhile, or uses their memory.
 
-        After `limit_seconds` (None: `gateway.drain_seconds`) the responses that still run are cut; the error says that
-        `reason` took their place.
+        After `limit_seconds` (None: `gateway.drain_seconds`; 0: a user asked to cut) the responses that still run are
+        cut; the error says that `reason` took the model's memory.
         """
         seconds = self._limits.drain_seconds if limit_seconds is None else limit_seconds
         key = next(self._numbers)

@@ -139,6 +139,9 @@ class SystemdModels:
             self._controller.planner.uses = self._read_uses()
             try:
                 await self._controller.activate(model_id, drain_seconds=drain_seconds, staying=staying)
+            except PlacementChanged:
+                await self._watch.refresh()
+                raise
             except SwapSuperseded as error:
                 await self._watch.refresh()
                 # If no other model has come, a user stopped this one: do not start it again.

@@ -82,6 +82,7 @@ class Unloads:
         if answering and now < one.drained_by:
             return
         if answering:
-            effects.append(CutResponses(answering, one.asked.reason, one.asked.limit_seconds))
+            # Without any time a user asked to cut.
+            effects.append(CutResponses(answering, one.asked.reason, one.asked.limit_seconds or None))
         one.phase = _Phase.WORKING
         effects.append(BeginUnload(key))
