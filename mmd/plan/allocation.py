@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mmd.machine import Gpu, Machine
-from mmd.plan.share import Share
+from mmd.plan.share import RAM, Share
 from mmd.quantities import MIB
 
 
@@ -28,6 +28,13 @@ class Allocation:
         """
         given = ((gpu, self.device_of(gpu)) for gpu in machine.gpus)
         return replace(machine, gpus=tuple(self._given(gpu, device) for gpu, device in given if device is not None))
+
+    def is_on(self, machine: Machine, *, on_gpu: bool) -> bool:
+        """True if the machine still has these devices, and they are of the kind that the engine uses."""
+        if not on_gpu:
+            return set(self.share) == {RAM}
+        found = [gpu for gpu in machine.gpus if self.device_of(gpu) is not None]
+        return bool(self.share) and len(found) == len(self.share)
 
     def device_of(self, gpu: Gpu) -> str | None:
         """Return the name of a GPU in the share, which may be the start of its UUID; None if it is not there."""

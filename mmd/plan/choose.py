@@ -53,13 +53,15 @@ def choose(
     settings = settings or ModelSettings()
     engine = require_engine(model, installed, settings.engine, missing)
     planner = engine.engine
+    on_gpu = planner.on_gpu(machine, engine)
+    if allocation is not None and not allocation.is_on(machine, on_gpu=on_gpu):
+        allocation = None  # a GPU is gone, or the driver works again: a unit with this share is made anew
     here = machine if allocation is None else allocation.machine(machine)
     context = settings.context
     options = ServeOptions(socket, context, settings.aliases, settings.arguments, allocation)
     flags = planner.flags(model, here, engine, options)
     flags = without_refused(flags, model.id, settings.refused.get(engine.title, {}))
     words = tuple(word for flag in flags for word in flag.words)
-    on_gpu = planner.on_gpu(machine, engine)
     needs_bytes = require_fit(model, machine, engine, words, settings, projector_bytes)
     argv = (*engine.command, *words)
     ready_seconds = settings.ready_seconds or planner.ready_seconds(model)

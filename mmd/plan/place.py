@@ -257,7 +257,10 @@ def _short_mib(wanted: Wanted, room: Mapping[str, int]) -> int:
 
 
 def _stays(one: Occupant) -> str:
-    return f"{one.model_id}, which is pinned," if one.pinned and not one.is_lease else one.model_id
+    _, is_lease, lease = one.model_id.partition("@")  # as in plan/lease.py
+    if is_lease:
+        return f"the lease {lease}"
+    return f"{one.model_id}, which is pinned," if one.pinned else one.model_id
 
 
 def _size(size_mib: int) -> str:

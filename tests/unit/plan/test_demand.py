@@ -350,3 +350,14 @@ def test_another_share_is_no_reason_for_a_restart(wanted: Model, size_mib: int, 
     before = choose(wanted, RTX_4090, [engine_of(wanted, RTX_4090)], socket=SOCKET, cache="/c")
     assert launch.stable_argv == before.stable_argv
     assert launch.environment == before.environment
+
+
+@pytest.mark.parametrize("wanted", [CHAT, VLLM_CHAT])
+@pytest.mark.parametrize("share", [{"GPU-99999999": 9000}, {GPU: 9000, "GPU-99999999": 9000}, {"ram": 9000}, {}])
+def test_share_of_a_device_that_is_gone_is_planned_anew(wanted: Model, share: dict[str, int]) -> None:
+    """After a GPU has failed, the units of models that were on it still name it."""
+    launch = launch_in(Allocation(share), wanted)
+    assert launch.share.keys() == {GPU}
+    assert launch.argv == choose(wanted, RTX_4090, [engine_of(wanted, RTX_4090)], socket=SOCKET, cache="/c").argv
+    on_cpu = launch_in(Allocation({GPU: 9000}), wanted, CPU_ONLY)
+    assert on_cpu.share.keys() == {"ram"}

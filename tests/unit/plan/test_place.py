@@ -408,7 +408,7 @@ def test_refusal_has_the_sizes_by_part() -> None:
     pinned = Occupant("bge-m3", {A: 2048}, pinned=True)
     found = one_gpu(20480, lease, pinned, capacity_mib=24 * 1024)
     assert found == CannotPlace(
-        "new needs 20.0 GiB, and models can have 18.0 GiB of GPU-a; lease@job holds 4.0 GiB; "
+        "new needs 20.0 GiB, and models can have 18.0 GiB of GPU-a; the lease job holds 4.0 GiB; "
         "bge-m3, which is pinned, holds 2.0 GiB",
         2048,
     )

@@ -61,7 +61,7 @@ def test_lease_that_leaves_no_room_is_named(chat: Model) -> None:
     found = preview(chat, TWO, read_settings(), occupants=leases)
     assert not found.devices
     assert "chat needs" in found.refused
-    assert "lease@GPU-3a1c07d2 holds 19.5 GiB" in found.refused
+    assert "the lease GPU-3a1c07d2 holds 19.5 GiB" in found.refused
 
 
 def test_registered_embedder_gets_room(chat: Model, tmp_path: Path) -> None:
