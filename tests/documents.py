@@ -77,6 +77,8 @@ def commands_of(document: Path) -> Iterator[Named]:
 def what_is_wrong(words: tuple[str, ...]) -> str:
     """Return the verb or option of a command line that does not exist, or ""."""
     command: click.Command = mmd
+    if "--" in words:  # another program's words follow
+        words = words[: words.index("--")]
     for number, word in enumerate(words):
         if not isinstance(command, click.Group) or word.startswith("-") or not word.isalpha() or word.isupper():
             words = words[number:]

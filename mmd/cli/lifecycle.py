@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 @click.command()
 @parameters.model_or_setup
 @click.option("--now", is_flag=True, help="Cut running responses of the models that must leave.")
+@click.option("--beside", is_flag=True, help="Unload no other model: fail if it does not fit beside them.")
 @click.option("--ask-again", is_flag=True, help="Retry flags that the engine refused before (see mmd show).")
 @parameters.as_json
-def activate(selection: Selection, now: bool, ask_again: bool, as_json: bool) -> None:
+def activate(selection: Selection, now: bool, beside: bool, ask_again: bool, as_json: bool) -> None:
     """Load a model, or the models of a setup together, unloading others only if they do not fit beside them.
 
     The command returns when they answer requests. If loading fails, what was unloaded is restored.
@@ -34,8 +35,9 @@ def activate(selection: Selection, now: bool, ask_again: bool, as_json: bool) ->
     name, models = selection.name, selection.models
 
     async def work() -> Activation:
-        done = await shown_while_loading(name, models, activate_by_gateway(name, models, now=now))
-        return done or await _activated(selection)
+        # Without a model that leaves, there is no response to wait for.
+        asked = None if beside else await shown_while_loading(name, models, activate_by_gateway(name, models, now=now))
+        return asked or await _activated(selection, evicts=not beside)
 
     if selection.setup is not None and selection.setup.expose:
         from mmd.gateway.http.api_keys import require_key_to_expose
@@ -62,18 +64,18 @@ def activate(selection: Selection, now: bool, ask_again: bool, as_json: bool) ->
         say(f"{count} running response{'s' if count > 1 else ''} of {', '.join(sorted(done.cut))} cut")
 
 
-async def _activated(selection: Selection) -> Activation:
+async def _activated(selection: Selection, *, evicts: bool) -> Activation:
     from mmd.cli.progress import shown_while_loading
     from mmd.control.install.service import start_gateway
     from mmd.control.lifecycle.command import command_controller
 
     async with command_controller() as controller:
         if selection.setup is None:
-            work = controller.activate(selection.name)
+            work = controller.activate(selection.name, evicts=evicts)
         else:
             from mmd.control.lifecycle.setup_plan import activate_setup
 
-            work = activate_setup(controller, selection.setup)
+            work = activate_setup(controller, selection.setup, evicts=evicts)
         done = await shown_while_loading(selection.name, selection.models, work)
         await start_gateway(controller.manager)
         if selection.setup is not None:

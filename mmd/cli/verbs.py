@@ -35,6 +35,7 @@ _VERBS = {
     "activate": "lifecycle.activate",
     "sleep": "lifecycle.sleep",
     "stop": "lifecycle.stop",
+    "lease": "lease.lease",
     "status": "status.status",
     "events": "lifecycle.events",
     "logs": "lifecycle.logs",

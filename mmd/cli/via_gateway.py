@@ -18,6 +18,8 @@ from mmd.control.install.presence import running_version
 from mmd.paths import gateway_socket
 
 if TYPE_CHECKING:
+    from mmd.control.lifecycle.lease import Holder, Leased
+    from mmd.control.lifecycle.lease_plan import LeaseWish
     from mmd.control.lifecycle.swap import Activation
 
 
@@ -77,6 +79,16 @@ async def sleep_by_gateway(name: str | None, level: int | None) -> tuple[tuple[s
     return tuple(status["gone"]), {one["id"]: one["level"] for one in status["sleeping"]}
 
 
+async def lease_by_gateway(wish: LeaseWish, holder: Holder) -> Leased | None:
+    """Take a lease that hangs on this process and its pipe."""
+    from mmd.control.lifecycle.lease import Leased
+
+    asked = {"name": wish.name, "vram": wish.vram, "gpu": wish.gpu, "now": wish.now, "unload_pinned": wish.by_user}
+    hangs_on = {"program": holder.program, "pid": holder.pid, "pipe": holder.pipe}
+    record = await _post("/leases", {key: value for key, value in (asked | hangs_on).items() if value is not None})
+    return Leased(record["name"], record["devices"], tuple(record["unloaded"])) if record is not None else None
+
+
 def _activation(models: tuple[str, ...], since: str, seconds: float) -> Activation:
     """Return the activation that the gateway recorded. It records nothing for a model that was resident."""
     from mmd.control.lifecycle.swap import Activation
@@ -105,7 +117,7 @@ async def _post(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         record: dict[str, Any] = response.json()
     except (httpx.HTTPError, ValueError):
         return None  # the gateway ended: its activation continues, and the caller joins it
-    if response.status_code == httpx.codes.OK:
+    if response.is_success:
         return record
     from mmd.errors import TryLater, from_record
 

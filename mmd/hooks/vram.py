@@ -36,6 +36,10 @@ class Vram:
             if self._nvml.nvmlDeviceGetHandleByIndex_v2(index, byref(device)) == _SUCCESS:
                 self._devices.append(device)
 
+    def pids(self) -> set[int]:
+        """Return the processes on the GPUs."""
+        return {int(process.pid) for process in self._processes()}
+
     def lists(self, pids: set[int]) -> bool:
         """True if one of these processes is on a GPU."""
         return any(process.pid in pids for process in self._processes())

@@ -122,6 +122,24 @@ class Command(Directive):
 
 
 @dataclass(frozen=True, slots=True)
+class Commands(Directive):
+    """Command lines of a oneshot service that run one after another, each whether the one before failed or not."""
+
+    name: Literal["ExecStart"]
+    value: tuple[tuple[str, ...], ...]
+    signature: ClassVar[str] = "a(sasb)"
+
+    @property
+    def bus_property(self) -> tuple[str, str, Any]:
+        one_by_one = (Command("ExecStart", command).bus_property[2][0] for command in self.value)
+        return self.name, self.signature, [[program, words, True] for program, words, _ in one_by_one]
+
+    @property
+    def text(self) -> str:
+        return f"\n{self.name}=".join(f"-{command_line(command)}" for command in self.value)
+
+
+@dataclass(frozen=True, slots=True)
 class Seconds(Directive):
     name: Literal["StartLimitIntervalSec", "TimeoutStartSec", "TimeoutStopSec", "RestartSec"]
     value: float

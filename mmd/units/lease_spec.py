@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mmd.plan.lease import lease_id
 from mmd.plan.share import Holding, Share
-from mmd.units.directives import Command, Descriptor, Directive, Environment, Seconds, Switch, Text, Words
+from mmd.units.directives import Command, Commands, Descriptor, Directive, Environment, Seconds, Switch, Text, Words
 from mmd.units.names import SLICE, back_unit, holder_unit, token_unit
 from mmd.units.spec import UnitSpec
 
@@ -31,7 +31,7 @@ class LeaseUnits:
     gate: tuple[str, ...]
     gone: tuple[str, ...]
     hold: tuple[str, ...]
-    back: tuple[str, ...]  # loads the models to restore
+    back: tuple[str, ...]  # loads a model, whose id is added, if it fits
     restores: tuple[str, ...] = ()  # these models
     path: str = ""  # $PATH of the restore: it must find the engines that were found here
     has_pipe: bool = False  # the holder's standard input is a pipe, the first descriptor of the call
@@ -107,7 +107,8 @@ def _back_spec(lease: LeaseUnits) -> UnitSpec:
             Text("Description", restores_text(lease.restores, lease.name)),
             Text("CollectMode", "inactive-or-failed"),
             Text("Type", "oneshot"),
-            Command("ExecStart", (*lease.back, *lease.restores)),
+            # One after another, and each if it fits: the most important first.
+            Commands("ExecStart", tuple((*lease.back, model_id) for model_id in lease.restores)),
             *environment,
             Text("Slice", "app.slice"),
         ),

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dbus_fast import Message, MessageType
 from dbus_fast.aio import MessageBus
 
+from mmd.units.bus import disconnected
 from mmd.units.gamemode import INTERFACE, NAME, PATH
 
 
@@ -27,7 +28,7 @@ class FakeGameMode:
     async def vanish(self) -> None:
         """Leave the bus without a word, as a process that is killed."""
         self._bus.disconnect()
-        await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+        await disconnected(self._bus)
 
     def answer(self, message: Message) -> Message | None:
         """Respond to calls of gamemoded's methods."""

@@ -31,6 +31,7 @@ from mmd.units.watch import read_pairs, read_states
 
 # Modules that plan and carry out a swap are imported by the first one: an idle gateway saves their memory.
 if TYPE_CHECKING:
+    from mmd.control.lifecycle.lease import Lessor
     from mmd.control.lifecycle.swap import Activation, Swapper
     from mmd.plan.launch import Launch
     from mmd.units.spec import Hooks
@@ -91,6 +92,12 @@ class Controller:
     @cached_property
     def _hooks(self) -> Hooks:
         return unit_hooks()
+
+    async def lessor(self) -> Lessor:
+        """Return what takes and ends leases."""
+        module = await self.reader.call(import_module, "mmd.control.lifecycle.lease")  # as in `activate`
+        lessor: Lessor = module.Lessor(self.manager, self._hooks, self.planner, self.reader, self.pinned)
+        return lessor
 
     def pinned(self) -> frozenset[str]:
         return self.idleness.pinned()

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mmd.errors import DoesNotFit, GpuPinned
+from mmd.control.state.leases import lease_pids
+from mmd.errors import DoesNotFit, GpuLeased, GpuPinned
 from mmd.journal import about
 from mmd.plan.allocation import Allocation
 from mmd.plan.arrange import Arrangement, arrange
+from mmd.plan.lease import lease_name
 from mmd.plan.occupancy import Occupancy, Use, held, occupancy
 from mmd.plan.place import CannotPlace, Device, Occupant
 from mmd.plan.residency import Pair, Residency, residency
@@ -98,7 +100,8 @@ class Placer:
 
     async def view(self, states: UnitStates) -> View:
         """Return the devices, read from the machine now, and what holds them."""
-        devices = await self._planner.devices(held(states.pairs, states.leases))
+        pids = await lease_pids(self._manager, states.leases)
+        devices = await self._planner.devices(held(states.pairs, states.leases), pids)
         uses = await self._uses(states.pairs)
         return View(devices, occupancy(states.pairs, states.leases, devices, uses))
 
@@ -177,7 +180,9 @@ class Placer:
     async def _arrange(
         self, request: Request, come: Sequence[str], at: Mapping[str, Share], view: View, *, one_each: bool
     ) -> Arrangement | NoRoom:
-        """Place the models that come. Raises DoesNotFit, and GpuPinned if what stays in any case holds the memory."""
+        """Place the models that come. Raises DoesNotFit, and GpuLeased or GpuPinned if what stays in any case holds the
+        memory.
+        """
         devices, occupants = view.devices, view.occupied.occupants
         demands = [await self._planner.demand(model_id, devices) for model_id in come]
         light = await self._planner.light_demands(devices)
@@ -197,6 +202,9 @@ class Placer:
         if isinstance(alone := attempt(()), CannotPlace):
             raise DoesNotFit(alone.why, hint="mmd machine   # the memory of this machine")
         if isinstance(blocked := attempt(occupants), CannotPlace):
+            leases = [name for one in occupants if (name := lease_name(one.model_id)) is not None]
+            if leases and isinstance(attempt([one for one in occupants if not one.is_lease]), Arrangement):
+                raise GpuLeased(blocked.why, hint=f"mmd lease end {leases[0]}   # or wait until its program ends")
             raise GpuPinned(blocked.why, hint="mmd status   # what holds the memory")
         return NoRoom(found.why)
 

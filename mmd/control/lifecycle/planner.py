@@ -229,8 +229,9 @@ def _one_each() -> bool:
 
 
 def _devices(machine: Machine, held_mib: Mapping[str, int], lease_pids: Collection[int]) -> tuple[Device, ...]:
+    from mmd.control.state.leases import with_children
     from mmd.plan.devices import devices_of
     from mmd.settings import read_settings
 
     safe_maximum = read_settings().gpu.safe_maximum
-    return devices_of(machine, held_mib, safe_maximum=safe_maximum, lease_pids=lease_pids)
+    return devices_of(machine, held_mib, safe_maximum=safe_maximum, lease_pids=with_children(lease_pids))

@@ -21,7 +21,8 @@ _NEWEST = 200  # events contain every model that is swapped often, and are read 
 _log = logging.getLogger(__name__)
 
 
-Outcome = Literal["resident", "failed", "superseded", "away"]  # "away": the machine suspends
+# "away": the machine suspends. "leased": `model` is a lease, as lease@NAME.
+Outcome = Literal["resident", "failed", "superseded", "away", "leased"]
 
 
 @dataclass(frozen=True, slots=True)
