@@ -71,6 +71,10 @@ def is_members(value: Any) -> bool:
     return is_aliases(value) and bool(value) and len(set(value)) == len(value)
 
 
+def is_games(value: Any) -> bool:
+    return value in ("yield", "ignore")
+
+
 def is_suspend(value: Any) -> bool:
     return value in ("release", "leave")
 

@@ -142,6 +142,12 @@ class GpuTable:
         'a size of 1 GiB or more, like "15.5G", or a table of sizes by index or UUID of a GPU, and "ram"',
         "the most that models and leases may hold of each GPU, or of the devices in the table",
     )
+    games: Literal["yield", "ignore"] = _setting(
+        "ignore",
+        values.is_games,
+        '"yield" or "ignore"',
+        "what happens when GameMode reports a game: models leave the GPUs until it ends, or nothing",
+    )
 
 
 @dataclass(frozen=True, slots=True)

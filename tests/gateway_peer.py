@@ -33,6 +33,7 @@ from mmd.plan.occupancy import Use
 from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.registry.licence import Terms
 from mmd.registry.record import Format, ModelType
+from tests.memory_leases import MemoryLeases
 
 PATIENCE_SECONDS = 15.0  # timeout of a test, generous because machines are busy
 
@@ -204,6 +205,7 @@ class MemoryModels:
     asked_last: str | None = None
     shown: Status | None = None  # a status that a test sets
     named_setups: dict[str, Setup] = field(default_factory=dict)
+    leases: MemoryLeases = field(default_factory=MemoryLeases)
     since: float = field(default_factory=monotonic)  # when a model last became resident or fell asleep
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:

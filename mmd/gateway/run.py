@@ -59,13 +59,20 @@ async def _serve(listen: str | None, report: Callable[[str], None]) -> None:
         except AddressTaken as error:
             raise await _name_owner(error, controller.manager) from error
         policy = _policy(settings, limits, listeners, keyring)
-        follows_sleep = settings.gateway.suspend == "release"
+        follows_sleep, yields = settings.gateway.suspend == "release", settings.gpu.games == "yield"
         # The first task to end ends all: without the bus or the watch the state of the units would be stale, so systemd
         # restarts the gateway. No TaskGroup: it would wrap the error that the user sees.
         tasks = [
             spawn(name, work, logs=False)
             for name, work in {
-                "gateway": serve(models, listeners, limits=limits, policy=policy, follows_sleep=follows_sleep),
+                "gateway": serve(
+                    models,
+                    listeners,
+                    limits=limits,
+                    policy=policy,
+                    follows_sleep=follows_sleep,
+                    yields_to_games=yields,
+                ),
                 "unit watch": watch.run(),
                 "memory pressure": keep_running("memory pressure", relief.run),
                 "resident record": keep_running("resident record", ResidentRecorder(controller.manager, watch).run),

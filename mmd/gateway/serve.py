@@ -16,6 +16,7 @@ from mmd.gateway.http.limits import Limits
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.gateway.http.sockets import Listener
+from mmd.gateway.schedule.games import GameWatch
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.suspend import SuspendWatch
 from mmd.tasks import keep_running, spawn
@@ -31,9 +32,10 @@ async def serve(
     limits: Limits | None = None,
     policy: RequestPolicy | None = None,
     follows_sleep: bool = False,
+    yields_to_games: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish running requests. With `follows_sleep`, models leave the GPU while the
-    machine is suspended.
+    machine is suspended; with `yields_to_games`, while a game runs.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -50,6 +52,11 @@ async def serve(
         notify("READY=1")
         if follows_sleep:  # after READY: requests must not wait for logind
             beside.append(spawn("suspend", SuspendWatch(gateway.suspension).run(), logs=False))
+        games = GameWatch(models.leases, gateway.scheduler)
+        if yields_to_games:
+            beside.append(spawn("games", keep_running("games", games.run), logs=False))
+        else:
+            await games.end()
         await _until(stop, beside)
         notify("STOPPING=1")
         presence.withdraw()

@@ -57,6 +57,21 @@ _SEARCH = (
 )
 _SWAPS = ({"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}},)
 
+_LEASE = _body(
+    vram={**_OPTIONAL_WORD, "description": "like 10G; without it, the whole of one GPU"},
+    gpu={"type": ["integer", "string", "null"], "description": "its index or UUID; without it, any"},
+    name={**_OPTIONAL_WORD, "description": "without it, that of the program"},
+    program={**_OPTIONAL_WORD, "description": "what it is for, for people"},
+    pid={
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "description": "it ends with this process of the gateway's machine",
+    },
+    seconds={"type": ["number", "null"], "exclusiveMinimum": 0, "description": "it ends after that time"},
+    now={"type": "boolean", "description": "cut running responses of the models that leave"},
+    unload_pinned={"type": "boolean", "description": "unload pinned models, too"},
+)
+
 # Each route has an entry here; its record, if it has one, is in schemas.py.
 OPERATIONS = (
     Operation("GET", "/health", "Whether the gateway answers", ref("Health")),
@@ -95,6 +110,17 @@ OPERATIONS = (
         _body(model=_OPTIONAL_NAME, level=_LEVEL),
     ),
     Operation("POST", "/models/stop", "End a model's engine", _DONE, _body(model=_OPTIONAL_NAME)),
+    Operation("GET", "/leases", "The leases: memory that other programs than models have", array(ref("Lease"))),
+    Operation(
+        "POST",
+        "/leases",
+        "Keep memory for another program; the answer comes when it is free",
+        {"allOf": [ref("Lease"), record(unloaded=array(TEXT))]},
+        _LEASE,
+        status=201,
+    ),
+    Operation("GET", "/leases/{name}", "One of them", ref("Lease")),
+    Operation("DELETE", "/leases/{name}", "End a lease; models that were unloaded for it are restored", ref("Lease")),
     Operation("GET", "/hf/search", "Look for models on the Hugging Face hub", array(ref("HubModel")), query=_SEARCH),
     Operation(
         "POST",

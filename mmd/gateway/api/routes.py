@@ -25,6 +25,7 @@ from mmd.gateway.api.body import encoded, json_object
 from mmd.gateway.api.download_jobs import Downloads
 from mmd.gateway.api.downloads import HfRoutes
 from mmd.gateway.api.hub_process import Hub
+from mmd.gateway.api.leases import LeaseRoutes
 from mmd.gateway.api.openapi import document
 from mmd.gateway.api.records import Health, ListedModel, OpenAIModel, OpenAIModels
 from mmd.gateway.api.web import page_routes
@@ -154,6 +155,7 @@ def application(models: Models, scheduler: Scheduler, observer: Observer, hub: H
             *_observer_routes(observer),
             Route("/v1/models", routes.openai_models),
             Route("/v1/models/{name:path}", routes.openai_model),
+            *LeaseRoutes(models.leases, scheduler).routes(),
             *HfRoutes(hub, downloads).routes(),
             Route("/openapi.json", _document),
         ],

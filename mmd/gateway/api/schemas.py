@@ -8,6 +8,7 @@ from typing import Any
 from mmd.codec import json_schemas
 from mmd.control.models.hub_hit import HubHit
 from mmd.control.models.setup_info import SetupInfo
+from mmd.control.state.leases import LeaseStatus
 from mmd.control.state.memory_use import Resources
 from mmd.control.state.status import Status
 from mmd.control.state.swap_events import SwapEvent
@@ -26,6 +27,7 @@ _RECORDS: dict[str, type] = {
     "History": MemoryUseHistory,
     "Queue": QueueStatus,
     "Swap": SwapEvent,
+    "Lease": LeaseStatus,
     "HubModel": HubHit,
     "Job": DownloadRecord,
     "Error": Error,

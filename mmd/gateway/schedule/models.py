@@ -11,6 +11,7 @@ from mmd.control.state.memory_use import Resources
 from mmd.control.state.model_info import ModelInfo
 from mmd.control.state.status import Status
 from mmd.gateway.http.listener_kind import ListenerKind
+from mmd.gateway.schedule.leases import Leases
 from mmd.plan.idle import LoadedModel
 from mmd.plan.occupancy import Use
 from mmd.plan.queue import Claims, Forecast, NoRoom
@@ -48,6 +49,9 @@ class Models(ModelsView, Protocol):
     """The registered models and their engines: `SystemdModels` over systemd, `MemoryModels` in tests. Synchronous
     methods do no I/O, as those of `ModelsView`.
     """
+
+    @property
+    def leases(self) -> Leases: ...
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
         """Return the id for the name in a request. Raises NoSuchModel.

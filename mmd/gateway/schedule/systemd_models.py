@@ -20,6 +20,7 @@ from mmd.errors import NoSuchModel, PlacementChanged, SwapSuperseded
 from mmd.gateway.http.api_keys import require_key_to_expose
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.schedule.forecasts import Forecasts
+from mmd.gateway.schedule.leases import SystemdLeases
 from mmd.gateway.schedule.model_names import ModelNames, embedding_model
 from mmd.paths import engine_socket
 from mmd.plan.idle import LoadedModel
@@ -37,6 +38,7 @@ class SystemdModels:
     def __init__(self, controller: Controller, watch: Watch) -> None:
         self._controller = controller
         self._watch = watch
+        self.leases = SystemdLeases(controller, watch)
         self._names = ModelNames(controller.registry, controller.settings)
         self._durations = SwapDurations()
         self._addresses: dict[str, str] = {}
