@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from mmd.control.state.suspended_models import suspended_models
 from mmd.errors import MmdError
 from mmd.paths import state_dir
 from mmd.plan.residency import Pair
-from mmd.units.bus import Manager
+from mmd.units.bus import Manager, NoSuchUnit
 from mmd.units.lock import record_lock
 from mmd.units.watch import Pairs, Watch, read_pairs
 
+_BACK_UNITS = "mmd-back@*.service"  # each loads what a lease has unloaded, with one command for a model
 _STOPPING = "stopping"  # the manager's SystemState from the moment at which a shutdown is queued
 
 _log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class LastResident:
 async def record_resident(manager: Manager) -> None:
     """Record the models that are resident now. Raises MmdError if they cannot be read; a full disk is only logged."""
     async with record_lock():
-        models = resident_models(await read_pairs(manager))
+        models = _unique((*resident_models(await read_pairs(manager)), *await _behind_leases(manager)))
         # Read after the units: if no shutdown is queued now, none has stopped a unit that was read before.
         before, session = await _current(manager)
         if session is not None:
@@ -125,6 +127,15 @@ class ResidentRecorder:
 def _is_held(pair: Pair) -> bool:
     token = pair.token
     return token.job in ("start", "restart") or (token.active in ("active", "activating") and token.job != "stop")
+
+
+async def _behind_leases(manager: Manager) -> tuple[str, ...]:
+    """Return the models that were unloaded for a lease, and are loaded again when it ends."""
+    found: list[str] = []
+    for unit in await manager.units((_BACK_UNITS,)):
+        with suppress(NoSuchUnit):  # it has just ended
+            found += [command[-1] for command in await manager.commands(unit.name, "ExecStart")]
+    return tuple(found)
 
 
 async def _current(manager: Manager) -> tuple[LastResident, str | None]:

@@ -95,7 +95,7 @@ def test_verb_for_one_model_refuses_a_setup(verb: str) -> None:
 
 def test_completion_knows_models_and_setups() -> None:
     mmd("setup", "add", "chatter", "chat", "qwen2.5-7b")
-    shown = mmd(_MMD_COMPLETE="bash_complete", COMP_WORDS="mmd default ch", COMP_CWORD="2").stdout
+    shown = mmd(_MMD_COMPLETE="bash_complete", COMP_WORDS="mmd activate ch", COMP_CWORD="2").stdout
     assert [line.split(",")[-1] for line in shown.splitlines()] == ["chat", "chatter"]
     shown = mmd(_MMD_COMPLETE="bash_complete", COMP_WORDS="mmd setup remove ", COMP_CWORD="3").stdout
     assert [line.split(",")[-1] for line in shown.splitlines()] == ["chatter"]

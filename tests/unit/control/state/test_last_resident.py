@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from mmd.control.state.suspended_models import note_suspended
 from mmd.paths import state_dir
 from mmd.plan.residency import Pair, UnitState
 from mmd.units.bus import Manager, Unit
+from mmd.units.names import PATTERNS
 
 UP = UnitState("active", "running", loaded=True)
 FAILED = UnitState("failed", "failed", loaded=True)
@@ -32,21 +34,28 @@ DOWN = UnitState()
 class Units:
     """A user manager's answers: which models have a token, and whether it is stopping."""
 
-    def __init__(self, *models: str, session: int = 1, state: str = "running") -> None:
+    def __init__(self, *models: str, session: int = 1, state: str = "running", leased: tuple[str, ...] = ()) -> None:
         self._models = models
+        self._leased = leased
         self._properties = {"UserspaceTimestamp": session, "SystemState": state}
 
-    async def units(self) -> tuple[Unit, ...]:
+    async def units(self, patterns: Sequence[str] = PATTERNS) -> tuple[Unit, ...]:
+        if patterns != PATTERNS:
+            return (Unit("mmd-back@game.service", "loaded", "inactive", "dead", ""),) if self._leased else ()
         tokens = (Unit(f"mmd-resident@{one}.service", "loaded", "active", "exited", "") for one in self._models)
         engines = (Unit(f"mmd-model@{one}.service", "loaded", "active", "running", "") for one in self._models)
         return (*tokens, *engines)
+
+    async def commands(self, name: str, directive: str) -> tuple[tuple[str, ...], ...]:
+        assert (name, directive) == ("mmd-back@game.service", "ExecStart")
+        return tuple(("mmd", "activate", "--beside", one) for one in self._leased)
 
     async def manager_properties(self) -> dict[str, Any]:
         return self._properties
 
 
-def now(*models: str, session: int = 1, state: str = "running") -> Manager:
-    return cast("Manager", Units(*models, session=session, state=state))
+def now(*models: str, session: int = 1, state: str = "running", leased: tuple[str, ...] = ()) -> Manager:
+    return cast("Manager", Units(*models, session=session, state=state, leased=leased))
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +71,13 @@ async def test_record_follows_what_is_resident() -> None:
     assert last_resident() == ("b",)
     await record_resident(now())
     assert last_resident() == ()
+
+
+async def test_model_that_a_lease_has_unloaded_counts_as_resident() -> None:
+    await record_resident(now("a", leased=("b",)))
+    assert last_resident() == ("a", "b")
+    await record_resident(now("a"))
+    assert last_resident() == ("a",)
 
 
 async def test_shutdown_leaves_the_record() -> None:
