@@ -103,6 +103,19 @@ def test_default_model_answers_after_an_orderly_reboot(machine: Machine) -> None
     assert _boot_ended(machine) == "inactive"
 
 
+def test_what_was_resident_answers_after_reboot_and_power_loss(machine: Machine) -> None:
+    machine.run("mmd default --last && mmd activate a")
+    assert _resident(machine) == {"a", "b"}
+    machine.reboot()
+    assert _boot_ended(machine) == "inactive"
+    assert _resident(machine) == {"a", "b"}
+    machine.cut_power()
+    machine.boot()
+    assert _boot_ended(machine) == "inactive"
+    assert _resident(machine) == {"a", "b"}
+    machine.run("mmd stop a && mmd default b")
+
+
 def test_doctor_finds_nothing_wrong(machine: Machine) -> None:
     findings = json.loads(machine.run("mmd doctor --offline --json"))
     assert [finding for finding in findings if finding["state"] == "failed"] == []
@@ -206,6 +219,10 @@ def _boot_ended(machine: Machine) -> str:
 
     wait_for(lambda: state() in ("inactive", "failed"), ENDED_SECONDS, "mmd-boot.service has ended")
     return state()
+
+
+def _resident(machine: Machine) -> set[str]:
+    return {one["id"] for one in json.loads(machine.run("mmd status --json"))["resident"]}
 
 
 def _processes(machine: Machine) -> str:
