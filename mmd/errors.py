@@ -19,7 +19,8 @@
     ├── EngineFailed          the engine started and died, or never became ready
     ├── EngineStuck           the engine does not end
     ├── SwapSuperseded        another activation replaced this one
-    │   └── PlacementChanged  the memory that it would get has changed: plan again
+    │   ├── PlacementChanged  the memory that it would get has changed: plan again
+    │   └── MemoryTaken       other models hold the memory, and this activation may not unload them
     ├── GpuPinned             the model that would have to leave is pinned: no request unloads it
     ├── LeaseRefused          there is no room for a lease, or its name is taken
     ├── NoSuchLease           no lease has this name
@@ -121,6 +122,9 @@ class SwapSuperseded(MmdError): ...
 class PlacementChanged(SwapSuperseded): ...
 
 
+class MemoryTaken(SwapSuperseded): ...
+
+
 class GpuPinned(MmdError): ...
 
 
@@ -200,6 +204,7 @@ _OUTCOMES: dict[type[MmdError], Outcome] = {
     EngineStuck: Outcome(1, 503, "server_error"),
     SwapSuperseded: Outcome(1, 409, "conflict_error"),
     PlacementChanged: Outcome(1, 409, "conflict_error"),
+    MemoryTaken: Outcome(1, 409, "conflict_error"),
     GpuPinned: Outcome(1, 409, "conflict_error"),
     LeaseRefused: Outcome(4, 409, "conflict_error"),
     NoSuchLease: Outcome(3, 404, "invalid_request_error"),

@@ -19,7 +19,7 @@ from mmd.control.models.setups import Setup, setup_named
 from mmd.control.models.startup import default_of, startups
 from mmd.control.state.last_resident import clear_pending, pending_models
 from mmd.control.tunnel.setup_tunnels import start_tunnels
-from mmd.errors import ManagerUnreachable, MmdError, PlacementChanged, SwapSuperseded
+from mmd.errors import ManagerUnreachable, MemoryTaken, MmdError, SwapSuperseded
 from mmd.journal import about
 from mmd.paths import runtime_dir
 from mmd.plan.boot import Activate, DefaultKind, End, Load, Order, next_step, order
@@ -148,7 +148,7 @@ class _Boot:
             raise
         except MmdError as error:
             _log.info("%s are not loaded together: %s", ", ".join(models), error.message)
-            if isinstance(error, SwapSuperseded) and not isinstance(error, PlacementChanged):
+            if isinstance(error, SwapSuperseded) and not isinstance(error, MemoryTaken):
                 self._yield(error.message, models[0])
             return False
         return True
@@ -161,7 +161,7 @@ class _Boot:
             await step()
         except ManagerUnreachable:
             raise
-        except PlacementChanged as error:
+        except MemoryTaken as error:
             self._skip(name, error.message)
         except SwapSuperseded as error:
             # Another model or `mmd stop` superseded it: the boot must not interfere with a user.

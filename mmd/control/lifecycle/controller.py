@@ -117,13 +117,15 @@ class Controller:
         evicts: bool = True,
         by_user: bool = True,
         staying: Collection[str] = (),
+        devices: Collection[str] | None = None,
         occasion: str = "",
     ) -> Activation:
         """Make a model or a set of models resident; return when they answer. Planning errors are raised before any
         model is unloaded.
 
-        If `evicts` is false, raise SwapSuperseded instead of unloading a model; `by_user` unloads pinned models, too,
-        and the models `staying` are never unloaded. `drain_seconds` and `occasion` are only recorded.
+        If `evicts` is false, raise MemoryTaken instead of unloading a model; `by_user` unloads pinned models, too. If
+        it would unload the models `staying`, or use others than these `devices`, raise PlacementChanged.
+        `drain_seconds` and `occasion` are only recorded.
         """
         swap = await self.reader.call(import_module, "mmd.control.lifecycle.swap")  # 40 ms: not on the event loop
         swapper: Swapper = swap.Swapper(self.manager, self._hooks, self.planner)
@@ -131,7 +133,8 @@ class Controller:
         if evicts:  # mmd restores and boots without evicting: nobody asked for these models now
             for model_id in reversed(ids):  # of a set, the first that generates text is the active one
                 note_asked(model_id)
-        request = swap.Request(ids, evicts=evicts, by_user=by_user, staying=frozenset(staying))
+        only = None if devices is None else frozenset(devices)
+        request = swap.Request(ids, evicts=evicts, by_user=by_user, staying=frozenset(staying), devices=only)
         done = await swapper.activate(request, drain_seconds=drain_seconds, occasion=occasion)
         if "load" in done.phases:
             from mmd.control.lifecycle.confirmation import confirm_in_background

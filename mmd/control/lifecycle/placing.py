@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from mmd.control.lifecycle.leftovers import remove_leftovers
 from mmd.control.state.leases import lease_pids
 from mmd.errors import DoesNotFit, GpuLeased, GpuPinned
 from mmd.journal import about
@@ -15,6 +17,7 @@ from mmd.plan.arrange import Arrangement, arrange
 from mmd.plan.lease import lease_name
 from mmd.plan.occupancy import Occupancy, Use, held, occupancy
 from mmd.plan.place import CannotPlace, Device, Occupant
+from mmd.plan.queue import NoRoom
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import Action, Leavers, action, gpu_holders, leavers, waits_for, why
 from mmd.units.names import engine_unit, token_unit
@@ -40,6 +43,7 @@ class Request:
     evicts: bool = True  # it may unload other models
     by_user: bool = True  # it may unload pinned models
     staying: frozenset[str] = frozenset()  # models that must not be unloaded for it
+    devices: frozenset[str] | None = None  # the only devices on which it may place models; None: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +80,6 @@ class LookAgain:
 
 
 @dataclass(frozen=True, slots=True)
-class NoRoom:
-    """The models do not fit beside those that may not leave for this request."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class View:
     """What a placement is planned with."""
 
@@ -107,6 +104,7 @@ class Placer:
 
     async def step(self, request: Request, states: UnitStates) -> SwapPlan | EndFirst | LookAgain | NoRoom:
         """Plan a swap. Raises what planning a launch raises, GpuPinned, and DoesNotFit."""
+        await asyncio.to_thread(remove_leftovers, states)
         pairs, view = states.pairs, await self.view(states)
         if view.occupied.stranded:
             for model_id in view.occupied.stranded:
@@ -187,9 +185,11 @@ class Placer:
         demands = [await self._planner.demand(model_id, devices) for model_id in come]
         light = await self._planner.light_demands(devices)
 
-        def attempt(beside: Sequence[Occupant], *, evicts: bool = True) -> Arrangement | CannotPlace:
+        def attempt(
+            beside: Sequence[Occupant], on: Sequence[Device] = devices, *, evicts: bool = True
+        ) -> Arrangement | CannotPlace:
             return arrange(
-                demands, beside, devices, light=light, at=at, evicts=evicts, by_user=request.by_user, one_each=one_each
+                demands, beside, on, light=light, at=at, evicts=evicts, by_user=request.by_user, one_each=one_each
             )
 
         staying = request.staying | (set(request.model_ids) - set(come))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import monotonic, read_phases
-from mmd.control.lifecycle.placing import EndFirst, LookAgain, NoRoom, Placer, Request, SwapPlan
+from mmd.control.lifecycle.placing import EndFirst, LookAgain, Placer, Request, SwapPlan
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.lifecycle.read_ahead import ReadAhead
 from mmd.control.lifecycle.swap_record import Swap, record_swap
@@ -19,10 +19,11 @@ from mmd.control.lifecycle.units import end_units, jobs_in_progress, refusal_fil
 from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
 from mmd.engines import engine
-from mmd.errors import EngineFailed, MmdError, PlacementChanged, SwapSuperseded
+from mmd.errors import EngineFailed, MemoryTaken, MmdError, PlacementChanged, SwapSuperseded
 from mmd.journal import about
 from mmd.plan.last_words import Refusal, cause_line, refused
 from mmd.plan.launch import Launch
+from mmd.plan.queue import NoRoom
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import Action, gpu_holders, taken_again
 from mmd.units.bus import JobResult, Manager, NoSuchUnit, UnitExists, UnitJob
@@ -130,8 +131,9 @@ class Swapper:
         """Make models resident; return when they answer. `drain_seconds`, the time that the caller waited before, and
         `occasion`, why mmd activates them by itself, are only recorded.
 
-        Raises what planning raises, before any model is unloaded; EngineFailed, with the cause and the models that were
-        restored; and SwapSuperseded if another activation took the memory, or holds it and the request may not evict.
+        Raises what planning raises, and PlacementChanged or MemoryTaken if the request may not unload what would have
+        to leave, before any model is unloaded; EngineFailed, with the cause and the models that were restored; and
+        SwapSuperseded if another activation took the memory.
         """
         began = monotonic()
         attempt = await self._attempt(request)
@@ -190,8 +192,10 @@ class Swapper:
                         return replace(before, problem=_Superseded(again[0], "another activation has started it"))
                     step = await self._placer.step(request, states)
                     match step:
+                        case NoRoom(why) if is_retry:
+                            return replace(before, problem=_Superseded(request.model_ids[0], why))
                         case NoRoom(why):
-                            raise PlacementChanged(why, hint="mmd status   # what holds the memory")
+                            raise _no_room(request, why)
                         case LookAgain():
                             pass
                         case EndFirst(units):
@@ -365,6 +369,15 @@ class Swapper:
         except NoSuchUnit:
             how = how_it_ended("success", 0)  # systemd keeps the unit of an engine that failed
         return _Failure(launch, tuple(lines), f"{how}: {cause}" if cause else how)
+
+
+def _no_room(request: Request, why: str) -> SwapSuperseded:
+    """Return the error of a request that may not unload what would have to leave for it."""
+    wanted = " and ".join(request.model_ids)
+    hint = f"mmd activate {request.model_ids[0]}   # unloads other models"
+    if request.staying or request.devices is not None:
+        return PlacementChanged(f"{wanted} would now be placed otherwise: {why}", hint=hint)
+    return MemoryTaken(f"{wanted} is not loaded: {why}", hint=hint)
 
 
 def _has_token(pair: Pair) -> bool:

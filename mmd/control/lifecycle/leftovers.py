@@ -1,0 +1,42 @@
+"""Remove entries of the ledger whose units no longer exist.
+
+systemd removes the folders with the units. A user manager that was killed leaves them behind, and they would count as
+held for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from mmd.paths import runtime_dir
+from mmd.plan.lease import lease_id
+from mmd.plan.residency import Pair
+from mmd.units.watch import UnitStates
+
+_log = logging.getLogger(__name__)
+
+_HELD = "~gpu"
+
+
+def remove_leftovers(states: UnitStates) -> None:
+    """Remove the folders of models and leases that have no unit. The caller holds the planner's lock."""
+    alive = {*(name for name, pair in states.pairs.items() if _is_loaded(pair)), *map(lease_id, states.leases)}
+    for folder in _folders():
+        if folder.name.removesuffix(_HELD) not in alive:
+            _log.warning("removing %s: its unit is gone, and systemd has left it behind", folder)
+            with suppress(FileNotFoundError):  # systemd removes it just now
+                shutil.rmtree(folder)
+
+
+def _is_loaded(pair: Pair) -> bool:
+    return pair.engine.loaded or pair.token.loaded
+
+
+def _folders() -> list[Path]:
+    try:
+        return [path for path in runtime_dir().iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except FileNotFoundError:
+        return []
