@@ -38,15 +38,16 @@ class LaunchPlanner:
         self._machine: Machine | None = None
         self._refused = RefusedFlags()
         self._light = LightModels()
+        self._read: tuple[tuple[int, int, int], Settings] | None = None  # mmd.toml: inode, size and time; its content
         self.uses: Mapping[str, Use] = {}  # how requests use the models; the gateway sets it
 
     async def one_each(self) -> bool:
         """Return whether a device has at most one resident model. Raises WrongUsage and StorageFailed."""
-        return await self._reader.call(_one_each)
+        return await self._reader.call(self._is_one_each)
 
     async def pinned(self) -> frozenset[str]:
         """Return the models that only a user's command unloads. Raises WrongUsage and StorageFailed."""
-        return await self._reader.call(_pinned)
+        return await self._reader.call(self._pinned)
 
     async def launch(self, model_id: str, *, allocation: Allocation | None = None) -> Launch:
         """Plan how a model is started: in exactly the share of an allocation, else as if it were alone.
@@ -64,7 +65,7 @@ class LaunchPlanner:
         reading mmd.toml raises.
         """
         self._machine = await self._reader.machine()
-        return await self._reader.call(_devices, self._machine, held_mib, lease_pids)
+        return await self._reader.call(self._devices, self._machine, held_mib, lease_pids)
 
     async def demand(self, model_id: str, devices: Sequence[Device]) -> Demand:
         """Return what a model needs, by the last reading of the machine.
@@ -89,21 +90,49 @@ class LaunchPlanner:
         await self._reader.call(self._refused.remember, launch.model_id, launch.title, refusal.subjects, refusal.output)
 
     def _plan(self, model_id: str, machine: Machine, allocation: Allocation | None) -> Launch:
-        from mmd.settings import read_settings
-
-        # Read at each call: a gateway that runs for weeks must plan as the command line does.
-        return plan_launch(self._registry.get(model_id), machine, read_settings(), allocation)
+        return plan_launch(self._registry.get(model_id), machine, self._settings(), allocation)
 
     def _demand(self, model_id: str, machine: Machine, devices: Sequence[Device]) -> Demand:
+        return plan_demand(self._registry.get(model_id), machine, self._settings(), devices)
+
+    def _devices(
+        self, machine: Machine, held_mib: Mapping[str, int], lease_pids: Collection[int]
+    ) -> tuple[Device, ...]:
+        from mmd.control.state.leases import with_children
+        from mmd.plan.devices import devices_of
+
+        safe_maximum = self._settings().gpu.safe_maximum
+        return devices_of(machine, held_mib, safe_maximum=safe_maximum, lease_pids=with_children(lease_pids))
+
+    def _pinned(self) -> frozenset[str]:
+        from mmd.control.lifecycle.idle_rules import pinned_models
+
+        return pinned_models(self._settings())
+
+    def _is_one_each(self) -> bool:
+        return self._settings().gpu.residency == "one"
+
+    def _settings(self) -> Settings:
+        """Return what mmd.toml says now: a gateway that runs for weeks must plan as the command line does.
+
+        A swap asks several times, and reading takes half a millisecond: only a changed file is read again.
+        """
+        from mmd.paths import config_file
         from mmd.settings import read_settings
 
-        return plan_demand(self._registry.get(model_id), machine, read_settings(), devices)
+        try:
+            now = config_file().stat()
+        except OSError:
+            return read_settings()
+        written = now.st_ino, now.st_size, now.st_mtime_ns
+        if self._read is None or self._read[0] != written:
+            self._read = written, read_settings()
+        return self._read[1]
 
     def _light_demands(self, machine: Machine, devices: Sequence[Device]) -> tuple[Demand, ...]:
         from mmd.control.memory.estimate import Estimator
-        from mmd.settings import read_settings
 
-        settings = read_settings()
+        settings = self._settings()
         estimator = Estimator(machine, settings)
 
         def plan(model: Model) -> Demand:
@@ -213,25 +242,3 @@ def _model_settings(model: Model, settings: Settings) -> ModelSettings:
 
 def _projector_bytes(model: Model) -> int:
     return Path(model.projector).stat().st_size if model.projector else 0
-
-
-def _pinned() -> frozenset[str]:
-    from mmd.control.lifecycle.idle_rules import pinned_models
-    from mmd.settings import read_settings
-
-    return pinned_models(read_settings())
-
-
-def _one_each() -> bool:
-    from mmd.settings import read_settings
-
-    return read_settings().gpu.residency == "one"
-
-
-def _devices(machine: Machine, held_mib: Mapping[str, int], lease_pids: Collection[int]) -> tuple[Device, ...]:
-    from mmd.control.state.leases import with_children
-    from mmd.plan.devices import devices_of
-    from mmd.settings import read_settings
-
-    safe_maximum = read_settings().gpu.safe_maximum
-    return devices_of(machine, held_mib, safe_maximum=safe_maximum, lease_pids=with_children(lease_pids))
