@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from mmd.errors import MmdError
 from mmd.machine import Gpu, Machine
 from mmd.plan.devices import SafeMaximum, devices_of
-from mmd.plan.lease import LeasePair
+from mmd.plan.occupancy import held
 from mmd.plan.place import Device
 from mmd.plan.pressure import Ram
-from mmd.plan.residency import Pair, held_now
 from mmd.plan.share import RAM, Share, device_ids
 from mmd.quantities import MIB
 from mmd.settings import read_settings
@@ -40,15 +39,6 @@ class DeviceUse:
 
 def held_bytes(share: Share) -> Bytes:
     return {device: size_mib * MIB for device, size_mib in share.items()}
-
-
-def held(pairs: Mapping[str, Pair], leases: Mapping[str, LeasePair]) -> dict[str, int]:
-    """Return what models and leases hold of each device now, in MiB."""
-    total: dict[str, int] = {}
-    for share in (*map(held_now, pairs.values()), *(lease.uses or {} for lease in leases.values())):
-        for device, size_mib in share.items():
-            total[device] = total.get(device, 0) + size_mib
-    return total
 
 
 def measured_bytes(gpus: Iterable[Gpu]) -> dict[str, dict[str, int]]:
