@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mmd.control.state.last_resident import last_resident, record_now
 from tests.fakes.nvml import FakeGpus
 from tests.fakes.vram import hold
 from tests.systemd.world import REPOSITORY, World, run_mmd, wait_for
@@ -122,6 +124,16 @@ def test_small_lease_unloads_nothing(world: World, chat: str) -> None:
     done = run_mmd("lease", "--vram", "1G", "--name", "small", "--", "true")
     assert (done.returncode, done.stderr) == (0, "")
     assert resident() == {"chat"}
+
+
+async def test_unloaded_model_counts_as_resident_for_the_next_boot(world: World, chat: str) -> None:
+    """A machine that goes down during a game restored nothing."""
+    program = lease("--name", "game", "--", "sleep", "600")
+    await asyncio.to_thread(wait_for, lambda: is_leased(world, "game"), what="leased")
+    await record_now()
+    assert (last_resident(), await asyncio.to_thread(resident)) == (("chat",), set())
+    end(program)
+    await asyncio.to_thread(until_back, "chat")
 
 
 def test_program_that_is_missing_unloads_nothing(chat: str) -> None:
