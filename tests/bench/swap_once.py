@@ -1,4 +1,6 @@
-"""Swap two models to and fro with the mmd on PYTHONPATH, this one or an older one; print the milliseconds of each swap.
+"""Swap two models to and fro with the mmd on PYTHONPATH, this one or an older one.
+
+Print the milliseconds of each swap, and the CPU time of its planner.
 
 python tests/bench/swap_once.py SWAPS MODEL_A.gguf MODEL_B.gguf
 """
@@ -23,12 +25,14 @@ async def main(swaps: int, *files: str) -> None:
     times = []
     async with Controller() as mmd:
         await mmd.activate("b")
+        cpu_before = time.process_time()
         for number in range(swaps):
             began = time.perf_counter()
             await mmd.activate("ab"[number % 2])
             times.append(round((time.perf_counter() - began) * 1000, 2))
+        cpu_ms = (time.process_time() - cpu_before) * 1000 / swaps
         await mmd.stop()
-    print(json.dumps(times))
+    print(json.dumps({"ms": times, "cpu_ms": round(cpu_ms, 2)}))
 
 
 if __name__ == "__main__":
