@@ -30,7 +30,7 @@ class Hand:
 
     async def run(self, log: Log) -> None:
         while not log.is_over:
-            await asyncio.sleep(self.random.uniform(0.01, 0.12))
+            await asyncio.sleep(self.random.uniform(0.02, 0.2))
             what, outcome = self._pick(), "done"
             try:
                 outcome = await self._do(what)
@@ -47,7 +47,7 @@ class Hand:
             "stop engine": 8,
             "restart engine": 8,
             "kill engine": 16,
-            "kill holder": 8,
+            "kill holder": 4,
             "stop swap": 8,
             "start token twice": 4,
         }

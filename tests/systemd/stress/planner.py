@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mmd.control.lifecycle.controller import Controller
-from mmd.errors import DoesNotFit, EngineFailed, EngineStuck, MmdError, SwapSuperseded
+from mmd.errors import DoesNotFit, EngineFailed, EngineStuck, GpuLeased, MmdError, SwapSuperseded
 from mmd.units.spec import UnitSpec
 from tests.systemd.stress.scene import HOOKS, LEASES_GB, MODELS, SETUPS, Done, Log
 from tests.systemd.world import Sleepy
@@ -27,6 +27,7 @@ _HANG_SECONDS = 60.0
 _HONEST: dict[type[MmdError], str] = {
     SwapSuperseded: "superseded",
     DoesNotFit: "does not fit",
+    GpuLeased: "leased",
     EngineFailed: "failed",
     EngineStuck: "stuck",
 }
@@ -109,11 +110,11 @@ class Planner:
             sys.executable, *words, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
         )
         if self.random.random() < 0.3:
-            await asyncio.sleep(self.random.uniform(0.1, 0.9))
+            await asyncio.sleep(self.random.uniform(0.3, 2.0))
             if process.returncode is None:
                 process.kill()
         _, output = await process.communicate()
-        return {0: "held", -9: "killed"}.get(process.returncode or 0, f"refused: {output.decode()[:200]}")
+        return {0: "held", -9: "killed"}.get(process.returncode or 0, f"refused: {output.decode()[-300:]}")
 
 
 async def _outcome(work: Coroutine[object, object, str]) -> tuple[str, str]:

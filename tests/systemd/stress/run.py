@@ -76,7 +76,7 @@ class Stress:
     ) -> Report:
         """Run until so many operations were done, the time is over, or, if wanted, memory was over-committed."""
         began = time.monotonic()
-        with _variables(self.variables):
+        with _variables(self.variables), self._own_home():
             log = Log()
             try:
                 if with_hand:
@@ -108,6 +108,23 @@ class Stress:
             if stops_at_fault and self.world.faults():
                 return
             self._kill_a_planner()
+
+    @contextmanager
+    def _own_home(self) -> Iterator[None]:
+        """Let what the manager starts, such as mmd-back@, find the mmd, models and settings of this process."""
+        home = os.environ["HOME"]
+        variables = {
+            "PYTHONPATH": str(REPOSITORY),
+            "PATH": os.environ["PATH"],
+            "XDG_CONFIG_HOME": os.environ.get("XDG_CONFIG_HOME", f"{home}/.config"),
+            "XDG_DATA_HOME": os.environ.get("XDG_DATA_HOME", f"{home}/.local/share"),
+            "XDG_STATE_HOME": os.environ.get("XDG_STATE_HOME", f"{home}/.local/state"),
+        }
+        self.world.manager.systemctl("set-environment", *(f"{name}={value}" for name, value in variables.items()))
+        try:
+            yield
+        finally:
+            self.world.manager.systemctl("unset-environment", *variables)
 
     # -- the processes
 
