@@ -163,14 +163,25 @@ class Demand:
         return tuple(sorted((device.capacity_mib for device in self.devices), reverse=True)[:count])
 
     def _all_devices(self) -> tuple[Shape, ...]:
-        """Return the shape of all its devices as a whole, as many as it can be spread over."""
+        """Return the shape of all its devices as a whole, as many as it can be spread over.
+
+        A model that its engine cannot divide between GPUs and RAM is tried there if only the error of its estimate
+        exceeds them.
+        """
         count = max(self.memories)
         largest = self._largest(count)
         if len(largest) < count or min(largest) < 1:
             return (self.shape(self.least_tokens, count),)  # which does not fit
-        if not self.parts(self.least_tokens, count).divided_bytes:
+        parts = self.parts(self.least_tokens, count)
+        if not parts.movable_bytes and _mib(self._bare_bytes(count)) > min(largest):
+            return (self.shape(self.least_tokens, count),)
+        if not parts.divided_bytes:
             return (Shape(count, min(largest)),)
         return (Shape(count, 1, sum(largest) - count),)
+
+    def _bare_bytes(self, count: int) -> int:
+        """Return the bytes on each device for the least context, if the estimate has no error."""
+        return self.memories[count].on_devices(min(self.least_tokens, self.context_tokens), 0).each_bytes
 
     def _spilled(self) -> tuple[Shape, ...]:
         """Return the shapes of what cannot be in RAM, if the engine puts the rest there."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from mmd.machine import Gpu, Machine
+from mmd.machine import Gpu, GpuProcess, Machine
 from mmd.plan import fit
 from mmd.plan.place import Device
 from mmd.plan.share import RAM, device_ids
-from mmd.quantities import MIB, read_size
+from mmd.quantities import MIB, read_size, size_text
 
 # Programs that draw a desktop. They take and release memory at any moment.
 DESKTOPS = ("Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "Hyprland", "weston", "plasmashell")
@@ -18,6 +18,8 @@ DESKTOP_MARGIN_MIB = 1024
 
 # gpu.safe_maximum of mmd.toml: a size for every GPU, or sizes by index or UUID of a GPU, and "ram".
 SafeMaximum = str | Mapping[str, str] | None
+
+_MIN_NAMED_MIB = 512  # what other programs use; less is a desktop's
 
 _OUR_UNITS = "mmd-model@"
 
@@ -43,6 +45,20 @@ def devices_of(
     return (*found, Device(RAM, _at_most(ram_mib, limits.get(RAM))))
 
 
+def other_programs(machine: Machine, held_mib: Mapping[str, int], lease_pids: Collection[int] = ()) -> str:
+    """Say how much programs other than models and leases use of each GPU, and which uses most; "" if it is little."""
+    found = []
+    for device, gpu in device_ids(machine.gpus).items():
+        size_mib = foreign_mib(gpu, held_mib.get(device, 0), lease_pids)
+        if size_mib < _MIN_NAMED_MIB:
+            continue
+        others = [one for one in gpu.processes if one.name and not _is_ours(one, lease_pids)]
+        largest = max(others, key=lambda one: (one.used_bytes or 0, one.name), default=None)
+        most = f", {largest.name} most of it" if largest is not None else ""
+        found.append(f"{size_text(size_mib * MIB)} of {device}{most}")
+    return f"other programs use {' and '.join(found)}" if found else ""
+
+
 def empty_devices(machine: Machine) -> tuple[Device, ...]:
     """Return the devices as if no other program used them."""
     gpus = [Device(device, gpu.total_bytes // MIB - MARGIN_MIB) for device, gpu in device_ids(machine.gpus).items()]
@@ -65,12 +81,16 @@ def _ours_bytes(gpu: Gpu, held_mib: int, lease_pids: Collection[int]) -> int:
     The driver lists a process for some milliseconds after its end, when neither its name nor its unit can be read any
     more: such memory is theirs, as far as they hold more than is seen.
     """
-    ours = [one for one in gpu.processes if one.unit.startswith(_OUR_UNITS) or one.pid in lease_pids]
+    ours = [one for one in gpu.processes if _is_ours(one, lease_pids)]
     ended = [one for one in gpu.processes if not one.name and not one.unit and one not in ours]
     if not gpu.processes or any(one.used_bytes is None for one in (*ours, *ended)):
         return held_mib * MIB
     seen_bytes, unseen_bytes = (sum(one.used_bytes or 0 for one in some) for some in (ours, ended))
     return seen_bytes + min(unseen_bytes, max(0, held_mib * MIB - seen_bytes))
+
+
+def _is_ours(process: GpuProcess, lease_pids: Collection[int]) -> bool:
+    return process.unit.startswith(_OUR_UNITS) or process.pid in lease_pids
 
 
 def _gpu_capacity_mib(gpu: Gpu, held_mib: int, lease_pids: Collection[int]) -> int:

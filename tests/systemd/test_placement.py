@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from mmd.errors import GpuPinned
+from mmd.errors import DoesNotFit, GpuPinned
 from tests.systemd.world import World, run_mmd
 
 MIB = 1024**2
@@ -127,3 +127,19 @@ async def test_safe_maximum_is_kept(world: World) -> None:
         await mmd.activate("chat")
         (resident,) = (await mmd.status()).resident
     assert sum(resident.devices.values()) == 15872 * MIB
+
+
+async def test_memory_of_other_programs_is_left_to_them(world: World) -> None:
+    gpus = world.add_gpus(24)
+    world.settings(f'[engines]\nvllm = "{world.add_vllm()}"\n', residency="many")
+    world.add_sized_vllm("chat", 14)
+    world.add_sized("small", 2)
+    lines = gpus.state.read_text().splitlines()
+    gpus.state.write_text("\n".join([*lines[:-1], str(15 * 1024 * MIB)]) + "\n")
+    async with world.controller() as mmd:
+        with pytest.raises(DoesNotFit) as caught:
+            await mmd.activate("chat")
+        assert caught.value.message.endswith(f"; other programs use 15.0 GiB of {gpus.devices[0]}")
+        await mmd.activate("small")
+        (resident,) = (await mmd.status()).resident
+        assert sum(resident.devices.values()) <= 9 * 1024 * MIB

@@ -200,7 +200,8 @@ class Placer:
         if isinstance(found, Arrangement):
             return found
         if isinstance(alone := attempt(()), CannotPlace):
-            raise DoesNotFit(alone.why, hint="mmd machine   # the memory of this machine")
+            others = f"; {self._planner.other_programs}" if self._planner.other_programs else ""
+            raise DoesNotFit(f"{alone.why}{others}", hint="mmd machine   # the memory of this machine")
         if isinstance(blocked := attempt(occupants), CannotPlace):
             leases = [name for one in occupants if (name := lease_name(one.model_id)) is not None]
             if leases and isinstance(attempt([one for one in occupants if not one.is_lease]), Arrangement):

@@ -36,6 +36,7 @@ class LaunchPlanner:
         self._reader = reader
         self._registry = registry
         self._machine: Machine | None = None
+        self._others = ""
         self._refused = RefusedFlags()
         self._light = LightModels()
         self._read: tuple[tuple[int, int, int], Settings] | None = None  # mmd.toml: inode, size and time; its content
@@ -65,7 +66,13 @@ class LaunchPlanner:
         reading mmd.toml raises.
         """
         self._machine = await self._reader.machine()
-        return await self._reader.call(self._devices, self._machine, held_mib, lease_pids)
+        devices, self._others = await self._reader.call(self._devices, self._machine, held_mib, lease_pids)
+        return devices
+
+    @property
+    def other_programs(self) -> str:
+        """What other programs used of the GPUs when `devices` read the machine; "" if it was little."""
+        return self._others
 
     async def demand(self, model_id: str, devices: Sequence[Device]) -> Demand:
         """Return what a model needs, by the last reading of the machine.
@@ -97,12 +104,13 @@ class LaunchPlanner:
 
     def _devices(
         self, machine: Machine, held_mib: Mapping[str, int], lease_pids: Collection[int]
-    ) -> tuple[Device, ...]:
+    ) -> tuple[tuple[Device, ...], str]:
         from mmd.control.state.leases import with_children
-        from mmd.plan.devices import devices_of
+        from mmd.plan.devices import devices_of, other_programs
 
-        safe_maximum = self._settings().gpu.safe_maximum
-        return devices_of(machine, held_mib, safe_maximum=safe_maximum, lease_pids=with_children(lease_pids))
+        pids, safe_maximum = with_children(lease_pids), self._settings().gpu.safe_maximum
+        devices = devices_of(machine, held_mib, safe_maximum=safe_maximum, lease_pids=pids)
+        return devices, other_programs(machine, held_mib, pids)
 
     def _pinned(self) -> frozenset[str]:
         from mmd.control.lifecycle.idle_rules import pinned_models

@@ -18,7 +18,7 @@ from mmd.plan.devices import devices_of
 from mmd.plan.engine import Installed
 from mmd.plan.launch import Launch
 from mmd.plan.needs import demand_of
-from mmd.plan.place import Placement, Shape, place
+from mmd.plan.place import Device, Placement, Shape, place
 from mmd.registry.record import Format, Model
 from tests.unit.plan.planned import (
     EMBEDDED,
@@ -223,6 +223,15 @@ def test_model_larger_than_the_gpus_takes_them_whole() -> None:
     two = demand(model(qwen3(layout(60)), id="huge"), with_gpus(24, 12))
     (shape,) = two.shapes
     assert shape.size_mib == sum(device.capacity_mib for device in two.devices)
+
+
+def test_only_the_error_of_an_estimate_may_exceed_a_gpu() -> None:
+    """With less than its weights free, a model of vLLM took the whole GPU, and others left for a start that failed."""
+    one = demand(VLLM_CHAT)
+    needs_mib = one.shape(one.least_tokens, 1).size_mib
+    for capacity_mib, is_tried in ((needs_mib - 100, True), (needs_mib - 2000, False)):
+        (shape,) = replace(one, devices=(Device(GPU, capacity_mib),)).shapes
+        assert shape == Shape(1, capacity_mib if is_tried else needs_mib)
 
 
 def test_sleeping_model_keeps_a_context_on_each_gpu() -> None:

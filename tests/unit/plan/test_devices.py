@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mmd.machine import GpuProcess, Machine
-from mmd.plan.devices import SafeMaximum, devices_of
+from mmd.plan.devices import SafeMaximum, devices_of, other_programs
 from tests.unit.plan.planned import GIB, machine
 
 MIB = 1024**2
@@ -62,6 +62,19 @@ def test_process_that_has_just_ended_is_not_foreign() -> None:
     assert capacity_mib(ended, game, used_gib=16, held_mib=10240) == 18 * 1024 - 256
     assert capacity_mib(ended, used_gib=10, held_mib=4096) == 18 * 1024 - 256, "more than models hold is foreign"
     assert capacity_mib(OURS, ended, used_gib=20, held_mib=10240) == 14 * 1024 - 256, "models are seen in full"
+
+
+def test_program_that_uses_most_is_named() -> None:
+    processes = (OURS, GpuProcess(2, 6 * GIB, "blender"), GpuProcess(3, GIB, "firefox"))
+    gpu = replace(RTX_4090.gpus[0], total_bytes=24 * GIB, free_bytes=7 * GIB, processes=processes)
+    on = replace(RTX_4090, gpus=(gpu,))
+    assert other_programs(on, {GPU: 10240}) == f"other programs use 7.0 GiB of {GPU}, blender most of it"
+    assert (
+        other_programs(on, {GPU: 10240}, lease_pids=(2,)) == f"other programs use 1.0 GiB of {GPU}, firefox most of it"
+    )
+    assert other_programs(on, {GPU: 10240}, lease_pids=(2, 3)) == ""
+    unseen = replace(on, gpus=(replace(gpu, processes=()),))
+    assert other_programs(unseen, {GPU: 10240}) == f"other programs use 7.0 GiB of {GPU}"
 
 
 @pytest.mark.parametrize(
