@@ -144,7 +144,7 @@ def _hold(wish: LeaseWish, command: Sequence[str]) -> None:
     from mmd.control.lifecycle.lease import Holder
 
     read_end, write_end = os.pipe()
-    holder = Holder(program=" ".join(command) or "mmd lease", pid=os.getpid(), pipe=read_end)
+    holder = Holder(program=" ".join(command) or "lease until Ctrl-C", pid=os.getpid(), pipe=read_end)
 
     async def work() -> Leased:
         if (leased := await lease_by_gateway(wish, holder)) is not None:
