@@ -94,6 +94,14 @@ class StubGateway:
             scene.download(job_id, state="cancelled", rate_bytes_per_second=None, remaining_seconds=None)
         )
 
+    async def _end_lease(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self.pressed.append(("end", name))
+        if "end" in self.failing:
+            return _refusal(self.failing["end"])
+        (lease,) = (one for one in self.records["/status"]["leases"] if one["name"] == name)
+        return JSONResponse(lease)
+
     async def _press(self, request: Request) -> Response:
         verb = request.path_params["verb"]
         self.pressed.append((verb, (await request.json())["model"]))
@@ -116,6 +124,7 @@ class StubGateway:
             Route("/events", self._events),
             Route("/models/{verb}", self._press, methods=["POST"]),
             Route("/hf/downloads/{id}", self._cancel, methods=["DELETE"]),
+            Route("/leases/{name}", self._end_lease, methods=["DELETE"]),
         ]
         return Starlette(routes=[*page_routes(), *reading, *others])
 

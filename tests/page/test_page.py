@@ -117,6 +117,21 @@ async def test_stranded_engine_is_shown_and_can_be_stopped(page: Page, gateway: 
     assert gateway.pressed == [("stop", "s")]
 
 
+async def test_lease_can_be_ended(page: Page, gateway: StubGateway, complaints: list[str]) -> None:
+    gateway.failing["end"] = ErrorResponse(404, "there is no lease blender", "mmd status", "no_such_lease")
+    await page.goto(gateway.url)
+    end = page.get_by_role("button", name="End the lease blender")
+    await end.click()
+    await expect(page.locator("#leases").get_by_role("alert")).to_contain_text("there is no lease blender")
+    gateway.failing.clear()
+    await end.click()
+    await expect(end).to_have_attribute("aria-disabled", "true")
+    gateway.tell(EventKind.STATUS, scene.status() | {"leases": []})
+    await expect(page.locator("#leases > li")).to_have_count(0)
+    assert gateway.pressed == [("end", "blender")] * 2
+    forgive(complaints, "404")
+
+
 async def test_swap_shows_why_each_model_left(page: Page, gateway: StubGateway) -> None:
     await page.goto(gateway.url)
     gateway.tell(EventKind.SWAP, scene.swap("new", 0, evicted=["a", "b"], why_evicted={"a": "in use"}))

@@ -34,6 +34,10 @@ export async function runVerb(verb, model) {
   return (await request(`/models/${verb}`, { method: "POST", headers, body })).json();
 }
 
+export async function endLease(name) {
+  return (await request(`/leases/${encodeURIComponent(name)}`, { method: "DELETE" })).json();
+}
+
 export async function cancelDownload(id) {
   return (await request(`/hf/downloads/${encodeURIComponent(id)}`, { method: "DELETE" })).json();
 }

@@ -1,4 +1,4 @@
-// The panel "Now": resident, starting, failed and sleeping models, leases, and who was unloaded for whom.
+// The panel "Now": resident, starting, failed and sleeping models, leases, and which model was unloaded for which.
 
 import { Actions } from "./actions.js";
 import { held } from "./devices.js";
@@ -16,11 +16,9 @@ export function drawNow({ status, models, swaps }) {
   const starting = (status.starting ?? []).map(withFacts);
   const stranded = (status.stranded ?? []).map(withFacts);
   const sleeping = (status.sleeping ?? []).map(withFacts);
-  const leases = (status.leases ?? []).map((lease) => ({ ...lease, held: held(lease.devices, status) }));
   syncViews(find("resident"), residents, idOf, residentCard);
   syncViews(find("starting"), starting, idOf, startingCard);
   syncViews(find("stranded"), stranded, idOf, strandedCard);
-  syncViews(find("leases"), leases, ({ name }) => name, leaseCard);
   syncViews(find("unloaded"), status.unloaded ?? [], idOf, unloadedEntry);
   const failures = (status.failed ?? []).map((failure) => ({ ...failure, lines: lastLines(swaps, failure.id) }));
   syncViews(find("failed"), failures, idOf, failedCard);
@@ -106,18 +104,6 @@ function strandedCard(id) {
     update({ held: memory }) {
       setText(line, join(["awake without its token: the next swap ends its engine", memory]));
       actions.update("stranded");
-    },
-  };
-}
-
-function leaseCard(name) {
-  const state = element("span", { class: "state" });
-  const line = element("p", { class: "facts" });
-  return {
-    node: element("li", { class: "card" }, element("div", { class: "card-head" }, element("h3", {}, `lease ${name}`), state), line),
-    update({ state: kind, program, held: memory }) {
-      setText(state, kind);
-      setText(line, join([memory, program]));
     },
   };
 }

@@ -3,6 +3,7 @@
 import { stayConnected } from "./connection.js";
 import { drawDevices } from "./devices.js";
 import { drawDownloads } from "./downloads.js";
+import { drawLeases } from "./leases.js";
 import { drawMemory } from "./memory.js";
 import { drawModels } from "./models.js";
 import { drawNow } from "./now.js";
@@ -17,7 +18,7 @@ function reveal({ status }) {
   for (const column of document.querySelectorAll(".column")) column.hidden = !status;
 }
 
-addViews(reveal, drawNow, drawQueue, drawSetups, drawModels, drawDownloads, drawDevices, drawMemory, drawSwaps);
+addViews(reveal, drawNow, drawLeases, drawQueue, drawSetups, drawModels, drawDownloads, drawDevices, drawMemory, drawSwaps);
 setInterval(() => {
   if (state.status?.starting?.length || state.queue?.turns.length) redraw(); // their seconds count on
 }, TICK_MS);
