@@ -162,6 +162,35 @@ async def test_plan_says_where_each_would_lie_and_what_it_gets(home: World) -> N
         assert held == planned
 
 
+async def test_chats_of_a_setup_lie_on_two_cards(world: World) -> None:
+    gpus = world.add_gpus(24, 16)
+    world.settings("", residency="many")
+    world.add_sized("chat", 18)
+    world.add_sized("other", 12)
+    world.add_sized("embed", 1, embedding=True)
+    async with world.controller() as mmd:
+        await mmd.activate("other")
+        await activate_setup(mmd, Setup("all", ("chat", "other", "embed")))
+        pairs = await read_pairs(mmd.manager)
+    where = {name: list(pair.holding.uses) for name, pair in pairs.items() if pair.holding}
+    assert (where["chat"], where["other"]) == ([gpus.devices[0]], [gpus.devices[1]])
+    assert await resident(world) == {"chat", "other", "embed"}
+
+
+async def test_members_that_can_sleep_sleep_and_wake_together(world: World) -> None:
+    world.add_gpus(24)
+    world.settings(f'[engines]\nvllm = "{world.add_vllm()}"\n', residency="many")
+    world.add_sized_vllm("chat", 8)
+    world.add_sized("embed", 1, embedding=True)
+    define("rag", ("chat", "embed"), None)
+    assert (await asyncio.to_thread(run_mmd, "activate", "rag")).returncode == 0
+    slept = await asyncio.to_thread(run_mmd, "sleep", "rag")
+    assert slept.stderr.splitlines() == ["chat sleeps at level 1", "embed stopped"], slept.stderr
+    assert (await asyncio.to_thread(run_mmd, "activate", "rag")).returncode == 0
+    assert await resident(world) == {"chat", "embed"}
+    assert [model_id for _, model_id in world.events("wake")] == ["chat"]
+
+
 # --- commands
 
 
