@@ -60,7 +60,7 @@ def list_models(as_json: bool) -> None:
             _tokens(model.facts.context_length),
             status_word(model.id, residency(pairs.get(model.id, Pair())), active)
             + _AT_STARTUP[settings.model(model.id).startup],
-            _holds_text(pairs.get(model.id, Pair())),
+            _held_size(pairs.get(model.id, Pair())),
             ", ".join(names.aliases[model.id]),
         )
         for model in models.values()
@@ -161,15 +161,22 @@ def launch_record(launch: Launch) -> dict[str, Any]:
     }
 
 
-def _holds_text(pair: Pair, names: Mapping[str, str] | None = None) -> str:
-    """Return what a model holds now: "8.0 GiB of GPU-8a3b1c2d". `names` are the devices' names for people."""
+def _held_size(pair: Pair) -> str:
+    """Return what a model holds now of all devices; `mmd status` shows which. "" if it holds nothing."""
+    from mmd.plan.residency import held_now
+    from mmd.quantities import MIB
+
+    held_mib = sum(held_now(pair).values())
+    return size_text(held_mib * MIB) if held_mib else ""
+
+
+def _holds_text(pair: Pair, names: Mapping[str, str]) -> str:
+    """Return what a model holds now: "8.0 GiB of GPU 0". `names` are the devices' names for people."""
     from mmd.plan.residency import held_now
     from mmd.quantities import MIB
 
     held = sorted(held_now(pair).items())
-    return " and ".join(
-        f"{size_text(size * MIB)} of {(names or {}).get(device, device)}" for device, size in held if size
-    )
+    return " and ".join(f"{size_text(size * MIB)} of {names.get(device, device)}" for device, size in held if size)
 
 
 def _tokens(context: int) -> str:
