@@ -133,8 +133,8 @@ async def test_installed_gateway_counts_on_after_it_was_killed(world: World, ins
     async with httpx.AsyncClient(base_url=installed, timeout=PATIENCE_SECONDS) as client:
         await ask(client)
         world.manager.systemctl("kill", "--signal=SIGKILL", "mmd.service")
-    with config_file().open("a") as settings:
-        settings.write("idle_sleep_seconds = 1\n")
+    settings = config_file().read_text()
+    config_file().write_text(settings.replace("[gateway]\n", "[gateway]\nidle_sleep_seconds = 1\n"))
     async with httpx.AsyncClient(base_url=installed, timeout=PATIENCE_SECONDS) as client:
         assert (await client.get("/health")).status_code == 200
         await asyncio.to_thread(wait_for, lambda: ("exit", "a") in world.events(), what="its stop")

@@ -36,7 +36,7 @@ async def test_swap_by_hand_lets_an_answer_finish(world: World, installed: str) 
         done = await swapping
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
-    assert (made["model_id"], made["evicted"], made["why"]) == ("b", "a", "not loaded")
+    assert (made["model_ids"], made["evicted"], made["why"]) == (["b"], ["a"], "not loaded")
     assert made["phases"]["drain"] > 0.001  # only the gateway knows of it
     again = await _mmd("activate", "b", "--json")
     assert json.loads(again.stdout)["why"] == "it is resident"
