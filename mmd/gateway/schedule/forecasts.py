@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from mmd.control.lifecycle.planner import LaunchPlanner
+from mmd.control.state.leases import lease_pids
 from mmd.plan.demand import Demand
 from mmd.plan.forecast import Surroundings, forecast
 from mmd.plan.occupancy import Occupancy, held, occupancy
 from mmd.plan.place import Device
 from mmd.plan.queue import Claims, Forecast, NoRoom, claims_key
 from mmd.plan.residency import Pair, Residency, residency
+from mmd.units.bus import Manager
 from mmd.units.watch import Leases, Pairs, Watch
 
 
 class Forecasts:
     """Owns the demands of the models that were asked for, and the forecasts since the units changed last."""
 
-    def __init__(self, planner: LaunchPlanner, watch: Watch) -> None:
+    def __init__(self, manager: Manager, planner: LaunchPlanner, watch: Watch) -> None:
+        self._manager = manager
         self._planner = planner
         self._watch = watch
         self._demands: dict[str, Demand] = {}
@@ -31,7 +34,8 @@ class Forecasts:
     async def prepare(self, model_id: str) -> None:
         """Read the machine, and find out what a model needs of it. Raises what planning raises."""
         planner, watch = self._planner, self._watch
-        devices = await planner.devices(held(watch.pairs, watch.leases))
+        pids = await lease_pids(self._manager, watch.leases)
+        devices = await planner.devices(held(watch.pairs, watch.leases), pids)
         demand = await planner.demand(model_id, devices)
         light = await planner.light_demands(devices)
         self._one_each = await planner.one_each()

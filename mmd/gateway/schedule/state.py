@@ -172,6 +172,7 @@ class SchedulerState:
             return
         if isinstance(error, PlacementChanged) and queue.placement_changes < _MAX_PLACEMENT_CHANGES:
             queue.placement_changes += 1
+            queue.is_prepared = queue.asked_to_prepare = False  # by what the machine has now
         else:
             self._refuse_all(queue, error)
 

@@ -46,7 +46,7 @@ class SystemdModels:
         self._rivals: frozenset[str] = frozenset()  # resident models of which one is active, if there are several
         watch.follow(self._on_units)
         self._holders: tuple[Pairs, frozenset[str]] = {}, frozenset()
-        self._forecasts = Forecasts(controller.planner, watch)
+        self._forecasts = Forecasts(controller.manager, controller.planner, watch)
         self._starting: set[str] = set()  # models that this gateway activates now
         self._read_uses: Callable[[], Mapping[str, Use]] = dict
 
@@ -140,7 +140,7 @@ class SystemdModels:
             staying = (before | self._starting) - {model_id, *leavers} if leavers is not None else ()
             self._controller.planner.uses = self._read_uses()
             try:
-                await self._controller.activate(model_id, drain_seconds=drain_seconds, staying=staying)
+                await self._controller.activate(model_id, drain_seconds=drain_seconds, staying=staying, devices=devices)
             except PlacementChanged:
                 await self._watch.refresh()
                 raise
