@@ -53,6 +53,12 @@ class LeasePair:
         is_up = self.holder.active == "active"
         return LeaseState.HELD if is_up else LeaseState.STARTING if _comes_up(self.holder) else LeaseState.ENDING
 
+    @property
+    def is_over(self) -> bool:
+        """True if it holds nothing any more: systemd keeps its units until `mmd-back@` has ended."""
+        units = (self.token, self.holder)
+        return all(not unit.job and unit.active in ("inactive", "failed") for unit in units)
+
 
 def _comes_up(holder: UnitState) -> bool:
     return holder.active == "activating" or holder.job == "start"

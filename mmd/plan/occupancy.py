@@ -54,7 +54,9 @@ def occupancy(
     everything = Holding({device.id: device.capacity_mib for device in devices})  # for the units of mmd 0.1
     occupants = list(lease_occupants(leases))
     leaving: dict[str, Share] = {
-        lease_id(name): lease.uses or {} for name, lease in leases.items() if lease.state is LeaseState.ENDING
+        lease_id(name): lease.uses or {}
+        for name, lease in leases.items()
+        if lease.state is LeaseState.ENDING and not lease.is_over
     }
     stranded: list[str] = []
     for model_id, pair in sorted(pairs.items()):
@@ -100,7 +102,10 @@ def _occupant(
 def held(pairs: Mapping[str, Pair], leases: Mapping[str, LeasePair]) -> dict[str, int]:
     """Return what models and leases hold of each device now, in MiB."""
     total: dict[str, int] = {}
-    for share in (*map(held_now, pairs.values()), *(lease.uses or {} for lease in leases.values())):
+    for share in (
+        *map(held_now, pairs.values()),
+        *(lease.uses or {} for lease in leases.values() if not lease.is_over),
+    ):
         for device, size_mib in share.items():
             total[device] = total.get(device, 0) + size_mib
     return total

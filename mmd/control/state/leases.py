@@ -45,8 +45,9 @@ async def read_leases(manager: Manager) -> tuple[LeaseStatus, ...]:
 
 
 async def lease_statuses(manager: Manager, leases: Leases) -> tuple[LeaseStatus, ...]:
-    """Return the leases by name, with what only their units' properties say."""
-    return tuple(await asyncio.gather(*(_status(manager, name, pair) for name, pair in sorted(leases.items()))))
+    """Return the leases that are not over by name, with what only their units' properties say."""
+    there = sorted((name, pair) for name, pair in leases.items() if not pair.is_over)
+    return tuple(await asyncio.gather(*(_status(manager, name, pair) for name, pair in there)))
 
 
 async def read_lease(manager: Manager, name: str) -> LeaseStatus:

@@ -19,6 +19,7 @@ from mmd.plan.lease import (
     place_on_all_gpus,
     refusal,
 )
+from mmd.plan.occupancy import held, occupancy
 from mmd.plan.place import CannotPlace, Device, Occupant, Placement
 from mmd.plan.residency import UnitState
 from mmd.plan.share import RAM
@@ -184,3 +185,15 @@ def test_lease_state(holder: UnitState, token: UnitState, state: LeaseState) -> 
     counts = lease_occupants({"x": pair})
     assert [one.model_id for one in counts] == (["lease@x"] if state is not LeaseState.ENDING else [])
     assert all(one.is_lease for one in counts)
+
+
+@pytest.mark.parametrize("active", ["inactive", "failed"])
+def test_lease_whose_units_are_only_loaded_holds_nothing(active: str) -> None:
+    """systemd keeps its token until `mmd-back@` has ended, and the status showed a lease that was over."""
+    down = UnitState(active, loaded=True)
+    over = LeasePair(down, down, {"GPU-big": 24000})
+    ending = LeasePair(down, UnitState("deactivating", loaded=True), {"GPU-big": 24000})
+    assert (over.is_over, ending.is_over) == (True, False)
+    assert (held({}, {"job": over}), held({}, {"job": ending})) == ({}, {"GPU-big": 24000})
+    assert occupancy({}, {"job": over}, [BIG], {}).leaving == {}
+    assert occupancy({}, {"job": ending}, [BIG], {}).leaving == {"lease@job": {"GPU-big": 24000}}
