@@ -21,7 +21,7 @@ _MAX_SHOWN_PER_REASON = 3
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path, readable=False), required=False)
-@click.option("--id", "model_id", metavar="ID", help="Use this id instead of one derived from the name.")
+@parameters.new_id
 @parameters.as_json
 def add(path: Path | None, model_id: str | None, as_json: bool) -> None:
     """Register a model, or every model below a folder.

@@ -40,6 +40,18 @@ class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
         ]
 
 
+class NewModelId(click.ParamType):  # type: ignore[type-arg]  # as above
+    """An id for a model that is registered now. It cannot be the name of a setup."""
+
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from mmd.control.models.setups import refuse_name_of_setup
+
+        refuse_name_of_setup(value)
+        return value
+
+
 class ModelOrSetup(ModelId):
     """The id or another name of a registered model, or the name of a setup; completes to both."""
 
@@ -128,6 +140,13 @@ model_id = click.argument("model_id", metavar="ID", type=ModelId())
 model_or_setup = click.argument("selection", metavar="ID|SETUP", type=ModelOrSetup())
 some_model_or_setup = click.argument("selection", metavar="[ID|SETUP]", type=ModelOrSetup(), required=False)
 some_model_id = click.argument("model_id", metavar="[ID]", type=ModelId(), required=False)
+new_id = click.option(
+    "--id",
+    "model_id",
+    metavar="ID",
+    type=NewModelId(),
+    help="Use this id instead of one derived from the name.",
+)
 machine_file = click.option(
     "--machine",
     "machine_file",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", metavar="REPO[:FILE]")
 @click.option("--revision", metavar="NAME", help="Download this branch, tag or commit instead of main.")
-@click.option("--id", "model_id", metavar="ID", help="Use this id instead of one derived from the name.")
+@parameters.new_id
 @parameters.as_json
 def pull(model: str, revision: str | None, model_id: str | None, as_json: bool) -> None:
     """Download a model from the Hugging Face hub and register it.

@@ -120,6 +120,17 @@ def define(name: str, model_ids: Sequence[str], note: str | None) -> bool:
     return name not in settings.setups
 
 
+def refuse_name_of_setup(model_id: str) -> None:
+    """Raise WrongUsage if a setup has this name, which a new model is to have. A damaged mmd.toml refuses nothing."""
+    try:
+        setups = read_settings().setups
+    except MmdError:
+        return
+    if model_id in setups:
+        message = f"a setup is called {model_id}, so no model can have this id"
+        raise WrongUsage(message, hint=f"mmd setup show {model_id}")
+
+
 def forget(name: str) -> None:
     """Remove a setup from mmd.toml. Raises NoSuchModel, and what `remove_setup` raises."""
     from mmd.settings_edit import remove_setup

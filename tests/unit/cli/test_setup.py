@@ -93,6 +93,14 @@ def test_verb_for_one_model_refuses_a_setup(verb: str) -> None:
     assert what_to_do == "mmd setup show rag"
 
 
+def test_new_model_cannot_have_the_name_of_a_setup(tmp_path: Path) -> None:
+    mmd("setup", "add", "rag", "chat", "qwen2.5-7b")
+    path = sparse_gguf(tmp_path / "new.gguf")
+    what_is, what_to_do = refused(mmd("add", str(path), "--id", "rag"), 2)
+    assert (what_is, what_to_do) == ("a setup is called rag, so no model can have this id", "mmd setup show rag")
+    assert mmd("add", str(path)).returncode == 0
+
+
 def test_completion_knows_models_and_setups() -> None:
     mmd("setup", "add", "chatter", "chat", "qwen2.5-7b")
     shown = mmd(_MMD_COMPLETE="bash_complete", COMP_WORDS="mmd activate ch", COMP_CWORD="2").stdout
