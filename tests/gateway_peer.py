@@ -240,9 +240,6 @@ class MemoryModels:
     def follow(self, listener: Callable[[], None]) -> None:
         self.listeners.append(listener)
 
-    def gpu_holder(self, *, other_than: str | None = None) -> str | None:
-        return self.active if self.active != other_than else None
-
     def holders(self) -> Collection[str]:
         return {*self.loading, *([self.active] if self.active is not None else [])}
 

@@ -113,11 +113,6 @@ def gpu_holders(pairs: Mapping[str, Pair], *, other_than: Collection[str] = ()) 
     return tuple(name for name, pair in sorted(pairs.items()) if pair.holds_gpu and name not in other_than)
 
 
-def gpu_holder(pairs: Mapping[str, Pair], *, other_than: str | None = None) -> str | None:
-    """Return the first model, other than `other_than`, whose token is held or about to be."""
-    return next(iter(gpu_holders(pairs, other_than=(other_than,) if other_than else ())), None)
-
-
 def taken_again(failed: str, pairs: Mapping[str, Pair]) -> bool:
     """True if a retry by another process has started the failed model again.
 

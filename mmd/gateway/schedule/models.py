@@ -81,10 +81,6 @@ class Models(ModelsView, Protocol):
         """Call `listener` after each change of `address` or `is_asleep`."""
         ...
 
-    def gpu_holder(self, *, other_than: str | None = None) -> str | None:
-        """Return the model, other than `other_than`, that holds the GPU or is about to."""
-        ...
-
     def use_from(self, read: Callable[[], Mapping[str, Use]]) -> None:
         """Read with `read` how requests use the models, whenever a plan depends on it."""
         ...

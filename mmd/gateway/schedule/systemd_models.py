@@ -28,7 +28,6 @@ from mmd.plan.lease import LeaseState
 from mmd.plan.occupancy import Use
 from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.plan.residency import Pair, Residency, residency
-from mmd.plan.swap import gpu_holder
 from mmd.units.watch import Leases, Pairs, Watch
 
 
@@ -93,9 +92,6 @@ class SystemdModels:
 
     def follow(self, listener: Callable[[], None]) -> None:
         self._watch.follow(listener)
-
-    def gpu_holder(self, *, other_than: str | None = None) -> str | None:
-        return gpu_holder(self._watch.pairs, other_than=other_than)
 
     def use_from(self, read: Callable[[], Mapping[str, Use]]) -> None:
         self._read_uses = read
