@@ -16,7 +16,7 @@ from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import monotonic
 from mmd.control.lifecycle.placing import Placer
 from mmd.control.lifecycle.swap_record import Swap, record_swap
-from mmd.control.lifecycle.units import end_units, new_swap_slice, refusal_file
+from mmd.control.lifecycle.units import end_units, new_swap_slice, read_refusal, refusal_file
 from mmd.control.state.leases import LeaseStatus, is_held, read_lease
 from mmd.errors import LeaseRefused, SwapSuperseded
 from mmd.paths import runtime_dir
@@ -115,7 +115,7 @@ class Lessor:
                 swap = Swap(began, holder.program, plan.left.evicted, plan.left.why)
                 await record_swap(swap, plan.id, "leased", "", {"drain": round(drain_seconds, 4)})
                 return _leased(plan)
-            if not (why := _read_refusal(plan.id)):
+            if not (why := read_refusal(plan.id)):
                 raise SwapSuperseded(f"the lease {plan.name} was ended before it began", hint="mmd lease list")
             _log.warning("the lease %s was not admitted: %s", plan.name, why)
         raise LeaseRefused(f"the lease was not admitted: {why}", hint="mmd status   # the memory of each device")
@@ -190,10 +190,3 @@ class Lessor:
 def _leased(plan: LeasePlan) -> Leased:
     devices = {device: size_mib * MIB for device, size_mib in plan.share.items()}
     return Leased(plan.name, devices, plan.left.evicted)
-
-
-def _read_refusal(holder_id: str) -> str:
-    try:
-        return refusal_file(holder_id).read_text("utf-8").strip()
-    except FileNotFoundError:
-        return ""

@@ -15,7 +15,7 @@ from mmd.control.lifecycle.placing import EndFirst, LookAgain, Placer, Request, 
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.lifecycle.read_ahead import ReadAhead
 from mmd.control.lifecycle.swap_record import Swap, record_swap
-from mmd.control.lifecycle.units import end_units, jobs_in_progress, refusal_file, submit
+from mmd.control.lifecycle.units import end_units, jobs_in_progress, read_refusal, submit
 from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
 from mmd.engines import engine
@@ -254,7 +254,7 @@ class Swapper:
         # The job is done when the engine is up. Since then the engine may have ended or been stopped.
         if result is JobResult.DONE and residency(pair) is Residency.RESIDENT:
             return None
-        if why_refused := await asyncio.to_thread(_read_refusal, wanted):
+        if why_refused := await asyncio.to_thread(read_refusal, wanted):
             return _Refused(wanted, f"its token was not admitted: {why_refused}")
         # The job also fails if the token was stopped during the load, which ends the engine.
         is_about_the_engine = result is JobResult.DONE or (result is JobResult.FAILED and not woke)
@@ -386,13 +386,6 @@ def _has_token(pair: Pair) -> bool:
 
 def _is_up(model_id: str, pairs: Pairs) -> bool:
     return residency(pairs.get(model_id, Pair())) is Residency.RESIDENT
-
-
-def _read_refusal(model_id: str) -> str:
-    try:
-        return refusal_file(model_id).read_text("utf-8").strip()
-    except FileNotFoundError:
-        return ""
 
 
 def _about(model_id: str) -> dict[str, str]:

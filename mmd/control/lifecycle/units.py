@@ -76,6 +76,14 @@ def refusal_file(model_id: str) -> Path:
     return runtime_dir() / f"{model_id}~refused"
 
 
+def read_refusal(model_id: str) -> str:
+    """Return why the gate refused a model's token; "" if it did not."""
+    try:
+        return refusal_file(model_id).read_text("utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
 async def _not_loaded(manager: Manager, units: Sequence[UnitSpec]) -> Sequence[UnitSpec]:
     """Return the units that are to be made, when their names are free.
 
