@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.lifecycle.units import new_swap_slice
+from mmd.control.state.leases import lease_pids
 from mmd.control.state.sleep_record import asleep_level, write_level
 from mmd.errors import MmdError
 from mmd.journal import about
@@ -83,7 +84,8 @@ async def _go_deeper(
     meanwhile, and an activation in between takes precedence.
     """
     name, token = launch.model_id, token_unit(launch.model_id)
-    devices = await planner.devices(held(states.pairs, states.leases))
+    pids = await lease_pids(manager, states.leases)
+    devices = await planner.devices(held(states.pairs, states.leases), pids)
     if not _has_room(launch, states, devices, one_each=await planner.one_each()):
         return False
     admission = Admission({device.id: device.capacity_mib for device in devices})
