@@ -26,6 +26,7 @@ from mmd.registry.record import Model
 from mmd.registry.store import Registry
 from mmd.settings import read_settings
 from mmd.units.bus import Manager
+from mmd.units.lock import planner_lock
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.watch import read_pairs, read_states
 
@@ -147,7 +148,8 @@ class Controller:
         """Return the models that activating this set would unload now, or start again. Raises what planning raises."""
         placing = await self.reader.call(import_module, "mmd.control.lifecycle.placing")
         placer = placing.Placer(self.manager, self._hooks, self.planner)
-        step = await placer.step(placing.Request(tuple(models)), await read_states(self.manager))
+        async with planner_lock():
+            step = await placer.step(placing.Request(tuple(models)), await read_states(self.manager))
         return (*step.left.evicted, *step.restarted) if isinstance(step, placing.SwapPlan) else ()
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 from mmd.paths import runtime_dir
@@ -27,8 +26,12 @@ def remove_leftovers(states: UnitStates) -> None:
     for folder in _folders():
         if folder.name.removesuffix(_HELD) not in alive:
             _log.warning("removing %s: its unit is gone, and systemd has left it behind", folder)
-            with suppress(FileNotFoundError):  # systemd removes it just now
+            try:
                 shutil.rmtree(folder)
+            except FileNotFoundError:
+                continue  # systemd removes it just now
+            except OSError as error:
+                _log.warning("%s cannot be removed: %s", folder, error.strerror)
 
 
 def _is_loaded(pair: Pair) -> bool:

@@ -96,15 +96,18 @@ class Placer:
         self._planner = planner
 
     async def view(self, states: UnitStates) -> View:
-        """Return the devices, read from the machine now, and what holds them."""
+        """Return the devices, read from the machine now, and what holds them. The caller holds the planner lock."""
+        await asyncio.to_thread(remove_leftovers, states)
         pids = await lease_pids(self._manager, states.leases)
         devices = await self._planner.devices(held(states.pairs, states.leases), pids)
         uses = await self._uses(states.pairs)
         return View(devices, occupancy(states.pairs, states.leases, devices, uses))
 
     async def step(self, request: Request, states: UnitStates) -> SwapPlan | EndFirst | LookAgain | NoRoom:
-        """Plan a swap. Raises what planning a launch raises, GpuPinned, and DoesNotFit."""
-        await asyncio.to_thread(remove_leftovers, states)
+        """Plan a swap. The caller holds the planner lock.
+
+        Raises what planning a launch raises, DoesNotFit, GpuLeased and GpuPinned.
+        """
         pairs, view = states.pairs, await self.view(states)
         if view.occupied.stranded:
             for model_id in view.occupied.stranded:
