@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from mmd.errors import DoesNotFit, GpuPinned
+from mmd.errors import DoesNotFit, GpuPinned, PlacementChanged
 from tests.systemd.world import World, run_mmd
 
 MIB = 1024**2
@@ -58,6 +58,19 @@ async def test_two_chats_lie_on_two_gpus(world: World) -> None:
     first, second = gpus.uuids
     assert environment_of(world, "large")["CUDA_VISIBLE_DEVICES"] == first
     assert environment_of(world, "small")["CUDA_VISIBLE_DEVICES"] == second
+
+
+async def test_activation_keeps_to_the_devices_it_may_use(world: World) -> None:
+    first, second = (uuid[: len("GPU-") + 8] for uuid in world.add_gpus(24, 16).uuids)
+    world.settings("", residency="many")
+    world.add_sized("large", 16, context=32768)
+    world.add_sized("small", 8, context=32768)
+    async with world.controller() as mmd:
+        with pytest.raises(PlacementChanged):
+            await mmd.activate("large", devices={second})
+        await mmd.activate("small", devices={first})
+        (resident,) = (await mmd.status()).resident
+    assert set(resident.devices) == {first}, "alone it prefers the fuller one"
 
 
 async def test_model_larger_than_a_gpu_is_divided(world: World) -> None:

@@ -195,11 +195,12 @@ class Placer:
                 demands, beside, on, light=light, at=at, evicts=evicts, by_user=request.by_user, one_each=one_each
             )
 
+        among = [one for one in devices if request.devices is None or one.id in request.devices]
         staying = request.staying | (set(request.model_ids) - set(come))
         kept = [
             replace(one, is_lease=True) if one.model_id in staying and not one.is_dead else one for one in occupants
         ]
-        found = attempt(kept, evicts=request.evicts)
+        found = attempt(kept, among, evicts=request.evicts)
         if isinstance(found, Arrangement):
             return found
         if isinstance(alone := attempt(()), CannotPlace):
