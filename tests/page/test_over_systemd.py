@@ -59,3 +59,22 @@ async def test_setup_is_activated_and_put_to_sleep(page: Page, world: World, ins
     await expect(page.locator("#none-resident")).to_be_visible()
     assert sorted(world.events("ready")) == [("ready", "a"), ("ready", "b")]
     await page.goto("about:blank")  # before the gateway ends
+
+
+async def test_shows_two_residents_on_their_devices(page: Page, world: World, installed: str) -> None:
+    """The chat model stays the active one: an embedding model answers no request without a name."""
+    world.add_gpus(24, 16)
+    world.add_sized("chat", 12)
+    world.add_sized("embed", 1, embedding=True)
+    await page.goto(installed)
+    models, devices = page.locator("#models"), page.locator("#device-list > li")
+    await models.get_by_role("button", name="Activate chat").click()
+    await expect(page).to_have_title("chat · mmd")
+    await models.get_by_role("button", name="Activate embed").click()
+    await expect(page.locator("#resident > li")).to_have_count(2)
+    await expect(page).to_have_title("chat · mmd")
+    await expect(devices).to_have_count(3)  # and the RAM
+    await expect(devices.filter(has_text=re.compile(r"chat.*GiB used"))).to_have_count(1)
+    await expect(devices.filter(has_text=re.compile(r"embed.*GiB used"))).to_have_count(1)
+    await expect(page.locator("#resident > li").last).to_contain_text(re.compile(r"GiB of GPU \d"))
+    await page.goto("about:blank")
