@@ -93,7 +93,7 @@ async def _activated(selection: Selection, *, evicts: bool) -> Activation:
     metavar="N",
     help="1: keep the weights in RAM; 2: read them from disk at the next wake. Default: 1 if they fit into RAM.",
 )
-@click.option("--now", is_flag=True, help="Do not wait for requests in flight.")
+@click.option("--now", is_flag=True, help="Cut running responses of the model.")
 def sleep(selection: Selection | None, level: int | None, now: bool) -> None:
     """Put a model, or the models of a setup, to sleep, which frees memory on the GPU.
 
@@ -104,7 +104,7 @@ def sleep(selection: Selection | None, level: int | None, now: bool) -> None:
     name = selection.name if selection is not None else None
 
     async def work() -> tuple[tuple[str, ...], dict[str, int]]:
-        done = None if now else await sleep_by_gateway(name, level)
+        done = await sleep_by_gateway(name, level, now=now)
         if done is not None:
             return done
         from mmd.control.lifecycle.command import command_controller

@@ -71,9 +71,11 @@ async def activate_by_gateway(name: str, models: tuple[str, ...], *, now: bool =
     return replace(_activation(models, since, time.monotonic() - began), cut=cut)
 
 
-async def sleep_by_gateway(name: str | None, level: int | None) -> tuple[tuple[str, ...], dict[str, int]] | None:
-    """Return the models that were unloaded, and the level of each sleeping model."""
-    status = await _post("/models/sleep", {"model": name, "level": level})
+async def sleep_by_gateway(
+    name: str | None, level: int | None, *, now: bool = False
+) -> tuple[tuple[str, ...], dict[str, int]] | None:
+    """Return the models that were unloaded, and the level of each sleeping model. With `now`, cut their responses."""
+    status = await _post("/models/sleep", {"model": name, "level": level} | ({"now": True} if now else {}))
     if status is None:
         return None
     return tuple(status["gone"]), {one["id"]: one["level"] for one in status["sleeping"]}

@@ -144,7 +144,7 @@ class Gateway:
     def _cut(self, cut: CutResponses) -> dict[str, int]:
         """End the running responses of models that are unloaded; return how many were cut, by model."""
         exchanges = [one for one in self._context.with_engine if one.model_id in cut.models]
-        return dict(Counter(one.model_id for one in exchanges if one.cut(cut.reason, cut.limit_seconds)))
+        return dict(Counter(one.model_id for one in exchanges if one.cut(cut)))
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

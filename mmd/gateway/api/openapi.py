@@ -107,7 +107,7 @@ OPERATIONS = (
         "/models/sleep",
         "Free a model's memory on its devices: it sleeps in RAM if its engine can",
         {"allOf": [_DONE, record(gone=array(TEXT))]},
-        _body(model=_OPTIONAL_NAME, level=_LEVEL),
+        _body(model=_OPTIONAL_NAME, level=_LEVEL, now=_NOW),
     ),
     Operation("POST", "/models/stop", "End a model's engine", _DONE, _body(model=_OPTIONAL_NAME)),
     Operation("GET", "/leases", "The leases: memory that other programs than models have", array(ref("Lease"))),

@@ -85,14 +85,15 @@ class Routes:
         return await self._activate(await json_object(request, _EXAMPLE), "model_id")
 
     async def sleep(self, request: Request) -> Response:
-        """Put a model to sleep after the running responses, like a swap; `stop` does not wait for them."""
+        """Put a model to sleep after the running responses, like a swap; with "now", they are cut."""
         body = await json_object(request, _EXAMPLE)
-        level = _level(body)
+        level, now = _level(body), _flag(body, "now")
         if (setup := self._setup(body)) is not None:
-            return await self._done(gone=await self._setups.sleep(setup, level))
+            return await self._done(gone=await self._setups.sleep(setup, level, now=now))
         sleeper = self._optional(body) or self._models.active_model()
         sleepers = (sleeper,) if sleeper is not None else ()
-        gone = await self._scheduler.drain_for(sleepers, partial(self._models.sleep, sleeper, level))
+        work = partial(self._models.sleep, sleeper, level)
+        gone = await self._scheduler.drain_for(sleepers, work, limit_seconds=0 if now else None)
         return await self._done(gone=gone)
 
     async def stop(self, request: Request) -> Response:

@@ -26,7 +26,7 @@ def machine_suspends(model_id: str) -> ErrorResponse:
 
 def swapped_out(model_id: str, reason: str, limit_seconds: float | None) -> ErrorResponse:
     """The response of this model was cut: because of `reason`, after the drain limit or, without one, by a user."""
-    took_over = f"{reason} took its memory" if reason else "a user had it unloaded"
+    took_over = f"{reason} took its memory" if reason else "the model was put to sleep"
     if limit_seconds is None:
         message = f"this response of {model_id} was cut by a user: {took_over}"
         hint = "mmd events   # shows which models were unloaded for which"

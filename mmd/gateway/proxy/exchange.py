@@ -24,6 +24,7 @@ from mmd.gateway.proxy.pool import EngineConnection, Pool
 from mmd.gateway.proxy.request_options import request_options
 from mmd.gateway.proxy.wait_comments import WaitComments
 from mmd.gateway.proxy.websocket import WebSocketTunnel
+from mmd.gateway.schedule.events import CutResponses
 from mmd.gateway.schedule.idle import IdleUnloader
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
@@ -138,14 +139,10 @@ class Exchange:
         """Stop the engine's work before the machine suspends."""
         self._abort(machine_suspends(self._model_id), AbortReason.SUSPEND, requeues=True)
 
-    def cut(self, reason: str, limit_seconds: float | None) -> bool:
-        """Stop the engine's work because its model is unloaded; return whether a response was cut.
-
-        Without a limit, a user asked for it, and a request without a response so far waits again. A limit would end it
-        again and again, so it gets the error.
-        """
-        error = swapped_out(self._model_id, reason, limit_seconds)
-        return self._abort(error, AbortReason.SWAP, requeues=limit_seconds is None)
+    def cut(self, cut: CutResponses) -> bool:
+        """Stop the engine's work because its model is unloaded; return whether a response was cut."""
+        error = swapped_out(self._model_id, cut.reason, cut.limit_seconds)
+        return self._abort(error, AbortReason.SWAP, requeues=cut.requeues)
 
     def _abort(self, error: ErrorResponse, why: AbortReason, *, requeues: bool) -> bool:
         """Stop the engine's work. Queue a request again that has no response so far, if `requeues`; else end its

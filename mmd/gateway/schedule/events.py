@@ -149,13 +149,16 @@ class StartSwap:
 class CutResponses:
     """End the running responses of these models.
 
-    `reason`: what is loaded instead. `limit_seconds`: the drain limit that has ended; None if a user asked to cut, and
-    then requests without a response so far wait again.
+    `reason`: what is loaded instead. `limit_seconds`: the drain limit that has ended; None if a user asked to cut.
+
+    If it `requeues`, requests without a response so far wait again. Not after a limit, which would end them again and
+    again, and not for a user's `sleep`: the model would be loaded again at once.
     """
 
     models: frozenset[str]
     reason: str
     limit_seconds: float | None
+    requeues: bool = False
 
 
 @dataclass(frozen=True, slots=True)

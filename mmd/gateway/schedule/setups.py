@@ -47,11 +47,15 @@ class SetupActions:
         await self._models.open_tunnels(setup)
         return cut
 
-    async def sleep(self, setup: Setup, level: int | None) -> tuple[str, ...]:
-        """Put the models of a setup to sleep, one after another, and close its tunnels. Return those that left."""
+    async def sleep(self, setup: Setup, level: int | None, *, now: bool = False) -> tuple[str, ...]:
+        """Put the models of a setup to sleep, one after another, and close its tunnels. Return those that left.
+
+        With `now`, their running responses are cut.
+        """
         gone: list[str] = []
         for model_id in setup.models:
-            gone += await self._scheduler.drain_for((model_id,), partial(self._models.sleep, model_id, level))
+            work = partial(self._models.sleep, model_id, level)
+            gone += await self._scheduler.drain_for((model_id,), work, limit_seconds=0 if now else None)
         await self._models.close_tunnels(setup)
         return tuple(gone)
 

@@ -319,7 +319,7 @@ class SchedulerState:
             if now < drained_by:
                 return drained_by
             limit_seconds = None if queue.cutting else self._limits.drain_seconds
-            self._effects.append(CutResponses(answering, name, limit_seconds))
+            self._effects.append(CutResponses(answering, name, limit_seconds, requeues=limit_seconds is None))
         del self._drains[name]
         self.swaps[name] = Swap(forecast, now)
         for one in forecast.leavers:

@@ -188,3 +188,15 @@ async def test_streams_survive_swaps_of_others(count: int) -> None:
             await (await ask(running, "a"))
         assert cut == 0
         assert ("a", STREAM, "swapped_out") not in running.gateway.counters.requests
+
+
+async def test_sleep_now_cuts_and_says_so() -> None:
+    async with harness("a") as running:
+        client, _ = await streaming(running)
+        unanswered_too = await unanswered(running)
+        asleep = await (await ask(running, "a", "/models/sleep", now=True))
+        assert asleep.json()["gone"] == ["a"]
+        error = error_of(await client.rest())
+        assert error["message"] == "this response of a was cut by a user: the model was put to sleep"
+        assert (await unanswered_too).json()["error"]["code"] == "swapped_out"  # or it would load the model again
+        assert running.models.log == ["sleep a"]
