@@ -103,7 +103,8 @@ def _summary(here: DeviceHolders) -> str:
 
 def _shares(here: DeviceHolders) -> dict[str, Share]:
     models = {model_id: held_now(pair) for model_id, pair in here.pairs.items()}
-    return models | {lease_id(name): lease.uses or {} for name, lease in here.leases.items()}
+    leases = {lease_id(name): lease.uses or {} for name, lease in here.leases.items() if not lease.is_over}
+    return models | leases
 
 
 def _share_text(share: Share | None, here: DeviceHolders) -> str:

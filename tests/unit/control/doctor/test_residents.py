@@ -49,6 +49,12 @@ UNTOLD = replace(CARD, processes=(GpuProcess(1, None, "vllm", "mmd-model@a.servi
             "mmd stop b   # the largest of: a, b",
         ),
         (
+            replace(NOTHING, leases={"x": replace(LEASE, holder=UnitState(), token=UnitState(loaded=True))}),
+            Level.OK,
+            "no model or lease holds memory",
+            "",
+        ),
+        (
             replace(NOTHING, leases={"x": replace(LEASE, holder=UnitState())}),
             Level.WARNING,
             "the program of the lease x has ended, but it still holds 4.0 GiB of GPU 0",
