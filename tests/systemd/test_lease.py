@@ -333,6 +333,16 @@ def test_lease_that_ends_last_restores_all(world: World, gpus: FakeGpus, first: 
     until_back("chat", "embed")
 
 
+def test_next_lease_does_not_wait_for_the_restore_after_the_last(chat: str, world: World) -> None:
+    """In a loop of leases, each one waited until the model had been loaded, and unloaded it again."""
+    world.behave("chat", load_seconds=600)
+    assert run_mmd("lease", "--", "true").returncode == 0
+    wait_for(lambda: [one["id"] for one in status()["starting"]] == ["chat"], what="it is restored")
+    world.behave("chat")
+    assert run_mmd("lease", "--", "true").returncode == 0
+    until_back("chat")
+
+
 def test_model_does_not_take_the_memory_of_a_lease(chat: str, world: World) -> None:
     holder = lease("--name", "game")
     wait_for(lambda: is_leased(world, "game"), what="leased")

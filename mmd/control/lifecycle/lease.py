@@ -26,7 +26,7 @@ from mmd.quantities import MIB
 from mmd.units.bus import Manager, NoSuchUnit, UnitExists, UnitJob
 from mmd.units.lease_spec import LeaseUnits, lease_specs
 from mmd.units.lock import planner_lock
-from mmd.units.names import engine_unit, holder_unit, token_unit
+from mmd.units.names import back_unit, engine_unit, holder_unit, token_unit
 from mmd.units.spec import SHARE, Hooks, gate_words, swap_spec
 from mmd.units.watch import read_states
 
@@ -155,6 +155,8 @@ class Lessor:
     async def _submit(self, plan: LeasePlan, holder: Holder) -> UnitJob:
         for model_id in plan.left.tokens:
             await kill_if_hook_missing(self._manager, model_id, self._hooks)
+        # An earlier lease of this name may still be restoring; the plan has taken its models over.
+        await end_units(self._manager, [back_unit(plan.name)])
         refusal_file(plan.id).unlink(missing_ok=True)
         gate = gate_words(plan.id, runtime_dir(), plan.share, plan.admission, self._hooks)
         pid = (str(holder.pid),) if holder.pid is not None else ()
