@@ -68,6 +68,12 @@ def lease(*words: str, **how: Any) -> subprocess.Popen[str]:
     return process
 
 
+def program(*words: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(words, text=True)
+    _started.append(process)
+    return process
+
+
 def end(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.communicate(timeout=20)
@@ -393,14 +399,21 @@ def test_lease_command_that_is_killed_leaves_nothing(chat: str, world: World, se
 
 def test_another_programs_memory_is_not_leased(chat: str, world: World, gpus: FakeGpus) -> None:
     """The whole of a card is what models can have of it; a program without a lease keeps what it has."""
-    with subprocess.Popen(["sleep", "600"]) as foreign:
-        hold(foreign.pid, {gpus.devices[0]: 3 * 1024**3})
-        holder = lease("--name", "x")
-        wait_for(lambda: is_leased(world, "x"), what="leased")
-        assert leases()["x"]["devices"] == {gpus.devices[0]: (24 - 3) * 1024**3 - 256 * 1024**2}
-        end(holder)
-        until_back("chat")
-        foreign.kill()
+    foreign = program("sleep", "600")
+    hold(foreign.pid, {gpus.devices[0]: 3 * 1024**3})
+    holder = lease("--name", "x")
+    wait_for(lambda: is_leased(world, "x"), what="leased")
+    assert leases()["x"]["devices"] == {gpus.devices[0]: (24 - 3) * 1024**3 - 256 * 1024**2}
+    end(holder)
+    until_back("chat")
+    hold(foreign.pid, {gpus.devices[0]: 15 * 1024**3})
+    refused = run_mmd("lease", "--vram", "20G", "--", "true")
+    assert refused.returncode == 4
+    assert f"other programs use 15.0 GiB of {gpus.devices[0]}, sleep most of it" in refused.stderr, refused.stderr
+    assert run_mmd("stop", "chat").returncode == 0
+    assert run_mmd("activate", "chat", "--now").returncode == 0
+    [chat_now] = status()["resident"]
+    assert chat_now["devices"] == {gpus.devices[0]: (24 - 15) * 1024**3 - 256 * 1024**2}, "the rest runs on the CPU"
 
 
 def test_memory_of_a_leases_program_is_counted_once(world: World, gpus: FakeGpus) -> None:

@@ -97,7 +97,7 @@ class Controller:
     async def lessor(self) -> Lessor:
         """Return what takes and ends leases."""
         module = await self.reader.call(import_module, "mmd.control.lifecycle.lease")  # as in `activate`
-        lessor: Lessor = module.Lessor(self.manager, self._hooks, self.planner, self.reader, self.pinned)
+        lessor: Lessor = module.Lessor(self.manager, self._hooks, self.planner, self.reader)
         return lessor
 
     def pinned(self) -> frozenset[str]:

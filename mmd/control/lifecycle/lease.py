@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from mmd.control.lifecycle.lease_plan import LeasePlan, LeasePlanner, LeaseWish, Stranded
 from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import monotonic
-from mmd.control.lifecycle.placing import Placer
 from mmd.control.lifecycle.swap_record import Swap, record_swap
 from mmd.control.lifecycle.units import end_units, new_swap_slice, read_refusal, refusal_file
 from mmd.control.state.leases import LeaseStatus, is_held, read_lease
@@ -77,17 +76,10 @@ class Leased:
 class Lessor:
     """Takes and ends leases over one connection to the user manager. It keeps no state."""
 
-    def __init__(
-        self,
-        manager: Manager,
-        hooks: Hooks,
-        planner: LaunchPlanner,
-        reader: MachineReader,
-        pinned: Callable[[], Collection[str]],
-    ) -> None:
+    def __init__(self, manager: Manager, hooks: Hooks, planner: LaunchPlanner, reader: MachineReader) -> None:
         self._manager = manager
         self._hooks = hooks
-        self._planner = LeasePlanner(manager, Placer(manager, hooks, planner), reader, pinned)
+        self._planner = LeasePlanner(manager, hooks, planner, reader)
 
     async def leavers(self, wish: LeaseWish, program: str) -> tuple[str, ...]:
         """Return the models that a lease would unload now. Raises what planning raises."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from mmd.plan.lease import (
     place_on_all_gpus,
     refusal,
 )
-from mmd.plan.place import CannotPlace, Device, Occupant, Placement
+from mmd.plan.place import Placement
 from mmd.plan.share import device_ids
 from mmd.plan.swap import Leavers, leavers, waits_for
 from mmd.quantities import MIB, read_size
@@ -28,8 +28,10 @@ from mmd.units.spec import Admission
 
 if TYPE_CHECKING:
     from mmd.control.lifecycle.placing import View
+    from mmd.control.lifecycle.planner import LaunchPlanner
     from mmd.control.state.machine_reader import MachineReader
     from mmd.plan.share import Share
+    from mmd.units.spec import Hooks
     from mmd.units.watch import UnitStates
 
 GAMES = "games"  # the lease that the gateway takes while games run
@@ -72,12 +74,10 @@ class Stranded:
 class LeasePlanner:
     """Plans leases from the units and the machine as they are at each call. It keeps no state."""
 
-    def __init__(
-        self, manager: Manager, placer: Placer, reader: MachineReader, pinned: Callable[[], Collection[str]]
-    ) -> None:
-        self._pinned = pinned
+    def __init__(self, manager: Manager, hooks: Hooks, planner: LaunchPlanner, reader: MachineReader) -> None:
         self._manager = manager
-        self._placer = placer
+        self._planner = planner
+        self._placer = Placer(manager, hooks, planner)
         self._reader = reader
 
     async def plan(
@@ -92,14 +92,30 @@ class LeasePlanner:
         view = await self._placer.view(states)
         if view.occupied.stranded:
             return Stranded(view.occupied.stranded)
-        pinned = self._pinned()
-        occupants = [replace(one, pinned=one.pinned or one.model_id in pinned) for one in view.occupied.occupants]
-        placed = _place(wish, request, occupants, view.devices, staying)
+        placed = self._place(wish, request, view, staying)
         share = placed.where[lease_id(name)]
         left = leavers(placed, view.occupied)
         capacity = {device.id: device.capacity_mib for device in view.devices}
         admission = Admission(capacity, waits_for=waits_for(share, left, view.occupied))
         return LeasePlan(name, share, left, admission, await self._restores(left, view))
+
+    def _place(self, wish: LeaseWish, request: LeaseRequest, view: View, staying: Collection[str]) -> Placement:
+        occupants, devices, by_user = view.occupied.occupants, view.devices, wish.by_user
+        held = [replace(one, is_lease=True) if one.model_id in staying else one for one in occupants]
+        if wish.for_games:
+            on_all = place_on_all_gpus(request.name, held, devices, by_user=by_user)
+            if on_all is None:
+                raise LeaseRefused("no model can leave any memory of a GPU", hint="mmd status")
+            return on_all
+        placed = place_lease(request, held, devices, by_user=by_user)
+        if isinstance(placed, Placement):
+            return placed
+        if staying and isinstance(place_lease(request, occupants, devices, by_user=by_user), Placement):
+            message = f"the lease {request.name} needs the memory of another model now"
+            raise SwapSuperseded(message, hint="mmd lease list")
+        message, hint = refusal(request, placed, occupants)
+        others = f"; {self._planner.other_programs}" if self._planner.other_programs else ""
+        raise LeaseRefused(message + others, hint=hint)
 
     async def _device(self, wish: LeaseWish) -> str | None:
         """Return the device that a wish names by its index, or by the start of its UUID."""
@@ -151,26 +167,3 @@ def _size_mib(wish: LeaseWish) -> int | None:
     if not size_bytes or size_bytes < MIB:
         raise WrongUsage(f"{wish.vram!r} is not a size, like 10G or 512M", hint="mmd lease --vram 10G -- COMMAND")
     return size_bytes // MIB
-
-
-def _place(
-    wish: LeaseWish,
-    request: LeaseRequest,
-    occupants: Sequence[Occupant],
-    devices: Sequence[Device],
-    staying: Collection[str],
-) -> Placement:
-    held = [replace(one, is_lease=True) if one.model_id in staying else one for one in occupants]
-    if wish.for_games:
-        placed = place_on_all_gpus(request.name, held, devices, by_user=wish.by_user)
-        if placed is None:
-            raise LeaseRefused("no model can leave any memory of a GPU", hint="mmd status")
-        return placed
-    placed_or_not = place_lease(request, held, devices, by_user=wish.by_user)
-    if isinstance(placed_or_not, Placement):
-        return placed_or_not
-    if staying and isinstance(place_lease(request, occupants, devices, by_user=wish.by_user), Placement):
-        raise SwapSuperseded(f"the lease {request.name} needs the memory of another model now", hint="mmd lease list")
-    assert isinstance(placed_or_not, CannotPlace)
-    message, hint = refusal(request, placed_or_not, occupants)
-    raise LeaseRefused(message, hint=hint)
