@@ -406,11 +406,11 @@ def test_another_programs_memory_is_not_leased(chat: str, world: World, gpus: Fa
     assert leases()["x"]["devices"] == {gpus.devices[0]: (24 - 3) * 1024**3 - 256 * 1024**2}
     end(holder)
     until_back("chat")
+    assert run_mmd("stop", "chat").returncode == 0
     hold(foreign.pid, {gpus.devices[0]: 15 * 1024**3})
     refused = run_mmd("lease", "--vram", "20G", "--", "true")
     assert refused.returncode == 4
     assert f"other programs use 15.0 GiB of {gpus.devices[0]}, sleep most of it" in refused.stderr, refused.stderr
-    assert run_mmd("stop", "chat").returncode == 0
     assert run_mmd("activate", "chat", "--now").returncode == 0
     [chat_now] = status()["resident"]
     assert chat_now["devices"] == {gpus.devices[0]: (24 - 15) * 1024**3 - 256 * 1024**2}, "the rest runs on the CPU"
