@@ -92,10 +92,10 @@ def _gpus(folder: Path, *sizes_gib: float) -> Iterator[None]:
         gpus.close()
 
 
-def _use(residency: str, **gateway: float) -> None:
+def _use(residency: str, **gateway: int) -> None:
     """Set the rule of residency, and the [gateway] table, for gateways that start from now on."""
     engines = config_file().read_text().partition("\n[")[0].rstrip()
-    table = "".join(f"{name} = {value:g}\n" for name, value in gateway.items())
+    table = "".join(f"{name} = {value}\n" for name, value in gateway.items())
     write_settings(f'{engines}\n[gpu]\nresidency = "{residency}"\n' + (f"[gateway]\n{table}" if table else ""))
 
 
@@ -169,7 +169,8 @@ def _trace(upstream: Upstream, models: Sequence[_Model]) -> list[Row]:
     requests = _drawn(models)
     means, rows = {}, []
     for residency in ("one", "many"):
-        _use(residency, max_wait_seconds=60 / _FASTER, min_residency_seconds=2 / _FASTER)
+        # Whole seconds only: no slice instead of 2 s, which is a tenth of a second here.
+        _use(residency, max_wait_seconds=60 // _FASTER, min_residency_seconds=0)
         before = upstream.starts()
         with running_gateway() as gateway:
             waits = asyncio.run(_served(gateway.port, requests))
