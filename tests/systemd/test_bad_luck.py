@@ -16,7 +16,7 @@ import pytest
 import mmd.hooks
 from mmd.control.lifecycle.controller import Controller
 from mmd.control.state.swap_events import recent
-from mmd.errors import BadModelFile, EngineFailed, EngineMissing
+from mmd.errors import BadModelFile, EngineFailed, EngineMissing, SwapSuperseded
 from mmd.paths import engine_socket
 from mmd.plan.residency import Residency
 from tests.systemd.stress.hooks import (
@@ -36,6 +36,39 @@ async def test_missing_file_is_refused_before_an_unload(world: World) -> None:
     async with world.controller() as mmd:
         await mmd.activate("a")
         with pytest.raises(BadModelFile, match=r"b\.gguf"):
+            await mmd.activate("b")
+        assert (await mmd.status()).resident_ids == ("a",)
+
+
+def gate_that_refuses(model_id: str, why: str) -> Change:
+    """`why` is an expression of the gate's Python."""
+    return Change(
+        "gate.py",
+        "why_not = admission.enter()",
+        f'why_not = {why} if admission.model_id == "{model_id}" else admission.enter()',
+    )
+
+
+async def test_model_comes_back_if_the_gate_keeps_refusing(world: World, tmp_path: Path) -> None:
+    world.add("a", "b")
+    hooks = hooks_folder(tmp_path, gate_that_refuses("b", "'a game takes the memory'"))
+    async with world.controller(hooks_folder=hooks) as mmd:
+        await mmd.activate("a")
+        with pytest.raises(SwapSuperseded, match="a game takes the memory; a is resident again"):
+            await mmd.activate("b")
+        assert (await mmd.status()).resident_ids == ("a",)
+    assert recent(1)[-1].cause.endswith("a is resident again")
+
+
+async def test_model_comes_back_if_a_new_plan_fails(world: World, tmp_path: Path) -> None:
+    """The first plan was refused when its model had left already."""
+    world.add("a", "b")
+    file = world.folder / "b.gguf"
+    loses_its_file = f"(__import__('os').unlink('{file}') or 'no room')"
+    hooks = hooks_folder(tmp_path, gate_that_refuses("b", loses_its_file))
+    async with world.controller(hooks_folder=hooks) as mmd:
+        await mmd.activate("a")
+        with pytest.raises(BadModelFile):
             await mmd.activate("b")
         assert (await mmd.status()).resident_ids == ("a",)
 

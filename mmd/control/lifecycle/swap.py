@@ -147,6 +147,8 @@ class Swapper:
                 await record_swap(swap, model_id, "failed", failure.cause, phases, lines)
                 raise error
             case _Superseded(model_id, cause) | _Refused(model_id, cause):
+                if isinstance(attempt.problem, _Refused):  # nobody else has come for the memory
+                    cause += await self._restore(request.model_ids, attempt)
                 await record_swap(attempt.swap(model_id, began, occasion), model_id, "superseded", cause, phases)
                 message = f"{model_id} did not become resident: {cause}"
                 raise SwapSuperseded(message, hint=f"mmd activate {model_id}")
@@ -174,7 +176,12 @@ class Swapper:
         """Decide, submit and wait; plan again while gates refuse. `after` is the attempt that failed before."""
         attempt = after or _Attempt()
         for _ in range(_MAX_REFUSALS):
-            attempt = await self._try_once(request, attempt, is_retry=after is not None)
+            try:
+                attempt = await self._try_once(request, attempt, is_retry=after is not None)
+            except MmdError:
+                if isinstance(attempt.problem, _Refused):  # models have left for it before
+                    await self._restore(request.model_ids, attempt)
+                raise
             if not isinstance(attempt.problem, _Refused):
                 break
             _log.warning("%s: %s", attempt.problem.model_id, attempt.problem.cause, extra=_about(request.model_ids[0]))
