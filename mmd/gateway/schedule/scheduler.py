@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from itertools import count
 from time import monotonic
 from typing import Any, TypeVar
@@ -44,9 +44,8 @@ from mmd.gateway.schedule.events import (
 )
 from mmd.gateway.schedule.model_queue import Waiter
 from mmd.gateway.schedule.models import Models
-from mmd.gateway.schedule.queue_status import QueuePosition, QueueStatus
+from mmd.gateway.schedule.scheduler_view import SchedulerView
 from mmd.gateway.schedule.state import SchedulerState
-from mmd.plan.occupancy import Use
 from mmd.tasks import spawn
 
 _log = logging.getLogger(__name__)
@@ -54,13 +53,13 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Scheduler:
+class Scheduler(SchedulerView):
     """Admits requests to engines, and loads and unloads models for them. Owns the state machine, and its tasks."""
 
     def __init__(self, models: Models, limits: Limits) -> None:
         self._models = models
         self._limits = limits
-        self._state = SchedulerState(models, limits)
+        super().__init__(SchedulerState(models, limits))
         self._changes = Changes()
         self._numbers = count()
         self._waiters: dict[int, asyncio.Future[str]] = {}
@@ -233,60 +232,9 @@ class Scheduler:
         self._on_cut = cut
 
     @property
-    def is_paused(self) -> bool:
-        return self._state.is_paused
-
-    @property
-    def is_swapping(self) -> bool:
-        return bool(self._state.swaps)
-
-    @property
-    def waiting_count(self) -> int:
-        """How many requests wait, for any model."""
-        return self._state.waiting_count
-
-    @property
-    def in_flight_count(self) -> int:
-        """How many requests are admitted and not yet released, for all models."""
-        return self._state.admitted.total
-
-    @property
-    def unloading(self) -> Collection[str]:
-        """The models that are being put to sleep or stopped; no request for them is admitted meanwhile."""
-        return self._state.unloads.models
-
-    @property
     def is_serving(self) -> bool:
         """True while a swap or its preparation runs."""
         return bool(self._tasks)
-
-    @property
-    def waiting_models(self) -> Collection[str]:
-        """The models that requests wait for."""
-        return self._state.queues.keys()
-
-    def in_flight(self, model_id: str) -> int:
-        """Return how many requests the model's engine is answering."""
-        return self._state.admitted.counts.get(model_id, 0)
-
-    def is_in_use(self, model_id: str) -> bool:
-        """Return whether a request for the model is being answered or waits."""
-        return self._state.is_in_use(model_id)
-
-    def idle_since(self, model_id: str) -> float | None:
-        """Return when the model's last response ended, on the monotonic clock; None if it is in use or had none."""
-        return None if self.is_in_use(model_id) else self._state.admitted.idle_since(model_id)
-
-    def uses(self) -> Mapping[str, Use]:
-        """Return how requests use the models that hold memory."""
-        return self._state.uses(monotonic())
-
-    def position(self, model_id: str) -> QueuePosition:
-        """Return the position of a request that waits for this model now."""
-        return self._state.position(model_id, monotonic())
-
-    def queue(self) -> QueueStatus:
-        return self._state.status(monotonic())
 
     # -- events in, effects out
 
