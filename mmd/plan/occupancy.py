@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mmd.plan.lease import LeasePair, LeaseState, lease_id, lease_occupants
+from mmd.plan.lease import LeasePair, LeaseState, lease_id
+from mmd.plan.lease_place import lease_occupants
 from mmd.plan.place import Device, Occupant
 from mmd.plan.residency import STARTS, Pair, held_now
 from mmd.plan.share import Holding, Share
