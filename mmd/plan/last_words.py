@@ -12,6 +12,9 @@ from mmd.plan.launch import Flag
 _MAX_CHARACTERS = 300  # an engine that rejects a value may list all valid ones
 _NOT_THE_CAUSE = ("DEBUG", "INFO", "WARNING")
 # The last line of a Python traceback. Other processes of the engine then raise one that only reports the failure.
+# What mmd's own hooks say of the driver, in the same log.
+_OF_A_HOOK = re.compile(r"GPU (?:free|still in use) after [\d.]+ s")
+
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): (?P<text>.*)")
 _CONSEQUENCE = re.compile(r"root cause|EngineDeadError")
 # pydantic puts the cause into the next line: "  Value error, Sleep mode is not supported [type=value_error, …]".
@@ -58,7 +61,8 @@ def error_line(lines: Sequence[str], *styles: LogStyle) -> str:
 
 def _candidates(lines: Sequence[str], styles: Sequence[LogStyle]) -> list[str]:
     """Return the messages that can name a cause, without prefixes."""
-    return [text for text, is_cause in (_read(line, styles) for line in lines) if is_cause]
+    own = (line for line in lines if not _OF_A_HOOK.fullmatch(line.strip()))
+    return [text for text, is_cause in (_read(line, styles) for line in own) if is_cause]
 
 
 def _first(texts: Iterable[str]) -> str:

@@ -50,6 +50,12 @@ def test_cause_line(lines: list[str], told: str) -> None:
     assert cause_line(lines, LLAMA_STYLE, VLLM_STYLE) == told
 
 
+def test_line_of_a_hook_is_no_cause() -> None:
+    """The hook that waits for the driver runs in the engine's unit, and said the last word."""
+    assert cause_line(["main: model loaded", "GPU free after 0.003 s"], LLAMA_STYLE) == "main: model loaded"
+    assert cause_line(["GPU still in use after 4.000 s"], LLAMA_STYLE) == ""
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
