@@ -69,6 +69,21 @@ def test_lease_waits_for_a_running_answer(gateway: httpx.Client, world: World) -
     until_back("chat")
 
 
+def test_lease_unloads_the_least_recently_used(gateway: httpx.Client, world: World) -> None:
+    """It went by the requests before the last swap."""
+    gateway.post("/models/stop", json={"model": "chat"})
+    world.add_sized("first", 6, context=512, embedding=True)
+    world.add_sized("second", 6, context=512, embedding=True)
+    for model in ("first", "second", "first"):
+        assert gateway.post("/v1/embeddings", json={"model": model, "input": "hi"}).status_code == 200
+    assert resident() == {"first", "second"}
+    holder = lease("--vram", "14G", "--name", "x")
+    wait_for(lambda: is_leased(world, "x"), what="leased")
+    assert resident() == {"first"}
+    end(holder)
+    until_back("first", "second")
+
+
 def test_lease_now_cuts_the_answer_and_says_why(gateway: httpx.Client, world: World) -> None:
     with gateway.stream("POST", "/v1/chat/completions", json=body("chat")) as answer:
         lines = answer.iter_lines()

@@ -215,7 +215,7 @@ class Placer:
 
     async def _uses(self, pairs: Pairs) -> Mapping[str, Use]:
         """Return when each resident model was used last; without a gateway, when it became resident."""
-        known, pinned = self._planner.uses, await self._planner.pinned()
+        known, pinned = self._planner.uses(), await self._planner.pinned()
         unknown = [model_id for model_id, pair in pairs.items() if pair.holds_gpu and model_id not in known]
         since = {}
         for model_id in unknown:

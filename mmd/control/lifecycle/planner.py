@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ class LaunchPlanner:
         self._refused = RefusedFlags()
         self._light = LightModels()
         self._read: tuple[tuple[int, int, int], Settings] | None = None  # mmd.toml: inode, size and time; its content
-        self.uses: Mapping[str, Use] = {}  # how requests use the models; the gateway sets it
+        self.uses: Callable[[], Mapping[str, Use]] = dict  # how requests use the models; the gateway sets it
 
     async def one_each(self) -> bool:
         """Return whether a device has at most one resident model. Raises WrongUsage and StorageFailed."""

@@ -47,7 +47,6 @@ class SystemdModels:
         self._holders: tuple[Pairs, frozenset[str]] = {}, frozenset()
         self._forecasts = Forecasts(controller.manager, controller.planner, watch)
         self._starting: set[str] = set()  # models that this gateway activates now
-        self._read_uses: Callable[[], Mapping[str, Use]] = dict
 
     def find(self, name: str | None, listener_kind: ListenerKind = ListenerKind.MAIN) -> str:
         if name:
@@ -94,7 +93,7 @@ class SystemdModels:
         self._watch.follow(listener)
 
     def use_from(self, read: Callable[[], Mapping[str, Use]]) -> None:
-        self._read_uses = read
+        self._controller.planner.uses = read
 
     def holders(self) -> frozenset[str]:
         pairs = self._watch.pairs
@@ -134,7 +133,6 @@ class SystemdModels:
             await self._watch.until(lambda pairs: not another_starts(self._starting, pairs))
             before = self.holders()
             staying = (before | self._starting) - {model_id, *leavers} if leavers is not None else ()
-            self._controller.planner.uses = self._read_uses()
             try:
                 await self._controller.activate(model_id, drain_seconds=drain_seconds, staying=staying, devices=devices)
             except PlacementChanged:
