@@ -10,7 +10,7 @@ Times are seconds on any one clock; inf means never.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -92,11 +92,6 @@ def plan_idle(loaded: Iterable[LoadedModel], uses: Mapping[str, Usage], now: flo
         else:
             look_at = min(look_at, unused_since + seconds)
     return IdlePlan(tuple(due), look_at, frozenset(look_when_unused))
-
-
-def may_evict(model_id: str, pinned: Collection[str], *, interactive: bool) -> bool:
-    """True if the model may be unloaded for another one; for a pinned model, only a user's command may."""
-    return interactive or model_id not in pinned
 
 
 def _limit_seconds(model: LoadedModel, use: Usage) -> float:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.plan.idle import Action, Due, LoadedModel, Rules, Usage, may_evict, plan_idle
+from mmd.plan.idle import Action, Due, LoadedModel, Rules, Usage, plan_idle
 
 TEN = Rules(sleep_seconds=10, stop_seconds=100)
 
@@ -76,12 +76,6 @@ def test_the_journal_says_why() -> None:
         Due("b", Action.SLEEP, "unused for 300 s (keep_alive)"),
         Due("c", Action.STOP, "asleep for 300 s (idle_stop_seconds)"),
     )
-
-
-def test_pinned_model_is_unloaded_by_a_command_only() -> None:
-    assert may_evict("a", {"b"}, interactive=False)
-    assert not may_evict("a", {"a"}, interactive=False)
-    assert may_evict("a", {"a"}, interactive=True)
 
 
 @dataclass
