@@ -124,7 +124,7 @@ async def _post(path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
     from mmd.errors import TryLater, from_record
 
     error = from_record(record.get("error"))
-    # A full queue and backoffs limit clients' requests only: the command then acts itself.
-    if error is None or isinstance(error, TryLater):
+    # A full queue and backoffs limit clients' requests only: the command then acts itself. A lease refuses both.
+    if error is None or type(error) is TryLater:
         return None
     raise error

@@ -12,7 +12,7 @@ import pytest
 from mmd import __version__, errors
 from mmd.cli.via_gateway import activate_by_gateway
 from mmd.control.install.presence import Presence
-from mmd.errors import EngineFailed, MmdError, NoSuchModel, TryLater, from_record
+from mmd.errors import EngineFailed, GpuLeased, MmdError, NoSuchModel, TryLater, from_record
 from mmd.gateway.http.error import INTERNAL, ErrorResponse
 from mmd.paths import gateway_socket
 
@@ -90,6 +90,14 @@ async def test_gateway_without_an_answer_leaves_it_to_the_command(
     async with _gateway(answer, monkeypatch, folder) as asked:
         assert await activate_by_gateway("a", ("a",)) is None
     assert len(asked) == 1
+
+
+async def test_command_does_not_retry_what_a_lease_refuses(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """If the lease had ended meanwhile, the command would cut the responses that the gateway lets finish."""
+    refusal = ErrorResponse.of(GpuLeased("no room beside a lease", hint="mmd lease list")).response(close=True)
+    async with _gateway(refusal, monkeypatch, folder):
+        with pytest.raises(GpuLeased):
+            await activate_by_gateway("a", ("a",))
 
 
 async def test_no_request_is_sent_without_a_gateway() -> None:
