@@ -230,8 +230,7 @@ class Controller:
         if model_id is not None and model_id not in pairs:
             self.registry.get(model_id)
         selected = [name for name in sorted(pairs) if model_id in (None, name)]
-        # Engines first: their tokens have nothing to put to sleep then. Tokens one by one: if units were replaced, two
-        # tokens may name each other in After=, and systemd refuses to stop both at once.
+        # Engines first: their tokens have nothing to put to sleep then.
         await asyncio.gather(*(self._end(engine_unit(name)) for name in selected))
         for name in selected:
             await self._end(token_unit(name))
