@@ -20,12 +20,12 @@ from mmd.control.state.residencies import active_of
 from mmd.control.state.suspended_models import suspended_models
 from mmd.errors import MmdError
 from mmd.paths import state_dir
-from mmd.plan.residency import Pair
+from mmd.plan.residency import STARTS, Pair
 from mmd.units.bus import Manager, NoSuchUnit
 from mmd.units.lock import record_lock
+from mmd.units.names import BACKS
 from mmd.units.watch import Pairs, Watch, read_pairs
 
-_BACK_UNITS = "mmd-back@*.service"  # each loads what a lease has unloaded, with one command for a model
 _STOPPING = "stopping"  # the manager's SystemState from the moment at which a shutdown is queued
 
 _log = logging.getLogger(__name__)
@@ -126,13 +126,13 @@ class ResidentRecorder:
 
 def _is_held(pair: Pair) -> bool:
     token = pair.token
-    return token.job in ("start", "restart") or (token.active in ("active", "activating") and token.job != "stop")
+    return token.job in STARTS or (token.active in ("active", "activating") and token.job != "stop")
 
 
 async def _behind_leases(manager: Manager) -> tuple[str, ...]:
-    """Return the models that were unloaded for a lease, and are loaded again when it ends."""
+    """Return the models that were unloaded for leases: the units that restore them have a command for each."""
     found: list[str] = []
-    for unit in await manager.units((_BACK_UNITS,)):
+    for unit in await manager.units((BACKS,)):
         with suppress(NoSuchUnit):  # it has just ended
             found += [command[-1] for command in await manager.commands(unit.name, "ExecStart")]
     return tuple(found)
