@@ -23,7 +23,7 @@ def engine_unit(model_id: str) -> str:
 
 
 def token_unit(model_id: str) -> str:
-    """Return the service that allows the model to use the GPU while it is active."""
+    """Return the service that allows the model to use its share of the devices while it is active."""
     return f"mmd-resident@{model_id}.service"
 
 

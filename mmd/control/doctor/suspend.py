@@ -1,4 +1,4 @@
-"""Check whether logind delays a suspend until models have left the GPU."""
+"""Check whether logind delays a suspend until models have left the GPUs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Load models when the machine starts: those that start asleep, one after another, then the default.
 
-The boot unloads no other model. If another one takes the GPU meanwhile, a user or a request asked for it and has
+The boot unloads no other model. If another one takes the memory meanwhile, a user or a request asked for it and has
 priority.
 """
 
@@ -174,7 +174,7 @@ class _Boot:
         await self._controller.activate(model_id, evicts=False)
         await self._controller.sleep(model_id)
         pairs = await self._pairs()
-        # If a request woke it meanwhile, it holds the GPU, and the next step decides.
+        # If a request woke it meanwhile, it is resident, and the next step decides.
         if not _is(Residency.ASLEEP, model_id, pairs) and not pairs.get(model_id, Pair()).holds_gpu:
             self._skip(model_id, f"it did not fall asleep and was stopped; mmd logs {model_id} says why")
 
@@ -207,7 +207,7 @@ def _fail(report: BootReport, name: str, error: MmdError) -> None:
 def _mark() -> Path:
     """Return the path of the file that names the model which a boot is about to put to sleep.
 
-    If that boot is killed, the next boot finds the model on the GPU. Without this file it would yield to the model, as
+    If that boot is killed, the next boot finds the model resident. Without this file it would yield to the model, as
     to one that a user activated.
     """
     return runtime_dir() / ".boot.model"  # no model's id begins with a dot

@@ -201,21 +201,21 @@ class Controller:
     async def demote(self, model_id: str) -> str | None:
         """Free the RAM of a sleeping model's weights. Return its new state, or None if it was not asleep.
 
-        The state is "level 2" if the engine has that level and no model holds the GPU, which the change needs for a
-        moment; otherwise "stopped".
+        The state is "level 2" if the engine has that level and nobody has to leave for it, since the change needs its
+        share for a moment; otherwise "stopped".
         """
         from mmd.control.lifecycle.demote import demote
 
         return await demote(self.manager, model_id, self._hooks, self.planner)
 
     async def suspend(self, *, drain_seconds: float = 0.0) -> None:
-        """Take all models off the GPU and record which. `drain_seconds` is only recorded."""
+        """Take all models off the GPUs and record which. `drain_seconds` is only recorded."""
         from mmd.control.lifecycle.suspend import suspend_models
 
         await suspend_models(self.manager, self._hooks, drain_seconds=drain_seconds)
 
     async def restore(self, model_id: str) -> Activation:
-        """Activate a model that had the GPU before the machine suspended, if that unloads no other model."""
+        """Activate a model that was resident before the machine suspended, if that unloads no other model."""
         return await self.activate(model_id, evicts=False, occasion="the machine is awake again")
 
     async def stop_asleep(self, model_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Take all models off the GPU before the machine suspends, and restore them afterwards.
+"""Take all models off the GPUs before the machine suspends, and restore them afterwards.
 
 A suspend loses VRAM unless the driver is configured to save it; an engine that used it is then broken.
 """
@@ -24,7 +24,7 @@ from mmd.units.spec import Hooks
 from mmd.units.watch import Pairs, read_pairs
 
 SUSPENDS = "the machine suspends"
-# Another process may have planned a swap before, and load a model after the GPU was cleared.
+# Another process may have planned a swap before, and load a model after the GPUs were cleared.
 _ROUNDS = 3
 
 _log = logging.getLogger(__name__)

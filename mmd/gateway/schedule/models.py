@@ -157,11 +157,11 @@ class Models(ModelsView, Protocol):
         ...
 
     def suspended(self) -> Sequence[str]:
-        """Return the models that `suspend` took off the GPU and that are not restored yet, latest first."""
+        """Return the models that `suspend` took off the GPUs and that are not restored yet, latest first."""
         ...
 
     async def suspend(self, *, drain_seconds: float) -> None:
-        """Take all models off the GPU, including those that are loading, and record which. Failures are logged.
+        """Take all models off the GPUs, including those that are loading, and record which. Failures are logged.
         `drain_seconds` is as in `activate`.
         """
         ...
