@@ -7,6 +7,7 @@ NEED and CAPACITY are MiB. It waits up to SECONDS, and only while models named b
 refusal exits with 75, and `ID~refused` says why; then the token fails and the engine is not started.
 """
 
+import os
 import sys
 from time import monotonic, sleep
 
@@ -110,4 +111,7 @@ def pass_gate(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(pass_gate(sys.argv[1:]))
+    status = pass_gate(sys.argv[1:])
+    sys.stderr.flush()
+    # The engine starts when this process has ended: the interpreter's clean-up would take as long as the whole gate.
+    os._exit(status)
