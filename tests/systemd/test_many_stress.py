@@ -19,6 +19,7 @@ from tests.systemd.stress.hooks import (
     KEEPS_REMOVED_AFTER_WAKE,
     NO_GATE,
     RELEASE_IS_KILLED,
+    RELEASE_IS_KILLED_LATE,
     WAKE_IS_KILLED,
     Change,
     endanger,
@@ -58,7 +59,7 @@ def test_stress_notices_a_gate_that_admits_everybody(world: World, fake_llama_se
 async def test_ledger_counts_a_model_whose_release_is_killed(world: World, broken: tuple[Change, ...]) -> None:
     """The gate waits for the sleeper, whose token disappears while its engine is awake."""
     await put_sleeper_in_the_way(world)
-    async with world.controller(hooks_folder=hooks_folder(world.folder, RELEASE_IS_KILLED, *broken)) as mmd:
+    async with world.controller(hooks_folder=hooks_folder(world.folder, RELEASE_IS_KILLED_LATE, *broken)) as mmd:
         await mmd.activate("sleeper")
         await attempt(mmd.activate("other"))
     check_faults(world, wanted=bool(broken))
