@@ -34,6 +34,8 @@ async def take_lease(
             return await leases.take(wish, holder, leavers=leavers, drain_seconds=monotonic() - began)
 
         try:
+            if not leavers:  # an unload of no model waits for all others
+                return await work()
             return await scheduler.drain_for(
                 leavers,
                 work,

@@ -36,7 +36,10 @@ class SetupActions:
             if now:
                 cut |= {one: count for one in leavers if (count := self._scheduler.in_flight(one))}
             try:
-                await self._scheduler.drain_for(leavers, work, limit_seconds=0 if now else None, reason=setup.name)
+                if leavers:
+                    await self._scheduler.drain_for(leavers, work, limit_seconds=0 if now else None, reason=setup.name)
+                else:  # an unload of no model waits for all others
+                    await work()
             except PlacementChanged:
                 if not left:
                     raise

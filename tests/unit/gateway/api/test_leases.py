@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from mmd.errors import LeaseRefused
-from tests.gateway_peer import EngineRequest, Harness, post
+from tests.gateway_peer import EngineRequest, Harness, post, until
 
 
 async def test_lease_is_taken_shown_and_ended(http: httpx.AsyncClient, running: Harness) -> None:
@@ -108,6 +108,18 @@ async def test_lease_beside_a_busy_model_waits_for_nothing(
     running.models.leases.unloads = ("b",)
     assert (await http.post("/leases", json={"name": "x"})).status_code == 201
     assert not slow.is_set()
+
+
+async def test_lease_beside_all_waits_for_no_other_unload(http: httpx.AsyncClient, running: Harness) -> None:
+    """It waited for the end of an answer that had nothing to do with it."""
+    scheduler, slept = running.gateway.scheduler, asyncio.Event()
+    sleeping = asyncio.create_task(scheduler.drain_for({"a"}, slept.wait))
+    await until(lambda: "a" in scheduler.unloading)
+    async with asyncio.timeout(5):
+        assert (await http.post("/leases", json={"vram": "1G"})).status_code == 201
+    assert not sleeping.done()
+    slept.set()
+    await sleeping
 
 
 async def test_lease_drains_models_that_lie_in_the_way_later(http: httpx.AsyncClient, running: Harness) -> None:
