@@ -141,7 +141,7 @@ async def test_setup_leaves_a_hostname_of_its_own_to_the_user(
     assert [(one["id"], one["state"], one["lasting"]) for one in _listed()] == [("a", "open", True)]
 
 
-def test_setup_that_exposes_needs_a_key_before_anything_is_loaded(world: World, installed: str, edge: Path) -> None:
+def test_exposing_setup_needs_a_key_before_anything_is_loaded(world: World, installed: str, edge: Path) -> None:
     world.add("a", "b")
     _define(world, "a", "b", expose="a")
     refused = run_mmd("activate", "rag")

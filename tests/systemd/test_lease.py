@@ -294,7 +294,7 @@ def test_wrong_lease_says_what_is_wrong(gpus: FakeGpus, words: list[str], says: 
     assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 
 
-def test_second_lease_says_who_has_the_memory(gpus: FakeGpus, world: World) -> None:
+def test_second_lease_names_the_holder_of_the_memory(gpus: FakeGpus, world: World) -> None:
     holder = lease("--vram", "20G", "--name", "train")
     wait_for(lambda: is_leased(world, "train"), what="leased")
     again = run_mmd("lease", "--name", "train", "--vram", "1G", "--", "true")

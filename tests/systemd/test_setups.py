@@ -95,7 +95,7 @@ async def test_member_that_has_grown_starts_again_with_its_part(home: World) -> 
     assert await resident(home) == {"small", "coder"}
 
 
-async def test_member_that_was_started_again_comes_back_if_the_set_fails(home: World) -> None:
+async def test_member_started_again_is_restored_if_the_set_fails(home: World) -> None:
     home.add_sized("small", 7, context=131072)
     home.add_sized("coder", 7, context=131072, exit_at_once={"status": 1, "stderr": "error: no"})
     async with home.controller() as mmd:
@@ -276,7 +276,7 @@ async def test_setup_is_the_default_of_a_boot(home: World) -> None:
     assert await booted(home) == BootReport(active=RAG), "a second boot has nothing to do"
 
 
-async def test_boot_with_a_setup_unloads_nobody(home: World) -> None:
+async def test_boot_with_a_setup_unloads_no_model(home: World) -> None:
     set_default("rag")
     async with home.controller() as mmd:
         await mmd.activate("other")

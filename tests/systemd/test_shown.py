@@ -89,7 +89,7 @@ async def test_generating_model_asked_for_last_is_active(world: World) -> None:
         assert (await http.get("/status")).json()["active"] == "large"
 
 
-async def test_who_had_to_leave_is_shown_with_the_reason(world: World) -> None:
+async def test_model_that_left_is_shown_with_the_reason(world: World) -> None:
     two_gpus(world)
     world.add_sized("huge", 20)  # fits on the first GPU only, and there alone
     async with world.controller() as mmd:

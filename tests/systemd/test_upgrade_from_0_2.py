@@ -42,7 +42,7 @@ async def test_resident_of_the_old_mmd_counts_as_the_whole_machine(machine: Worl
         assert set((await mmd.status()).resident_ids) == {"new", old}
 
 
-async def test_sleeper_of_the_old_mmd_is_started_anew(machine: World) -> None:
+async def test_sleeper_of_the_old_mmd_is_started_again(machine: World) -> None:
     """Nothing says what it keeps, and it would wake on GPUs that were not planned for it."""
     async with machine.controller() as mmd:
         await start_old(mmd, "sleeper")

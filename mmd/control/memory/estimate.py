@@ -72,6 +72,9 @@ class Estimator:
         An engine that reports its memory takes half a second, once for each model and context.
         """
         plan = served(model, self._machine, self._settings)
+        if not self._is_here and self._machine.gpus and not plan.on_gpu:
+            # This machine has a build for the CPU only. The other one has GPUs, and needs an engine for them.
+            plan = EnginePlan(None, (), on_gpu=True)
         own = self._start_of(model, plan)
 
         def predicted(constants: Constants) -> Estimate:

@@ -80,7 +80,7 @@ class LeaseRoutes:
 
     async def _while_connected(self, request: Request, taking: Awaitable[Leased]) -> Leased:
         """Await a lease; give it up if its client disconnects meanwhile: nobody else would end it."""
-        work = asyncio.ensure_future(taking)
+        work = spawn("lease", _result(taking), logs=False)
         gone = spawn("lease: client", _disconnected(request))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -95,6 +95,10 @@ class LeaseRoutes:
             for task in (work, gone):
                 task.cancel()
             await asyncio.wait((work, gone))
+
+
+async def _result(taking: Awaitable[Leased]) -> Leased:
+    return await taking
 
 
 async def _disconnected(request: Request) -> None:

@@ -95,7 +95,7 @@ def test_every_device_of_a_share_must_have_room(ledger: Ledger) -> None:
     assert "0 MiB of g1" in ledger.pass_gate("a", "g0=10/20", "g1=10/1000")
 
 
-def test_engine_counts_in_full_until_there_is_proof_that_it_sleeps(ledger: Ledger) -> None:
+def test_engine_counts_in_full_until_proof_that_it_sleeps(ledger: Ledger) -> None:
     """A release hook that was killed left two models awake."""
     ledger.engine("b", size="g0=14000")
     ledger.token("a")

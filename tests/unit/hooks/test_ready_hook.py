@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,8 @@ class Scripted:
                 if self._is_silent:
                     connection.recv(1)  # until the hook closes the connection
                     continue
-                connection.sendall(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
+                with suppress(BrokenPipeError):  # the hook was stopped meanwhile
+                    connection.sendall(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def test_resident_light_model_needs_no_room_of_its_own() -> None:
     assert found.placement.where["chat"][A] == capacity(on)[A] - 2000
 
 
-def test_light_model_that_leaves_nothing_to_a_heavy_one_gets_no_room() -> None:
+def test_light_model_gets_no_room_if_a_heavy_one_has_none_left() -> None:
     on = with_gpus(12)
     found = arranged(on, model(qwen3(layout(9.7)), id="tight"), light=[EMBED])
     assert found.placement.where["tight"][A] == capacity(on)[A]

@@ -333,7 +333,7 @@ def test_vllm_uses_all_gpus_of_its_share() -> None:
     assert launch.keeps == {"GPU-00000000": 1280, "GPU-22000000": 1280}
 
 
-def test_one_of_two_gpus_is_no_tensor_parallel() -> None:
+def test_one_of_two_gpus_needs_no_tensor_parallel() -> None:
     on = with_gpus(24, 24)
     given = demand(VLLM_CHAT, on).allocation({"GPU-11000000": 12000}, 4096, is_alone=False, free_mib={})
     launch = launch_in(given, VLLM_CHAT, on)
@@ -353,7 +353,7 @@ def test_pool_of_a_cpu_build_does_not_depend_on_neighbours() -> None:
 
 @pytest.mark.parametrize("wanted", [CHAT, VLLM_CHAT])
 @given(size_mib=st.integers(11000, 23856), free_mib=st.integers(11000, 24000), is_alone=st.booleans())
-def test_another_share_is_no_reason_for_a_restart(wanted: Model, size_mib: int, free_mib: int, is_alone: bool) -> None:
+def test_another_share_does_not_restart_an_engine(wanted: Model, size_mib: int, free_mib: int, is_alone: bool) -> None:
     given = demand(wanted).allocation({GPU: size_mib}, 8192, is_alone=is_alone, free_mib={GPU: free_mib})
     launch = launch_in(given, wanted)
     before = choose(wanted, RTX_4090, [engine_of(wanted, RTX_4090)], socket=SOCKET, cache="/c")
@@ -363,7 +363,7 @@ def test_another_share_is_no_reason_for_a_restart(wanted: Model, size_mib: int, 
 
 @pytest.mark.parametrize("wanted", [CHAT, VLLM_CHAT])
 @pytest.mark.parametrize("share", [{"GPU-99999999": 9000}, {GPU: 9000, "GPU-99999999": 9000}, {"ram": 9000}, {}])
-def test_share_of_a_device_that_is_gone_is_planned_anew(wanted: Model, share: dict[str, int]) -> None:
+def test_share_of_a_missing_device_is_planned_again(wanted: Model, share: dict[str, int]) -> None:
     """After a GPU has failed, the units of models that were on it still name it."""
     launch = launch_in(Allocation(share), wanted)
     assert launch.share.keys() == {GPU}

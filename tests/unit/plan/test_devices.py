@@ -39,7 +39,7 @@ def test_foreign_memory_is_not_ours() -> None:
     assert capacity_mib(OURS, GpuProcess(2, 6 * GIB, "game"), used_gib=16, held_mib=10240) == 18 * 1024 - 256
 
 
-def test_models_that_do_not_take_their_share_yet_hide_no_foreign_memory() -> None:
+def test_models_still_loading_hide_no_foreign_memory() -> None:
     assert capacity_mib(GpuProcess(2, 6 * GIB, "game"), used_gib=6, held_mib=10240) == 18 * 1024 - 256
 
 

@@ -50,7 +50,7 @@ def test_cause_line(lines: list[str], told: str) -> None:
     assert cause_line(lines, LLAMA_STYLE, VLLM_STYLE) == told
 
 
-def test_line_of_a_hook_is_no_cause() -> None:
+def test_line_of_a_hook_does_not_count_as_cause() -> None:
     """The hook that waits for the driver runs in the engine's unit, and said the last word."""
     assert cause_line(["main: model loaded", "GPU free after 0.003 s"], LLAMA_STYLE) == "main: model loaded"
     assert cause_line(["GPU still in use after 4.000 s"], LLAMA_STYLE) == ""

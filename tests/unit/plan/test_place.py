@@ -309,7 +309,7 @@ def test_model_in_use_leaves_last() -> None:
     assert leavers(one_gpu(10000, busy, idle)) == ((), ("idle",))
 
 
-def test_dead_model_leaves_even_where_nobody_may() -> None:
+def test_dead_model_leaves_even_where_no_other_may() -> None:
     dead = Occupant("dead", {A: 20000}, is_dead=True)
     assert leavers(one_gpu(10000, dead, evicts=False)) == ((), ("dead",))
 
@@ -423,7 +423,7 @@ def test_refusal_of_a_set_names_each_part() -> None:
     )
 
 
-def test_refusal_does_not_count_devices_that_the_model_cannot_use() -> None:
+def test_refusal_counts_only_devices_that_the_model_can_use() -> None:
     wanted = Wanted("new", (Shape(1, 10240),), devices=frozenset({A}))
     found = place([wanted], [], [Device(A, 8192), Device("ram", 65536)])
     assert found == CannotPlace("new needs 10.0 GiB, and models can have 8.0 GiB of GPU-a", 2048)

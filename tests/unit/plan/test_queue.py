@@ -339,7 +339,7 @@ def test_model_being_unloaded_is_waited_for() -> None:
     assert steps(decide(view, 2.0, BOUNDS, alone)) == {"a": Step.WAIT, "b": Step.WAIT}
 
 
-def test_model_that_fits_nowhere_is_tried_so_that_its_error_is_told() -> None:
+def test_model_that_fits_nowhere_is_tried_for_its_error() -> None:
     def nowhere(model_id: str, *, present: tuple[str, ...], claimed: Claims) -> NoRoom:
         return NoRoom("too large")
 

@@ -190,7 +190,7 @@ async def test_lease_that_is_not_let_in_has_no_holder(manager: Manager, tmp_path
 
 
 @pytest.mark.manager
-async def test_nobody_starts_the_units_of_a_lease_by_hand(
+async def test_units_of_a_lease_cannot_be_started_by_hand(
     manager: Manager, systemd: UserManager, tmp_path: Path
 ) -> None:
     assert await begin(manager, lease_in(tmp_path, words=())) is JobResult.DONE

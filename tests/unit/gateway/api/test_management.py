@@ -95,7 +95,7 @@ async def test_setup_is_planned_again_when_others_are_in_its_way(http: httpx.Asy
     assert running.models.log[:2] == ["activate b, unloading a"] * 2
 
 
-async def test_setup_that_cannot_be_exposed_unloads_nobody(http: httpx.AsyncClient, running: Harness) -> None:
+async def test_setup_that_cannot_be_exposed_unloads_no_model(http: httpx.AsyncClient, running: Harness) -> None:
     running.models.named_setups["rag"] = Setup("rag", ("b",), expose=("b",))
     running.models.failing["rag"] = WrongUsage("no API keys", hint="mmd key add NAME")
     refused = await http.post("/models/activate", json={"model": "rag"})

@@ -167,7 +167,7 @@ async def test_response_through_a_tunnel_is_streamed(running: Harness, key: str)
     assert await client.chunk() == b"data: 1\n\n"
 
 
-async def test_tunnel_does_not_learn_for_which_model_its_stream_was_cut(key: str) -> None:
+async def test_tunnel_does_not_learn_which_model_cut_its_stream(key: str) -> None:
     limits = Limits(min_residency_seconds=0, drain_seconds=0.05)
     policy = RequestPolicy(limits, keyring=Keyring(stat_seconds=0))
     async with harness("a", "b", active="b", limits=limits, policy=policy) as running:
