@@ -20,9 +20,10 @@ def main() -> int:
     began = monotonic()
     engine = EngineUnit(unit=sys.argv[1], path=sys.argv[2])
     recorded = record.read(f"{record.folder_of(engine.path)}/pids")
-    # An engine that ended before it was ready has recorded none; systemd knows at least its main process.
-    engine.state()
-    engine.pids |= {int(pid) for pid in recorded.split()}
+    if recorded and sys.argv[3:] != ["end"]:
+        engine.pids = {int(pid) for pid in recorded.split()}  # to ask systemd takes 5 ms, which a swap would wait for
+    else:
+        engine.state()  # it ended before it was ready: systemd knows at least its main process
     if sys.argv[3:] == ["end"]:
         engine.end()
     vram = read_vram()
