@@ -21,6 +21,8 @@ from engine import EngineUnit
 
 TYPE_CHECKING = False  # typing itself would have to be imported
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vram import Vram
 
 _POLL_SECONDS = 0.005
@@ -43,7 +45,7 @@ class TokenRelease:
         self.level: int | None = None
         self.freed_bytes: int | None = None
         self.sleep_seconds = self.vram_seconds = 0.0
-        self.vram = _read_vram() if device == "gpu" else None
+        self.vram = _read_vram(self.keeps) if device == "gpu" else None
 
     @property
     def was_admitted(self) -> bool:
@@ -161,10 +163,11 @@ class EngineMemory:
         return self.used_bytes is not None and self.used_bytes < bound_bytes
 
 
-def _read_vram() -> "Vram | None":
+def _read_vram(devices: "Mapping[str, int]") -> "Vram | None":
+    """Open NVML for these GPUs: what another model frees on another one at this moment is no proof of sleep."""
     from vram import read_vram  # needs ctypes, which only machines with a GPU should wait for
 
-    return read_vram()
+    return read_vram(devices)
 
 
 def _available_bytes() -> int:

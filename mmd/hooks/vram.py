@@ -1,10 +1,15 @@
 """The memory of processes on NVIDIA's GPUs: NVML through ctypes, with as few functions as possible."""
 
-from ctypes import CDLL, POINTER, Structure, byref, c_uint, c_ulonglong, c_void_p, cast
+from ctypes import CDLL, POINTER, Structure, byref, c_uint, c_ulonglong, c_void_p, cast, create_string_buffer
+
+TYPE_CHECKING = False  # typing itself would have to be imported
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _SUCCESS = 0
 _INSUFFICIENT_SIZE = 7
 _NOT_TOLD = 2**64 - 1  # the driver lists the process without its memory
+_UUID_BYTES = 96  # NVML_DEVICE_UUID_V2_BUFFER_SIZE
 _ROOM = 64  # processes on one GPU in the first call; if there are more, the call is repeated
 
 
@@ -22,19 +27,32 @@ class _NvmlProcess(Structure):
 
 
 class Vram:
-    """A connection to NVML, open until the hook exits. Raises OSError if the driver is missing or fails."""
+    """A connection to NVML, open until the hook exits. Raises OSError if the driver is missing or fails.
 
-    def __init__(self) -> None:
+    `devices` of a share are the GPUs to look at, by the starts of their UUIDs; without a GPU among them, all are.
+    """
+
+    def __init__(self, devices: "Collection[str]" = ()) -> None:
         self._nvml = CDLL("libnvidia-ml.so.1")
         if code := self._nvml.nvmlInit_v2():
             raise OSError(f"NVML failed to initialise: error {code}")
         count = c_uint()
         self._nvml.nvmlDeviceGetCount_v2(byref(count))
         self._devices: list[c_void_p] = []
+        wanted = [name for name in devices if name != "ram"]
         for index in range(count.value):
             device = c_void_p()
-            if self._nvml.nvmlDeviceGetHandleByIndex_v2(index, byref(device)) == _SUCCESS:
+            if self._nvml.nvmlDeviceGetHandleByIndex_v2(index, byref(device)) == _SUCCESS and self._is_among(
+                device, wanted
+            ):
                 self._devices.append(device)
+
+    def _is_among(self, device: c_void_p, names: list[str]) -> bool:
+        if not names:
+            return True
+        text = create_string_buffer(_UUID_BYTES)
+        code = self._nvml.nvmlDeviceGetUUID(device, text, _UUID_BYTES)
+        return code != _SUCCESS or any(text.value.decode("ascii").startswith(name) for name in names)
 
     def pids(self) -> set[int]:
         """Return the processes on the GPUs."""
@@ -53,7 +71,7 @@ class Vram:
         return sum(theirs) if theirs and _NOT_TOLD not in theirs else None
 
     def free_bytes(self) -> int:
-        """Return the free memory of all GPUs together."""
+        """Return the free memory of these GPUs together."""
         total = 0
         for device in self._devices:
             memory = _NvmlMemory()
@@ -77,10 +95,10 @@ class Vram:
             room = 2 * count.value
 
 
-def read_vram() -> Vram | None:
+def read_vram(devices: "Collection[str]" = ()) -> Vram | None:
     """Open NVML; log the reason and return None if that fails."""
     try:
-        return Vram()
+        return Vram(devices)
     except (OSError, AttributeError) as error:  # AttributeError: a driver from before 2021 lacks a function
         print(f"The processes on the GPU cannot be read: {error}", flush=True)
         return None

@@ -14,7 +14,7 @@ from time import monotonic
 sys.path.insert(0, __file__.rpartition("/")[0])  # -I leaves out the script's own folder
 import record
 from engine import EngineUnit
-from gate import pass_gate
+from gate import Admission, pass_gate
 from wake_check import is_same, probe
 
 _WAKE_TIMEOUT_SECONDS = 60.0  # from RAM
@@ -42,7 +42,7 @@ def main() -> int:
         return 0
     # From here on it counts in full, whatever becomes of this process.
     record.remove(f"{folder}/keeps")
-    why_not = (device == "gpu" and _lacks_room(folder)) or _wake(engine, level or 1, float(seconds))
+    why_not = (device == "gpu" and _lacks_room(folder, gate_words)) or _wake(engine, level or 1, float(seconds))
     wake_seconds = monotonic() - began
     why_not = why_not or _check(engine, folder, kind)
     canary_seconds = monotonic() - began - wake_seconds
@@ -65,7 +65,7 @@ def main() -> int:
     return 0
 
 
-def _lacks_room(folder: str) -> str:
+def _lacks_room(folder: str, gate_words: list[str]) -> str:
     """Return "" or the reason why a wake would run out of memory: another program, a game for example, uses what the
     engine freed. A cold start is planned for the memory that is free.
     """
@@ -74,7 +74,7 @@ def _lacks_room(folder: str) -> str:
         return ""
     from vram import read_vram  # ctypes: 3 ms
 
-    vram = read_vram()
+    vram = read_vram(Admission(gate_words).needs if gate_words else ())
     free_bytes = vram.free_bytes() if vram else needs_bytes
     return "" if free_bytes >= needs_bytes else f"it needs {needs_bytes} bytes of VRAM, but {free_bytes} are free"
 

@@ -14,6 +14,8 @@ import pytest
 from mmd.cli.status import device_lines, model_rows
 from mmd.cli.via_gateway import RequestCounts
 from mmd.control.doctor.checks import run_checks
+from mmd.control.lifecycle.controller import Controller
+from mmd.control.lifecycle.suspend import on_gpu
 from mmd.control.state.status import Status
 from mmd.control.state.swap_events import recent
 from mmd.plan.residency import Residency
@@ -123,13 +125,7 @@ async def test_stranded_engine_is_shown_and_ended(world: World) -> None:
     """`mmd status` called an engine asleep whose release hook had been killed, while it was awake beside another."""
     two_gpus(world)
     async with world.controller() as mmd:
-        await mmd.activate("sleeper")
-        world.behave("sleeper", sleep_seconds=5.0)
-        sleeping = asyncio.create_task(mmd.sleep("sleeper"))
-        await asyncio.to_thread(wait_for, lambda: bool(_hooks("release")), what="the release hook")
-        for pid in _hooks("release"):
-            os.kill(pid, signal.SIGKILL)
-        await asyncio.gather(sleeping, return_exceptions=True)
+        await _strand_sleeper(world, mmd)
         status = await mmd.status()
         assert [one.id for one in status.stranded] == ["sleeper"]
         assert (status.resident_ids, status.sleeping) == ((), ())
@@ -142,6 +138,27 @@ async def test_stranded_engine_is_shown_and_ended(world: World) -> None:
         after = await mmd.status()
         assert (after.resident_ids, after.stranded) == (("large",), ())
         assert (await mmd.residencies()).get("sleeper", Residency.ABSENT) is Residency.ABSENT
+
+
+async def test_stranded_engine_leaves_the_gpu_before_a_suspend(world: World) -> None:
+    """It has no token that could be stopped, so it stayed on the GPU, and a suspend breaks its memory."""
+    two_gpus(world)
+    async with world.controller() as mmd:
+        await _strand_sleeper(world, mmd)
+        assert await on_gpu(mmd.manager) == ("sleeper",)
+        await mmd.suspend()
+        assert await on_gpu(mmd.manager) == ()
+
+
+async def _strand_sleeper(world: World, mmd: Controller) -> None:
+    """Kill the release hook of a model that falls asleep: its engine is awake without a token."""
+    await mmd.activate("sleeper")
+    world.behave("sleeper", sleep_seconds=5.0)
+    sleeping = asyncio.create_task(mmd.sleep("sleeper"))
+    await asyncio.to_thread(wait_for, lambda: bool(_hooks("release")), what="the release hook")
+    for pid in _hooks("release"):
+        os.kill(pid, signal.SIGKILL)
+    await asyncio.gather(sleeping, return_exceptions=True)
 
 
 def _assert_shown_as_stranded(status: Status) -> None:

@@ -16,10 +16,10 @@ from mmd.control.state.last_asked import asked_first
 from mmd.control.state.suspended_models import forget_suspended, note_suspended
 from mmd.errors import MmdError
 from mmd.journal import about
-from mmd.plan.residency import Pair
+from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.share import RAM
 from mmd.units.bus import JobResult, Manager
-from mmd.units.names import token_unit
+from mmd.units.names import engine_unit, token_unit
 from mmd.units.spec import Hooks
 from mmd.units.watch import Pairs, read_pairs
 
@@ -45,7 +45,7 @@ async def suspend_models(manager: Manager, hooks: Hooks, *, drain_seconds: float
         note_suspended(asked_first(held_by))
         await asyncio.gather(
             *(_suspend(manager, hooks, model_id, drain_seconds) for model_id in held_by),
-            *(_stop_token(manager, hooks, model_id) for model_id in found if model_id not in held_by),
+            *(_stop_rest(manager, hooks, model_id, pairs) for model_id in found if model_id not in held_by),
         )
 
 
@@ -70,8 +70,16 @@ def _on_gpu(pairs: Pairs) -> tuple[str, ...]:
 
 def _may_be_on_gpu(pair: Pair) -> bool:
     is_held = pair.token.loaded and (pair.token.active not in ("inactive", "failed") or pair.holds_gpu)
+    is_there = is_held or residency(pair) is Residency.STRANDED
     # The units of mmd 0.1 do not say what their model holds.
-    return is_held and (pair.holding is None or any(device != RAM for device in pair.holding.uses))
+    return is_there and (pair.holding is None or any(device != RAM for device in pair.holding.uses))
+
+
+async def _stop_rest(manager: Manager, hooks: Hooks, model_id: str, pairs: Pairs) -> JobResult:
+    """Stop a model whose token is not held: it is being released, or it is awake without a token."""
+    if residency(pairs[model_id]) is Residency.STRANDED:
+        return await manager.run_job(engine_unit(model_id), manager.stop(engine_unit(model_id)))
+    return await _stop_token(manager, hooks, model_id)
 
 
 async def _stop_token(manager: Manager, hooks: Hooks, model_id: str) -> JobResult:

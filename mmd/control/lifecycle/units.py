@@ -13,7 +13,7 @@ from mmd.paths import runtime_dir, user_runtime_dir
 from mmd.plan.swap import Action
 from mmd.units.bus import Manager, NoSuchUnit, UnitExists, UnitJob
 from mmd.units.directives import Command
-from mmd.units.names import engine_unit, swap_slice, token_unit
+from mmd.units.names import engine_unit, split, swap_slice, token_unit
 from mmd.units.spec import Hooks, UnitSpec, engine_spec, mark_of, swap_spec, token_spec
 
 # systemd collects a unit that has ended in the next step of its event loop, unless a live unit names it.
@@ -65,10 +65,16 @@ async def jobs_in_progress(manager: Manager, model_ids: Iterable[str]) -> Mappin
 
 
 async def end_units(manager: Manager, units: Iterable[str]) -> None:
-    """Stop units, the engines before the tokens, and clear their failures."""
-    for unit in units:
-        await manager.run_job(unit, manager.stop(unit))
-        await manager.reset_failed(unit)
+    """Stop units, the engines at once and before the tokens, and clear their failures."""
+    names = tuple(units)
+    engines = [unit for unit in names if (split(unit) or ("", ""))[0] == "model"]
+    for group in (engines, [unit for unit in names if unit not in engines]):
+        await asyncio.gather(*(_end(manager, unit) for unit in group))
+
+
+async def _end(manager: Manager, unit: str) -> None:
+    await manager.run_job(unit, manager.stop(unit))
+    await manager.reset_failed(unit)
 
 
 def refusal_file(model_id: str) -> Path:

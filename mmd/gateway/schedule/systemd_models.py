@@ -130,7 +130,7 @@ class SystemdModels:
         self._starting.add(model_id)
         try:
             await self._watch.refresh()
-            await self._watch.until(lambda pairs: not another_starts(self._starting, pairs))
+            await self._watch.until(lambda pairs: not another_starts(self._starting, pairs, devices))
             before = self.holders()
             staying = (before | self._starting) - {model_id, *leavers} if leavers is not None else ()
             try:
@@ -242,15 +242,20 @@ class SystemdModels:
         return residency(self._watch.pairs.get(model_id, Pair()))
 
 
-def another_starts(ours: Collection[str], pairs: Pairs) -> bool:
-    """Return whether a model that is not `ours` is being loaded or woken. A restart that is only scheduled does not
-    count.
+def another_starts(ours: Collection[str], pairs: Pairs, devices: Collection[str] | None = None) -> bool:
+    """Return whether a model that is not `ours` is being loaded or woken on one of these devices, by default on any.
+
+    A restart that is only scheduled does not count.
     """
     return any(
         residency(pair) is Residency.STARTING and pair.holds_gpu and not pair.waits_to_restart
         for name, pair in pairs.items()
-        if name not in ours
+        if name not in ours and _may_be_on(pair, devices)
     )
+
+
+def _may_be_on(pair: Pair, devices: Collection[str] | None) -> bool:
+    return devices is None or pair.holding is None or not pair.holding.uses.keys().isdisjoint(devices)
 
 
 def was_evicted(model_id: str, pairs: Pairs, leases: Leases) -> bool:
