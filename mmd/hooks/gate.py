@@ -1,10 +1,11 @@
 """ExecStart= of every token: enters the model in the ledger, or waits for those that leave for it, or refuses.
 
-    gate.py ID FOLDER SECONDS DEVICE=NEED/CAPACITY… [wait=ID,ID…]
+    gate.py ID FOLDER SECONDS DEVICE=NEED/CAPACITY… [wait=ID,ID…] [alone]
 
 The gate is what keeps two models from taking the same memory: no planner, order of jobs or command by hand can pass it.
 NEED and CAPACITY are MiB. It waits up to SECONDS, and only while models named by `wait=` still hold what it needs. A
-refusal exits with 75, and `ID~refused` says why; then the token fails and the engine is not started.
+refusal exits with 75, and `ID~refused` says why; then the token fails and the engine is not started. With `alone`, an
+awake model on one of its devices counts as an obstacle even if both would fit: residency = "one".
 """
 
 import os
@@ -31,7 +32,10 @@ class Admission:
         self.needs: dict[str, int] = {}
         self.capacity: dict[str, int] = {}
         self.waits_for: frozenset[str] = frozenset()
+        self.alone = "alone" in rest
         for word in rest:
+            if word == "alone":
+                continue
             name, _, value = word.partition("=")
             if name == "wait":
                 self.waits_for = frozenset(value.split(","))
@@ -50,7 +54,7 @@ class Admission:
                 own = others.pop(self.model_id, {})
                 if own != {} and ledger.size_of(self.folder, self.model_id) != self.needs:
                     return "its engine runs with another share"
-                blockers = self._blockers(others)
+                blockers = self._blockers(others) | self._neighbours(others)
                 if not blockers:
                     ledger.admit(self.folder, self.model_id, self.needs)
                     break
@@ -87,6 +91,18 @@ class Admission:
             if short and (entry is None or any(entry.get(device) for device in short))
         } or ({""} if short else set())
 
+    def _neighbours(self, others: dict[str, ledger.Entry]) -> set[str]:
+        """Return the awake models on its devices, if it must be alone there."""
+        if not self.alone:
+            return set()
+        return {
+            model_id
+            for model_id, entry in others.items()
+            if "@" not in model_id  # a lease
+            and (entry is None or any(entry.get(device) for device in self.needs))
+            and ledger.is_awake(self.folder, model_id)
+        }
+
     def _refusal(self, others: dict[str, ledger.Entry], blockers: set[str]) -> str:
         left = ", ".join(f"{max(0, size_mib)} MiB of {device}" for device, size_mib in self._left(others).items())
         needs = ", ".join(f"{size_mib} MiB of {device}" for device, size_mib in self.needs.items())
@@ -94,7 +110,8 @@ class Admission:
             f"{model_id} ({'the whole machine' if (entry := others[model_id]) is None else ledger.text(entry)})"
             for model_id in sorted(blockers - {""})
         )
-        return f"it needs {needs}, and {left} is left" + (f" beside {beside}" if beside else "")
+        alone = " for itself alone" if self.alone else ""
+        return f"it needs {needs}{alone}, and {left} is left" + (f" beside {beside}" if beside else "")
 
 
 def pass_gate(words: list[str]) -> int:

@@ -61,6 +61,14 @@ def admit(folder: str, model_id: str, use: "Mapping[str, int]") -> None:
     write(f"{folder}/{model_id}~gpu/held", use)
 
 
+def is_awake(folder: str, model_id: str) -> bool:
+    """True if the model may use its share: it holds its token, or its engine runs without proof that it sleeps."""
+    if os.path.exists(f"{folder}/{model_id}~gpu/held"):  # noqa: PTH110
+        return True
+    keeps = f"{folder}/{model_id}/keeps"
+    return os.path.isdir(f"{folder}/{model_id}") and not os.path.exists(keeps)  # noqa: PTH110,PTH112
+
+
 def is_stranded(folder: str, model_id: str) -> bool:
     """True if the engine is awake without a token: its release hook was killed. It does not leave by itself."""
     return (

@@ -48,7 +48,8 @@ def allocations(
     levels, shares = _Filling(growing, where, kept, most_tokens).fill()
     left = _less(kept, *(shares[model_id] for model_id in growing))
     for model_id, one in starting.items():
-        if one_each or model_id not in growing or levels[model_id] < one.most_tokens:
+        # Alone on a GPU an engine takes what is free. In RAM it takes what it needs, and keeps that while it sleeps.
+        if (one_each and one.on_gpu) or model_id not in growing or levels[model_id] < one.most_tokens:
             share = shares.get(model_id, where[model_id])
             shares[model_id] = {device: size_mib + left[device] for device, size_mib in share.items()}
             left = {device: 0 if device in share else size_mib for device, size_mib in left.items()}

@@ -93,6 +93,7 @@ class Admission:
     capacity: Share  # of the devices of its share: total, less the memory of other programs and the margin
     waits_for: frozenset[str] = frozenset()  # models that leave for it
     conflicts: frozenset[str] = frozenset()  # models whose tokens must never be held beside it: residency = "one"
+    alone: bool = False  # the gate waits for, or refuses beside, any awake model on its devices: residency = "one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +290,8 @@ def gate_words(holder_id: str, folder: Path, share: Share, admission: Admission,
     """Return the arguments of the gate of a model or a lease, see hooks/gate.py. `folder` is mmd's runtime folder."""
     shares = (f"{device}={size_mib}/{admission.capacity[device]}" for device, size_mib in sorted(share.items()))
     waits = (f"wait={','.join(sorted(admission.waits_for))}",) if admission.waits_for else ()
-    return holder_id, str(folder), str(hooks.gate_seconds), *shares, *waits
+    alone = ("alone",) if admission.alone else ()
+    return holder_id, str(folder), str(hooks.gate_seconds), *shares, *waits, *alone
 
 
 def _sleep_hooks(launch: Launch, sleep: Sleep, hooks: Hooks, gate: tuple[str, ...]) -> Directives:

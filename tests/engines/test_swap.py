@@ -51,7 +51,28 @@ def engine(request: pytest.FixtureRequest, systemd: UserManager, tmp_path: Path)
     return name
 
 
-async def test_two_models_in_turn_and_their_answers(engine: str, tmp_path: Path) -> None:
+@pytest.fixture
+def one_at_a_time(engine: str) -> str:
+    """The engine, on a machine whose mmd.toml allows one resident model: these tiny ones fit beside each other."""
+    with config_file().open("a") as file:
+        file.write('[gpu]\nresidency = "one"\n')
+    return engine
+
+
+async def test_models_beside_each_other_answer_without_a_swap(engine: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Registry().add(tiny_gguf(tmp_path / f"{name}.gguf", name=name), id=name)
+    async with Controller() as mmd:
+        for name in ("a", "b"):
+            assert (await mmd.activate(name)).evicted == ()
+        assert (await mmd.status()).resident_ids == ("a", "b")
+        for name in ("a", "b", "a", "b"):
+            assert (await mmd.activate(name)).was_resident
+            answer = await _post(name, "/v1/completions", prompt="hello", max_tokens=2)
+            assert answer["model"] == name
+
+
+async def test_two_models_in_turn_and_their_answers(one_at_a_time: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         Registry().add(tiny_gguf(tmp_path / f"{name}.gguf", name=name), id=name)
     async with Controller() as mmd:
@@ -61,7 +82,7 @@ async def test_two_models_in_turn_and_their_answers(engine: str, tmp_path: Path)
             answer = await _post(name, "/v1/chat/completions", messages=[{"role": "user", "content": "hello"}])
             assert answer["choices"][0]["finish_reason"] in ("length", "stop")
             assert answer["model"] == name
-        assert (await mmd.planner.launch("a")).engine == engine
+        assert (await mmd.planner.launch("a")).engine == one_at_a_time
 
 
 async def test_embedding_model_is_served_as_one(engine: str, tmp_path: Path) -> None:
@@ -74,7 +95,7 @@ async def test_embedding_model_is_served_as_one(engine: str, tmp_path: Path) -> 
         assert math.isclose(math.hypot(*vector), 1.0, rel_tol=1e-3)
 
 
-async def test_broken_file_names_its_cause_and_the_previous_is_back(engine: str, tmp_path: Path) -> None:
+async def test_broken_file_names_its_cause_and_the_previous_is_back(one_at_a_time: str, tmp_path: Path) -> None:
     Registry().add(tiny_gguf(tmp_path / "a.gguf", name="a"), id="a")
     broken = tiny_gguf(tmp_path / "broken.gguf", name="broken")
     Registry().add(broken, id="broken")

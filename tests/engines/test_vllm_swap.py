@@ -59,7 +59,7 @@ def events(engines: Engines, systemd: UserManager, tmp_path: Path) -> Path:
     config_file().parent.mkdir(parents=True)
     models = "".join(f"[models.{name}]\narguments = {json.dumps(SMALL)}\n" for name in sorted(SLEEPERS))
     places = f'vllm = "{engines.vllm}"\nllama-server = "{engines.llama_server}"\n'
-    config_file().write_text(f"[engines]\n{places}{models}")
+    config_file().write_text(f'[gpu]\nresidency = "one"\n[engines]\n{places}{models}')
     events = tmp_path / "events"
     systemd.systemctl(
         "set-environment", f"MMD_FAKE_EVENTS={events}", f"MMD_FAKE_GPU={tmp_path / 'gpu'}", "OMP_NUM_THREADS=1"

@@ -86,9 +86,10 @@ async def _go_deeper(
     name, token = launch.model_id, token_unit(launch.model_id)
     pids = await lease_pids(manager, states.leases)
     devices = await planner.devices(held(states.pairs, states.leases), pids)
-    if not _has_room(launch, states, devices, one_each=await planner.one_each()):
+    one_each = await planner.one_each()
+    if not _has_room(launch, states, devices, one_each=one_each):
         return False
-    admission = Admission({device.id: device.capacity_mib for device in devices})
+    admission = Admission({device.id: device.capacity_mib for device in devices}, alone=one_each)
     swap = swap_spec(new_swap_slice(), [name], ())
     woken = await manager.run_job(token, manager.start_transient(swap, token_spec(launch, hooks, admission)))
     if woken is JobResult.DONE:

@@ -236,7 +236,8 @@ def _admission(launch: Launch, left: Leavers, view: View, *, one_each: bool) -> 
     return Admission(
         capacity={device.id: device.capacity_mib for device in view.devices},
         waits_for=going,
-        conflicts=going & frozenset(left.tokens) if one_each else frozenset(),
+        conflicts=frozenset(one for one in going if lease_name(one) is None) if one_each else frozenset(),
+        alone=one_each,
     )
 
 

@@ -169,3 +169,15 @@ def test_gates_at_once_never_over_commit(ledger: Ledger) -> None:
         gate.stderr.close()
     assert sorted(statuses) == [0] * 4 + [75] * 8
     assert sum(bool(ledger.held(name)) for name in names) == 4
+
+
+def test_model_that_is_to_be_alone_is_refused_beside_an_awake_one(ledger: Ledger) -> None:
+    """With residency = "one", although both fit; what sleeps, leases and other devices do not matter."""
+    ledger.engine("stranded", size="g0=10")
+    ledger.engine("asleep", size="g0=10", keeps="g0=1")
+    ledger.token("lease@game", "g0=10")
+    ledger.token("elsewhere", "g1=10")
+    ledger.token("a")
+    assert "beside stranded (g0=10)" in ledger.pass_gate("a", "g0=10/24000", "alone")
+    ledger.write("stranded/keeps", "g0=1")
+    assert ledger.pass_gate("a", "g0=10/24000", "alone") == ""

@@ -93,6 +93,7 @@ def test_token_requires_its_engine_and_names_no_other_model() -> None:
 def test_token_with_one_resident_per_device_conflicts() -> None:
     spec = token_spec(LAUNCH, HOOKS, replace(ADMISSION, conflicts=frozenset({"a", "b"})))
     assert directive(spec, "Conflicts") == ("mmd-resident@a.service", "mmd-resident@b.service")
+    assert directive(token_spec(LAUNCH, HOOKS, replace(ADMISSION, alone=True)), "ExecStart")[-1] == "alone"
 
 
 def test_token_cannot_be_started_by_hand() -> None:
