@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def play(manager: UserManager, llama_server: str, vllm: str) -> list[str]:
-    """Set up two models, each with an engine of its own kind; the picture shows their second swap."""
+    """Set up two models, each with an engine of its own kind; in the picture, one is loaded beside the other."""
     make_models(manager.home, vllm)
     settings = manager.home / ".config/mmd/mmd.toml"
     settings.parent.mkdir(parents=True)
@@ -82,8 +82,7 @@ def play(manager: UserManager, llama_server: str, vllm: str) -> list[str]:
     for words in (
         ("add", str(manager.home / "coder.gguf")),
         ("add", str(manager.home / "writer")),
-        # Load it, put it to sleep and wake it once, so that mmd knows how long that takes.
-        *(("activate", model_id) for model_id in ("writer", "coder", "writer")),
+        ("activate", "writer"),
     ):
         session.ask("mmd", *words, patience_seconds=_LOAD_SECONDS)
     lines: list[str] = []
