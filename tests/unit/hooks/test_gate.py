@@ -171,7 +171,7 @@ def test_gates_at_once_never_over_commit(ledger: Ledger) -> None:
     assert sum(bool(ledger.held(name)) for name in names) == 4
 
 
-def test_model_that_is_to_be_alone_is_refused_beside_an_awake_one(ledger: Ledger) -> None:
+def test_lone_model_is_refused_beside_an_awake_one(ledger: Ledger) -> None:
     """With residency = "one", although both fit; what sleeps, leases and other devices do not matter."""
     ledger.engine("stranded", size="g0=10")
     ledger.engine("asleep", size="g0=10", keeps="g0=1")
