@@ -40,9 +40,9 @@ HELD_READ_TWICE = Change(
 KEEPS_REMOVED_AFTER_WAKE = Change(
     "wake.py",
     """    record.remove(f"{folder}/keeps")
-    why_not = (device == "gpu" and _lacks_room(folder)) or _wake(engine, level or 1, float(seconds))
+    why_not = (device == "gpu" and _lacks_room(folder, gate_words)) or _wake(engine, level or 1, float(seconds))
 """,
-    """    why_not = (device == "gpu" and _lacks_room(folder)) or _wake(engine, level or 1, float(seconds))
+    """    why_not = (device == "gpu" and _lacks_room(folder, gate_words)) or _wake(engine, level or 1, float(seconds))
     record.remove(f"{folder}/keeps")
 """,
 )
