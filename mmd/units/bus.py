@@ -95,6 +95,7 @@ _ERRORS: dict[str, type[BusError]] = {
     "org.freedesktop.DBus.Error.NameHasNoOwner": ManagerAway,
     "org.freedesktop.DBus.Error.FileNotFound": NoSuchUnitFile,
     "org.freedesktop.systemd1.UnitExists": UnitExists,
+    "System.Error.EBUSY": UnitExists,  # the unit has appeared while its properties were set
     "org.freedesktop.systemd1.NoSuchUnit": NoSuchUnit,
 }
 

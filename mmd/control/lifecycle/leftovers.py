@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from pathlib import Path
 
 from mmd.paths import runtime_dir
@@ -18,12 +19,14 @@ from mmd.units.watch import UnitStates
 _log = logging.getLogger(__name__)
 
 _HELD = "~gpu"
+# The call of a planner that has just been killed may still be on its way: its units appear after they were listed.
+_MIN_AGE_SECONDS = 10.0
 
 
 def remove_leftovers(states: UnitStates) -> None:
     """Remove the folders of models and leases that have no unit. The caller holds the planner's lock."""
     alive = {*(name for name, pair in states.pairs.items() if _is_loaded(pair)), *map(lease_id, states.leases)}
-    for folder in _folders():
+    for folder in _old_folders():
         if folder.name.removesuffix(_HELD) not in alive:
             _log.warning("removing %s: its unit is gone, and systemd has left it behind", folder)
             try:
@@ -38,8 +41,17 @@ def _is_loaded(pair: Pair) -> bool:
     return pair.engine.loaded or pair.token.loaded
 
 
-def _folders() -> list[Path]:
+def _old_folders() -> list[Path]:
+    """Return the folders that have not changed for a while."""
+    before = time.time() - _MIN_AGE_SECONDS
     try:
-        return [path for path in runtime_dir().iterdir() if path.is_dir() and not path.name.startswith(".")]
+        return [path for path in runtime_dir().iterdir() if not path.name.startswith(".") and _is_old(path, before)]
     except FileNotFoundError:
         return []
+
+
+def _is_old(path: Path, before: float) -> bool:
+    try:
+        return path.is_dir() and path.stat().st_mtime < before
+    except FileNotFoundError:
+        return False  # systemd removes it just now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("gone", "gone~gpu", "awake~gpu", "asleep", "lease@job~gpu", "lease@old~gpu", ".hidden"):
         (runtime_dir() / name).mkdir(parents=True)
         (runtime_dir() / name / "held").touch()
+        os.utime(runtime_dir() / name, (0, 0))
     (runtime_dir() / "gone~size").touch()
     return runtime_dir()
 
@@ -39,6 +41,14 @@ def test_only_folders_without_a_unit_are_removed(folder: Path) -> None:
         "gone~size",
         "lease@job~gpu",
     ]
+
+
+def test_new_folder_without_a_unit_stays(folder: Path) -> None:
+    """The units of a planner that was killed just after its call appeared after they were listed."""
+    os.utime(folder / "gone~gpu")
+    remove_leftovers(states())
+    assert (folder / "gone~gpu").exists()
+    assert not (folder / "gone").exists()
 
 
 def test_folders_that_cannot_be_removed_are_logged(
