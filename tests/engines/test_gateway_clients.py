@@ -79,7 +79,7 @@ class EnginePlan:
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.engine)])
 def served(request: pytest.FixtureRequest, systemd: UserManager, tmp_path: Path) -> Iterator[EnginePlan]:
-    """A running gateway with three models, none of them resident yet."""
+    """A running gateway with three models that are not resident yet."""
     if request.param == "fake":
         vllm, llama_server = install_fake_vllm(tmp_path / "venv"), install_fake_llama_server(tmp_path)
     else:

@@ -116,7 +116,7 @@ def engine(keeper: Keeper) -> Iterator[Running]:
 
 
 def test_first_answer_is_that_it_is_ready(engine: Running, keeper: Keeper) -> None:
-    """There is no phase of 503: it refuses connections until the model is loaded."""
+    """It never answers 503: it refuses connections until the model is loaded."""
     assert keeper.first_status == 200
 
 

@@ -151,7 +151,7 @@ class Sleeper:
             self.engine.log("wake")
 
     def hold_memory(self, quarters: int = 4) -> None:
-        """Hold what the state of its sleep needs; of that, so many quarters while it loads."""
+        """Hold the memory that the state of its sleep needs; while it loads, only this many `quarters` of it."""
         behaviour = self.engine.behaviour
         sizes = {"weights": behaviour.weights_bytes, "kv_cache": behaviour.kv_bytes}
         if any(sizes.values()) or not self.engine.share:

@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).parents[2]
 PYTHON = "/opt/tests/bin/python"
 # gcc: the tests compile a fake NVML. The user manager of the tests starts a bus of its own.
 _PACKAGES = ("python3-venv", "dbus-user-session", "libgomp1", "procps", "gcc", "libc6-dev")
-# What tests/systemd imports besides mmd's own dependencies.
+# What tests/systemd imports in addition to mmd's own dependencies.
 _PYTHON_PACKAGES = ("blockbuster", "gguf", "hypothesis", "numpy", "pytest", "pytest-asyncio", "pytest-timeout")
 _INSTALL_SECONDS = 600
 

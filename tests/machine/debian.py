@@ -37,7 +37,7 @@ def base(suite: str) -> Path:
 
 
 def kept(name: str, recipe: str, make: Callable[[Path], None]) -> Path:
-    """Return this folder of the cache; make it if the cache has none of the present recipe."""
+    """Return this folder of the cache; make it if its recipe has changed."""
     folder = _CACHE / f"{name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     with _only_one(_CACHE / f"{name}.lock"):
         if not folder.exists():

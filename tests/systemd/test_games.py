@@ -43,7 +43,7 @@ async def watched(leases: MemoryLeases) -> AsyncIterator[GameWatch]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(_UP_SECONDS):
-        while not condition():  # noqa: ASYNC110 it is no event of this program
+        while not condition():  # noqa: ASYNC110 another program causes it, so there is nothing to await
             await asyncio.sleep(0.005)
 
 

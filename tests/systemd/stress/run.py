@@ -74,7 +74,7 @@ class Stress:
     def run(
         self, operations: int, *, stops_at_fault: bool = False, seconds: float = 600.0, with_hand: bool = True
     ) -> Report:
-        """Run until so many operations were done, the time is over, or, if wanted, memory was over-committed."""
+        """Run until `operations` were done, the time is over, or, with `stops_at_fault`, memory was over-committed."""
         began = time.monotonic()
         with _variables(self.variables), self._own_home():
             log = Log()

@@ -158,7 +158,7 @@ async def test_lease_outlives_the_pipe_if_its_process_runs(manager: Manager, tmp
         lease = lease_in(tmp_path, words=("pipe", f"pid={process.pid}"))
         assert await begin(manager, lease, read_end) is JobResult.DONE
     os.close(write_end)
-    await asyncio.sleep(0.3)  # nothing shall happen
+    await asyncio.sleep(0.3)  # the lease must survive this
     assert leases_of(await manager.units())["blender"].state is LeaseState.HELD
     process.kill()  # a zombie until it is reaped below
     assert await until_gone(manager, tmp_path) < 1

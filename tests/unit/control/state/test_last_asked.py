@@ -43,7 +43,7 @@ def test_generating_model_asked_for_last_is_active() -> None:
     pairs = {"a": pair(), "b": pair("vision"), "e": pair("embedding")}
     assert active_of(pairs, ("e", "b", "a")) == "b"
     assert active_of(pairs, ("a", "e", "b")) == "a"
-    assert active_of(pairs, ()) == "a"  # of two that nobody asked for: always the same
+    assert active_of(pairs, ()) == "a"  # if neither was asked for, the choice is still the same each time
 
 
 def test_model_that_is_not_resident_is_not_active() -> None:
