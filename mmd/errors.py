@@ -15,14 +15,14 @@
     ├── FileNeeded            the repository has several models, and none was named
     ├── DoesNotFit            the model needs more memory than the machine has
     ├── EngineMissing         no installed engine can serve the model
-    ├── ProgramMissing        another program that does a part of the work is not installed
+    ├── ProgramMissing        mmd needs another program that is not installed
     ├── EngineFailed          the engine started and died, or never became ready
-    ├── EngineStuck           the engine does not end
+    ├── EngineStuck           the engine does not stop
     ├── SwapSuperseded        another activation replaced this one
-    │   ├── PlacementChanged  the memory that it would get has changed: plan again
-    │   └── MemoryTaken       other models hold the memory, and this activation may not unload them
-    ├── GpuPinned             the model that would have to leave is pinned: no request unloads it
-    ├── LeaseRefused          there is no room for a lease, or its name is taken
+    │   ├── PlacementChanged  it would unload other models, or use other devices, than planned: plan again
+    │   └── MemoryTaken       other models hold the memory, and this activation must not unload them
+    ├── GpuPinned             the model that would be unloaded is pinned: only a user's command unloads it
+    ├── LeaseRefused          a lease does not fit, or its name is taken
     ├── NoSuchLease           no lease has this name
     ├── TryLater              the gateway refuses for now: its queue is full, or a start has just failed
     │   ├── GpuLeased         a lease holds the memory that the model needs

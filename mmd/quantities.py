@@ -18,7 +18,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def read_size(text: str) -> int | None:
-    """Return the bytes of "10G", "15.5 GiB" or "512M"; None if it is no size. All units are binary, "GB" too."""
+    """Return the bytes of "10G", "15.5 GiB" or "512M"; None for other text. All units are binary, "GB" too."""
     found = _SIZE.fullmatch(text.strip())
     return int(float(found[1]) * _UNITS[found[2].upper()]) if found else None
 

@@ -35,7 +35,7 @@ def activate(selection: Selection, now: bool, beside: bool, ask_again: bool, as_
     name, models = selection.name, selection.models
 
     async def work() -> Activation:
-        # Without a model that leaves, there is no response to wait for.
+        # --beside unloads no model, so the gateway would have no running response to wait for.
         asked = None if beside else await shown_while_loading(name, models, activate_by_gateway(name, models, now=now))
         return asked or await _activated(selection, evicts=not beside)
 

@@ -108,7 +108,7 @@ def mmd(ctx: click.Context) -> None:
     \b
       mmd search qwen         find models that run here, best match first
       mmd pull OWNER/NAME     download and register one; for local files: mmd add PATH
-      mmd activate ID         load it, unloading others only if there is no room
+      mmd activate ID         load it, unloading others only if it does not fit
       mmd install             start the gateway: curl http://127.0.0.1:8000/v1/models
 
     Inspect with: systemctl --user status 'mmd-*'

@@ -37,7 +37,7 @@ def installable(name: str) -> Engine:
             return one
     first, *others = (one.install_names[0] for one in able)
     raise WrongUsage(
-        f"{name!r} is no engine that mmd installs", hint=f"mmd engine install {first}   # or {', '.join(others)}"
+        f"mmd does not install an engine {name!r}", hint=f"mmd engine install {first}   # or {', '.join(others)}"
     )
 
 

@@ -164,7 +164,7 @@ class EngineMemory:
 
 
 def _read_vram(devices: "Mapping[str, int]") -> "Vram | None":
-    """Open NVML for these GPUs: what another model frees on another one at this moment is no proof of sleep."""
+    """Open NVML for these GPUs only: memory that another model frees on another GPU does not prove that this sleeps."""
     from vram import read_vram  # needs ctypes, which only machines with a GPU should wait for
 
     return read_vram(devices)

@@ -55,7 +55,7 @@ def choose(
     planner = engine.engine
     on_gpu = planner.on_gpu(machine, engine)
     if allocation is not None and not allocation.is_on(machine, on_gpu=on_gpu):
-        allocation = None  # a GPU is gone, or the driver works again: a unit with this share is made anew
+        allocation = None  # a GPU is gone, or the driver works again: the share of the old unit is obsolete
     here = machine if allocation is None else allocation.machine(machine)
     context = settings.context
     options = ServeOptions(socket, context, settings.aliases, settings.arguments, allocation)

@@ -35,8 +35,8 @@ def demand_of(
 ) -> Demand:
     """Return what `model` needs on these `devices` of `machine`.
 
-    `constants` are those of the engine that were measured here: with `measured_on`, in a start of this very model on so
-    many devices. Raises EngineMissing and DoesNotFit, as `choose` does.
+    `constants` are the engine's, as measured here. If they are from a start of this very model, `measured_on` is the
+    number of devices of that start. Raises EngineMissing and DoesNotFit, as `choose` does.
     """
     settings = settings or ModelSettings()
     engine = require_engine(model, installed, settings.engine, missing)

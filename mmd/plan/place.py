@@ -46,7 +46,7 @@ class Wanted:
 
     model_id: str
     shapes: tuple[Shape, ...]  # preferred first
-    at: Share | None = None  # where it sleeps: it wakes there, with this size; elsewhere its engine starts anew
+    at: Share | None = None  # where it sleeps: it wakes there, with this size; elsewhere its engine is started
     devices: frozenset[str] | None = None  # it can use these only; None: any
     grows: bool = False  # it uses what its device has left: it avoids devices of other models that do
 

@@ -47,7 +47,7 @@ def action(pair: Pair, *, same_launch: bool) -> Action:
 
 
 def _is_released(pair: Pair) -> bool:
-    """True while systemd ends the token or the engine of a model: neither can be started or made anew meanwhile."""
+    """True while systemd ends the token or the engine of a model: neither can be started or replaced meanwhile."""
     token, engine = pair.token, pair.engine
     if token.job in STARTS:
         return False

@@ -42,7 +42,7 @@ def sha256_of(files: Iterable[str], report: Report) -> Mapping[str, str | OSErro
 
 
 class _Counter:
-    """Bytes that several threads have read, and whether they shall stop."""
+    """Count the bytes that several threads have read, and tell the threads to stop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -112,7 +112,7 @@ class Registry:
             (paths.cache_dir() / "models.json").unlink(missing_ok=True)  # the copy that mmd 0.1 made of models.toml
 
     def _content(self, file: Path) -> bytes | None:
-        """Return the content of a file, None if there is no such file. Raise StorageFailed."""
+        """Return the content of a file, None if the file does not exist. Raise StorageFailed."""
         try:
             return file.read_bytes()
         except FileNotFoundError:

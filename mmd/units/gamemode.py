@@ -22,7 +22,7 @@ _REGISTERED, _UNREGISTERED = "GameRegistered", "GameUnregistered"
 
 
 class GameModeAway(MmdError):
-    """The session bus does not answer. Without gamemoded on it there is no game, and no error."""
+    """The session bus does not answer. A bus without gamemoded is not an error: then no game is registered."""
 
 
 class GameMode:

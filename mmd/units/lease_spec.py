@@ -63,7 +63,7 @@ def _token_spec(lease: LeaseUnits) -> UnitSpec:
             Words("BindsTo", (holder,)),
             Words("Before", (holder,)),
             *restore,
-            # By hand, only `systemctl stop` makes sense: a start would be a lease that nobody asked for.
+            # `systemctl stop` of a token ends the lease; a start would make a lease without a program.
             Switch("RefuseManualStart", True),
             Text("CollectMode", "inactive-or-failed"),
             Seconds("StartLimitIntervalSec", 0),

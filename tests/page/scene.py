@@ -150,7 +150,7 @@ def status() -> dict[str, Any]:
             },
         ],
         "stranded": [],
-        "failed": [{"id": "starcoder2-3b-q5_k_m", "reason": "the engine was killed for want of memory"}],
+        "failed": [{"id": "starcoder2-3b-q5_k_m", "reason": "the engine was killed for lack of memory"}],
         "away": [],
         "leases": [
             {
@@ -245,7 +245,7 @@ def swaps() -> list[dict[str, Any]]:
             31,
             outcome="failed",
             seconds=3.9,
-            cause="the engine was killed for want of memory",
+            cause="the engine was killed for lack of memory",
             phases={"drain": 0.0},
             engine_lines=["load_tensors: offloading 31 layers", "CUDA error: out of memory"],
         ),

@@ -31,7 +31,7 @@ async def test_shows_loaded_loading_failed_and_sleeping_models(page: Page, gatew
     await expect(first).to_contain_text("chat · llama.cpp · Q4_K_M · context 32k · weights 4.7 GiB")
     await expect(page.locator("#starting")).to_contain_text(re.compile(r"\d+\ss of about 19\ss"))
     await expect(page.locator("#starting progress")).to_have_attribute("max", "19")
-    await expect(page.locator("#failed")).to_contain_text("the engine was killed for want of memory")
+    await expect(page.locator("#failed")).to_contain_text("the engine was killed for lack of memory")
     await expect(page.locator("#failed code")).to_have_text(f"mmd logs {STARCODER}")
     await expect(page.locator("#sleeping")).to_contain_text("wakes in about 1.9 s · 8.0 GiB RAM · level 1")
     await expect(page.locator("#gpus")).to_have_text("NVIDIA GeForce RTX 4070")

@@ -79,7 +79,7 @@ def _overcommitted(here: DeviceHolders) -> Iterator[Diagnosis]:
 
 
 def _without_room(here: DeviceHolders) -> Iterator[Diagnosis]:
-    """Warn of a GPU on which no model can be placed, whoever leaves."""
+    """Warn of a GPU on which no model fits, even if all models are unloaded."""
     for device in here.devices:
         if device.id != RAM and device.capacity_mib < _MIN_CAPACITY_MIB:
             left = size_text(device.capacity_mib * MIB)

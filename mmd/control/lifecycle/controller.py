@@ -131,7 +131,7 @@ class Controller:
         swap = await self.reader.call(import_module, "mmd.control.lifecycle.swap")  # 40 ms: not on the event loop
         swapper: Swapper = swap.Swapper(self.manager, self._hooks, self.planner)
         ids = (models,) if isinstance(models, str) else tuple(models)
-        if evicts:  # mmd restores and boots without evicting: nobody asked for these models now
+        if evicts:  # a restore or a boot does not evict, and no user or request has asked for its models
             for model_id in reversed(ids):  # of a set, the first that generates text is the active one
                 note_asked(model_id)
         only = None if devices is None else frozenset(devices)
@@ -201,8 +201,8 @@ class Controller:
     async def demote(self, model_id: str) -> str | None:
         """Free the RAM of a sleeping model's weights. Return its new state, or None if it was not asleep.
 
-        The state is "level 2" if the engine has that level and nobody has to leave for it, since the change needs its
-        share for a moment; otherwise "stopped".
+        The state is "level 2" if the engine has that level and its share is free: the change needs the share for a
+        moment. Otherwise it is "stopped".
         """
         from mmd.control.lifecycle.demote import demote
 

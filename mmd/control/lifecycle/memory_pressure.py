@@ -54,8 +54,8 @@ class PressureSource(Protocol):
 
 
 class PsiMonitor:
-    """A PressureSource that reads the kernel's PSI. It sleeps while there is no pressure if the kernel grants a
-    trigger; otherwise it polls every few seconds. It owns the trigger's descriptors: use it as a context manager.
+    """A PressureSource that reads the kernel's PSI: with a trigger, which wakes it under pressure, or if the kernel
+    grants none, by polling every few seconds. It owns the trigger's descriptors: use it as a context manager.
     """
 
     def __init__(self, pressure: Path = PRESSURE) -> None:

@@ -147,7 +147,7 @@ class Swapper:
                 await record_swap(swap, model_id, "failed", failure.cause, phases, lines)
                 raise error
             case _Superseded(model_id, cause) | _Refused(model_id, cause):
-                if isinstance(attempt.problem, _Refused):  # nobody else has come for the memory
+                if isinstance(attempt.problem, _Refused):  # no other activation has taken the memory
                     cause += await self._restore(request.model_ids, attempt)
                 await record_swap(attempt.swap(model_id, began, occasion), model_id, "superseded", cause, phases)
                 message = f"{model_id} did not become resident: {cause}"

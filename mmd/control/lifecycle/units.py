@@ -91,11 +91,11 @@ def read_refusal(model_id: str) -> str:
 
 
 async def _not_loaded(manager: Manager, units: Sequence[UnitSpec]) -> Sequence[UnitSpec]:
-    """Return the units that are to be made, when their names are free.
+    """Wait until the names of these units are free; return the units to create.
 
-    A dead token stays loaded while the Conflicts= of a live one names it (residency = "one"), and its engine with it; a
-    dead engine also while the After= of a live one names it, which loaded after it. They are used again if all of them
-    are equal, and removed if not.
+    A dead token stays loaded while the Conflicts= of a live token names it (residency = "one"), and so does its engine.
+    A dead engine also stays loaded while the After= of a live engine names it. If all loaded units equal these ones,
+    they are used again; otherwise they are removed.
     """
     names = [spec.name for spec in units]
     end = asyncio.get_running_loop().time() + _NAME_TIMEOUT_SECONDS

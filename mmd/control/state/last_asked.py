@@ -1,7 +1,7 @@
 """The models that were asked for, the newest first: by `mmd activate`, on the page, or in a request.
 
-They are in a file in the runtime folder, which all processes share and a gateway that is restarted finds again. systemd
-only knows when a model was loaded; which of two resident models was asked for last is known to nobody else.
+A file in the runtime folder lists them. All processes share it, and it outlives the gateway. systemd knows only when a
+model was loaded, not which of two resident models was asked for last.
 """
 
 from __future__ import annotations

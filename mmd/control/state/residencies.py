@@ -22,8 +22,8 @@ async def current_pairs() -> Pairs:
 
 
 def active_of(pairs: Mapping[str, Pair], asked: Sequence[str] | None = None) -> str | None:
-    """Return the model that answers if a request names none: of the resident models that generate text, the one asked
-    for last. If none of these is resident, it is another resident model.
+    """Return the model that answers a request without a name: of the resident models that generate text, the one that
+    was asked for last. If no such model is resident, return another resident model.
 
     `asked`: the models that were asked for, the newest first; by default they are read.
     """

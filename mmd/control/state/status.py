@@ -254,7 +254,7 @@ def how_it_ended(result: str, status: int) -> str:
         case "signal" | "core-dump":
             return f"the engine was killed by signal {status}"
         case "oom-kill":
-            return "the engine was killed for want of memory"
+            return "the engine was killed for lack of memory"
         case "timeout":
             return "it was not ready in time"
         case "start-limit-hit":

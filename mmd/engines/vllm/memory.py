@@ -25,7 +25,7 @@ _DESKTOP_HEADROOM_BYTES = GIB
 MAX_UTILIZATION = 0.92  # the engine's own default since 0.20
 # Its start-up plan is used again only with the same share, so a few MiB more or less must not change it.
 _UTILIZATION_STEPS = 50
-_SHARE_STEPS = 1000  # beside other models; the size of the pool is given then, and there is no start-up plan
+_SHARE_STEPS = 1000  # beside other models: with the pool's size given, vLLM has no start-up plan to keep
 
 # Enough for one person. The default of 256 costs about 1.2 GiB of VRAM with a large vocabulary, and more graphs.
 _SEQUENCES = 16

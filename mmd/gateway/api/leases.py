@@ -79,7 +79,7 @@ class LeaseRoutes:
         raise NoSuchLease(f"there is no lease {name}", hint="mmd lease list")
 
     async def _while_connected(self, request: Request, taking: Awaitable[Leased]) -> Leased:
-        """Await a lease; give it up if its client disconnects meanwhile: nobody else would end it."""
+        """Await a lease; give it up if its client disconnects meanwhile, since only the client would end it."""
         work = spawn("lease", _result(taking), logs=False)
         gone = spawn("lease: client", _disconnected(request))
         try:
@@ -145,7 +145,7 @@ def _open_pipe(pid: int, number: int) -> int:
         raise WrongUsage(f"the pipe of process {pid} cannot be opened: {error.strerror}", hint=_EXAMPLE) from error
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise WrongUsage(f"descriptor {number} of process {pid} is no pipe", hint=_EXAMPLE)
+        raise WrongUsage(f"descriptor {number} of process {pid} is not a pipe", hint=_EXAMPLE)
     return descriptor
 
 

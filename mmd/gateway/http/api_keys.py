@@ -138,7 +138,7 @@ class KeyFile:
 
 
 def require_key_to_expose() -> None:
-    """Raise WrongUsage if there is no API key: an exposed model is reachable from the internet."""
+    """Raise WrongUsage without an API key: an exposed model is reachable from the internet."""
     if not KeyFile().all():
         message = "an exposed model is reachable by everyone, and the gateway has no API keys"
         raise WrongUsage(message, hint="mmd key add NAME   # prints a key for your clients")

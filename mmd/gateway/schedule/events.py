@@ -75,10 +75,11 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class UnloadAsked:
-    """Models are to be unloaded without a swap. `key` is the number of this wish.
+    """A request to unload models without a swap; `key` is its number.
 
-    `only_idle`: only if no request uses them and no swap or other unload concerns them. Otherwise no request for them
-    is admitted, and the unload begins when their responses have ended, or have been cut after `limit_seconds`.
+    From now on no request for the models is admitted. The unload begins when their responses have ended, or have been
+    cut after `limit_seconds`. With `only_idle`, it is declined instead if a request uses the models, or if a swap or
+    another unload concerns them.
     """
 
     key: int

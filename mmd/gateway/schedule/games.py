@@ -1,7 +1,7 @@
 """While a game runs, a lease keeps the memory of all GPUs for it: `[gpu] games = "yield"` in mmd.toml.
 
-GameMode says which games run. The lease is systemd's: it survives a restart of the gateway, and the models that were
-unloaded for it are restored when it ends, whoever ends it.
+GameMode says which games run. systemd keeps the lease: it survives a restart of the gateway, and its end restores the
+models that were unloaded for it, even without a gateway.
 """
 
 from __future__ import annotations

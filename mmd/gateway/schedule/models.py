@@ -131,7 +131,7 @@ class Models(ModelsView, Protocol):
         ...
 
     def require_exposable(self, setup: Setup) -> None:
-        """Raise WrongUsage if the setup exposes models and there is no API key."""
+        """Raise WrongUsage if the setup exposes models without an API key."""
         ...
 
     async def open_tunnels(self, setup: Setup) -> None:

@@ -1,4 +1,4 @@
-"""What other packages read of the scheduler: who is in use, how many requests wait, and for what."""
+"""What other packages read of the scheduler: the models in use, and the requests that wait for each model."""
 
 from __future__ import annotations
 

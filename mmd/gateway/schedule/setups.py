@@ -21,12 +21,10 @@ class SetupActions:
         self._scheduler = scheduler
 
     async def activate(self, setup: Setup, *, now: bool = False) -> Mapping[str, int]:
-        """Make the models of a setup resident together, and open its tunnels; return when all of them answer.
+        """Make the models of a setup resident together and open its tunnels; return when all of them answer.
 
-        With `now`, the responses of the models that leave are cut. Return how many, by model.
-
-        Raises WrongUsage before anything is unloaded if it exposes models and there is no API key, and what activating
-        a set raises.
+        With `now`, cut the responses of the models that are unloaded; return how many, by model. Raises what activating
+        a set raises; before anything is unloaded, WrongUsage if the setup exposes models without an API key.
         """
         self._models.require_exposable(setup)
         cut: dict[str, int] = {}

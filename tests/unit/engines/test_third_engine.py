@@ -120,7 +120,7 @@ def test_flag_that_the_third_engine_refuses_is_left_out(model: Model) -> None:
 
 def test_third_engine_that_mmd_does_not_install() -> None:
     assert "third" not in install_names()
-    with pytest.raises(WrongUsage, match="'third' is no engine that mmd installs"):
+    with pytest.raises(WrongUsage, match="mmd does not install an engine 'third'"):
         installable("third")
     with pytest.raises(EngineMissing, match="mmd does not install third"):
         THIRD.recipe(has_gpu=False, for_cpu=False)

@@ -204,7 +204,7 @@ def test_launch_shows_command_and_reasons() -> None:
         ("exit-code", 0, "not ready in time"),
         ("signal", 9, "signal 9"),
         ("core-dump", 11, "signal 11"),
-        ("oom-kill", 9, "want of memory"),
+        ("oom-kill", 9, "lack of memory"),
         ("timeout", 0, "not ready in time"),
         ("start-limit-hit", 0, "too often"),
         ("resources", 0, "could not start"),
