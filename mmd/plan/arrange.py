@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mmd.plan.allocation import Allocation
 from mmd.plan.demand import Demand
 from mmd.plan.divide import allocations
-from mmd.plan.place import CannotPlace, Device, Occupant, Placement, place
+from mmd.plan.place import CannotPlace, Device, Occupant, Placement, capacities, place
 from mmd.plan.share import Share
 
 
@@ -53,7 +53,7 @@ def arrange(
 
 def _fitted(demand: Demand, demands: Iterable[Demand], occupants: Iterable[Occupant], *, by_user: bool) -> Demand:
     """Return a demand for whole devices without what cannot leave them, and without what is to lie beside it."""
-    left = {device.id: device.capacity_mib for device in demand.devices}
+    left = capacities(demand.devices)
     names = {one.model_id for one in demands}
     for one in occupants:
         if one.model_id not in names and not one.may_leave(by_user=by_user):

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from mmd.plan.allocation import Allocation
 from mmd.plan.demand import COMFORTABLE_TOKENS, Demand
-from mmd.plan.place import Device, Occupant, Placement, divide_splits
-from mmd.plan.share import Share
+from mmd.plan.place import Device, Occupant, Placement, capacities, divide_splits
+from mmd.plan.share import Share, less
 
 _STEP_TOKENS = 256  # llama.cpp rounds up to it
 _MAX_LIGHT_ROOM = 0.15  # of a device
@@ -39,14 +39,14 @@ def allocations(
     where, room = placement.where, room_after(placement, occupants, devices)
     starting = {model_id: demands[model_id] for model_id in sorted(where) if model_id not in waking}
     growing = {model_id: one for model_id, one in starting.items() if _holds_least(one, where[model_id])}
-    kept = _less(room, *(share for model_id, share in where.items() if model_id not in growing))
+    kept = less(room, *(share for model_id, share in where.items() if model_id not in growing))
     if not one_each:
         absent = _absent(light, placement, occupants)
-        kept = _less(kept, _light_room(absent, growing, where, kept, devices))
+        kept = less(kept, _light_room(absent, growing, where, kept, devices))
     # Memory is better spent on a model whose layers are partly in RAM than on a long context of another.
     most_tokens = COMFORTABLE_TOKENS if len(growing) < len(starting) else None
     levels, shares = _Filling(growing, where, kept, most_tokens).fill()
-    left = _less(kept, *(shares[model_id] for model_id in growing))
+    left = less(kept, *(shares[model_id] for model_id in growing))
     for model_id, one in starting.items():
         # Alone on a GPU an engine takes what is free. In RAM it takes what it needs, and keeps that while it sleeps.
         if (one_each and one.on_gpu) or model_id not in growing or levels[model_id] < one.most_tokens:
@@ -63,7 +63,7 @@ def room_after(placement: Placement, occupants: Iterable[Occupant], devices: Ite
         if one.model_id in placement.where or one.model_id in placement.end:
             continue
         taken.append((one.keeps or {}) if one.is_asleep or one.model_id in placement.sleep else one.uses)
-    return _less({device.id: device.capacity_mib for device in devices}, *taken)
+    return less(capacities(devices), *taken)
 
 
 def _light_room(
@@ -91,7 +91,7 @@ def _light_room(
         for one in needed:
             more_mib = taken_mib + one.least_mib
             can_lie = any(other.id == device.id for other in one.devices) and more_mib <= most_mib
-            if can_lie and _fit(growing, where, _less(room, {device.id: more_mib})):
+            if can_lie and _fit(growing, where, less(room, {device.id: more_mib})):
                 taken_mib = more_mib
         if taken_mib > sum(best.values()):
             best = {device.id: taken_mib}
@@ -109,7 +109,7 @@ def _fit(models: _Demands, where: Mapping[str, Share], room: _Room) -> bool:
             splits.append((model_id, replace(shape, total_mib=divided_mib), tuple(share)))
             share = dict.fromkeys(share, shape.each_mib)
         shares[model_id] = share
-        left = _less(left, share)
+        left = less(left, share)
     return min(left.values(), default=0) >= 0 and divide_splits(tuple(splits), left, shares) is not None
 
 
@@ -179,7 +179,7 @@ class _Filling:
             shares[model_id] = dict.fromkeys(devices, shape.each_mib)
             if shape.total_mib:
                 splits.append((model_id, shape, devices))
-            left = _less(left, shares[model_id])
+            left = less(left, shares[model_id])
         if any(left[device] < 0 for share in shares.values() for device in share):
             return None
         found = divide_splits(tuple(splits), left, shares)
@@ -191,24 +191,14 @@ def _given(
 ) -> dict[str, Allocation]:
     """Return the allocations in the order of loading: engines that put into RAM what does not fit load last."""
     given, free = {}, dict(room)
-    capacities = {device.id: device.capacity_mib for device in devices}
+    whole = capacities(devices)
     for model_id in sorted(shares, key=lambda one: (demands[one].spills, one)):
         share = shares[model_id]
         given[model_id] = demands[model_id].allocation(
             share,
             levels.get(model_id, demands[model_id].least_tokens),
-            is_alone=all(size_mib >= capacities[device] for device, size_mib in share.items()),
+            is_alone=all(size_mib >= whole[device] for device, size_mib in share.items()),
             free_mib={device: free[device] for device in share},
         )
-        free = _less(free, share)
+        free = less(free, share)
     return given
-
-
-def _less(room: _Room, *taken: Share) -> dict[str, int]:
-    """Return the room without these shares; devices that the room does not have are left out."""
-    left = dict(room)
-    for share in taken:
-        for device, size_mib in share.items():
-            if device in left:
-                left[device] -= size_mib
-    return left

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mmd.plan.arrange import arrange
 from mmd.plan.demand import Demand
 from mmd.plan.place import CannotPlace, Device, Occupant
 from mmd.plan.queue import Claims, Forecast, NoRoom
-from mmd.plan.share import Share
+from mmd.plan.share import Share, total_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ def forecast(
         return NoRoom(found.why)
     placement, by_name = found.placement, {one.model_id: one for one in occupants}
     gone = [by_name[one] for one in (*placement.sleep, *placement.end) if one in by_name]
-    before = _total(one.holds for one in gone)
+    before = total_share(one.holds for one in gone)
     kept = (by_name[one].keeps or {} for one in placement.sleep if one in by_name)
-    after = _total((placement.where[name], *kept))
+    after = total_share((placement.where[name], *kept))
     claim = {device: max(before.get(device, 0), after.get(device, 0)) for device in {*before, *after}}
     return Forecast(frozenset(one.model_id for one in gone) & frozenset(present), claim)
 
@@ -84,11 +84,3 @@ def _movable(one: Occupant, present: Sequence[str]) -> Occupant:
 
 def _fixed(one: Occupant) -> Occupant:
     return replace(one, pinned=True)
-
-
-def _total(shares: Iterable[Share]) -> Mapping[str, int]:
-    total: dict[str, int] = {}
-    for share in shares:
-        for device, size_mib in share.items():
-            total[device] = total.get(device, 0) + size_mib
-    return total

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mmd.plan.lease import LeasePair, LeaseState, lease_id, lease_name
-from mmd.plan.place import CannotPlace, Device, Occupant, Placement, Shape, Wanted, place
-from mmd.plan.share import RAM, share_text
+from mmd.plan.place import CannotPlace, Device, Occupant, Placement, Shape, Wanted, capacities, place
+from mmd.plan.share import RAM, less, share_text
 from mmd.quantities import MIB, size_text
 
 
@@ -60,13 +60,8 @@ def place_on_all_gpus(
     """
     gpus = [device for device in devices if device.id != RAM]
     on_gpus = {device.id for device in gpus}
-    left = {device.id: device.capacity_mib for device in gpus}
-    leavers = [one for one in occupants if on_gpus & one.uses.keys() and not _stays(one, by_user=by_user)]
-    for one in occupants:
-        taken = one.uses if one not in leavers and not one.is_asleep else one.keeps or {}
-        for device, size_mib in taken.items():
-            if device in left:
-                left[device] -= size_mib
+    leavers = [one for one in occupants if on_gpus & one.uses.keys() and one.may_leave(by_user=by_user)]
+    left = less(capacities(gpus), *((one.keeps or {}) if one in leavers else one.holds for one in occupants))
     where = {device: size_mib for device, size_mib in left.items() if size_mib > 0}
     if not where:
         return None
@@ -117,10 +112,6 @@ def _place_on(
     # Models on other devices must not leave: their share of these devices is empty.
     here = [one for one in occupants if ids & {*one.uses, *(one.keeps or {})}]
     return place([wanted], here, among, by_user=by_user)
-
-
-def _stays(one: Occupant, *, by_user: bool) -> bool:
-    return one.is_lease or (one.pinned and not by_user and not one.is_dead)
 
 
 def _cost(found: Placement, device: Device, occupants: Iterable[Occupant]) -> tuple[object, ...]:

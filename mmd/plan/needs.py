@@ -13,7 +13,7 @@ from mmd.plan.choose import ModelSettings, missing_engine, require_engine, requi
 from mmd.plan.constants import Constants
 from mmd.plan.demand import COMFORTABLE_TOKENS, Demand
 from mmd.plan.engine import Installed, Planner, ServeOptions
-from mmd.plan.place import Device
+from mmd.plan.place import Device, capacities
 from mmd.plan.share import RAM, device_ids
 from mmd.quantities import MIB
 from mmd.registry.record import Facts, Format, Model
@@ -48,7 +48,7 @@ def demand_of(
     memories = {}
     for count in counts or (1,):
         there = _largest(machine, usable, count) if counts else machine
-        share = {device.id: device.capacity_mib for device in usable}
+        share = capacities(usable)
         words = _alone_words(model, there, engine, settings, Allocation(share))
         memories[count] = planner.memory(
             facts, there, words, projector_bytes=projector_bytes, on_gpu=bool(counts), constants=known

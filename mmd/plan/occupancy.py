@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from mmd.plan.lease import LeasePair, LeaseState, lease_id
 from mmd.plan.lease_place import lease_occupants
-from mmd.plan.place import Device, Occupant
+from mmd.plan.place import Device, Occupant, capacities
 from mmd.plan.residency import STARTS, Pair, held_now
-from mmd.plan.share import Holding, Share
+from mmd.plan.share import Holding, Share, total_share
 from mmd.registry.record import ModelType
 
 
@@ -52,7 +52,7 @@ def occupancy(
     down                                active, with proof         is an occupant that sleeps
     down                                up without proof           is stranded
     """
-    everything = Holding({device.id: device.capacity_mib for device in devices})  # for the units of mmd 0.1
+    everything = Holding(capacities(devices))  # for the units of mmd 0.1
     occupants = list(lease_occupants(leases))
     leaving: dict[str, Share] = {
         lease_id(name): lease.uses or {}
@@ -102,11 +102,5 @@ def _occupant(
 
 def held(pairs: Mapping[str, Pair], leases: Mapping[str, LeasePair]) -> dict[str, int]:
     """Return what models and leases hold of each device now, in MiB."""
-    total: dict[str, int] = {}
-    for share in (
-        *map(held_now, pairs.values()),
-        *(lease.uses or {} for lease in leases.values() if not lease.is_over),
-    ):
-        for device, size_mib in share.items():
-            total[device] = total.get(device, 0) + size_mib
-    return total
+    leased = (lease.uses or {} for lease in leases.values() if not lease.is_over)
+    return total_share((*map(held_now, pairs.values()), *leased))

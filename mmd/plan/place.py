@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import combinations
 
-from mmd.plan.share import Share
+from mmd.plan.share import Share, less
 from mmd.quantities import MIB, size_text
 
 
@@ -22,6 +22,11 @@ class Device:
 
     id: str
     capacity_mib: int  # total, less the memory of other programs and the margin
+
+
+def capacities(devices: Iterable[Device]) -> dict[str, int]:
+    """Return the capacity of each device in MiB."""
+    return {device.id: device.capacity_mib for device in devices}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +206,7 @@ class _Search:
         return frozenset(device for one in staying if one.grows or not grown for device in one.uses)
 
     def _room(self, states: _States) -> dict[str, int]:
-        room = {device.id: device.capacity_mib for device in self.devices}
-        for one in self.others:
-            for device, size_mib in _taken(one, states[one.model_id]).items():
-                if device in room:
-                    room[device] -= size_mib
-        return room
+        return less(capacities(self.devices), *(_taken(one, states[one.model_id]) for one in self.others))
 
 
 def _taken(one: Occupant, state: _State) -> Share:

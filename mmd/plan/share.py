@@ -43,6 +43,32 @@ def share_text(share: Share) -> str:
     return " and ".join(f"{size_mib} MiB of {device}" for device, size_mib in sorted(share.items())) or "no memory"
 
 
+def share_words(share: Share) -> str:
+    """Return a share as the hooks read it: "GPU-8a3b1c2d=10240 ram=512"."""
+    return " ".join(f"{device}={size_mib}" for device, size_mib in sorted(share.items()))
+
+
+def read_share_words(words: str) -> dict[str, int]:
+    """Read what `share_words` or a hook wrote. Raises ValueError."""
+    parts = (word.rpartition("=") for word in words.split())
+    return {device: int(size_mib) for device, _, size_mib in parts}
+
+
+def total_share(shares: Iterable[Share]) -> dict[str, int]:
+    """Return the sum of shares."""
+    total: dict[str, int] = {}
+    for share in shares:
+        for device, size_mib in share.items():
+            total[device] = total.get(device, 0) + size_mib
+    return total
+
+
+def less(room: Share, *taken: Share) -> dict[str, int]:
+    """Return the room without these shares; devices that the room does not have are left out."""
+    sizes = total_share(taken)
+    return {device: size_mib - sizes.get(device, 0) for device, size_mib in room.items()}
+
+
 def read_holding(description: str) -> Holding | None:
     """Read a unit's Description=; None if it has no share, as in units of mmd 0.1."""
     _, has, sizes = description.partition(" has ")

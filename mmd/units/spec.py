@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmd.plan.launch import Launch, Sleep
-from mmd.plan.share import Share
+from mmd.plan.share import Share, share_words
 from mmd.units.directives import (
     Command,
     Condition,
@@ -189,7 +189,7 @@ def _scripts(command: tuple[str, ...]) -> tuple[str, ...]:
 def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
     unit = engine_unit(launch.model_id)
     about = engine_description(launch.model_id, launch.engine, launch.type)
-    environment = (*launch.environment, (SHARE, _words(launch.share)), (FINGERPRINT, mark))
+    environment = (*launch.environment, (SHARE, share_words(launch.share)), (FINGERPRINT, mark))
     return (
         Text("Description", f"{about} · {launch.holding.text}"),
         # `systemctl start` of an engine without its token does nothing.
@@ -300,7 +300,7 @@ def _sleep_hooks(launch: Launch, sleep: Sleep, hooks: Hooks, gate: tuple[str, ..
     device = "gpu" if launch.uses_gpu else _CPU
     levels = ",".join(str(level) for level in sleep.levels)
     memory = (str(sleep.weights_bytes), str(sleep.reserve_bytes))
-    keeps = tuple(_words(launch.keeps or {}).split())
+    keeps = tuple(share_words(launch.keeps or {}).split())
     return (
         # Reading the weights again may take as long as a start.
         Command("ExecStart", (*hooks.wake, *about, sleep.wake_check.value, str(launch.ready_seconds), device, *gate)),
@@ -310,10 +310,6 @@ def _sleep_hooks(launch: Launch, sleep: Sleep, hooks: Hooks, gate: tuple[str, ..
         Seconds("TimeoutStartSec", hooks.gate_seconds + launch.ready_seconds + 120),
         Seconds("TimeoutStopSec", hooks.sleep_seconds + 60),
     )
-
-
-def _words(share: Share) -> str:
-    return " ".join(f"{device}={size_mib}" for device, size_mib in sorted(share.items()))
 
 
 def _wake_check(launch: Launch) -> tuple[str, ...]:

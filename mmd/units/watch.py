@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mmd.paths import runtime_dir
 from mmd.plan.lease import LeasePair
 from mmd.plan.residency import Pair, UnitState
-from mmd.plan.share import Holding, Share, read_holding
+from mmd.plan.share import Holding, Share, read_holding, read_share_words
 from mmd.units.bus import Manager, Unit
 from mmd.units.names import engine_and_type, split, split_lease
 
@@ -81,8 +81,7 @@ def _pair(
 def read_kept(model_id: str) -> Share | None:
     """Return what a model keeps asleep, as its release hook has proved; None if it does not sleep."""
     try:
-        words = (runtime_dir() / model_id / "keeps").read_text("ascii").split()
-        return {device: int(size_mib) for device, _, size_mib in (word.rpartition("=") for word in words)}
+        return read_share_words((runtime_dir() / model_id / "keeps").read_text("ascii"))
     except (FileNotFoundError, ValueError):
         return None
 

@@ -15,7 +15,7 @@ from mmd.journal import about
 from mmd.plan.allocation import Allocation
 from mmd.plan.launch import Launch
 from mmd.plan.occupancy import held, occupancy
-from mmd.plan.place import Device, Placement, Shape, Wanted, place
+from mmd.plan.place import Device, Placement, Shape, Wanted, capacities, place
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.bus import JobResult, Manager
 from mmd.units.lock import planner_lock
@@ -89,7 +89,7 @@ async def _go_deeper(
     one_each = await planner.one_each()
     if not _has_room(launch, states, devices, one_each=one_each):
         return False
-    admission = Admission({device.id: device.capacity_mib for device in devices}, alone=one_each)
+    admission = Admission(capacities(devices), alone=one_each)
     swap = swap_spec(new_swap_slice(), [name], ())
     woken = await manager.run_job(token, manager.start_transient(swap, token_spec(launch, hooks, admission)))
     if woken is JobResult.DONE:

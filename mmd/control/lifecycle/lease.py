@@ -20,7 +20,7 @@ from mmd.control.state.leases import LeaseStatus, is_held, read_lease
 from mmd.errors import LeaseRefused, SwapSuperseded
 from mmd.paths import runtime_dir
 from mmd.plan.lease import lease_id
-from mmd.plan.share import RAM
+from mmd.plan.share import RAM, share_words
 from mmd.quantities import MIB
 from mmd.units.bus import Manager, NoSuchUnit, UnitExists, UnitJob
 from mmd.units.lease_spec import LeaseUnits, lease_specs
@@ -69,8 +69,8 @@ class Leased:
     def environment(self) -> Mapping[str, str]:
         """The variables that its program gets. CUDA takes the start of a UUID for the GPU, too."""
         gpus = ",".join(device for device in self.devices if device != RAM)
-        share = " ".join(f"{device}={size_bytes // MIB}" for device, size_bytes in self.devices.items())
-        return {"MMD_LEASE": self.name, SHARE: share, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
+        share = {device: size_bytes // MIB for device, size_bytes in self.devices.items()}
+        return {"MMD_LEASE": self.name, SHARE: share_words(share), **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
 
 
 class Lessor:

@@ -10,7 +10,7 @@ from mmd.control.lifecycle.placing import Placer
 from mmd.errors import LeaseRefused, SwapSuperseded, WrongUsage
 from mmd.plan.lease import is_valid_name, lease_id, new_name
 from mmd.plan.lease_place import LeaseRequest, place_lease, place_on_all_gpus, refusal
-from mmd.plan.place import Placement
+from mmd.plan.place import Placement, capacities
 from mmd.plan.share import device_ids
 from mmd.plan.swap import Leavers, leavers, waits_for
 from mmd.quantities import MIB, read_size
@@ -88,8 +88,7 @@ class LeasePlanner:
         placed = self._place(wish, request, view, staying)
         share = placed.where[lease_id(name)]
         left = leavers(placed, view.occupied)
-        capacity = {device.id: device.capacity_mib for device in view.devices}
-        admission = Admission(capacity, waits_for=waits_for(share, left, view.occupied))
+        admission = Admission(capacities(view.devices), waits_for=waits_for(share, left, view.occupied))
         return LeasePlan(name, share, left, admission, await self._restores(left, view))
 
     def _place(self, wish: LeaseWish, request: LeaseRequest, view: View, staying: Collection[str]) -> Placement:

@@ -16,7 +16,7 @@ from mmd.plan.allocation import Allocation
 from mmd.plan.arrange import Arrangement, arrange
 from mmd.plan.lease import lease_name
 from mmd.plan.occupancy import Occupancy, Use, held, occupancy
-from mmd.plan.place import CannotPlace, Device, Occupant
+from mmd.plan.place import CannotPlace, Device, Occupant, capacities
 from mmd.plan.queue import NoRoom
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import Action, Leavers, action, gpu_holders, leavers, waits_for, why
@@ -234,7 +234,7 @@ def _at(pair: Pair) -> Share:
 def _admission(launch: Launch, left: Leavers, view: View, *, one_each: bool) -> Admission:
     going = waits_for(launch.share, left, view.occupied)
     return Admission(
-        capacity={device.id: device.capacity_mib for device in view.devices},
+        capacity=capacities(view.devices),
         waits_for=going,
         conflicts=frozenset(one for one in going if lease_name(one) is None) if one_each else frozenset(),
         alone=one_each,

@@ -17,7 +17,7 @@ from mmd.plan.demand import Demand
 from mmd.plan.devices import devices_of
 from mmd.plan.occupancy import Use, held, occupancy
 from mmd.plan.place import Occupant
-from mmd.plan.share import Share
+from mmd.plan.share import Share, total_share
 from mmd.quantities import MIB
 from mmd.registry.record import Model
 from mmd.settings import Settings
@@ -47,7 +47,7 @@ def preview(
     `registered` models that are light get room, as in an activation. Raises EngineMissing, DoesNotFit, and BadModelFile
     if its files are gone.
     """
-    devices = devices_of(machine, _held_mib(occupants), safe_maximum=settings.gpu.safe_maximum)
+    devices = devices_of(machine, total_share(one.holds for one in occupants), safe_maximum=settings.gpu.safe_maximum)
     estimator = Estimator(machine, settings)
 
     def plan(one: Model) -> Demand:
@@ -89,11 +89,3 @@ def occupants_of(states: UnitStates, machine: Machine, settings: Settings) -> tu
     uses = {model_id: Use(pinned=True) for model_id in pinned_models(settings)}
     devices = devices_of(machine, held(states.pairs, states.leases), safe_maximum=settings.gpu.safe_maximum)
     return occupancy(states.pairs, states.leases, devices, uses).occupants
-
-
-def _held_mib(occupants: Sequence[Occupant]) -> dict[str, int]:
-    held: dict[str, int] = {}
-    for one in occupants:
-        for device, size_mib in one.holds.items():
-            held[device] = held.get(device, 0) + size_mib
-    return held
