@@ -12,9 +12,9 @@ from mmd.cli.aio import wait_for
 from mmd.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
+    from mmd.control.lifecycle.activation import Activation
     from mmd.control.lifecycle.controller import Controller
-    from mmd.control.lifecycle.swap import Activation
-    from mmd.control.models.setups import Selection
+    from mmd.control.models.setups import Selected
     from mmd.control.state.swap_events import SwapEvent
 
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--beside", is_flag=True, help="Unload no other model: fail if it does not fit beside them.")
 @click.option("--ask-again", is_flag=True, help="Retry flags that the engine refused before (see mmd show).")
 @parameters.as_json
-def activate(selection: Selection, now: bool, beside: bool, ask_again: bool, as_json: bool) -> None:
+def activate(selection: Selected, now: bool, beside: bool, ask_again: bool, as_json: bool) -> None:
     """Load a model, or the models of a setup together, unloading others only if they do not fit beside them.
 
     The command returns when they answer requests. If loading fails, what was unloaded is restored.
@@ -64,7 +64,7 @@ def activate(selection: Selection, now: bool, beside: bool, ask_again: bool, as_
         say(f"{count} running response{'s' if count > 1 else ''} of {', '.join(sorted(done.cut))} cut")
 
 
-async def _activated(selection: Selection, *, evicts: bool) -> Activation:
+async def _activated(selection: Selected, *, evicts: bool) -> Activation:
     from mmd.cli.progress import shown_while_loading
     from mmd.control.install.service import start_gateway
     from mmd.control.lifecycle.command import command_controller
@@ -94,7 +94,7 @@ async def _activated(selection: Selection, *, evicts: bool) -> Activation:
     help="1: keep the weights in RAM; 2: read them from disk at the next wake. Default: 1 if they fit into RAM.",
 )
 @click.option("--now", is_flag=True, help="Cut running responses of the model.")
-def sleep(selection: Selection | None, level: int | None, now: bool) -> None:
+def sleep(selection: Selected | None, level: int | None, now: bool) -> None:
     """Put a model, or the models of a setup, to sleep, which frees memory on the GPU.
 
     Without a name, put the active model to sleep. If its engine cannot sleep (llama.cpp), a model is stopped.
@@ -124,7 +124,7 @@ def sleep(selection: Selection | None, level: int | None, now: bool) -> None:
 
 @click.command()
 @parameters.some_model_or_setup
-def stop(selection: Selection | None) -> None:
+def stop(selection: Selected | None) -> None:
     """Stop a model's engine, or those of a setup; without a name, stop all engines."""
     from mmd.control.lifecycle.command import command_controller
 
@@ -141,11 +141,11 @@ def stop(selection: Selection | None) -> None:
         say(f"{selection.name} is not running." if selection else "No model is running.")
 
 
-def _models_of(selection: Selection | None) -> tuple[str | None, ...]:
+def _models_of(selection: Selected | None) -> tuple[str | None, ...]:
     return selection.models if selection is not None else (None,)
 
 
-async def _close_tunnels(controller: Controller, selection: Selection | None) -> None:
+async def _close_tunnels(controller: Controller, selection: Selected | None) -> None:
     """Close the tunnels that the activation of a setup opened."""
     if selection is not None and selection.setup is not None and selection.setup.expose:
         from mmd.control.tunnel.setup_tunnels import close_setup

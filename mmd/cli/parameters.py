@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from mmd.control.models.setups import Selection
+    from mmd.control.models.setups import Selected
 
 
 class ModelId(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
@@ -57,7 +57,7 @@ class ModelOrSetup(ModelId):
 
     name = "name"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Selection:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Selected:
         from mmd.control.models.setups import select
 
         return select(value)

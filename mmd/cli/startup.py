@@ -15,7 +15,7 @@ from mmd.cli.output import say
 
 if TYPE_CHECKING:
     from mmd.control.lifecycle.boot import BootReport
-    from mmd.control.models.setups import Selection
+    from mmd.control.models.setups import Selected
     from mmd.plan.boot import Default
 
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @parameters.some_model_or_setup
 @click.option("--last", is_flag=True, help="Load what was resident before the machine went down, as far as it fits.")
 @click.option("--none", "no_default", is_flag=True, help="Set no default.")
-def default(selection: Selection | None, last: bool, no_default: bool) -> None:
+def default(selection: Selected | None, last: bool, no_default: bool) -> None:
     """Print or set the default: a model or a setup.
 
     The default is loaded when the machine starts, before the first request. It unloads no other model.

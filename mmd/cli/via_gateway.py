@@ -18,9 +18,9 @@ from mmd.control.install.presence import running_version
 from mmd.paths import gateway_socket
 
 if TYPE_CHECKING:
+    from mmd.control.lifecycle.activation import Activation
     from mmd.control.lifecycle.lease import Holder, Leased
     from mmd.control.lifecycle.lease_plan import LeaseWish
-    from mmd.control.lifecycle.swap import Activation
 
 
 # A gateway answers this from memory.
@@ -93,7 +93,7 @@ async def lease_by_gateway(wish: LeaseWish, holder: Holder) -> Leased | None:
 
 def _activation(models: tuple[str, ...], since: str, seconds: float) -> Activation:
     """Return the activation that the gateway recorded. It records nothing for a model that was resident."""
-    from mmd.control.lifecycle.swap import Activation
+    from mmd.control.lifecycle.activation import Activation
     from mmd.control.state.swap_events import recent
 
     found = [event for event in recent(_RECENT) if event.model in models and event.at >= since]

@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.002
 _STRANDED_AFTER_SECONDS = 0.5
 
 
-class Admission:
+class Gate:
     """One model's request to hold memory."""
 
     def __init__(self, words: list[str]) -> None:
@@ -116,7 +116,7 @@ class Admission:
 
 def pass_gate(words: list[str]) -> int:
     """Enter the model; return the exit status of the gate."""
-    admission = Admission(words)
+    admission = Gate(words)
     path = f"{admission.folder}/{admission.model_id}~refused"
     record.remove(path)
     why_not = admission.enter()

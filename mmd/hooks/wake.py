@@ -14,7 +14,7 @@ from time import monotonic
 sys.path.insert(0, __file__.rpartition("/")[0])  # -I leaves out the script's own folder
 import record
 from engine import EngineUnit
-from gate import Admission, pass_gate
+from gate import Gate, pass_gate
 from wake_check import is_same, probe
 
 _WAKE_TIMEOUT_SECONDS = 60.0  # from RAM
@@ -74,7 +74,7 @@ def _lacks_room(folder: str, gate_words: list[str]) -> str:
         return ""
     from vram import read_vram  # ctypes: 3 ms
 
-    vram = read_vram(Admission(gate_words).needs if gate_words else ())
+    vram = read_vram(Gate(gate_words).needs if gate_words else ())
     free_bytes = vram.free_bytes() if vram else needs_bytes
     return "" if free_bytes >= needs_bytes else f"it needs {needs_bytes} bytes of VRAM, but {free_bytes} are free"
 

@@ -22,7 +22,7 @@ class ExpectedWait:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class SwapProgress:
     """What is known about durations now, by model."""
 
     swap_seconds: Mapping[str, float]  # of a whole swap; 0 if unknown
@@ -31,7 +31,7 @@ class Progress:
     answering: Mapping[str, int]  # running responses
 
 
-def expected_waits(turns: Sequence[Turn], progress: Progress, now: float) -> dict[str, ExpectedWait]:
+def expected_waits(turns: Sequence[Turn], progress: SwapProgress, now: float) -> dict[str, ExpectedWait]:
     """Return the expected wait for each model that requests wait for."""
     found: dict[str, ExpectedWait] = {}
     for turn in turns:
@@ -39,7 +39,7 @@ def expected_waits(turns: Sequence[Turn], progress: Progress, now: float) -> dic
     return found
 
 
-def _expected_wait(turn: Turn, progress: Progress, found: Mapping[str, ExpectedWait], now: float) -> ExpectedWait:
+def _expected_wait(turn: Turn, progress: SwapProgress, found: Mapping[str, ExpectedWait], now: float) -> ExpectedWait:
     name = turn.model_id
     swap_seconds = progress.swap_seconds.get(name, 0.0)
     if turn.step is Step.GRANT:

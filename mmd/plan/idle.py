@@ -52,7 +52,7 @@ class Usage:
     keep_seconds: float | None = None  # idle time set by the last request with a keep_alive
 
 
-class Action(StrEnum):
+class IdleAction(StrEnum):
     SLEEP = "sleep"
     STOP = "stop"
 
@@ -62,7 +62,7 @@ class Due:
     """A model to put to sleep or stop now."""
 
     model_id: str
-    action: Action
+    action: IdleAction
     why: str
 
 
@@ -102,6 +102,6 @@ def _limit_seconds(model: LoadedModel, use: Usage) -> float:
 
 def _due(model: LoadedModel, use: Usage, unused_seconds: float) -> Due:
     if model.is_asleep:
-        return Due(model.model_id, Action.STOP, f"asleep for {unused_seconds:.0f} s (idle_stop_seconds)")
+        return Due(model.model_id, IdleAction.STOP, f"asleep for {unused_seconds:.0f} s (idle_stop_seconds)")
     by = "idle_sleep_seconds" if use.keep_seconds is None else "keep_alive"
-    return Due(model.model_id, Action.SLEEP, f"unused for {unused_seconds:.0f} s ({by})")
+    return Due(model.model_id, IdleAction.SLEEP, f"unused for {unused_seconds:.0f} s ({by})")

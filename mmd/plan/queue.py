@@ -92,7 +92,7 @@ class WaitingModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class ResidentModel:
     """A model that holds memory, and is neither loaded nor unloaded by this scheduler at the moment."""
 
     model_id: str
@@ -109,7 +109,7 @@ class QueueView:
     """All that a decision depends on."""
 
     waiting: Sequence[WaitingModel]
-    residents: Sequence[Resident]
+    residents: Sequence[ResidentModel]
     swaps: Mapping[str, Forecast] = field(default_factory=dict)  # that have begun, by the model that is loaded
     unloading: Collection[str] = ()  # being put to sleep or stopped without a swap
 
@@ -161,7 +161,7 @@ def in_order(waiting: Sequence[WaitingModel]) -> list[WaitingModel]:
     return sorted(waiting, key=lambda one: (not one.interactive, one.since, one.model_id))
 
 
-def slice_ends_at(resident: Resident, line: WaitingModel, begins_by: float, limits: QueueLimits) -> float:
+def slice_ends_at(resident: ResidentModel, line: WaitingModel, begins_by: float, limits: QueueLimits) -> float:
     """Return until when requests for a resident model are admitted although it must leave for a waiting one.
 
     `begins_by`: when the swap must begin so that all requests are served within the maximum wait.

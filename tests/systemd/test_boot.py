@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from mmd.control.install.presence import running_version
+from mmd.control.lifecycle.activation import Activation
 from mmd.control.lifecycle.boot import BootReport, boot
 from mmd.control.lifecycle.controller import Controller
-from mmd.control.lifecycle.swap import Activation
 from mmd.control.models.startup import set_startup
 from mmd.errors import WrongUsage
 from mmd.gateway.schedule.systemd_models import SystemdModels

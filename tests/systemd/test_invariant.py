@@ -14,8 +14,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmd.control.lifecycle.activation import Activation
 from mmd.control.lifecycle.controller import Controller
-from mmd.control.lifecycle.swap import Activation
 from mmd.errors import EngineFailed, MmdError, SwapSuperseded
 from mmd.registry.store import Registry
 from tests.systemd.world import World

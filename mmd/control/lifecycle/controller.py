@@ -32,8 +32,9 @@ from mmd.units.watch import read_pairs, read_states
 
 # Modules that plan and carry out a swap are imported by the first one: an idle gateway saves their memory.
 if TYPE_CHECKING:
+    from mmd.control.lifecycle.activation import Activation
     from mmd.control.lifecycle.lease import Lessor
-    from mmd.control.lifecycle.swap import Activation, Swapper
+    from mmd.control.lifecycle.swap import Swapper
     from mmd.plan.launch import Launch
     from mmd.units.spec import Hooks
 
@@ -135,7 +136,7 @@ class Controller:
             for model_id in reversed(ids):  # of a set, the first that generates text is the active one
                 note_asked(model_id)
         only = None if devices is None else frozenset(devices)
-        request = swap.Request(ids, evicts=evicts, by_user=by_user, staying=frozenset(staying), devices=only)
+        request = swap.ActivationRequest(ids, evicts=evicts, by_user=by_user, staying=frozenset(staying), devices=only)
         done = await swapper.activate(request, drain_seconds=drain_seconds, occasion=occasion)
         if "load" in done.phases:
             from mmd.control.lifecycle.confirmation import confirm_in_background
@@ -149,7 +150,7 @@ class Controller:
         placing = await self.reader.call(import_module, "mmd.control.lifecycle.placing")
         placer = placing.Placer(self.manager, self._hooks, self.planner)
         async with planner_lock():
-            step = await placer.step(placing.Request(tuple(models)), await read_states(self.manager))
+            step = await placer.step(placing.ActivationRequest(tuple(models)), await read_states(self.manager))
         return (*step.left.evicted, *step.restarted) if isinstance(step, placing.SwapPlan) else ()
 
     async def sleep(self, model_id: str | None = None, level: int | None = None) -> tuple[str, ...]:

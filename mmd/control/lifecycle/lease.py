@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmd.control.lifecycle.lease_plan import LeasePlan, LeasePlanner, LeaseWish, Stranded
+from mmd.control.lifecycle.lease_plan import LeasePlan, LeasePlanner, LeaseWish
 from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import monotonic
-from mmd.control.lifecycle.swap_record import Swap, record_swap
+from mmd.control.lifecycle.placing import EndFirst
+from mmd.control.lifecycle.swap_record import SwapSummary, record_swap
 from mmd.control.lifecycle.units import end_units, new_swap_slice, read_refusal, refusal_file
 from mmd.control.state.leases import LeaseStatus, is_held, read_lease
 from mmd.errors import LeaseRefused, SwapSuperseded
@@ -104,7 +105,7 @@ class Lessor:
                 await self._end_units(plan.name)
                 raise
             if is_held(plan.name):
-                swap = Swap(began, holder.program, plan.left.evicted, plan.left.why)
+                swap = SwapSummary(began, holder.program, plan.left.evicted, plan.left.why)
                 await record_swap(swap, plan.id, "leased", "", {"drain": round(drain_seconds, 4)})
                 return _leased(plan)
             if not (why := read_refusal(plan.id)):
@@ -130,8 +131,8 @@ class Lessor:
             async with planner_lock():
                 states = await read_states(self._manager)
                 plan = await self._planner.plan(wish, holder.program, states, staying)
-                if isinstance(plan, Stranded):
-                    await end_units(self._manager, map(engine_unit, plan.model_ids))
+                if isinstance(plan, EndFirst):
+                    await end_units(self._manager, plan.units)
                 else:
                     try:
                         return plan, await self._submit(plan, holder)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mmd.control.lifecycle.placing import Placer
+from mmd.control.lifecycle.placing import EndFirst, Placer
 from mmd.errors import LeaseRefused, SwapSuperseded, WrongUsage
 from mmd.plan.lease import is_valid_name, lease_id, new_name
 from mmd.plan.lease_place import LeaseRequest, place_lease, place_on_all_gpus, refusal
@@ -57,13 +57,6 @@ class LeasePlan:
         return lease_id(self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Stranded:
-    """These models are awake without a token: end them, and look again."""
-
-    model_ids: tuple[str, ...]
-
-
 class LeasePlanner:
     """Plans leases from the units and the machine as they are at each call. It keeps no state."""
 
@@ -75,7 +68,7 @@ class LeasePlanner:
 
     async def plan(
         self, wish: LeaseWish, program: str, states: UnitStates, staying: Collection[str] = ()
-    ) -> LeasePlan | Stranded:
+    ) -> LeasePlan | EndFirst:
         """Plan a lease. The models `staying` are not unloaded for it. The caller holds the planner lock.
 
         Raises LeaseRefused, WrongUsage, and SwapSuperseded if it needs the memory of a model that is staying.
@@ -83,8 +76,8 @@ class LeasePlanner:
         name = _name(wish, program, states)
         request = LeaseRequest(name, _size_mib(wish), await self._device(wish))
         view = await self._placer.view(states)
-        if view.occupied.stranded:
-            return Stranded(view.occupied.stranded)
+        if (end_first := view.end_first()) is not None:
+            return end_first
         placed = self._place(wish, request, view, staying)
         share = placed.where[lease_id(name)]
         left = leavers(placed, view.occupied)

@@ -36,7 +36,7 @@ _MAY_BE_KEPT = (Residency.RESIDENT, Residency.STARTING, Residency.ASLEEP)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ActivationRequest:
     """What an activation asks for, through all its attempts."""
 
     model_ids: tuple[str, ...]
@@ -86,6 +86,13 @@ class View:
     devices: tuple[Device, ...]
     occupied: Occupancy
 
+    def end_first(self) -> EndFirst | None:
+        """Return the stranded engines, and log them; None if there are none."""
+        for model_id in self.occupied.stranded:
+            _log.warning("%s is awake without its token; ending it", model_id, extra=about(model_id))
+        units = tuple(map(engine_unit, self.occupied.stranded))
+        return EndFirst(units) if units else None
+
 
 class Placer:
     """Plans swaps from the units, the machine and the settings as they are at each call. It keeps no state."""
@@ -103,16 +110,14 @@ class Placer:
         uses = await self._uses(states.pairs)
         return View(devices, occupancy(states.pairs, states.leases, devices, uses))
 
-    async def step(self, request: Request, states: UnitStates) -> SwapPlan | EndFirst | LookAgain | NoRoom:
+    async def step(self, request: ActivationRequest, states: UnitStates) -> SwapPlan | EndFirst | LookAgain | NoRoom:
         """Plan a swap. The caller holds the planner lock.
 
         Raises what planning a launch raises, DoesNotFit, GpuLeased and GpuPinned.
         """
         pairs, view = states.pairs, await self.view(states)
-        if view.occupied.stranded:
-            for model_id in view.occupied.stranded:
-                _log.warning("%s is awake without its token; ending it", model_id, extra=about(model_id))
-            return EndFirst(tuple(map(engine_unit, view.occupied.stranded)))
+        if (end_first := view.end_first()) is not None:
+            return end_first
         actions = {model_id: await self._action(model_id, pairs) for model_id in request.model_ids}
         if taken := tuple(model_id for model_id, done in actions.items() if done is Action.LOOK_AGAIN):
             return LookAgain(taken)
@@ -153,7 +158,7 @@ class Placer:
         )
 
     async def _restartable(
-        self, request: Request, actions: Mapping[str, Action], view: View
+        self, request: ActivationRequest, actions: Mapping[str, Action], view: View
     ) -> Sequence[Sequence[str]]:
         """Return which resident models of a set may be started again for the others, in the order in which to try.
 
@@ -179,7 +184,7 @@ class Placer:
         return f"{FINGERPRINT}={fingerprint(launch, self._hooks)}" in service["Environment"]
 
     async def _arrange(
-        self, request: Request, come: Sequence[str], at: Mapping[str, Share], view: View, *, one_each: bool
+        self, request: ActivationRequest, come: Sequence[str], at: Mapping[str, Share], view: View, *, one_each: bool
     ) -> Arrangement | NoRoom:
         """Place the models that come. Raises DoesNotFit, and GpuLeased or GpuPinned if what stays in any case holds the
         memory.

@@ -15,9 +15,9 @@ from mmd.units.bus import Manager
 from mmd.units.watch import UnitStates, read_states
 
 if TYPE_CHECKING:
+    from mmd.control.lifecycle.activation import Activation
     from mmd.control.lifecycle.controller import Controller
     from mmd.control.lifecycle.planner import LaunchPlanner
-    from mmd.control.lifecycle.swap import Activation
     from mmd.plan.arrange import Arrangement
     from mmd.plan.demand import Demand
     from mmd.plan.place import CannotPlace, Device

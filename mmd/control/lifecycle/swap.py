@@ -7,14 +7,15 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from mmd.control.lifecycle.activation import Activation, Attempt, Failure, GateRefusal, Problem, Superseded
 from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import monotonic, read_phases
-from mmd.control.lifecycle.placing import EndFirst, LookAgain, Placer, Request, SwapPlan
+from mmd.control.lifecycle.placing import ActivationRequest, EndFirst, LookAgain, Placer, SwapPlan
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.lifecycle.read_ahead import ReadAhead
-from mmd.control.lifecycle.swap_record import Swap, record_swap
+from mmd.control.lifecycle.swap_record import record_swap
 from mmd.control.lifecycle.units import end_units, jobs_in_progress, read_refusal, submit
 from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
@@ -46,78 +47,6 @@ _FIRST_LOOK_SECONDS, _MAX_LOOK_SECONDS = 0.006, 0.1
 _MAX_REFUSALS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Activation:
-    """The result of an activation: why it was necessary, the models that were unloaded for it, and the seconds it took,
-    in total and by phase, of the model that took longest.
-    """
-
-    model_ids: tuple[str, ...]
-    why: str
-    evicted: tuple[str, ...]
-    seconds: float
-    phases: Mapping[str, float] = field(default_factory=dict)
-    launches: Mapping[str, Launch] = field(default_factory=dict)  # of the models that were started or woken
-    cut: Mapping[str, int] = field(default_factory=dict)  # running responses that were cut for it, by model
-
-    @property
-    def model_id(self) -> str:
-        """The model, or the first of several."""
-        return self.model_ids[0]
-
-    @property
-    def was_resident(self) -> bool:
-        """True if the models were resident before."""
-        return not self.phases
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    launch: Launch
-    lines: tuple[str, ...]  # the last of the engine's output
-    cause: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Superseded:
-    model_id: str
-    cause: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """The gate of a token did not admit the model: the plan was out of date."""
-
-    model_id: str
-    cause: str
-
-
-_Problem = _Failure | _Superseded | _Refused
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One try to make the models resident, and how it ended."""
-
-    plan: SwapPlan | None = None
-    submitted: float = 0.0
-    evicted: tuple[str, ...] = ()  # the models that were unloaded, also by earlier tries
-    restarted: tuple[str, ...] = ()  # the resident models of the set that started again, also in earlier tries
-    why_evicted: Mapping[str, str] = field(default_factory=dict)
-    problem: _Problem | None = None  # None: the models are resident
-
-    @property
-    def woken(self) -> frozenset[str]:
-        actions = self.plan.actions if self.plan else {}
-        return frozenset(model_id for model_id, action in actions.items() if action is Action.WAKE)
-
-    def swap(self, model_id: str, began: float, occasion: str) -> Swap:
-        """Return what the record of one model's activation says."""
-        why = self.plan.why.get(model_id, "") if self.plan else ""
-        why = f"{occasion}: {why}" if occasion else why
-        return Swap(began, why, self.evicted, self.why_evicted)
-
-
 class Swapper:
     """Activates models over one connection to the user manager. design.md has the states and the rules."""
 
@@ -127,7 +56,9 @@ class Swapper:
         self._planner = planner
         self._placer = Placer(manager, hooks, planner)
 
-    async def activate(self, request: Request, *, drain_seconds: float = 0.0, occasion: str = "") -> Activation:
+    async def activate(
+        self, request: ActivationRequest, *, drain_seconds: float = 0.0, occasion: str = ""
+    ) -> Activation:
         """Make models resident; return when they answer. `drain_seconds`, the time that the caller waited before, and
         `occasion`, why mmd activates them by itself, are only recorded.
 
@@ -137,17 +68,17 @@ class Swapper:
         """
         began = monotonic()
         attempt = await self._attempt(request)
-        if isinstance(attempt.problem, _Failure):
+        if isinstance(attempt.problem, Failure):
             attempt = await self._retry(request, attempt, attempt.problem)
         phases = {"drain": round(drain_seconds, 4)}
         match attempt.problem:
-            case _Failure() as failure:
+            case Failure() as failure:
                 error, model_id = await self._failed(request, attempt, failure), failure.launch.model_id
                 swap, lines = attempt.swap(model_id, began, occasion), failure.lines[-_MAX_ERROR_LINES:]
                 await record_swap(swap, model_id, "failed", failure.cause, phases, lines)
                 raise error
-            case _Superseded(model_id, cause) | _Refused(model_id, cause):
-                if isinstance(attempt.problem, _Refused):  # no other activation has taken the memory
+            case Superseded(model_id, cause) | GateRefusal(model_id, cause):
+                if isinstance(attempt.problem, GateRefusal):  # no other activation has taken the memory
                     cause += await self._restore(request.model_ids, attempt)
                 await record_swap(attempt.swap(model_id, began, occasion), model_id, "superseded", cause, phases)
                 message = f"{model_id} did not become resident: {cause}"
@@ -172,22 +103,22 @@ class Swapper:
         seconds = monotonic() - began
         return Activation(request.model_ids, why, attempt.evicted, seconds, slowest, attempt.plan.launches)
 
-    async def _attempt(self, request: Request, *, after: _Attempt | None = None) -> _Attempt:
+    async def _attempt(self, request: ActivationRequest, *, after: Attempt | None = None) -> Attempt:
         """Decide, submit and wait; plan again while gates refuse. `after` is the attempt that failed before."""
-        attempt = after or _Attempt()
+        attempt = after or Attempt()
         for _ in range(_MAX_REFUSALS):
             try:
                 attempt = await self._try_once(request, attempt, is_retry=after is not None)
             except MmdError:
-                if isinstance(attempt.problem, _Refused):  # models have left for it before
+                if isinstance(attempt.problem, GateRefusal):  # models have left for it before
                     await self._restore(request.model_ids, attempt)
                 raise
-            if not isinstance(attempt.problem, _Refused):
+            if not isinstance(attempt.problem, GateRefusal):
                 break
             _log.warning("%s: %s", attempt.problem.model_id, attempt.problem.cause, extra=_about(request.model_ids[0]))
         return attempt
 
-    async def _try_once(self, request: Request, before: _Attempt, *, is_retry: bool) -> _Attempt:
+    async def _try_once(self, request: ActivationRequest, before: Attempt, *, is_retry: bool) -> Attempt:
         since_us = time.time_ns() // 1000
         with ExitStack() as meanwhile:
             delay, end = _FIRST_LOOK_SECONDS, monotonic() + _LOOK_AGAIN_SECONDS
@@ -196,11 +127,11 @@ class Swapper:
                     states = await self._settled_states(request.model_ids)
                     pairs = states.pairs
                     if is_retry and (again := [one for one in request.model_ids if taken_again(one, pairs)]):
-                        return replace(before, problem=_Superseded(again[0], "another activation has started it"))
+                        return replace(before, problem=Superseded(again[0], "another activation has started it"))
                     step = await self._placer.step(request, states)
                     match step:
                         case NoRoom(why) if is_retry:
-                            return replace(before, problem=_Superseded(request.model_ids[0], why))
+                            return replace(before, problem=Superseded(request.model_ids[0], why))
                         case NoRoom(why):
                             raise _no_room(request, why)
                         case LookAgain():
@@ -216,7 +147,7 @@ class Swapper:
                                 break
                 if monotonic() > end:
                     leaving = ", ".join(step.model_ids) if isinstance(step, LookAgain) else "units that changed"
-                    return replace(before, problem=_Superseded(request.model_ids[0], f"{leaving} did not end in time"))
+                    return replace(before, problem=Superseded(request.model_ids[0], f"{leaving} did not end in time"))
                 await asyncio.sleep(delay)
                 delay = min(_MAX_LOOK_SECONDS, 1.5 * delay)
             results = {model_id: await job.result() for model_id, job in jobs.items()}
@@ -224,10 +155,10 @@ class Swapper:
         return replace(attempt, problem=next((problem for problem in problems if problem is not None), None))
 
     async def _submit(
-        self, plan: SwapPlan, before: _Attempt, meanwhile: ExitStack
-    ) -> tuple[_Attempt, Mapping[str, UnitJob]]:
+        self, plan: SwapPlan, before: Attempt, meanwhile: ExitStack
+    ) -> tuple[Attempt, Mapping[str, UnitJob]]:
         """Submit a plan. Return the attempt so far, and the jobs to wait for by model."""
-        attempt = _Attempt(
+        attempt = Attempt(
             plan=plan,
             submitted=monotonic(),
             evicted=tuple(sorted({*before.evicted, *plan.left.evicted})),
@@ -249,7 +180,7 @@ class Swapper:
             _log.info("activating %s (%s)%s", model_id, plan.why[model_id], unloads, extra=_about(model_id))
         return attempt, jobs
 
-    async def _problem(self, attempt: _Attempt, wanted: str, result: JobResult, since_us: int) -> _Problem | None:
+    async def _problem(self, attempt: Attempt, wanted: str, result: JobResult, since_us: int) -> Problem | None:
         """Return why a model is not resident after its job; None if it is."""
         assert attempt.plan is not None
         woke = wanted in attempt.woken
@@ -262,15 +193,15 @@ class Swapper:
         if result is JobResult.DONE and residency(pair) is Residency.RESIDENT:
             return None
         if why_refused := await asyncio.to_thread(read_refusal, wanted):
-            return _Refused(wanted, f"its token was not admitted: {why_refused}")
+            return GateRefusal(wanted, f"its token was not admitted: {why_refused}")
         # The job also fails if the token was stopped during the load, which ends the engine.
         is_about_the_engine = result is JobResult.DONE or (result is JobResult.FAILED and not woke)
         if result is JobResult.CANCELED or (is_about_the_engine and not _has_token(pair)):
-            return _Superseded(wanted, await self._winner(wanted, attempt))
+            return Superseded(wanted, await self._winner(wanted, attempt))
         launch = attempt.plan.launches.get(wanted) or await self._planner.launch(wanted)
         return await self._failure(launch, since_us)
 
-    async def _winner(self, wanted: str, attempt: _Attempt) -> str:
+    async def _winner(self, wanted: str, attempt: Attempt) -> str:
         """Return why a model that was to come has no token: for which model it had to leave, if for any."""
         assert attempt.plan is not None
         launch = attempt.plan.launches.get(wanted)
@@ -309,7 +240,7 @@ class Swapper:
 
     # -- failures
 
-    async def _retry(self, request: Request, first: _Attempt, failure: _Failure) -> _Attempt:
+    async def _retry(self, request: ActivationRequest, first: Attempt, failure: Failure) -> Attempt:
         """Try once more if the engine named a setting that it refuses. Return the last attempt."""
         wanted, launch = failure.launch.model_id, failure.launch
         refusal = refused(failure.lines, launch.flags, engine(launch.engine).log_style)
@@ -329,7 +260,7 @@ class Swapper:
             _log.warning("%s cannot be tried again: %s", wanted, error.message, extra=_about(wanted))
             return first
 
-    async def _failed(self, request: Request, attempt: _Attempt, failure: _Failure) -> EngineFailed:
+    async def _failed(self, request: ActivationRequest, attempt: Attempt, failure: Failure) -> EngineFailed:
         restored = await self._restore(request.model_ids, attempt)
         wanted = failure.launch.model_id
         message = f"{wanted} did not start: {failure.cause}{restored}"
@@ -337,7 +268,7 @@ class Swapper:
         hint = f"mmd logs {wanted}   # the engine's output"
         return EngineFailed(message, hint=hint, engine_lines=failure.lines[-_MAX_ERROR_LINES:])
 
-    async def _restore(self, failed: Sequence[str], attempt: _Attempt) -> str:
+    async def _restore(self, failed: Sequence[str], attempt: Attempt) -> str:
         """Stop the models that came with a failed activation, and activate those again that were unloaded for it.
 
         Return the result as the end of a sentence.
@@ -355,18 +286,18 @@ class Swapper:
         names = " and ".join(previous)
         is_one = len(previous) == 1
         try:
-            back = await self._attempt(Request(previous, evicts=False))
+            back = await self._attempt(ActivationRequest(previous, evicts=False))
         except MmdError as error:
             return f"; {names} cannot be restored: {error.message}"
         match back.problem:
             case None:
                 return f"; {names} {'is' if is_one else 'are'} resident again"
-            case _Failure():
+            case Failure():
                 return f"; {names} did not start again either"
             case _:
                 return ""  # another activation took the memory
 
-    async def _failure(self, launch: Launch, since_us: int) -> _Failure:
+    async def _failure(self, launch: Launch, since_us: int) -> Failure:
         """Return why the engine ended: systemd's result, and the cause that its output names, if any."""
         lines = await last_words(launch.model_id, since_us=since_us, count=_MAX_LINES)
         cause = cause_line(lines, engine(launch.engine).log_style)
@@ -375,10 +306,10 @@ class Swapper:
             how = how_it_ended(str(service["Result"]), int(service["ExecMainStatus"]))
         except NoSuchUnit:
             how = how_it_ended("success", 0)  # systemd keeps the unit of an engine that failed
-        return _Failure(launch, tuple(lines), f"{how}: {cause}" if cause else how)
+        return Failure(launch, tuple(lines), f"{how}: {cause}" if cause else how)
 
 
-def _no_room(request: Request, why: str) -> SwapSuperseded:
+def _no_room(request: ActivationRequest, why: str) -> SwapSuperseded:
     """Return the error of a request that may not unload what would have to leave for it."""
     wanted = " and ".join(request.model_ids)
     hint = f"mmd activate {request.model_ids[0]}   # unloads other models"

@@ -19,7 +19,7 @@ _MAX_LINE_CHARACTERS = 300  # of each line of an engine in the swap event: a lin
 
 
 @dataclass(frozen=True, slots=True)
-class Swap:
+class SwapSummary:
     """What all records of one swap say."""
 
     began: float  # on the clock of `monotonic`
@@ -29,7 +29,7 @@ class Swap:
 
 
 async def record_swap(
-    swap: Swap,
+    swap: SwapSummary,
     model_id: str,
     outcome: swap_events.Outcome,
     cause: str,

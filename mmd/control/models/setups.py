@@ -27,7 +27,7 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class Selected:
     """What a command is for: a model, or a setup and thus its models."""
 
     name: str
@@ -61,7 +61,7 @@ def require_setup(name: str) -> Setup:
     return setup
 
 
-def select(name: str) -> Selection:
+def select(name: str) -> Selected:
     """Return the setup of this name, or the model; an unknown name stands for itself, and the caller reports it.
 
     Raises what `setup_named` and `id_for` raise.
@@ -69,18 +69,18 @@ def select(name: str) -> Selection:
     try:
         models = Registry().load()
     except MmdError:
-        return Selection(name, (name,))  # a unit can be stopped even if the registry is damaged,
+        return Selected(name, (name,))  # a unit can be stopped even if the registry is damaged,
     try:
         settings = read_settings()
     except MmdError:
         if name not in models:
             raise
-        return Selection(name, (name,))  # or mmd.toml
+        return Selected(name, (name,))  # or mmd.toml
     setup = setup_named(name, models, settings)
     if setup is not None:
-        return Selection(name, setup.models, setup)
+        return Selected(name, setup.models, setup)
     model_id = id_for(name)
-    return Selection(model_id, (model_id,))
+    return Selected(model_id, (model_id,))
 
 
 def no_such_setup(name: str, settings: Settings) -> NoSuchModel:

@@ -90,7 +90,7 @@ class UnloadAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class Unloaded:
+class UnloadEnded:
     """The unload has ended, or was given up."""
 
     key: int
@@ -108,7 +108,7 @@ Event = (
     | Resumed
     | Closed
     | UnloadAsked
-    | Unloaded
+    | UnloadEnded
 )
 
 
@@ -164,7 +164,7 @@ class CutResponses:
 
 @dataclass(frozen=True, slots=True)
 class BeginUnload:
-    """The models' responses have ended: unload them. Answer with `Unloaded`."""
+    """The models' responses have ended: unload them. Answer with `UnloadEnded`."""
 
     key: int
 

@@ -17,7 +17,7 @@ from mmd.errors import MmdError
 from mmd.gateway.schedule.models import Models
 from mmd.gateway.schedule.scheduler import Scheduler
 from mmd.journal import about
-from mmd.plan.idle import Action, Due, IdlePlan, Usage, plan_idle
+from mmd.plan.idle import Due, IdleAction, IdlePlan, Usage, plan_idle
 
 _log = logging.getLogger(__name__)
 
@@ -90,10 +90,10 @@ class IdleUnloader:
     async def _unload(self, due: Due) -> None:
         fields = about(due.model_id)
         match due.action:
-            case Action.SLEEP:
+            case IdleAction.SLEEP:
                 _log.info("putting %s to sleep: %s", due.model_id, due.why, extra=fields)
                 await self._models.sleep(due.model_id)
-            case Action.STOP:
+            case IdleAction.STOP:
                 _log.info("stopping %s: %s", due.model_id, due.why, extra=fields)
                 await self._models.stop_asleep(due.model_id)
 

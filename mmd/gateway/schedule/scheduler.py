@@ -39,7 +39,7 @@ from mmd.gateway.schedule.events import (
     SwapDropped,
     SwapEnded,
     UnloadAsked,
-    Unloaded,
+    UnloadEnded,
     WakeAt,
 )
 from mmd.gateway.schedule.model_queue import Waiter
@@ -161,7 +161,7 @@ class Scheduler(SchedulerView):
             await self._unload_begins(asked)
             return await work()
         finally:
-            self._feed(Unloaded(key))
+            self._feed(UnloadEnded(key))
             self._changes.notify()
 
     async def idle_out(self, model_id: str, work: Callable[[], Awaitable[object]]) -> bool:
@@ -176,7 +176,7 @@ class Scheduler(SchedulerView):
                 return False
             await work()
         finally:
-            self._feed(Unloaded(key))
+            self._feed(UnloadEnded(key))
             self._changes.notify()
         return True
 

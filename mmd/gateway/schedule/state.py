@@ -21,7 +21,7 @@ from mmd.gateway.schedule.models import ModelsView
 from mmd.gateway.schedule.queue_status import InFlight, QueuePosition, QueueStatus, QueueTurn
 from mmd.gateway.schedule.unloads import Unloads, Uses
 from mmd.plan import queue as plan
-from mmd.plan.expected_wait import ExpectedWait, Progress, expected_waits
+from mmd.plan.expected_wait import ExpectedWait, SwapProgress, expected_waits
 from mmd.plan.occupancy import Use
 from mmd.plan.queue import Forecast, QueueLimits, Step, Turn
 
@@ -126,7 +126,7 @@ class SchedulerState:
                     self._refuse_all(queue, error)
             case event_types.UnloadAsked():
                 self.unloads.add(event)
-            case event_types.Unloaded(key):
+            case event_types.UnloadEnded(key):
                 self.unloads.discard(key)
         return True
 
@@ -274,10 +274,10 @@ class SchedulerState:
                 draining=drain.leavers if drain is not None else frozenset(),
             )
 
-    def _resident(self, name: str) -> plan.Resident:
+    def _resident(self, name: str) -> plan.ResidentModel:
         admitted = self.admitted
         idle_since = admitted.idle_in_slice_since(name)
-        return plan.Resident(
+        return plan.ResidentModel(
             name,
             admitted.resident_since.get(name, -math.inf),
             idle_since,
@@ -383,7 +383,7 @@ class SchedulerState:
         return ExpectedWait(max(known, default=0.0) + own_seconds)
 
     def _expected_waits(self, now: float) -> dict[str, ExpectedWait]:
-        progress = Progress(
+        progress = SwapProgress(
             swap_seconds={turn.model_id: self._swap_seconds(turn.model_id) for turn in self._turns},
             swapping_since={name: swap.began for name, swap in self.swaps.items()},
             drained_by={name: self._drained_by(drain) for name, drain in self._drains.items()},

@@ -253,7 +253,7 @@ class Simulation:
             case _HasUnloaded(key):
                 model, _ = self.unloads.pop(key)
                 self.machine.held.pop(model, None)
-                event = events.Unloaded(key)
+                event = events.UnloadEnded(key)
             case _HasLeft(models):
                 self.machine.leaving -= models
                 event = events.Changed()

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmd.plan.idle import Action, Due, LoadedModel, Rules, Usage, plan_idle
+from mmd.plan.idle import Due, IdleAction, LoadedModel, Rules, Usage, plan_idle
 
 TEN = Rules(sleep_seconds=10, stop_seconds=100)
 
 
-def due_at(occupant: LoadedModel, use: Usage, now: float) -> Action | None:
+def due_at(occupant: LoadedModel, use: Usage, now: float) -> IdleAction | None:
     due = plan_idle([occupant], {occupant.model_id: use}, now).due
     return due[0].action if due else None
 
@@ -40,7 +40,7 @@ def test_a_model_is_due_when_its_time_is_over(occupant: LoadedModel, use: Usage,
     uses = {"a": use}
     before = plan_idle([occupant], uses, at - 0.01)
     assert (before.due, before.look_at, before.look_when_unused) == ((), at, frozenset())
-    assert due_at(occupant, use, at) is (Action.STOP if occupant.is_asleep else Action.SLEEP)
+    assert due_at(occupant, use, at) is (IdleAction.STOP if occupant.is_asleep else IdleAction.SLEEP)
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_immediate_unload_is_checked_when_the_use_ends() -> None:
 def test_the_journal_says_why() -> None:
     occupants = [LoadedModel("a", False, 0, TEN), LoadedModel("b", False, 0), LoadedModel("c", True, 0, TEN)]
     assert plan_idle(occupants, {"b": Usage(keep_seconds=60)}, 300).due == (
-        Due("a", Action.SLEEP, "unused for 300 s (idle_sleep_seconds)"),
-        Due("b", Action.SLEEP, "unused for 300 s (keep_alive)"),
-        Due("c", Action.STOP, "asleep for 300 s (idle_stop_seconds)"),
+        Due("a", IdleAction.SLEEP, "unused for 300 s (idle_sleep_seconds)"),
+        Due("b", IdleAction.SLEEP, "unused for 300 s (keep_alive)"),
+        Due("c", IdleAction.STOP, "asleep for 300 s (idle_stop_seconds)"),
     )
 
 
@@ -87,7 +87,7 @@ class Clock:
     now: float = 0.0
     looks: int = 0
     look_at: float = math.inf
-    rested: list[tuple[float, Action]] = field(default_factory=list)
+    rested: list[tuple[float, IdleAction]] = field(default_factory=list)
 
     def pass_to(self, until: float) -> None:
         while self.look_at <= until:
@@ -109,7 +109,7 @@ class Clock:
         ahead = plan_idle([self.occupant], self._uses(), self.now)
         for rest in ahead.due:
             self.rested.append((self.now, rest.action))
-            is_asleep = rest.action is Action.SLEEP
+            is_asleep = rest.action is IdleAction.SLEEP
             self.occupant = LoadedModel("a", is_asleep, self.now, self.occupant.rules if is_asleep else Rules())
             self.use = Usage(ended=self.use.ended)
         self.look_at = plan_idle([self.occupant], self._uses(), self.now).look_at
@@ -136,7 +136,7 @@ def test_no_request_is_cut_and_no_model_stays_longer(
         due = idle_since + (rules.sleep_seconds if keep is None else keep)
         clock.pass_to(clock.now + gap)
         if clock.now >= due:
-            assert clock.rested[0] == (pytest.approx(due), Action.SLEEP)
+            assert clock.rested[0] == (pytest.approx(due), IdleAction.SLEEP)
             return
         assert not clock.rested
         keep = keep if wish is None else wish
@@ -147,9 +147,9 @@ def test_no_request_is_cut_and_no_model_stays_longer(
         clock.change(Usage(ended=idle_since, keep_seconds=keep))
     due = idle_since + (rules.sleep_seconds if keep is None else keep)
     clock.pass_to(1e6)
-    expected = [] if due == math.inf else [(pytest.approx(due), Action.SLEEP)]
+    expected = [] if due == math.inf else [(pytest.approx(due), IdleAction.SLEEP)]
     if expected and rules.stop_seconds != math.inf:
-        expected.append((pytest.approx(due + rules.stop_seconds), Action.STOP))
+        expected.append((pytest.approx(due + rules.stop_seconds), IdleAction.STOP))
     assert clock.rested == expected
 
 

@@ -24,7 +24,7 @@ from mmd.plan.queue import (
     NoRoom,
     QueueLimits,
     QueueView,
-    Resident,
+    ResidentModel,
     Step,
     Turn,
     WaitingModel,
@@ -253,7 +253,7 @@ def alone(model_id: str, *, present: tuple[str, ...], claimed: Claims) -> Foreca
     return Forecast(frozenset(present), {"all": 1})
 
 
-def decided(lines: Sequence[WaitingModel], resident: Resident | None, now: float) -> Decisions:
+def decided(lines: Sequence[WaitingModel], resident: ResidentModel | None, now: float) -> Decisions:
     return decide(QueueView(lines, [resident] if resident else []), now, BOUNDS, alone)
 
 
@@ -261,8 +261,8 @@ def steps(decisions: Decisions) -> dict[str, Step]:
     return {turn.model_id: turn.step for turn in decisions.turns}
 
 
-def held(*, since: float = 0.0, idle_since: float | None = None) -> Resident:
-    return Resident("a", since, idle_since, swap_seconds=4.0)
+def held(*, since: float = 0.0, idle_since: float | None = None) -> ResidentModel:
+    return ResidentModel("a", since, idle_since, swap_seconds=4.0)
 
 
 LONG_AGO = -1000.0
@@ -282,7 +282,7 @@ def test_request_for_the_resident_model_goes_ahead_in_its_slice() -> None:
 
 
 def test_slice_is_two_seconds_where_nothing_is_known() -> None:
-    resident = Resident("a", since=0.0, idle_since=None)
+    resident = ResidentModel("a", since=0.0, idle_since=None)
     assert decided([WaitingModel("b", since=0.5)], resident, 1.0).until == 2.0
     assert steps(decided([WaitingModel("b", since=0.5)], resident, 2.0)) == {"b": Step.SWAP}
 
@@ -304,14 +304,14 @@ def test_long_wait_ends_the_slice() -> None:
 
 
 def test_its_swap_is_begun_so_early_that_it_is_over_in_time() -> None:
-    resident = Resident("a", since=0.0, idle_since=None, swap_seconds=100.0)
+    resident = ResidentModel("a", since=0.0, idle_since=None, swap_seconds=100.0)
     assert decided([WaitingModel("b", since=0.0, swap_seconds=5.0)], resident, 14.9).until == 15.0
     assert steps(decided([WaitingModel("b", since=0.0, swap_seconds=5.0)], resident, 15.0)) == {"b": Step.SWAP}
 
 
 def test_swaps_that_come_before_it_are_begun_so_early_too() -> None:
     """c has to wait for the swap to b as well; b alone could have waited until 15."""
-    resident = Resident("a", since=0.0, idle_since=None, swap_seconds=100.0)
+    resident = ResidentModel("a", since=0.0, idle_since=None, swap_seconds=100.0)
     lines = [WaitingModel("b", since=0.0, swap_seconds=5.0), WaitingModel("c", since=0.5, swap_seconds=6.0)]
     assert decided(lines, resident, 9.4).until == 9.5
     assert steps(decided(lines, resident, 9.5)) == {"b": Step.SWAP, "c": Step.WAIT}
@@ -328,7 +328,7 @@ def test_by_hand_goes_before_all_others() -> None:
 
 
 def test_pinned_model_leaves_for_a_user_only() -> None:
-    resident = Resident("a", since=LONG_AGO, idle_since=LONG_AGO, pinned=True)
+    resident = ResidentModel("a", since=LONG_AGO, idle_since=LONG_AGO, pinned=True)
     [turn] = decided([WaitingModel("b", since=1.0)], resident, 2.0).turns
     assert turn == Turn("b", Step.REFUSE_PINNED, Forecast(frozenset("a")))
     assert steps(decided([WaitingModel("b", since=1.0, interactive=True)], resident, 2.0)) == {"b": Step.SWAP}
@@ -362,7 +362,7 @@ BUSY = {"since": 0.0, "idle_since": None}
 
 
 def test_swaps_on_different_gpus_run_side_by_side() -> None:
-    residents = [Resident("x1", LONG_AGO, LONG_AGO), Resident("y1", LONG_AGO, LONG_AGO)]
+    residents = [ResidentModel("x1", LONG_AGO, LONG_AGO), ResidentModel("y1", LONG_AGO, LONG_AGO)]
     lines = [WaitingModel("x2", since=1.0), WaitingModel("y2", since=2.0)]
     decisions = decide(QueueView(lines, residents), 3.0, BOUNDS, on_two_gpus)
     assert steps(decisions) == {"x2": Step.SWAP, "y2": Step.SWAP}
@@ -370,19 +370,19 @@ def test_swaps_on_different_gpus_run_side_by_side() -> None:
 
 
 def test_model_for_which_none_must_leave_begins_at_once() -> None:
-    decisions = decide(QueueView([WaitingModel("y1", 1.0)], [Resident("x1", 0.0, None)]), 1.0, BOUNDS, on_two_gpus)
+    decisions = decide(QueueView([WaitingModel("y1", 1.0)], [ResidentModel("x1", 0.0, None)]), 1.0, BOUNDS, on_two_gpus)
     assert (steps(decisions), decisions.closed) == ({"y1": Step.SWAP}, frozenset())
 
 
 def test_only_leavers_stop_to_admit_requests() -> None:
-    residents = [Resident("x1", LONG_AGO, None), Resident("y1", LONG_AGO, None)]
+    residents = [ResidentModel("x1", LONG_AGO, None), ResidentModel("y1", LONG_AGO, None)]
     decisions = decide(QueueView([WaitingModel("x2", 1.0)], residents), 2.0, BOUNDS, on_two_gpus)
     assert decisions.closed == {"x1"}
 
 
 def test_later_line_takes_no_leaver_of_an_earlier_one() -> None:
     lines = [WaitingModel("x2", since=1.0), WaitingModel("x3", since=2.0)]
-    decisions = decide(QueueView(lines, [Resident("x1", LONG_AGO, None)]), 3.0, BOUNDS, on_two_gpus)
+    decisions = decide(QueueView(lines, [ResidentModel("x1", LONG_AGO, None)]), 3.0, BOUNDS, on_two_gpus)
     assert steps(decisions) == {"x2": Step.SWAP, "x3": Step.WAIT}
     assert decisions.turns[1].after == {"x2"}
 
@@ -405,9 +405,9 @@ def test_drain_gives_way_to_a_model_that_is_idle() -> None:
         return Forecast(frozenset(present[:1]), {"x": 1}) if present else NoRoom("full")
 
     line = WaitingModel("b", 0.0, draining=frozenset({"x1"}))
-    both_busy = [Resident("x1", LONG_AGO, None, last_used=2.0), Resident("x2", LONG_AGO, None, last_used=1.0)]
+    both_busy = [ResidentModel("x1", LONG_AGO, None, last_used=2.0), ResidentModel("x2", LONG_AGO, None, last_used=1.0)]
     assert decide(QueueView([line], both_busy), 1.0, BOUNDS, either).turns[0].forecast.leavers == {"x1"}
-    idle = [both_busy[0], Resident("x2", LONG_AGO, 0.5, last_used=1.0)]
+    idle = [both_busy[0], ResidentModel("x2", LONG_AGO, 0.5, last_used=1.0)]
     assert decide(QueueView([line], idle), 1.0, BOUNDS, either).turns[0].forecast.leavers == {"x2"}
 
 
