@@ -36,7 +36,7 @@
     └── ManagerUnreachable    the systemd user manager does not answer
 
 Errors that have a meaning for one module only are defined in it: BusError, UnitExists, NoSuchUnit, NoSuchUnitFile and
-ManagerAway in units/bus.py, LogindAway and LockRefused in units/login1.py, GameModeAway in units/gamemode.py,
+ManagerAway in units/bus_errors.py, LogindAway and LockRefused in units/login1.py, GameModeAway in units/gamemode.py,
 AddressTaken in gateway/http/sockets.py, NoSuchDownload in gateway/api/downloads.py. They share the outcome of the class
 that they are derived from.
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mmd.errors import ManagerUnreachable, MmdError
 from mmd.paths import user_runtime_dir
+from mmd.units.bus_errors import ManagerAway, NoSuchUnit, NoSuchUnitFile, bus_error
 from mmd.units.names import PATTERNS, object_path, split, split_lease, unit_of
 
 if TYPE_CHECKING:
@@ -63,41 +64,6 @@ class Unit:
     sub_state: str
     job: str  # "start", "stop", "restart", …; "" if none is queued
     description: str = ""
-
-
-class BusError(MmdError):
-    """systemd answered with an error; `name` is its D-Bus name."""
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(f"systemd refused: {text}", hint="journalctl --user -n 20   # the manager's messages")
-        self.name = name
-
-
-class UnitExists(BusError):
-    """A unit with the name of a new transient unit is still loaded."""
-
-
-class NoSuchUnit(BusError):
-    """The unit is not loaded."""
-
-
-class NoSuchUnitFile(BusError):
-    """The manager finds no unit file with this name."""
-
-
-class ManagerAway(BusError):
-    """The user manager left the bus before it replied, because it re-executes or ends."""
-
-
-_ERRORS: dict[str, type[BusError]] = {
-    "org.freedesktop.DBus.Error.NoReply": ManagerAway,
-    "org.freedesktop.DBus.Error.ServiceUnknown": ManagerAway,
-    "org.freedesktop.DBus.Error.NameHasNoOwner": ManagerAway,
-    "org.freedesktop.DBus.Error.FileNotFound": NoSuchUnitFile,
-    "org.freedesktop.systemd1.UnitExists": UnitExists,
-    "System.Error.EBUSY": UnitExists,  # the unit has appeared while its properties were set
-    "org.freedesktop.systemd1.NoSuchUnit": NoSuchUnit,
-}
 
 
 class Manager:
@@ -346,7 +312,7 @@ class Manager:
             raise _unreachable(bus_address(), EOFError("the connection ended"))
         if reply.message_type is MessageType.ERROR:
             name = reply.error_name or ""
-            raise _ERRORS.get(name, BusError)(name, f"{member}: {reply.body[0] if reply.body else name}")
+            raise bus_error(name, f"{member}: {reply.body[0] if reply.body else name}")
         return reply.body
 
 

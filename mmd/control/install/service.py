@@ -12,7 +12,8 @@ from mmd.errors import GatewayFailed
 from mmd.paths import user_unit_dir
 from mmd.settings import read_settings
 from mmd.units import static
-from mmd.units.bus import BusError, JobResult, Manager
+from mmd.units.bus import JobResult, Manager
+from mmd.units.bus_errors import BusError
 from mmd.units.unit_files import BOOT, GATEWAY, MAIN_SOCKET, SOCKETS
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from pathlib import Path
 from mmd.engines import engine
 from mmd.errors import MmdError
 from mmd.plan.launch import Launch
-from mmd.units.bus import Manager, UnitExists
+from mmd.units.bus import Manager
+from mmd.units.bus_errors import UnitExists
 from mmd.units.directives import Command, Number, Seconds, Text
 from mmd.units.spec import UnitSpec
 

@@ -11,7 +11,8 @@ from mmd.paths import config_file
 from mmd.plan.idle import LoadedModel, Rules
 from mmd.plan.residency import Residency, residency
 from mmd.settings import Settings, read_settings
-from mmd.units.bus import Manager, NoSuchUnit
+from mmd.units.bus import Manager
+from mmd.units.bus_errors import NoSuchUnit
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.watch import Pairs
 

@@ -23,7 +23,8 @@ from mmd.paths import runtime_dir
 from mmd.plan.lease import lease_id
 from mmd.plan.share import RAM, share_words
 from mmd.quantities import MIB
-from mmd.units.bus import Manager, NoSuchUnit, UnitExists, UnitJob
+from mmd.units.bus import Manager, UnitJob
+from mmd.units.bus_errors import NoSuchUnit, UnitExists
 from mmd.units.lease_spec import LeaseUnits, lease_specs
 from mmd.units.lock import planner_lock
 from mmd.units.names import back_unit, engine_unit, holder_unit, token_unit

@@ -12,7 +12,8 @@ from subprocess import DEVNULL, PIPE
 from mmd.errors import EngineStuck
 from mmd.journal import about
 from mmd.paths import engine_socket
-from mmd.units.bus import Manager, NoSuchUnit
+from mmd.units.bus import Manager
+from mmd.units.bus_errors import NoSuchUnit
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.spec import Hooks, missing_programs
 

@@ -27,7 +27,8 @@ from mmd.plan.launch import Launch
 from mmd.plan.queue import NoRoom
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import Action, gpu_holders, taken_again
-from mmd.units.bus import JobResult, Manager, NoSuchUnit, UnitExists, UnitJob
+from mmd.units.bus import JobResult, Manager, UnitJob
+from mmd.units.bus_errors import NoSuchUnit, UnitExists
 from mmd.units.lock import planner_lock
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.spec import Hooks

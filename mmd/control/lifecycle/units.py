@@ -11,7 +11,8 @@ from pathlib import Path
 from mmd.control.lifecycle.placing import SwapPlan
 from mmd.paths import runtime_dir, user_runtime_dir
 from mmd.plan.swap import Action
-from mmd.units.bus import Manager, NoSuchUnit, UnitExists, UnitJob
+from mmd.units.bus import Manager, UnitJob
+from mmd.units.bus_errors import NoSuchUnit, UnitExists
 from mmd.units.directives import Command
 from mmd.units.names import engine_unit, split, swap_slice, token_unit
 from mmd.units.spec import Hooks, UnitSpec, engine_spec, mark_of, swap_spec, token_spec

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from mmd.errors import MmdError
 from mmd.plan.residency import Residency, residency
-from mmd.units.bus import UnitExists
+from mmd.units.bus_errors import UnitExists
 from mmd.units.directives import Command, Number, Seconds, Text
 from mmd.units.spec import UnitSpec
 from mmd.units.watch import Pairs, Watch

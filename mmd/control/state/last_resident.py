@@ -21,7 +21,8 @@ from mmd.control.state.suspended_models import suspended_models
 from mmd.errors import MmdError
 from mmd.paths import state_dir
 from mmd.plan.residency import STARTS, Pair
-from mmd.units.bus import Manager, NoSuchUnit
+from mmd.units.bus import Manager
+from mmd.units.bus_errors import NoSuchUnit
 from mmd.units.lock import record_lock
 from mmd.units.names import BACKS
 from mmd.units.watch import Pairs, Watch, read_pairs

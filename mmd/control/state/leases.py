@@ -13,7 +13,8 @@ from mmd.control.state.devices import Bytes, held_bytes
 from mmd.errors import NoSuchLease
 from mmd.paths import runtime_dir
 from mmd.plan.lease import LeasePair, LeaseState, lease_id
-from mmd.units.bus import Manager, NoSuchUnit
+from mmd.units.bus import Manager
+from mmd.units.bus_errors import NoSuchUnit
 from mmd.units.names import holder_unit, token_unit
 from mmd.units.watch import Leases, leases_of
 

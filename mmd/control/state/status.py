@@ -20,7 +20,7 @@ from mmd.control.state.suspended_models import suspended_models
 from mmd.control.state.swap_events import SwapEvent, expected_seconds, recent
 from mmd.paths import tunnels_dir
 from mmd.plan.residency import Pair, Residency, held_now, residency
-from mmd.units.bus import NoSuchUnit
+from mmd.units.bus_errors import NoSuchUnit
 from mmd.units.names import engine_unit, token_unit
 from mmd.units.watch import Pairs, leases_of, pairs_of
 

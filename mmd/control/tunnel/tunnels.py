@@ -14,7 +14,8 @@ from mmd.control.tunnel import cloudflared, named_tunnel
 from mmd.errors import MmdError, TunnelFailed, WrongUsage
 from mmd.paths import tunnel_file
 from mmd.registry.store import Registry
-from mmd.units.bus import JobResult, Manager, NoSuchUnit
+from mmd.units.bus import JobResult, Manager
+from mmd.units.bus_errors import NoSuchUnit
 from mmd.units.names import TUNNELS, tunnel_of, tunnel_unit
 from mmd.units.unit_files import MAIN_SOCKET
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from mmd.control.memory.measurement_scheduler import MeasurementScheduler
 from mmd.errors import ManagerUnreachable
 from mmd.plan.residency import Pair, UnitState
-from mmd.units.bus import UnitExists
+from mmd.units.bus_errors import UnitExists
 from mmd.units.spec import UnitSpec
 from mmd.units.watch import Pairs, Watch
 
