@@ -109,6 +109,10 @@ def gateway_socket() -> Path:
     return user_runtime_dir() / "mmd-gateway.sock"
 
 
+# The folder that systemd keeps for a token while it is active is the id with this suffix, which no id contains.
+TOKEN_SUFFIX = "~gpu"
+
+
 def engine_socket(model_id: str) -> Path:
     """The Unix socket of an engine. A socket's path may have 107 bytes, so ids are short."""
     return runtime_dir() / model_id / "api.sock"

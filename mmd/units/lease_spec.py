@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmd.paths import TOKEN_SUFFIX
 from mmd.plan.lease import lease_id
 from mmd.plan.share import Holding, Share
 from mmd.units.directives import Command, Commands, Descriptor, Directive, Environment, Seconds, Switch, Text, Words
@@ -69,7 +70,7 @@ def _token_spec(lease: LeaseUnits) -> UnitSpec:
             Seconds("StartLimitIntervalSec", 0),
             Text("Type", "oneshot"),
             Switch("RemainAfterExit", True),
-            Words("RuntimeDirectory", (f"mmd/{lease_id(lease.name)}~gpu",)),
+            Words("RuntimeDirectory", (f"mmd/{lease_id(lease.name)}{TOKEN_SUFFIX}",)),
             Command("ExecStart", lease.gate),
             Command("ExecStopPost", lease.gone),
             Seconds("TimeoutStartSec", _START_TIMEOUT_SECONDS),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmd.paths import TOKEN_SUFFIX
 from mmd.plan.launch import Launch, Sleep
 from mmd.plan.share import Share, share_words
 from mmd.units.directives import (
@@ -36,9 +37,6 @@ FINGERPRINT = "MMD_LAUNCH"
 
 # The environment variable that tells an engine what it holds: "GPU-8a3b1c2d=10240".
 SHARE = "MMD_SHARE"
-
-# systemd keeps a folder for a token while it is active, named after its model with this suffix, which no id contains.
-_HELD = "~gpu"
 
 # The release hook's last argument if the model uses no GPU. The token of an engine that cannot sleep has no hook then.
 _CPU = "cpu"
@@ -236,7 +234,7 @@ def _runtime_folder(launch: Launch) -> Path:
 
 def _held(launch: Launch) -> str:
     """Return the entry in the ledger that exists while the token is active and the gate has admitted the model."""
-    return f"{Path(launch.socket).parent}{_HELD}/held"
+    return f"{Path(launch.socket).parent}{TOKEN_SUFFIX}/held"
 
 
 def _no_restart_asleep(launch: Launch, hooks: Hooks) -> Directives:
@@ -279,7 +277,7 @@ def _token_directives(launch: Launch, hooks: Hooks, admission: Admission) -> Dir
         Seconds("StartLimitIntervalSec", 0),
         Text("Type", "oneshot"),
         Switch("RemainAfterExit", True),
-        Words("RuntimeDirectory", (f"mmd/{launch.model_id}{_HELD}",)),
+        Words("RuntimeDirectory", (f"mmd/{launch.model_id}{TOKEN_SUFFIX}",)),
         *work,
         Text("SyslogIdentifier", launch.model_id),
         Text("Slice", SLICE),

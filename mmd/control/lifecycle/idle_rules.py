@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+from mmd.control.state.resident_since import resident_since_us
 from mmd.control.state.sleep_record import asleep_since
 from mmd.files import ReloadOnChange
 from mmd.paths import config_file
@@ -12,8 +13,6 @@ from mmd.plan.idle import LoadedModel, Rules
 from mmd.plan.residency import Residency, residency
 from mmd.settings import Settings, read_settings
 from mmd.units.bus import Manager
-from mmd.units.bus_errors import NoSuchUnit
-from mmd.units.names import engine_unit, token_unit
 from mmd.units.watch import Pairs
 
 
@@ -81,9 +80,5 @@ async def loaded_models(
 
 
 async def _resident_since(manager: Manager, model_id: str) -> float | None:
-    """Return when its engine became ready or, after a wake, its token active; None if it has just ended."""
-    try:
-        units = [await manager.unit(unit) for unit in (engine_unit(model_id), token_unit(model_id))]
-    except NoSuchUnit:
-        return None
-    return max(int(unit["ActiveEnterTimestampMonotonic"]) for unit in units) / 1_000_000
+    entered_us = await resident_since_us(manager, model_id, "ActiveEnterTimestampMonotonic")
+    return None if entered_us is None else entered_us / 1_000_000

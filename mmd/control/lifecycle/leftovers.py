@@ -11,14 +11,13 @@ import shutil
 import time
 from pathlib import Path
 
-from mmd.paths import runtime_dir
+from mmd.paths import TOKEN_SUFFIX, runtime_dir
 from mmd.plan.lease import lease_id
 from mmd.plan.residency import Pair
 from mmd.units.watch import UnitStates
 
 _log = logging.getLogger(__name__)
 
-_HELD = "~gpu"
 # The call of a planner that has just been killed may still be on its way: its units appear after they were listed.
 _MIN_AGE_SECONDS = 10.0
 
@@ -27,7 +26,7 @@ def remove_leftovers(states: UnitStates) -> None:
     """Remove the folders of models and leases that have no unit. The caller holds the planner's lock."""
     alive = {*(name for name, pair in states.pairs.items() if _is_loaded(pair)), *map(lease_id, states.leases)}
     for folder in _old_folders():
-        if folder.name.removesuffix(_HELD) not in alive:
+        if folder.name.removesuffix(TOKEN_SUFFIX) not in alive:
             _log.warning("removing %s: its unit is gone, and systemd has left it behind", folder)
             try:
                 shutil.rmtree(folder)

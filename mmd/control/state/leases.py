@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmd.control.state.devices import Bytes, held_bytes
 from mmd.errors import NoSuchLease
-from mmd.paths import runtime_dir
+from mmd.paths import TOKEN_SUFFIX, runtime_dir
 from mmd.plan.lease import LeasePair, LeaseState, lease_id
 from mmd.units.bus import Manager
 from mmd.units.bus_errors import NoSuchUnit
@@ -19,7 +19,7 @@ from mmd.units.names import holder_unit, token_unit
 from mmd.units.watch import Leases, leases_of
 
 _MICROSECONDS = 1_000_000
-_PREFIX, _SUFFIX = lease_id(""), "~gpu"  # of the folder that systemd keeps for a lease's token
+_PREFIX = lease_id("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def with_children(pids: Collection[int]) -> frozenset[int]:
 
 def held_names() -> list[str]:
     """Return the names of the leases that the ledger has: the gates of their tokens have let them in."""
-    return sorted(folder.name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for folder in _held())
+    return sorted(folder.name.removeprefix(_PREFIX).removesuffix(TOKEN_SUFFIX) for folder in _held())
 
 
 def is_held(name: str) -> bool:
@@ -88,7 +88,7 @@ def is_held(name: str) -> bool:
 
 
 def _held() -> list[Path]:
-    return [entry.parent for entry in runtime_dir().glob(f"{_PREFIX}*{_SUFFIX}/held")]
+    return [entry.parent for entry in runtime_dir().glob(f"{_PREFIX}*{TOKEN_SUFFIX}/held")]
 
 
 async def _status(manager: Manager, name: str, pair: LeasePair) -> LeaseStatus:

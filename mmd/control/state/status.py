@@ -15,13 +15,13 @@ from mmd.control.state.leases import LeaseStatus, lease_statuses
 from mmd.control.state.machine_reader import MachineReader
 from mmd.control.state.memory_use import Resources, gpu_uses, read_ram, summed
 from mmd.control.state.residencies import active_of
+from mmd.control.state.resident_since import resident_since_us
 from mmd.control.state.sleep_record import asleep_level
 from mmd.control.state.suspended_models import suspended_models
 from mmd.control.state.swap_events import SwapEvent, expected_seconds, recent
 from mmd.paths import tunnels_dir
 from mmd.plan.residency import Pair, Residency, held_now, residency
-from mmd.units.bus_errors import NoSuchUnit
-from mmd.units.names import engine_unit, token_unit
+from mmd.units.names import engine_unit
 from mmd.units.watch import Pairs, leases_of, pairs_of
 
 if TYPE_CHECKING:
@@ -192,12 +192,9 @@ async def _resident(manager: Manager, model_id: str, pair: Pair, used: Bytes) ->
 
 
 async def _resident_since(manager: Manager, model_id: str) -> str | None:
-    """Return when its engine became ready or, after a wake, its token active; None if it has just ended."""
-    try:
-        units = [await manager.unit(unit) for unit in (engine_unit(model_id), token_unit(model_id))]
-    except NoSuchUnit:
+    entered_us = await resident_since_us(manager, model_id, "ActiveEnterTimestamp")
+    if entered_us is None:
         return None
-    entered_us = max(int(unit["ActiveEnterTimestamp"]) for unit in units)
     return datetime.fromtimestamp(entered_us / 1_000_000, UTC).isoformat(timespec="milliseconds")
 
 
