@@ -29,7 +29,7 @@ from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.http.policy import RequestPolicy
 from mmd.plan.boot import Startup
 from mmd.plan.idle import LoadedModel, Rules
-from mmd.plan.occupancy import Use
+from mmd.plan.placement.occupancy import Use
 from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.registry.licence import Terms
 from mmd.registry.record import Format, ModelType

@@ -9,10 +9,10 @@ from mmd.errors import DoesNotFit, EngineMissing, WrongUsage
 from mmd.machine import Machine
 from mmd.plan import fit
 from mmd.plan.allocation import Allocation
-from mmd.plan.demand import kept_asleep
 from mmd.plan.engine import Installed, ServeOptions
 from mmd.plan.launch import Flag, Launch
 from mmd.plan.memory import MemoryModel
+from mmd.plan.placement.demand import kept_asleep
 from mmd.plan.predict import memory_of
 from mmd.plan.share import RAM, Share, device_ids
 from mmd.plan.suggestions import UnfitModel, suggestions

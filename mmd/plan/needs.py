@@ -11,9 +11,9 @@ from mmd.plan import fit
 from mmd.plan.allocation import Allocation
 from mmd.plan.choose import ModelSettings, missing_engine, require_engine, require_fit, without_refused
 from mmd.plan.constants import Constants
-from mmd.plan.demand import COMFORTABLE_TOKENS, Demand
 from mmd.plan.engine import Installed, Planner, ServeOptions
-from mmd.plan.place import Device, capacities
+from mmd.plan.placement.demand import COMFORTABLE_TOKENS, Demand
+from mmd.plan.placement.place import Device, capacities
 from mmd.plan.share import RAM, device_ids
 from mmd.quantities import MIB
 from mmd.registry.record import Facts, Format, Model

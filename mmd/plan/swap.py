@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mmd.plan.occupancy import Occupancy
-from mmd.plan.place import Placement
+from mmd.plan.placement.occupancy import Occupancy
+from mmd.plan.placement.place import Placement
 from mmd.plan.residency import STARTS, Pair, Residency, residency
 from mmd.plan.share import Share
 

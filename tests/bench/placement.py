@@ -7,11 +7,11 @@ from pathlib import Path
 from time import perf_counter
 
 from mmd.machine import Gpu, Machine
-from mmd.plan.arrange import arrange
-from mmd.plan.demand import Demand
-from mmd.plan.devices import devices_of
 from mmd.plan.needs import demand_of
-from mmd.plan.place import CannotPlace, Device, Occupant, Shape, Wanted, place
+from mmd.plan.placement.arrange import arrange
+from mmd.plan.placement.demand import Demand
+from mmd.plan.placement.devices import devices_of
+from mmd.plan.placement.place import CannotPlace, Device, Occupant, Shape, Wanted, place
 from mmd.quantities import GIB
 from mmd.registry.detect import examine
 from mmd.registry.record import Model

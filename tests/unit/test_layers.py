@@ -122,7 +122,7 @@ def test_imports_follow_the_table(path: Path) -> None:
     assert not wrong, f"{layer} may not import {wrong}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "plan").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "plan").rglob("*.py")), ids=lambda path: path.name)
 def test_plan_is_pure(path: Path) -> None:
     _assert_pure(path, siblings={"mmd.plan"})
 

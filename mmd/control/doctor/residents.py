@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mmd.control.doctor.diagnosis import Diagnosis, failed, ok, warning
 from mmd.machine import Gpu
 from mmd.plan.lease import LeasePair, LeaseState, lease_id, lease_name
-from mmd.plan.place import Device
+from mmd.plan.placement.place import Device
 from mmd.plan.residency import Pair, Residency, held_now, residency
 from mmd.plan.share import RAM, Share, device_ids
 from mmd.quantities import GIB, MIB, size_text

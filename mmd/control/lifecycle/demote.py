@@ -14,8 +14,8 @@ from mmd.errors import MmdError
 from mmd.journal import about
 from mmd.plan.allocation import Allocation
 from mmd.plan.launch import Launch
-from mmd.plan.occupancy import held, occupancy
-from mmd.plan.place import Device, Placement, Shape, Wanted, capacities, place
+from mmd.plan.placement.occupancy import held, occupancy
+from mmd.plan.placement.place import Device, Placement, Shape, Wanted, capacities, place
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.bus import JobResult, Manager
 from mmd.units.lock import planner_lock

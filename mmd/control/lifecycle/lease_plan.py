@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from mmd.control.lifecycle.placing import EndFirst, Placer
 from mmd.errors import LeaseRefused, SwapSuperseded, WrongUsage
 from mmd.plan.lease import is_valid_name, lease_id, new_name
-from mmd.plan.lease_place import LeaseRequest, place_lease, place_on_all_gpus, refusal
-from mmd.plan.place import Placement, capacities
+from mmd.plan.placement.lease_place import LeaseRequest, place_lease, place_on_all_gpus, refusal
+from mmd.plan.placement.place import Placement, capacities
 from mmd.plan.share import device_ids
 from mmd.plan.swap import Leavers, leavers, waits_for
 from mmd.quantities import MIB, read_size

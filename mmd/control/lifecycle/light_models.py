@@ -11,8 +11,8 @@ from mmd.errors import MmdError
 
 if TYPE_CHECKING:
     from mmd.machine import Machine
-    from mmd.plan.demand import Demand
-    from mmd.plan.place import Device
+    from mmd.plan.placement.demand import Demand
+    from mmd.plan.placement.place import Device
     from mmd.registry.record import Model
     from mmd.settings import Settings
 

@@ -13,10 +13,10 @@ from mmd.control.state.leases import lease_pids
 from mmd.errors import DoesNotFit, GpuLeased, GpuPinned
 from mmd.journal import about
 from mmd.plan.allocation import Allocation
-from mmd.plan.arrange import Arrangement, arrange
 from mmd.plan.lease import lease_name
-from mmd.plan.occupancy import Occupancy, Use, held, occupancy
-from mmd.plan.place import CannotPlace, Device, Occupant, capacities
+from mmd.plan.placement.arrange import Arrangement, arrange
+from mmd.plan.placement.occupancy import Occupancy, Use, held, occupancy
+from mmd.plan.placement.place import CannotPlace, Device, Occupant, capacities
 from mmd.plan.queue import NoRoom
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.plan.swap import Action, Leavers, action, gpu_holders, leavers, waits_for, why

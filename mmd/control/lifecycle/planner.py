@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from mmd.machine import Machine
     from mmd.plan.allocation import Allocation
     from mmd.plan.choose import ModelSettings
-    from mmd.plan.demand import Demand
     from mmd.plan.last_words import Refusal
     from mmd.plan.launch import Launch
-    from mmd.plan.occupancy import Use
-    from mmd.plan.place import Device
+    from mmd.plan.placement.demand import Demand
+    from mmd.plan.placement.occupancy import Use
+    from mmd.plan.placement.place import Device
     from mmd.registry.record import Model
     from mmd.registry.store import Registry
     from mmd.settings import Settings
@@ -106,7 +106,7 @@ class LaunchPlanner:
         self, machine: Machine, held_mib: Mapping[str, int], lease_pids: Collection[int]
     ) -> tuple[tuple[Device, ...], str]:
         from mmd.control.state.leases import with_children
-        from mmd.plan.devices import devices_of, other_programs
+        from mmd.plan.placement.devices import devices_of, other_programs
 
         pids, safe_maximum = with_children(lease_pids), self._settings().gpu.safe_maximum
         devices = devices_of(machine, held_mib, safe_maximum=safe_maximum, lease_pids=pids)
@@ -221,8 +221,8 @@ def _alone(model: Model, machine: Machine, settings: Settings) -> Allocation | N
     """Return what a model is given if it lies alone on its GPUs; None if they cannot hold it."""
     from dataclasses import replace
 
-    from mmd.plan.arrange import Arrangement, arrange
-    from mmd.plan.devices import empty_devices
+    from mmd.plan.placement.arrange import Arrangement, arrange
+    from mmd.plan.placement.devices import empty_devices
     from mmd.plan.share import device_ids
 
     devices = empty_devices(machine)

@@ -12,11 +12,11 @@ from mmd.control.lifecycle.planner import plan_demand
 from mmd.control.memory.estimate import Estimator
 from mmd.errors import ManagerUnreachable
 from mmd.machine import Machine
-from mmd.plan.arrange import Arrangement, arrange
-from mmd.plan.demand import Demand
-from mmd.plan.devices import devices_of
-from mmd.plan.occupancy import Use, held, occupancy
-from mmd.plan.place import Occupant
+from mmd.plan.placement.arrange import Arrangement, arrange
+from mmd.plan.placement.demand import Demand
+from mmd.plan.placement.devices import devices_of
+from mmd.plan.placement.occupancy import Use, held, occupancy
+from mmd.plan.placement.place import Occupant
 from mmd.plan.share import Share, total_share
 from mmd.quantities import MIB
 from mmd.registry.record import Model

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from mmd.control.lifecycle.activation import Activation
     from mmd.control.lifecycle.controller import Controller
     from mmd.control.lifecycle.planner import LaunchPlanner
-    from mmd.plan.arrange import Arrangement
-    from mmd.plan.demand import Demand
-    from mmd.plan.place import CannotPlace, Device
+    from mmd.plan.placement.arrange import Arrangement
+    from mmd.plan.placement.demand import Demand
+    from mmd.plan.placement.place import CannotPlace, Device
     from mmd.plan.residency import Pair
 
 _MAX_PARTS = 256  # parts of a setup that are tried
@@ -66,7 +66,7 @@ async def plan_setup(planner: LaunchPlanner, setup: Setup, held_mib: Mapping[str
 
     Raises what planning one of its models raises.
     """
-    from mmd.plan.arrange import Arrangement
+    from mmd.plan.placement.arrange import Arrangement
 
     devices = await planner.devices(held_mib)
     demands = [await planner.demand(one, devices) for one in setup.models]
@@ -87,7 +87,7 @@ async def planned_now(setup: Setup) -> PlannedNow:
     """Plan a setup over connections of its own. A plan that fails is one with a problem."""
     from mmd.control.lifecycle.planner import LaunchPlanner
     from mmd.control.state.machine_reader import MachineReader
-    from mmd.plan.occupancy import held
+    from mmd.plan.placement.occupancy import held
     from mmd.plan.share import RAM, device_ids
     from mmd.registry.store import Registry
 
@@ -130,7 +130,7 @@ async def would_unload(controller: Controller, setup: Setup) -> tuple[str, ...]:
 
 @asynccontextmanager
 async def _parts_named(controller: Controller, setup: Setup) -> AsyncIterator[None]:
-    from mmd.plan.occupancy import held
+    from mmd.plan.placement.occupancy import held
 
     try:
         yield
@@ -145,7 +145,7 @@ async def _parts_named(controller: Controller, setup: Setup) -> AsyncIterator[No
 async def _arranged(
     planner: LaunchPlanner, demands: Sequence[Demand], devices: Sequence[Device]
 ) -> Arrangement | CannotPlace:
-    from mmd.plan.arrange import arrange
+    from mmd.plan.placement.arrange import arrange
 
     light, one_each = await planner.light_demands(devices), await planner.one_each()
     return arrange(demands, (), devices, light=light, one_each=one_each)
@@ -153,7 +153,7 @@ async def _arranged(
 
 async def _hint(planner: LaunchPlanner, setup: Setup, demands: Sequence[Demand], devices: Sequence[Device]) -> str:
     """Return a command that makes a setup of those models that fit: as many as possible, the first ones rather."""
-    from mmd.plan.arrange import Arrangement
+    from mmd.plan.placement.arrange import Arrangement
 
     parts = (part for count in range(len(demands) - 1, 0, -1) for part in combinations(demands, count))
     for part in islice(parts, _MAX_PARTS):

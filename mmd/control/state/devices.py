@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from mmd.errors import MmdError
 from mmd.machine import Gpu, Machine
-from mmd.plan.devices import SafeMaximum, devices_of
-from mmd.plan.occupancy import held
-from mmd.plan.place import Device
+from mmd.plan.placement.devices import SafeMaximum, devices_of
+from mmd.plan.placement.occupancy import held
+from mmd.plan.placement.place import Device
 from mmd.plan.pressure import Ram
 from mmd.plan.share import RAM, Share, device_ids
 from mmd.quantities import MIB

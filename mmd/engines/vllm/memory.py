@@ -12,9 +12,9 @@ from mmd.machine import Gpu, Machine
 from mmd.plan import fit
 from mmd.plan.allocation import Allocation
 from mmd.plan.constants import Constants
-from mmd.plan.devices import has_desktop
 from mmd.plan.engine import ServeOptions
 from mmd.plan.launch import Flag
+from mmd.plan.placement.devices import has_desktop
 from mmd.quantities import GIB, MIB
 from mmd.registry.record import Facts, ModelType
 

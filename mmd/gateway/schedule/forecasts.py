@@ -6,10 +6,10 @@ from collections.abc import Hashable
 
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.state.leases import lease_pids
-from mmd.plan.demand import Demand
-from mmd.plan.forecast import Surroundings, forecast
-from mmd.plan.occupancy import Occupancy, held, occupancy
-from mmd.plan.place import Device
+from mmd.plan.placement.demand import Demand
+from mmd.plan.placement.forecast import Surroundings, forecast
+from mmd.plan.placement.occupancy import Occupancy, held, occupancy
+from mmd.plan.placement.place import Device
 from mmd.plan.queue import Claims, Forecast, NoRoom, claims_key
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.bus import Manager

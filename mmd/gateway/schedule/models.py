@@ -13,7 +13,7 @@ from mmd.control.state.status import Status
 from mmd.gateway.http.listener_kind import ListenerKind
 from mmd.gateway.schedule.leases import Leases
 from mmd.plan.idle import LoadedModel
-from mmd.plan.occupancy import Use
+from mmd.plan.placement.occupancy import Use
 from mmd.plan.queue import Claims, Forecast, NoRoom
 
 

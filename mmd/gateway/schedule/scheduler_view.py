@@ -7,7 +7,7 @@ from time import monotonic
 
 from mmd.gateway.schedule.queue_status import QueuePosition, QueueStatus
 from mmd.gateway.schedule.state import SchedulerState
-from mmd.plan.occupancy import Use
+from mmd.plan.placement.occupancy import Use
 
 
 class SchedulerView:

@@ -22,7 +22,7 @@ from mmd.gateway.schedule.queue_status import InFlight, QueuePosition, QueueStat
 from mmd.gateway.schedule.unloads import Unloads, Uses
 from mmd.plan import queue as plan
 from mmd.plan.expected_wait import ExpectedWait, SwapProgress, expected_waits
-from mmd.plan.occupancy import Use
+from mmd.plan.placement.occupancy import Use
 from mmd.plan.queue import Forecast, QueueLimits, Step, Turn
 
 # How often a swap may find that its placement has changed before its requests fail.

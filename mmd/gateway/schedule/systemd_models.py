@@ -25,7 +25,7 @@ from mmd.gateway.schedule.model_names import ModelNames, embedding_model
 from mmd.paths import engine_socket
 from mmd.plan.idle import LoadedModel
 from mmd.plan.lease import LeaseState
-from mmd.plan.occupancy import Use
+from mmd.plan.placement.occupancy import Use
 from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.plan.residency import Pair, Residency, residency
 from mmd.units.watch import Leases, Pairs, Watch

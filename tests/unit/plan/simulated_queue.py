@@ -14,7 +14,7 @@ from mmd.gateway.http.limits import Limits
 from mmd.gateway.schedule import events
 from mmd.gateway.schedule.model_queue import Waiter
 from mmd.gateway.schedule.state import SchedulerState
-from mmd.plan.place import CannotPlace, Device, Occupant, Shape, Wanted, place
+from mmd.plan.placement.place import CannotPlace, Device, Occupant, Shape, Wanted, place
 from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.plan.share import Share
 

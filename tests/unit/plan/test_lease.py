@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmd.plan.lease import LeasePair, LeaseState, is_valid_name, lease_id, lease_name, new_name
-from mmd.plan.lease_place import LeaseRequest, lease_occupants, place_lease, place_on_all_gpus, refusal
-from mmd.plan.occupancy import held, occupancy
-from mmd.plan.place import CannotPlace, Device, Occupant, Placement
+from mmd.plan.placement.lease_place import LeaseRequest, lease_occupants, place_lease, place_on_all_gpus, refusal
+from mmd.plan.placement.occupancy import held, occupancy
+from mmd.plan.placement.place import CannotPlace, Device, Occupant, Placement
 from mmd.plan.residency import UnitState
 from mmd.plan.share import RAM
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.schedule.state import SchedulerState
 from mmd.plan import queue
-from mmd.plan.place import Shape
+from mmd.plan.placement.place import Shape
 from mmd.plan.queue import (
     Backoff,
     Claims,

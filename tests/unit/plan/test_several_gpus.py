@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from mmd.machine import Machine, load_machine
-from mmd.plan.arrange import Arrangement, arrange
-from mmd.plan.demand import Demand
-from mmd.plan.devices import devices_of
 from mmd.plan.needs import demand_of
-from mmd.plan.place import CannotPlace, Occupant
+from mmd.plan.placement.arrange import Arrangement, arrange
+from mmd.plan.placement.demand import Demand
+from mmd.plan.placement.devices import devices_of
+from mmd.plan.placement.place import CannotPlace, Occupant
 from mmd.registry.detect import examine
 from mmd.registry.record import Model
 from tests.unit.plan.planned import LLAMA_SERVER

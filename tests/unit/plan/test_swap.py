@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mmd.plan.occupancy import Occupancy
-from mmd.plan.place import Occupant, Placement
+from mmd.plan.placement.occupancy import Occupancy
+from mmd.plan.placement.place import Occupant, Placement
 from mmd.plan.residency import Pair, UnitState
 from mmd.plan.swap import Action, action, leavers, taken_again, waits_for, why
 

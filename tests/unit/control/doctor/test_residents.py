@@ -10,7 +10,7 @@ from mmd.control.doctor.diagnosis import Level
 from mmd.control.doctor.residents import DeviceHolders, check_residents
 from mmd.machine import Gpu, GpuProcess
 from mmd.plan.lease import LeasePair
-from mmd.plan.place import Device
+from mmd.plan.placement.place import Device
 from mmd.plan.residency import Pair, UnitState
 from mmd.plan.share import Holding
 from tests.unit.plan.planned import GIB

@@ -10,13 +10,13 @@ import pytest
 from mmd.control.lifecycle import light_models
 from mmd.control.lifecycle.light_models import LightModels
 from mmd.errors import DoesNotFit
-from mmd.plan.demand import Demand
-from mmd.plan.devices import devices_of
-from mmd.plan.place import Device
+from mmd.plan.placement.demand import Demand
+from mmd.plan.placement.devices import devices_of
+from mmd.plan.placement.place import Device
 from mmd.registry.record import Model
 from mmd.settings import ModelTable, Settings
+from tests.unit.plan.placement.test_demand import RTX_4090, demand, with_gpus
 from tests.unit.plan.planned import CHAT, EMBEDDING, RERANKER
-from tests.unit.plan.test_demand import RTX_4090, demand, with_gpus
 
 DEVICES = devices_of(RTX_4090, {})
 

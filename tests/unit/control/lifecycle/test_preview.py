@@ -9,7 +9,7 @@ import pytest
 
 from mmd.control.lifecycle.preview import occupants_of, preview
 from mmd.machine import load_machine
-from mmd.plan.place import Occupant
+from mmd.plan.placement.place import Occupant
 from mmd.plan.residency import Pair, UnitState
 from mmd.plan.share import Holding
 from mmd.quantities import MIB

@@ -15,7 +15,7 @@ from mmd.errors import EngineFailed, GpuPinned, PlacementChanged, TryLater
 from mmd.gateway.http.limits import Limits
 from mmd.gateway.schedule import events, scheduler, state, unloads
 from mmd.gateway.schedule.model_queue import Waiter
-from mmd.plan.place import Shape
+from mmd.plan.placement.place import Shape
 from tests.unit.plan.simulated_queue import Asked, Machine, SimulatedModel, Simulation, gpus, whole
 
 MODELS = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmd.plan.place import CannotPlace, Device, Occupant, Placement, Shape, Wanted, place
+from mmd.plan.placement.place import CannotPlace, Device, Occupant, Placement, Shape, Wanted, place
 from mmd.plan.share import Share
 
 A, B, C = "GPU-a", "GPU-b", "GPU-c"

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mmd.plan.allocation import Allocation
-from mmd.plan.demand import Demand
-from mmd.plan.divide import allocations
-from mmd.plan.place import CannotPlace, Device, Occupant, Placement, capacities, place
+from mmd.plan.placement.demand import Demand
+from mmd.plan.placement.divide import allocations
+from mmd.plan.placement.place import CannotPlace, Device, Occupant, Placement, capacities, place
 from mmd.plan.share import Share
 
 

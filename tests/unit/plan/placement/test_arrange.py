@@ -11,13 +11,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mmd.machine import Machine
-from mmd.plan.arrange import Arrangement, arrange
 from mmd.plan.choose import ModelSettings
-from mmd.plan.devices import devices_of
-from mmd.plan.place import CannotPlace, Occupant
+from mmd.plan.placement.arrange import Arrangement, arrange
+from mmd.plan.placement.devices import devices_of
+from mmd.plan.placement.place import CannotPlace, Occupant
 from mmd.registry.record import Format, Model, ModelType
+from tests.unit.plan.placement.test_demand import CPU_ONLY, RTX_4070, demand, with_gpus
 from tests.unit.plan.planned import model
-from tests.unit.plan.test_demand import CPU_ONLY, RTX_4070, demand, with_gpus
 from tests.unit.plan.test_predict import layout, qwen3
 
 A, B = "GPU-00000000", "GPU-11000000"

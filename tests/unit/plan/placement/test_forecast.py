@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from mmd.machine import Machine
-from mmd.plan.devices import devices_of
-from mmd.plan.forecast import Surroundings, forecast
-from mmd.plan.place import Occupant
+from mmd.plan.placement.devices import devices_of
+from mmd.plan.placement.forecast import Surroundings, forecast
+from mmd.plan.placement.place import Occupant
 from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.registry.record import Model
-from tests.unit.plan.test_arrange import CHAT, EMBED, LARGE, OTHER, A, B
-from tests.unit.plan.test_demand import demand, with_gpus
+from tests.unit.plan.placement.test_arrange import CHAT, EMBED, LARGE, OTHER, A, B
+from tests.unit.plan.placement.test_demand import demand, with_gpus
 
 ONE, TWO = with_gpus(24), with_gpus(24, 24)
 

@@ -13,12 +13,12 @@ from mmd.errors import DoesNotFit, EngineMissing
 from mmd.machine import Machine
 from mmd.plan.allocation import Allocation
 from mmd.plan.choose import ModelSettings, choose
-from mmd.plan.demand import Demand
-from mmd.plan.devices import devices_of
 from mmd.plan.engine import Installed
 from mmd.plan.launch import Launch
 from mmd.plan.needs import demand_of
-from mmd.plan.place import Device, Placement, Shape, place
+from mmd.plan.placement.demand import Demand
+from mmd.plan.placement.devices import devices_of
+from mmd.plan.placement.place import Device, Placement, Shape, place
 from mmd.registry.record import Format, Model
 from tests.unit.plan.planned import (
     EMBEDDED,

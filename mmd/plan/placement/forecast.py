@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mmd.plan.arrange import arrange
-from mmd.plan.demand import Demand
-from mmd.plan.place import CannotPlace, Device, Occupant
+from mmd.plan.placement.arrange import arrange
+from mmd.plan.placement.demand import Demand
+from mmd.plan.placement.place import CannotPlace, Device, Occupant
 from mmd.plan.queue import Claims, Forecast, NoRoom
 from mmd.plan.share import Share, total_share
 

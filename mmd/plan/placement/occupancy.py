@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmd.plan.lease import LeasePair, LeaseState, lease_id
-from mmd.plan.lease_place import lease_occupants
-from mmd.plan.place import Device, Occupant, capacities
+from mmd.plan.placement.lease_place import lease_occupants
+from mmd.plan.placement.place import Device, Occupant, capacities
 from mmd.plan.residency import STARTS, Pair, held_now
 from mmd.plan.share import Holding, Share, total_share
 from mmd.registry.record import ModelType

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mmd.plan.lease import LeasePair, LeaseState, lease_id, lease_name
-from mmd.plan.place import CannotPlace, Device, Occupant, Placement, Shape, Wanted, capacities, place
+from mmd.plan.placement.place import CannotPlace, Device, Occupant, Placement, Shape, Wanted, capacities, place
 from mmd.plan.share import RAM, less, share_text
 from mmd.quantities import MIB, size_text
 

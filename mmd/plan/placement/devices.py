@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from mmd.machine import Gpu, GpuProcess, Machine
 from mmd.plan import fit
-from mmd.plan.place import Device
+from mmd.plan.placement.place import Device
 from mmd.plan.share import RAM, device_ids
 from mmd.quantities import MIB, read_size, size_text
 

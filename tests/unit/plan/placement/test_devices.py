@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mmd.machine import GpuProcess, Machine
-from mmd.plan.devices import SafeMaximum, devices_of, other_programs
+from mmd.plan.placement.devices import SafeMaximum, devices_of, other_programs
 from tests.unit.plan.planned import GIB, machine
 
 MIB = 1024**2

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mmd.plan.allocation import Allocation
-from mmd.plan.demand import COMFORTABLE_TOKENS, Demand
-from mmd.plan.place import Device, Occupant, Placement, capacities, divide_splits
+from mmd.plan.placement.demand import COMFORTABLE_TOKENS, Demand
+from mmd.plan.placement.place import Device, Occupant, Placement, capacities, divide_splits
 from mmd.plan.share import Share, less
 
 _STEP_TOKENS = 256  # llama.cpp rounds up to it

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mmd.plan.allocation import Allocation
 from mmd.plan.memory import DeviceBytes, MemoryModel
-from mmd.plan.place import Device, Shape, Wanted
+from mmd.plan.placement.place import Device, Shape, Wanted
 from mmd.plan.share import RAM, Share
 from mmd.quantities import MIB
 

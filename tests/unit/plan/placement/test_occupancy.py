@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mmd.plan.lease import LeasePair
-from mmd.plan.occupancy import Use, held, occupancy
-from mmd.plan.place import Device
+from mmd.plan.placement.occupancy import Use, held, occupancy
+from mmd.plan.placement.place import Device
 from mmd.plan.residency import Pair, UnitState
 from mmd.plan.share import Holding
 
