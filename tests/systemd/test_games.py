@@ -143,11 +143,11 @@ async def test_lease_that_a_user_ended_is_not_taken_again(session_bus: str, tmp_
 
 async def test_refused_game_changes_nothing(session_bus: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    leases = MemoryLeases(refuses=LeaseRefused("no model can leave any memory of a GPU", hint="mmd status"))
+    leases = MemoryLeases(refuses=LeaseRefused("pinned models and leases hold all GPUs", hint="mmd status"))
     with private_bus(tmp_path / "bus"):
         async with watched(leases), fake_gamemode(session_bus) as gamemode:
             await gamemode.register(1)
-            await until(lambda: "a game runs, but no model can leave any memory" in caplog.text)
+            await until(lambda: "a game runs, but pinned models and leases hold" in caplog.text)
             assert not leases.held
 
 

@@ -273,7 +273,7 @@ def test_program_outlives_a_lease_that_is_ended(gpus: FakeGpus, world: World) ->
 def test_lease_that_is_too_large_is_refused(chat: str) -> None:
     done = run_mmd("lease", "--vram", "30G", "--", "true")
     assert done.returncode == 4
-    assert "no room for the lease true (30.0 GiB): 6.2 GiB are missing" in done.stderr
+    assert "the lease true (30.0 GiB) does not fit: 6.2 GiB more are needed" in done.stderr
     assert resident() == {"chat"}
 
 

@@ -14,7 +14,7 @@ from mmd.control.lifecycle.setup_plan import activate_setup, plan_setup
 from mmd.control.models.setups import Setup, define, require_setup
 from mmd.control.models.startup import set_default, set_restore_last
 from mmd.control.state.last_resident import record_now
-from mmd.errors import DoesNotFit, EngineFailed
+from mmd.errors import DoesNotFit, EngineFailed, MemoryTaken
 from mmd.gateway.gateway import Gateway
 from mmd.paths import state_dir
 from mmd.units.watch import Pairs, read_pairs
@@ -58,6 +58,15 @@ async def test_setup_comes_up_together(home: World) -> None:
         again = await activate_setup(mmd, require_setup("rag"))
         assert again.was_resident
     assert sorted(home.events("ready")) == [("ready", name) for name in sorted(RAG)]
+
+
+async def test_setup_that_may_not_unload_names_its_own_command(home: World) -> None:
+    async with home.controller() as mmd:
+        await mmd.activate("other")
+        with pytest.raises(MemoryTaken) as refused:
+            await activate_setup(mmd, require_setup("rag"), evicts=False)
+        assert refused.value.hint.startswith("mmd activate rag ")
+    assert await resident(home) == {"other"}
 
 
 async def test_engines_on_one_gpu_load_one_after_another(home: World) -> None:

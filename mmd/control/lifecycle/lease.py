@@ -110,7 +110,8 @@ class Lessor:
                 await record_swap(swap, plan.id, "leased", "", {"drain": round(drain_seconds, 4)})
                 return _leased(plan)
             if not (why := read_refusal(plan.id)):
-                raise SwapSuperseded(f"the lease {plan.name} was ended before it began", hint="mmd lease list")
+                hint = f"journalctl --user -u {holder_unit(plan.name)}   # what ended it"
+                raise SwapSuperseded(f"the lease {plan.name} was ended before it began", hint=hint)
             _log.warning("the lease %s was not admitted: %s", plan.name, why)
         raise LeaseRefused(f"the lease was not admitted: {why}", hint="mmd status   # the memory of each device")
 
@@ -143,7 +144,8 @@ class Lessor:
                     except (UnitExists, NoSuchUnit) as error:
                         _log.info("units have changed; looking again: %s", error.message)
             if monotonic() > end:
-                raise LeaseRefused("models that are being unloaded do not end", hint="mmd status")
+                message = f"models that are being unloaded did not end within {_LOOK_AGAIN_SECONDS:.0f} s"
+                raise LeaseRefused(message, hint="mmd status   # shows them; end one at once: mmd stop ID")
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _submit(self, plan: LeasePlan, holder: Holder) -> UnitJob:

@@ -90,15 +90,16 @@ class LeasePlanner:
         if wish.for_games:
             on_all = place_on_all_gpus(request.name, held, devices, by_user=by_user)
             if on_all is None:
-                raise LeaseRefused("no model can leave any memory of a GPU", hint="mmd status")
+                message = "pinned models and leases hold all GPUs, so unloading other models frees no memory"
+                raise LeaseRefused(message, hint="mmd status   # the memory of each device")
             return on_all
         placed = place_lease(request, held, devices, by_user=by_user)
         if isinstance(placed, Placement):
             return placed
         if staying and isinstance(place_lease(request, occupants, devices, by_user=by_user), Placement):
-            message = f"the lease {request.name} needs the memory of another model now"
-            raise SwapSuperseded(message, hint="mmd lease list")
-        message, hint = refusal(request, placed, occupants)
+            message = f"the lease {request.name} now needs memory of models that still answer requests"
+            raise SwapSuperseded(message, hint="mmd status   # shows the requests; then try again")
+        message, hint = refusal(request, placed, occupants, devices, by_user=by_user)
         others = f"; {self._planner.other_programs}" if self._planner.other_programs else ""
         raise LeaseRefused(message + others, hint=hint)
 
@@ -111,7 +112,7 @@ class LeasePlanner:
             if wish.gpu == str(gpu.index) or (wish.gpu.startswith("GPU-") and gpu.uuid.startswith(wish.gpu)):
                 return device
         known = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in devices.values()) or "none"
-        raise WrongUsage(f"there is no GPU {wish.gpu}; there are: {known}", hint="mmd machine")
+        raise WrongUsage(f"there is no GPU {wish.gpu}; there are: {known}", hint="mmd machine   # lists the GPUs")
 
     async def _restores(self, left: Leavers, view: View) -> tuple[str, ...]:
         """Return the models to restore: those that leave, the last used first, and those that other leases restore.
@@ -141,7 +142,8 @@ def _name(wish: LeaseWish, program: str, states: UnitStates) -> str:
         message = f"{wish.name!r} cannot be the name of a lease: use lower-case letters, digits and . _ -, at most 32"
         raise WrongUsage(message, hint="mmd lease --name render -- COMMAND")
     if wish.name in states.leases:
-        raise LeaseRefused(f"there is a lease {wish.name} already", hint=f"mmd lease end {wish.name}")
+        hint = f"mmd lease list   # choose another --name, or: mmd lease end {wish.name}"
+        raise LeaseRefused(f"there is a lease {wish.name} already", hint=hint)
     return wish.name
 
 

@@ -210,12 +210,13 @@ class Placer:
             return found
         if isinstance(alone := attempt(()), CannotPlace):
             others = f"; {self._planner.other_programs}" if self._planner.other_programs else ""
-            raise DoesNotFit(f"{alone.why}{others}", hint="mmd machine   # the memory of this machine")
+            raise DoesNotFit(f"{alone.why}{others}", hint="mmd status   # what uses the memory of each device")
         if isinstance(blocked := attempt(occupants), CannotPlace):
             leases = [name for one in occupants if (name := lease_name(one.model_id)) is not None]
             if leases and isinstance(attempt([one for one in occupants if not one.is_lease]), Arrangement):
                 raise GpuLeased(blocked.why, hint=f"mmd lease end {leases[0]}   # or wait until its program ends")
-            raise GpuPinned(blocked.why, hint="mmd status   # what holds the memory")
+            hint = f"mmd activate {request.model_ids[0]}   # unloads pinned models, too"
+            raise GpuPinned(blocked.why, hint=hint)
         return NoRoom(found.why)
 
     async def _uses(self, pairs: Pairs) -> Mapping[str, Use]:

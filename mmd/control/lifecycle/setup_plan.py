@@ -9,7 +9,7 @@ from itertools import combinations, islice
 from typing import TYPE_CHECKING
 
 from mmd.control.models.setups import Setup
-from mmd.errors import DoesNotFit, ManagerUnreachable, MmdError
+from mmd.errors import DoesNotFit, ManagerUnreachable, MemoryTaken, MmdError, PlacementChanged
 from mmd.quantities import MIB
 from mmd.units.bus import Manager
 from mmd.units.watch import UnitStates, read_states
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from mmd.plan.placement.place import CannotPlace, Device
     from mmd.plan.residency import Pair
 
-_MAX_PARTS = 256  # parts of a setup that are tried
+_MAX_PARTS = 256  # subsets of a setup that are tried
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedMember:
-    """A model of a setup: the least that it needs, and what it would get of each device, with which context.
+    """A model of a setup: the least memory that it needs, the bytes that it would get of each device, and its context.
 
-    Without `devices` the setup does not fit. `context`: 0 if the engine takes what fits into its share.
+    `devices` is empty if the setup does not fit. `context` is 0 if the engine takes what fits into its share.
     """
 
     id: str
@@ -84,7 +84,7 @@ async def plan_setup(planner: LaunchPlanner, setup: Setup, held_mib: Mapping[str
 
 
 async def planned_now(setup: Setup) -> PlannedNow:
-    """Plan a setup over connections of its own. A plan that fails is one with a problem."""
+    """Plan a setup over new connections. If planning fails, the plan's `problem` says why."""
     from mmd.control.lifecycle.planner import LaunchPlanner
     from mmd.control.state.machine_reader import MachineReader
     from mmd.plan.placement.occupancy import held
@@ -116,7 +116,7 @@ async def activate_setup(
 ) -> Activation:
     """Activate the models of a setup together, as `Controller.activate` does.
 
-    If they do not fit, the error says what each of them needs, and its hint which of them fit.
+    If they do not fit, the error says what each of them needs, and its hint reduces the setup to those that fit.
     """
     async with _parts_named(controller, setup):
         return await controller.activate(setup.models, evicts=evicts, staying=staying)
@@ -140,6 +140,8 @@ async def _parts_named(controller: Controller, setup: Setup) -> AsyncIterator[No
         demands = [await planner.demand(one, devices) for one in setup.models]
         hint = await _hint(planner, setup, demands, devices)
         raise DoesNotFit(f"the setup {setup.name} does not fit: {error.message}", hint=hint) from error
+    except (MemoryTaken, PlacementChanged) as error:
+        raise type(error)(error.message, hint=f"mmd activate {setup.name}   # unloads other models") from error
 
 
 async def _arranged(
@@ -152,7 +154,7 @@ async def _arranged(
 
 
 async def _hint(planner: LaunchPlanner, setup: Setup, demands: Sequence[Demand], devices: Sequence[Device]) -> str:
-    """Return a command that makes a setup of those models that fit: as many as possible, the first ones rather."""
+    """Return a command that reduces the setup to models that fit: as many as possible, the first ones preferred."""
     from mmd.plan.placement.arrange import Arrangement
 
     parts = (part for count in range(len(demands) - 1, 0, -1) for part in combinations(demands, count))
@@ -161,4 +163,4 @@ async def _hint(planner: LaunchPlanner, setup: Setup, demands: Sequence[Demand],
             kept = [one.model_id for one in part]
             without = ", ".join(one.model_id for one in demands if one.model_id not in kept)
             return f"mmd setup add {setup.name} {' '.join(kept)}   # fits, without {without}"
-    return "mmd machine   # the memory of this machine"
+    return "mmd status   # what uses the memory of each device"

@@ -28,7 +28,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What a command is for: a model, or a setup and thus its models."""
+    """What a command acts on: a model, or a setup and so its models."""
 
     name: str
     models: tuple[str, ...]
@@ -38,10 +38,10 @@ class Selected:
 def setup_named(
     name: str, models: Mapping[str, Model], settings: Settings, names: NameTable | None = None
 ) -> Setup | None:
-    """Return the setup of this name, or None. `names` are those of the models, if they are known.
+    """Return the setup of this name, or None. `names` are the models' names, if they are read already.
 
-    Raises WrongUsage if a model has this id, or if two of its names are names of one model; NoSuchModel, with the
-    nearest id, if one of its models is not registered.
+    Raises WrongUsage if a model has this id or if the setup names one model twice; NoSuchModel, with the nearest id, if
+    one of its models is not registered.
     """
     table = settings.setups.get(name)
     return None if table is None else _resolved(name, table, models, names or names_of(models, settings))
@@ -62,7 +62,7 @@ def require_setup(name: str) -> Setup:
 
 
 def select(name: str) -> Selected:
-    """Return the setup of this name, or the model; an unknown name stands for itself, and the caller reports it.
+    """Return the setup or the model of this name. An unknown name is returned as a model's id; the caller reports it.
 
     Raises what `setup_named` and `id_for` raise.
     """
@@ -95,20 +95,20 @@ def no_such_setup(name: str, settings: Settings) -> NoSuchModel:
 
 
 def define(name: str, model_ids: Sequence[str], note: str | None) -> bool:
-    """Define a setup in mmd.toml, or replace the models (and the note, if given) of one. Returns True if it is new.
+    """Define a setup in mmd.toml, or replace the models of one, and its note if given. Return True if it is new.
 
-    Raises WrongUsage for a name that it cannot have and for a model named twice, NoSuchModel, and what `edit_settings`
-    raises.
+    Raises WrongUsage for an invalid name and for a model named twice, NoSuchModel, and what `edit_settings` raises.
     """
     from mmd.settings_edit import Key, Value, edit_settings
 
     models, settings = Registry().load(), read_settings()
+    again = f"mmd setup add NAME {' '.join(model_ids)}"
     if not is_setup_name(name):
         message = f"{name!r} is not a setup's name: use lower-case letters, digits and . _ -, at most 64"
-        raise WrongUsage(message, hint="mmd setup add NAME ID ID")
+        raise WrongUsage(message, hint=again)
     if (model_id := names_of(models, settings).ids.get(name)) is not None:
         what = "a model" if model_id == name else f"another name of {model_id}"
-        raise WrongUsage(f"{name} is {what}, so no setup can have this name", hint="mmd setup add NAME ID ID")
+        raise WrongUsage(f"{name} is {what}, so no setup can have this name", hint=again)
     before = settings.setups.get(name, SetupTable(models=()))
     _resolved(name, replace(before, models=tuple(model_ids), expose=()), models, names_of(models, settings))
     values: dict[Key, Value] = {("setups", name, "models"): tuple(model_ids)}
@@ -121,14 +121,14 @@ def define(name: str, model_ids: Sequence[str], note: str | None) -> bool:
 
 
 def refuse_name_of_setup(model_id: str) -> None:
-    """Raise WrongUsage if a setup has this name, which a new model is to have. A damaged mmd.toml refuses nothing."""
+    """Raise WrongUsage if a setup has the id of a new model. If mmd.toml is damaged, any id is accepted."""
     try:
         setups = read_settings().setups
     except MmdError:
         return
     if model_id in setups:
         message = f"a setup is called {model_id}, so no model can have this id"
-        raise WrongUsage(message, hint=f"mmd setup show {model_id}")
+        raise WrongUsage(message, hint="mmd setup list   # choose an id that is not among these names")
 
 
 def forget(name: str) -> None:
@@ -142,9 +142,9 @@ def forget(name: str) -> None:
 
 
 def answering_model(setup: Setup, models: Mapping[str, Model]) -> str:
-    """Return the model for a request that names the setup: the only one of its models that generates text.
+    """Return the model that answers a request for the setup: the only one of its models that generates text.
 
-    Raises NoSuchModel if it has none or several.
+    Raises NoSuchModel if none or several of its models do.
     """
     generating = [one for one in setup.models if models[one].facts.type.generates]
     if len(generating) == 1:
@@ -164,7 +164,7 @@ def _resolved(name: str, table: SetupTable, models: Mapping[str, Model], names: 
     if len(set(ids)) < len(ids):
         twice = next(model_id for model_id in ids if ids.count(model_id) > 1)
         message = f"the setup {name} names {twice} twice: {', '.join(table.models)}"
-        raise WrongUsage(message, hint=f"${{EDITOR:-nano}} {config_file()}")
+        raise WrongUsage(message, hint=f"mmd setup add {name} {' '.join(dict.fromkeys(ids))}")
     return Setup(name, ids, table.note, tuple(names.ids[one] for one in table.expose), Startup(table.startup))
 
 

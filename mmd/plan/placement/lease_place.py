@@ -71,14 +71,23 @@ def place_on_all_gpus(
     return Placement({lease_id(name): where}, sleep, end, dict.fromkeys((*sleep, *end), name))
 
 
-def refusal(request: LeaseRequest, refused: CannotPlace, occupants: Iterable[Occupant]) -> tuple[str, str]:
-    """Return why a lease cannot be had, and the command that frees memory."""
-    holders = [one for one in occupants if one.is_lease or (one.pinned and not one.is_asleep)]
+def refusal(
+    request: LeaseRequest,
+    refused: CannotPlace,
+    occupants: Iterable[Occupant],
+    devices: Sequence[Device],
+    *,
+    by_user: bool = False,
+) -> tuple[str, str]:
+    """Return why a lease cannot be placed, and the command that frees memory on a device that it may use."""
+    among = {device.id for device in devices if _may_hold(request, device, devices)}
+    staying = [one for one in occupants if not one.is_asleep and not one.may_leave(by_user=by_user)]
+    holders = [one for one in staying if among & one.holds.keys()]
     size = "a whole device" if request.size_mib is None else size_text(request.size_mib * MIB)
     where = f" of {request.device}" if request.device else ""
-    message = f"no room for the lease {request.name} ({size}{where})"
+    message = f"the lease {request.name} ({size}{where}) does not fit"
     if refused.short_mib:
-        message += f": {size_text(refused.short_mib * MIB)} are missing"
+        message += f": {size_text(refused.short_mib * MIB)} more are needed"
     for one in holders:
         message += f"; {_title(one)} has {share_text(one.uses)}"
     return message, _command(holders)

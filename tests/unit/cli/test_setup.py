@@ -97,7 +97,8 @@ def test_new_model_cannot_have_the_name_of_a_setup(tmp_path: Path) -> None:
     mmd("setup", "add", "rag", "chat", "qwen2.5-7b")
     path = sparse_gguf(tmp_path / "new.gguf")
     what_is, what_to_do = refused(mmd("add", str(path), "--id", "rag"), 2)
-    assert (what_is, what_to_do) == ("a setup is called rag, so no model can have this id", "mmd setup show rag")
+    assert what_is == "a setup is called rag, so no model can have this id"
+    assert what_to_do.startswith("mmd setup list ")
     assert mmd("add", str(path)).returncode == 0
 
 

@@ -74,13 +74,26 @@ def test_refusal_says_who_holds_what_and_how_to_free_it() -> None:
     request = LeaseRequest("job", 20000)
     refused = place_lease(request, occupants, [BIG])
     assert isinstance(refused, CannotPlace)
-    message, hint = refusal(request, refused, occupants)
+    message, hint = refusal(request, refused, occupants, [BIG])
     assert message == (
-        "no room for the lease job (19.5 GiB): 5.9 GiB are missing; the lease game has 10000 MiB of GPU-big"
+        "the lease job (19.5 GiB) does not fit: 5.9 GiB more are needed; the lease game has 10000 MiB of GPU-big"
     )
     assert hint == "mmd lease end game"
     pinned = Occupant("chat", {"GPU-big": 14000}, pinned=True)
-    assert refusal(request, refused, [pinned])[1] == "mmd sleep chat   # it is pinned"
+    assert refusal(request, refused, [pinned], [BIG])[1] == "mmd sleep chat   # it is pinned"
+
+
+def test_refusal_names_only_what_is_in_the_way() -> None:
+    """Its hint used to end a lease on another GPU, or a pinned model that the lease would have unloaded."""
+    pinned = Occupant("chat", {"GPU-small": 8000}, pinned=True)
+    occupants, devices = [LEASE, pinned], [BIG, SMALL]
+    on_small = LeaseRequest("job", 20000, "GPU-small")
+    refused = place_lease(on_small, occupants, devices)
+    assert isinstance(refused, CannotPlace)
+    message, hint = refusal(on_small, refused, occupants, devices)
+    assert ("game" in message, hint) == (False, "mmd sleep chat   # it is pinned")
+    message, hint = refusal(on_small, refused, occupants, devices, by_user=True)
+    assert ("chat" in message, hint) == (False, "mmd status   # the memory of each device")
 
 
 def test_game_takes_what_models_can_leave() -> None:
