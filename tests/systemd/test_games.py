@@ -82,7 +82,6 @@ async def test_games_are_over_when_the_bus_ends(session_bus: str, tmp_path: Path
     async with watched(leases):
         with private_bus(tmp_path / "bus") as daemon:
             async with fake_gamemode(session_bus) as gamemode:
-                await until(lambda: True)
                 await gamemode.register(1)
                 await until(lambda: GAMES in leases.held)
                 daemon.kill()

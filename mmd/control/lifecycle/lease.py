@@ -16,7 +16,14 @@ from mmd.control.lifecycle.missing_hook import kill_if_hook_missing
 from mmd.control.lifecycle.phases import monotonic
 from mmd.control.lifecycle.placing import EndFirst
 from mmd.control.lifecycle.swap_record import SwapSummary, record_swap
-from mmd.control.lifecycle.units import end_units, new_swap_slice, read_refusal, refusal_file
+from mmd.control.lifecycle.units import (
+    LOOK_AGAIN_SECONDS,
+    MAX_REFUSALS,
+    end_units,
+    new_swap_slice,
+    read_refusal,
+    refusal_file,
+)
 from mmd.control.state.leases import LeaseStatus, is_held, read_lease
 from mmd.errors import LeaseRefused, SwapSuperseded
 from mmd.paths import runtime_dir
@@ -35,8 +42,6 @@ if TYPE_CHECKING:
     from mmd.control.lifecycle.planner import LaunchPlanner
     from mmd.control.state.machine_reader import MachineReader
 
-_MAX_REFUSALS = 3  # as of an activation: units changed by hand, or another program took memory
-_LOOK_AGAIN_SECONDS = 120.0
 _LOOK_SECONDS = 0.01
 
 _log = logging.getLogger(__name__)
@@ -98,7 +103,7 @@ class Lessor:
         is staying, or was ended before it began.
         """
         began, why = monotonic(), ""
-        for _ in range(_MAX_REFUSALS):
+        for _ in range(MAX_REFUSALS):
             plan, job = await self._begin(wish, holder, staying)
             try:
                 await job.result()
@@ -128,7 +133,7 @@ class Lessor:
 
     async def _begin(self, wish: LeaseWish, holder: Holder, staying: Collection[str]) -> tuple[LeasePlan, UnitJob]:
         """Plan a lease and submit it. Return the job of its holder."""
-        end = monotonic() + _LOOK_AGAIN_SECONDS
+        end = monotonic() + LOOK_AGAIN_SECONDS
         while True:
             async with planner_lock():
                 states = await read_states(self._manager)
@@ -144,7 +149,7 @@ class Lessor:
                     except (UnitExists, NoSuchUnit) as error:
                         _log.info("units have changed; looking again: %s", error.message)
             if monotonic() > end:
-                message = f"models that are being unloaded did not end within {_LOOK_AGAIN_SECONDS:.0f} s"
+                message = f"models that are being unloaded did not end within {LOOK_AGAIN_SECONDS:.0f} s"
                 raise LeaseRefused(message, hint="mmd status   # shows them; end one at once: mmd stop ID")
             await asyncio.sleep(_LOOK_SECONDS)
 

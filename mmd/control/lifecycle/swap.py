@@ -16,7 +16,14 @@ from mmd.control.lifecycle.placing import ActivationRequest, EndFirst, LookAgain
 from mmd.control.lifecycle.planner import LaunchPlanner
 from mmd.control.lifecycle.read_ahead import ReadAhead
 from mmd.control.lifecycle.swap_record import record_swap
-from mmd.control.lifecycle.units import end_units, jobs_in_progress, read_refusal, submit
+from mmd.control.lifecycle.units import (
+    LOOK_AGAIN_SECONDS,
+    MAX_REFUSALS,
+    end_units,
+    jobs_in_progress,
+    read_refusal,
+    submit,
+)
 from mmd.control.state.engine_log import last_words
 from mmd.control.state.status import how_it_ended
 from mmd.engines import engine
@@ -40,12 +47,7 @@ _log = logging.getLogger(__name__)
 _MAX_LINES = 400
 _MAX_ERROR_LINES = 20  # in the error for the requests that waited
 
-# A model that is just falling asleep can be woken only when it sleeps: that takes up to 90 s, see `Hooks`.
-_LOOK_AGAIN_SECONDS = 120.0
 _FIRST_LOOK_SECONDS, _MAX_LOOK_SECONDS = 0.006, 0.1
-
-# How often a swap is planned again because a gate refused it: units changed by hand, or another program took memory.
-_MAX_REFUSALS = 3
 
 
 class Swapper:
@@ -107,7 +109,7 @@ class Swapper:
     async def _attempt(self, request: ActivationRequest, *, after: Attempt | None = None) -> Attempt:
         """Decide, submit and wait; plan again while gates refuse. `after` is the attempt that failed before."""
         attempt = after or Attempt()
-        for _ in range(_MAX_REFUSALS):
+        for _ in range(MAX_REFUSALS):
             try:
                 attempt = await self._try_once(request, attempt, is_retry=after is not None)
             except MmdError:
@@ -122,7 +124,7 @@ class Swapper:
     async def _try_once(self, request: ActivationRequest, before: Attempt, *, is_retry: bool) -> Attempt:
         since_us = time.time_ns() // 1000
         with ExitStack() as meanwhile:
-            delay, end = _FIRST_LOOK_SECONDS, monotonic() + _LOOK_AGAIN_SECONDS
+            delay, end = _FIRST_LOOK_SECONDS, monotonic() + LOOK_AGAIN_SECONDS
             while True:
                 async with planner_lock():
                     states = await self._settled_states(request.model_ids)

@@ -17,6 +17,12 @@ from mmd.units.directives import Command
 from mmd.units.names import engine_unit, split, swap_slice, token_unit
 from mmd.units.spec import Hooks, UnitSpec, engine_spec, mark_of, swap_spec, token_spec
 
+# How often a swap or a lease is planned again because a gate refused it: units changed by hand, or another program took
+# memory.
+MAX_REFUSALS = 3
+# How long to wait for units that are being stopped. A model falls asleep in up to 90 s, see `Hooks`.
+LOOK_AGAIN_SECONDS = 120.0
+
 # systemd collects a unit that has ended in the next step of its event loop, unless a live unit names it.
 _NAME_TIMEOUT_SECONDS = 0.05
 _NAME_CHECK_SECONDS = 0.005
