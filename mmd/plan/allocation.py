@@ -1,4 +1,4 @@
-"""What one launch is given: its share of each device, its context, and whether other models lie beside it."""
+"""The memory that one launch is given: its share of each device, its context, and whether it shares its devices."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Allocation:
 
     share: Share
     tokens: int | None = None  # the context; None if the engine takes what fits into its share
-    is_alone: bool = True  # no other model lies, or may lie, on its devices: the engine may take what is free
+    is_alone: bool = True  # its devices have, and get, no other model: the engine may take all that is free
     free_mib: Mapping[str, int] = field(default_factory=dict)  # when it loads
     cache_mib: int | None = None  # of each device, for keys and values; None: the engine's formulas decide
-    divided_mib: Mapping[str, int] = field(default_factory=dict)  # the parts of what it divides in any ratio
+    divided_mib: Mapping[str, int] = field(default_factory=dict)  # by device: the part that has any ratio, like layers
 
     def machine(self, machine: Machine) -> Machine:
         """Return the machine with the GPUs of the share only.

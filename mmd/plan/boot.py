@@ -26,7 +26,7 @@ class DefaultKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Default:
-    """What a boot loads last, and leaves loaded."""
+    """What a boot loads last and keeps loaded."""
 
     name: str  # of the model or setup; "" for what was resident last
     kind: DefaultKind
@@ -102,9 +102,9 @@ def next_step(
 ) -> Step:
     """Return the next step of a boot, given the states of the units.
 
-    `tried`: the models that this boot has handled, whatever the result. A boot unloads no model: a step is refused if
-    those of users and clients leave it no room. It puts no model to sleep that one of them asked for, except
-    `left_behind`: the one that a killed boot loaded and did not put to sleep.
+    `tried` are the models that this boot has handled, whatever the result. A boot unloads no model: a step fails if the
+    models of users and clients leave too little memory. It puts no model to sleep that a user or client asked for.
+    `left_behind` is the model that a killed boot has loaded and not put to sleep; this boot puts it to sleep.
     """
     for name in todo.sleepers:
         here = _residency(name, pairs)

@@ -13,8 +13,8 @@ from mmd.plan.queue import Step, Turn
 class ExpectedWait:
     """The wait for one model.
 
-    `seconds` until it answers: None if a swap's duration is unknown, or if it waits for responses that may take any
-    time. `waits_for`: models of which running responses must end first.
+    `seconds` until the model answers is None if a swap's duration is unknown, or if it depends on responses without a
+    limit. `waits_for` are the models whose running responses must end first.
     """
 
     seconds: float | None = None
@@ -52,7 +52,7 @@ def _expected_wait(turn: Turn, progress: SwapProgress, found: Mapping[str, Expec
     begins = [max(0.0, turn.begins_at - now) if turn.begins_at < math.inf else 0.0]
     for one in turn.after:
         before = found.get(one)
-        if before is None:  # it is loaded for requests that have been admitted since
+        if before is None:  # the requests that it was loaded for are admitted already
             continue
         waits_for = tuple(sorted({*waits_for, *before.waits_for}))
         if before.seconds is None:

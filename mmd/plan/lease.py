@@ -4,7 +4,7 @@ A lease has a token like a model, and a holder where a model has its engine: a p
 lease is held. Nothing evicts a lease; it ends with its holder.
 
 token                      holder        the lease is
-activating, job start      any           starting (its token waits for those who leave)
+activating, job start      any           starting (its token waits for models that are being unloaded)
 active                     active        held
 active                     activating    starting
 any other                  any           ending
@@ -53,7 +53,7 @@ class LeasePair:
 
     @property
     def is_over(self) -> bool:
-        """True if it holds nothing any more: systemd keeps its units until `mmd-back@` has ended."""
+        """True if it holds no memory: systemd keeps its units until `mmd-back@NAME` has ended."""
         units = (self.token, self.holder)
         return all(not unit.job and unit.active in ("inactive", "failed") for unit in units)
 
@@ -63,9 +63,9 @@ def _comes_up(holder: UnitState) -> bool:
 
 
 def lease_id(name: str) -> str:
-    """Return what stands for a lease among the ids of models, in placements, tokens and the ledger.
+    """Return the id of a lease among the ids of models, in placements, tokens and the ledger.
 
-    No model's id contains "@".
+    It contains "@", which no model's id does.
     """
     return _ID + name
 

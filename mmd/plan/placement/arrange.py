@@ -1,4 +1,4 @@
-"""Arrange models on devices: where they are placed, who leaves for them, and what each launch is given."""
+"""Arrange models on devices: where each is placed, which others are unloaded, and what each launch is given."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def arrange(
     by_user: bool = False,
     one_each: bool = False,
 ) -> Arrangement | CannotPlace:
-    """Place models with a comfortable context, else with the least, and divide the room among them.
+    """Place models with a comfortable context, or else with the least, and divide the free memory among them.
 
-    `light` are the registered light models, for which room is left; `at` says where wanted models sleep. With
-    `one_each` a device has one resident model.
+    Memory is left for `light`, the registered light models. `at` has the devices on which wanted models sleep. With
+    `one_each`, a device has at most one resident model.
     """
     asleep = at or {}
     known = {one.model_id: one for one in demands}
     fitted = [_fitted(one, demands, occupants, by_user=by_user) if one.takes_all else one for one in demands]
     levels = [[one.shapes for one in fitted]]
-    if evicts or not any(one.takes_all for one in demands):  # no model is run from RAM because others are resident
+    if evicts or not any(one.takes_all for one in demands):  # a model does not spill into RAM to spare residents
         levels.append([one.least_shapes for one in fitted])
     for shapes in levels:
         wanted = [one.wanted(shape, at=asleep.get(one.model_id)) for one, shape in zip(fitted, shapes, strict=True)]
@@ -52,7 +52,7 @@ def arrange(
 
 
 def _fitted(demand: Demand, demands: Iterable[Demand], occupants: Iterable[Occupant], *, by_user: bool) -> Demand:
-    """Return a demand for whole devices without what cannot leave them, and without what is to lie beside it."""
+    """Return a demand for whole devices, less what cannot be unloaded from them and what is placed with it."""
     left = capacities(demand.devices)
     names = {one.model_id for one in demands}
     for one in occupants:

@@ -11,7 +11,7 @@ from mmd.plan.placement.place import Device, Shape, Wanted
 from mmd.plan.share import RAM, Share
 from mmd.quantities import MIB
 
-# A conversation of this length is rarely cut; a shorter one is accepted rather than another GPU.
+# A conversation of this length is rarely cut; a shorter context is better than one more GPU.
 COMFORTABLE_TOKENS = 16384
 _SHORT_TOKENS = 8192
 _MEASURED_ERROR = 0.02  # difference between two starts of the same model
@@ -27,20 +27,20 @@ class Demand:
 
     model_id: str
     is_light: bool  # an embedding, reranking or classification model: it does not grow
-    devices: tuple[Device, ...]  # that it can use: GPUs, or the RAM
+    devices: tuple[Device, ...]  # the ones that it can use: GPUs, or the RAM
     memories: Mapping[int, MemoryModel]  # by the number of devices, fewest first
     least_tokens: int
     comfortable_tokens: int
     most_tokens: int  # beyond it more memory is of no use
-    context_tokens: int  # of one conversation; what exceeds it is for others
+    context_tokens: int  # of one conversation; tokens beyond it serve other conversations
     is_fixed: bool  # the user has set the context
     can_sleep: bool
-    measured_on: int | None = None  # devices of the start of this very model that the formulas' constants are from
+    measured_on: int | None = None  # if a start of this very model gave the constants: its number of devices
     unknown_error_bytes: int = 0  # for facts of an older registry
     _known: dict[tuple[int, int], DeviceBytes] = field(default_factory=dict, compare=False, repr=False)
 
     def on(self, devices: Iterable[Device]) -> Demand:
-        """Return the demand with what its devices have now."""
+        """Return the demand with the present capacities of its devices."""
         names = {device.id for device in self.devices}
         return replace(self, devices=tuple(device for device in devices if device.id in names))
 
@@ -57,8 +57,8 @@ class Demand:
     def shapes(self) -> tuple[Shape, ...]:
         """Return the preferred ways to run it: on as few devices as hold a comfortable context.
 
-        A model that no number of its devices holds takes them whole, and its engine puts the rest into RAM. A light
-        model unloads no other for more than the least context.
+        If all devices together cannot hold it, it takes them whole, and its engine puts the rest into RAM. For a light
+        model, the least context is among them: it does not unload another model for a longer one.
         """
         if self.is_light:
             return tuple(dict.fromkeys((*self._whole(self.comfortable_tokens), *self.least_shapes)))
@@ -75,7 +75,7 @@ class Demand:
 
     @property
     def takes_all(self) -> bool:
-        """True if its devices cannot hold it, even without other models."""
+        """True if its devices cannot hold it even without other models."""
         return not self._whole(self.least_tokens)
 
     @property
@@ -83,7 +83,7 @@ class Demand:
         return min(shape.size_mib for shape in self.least_shapes)
 
     def wanted(self, shapes: tuple[Shape, ...] | None = None, *, at: Share | None = None) -> Wanted:
-        """Return it as `place` takes it; `at` is where its engine sleeps."""
+        """Return the input of `place`; `at` is the share in which its engine sleeps."""
         usable = frozenset(device.id for device in self.devices)
         return Wanted(self.model_id, shapes or self.shapes, at, usable, grows=not self.is_light)
 
@@ -92,7 +92,7 @@ class Demand:
         return Shape(count, _mib(parts.each_bytes), _mib(parts.divided_bytes))
 
     def parts(self, tokens: int, count: int) -> DeviceBytes:
-        """Return the bytes on each of `count` devices; `tokens` beyond one context are those of another."""
+        """Return the bytes on each of `count` devices; `tokens` beyond one context are for another conversation."""
         if (known := self._known.get((tokens, count))) is None:
             known = self._known[tokens, count] = self._parts(tokens, count)
         return known
@@ -113,7 +113,7 @@ class Demand:
     def keeps(self, share: Share) -> Share | None:
         """Return what it keeps of its share while it is asleep; None if it cannot sleep.
 
-        In RAM an engine that sleeps keeps all that it has.
+        An engine in RAM keeps its whole share.
         """
         if not self.can_sleep:
             return None
@@ -163,10 +163,10 @@ class Demand:
         return tuple(sorted((device.capacity_mib for device in self.devices), reverse=True)[:count])
 
     def _all_devices(self) -> tuple[Shape, ...]:
-        """Return the shape of all its devices as a whole, as many as it can be spread over.
+        """Return the shape that takes whole devices, as many as the model can be spread over.
 
-        A model that its engine cannot divide between GPUs and RAM is tried there if only the error of its estimate
-        exceeds them.
+        If the engine cannot move a part into RAM, the model must fit without the error of the estimate; otherwise the
+        result is a shape that does not fit.
         """
         count = max(self.memories)
         largest = self._largest(count)
@@ -180,11 +180,11 @@ class Demand:
         return (Shape(count, 1, sum(largest) - count),)
 
     def _bare_bytes(self, count: int) -> int:
-        """Return the bytes on each device for the least context, if the estimate has no error."""
+        """Return the bytes on each device for the least context, without the error of the estimate."""
         return self.memories[count].on_devices(min(self.least_tokens, self.context_tokens), 0).each_bytes
 
     def _spilled(self) -> tuple[Shape, ...]:
-        """Return the shapes of what cannot be in RAM, if the engine puts the rest there."""
+        """Return the shapes of the part that must be on GPUs, for an engine that puts the rest into RAM."""
         return tuple(self._spilled_shapes())
 
     def _spilled_shapes(self) -> Iterator[Shape]:

@@ -13,7 +13,7 @@ from mmd.quantities import MIB, read_size, size_text
 # Programs that draw a desktop. They take and release memory at any moment.
 DESKTOPS = ("Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "Hyprland", "weston", "plasmashell")
 
-MARGIN_MIB = 256  # of each GPU: what the driver's count is off by
+MARGIN_MIB = 256  # of each GPU: the error of the driver's count
 DESKTOP_MARGIN_MIB = 1024
 
 # gpu.safe_maximum of mmd.toml: a size for every GPU, or sizes by index or UUID of a GPU, and "ram".
@@ -31,7 +31,7 @@ def devices_of(
     safe_maximum: SafeMaximum = None,
     lease_pids: Collection[int] = (),
 ) -> tuple[Device, ...]:
-    """Return every GPU and the RAM, with the capacity for models and leases: without other programs' memory.
+    """Return every GPU and the RAM, with the capacity for models and leases: what other programs do not use.
 
     `held_mib` is what models and leases hold of each device. It is subtracted from the memory in use on a GPU whose
     driver does not report each process. `lease_pids` are processes of leases, whose memory is not another program's.
@@ -46,7 +46,7 @@ def devices_of(
 
 
 def other_programs(machine: Machine, held_mib: Mapping[str, int], lease_pids: Collection[int] = ()) -> str:
-    """Say how much programs other than models and leases use of each GPU, and which uses most; "" if it is little."""
+    """Say how much memory of each GPU other programs use, and which uses most; "" if it is little."""
     found = []
     for device, gpu in device_ids(machine.gpus).items():
         size_mib = foreign_mib(gpu, held_mib.get(device, 0), lease_pids)
@@ -70,16 +70,16 @@ def has_desktop(gpu: Gpu) -> bool:
 
 
 def foreign_mib(gpu: Gpu, held_mib: int, lease_pids: Collection[int] = ()) -> int:
-    """Return what programs other than models and leases use of a GPU, and what the driver reserves."""
+    """Return the MiB of a GPU that other programs use, the driver's reserve included."""
     used_bytes = gpu.total_bytes - gpu.free_bytes
     return -(-max(0, used_bytes - _ours_bytes(gpu, held_mib, lease_pids)) // MIB)
 
 
 def _ours_bytes(gpu: Gpu, held_mib: int, lease_pids: Collection[int]) -> int:
-    """Return what models and leases use; what they hold if the driver does not report it for each process.
+    """Return the bytes that models and leases use, or hold, if the driver does not report each process.
 
-    The driver lists a process for some milliseconds after its end, when neither its name nor its unit can be read any
-    more: such memory is theirs, as far as they hold more than is seen.
+    The driver lists a process for some milliseconds after its end, when its unit can no longer be read. Such memory
+    counts as theirs, up to what they hold.
     """
     ours = [one for one in gpu.processes if _is_ours(one, lease_pids)]
     ended = [one for one in gpu.processes if not one.name and not one.unit and one not in ours]
@@ -99,7 +99,7 @@ def _gpu_capacity_mib(gpu: Gpu, held_mib: int, lease_pids: Collection[int]) -> i
 
 
 def _limits_mib(setting: SafeMaximum, gpus: Iterable[Gpu]) -> dict[str, int]:
-    """Return the most that may be held of each device that the setting names; a single size is that of every GPU."""
+    """Return the limit of each device that the setting names; a single size is the limit of every GPU."""
     if setting is None:
         return {}
     found: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""Divide the room of devices among the models that are placed on them: how much context each of them gets.
+"""Divide the free memory of devices among the models that are placed on them: how much context each of them gets.
 
-Models that come together get the same number of tokens, up to what each can use. What their devices have left then
-goes to those that can use more, except for the room of light models, which are to fit beside a model that has grown.
+Models that are loaded together get the same number of tokens, up to what each can use. The rest goes to those that can
+use more. Room for registered light models is left, so that they fit on the same GPU as a model that has grown.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def allocations(
 ) -> dict[str, Allocation]:
     """Return what each placed model is given, in the order in which those that share a device are to load.
 
-    `light` are the registered light models; those that are not resident get room. `waking` models have what their
-    engines have. With `one_each` a device has one resident model, which gets all that the device has left.
+    `light` are the registered light models; room is left for those that are not resident. `waking` models keep the
+    share of their engines. With `one_each`, a device has one resident model, which gets all that the device has left.
     """
     where, room = placement.where, room_after(placement, occupants, devices)
     starting = {model_id: demands[model_id] for model_id in sorted(where) if model_id not in waking}
@@ -57,7 +57,7 @@ def allocations(
 
 
 def room_after(placement: Placement, occupants: Iterable[Occupant], devices: Iterable[Device]) -> dict[str, int]:
-    """Return what each device has for the placed models when those that leave have left."""
+    """Return what each device has for the placed models when the leavers are unloaded."""
     taken: list[Share] = []
     for one in occupants:
         if one.model_id in placement.where or one.model_id in placement.end:
@@ -69,10 +69,10 @@ def room_after(placement: Placement, occupants: Iterable[Occupant], devices: Ite
 def _light_room(
     absent: Iterable[Demand], growing: _Demands, where: Mapping[str, Share], room: _Room, devices: Iterable[Device]
 ) -> dict[str, int]:
-    """Return the room that growing models leave for these light models.
+    """Return the room that growing models leave for these light models, on one device and at most 15 % of it.
 
-    It is on one device, and at most 15 % of it, for as many models as it holds beside the growing ones as they are
-    placed. Models that fit on other devices need none.
+    It is enough for as many light models as fit with the growing ones at their placed sizes. Models that fit on other
+    devices need no room.
     """
     grown_on = {device for model_id in growing for device in where[model_id]}
     elsewhere = {device: size_mib for device, size_mib in room.items() if device not in grown_on}
@@ -99,7 +99,7 @@ def _light_room(
 
 
 def _fit(models: _Demands, where: Mapping[str, Share], room: _Room) -> bool:
-    """True if models of the sizes that they are placed with fit into the room, layers divided otherwise if need be."""
+    """True if the models fit into the room at their placed sizes; their layers may be divided in another ratio."""
     left, shares, splits = dict(room), {}, []
     for model_id, one in models.items():
         share = where[model_id]
@@ -136,13 +136,13 @@ class _Filling:
     def fill(self) -> tuple[dict[str, int], dict[str, Share]]:
         """Return tokens and share of each model: raise all together, then those on devices that have room left."""
         levels = {model_id: one.least_tokens for model_id, one in self.models.items()}
-        if self._shares(levels) is None:  # layers that would be divided otherwise: stay with the placement
+        if self._shares(levels) is None:  # another division of the layers would be needed: keep the placement
             return levels, {model_id: self.where[model_id] for model_id in levels}
         rising = tuple(sorted(levels))
         while rising:
             levels = self._highest(levels, rising)
             can_rise = tuple(one for one in rising if self._highest(levels, (one,)) != levels)
-            if can_rise == rising:  # each of them can have one step more, but not all
+            if can_rise == rising:  # each can have one step more, but not all of them together
                 for one in rising:
                     levels = self._highest(levels, (one,))
                 break
@@ -150,7 +150,7 @@ class _Filling:
         return levels, self._shares(levels) or {}
 
     def _highest(self, levels: dict[str, int], rising: Collection[str]) -> dict[str, int]:
-        """Return the levels with those of `rising` models as high as they fit, all at the same number of tokens."""
+        """Return the levels with the `rising` models at the same, largest number of tokens that fits."""
         low = min((levels[one] for one in rising), default=0) // _STEP_TOKENS
         high = -(-max(self._limit(one) for one in rising) // _STEP_TOKENS) + 1
         found = levels
@@ -189,7 +189,7 @@ class _Filling:
 def _given(
     shares: Mapping[str, Share], levels: Mapping[str, int], demands: _Demands, room: _Room, devices: Sequence[Device]
 ) -> dict[str, Allocation]:
-    """Return the allocations in the order of loading: engines that put into RAM what does not fit load last."""
+    """Return the allocations in the order of loading: engines that spill into RAM load last."""
     given, free = {}, dict(room)
     whole = capacities(devices)
     for model_id in sorted(shares, key=lambda one: (demands[one].spills, one)):

@@ -1,4 +1,4 @@
-"""Predict what loading a model would mean while other swaps are waited for or under way."""
+"""Predict where a model would be placed and what it would unload, given the swaps that are planned or under way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmd.plan.share import Share, total_share
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a model is placed among: the devices, what holds them now, and the light models that need room, too."""
+    """The devices, the models and leases that hold them now, and the light models that need room, too."""
 
     devices: Sequence[Device]
     occupants: Sequence[Occupant]
@@ -30,10 +30,10 @@ def forecast(
     claimed: Claims,
     at: Share | None = None,
 ) -> Forecast | NoRoom:
-    """Predict where a model is placed and who leaves for it. `present` and `claimed` are as in `queue.Forecaster`; `at`
-    is where the model sleeps.
+    """Predict where a model is placed and which models are unloaded for it.
 
-    Sleeping models, dead ones and leases count as they are. Of the others, those in neither argument are leaving.
+    `present` and `claimed` are as in `queue.Forecaster`; `at` is the share in which the model sleeps. Sleeping models,
+    dead ones and leases count with what they hold now. Other models that are in neither argument are being unloaded.
     """
     name = demand.model_id
     occupants = [*_occupants(name, around.occupants, present, claimed), *_coming(around.occupants, present, claimed)]
@@ -59,7 +59,7 @@ def forecast(
 def _occupants(name: str, occupants: Iterable[Occupant], present: Sequence[str], claimed: Claims) -> Iterable[Occupant]:
     for one in occupants:
         if one.model_id == name or (one.is_asleep and claimed.get(one.model_id) is not None):
-            continue  # a sleeper that is about to wake counts as what it claims
+            continue  # a sleeping model that is about to wake counts with its claim
         if one.is_lease or one.is_dead or one.is_asleep:
             yield one
         elif one.model_id in present:
@@ -78,7 +78,7 @@ def _coming(occupants: Iterable[Occupant], present: Sequence[str], claimed: Clai
 
 
 def _movable(one: Occupant, present: Sequence[str]) -> Occupant:
-    """The order of `present` is that in which they leave."""
+    """Return an occupant that leaves at its position in `present`."""
     return replace(one, last_used=float(present.index(one.model_id)), pinned=False, in_use=False)
 
 

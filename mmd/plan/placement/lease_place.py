@@ -1,6 +1,6 @@
-"""Decide on which devices a lease is placed, and which models leave for it.
+"""Decide on which devices a lease is placed, and which models are unloaded for it.
 
-Apart from plan/lease.py, which every command imports: this needs the whole placement.
+This is not in plan/lease.py, because every command imports that, and placement takes milliseconds to import.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mmd.quantities import MIB, size_text
 
 
 def lease_occupants(leases: Mapping[str, LeasePair]) -> tuple[Occupant, ...]:
-    """Return the leases that hold memory or are about to. One that ends counts until its token is down: in the gate."""
+    """Return the leases that hold memory or are about to. Of one that ends, only the gate still counts the memory."""
     return tuple(
         Occupant(lease_id(name), uses=pair.uses or {}, is_lease=True)
         for name, pair in sorted(leases.items())
@@ -37,7 +37,7 @@ def place_lease(
 ) -> Placement | CannotPlace:
     """Place a lease; `by_user` unloads pinned models, too.
 
-    A whole device is the one for which the least important models leave, and of those the largest.
+    Of whole devices, the one is chosen whose models are the least important, and of equal ones the largest.
     """
     among = [device for device in devices if _may_hold(request, device, devices)]
     if request.size_mib is not None or not among:
@@ -54,9 +54,9 @@ def place_lease(
 def place_on_all_gpus(
     name: str, occupants: Sequence[Occupant], devices: Sequence[Device], *, by_user: bool = False
 ) -> Placement | None:
-    """Return the placement of a lease on all that models can leave of every GPU; None if that is nothing.
+    """Return the placement of a lease on all memory of every GPU that models can free; None if that is nothing.
 
-    Sleeping models keep what they keep asleep.
+    The memory that sleeping models keep is not part of the lease.
     """
     gpus = [device for device in devices if device.id != RAM]
     on_gpus = {device.id for device in gpus}
@@ -118,7 +118,7 @@ def _place_on(
         return CannotPlace(f"there is no device {request.device}", 0)
     ids = {device.id for device in among}
     wanted = Wanted(lease_id(request.name), (Shape(1, size_mib),))
-    # Models on other devices must not leave: their share of these devices is empty.
+    # Models on other devices must not be unloaded, so they are left out.
     here = [one for one in occupants if ids & {*one.uses, *(one.keeps or {})}]
     return place([wanted], here, among, by_user=by_user)
 
