@@ -1,11 +1,11 @@
-"""ExecStart= of every token: enters the model in the ledger, or waits for those that leave for it, or refuses.
+"""ExecStart= of every token: enters the model in the ledger, waits for models that are being unloaded, or refuses.
 
     gate.py ID FOLDER SECONDS DEVICE=NEED/CAPACITY… [wait=ID,ID…] [alone]
 
-The gate is what keeps two models from taking the same memory: no planner, order of jobs or command by hand can pass it.
-NEED and CAPACITY are MiB. It waits up to SECONDS, and only while models named by `wait=` still hold what it needs. A
-refusal exits with 75, and `ID~refused` says why; then the token fails and the engine is not started. With `alone`, an
-awake model on one of its devices counts as an obstacle even if both would fit: residency = "one".
+The gate prevents two models from taking the same memory, whichever planner, job or command starts the token. NEED and
+CAPACITY are MiB. It waits up to SECONDS, and only while the models of `wait=` still hold what it needs. A refusal exits
+with 75, and the file `ID~refused` says why; the token fails, and systemd does not start the engine. With `alone`, which
+is residency = "one", an awake model on one of the devices is an obstacle even if both would fit.
 """
 
 import os
@@ -19,7 +19,7 @@ import record
 REFUSED = 75  # EX_TEMPFAIL
 
 _POLL_SECONDS = 0.002
-# An engine without its token may belong to a token that systemd removes at this moment.
+# An engine without a token is stranded only after this time: systemd may be about to remove the token's folder.
 _STRANDED_AFTER_SECONDS = 0.5
 
 
@@ -44,7 +44,7 @@ class Gate:
                 self.needs[name], self.capacity[name] = int(need), int(capacity)
 
     def enter(self) -> str:
-        """Enter the model in the ledger; return "" or the reason why it is refused."""
+        """Enter the model in the ledger. Return "", or the reason for the refusal."""
         began = monotonic()
         lock = ledger.Lock(self.folder)
         stranded_since: dict[str, float] = {}
@@ -66,7 +66,7 @@ class Gate:
                 else:
                     stranded_since.pop(model_id, None)
             if stuck := [one for one in leaving if now - stranded_since.get(one, now) > _STRANDED_AFTER_SECONDS]:
-                return f"{stuck[0]} does not leave: its engine runs without a token"
+                return f"the engine of {stuck[0]} is awake without a token, so its memory does not become free"
             if not leaving or now - began > self.seconds:
                 return self._refusal(others, blockers)
             sleep(_POLL_SECONDS)
@@ -82,7 +82,7 @@ class Gate:
         return left
 
     def _blockers(self, others: dict[str, ledger.Entry]) -> set[str]:
-        """Return the models that hold memory on a device that is too full."""
+        """Return the models that hold memory of a device that has too little left."""
         left = self._left(others)
         short = {device for device, need in self.needs.items() if need > left[device]}
         return {
@@ -92,7 +92,7 @@ class Gate:
         } or ({""} if short else set())
 
     def _neighbours(self, others: dict[str, ledger.Entry]) -> set[str]:
-        """Return the awake models on its devices, if it must be alone there."""
+        """Return the awake models on its devices, if it must be the only one there."""
         if not self.alone:
             return set()
         return {
@@ -110,8 +110,8 @@ class Gate:
             f"{model_id} ({'the whole machine' if (entry := others[model_id]) is None else ledger.text(entry)})"
             for model_id in sorted(blockers - {""})
         )
-        alone = " for itself alone" if self.alone else ""
-        return f"it needs {needs}{alone}, and {left} is left" + (f" beside {beside}" if beside else "")
+        alone = ' on a device without another model (residency = "one")' if self.alone else ""
+        return f"it needs {needs}{alone}; {left} is left" + (f" beside {beside}" if beside else "")
 
 
 def pass_gate(words: list[str]) -> int:
@@ -130,5 +130,5 @@ def pass_gate(words: list[str]) -> int:
 if __name__ == "__main__":
     status = pass_gate(sys.argv[1:])
     sys.stderr.flush()
-    # The engine starts when this process has ended: the interpreter's clean-up would take as long as the whole gate.
+    # The engine starts when this process exits, and the interpreter's clean-up takes as long as the whole gate.
     os._exit(status)

@@ -2,9 +2,9 @@
 
     hold.py [pipe] [pid=N] [seconds=N]
 
-With `pipe`, until no process has the other end of the pipe on standard input any more. Then, with a pid, until that
-process has ended: it may have closed descriptors that it did not open, as sudo does. With neither, until it is stopped.
-After `seconds` it exits in any case.
+With `pipe`, it waits until no process has the write end of the pipe on its standard input. Then, with `pid`, it waits
+until that process has ended: some programs, such as sudo, close descriptors that they did not open. With neither, it
+runs until it is stopped. After `seconds` it exits in any case.
 """
 
 import os
@@ -31,7 +31,7 @@ def main() -> int:
 def _wait_for_pipe(end: "float | None") -> None:
     poller = select.poll()
     poller.register(_STDIN, select.POLLIN)
-    # What is written is thrown away: a full pipe would block a program that writes to the descriptor by mistake.
+    # Discard what is written: a full pipe would block a program that writes to the descriptor by mistake.
     while _wait(poller, end) and os.read(_STDIN, _CHUNK_BYTES):
         pass
 

@@ -2,8 +2,8 @@
 
     lease_released.py [PID]
 
-The lease counts in the ledger until its token is down, so no model loads onto memory that the driver still counts. A
-process that keeps running, because its lease was ended by hand, is not waited for.
+The lease counts in the ledger until its token is down, so no model loads onto memory that the driver still counts. If
+`mmd lease end` ended the lease, its program may keep running; the hook does not wait for it.
 """
 
 import os
@@ -33,8 +33,8 @@ def main() -> int:
 
 
 def _ended_on_gpu(vram: Vram, known: "set[int]") -> "set[int]":
-    """Return the processes on a GPU that have ended: of all, or of the known ones where the driver's process numbers
-    are not this namespace's.
+    """Return the processes on a GPU that have ended. In another PID namespace than the driver's, only `known` processes
+    are looked at.
     """
     return {pid for pid in vram.pids() if (pid in known or _sees_all_processes()) and not _runs(pid)}
 

@@ -1,13 +1,14 @@
 """The ledger: the memory that each model holds on each device, by the folders that systemd makes and removes.
 
-    ID~gpu/held  what ID may use, written by the gate of its token. systemd removes the folder when the token is down,
-                 which is after its release hook has exited
-    ID/          the engine's folder; removed when the engine is down, after its hook has waited for the driver
+    ID~gpu/held  the share of ID, written by the gate of its token. systemd removes the folder when the token is down,
+                 after its release hook has exited
+    ID/          the engine's folder. systemd removes it when the engine is down, after its hook has waited for the
+                 driver
     ID/keeps     what ID keeps asleep, written by the release hook when it has proved that the engine sleeps
-    ID~size      what ID uses awake, written by the gate. It counts while the engine has neither of the two above
+    ID~size      the share of ID, written by the gate. It counts while the engine's folder exists without held and keeps
 
-So an engine counts in full from its start to its end, unless there is proof that it sleeps. A hook or planner that is
-killed can only make the ledger too large.
+So an engine counts with its whole share from its start to its end, unless there is proof that it sleeps. If a hook or a
+planner is killed, the ledger can only be too large.
 """
 
 import os
@@ -16,15 +17,15 @@ TYPE_CHECKING = False  # typing itself would have to be imported
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# device -> MiB; None for the whole machine: the units of mmd 0.1 do not say what their engine takes
+# device -> MiB; None for the whole machine: units of mmd 0.1 do not say what their engine uses
 Entry = dict[str, int] | None
 
 
 def entries(folder: str) -> dict[str, Entry]:
     """Return what each model holds now.
 
-    Each model is read once, and its token before its engine: a token that is released leaves the proof of its
-    engine's sleep behind before it disappears.
+    Each model is read once, its token before its engine: the release hook writes the proof of sleep before systemd
+    removes the token's folder.
     """
     found: dict[str, Entry] = {}
     names = set(os.listdir(folder))  # noqa: PTH208 pathlib is slow to import
@@ -51,7 +52,7 @@ def _of_engine(folder: str, model_id: str) -> Entry:
 
 
 def size_of(folder: str, model_id: str) -> Entry:
-    """Return what the model uses awake; None if no gate has admitted it."""
+    """Return the model's share; None if no gate has admitted it."""
     return _read(f"{folder}/{model_id}~size")
 
 
@@ -62,7 +63,7 @@ def admit(folder: str, model_id: str, use: "Mapping[str, int]") -> None:
 
 
 def is_awake(folder: str, model_id: str) -> bool:
-    """True if the model may use its share: it holds its token, or its engine runs without proof that it sleeps."""
+    """True if the model may use its share: its token is active, or its engine runs without proof of sleep."""
     if os.path.exists(f"{folder}/{model_id}~gpu/held"):  # noqa: PTH110
         return True
     keeps = f"{folder}/{model_id}/keeps"
@@ -70,7 +71,7 @@ def is_awake(folder: str, model_id: str) -> bool:
 
 
 def is_stranded(folder: str, model_id: str) -> bool:
-    """True if the engine is awake without a token: its release hook was killed. It does not leave by itself."""
+    """True if the engine is awake without a token: its release hook was killed. Only a stop frees its memory."""
     return (
         not os.path.isdir(f"{folder}/{model_id}~gpu")  # noqa: PTH112
         and os.path.isdir(f"{folder}/{model_id}")  # noqa: PTH112
@@ -103,7 +104,7 @@ def _read(path: str) -> Entry:
 
 
 class Lock:
-    """The lock under which the ledger is summed and a model is entered; the kernel releases it with the process."""
+    """The lock under which a gate sums the ledger and enters its model. The kernel releases it if the process dies."""
 
     def __init__(self, folder: str) -> None:
         self._descriptor = os.open(f"{folder}/.ledger", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

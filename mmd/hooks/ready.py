@@ -67,7 +67,7 @@ def _forget(path: str) -> None:
 def _record_processes(path: str) -> None:
     """Record the engine's processes if it has GPU memory: its stop waits until the driver no longer lists them.
 
-    vLLM's memory belongs to a child process, which nothing else knows any more when the engine has ended.
+    vLLM's memory belongs to a child process. When the engine has ended, only this record names that process.
     """
     if "GPU-" not in environ.get("MMD_SHARE", ""):
         return

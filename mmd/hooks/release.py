@@ -49,7 +49,7 @@ class TokenRelease:
 
     @property
     def was_admitted(self) -> bool:
-        """False if the gate refused the token: the engine is not its own. A token of mmd 0.1 passed no gate."""
+        """False if the gate refused the token: it must not touch the engine. A token of mmd 0.1 has no gate."""
         has_passed_a_gate = os.path.exists(f"{self.folder}~size")  # noqa: PTH110 pathlib is slow to import
         return not has_passed_a_gate or os.path.exists(f"{self.folder}~gpu/held")  # noqa: PTH110
 
@@ -100,7 +100,7 @@ class TokenRelease:
     def write_keeps(self) -> str:
         """Record that the engine sleeps, and what it keeps; return "" or the reason why that is not possible."""
         used_bytes = EngineMemory(self.vram, self.engine.pids).used_bytes or 0
-        # It may keep more than planned: which device has it, NVML does not say for all of them together.
+        # The engine may keep more than planned. The sum over all GPUs does not say on which of them.
         extra_mib = max(0, used_bytes // _MIB - sum(self.keeps.values()))
         try:
             ledger.write(f"{self.folder}/keeps", {device: size + extra_mib for device, size in self.keeps.items()})

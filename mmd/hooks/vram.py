@@ -29,7 +29,7 @@ class _NvmlProcess(Structure):
 class Vram:
     """A connection to NVML, open until the hook exits. Raises OSError if the driver is missing or fails.
 
-    `devices` of a share are the GPUs to look at, by the starts of their UUIDs; without a GPU among them, all are.
+    `devices` names the GPUs to read, by the starts of their UUIDs; if it names no GPU, all GPUs are read.
     """
 
     def __init__(self, devices: "Collection[str]" = ()) -> None:

@@ -2,9 +2,9 @@
 
     wait_released.py UNIT SOCKET [end]
 
-The engine counts in the ledger until its unit is down, and this hook delays that: the next model does not load onto
-memory that the driver still counts, and neither does systemd's restart after a crash. With `end`, which only mmd uses,
-the hook first kills the engine.
+The engine counts in the ledger until its unit is down, and this hook delays that: neither the next model nor a restart
+after a crash loads onto memory that the driver still counts. With `end`, which only mmd uses, the hook first kills the
+engine.
 """
 
 import sys
@@ -21,9 +21,9 @@ def main() -> int:
     engine = EngineUnit(unit=sys.argv[1], path=sys.argv[2])
     recorded = record.read(f"{record.folder_of(engine.path)}/pids")
     if recorded and sys.argv[3:] != ["end"]:
-        engine.pids = {int(pid) for pid in recorded.split()}  # to ask systemd takes 5 ms, which a swap would wait for
+        engine.pids = {int(pid) for pid in recorded.split()}  # asking systemd would delay the swap by 5 ms
     else:
-        engine.state()  # it ended before it was ready: systemd knows at least its main process
+        engine.state()  # without a record it ended before it was ready: systemd knows its main process
     if sys.argv[3:] == ["end"]:
         engine.end()
     vram = read_vram()

@@ -2,10 +2,10 @@
 
     wake.py UNIT SOCKET KIND SECONDS gpu|cpu GATE…
 
-GATE are the arguments of gate.py, whose work this hook does first, so that one process does both. KIND is that of the
-wake check; SECONDS is the timeout for reading the weights again. If the engine does not run, the hook does nothing
-more: systemd starts the engine next. An engine that cannot be woken, has too little free VRAM, or answers otherwise
-than before its sleep is killed and started cold.
+GATE are the arguments of gate.py: this hook first does the gate's work, so that one process does both. KIND is the kind
+of wake check; SECONDS is the timeout for reading the weights again. If the engine does not run, the hook ends here, and
+systemd starts the engine next. The hook kills an engine that cannot be woken, has too little free VRAM, or does not
+answer as before its sleep; systemd then starts it cold.
 """
 
 import sys
@@ -30,7 +30,7 @@ _FROM_RAM = (("/wake_up", b""),)
 
 def main() -> int:
     unit, path, kind, seconds, device, *gate_words = sys.argv[1:]
-    # The token of mmd 0.1 has no gate; its model counts as the whole machine.
+    # A token of mmd 0.1 has no gate; its model counts as holding the whole machine.
     if gate_words and (refused := pass_gate(gate_words)):
         return refused
     began = monotonic()
@@ -40,7 +40,7 @@ def main() -> int:
     # The record ends with the process. Without a record, systemctl tells in 5 ms whether the engine runs.
     if level is None and engine.state() != "active":
         return 0
-    # From here on it counts in full, whatever becomes of this process.
+    # From here on the ledger counts the whole share, even if this process is killed.
     record.remove(f"{folder}/keeps")
     why_not = (device == "gpu" and _lacks_room(folder, gate_words)) or _wake(engine, level or 1, float(seconds))
     wake_seconds = monotonic() - began

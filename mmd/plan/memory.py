@@ -29,9 +29,9 @@ class MemorySplit:
 
 @dataclass(frozen=True, slots=True)
 class DeviceBytes:
-    """What each device of a model holds if all of the model is on its devices, with the error of the estimate.
+    """What each device holds if all of a model is on its devices, with the error of the estimate.
 
-    Devices hold equal parts, `divided_bytes` apart, which may be divided among them in any ratio.
+    Each device holds `each_bytes`. In addition, `divided_bytes` are divided among them in any ratio.
     """
 
     each_bytes: int

@@ -89,7 +89,7 @@ def _tokens(facts: Facts, fixed: int, conversations: int) -> tuple[int, int, int
 def _alone_words(
     model: Model, machine: Machine, engine: Installed, settings: ModelSettings, allocation: Allocation | None = None
 ) -> tuple[str, ...]:
-    """Return the words of the command line; with an allocation only those that do not depend on what is free."""
+    """Return the words of the command line; with an allocation, only those that do not depend on free memory."""
     options = ServeOptions("", settings.context, settings.aliases, settings.arguments, allocation)
     flags = engine.engine.flags(model, machine, engine, options)
     flags = without_refused(flags, model.id, settings.refused.get(engine.title, {}))
@@ -114,7 +114,7 @@ def _capability(gpu: Gpu) -> tuple[int, ...]:
 
 
 def _largest(machine: Machine, usable: Sequence[Device], count: int) -> Machine:
-    """Return the machine with the first `count` of these devices, as free as they can be, in the machine's order."""
+    """Return the machine with the first `count` of these devices, without models, in the machine's order."""
     capacities = {device.id: device.capacity_mib * MIB for device in usable[:count]}
     gpus = ((device, gpu) for device, gpu in device_ids(machine.gpus).items() if device in capacities)
     return replace(machine, gpus=tuple(replace(gpu, free_bytes=capacities[device]) for device, gpu in gpus))

@@ -1,13 +1,13 @@
 """The scheduling policy: which requests are admitted and which swaps begin, for any number of resident models.
 
-The requests that wait for one model share one turn; turns are in the order of their oldest request, interactive ones
-first. A turn claims the memory that its model will hold and the models that must leave for it. A later turn may use
-neither, so it overtakes only where that costs the earlier ones nothing, and every turn comes.
+The requests that wait for one model share one turn. Turns are in the order of their oldest request, interactive ones
+first. A turn claims the memory that its model will hold, and its leavers: the models that must be unloaded for it. A
+later turn may use neither, so it overtakes an earlier one only if it does not delay it. So no turn waits for ever.
 
-A model that must leave keeps its memory for a slice of time, so that requests which arrive for it meanwhile do not cost
-two more swaps: A B A B becomes A A B B. The slice ends early if the turn has waited long enough, if the model has no
-more requests, or if a user activates another model. After the slice no request is admitted to the model, its running
-responses finish, and the swap begins. If no model must leave, the swap begins at once.
+A leaver keeps its memory for a slice of time, so that its own requests of that time do not cost two more swaps: A B A B
+becomes A A B B. The slice ends early if the turn has waited long enough, if the leaver has no more requests, or if a
+user activates a model. After the slice, no request is admitted to the leaver, its running responses finish, and the
+swap begins. A swap without leavers begins at once.
 
 Times are seconds on any one clock.
 """
@@ -42,10 +42,10 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What loading a model would mean.
+    """Where a model would be loaded, and which models would be unloaded for it.
 
     `claim` is the most that the model and its leavers hold of each device at any moment before, during or after the
-    swap, so whatever fits beside the claim fits at every moment.
+    swap. So a model that fits beside the claim fits at every moment.
     """
 
     leavers: frozenset[str] = frozenset()
@@ -59,7 +59,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """The model does not fit, even if all models leave that may."""
+    """The model does not fit, even if all models are unloaded that may be."""
 
     why: str
 
@@ -68,10 +68,10 @@ Claims = Mapping[str, Share | None]  # None: the share that the model's units na
 
 
 class Forecaster(Protocol):
-    """Predicts where a model would be placed, and which models would leave for it.
+    """Predicts where a model would be placed, and which models would be unloaded for it.
 
-    `present` are the models that may leave, the first to leave first. `claimed` has the shares of models that are not
-    loaded yet, and the models that may not leave: those that are not in `present`. Models in neither do not count.
+    `present` are the models that may be unloaded, in the order in which they are. `claimed` has the shares of models
+    that are not loaded yet or must not be unloaded. Models in neither do not count.
     """
 
     def __call__(self, model_id: str, *, present: tuple[str, ...], claimed: Claims) -> Forecast | NoRoom: ...
@@ -111,7 +111,7 @@ class QueueView:
     waiting: Sequence[WaitingModel]
     residents: Sequence[ResidentModel]
     swaps: Mapping[str, Forecast] = field(default_factory=dict)  # that have begun, by the model that is loaded
-    unloading: Collection[str] = ()  # being put to sleep or stopped without a swap
+    unloading: Collection[str] = ()  # models that are put to sleep or stopped without a swap
 
 
 class Step(StrEnum):
@@ -119,9 +119,9 @@ class Step(StrEnum):
 
     GRANT = "grant"  # admit them: it is resident
     LOADING = "loading"  # its swap has begun
-    SWAP = "swap"  # admit no request to its leavers; load it when their responses have ended
+    SWAP = "swap"  # admit no request to its leavers, and load it when their responses have ended
     WAIT = "wait"
-    REFUSE_PINNED = "refuse_pinned"  # only pinned models could leave
+    REFUSE_PINNED = "refuse_pinned"  # it fits only if pinned models are unloaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Turn:
     step: Step
     forecast: Forecast = Forecast()
     begins_at: float = -math.inf  # the end of its leavers' slices
-    after: frozenset[str] = frozenset()  # the models that are loaded first, and then unloaded for it
+    after: frozenset[str] = frozenset()  # models of earlier turns that are loaded first and then unloaded for it
     is_blocked: bool = False  # it waits for the end of another load or unload
 
 
@@ -162,7 +162,7 @@ def in_order(waiting: Sequence[WaitingModel]) -> list[WaitingModel]:
 
 
 def slice_ends_at(resident: ResidentModel, line: WaitingModel, begins_by: float, limits: QueueLimits) -> float:
-    """Return until when requests for a resident model are admitted although it must leave for a waiting one.
+    """Return until when requests for a resident model are admitted although a waiting model needs its memory.
 
     `begins_by`: when the swap must begin so that all requests are served within the maximum wait.
     """
@@ -180,7 +180,7 @@ def slice_ends_at(resident: ResidentModel, line: WaitingModel, begins_by: float,
 def _with_successors(
     turns: Sequence[Turn], begins_by: Mapping[str, float], waiting: Sequence[WaitingModel]
 ) -> dict[str, float]:
-    """Return `begins_by` with earlier times for swaps that others must follow in time."""
+    """Return `begins_by`, with an earlier time for each swap that another one must follow."""
     swap_seconds = {line.model_id: line.swap_seconds for line in waiting}
     earlier = dict(begins_by)
     for turn in reversed(turns):
@@ -190,7 +190,7 @@ def _with_successors(
 
 
 def _remembered(forecast: Forecaster) -> Forecaster:
-    """Ask for each forecast once."""
+    """Return a forecaster that asks for each forecast once."""
     known: dict[object, Forecast | NoRoom] = {}
 
     def remembered(model_id: str, *, present: tuple[str, ...], claimed: Claims) -> Forecast | NoRoom:
@@ -203,14 +203,14 @@ def _remembered(forecast: Forecaster) -> Forecaster:
 
 
 def claims_key(claimed: Claims) -> tuple[object, ...]:
-    """Return claims as a value that can be a key of a dict."""
+    """Return claims as a hashable value."""
     return tuple(
         sorted((name, () if share is None else tuple(sorted(share.items()))) for name, share in claimed.items())
     )
 
 
 class _Pass:
-    """One walk through the turns in their order, with the claims of those before."""
+    """One pass over the turns in order, with the claims of the earlier ones."""
 
     def __init__(
         self,
@@ -256,9 +256,9 @@ class _Pass:
         return self._claim(line, found) if isinstance(found, Forecast) else self._claim_later(line)
 
     def _found(self, line: WaitingModel) -> Forecast | NoRoom:
-        """Ask who leaves for this model beside all earlier claims.
+        """Return the forecast for this model, given all earlier claims.
 
-        A drain under way keeps its leavers, unless the models that would leave now have no running response.
+        A drain under way keeps its leavers, unless the leavers of a new forecast have no running response.
         """
         movable = self._movable(line)
         found = self._ask(line, movable, self._claims)
@@ -286,7 +286,7 @@ class _Pass:
         return Turn(name, Step.SWAP, forecast, begins_at)
 
     def _claim_later(self, line: WaitingModel) -> Turn:
-        """The model fits only when models of earlier turns have been loaded and have left again: claim that room."""
+        """Claim memory that is free only when models of earlier turns have been loaded and unloaded again."""
         name = line.model_id
         found = self._ask(line, (*self._movable(line), *self._claims), self._claims)
         if isinstance(found, NoRoom):
@@ -319,7 +319,7 @@ class _Pass:
         )
 
     def _movable(self, line: WaitingModel) -> tuple[str, ...]:
-        """Return the residents that may leave for this model, the first to leave first."""
+        """Return the resident models that may be unloaded for this model, in the order in which they are."""
         free = [
             one
             for one in self._residents.values()

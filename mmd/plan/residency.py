@@ -49,8 +49,8 @@ class Pair:
 
     engine: UnitState = UnitState()
     token: UnitState = UnitState()
-    holding: Holding | None = None  # what its units say that it holds; None if no unit is loaded, or of mmd 0.1
-    engine_name: str = ""  # as its engine's unit says, like "vllm"; "" if no engine is loaded
+    holding: Holding | None = None  # from its units; None if no unit is loaded, or if they are of mmd 0.1
+    engine_name: str = ""  # from its engine's unit, like "vllm"; "" if no engine is loaded
     type: str = ""  # likewise: "chat", "embedding", …
     kept: Share | None = None  # what it keeps asleep, by its release hook; None without that proof
 
@@ -81,7 +81,7 @@ STARTS = ("start", "restart")
 def held_now(pair: Pair) -> Share:
     """Return what a model holds of each device now: less while it is asleep, nothing while its engine is down.
 
-    It is empty for units of mmd 0.1, which do not say what they hold.
+    Units of mmd 0.1 do not say what they hold; for them it is empty.
     """
     here, holding = residency(pair), pair.holding or Holding({})
     if here is Residency.ASLEEP:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # `mmd list` does without its records
+if TYPE_CHECKING:  # not imported at run time: `mmd list` must start fast
     from mmd.machine import Gpu
 
 RAM = "ram"  # the device of models that run on the CPU
@@ -70,7 +70,7 @@ def less(room: Share, *taken: Share) -> dict[str, int]:
 
 
 def read_holding(description: str) -> Holding | None:
-    """Read a unit's Description=; None if it has no share, as in units of mmd 0.1."""
+    """Parse a unit's Description=; return None if it names no share, as in units of mmd 0.1."""
     _, has, sizes = description.partition(" has ")
     if not has:
         return None
@@ -79,6 +79,6 @@ def read_holding(description: str) -> Holding | None:
 
 
 def _read_share(text: str) -> dict[str, int]:
-    """Read what `share_text` wrote. Without regular expressions: every command reads descriptions."""
+    """Parse the text of `share_text`, without the slow import of regular expressions: every command needs this."""
     parts = (part.partition(" MiB of ") for part in text.split(" and "))
     return {device: int(size_mib) for size_mib, _, device in parts if device and size_mib.isdecimal()}

@@ -1,6 +1,6 @@
 """Plan one activation: what happens to each wanted model, and which units the one D-Bus call names.
 
-systemd carries the call out; the gates of the tokens keep newcomers waiting until there is room for them.
+systemd carries the call out. The gate of each new token waits until the ledger has room for its model.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Action(StrEnum):
 
     NOTHING = "nothing"  # it is resident
     AWAIT = "await"  # its start is in progress: wait for that job
-    WAKE = "wake"  # its engine sleeps, and was made from an equal launch
+    WAKE = "wake"  # its engine sleeps and was made from an equal launch
     START = "start"
-    REPLACE = "replace"  # its units do not fit its launch, or its engine is down: end them, then start
-    LOOK_AGAIN = "look again"  # its token is on its way out, and its name not free yet
+    REPLACE = "replace"  # its units differ from its launch, or its engine is down: end them, then start
+    LOOK_AGAIN = "look again"  # its token is being stopped, so its name is not free yet
 
 
 def action(pair: Pair, *, same_launch: bool) -> Action:
@@ -60,7 +60,7 @@ _WHY = {
     Residency.STOPPING: "stopping, starting again",
     Residency.RESIDENT: "resident with another command line",
     Residency.STARTING: "starting with another command line, or again after a crash",
-    Residency.STRANDED: "awake without permission, starting again",
+    Residency.STRANDED: "awake without its token, starting again",
     Residency.ABSENT: "not loaded",
 }
 
@@ -82,14 +82,14 @@ def why(pair: Pair, done: Action) -> str:
 class Leavers:
     """The models that are unloaded for an activation, and the units that its swap slice stops."""
 
-    evicted: tuple[str, ...]  # they were resident or starting: restored if the activation fails
+    evicted: tuple[str, ...]  # those that were resident or starting: restored if the activation fails
     tokens: tuple[str, ...]
     engines: tuple[str, ...]  # of those that end although they could sleep
     why: Mapping[str, str]
 
 
 def leavers(placement: Placement, occupied: Occupancy) -> Leavers:
-    """Return what leaves for a placement."""
+    """Return the models and units that are unloaded for a placement."""
     by_id = {one.model_id: one for one in occupied.occupants}
     gone = [by_id[model_id] for model_id in (*placement.sleep, *placement.end)]
     ends = {by_id[model_id].model_id for model_id in placement.end if by_id[model_id].keeps is not None}
@@ -103,13 +103,13 @@ def leavers(placement: Placement, occupied: Occupancy) -> Leavers:
 
 
 def waits_for(share: Share, left: Leavers, occupied: Occupancy) -> frozenset[str]:
-    """Return the models that a newcomer's gate waits for: those that leave a device of its share."""
+    """Return the models that a new model's gate waits for: those that are unloaded from a device of its share."""
     going = {one.model_id: one.uses for one in occupied.occupants if one.model_id in (*left.tokens, *left.engines)}
     return frozenset(name for name, held in {**occupied.leaving, **going}.items() if held.keys() & share.keys())
 
 
 def gpu_holders(pairs: Mapping[str, Pair], *, other_than: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the models whose tokens are held or about to be."""
+    """Return the models whose tokens are active or about to be."""
     return tuple(name for name, pair in sorted(pairs.items()) if pair.holds_gpu and name not in other_than)
 
 

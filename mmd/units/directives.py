@@ -123,7 +123,7 @@ class Command(Directive):
 
 @dataclass(frozen=True, slots=True)
 class Commands(Directive):
-    """Command lines of a oneshot service that run one after another, each whether the one before failed or not."""
+    """Command lines of a oneshot service. They run one after another, even if one of them fails."""
 
     name: Literal["ExecStart"]
     value: tuple[tuple[str, ...], ...]
@@ -228,7 +228,7 @@ class Condition(Directive):
 
 @dataclass(frozen=True, slots=True)
 class Descriptor(Directive):
-    """A file descriptor that goes with the D-Bus call: its index among those of the call."""
+    """A file descriptor that is sent with the D-Bus call, as its index among the descriptors of the call."""
 
     name: Literal["StandardInputFileDescriptor"]
     value: int
@@ -240,7 +240,7 @@ class Descriptor(Directive):
 
     @property
     def line(self) -> str:
-        return f"# {self.name}: {self.text}"  # no unit file can say this
+        return f"# {self.name}: {self.text}"  # a unit file cannot express it
 
 
 def command_line(words: Iterable[str]) -> str:

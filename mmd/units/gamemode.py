@@ -1,4 +1,4 @@
-"""GameMode over D-Bus: which games run now. Feral's gamemoded has it on the session bus."""
+"""GameMode over D-Bus: which games run now. Feral's gamemoded provides it on the session bus."""
 
 from __future__ import annotations
 

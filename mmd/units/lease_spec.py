@@ -1,7 +1,7 @@
 """A lease as transient units: a token as models have one, a holder, and a service that restores what was unloaded.
 
-The token enters the lease into the ledger. The holder runs for as long as the lease is held. The token is bound to it:
-when the holder ends for any reason, the token stops, and then the restore starts.
+The token's gate enters the lease in the ledger. The holder runs for as long as the lease is held, and the token has
+BindsTo= the holder: when the holder ends for any reason, the token stops, and then the restore starts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mmd.units.directives import Command, Commands, Descriptor, Directive, Envir
 from mmd.units.names import SLICE, back_unit, holder_unit, token_unit
 from mmd.units.spec import UnitSpec
 
-# The gate gives up before: it waits for models that fall asleep or end.
+# Longer than the gate waits for models that are put to sleep or stopped.
 _START_TIMEOUT_SECONDS = 300.0
 _STOP_TIMEOUT_SECONDS = 30.0
 _MAX_DESCRIPTION_CHARACTERS = 120
@@ -28,18 +28,18 @@ class LeaseUnits:
 
     name: str
     share: Share
-    description: str  # the program that the lease is for, for people
+    description: str  # the program that the lease is for, as shown to users
     gate: tuple[str, ...]
     gone: tuple[str, ...]
     hold: tuple[str, ...]
-    back: tuple[str, ...]  # loads a model, whose id is added, if it fits
-    restores: tuple[str, ...] = ()  # these models
-    path: str = ""  # $PATH of the restore: it must find the engines that were found here
+    back: tuple[str, ...]  # the command that restores a model if it fits, without the model's id
+    restores: tuple[str, ...] = ()  # the models to restore
+    path: str = ""  # $PATH of the restore: it must find the same engines as this process
     has_pipe: bool = False  # the holder's standard input is a pipe, the first descriptor of the call
 
 
 def lease_specs(lease: LeaseUnits) -> tuple[UnitSpec, ...]:
-    """Return the units, the token first, for the one call that also names the models that leave."""
+    """Return the units, the token first, for the one call that also unloads models."""
     back = (_back_spec(lease),) if lease.restores else ()
     return (_token_spec(lease), _holder_spec(lease), *back)
 
@@ -87,7 +87,7 @@ def _holder_spec(lease: LeaseUnits) -> UnitSpec:
         holder_unit(lease.name),
         (
             Text("Description", about[:_MAX_DESCRIPTION_CHARACTERS]),
-            # Not started if the gate refuses, and stopped if a user stops the token.
+            # If the gate refuses, the holder is not started; if a user stops the token, the holder stops, too.
             Words("Requires", (token_unit(lease_id(lease.name)),)),
             Text("CollectMode", "inactive-or-failed"),
             Text("Type", "exec"),
@@ -108,7 +108,7 @@ def _back_spec(lease: LeaseUnits) -> UnitSpec:
             Text("Description", restores_text(lease.restores, lease.name)),
             Text("CollectMode", "inactive-or-failed"),
             Text("Type", "oneshot"),
-            # One after another, and each if it fits: the most important first.
+            # One command per model, the most important first: each restores its model if it fits.
             Commands("ExecStart", tuple((*lease.back, model_id) for model_id in lease.restores)),
             *environment,
             Text("Slice", "app.slice"),

@@ -38,7 +38,7 @@ def back_unit(name: str) -> str:
 
 
 def swap_slice(planner: int, number: int) -> str:
-    """Return the slice that stands for one swap: its transaction stops the leavers and starts the newcomers."""
+    """Return the slice of one swap: its transaction stops the models that are unloaded and starts the new ones."""
     return f"mmd-swap-{planner}x{number}.slice"
 
 

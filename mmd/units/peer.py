@@ -1,4 +1,4 @@
-"""A program on a D-Bus: calls to it, and its signals. D-Bus never starts the program for this."""
+"""A program on a D-Bus: calls to it, and its signals. They do not make D-Bus start the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REPLY_SECONDS = 10.0
 
 
 class PeerAway(Exception):
-    """The bus or the program does not answer; the text is the reason."""
+    """The bus or the program does not answer. The message is the reason."""
 
 
 class ErrorReply(Exception):
@@ -58,17 +58,17 @@ class Peer:
         return await self._call(self.name, self._path, interface, member, signature, body)
 
     async def follow(self, interface: str, *members: str) -> None:
-        """Subscribe to these signals of the program, and to its arrival on the bus and its end."""
+        """Subscribe to these signals of the program, and to changes of the owner of its name."""
         for member in members:
             await self._match(f"sender='{self.name}',interface='{interface}',member='{member}'")
         await self._match(f"sender='{_BUS}',interface='{_BUS}',member='NameOwnerChanged',arg0='{self.name}'")
 
     def changes_owner(self, message: Message) -> bool:
-        """Return whether a message says that the program has come to the bus or left it."""
+        """Return whether a message says that the program has connected to the bus or disconnected."""
         return message.member == "NameOwnerChanged" and message.sender == _BUS and message.body[0] == self.name
 
     async def owner(self) -> str:
-        """Return the program's connection; any other one can send signals that look like its own."""
+        """Return the unique name of the program's connection: other connections can send signals that look the same."""
         reply = await self._call(_BUS, "/org/freedesktop/DBus", _BUS, "GetNameOwner", "s", [self.name])
         return str(reply.body[0])
 

@@ -2,8 +2,8 @@
 
 The engine is a service. The token is a oneshot service that is active while the model may use its share of the devices;
 its ExecStart= is the gate, which admits the model only if that share is free. A swap is a third unit, a slice without
-processes: its `Wants=` are the tokens that come, its `Conflicts=` those that leave, and one StartTransientUnit call on
-the slice with the tokens and engines beside it is a whole swap.
+processes: its `Wants=` are the tokens to start, its `Conflicts=` the units to stop. One StartTransientUnit call on the
+slice, with the new tokens and engines as auxiliary units, is a whole swap.
 """
 
 from __future__ import annotations
@@ -79,19 +79,19 @@ class Hooks:
     release: tuple[str, ...]
     wait_released: tuple[str, ...]
     sleep_seconds: int = 30  # how long an engine may take to fall asleep before it is killed
-    gate_seconds: int = 150  # how long a token may wait for models that leave: longer than any may take
+    gate_seconds: int = 150  # the gate waits so long for models that are unloaded: longer than any of them takes
     restart_seconds: float = 2  # from the crash of an engine to its restart
     test: str = "/usr/bin/test"
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What the gate of a token needs to know beside the launch."""
+    """What the gate of a token needs to know in addition to the launch."""
 
     capacity: Share  # of the devices of its share: total, less the memory of other programs and the margin
-    waits_for: frozenset[str] = frozenset()  # models that leave for it
-    conflicts: frozenset[str] = frozenset()  # models whose tokens must never be held beside it: residency = "one"
-    alone: bool = False  # the gate waits for, or refuses beside, any awake model on its devices: residency = "one"
+    waits_for: frozenset[str] = frozenset()  # models that are unloaded for it
+    conflicts: frozenset[str] = frozenset()  # models whose tokens must not be active with it: residency = "one"
+    alone: bool = False  # an awake model on its devices is an obstacle even if both fit: residency = "one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class UnitSpec:
 def engine_spec(launch: Launch, hooks: Hooks, *, loads_after: Iterable[str] = ()) -> UnitSpec:
     """Return the engine's service: `activating` while it loads, `active` when /health answers.
 
-    `loads_after` are models on the same device that load first: engines measure what is free when they load.
+    `loads_after` are models on the same device that load first: engines measure the free memory when they load.
     """
     after = tuple(engine_unit(other) for other in loads_after)
     directives = _engine_directives(launch, hooks, fingerprint(launch, hooks))
@@ -126,24 +126,24 @@ def engine_spec(launch: Launch, hooks: Hooks, *, loads_after: Iterable[str] = ()
 def token_spec(launch: Launch, hooks: Hooks, admission: Admission) -> UnitSpec:
     """Return the token."""
     rivals = tuple(token_unit(other) for other in sorted(admission.conflicts))
-    # It is enough that the later of two tokens names the earlier: systemd applies Conflicts= both ways.
+    # Only the later of two tokens names the other: systemd applies Conflicts= both ways.
     conflicts = (Words("Conflicts", rivals),) if rivals else ()
     made = (*conflicts, *_token_directives(launch, hooks, admission))
-    # A token that is still loaded is used again only if all of it is equal, its gate's arguments included.
+    # A token that is still loaded is used again only if it is equal, including its gate's arguments.
     mark = Environment("Environment", (f"{FINGERPRINT}={_digest(made)}",))
     return UnitSpec(token_unit(launch.model_id), (*made, mark))
 
 
 def swap_spec(name: str, comes: Iterable[str], leaves: Iterable[str]) -> UnitSpec:
-    """Return the slice of one swap: `comes` are models or leases, `leaves` are units.
+    """Return the slice of one swap. It starts the tokens of `comes`, models or leases, and stops the units `leaves`.
 
-    It has no process and is gone when its transaction is done, so no unit that lives longer names another model.
+    The slice has no process and is removed when its transaction is done. So no long-lived unit names another model.
     """
     tokens = tuple(token_unit(model_id) for model_id in comes)
     leaving = tuple(leaves)
     directives: Directives = (
         Text("Description", f"swap: {', '.join(comes)}"),
-        # Requires= would cancel the whole swap if one of several newcomers were stopped.
+        # Requires= would cancel the whole swap if one of several new models were stopped.
         Words("Wants", tokens),
         Words("Before", tokens),
         *((Words("Conflicts", leaving),) if leaving else ()),
@@ -154,9 +154,9 @@ def swap_spec(name: str, comes: Iterable[str], leaves: Iterable[str]) -> UnitSpe
 
 
 def fingerprint(launch: Launch, hooks: Hooks) -> str:
-    """Return a hash of both units, without sizes and the flags that were measured at the start.
+    """Return a hash of both units, without the sizes and flags that depend on free memory.
 
-    An engine with the same fingerprint is kept.
+    A running engine with the same fingerprint is kept.
     """
     devices = dict.fromkeys(launch.share, 0)
     launch = replace(launch, argv=launch.stable_argv, share=devices, keeps=None if launch.keeps is None else devices)
@@ -164,7 +164,7 @@ def fingerprint(launch: Launch, hooks: Hooks) -> str:
 
 
 def mark_of(spec: UnitSpec) -> str:
-    """Return the entry in a unit's Environment= that tells whether it was made from an equal launch."""
+    """Return the entry in a unit's Environment= that shows whether it was made from an equal launch."""
     (entries,) = (one.value for one in spec.directives if isinstance(one, Environment))
     return next(entry for entry in entries if entry.startswith(f"{FINGERPRINT}="))
 
@@ -201,7 +201,7 @@ def _engine_directives(launch: Launch, hooks: Hooks, mark: str) -> Directives:
         *_no_restart_asleep(launch, hooks),
         Command("ExecStart", launch.argv),
         Command("ExecStartPost", (*hooks.ready, launch.socket, str(launch.ready_seconds), *_wake_check(launch))),
-        # On the engine, not on the token: a sleeper that dies must have released its memory, too, and a crashed engine
+        # On the engine, not on the token: an engine that dies asleep must release its memory, too, and a crashed one
         # must not be restarted onto memory that the driver still counts.
         *((Command("ExecStopPost", (*hooks.wait_released, unit, launch.socket)),) if launch.uses_gpu else ()),
         # Engines refuse to start on a stale socket. systemd removes this folder whenever the engine ends, for any
@@ -233,7 +233,7 @@ def _runtime_folder(launch: Launch) -> Path:
 
 
 def _held(launch: Launch) -> str:
-    """Return the entry in the ledger that exists while the token is active and the gate has admitted the model."""
+    """Return the path of the model's entry in the ledger, which exists from admission until the token is down."""
     return f"{Path(launch.socket).parent}{TOKEN_SUFFIX}/held"
 
 
@@ -270,7 +270,7 @@ def _token_directives(launch: Launch, hooks: Hooks, admission: Admission) -> Dir
         # With BindsTo= systemd would stop the token when the engine crashes, and restart the engine without it.
         Words("Requires", (engine,)),
         Words("Before", (engine,)),
-        # A start by hand could cancel the stop of a token that leaves, and so the swap that it leaves for.
+        # A start by hand could cancel the stop of a token, and with it the swap that stops the token.
         Switch("RefuseManualStart", True),
         Text("CollectMode", "inactive-or-failed"),
         # If systemd refused to start the token, the engine would start without it.

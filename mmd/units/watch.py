@@ -45,7 +45,7 @@ def pairs_of(units: Iterable[Unit]) -> Pairs:
             role, model_id = name
             state = _state(unit)
             states.setdefault(model_id, {})[role] = state
-            # Both units of a model say what it holds; a sleeping engine has no token.
+            # Both units of a model say what it holds, since a sleeping engine has no token.
             if state.loaded and (holding := read_holding(unit.description)) is not None:
                 holdings[model_id] = holding
             if state.loaded and role == "model":
@@ -79,7 +79,7 @@ def _pair(
 
 
 def read_kept(model_id: str) -> Share | None:
-    """Return what a model keeps asleep, as its release hook has proved; None if it does not sleep."""
+    """Return what a model keeps asleep, as its release hook has recorded; None without that proof of sleep."""
     try:
         return read_share_words((runtime_dir() / model_id / "keeps").read_text("ascii"))
     except (FileNotFoundError, ValueError):
@@ -97,7 +97,7 @@ def _lease(holder: Unit | None, token: Unit | None) -> LeasePair:
 
 
 def _state(unit: Unit) -> UnitState:
-    # systemd also lists units that do not exist but that others refer to, as "not-found".
+    # systemd also lists units that do not exist, as "not-found", if other units refer to them.
     return UnitState(unit.active_state, unit.sub_state, unit.job, loaded=unit.load_state == "loaded")
 
 

@@ -1,4 +1,4 @@
-"""What holds the devices now, by the states of the units: the planner's whole view before it places a model."""
+"""What holds the devices now, by the states of the units: the planner's view before it places a model."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Occupancy:
     """The models and leases that hold memory, and those that are leaving."""
 
     occupants: tuple[Occupant, ...]
-    leaving: Mapping[str, Share]  # still in memory, with a stop under way; newcomers on these devices wait for them
-    stranded: tuple[str, ...]  # engines that are awake without a token: they end before anything is placed
+    leaving: Mapping[str, Share]  # still in memory, being stopped: gates of new models on these devices wait for them
+    stranded: tuple[str, ...]  # engines that are awake without a token: they are stopped before anything is placed
 
 
 _NO_USE = Use()

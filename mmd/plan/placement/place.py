@@ -1,8 +1,9 @@
-"""Decide on which devices models are placed, and which other models must leave for them.
+"""Decide on which devices models are placed, and which other models are unloaded for them, the leavers.
 
-Two questions, answered apart: whether the wanted models fit beside those that stay (depth-first and exact: few are
-wanted, and machines have few devices), and who leaves. If one set of leavers makes room, every larger set does, so
-sparing the most important model first, as long as the rest still fits, gives the best set with one test per model.
+The first question is whether the wanted models fit beside those that stay. The search is depth-first and exact, since
+few models are wanted and machines have few devices. The second question is which models leave. If a set of leavers
+makes room, every larger set does, too. So all may leave at first; then each model stays, the most important first, if
+the wanted models still fit. This finds the best set with one test per model.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def capacities(devices: Iterable[Device]) -> dict[str, int]:
 class Shape:
     """One way to run a model: on `count` devices with `each_mib` on each.
 
-    With `total_mib`, that much is divided among them in any ratio, in addition to `each_mib` (llama.cpp's layers).
+    In addition, `total_mib` is divided among them in any ratio (llama.cpp's layers).
     """
 
     count: int
@@ -52,8 +53,8 @@ class Wanted:
     model_id: str
     shapes: tuple[Shape, ...]  # preferred first
     at: Share | None = None  # where it sleeps: it wakes there, with this size; elsewhere its engine is started
-    devices: frozenset[str] | None = None  # it can use these only; None: any
-    grows: bool = False  # it uses what its device has left: it avoids devices of other models that do
+    devices: frozenset[str] | None = None  # the only devices that it can use; None: any
+    grows: bool = False  # it takes what its device has left, so it avoids devices of other growing models
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Occupant:
     last_used: float = 0.0  # seconds on any clock
     pinned: bool = False  # only a user's command unloads it
     in_use: bool = False  # it is answering requests
-    is_dead: bool = False  # its engine has failed, and its token is still held: it leaves first
+    is_dead: bool = False  # its engine has failed, and its token is still active: it leaves first
     is_lease: bool = False  # nothing unloads it
     grows: bool = False  # as in `Wanted`
 
@@ -82,20 +83,20 @@ class Occupant:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the wanted models are placed, and who leaves for them."""
+    """Where the wanted models are placed, and which models leave for them."""
 
     where: Mapping[str, Share]
-    sleep: tuple[str, ...]  # these leave and sleep
-    end: tuple[str, ...]  # their engines end: they cannot sleep, or what they keep asleep is needed, too
-    why: Mapping[str, str] = field(default_factory=dict)  # the reason for each that leaves
+    sleep: tuple[str, ...]  # leavers that are put to sleep
+    end: tuple[str, ...]  # leavers that are stopped: they cannot sleep, or what they keep asleep is needed, too
+    why: Mapping[str, str] = field(default_factory=dict)  # leaver -> reason
 
 
 @dataclass(frozen=True, slots=True)
 class CannotPlace:
-    """Why the wanted models do not fit, even if all others leave that may."""
+    """Why the wanted models do not fit, even if all models leave that may leave."""
 
-    why: str  # what they need, what there is, and what stays: sizes by part
-    short_mib: int  # at least so much more is needed
+    why: str  # what they need, what the devices have, and what stays, with sizes
+    short_mib: int  # the least that is needed in addition
 
 
 class _State(StrEnum):
@@ -130,7 +131,7 @@ def place(
     where = search.fits(states)
     if where is None:
         return search.refusal(states)
-    # An engine that can sleep ends only if what it keeps is needed. Then: no model leaves without need.
+    # First, let engines that can sleep keep their sleep memory if possible. Then, let each model stay if possible.
     sleepers = [one for one in reversed(movable) if one.keeps is not None and not one.is_dead]
     stayers = [one for one in reversed(movable) if not one.is_asleep and not one.is_dead]
     for candidates, state in ((sleepers, _State.SLEEPS), (stayers, _State.STAYS)):
@@ -156,7 +157,7 @@ def _largest_first(wanted: Wanted) -> tuple[int, str]:
 
 
 def _reason(one: Occupant, state: _State, *, one_each: bool) -> str:
-    """Return why a model leaves, as the end of "X was unloaded for Y: "."""
+    """Return why a model leaves: the end of "X was unloaded for Y: …"."""
     if one.is_dead:
         return "its engine has failed"
     kept_mib = sum((one.keeps or {}).values())
@@ -216,7 +217,7 @@ def _taken(one: Occupant, state: _State) -> Share:
 
 
 def _refusal(wanted: Sequence[Wanted], room: Mapping[str, int], staying: Iterable[Occupant]) -> CannotPlace:
-    """Say what the models need, what `room` the devices that they can use have, and what stays there."""
+    """Say what the models need, what their devices have left (`room`), and what stays there."""
     needs = sorted((one.model_id, min(shape.size_mib for shape in one.shapes)) for one in wanted)
     needs_mib, has_mib = sum(size_mib for _, size_mib in needs), sum(room.values())
     if len(needs) == 1:
@@ -246,7 +247,7 @@ def _one_each_refusal(wanted: Sequence[Wanted], room: Mapping[str, int], staying
 
 
 def _short_mib(wanted: Wanted, room: Mapping[str, int]) -> int:
-    """Return what one model alone lacks, in the shape that lacks least."""
+    """Return the MiB that one model alone lacks, in its best shape."""
     largest = sorted((size_mib for device, size_mib in room.items() if _can_use(wanted, device)), reverse=True)
     short = []
     for shape in wanted.shapes:
@@ -287,8 +288,8 @@ def _put(
     one_each: bool = False,
     grown_on: frozenset[str] = frozenset(),
 ) -> dict[str, Share] | None:
-    """Place the models depth-first. Candidates are in order of preference, so the first result is the preferred one;
-    what can be divided in any ratio is divided last.
+    """Place the models depth-first. Candidates are in order of preference, so the first result is the preferred one.
+    Totals that may have any ratio are divided last.
     """
     if not wanted:
         return divide_splits(splits, room, where)
@@ -317,7 +318,7 @@ def _candidates(
     usable = room.keys() if wanted.devices is None else wanted.devices & room.keys()
 
     def preference(ids: tuple[str, ...]) -> tuple[int, int, tuple[str, ...]]:
-        # The fullest devices that hold it, so that the largest hole is left for a large model.
+        # Choose the fullest devices that hold it, so that the largest free space is left for a large model.
         return len(avoided.intersection(ids)), sum(room[one] for one in ids), ids
 
     fullest = sorted(usable, key=lambda device: (room[device], device))
@@ -329,7 +330,7 @@ def _candidates(
 def divide_splits(
     splits: tuple[Split, ...], room: Mapping[str, int], where: Mapping[str, Share]
 ) -> dict[str, Share] | None:
-    """Return `where` with the shares of split models, which already have their `each_mib`; None without room."""
+    """Return `where` with the divided totals added to the shares of split models; None if they do not fit."""
     placed, left = dict(where), dict(room)
     for model_id, shape, devices in sorted(splits, key=lambda split: (len(split[2]), split[0])):
         free = {device: left[device] for device in devices}
